@@ -1,0 +1,1 @@
+"""A stand-alone library for one file format: ext3 images, read and written without mounting."""

@@ -1,0 +1,293 @@
+"""Where everything lies: block size, groups, inode tables, backups, reserved descriptors. Pure arithmetic, no I/O.
+
+The numbers are those mke2fs chooses for the same request (compared with the real one in the tests). Source of the
+rules: e2fsprogs ``misc/mke2fs.c`` and ``lib/ext2fs/initialize.c``; Linux ``Documentation/filesystems/ext4``.
+Units: blocks unless a name says bytes; group numbers start at 0, inode numbers at 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
+from .errors import GeometryError
+from .schema import GROUP_DESC
+
+__all__ = ["Geometry", "default_block_size", "default_inode_ratio", "default_journal_blocks", "plan_geometry"]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+MIN_LAST_GROUP_BLOCKS = 50
+"""A last group with fewer data blocks than this is not made; its blocks stay unused behind the filesystem."""
+RESERVED_GROWTH = 1024
+"""Descriptor blocks are reserved for growing to this many times the size."""
+
+Array64 = npt.NDArray[np.int64]
+
+_TYPES = ((3 * MIB, 1024, 8192), (512 * MIB, 1024, 4096), (4 * TIB, 4096, 16384), (16 * TIB, 4096, 32768))
+"""mke2fs.conf: filesystems below the size have this block size and bytes per inode (floppy, small, default, big)."""
+
+_JOURNAL_SIZES = (
+    (2048, 0),
+    (32768, 1024),
+    (256 * 1024, 4096),
+    (512 * 1024, 8192),
+    (4096 * 1024, 16384),
+    (8192 * 1024, 32768),
+    (16384 * 1024, 65536),
+    (32768 * 1024, 131072),
+)
+
+
+def default_block_size(size_bytes: int) -> int:
+    """Bytes per block for a filesystem of ``size_bytes``: 1024 below 512 MiB, else 4096."""
+    return next((block for limit, block, _ in _TYPES if size_bytes < limit), 4096)
+
+
+def default_inode_ratio(size_bytes: int) -> int:
+    """Bytes per inode for a filesystem of ``size_bytes``; an explicit block size does not change it."""
+    return next((ratio for limit, _, ratio in _TYPES if size_bytes < limit), 65536)
+
+
+def default_journal_blocks(blocks: int) -> int:
+    """Blocks of the journal for a filesystem of ``blocks`` blocks; 0 where it is too small for one."""
+    return next((count for limit, count in _JOURNAL_SIZES if blocks < limit), 262144)
+
+
+def _is_power_of(number: int, base: int) -> bool:
+    while number > 1 and number % base == 0:
+        number //= base
+    return number == 1
+
+
+def backup_groups(groups: int) -> list[int]:
+    """Groups that hold a superblock backup under sparse_super: 1 and the powers of 3, 5 and 7 (0 holds the primary)."""
+    found = {1} | {base**power for base in (3, 5, 7) for power in range(1, 32)}
+    return sorted(group for group in found if group < groups)
+
+
+@dataclass(frozen=True, slots=False)
+class Geometry:
+    """The fixed layout of one filesystem."""
+
+    block_size: int
+    blocks: int
+    first_data_block: int
+    blocks_per_group: int
+    inodes_per_group: int
+    inode_size: int
+    reserved_gdt_blocks: int
+    reserved_blocks: int
+    resize_inode: bool
+    sparse_super: bool = True
+
+    @cached_property
+    def groups(self) -> int:
+        return -(-(self.blocks - self.first_data_block) // self.blocks_per_group)
+
+    @property
+    def inodes(self) -> int:
+        return self.inodes_per_group * self.groups
+
+    @property
+    def size_bytes(self) -> int:
+        return self.blocks * self.block_size
+
+    @property
+    def inode_table_blocks(self) -> int:
+        return -(-self.inodes_per_group * self.inode_size // self.block_size)
+
+    @property
+    def descriptors_per_block(self) -> int:
+        return self.block_size // GROUP_DESC.size
+
+    @property
+    def descriptor_blocks(self) -> int:
+        return -(-self.groups // self.descriptors_per_block)
+
+    @property
+    def pointers_per_block(self) -> int:
+        return self.block_size // 4
+
+    @cached_property
+    def backup_groups(self) -> list[int]:
+        """Groups with a copy of the superblock and the descriptors, without group 0."""
+        return backup_groups(self.groups) if self.sparse_super else list(range(1, self.groups))
+
+    @cached_property
+    def group_first(self) -> Array64:
+        """First block of each group, shape (groups,)."""
+        return self.first_data_block + np.arange(self.groups, dtype=np.int64) * self.blocks_per_group
+
+    @cached_property
+    def group_blocks(self) -> Array64:
+        """Blocks in each group, shape (groups,): the same in all but the last."""
+        counts = np.full(self.groups, self.blocks_per_group, np.int64)
+        counts[-1] = self.blocks - int(self.group_first[-1])
+        return counts
+
+    @cached_property
+    def _super_overhead(self) -> Array64:
+        overhead = np.zeros(self.groups, np.int64)
+        overhead[[0, *self.backup_groups]] = 1 + self.descriptor_blocks + self.reserved_gdt_blocks
+        return overhead
+
+    @cached_property
+    def block_bitmap(self) -> Array64:
+        """Block number of each group's block bitmap; the inode bitmap and the inode table follow it."""
+        return self.group_first + self._super_overhead
+
+    @cached_property
+    def inode_bitmap(self) -> Array64:
+        return self.block_bitmap + 1
+
+    @cached_property
+    def inode_table(self) -> Array64:
+        """First block of each group's inode table."""
+        return self.block_bitmap + 2
+
+    @cached_property
+    def group_overhead(self) -> Array64:
+        """Blocks of static metadata in each group."""
+        return self._super_overhead + 2 + self.inode_table_blocks
+
+    @cached_property
+    def free_first(self) -> Array64:
+        """First block behind each group's static metadata."""
+        return self.group_first + self.group_overhead
+
+    @cached_property
+    def free_counts(self) -> Array64:
+        """Blocks behind each group's static metadata: what content, journal and directories are made of."""
+        return self.group_blocks - self.group_overhead
+
+    @cached_property
+    def free_blocks(self) -> int:
+        """All blocks that are not static metadata."""
+        return int(self.free_counts.sum())
+
+    def group_of_inode(self, ino: int) -> tuple[int, int]:
+        """(group, index in its table) of an inode number."""
+        return divmod(ino - 1, self.inodes_per_group)
+
+
+def plan_geometry(
+    size_bytes: int,
+    *,
+    block_size: int | None = None,
+    inode_size: int = 256,
+    inodes: int | None = None,
+    inode_ratio: int | None = None,
+    reserved_percent: float = 0.0,
+    resize_inode: bool = True,
+) -> Geometry:
+    """The geometry mke2fs gives a filesystem of ``size_bytes`` (the part that is not a whole block is left unused).
+
+    ``inodes`` (a count) wins over ``inode_ratio`` (bytes per inode). Raises GeometryError where the numbers make none.
+    """
+    if block_size is None:
+        block_size = default_block_size(size_bytes)
+    if block_size not in (1024, 2048, 4096):
+        raise GeometryError(f"block size {block_size} is not 1024, 2048 or 4096", hint="leave -b out, or give one of these")
+    if inode_size & (inode_size - 1) or not MIN_INODE_SIZE <= inode_size <= block_size:
+        raise GeometryError(
+            f"inode size {inode_size} is not a power of two from {MIN_INODE_SIZE} to the block size {block_size}",
+            hint="leave -I out, or give 128 or 256",
+        )
+    if not 0 <= reserved_percent <= 50:
+        raise GeometryError(f"reserved percentage {reserved_percent:g} is not from 0 to 50")
+    if inode_ratio is not None and not MIN_BLOCK_SIZE <= inode_ratio <= 64 * MIB:
+        raise GeometryError(f"{inode_ratio} bytes per inode is not from {MIN_BLOCK_SIZE} to {64 * MIB}")
+    if inode_ratio is not None and inode_ratio < block_size:
+        # One inode per block is the densest that can ever be used up.
+        inode_ratio = block_size
+    blocks = size_bytes // block_size
+    if blocks >= 2**32:
+        raise GeometryError(
+            f"{size_bytes} bytes are too many blocks of {block_size} for ext3",
+            hint=f"the largest size is {(2**32 - 1) * block_size // TIB} TiB with this block size",
+        )
+    first_data_block = 1 if block_size == 1024 else 0
+    wanted = inodes if inodes is not None else blocks * block_size // (inode_ratio or default_inode_ratio(size_bytes))
+    if wanted < 1 or wanted >= 2**32:
+        raise GeometryError(f"{wanted} inodes: the count must be from 1 to {2**32 - 1}")
+    reserved_blocks = int(reserved_percent * blocks / 100)
+    per_group, all_blocks = 8 * block_size, blocks
+    smallest = f"the smallest with these settings is about {_smallest_bytes(block_size, inode_size, wanted)} bytes"
+    while True:
+        if blocks <= first_data_block:
+            raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", hint=smallest)
+        groups = -(-(blocks - first_data_block) // per_group)
+        per_group_inodes = -(-wanted // groups)
+        if per_group_inodes > 8 * block_size:
+            # A group's inodes must fit one bitmap block: smaller groups, and the blocks cut off come back.
+            if per_group < 256:
+                raise GeometryError(f"{wanted} inodes are too many for {size_bytes} bytes", hint="fewer, or a larger --size")
+            per_group -= 8
+            blocks = all_blocks
+            continue
+        per_group_inodes = _whole_table(per_group_inodes, groups, block_size, inode_size)
+        descriptor_blocks = -(-groups // (block_size // GROUP_DESC.size))
+        reserved_gdt = 0
+        if resize_inode:
+            reserved_gdt = _reserved_gdt(blocks, first_data_block, per_group, block_size, descriptor_blocks)
+            if reserved_gdt + descriptor_blocks > per_group * 3 // 4:
+                raise GeometryError(
+                    f"{size_bytes} bytes in blocks of {block_size} need too many group descriptors for ext3",
+                    hint=f"use -b {MAX_BLOCK_SIZE}",
+                )
+        geometry = Geometry(
+            block_size=block_size,
+            blocks=blocks,
+            first_data_block=first_data_block,
+            blocks_per_group=per_group,
+            inodes_per_group=per_group_inodes,
+            inode_size=inode_size,
+            reserved_gdt_blocks=reserved_gdt,
+            reserved_blocks=reserved_blocks,
+            resize_inode=resize_inode,
+        )
+        if int(geometry.group_overhead.max()) > per_group:
+            raise GeometryError(
+                f"{wanted} inodes in {size_bytes} bytes: the inode tables leave no room", hint="fewer inodes, or a larger --size"
+            )
+        overhead = int(geometry.group_overhead[-1])
+        rest = (blocks - first_data_block) % per_group
+        if groups == 1 and rest and rest < overhead:
+            raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", hint=smallest)
+        if rest and rest < overhead + MIN_LAST_GROUP_BLOCKS and groups > 1:
+            share = 100 * reserved_blocks / blocks
+            blocks -= rest
+            reserved_blocks = int(share * blocks / 100)
+            continue
+        return geometry
+
+
+def _whole_table(count: int, groups: int, block_size: int, inode_size: int) -> int:
+    """Inodes per group, at least ``count``, so that a table fills whole blocks and a bitmap whole bytes."""
+    limit = 65536 - block_size // inode_size  # free counts are 16 bit
+    while True:
+        table_blocks = -(-min(count, limit) * inode_size // block_size)
+        fitted = min(max(8, table_blocks * block_size // inode_size) & ~7, 8 * block_size)
+        if fitted * groups > FIRST_INO:
+            return fitted
+        count += 8
+
+
+def _reserved_gdt(blocks: int, first_data_block: int, per_group: int, block_size: int, descriptor_blocks: int) -> int:
+    most = 0xFFFFFFFF if blocks >= 0xFFFFFFFF // RESERVED_GROWTH else blocks * RESERVED_GROWTH
+    groups = -(-(most - first_data_block) // per_group)
+    return min(-(-groups // (block_size // GROUP_DESC.size)) - descriptor_blocks, block_size // 4)
+
+
+def _smallest_bytes(block_size: int, inode_size: int, inodes: int) -> int:
+    """A size that surely holds a filesystem of one group with a smallest journal; for a hint only."""
+    metadata = 64 + -(-inodes * inode_size // block_size) + block_size // 4
+    return -(-(metadata + 2 * MIN_JOURNAL_BLOCKS) * block_size // MIB) * MIB
