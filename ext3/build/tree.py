@@ -41,8 +41,12 @@ NODE = np.dtype(
 """One node: times are whole seconds since 1970 (may be negative) plus nanoseconds; links counts its entries, and for
 directories is left 0 (the plan counts subdirectories)."""
 
-_pack_node = struct.Struct("<4I4q4I").pack
-assert struct.calcsize("<4I4q4I") == NODE.itemsize
+_node_struct = struct.Struct("<4I4q4I")
+_pack_node = _node_struct.pack
+_unpack_node = _node_struct.unpack_from
+assert _node_struct.size == NODE.itemsize
+
+LOST_FOUND = b"lost+found"
 
 Segment = tuple[int, int, int]
 """(logical offset, length, source offset) in bytes: a part of a file that holds data; what lies between is a hole."""
@@ -86,7 +90,8 @@ class Tree:
     ``nodes``: NODE table, shape (n,). ``names``: first name of each node. ``extra_links``: (parent, name, node).
     ``targets``: symlink texts; ``devices``: (major, minor); ``xattrs``: attribute name and value as Linux gives them;
     ``segments``: the data of sparse files. ``left_out`` counts what the image does not hold, by attribute name;
-    ``unreadable`` lists what was skipped, as (path, reason).
+    ``unreadable`` lists what was skipped, as (path, reason). ``lost_found`` is the node of the root's lost+found, which
+    every filesystem has; ``lost_found_made`` that the source had none.
     """
 
     nodes: npt.NDArray[np.void]
@@ -97,6 +102,8 @@ class Tree:
     xattrs: dict[int, dict[bytes, bytes]]
     segments: dict[int, Sequence[Segment]]
     content: Content
+    lost_found: int
+    lost_found_made: bool
     left_out: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
 
@@ -119,6 +126,7 @@ class Tree:
 
     def clamp_times(self, newest: int) -> None:
         """Reproducible times: all three become the modification time, none later than ``newest`` (seconds)."""
+        self.nodes = self.nodes.copy()  # the content still compares files with the times they had
         late = self.nodes["mtime"] >= newest
         seconds = np.where(late, newest, self.nodes["mtime"])
         nanoseconds = np.where(late, 0, self.nodes["mtime_ns"])
@@ -157,6 +165,10 @@ class TreeBuilder:
         self.names.append(name)
         return node
 
+    def row(self, node: int) -> tuple[int, ...]:
+        """The fields of NODE for a node already added."""
+        return _unpack_node(self._rows, node * NODE.itemsize)
+
     def link(self, parent: int, name: bytes, node: int) -> None:
         """One more name for ``node``, which is not a directory."""
         if not 0 < len(name) <= NAME_MAX or b"/" in name or b"\0" in name:
@@ -164,7 +176,8 @@ class TreeBuilder:
         self.extra_links.append((parent, name, node))
 
     def finish(self, content: Content) -> Tree:
-        """The finished tree. Raises SourceError where a directory or a file has more links than ext3 holds."""
+        """The finished tree, with a lost+found. SourceError where a directory or a file has more links than ext3 holds."""
+        lost_found, made = self._lost_found()
         nodes = np.frombuffer(self._rows, NODE)
         np.add.at(nodes["links"], np.array([node for _, _, node in self.extra_links], np.int64), 1)
         tree = Tree(
@@ -176,11 +189,21 @@ class TreeBuilder:
             self.xattrs,
             self.segments,
             content,
+            lost_found,
+            made,
             self.left_out,
             self.unreadable,
         )
         _check_links(tree)
         return tree
+
+    def _lost_found(self) -> tuple[int, bool]:
+        for node, name in enumerate(self.names):
+            if name == LOST_FOUND and node and self.row(node)[3] == 0:
+                if self.row(node)[0] & S_IFMT != S_IFDIR:
+                    raise SourceError(b"/lost+found", "not a directory; e2fsck needs one of this name", hint="exclude it")
+                return node, False
+        return self.add(0, LOST_FOUND, S_IFDIR | 0o700, 0, 0, 0, (0,) * 6), True
 
 
 def _bad_name(name: bytes) -> str:

@@ -1,0 +1,196 @@
+"""File data: small files through one buffer, large ones in the kernel where it can.
+
+Small files lie one behind the other on the line, so a buffer full of them is one write (cut where group metadata lies in
+between). Large files and files with holes are copied piece by piece with copy_file_range, which shares blocks on
+filesystems that can (btrfs, XFS), and otherwise through the buffer.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+
+from ..device import BlockDevice, FileDevice
+from ..errors import ContentChangedError, SourceError
+from .line import LineWriter
+from .plan import Plan
+from .progress import Progress
+from .tree import ContentFile, Segment
+
+__all__ = ["DataWriter"]
+
+BUFFER_BYTES = 4 << 20
+COPY_BYTES = 16 << 20
+"""Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
+WRITEBACK_BYTES = 16 << 20
+
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+
+
+class DataWriter:
+    """Copies the data of all regular files of a plan."""
+
+    def __init__(
+        self, plan: Plan, device: BlockDevice, line: LineWriter, progress: Progress, *, allow_changed: bool
+    ) -> None:
+        self.plan = plan
+        self.device = device
+        self.line = line
+        self.progress = progress
+        self.allow_changed = allow_changed
+        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
+        self._kernel_copy = isinstance(device, FileDevice) and hasattr(os, "copy_file_range")
+        self._unflushed: list[tuple[int, int]] = []
+        self._unflushed_bytes = 0
+
+    def run(self) -> None:
+        """Copy everything. Raises DeviceError, SourceError, ContentChangedError."""
+        nodes, demand = self.plan.tree.nodes, self.plan.demand
+        total = int(nodes["size"][demand.small].sum()) + sum(self._data_bytes(node) for node in demand.large.tolist())
+        self.progress.phase("copy", total, "bytes")
+        self._copy_small()
+        for node in demand.large.tolist():
+            self._copy_large(node)
+
+    def _data_bytes(self, node: int) -> int:
+        segments = self.plan.tree.segments.get(node)
+        return int(self.plan.tree.nodes["size"][node]) if segments is None else sum(length for _, length, _ in segments)
+
+    def _copy_small(self) -> None:
+        plan, block_size = self.plan, self.plan.geometry.block_size
+        small = plan.demand.small
+        sizes = plan.tree.nodes["size"][small].tolist()
+        read_whole = plan.tree.content.read_whole
+        view = memoryview(self._buffer)
+        position = int(plan.data_at[small[0]]) if len(small) else 0
+        fill = 0
+        zeros = bytes(block_size)
+        for node, size in zip(small.tolist(), sizes, strict=True):
+            end = fill + size
+            padded = -(-end // block_size) * block_size
+            if padded > BUFFER_BYTES:
+                self._flush(position, view[:fill])
+                position += fill // block_size
+                end, padded = size, -(-size // block_size) * block_size
+                fill = 0
+            read_whole(node, view[fill:end])
+            view[end:padded] = zeros[: padded - end]
+            fill = padded
+        if fill:
+            self._flush(position, view[:fill])
+
+    def _flush(self, position: int, data: memoryview) -> None:
+        self.line.write(position, data)
+        self.progress.advance(len(data))
+        if isinstance(self.device, FileDevice):
+            for _, block, count in self.plan.space.runs(position, len(data) // self.line.block_size):
+                self._wrote(self.device, block * self.line.block_size, count * self.line.block_size)
+
+    def _wrote(self, device: FileDevice, offset: int, size: int) -> None:
+        """Have write-back keep up: the final sync is then short."""
+        self._unflushed.append((offset, size))
+        self._unflushed_bytes += size
+        if self._unflushed_bytes >= WRITEBACK_BYTES:
+            for begin, length in self._unflushed:
+                device.start_writeback(begin, length)
+            self._unflushed.clear()
+            self._unflushed_bytes = 0
+
+    def _copy_large(self, node: int) -> None:
+        tree = self.plan.tree
+        size = int(tree.nodes["size"][node])
+        segments = tree.segments.get(node, ((0, size, 0),))
+        with tree.content.open(node) as file:
+            for _ in range(2):
+                self._zero_edges(node, segments)
+                short = not all([self._copy_segment(node, file, segment) for segment in segments])
+                if not file.changed() and not short:
+                    return
+                if self.allow_changed:
+                    return
+        raise ContentChangedError(
+            tree.path(node),
+            "changed while it was read, twice",
+            hint="wait until nobody writes it, or --allow-changed takes it as it is",
+        )
+
+    def _runs(self, node: int, offset: int, length: int) -> list[tuple[int, int, int]]:
+        """(offset in the image, offset in the file, length) of each contiguous piece of a byte range of a file."""
+        block_size = self.plan.geometry.block_size
+        relative = self.plan.demand.maps.get(node)
+        at = int(self.plan.data_at[node])
+        logical, skipped, _ = (0, 0, 0) if relative is None else _containing(relative, offset // block_size)
+        first = offset // block_size
+        pieces = []
+        end = offset + length
+        for position, block, count in self.plan.space.runs(
+            at + skipped + first - logical, -(-end // block_size) - first
+        ):
+            begin = (first + position - (at + skipped + first - logical)) * block_size
+            low, high = max(begin, offset), min(begin + count * block_size, end)
+            pieces.append((block * block_size + low - begin, low, high - low))
+        return pieces
+
+    def _zero_edges(self, node: int, segments: object) -> None:
+        """What of a segment's first and last block it does not fill, reads as zero."""
+        block_size = self.plan.geometry.block_size
+        for offset, length, _ in self.plan.tree.segments.get(node, ((0, int(self.plan.tree.nodes["size"][node]), 0),)):
+            for edge in {offset, offset + length}:
+                if edge % block_size:
+                    (begin, _, _), *_rest = self._runs(node, edge // block_size * block_size, block_size)
+                    self.device.make_zero(begin, block_size)
+
+    def _copy_segment(self, node: int, file: ContentFile, segment: Segment) -> bool:
+        """Copy one segment; False where the source ended early (the rest is then zero)."""
+        offset, length, source = segment
+        for image_at, file_at, size in self._runs(node, offset, length):
+            if not self._copy_piece(node, file, source + file_at - offset, image_at, size):
+                return False
+        return True
+
+    def _copy_piece(self, node: int, file: ContentFile, source: int, target: int, size: int) -> bool:
+        device = self.device
+        while size:
+            done = 0
+            if self._kernel_copy and file.fd is not None and isinstance(device, FileDevice):
+                done = self._in_kernel(node, file.fd, source, device, target, min(size, COPY_BYTES))
+            else:
+                view = memoryview(self._buffer)[: min(size, BUFFER_BYTES)]
+                done = file.read_into(view, source)
+                device.write(target, view[:done])
+            if done > 0:
+                if isinstance(device, FileDevice):
+                    self._wrote(device, target, done)
+                self.progress.advance(done)
+            elif done == 0:
+                device.make_zero(target, size)
+                return False
+            else:
+                continue  # the kernel cannot: through the buffer
+            source, target, size = source + done, target + done, size - done
+        return True
+
+    def _in_kernel(self, node: int, fd: int, source: int, device: FileDevice, target: int, size: int) -> int:
+        """Bytes copied, or -1 where the kernel cannot copy between these two files."""
+        try:
+            return os.copy_file_range(fd, device.fd, size, source, device.offset + target)
+        except OSError as error:
+            if error.errno in _NO_KERNEL_COPY:
+                self._kernel_copy = False
+                return -1
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise device.write_failed(target, error) from error
+            raise SourceError(self.plan.tree.path(node), f"reading: {error.strerror}", error=error) from error
+
+
+def _containing(extents: list[tuple[int, int, int]], block: int) -> tuple[int, int, int]:
+    """The extent (sorted by logical block) that holds logical block ``block``."""
+    low, high = 0, len(extents)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if extents[middle][0] <= block:
+            low = middle
+        else:
+            high = middle
+    return extents[low]

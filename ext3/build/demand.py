@@ -1,0 +1,223 @@
+"""Demand: what a tree needs in blocks of one size, before it is known how large the filesystem will be.
+
+Inode numbers, directory blocks, attribute blocks and the number of blocks of every file depend on the block size and
+not on the geometry, so they are worked out once; the automatic size and the plan both start from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import xattr
+from ..constants import (
+    EXTRA_ISIZE,
+    FAST_SYMLINK_MAX,
+    GOOD_INODE_SIZE,
+    LOST_FOUND_INO,
+    ROOT_INO,
+    S_IFDIR,
+    S_IFLNK,
+    S_IFREG,
+    SECTOR,
+    XATTR_REFCOUNT_MAX,
+)
+from ..errors import SourceError, XattrError
+from .directories import Directories, pack_directories
+from .mapping import BlockMap, indirect_counts
+from .tree import Segment, Tree
+
+__all__ = ["Demand", "measure"]
+
+Array64 = npt.NDArray[np.int64]
+
+LARGE_FILE_BYTES = 1 << 20
+"""Files from here on are copied one by one, in the kernel where it can; smaller ones go through one buffer."""
+
+
+@dataclass(slots=True)
+class Attributes:
+    """Extended attributes in disk form: ``areas`` in the inode (bytes behind the extra area), ``blocks`` shared ones,
+    ``block_of`` a node's row in ``blocks``."""
+
+    areas: dict[int, bytes] = field(default_factory=dict)
+    block_of: dict[int, int] = field(default_factory=dict)
+    blocks: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Demand:
+    """Per node, shape (nodes,): ``inos``, ``data_blocks`` (without holes) and ``indirect_blocks``.
+
+    ``small``: nodes of files read whole, ``large``: files copied singly, both in order; ``slow_symlinks``: nodes whose
+    target has a block; ``maps``: block maps of sparse files with positions relative to their first data block.
+    """
+
+    tree: Tree
+    block_size: int
+    inode_size: int
+    inos: npt.NDArray[np.uint32]
+    directories: Directories
+    attributes: Attributes
+    slow_symlinks: Array64
+    small: Array64
+    large: Array64
+    maps: dict[int, list[tuple[int, int, int]]]
+    data_blocks: Array64
+    indirect_blocks: Array64
+
+    @property
+    def pointers(self) -> int:
+        """Block numbers an indirect block holds."""
+        return self.block_size // 4
+
+    @property
+    def blocks(self) -> int:
+        """All blocks the content takes, root directory and lost+found included."""
+        return int(self.data_blocks.sum() + self.indirect_blocks.sum()) + len(self.attributes.blocks)
+
+    @property
+    def inodes(self) -> int:
+        """Inodes in use: the ten reserved ones, lost+found, and the content."""
+        return LOST_FOUND_INO - 1 + len(self.tree) - 1
+
+
+def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, ...]) -> Demand:
+    """What ``tree`` needs with this block and inode size (bytes) and directory hash seed (four numbers).
+
+    Raises SourceError and XattrError for what ext3 cannot hold in blocks of this size.
+    """
+    mode = tree.nodes["mode"]
+    size = tree.nodes["size"]
+    inos = _number_inodes(tree)
+    data_blocks = np.zeros(len(tree), np.int64)
+    regular = tree.is_kind(S_IFREG)
+    data_blocks[regular] = -(-size[regular] // block_size)
+    _check_file_sizes(tree, np.flatnonzero(regular), block_size)
+    slow = _slow_symlinks(tree, block_size)
+    data_blocks[slow] = 1
+    directories = pack_directories(tree, inos, block_size, hash_seed)
+    data_blocks[directories.nodes] = directories.blocks
+    indirect = indirect_counts(data_blocks, block_size // 4)
+    maps = {}
+    for node, segments in tree.segments.items():
+        maps[node] = _extents(segments, block_size)
+        data_blocks[node] = sum(count for _, _, count in maps[node])
+        indirect[node] = BlockMap(maps[node], block_size // 4).indirect
+    filled = regular & (data_blocks > 0)
+    single = size >= LARGE_FILE_BYTES
+    single[list(maps)] = True
+    assert not (mode[directories.nodes] & 0o170000 != S_IFDIR).any()
+    return Demand(
+        tree=tree,
+        block_size=block_size,
+        inode_size=inode_size,
+        inos=inos,
+        directories=directories,
+        attributes=_place_attributes(tree, block_size, inode_size),
+        slow_symlinks=slow,
+        small=np.flatnonzero(filled & ~single),
+        large=np.flatnonzero(filled & single),
+        maps=maps,
+        data_blocks=data_blocks,
+        indirect_blocks=indirect,
+    )
+
+
+def _number_inodes(tree: Tree) -> npt.NDArray[np.uint32]:
+    inos = np.arange(LOST_FOUND_INO, LOST_FOUND_INO + len(tree), dtype=np.uint32)
+    # Node 1 gets 12, and so on: node 0 is the root, and numbers behind lost+found, which has its own, move up by one.
+    inos[tree.lost_found + 1 :] -= 1
+    inos[0] = ROOT_INO
+    inos[tree.lost_found] = LOST_FOUND_INO
+    return inos
+
+
+def _check_file_sizes(tree: Tree, regular: Array64, block_size: int) -> None:
+    if not len(regular):
+        return
+    pointers = block_size // 4
+    by_map = 12 + pointers + pointers**2 + pointers**3
+    # i_blocks counts 512-byte sectors in 32 bits, indirect blocks included.
+    by_sectors = (2**32 - 1) // (block_size // SECTOR)
+    by_sectors -= int(indirect_counts(np.array([by_sectors]), pointers)[0])
+    largest = min(by_map, by_sectors) * block_size
+    sizes = tree.nodes["size"][regular]
+    if int(sizes.max()) > largest:
+        node = int(regular[int(sizes.argmax())])
+        hint = "use -b 4096" if block_size < 4096 else "split it"
+        raise SourceError(
+            tree.path(node), f"{int(sizes.max())} bytes; ext3 holds {largest} in blocks of {block_size}", hint=hint
+        )
+
+
+def _slow_symlinks(tree: Tree, block_size: int) -> Array64:
+    lengths = tree.nodes["size"]
+    slow = np.flatnonzero(tree.is_kind(S_IFLNK) & (lengths > FAST_SYMLINK_MAX))
+    if len(slow) and int(lengths[slow].max()) >= block_size:
+        node = int(slow[int(lengths[slow].argmax())])
+        raise SourceError(
+            tree.path(node),
+            f"the symlink's target has {int(lengths[node])} bytes; ext3 holds {block_size - 1} in blocks of {block_size}",
+            hint="use -b 4096" if block_size < 4096 else "",
+        )
+    return slow
+
+
+def _extents(segments: Sequence[Segment], block_size: int) -> list[tuple[int, int, int]]:
+    """Segments of bytes as (logical block, position behind the file's first data block, count), sorted, not touching."""
+    extents: list[tuple[int, int, int]] = []
+    position = 0
+    for offset, length, _ in segments:
+        first, end = offset // block_size, -(-(offset + length) // block_size)
+        if extents and first <= extents[-1][0] + extents[-1][2]:
+            logical, at, count = extents[-1]
+            grown = max(count, end - logical)
+            position += grown - count
+            extents[-1] = (logical, at, grown)
+        elif end > first:
+            extents.append((first, position, end - first))
+            position += end - first
+    return extents
+
+
+def _place_attributes(tree: Tree, block_size: int, inode_size: int) -> Attributes:
+    placed = Attributes()
+    room = inode_size - GOOD_INODE_SIZE - EXTRA_ISIZE if inode_size > GOOD_INODE_SIZE else 0
+    shared: dict[tuple[xattr.Attribute, ...], tuple[int, int]] = {}
+    contents: list[list[xattr.Attribute]] = []
+    counts: list[int] = []
+    for node, attributes in sorted(tree.xattrs.items()):
+        try:
+            rest = xattr.to_disk(attributes)
+        except ValueError as error:
+            raise XattrError(tree.path(node), str(error), hint="--xattrs none leaves attributes out") from error
+        if room:
+            area, rest = xattr.pack_inode_area(rest, room)
+            if area:
+                placed.areas[node] = area
+        if not rest:
+            continue
+        if not xattr.block_fits(rest, block_size):
+            total = sum(len(attribute.value) for attribute in rest)
+            raise XattrError(
+                tree.path(node),
+                f"extended attributes of {total} bytes do not fit one block of {block_size}",
+                hint="use -b 4096, or --xattrs none" if block_size < 4096 else "--xattrs none leaves attributes out",
+            )
+        key = tuple(rest)
+        row, count = shared.get(key, (-1, XATTR_REFCOUNT_MAX))
+        if count == XATTR_REFCOUNT_MAX:
+            row, count = len(contents), 0
+            contents.append(rest)
+            counts.append(0)
+        shared[key] = (row, count + 1)
+        counts[row] = count + 1
+        placed.block_of[node] = row
+    placed.blocks = [
+        xattr.pack_block(content, block_size, count) for content, count in zip(contents, counts, strict=True)
+    ]
+    return placed

@@ -1,0 +1,222 @@
+"""Directory blocks for a whole tree, packed once: names in their blocks, an index where a directory has more than one.
+
+A directory's blocks hold inode numbers and names but no block numbers, so they are finished before anything is
+allocated. Entries of all directories are laid out together in numpy columns; only directories of several blocks are
+looked at one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType
+from ..dirhash import half_md4
+from ..htree import DOT_SIZE, plan_index
+from ..schema import DIRENT
+from .tree import Tree
+
+__all__ = ["Directories", "pack_directories"]
+
+Array64 = npt.NDArray[np.int64]
+
+DOTS_SIZE = 2 * DOT_SIZE
+NAMES_AT_ONCE = 100_000
+LOST_FOUND_BYTES = 16384
+"""lost+found is made this large (but no more than its direct blocks), so that repairs need not allocate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """``data``: uint8, all directory blocks one after the other; per directory node: ``first`` (its first block in
+    ``data``), ``blocks``, and whether it is ``indexed``."""
+
+    nodes: Array64
+    first: Array64
+    blocks: Array64
+    indexed: npt.NDArray[np.bool_]
+    data: npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class _Entries:
+    """All entries, sorted by directory: parent node, inode, file type, padded size, name; and where each will stand."""
+
+    names: list[bytes]
+    inos: Array64
+    types: npt.NDArray[np.uint8]
+    lengths: Array64
+    sizes: Array64
+    first: Array64  # of each directory, and the end
+    position: Array64  # byte in data
+    rec_len: Array64
+
+
+def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, seed: tuple[int, ...]) -> Directories:
+    """The blocks of all directories of ``tree`` under these inode numbers (shape (nodes,)) and hash seed."""
+    nodes = np.flatnonzero(tree.is_kind(S_IFDIR))
+    entries = _collect(tree, nodes, inos)
+    content = np.add.reduceat(np.append(entries.sizes, 0), entries.first[:-1]) if len(nodes) else np.zeros(0, np.int64)
+    content[entries.first[:-1] == entries.first[1:]] = 0  # reduceat gives the next entry for an empty range
+    single = content + DOTS_SIZE <= block_size
+    blocks = np.ones(len(nodes), np.int64)
+    indexed = np.zeros(len(nodes), bool)
+    plans = {}
+    for row in np.flatnonzero(~single):
+        low, high = int(entries.first[row]), int(entries.first[row + 1])
+        index = plan_index(half_md4(entries.names[low:high], seed), entries.sizes[low:high], block_size)
+        if index is None:
+            firsts = _fill_blocks(entries.sizes[low:high], block_size)
+            plans[int(row)] = (None, firsts)
+            blocks[row] = len(firsts)
+        else:
+            plans[int(row)] = (index, index.leaf_first)
+            blocks[row] = index.blocks
+            indexed[row] = True
+    if tree.lost_found:
+        row = int(np.searchsorted(nodes, tree.lost_found))
+        if not indexed[row]:
+            blocks[row] = max(int(blocks[row]), min(12, LOST_FOUND_BYTES // block_size))
+    first = np.cumsum(blocks) - blocks
+    data = np.zeros(int(blocks.sum()) * block_size, np.uint8)
+    _place_singles(entries, single, first, block_size)
+    for row, (index, firsts) in plans.items():
+        low, high = int(entries.first[row]), int(entries.first[row + 1])
+        base = int(first[row]) * block_size
+        if index is None:
+            _place(entries, np.arange(low, high), firsts, base, block_size, reserve=DOTS_SIZE)
+        else:
+            space = data[base : base + index.blocks * block_size]
+            index.write(space, int(inos[nodes[row]]), _parent_ino(tree, inos, int(nodes[row])))
+            _place(entries, low + index.order, firsts, base + (1 + index.nodes) * block_size, block_size, reserve=0)
+    _write_entries(data, entries)
+    _write_dots(data, tree, nodes, inos, entries, single, first, indexed, block_size)
+    _end_blocks(data, nodes, first, blocks, single, tree.lost_found, block_size)
+    return Directories(nodes, first, blocks, indexed, data)
+
+
+def _collect(tree: Tree, nodes: Array64, inos: npt.NDArray[np.uint32]) -> _Entries:
+    extra_parents = [parent for parent, _, _ in tree.extra_links]
+    parents = np.concatenate([tree.nodes["parent"][1:].astype(np.int64), np.array(extra_parents, np.int64)])
+    children = np.concatenate([np.arange(1, len(tree)), np.array([node for _, _, node in tree.extra_links], np.int64)])
+    order = np.argsort(parents, kind="stable")
+    all_names = tree.names[1:] + [name for _, name, _ in tree.extra_links]
+    names = [all_names[number] for number in order]
+    children = children[order]
+    kinds = np.zeros(16, np.uint8)
+    for format_bits, file_type in FILE_TYPE_OF_FORMAT.items():
+        kinds[format_bits] = file_type
+    lengths = np.fromiter(map(len, names), np.int64, len(names))
+    return _Entries(
+        names=names,
+        inos=inos[children].astype(np.int64),
+        types=kinds[(tree.nodes["mode"][children] >> 12) & 15],
+        lengths=lengths,
+        sizes=(lengths + DIRENT.size + 3) & ~3,
+        first=np.append(np.searchsorted(parents[order], nodes), len(names)).astype(np.int64),
+        position=np.zeros(len(names), np.int64),
+        rec_len=(lengths + DIRENT.size + 3) & ~3,
+    )
+
+
+def _fill_blocks(sizes: Array64, block_size: int) -> Array64:
+    """First entry of each block when blocks are filled in order, the first behind "." and ".."."""
+    ends = np.cumsum(sizes)
+    firsts, begin, first = [0], -DOTS_SIZE, 0
+    while True:
+        first = int(np.searchsorted(ends, begin + block_size, side="right"))
+        if first >= len(sizes):
+            return np.array(firsts, np.int64)
+        firsts.append(first)
+        begin = int(ends[first - 1])
+
+
+def _place_singles(entries: _Entries, single: npt.NDArray[np.bool_], first: Array64, block_size: int) -> None:
+    counts = np.diff(entries.first)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    chosen = single[owner]
+    before = np.cumsum(entries.sizes) - entries.sizes
+    starts = np.zeros(len(counts), np.int64)
+    starts[counts > 0] = before[entries.first[:-1][counts > 0]]
+    offset = DOTS_SIZE + before - starts[owner]
+    entries.position[chosen] = (first[owner] * block_size + offset)[chosen]
+    last = entries.first[1:][(counts > 0) & single] - 1
+    entries.rec_len[last] = block_size - offset[last]
+
+
+def _place(
+    entries: _Entries, rows: Array64, firsts: Array64, base: int, block_size: int, *, reserve: int
+) -> None:
+    """Put entries ``rows`` into blocks from byte ``base``; block k begins with ``rows[firsts[k]]``."""
+    sizes = entries.sizes[rows]
+    counts = np.diff(np.append(firsts, len(rows)))
+    block = np.repeat(np.arange(len(firsts)), counts)
+    before = np.cumsum(sizes) - sizes
+    offset = before - before[firsts][block]
+    offset[block == 0] += reserve
+    entries.position[rows] = base + block * block_size + offset
+    last = np.append(firsts[1:], len(rows)) - 1
+    entries.rec_len[rows[last]] = block_size - offset[last]
+
+
+def _write_entries(data: npt.NDArray[np.uint8], entries: _Entries) -> None:
+    words = data.view("<u4")
+    word = entries.position >> 2
+    words[word] = entries.inos
+    words[word + 1] = entries.rec_len | entries.lengths << 16 | entries.types.astype(np.int64) << 24
+    for low in range(0, len(entries.names), NAMES_AT_ONCE):
+        high = min(low + NAMES_AT_ONCE, len(entries.names))
+        text = np.frombuffer(b"".join(entries.names[low:high]), np.uint8)
+        lengths = entries.lengths[low:high]
+        target = entries.position[low:high] + DIRENT.size - (np.cumsum(lengths) - lengths)
+        data[np.repeat(target, lengths) + np.arange(len(text))] = text
+
+
+def _parent_ino(tree: Tree, inos: npt.NDArray[np.uint32], node: int) -> int:
+    return int(inos[int(tree.nodes["parent"][node])])
+
+
+def _write_dots(
+    data: npt.NDArray[np.uint8],
+    tree: Tree,
+    nodes: Array64,
+    inos: npt.NDArray[np.uint32],
+    entries: _Entries,
+    single: npt.NDArray[np.bool_],
+    first: Array64,
+    indexed: npt.NDArray[np.bool_],
+    block_size: int,
+) -> None:
+    rows = np.flatnonzero(~indexed)
+    words = data.view("<u4")
+    at = first[rows] * (block_size // 4)
+    empty = (entries.first[1:] == entries.first[:-1])[rows]
+    words[at] = inos[nodes[rows]]
+    words[at + 1] = DOT_SIZE | 1 << 16 | FileType.DIRECTORY << 24
+    words[at + 2] = ord(".")
+    words[at + 3] = inos[tree.nodes["parent"][nodes[rows]]]
+    words[at + 4] = np.where(empty, block_size - DOT_SIZE, DOT_SIZE) | 2 << 16 | FileType.DIRECTORY << 24
+    words[at + 5] = ord(".") | ord(".") << 8
+
+
+def _end_blocks(
+    data: npt.NDArray[np.uint8],
+    nodes: Array64,
+    first: Array64,
+    blocks: Array64,
+    single: npt.NDArray[np.bool_],
+    lost_found: int,
+    block_size: int,
+) -> None:
+    """Blocks of lost+found behind its entries: one unused entry each, as long as the block."""
+    if not lost_found:
+        return
+    row = int(np.searchsorted(nodes, lost_found))
+    words = data.view("<u4")
+    begin = int(first[row]) + (1 if single[row] else 0)
+    for block in range(begin, int(first[row] + blocks[row])):
+        at = block * (block_size // 4)
+        if words[at + 1] == 0:
+            words[at + 1] = block_size

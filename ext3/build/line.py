@@ -1,0 +1,61 @@
+"""Writing along the line of free blocks (space.py): positions in, device writes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import DIRECT_BLOCKS
+from ..device import BlockDevice
+from .plan import Plan
+from .space import Space
+
+__all__ = ["LineWriter"]
+
+WRITE_BYTES = 4 << 20
+
+
+class LineWriter:
+    """Cuts what is contiguous on the line into what is contiguous on the device."""
+
+    def __init__(self, space: Space, device: BlockDevice, block_size: int) -> None:
+        self.space = space
+        self.device = device
+        self.block_size = block_size
+
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
+        """``data``, whole blocks (the last may be short), from ``position`` on."""
+        view = memoryview(data)
+        size = self.block_size
+        for at, block, count in self.space.runs(position, -(-len(view) // size)):
+            begin = (at - position) * size
+            self.device.write(block * size, view[begin : begin + count * size])
+
+    def write_blocks(self, position: int, data: npt.NDArray[np.uint8], begin: int, end: int) -> int:
+        """Blocks ``begin`` to ``end`` of ``data`` from ``position`` on; how many that were."""
+        if end > begin:
+            self.write(position, data[begin * self.block_size : end * self.block_size].data)
+        return max(0, end - begin)
+
+    def make_zero(self, position: int, count: int) -> None:
+        """``count`` blocks from ``position`` read as zero."""
+        for _, block, piece in self.space.runs(position, count):
+            self.device.make_zero(block * self.block_size, piece * self.block_size)
+
+    def write_single_indirect(self, plan: Plan, nodes: npt.NDArray[np.int64]) -> None:
+        """The one indirect block of each of ``nodes``, whose blocks lie one behind the other."""
+        demand = plan.demand
+        pointers = demand.pointers
+        at_once = max(1, WRITE_BYTES // self.block_size)
+        columns = np.arange(pointers)
+        for low in range(0, len(nodes), at_once):
+            some = nodes[low : low + at_once]
+            counts = demand.data_blocks[some] - DIRECT_BLOCKS
+            wanted = columns < counts[:, None]
+            positions = np.where(wanted, (plan.data_at[some] + DIRECT_BLOCKS)[:, None] + columns, 0)
+            rows = np.where(wanted, plan.space.blocks(positions), 0).astype("<u4")
+            where = plan.indirect_at[some]
+            # Neighbours on the line go out in one write.
+            bounds = [0, *(np.flatnonzero(np.diff(where) != 1) + 1).tolist(), len(some)]
+            for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+                self.write(int(where[first]), rows[first:last].tobytes())

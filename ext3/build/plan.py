@@ -1,0 +1,271 @@
+"""Plan: where everything of a tree lies in one geometry. Pure: no clock, no device, nothing written.
+
+All that is not static metadata lies along the line of free blocks (space.py), in this order: the root directory,
+lost+found, the map of the resize inode, the journal (so far as in an empty filesystem of mke2fs), then other
+directories, symlink targets, attribute blocks, indirect blocks, small files, large files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import FIRST_INO, MAX_JOURNAL_BLOCKS, MIN_JOURNAL_BLOCKS
+from ..errors import GeometryError, NoInodesError, NoSpaceError
+from ..geometry import Geometry, default_block_size, default_journal_blocks, plan_geometry
+from .demand import Demand, measure
+from .mapping import BlockMap
+from .space import Space
+from .stamp import Stamp
+from .tree import Tree
+
+__all__ = ["ImageOptions", "Plan", "plan_image"]
+
+Array64 = npt.NDArray[np.int64]
+
+MIB = 1 << 20
+SMALL_TYPE_BYTES = 512 * MIB
+"""Filesystems from here on have 4 KiB blocks."""
+ALIGNMENT_BYTES = 4096
+"""Large files begin at a multiple of this, so that host filesystems can share their blocks (reflink)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOptions:
+    """How an image is to be. ``size`` in bytes, or None for the content plus ``slack`` (a share) and at least
+    ``smallest`` bytes. ``inodes`` wins over ``inode_ratio`` (bytes per inode); where both are None, mke2fs's density
+    is taken, or twice the inodes the content needs where that is more. ``journal_blocks`` None: as mke2fs chooses;
+    0: no journal."""
+
+    size: int | None = None
+    slack: float = 0.25
+    smallest: int = 64 * MIB
+    block_size: int | None = None
+    inode_size: int = 256
+    inodes: int | None = None
+    inode_ratio: int | None = None
+    reserved_percent: float = 0.0
+    journal_bytes: int | None = None
+    journal: bool = True
+    label: bytes = b""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Positions (space.py) of everything. Per node, shape (nodes,): ``data_at`` and ``indirect_at`` (0 where nothing)."""
+
+    demand: Demand
+    geometry: Geometry
+    stamp: Stamp
+    options: ImageOptions
+    space: Space
+    journal: BlockMap | None
+    journal_at: int
+    journal_blocks: int
+    resize_map_at: int | None
+    directories_at: int
+    attributes_at: int
+    data_at: Array64
+    indirect_at: Array64
+    used: int
+    gaps: Array64
+
+    @property
+    def tree(self) -> Tree:
+        return self.demand.tree
+
+    @property
+    def free_blocks(self) -> int:
+        return self.space.total - self.used + len(self.gaps)
+
+    @property
+    def free_inodes(self) -> int:
+        return self.geometry.inodes - self.demand.inodes
+
+    def block_map(self, node: int) -> BlockMap:
+        """The map of a node's data, with positions on the line."""
+        at = int(self.data_at[node])
+        relative = self.demand.maps.get(node)
+        if relative is None:
+            relative = [(0, 0, int(self.demand.data_blocks[node]))]
+        return BlockMap([(logical, at + position, count) for logical, position, count in relative], self.demand.pointers)
+
+
+def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
+    """The plan of ``tree``. Raises NoSpaceError, NoInodesError, GeometryError, SourceError, XattrError."""
+    seed = hash_seed_words(stamp)
+    if options.size is not None:
+        geometry = _geometry(options, options.size, len(tree))
+        demand = measure(tree, geometry.block_size, options.inode_size, seed)
+        return _lay_out(demand, geometry, options, stamp)
+    if options.block_size is not None:
+        choices: tuple[int, ...] = (options.block_size,)
+    else:
+        # The block size follows the size, and the size the block size: try the small one, and see which it leads to.
+        choices = (1024, 4096) if int(tree.nodes["size"].sum()) < SMALL_TYPE_BYTES else (4096,)
+    for block_size in choices:
+        demand = measure(tree, block_size, options.inode_size, seed)
+        geometry = _fitting(demand, options, options.slack)
+        if options.block_size or default_block_size(geometry.size_bytes) == block_size:
+            break
+    else:
+        # 4 KiB blocks led to less than the size that has them: that size surely holds it.
+        geometry = _geometry(options, SMALL_TYPE_BYTES, len(tree))
+    return _lay_out(demand, geometry, options, stamp)
+
+
+def hash_seed_words(stamp: Stamp) -> tuple[int, ...]:
+    return tuple(int.from_bytes(stamp.hash_seed[at : at + 4], "little") for at in range(0, 16, 4))
+
+
+def _geometry(options: ImageOptions, size: int, nodes: int, block_size: int | None = None) -> Geometry:
+    """The geometry of ``size`` bytes; where the density is left to us, with inodes for twice the content."""
+
+    def plan(inodes: int | None) -> Geometry:
+        return plan_geometry(
+            size,
+            block_size=block_size or options.block_size,
+            inode_size=options.inode_size,
+            inodes=inodes,
+            inode_ratio=options.inode_ratio,
+            reserved_percent=options.reserved_percent,
+        )
+
+    geometry = plan(options.inodes)
+    if options.inodes is None and options.inode_ratio is None and 2 * nodes > geometry.inodes:
+        geometry = plan(2 * nodes + FIRST_INO)
+    return geometry
+
+
+def _fitting(demand: Demand, options: ImageOptions, slack: float) -> Geometry:
+    """The smallest geometry (whole MiB, at least ``options.smallest``) that leaves ``slack`` of the content free."""
+    size = max(options.smallest, -(-demand.blocks * demand.block_size // MIB) * MIB)
+    wanted = demand.blocks + int(demand.blocks * slack)
+    while True:
+        try:
+            geometry = _geometry(options, size, len(demand.tree), demand.block_size)
+            missing = wanted + _fixed_blocks(geometry, options) - geometry.free_blocks
+        except GeometryError:
+            if size >= 2**32 * demand.block_size:
+                raise
+            missing = size // demand.block_size // 8  # too small for its inodes or its journal
+        if missing <= 0:
+            return geometry
+        size += max(1, -(-missing * demand.block_size // MIB)) * MIB
+
+
+def _journal_blocks(geometry: Geometry, options: ImageOptions) -> int:
+    if not options.journal:
+        return 0
+    if options.journal_bytes is not None:
+        blocks = options.journal_bytes // geometry.block_size
+        if not MIN_JOURNAL_BLOCKS <= blocks <= MAX_JOURNAL_BLOCKS:
+            raise GeometryError(
+                f"a journal of {options.journal_bytes} bytes has {blocks} blocks; it must have {MIN_JOURNAL_BLOCKS} to"
+                f" {MAX_JOURNAL_BLOCKS}",
+                hint=f"-J size={-(-MIN_JOURNAL_BLOCKS * geometry.block_size // MIB)} is the smallest here",
+            )
+        if blocks > geometry.free_blocks // 2:
+            raise GeometryError(
+                f"a journal of {options.journal_bytes} bytes takes over half of {geometry.size_bytes} bytes",
+                hint="a smaller one, or a larger --size",
+            )
+        return blocks
+    blocks = default_journal_blocks(geometry.blocks)
+    if not blocks:
+        raise GeometryError(
+            f"{geometry.size_bytes} bytes are too few for a journal",
+            hint=f"at least {2048 * geometry.block_size // 1024}K, or --no-journal",
+        )
+    return blocks
+
+
+def _fixed_blocks(geometry: Geometry, options: ImageOptions) -> int:
+    """Blocks of the journal and the resize inode's map: what every filesystem of this geometry has besides content."""
+    journal = _journal_blocks(geometry, options)
+    indirect = BlockMap([(0, 0, journal)], geometry.pointers_per_block).indirect if journal else 0
+    return journal + indirect + int(geometry.resize_inode)
+
+
+def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: Stamp) -> Plan:
+    if demand.inodes > geometry.inodes:
+        raise NoInodesError(needed=demand.inodes, available=geometry.inodes)
+    space = Space(geometry)
+    journal_blocks = _journal_blocks(geometry, options)
+    needed = demand.blocks + _fixed_blocks(geometry, options)
+    if needed > space.total:
+        needed_bytes = _fitting(demand, _without_size(options), 0.0).size_bytes
+        raise NoSpaceError(
+            f"the content needs {demand.blocks * demand.block_size:,} bytes and {geometry.size_bytes:,} bytes hold"
+            f" {max(0, space.total - _fixed_blocks(geometry, options)) * geometry.block_size:,}",
+            needed_bytes=needed_bytes,
+            available_bytes=geometry.size_bytes,
+            hint=f"at least --size {-(-needed_bytes // MIB)}M, or leave it out",
+        )
+    tree = demand.tree
+    data_at = np.zeros(len(tree), np.int64)
+    indirect_at = np.zeros(len(tree), np.int64)
+    at = 0
+    root_and_lost_found = np.array([0, tree.lost_found])
+    directories = demand.directories
+    for node in root_and_lost_found:
+        data_at[node] = at
+        at += int(demand.data_blocks[node])
+    resize_map_at = None
+    if geometry.resize_inode:
+        resize_map_at = at
+        at += 1
+    journal, journal_at = None, at
+    if journal_blocks:
+        indirect = BlockMap([(0, 0, journal_blocks)], geometry.pointers_per_block).indirect
+        journal = BlockMap([(0, at + indirect, journal_blocks)], geometry.pointers_per_block)
+        at += indirect + journal_blocks
+    directories_at = at
+    rest = np.setdiff1d(directories.nodes, root_and_lost_found, assume_unique=True)
+    for nodes in (rest, demand.slow_symlinks):
+        counts = demand.data_blocks[nodes]
+        data_at[nodes] = at + np.cumsum(counts) - counts
+        at += int(counts.sum())
+    attributes_at = at
+    at += len(demand.attributes.blocks)
+    mapped = np.flatnonzero(demand.indirect_blocks)
+    counts = demand.indirect_blocks[mapped]
+    indirect_at[mapped] = at + np.cumsum(counts) - counts
+    at += int(counts.sum())
+    counts = demand.data_blocks[demand.small]
+    data_at[demand.small] = at + np.cumsum(counts) - counts
+    at += int(counts.sum())
+    # Gaps for alignment only where there is room for all of them.
+    align = ALIGNMENT_BYTES // geometry.block_size
+    if at + int(demand.data_blocks[demand.large].sum()) + align * len(demand.large) > space.total:
+        align = 1
+    gaps: list[int] = []
+    for node in demand.large.tolist():
+        while align > 1 and space.block(at) % align:
+            gaps.append(at)
+            at += 1
+        data_at[node] = at
+        at += int(demand.data_blocks[node])
+    return Plan(
+        demand=demand,
+        geometry=geometry,
+        stamp=stamp,
+        options=options,
+        space=space,
+        journal=journal,
+        journal_at=journal_at,
+        journal_blocks=journal_blocks,
+        resize_map_at=resize_map_at,
+        directories_at=directories_at,
+        attributes_at=attributes_at,
+        data_at=data_at,
+        indirect_at=indirect_at,
+        used=at,
+        gaps=np.array(gaps, np.int64),
+    )
+
+
+def _without_size(options: ImageOptions) -> ImageOptions:
+    return replace(options, size=None, smallest=MIB)

@@ -1,0 +1,50 @@
+"""Stamp: the clock and the identity that go into an image. They come in from outside, so that builds can be repeated."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+
+from .tree import Tree
+
+__all__ = ["Stamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """``seconds``: the time everything made here gets; ``uuid``: 16 bytes; ``hash_seed``: 16 bytes for directory hashes;
+    ``journal_sequence``: where a journal over a used region starts counting."""
+
+    seconds: int
+    uuid: bytes
+    hash_seed: bytes
+    journal_sequence: int = 1
+
+    @classmethod
+    def now(cls, identity: uuid.UUID | None = None) -> Stamp:
+        """The present time and random identities (``identity`` instead of a random UUID where given)."""
+        sequence = 1 + int.from_bytes(os.urandom(3), "little")
+        return cls(int(time.time()), (identity or uuid.uuid4()).bytes, uuid.uuid4().bytes, sequence)
+
+    @classmethod
+    def derived(cls, seconds: int, tree: Tree, *facts: object, identity: uuid.UUID | None = None) -> Stamp:
+        """A stamp that is a function of the time, the tree (all but the data of its files) and ``facts``."""
+        digest = sha256(repr((seconds, facts)).encode())
+        # Links and times of the tree are in its table; what is not, is fed in a fixed order.
+        digest.update(tree.nodes.view(np.uint8).data)
+        digest.update(b"\0".join(tree.names))
+        for kind in (tree.extra_links, *map(_sorted_items, (tree.targets, tree.devices, tree.xattrs))):
+            digest.update(repr(kind).encode())
+        raw = digest.digest()
+        made = uuid.UUID(bytes=raw[:16], version=4)
+        seed = uuid.UUID(bytes=raw[16:], version=4)
+        return cls(seconds, (identity or made).bytes, seed.bytes, 1 + int.from_bytes(raw[:3], "little"))
+
+
+def _sorted_items(mapping: dict[int, object]) -> list[tuple[int, object]]:
+    return [(key, sorted(value.items()) if isinstance(value, dict) else value) for key, value in sorted(mapping.items())]

@@ -1,0 +1,75 @@
+"""The quick check after a build: read back what was written and hold it against the plan.
+
+It reads metadata only (superblock, descriptors, bitmaps, inode tables, directories), as a stranger would: through the
+device, from the superblock on. A difference is a bug here or a broken device, and becomes a CorruptError.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from ..constants import SUPERBLOCK_OFFSET
+from ..device import BlockDevice
+from ..errors import CorruptError
+from ..schema import GROUP_DESC, SUPERBLOCK
+from .inodes import InodeWriter
+from .plan import Plan
+
+__all__ = ["verify"]
+
+
+def verify(plan: Plan, device: BlockDevice) -> None:
+    """Raise CorruptError where the image on ``device`` is not the plan's."""
+    geometry = plan.geometry
+    size = geometry.block_size
+    raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
+    found = SUPERBLOCK.record(raw)
+    for name, want in (
+        ("s_blocks_count", geometry.blocks),
+        ("s_inodes_count", geometry.inodes),
+        ("s_free_blocks_count", plan.free_blocks),
+        ("s_free_inodes_count", plan.free_inodes),
+    ):
+        if found[name] != want:
+            raise CorruptError("superblock", name, found[name], want)
+    descriptors = device.read((geometry.first_data_block + 1) * size, geometry.groups * GROUP_DESC.size)
+    table = GROUP_DESC.view(descriptors, geometry.groups)
+    for name, total in (("bg_free_blocks_count", plan.free_blocks), ("bg_free_inodes_count", plan.free_inodes)):
+        if int(table[name].sum(dtype=np.int64)) != total:
+            raise CorruptError("group descriptors", name, int(table[name].sum(dtype=np.int64)), total)
+    _bitmaps(plan, device)
+    for offset, want in InodeWriter(plan).tables():
+        if device.read(offset, len(want)) != want:
+            raise CorruptError(f"inode table at byte {offset}", "checksum", "other bytes", f"{zlib.crc32(want):08x}")
+    _directories(plan, device)
+
+
+def _bitmaps(plan: Plan, device: BlockDevice) -> None:
+    """Free bits of the groups in use add up (the others are all the same and were written from one pattern)."""
+    geometry = plan.geometry
+    size = geometry.block_size
+    used = plan.space.used_per_run(plan.used, geometry.free_counts)
+    last_inode_group = geometry.group_of_inode(plan.demand.inodes)[0]
+    for group in range(geometry.groups):
+        if used[group] == 0 and group > last_inode_group and group != geometry.groups - 1:
+            continue
+        bits = np.frombuffer(device.read(int(geometry.block_bitmap[group]) * size, 2 * size), np.uint8)
+        blocks = np.unpackbits(bits[:size], bitorder="little", count=int(geometry.group_blocks[group]))
+        gaps = plan.space.blocks(plan.gaps) if len(plan.gaps) else np.zeros(0, np.int64)
+        first = int(geometry.group_first[group])
+        inside = int(((gaps >= first) & (gaps < first + int(geometry.group_blocks[group]))).sum())
+        want = int(geometry.group_overhead[group] + used[group]) - inside
+        if int(blocks.sum()) != want:
+            raise CorruptError(f"block bitmap of group {group}", "bits set", int(blocks.sum()), want)
+
+
+def _directories(plan: Plan, device: BlockDevice) -> None:
+    directories, size = plan.demand.directories, plan.geometry.block_size
+    for row in range(0, len(directories.nodes), max(1, len(directories.nodes) // 1000)):
+        node = int(directories.nodes[row])
+        begin = int(directories.first[row]) * size
+        block = plan.space.block(int(plan.data_at[node]))
+        if device.read(block * size, size) != directories.data[begin : begin + size].tobytes():
+            raise CorruptError(f"block {block}", "directory block", "other bytes", "what was written")

@@ -1,0 +1,307 @@
+"""The superblock: found, recognised, decoded and checked as far as reading needs it.
+
+Sources: Linux ``fs/ext4/ext4.h`` and the checks of ``fs/ext4/super.c``; e2fsprogs ``lib/ext2fs/openfs.c``; feature names
+as dumpe2fs prints them (``lib/e2p/feature.c``).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from .constants import (
+    EXT3_COMPAT,
+    EXT3_INCOMPAT,
+    EXT3_MAGIC,
+    EXT3_RO_COMPAT,
+    FEATURE_NAMES,
+    FIRST_INO,
+    MAX_BLOCK_SIZE,
+    MIN_BLOCK_SIZE,
+    MIN_INODE_SIZE,
+    STATE_VALID,
+    SUPERBLOCK_OFFSET,
+    SUPERBLOCK_SIZE,
+    Compat,
+    Incompat,
+    RoCompat,
+)
+from .device import BlockDevice
+from .errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
+from .schema import GROUP_DESC, SUPERBLOCK
+
+__all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock"]
+
+MAX_LOG_BLOCK_SIZE = 6
+"""64 KiB, the largest block of the format; this package reads up to MAX_BLOCK_SIZE."""
+MAX_GROUPS = 1 << 22
+"""Groups that are read at most (128 MiB of descriptors); the largest ext3 that mke2fs makes by itself has an eighth."""
+
+_OTHERS = (
+    (0, b"hsqs", "a squashfs image"),
+    (32, b"SIF_MAGIC", "a SIF image; what is looked for may be a partition inside"),
+    (0, b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (0, b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (0, b"BZh", "compressed with bzip2; unpack it first"),
+    (0, b"QFI\xfb", "a qcow2 image; convert it to raw first"),
+    (0, b"KDMV", "a VMDK image; convert it to raw first"),
+    (0, b"LUKS\xba\xbe", "an encrypted (LUKS) volume"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x7fELF", "an executable file"),
+    (0, b"XFSB", "an XFS filesystem"),
+    (257, b"ustar", "a tar archive"),
+    (1024, b"\xe2\xe1\xf5\xe0", "an EROFS image"),
+    (0x10040, b"_BHRfS_M", "a Btrfs filesystem"),
+    (0x8001, b"CD001", "an ISO 9660 image"),
+    (512, b"EFI PART", "a partitioned disk; give the offset of the partition"),
+    (510, b"\x55\xaa", "a partitioned disk or boot sector; give the offset of the partition"),
+)
+"""(byte, magic, what it is) of things people hold for an ext3 image, the surer signs first."""
+
+_BACKUPS = ((8193, 1024), (16384, 2048), (32768, 4096))
+"""(block, block size) of the first backup superblock of usual filesystems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """The decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes."""
+
+    block_size: int
+    blocks_count: int
+    reserved_blocks: int
+    free_blocks: int
+    inodes_count: int
+    free_inodes: int
+    first_data_block: int
+    blocks_per_group: int
+    inodes_per_group: int
+    groups_count: int
+    inode_size: int
+    first_ino: int
+    revision: int
+    state: int
+    errors: int
+    compat: int
+    incompat: int
+    ro_compat: int
+    features: tuple[str, ...]
+    label: bytes
+    uuid: uuid.UUID
+    last_mounted: bytes
+    creator_os: int
+    group_number: int
+    mount_time: int
+    write_time: int
+    mkfs_time: int
+    check_time: int
+    check_interval: int
+    mount_count: int
+    max_mount_count: int
+    reserved_uid: int
+    reserved_gid: int
+    reserved_gdt_blocks: int
+    first_meta_bg: int
+    journal_ino: int
+    journal_dev: int
+    journal_uuid: uuid.UUID
+    journal_backup_type: int
+    journal_backup: tuple[int, ...]
+    last_orphan: int
+    hash_seed: tuple[int, ...]
+    hash_version: int
+    flags: int
+    default_mount_opts: int
+    min_extra_isize: int
+    want_extra_isize: int
+    overhead_blocks: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.blocks_count * self.block_size
+
+    @property
+    def inode_table_blocks(self) -> int:
+        """Blocks of one group's inode table."""
+        return -(-self.inodes_per_group * self.inode_size // self.block_size)
+
+    @property
+    def descriptors_per_block(self) -> int:
+        return self.block_size // GROUP_DESC.size
+
+    @property
+    def has_journal(self) -> bool:
+        return bool(self.compat & Compat.HAS_JOURNAL)
+
+    @property
+    def has_filetype(self) -> bool:
+        return bool(self.incompat & Incompat.FILETYPE)
+
+    @property
+    def needs_recovery(self) -> bool:
+        """The journal holds changes that are not yet in place: what is read may be old or inconsistent."""
+        return bool(self.incompat & Incompat.NEEDS_RECOVERY)
+
+    @property
+    def clean(self) -> bool:
+        """Unmounted in good order and without known errors."""
+        return self.state == STATE_VALID and not self.needs_recovery
+
+    @property
+    def unsupported_features(self) -> tuple[str, ...]:
+        """Names of the features that are not ext3. One that is opened can only have such as do not matter to reading."""
+        return (
+            *feature_names("compat", self.compat & ~EXT3_COMPAT.value),
+            *feature_names("incompat", self.incompat & ~EXT3_INCOMPAT.value),
+            *feature_names("ro_compat", self.ro_compat & ~EXT3_RO_COMPAT.value),
+        )
+
+
+def feature_names(word: str, bits: int) -> tuple[str, ...]:
+    """Names of the bits set in a feature word (``compat``, ``incompat``, ``ro_compat``), as dumpe2fs prints them."""
+    letter = {"compat": "C", "incompat": "I", "ro_compat": "R"}[word]
+    return tuple(FEATURE_NAMES.get((word, 1 << bit), f"FEATURE_{letter}{bit}") for bit in range(32) if bits >> bit & 1)
+
+
+def read_superblock(device: BlockDevice) -> Superblock:
+    """The primary superblock of ``device``, checked. Raises NotExt3Error, UnsupportedError, CorruptError and DeviceError."""
+    if device.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
+        raise NotExt3Error(f"no ext3 filesystem: {device.size} bytes are too few for one", hint=_look(device))
+    raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
+    if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
+        what = _look(device)
+        raise NotExt3Error("no ext3 filesystem: there is no superblock at byte 1024", hint=what)
+    return parse_superblock(raw, device_size=device.size)
+
+
+def _look(device: BlockDevice) -> str:
+    """What is in the place of a filesystem, as far as a few bytes tell; for a hint."""
+    if not device.size:
+        return "the file is empty"
+    try:
+        for offset, magic, what in _OTHERS:
+            if offset + len(magic) <= device.size and device.read(offset, len(magic)) == magic:
+                return f"this looks like {what}" if not what.startswith("compressed") else f"this is {what}"
+        for block, block_size in _BACKUPS:
+            offset = block * block_size
+            if offset + SUPERBLOCK_SIZE <= device.size:
+                copy = SUPERBLOCK.record(device.read(offset, SUPERBLOCK_SIZE))
+                if copy["s_magic"] == EXT3_MAGIC and MIN_BLOCK_SIZE << copy["s_log_block_size"] % 32 == block_size:
+                    return f"a backup superblock is at block {block}: e2fsck -b {block} -B {block_size} can repair this image"
+        if not any(device.read(0, min(device.size, 4096))):
+            return "it begins with zeros: no filesystem was made there yet"
+    except DeviceError:
+        pass
+    return ""
+
+
+def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
+    """Decode ``raw``, the 1024 bytes of a superblock with a right magic, on a device of ``device_size`` bytes.
+
+    Raises UnsupportedError where features forbid reading (an incompat bit, or cluster allocation), CorruptError where the
+    numbers contradict each other or the device. What passes has a bounded number of groups, all inside the device.
+    """
+    fields = SUPERBLOCK.record(raw)
+    compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
+    _check_features(incompat, ro_compat)
+    log_block_size = fields["s_log_block_size"]
+    _want("s_log_block_size", log_block_size, f"<= {MAX_LOG_BLOCK_SIZE}", log_block_size <= MAX_LOG_BLOCK_SIZE)
+    block_size = MIN_BLOCK_SIZE << log_block_size
+    if block_size > MAX_BLOCK_SIZE:
+        raise UnsupportedError([f"blocks of {block_size} bytes"], hint=f"blocks of up to {MAX_BLOCK_SIZE} bytes are read")
+    revision = fields["s_rev_level"]
+    inode_size = fields["s_inode_size"] if revision else MIN_INODE_SIZE
+    blocks, first = fields["s_blocks_count"], fields["s_first_data_block"]
+    per_group, inodes_per_group = fields["s_blocks_per_group"], fields["s_inodes_per_group"]
+    whole = inode_size & (inode_size - 1) == 0 and MIN_INODE_SIZE <= inode_size <= block_size
+    _want("s_inode_size", inode_size, f"a power of two from {MIN_INODE_SIZE} to {block_size}", whole)
+    first_wanted = 1 if block_size == MIN_BLOCK_SIZE else 0
+    _want("s_first_data_block", first, first_wanted, first == first_wanted)
+    _want("s_blocks_count", blocks, f"> {first}", blocks > first)
+    held = device_size // block_size
+    _want("s_blocks_count", blocks, f"<= {held}, what the image holds (is it cut short?)", blocks <= held)
+    _want("s_blocks_per_group", per_group, f"from 8 to {8 * block_size}", 8 <= per_group <= 8 * block_size)
+    _want("s_inodes_per_group", inodes_per_group, f"from 1 to {8 * block_size}", 0 < inodes_per_group <= 8 * block_size)
+    groups = -(-(blocks - first) // per_group)
+    if groups > MAX_GROUPS:
+        raise UnsupportedError([f"{groups} block groups"], hint=f"up to {MAX_GROUPS} are read")
+    inodes = fields["s_inodes_count"]
+    _want("s_inodes_count", inodes, groups * inodes_per_group, inodes == groups * inodes_per_group)
+    return Superblock(
+        block_size=block_size,
+        blocks_count=blocks,
+        reserved_blocks=fields["s_r_blocks_count"],
+        free_blocks=fields["s_free_blocks_count"],
+        inodes_count=inodes,
+        free_inodes=fields["s_free_inodes_count"],
+        first_data_block=first,
+        blocks_per_group=per_group,
+        inodes_per_group=inodes_per_group,
+        groups_count=groups,
+        inode_size=inode_size,
+        first_ino=fields["s_first_ino"] if revision else FIRST_INO,
+        revision=revision,
+        state=fields["s_state"],
+        errors=fields["s_errors"],
+        compat=compat,
+        incompat=incompat,
+        ro_compat=ro_compat,
+        features=(
+            *feature_names("compat", compat),
+            *feature_names("incompat", incompat),
+            *feature_names("ro_compat", ro_compat),
+        ),
+        label=_text(fields["s_volume_name"]),
+        uuid=uuid.UUID(bytes=fields["s_uuid"]),
+        last_mounted=_text(fields["s_last_mounted"]),
+        creator_os=fields["s_creator_os"],
+        group_number=fields["s_block_group_nr"],
+        mount_time=fields["s_mtime"],
+        write_time=fields["s_wtime"],
+        mkfs_time=fields["s_mkfs_time"],
+        check_time=fields["s_lastcheck"],
+        check_interval=fields["s_checkinterval"],
+        mount_count=fields["s_mnt_count"],
+        max_mount_count=fields["s_max_mnt_count"],
+        reserved_uid=fields["s_def_resuid"],
+        reserved_gid=fields["s_def_resgid"],
+        reserved_gdt_blocks=fields["s_reserved_gdt_blocks"],
+        first_meta_bg=fields["s_first_meta_bg"],
+        journal_ino=fields["s_journal_inum"],
+        journal_dev=fields["s_journal_dev"],
+        journal_uuid=uuid.UUID(bytes=fields["s_journal_uuid"]),
+        journal_backup_type=fields["s_jnl_backup_type"],
+        journal_backup=tuple(fields["s_jnl_blocks"]),
+        last_orphan=fields["s_last_orphan"],
+        hash_seed=tuple(fields["s_hash_seed"]),
+        hash_version=fields["s_def_hash_version"],
+        flags=fields["s_flags"],
+        default_mount_opts=fields["s_default_mount_opts"],
+        min_extra_isize=fields["s_min_extra_isize"],
+        want_extra_isize=fields["s_want_extra_isize"],
+        overhead_blocks=fields["s_overhead_clusters"],
+    )
+
+
+def _text(value: bytes) -> bytes:
+    return value.partition(b"\0")[0]
+
+
+def _want(field: str, got: Any, want: Any, holds: bool) -> None:
+    if not holds:
+        raise CorruptError("superblock", field, got, want)
+
+
+def _check_features(incompat: int, ro_compat: int) -> None:
+    """Unknown incompat bits forbid reading. Unknown ro_compat bits do not, but clusters change what a bitmap's bit means."""
+    unread = incompat & ~EXT3_INCOMPAT.value
+    strange = ro_compat & ~EXT3_RO_COMPAT.value
+    if not unread and not strange & RoCompat.BIGALLOC:
+        return
+    hint = ""
+    if unread & Incompat.JOURNAL_DEV:
+        hint = "this is the journal of another filesystem"
+    elif unread & (Incompat.EXTENTS | Incompat.BIT64 | Incompat.FLEX_BG):
+        hint = "this is an ext4 filesystem; only ext2 and ext3 are read (mke2fs -t ext3 makes one)"
+    raise UnsupportedError([*feature_names("incompat", unread), *feature_names("ro_compat", strange)], hint=hint)

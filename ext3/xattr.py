@@ -1,0 +1,258 @@
+"""Extended attributes: packed behind the fields of an inode, and in one block an inode can point to.
+
+Both places hold entries growing up, a zero u32 behind the last, and values growing down from the end, each padded to 4
+bytes. In an inode value offsets count from the first entry, in a block from its start; a block is sorted and hashed.
+Names inside are the full ones (``user.x``); values are in the form the host's system calls use, ACLs therefore converted.
+Sources: Linux ``fs/ext4/xattr.c`` and ``xattr.h``; e2fsprogs ``lib/ext2fs/ext_attr.c``, ``e2fsck/pass1.c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from . import acl
+from .constants import NAME_MAX, XATTR_MAGIC, XattrIndex
+from .errors import CorruptError, show
+from .schema import XATTR_ENTRY, XATTR_HEADER, XATTR_IBODY_HEADER
+
+__all__ = [
+    "Attribute",
+    "block_fits",
+    "block_hash",
+    "entry_hash",
+    "join_name",
+    "pack_block",
+    "pack_inode_area",
+    "parse_block",
+    "parse_inode_area",
+    "split_name",
+    "to_disk",
+]
+
+TERMINATOR = b"\0\0\0\0"
+MASK32 = 0xFFFFFFFF
+
+_PREFIXES = {
+    XattrIndex.USER: b"user.",
+    XattrIndex.TRUSTED: b"trusted.",
+    XattrIndex.SECURITY: b"security.",
+    XattrIndex.SYSTEM: b"system.",
+}
+_WHOLE = {
+    b"system.posix_acl_access": XattrIndex.POSIX_ACL_ACCESS,
+    b"system.posix_acl_default": XattrIndex.POSIX_ACL_DEFAULT,
+    b"system.richacl": XattrIndex.RICHACL,
+}
+_WHOLE_NAMES = {index: name for name, index in _WHOLE.items()}
+_ACLS = (XattrIndex.POSIX_ACL_ACCESS, XattrIndex.POSIX_ACL_DEFAULT)
+_WRITTEN = (XattrIndex.USER, XattrIndex.TRUSTED, XattrIndex.SECURITY)
+"""Prefixes that are taken in; ``system.`` (index 7) is inline data's, and the kernel shows nothing below it."""
+
+
+class Attribute(NamedTuple):
+    """One attribute as ext3 keeps it: the prefix as a number, the name behind it, the value in disk form."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    name: bytes
+    value: bytes
+
+
+def split_name(full: bytes) -> tuple[int, bytes] | None:
+    """(index, suffix) of a full name: ``user.x`` -> (1, b"x"); None where ext3 has no index for it."""
+    index = _WHOLE.get(full)
+    if index in _ACLS:
+        return int(index), b""
+    for prefix_index in _WRITTEN:
+        prefix = _PREFIXES[prefix_index]
+        if full.startswith(prefix) and len(full) > len(prefix):
+            return int(prefix_index), full[len(prefix) :]
+    return None
+
+
+def join_name(index: int, suffix: bytes) -> bytes:
+    """The full name of an attribute; ValueError for an index nobody gave a meaning."""
+    if index in _WHOLE_NAMES:
+        return _WHOLE_NAMES[XattrIndex(index)] + suffix
+    if index in _PREFIXES:
+        return _PREFIXES[XattrIndex(index)] + suffix
+    raise ValueError(f"attribute name index {index} has no name")
+
+
+def to_disk(attributes: Mapping[bytes, bytes]) -> list[Attribute]:
+    """Full names and host values as ext3 keeps them, in the order of a block.
+
+    Raises ValueError naming the attribute whose name ext3 cannot hold, or whose value is no ACL where it should be one.
+    """
+    found = []
+    for full, value in attributes.items():
+        parts = split_name(full)
+        if parts is None:
+            raise ValueError(f"ext3 has no place for the attribute {show(full)}")
+        index, name = parts
+        if len(name) > NAME_MAX or b"\0" in name:
+            raise ValueError(f"the name of the attribute {show(full[:64])} is longer than {NAME_MAX} bytes or holds a NUL")
+        try:
+            found.append(Attribute(index, name, acl.to_disk(value) if index in _ACLS else bytes(value)))
+        except ValueError as error:
+            raise ValueError(f"{show(full)}: {error}") from error
+    return sorted(found, key=_order)
+
+
+def _order(attribute: Attribute) -> tuple[int, int, bytes]:
+    return attribute.index, len(attribute.name), attribute.name
+
+
+def _padded(length: int) -> int:
+    return -(-length // 4) * 4
+
+
+def _need(attribute: Attribute) -> int:
+    """Bytes one attribute takes, entry and value."""
+    return XATTR_ENTRY.size + _padded(len(attribute.name)) + _padded(len(attribute.value))
+
+
+def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[bytes, list[Attribute]]:
+    """What fits into the area of an inode, first fit in the order given, and the rest.
+
+    ``area_size`` is inode size - 128 - i_extra_isize, in bytes. The area is exactly that long, or empty if nothing fits.
+    Entry hashes are 0: in an inode they are not used.
+    """
+    room = area_size - XATTR_IBODY_HEADER.size - len(TERMINATOR)
+    inside: list[Attribute] = []
+    rest: list[Attribute] = []
+    for attribute in attributes:
+        need = _need(attribute)
+        if need <= room:
+            room -= need
+            inside.append(attribute)
+        else:
+            rest.append(attribute)
+    if not inside:
+        return b"", rest
+    area = bytearray(area_size)
+    XATTR_IBODY_HEADER.packer.pack_into(area, 0, XATTR_MAGIC)
+    _place(area, inside, XATTR_IBODY_HEADER.size, XATTR_IBODY_HEADER.size, [0] * len(inside))
+    return bytes(area), rest
+
+
+def block_fits(attributes: Iterable[Attribute], block_size: int) -> bool:
+    """Whether all of them fit one block."""
+    return XATTR_HEADER.size + sum(map(_need, attributes)) + len(TERMINATOR) <= block_size
+
+
+def pack_block(attributes: Sequence[Attribute], block_size: int, refcount: int) -> bytes:
+    """A whole attribute block, sorted and hashed, to which ``refcount`` inodes point. ValueError if it does not fit."""
+    if not block_fits(attributes, block_size):
+        need = XATTR_HEADER.size + sum(map(_need, attributes)) + len(TERMINATOR)
+        raise ValueError(f"the attributes need {need} bytes and a block has {block_size}")
+    attributes = sorted(attributes, key=_order)
+    hashes = [entry_hash(attribute.name, attribute.value) for attribute in attributes]
+    block = bytearray(block_size)
+    XATTR_HEADER.packer.pack_into(block, 0, XATTR_MAGIC, refcount, 1, block_hash(hashes), 0, 0, 0, 0)
+    _place(block, attributes, XATTR_HEADER.size, 0, hashes)
+    return bytes(block)
+
+
+def _place(buffer: bytearray, attributes: Sequence[Attribute], first: int, base: int, hashes: Sequence[int]) -> None:
+    """Write entries from byte ``first`` up and values from the end down; value offsets count from byte ``base``."""
+    end = len(buffer)
+    for (index, name, value), number in zip(attributes, hashes, strict=True):
+        value_offset = 0  # what the kernel writes for an empty value
+        if value:
+            end -= _padded(len(value))
+            buffer[end : end + len(value)] = value
+            value_offset = end - base
+        XATTR_ENTRY.packer.pack_into(buffer, first, len(name), index, value_offset, 0, len(value), number)
+        first += XATTR_ENTRY.size
+        buffer[first : first + len(name)] = name
+        first += _padded(len(name))
+
+
+def entry_hash(name: bytes, value: bytes) -> int:
+    """e_hash of an entry in a block: the suffix by bytes, then the value by little-endian words, padded with zeros."""
+    number = 0
+    for byte in name:
+        number = ((number << 5) & MASK32) ^ (number >> 27) ^ byte
+    for word in np.frombuffer(value + bytes(-len(value) % 4), "<u4").tolist():
+        number = ((number << 16) & MASK32) ^ (number >> 16) ^ word
+    return number
+
+
+def block_hash(hashes: Iterable[int]) -> int:
+    """h_hash of a block whose entries have these hashes; 0, which means not to be shared, if one of them is 0."""
+    total = 0
+    for number in hashes:
+        if not number:
+            return 0
+        total = ((total << 16) & MASK32) ^ (total >> 16) ^ number
+    return total
+
+
+def parse_inode_area(area: bytes, *, where: str = "inode") -> dict[bytes, bytes]:
+    """Full name -> host value of the attributes in an inode's area; none where it does not begin with the magic.
+
+    CorruptError names ``where`` if the entries contradict the area's size.
+    """
+    size = XATTR_IBODY_HEADER.size
+    if len(area) < size + len(TERMINATOR) or XATTR_IBODY_HEADER.packer.unpack_from(area)[0] != XATTR_MAGIC:
+        return {}
+    return _parse(area, size, size, where)
+
+
+def parse_block(block: bytes, *, where: str = "attribute block") -> dict[bytes, bytes]:
+    """Full name -> host value of the attributes in a block. CorruptError names ``where``. Hashes are not judged."""
+    if len(block) < XATTR_HEADER.size + len(TERMINATOR):
+        raise CorruptError(where, "size", len(block), f">= {XATTR_HEADER.size + len(TERMINATOR)}")
+    magic, _, blocks, *_ = XATTR_HEADER.packer.unpack_from(block)
+    if magic != XATTR_MAGIC:
+        raise CorruptError(where, "h_magic", f"{magic:#x}", f"{XATTR_MAGIC:#x}")
+    if blocks != 1:
+        raise CorruptError(where, "h_blocks", blocks, 1)
+    return _parse(block, XATTR_HEADER.size, 0, where)
+
+
+def _parse(buffer: bytes, first: int, base: int, where: str) -> dict[bytes, bytes]:
+    """The entries from byte ``first``; value offsets count from byte ``base``. At most one entry in 16 bytes is looked at."""
+    entries: list[tuple[int, bytes, int, int]] = []
+    offset = first
+    while True:
+        if offset + len(TERMINATOR) > len(buffer):
+            raise CorruptError(where, "attribute entries", f"without an end at byte {offset}", f"an end before {len(buffer)}")
+        if buffer[offset : offset + 4] == TERMINATOR:
+            break
+        if offset + XATTR_ENTRY.size > len(buffer):
+            raise CorruptError(where, "attribute entry", f"at byte {offset}", f"inside {len(buffer)} bytes")
+        length, index, value_offset, value_inum, value_size, _ = XATTR_ENTRY.packer.unpack_from(buffer, offset)
+        offset += XATTR_ENTRY.size
+        name = buffer[offset : offset + length]
+        offset += _padded(length)
+        if offset + len(TERMINATOR) > len(buffer):
+            raise CorruptError(where, "e_name_len", length, f"a name inside {len(buffer)} bytes")
+        if index == 0:
+            raise CorruptError(where, "e_name_index", 0, "1 or more")
+        if value_inum:
+            raise CorruptError(where, "e_value_inum", value_inum, 0)
+        entries.append((index, name, base + value_offset, value_size))
+    end_of_entries = offset + len(TERMINATOR)
+    found: dict[bytes, bytes] = {}
+    for index, name, start, size in entries:
+        if size and not end_of_entries <= start <= len(buffer) - size:
+            raise CorruptError(where, "e_value_offs", start - base, f"{size} bytes behind the entries and inside the area")
+        try:
+            full = join_name(index, name)
+        except ValueError:
+            continue  # the kernel does not show attributes of a prefix it does not know, either
+        found[full] = _host_value(index, buffer[start : start + size] if size else b"", full, where)
+    return found
+
+
+def _host_value(index: int, value: bytes, full: bytes, where: str) -> bytes:
+    if index not in _ACLS:
+        return value
+    try:
+        return acl.from_disk(value)
+    except ValueError as error:
+        raise CorruptError(where, show(full), str(error), "an ACL") from error
