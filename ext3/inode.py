@@ -33,6 +33,9 @@ __all__ = ["Inode", "Stat", "fast_symlink", "file_type_of", "parse_inode", "tabl
 SECOND = 1_000_000_000
 _I_BLOCK = struct.Struct("<15I")
 _EXTRA_ISIZE = struct.Struct("<H")
+assert INODE_EXTRA.dtype.fields is not None
+_CRTIME_END = int(INODE_EXTRA.dtype.fields["i_crtime_extra"][1])
+"""i_extra_isize from which an inode has a creation time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,6 @@ def parse_inode(raw: bytes, ino: int) -> Inode:
         file_acl,
     )
     return Inode(stat, tuple(i_block), dtime, extra_isize, area)
-
-
-_CRTIME_END = (INODE_EXTRA.dtype.fields or {})["i_crtime_extra"][1]
 
 
 def _time(low: int, extra: int) -> int:

@@ -6,9 +6,9 @@ as dumpe2fs prints them (``lib/e2p/feature.c``).
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from .constants import (
     EXT3_COMPAT,
@@ -88,7 +88,7 @@ class Superblock:
     ro_compat: int
     features: tuple[str, ...]
     label: bytes
-    uuid: uuid.UUID
+    uuid: UUID
     last_mounted: bytes
     creator_os: int
     group_number: int
@@ -105,7 +105,7 @@ class Superblock:
     first_meta_bg: int
     journal_ino: int
     journal_dev: int
-    journal_uuid: uuid.UUID
+    journal_uuid: UUID
     journal_backup_type: int
     journal_backup: tuple[int, ...]
     last_orphan: int
@@ -253,7 +253,7 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
             *feature_names("ro_compat", ro_compat),
         ),
         label=_text(fields["s_volume_name"]),
-        uuid=uuid.UUID(bytes=fields["s_uuid"]),
+        uuid=UUID(bytes=fields["s_uuid"]),
         last_mounted=_text(fields["s_last_mounted"]),
         creator_os=fields["s_creator_os"],
         group_number=fields["s_block_group_nr"],
@@ -270,7 +270,7 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
         first_meta_bg=fields["s_first_meta_bg"],
         journal_ino=fields["s_journal_inum"],
         journal_dev=fields["s_journal_dev"],
-        journal_uuid=uuid.UUID(bytes=fields["s_journal_uuid"]),
+        journal_uuid=UUID(bytes=fields["s_journal_uuid"]),
         journal_backup_type=fields["s_jnl_backup_type"],
         journal_backup=tuple(fields["s_jnl_blocks"]),
         last_orphan=fields["s_last_orphan"],

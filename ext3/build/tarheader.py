@@ -29,6 +29,9 @@ PATH_LIMIT = 4096
 NAME_PAYLOAD_LIMIT = 1 << 16
 PAX_PAYLOAD_LIMIT = 8 << 20
 """An xattr has at most 64 KiB and ext3 holds less; what is longer than this is hostile."""
+GLOBAL_LIMIT = 256
+"""Records for all members that follow: each of them pays for these."""
+RECORD_LIMIT = 1 << 16
 SEGMENT_LIMIT = 1 << 20
 SIZE_LIMIT = 1 << 62
 TIME_LIMIT = 1 << 60
@@ -111,8 +114,10 @@ def members(archive: Archive) -> Iterator[Member]:
                     long[flag] = payload.partition(b"\0")[0]
                 elif flag == b"g":
                     common.update(_records(payload, []))
+                    if len(common) > GLOBAL_LIMIT:
+                        raise ValueError(f"more than {GLOBAL_LIMIT} global records")
                 else:
-                    own.update(_records(payload, sparse))
+                    own = _records(payload, sparse)
                 block = _next_block(archive)
             if block == _ZEROS:
                 if long or own:
@@ -203,6 +208,8 @@ def _records(data: bytes, sparse: Pairs) -> Records:
             sparse[-1] = (sparse[-1][0], _decimal(value, "a sparse length"))
         else:
             records[key] = value
+        if len(records) > RECORD_LIMIT or len(sparse) > SEGMENT_LIMIT:
+            raise ValueError("an extended header has too many records")
         start = end
     return records
 
@@ -287,7 +294,7 @@ def _take_data(archive: Archive, member: Member, block: bytes, sparse: Pairs) ->
         member.size = 0  # links, devices and directories have no data, whatever their size says
         return
     stored = member.size
-    what = f"{show(member.name[:PATH_LIMIT])}"
+    what = show(member.name[:PATH_LIMIT])
     padding = -stored % BLOCK
     try:
         if member.kind != S_IFREG:
@@ -334,7 +341,9 @@ def _old_gnu_map(archive: Archive, block: bytes) -> Pairs:
         for at in range(start, start + 24 * count, 24):
             if not block[at + 12]:
                 break
-            pairs.append((_number(block[at : at + 12], "a sparse offset"), _number(block[at + 12 : at + 24], "a sparse length")))
+            pairs.append(
+                (_number(block[at : at + 12], "a sparse offset"), _number(block[at + 12 : at + 24], "a sparse length"))
+            )
         if not block[more]:
             return pairs
         if len(pairs) > SEGMENT_LIMIT:

@@ -10,9 +10,14 @@ import io
 import os
 import tempfile
 import threading
-from typing import IO, Protocol, cast
+from array import array
+from types import TracebackType
+from typing import IO, Protocol, Self, cast
 
-__all__ = ["SPOOL_MEMORY", "FileStore", "Spool", "Store"]
+from ..errors import ContentChangedError, SourceError
+from .tree import ContentFile, Segment
+
+__all__ = ["SPOOL_MEMORY", "FileStore", "Spool", "Store", "TarContent"]
 
 SPOOL_MEMORY = 64 << 20
 """A spool of more bytes than this moves to a file."""
@@ -106,7 +111,7 @@ class Spool:
             return
         if self._file is None:
             where = os.fsdecode(self._directory) if self._directory is not None else None
-            self._file = cast("IO[bytes]", tempfile.TemporaryFile(dir=where))
+            self._file = cast("IO[bytes]", tempfile.TemporaryFile(dir=where))  # noqa: SIM115
             self._file.write(self._memory)
             self._memory = bytearray()
         self._file.write(data)
@@ -127,3 +132,98 @@ def _descriptor(file: IO[bytes]) -> int | None:
     inner = getattr(file, "file", file)
     raw = getattr(inner, "raw", inner)
     return raw.fileno() if isinstance(raw, io.FileIO) else None
+
+
+class _TarFile:
+    """One file's data: ``base`` is added to the offsets asked for, ``end`` bounds them."""
+
+    def __init__(self, content: TarContent, store: Store, base: int, end: int | None) -> None:
+        self.fd = store.fd if end is None else None
+        self._content = content
+        self._base = base
+        self._end = end
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        if self._end is not None:
+            view = view[: max(0, self._end - offset)]
+        return self._content.read_at(view, self._base + offset)
+
+    def changed(self) -> bool:
+        return self._content.changed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+
+class TarContent:
+    """Content of the files of one archive, by node. Owns the archive (if it was given as a path) or the spool: close it.
+
+    Nodes with segments are read at the store's offsets, all others from 0 to their size.
+    """
+
+    def __init__(self, name: bytes, store: Store) -> None:
+        self.name = name
+        self._store = store
+        self._first = 0
+        self._places = array("q")
+        self._segments: dict[int, list[Segment]] = {}
+
+    def begin(self, first: int) -> None:
+        """The next node placed will be ``first``."""
+        self._first = first
+
+    def place(self, node: int, offset: int, size: int, segments: list[Segment] | None) -> None:
+        """Where the data of ``node`` lies; nodes come in ascending order."""
+        self._places.extend((0, 0) * (node - self._first - len(self._places) // 2))
+        self._places.extend((offset, size))
+        if segments is not None:
+            self._segments[node] = segments
+
+    def _place(self, node: int) -> tuple[int, int]:
+        row = 2 * (node - self._first)
+        if 0 <= row < len(self._places):
+            return self._places[row], self._places[row + 1]
+        return 0, 0
+
+    def read_at(self, view: memoryview, offset: int) -> int:
+        """Bytes of the store."""
+        try:
+            return self._store.read_into(view, offset)
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else None
+            text = (cause and cause.strerror) or str(error)
+            raise SourceError(self.name, f"reading at byte {offset} failed: {text}", error=cause) from error
+
+    def changed(self) -> bool:
+        return self._store.changed()
+
+    def read_whole(self, node: int, view: memoryview) -> None:
+        offset, size = self._place(node)
+        if len(view) != size:
+            raise ContentChangedError(self.name, f"a file has {size} bytes where {len(view)} are asked for")
+        segments = self._segments.get(node)
+        done = 0
+        for logical, length, source in ((0, size, offset),) if segments is None else segments:
+            view[done:logical] = bytes(logical - done)
+            done = logical + length
+            if self.read_at(view[logical:done], source) < length:
+                raise ContentChangedError(self.name, f"ends at byte {source} of file data; it was longer when it was scanned")
+        view[done:] = bytes(size - done)
+
+    def open(self, node: int) -> ContentFile:
+        if node in self._segments:
+            return _TarFile(self, self._store, 0, None)
+        offset, size = self._place(node)
+        return _TarFile(self, self._store, offset, size)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -2,7 +2,8 @@
 
 An archive is read forwards, once. The data of its files is then found in a ``Store``: an unpacked archive that can be
 sought in is its own store and nothing is copied; what comes from a pipe or a packed archive is put back to back into a
-spool. The kind is told by the first bytes, never by the name. Source of the magics: RFC 1952 (gzip), the xz and zstd format specifications, bzip2's ``compress.c``.
+spool. The kind is told by the first bytes, never by the name. Source of the magics: RFC 1952 (gzip), the xz and zstd
+format specifications, bzip2's ``compress.c``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
-from ..device import PathOrFile
 from ..errors import SourceError, show
 from .tarstore import FileStore, Spool, Store
 
-__all__ = ["BLOCK", "Archive", "open_archive"]
+__all__ = ["BLOCK", "Archive", "TarSource", "open_archive"]
+
+TarSource = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
+"""A path, or a binary file object that can be read."""
+Directory = str | bytes | os.PathLike[str]
 
 BLOCK = 512
 DRAIN_LIMIT = 64 << 20
@@ -201,7 +205,7 @@ class _PipedArchive(Archive):
         self._closing()
 
 
-def open_archive(source: PathOrFile, is_header: Callable[[bytes], bool], *, spool_dir: str | bytes | os.PathLike[str] | None = None) -> Archive:
+def open_archive(source: TarSource, is_header: Callable[[bytes], bool], *, spool_dir: Directory | None = None) -> Archive:
     """The archive at ``source``: a path, or a binary file object, which stays the caller's and is read from where it stands.
 
     ``is_header`` says whether a block of 512 bytes begins an unpacked archive. Raises SourceError for what cannot be read,
@@ -226,7 +230,11 @@ def open_archive(source: PathOrFile, is_header: Callable[[bytes], bool], *, spoo
 
 
 def _recognise(
-    name: bytes, file: IO[bytes], owned: bool, is_header: Callable[[bytes], bool], spool_dir: str | bytes | os.PathLike[str] | None
+    name: bytes,
+    file: IO[bytes],
+    owned: bool,
+    is_header: Callable[[bytes], bool],
+    spool_dir: Directory | None,
 ) -> Archive:
     seekable = file.seekable()
     start = file.tell() if seekable else 0
@@ -367,7 +375,7 @@ def _read_fully(file: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _name_of(source: PathOrFile) -> bytes:
+def _name_of(source: TarSource) -> bytes:
     if isinstance(source, (str, bytes, os.PathLike)):
         return os.fsencode(source)
     name = getattr(source, "name", None)

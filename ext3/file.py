@@ -1,0 +1,93 @@
+"""FileReader: the data of one regular file as a seekable stream. Holes read as zeros, neighbouring blocks in one go."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .blockmap import Extents
+from .device import BlockDevice
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["FileReader"]
+
+READ_AT_ONCE = 8 << 20
+"""Bytes asked of the device at once at most."""
+
+
+class FileReader(io.RawIOBase):
+    """A file of ``size`` bytes whose blocks lie where ``extents`` (rows logical, physical, count; ascending) says."""
+
+    def __init__(self, device: BlockDevice, extents: Extents, size: int, block_size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._device = device
+        self._block_size = block_size
+        self._starts = extents[:, 0] * block_size
+        self._ends = self._starts + extents[:, 2] * block_size
+        self._shifts = (extents[:, 1] - extents[:, 0]) * block_size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new position, in bytes; it may lie behind the end. ValueError before the beginning."""
+        self._check_open()
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
+        if base is None:
+            raise ValueError(f"whence {whence} is not 0, 1 or 2")
+        if base + offset < 0:
+            raise ValueError(f"a file has no byte {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Bytes read: as many as fit the buffer, or as there are."""
+        self._check_open()
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            count = min(len(view), max(0, self.size - self._position))
+            if count:
+                self._fill(view[:count], self._position)
+            self._position += count
+            return count
+
+    def readall(self) -> bytes:
+        """The rest of the file. It is held in memory: look at ``size`` first where the image is not trusted."""
+        data = bytearray(max(0, self.size - self._position))
+        self.readinto(data)
+        return bytes(data)
+
+    def _fill(self, view: memoryview, position: int) -> None:
+        """All of ``view`` from byte ``position`` on, which is inside the file."""
+        end = position + len(view)
+        index = int(np.searchsorted(self._ends, position, "right"))
+        start = position
+        while start < end:
+            if index == len(self._starts) or int(self._starts[index]) >= end:
+                view[start - position : end - position] = bytes(end - start)
+                return
+            data_start, data_end = max(start, int(self._starts[index])), min(end, int(self._ends[index]))
+            if data_start > start:
+                view[start - position : data_start - position] = bytes(data_start - start)
+            shift = int(self._shifts[index])
+            for piece in range(data_start, data_end, READ_AT_ONCE):
+                size = min(READ_AT_ONCE, data_end - piece)
+                view[piece - position : piece - position + size] = self._device.read(piece + shift, size)
+            start = data_end
+            index += 1
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the file is closed")

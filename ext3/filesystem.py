@@ -1,0 +1,397 @@
+"""Filesystem: an ext2 or ext3 image that is open: paths, directories, files, attributes, and its tables for bulk checks.
+
+Nothing is written. An image whose journal was not played back is read as it lies (see ``needs_recovery``). Whatever an
+image holds, a method gives data or raises a kind of Ext3Error, and takes time and memory bounded by the image's size.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from . import xattr
+from .blockmap import BlockMap, map_limit, read_block_map
+from .constants import JBD_MAGIC, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
+from .device import BlockDevice, PathOrFile, open_device
+from .dirent import Entry, iter_dirents
+from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
+from .file import FileReader
+from .geometry import Geometry
+from .groups import geometry_of, metadata_block, read_bitmap, read_groups
+from .inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
+from .journal_schema import JOURNAL_SUPERBLOCK
+from .layout import Table
+from .superblock import Superblock, read_superblock
+
+__all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
+
+MAX_SYMLINKS = 40
+"""As many as the kernel follows in one path."""
+MAX_COMPONENTS = 4096
+"""Names in one path, those of symlinks' targets included; also how deep a walk goes."""
+DIRECTORY_READ_BLOCKS = 256
+"""Blocks of a directory that are read at once at most."""
+DIRECTORY_BYTES_LIMIT = 1 << 31
+"""A directory is smaller than this (e2fsprogs ``e2fsck/pass1.c``)."""
+READ_LIMIT = 1 << 30
+"""What read_bytes gives at most unless told: a sparse file of a small image may say it is terabytes long."""
+
+PathOrIno = bytes | str | int
+_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
+
+
+class Filesystem:
+    """An open image; a context manager. Paths are bytes or text from the image's root, numbers are inodes."""
+
+    def __init__(self, device: BlockDevice) -> None:
+        """The filesystem on ``device``, which stays the caller's. Raises as ``open``, but for OSError."""
+        self.device = device
+        self._superblock = read_superblock(device)
+        self._groups = read_groups(device, self._superblock)
+        self._stack = ExitStack()
+
+    @classmethod
+    def open(cls, where: PathOrFile | BlockDevice, mode: str = "r", *, offset: int = 0, size: int | None = None) -> Self:
+        """Open the image in ``where``: a path, a binary file or a device; it begins at byte ``offset`` and has ``size`` bytes.
+
+        Raises OSError where the file cannot be opened, NotExt3Error where there is no ext2/ext3, UnsupportedError where
+        there is more than that, CorruptError where its superblock or group descriptors make no sense, DeviceError.
+        """
+        if mode != "r":
+            raise ValueError(f"mode {mode!r} is not 'r': images are only read")
+        with ExitStack() as stack:
+            found = cls(stack.enter_context(open_device(where, offset=offset, size=size)))
+            found._stack = stack.pop_all()
+            return found
+
+    def close(self) -> None:
+        """Close what ``open`` opened."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # The filesystem as a whole
+
+    @property
+    def superblock(self) -> Superblock:
+        return self._superblock
+
+    @property
+    def groups(self) -> Table:
+        """The group descriptors: GROUP_DESC rows, shape (groups,)."""
+        return self._groups
+
+    @property
+    def needs_recovery(self) -> bool:
+        """The journal holds changes that are not in place yet: what is read may be old, or damaged."""
+        return self._superblock.needs_recovery
+
+    def geometry(self) -> Geometry:
+        """The fixed numbers (its places of metadata hold for images without meta_bg; ``groups`` has the real ones)."""
+        return geometry_of(self._superblock)
+
+    def block_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
+        """Bool, shape (8 * block_size,), True = used; behind the group's last block lies padding."""
+        return read_bitmap(self.device, self._superblock, self._groups, self._checked_group(group), "bg_block_bitmap")
+
+    def inode_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
+        """Bool, shape (8 * block_size,), True = used; behind inodes_per_group lies padding."""
+        return read_bitmap(self.device, self._superblock, self._groups, self._checked_group(group), "bg_inode_bitmap")
+
+    def inode_table(self, group: int, count: int | None = None) -> Table:
+        """The first ``count`` inodes of a group (all if None): INODE_CORE rows, shape (count,).
+
+        Row 0 is inode group * inodes_per_group + 1.
+        """
+        per_group = self._superblock.inodes_per_group
+        count = per_group if count is None else max(0, min(count, per_group))
+        size = self._superblock.inode_size
+        offset = self._inode_table_offset(self._checked_group(group))
+        return table_view(self.device.read(offset, count * size), count, size)
+
+    def journal_superblock(self) -> dict[str, Any] | None:
+        """The fields of the journal's superblock; None without a journal, or with one on another device."""
+        if not self._superblock.has_journal or not self._superblock.journal_ino:
+            return None
+        ino = self._superblock.journal_ino
+        if ino > self._superblock.inodes_count:
+            raise CorruptError("superblock", "s_journal_inum", ino, f"<= {self._superblock.inodes_count}")
+        extents = self._map(self.inode(ino), 1).extents
+        if not len(extents):
+            raise CorruptError("journal", "first block", "a hole", "a block")
+        raw = self.device.read(int(extents[0, 1]) * self._superblock.block_size, JOURNAL_SUPERBLOCK.size)
+        fields = JOURNAL_SUPERBLOCK.record(raw)
+        if fields["h_magic"] != JBD_MAGIC:
+            raise CorruptError("journal", "h_magic", f"{fields['h_magic']:#x}", f"{JBD_MAGIC:#x}")
+        return fields
+
+    def _checked_group(self, group: int) -> int:
+        if not 0 <= group < self._superblock.groups_count:
+            raise IndexError(f"group {group} is not from 0 to {self._superblock.groups_count - 1}")
+        return group
+
+    def _inode_table_offset(self, group: int) -> int:
+        blocks = self._superblock.inode_table_blocks
+        return metadata_block(self._superblock, self._groups, group, "bg_inode_table", blocks) * self._superblock.block_size
+
+    # Paths and inodes
+
+    def lookup(self, path: bytes | str, *, follow: bool = True) -> int:
+        """The inode ``path`` leads to. Symlinks stay inside the image, at most 40 of them; the last only if ``follow``.
+
+        Raises PathNotFoundError, PathNotDirectoryError, and PathError (ELOOP, ENAMETOOLONG).
+        """
+        whole = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+        pending = [name for name in whole.split(b"/") if name][::-1]
+        follow = follow or whole.endswith((b"/", b"/."))
+        taken = [ROOT_INO]  # ".." goes back along the way that was taken: the image's own ".." is not needed
+        links = steps = 0
+        while pending:
+            name = pending.pop()
+            steps += 1
+            if steps + len(pending) > MAX_COMPONENTS:
+                raise _path_error(whole, "the path has too many parts", errno.ENAMETOOLONG)
+            if not self._is_directory(taken[-1]):
+                raise PathNotDirectoryError(whole, "a part of the path is not a directory")
+            if name == b".":
+                continue
+            if name == b"..":
+                if len(taken) > 1:
+                    taken.pop()
+                continue
+            ino = self._find(taken[-1], name)
+            if ino is None:
+                raise PathNotFoundError(whole, "there is no such file in the image")
+            inode = self.inode(ino)
+            if inode.stat.is_symlink and (pending or follow):
+                links += 1
+                if links > MAX_SYMLINKS:
+                    raise _path_error(whole, "too many symbolic links", errno.ELOOP)
+                target = self._target(inode)
+                if target.startswith(b"/"):
+                    del taken[1:]
+                pending += [part for part in target.split(b"/") if part][::-1]
+                continue
+            taken.append(ino)
+        if whole.endswith(b"/") and not self._is_directory(taken[-1]):
+            raise PathNotDirectoryError(whole, "not a directory")
+        return taken[-1]
+
+    def inode(self, ino: int) -> Inode:
+        """Inode ``ino`` decoded, whether in use or not. PathNotFoundError for a number that is none."""
+        if not 1 <= ino <= self._superblock.inodes_count:
+            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {self._superblock.inodes_count}")
+        group, index = divmod(ino - 1, self._superblock.inodes_per_group)
+        size = self._superblock.inode_size
+        return parse_inode(self.device.read(self._inode_table_offset(group) + index * size, size), ino)
+
+    def stat(self, path_or_ino: PathOrIno, *, follow: bool = True) -> Stat:
+        """The facts of an inode."""
+        return self._inode_of(path_or_ino, follow).stat
+
+    def readlink(self, path_or_ino: PathOrIno) -> bytes:
+        """The target of a symbolic link. PathError (EINVAL) if it is none."""
+        inode = self._inode_of(path_or_ino, False)
+        if not inode.stat.is_symlink:
+            raise PathError(_shown(path_or_ino), "not a symbolic link")
+        return self._target(inode)
+
+    def xattrs(self, path_or_ino: PathOrIno, *, follow: bool = True) -> dict[bytes, bytes]:
+        """Full name -> value as the host's system calls have it, ACLs in the kernel's form."""
+        inode = self._inode_of(path_or_ino, follow)
+        where = f"inode {inode.stat.ino}"
+        found = xattr.parse_inode_area(inode.area, where=where)
+        block = inode.stat.file_acl
+        if block:
+            self._check_block(block, where, "i_file_acl")
+            size = self._superblock.block_size
+            where = f"{where}, attribute block {block}"
+            found = {**xattr.parse_block(self.device.read(block * size, size), where=where), **found}
+        return found
+
+    def _inode_of(self, path_or_ino: PathOrIno, follow: bool) -> Inode:
+        return self.inode(path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino, follow=follow))
+
+    def _is_directory(self, ino: int) -> bool:
+        return self.inode(ino).stat.is_dir
+
+    def _find(self, directory: int, name: bytes) -> int | None:
+        """The inode of ``name`` in a directory, None if it is not there."""
+        for where, block in self._directory_blocks(self.inode(directory)):
+            if name in block:  # far cheaper than taking every block apart
+                for entry in iter_dirents(block, inodes=self._superblock.inodes_count, where=where):
+                    if entry.name == name:
+                        return entry.ino
+        return None
+
+    def _target(self, inode: Inode) -> bytes:
+        size = self._superblock.block_size
+        target = fast_symlink(inode, size)
+        if target is not None:
+            return target
+        where = f"inode {inode.stat.ino}"
+        if not 0 < inode.stat.size < size:
+            raise CorruptError(where, "i_size", inode.stat.size, f"a target of 1 to {size - 1} bytes")
+        extents = self._map(inode, 1).extents
+        if not len(extents):
+            raise CorruptError(where, "i_block[0]", 0, "the block of the target")
+        return checked_target(self.device.read(int(extents[0, 1]) * size, inode.stat.size), inode.stat.ino)
+
+    # Directories
+
+    def scandir(self, path_or_ino: PathOrIno = ROOT_INO) -> Iterator[Entry]:
+        """The entries of a directory but ``.`` and ``..``, in the order they lie. PathNotDirectoryError if it is none."""
+        inode = self._inode_of(path_or_ino, True)
+        if not inode.stat.is_dir:
+            raise PathNotDirectoryError(_shown(path_or_ino), "not a directory")
+        return self._entries(inode)
+
+    def _entries(self, inode: Inode) -> Iterator[Entry]:
+        typed = self._superblock.has_filetype
+        known = frozenset(FileType) - {FileType.UNKNOWN}
+        for where, block in self._directory_blocks(inode):
+            for _, ino, _, number, name in iter_dirents(block, inodes=self._superblock.inodes_count, where=where):
+                if name in (b".", b".."):
+                    continue
+                if typed and number in known:
+                    yield Entry(name, ino, FileType(number))
+                else:
+                    yield Entry(name, ino, file_type_of(self.inode(ino).stat.mode))
+
+    def _directory_blocks(self, inode: Inode) -> Iterator[tuple[str, bytes]]:
+        """(where, data) of each block of a directory."""
+        size = self._superblock.block_size
+        where = f"inode {inode.stat.ino}"
+        length = inode.stat.size
+        if not length or length % size or length > DIRECTORY_BYTES_LIMIT:
+            raise CorruptError(where, "i_size", length, f"a multiple of {size}, from {size} to {DIRECTORY_BYTES_LIMIT}")
+        expected = 0
+        for logical, physical, count in self._map(inode, length // size).extents.tolist():
+            if logical != expected:
+                break
+            expected += count
+            for start in range(0, count, DIRECTORY_READ_BLOCKS):
+                part = min(DIRECTORY_READ_BLOCKS, count - start)
+                data = self.device.read((physical + start) * size, part * size)
+                for index in range(part):
+                    at = f"{where}, block {logical + start + index}"
+                    yield at, data[index * size : (index + 1) * size]
+        if expected * size != length:
+            raise CorruptError(where, "directory", f"a hole at block {expected}", "a block")
+
+    def walk(
+        self, path_or_ino: PathOrIno = ROOT_INO, *, onerror: Callable[[Ext3Error], None] | None = None
+    ) -> Iterator[tuple[bytes, Entry]]:
+        """Everything below a directory, parents first: (path relative to it, entry).
+
+        A directory that is met a second time (a loop) is a CorruptError; one whose blocks are damaged raises when it is
+        reached. With ``onerror`` the error is given to it and the walk goes on with what else there is.
+        """
+        top = path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino)
+        seen = {top}
+        pending: list[tuple[bytes, Iterator[Entry]]] = [(b"", self.scandir(top))]
+        while pending:
+            prefix, entries = pending[-1]
+            try:
+                entry = next(entries, None)
+                if entry is None:
+                    pending.pop()
+                    continue
+            except Ext3Error as error:
+                if onerror is None:
+                    raise
+                onerror(error)
+                pending.pop()
+                continue
+            path = prefix + entry.name
+            yield path, entry
+            if entry.file_type is not FileType.DIRECTORY:
+                continue
+            try:
+                if entry.ino in seen:
+                    raise CorruptError(f"directory inode {entry.ino}", "entries that lead to it", "two or more", 1)
+                if len(pending) >= MAX_COMPONENTS:
+                    raise _path_error(path, f"directories are nested deeper than {MAX_COMPONENTS}", errno.ENAMETOOLONG)
+                seen.add(entry.ino)
+                pending.append((path + b"/", self.scandir(entry.ino)))
+            except Ext3Error as error:
+                if onerror is None:
+                    raise
+                onerror(error)
+
+    # Files
+
+    def open_file(self, path_or_ino: PathOrIno) -> FileReader:
+        """A regular file as a seekable binary reader. PathIsDirectoryError, PathError if it is no regular file."""
+        inode = self._inode_of(path_or_ino, True)
+        form = inode.stat.mode & S_IFMT
+        if form == S_IFDIR:
+            raise PathIsDirectoryError(_shown(path_or_ino), "a directory")
+        if form != S_IFREG:
+            raise PathError(_shown(path_or_ino), "not a regular file")
+        block_size = self._superblock.block_size
+        limit = map_limit(block_size) * block_size
+        if inode.stat.size > limit:
+            raise CorruptError(f"inode {inode.stat.ino}", "i_size", inode.stat.size, f"<= {limit}")
+        return FileReader(self.device, self.block_map(inode).extents, inode.stat.size, block_size)
+
+    def read_bytes(self, path_or_ino: PathOrIno, *, limit: int = READ_LIMIT) -> bytes:
+        """The whole content of a regular file of at most ``limit`` bytes; PathError (EFBIG) if it is longer."""
+        with self.open_file(path_or_ino) as file:
+            if file.size > limit:
+                raise _path_error(_shown(path_or_ino), f"{file.size} bytes are more than {limit}", errno.EFBIG)
+            return file.readall()
+
+    def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
+        """(logical block, physical block, count) of a file's or directory's data, ascending; what lies between is a hole."""
+        return [(row[0], row[1], row[2]) for row in self.block_map(path_or_ino).extents.tolist()]
+
+    def block_map(self, path_or_ino: PathOrIno | Inode) -> BlockMap:
+        """The block map up to the size of the file; empty for what has its data in the inode."""
+        inode = path_or_ino if isinstance(path_or_ino, Inode) else self._inode_of(path_or_ino, True)
+        blocks = -(-inode.stat.size // self._superblock.block_size)
+        file_type = inode.stat.file_type
+        has_map = file_type in (FileType.REGULAR, FileType.DIRECTORY)
+        if file_type is FileType.SYMLINK:
+            has_map = fast_symlink(inode, self._superblock.block_size) is None
+        return self._map(inode, min(blocks, map_limit(self._superblock.block_size)) if has_map else 0)
+
+    def _map(self, inode: Inode, wanted: int) -> BlockMap:
+        flags = inode.stat.flags & _NO_MAP.value
+        where = f"inode {inode.stat.ino}"
+        if flags:
+            raise CorruptError(where, "i_flags", f"{inode.stat.flags:#x}", f"without {flags:#x}, which ext3 does not have")
+        return read_block_map(
+            self.device,
+            inode.i_block,
+            block_size=self._superblock.block_size,
+            first=self._superblock.first_data_block,
+            end=self._superblock.blocks_count,
+            wanted=wanted,
+            where=where,
+        )
+
+    def _check_block(self, block: int, where: str, field: str) -> None:
+        if not self._superblock.first_data_block <= block < self._superblock.blocks_count:
+            want = f"a block from {self._superblock.first_data_block} to {self._superblock.blocks_count - 1}"
+            raise CorruptError(where, field, block, want)
+
+
+def _shown(path_or_ino: PathOrIno) -> bytes | str:
+    return f"inode {path_or_ino}" if isinstance(path_or_ino, int) else path_or_ino
+
+
+def _path_error(path: bytes | str, message: str, code: int) -> PathError:
+    error = PathError(path, message)
+    error.errno = code
+    return error
