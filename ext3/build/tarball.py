@@ -20,11 +20,14 @@ from typing import Self
 from urllib.parse import unquote_to_bytes
 
 from .. import acl
+from ..acl import AclTag
 from ..constants import NAME_MAX, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
+from ..device import PathOrFile
 from ..errors import SourceError, show
+from ..schema import ACL_ENTRY, ACL_HEADER
 from .tarheader import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
 from .tarstore import TarContent
-from .tarstream import Archive, TarSource, open_archive
+from .tarstream import Archive, open_archive
 from .tree import Segment, Times, TreeBuilder
 
 __all__ = ["RootAttributes", "TarContent", "TarScan", "scan_tar"]
@@ -79,7 +82,7 @@ class TarScan:
 def scan_tar(
     builder: TreeBuilder,
     root: int,
-    source: TarSource,
+    source: PathOrFile,
     *,
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None] | None = None,
@@ -260,6 +263,11 @@ class _Index:
                     self.left_out[show(name)] += 1
             if xattrs:
                 self._xattrs[row] = xattrs
+            if ACCESS in xattrs:
+                mode = _mode_of_acl(member.mode, xattrs[ACCESS])
+                _row.pack_into(
+                    self._rows, row * _row.size, member.kind | mode, *_row.unpack_from(self._rows, row * _row.size)[1:]
+                )
 
     def _attributes(self, member: Member) -> dict[bytes, bytes | None]:
         """Extended attributes by full name; None for one that cannot be understood."""
@@ -269,7 +277,8 @@ class _Index:
                 found.setdefault(unquote_to_bytes(key[17:]), self._unbase64(member, value))
             elif key.startswith(b"SCHILY.xattr."):
                 # GNU tar escapes the two characters a record's key cannot hold
-                found[key[13:].replace(b"%3D", b"=").replace(b"%25", b"%")] = value
+                name = key[13:].replace(b"%3D", b"=").replace(b"%25", b"%")
+                found[name] = value if name not in (ACCESS, DEFAULT) or _is_acl(value) else None
             elif key == b"RHT.security.selinux":
                 found.setdefault(b"security.selinux", value)
             elif key == b"SCHILY.acl.ace":
@@ -378,3 +387,18 @@ class _Index:
 
 def _has_aufs_part(head: bytes, leaf: bytes) -> bool:
     return any(name.startswith(AUFS) for name in head.split(b"/")) or (leaf.startswith(AUFS) and leaf != OPAQUE)
+
+
+def _mode_of_acl(mode: int, value: bytes) -> int:
+    """The mode that goes with an access ACL, as the kernel sets it; libarchive writes it otherwise where there is a mask."""
+    bits: dict[int, int] = {tag: allowed for tag, allowed, _ in ACL_ENTRY.packer.iter_unpack(value[ACL_HEADER.size :])}
+    group = bits.get(AclTag.MASK, bits[AclTag.GROUP_OBJ])
+    return mode & ~0o777 | bits[AclTag.USER_OBJ] << 6 | group << 3 | bits[AclTag.OTHER]
+
+
+def _is_acl(value: bytes) -> bool:
+    try:
+        acl.to_disk(value)
+    except ValueError:
+        return False
+    return True

@@ -294,7 +294,7 @@ def _take_data(archive: Archive, member: Member, block: bytes, sparse: Pairs) ->
         member.size = 0  # links, devices and directories have no data, whatever their size says
         return
     stored = member.size
-    what = show(member.name[:PATH_LIMIT])
+    what = member.name
     padding = -stored % BLOCK
     try:
         if member.kind != S_IFREG:
@@ -306,7 +306,7 @@ def _take_data(archive: Archive, member: Member, block: bytes, sparse: Pairs) ->
             if pairs is not None:
                 member.segments = _segments(pairs, member.size, stored - used, member.offset)
     except ValueError as error:
-        raise archive.trouble(f"{what}: {error}", member.at, hint="the archive is damaged") from error
+        raise archive.trouble(f"{show(what[:PATH_LIMIT])}: {error}", member.at, hint="the archive is damaged") from error
     archive.skip(padding, what)
 
 

@@ -15,13 +15,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
+from ..device import PathOrFile
 from ..errors import SourceError, show
 from .tarstore import FileStore, Spool, Store
 
-__all__ = ["BLOCK", "Archive", "TarSource", "open_archive"]
+__all__ = ["BLOCK", "Archive", "open_archive"]
 
-TarSource = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
-"""A path, or a binary file object that can be read."""
 Directory = str | bytes | os.PathLike[str]
 
 BLOCK = 512
@@ -57,18 +56,20 @@ class Archive:
         where = "" if at is None else f" (at byte {at})"
         return SourceError(self.name, message + where, error=error, hint=hint)
 
-    def cut_off(self, what: str) -> SourceError:
-        return self.trouble(f"the archive is truncated: it ends inside {what}", self.position, hint="get a complete copy of it")
+    def cut_off(self, what: bytes | str) -> SourceError:
+        return self.trouble(
+            f"the archive is truncated: it ends inside {show(what[:200])}", self.position, hint="get a complete copy of it"
+        )
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes, fewer only at the end. The caller has checked that ``size`` is small."""
         raise NotImplementedError
 
-    def keep(self, size: int, what: str) -> int:
+    def keep(self, size: int, what: bytes | str) -> int:
         """Passes over ``size`` bytes of file data; the offset where the store will have them."""
         raise NotImplementedError
 
-    def skip(self, size: int, what: str) -> None:
+    def skip(self, size: int, what: bytes | str) -> None:
         """Passes over ``size`` bytes nobody wants."""
         raise NotImplementedError
 
@@ -103,16 +104,16 @@ class _SeekableArchive(Archive):
         self._at = self.position
         return data
 
-    def keep(self, size: int, what: str) -> int:
+    def keep(self, size: int, what: bytes | str) -> int:
         offset = self._base + self.position
         self.skip(size, what)
         return offset
 
-    def skip(self, size: int, what: str) -> None:
+    def skip(self, size: int, what: bytes | str) -> None:
         if size > self._total - self.position:
             left = max(0, self._total - self.position)
             raise self.trouble(
-                f"the archive is truncated: {what} has {size} bytes and only {left} follow",
+                f"the archive is truncated: {show(what[:200])} has {size} bytes and only {left} follow",
                 self.position,
                 hint="get a complete copy of it",
             )
@@ -166,7 +167,7 @@ class _PipedArchive(Archive):
         self.position += len(data)
         return data
 
-    def keep(self, size: int, what: str) -> int:
+    def keep(self, size: int, what: bytes | str) -> int:
         offset = self._spool.size
         try:
             self._pass(size, what, self._spool.write)
@@ -177,10 +178,10 @@ class _PipedArchive(Archive):
             raise self.trouble(f"writing its temporary file failed: {error.strerror}", error=error, hint=hint) from error
         return offset
 
-    def skip(self, size: int, what: str) -> None:
+    def skip(self, size: int, what: bytes | str) -> None:
         self._pass(size, what, None)
 
-    def _pass(self, size: int, what: str, sink: Callable[[memoryview], None] | None) -> None:
+    def _pass(self, size: int, what: bytes | str, sink: Callable[[memoryview], None] | None) -> None:
         while size:
             if not self._more():
                 raise self.cut_off(what)
@@ -205,7 +206,7 @@ class _PipedArchive(Archive):
         self._closing()
 
 
-def open_archive(source: TarSource, is_header: Callable[[bytes], bool], *, spool_dir: Directory | None = None) -> Archive:
+def open_archive(source: PathOrFile, is_header: Callable[[bytes], bool], *, spool_dir: Directory | None = None) -> Archive:
     """The archive at ``source``: a path, or a binary file object, which stays the caller's and is read from where it stands.
 
     ``is_header`` says whether a block of 512 bytes begins an unpacked archive. Raises SourceError for what cannot be read,
@@ -375,7 +376,7 @@ def _read_fully(file: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _name_of(source: TarSource) -> bytes:
+def _name_of(source: PathOrFile) -> bytes:
     if isinstance(source, (str, bytes, os.PathLike)):
         return os.fsencode(source)
     name = getattr(source, "name", None)

@@ -1,0 +1,223 @@
+"""What an overlay image is: its numbers, its state, who uses it, and whether Apptainer will take it.
+
+Apptainer's test of an ext3 image (its own check before any mount): magic 0xEF53; has_journal; incompat features within
+filetype, needs_recovery, meta_bg; ro_compat features within sparse_super, large_file, btree_dir.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from ext3.constants import (
+    EXT3_MAGIC,
+    STATE_ERROR,
+    STATE_VALID,
+    SUPERBLOCK_OFFSET,
+    SUPERBLOCK_SIZE,
+    Compat,
+    Incompat,
+    RoCompat,
+)
+from ext3.device import open_device
+from ext3.errors import Ext3Error
+from ext3.filesystem import Filesystem
+from ext3.schema import SUPERBLOCK
+from ext3.superblock import feature_names, read_superblock
+
+from .guards import Use, check_image, image_use
+
+__all__ = ["Directory", "ImageInfo", "Journal", "image_info"]
+
+HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+ACCEPTED_INCOMPAT = Incompat.FILETYPE | Incompat.NEEDS_RECOVERY | Incompat.META_BG
+ACCEPTED_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
+MAX_LOG_BLOCK_SIZE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Permission bits and owner of upper/ or work/."""
+
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """``dirty``: it holds changes that are not in place yet. ``size_bytes`` is 0 where it cannot be read."""
+
+    size_bytes: int
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """Facts of one image. Sizes are bytes, times seconds since 1970 (0: never).
+
+    ``used_bytes`` counts all that is not free: content, tables and journal. ``state`` is "clean", "dirty" (the journal is to
+    be played back), "not clean" (ext2, not unmounted in order) or "errors". ``readable`` False: ``problem`` says why the
+    content cannot be read, and ``upper`` and ``work`` are not known. ``reasons`` say why Apptainer refuses the image,
+    ``notes`` what to know when it does not.
+    """
+
+    path: str
+    file_bytes: int
+    allocated_bytes: int
+    features: tuple[str, ...]
+    label: bytes
+    uuid: UUID
+    block_size: int
+    inode_size: int
+    groups: int
+    size_bytes: int
+    used_bytes: int
+    free_bytes: int
+    reserved_bytes: int
+    inodes: int
+    inodes_used: int
+    inodes_free: int
+    state: str
+    journal: Journal | None
+    created: int
+    written: int
+    mounted: int
+    mount_count: int
+    upper: Directory | None = None
+    work: Directory | None = None
+    readable: bool = True
+    problem: str = ""
+    use: Use = field(default_factory=lambda: Use("none"))
+    accepted: bool = True
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def image_info(path: HostPath) -> ImageInfo:
+    """The facts of the image at ``path``; nothing is changed or locked.
+
+    An image with features that are not ext3 (ext4) is told about as far as its superblock goes. Raises OSError,
+    FormatError or NotYetError for what is no such image, NotExt3Error where there is no superblock.
+    """
+    name = os.fsdecode(path)
+    check_image(name)
+    with open_device(name) as device:
+        file_bytes = device.size
+        raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE) if file_bytes >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE else b""
+        fields = SUPERBLOCK.record(raw) if raw else {}
+        if fields.get("s_magic") != EXT3_MAGIC:
+            read_superblock(device)  # says what the file looks like instead
+        upper = work = None
+        journal_blocks = 0
+        problem = ""
+        try:
+            with Filesystem.open(device) as filesystem:
+                upper, work = _directory(filesystem, b"/upper"), _directory(filesystem, b"/work")
+                journal = filesystem.journal_superblock()
+                journal_blocks = journal["s_maxlen"] if journal else 0
+        except Ext3Error as error:
+            problem = str(error)
+    found = os.stat(name)
+    return _assemble(
+        fields,
+        path=name,
+        file_bytes=file_bytes,
+        allocated_bytes=getattr(found, "st_blocks", -(-file_bytes // 512)) * 512 if stat.S_ISREG(found.st_mode) else file_bytes,
+        upper=upper,
+        work=work,
+        journal_blocks=journal_blocks,
+        problem=problem,
+        use=image_use(name),
+    )
+
+
+def _assemble(fields: dict[str, Any], *, journal_blocks: int, **known: Any) -> ImageInfo:
+    block_size = 1024 << min(fields["s_log_block_size"], MAX_LOG_BLOCK_SIZE)
+    blocks, per_group = fields["s_blocks_count"], fields["s_blocks_per_group"]
+    inodes, free_inodes = fields["s_inodes_count"], min(fields["s_free_inodes_count"], fields["s_inodes_count"])
+    free_blocks = min(fields["s_free_blocks_count"], blocks)
+    compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
+    dirty = bool(incompat & Incompat.NEEDS_RECOVERY)
+    if fields["s_state"] & STATE_ERROR:
+        state = "errors"
+    elif dirty:
+        state = "dirty"
+    else:
+        state = "clean" if fields["s_state"] & STATE_VALID else "not clean"
+    has_journal = bool(compat & Compat.HAS_JOURNAL)
+    cut_short = blocks * block_size > known["file_bytes"]
+    reasons = _reasons(compat, incompat, ro_compat, cut_short)
+    return ImageInfo(
+        features=(
+            *feature_names("compat", compat),
+            *feature_names("incompat", incompat),
+            *feature_names("ro_compat", ro_compat),
+        ),
+        label=fields["s_volume_name"].partition(b"\0")[0],
+        uuid=UUID(bytes=fields["s_uuid"]),
+        block_size=block_size,
+        inode_size=fields["s_inode_size"] if fields["s_rev_level"] else 128,
+        groups=-(-(blocks - fields["s_first_data_block"]) // per_group) if per_group and blocks else 0,
+        size_bytes=blocks * block_size,
+        used_bytes=(blocks - free_blocks) * block_size,
+        free_bytes=free_blocks * block_size,
+        reserved_bytes=min(fields["s_r_blocks_count"], blocks) * block_size,
+        inodes=inodes,
+        inodes_used=inodes - free_inodes,
+        inodes_free=free_inodes,
+        state=state,
+        journal=Journal(min(journal_blocks, blocks) * block_size, dirty) if has_journal else None,
+        created=fields["s_mkfs_time"],
+        written=fields["s_wtime"],
+        mounted=fields["s_mtime"],
+        mount_count=fields["s_mnt_count"],
+        readable=not known["problem"],
+        accepted=not reasons,
+        reasons=reasons,
+        notes=_notes(known, state),
+        **known,
+    )
+
+
+def _reasons(compat: int, incompat: int, ro_compat: int, cut_short: bool) -> tuple[str, ...]:
+    """Why Apptainer refuses it; empty: it does not."""
+    reasons = []
+    if not compat & Compat.HAS_JOURNAL:
+        reasons.append("it has no journal (has_journal)")
+    strange = (
+        *feature_names("incompat", incompat & ~ACCEPTED_INCOMPAT.value),
+        *feature_names("ro_compat", ro_compat & ~ACCEPTED_RO_COMPAT.value),
+    )
+    if strange:
+        reasons.append(f"it has features that are not ext3: {', '.join(strange)}")
+    if cut_short:
+        reasons.append("the file is shorter than its filesystem")
+    return tuple(reasons)
+
+
+def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
+    notes = []
+    upper: Directory | None = known["upper"]
+    if not known["problem"]:
+        if upper is None:
+            notes.append("there is no upper/: read-only use (:ro) fails, and a writable one has to make it")
+        elif upper.uid == 0 and not upper.mode & 0o002:
+            notes.append("upper/ is owned by root: only root, or --fakeroot, can write to it in a container")
+    if state == "dirty":
+        notes.append("the journal is not empty: use it writable once, which plays it back, before sharing it with :ro")
+    elif state in ("errors", "not clean"):
+        notes.append("it was not left in order: check it with e2fsck -f before use")
+    return tuple(notes)
+
+
+def _directory(filesystem: Filesystem, path: bytes) -> Directory | None:
+    try:
+        found = filesystem.stat(path, follow=False)
+    except FileNotFoundError:
+        return None
+    return Directory(found.mode & 0o7777, found.uid, found.gid) if found.is_dir else None
