@@ -9,8 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Protocol, cast, runtime_checkable
 
 from .errors import DeviceError
 
@@ -234,9 +233,9 @@ def open_device(
             os.close(fd)
         return
     if not hasattr(where, "seek"):
-        yield where  # somebody's own BlockDevice
+        yield where  # somebody's own
         return
-    file = where
+    file = cast(IO[bytes], where)
     try:
         fd = file.fileno()
     except (AttributeError, io.UnsupportedOperation):
@@ -257,4 +256,3 @@ def _file_device(fd: int, writable: bool, offset: int, size: int | None) -> File
         except OSError as error:
             raise DeviceError(f"making the file {offset + size} bytes long: {error.strerror}", error=error) from error
     return FileDevice(fd, offset, size, zero_from=max(0, length - offset))
-

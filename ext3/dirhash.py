@@ -41,12 +41,12 @@ def half_md4(names: Sequence[bytes], seed: Sequence[int], *, signed: bool = True
     for count in np.unique(chunks):
         rows = np.flatnonzero(chunks == count)
         width = int(count) * CHUNK
-        text = np.frombuffer(b"".join(names[row].ljust(width, b"\0") for row in rows), np.int8 if signed else np.uint8)
-        text = text.reshape(len(rows), width).astype(np.uint32)
+        text = np.frombuffer(b"".join(names[row].ljust(width, b"\0") for row in rows.tolist()), np.int8 if signed else np.uint8)
+        words = text.reshape(len(rows), width).astype(np.uint32)
         state = [np.full(len(rows), word, np.uint32) for word in start]
         for chunk in range(int(count)):
             left = lengths[rows] - chunk * CHUNK
-            state = _mix(state, _pack(text[:, chunk * CHUNK : (chunk + 1) * CHUNK], left))
+            state = _mix(state, _pack(words[:, chunk * CHUNK : (chunk + 1) * CHUNK], left))
         hashes[rows] = state[1] & np.uint32(0xFFFFFFFE)
     hashes[hashes == EOF_HASH] = EOF_HASH - 2
     return hashes

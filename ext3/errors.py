@@ -108,14 +108,16 @@ class NoInodesError(Ext3Error, OSError):
 
     kind = "no-inodes"
 
-    def __init__(self, *, needed: int, available: int) -> None:
+    def __init__(self, *, needed: int, available: int, enough: int) -> None:
+        """``enough``: a count to ask for that surely suffices after rounding to whole groups."""
         super().__init__(
             f"the content needs {needed:,} inodes and the filesystem has {available:,}",
-            hint=f"give at least -N {needed}, or leave -N, -i and --profile out",
+            hint=f"give -N {enough}, or leave -N, -i and --profile out",
         )
         self.errno = errno.ENOSPC
         self.needed = needed
         self.available = available
+        self.enough = enough
 
 
 class PathError(Ext3Error, OSError):

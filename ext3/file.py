@@ -27,9 +27,7 @@ class FileReader(io.RawIOBase):
         self.size = size
         self._device = device
         self._block_size = block_size
-        self._starts = extents[:, 0] * block_size
-        self._ends = self._starts + extents[:, 2] * block_size
-        self._shifts = (extents[:, 1] - extents[:, 0]) * block_size
+        self._extents = extents
         self._position = 0
 
     def readable(self) -> bool:
@@ -72,21 +70,26 @@ class FileReader(io.RawIOBase):
     def _fill(self, view: memoryview, position: int) -> None:
         """All of ``view`` from byte ``position`` on, which is inside the file."""
         end = position + len(view)
-        index = int(np.searchsorted(self._ends, position, "right"))
+        first = 0
+        if len(self._extents) > 1:
+            first = int(np.searchsorted(self._extents[:, 0], position // self._block_size, "right")) - 1
         start = position
-        while start < end:
-            if index == len(self._starts) or int(self._starts[index]) >= end:
-                view[start - position : end - position] = bytes(end - start)
-                return
-            data_start, data_end = max(start, int(self._starts[index])), min(end, int(self._ends[index]))
+        for index in range(max(0, first), len(self._extents)):
+            logical, physical, count = (number * self._block_size for number in self._extents[index].tolist())
+            if logical >= end:
+                break
+            if logical + count <= start:
+                continue
+            data_start, data_end = max(start, logical), min(end, logical + count)
             if data_start > start:
                 view[start - position : data_start - position] = bytes(data_start - start)
-            shift = int(self._shifts[index])
+            shift = physical - logical
             for piece in range(data_start, data_end, READ_AT_ONCE):
                 size = min(READ_AT_ONCE, data_end - piece)
                 view[piece - position : piece - position + size] = self._device.read(piece + shift, size)
             start = data_end
-            index += 1
+        if start < end:
+            view[start - position :] = bytes(end - start)
 
     def _check_open(self) -> None:
         if self.closed:

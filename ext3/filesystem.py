@@ -43,6 +43,7 @@ READ_LIMIT = 1 << 30
 """What read_bytes gives at most unless told: a sparse file of a small image may say it is terabytes long."""
 
 PathOrIno = bytes | str | int
+_FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
 _NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
 
@@ -55,6 +56,9 @@ class Filesystem:
         self._superblock = read_superblock(device)
         self._groups = read_groups(device, self._superblock)
         self._stack = ExitStack()
+        self._last_inode: Inode | None = None
+        self._table_offsets: dict[int, int] = {}
+        self._chunk: tuple[int, bytes] = (-1, b"")
 
     @classmethod
     def open(cls, where: PathOrFile | BlockDevice, mode: str = "r", *, offset: int = 0, size: int | None = None) -> Self:
@@ -141,8 +145,12 @@ class Filesystem:
         return group
 
     def _inode_table_offset(self, group: int) -> int:
-        blocks = self._superblock.inode_table_blocks
-        return metadata_block(self._superblock, self._groups, group, "bg_inode_table", blocks) * self._superblock.block_size
+        offset = self._table_offsets.get(group)
+        if offset is None:
+            blocks = self._superblock.inode_table_blocks
+            block = metadata_block(self._superblock, self._groups, group, "bg_inode_table", blocks)
+            offset = self._table_offsets[group] = block * self._superblock.block_size
+        return offset
 
     # Paths and inodes
 
@@ -189,11 +197,21 @@ class Filesystem:
 
     def inode(self, ino: int) -> Inode:
         """Inode ``ino`` decoded, whether in use or not. PathNotFoundError for a number that is none."""
-        if not 1 <= ino <= self._superblock.inodes_count:
-            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {self._superblock.inodes_count}")
-        group, index = divmod(ino - 1, self._superblock.inodes_per_group)
-        size = self._superblock.inode_size
-        return parse_inode(self.device.read(self._inode_table_offset(group) + index * size, size), ino)
+        last = self._last_inode
+        if last is not None and last.stat.ino == ino:
+            return last
+        superblock = self._superblock
+        if not 1 <= ino <= superblock.inodes_count:
+            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
+        group, index = divmod(ino - 1, superblock.inodes_per_group)
+        # Neighbours are asked for next more often than not: a block of the table is read at once.
+        chunk, place = divmod(index * superblock.inode_size, superblock.block_size)
+        offset = self._inode_table_offset(group) + chunk * superblock.block_size
+        if self._chunk[0] != offset:
+            self._chunk = (offset, self.device.read(offset, superblock.block_size))
+        found = parse_inode(self._chunk[1][place : place + superblock.inode_size], ino)
+        self._last_inode = found
+        return found
 
     def stat(self, path_or_ino: PathOrIno, *, follow: bool = True) -> Stat:
         """The facts of an inode."""
@@ -257,16 +275,15 @@ class Filesystem:
         return self._entries(inode)
 
     def _entries(self, inode: Inode) -> Iterator[Entry]:
-        typed = self._superblock.has_filetype
-        known = frozenset(FileType) - {FileType.UNKNOWN}
+        known: dict[int, FileType] = _FILE_TYPES if self._superblock.has_filetype else {}
         for where, block in self._directory_blocks(inode):
             for _, ino, _, number, name in iter_dirents(block, inodes=self._superblock.inodes_count, where=where):
                 if name in (b".", b".."):
                     continue
-                if typed and number in known:
-                    yield Entry(name, ino, FileType(number))
-                else:
-                    yield Entry(name, ino, file_type_of(self.inode(ino).stat.mode))
+                file_type: FileType | None = known.get(number)
+                if file_type is None:
+                    file_type = file_type_of(self.inode(ino).stat.mode)
+                yield Entry(name, ino, file_type)
 
     def _directory_blocks(self, inode: Inode) -> Iterator[tuple[str, bytes]]:
         """(where, data) of each block of a directory."""

@@ -216,6 +216,8 @@ def plan_geometry(
         )
     first_data_block = 1 if block_size == 1024 else 0
     wanted = inodes if inodes is not None else blocks * block_size // (inode_ratio or default_inode_ratio(size_bytes))
+    if inodes is None:
+        wanted = max(1, wanted)
     if wanted < 1 or wanted >= 2**32:
         raise GeometryError(f"{wanted} inodes: the count must be from 1 to {2**32 - 1}")
     reserved_blocks = int(reserved_percent * blocks / 100)
@@ -256,7 +258,8 @@ def plan_geometry(
         )
         if int(geometry.group_overhead.max()) > per_group:
             raise GeometryError(
-                f"{wanted} inodes in {size_bytes} bytes: the inode tables leave no room", hint="fewer inodes, or a larger --size"
+                f"{wanted} inodes in {size_bytes} bytes: the inode tables leave no room",
+                hint="fewer inodes, or a larger --size",
             )
         overhead = int(geometry.group_overhead[-1])
         rest = (blocks - first_data_block) % per_group

@@ -11,7 +11,6 @@ must equal the number given: all checked at import.
 from __future__ import annotations
 
 import struct
-
 from typing import Any
 
 import construct as c
@@ -74,4 +73,7 @@ class Layout:
     def record(self, buffer: bytes) -> dict[str, Any]:
         """One record as a plain dict: ints, bytes and lists."""
         row = np.frombuffer(buffer, self.dtype, 1)[0]
-        return {name: value.item() if not value.shape else value.tolist() for name, value in zip(self.dtype.names or (), row)}
+        return {
+            name: value.item() if not value.shape else value.tolist()
+            for name, value in zip(self.dtype.names or (), row, strict=True)
+        }

@@ -31,9 +31,7 @@ _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, er
 class DataWriter:
     """Copies the data of all regular files of a plan."""
 
-    def __init__(
-        self, plan: Plan, device: BlockDevice, line: LineWriter, progress: Progress, *, allow_changed: bool
-    ) -> None:
+    def __init__(self, plan: Plan, device: BlockDevice, line: LineWriter, progress: Progress, *, allow_changed: bool) -> None:
         self.plan = plan
         self.device = device
         self.line = line
@@ -104,8 +102,8 @@ class DataWriter:
         with tree.content.open(node) as file:
             for _ in range(2):
                 self._zero_edges(node, segments)
-                short = not all([self._copy_segment(node, file, segment) for segment in segments])
-                if not file.changed() and not short:
+                whole = [self._copy_segment(node, file, segment) for segment in segments]
+                if not file.changed() and all(whole):
                     return
                 if self.allow_changed:
                     return
@@ -124,9 +122,7 @@ class DataWriter:
         first = offset // block_size
         pieces = []
         end = offset + length
-        for position, block, count in self.plan.space.runs(
-            at + skipped + first - logical, -(-end // block_size) - first
-        ):
+        for position, block, count in self.plan.space.runs(at + skipped + first - logical, -(-end // block_size) - first):
             begin = (first + position - (at + skipped + first - logical)) * block_size
             low, high = max(begin, offset), min(begin + count * block_size, end)
             pieces.append((block * block_size + low - begin, low, high - low))

@@ -217,7 +217,5 @@ def _place_attributes(tree: Tree, block_size: int, inode_size: int) -> Attribute
         shared[key] = (row, count + 1)
         counts[row] = count + 1
         placed.block_of[node] = row
-    placed.blocks = [
-        xattr.pack_block(content, block_size, count) for content, count in zip(contents, counts, strict=True)
-    ]
+    placed.blocks = [xattr.pack_block(content, block_size, count) for content, count in zip(contents, counts, strict=True)]
     return placed

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType
 from ..dirhash import half_md4
-from ..htree import DOT_SIZE, plan_index
+from ..htree import DOT_SIZE, Index, plan_index
 from ..schema import DIRENT
 from .tree import Tree
 
@@ -63,22 +63,22 @@ def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, 
     single = content + DOTS_SIZE <= block_size
     blocks = np.ones(len(nodes), np.int64)
     indexed = np.zeros(len(nodes), bool)
-    plans = {}
-    for row in np.flatnonzero(~single):
+    plans: dict[int, tuple[Index | None, Array64]] = {}
+    for row in np.flatnonzero(~single).tolist():
         low, high = int(entries.first[row]), int(entries.first[row + 1])
         index = plan_index(half_md4(entries.names[low:high], seed), entries.sizes[low:high], block_size)
         if index is None:
             firsts = _fill_blocks(entries.sizes[low:high], block_size)
-            plans[int(row)] = (None, firsts)
+            plans[row] = (None, firsts)
             blocks[row] = len(firsts)
         else:
-            plans[int(row)] = (index, index.leaf_first)
+            plans[row] = (index, index.leaf_first)
             blocks[row] = index.blocks
             indexed[row] = True
     if tree.lost_found:
-        row = int(np.searchsorted(nodes, tree.lost_found))
-        if not indexed[row]:
-            blocks[row] = max(int(blocks[row]), min(12, LOST_FOUND_BYTES // block_size))
+        kept = int(np.searchsorted(nodes, tree.lost_found))
+        if not indexed[kept]:
+            blocks[kept] = max(int(blocks[kept]), min(12, LOST_FOUND_BYTES // block_size))
     first = np.cumsum(blocks) - blocks
     data = np.zeros(int(blocks.sum()) * block_size, np.uint8)
     _place_singles(entries, single, first, block_size)
@@ -146,9 +146,7 @@ def _place_singles(entries: _Entries, single: npt.NDArray[np.bool_], first: Arra
     entries.rec_len[last] = block_size - offset[last]
 
 
-def _place(
-    entries: _Entries, rows: Array64, firsts: Array64, base: int, block_size: int, *, reserve: int
-) -> None:
+def _place(entries: _Entries, rows: Array64, firsts: Array64, base: int, block_size: int, *, reserve: int) -> None:
     """Put entries ``rows`` into blocks from byte ``base``; block k begins with ``rows[firsts[k]]``."""
     sizes = entries.sizes[rows]
     counts = np.diff(np.append(firsts, len(rows)))

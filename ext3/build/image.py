@@ -111,9 +111,7 @@ def plan_tree(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
     return plan_image(tree, options, stamp)
 
 
-def write_image(
-    plan: Plan, device: BlockDevice, *, progress: Progress | None = None, allow_changed: bool = False
-) -> None:
+def write_image(plan: Plan, device: BlockDevice, *, progress: Progress | None = None, allow_changed: bool = False) -> None:
     """Emit a plan, and read back what was written (CorruptError if that is not what was planned)."""
     progress = progress or Silent()
     emit(plan, device, progress, allow_changed=allow_changed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -57,5 +59,5 @@ class LineWriter:
             where = plan.indirect_at[some]
             # Neighbours on the line go out in one write.
             bounds = [0, *(np.flatnonzero(np.diff(where) != 1) + 1).tolist(), len(some)]
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            for first, last in pairwise(bounds):
                 self.write(int(where[first]), rows[first:last].tobytes())

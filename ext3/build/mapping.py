@@ -8,6 +8,7 @@ leaves, triple indirect with its middle blocks, then their leaves. Blocks that w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +102,7 @@ class BlockMap:
         # Runs of neighbouring leaves map one logical range each.
         breaks = np.flatnonzero(np.diff(leaves) != 1) + 1
         bounds = [0, *breaks.tolist(), len(leaves)]
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             self._fill(rows[low:high].reshape(-1), DIRECT_BLOCKS + int(leaves[low]) * self.pointers, space)
         return rows
 

@@ -64,9 +64,7 @@ class Metadata:
         table["bg_free_blocks_count"] = self._free_blocks
         table["bg_free_inodes_count"] = geometry.inodes_per_group - self._used_inodes
         directory_inos = plan.demand.inos[plan.demand.directories.nodes].astype(np.int64)
-        table["bg_used_dirs_count"] = np.bincount(
-            (directory_inos - 1) // geometry.inodes_per_group, minlength=geometry.groups
-        )
+        table["bg_used_dirs_count"] = np.bincount((directory_inos - 1) // geometry.inodes_per_group, minlength=geometry.groups)
         return table.tobytes()
 
     def bitmaps(self) -> Iterator[tuple[int, bytes]]:
@@ -186,4 +184,3 @@ class Metadata:
             rows = np.zeros((len(primary), pointers), np.uint32)
             rows[:, : len(backups)] = primary[:, None] + backups[None, :] * geometry.blocks_per_group
             yield int(primary[0]), rows
-

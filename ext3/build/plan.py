@@ -191,7 +191,8 @@ def _fixed_blocks(geometry: Geometry, options: ImageOptions) -> int:
 
 def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: Stamp) -> Plan:
     if demand.inodes > geometry.inodes:
-        raise NoInodesError(needed=demand.inodes, available=geometry.inodes)
+        enough = demand.inodes + 8 * geometry.groups  # a group's count is rounded down to a multiple of 8
+        raise NoInodesError(needed=demand.inodes, available=geometry.inodes, enough=enough)
     space = Space(geometry)
     journal_blocks = _journal_blocks(geometry, options)
     needed = demand.blocks + _fixed_blocks(geometry, options)

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from ..errors import ContentChangedError, SourceError
 from .progress import Progress, Silent
@@ -102,7 +102,7 @@ def _open(path: bytes) -> int:
 
 
 def _fingerprint(fd: int) -> Fingerprint:
-    found = os.fstat(fd)
+    found: Any = os.fstat(fd)
     return found.st_size, found[8], found.st_mtime_ns % 1_000_000_000
 
 
@@ -165,10 +165,11 @@ class _HostFile:
 
 def host_times(found: os.stat_result) -> Times:
     """The three times of a stat result."""
+    row: Any = found  # indexed, the times are whole seconds
     return (
-        found[7],
-        found[8],
-        found[9],
+        row[7],
+        row[8],
+        row[9],
         found.st_atime_ns % 1_000_000_000,
         found.st_mtime_ns % 1_000_000_000,
         found.st_ctime_ns % 1_000_000_000,
@@ -209,11 +210,10 @@ class _Scanner:
             stack.extend(reversed(inner))
             self.progress.advance(len(names))
 
-    def directory(
-        self, parent: int, base: bytes, names: list[bytes], prefix: int, inner: list[tuple[int, bytes, int]]
-    ) -> None:
+    def directory(self, parent: int, base: bytes, names: list[bytes], prefix: int, inner: list[tuple[int, bytes, int]]) -> None:
         builder, options = self.builder, self.options
         exclude, never, lstat, access = options.exclude, options.never, os.lstat, os.access
+        found: Any  # as a sequence it has the times in whole seconds
         for name in names:
             path = base + name
             try:

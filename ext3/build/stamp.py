@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
+from uuid import UUID, uuid4
 
 import numpy as np
 
@@ -26,25 +28,26 @@ class Stamp:
     journal_sequence: int = 1
 
     @classmethod
-    def now(cls, identity: uuid.UUID | None = None) -> Stamp:
+    def now(cls, identity: UUID | None = None) -> Stamp:
         """The present time and random identities (``identity`` instead of a random UUID where given)."""
         sequence = 1 + int.from_bytes(os.urandom(3), "little")
-        return cls(int(time.time()), (identity or uuid.uuid4()).bytes, uuid.uuid4().bytes, sequence)
+        return cls(int(time.time()), (identity or uuid4()).bytes, uuid4().bytes, sequence)
 
     @classmethod
-    def derived(cls, seconds: int, tree: Tree, *facts: object, identity: uuid.UUID | None = None) -> Stamp:
+    def derived(cls, seconds: int, tree: Tree, *facts: object, identity: UUID | None = None) -> Stamp:
         """A stamp that is a function of the time, the tree (all but the data of its files) and ``facts``."""
         digest = sha256(repr((seconds, facts)).encode())
         # Links and times of the tree are in its table; what is not, is fed in a fixed order.
         digest.update(tree.nodes.view(np.uint8).data)
         digest.update(b"\0".join(tree.names))
-        for kind in (tree.extra_links, *map(_sorted_items, (tree.targets, tree.devices, tree.xattrs))):
-            digest.update(repr(kind).encode())
+        for kind in (tree.targets, tree.devices, tree.xattrs):
+            digest.update(repr(_sorted_items(kind)).encode())
+        digest.update(repr(tree.extra_links).encode())
         raw = digest.digest()
-        made = uuid.UUID(bytes=raw[:16], version=4)
-        seed = uuid.UUID(bytes=raw[16:], version=4)
+        made = UUID(bytes=raw[:16], version=4)
+        seed = UUID(bytes=raw[16:], version=4)
         return cls(seconds, (identity or made).bytes, seed.bytes, 1 + int.from_bytes(raw[:3], "little"))
 
 
-def _sorted_items(mapping: dict[int, object]) -> list[tuple[int, object]]:
+def _sorted_items(mapping: Mapping[int, Any]) -> list[tuple[int, object]]:
     return [(key, sorted(value.items()) if isinstance(value, dict) else value) for key, value in sorted(mapping.items())]

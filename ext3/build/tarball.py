@@ -310,16 +310,16 @@ class _Index:
         self._whiteouts.setdefault(parent, {})[name] = member.times
 
     def _link_target(self, member: Member) -> int:
-        parts = self._parts(member, member.target, "its hard link's target")
-        row = -1
-        if parts is not None:
-            parent = self._directory(parts[0], member, make=False, what="its hard link's target")
-            row = self._children[parent].get(parts[1], -1) if parent >= 0 else -1
-            if row in self._children:
-                row = -2
-        if row < 0:
-            why = "is a directory" if row == -2 or parts is None else "is not in the archive before it"
-            raise self._trouble(member, f"a hard link to {show(member.target)}, which {why}")
+        what = f"its hard link's target {show(member.target[:PATH_LIMIT])}"
+        parts = self._parts(member, member.target, what)
+        if parts is None:
+            raise self._trouble(member, f"{what} is a directory")
+        parent = self._directory(parts[0], member, make=False, what=what)
+        row = self._children[parent].get(parts[1]) if parent >= 0 else None
+        if row is None:
+            raise self._trouble(member, f"{what} is not in the archive before it", "the archive is incomplete")
+        if row in self._children:
+            raise self._trouble(member, f"{what} is a directory")
         return row
 
     def add_to(self, builder: TreeBuilder, root: int, content: TarContent) -> TarScan:

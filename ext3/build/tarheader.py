@@ -29,7 +29,7 @@ PATH_LIMIT = 4096
 NAME_PAYLOAD_LIMIT = 1 << 16
 PAX_PAYLOAD_LIMIT = 8 << 20
 """An xattr has at most 64 KiB and ext3 holds less; what is longer than this is hostile."""
-GLOBAL_LIMIT = 256
+GLOBAL_LIMIT = 32
 """Records for all members that follow: each of them pays for these."""
 RECORD_LIMIT = 1 << 16
 SEGMENT_LIMIT = 1 << 20

@@ -347,7 +347,7 @@ def _unzstd(raw: _Raw) -> Iterator[bytes]:
     with zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", raw), read_across_frames=True, closefd=False) as reader:
         while True:
             try:
-                piece = reader.read(_PIECE)
+                piece = reader.read1(_PIECE)
             except zstandard.ZstdError as error:
                 if begun and "Unknown frame descriptor" in str(error):
                     return  # garbage behind the last frame

@@ -33,7 +33,14 @@ FICLONE = 0x40049409
 """ioctl of Linux (linux/fs.h): share all blocks of another file."""
 COPY_BYTES = 16 << 20
 CANNOT_SHARE = {
-    errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY,
+    errno.EOPNOTSUPP,
+    errno.ENOTTY,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EPERM,
+    errno.EBADF,
+    errno.ETXTBSY,
 }
 
 
@@ -215,5 +222,3 @@ def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:
             raise CorruptError(f"backup superblock in group {group}", "s_uuid", "another", superblock.uuid)
         row["s_uuid"] = uuid.bytes
         device.write(offset, data)
-
-

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import cast
 from uuid import UUID
 
 import numpy as np
@@ -146,15 +145,14 @@ def _source_name(options: CreateOptions) -> str:
     if options.from_dir is not None:
         return os.fsdecode(options.from_dir)
     if isinstance(options.from_tar, str | bytes | os.PathLike):
-        return os.fsdecode(cast(HostPath, options.from_tar))
+        return os.fsdecode(options.from_tar)
     return "the archive"
 
 
 def _unreadable(found: list[tuple[bytes, str]]) -> str:
     """The list of what cannot be read: one line for one, else a line each."""
     if len(found) == 1:
-        path, reason = found[0]
-        return f"cannot be read: {reason}"
+        return f"cannot be read: {found[0][1]}"
     lines = [f"  {show(path)}: {reason}" for path, reason in found[:UNREADABLE_SHOWN]]
     if len(found) > UNREADABLE_SHOWN:
         lines.append(f"  and {len(found) - UNREADABLE_SHOWN} more")
@@ -166,9 +164,7 @@ def _own_facts() -> RootFacts:
     return RootFacts(0o040755, uid, gid, (0,) * 6)
 
 
-def _from_directory(
-    image: ImageTree, target: str, options: CreateOptions, progress: Progress
-) -> tuple[Layout, Content]:
+def _from_directory(image: ImageTree, target: str, options: CreateOptions, progress: Progress) -> tuple[Layout, Content]:
     assert options.from_dir is not None
     source = os.fsencode(options.from_dir)
     try:
@@ -187,9 +183,7 @@ def _from_directory(
 
     never = _identities(target)
     top = [
-        name
-        for name in names
-        if not excluded(name, False) and not (never and _identities(os.path.join(source, name)) & never)
+        name for name in names if not excluded(name, False) and not (never and _identities(os.path.join(source, name)) & never)
     ]
     layout = choose_layout(options.layout, top, os.fsdecode(source))
     facts = RootFacts(found.st_mode, found.st_uid, found.st_gid, host_times(found))

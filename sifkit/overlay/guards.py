@@ -17,7 +17,17 @@ from typing import Literal
 from ..atomic import LockState, lock_state
 from ..errors import FormatError, ImageInUseError, NotReplaceableError, NotYetError, show
 
-__all__ = ["Holder", "Mount", "Use", "check_image", "check_replaceable", "check_unused", "file_format", "image_use", "is_replaceable"]
+__all__ = [
+    "Holder",
+    "Mount",
+    "Use",
+    "check_image",
+    "check_replaceable",
+    "check_unused",
+    "file_format",
+    "image_use",
+    "is_replaceable",
+]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Format = Literal["empty", "ext", "sif", "squashfs", "unknown"]
@@ -117,9 +127,7 @@ def check_replaceable(path: HostPath) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(found.st_mode):
-        raise NotReplaceableError(
-            f"{show(name)} is not a regular file", path=name, hint="give the new image another name"
-        )
+        raise NotReplaceableError(f"{show(name)} is not a regular file", path=name, hint="give the new image another name")
     try:
         what = file_format(name)
     except OSError as error:
@@ -171,7 +179,7 @@ def head_format(head: bytes, size: int) -> Format:
         return "unknown"
     strange = fields["s_feature_incompat"] & ~int(EXT3_INCOMPAT) or fields["s_feature_ro_compat"] & ~int(EXT3_RO_COMPAT)
     # A number that happens to stand at the magic's place does not make a filesystem: the counts must be plausible too.
-    plausible = fields["s_inodes_count"] and 0 < fields["s_blocks_count"] and fields["s_first_data_block"] <= 1
+    plausible = fields["s_inodes_count"] and fields["s_blocks_count"] > 0 and fields["s_first_data_block"] <= 1
     return "ext" if plausible and not strange else "unknown"
 
 

@@ -33,8 +33,8 @@ def choose_layout(layout: Layout, names: Collection[bytes], source: str) -> Layo
     if not more:
         return "root"
     raise LayoutError(
-        f"{show(source)} holds upper/ and also {show(more[0])}{' and more' if len(more) > 1 else ''}: it may be a whole overlay, or"
-        " what goes into one",
+        f"{show(source)} holds upper/ and also {show(more[0])}{' and more' if len(more) > 1 else ''}: it may be a whole"
+        " overlay, or what goes into one",
         path=source,
         hint="say --layout root (it becomes the image's root) or --layout upper (all of it goes below upper/)",
     )

@@ -1,0 +1,267 @@
+"""AtomicFile: a new file appears whole under its name, or not at all. Byte-range locks as Apptainer takes them.
+
+The locks are open-file-description locks (``F_OFD_SETLK``, Linux): they belong to the open file, so closing some other
+descriptor of the same file does not drop them, and they conflict with POSIX locks of other processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import Literal, Self
+
+from .errors import ImageInUseError, TargetError, show
+
+__all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "unlock_range"]
+
+HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+LockState = Literal["none", "read", "write", "unsupported"]
+"""What others hold on a range; ``unsupported``: this system or filesystem has no such locks."""
+
+DEFAULT_NAME_MAX = 255
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
+HELD = {errno.EAGAIN, errno.EACCES}
+F_OFD_GETLK, F_OFD_SETLK = 36, 37
+_flock = struct.Struct("@hhqqi0q")
+"""struct flock of Linux with 64-bit offsets: l_type, l_whence, l_start, l_len, l_pid (must be 0 for these locks)."""
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+_O_CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class AtomicFile:
+    """A file that is written under a temporary name beside ``target`` and renamed at the end.
+
+        with AtomicFile("overlay.img") as file:
+            os.pwrite(file.fd, data, 0)
+            file.commit(replace=False)
+
+    Leaving the block without ``commit``, by whatever exception, removes the temporary file. ``target`` may be a symbolic
+    link: the file it leads to is the one made or replaced. Raises TargetError where no file can be made there.
+    """
+
+    def __init__(self, target: HostPath, mode: int = 0o600) -> None:
+        given = os.fsdecode(target)
+        self.target = os.path.realpath(given) if os.path.islink(given) else given
+        """The file that appears."""
+        self.mode = mode
+        self.fd = -1
+        """Open for reading and writing inside the block."""
+        self.path = ""
+        """The temporary file's path."""
+        self._committed = False
+
+    def __enter__(self) -> Self:
+        directory, name = os.path.split(self.target)
+        self._check(directory or os.curdir, name)
+        limit = _name_max(directory or os.curdir)
+        try:
+            for _ in range(100):
+                self.path = os.path.join(directory, _temporary_name(name, limit))
+                try:
+                    self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_CLOEXEC, 0o600)
+                    return self
+                except FileExistsError:
+                    self.path = ""
+        except OSError as error:
+            self.path = ""
+            raise self._refused(directory or os.curdir, error) from error
+        except BaseException:
+            self._discard()
+            raise
+        raise TargetError("no free temporary name beside the target", path=self.target)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._discard()
+
+    def commit(self, replace: bool) -> None:
+        """Sync the file, give it its mode and its name, sync the directory.
+
+        With ``replace`` False a file that appeared under the name meanwhile is kept and TargetError raised. Raises
+        TargetError where syncing or renaming fails (a full disk may show only here).
+        """
+        try:
+            if hasattr(os, "fchmod"):
+                os.fchmod(self.fd, self.mode)
+            os.fsync(self.fd)
+            if os.name == "nt":  # an open file cannot be renamed there
+                os.close(self.fd)
+                self.fd = -1
+            if replace:
+                os.replace(self.path, self.target)
+            else:
+                self._rename_without_replacing()
+        except FileExistsError as error:
+            raise TargetError(
+                f"{show(self.target)} appeared while the new file was written; it was kept",
+                path=self.target,
+                hint="give another name, or --force to replace it",
+                error=error,
+            ) from error
+        except OSError as error:
+            raise TargetError(f"{show(self.target)}: {error.strerror}", path=self.target, error=error) from error
+        self._committed = True
+        _sync_directory(os.path.dirname(self.target) or os.curdir)
+
+    def _rename_without_replacing(self) -> None:
+        if _renameat2(self.path, self.target):
+            return
+        try:
+            os.link(self.path, self.target)
+        except FileExistsError:
+            # A network filesystem may answer a repeated request: it is ours all the same if both names are one file.
+            if not os.path.samestat(os.stat(self.target), os.stat(self.path)):
+                raise
+        except (OSError, NotImplementedError, AttributeError):
+            # No hard links here: take the name first, which fails if it exists, then rename over the empty file.
+            os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_CLOEXEC, 0o600))
+            try:
+                os.replace(self.path, self.target)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(self.target)
+                raise
+            return
+        os.unlink(self.path)
+
+    def _check(self, directory: str, name: str) -> None:
+        """What the rename would find out only after all the work was done."""
+        if not name:
+            raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="name a file in it")
+        try:
+            found = os.lstat(self.target)
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            raise self._refused(directory, error) from error
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="name a file in it")
+        if len(os.fsencode(name)) > _name_max(directory):
+            raise TargetError(f"the name {show(name)} is too long for this filesystem", path=self.target)
+
+    def _refused(self, directory: str, error: OSError) -> TargetError:
+        if not os.path.isdir(directory):
+            what = "is not a directory" if os.path.lexists(directory) else "does not exist"
+            hint = "" if os.path.lexists(directory) else "make the directory first"
+            return TargetError(f"the directory {show(directory)} {what}", path=self.target, hint=hint, error=error)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return TargetError(
+                f"the directory {show(directory)} is not writable: {error.strerror}",
+                path=self.target,
+                hint="write the image to a directory of yours",
+                error=error,
+            )
+        return TargetError(f"{show(self.target)}: {error.strerror}", path=self.target, error=error)
+
+    def _discard(self) -> None:
+        if self.path and not self._committed:
+            with suppress(OSError):
+                os.unlink(self.path)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
+        if self.path and not self._committed and os.name == "nt":
+            with suppress(OSError):
+                os.unlink(self.path)
+        self.path = ""
+
+
+def _temporary_name(name: str, limit: int) -> str:
+    raw = os.fsencode(name)[: limit - len(b"..XXXXXX.tmp")]
+    return os.fsdecode(b"." + raw.decode("utf-8", "ignore").encode() + b"." + os.urandom(3).hex().encode() + b".tmp")
+
+
+def _name_max(directory: str) -> int:
+    try:
+        return max(32, os.pathconf(directory, "PC_NAME_MAX"))
+    except (OSError, AttributeError, ValueError):
+        return DEFAULT_NAME_MAX
+
+
+def _renameat2(source: str, target: str) -> bool:
+    """Rename unless the target exists (FileExistsError); False where this system or filesystem cannot do that in one step."""
+    if sys.platform != "linux":
+        return False
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EEXIST:
+        raise FileExistsError(code, os.strerror(code), target)
+    return False
+
+
+def _sync_directory(directory: str) -> None:
+    """The new name survives a power cut after this; where a directory cannot be synced, nothing more can be done."""
+    with suppress(OSError):
+        fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: HostPath = "") -> bool:
+    """Lock ``size`` bytes at ``offset`` of the open file ``fd`` (0: to the end, however far it grows) without waiting.
+
+    A write lock needs ``fd`` open for writing. False where this system or filesystem has no such locks: whether to go on
+    is the caller's choice. Raises ImageInUseError where another open file holds a conflicting lock.
+    """
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    kind = fcntl.F_WRLCK if write else fcntl.F_RDLCK
+    try:
+        fcntl.fcntl(fd, F_OFD_SETLK, _flock.pack(kind, os.SEEK_SET, offset, size, 0))
+    except OSError as error:
+        if error.errno in HELD:
+            name = os.fsdecode(path)
+            raise ImageInUseError(
+                f"{show(name)} is in use by another process", path=name, hint="see who with: sifkit overlay info"
+            ) from error
+        if error.errno in NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def unlock_range(fd: int, *, offset: int = 0, size: int = 0) -> None:
+    """Give the lock on a range back; closing the file does so as well."""
+    if sys.platform != "linux":
+        return
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.fcntl(fd, F_OFD_SETLK, _flock.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, size, 0))
+
+
+def lock_state(fd: int, *, offset: int = 0, size: int = 0) -> tuple[LockState, int | None]:
+    """What other open files hold on the range, and the process if the kernel tells (for these locks it does not).
+
+    Nothing is taken; ``fd`` may be open for reading only. Where there are a read and no write lock, the answer is "read".
+    """
+    if sys.platform != "linux":
+        return "unsupported", None
+    import fcntl
+
+    states: dict[int, LockState] = {fcntl.F_RDLCK: "read", fcntl.F_WRLCK: "write"}
+    try:
+        answer = fcntl.fcntl(fd, F_OFD_GETLK, _flock.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, size, 0))
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return "unsupported", None
+        raise
+    kind, _, _, _, pid = _flock.unpack(answer)
+    return states.get(kind, "none"), pid if pid > 0 else None

@@ -1,0 +1,112 @@
+"""The command line. ``main`` is the entry point of ``sifkit`` and ``python -m sifkit``.
+
+Light to import: typer, the verbs' modules and everything below them load when they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+__all__ = ["main"]
+
+BROKEN_PIPE = 141
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command (``argv`` without the program's name; None: the process's own); the exit code.
+
+    No exception leaves it. SIGTERM and SIGHUP end it as Ctrl-C does, so that temporary files are removed.
+    """
+    from .console import Console
+    from .failures import Terminated, report
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    console = Console()
+    before_end = args[: args.index("--")] if "--" in args else args
+    console.json = "--json" in before_end  # an error in the arguments is reported as asked for, too
+    try:
+        with _signals():
+            try:
+                code = _run(args, console)
+                _flush()
+            except (KeyboardInterrupt, BrokenPipeError, Terminated):
+                raise
+            except Exception as error:  # noqa: BLE001 - a traceback would be a bug: this is where all errors become text
+                code = report(error, console)
+                _flush()
+            return code
+    except BrokenPipeError:
+        _forget_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return INTERRUPTED
+    except Terminated as signal:
+        console.error("terminated")
+        return signal.exit_code
+    except OSError as error:  # stdout itself failed while the error was reported
+        _forget_output()
+        console.json = False
+        return report(error, console)
+
+
+def _run(args: list[str], console: object) -> int:
+    import typer
+
+    from .console import Console
+    from .failures import report_usage
+    from .root import root
+
+    assert isinstance(console, Console)
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
+    try:
+        with root.make_context("sifkit", args, obj=console) as ctx:
+            result = root.invoke(ctx)
+            return result if isinstance(result, int) else 0
+    except typer.Exit as done:
+        return done.exit_code
+    except usage_error as error:
+        return report_usage(error, console)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated inside the block; only the main thread can have that."""
+    import signal
+    import threading
+
+    from .failures import Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated(number)
+
+    kept = {}
+    for number in [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]:
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's SIG_IGN stays
+            kept[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Nothing more can be written to stdout: keep the interpreter from trying, and complaining, when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

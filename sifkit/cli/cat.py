@@ -1,0 +1,49 @@
+"""``sifkit cat``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import Console
+from .frame import verb
+from .places import places
+
+__all__ = ["command"]
+
+COPY_BYTES = 4 << 20
+
+
+@verb(
+    examples=[
+        "sifkit cat overlay.img /upper/etc/motd",
+        "sifkit cat overlay.img:/upper/etc/motd",
+        "sifkit cat overlay.img /upper/data.tar | tar -tf -",
+    ]
+)
+def command(
+    console: Console,
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and files in it; or IMAGE:/PATH")
+    ],
+) -> None:
+    """Write files in an image to standard output, unchanged.
+
+    Paths start at the root of the image's own filesystem, which holds upper/ and work/. Symbolic links are followed inside
+    the image. Holes come out as zeros. The image is only read.
+    """
+    wanted = places(arguments)
+
+    from ext3.filesystem import Filesystem
+
+    from ..overlay.guards import check_image
+
+    for image, paths in wanted:
+        console.image = image
+        check_image(image)
+        with Filesystem.open(image) as filesystem:
+            for path in paths:
+                with filesystem.open_file(path) as file:
+                    while piece := file.read(COPY_BYTES):
+                        console.write(piece)

@@ -1,0 +1,205 @@
+"""``sifkit completion``: scripts made from the command tree, static, so that pressing Tab starts no Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from . import values
+from .console import Console
+from .frame import VerbGroup, verb
+
+__all__ = ["Node", "command", "script", "tree"]
+
+SHELLS = ("bash", "zsh", "fish")
+FILE_WORDS = ("FILE", "DIR", "IMAGE", "NEW", "PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its spellings, what its value may be (words; or a file), whether it takes one, its help."""
+
+    names: tuple[str, ...]
+    takes_value: bool
+    words: tuple[str, ...]
+    files: bool
+    directories: bool
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A verb or a group: ``path`` without the program's name, its verbs (name, help), its options, words of its argument."""
+
+    path: tuple[str, ...]
+    verbs: tuple[tuple[str, str], ...]
+    options: tuple[Option, ...]
+    words: tuple[str, ...]
+
+
+def tree(group: VerbGroup) -> list[Node]:
+    """The group and everything below it, each verb's module loaded."""
+    return list(_nodes(group, ()))
+
+
+def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[Node]:
+    help_names = tuple(node.context_settings.get("help_option_names", ("--help",)))
+    options = [_option(param) for param in node.params if param.param_type_name == "option" and not param.hidden]
+    options.append(Option(help_names, False, (), False, False, "show help"))
+    verbs = node.verbs if isinstance(node, VerbGroup) else ()
+    arguments = [param.metavar or "" for param in node.params if param.param_type_name == "argument"]
+    words = arguments[0].split("|") if arguments and "|" in arguments[0] else []
+    yield Node(path, tuple((entry.name, entry.help) for entry in verbs), tuple(options), tuple(words))
+    for entry in verbs:
+        yield from _nodes(node.get_command(None, entry.name), (*path, entry.name))
+
+
+def _option(param: Any) -> Option:
+    metavar = param.metavar or ""
+    takes_value = not param.is_flag and not param.count
+    words = metavar.split("|") if takes_value and "|" in metavar else []
+    return Option(
+        (*param.opts, *param.secondary_opts),
+        takes_value,
+        tuple(word for word in words if not word.isupper() and ":" not in word),
+        takes_value and metavar in FILE_WORDS,
+        takes_value and metavar == "DIR",
+        " ".join((param.help or "").split()),
+    )
+
+
+def script(shell: str, nodes: list[Node]) -> str:
+    """The script for ``bash``, ``zsh`` or ``fish``."""
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](nodes)
+
+
+def _quoted(text: str) -> str:
+    """One word of a POSIX shell, whatever is in it."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _verb_walk(nodes: list[Node], shift: str, first: str) -> list[str]:
+    """Shell lines that find the verb: which of the words before the cursor lead down the tree."""
+    groups = [node for node in nodes if node.verbs]
+    lines = [
+        '  local verb="" index word',
+        f"  for ((index = {first}; index < {shift}; index++)); do",
+        "    word=${words[index]}",
+    ]
+    lines += ['    case "$verb/$word" in']
+    for node in groups:
+        for name, _ in node.verbs:
+            found = " ".join((*node.path, name))
+            lines.append(f"      {_quoted(' '.join(node.path) + '/' + name)}) verb={_quoted(found)} ;;")
+    return [*lines, "    esac", "  done"]
+
+
+def _bash(nodes: list[Node]) -> str:
+    lines = ['# bash completion of sifkit; load it with: eval "$(sifkit completion bash)"', "_sifkit() {"]
+    lines += ['  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} list="" words=("${COMP_WORDS[@]}")']
+    lines += _verb_walk(nodes, "COMP_CWORD", "1")
+    lines += ["  COMPREPLY=()", '  case "$verb $prev" in']
+    for node in nodes:
+        for option in node.options:
+            if option.takes_value:
+                pattern = "|".join(_quoted(f"{' '.join(node.path)} {name}") for name in option.names)
+                if option.words:
+                    action = f'COMPREPLY=($(compgen -W {_quoted(" ".join(option.words))} -- "$cur"))'
+                elif option.directories:
+                    action = 'compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur")'
+                elif option.files:
+                    action = 'compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur")'
+                else:
+                    action = ":"
+                lines.append(f"    {pattern}) {action}; return ;;")
+    lines += ["  esac", '  case "$verb" in']
+    for node in nodes:
+        words = [name for name, _ in node.verbs] + list(node.words)
+        options = [name for option in node.options for name in option.names]
+        lines.append(f"    {_quoted(' '.join(node.path))})")
+        lines.append(
+            f"      if [[ $cur == -* ]]; then list={_quoted(' '.join(options))}; else list={_quoted(' '.join(words))}; fi ;;"
+        )
+    lines += ["  esac", '  if [[ -n $list ]]; then COMPREPLY=($(compgen -W "$list" -- "$cur")); return; fi']
+    lines += ["  compopt -o filenames 2>/dev/null", '  mapfile -t COMPREPLY < <(compgen -f -- "$cur")', "}"]
+    return "\n".join([*lines, "complete -F _sifkit sifkit", ""])
+
+
+def _zsh(nodes: list[Node]) -> str:
+    def described(name: str, text: str) -> str:
+        return _quoted(name.replace(":", "\\:") + ":" + text)
+
+    lines = ["#compdef sifkit", '# zsh completion of sifkit; load it with: eval "$(sifkit completion zsh)"', "_sifkit() {"]
+    lines += ["  emulate -L zsh", "  local -a list"]
+    lines += _verb_walk(nodes, "CURRENT", "2")
+    lines += ['  case "$verb ${words[CURRENT-1]}" in']
+    for node in nodes:
+        for option in node.options:
+            if option.takes_value:
+                pattern = "|".join(_quoted(f"{' '.join(node.path)} {name}") for name in option.names)
+                if option.words:
+                    action = f"compadd -- {' '.join(map(_quoted, option.words))}"
+                else:
+                    action = "_files -/" if option.directories else "_files" if option.files else "_message value"
+                lines.append(f"    {pattern}) {action}; return ;;")
+    lines += ["  esac", '  case "$verb" in']
+    for node in nodes:
+        options = [described(name, option.help) for option in node.options for name in option.names]
+        words = [described(name, text) for name, text in (*node.verbs, *((word, "") for word in node.words))]
+        lines.append(f"    {_quoted(' '.join(node.path))})")
+        lines.append(
+            f"      if [[ ${{words[CURRENT]}} == -* ]]; then list=({' '.join(options)}); else list=({' '.join(words)}); fi ;;"
+        )
+    lines += ["  esac", "  if (( ${#list} )); then _describe 'sifkit' list; else _files; fi", "}"]
+    lines += ['if [[ ${funcstack[1]} == _sifkit ]]; then _sifkit "$@"; else compdef _sifkit sifkit; fi', ""]
+    return "\n".join(lines)
+
+
+def _fish(nodes: list[Node]) -> str:
+    def quoted(text: str) -> str:
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    lines = ["# fish completion of sifkit; load it with: sifkit completion fish | source"]
+    lines += [
+        "function __sifkit_verb",
+        "  set -l verb ''",
+        "  for word in (commandline -opc)[2..-1]",
+        '    switch "$verb/$word"',
+    ]
+    for node in nodes:
+        for name, _ in node.verbs:
+            lines.append(f"      case {quoted(' '.join(node.path) + '/' + name)}")
+            lines.append(f"        set verb {quoted(' '.join((*node.path, name)))}")
+    lines += ["    end", "  end", '  test "$verb" = "$argv[1]"', "end"]
+    for node in nodes:
+        head = f"complete -c sifkit -n {quoted('__sifkit_verb ' + quoted(' '.join(node.path)))}"
+        if node.verbs or node.words:
+            lines += [f"{head} -f"]
+        for name, text in (*node.verbs, *((word, "") for word in node.words)):
+            lines.append(f"{head} -a {quoted(name)} -d {quoted(text)}")
+        for option in node.options:
+            names = " ".join(f"-l {quoted(n[2:])}" if n.startswith("--") else f"-s {quoted(n[1:])}" for n in option.names)
+            value = ""
+            if option.takes_value:
+                value = " -r" if option.files else f" -x -a {quoted(' '.join(option.words))}" if option.words else " -x"
+            lines.append(f"{head} {names}{value} -d {quoted(option.help)}")
+    return "\n".join([*lines, ""])
+
+
+@verb(
+    examples=[
+        'eval "$(sifkit completion bash)"',
+        "sifkit completion zsh > ~/.zfunc/_sifkit",
+        "sifkit completion fish > ~/.config/fish/completions/sifkit.fish",
+    ]
+)
+def command(
+    console: Console, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="the shell to make it for")]
+) -> None:
+    """Print a script that completes sifkit's verbs, options and their values in your shell."""
+    from .root import root
+
+    console.write(script(values.choice("SHELL", shell, SHELLS), tree(root)).encode())

@@ -1,0 +1,309 @@
+"""``sifkit overlay create``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UsageError, show
+from . import values
+from .console import Console, Fields, named
+from .environment import runtime_flag, source_date_epoch
+from .frame import verb
+from .progress import MODES, reporter
+from .render import human
+
+if TYPE_CHECKING:
+    from ..overlay.options import CreateOptions, CreateResult
+
+__all__ = ["command"]
+
+LAYOUTS = ("auto", "root", "upper", "data")
+XATTRS = ("default", "all", "none", "strict")
+PROFILES = ("default", "conda", "data")
+
+SIZE, WHAT, OWNERS, INODES, FORMAT, OUTPUT = (
+    "Size and place",
+    "What goes in",
+    "Owners and permissions",
+    "Inodes and blocks",
+    "Filesystem",
+    "Output",
+)
+
+
+def _option(*names: str, to: str, text: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=to, **more)
+
+
+@verb(
+    taken="d",
+    examples=[
+        "sifkit overlay create --size 500M",
+        "sifkit overlay create --size 500M --from-dir overlay/",
+        "sifkit overlay create --size 10G --profile conda --owner me conda.img",
+        "sifkit overlay create --from-tar layer.tar.gz --owner 1000:1000 layer.img",
+        "SOURCE_DATE_EPOCH=0 sifkit overlay create --from-dir overlay/ --owner 1000:1000 overlay.img",
+    ],
+)
+def command(
+    console: Console,
+    *,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the file to make (default: overlay.img)")] = "overlay.img",
+    size: Annotated[
+        str,
+        _option(
+            "--size",
+            "-s",
+            to=SIZE,
+            metavar="SIZE",
+            text="500M, 1.5G ..., a bare number is MiB; auto: the content and 25 %, at least 64M",
+        ),
+    ] = "auto",
+    sparse: Annotated[
+        bool | None,
+        _option(
+            "--sparse/--no-sparse", "-S", to=SIZE, text="leave unused parts as holes (the default), or allocate all of it now"
+        ),
+    ] = None,
+    force: Annotated[
+        bool, _option("--force", "-F", to=SIZE, text="replace IMAGE if it is an unused ext3 image or empty")
+    ] = False,
+    from_dir: Annotated[str | None, _option("--from-dir", "-d", to=WHAT, metavar="DIR", text="take in this directory")] = None,
+    from_tar: Annotated[
+        str | None,
+        _option(
+            "--from-tar",
+            to=WHAT,
+            metavar="FILE",
+            text="take in this tar archive (plain, gz, xz, zst; a container layer too); - is standard input",
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        _option(
+            "--layout",
+            to=WHAT,
+            metavar="|".join(LAYOUTS),
+            text="where the source goes: root (the image's root, as mkfs.ext3 -d), upper (below upper/), data (the root,"
+            " without upper/ and work/ added); auto: root if it holds nothing but upper/ (and work/), else upper",
+        ),
+    ] = "auto",
+    create_dir: Annotated[
+        list[str] | None, _option("--create-dir", to=WHAT, metavar="PATH", text="make this directory below upper/")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, _option("--exclude", to=WHAT, metavar="GLOB", text="leave out what matches; ** crosses directories")
+    ] = None,
+    exclude_from: Annotated[
+        list[str] | None, _option("--exclude-from", to=WHAT, metavar="FILE", text="leave out what matches a line of FILE")
+    ] = None,
+    one_file_system: Annotated[
+        bool, _option("--one-file-system", "-x", to=WHAT, text="do not enter other mounted filesystems")
+    ] = False,
+    xattrs: Annotated[
+        str,
+        _option(
+            "--xattrs",
+            to=WHAT,
+            metavar="|".join(XATTRS),
+            text="extended attributes: default leaves out host labels (SELinux, IMA ...) and what ext3 cannot hold;"
+            " strict: a loss is an error",
+        ),
+    ] = "default",
+    skip_unreadable: Annotated[
+        bool, _option("--skip-unreadable", to=WHAT, text="leave out what cannot be read, and list it")
+    ] = False,
+    allow_changed: Annotated[
+        bool, _option("--allow-changed", to=WHAT, text="take files that change while they are read as they come")
+    ] = False,
+    owner: Annotated[
+        str | None,
+        _option("--owner", to=OWNERS, metavar="UID:GID|NAME|me", text="owner of every entry (default: as in the source)"),
+    ] = None,
+    upper_owner: Annotated[
+        str | None, _option("--upper-owner", to=OWNERS, metavar="UID:GID|NAME|me", text="owner of upper/ and work/ only")
+    ] = None,
+    fakeroot: Annotated[
+        bool | None, _option("--fakeroot", "-f", to=OWNERS, text="everything belongs to root, as --owner 0:0")
+    ] = None,
+    mode: Annotated[str, _option("--mode", to=OWNERS, metavar="MODE", text="permissions of the image file, in octal")] = "0600",
+    inodes: Annotated[
+        str | None, _option("--inodes", "-N", to=INODES, metavar="COUNT", text="number of inodes: 200000, 500K, 1.5M")
+    ] = None,
+    inode_ratio: Annotated[
+        str | None, _option("--inode-ratio", "-i", to=INODES, metavar="BYTES", text="one inode for this many bytes")
+    ] = None,
+    profile: Annotated[
+        str | None,
+        _option(
+            "--profile",
+            to=INODES,
+            metavar="|".join(PROFILES),
+            text="inodes for many small files (conda), or few large ones (data)",
+        ),
+    ] = None,
+    block_size: Annotated[
+        str | None,
+        _option(
+            "--block-size",
+            "-b",
+            to=INODES,
+            metavar="1024|2048|4096",
+            text="bytes in a block (default: 1024 below 512M, else 4096)",
+        ),
+    ] = None,
+    inode_size: Annotated[
+        str, _option("--inode-size", "-I", to=INODES, metavar="BYTES", text="bytes of an inode: 128 or 256")
+    ] = "256",
+    reserved: Annotated[
+        str,
+        _option(
+            "--reserved-percent",
+            "-m",
+            to=INODES,
+            metavar="PERCENT",
+            text="blocks only root may fill: an overlay's user is not root",
+        ),
+    ] = "0",
+    label: Annotated[str, _option("--label", "-L", to=FORMAT, metavar="TEXT", text="volume label, at most 16 bytes")] = "",
+    uuid: Annotated[str, _option("--uuid", "-U", to=FORMAT, metavar="UUID", text="volume UUID")] = "random",
+    journal_size: Annotated[
+        str | None,
+        _option(
+            "--journal", "-J", to=FORMAT, metavar="size=SIZE", text="size of the journal (default: by the size of the image)"
+        ),
+    ] = None,
+    no_journal: Annotated[bool, _option("--no-journal", to=FORMAT, text="ext2: Apptainer refuses it")] = False,
+    reproducible: Annotated[
+        bool,
+        _option(
+            "--reproducible",
+            to=FORMAT,
+            text="the same input gives the same bytes; SOURCE_DATE_EPOCH does so too, and sets the time",
+        ),
+    ] = False,
+    progress: Annotated[
+        str, _option("--progress", to=OUTPUT, metavar="|".join(MODES), text="how to tell how far it is")
+    ] = "auto",
+    json: Annotated[bool, _option("--json", to=OUTPUT, text="the result as one JSON object")] = False,
+) -> None:
+    """Make an overlay image: an ext3 filesystem with upper/ and work/, as `apptainer exec --overlay` takes it; empty, or
+    with the content of a directory or tar archive, with owners, times, attributes and hard links as they are there.
+
+    Needs no root, no mounting and no other program. The image appears whole or not at all.
+    """
+    values.choice("--progress", progress, MODES)
+    if from_dir is not None and from_tar is not None:
+        raise UsageError("--from-dir and --from-tar are both given", hint="take one of them")
+    if fakeroot and (owner is not None or upper_owner is not None):
+        raise UsageError("--fakeroot and --owner contradict each other", hint="take one of them")
+    if no_journal and journal_size is not None:
+        raise UsageError("--no-journal and -J contradict each other", hint="take one of them")
+    if fakeroot is None and owner is None and upper_owner is None:
+        fakeroot = runtime_flag("FAKEROOT", console)
+    if sparse is None:
+        sparse = runtime_flag("SPARSE", console, default=True)
+    chosen: dict[str, Any] = {
+        "size": None if size == "auto" else values.size("--size", size),
+        "sparse": sparse,
+        "force": force,
+        "from_dir": from_dir,
+        "from_tar": _archive(from_tar),
+        "layout": values.choice("--layout", layout, LAYOUTS),
+        "create_dirs": tuple(create_dir or ()),
+        "exclude": _excluded(exclude or [], exclude_from or []),
+        "one_file_system": one_file_system,
+        "xattrs": values.choice("--xattrs", xattrs, XATTRS),
+        "skip_unreadable": skip_unreadable,
+        "allow_changed": allow_changed,
+        "owner": (0, 0) if fakeroot else values.owner("--owner", owner) if owner is not None else None,
+        "upper_owner": values.owner("--upper-owner", upper_owner) if upper_owner is not None else None,
+        "mode": values.mode("--mode", mode),
+        "inodes": values.count("-N", inodes) if inodes is not None else None,
+        "inode_ratio": values.size("-i", inode_ratio, bare=1) if inode_ratio is not None else None,
+        "profile": values.choice("--profile", profile, PROFILES) if profile is not None else None,
+        "block_size": values.size("-b", block_size, bare=1) if block_size is not None else None,
+        "inode_size": values.size("-I", inode_size, bare=1),
+        "reserved_percent": values.percent("-m", reserved),
+        "label": values.label("-L", label),
+        "uuid": values.uuid("-U", uuid),
+        "journal_bytes": values.journal_size("-J", journal_size) if journal_size is not None else None,
+        "journal": not no_journal,
+        "source_date_epoch": source_date_epoch(),
+        "reproducible": reproducible,
+    }
+    from ..overlay.options import CreateOptions
+
+    _make(console, image, CreateOptions(**chosen), progress)
+
+
+def _make(console: Console, image: str, options: CreateOptions, progress: str) -> None:
+    from ..overlay.create import create
+
+    with reporter(progress, console) as bar:
+        made = create(image, options, progress=bar)
+    for note in made.notes:
+        console.note(note)
+    if console.json:
+        console.emit(_fields(made), image=image)
+        return
+    console.note(_result_line(made, with_source=options.from_dir is not None or options.from_tar is not None))
+    if console.err_is_terminal and options.journal and made.layout != "data":
+        console.note(f"use it: apptainer exec --overlay {_shell_word(image)} IMAGE.sif CMD")
+
+
+def _result_line(made: CreateResult, *, with_source: bool) -> str:
+    pieces = [f"{human(made.size_bytes)}, {human(made.used_bytes)} used"]
+    if with_source:
+        pieces.append(f"{made.files:,} files ({human(made.content_bytes)})")
+    pieces.append(f"{made.inodes_used:,} of {made.inodes:,} inodes, {made.seconds:.2f} s")
+    return f"{show(made.path)}: {', '.join(pieces)}"
+
+
+def _fields(made: CreateResult) -> Fields:
+    return {
+        **named("path", made.path),
+        "size_bytes": made.size_bytes,
+        "used_bytes": made.used_bytes,
+        "free_bytes": made.free_bytes,
+        "block_bytes": made.block_size,
+        "inodes": made.inodes,
+        "inodes_used": made.inodes_used,
+        "files": made.files,
+        "content_bytes": made.content_bytes,
+        "layout": made.layout,
+        **named("label", made.label),
+        "uuid": str(made.uuid),
+        "seconds": round(made.seconds, 3),
+        "notes": list(made.notes),
+    }
+
+
+def _archive(given: str | None) -> Any:
+    if given != "-":
+        return given
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("--from-tar -: standard input is a terminal", hint="pipe an archive in, or name its file")
+    return sys.stdin.buffer
+
+
+def _excluded(patterns: list[str], files: list[str]) -> tuple[str, ...]:
+    found = list(patterns)
+    for name in files:
+        if name == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                data = file.read()
+        found += values.globs("--exclude-from", name, data)
+    return tuple(found)
+
+
+def _shell_word(text: str) -> str:
+    import shlex
+
+    return show(shlex.quote(os.fspath(text)))

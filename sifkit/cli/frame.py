@@ -1,0 +1,187 @@
+"""The frame every verb shares: options that work before and after the verb, help pages, groups that load a verb's module
+only when it is called, usage errors with a suggestion.
+
+``verb`` turns a function into a command; ``group`` makes a group of verbs from a table of names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from ..errors import UsageError, show
+from . import helptext
+from .console import Console
+from .values import closest
+
+__all__ = ["Verb", "VerbCommand", "VerbGroup", "group", "verb"]
+
+HELP_NAMES = ("-h", "--help")
+GENERAL = helptext.GENERAL
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One line of a group's table: the verb, the title it stands under, its module below ``sifkit.cli``, what it does."""
+
+    name: str
+    title: str
+    module: str
+    help: str
+
+
+class VerbCommand(TyperCommand):
+    """A verb, with its own help page."""
+
+    examples: tuple[str, ...] = ()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _entered(ctx)
+        return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: Any) -> str:
+        return helptext.command_help(self, ctx.command_path, ctx.help_option_names, self.examples)
+
+
+class VerbGroup(TyperGroup):
+    """A group whose verbs are known by name; each one's module is imported when it is asked for."""
+
+    verbs: tuple[Verb, ...] = ()
+    examples: tuple[str, ...] = ()
+    first: str = ""
+    elsewhere: dict[str, str]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _entered(ctx)
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [entry.name for entry in self.verbs]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        for entry in self.verbs:
+            if entry.name == cmd_name:
+                found = importlib.import_module(f"{__package__}.{entry.module}").command
+                found.name = cmd_name
+                return found
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        found = self.get_command(ctx, args[0])
+        if found is None:
+            self.unknown(ctx.command_path, args[0])
+        return args[0], found, args[1:]
+
+    def unknown(self, path: str, word: str) -> NoReturn:
+        """Say where the verb lives, or which was meant."""
+        if word.startswith("-"):
+            known = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
+            what, meant = "option", closest(word, known)
+        else:
+            what, meant = "command", self.elsewhere.get(word)
+            if meant is None and (name := closest(word, self.list_commands(None))):
+                meant = f"{path} {name}"
+        suggestion = f" (did you mean {meant}?)" if meant else ""
+        raise UsageError(f"no such {what} {show(word)}{suggestion}", hint=f"see {path} -h")
+
+    def get_help(self, ctx: Any) -> str:
+        titles: dict[str, list[tuple[str, str]]] = {}
+        for entry in self.verbs:
+            titles.setdefault(entry.title, []).append((entry.name, entry.help))
+        return helptext.group_help(self, ctx.command_path, ctx.help_option_names, self.examples, titles, first=self.first)
+
+
+def _entered(ctx: Any) -> None:
+    """From here on errors are the verb's own."""
+    console = ctx.find_root().obj
+    if isinstance(console, Console):
+        console.program = ctx.command_path
+
+
+def _common_options(taken: str) -> list[inspect.Parameter]:
+    """-q -v -d --nocolor as parameters; a letter in ``taken`` means something else for the verb."""
+
+    def option(name: str, kind: Any, default: object, *names: str, text: str, **more: Any) -> inspect.Parameter:
+        free = [n for n in names if n.startswith("--") or n[1] not in taken]
+        annotation = Annotated[kind, typer.Option(*free, help=text, rich_help_panel=GENERAL, **more)]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    return [
+        option("quiet_", bool, False, "--quiet", "-q", text="only errors on stderr"),
+        option("verbose_", int, 0, "--verbose", "-v", text="say more", count=True),
+        option("debug_", bool, False, "--debug", "-d", text="on failure, show where in the program"),
+        option("nocolor_", bool, False, "--nocolor", text="no colour (as NO_COLOR does)"),
+    ]
+
+
+def _with_common(function: Callable[..., Any], taken: str = "") -> Callable[..., Any]:
+    """``function(console, ...)`` as a callback that takes the common options too and puts them into the console."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in signature.parameters.items() if name != "console"]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    def callback(**values: Any) -> Any:
+        ctx = values.pop("ctx")
+        console: Console = ctx.find_root().obj
+        console.program = ctx.command_path
+        console.quiet |= values.pop("quiet_")
+        console.verbose += values.pop("verbose_")
+        console.debug |= values.pop("debug_")
+        console.color &= not values.pop("nocolor_")
+        if "json" in values:
+            console.json = values["json"]
+        return function(console, **values)
+
+    callback.__doc__ = function.__doc__
+    callback.__name__ = function.__name__
+    callback.__annotations__ = {}
+    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(taken)])
+    return callback
+
+
+def _app() -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def verb(
+    *, examples: Sequence[str], taken: str = "", help_names: Sequence[str] = HELP_NAMES
+) -> Callable[[Callable[..., Any]], VerbCommand]:
+    """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
+
+    ``taken``: letters of common options that the verb uses itself.
+    """
+
+    def decorate(function: Callable[..., Any]) -> VerbCommand:
+        app = _app()
+        settings = {"help_option_names": list(help_names)}
+        app.command(cls=VerbCommand, context_settings=settings)(_with_common(function, taken))
+        made = get_command(app)
+        assert isinstance(made, VerbCommand)
+        made.examples = tuple(examples)
+        return made
+
+    return decorate
+
+
+def group(
+    *, verbs: Sequence[Verb], examples: Sequence[str], first: str = "", elsewhere: dict[str, str] | None = None
+) -> Callable[[Callable[..., Any]], VerbGroup]:
+    """Make a group of ``verbs``; ``function(console, ...)`` runs before the verb. ``elsewhere``: where other words live."""
+
+    def decorate(function: Callable[..., Any]) -> VerbGroup:
+        app = _app()
+        settings = {"help_option_names": list(HELP_NAMES)}
+        app.callback(cls=VerbGroup, context_settings=settings, no_args_is_help=True)(_with_common(function))
+        made = get_command(app)
+        assert isinstance(made, VerbGroup)
+        made.verbs, made.examples, made.first, made.elsewhere = tuple(verbs), tuple(examples), first, elsewhere or {}
+        return made
+
+    return decorate

@@ -1,0 +1,109 @@
+"""Help pages: plain text, options in groups, examples at the end. Made from a command's own parameters."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["command_help", "group_help"]
+
+GENERAL = "General"
+OPTION_COLUMN = 30
+Rows = list[tuple[str, str]]
+
+
+def _width() -> int:
+    return max(60, min(shutil.get_terminal_size().columns, 110))
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]], column: int, width: int) -> Iterable[str]:
+    yield ""
+    yield f"{title}:"
+    for left, right in rows:
+        lines = textwrap.wrap(right, width - column - 2, break_long_words=False, break_on_hyphens=False) or [""]
+        head = f"  {left}"
+        if len(head) > column:
+            yield head
+        else:
+            yield f"{head:<{column}}  {lines.pop(0)}".rstrip()
+        for line in lines:
+            yield f"{'':<{column}}  {line}"
+
+
+def _option_row(param: Any) -> tuple[str, str]:
+    names = sorted(param.opts, key=len)
+    left = ("    " if len(names[0]) > 2 else "") + ", ".join(names)
+    if param.secondary_opts:
+        left += " / " + ", ".join(param.secondary_opts)
+    if not param.is_flag and not param.count and param.metavar:
+        left += f" {param.metavar}"
+    default = param.default
+    shown = "" if param.is_flag or param.count or default in (None, "", (), []) else f" [default: {default}]"
+    repeat = " (may be repeated)" if param.multiple else ""
+    return left, f"{param.help or ''}{repeat}{shown}"
+
+
+def _option_sections(params: Sequence[Any], help_names: Sequence[str], width: int) -> Iterable[str]:
+    sections: dict[str, Rows] = {}
+    for param in params:
+        if param.param_type_name == "option" and not param.hidden:
+            sections.setdefault(param.rich_help_panel or "Options", []).append(_option_row(param))
+    general = sections.pop(GENERAL, [])
+    names = sorted(help_names, key=len)
+    general.append((("    " if len(names[0]) > 2 else "") + ", ".join(names), "show this page"))
+    for title, rows in [*sections.items(), (GENERAL, general)]:
+        yield from _section(title, rows, OPTION_COLUMN, width)
+
+
+def _usage_of(params: Sequence[Any]) -> str:
+    pieces = ["[OPTIONS]"]
+    for param in params:
+        if param.param_type_name == "argument":
+            name = param.metavar or param.name.upper()
+            many = "..." if param.nargs == -1 and not name.endswith("...") else ""
+            pieces.append(f"{name}{many}" if param.required else f"[{name}{many}]")
+    return " ".join(pieces)
+
+
+def command_help(command: Any, path: str, help_names: Sequence[str], examples: Sequence[str]) -> str:
+    """The help page of one verb; ``path`` is how it is called."""
+    width = _width()
+    lines = [f"Usage: {path} {_usage_of(command.params)}", ""]
+    for paragraph in (command.help or "").split("\n\n"):
+        lines += [*textwrap.wrap(" ".join(paragraph.split()), width, break_on_hyphens=False), ""]
+    lines.pop()
+    arguments = [(param.metavar or param.name.upper(), param.help or "") for param in command.params if _is_told(param)]
+    if arguments:
+        lines += _section("Arguments", arguments, OPTION_COLUMN, width)
+    lines += _option_sections(command.params, help_names, width)
+    lines += _examples(examples)
+    return "\n".join(lines)
+
+
+def _is_told(param: Any) -> bool:
+    return bool(param.param_type_name == "argument" and getattr(param, "help", None))
+
+
+def _examples(examples: Sequence[str]) -> Iterable[str]:
+    yield ""
+    yield "Examples:"
+    for example in examples:
+        yield f"  {example}"
+
+
+def group_help(
+    group: Any, path: str, help_names: Sequence[str], examples: Sequence[str], verbs: dict[str, Rows], *, first: str = ""
+) -> str:
+    """The help page of a group of verbs; ``verbs``: title -> (name, one line)."""
+    width = _width()
+    lines = [first, ""] if first else []
+    lines += [f"Usage: {path} [OPTIONS] COMMAND ...", ""]
+    lines += textwrap.wrap(" ".join((group.help or "").split()), width, break_on_hyphens=False)
+    column = 2 + max(len(name) for rows in verbs.values() for name, _ in rows)
+    for title, rows in verbs.items():
+        lines += _section(title, rows, column, width)
+    lines += _option_sections(group.params, help_names, width)
+    lines += _examples(examples)
+    return "\n".join(lines)

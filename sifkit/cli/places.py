@@ -1,0 +1,50 @@
+"""Where a path lies: ``IMAGE PATH...`` or ``IMAGE:/PATH``.
+
+An argument is IMAGE:/PATH when it holds ``:/``, the part before the first ``:/`` is an existing file and the whole is
+not; ``./a:/b`` is always a host path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..errors import UsageError, show
+
+__all__ = ["place", "places"]
+
+
+def place(argument: str) -> tuple[str, str] | None:
+    """(image, path in it) of an IMAGE:/PATH; None for a host path."""
+    image, colon, rest = argument.partition(":/")
+    if not colon or not image or argument.startswith("./"):
+        return None
+    if not os.path.isfile(image) or os.path.lexists(argument):
+        return None
+    return image, "/" + rest
+
+
+def places(arguments: Sequence[str], *, default: Sequence[str] = ()) -> list[tuple[str, list[bytes]]]:
+    """(image, paths in it) in the order given, for ``IMAGE [PATH...]`` or ``IMAGE:/PATH...``.
+
+    ``default``: the paths where there is an image only; without it UsageError.
+    """
+    first = place(arguments[0])
+    if first is None:
+        paths = list(arguments[1:]) or list(default)
+        if not paths:
+            raise UsageError(f"{show(arguments[0])}: which file in it is not said", hint="give its PATH in the image")
+        return [(arguments[0], [os.fsencode(path) for path in paths])]
+    found: list[tuple[str, list[bytes]]] = []
+    for argument in arguments:
+        pair = place(argument)
+        if pair is None:
+            raise UsageError(
+                f"{show(argument)} is not IMAGE:/PATH, as {show(arguments[0])} is",
+                hint="write IMAGE PATH... or IMAGE:/PATH for all",
+            )
+        if found and found[-1][0] == pair[0]:
+            found[-1][1].append(os.fsencode(pair[1]))
+        else:
+            found.append((pair[0], [os.fsencode(pair[1])]))
+    return found

@@ -1,0 +1,57 @@
+"""What every test shares: tests in compat/ are marked so, and tests that need root are skipped without it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .tools import why_no_mount
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if TESTS / "compat" in item.path.parents:
+            item.add_marker("compat")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root"):
+        reason = why_no_mount()
+        if reason:
+            pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the host reaches the code under test; a test that wants one sets it."""
+    for name in list(os.environ):
+        if name.startswith(("APPTAINER_", "SINGULARITY_")) or name in (
+            "SOURCE_DATE_EPOCH",
+            "NO_COLOR",
+            "COLUMNS",
+            "MKE2FS_CONFIG",
+        ):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A directory for large images that is emptied at once and not kept for later looks as ``tmp_path`` is."""
+    directory = tmp_path / "scratch"
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sample_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As ``scratch``, for what several tests share; gone at the end of the run."""
+    directory = tmp_path_factory.mktemp("shared")
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ext3.blockmap import BlockMap, map_limit, read_block_map
+from ext3.device import MemoryDevice
+from ext3.errors import CorruptError
+
+BLOCK = 64  # 16 pointers: all levels in a few blocks
+BLOCKS = 600
+P = BLOCK // 4
+
+
+def write_map(device: MemoryDevice, wanted: dict[int, int], start: int) -> list[int]:
+    """A slow, plain writer of block maps: logical -> physical; pointer blocks from ``start`` on. The 15 numbers."""
+    tables: dict[int, int] = {}
+    i_block = [0] * 15
+
+    def child(parent: int | None, slot: int) -> int:
+        nonlocal start
+        if parent is None:
+            table, at = i_block, slot
+        else:
+            table, at = np.frombuffer(device.data, "<u4", P, parent * BLOCK), slot  # type: ignore[assignment]
+        if not table[at]:
+            table[at] = start
+            tables[start] = 1
+            start += 1
+        return int(table[at])
+
+    for logical, physical in wanted.items():
+        if logical < 12:
+            i_block[logical] = physical
+            continue
+        rest = logical - 12
+        level = 1
+        while rest >= P**level:
+            rest -= P**level
+            level += 1
+        parent = child(None, 11 + level)
+        for above in range(level - 1, 0, -1):
+            parent = child(parent, rest // P**above % P)
+        np.frombuffer(device.data, "<u4", P, parent * BLOCK)[rest % P] = physical
+    return i_block
+
+
+def read(device: MemoryDevice, i_block: list[int], wanted: int, end: int = BLOCKS) -> BlockMap:
+    return read_block_map(device, i_block, block_size=BLOCK, first=1, end=end, wanted=wanted, where="inode 12")
+
+
+def rows(found: BlockMap) -> list[list[int]]:
+    return found.extents.tolist()
+
+
+def test_limit_of_real_block_sizes() -> None:
+    assert map_limit(1024) == 16843020
+    assert map_limit(4096) == 1074791436
+
+
+def test_runs_cross_from_direct_to_indirect() -> None:
+    device = MemoryDevice(BLOCK * BLOCKS)
+    found = read(device, write_map(device, {number: 100 + number for number in range(5, 28)}, 400), 28)
+    assert rows(found) == [[5, 105, 23]]
+    assert found.indirect == [400]
+    assert found.mapped == 23
+
+
+def test_only_what_is_wanted() -> None:
+    device = MemoryDevice(BLOCK * BLOCKS)
+    i_block = write_map(device, {number: 100 + number for number in range(300)}, 450)
+    for wanted in (0, 1, 11, 12, 13, 27, 28, 29, 44, 45, 283, 284, 285, 300):
+        assert rows(read(device, i_block, wanted)) == ([[0, 100, wanted]] if wanted else [])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.integers(0, map_limit(BLOCK) - 1), st.integers(1, 199), max_size=12), st.integers(0, 40))
+def test_as_written(scattered: dict[int, int], run: int) -> None:
+    wanted = {**scattered, **{20 + number: 50 + number for number in range(run)}}
+    device = MemoryDevice(BLOCK * BLOCKS)
+    found = read(device, write_map(device, wanted, 200), map_limit(BLOCK))
+    blocks = {row[0] + k: row[1] + k for row in rows(found) for k in range(row[2])}
+    assert blocks == wanted
+    for one, two in zip(rows(found), rows(found)[1:], strict=False):
+        assert one[0] + one[2] <= two[0]
+        assert (one[0] + one[2], one[1] + one[2]) != (two[0], two[1])
+
+
+@pytest.mark.parametrize("slot", range(15))
+@pytest.mark.parametrize("bad", [BLOCKS, 0xFFFFFFFF])
+def test_pointers_outside(slot: int, bad: int) -> None:
+    i_block = [0] * 15
+    i_block[slot] = bad
+    with pytest.raises(CorruptError) as caught:
+        read(MemoryDevice(BLOCK * BLOCKS), i_block, map_limit(BLOCK))
+    assert (caught.value.where, caught.value.field, caught.value.got) == ("inode 12", f"i_block[{slot}]", bad)
+
+
+def test_a_bad_pointer_behind_the_end_does_not_matter() -> None:
+    i_block = [0] * 15
+    i_block[0], i_block[5] = 100, 0xFFFFFFFF
+    assert rows(read(MemoryDevice(BLOCK * BLOCKS), i_block, 5)) == [[0, 100, 1]]
+
+
+def test_bad_pointer_in_a_pointer_block() -> None:
+    device = MemoryDevice(BLOCK * BLOCKS)
+    i_block = write_map(device, {12: 100, 13: 5000}, 300)
+    with pytest.raises(CorruptError, match=r"inode 12: pointers in block 300\[1\] is 5000"):
+        read(device, i_block, 40)
+
+
+@pytest.mark.parametrize("slot", [13, 14])
+def test_a_pointer_block_in_itself(slot: int) -> None:
+    device = MemoryDevice(BLOCK * BLOCKS)
+    device.write(300 * BLOCK, np.full(P, 300, "<u4").tobytes())
+    i_block = [0] * 15
+    i_block[slot] = 300
+    with pytest.raises(CorruptError, match="used once"):
+        read(device, i_block, map_limit(BLOCK))
+
+
+def test_more_data_than_blocks() -> None:
+    device = MemoryDevice(BLOCK * 40)
+    i_block = write_map(device, dict.fromkeys(range(12 + 16 + 16), 3), 30)
+    with pytest.raises(CorruptError, match="block map"):
+        read(device, i_block, map_limit(BLOCK), end=40)

@@ -1,0 +1,118 @@
+"""The import rules hold, and the tool that says so notices when they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools import check_imports
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def project(root: Path, **files: str) -> Path:
+    """A small project; ``ext3__build__plan="..."`` is the file ext3/build/plan.py."""
+    for package in ("ext3", "ext3/build", "ext3/fsck", "sifkit", "sifkit/sif", "sifkit/overlay", "sifkit/cli"):
+        (root / package).mkdir(parents=True)
+        (root / package / "__init__.py").touch()
+    for name, text in files.items():
+        path = root / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_this_project() -> None:
+    assert check_imports.check(ROOT) == []
+
+
+def test_the_command_line_is_light() -> None:
+    assert check_imports.check_light(ROOT) == []
+
+
+def test_a_good_project(tmp_path: Path) -> None:
+    root = project(
+        tmp_path,
+        ext3__errors="import errno\n",
+        ext3__layout="import construct\nimport numpy\nfrom .errors import X\n",
+        ext3__geometry="from __future__ import annotations\nfrom .errors import X\nimport numpy as np\n",
+        ext3__acl="import struct\n",
+        ext3__xattr="from . import acl\nfrom .acl import x\n",
+        ext3__build__plan="from ..geometry import plan_geometry\nfrom .tree import Tree\n",
+        ext3__build__tree="from ext3.xattr import y\ndef f():\n    import zstandard\n",
+        sifkit__errors="import errno\n",
+        sifkit__atomic="try:\n    import fcntl\nexcept ImportError:\n    fcntl = None\n",
+        sifkit__overlay__create="import ext3\nfrom ..atomic import A\nfrom ext3.build.plan import p\n",
+        sifkit__cli__main="import os, sys\nprint(os.environ)\ndef f():\n    import numpy\n    sys.exit(1)\n",
+    )
+    assert check_imports.check(root) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("ext3__device", "import sifkit", "ext3 does not know sifkit"),
+        ("ext3__device", "def f():\n    from sifkit.sif import image", "ext3 does not know sifkit"),
+        ("ext3__errors", "from .device import X", "higher layer"),
+        ("ext3__errors", "from ext3 import device", "higher layer"),
+        ("ext3__xattr", "from .build.tree import Tree", "higher layer"),
+        ("ext3__build__plan", "from ..fsck.state import S", "do not know each other"),
+        ("ext3__build__plan", "import os", "pure module imports os"),
+        ("ext3__geometry", "from time import time", "pure module imports time"),
+        ("ext3__geometry", "from uuid import UUID", "pure module imports uuid"),
+        ("ext3__inode", "import construct", "imports construct"),
+        ("ext3__inode", "from construct import Struct", "imports construct"),
+        ("ext3__inode", "import requests", "imports requests"),
+        ("ext3__inode", "import zstandard", "outside functions"),
+        ("ext3__inode", "import os\nx = os.environ", "environment"),
+        ("ext3__inode", "from os import environ", "os.environ"),
+        ("ext3__inode", "print(1)", "print()"),
+        ("ext3__inode", "import sys\nsys.exit(1)", "sys.exit"),
+        ("ext3__inode", "import fcntl", "not every platform"),
+        ("ext3__inode", "import subprocess", "no external program"),
+        ("ext3__inode", "import os\nos.system('x')", "no external program"),
+        ("ext3__oddity", "", "has no layer"),
+        ("sifkit__sif__image", "from ext3 import device", "does not import ext3"),
+        ("sifkit__sif__image", "from ..overlay import create", "higher layer"),
+        ("sifkit__overlay__create", "from sifkit.cli import render", "higher layer"),
+        ("sifkit__cli__main", "import subprocess", "no external program"),
+    ],
+)
+def test_a_violation_is_found(tmp_path: Path, name: str, text: str, complaint: str) -> None:
+    project(tmp_path, ext3__device="", ext3__fsck__state="", ext3__build__tree="")
+    (tmp_path / (name.replace("__", "/") + ".py")).write_text(text + "\n")
+    lines = check_imports.check(tmp_path)
+    assert len(lines) == 1, lines
+    assert complaint in lines[0]
+    assert lines[0].startswith(name.replace("__", "/") + ".py:")
+
+
+def test_a_cycle_is_found(tmp_path: Path) -> None:
+    root = project(
+        tmp_path,
+        ext3__inode="from . import xattr\n",
+        ext3__xattr="from .acl import x\n",
+        ext3__acl="from .inode import y\n",
+        ext3__dirent="from .inode import y\n",
+    )
+    assert check_imports.check(root) == ["ext3.acl , ext3.inode , ext3.xattr: import one another"]
+
+
+def test_a_late_import_is_no_cycle(tmp_path: Path) -> None:
+    root = project(tmp_path, ext3__inode="from . import xattr\n", ext3__xattr="def f():\n    from .inode import y\n")
+    assert check_imports.check(root) == []
+
+
+def test_a_heavy_command_line_is_found(tmp_path: Path) -> None:
+    project(tmp_path, sifkit__cli__main="")
+    (tmp_path / "sifkit" / "cli" / "__init__.py").write_text("import numpy\n")
+    assert check_imports.check_light(tmp_path) == ["import sifkit.cli loads numpy: load it inside the command that needs it"]
+    assert check_imports.main([str(tmp_path)]) == 1
+
+
+def test_a_broken_command_line_is_found(tmp_path: Path) -> None:
+    project(tmp_path)
+    (tmp_path / "sifkit" / "cli" / "__init__.py").write_text("import no_such_module\n")
+    [line] = check_imports.check_light(tmp_path)
+    assert "No module named 'no_such_module'" in line

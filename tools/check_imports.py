@@ -1,0 +1,282 @@
+"""Who may import whom: the rules of the two packages, checked on the source and in a fresh interpreter.
+
+    python tools/check_imports.py [ROOT]
+
+prints one line per violation and exits 1 if there is one. ROOT is the folder that holds ``ext3`` and ``sifkit``.
+The layers (a module imports its own layer and those below; folders of one layer do not import each other):
+
+    ext3:   errors, constants <- layout <- schemas <- device, geometry <- one-concept modules <- alloc, journal, filesystem
+            <- build | fsck | resize <- the package's public names
+    sifkit: errors, atomic <- sif | squashfs <- overlay <- runtime <- cli
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["check", "check_light", "main"]
+
+PACKAGES = ("ext3", "sifkit")
+
+EXT3_LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "constants"}),
+    frozenset({"layout"}),
+    frozenset({"schema", "journal_schema"}),
+    frozenset({"device", "stacked", "geometry"}),
+    frozenset(
+        ["superblock", "groups", "bitmap", "inode", "blockmap", "dirent", "dirhash", "htree", "xattr", "acl"],
+    ),
+    frozenset({"alloc", "journal", "file", "filesystem"}),
+    frozenset({"build", "fsck", "resize"}),
+    frozenset({"", "mkfs"}),
+)
+SIFKIT_LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "atomic"}),
+    frozenset({"sif", "squashfs"}),
+    frozenset({"overlay"}),
+    frozenset({"runtime"}),
+    frozenset({""}),
+    frozenset({"cli", "__main__"}),
+)
+LAYERS = {"ext3": EXT3_LAYERS, "sifkit": SIFKIT_LAYERS}
+SIBLINGS = {"ext3": {"build", "fsck", "resize"}, "sifkit": {"sif", "squashfs"}}
+"""Folders of one layer that know nothing of each other."""
+
+MAY_IMPORT_EXT3 = {"overlay", "runtime", "cli", "", "__main__"}
+"""Parts of sifkit where the two packages meet."""
+
+PURE = {"geometry", "plan", "placement", "select", "problems"}
+IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subprocess", "socket", "tempfile", "shutil", "pathlib"}
+"""What a pure module does not import: it has no clock, no identity, no files."""
+
+CONSTRUCT_USERS = {"ext3/layout.py", "sifkit/sif/descriptor.py", "sifkit/sif/header.py"}
+CONSTRUCT_NAMES = ("schema.py", "_schema.py")
+
+PLATFORM_ONLY = {"fcntl", "pwd", "grp", "termios", "resource", "tty", "pty", "syslog"}
+"""Modules that Windows does not have: imported in a function, an ``if`` or a ``try``, but by the Linux-only runtime."""
+
+THIRD_PARTY = {
+    "ext3": {"construct", "numpy"},
+    "sifkit": {"construct", "numpy", "typer", "click", "tqdm", "rich", "zstandard", "typing_extensions"},
+}
+OPTIONAL_IN_FUNCTIONS = {"ext3": {"zstandard"}, "sifkit": set[str]()}
+"""Allowed where the import is inside a function, so that the package works without it."""
+
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+PROGRAMS = {"system", "popen", "posix_spawn", "posix_spawnp", "spawnl", "spawnle", "spawnlp", "spawnv", "spawnve", "spawnvp"}
+HEAVY = ("numpy", "construct", "rich", "tqdm", "ext3", "zstandard")
+"""What ``import sifkit.cli`` does not load: each costs tens of milliseconds of every ``sifkit -h``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One imported module: dotted name, line, and where in the file the statement is."""
+
+    name: str
+    line: int
+    guarded: bool
+    in_function: bool
+    typing_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    path: str
+    name: str
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def part(self) -> str:
+        """The piece of the package it belongs to: a folder or a top-level module; empty for the package itself."""
+        return part_of(self.name)
+
+
+def part_of(dotted: str) -> str:
+    pieces = dotted.split(".")
+    return pieces[1] if len(pieces) > 1 else ""
+
+
+def modules(root: Path) -> Iterator[Module]:
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            relative = path.relative_to(root)
+            pieces = list(relative.with_suffix("").parts)
+            if pieces[-1] == "__init__":
+                pieces.pop()
+            tree = ast.parse(path.read_bytes(), filename=str(relative))
+            yield Module(relative.as_posix(), ".".join(pieces), tree)
+
+
+def imports(module: Module, known: set[str]) -> Iterator[Imported]:
+    """All imports of a module as absolute names; ``from . import x`` is the module x where there is one."""
+    is_package = module.path.endswith("__init__.py")
+    stack: list[tuple[ast.AST, bool, bool, bool]] = [(module.tree, False, False, False)]
+    while stack:
+        node, guarded, in_function, typing_only = stack.pop()
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Imported(alias.name, node.lineno, guarded, in_function, typing_only)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                pieces = module.name.split(".")
+                pieces = pieces[: len(pieces) - node.level + is_package]
+                base = ".".join([*pieces, base] if base else pieces)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield Imported(full if full in known else base, node.lineno, guarded, in_function, typing_only)
+        for child in ast.iter_child_nodes(node):
+            function = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            guard = guarded or isinstance(node, ast.Try | ast.If)
+            typing = typing_only or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+            stack.append((child, guard, function, typing))
+
+
+def _layer(package: str, part: str) -> int | None:
+    return next((level for level, names in enumerate(LAYERS[package]) if part in names), None)
+
+
+def _check_direction(module: Module, found: Imported) -> Iterator[str]:
+    """The layer rule for imports inside the two packages."""
+    package, _, _ = found.name.partition(".")
+    target = part_of(found.name)
+    if module.package == "ext3" and package == "sifkit":
+        yield "ext3 does not know sifkit"
+    elif module.package == "sifkit" and package == "ext3":
+        if module.part not in MAY_IMPORT_EXT3:
+            yield f"sifkit.{module.part} does not import ext3 (sifkit.overlay is where they meet)"
+    elif package == module.package and target != module.part:
+        own, other = _layer(package, module.part), _layer(package, target)
+        if own is None or other is None:
+            return
+        if other > own:
+            yield f"imports {found.name}, which lies in a higher layer"
+        elif {target, module.part} <= SIBLINGS[package]:
+            yield f"imports {found.name}: {module.part} and {target} do not know each other"
+
+
+def _check_import(module: Module, found: Imported) -> Iterator[str]:
+    top = found.name.partition(".")[0]
+    leaf = module.name.rpartition(".")[2]
+    if top in PACKAGES:
+        yield from _check_direction(module, found)
+    elif top not in sys.stdlib_module_names and not found.typing_only:
+        allowed = THIRD_PARTY[module.package]
+        if top not in allowed and not (found.in_function and top in OPTIONAL_IN_FUNCTIONS[module.package]):
+            yield f"imports {top}, which {module.package} does not use" + (" outside functions" if top == "zstandard" else "")
+    if leaf in PURE and top in IMPURE and not found.typing_only:
+        yield f"a pure module imports {found.name}"
+    if top == "construct" and module.path not in CONSTRUCT_USERS and not module.path.endswith(CONSTRUCT_NAMES):
+        yield "imports construct: only layout, the schemas and SIF's descriptor and header do"
+    if top == "subprocess":
+        yield "imports subprocess: no external program in the packages"
+    if top in PLATFORM_ONLY and not (found.guarded or found.in_function or found.typing_only) and module.part != "runtime":
+        yield f"imports {top} unconditionally: not every platform has it"
+
+
+def _check_calls(module: Module) -> Iterator[tuple[int, str]]:
+    """Environment, output and exit: the command line's alone. External programs: nobody's."""
+    in_cli = module.package == "sifkit" and module.part in ("cli", "__main__")
+    spoken = {"print", "input", "exit", "quit"}
+    for node in ast.walk(module.tree):
+        owner = node.value.id if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) else ""
+        if isinstance(node, ast.Attribute) and owner == "os" and node.attr in PROGRAMS:
+            yield node.lineno, f"os.{node.attr}: no external program in the packages"
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            for alias in node.names:
+                if alias.name in PROGRAMS or (alias.name in ENVIRONMENT and not in_cli):
+                    yield node.lineno, f"imports os.{alias.name}"
+        if in_cli:
+            continue
+        if isinstance(node, ast.Attribute) and owner == "os" and node.attr in ENVIRONMENT:
+            yield node.lineno, f"os.{node.attr}: only the command line reads the environment"
+        elif isinstance(node, ast.Attribute) and owner == "sys" and node.attr in {"exit", "argv", "stdout", "stderr"}:
+            yield node.lineno, f"sys.{node.attr}: only the command line prints and exits"
+        elif isinstance(node, ast.ImportFrom) and node.module == "sys" and {a.name for a in node.names} & {"exit", "argv"}:
+            yield node.lineno, "imports from sys what only the command line uses"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in spoken:
+            yield node.lineno, f"{node.func.id}(): only the command line prints, asks and exits"
+
+
+def _cycles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    """Each group of modules that import one another at import time, found once (Tarjan, without recursion)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    on_path: list[str] = []
+    for start in sorted(graph):
+        if start in order:
+            continue
+        work = [(start, iter(sorted(graph[start])))]
+        order[start] = low[start] = len(order)
+        on_path.append(start)
+        while work:
+            node, targets = work[-1]
+            fresh = next((target for target in targets if target in graph and (target not in order or target in on_path)), None)
+            if fresh is None:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == order[node]:
+                    at = on_path.index(node)
+                    group, on_path[at:] = on_path[at:], []
+                    if len(group) > 1:
+                        yield sorted(group)
+            elif fresh in order:
+                low[node] = min(low[node], order[fresh])
+            else:
+                order[fresh] = low[fresh] = len(order)
+                on_path.append(fresh)
+                work.append((fresh, iter(sorted(graph[fresh]))))
+
+
+def check(root: Path) -> list[str]:
+    """Violations in the source below ``root``, one line each, by file and line."""
+    found_modules = list(modules(root))
+    known = {module.name for module in found_modules}
+    lines: list[str] = []
+    graph: dict[str, set[str]] = {}
+    for module in found_modules:
+        if _layer(module.package, module.part) is None:
+            lines.append(f"{module.path}:1: {module.part} has no layer: give it one in tools/check_imports.py")
+        problems = set(_check_calls(module))
+        edges = graph.setdefault(module.name, set())
+        for found in imports(module, known):
+            problems |= {(found.line, text) for text in _check_import(module, found)}
+            if not (found.in_function or found.typing_only) and found.name != module.name:
+                edges.add(found.name)
+        lines += [f"{module.path}:{line}: {text}" for line, text in sorted(problems)]
+    lines += [f"{' , '.join(group)}: import one another" for group in _cycles(graph)]
+    return lines
+
+
+def check_light(root: Path, module: str = "sifkit.cli") -> list[str]:
+    """What a fresh interpreter loads for ``module`` and should not."""
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}} & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [f"import {module} fails: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}"]
+    return [f"import {module} loads {name}: load it inside the command that needs it" for name in done.stdout.split()]
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
+    lines = check(root)
+    if (root / "sifkit" / "cli").exists():
+        lines += check_light(root)
+    for line in lines:
+        print(line)
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
