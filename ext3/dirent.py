@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .blockmap import Extents
 from .constants import FileType
+from .device import BlockDevice
 from .errors import CorruptError, show
 from .schema import DIRENT
 
-__all__ = ["Dirent", "Entry", "iter_dirents", "pad4"]
+__all__ = ["Dirent", "Entry", "directory_block_count", "directory_blocks", "iter_dirents"]
 
 MIN_REC_LEN = 12
+READ_BLOCKS = 256
+"""Blocks of a directory that are read at once at most."""
+BYTES_LIMIT = 1 << 31
+"""A directory is not larger than this (e2fsprogs ``e2fsck/pass1.c``)."""
 
 
 class Entry(NamedTuple):
@@ -36,9 +42,29 @@ class Dirent(NamedTuple):
     name: bytes
 
 
-def pad4(length: int) -> int:
-    """``length`` rounded up to a multiple of 4."""
-    return -(-length // 4) * 4
+def directory_block_count(length: int, block_size: int, where: str) -> int:
+    """Blocks of a directory of ``length`` bytes; CorruptError if that is no size of one."""
+    if not length or length % block_size or length > BYTES_LIMIT:
+        raise CorruptError(where, "i_size", length, f"a multiple of {block_size}, from {block_size} to {BYTES_LIMIT}")
+    return length // block_size
+
+
+def directory_blocks(
+    device: BlockDevice, extents: Extents, count: int, *, block_size: int, where: str
+) -> Iterator[tuple[str, bytes]]:
+    """(where, data) of each of a directory's ``count`` blocks, which ``extents`` maps; CorruptError at a hole."""
+    expected = 0
+    for logical, physical, run in extents.tolist():
+        if logical != expected:
+            break
+        expected += run
+        for start in range(0, run, READ_BLOCKS):
+            part = min(READ_BLOCKS, run - start)
+            data = device.read((physical + start) * block_size, part * block_size)
+            for index in range(part):
+                yield f"{where}, block {logical + start + index}", data[index * block_size : (index + 1) * block_size]
+    if expected != count:
+        raise CorruptError(where, "directory", f"a hole at block {expected}", "a block")
 
 
 def iter_dirents(block: bytes, *, inodes: int, where: str) -> Iterator[Dirent]:

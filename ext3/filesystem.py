@@ -19,7 +19,7 @@ from . import xattr
 from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import JBD_MAGIC, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
 from .device import BlockDevice, PathOrFile, open_device
-from .dirent import Entry, iter_dirents
+from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents
 from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
 from .file import FileReader
 from .geometry import Geometry
@@ -35,10 +35,6 @@ MAX_SYMLINKS = 40
 """As many as the kernel follows in one path."""
 MAX_COMPONENTS = 4096
 """Names in one path, those of symlinks' targets included; also how deep a walk goes."""
-DIRECTORY_READ_BLOCKS = 256
-"""Blocks of a directory that are read at once at most."""
-DIRECTORY_BYTES_LIMIT = 1 << 31
-"""A directory is smaller than this (e2fsprogs ``e2fsck/pass1.c``)."""
 READ_LIMIT = 1 << 30
 """What read_bytes gives at most unless told: a sparse file of a small image may say it is terabytes long."""
 
@@ -289,22 +285,8 @@ class Filesystem:
         """(where, data) of each block of a directory."""
         size = self._superblock.block_size
         where = f"inode {inode.stat.ino}"
-        length = inode.stat.size
-        if not length or length % size or length > DIRECTORY_BYTES_LIMIT:
-            raise CorruptError(where, "i_size", length, f"a multiple of {size}, from {size} to {DIRECTORY_BYTES_LIMIT}")
-        expected = 0
-        for logical, physical, count in self._map(inode, length // size).extents.tolist():
-            if logical != expected:
-                break
-            expected += count
-            for start in range(0, count, DIRECTORY_READ_BLOCKS):
-                part = min(DIRECTORY_READ_BLOCKS, count - start)
-                data = self.device.read((physical + start) * size, part * size)
-                for index in range(part):
-                    at = f"{where}, block {logical + start + index}"
-                    yield at, data[index * size : (index + 1) * size]
-        if expected * size != length:
-            raise CorruptError(where, "directory", f"a hole at block {expected}", "a block")
+        count = directory_block_count(inode.stat.size, size, where)
+        return directory_blocks(self.device, self._map(inode, count).extents, count, block_size=size, where=where)
 
     def walk(
         self, path_or_ino: PathOrIno = ROOT_INO, *, onerror: Callable[[Ext3Error], None] | None = None

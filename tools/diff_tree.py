@@ -239,7 +239,7 @@ def read_sifkit(image: str | os.PathLike[str], *, below: str = "", offset: int =
             if kind == "symlink":
                 fact.target = filesystem.readlink(ino)
             elif kind.endswith("device"):
-                fact.device = tuple(status.rdev)
+                fact.device = (status.major, status.minor)
             elif kind == "file":
                 fact.data = [
                     (first * block_size, min((first + count) * block_size, status.size))
@@ -323,13 +323,13 @@ def _differences(path: bytes, want: Fact, got: Fact, ignore: Collection[str], bl
     if "links" not in ignore and want.first_name != got.first_name:
         yield f"hard link of {show(got.first_name)}, want {show(want.first_name)}"
     if "xattrs" not in ignore and not (path == b"" and "root" in ignore):
-        for name in sorted(want.xattrs.keys() | got.xattrs.keys()):
-            if name not in got.xattrs:
-                yield f"attribute {show(name)} is missing"
-            elif name not in want.xattrs:
-                yield f"attribute {show(name)} is new"
-            elif not _same_xattr(name, want.xattrs[name], got.xattrs[name]):
-                yield f"attribute {show(name)} is {got.xattrs[name]!r}, want {want.xattrs[name]!r}"
+        for key in sorted(want.xattrs.keys() | got.xattrs.keys()):
+            if key not in got.xattrs:
+                yield f"attribute {show(key)} is missing"
+            elif key not in want.xattrs:
+                yield f"attribute {show(key)} is new"
+            elif not _same_xattr(key, want.xattrs[key], got.xattrs[key]):
+                yield f"attribute {show(key)} is {got.xattrs[key]!r}, want {want.xattrs[key]!r}"
 
 
 def compare(want: Facts, got: Facts, *, ignore: Collection[str] = (), block_size: int = 1024) -> list[str]:

@@ -30,7 +30,7 @@ from .tarstore import TarContent
 from .tarstream import Archive, open_archive
 from .tree import Segment, Times, TreeBuilder
 
-__all__ = ["RootAttributes", "TarContent", "TarScan", "scan_tar"]
+__all__ = ["RootAttributes", "TarContent", "TarScan", "TarTree", "read_tar", "scan_tar"]
 
 LARGE = 1 << 20
 """Files of at least so many bytes get a segment, so that they can be copied from the archive by the kernel."""
@@ -95,6 +95,21 @@ def scan_tar(
     with the number of members read since the last call. The caller applies ``TarScan.root`` and closes the content.
     Raises SourceError with the archive's name, the member and the byte.
     """
+    with read_tar(source, xattr_filter=xattr_filter, progress=progress, spool_dir=spool_dir) as found:
+        return found.add_to(builder, root)
+
+
+def read_tar(
+    source: PathOrFile,
+    *,
+    xattr_filter: Callable[[bytes], bool],
+    progress: Callable[[int], None] | None = None,
+    spool_dir: str | bytes | os.PathLike[str] | None = None,
+) -> TarTree:
+    """The merged entries of an archive, for a caller who must see what is at its top before choosing where it goes.
+
+    Arguments and errors are those of ``scan_tar``.
+    """
     archive = open_archive(source, is_header, spool_dir=spool_dir)
     try:
         index = _Index(archive, xattr_filter)
@@ -109,13 +124,45 @@ def scan_tar(
         raise
     if progress and count % PROGRESS_STEP:
         progress(count % PROGRESS_STEP)
-    try:
-        scan = index.add_to(builder, root, content)
-    except BaseException:
-        content.close()
-        raise
-    builder.left_out.update(index.left_out)
-    return scan
+    return TarTree(index, content)
+
+
+class TarTree:
+    """An archive that was read, and not yet added to a tree. Leaving its context closes the content, unless added."""
+
+    def __init__(self, index: _Index, content: TarContent) -> None:
+        self._index = index
+        self._content = content
+        self._added = False
+
+    @property
+    def top_names(self) -> set[bytes]:
+        """Names at the top of the archive."""
+        return self._index.top_names()
+
+    @property
+    def root(self) -> RootAttributes | None:
+        """What the archive says of its top; None where it has no entry for it."""
+        return self._index.root_attributes()
+
+    @property
+    def root_xattrs(self) -> dict[bytes, bytes]:
+        """Attributes of the top in any case: a layer may make it opaque without an entry."""
+        return self._index.attributes_of(_ROOT)
+
+    def add_to(self, builder: TreeBuilder, root: int) -> TarScan:
+        """Add everything below ``root``; the content is the caller's to close from then on."""
+        scan = self._index.add_to(builder, root, self._content)
+        builder.left_out.update(self._index.left_out)
+        self._added = True
+        return scan
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._added:
+            self._content.close()
 
 
 class _Index:
@@ -151,7 +198,7 @@ class _Index:
             self._fill(_ROOT, member)
             return
         head, leaf = parts
-        if AUFS in member.name and (leaf != OPAQUE or AUFS in head) and _has_aufs_part(head, leaf):
+        if AUFS in member.name and _has_aufs_part(head, leaf):
             self.left_out["aufs metadata (.wh..wh.*)"] += 1
             return
         parent = self._directory(head, member)
@@ -322,6 +369,9 @@ class _Index:
             raise self._trouble(member, f"{what} is a directory")
         return row
 
+    def top_names(self) -> set[bytes]:
+        return self._children[_ROOT].keys() | self._whiteouts.get(_ROOT, {}).keys()
+
     def add_to(self, builder: TreeBuilder, root: int, content: TarContent) -> TarScan:
         """Everything that was not replaced, as nodes below ``root``."""
         first = len(builder.names)
@@ -362,11 +412,17 @@ class _Index:
                 else:
                     nodes[row] = node
                     self._add_special(builder, node, row, kind)
-                xattrs = self._attributes_of(row)
+                xattrs = self.attributes_of(row)
                 if xattrs:
                     builder.xattrs[node] = xattrs
             todo += reversed(below)
-        return TarScan(content, self._root_attributes(), self._attributes_of(_ROOT), files, data_bytes)
+        return TarScan(content, self.root_attributes(), self.attributes_of(_ROOT), files, data_bytes)
+
+    def root_attributes(self) -> RootAttributes | None:
+        if not self._root_seen:
+            return None
+        mode, uid, gid, *times, _, _ = _row.unpack_from(self._rows, 0)
+        return RootAttributes(mode, uid, gid, tuple(times), self.attributes_of(_ROOT))
 
     def _add_special(self, builder: TreeBuilder, node: int, row: int, kind: int) -> None:
         if kind == S_IFLNK:
@@ -374,15 +430,9 @@ class _Index:
         elif row in self._devices or kind in (S_IFCHR, 0o060000):
             builder.devices[node] = self._devices.get(row, (0, 0))
 
-    def _attributes_of(self, row: int) -> dict[bytes, bytes]:
+    def attributes_of(self, row: int) -> dict[bytes, bytes]:
         xattrs = self._xattrs.get(row, {})
         return {**xattrs, **OPAQUE_XATTRS} if row in self._opaque else xattrs
-
-    def _root_attributes(self) -> RootAttributes | None:
-        if not self._root_seen:
-            return None
-        mode, uid, gid, *times, _, _ = _row.unpack_from(self._rows, 0)
-        return RootAttributes(mode, uid, gid, tuple(times), self._attributes_of(_ROOT))
 
 
 def _has_aufs_part(head: bytes, leaf: bytes) -> bool:

@@ -6,6 +6,7 @@ not; ``./a:/b`` is always a host path.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
@@ -27,10 +28,14 @@ def place(argument: str) -> tuple[str, str] | None:
 def places(arguments: Sequence[str], *, default: Sequence[str] = ()) -> list[tuple[str, list[bytes]]]:
     """(image, paths in it) in the order given, for ``IMAGE [PATH...]`` or ``IMAGE:/PATH...``.
 
-    ``default``: the paths where there is an image only; without it UsageError.
+    ``default``: the paths where there is an image only; without it UsageError. FileNotFoundError for IMAGE:/PATH
+    where there is no such image.
     """
     first = place(arguments[0])
     if first is None:
+        image, colon, _ = arguments[0].partition(":/")
+        if colon and image and not arguments[0].startswith("./") and not os.path.lexists(arguments[0]):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
         paths = list(arguments[1:]) or list(default)
         if not paths:
             raise UsageError(f"{show(arguments[0])}: which file in it is not said", hint="give its PATH in the image")

@@ -8,7 +8,6 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID, uuid4
@@ -82,8 +81,9 @@ def clone(
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise FormatError(f"{show(name)} is not a regular file", path=name)
-        locked = lock_range(fd, write=False, path=name)
         check_unused(name, writers_only=True)
+        locked = lock_range(fd, write=False, path=name)
+        check_unused(name, writers_only=True, ours=True)  # a loop device may have come between
         device = FileDevice(fd)
         superblock = read_superblock(device)
         if new_uuid is not False and superblock.needs_recovery:
@@ -122,9 +122,8 @@ def clone(
 def _check_target(source: str, target: str, force: bool) -> None:
     if not os.path.lexists(target) or os.path.isdir(target):
         return  # a directory is AtomicFile's to refuse
-    with suppress(OSError):
-        if os.path.samefile(source, target):
-            raise TargetError(f"{show(target)} is the image itself", path=target, hint="give the copy another name")
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise TargetError(f"{show(target)} is the image itself", path=target, hint="give the copy another name")
     if not force:
         raise TargetError(f"{show(target)} exists", path=target, hint="give another name, or --force to replace it")
     check_replaceable(target)

@@ -21,6 +21,7 @@ from ext3.build.plan import ImageOptions, Plan
 from ext3.build.progress import Progress, Silent
 from ext3.build.scan import ScanOptions, host_times, scan_directory
 from ext3.build.stamp import Stamp
+from ext3.build.tarball import read_tar
 from ext3.build.tree import Content, MemoryContent, Tree
 from ext3.constants import S_IFREG
 from ext3.device import FileDevice
@@ -106,7 +107,7 @@ def _gather(
         layout, content = _from_tar(image, target, options, progress, stack)
     else:
         layout = "data" if options.layout == "data" else "upper"
-        image.start(layout, _own_facts())
+        image.made.append(image.start(layout, _own_facts()))
         content = MemoryContent()
         image.complete(layout, _own_facts())
     image.create_directories(options.create_dirs)
@@ -204,6 +205,43 @@ def _from_directory(image: ImageTree, target: str, options: CreateOptions, progr
     )
     image.complete(layout, facts)
     return layout, content
+
+
+def _from_tar(
+    image: ImageTree, target: str, options: CreateOptions, progress: Progress, stack: ExitStack
+) -> tuple[Layout, Content]:
+    assert options.from_tar is not None
+    if options.exclude or options.one_file_system:
+        raise UsageError("--exclude and -x are for --from-dir", hint="leave them out, or unpack the archive")
+    progress.phase("read archive", None, "files")
+    directory = os.path.dirname(os.path.realpath(target))
+    try:
+        found = stack.enter_context(
+            read_tar(
+                options.from_tar,
+                xattr_filter=attribute_filter(options.xattrs),
+                progress=progress.advance,
+                spool_dir=directory,
+            )
+        )
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(_source_name(options), f"cannot be read: {error.strerror}", error=error) from error
+    layout = choose_layout(options.layout, found.top_names, _source_name(options))
+    own = _own_facts()
+    top = found.root
+    facts = (
+        RootFacts(top.mode, top.uid, top.gid, top.times, found.root_xattrs)
+        if top is not None
+        else RootFacts(own.mode, own.uid, own.gid, own.times, found.root_xattrs)
+    )
+    node = image.start(layout, facts)
+    if top is None:
+        image.made.append(node)
+    scan = stack.enter_context(found.add_to(image.builder, node))
+    image.complete(layout, facts)
+    return layout, scan.content
 
 
 def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:

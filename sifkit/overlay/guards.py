@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +36,9 @@ Format = Literal["empty", "ext", "sif", "squashfs", "unknown"]
 MAX_DESCRIPTORS = 200_000
 """Open files of other processes looked at when the holder of a lock is searched."""
 HEAD_BYTES = 2048
+LOOP_GET_STATUS64 = 0x4C05
+LOOP_INFO_BYTES = 232
+"""ioctl of Linux (linux/loop.h) and the size of its struct loop_info64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +106,14 @@ def image_use(path: HostPath) -> Use:
     return Use(lock, tuple(holders), tuple(_mounts(name, found)))
 
 
-def check_unused(path: HostPath, *, writers_only: bool = False) -> Use:
-    """The use of ``path``; raises ImageInUseError where it is in use (or, with ``writers_only``, may be written to)."""
+def check_unused(path: HostPath, *, writers_only: bool = False, ours: bool = False) -> Use:
+    """The use of ``path``; raises ImageInUseError where it is in use (or, with ``writers_only``, may be written to).
+
+    ``ours``: the lock on it is the caller's own, only mounts count.
+    """
     use = image_use(path)
+    if ours:
+        use = Use("none", (), use.mounts)
     if use.written if writers_only else use.busy:
         name = os.fsdecode(path)
         raise ImageInUseError(
@@ -222,7 +231,7 @@ def _mounts(name: str, wanted: os.stat_result) -> Iterator[Mount]:
             if entry.startswith("loop"):
                 with suppress(OSError):
                     backing = _line(f"/sys/block/{entry}/loop/backing_file")
-                    if _same_file(backing, name, wanted):
+                    if _same_file(backing, name, wanted) or _loop_file(f"/dev/{entry}") == _identity(wanted):
                         device = _line(f"/sys/block/{entry}/dev")
                         loops[device] = (f"/dev/{entry}", _line(f"/sys/block/{entry}/ro") == "1")
     places: dict[str, set[tuple[str, bool]]] = {device: set() for device in loops}
@@ -268,6 +277,33 @@ def _same_file(backing: str, name: str, wanted: os.stat_result) -> bool:
     with suppress(OSError):
         return os.path.samestat(os.stat(backing), wanted)
     return False
+
+
+def _loop_file(device: str) -> tuple[int, int] | None:
+    """(device number, inode) of the file behind a loop device, asked of the device itself: a path is only right in the mount
+    namespace it was opened in. None where one may not open it.
+    """
+    import fcntl
+
+    status = bytearray(LOOP_INFO_BYTES)
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.ioctl(fd, LOOP_GET_STATUS64, status)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    numbers = struct.unpack_from("=QQ", status)  # loop_info64: lo_device, lo_inode
+    return numbers[0], numbers[1]
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """What ``_loop_file`` gives for this file; the device number as the kernel encodes it for programs."""
+    major, minor = os.major(found.st_dev), os.minor(found.st_dev)
+    return minor & 0xFF | major << 8 | (minor & ~0xFF) << 12, found.st_ino
 
 
 def _numbers(directory: str) -> list[int]:

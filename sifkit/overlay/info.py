@@ -208,7 +208,9 @@ def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
             notes.append("there is no upper/: read-only use (:ro) fails, and a writable one has to make it")
         elif upper.uid == 0 and not upper.mode & 0o002:
             notes.append("upper/ is owned by root: only root, or --fakeroot, can write to it in a container")
-    if state == "dirty":
+    if state == "dirty" and known["use"].written:
+        notes.append("the journal is in use: what a container writes now may not show here yet")
+    elif state == "dirty":
         notes.append("the journal is not empty: use it writable once, which plays it back, before sharing it with :ro")
     elif state in ("errors", "not clean"):
         notes.append("it was not left in order: check it with e2fsck -f before use")

@@ -26,8 +26,8 @@ EPOCH = 1_750_000_000
 
 
 def judges() -> list[str]:
-    """Who can judge here: debugfs always (``require`` says where it is missing), the kernel where root can mount."""
-    return ["debugfs"] if why_no_mount() else ["debugfs", "kernel"]
+    """Who can judge here: debugfs, the kernel where root can mount, and our own reader, to keep it honest too."""
+    return ["debugfs", "sifkit"] if why_no_mount() else ["debugfs", "sifkit", "kernel"]
 
 
 def assert_same(want: diff_tree.Facts, image: Path, *, below: str = "", offset: int = 0, ignore: tuple[str, ...] = ()) -> None:
@@ -99,7 +99,7 @@ def test_wide_directory(scratch: Path) -> None:
     assert_same(want, image)
     dump = run("debugfs", "-R", "htree_dump /wide", image).stdout
     assert b"Hash Version: 1" in dump
-    assert b"Indirect Levels: 1" in dump or b"Indirect Levels: 0" in dump
+    assert b"Indirect levels: 1" in dump
     # An index entry that e2fsck would have to rebuild shows here, too.
     assert b"is not in" not in dump
     if not why_no_mount():
@@ -295,12 +295,11 @@ def test_owner(scratch: Path) -> None:
     assert_same(want, image, below="upper", ignore=("atime",))
 
 
-@pytest.mark.root
-def test_as_a_plain_user(scratch: Path) -> None:
-    """Neither making an image nor judging it needs root: owners come from the tree."""
-    scratch.chmod(0o755)
-    for parent in scratch.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
+def test_a_plain_user_can_judge_it(scratch: Path) -> None:
+    """The mode asked for is the mode the image gets, and e2fsck needs no root to call it clean."""
+    for parent in (scratch, *scratch.parents[:3]):
+        if parent.stat().st_uid == os.geteuid():
+            parent.chmod(parent.stat().st_mode | 0o011)
     tree = trees.everything(scratch / "tree", big=False)
     image = scratch / "overlay.img"
     create(image, CreateOptions(from_dir=tree, layout="data", size=64 * MIB, mode=0o644))

@@ -112,7 +112,7 @@ def flat(tree: dict[bytes, Node], head: bytes = b"") -> list[tuple[bytes, Node]]
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(trees, st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]), st.sampled_from(PACKERS), st.data())
 def test_what_goes_in_comes_out(
     tree: dict[bytes, Node], style: int, packer: Callable[[bytes], bytes], data: st.DataObject
@@ -156,7 +156,7 @@ def test_what_goes_in_comes_out(
 
 
 @pytest.mark.parametrize("packer", PACKERS, ids=["plain", "gzip", "xz"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_damage_ends_in_an_error_or_in_a_tree(packer: Callable[[bytes], bytes], data: st.DataObject) -> None:
     tree = data.draw(trees)

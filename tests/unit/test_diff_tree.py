@@ -60,6 +60,11 @@ def replace_link(path: Path, target: str) -> None:
     path.symlink_to(target)
 
 
+def to_file(path: Path) -> None:
+    path.unlink()
+    path.touch(0o644)
+
+
 def separate(path: Path) -> None:
     data = path.read_bytes()
     path.unlink()
@@ -74,7 +79,7 @@ CHANGES: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("files/size-0", lambda path: path.unlink(), ["files/size-0: missing"]),
     ("files/extra", lambda path: path.touch(), ["files/extra: only in the image"]),
     ("links/symlink-59", lambda path: replace_link(path, "u" * 59), ["links/symlink-59: target"]),
-    ("special/fifo", lambda path: (path.unlink(), path.touch(0o644)), ["special/fifo: type file, want fifo"]),
+    ("special/fifo", to_file, ["special/fifo: type file, want fifo"]),
     ("links/below/again", separate, ["links/one: hard link of links/one, want links/below/again"]),
     ("modes/file-4755", lambda path: path.chmod(0o755), ["modes/file-4755: mode 0o755, want 0o4755"]),
     ("modes/directory-1777", lambda path: path.chmod(0o777), ["modes/directory-1777: mode 0o777, want 0o1777"]),

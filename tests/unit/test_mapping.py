@@ -21,9 +21,8 @@ def _read(block_map: BlockMap, at: int) -> dict[int, int]:
     blocks: dict[int, list[int]] = {}
     written = 0
     for position, rows in block_map.blocks(SPACE, at):
-        for row in rows:
-            blocks[SPACE.block(position)] = row.tolist()
-            position += 1
+        for number, row in enumerate(rows):
+            blocks[SPACE.block(position + number)] = row.tolist()
             written += 1
     assert written == len(blocks) == block_map.indirect
     found: dict[int, int] = {}

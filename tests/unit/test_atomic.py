@@ -1,0 +1,166 @@
+"""AtomicFile and locks: a file appears whole or not at all, whatever happens on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+
+import pytest
+
+from sifkit import atomic
+from sifkit.atomic import AtomicFile, lock_range, lock_state, unlock_range
+from sifkit.errors import ImageInUseError, TargetError
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")
+unprivileged = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+
+
+def write(path, data=b"new", *, replace=False, mode=0o600):
+    with AtomicFile(path, mode) as file:
+        os.write(file.fd, data)
+        file.commit(replace=replace)
+
+
+def test_appears_with_content_and_mode(tmp_path):
+    target = tmp_path / "x.img"
+    with AtomicFile(target, 0o640) as file:
+        os.write(file.fd, b"data")
+        assert not target.exists()
+        assert os.path.dirname(file.path) == str(tmp_path)
+        file.commit(replace=False)
+        assert target.read_bytes() == b"data"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert os.listdir(tmp_path) == ["x.img"]
+
+
+@pytest.mark.parametrize("trouble", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_any_exception_leaves_nothing(tmp_path, trouble):
+    with pytest.raises(trouble), AtomicFile(tmp_path / "x") as file:
+        os.write(file.fd, b"half")
+        raise trouble
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_commit_nothing_appears(tmp_path):
+    with AtomicFile(tmp_path / "x"):
+        assert len(os.listdir(tmp_path)) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_replace(tmp_path):
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    write(target, replace=True)
+    assert target.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("renameat2", [True, False])
+@pytest.mark.parametrize("link", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_without_replace_a_file_that_appeared_is_kept(tmp_path, monkeypatch, renameat2, link, there):
+    """All three ways to rename without replacing, the last of them for filesystems without hard links."""
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    if not renameat2:
+        monkeypatch.setattr(atomic, "_renameat2", lambda source, target: False)
+    if not link:
+        monkeypatch.setattr(os, "link", no_links)
+    target = tmp_path / "x"
+    if there:
+        with pytest.raises(TargetError, match="appeared"), AtomicFile(target) as file:
+            target.write_bytes(b"other")
+            file.commit(replace=False)
+        assert target.read_bytes() == b"other"
+    else:
+        write(target)
+        assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_link_is_followed_and_stays_one(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "link", replace=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u00e9" * 127, "a"])
+def test_the_temporary_name_fits(tmp_path, name):
+    write(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    target = os.path.join(os.fsencode(tmp_path), b"\xff\xfe.img")
+    write(target)
+    assert os.path.exists(target)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("missing/x", "does not exist"), ("", "is a directory"), ("file/x", "not a directory"), ("y" * 256, "(?i)too long")],
+)
+def test_targets_that_cannot_be(tmp_path, name, says):
+    (tmp_path / "file").touch()
+    with pytest.raises(TargetError, match=says), AtomicFile(os.path.join(tmp_path, name)):
+        pytest.fail("the block must not be entered")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@unprivileged
+def test_a_directory_that_is_not_writable(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(TargetError, match="not writable"), AtomicFile(tmp_path / "x"):
+        pytest.fail("the block must not be entered")
+
+
+def test_a_full_disk_at_the_end_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TargetError, match="No space") as caught:
+        write(tmp_path / "x")
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == []
+
+
+@linux
+def test_locks_conflict_between_open_files(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(100))
+    first, second = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
+    try:
+        assert lock_state(second) == ("none", None)
+        assert lock_range(first, write=False, offset=10, size=10)
+        assert lock_state(second) == ("read", None)
+        assert lock_state(second, offset=20) == ("none", None)
+        assert lock_range(second, write=False)
+        unlock_range(second)
+        with pytest.raises(ImageInUseError):
+            lock_range(second, write=True, path=path)
+        assert lock_range(second, write=True, offset=20)  # a range beside it is free
+        assert lock_state(first)[0] == "write"
+        unlock_range(first, offset=10, size=10)
+        assert lock_range(second, write=True)
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+@linux
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_filesystem_without_locks(tmp_path, monkeypatch, code):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert lock_range(0, write=False) is False
+    assert lock_state(0) == ("unsupported", None)

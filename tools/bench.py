@@ -1,0 +1,270 @@
+"""mke2fs and sifkit in turn on the same trees, in one run: medians, ratios, and whether the targets are met.
+
+    python tools/bench.py [--runs 5] [--only real,empty] [--tree DIR] [--scratch DIR] [--linear]
+
+Both are whole processes with a warm cache; sifkit's run includes its fsync, mke2fs does none. Needs mke2fs; nothing else on
+the machine should be busy. ``small`` takes mke2fs minutes, so that side is run once (see --slow-runs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["main", "measure"]
+
+MIB = 1 << 20
+ROOT = Path(__file__).resolve().parent.parent
+SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+CASES = ("real", "small", "large", "empty", "sparse", "help")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process: wall seconds and peak memory in bytes."""
+
+    seconds: float
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ``target`` is what the ratio, or our seconds, should not exceed."""
+
+    name: str
+    theirs: list[Run]
+    ours: list[Run]
+    target: str
+    met: bool
+    note: str = ""
+
+
+def measure(argv: Sequence[str], *, cwd: Path = ROOT) -> Run:
+    """Run a command to its end. Raises RuntimeError with its last words where it fails."""
+    environment = {**os.environ, "PATH": SBIN, "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryFile() as output:
+        begin = time.perf_counter()
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=cwd)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            text = output.read().decode("utf-8", "replace")
+            raise RuntimeError(f"{' '.join(argv)} exited {process.returncode}: {text[-2000:]}")
+    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def in_turn(
+    runs: int, theirs: Callable[[], Run], ours: Callable[[], Run], *, slow_runs: int | None = None
+) -> tuple[list[Run], list[Run]]:
+    """Both, one after the other, ``runs`` times; one round before that warms the cache (left out where theirs is slow)."""
+    left, right = [], []
+    if slow_runs is None:
+        theirs()
+    ours()
+    for number in range(runs):
+        if slow_runs is None or number < slow_runs:
+            left.append(theirs())
+        right.append(ours())
+    return left, right
+
+
+def median(runs: Iterable[Run]) -> float:
+    return statistics.median(run.seconds for run in runs)
+
+
+class Bench:
+    """The cases; each makes its tree below ``scratch`` and removes it."""
+
+    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+        self.options = options
+        self.scratch = scratch
+        self.image = scratch / "image.img"
+
+    def mke2fs(self, size: str, tree: Path | None) -> Run:
+        self.image.unlink(missing_ok=True)
+        argv = ["mke2fs", "-q", "-F", "-t", "ext3", "-m", "0"]
+        if tree:
+            argv += ["-d", str(tree)]
+        return measure([*argv, str(self.image), size])
+
+    def sifkit(self, size: str, tree: Path | None) -> Run:
+        self.image.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "sifkit", "-q", "overlay", "create", "--size", size]
+        if tree:
+            argv += ["--layout", "data", "--from-dir", str(tree)]
+        return measure([*argv, str(self.image)])
+
+    def both(self, name: str, size: str, tree: Path | None, most: float, *, slow: bool = False, note: str = "") -> Row:
+        left, right = in_turn(
+            self.options.runs,
+            lambda: self.mke2fs(size, tree),
+            lambda: self.sifkit(size, tree),
+            slow_runs=self.options.slow_runs if slow else None,
+        )
+        self.image.unlink(missing_ok=True)
+        ratio = median(right) / median(left)
+        return Row(name, left, right, f"{most:g}x", ratio <= most, note)
+
+    def real(self) -> Row:
+        tree = self.options.tree or assemble(self.scratch / "real", Path("/usr"))
+        files, size = totals(tree)
+        row = self.both(f"{files:,} files, {size / MIB:,.0f} MiB", f"{size * 14 // 10 // MIB + 64}M", tree, 0.6)
+        if not self.options.tree:
+            shutil.rmtree(tree)
+        return row
+
+    def small(self) -> Row:
+        count = 50_000
+        tree = small_files(self.scratch / "small", [count])
+        row = self.both("50,000 small files in one directory", "512M", tree, 0.03, slow=True)
+        shutil.rmtree(tree)
+        each = (median(row.ours)) / count * 1e6
+        met = row.met and each < 60
+        note = f"{each:.0f} us a file (target 60); mke2fs run {len(row.theirs)} time(s)"
+        return Row(row.name, row.theirs, row.ours, row.target, met, note)
+
+    def large(self) -> Row:
+        tree = self.scratch / "large"
+        tree.mkdir()
+        block = os.urandom(MIB)
+        for number in range(4):
+            with (tree / f"file{number}").open("wb") as file:
+                for _ in range(256):
+                    file.write(block)
+        reflinks = can_reflink(tree / "file0", self.scratch / "probe")
+        row = self.both("four files of 256 MiB", "1200M", tree, 0.1 if reflinks else 0.5, note="reflinks" if reflinks else "")
+        shutil.rmtree(tree)
+        return row
+
+    def empty(self) -> Row:
+        row = self.both("empty 500M", "500M", None, float("inf"))
+        seconds = median(row.ours)
+        return Row(row.name, row.theirs, row.ours, "0.35 s", seconds <= 0.35)
+
+    def sparse(self) -> Row:
+        row = self.both("empty 1T, sparse", "1T", None, float("inf"))
+        return Row(row.name, row.theirs, row.ours, "1 s", median(row.ours) <= 1)
+
+    def help(self) -> Row:
+        left, right = in_turn(
+            self.options.runs,
+            lambda: measure([sys.executable, "-c", "pass"]),
+            lambda: measure([sys.executable, "-m", "sifkit", "-h"]),
+        )
+        more = median(right) - median(left)
+        return Row("sifkit -h against python -c pass", left, right, "+0.12 s", more <= 0.12, f"{more:.3f} s more")
+
+    def linear(self) -> Row:
+        """1,000,000 files against 50,000, both in 100 directories; "theirs" is our own time for the fewer."""
+        runs = []
+        for count in (50_000, 1_000_000):
+            tree = small_files(self.scratch / f"linear-{count}", [count // 100] * 100)
+            size = f"{max(512, count * 5 // 1024)}M"
+            self.sifkit(size, tree)
+            runs.append([self.sifkit(size, tree) for _ in range(1 if count > 50_000 else self.options.runs)])
+            self.image.unlink()
+            shutil.rmtree(tree)
+        few, many = runs
+        peak = max(run.peak for run in many)
+        ratio = median(many) / median(few)
+        note = f"peak {peak / MIB:.0f} MiB (target 600)"
+        return Row("1,000,000 files against our 50,000", few, many, "22x", ratio <= 22 and peak < 600 * MIB, note)
+
+
+def small_files(top: Path, counts: Sequence[int]) -> Path:
+    """Small files, ``counts[i]`` of them in the i-th directory."""
+    for number, count in enumerate(counts):
+        directory = top / f"{number:03}"
+        directory.mkdir(parents=True)
+        here = os.open(directory, os.O_RDONLY)
+        for name in range(count):
+            fd = os.open(f"file{name:06}", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=here)
+            os.write(fd, b"%d a small file\n" % name)
+            os.close(fd)
+        os.close(here)
+    return top
+
+
+def totals(tree: Path) -> tuple[int, int]:
+    """Entries, and bytes of their data."""
+    files = size = 0
+    for directory, names, leaves in os.walk(tree):
+        files += len(names) + len(leaves)
+        size += sum(os.lstat(os.path.join(directory, leaf)).st_size for leaf in leaves)
+    return files, size
+
+
+def assemble(target: Path, source: Path, *, files: int = 60_000, size: int = 1 << 30) -> Path:
+    """A real tree of about ``files`` entries and ``size`` bytes, copied from ``source``; files over 16 MiB are left out."""
+    for directory, names, leaves in os.walk(source):
+        names.sort()
+        place = target / Path(directory).relative_to(source)
+        place.mkdir(parents=True)
+        for leaf in sorted(leaves):
+            path = Path(directory, leaf)
+            if files <= 0 or size <= 0:
+                return target
+            if path.is_symlink():
+                (place / leaf).symlink_to(os.readlink(path))
+            elif path.is_file() and path.stat().st_size < 16 * MIB:
+                shutil.copy2(path, place / leaf)
+                size -= path.stat().st_size
+            files -= 1
+        files -= 1
+    return target
+
+
+def can_reflink(source: Path, target: Path) -> bool:
+    done = subprocess.run(["cp", "--reflink=always", source, target], capture_output=True, check=False)
+    target.unlink(missing_ok=True)
+    return done.returncode == 0
+
+
+def table(rows: Sequence[Row]) -> Iterable[str]:
+    """Markdown, as the README has it."""
+    yield "| case | mke2fs | sifkit | ratio | target | met | |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in rows:
+        left, right = median(row.theirs), median(row.ours)
+        yes = "yes" if row.met else "NO"
+        yield f"| {row.name} | {left:.3f} s | {right:.3f} s | {right / left:.3f}x | {row.target} | {yes} | {row.note} |"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench", description="mke2fs and sifkit in turn on the same trees")
+    parser.add_argument("--runs", type=int, default=5, help="rounds; the median counts (default 5)")
+    parser.add_argument("--slow-runs", type=int, default=1, help="rounds of mke2fs where it takes minutes (default 1)")
+    parser.add_argument("--only", default=",".join(CASES), help=f"cases, of {','.join(CASES)}")
+    parser.add_argument("--tree", type=Path, help="the real tree (default: about 60,000 files and 1 GiB copied from /usr)")
+    parser.add_argument("--scratch", type=Path, help="where trees and images go: a few GiB on a disk (default /var/tmp)")
+    parser.add_argument("--linear", action="store_true", help="also 1,000,000 files: minutes, and 5 GiB")
+    options = parser.parse_args(argv)
+    names = [name for name in options.only.split(",") if name]
+    if set(names) - set(CASES):
+        parser.error(f"--only knows {', '.join(CASES)}")
+    if shutil.which("mke2fs", path=SBIN) is None:
+        print("bench: mke2fs is not installed", file=sys.stderr)
+        return 2
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="sifkit-bench-", dir=options.scratch or "/var/tmp") as scratch:
+        bench = Bench(options, Path(scratch))
+        for name in [*names, *(["linear"] if options.linear else [])]:
+            print(f"bench: {name} ...", file=sys.stderr, flush=True)
+            rows.append(getattr(bench, name)())
+    print("\n".join(table(rows)))
+    return 0 if all(row.met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
