@@ -42,6 +42,11 @@ class VerbCommand(TyperCommand):
 
     examples: tuple[str, ...] = ()
 
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        _take_as_given([option])
+        return option
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _entered(ctx)
         return super().parse_args(ctx, args)
@@ -57,6 +62,11 @@ class VerbGroup(TyperGroup):
     examples: tuple[str, ...] = ()
     first: str = ""
     elsewhere: dict[str, str]
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        _take_as_given([option])
+        return option
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _entered(ctx)
@@ -146,6 +156,21 @@ def _with_common(function: Callable[..., Any], taken: str = "") -> Callable[...,
     return callback
 
 
+class _AsGiven:
+    """Takes the place of typer's conversion of one parameter: ours are text, lists of text, flags and one counter."""
+
+    @staticmethod
+    def coerce(value: Any, **_: Any) -> Any:
+        return value
+
+
+def _take_as_given(params: Sequence[Any]) -> None:
+    """Newer releases of typer load pydantic to convert a value, which takes longer than all else a short command does."""
+    for param in params:
+        if hasattr(param, "get_runtime_param"):
+            param.get_runtime_param = _AsGiven
+
+
 def _app() -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -164,6 +189,7 @@ def verb(
         app.command(cls=VerbCommand, context_settings=settings)(_with_common(function, taken))
         made = get_command(app)
         assert isinstance(made, VerbCommand)
+        _take_as_given(made.params)
         made.examples = tuple(examples)
         return made
 
@@ -181,6 +207,7 @@ def group(
         app.callback(cls=VerbGroup, context_settings=settings, no_args_is_help=True)(_with_common(function))
         made = get_command(app)
         assert isinstance(made, VerbGroup)
+        _take_as_given(made.params)
         made.verbs, made.examples, made.first, made.elsewhere = tuple(verbs), tuple(examples), first, elsewhere or {}
         return made
 
