@@ -92,7 +92,7 @@ class FileDevice:
         self.fd = fd
         self.offset = offset
         self._size = size
-        self._zero_from = size if zero_from is None else max(0, zero_from)
+        self._zero_from = size if zero_from is None else min(size, max(0, zero_from))
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """The commands of the README's CI jobs and one-line set-ups, so that CI runs what readers are told to run.
 
-    python tools/readme_jobs.py github|gitlab    the job's commands, one a line
-    python tools/readme_jobs.py main|tests       the set-up line for the main job, or for the tests
+python tools/readme_jobs.py github|gitlab    the job's commands, one a line
+python tools/readme_jobs.py main|tests       the set-up line for the main job, or for the tests
 """
 
 from __future__ import annotations

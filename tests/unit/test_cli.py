@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -29,6 +30,8 @@ from sifkit.overlay.options import CreateOptions, CreateResult
 
 ROOT = Path(__file__).parents[2]
 VERBS = [node.path for node in completion.tree(root)]
+CREATE = importlib.import_module("sifkit.overlay.create")
+"""The module; the package has a function of that name."""
 UUID_TEXT = "01234567-89ab-cdef-0123-456789abcdef"
 
 
@@ -72,7 +75,7 @@ def made(monkeypatch):
             notes=("a note",),
         )
 
-    monkeypatch.setattr("sifkit.overlay.create.create", create)
+    monkeypatch.setattr(CREATE, "create", create)
     return calls
 
 
@@ -351,7 +354,7 @@ def test_errors_are_one_line_or_one_object(run, monkeypatch, error, code, kind, 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("sifkit.overlay.create.create", fail)
+    monkeypatch.setattr(CREATE, "create", fail)
     found, out, err = run("overlay", "create", "o.img")
     assert (found, out) == (code, "")
     assert err.startswith("sifkit overlay create: ") and says in err and err.count("\n") == 1
@@ -365,7 +368,7 @@ def test_a_list_in_an_error_keeps_its_lines(run, monkeypatch):
     def fail(*_, **__):
         raise UsageError("two:\n  a\x07\n  b\n", hint="do this")
 
-    monkeypatch.setattr("sifkit.overlay.create.create", fail)
+    monkeypatch.setattr(CREATE, "create", fail)
     assert run("overlay", "create")[2] == "sifkit overlay create: two:\n  a\\x07\n  b\ndo this\n"
 
 
@@ -378,7 +381,7 @@ def test_a_signal_removes_the_temporary_file(run, monkeypatch, tmp_path, number,
             os.kill(os.getpid(), getattr(signal, number))
             pytest.fail("the signal did not arrive")
 
-    monkeypatch.setattr("sifkit.overlay.create.create", create)
+    monkeypatch.setattr(CREATE, "create", create)
     before = signal.getsignal(signal.SIGTERM)
     found, out, err = run("overlay", "create", tmp_path / "o.img")
     assert (found, out) == (code, "") and err.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import stat
 import sys
@@ -18,11 +19,12 @@ from ext3.schema import SUPERBLOCK
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError
-from sifkit.overlay import clone as module
 from sifkit.overlay.clone import clone
 from sifkit.overlay.create import create
 from sifkit.overlay.guards import Mount, Use
 from sifkit.overlay.options import CreateOptions
+
+module = importlib.import_module("sifkit.overlay.clone")
 
 SIZE = 40 << 20
 UUID_1 = UUID("01234567-89ab-cdef-0123-456789abcdef")
