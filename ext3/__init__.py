@@ -16,29 +16,33 @@ Names are bytes, sizes bytes, times whole seconds with nanoseconds beside them. 
 
 from __future__ import annotations
 
-from .build.image import BuildResult, build_image, mkfs
-from .build.plan import ImageOptions
-from .build.scan import ScanOptions, scan_directory
-from .build.stamp import Stamp
-from .build.tarball import scan_tar
-from .build.tree import Content, ContentFile, MemoryContent, Tree, TreeBuilder
-from .device import BlockDevice, FileDevice, MemoryDevice
-from .errors import (
-    ContentChangedError,
-    CorruptError,
-    DeviceError,
-    Ext3Error,
-    GeometryError,
-    NoInodesError,
-    NoSpaceError,
-    NotExt3Error,
-    PathError,
-    SourceError,
-    UnsupportedError,
-    XattrError,
-)
-from .filesystem import Entry, Filesystem, Stat
-from .geometry import Geometry, plan_geometry
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .build.image import BuildResult, build_image, mkfs
+    from .build.plan import ImageOptions
+    from .build.scan import ScanOptions, scan_directory
+    from .build.stamp import Stamp
+    from .build.tarball import scan_tar
+    from .build.tree import Content, ContentFile, MemoryContent, Tree, TreeBuilder
+    from .device import BlockDevice, FileDevice, MemoryDevice
+    from .errors import (
+        ContentChangedError,
+        CorruptError,
+        DeviceError,
+        Ext3Error,
+        GeometryError,
+        NoInodesError,
+        NoSpaceError,
+        NotExt3Error,
+        PathError,
+        SourceError,
+        UnsupportedError,
+        XattrError,
+    )
+    from .filesystem import Entry, Filesystem, Stat
+    from .geometry import Geometry, plan_geometry
 
 __all__ = [
     "BlockDevice",
@@ -75,3 +79,67 @@ __all__ = [
     "scan_directory",
     "scan_tar",
 ]
+
+# What is used brings its module with it: a reader need not load the writer, nor a directory's scan the tar reader.
+_HOME = {
+    ".build.image": (
+        "BuildResult",
+        "build_image",
+        "mkfs",
+    ),
+    ".build.plan": ("ImageOptions",),
+    ".build.scan": (
+        "ScanOptions",
+        "scan_directory",
+    ),
+    ".build.stamp": ("Stamp",),
+    ".build.tarball": ("scan_tar",),
+    ".build.tree": (
+        "Content",
+        "ContentFile",
+        "MemoryContent",
+        "Tree",
+        "TreeBuilder",
+    ),
+    ".device": (
+        "BlockDevice",
+        "FileDevice",
+        "MemoryDevice",
+    ),
+    ".errors": (
+        "ContentChangedError",
+        "CorruptError",
+        "DeviceError",
+        "Ext3Error",
+        "GeometryError",
+        "NoInodesError",
+        "NoSpaceError",
+        "NotExt3Error",
+        "PathError",
+        "SourceError",
+        "UnsupportedError",
+        "XattrError",
+    ),
+    ".filesystem": (
+        "Entry",
+        "Filesystem",
+        "Stat",
+    ),
+    ".geometry": (
+        "Geometry",
+        "plan_geometry",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

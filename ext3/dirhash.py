@@ -38,13 +38,13 @@ def half_md4(names: Sequence[bytes], seed: Sequence[int], *, signed: bool = True
     hashes = np.zeros(len(names), np.uint32)
     chunks = (lengths + CHUNK - 1) // CHUNK
     start = seed if any(seed) else MD4_START
-    for count in np.unique(chunks):
+    for count in sorted(set(chunks.tolist())):
         rows = np.flatnonzero(chunks == count)
-        width = int(count) * CHUNK
+        width = count * CHUNK
         text = np.frombuffer(b"".join(names[row].ljust(width, b"\0") for row in rows.tolist()), np.int8 if signed else np.uint8)
         words = text.reshape(len(rows), width).astype(np.uint32)
         state = [np.full(len(rows), word, np.uint32) for word in start]
-        for chunk in range(int(count)):
+        for chunk in range(count):
             left = lengths[rows] - chunk * CHUNK
             state = _mix(state, _pack(words[:, chunk * CHUNK : (chunk + 1) * CHUNK], left))
         hashes[rows] = state[1] & np.uint32(0xFFFFFFFE)

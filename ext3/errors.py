@@ -45,6 +45,19 @@ class Ext3Error(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # From one process to another: facts are attributes, and the constructors of the kinds differ.
+        return _rebuild, (type(self), self.args, self.__dict__, getattr(self, "errno", None))
+
+
+def _rebuild(kind: type[Ext3Error], args: tuple[object, ...], facts: dict[str, object], number: int | None) -> Ext3Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    if isinstance(error, OSError):
+        error.errno = number
+    return error
+
 
 class CorruptError(Ext3Error):
     """The image contradicts the format: ``where`` it does, in which ``field``, what it says and what it should."""

@@ -8,11 +8,16 @@ filesystems that can (btrfs, XFS), and otherwise through the buffer.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
 
 from ..device import BlockDevice, FileDevice
 from ..errors import ContentChangedError, SourceError
+from .crew import MOST_JOBS, share_out, workers_for
 from .line import LineWriter
 from .plan import Plan
 from .progress import Progress
@@ -24,6 +29,12 @@ BUFFER_BYTES = 4 << 20
 COPY_BYTES = 16 << 20
 """Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
 WRITEBACK_BYTES = 16 << 20
+SMALL_COST = 16 << 10
+"""Opening, reading and closing a small file takes as long as copying about so many bytes."""
+WORTH_SHARING = 2000
+"""Fewer small files than this are copied before another process could begin."""
+
+Array64 = npt.NDArray[np.int64]
 
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 
@@ -37,31 +48,56 @@ class DataWriter:
         self.line = line
         self.progress = progress
         self.allow_changed = allow_changed
-        self._buffer = mmap.mmap(-1, BUFFER_BYTES)
+        self._advance: Callable[[int], None] = progress.advance
+        self._buffer = bytearray(BUFFER_BYTES)
         self._kernel_copy = isinstance(device, FileDevice) and hasattr(os, "copy_file_range")
         self._unflushed: list[tuple[int, int]] = []
         self._unflushed_bytes = 0
 
     def run(self) -> None:
         """Copy everything. Raises DeviceError, SourceError, ContentChangedError."""
-        nodes, demand = self.plan.tree.nodes, self.plan.demand
-        total = int(nodes["size"][demand.small].sum()) + sum(self._data_bytes(node) for node in demand.large.tolist())
+        demand = self.plan.demand
+        sizes = self.plan.tree.nodes["size"][demand.small]
+        total = int(sizes.sum()) + sum(self._data_bytes(node) for node in demand.large.tolist())
         self.progress.phase("copy", total, "bytes")
-        self._copy_small()
-        for node in demand.large.tolist():
-            self._copy_large(node)
+        # Large files first: the last jobs should be short ones.
+        parts = np.array_split(demand.large, min(max(len(demand.large), 1), MOST_JOBS // 2))
+        bounds = self._cut_small(sizes, MOST_JOBS // 2)
+        jobs = [(part, False) for part in parts if len(part)]
+        jobs += [(demand.small[low:high], True) for low, high in pairwise(bounds)]
+
+        def work(number: int, advance: Callable[[int], None]) -> None:
+            self._advance = advance
+            nodes, small = jobs[number]
+            if small:
+                self._copy_small(nodes)
+            else:
+                for node in nodes.tolist():
+                    self._copy_large(node)
+
+        shared = isinstance(self.device, FileDevice) and len(demand.small) >= WORTH_SHARING
+        share_out(len(jobs), work, workers_for(len(jobs)) if shared else 1, self.progress)
+
+    def _cut_small(self, sizes: Array64, most: int) -> list[int]:
+        """Bounds of at most ``most`` jobs of about equal work among the small files."""
+        if not len(sizes):
+            return [0]
+        cost = np.cumsum(sizes + SMALL_COST)
+        count = int(min(most, max(1, cost[-1] // BUFFER_BYTES)))
+        inner = np.searchsorted(cost, cost[-1] * np.arange(1, count) // count)
+        return [0, *sorted(set(inner.tolist()) - {0}), len(cost)]
 
     def _data_bytes(self, node: int) -> int:
         segments = self.plan.tree.segments.get(node)
         return int(self.plan.tree.nodes["size"][node]) if segments is None else sum(length for _, length, _ in segments)
 
-    def _copy_small(self) -> None:
+    def _copy_small(self, small: Array64) -> None:
+        """Files whose blocks lie one behind the other, through the buffer."""
         plan, block_size = self.plan, self.plan.geometry.block_size
-        small = plan.demand.small
         sizes = plan.tree.nodes["size"][small].tolist()
         read_whole = plan.tree.content.read_whole
         view = memoryview(self._buffer)
-        position = int(plan.data_at[small[0]]) if len(small) else 0
+        position = int(plan.data_at[small[0]])
         fill = 0
         zeros = bytes(block_size)
         for node, size in zip(small.tolist(), sizes, strict=True):
@@ -80,7 +116,7 @@ class DataWriter:
 
     def _flush(self, position: int, data: memoryview) -> None:
         self.line.write(position, data)
-        self.progress.advance(len(data))
+        self._advance(len(data))
         if isinstance(self.device, FileDevice):
             for _, block, count in self.plan.space.runs(position, len(data) // self.line.block_size):
                 self._wrote(self.device, block * self.line.block_size, count * self.line.block_size)
@@ -158,7 +194,7 @@ class DataWriter:
             if done > 0:
                 if isinstance(device, FileDevice):
                     self._wrote(device, target, done)
-                self.progress.advance(done)
+                self._advance(done)
             elif done == 0:
                 device.make_zero(target, size)
                 return False

@@ -35,6 +35,11 @@ def indirect_counts(blocks: Array64, pointers: int) -> Array64:
     return result
 
 
+def _distinct(ascending: Array64) -> Array64:
+    """Each value once. (np.unique would load numpy.ma, for nothing.)"""
+    return ascending[np.append(True, np.diff(ascending) != 0)] if len(ascending) else ascending
+
+
 class BlockMap:
     """The map of one file. ``indirect`` is the number of indirect blocks it needs."""
 
@@ -47,10 +52,10 @@ class BlockMap:
             if end > 0:
                 leaves.append(np.arange(max(logical - DIRECT_BLOCKS, 0) // pointers, (end - 1) // pointers + 1))
         # A leaf maps `pointers` blocks: leaf 0 is the indirect block, 1..pointers lie below the double indirect block.
-        self._leaves = np.unique(np.concatenate(leaves)) if leaves else np.zeros(0, np.int64)
+        self._leaves = _distinct(np.concatenate(leaves)) if leaves else np.zeros(0, np.int64)
         self._below_double = self._leaves[(self._leaves >= 1) & (self._leaves <= pointers)]
         self._below_triple = self._leaves[self._leaves > pointers]
-        self._middles = np.unique((self._below_triple - 1 - pointers) // pointers)
+        self._middles = _distinct((self._below_triple - 1 - pointers) // pointers)
         self._single = int(len(self._leaves) > 0 and self._leaves[0] == 0)
         self._double_at = self._single
         self._triple_at = self._single + bool(len(self._below_double)) + len(self._below_double)

@@ -224,7 +224,7 @@ def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: S
         journal = BlockMap([(0, at + indirect, journal_blocks)], geometry.pointers_per_block)
         at += indirect + journal_blocks
     directories_at = at
-    rest = np.setdiff1d(directories.nodes, root_and_lost_found, assume_unique=True)
+    rest = directories.nodes[(directories.nodes != 0) & (directories.nodes != tree.lost_found)]
     for nodes in (rest, demand.slow_symlinks):
         counts = demand.data_blocks[nodes]
         data_at[nodes] = at + np.cumsum(counts) - counts

@@ -74,7 +74,11 @@ class ContentFile(Protocol):
 
 
 class Content(Protocol):
-    """Where the data of regular files comes from. Both methods raise SourceError with the path concerned."""
+    """Where the data of regular files comes from. Both methods raise SourceError with the path concerned.
+
+    Forked processes may call them at the same time, each on its own copy of the object: reading must not depend on the
+    position of a file descriptor that they share.
+    """
 
     def read_whole(self, node: int, view: memoryview) -> None:
         """The whole data of a file without holes, exactly ``len(view)`` bytes; ContentChangedError if it is not so long."""

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before_end = args[: args.index("--")] if "--" in args else args
     console.json = "--json" in before_end  # an error in the arguments is reported as asked for, too
     try:
-        with _signals():
+        with _signals(), _short_process():
             try:
                 code = _run(args, console)
                 _flush()
@@ -97,6 +97,21 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _short_process() -> Iterator[None]:
+    """What pays in a process that does one thing and ends: no hunt for cycles, no pool of threads for linear algebra."""
+    import gc
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is first imported
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _flush() -> None:

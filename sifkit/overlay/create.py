@@ -21,7 +21,6 @@ from ext3.build.plan import ImageOptions, Plan
 from ext3.build.progress import Progress, Silent
 from ext3.build.scan import ScanOptions, host_times, scan_directory
 from ext3.build.stamp import Stamp
-from ext3.build.tarball import read_tar
 from ext3.build.tree import Content, MemoryContent, Tree
 from ext3.constants import S_IFREG
 from ext3.device import FileDevice
@@ -213,6 +212,8 @@ def _from_tar(
     assert options.from_tar is not None
     if options.exclude or options.one_file_system:
         raise UsageError("--exclude and -x are for --from-dir", hint="leave them out, or unpack the archive")
+    from ext3.build.tarball import read_tar  # with the codecs: only for archives
+
     progress.phase("read archive", None, "files")
     directory = os.path.dirname(os.path.realpath(target))
     try:
