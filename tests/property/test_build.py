@@ -14,7 +14,8 @@ from ext3.device import MemoryDevice
 STAMP = ext3.Stamp(1_700_000_000, uuid.UUID(int=1).bytes, uuid.UUID(int=2).bytes)
 MIB = 1 << 20
 
-names = st.binary(min_size=1, max_size=255).filter(lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b".."))
+names = st.binary(min_size=1, max_size=255).filter(lambda name: not {b"/", b"\0"} & {bytes([c]) for c in name})
+names = names.filter(lambda name: name not in (b".", b"..", b"lost+found"))
 short_names = st.text("abcé\n ", min_size=1, max_size=4).map(str.encode)
 seconds = st.integers(-(2**31), 2**34 - 2**31 - 1)
 nanoseconds = st.integers(0, 999_999_999)
@@ -37,7 +38,7 @@ class Item:
     data: bytes = b""
     segments: list[tuple[int, bytes]] = field(default_factory=list)
     size: int = 0
-    children: dict[bytes, "Item"] = field(default_factory=dict)
+    children: dict[bytes, Item] = field(default_factory=dict)
 
 
 @st.composite

@@ -25,7 +25,7 @@ PACKERS: list[Callable[[bytes], bytes]] = [bytes, gzip.compress, lzma.compress]
 names = (
     st.binary(min_size=1, max_size=120)
     .map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"0"))
-    .filter(lambda name: name not in (b".", b"..") and not name.startswith(b".wh."))
+    .filter(lambda name: name not in (b".", b"..", b"lost+found") and not name.startswith(b".wh."))
 )
 owners = st.integers(0, 2**32 - 1)
 
