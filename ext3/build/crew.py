@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 from .progress import Progress
 
@@ -27,28 +28,29 @@ MOST_JOBS = 8192
 _number = struct.Struct("=I")
 _count = struct.Struct("=Q")
 
+Result = TypeVar("Result")
+Advance = Callable[[int], None]
+
 
 def workers_for(jobs: int) -> int:
     """How many processes are worth while for so many jobs: 1 where this system or program cannot fork safely."""
     if sys.platform != "linux" or threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
         return 1
-    return max(1, min(jobs, MOST_WORKERS, len(os.sched_getaffinity(0))))
+    return max(1, min(jobs // 2, MOST_WORKERS, len(os.sched_getaffinity(0))))
 
 
-def share_out(jobs: int, work: Callable[[int, Callable[[int], None]], None], workers: int, progress: Progress) -> None:
-    """Call ``work(number, advance)`` once for each number below ``jobs`` (at most MOST_JOBS), in ``workers`` processes.
+def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, progress: Progress) -> list[Result]:
+    """``work(number, advance)`` of each number below ``jobs`` (at most MOST_JOBS), in order, done by ``workers`` processes.
 
     The first exception of any process is raised here, after all others ended. ``work`` must not depend on what other jobs
-    left in memory; files and shared memory are seen by all.
+    left in memory; files are seen by all. Results are pickled where another process made them.
     """
     if workers <= 1:
-        for number in range(jobs):
-            work(number, progress.advance)
-        return
+        return [work(number, progress.advance) for number in range(jobs)]
     jobs_out, jobs_in = os.pipe()
     os.write(jobs_in, b"".join(map(_number.pack, range(jobs))))
     os.close(jobs_in)
-    done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: bytes done by each helper
+    done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: what each helper advanced
     parent = os.getpid()
     helpers: dict[int, int] = {}
     told = [0] * workers
@@ -65,13 +67,12 @@ def share_out(jobs: int, work: Callable[[int, Callable[[int], None]], None], wor
             report_out, report_in = os.pipe()
             pid = _fork()
             if pid == 0:
-                os.close(report_out)
-                _help(jobs_out, report_in, work, parent, lambda count, at=helper: _add(done, at, count))  # type: ignore[misc]
+                _help(jobs_out, report_in, work, parent, _Counter(done, helper))
             os.close(report_in)
             helpers[pid] = report_out
-        _take(jobs_out, work, advance)
+        results = _take(jobs_out, work, advance)
         while helpers:
-            _finish(*helpers.popitem())
+            results.update(_finish(*helpers.popitem()))
         advance(0)
     finally:
         for pid, report in helpers.items():
@@ -80,6 +81,18 @@ def share_out(jobs: int, work: Callable[[int, Callable[[int], None]], None], wor
             os.close(report)
         os.close(jobs_out)
         done.close()
+    return [results[number] for number in range(jobs)]
+
+
+class _Counter:
+    """One helper's place in the shared counts."""
+
+    def __init__(self, done: mmap.mmap, helper: int) -> None:
+        self._done = done
+        self._at = helper * _count.size
+
+    def add(self, count: int) -> None:
+        _count.pack_into(self._done, self._at, _count.unpack_from(self._done, self._at)[0] + count)
 
 
 def _fork() -> int:
@@ -89,54 +102,50 @@ def _fork() -> int:
         return os.fork()
 
 
-def _take(jobs: int, work: Callable[[int, Callable[[int], None]], None], advance: Callable[[int], None]) -> None:
-    while number := os.read(jobs, _number.size):
-        work(_number.unpack(number)[0], advance)
+def _take(jobs: int, work: Callable[[int, Advance], Result], advance: Advance) -> dict[int, Result]:
+    """Do jobs until none is left; their results by number."""
+    results = {}
+    while raw := os.read(jobs, _number.size):
+        number = _number.unpack(raw)[0]
+        results[number] = work(number, advance)
+    return results
 
 
-def _add(done: mmap.mmap, helper: int, count: int) -> None:
-    at = helper * _count.size
-    _count.pack_into(done, at, _count.unpack_from(done, at)[0] + count)
-
-
-def _help(
-    jobs: int,
-    report: int,
-    work: Callable[[int, Callable[[int], None]], None],
-    parent: int,
-    advance: Callable[[int], None],
-) -> None:
-    """What a helper does until it ends; it never returns."""
-    code = 1
+def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent: int, counter: _Counter) -> NoReturn:
+    """What a helper does until it ends; it never returns. It tells (results, None) or (None, exception)."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent decides, and kills
 
-        def alive(count: int) -> None:
+        def advance(count: int) -> None:
             if os.getppid() != parent:
                 os._exit(1)
-            advance(count)
+            counter.add(count)
 
-        _take(jobs, work, alive)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        with suppress(BaseException):
-            os.write(report, pickle.dumps(error))
+        try:
+            told: tuple[object, object] = (_take(jobs, work, advance), None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent raises it
+            told = (None, error)
+        with suppress(OSError), open(report, "wb") as file:
+            pickle.dump(told, file, protocol=pickle.HIGHEST_PROTOCOL)
     finally:
-        os._exit(code)
+        os._exit(0)
 
 
-def _finish(pid: int, report: int) -> None:
-    """Wait for a helper; raise what it raised."""
+def _finish(pid: int, report: int) -> dict[int, Any]:
+    """Wait for a helper and take its results; raise what it raised."""
     try:
         with open(report, "rb") as file:
-            trouble = file.read()
+            raw = file.read()
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         raise
     finally:
-        _, status = os.waitpid(pid, 0)
-    if trouble:
-        raise pickle.loads(trouble)
-    if status:
-        raise ChildProcessError(f"a helper process ended with status {os.waitstatus_to_exitcode(status)}")
+        os.waitpid(pid, 0)
+    if not raw:
+        raise ChildProcessError("a helper process was killed")
+    results, error = pickle.loads(raw)
+    if error is not None:
+        raise error
+    found: dict[int, Any] = results
+    return found

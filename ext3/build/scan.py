@@ -9,158 +9,37 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Container
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections import deque
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from ..errors import ContentChangedError, SourceError
+from ..errors import SourceError
+from .crew import share_out, workers_for
+from .hostfiles import DirectoryContent, open_host_file
 from .progress import Progress, Silent
-from .tree import NODE, ContentFile, Segment, Times, TreeBuilder
+from .tree import Segment, Times, TreeBuilder, TreePart
 
-__all__ = ["DirectoryContent", "ScanOptions", "scan_directory"]
+__all__ = ["ScanOptions", "host_times", "scan_directory"]
 
-OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO that took a file's place
-    | getattr(os, "O_BINARY", 0)
-)
-PARENT, SIZE, MTIME, MTIME_NS = map((NODE.names or ()).index, ("parent", "size", "mtime", "mtime_ns"))
+SUBTREES = 128
+"""So many directories waiting are enough to keep a few processes busy."""
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanOptions:
-    """``take_attribute(name)`` says which extended attributes go in; ``exclude(path, is_dir)`` which paths (bytes,
-    relative to the source) do not; ``never``: (st_dev, st_ino) of files never taken, such as the image being written."""
+    """``take_attribute(name)`` says which extended attributes go in (None: none, and none is counted);
+    ``exclude(path, is_dir)`` which paths (bytes, relative to the source) do not; ``never``: (st_dev, st_ino) of files never
+    taken, such as the image being written."""
 
-    take_attribute: Callable[[bytes], bool] = lambda name: True
+    take_attribute: Callable[[bytes], bool] | None = lambda name: True
     exclude: Callable[[bytes, bool], bool] | None = None
     never: Container[tuple[int, int]] = ()
     one_file_system: bool = False
     skip_unreadable: bool = False
     allow_changed: bool = False
-
-
-@dataclass(slots=True)
-class DirectoryContent:
-    """Data of the regular files found; opened one at a time by path."""
-
-    builder: TreeBuilder
-    allow_changed: bool = False
-    directories: dict[int, bytes] = field(default_factory=dict)
-
-    def host_path(self, node: int) -> bytes:
-        """Where a node was found on the host."""
-        return os.path.join(self.directories[self.builder.row(node)[PARENT]], self.builder.names[node])
-
-    def read_whole(self, node: int, view: memoryview) -> None:
-        row = self.builder.row(node)
-        path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
-        want = (row[SIZE], row[MTIME], row[MTIME_NS])
-        for attempt in range(2):
-            fd = _open(path)
-            try:
-                if attempt:
-                    want = _fingerprint(fd)
-                done = _read_exactly(fd, view)
-                if done == len(view) and _fingerprint(fd) == want and want[0] == done:
-                    return
-            except OSError as error:
-                raise SourceError(path, f"reading: {error.strerror}", error=error) from error
-            finally:
-                os.close(fd)
-        if not self.allow_changed:
-            raise changed(path)
-        view[done:] = bytes(len(view) - done)
-
-    def open(self, node: int) -> ContentFile:
-        row = self.builder.row(node)
-        path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
-        return _HostFile(path, (row[SIZE], row[MTIME], row[MTIME_NS]))
-
-
-def changed(path: bytes) -> ContentChangedError:
-    return ContentChangedError(
-        path,
-        "changed while it was read, twice",
-        hint="wait until nobody writes it, or --allow-changed takes it as it is",
-    )
-
-
-Fingerprint = tuple[int, int, int]
-"""Size, and whole seconds and nanoseconds of the modification time."""
-
-
-def _open(path: bytes) -> int:
-    try:
-        return os.open(path, OPEN_FLAGS)
-    except OSError as error:
-        raise SourceError(path, f"cannot be opened: {error.strerror}", error=error) from error
-
-
-def _fingerprint(fd: int) -> Fingerprint:
-    found: Any = os.fstat(fd)
-    return found.st_size, found[8], found.st_mtime_ns % 1_000_000_000
-
-
-def _read_exactly(fd: int, view: memoryview) -> int:
-    """Bytes read into ``view``; fewer than it holds only at the end of the file."""
-    done = _read_into(fd, view)
-    while 0 < done < len(view):
-        more = _read_into(fd, view[done:])
-        if not more:
-            break
-        done += more
-    return done
-
-
-if hasattr(os, "readv"):
-
-    def _read_into(fd: int, view: memoryview) -> int:
-        return os.readv(fd, [view])
-
-else:  # pragma: no cover - hosts without readv
-
-    def _read_into(fd: int, view: memoryview) -> int:
-        data = os.read(fd, len(view))
-        view[: len(data)] = data
-        return len(data)
-
-
-class _HostFile:
-    """A large file, open while it is copied."""
-
-    def __init__(self, path: bytes, planned: Fingerprint) -> None:
-        self.path = path
-        self.fd: int | None = _open(path)
-        self._planned = planned[0]
-        self._seen = planned
-
-    def read_into(self, view: memoryview, offset: int) -> int:
-        assert self.fd is not None
-        try:
-            os.lseek(self.fd, offset, os.SEEK_SET)
-            return _read_exactly(self.fd, view)
-        except OSError as error:
-            raise SourceError(self.path, f"reading: {error.strerror}", error=error) from error
-
-    def changed(self) -> bool:
-        """Whether the file differs from what the last call (or, the first time, the scan) saw."""
-        assert self.fd is not None
-        now = _fingerprint(self.fd)
-        before, self._seen = self._seen, now
-        return now != before or now[0] != self._planned
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
 
 
 def host_times(found: os.stat_result) -> Times:
@@ -176,42 +55,44 @@ def host_times(found: os.stat_result) -> Times:
     )
 
 
+Pending = tuple[int, bytes, int]
+"""A directory whose entries are still to be read: its node, its path, the device it is on."""
+
+
 class _Scanner:
-    def __init__(self, builder: TreeBuilder, options: ScanOptions, progress: Progress) -> None:
+    """Fills one builder. The part of a tree below one directory can have a scanner of its own, see ``_Subtree``."""
+
+    def __init__(self, builder: TreeBuilder, options: ScanOptions, prefix: int, device: int) -> None:
         self.builder = builder
         self.options = options
-        self.progress = progress
-        self.content = DirectoryContent(builder, options.allow_changed)
+        self.prefix = prefix
+        """Length of the source's path, with the slash behind it."""
+        self.device = device
+        self.directories: dict[int, bytes] = {}
         self.links: dict[tuple[int, int], int] = {}
         self.without_attributes: set[int] = set()
-        self.unreadable: list[tuple[bytes, str]] = []
-        self.can_list = hasattr(os, "listxattr")
+        self.can_list = hasattr(os, "listxattr") and options.take_attribute is not None
         self.can_seek = hasattr(os, "SEEK_DATA")
 
-    def run(self, source: bytes, root: int) -> None:
-        found = os.stat(source)
-        if self.can_list:
-            self.attributes(root, source, found.st_dev)
-        prefix = len(source.rstrip(b"/")) + 1
-        stack = [(root, source.rstrip(b"/") or b"/", found.st_dev)]
-        while stack:
-            node, path, device = stack.pop()
-            if self.options.one_file_system and device != found.st_dev:
-                continue
-            self.content.directories[node] = b"" if path == b"/" else path
-            try:
-                names = os.listdir(path)
-            except OSError as error:
-                self.unreadable.append((path, error.strerror or str(error)))
-                continue
-            names.sort()
-            inner: list[tuple[int, bytes, int]] = []
-            self.directory(node, (b"" if path == b"/" else path) + b"/", names, prefix, inner)
-            stack.extend(reversed(inner))
-            self.progress.advance(len(names))
+    def enter(self, pending: Pending) -> tuple[int, list[Pending]]:
+        """Add what one directory holds; how many names that were, and the directories among them."""
+        node, path, device = pending
+        if self.options.one_file_system and device != self.device:
+            return 0, []
+        base = b"" if path == b"/" else path
+        self.directories[node] = base
+        try:
+            names = os.listdir(path)
+        except OSError as error:
+            self.builder.unreadable.append((path, error.strerror or str(error)))
+            return 0, []
+        names.sort()
+        inner: list[Pending] = []
+        self.directory(node, base + b"/", names, inner)
+        return len(names), inner
 
-    def directory(self, parent: int, base: bytes, names: list[bytes], prefix: int, inner: list[tuple[int, bytes, int]]) -> None:
-        builder, options = self.builder, self.options
+    def directory(self, parent: int, base: bytes, names: Sequence[bytes], inner: list[Pending]) -> None:
+        builder, options, prefix = self.builder, self.options, self.prefix
         exclude, never, lstat, access = options.exclude, options.never, os.lstat, os.access
         found: Any  # as a sequence it has the times in whole seconds
         for name in names:
@@ -220,7 +101,7 @@ class _Scanner:
                 found = lstat(path)
             except OSError as error:
                 if error.errno != errno.ENOENT:  # removed since the directory was listed
-                    self.unreadable.append((path, error.strerror or str(error)))
+                    builder.unreadable.append((path, error.strerror or str(error)))
                 continue
             mode, ino, device, nlink, uid, gid, size, atime, mtime, ctime = found[:10]
             kind = mode & 0o170000
@@ -246,8 +127,8 @@ class _Scanner:
                         builder.link(parent, name, first)
                         continue
                 if kind == 0o100000:
-                    if size and not access(path, os.R_OK):
-                        self.unreadable.append((path, os.strerror(errno.EACCES)))
+                    if size and not mode & 0o004 and not access(path, os.R_OK):  # what all may read need not be asked for
+                        builder.unreadable.append((path, os.strerror(errno.EACCES)))
                         continue
                     node = builder.add(parent, name, mode, uid, gid, size, times)
                     if self.can_seek and found.st_blocks * 512 < size:
@@ -256,7 +137,7 @@ class _Scanner:
                     try:
                         target = os.readlink(path)
                     except OSError as error:
-                        self.unreadable.append((path, error.strerror or str(error)))
+                        builder.unreadable.append((path, error.strerror or str(error)))
                         continue
                     node = builder.add(parent, name, mode, uid, gid, len(target), times)
                     builder.targets[node] = target
@@ -282,7 +163,7 @@ class _Scanner:
             return
         for text in sorted(names):
             name = os.fsencode(text)
-            if not self.options.take_attribute(name):
+            if self.options.take_attribute is None or not self.options.take_attribute(name):
                 self.builder.left_out[text] += 1
                 continue
             try:
@@ -297,7 +178,7 @@ class _Scanner:
 
     def holes(self, node: int, path: bytes, size: int) -> None:
         """The data of a file that has fewer blocks than bytes (it may be compressed, and have no hole)."""
-        fd = _open(path)
+        fd = open_host_file(path)
         segments: list[Segment] = []
         try:
             end = 0
@@ -327,9 +208,58 @@ def scan_directory(
     """
     progress = progress or Silent()
     progress.phase("scan", None, "files")
-    if not stat.S_ISDIR(os.stat(source).st_mode):
+    found = os.stat(source)
+    if not stat.S_ISDIR(found.st_mode):
         raise SourceError(source, "not a directory", hint="--from-dir takes a directory, --from-tar an archive")
-    scanner = _Scanner(builder, options, progress)
-    scanner.run(source, root)
-    builder.unreadable += scanner.unreadable
-    return scanner.content
+    path = source.rstrip(b"/") or b"/"
+    top = _Scanner(builder, options, len(source.rstrip(b"/")) + 1, found.st_dev)
+    if top.can_list:
+        top.attributes(root, source, found.st_dev)
+    # The upper levels are listed here, in breadth, until there are enough subtrees to share out. Which those are depends on
+    # the tree alone: the order of nodes, and so the image, is the same with one process and with many.
+    pending = deque([(root, path, found.st_dev)])
+    while pending and len(pending) < SUBTREES:
+        count, inner = top.enter(pending.popleft())
+        pending.extend(inner)
+        progress.advance(count)
+    subtrees = list(pending)
+
+    def work(number: int, advance: Callable[[int], None]) -> _Subtree:
+        return _scan_subtree(subtrees[number], top, advance)
+
+    for subtree in share_out(len(subtrees), work, workers_for(len(subtrees)), progress):
+        subtree.graft(top)
+    return DirectoryContent(builder, options.allow_changed, top.directories)
+
+
+@dataclass(slots=True)
+class _Subtree:
+    """What lies below one directory, numbered from 1 on; 0 stands for the directory, which is node ``root`` of the tree."""
+
+    root: int
+    part: TreePart
+    directories: dict[int, bytes]
+    links: dict[tuple[int, int], int]
+
+    def graft(self, top: _Scanner) -> None:
+        """Add it to the tree. A file that has a link in what was added before becomes one more link to that."""
+        known = {node: top.links[key] for key, node in self.links.items() if key in top.links}
+        numbers = top.builder.graft(self.part, self.root, known)
+        for key, node in self.links.items():
+            top.links.setdefault(key, int(numbers[node]))
+        for node, path in self.directories.items():
+            top.directories[int(numbers[node])] = path
+
+
+def _scan_subtree(start: Pending, top: _Scanner, advance: Callable[[int], None]) -> _Subtree:
+    builder = TreeBuilder()
+    builder.add(0, b"", 0, 0, 0, 0, (0,) * 6)
+    scanner = _Scanner(builder, top.options, top.prefix, top.device)
+    scanner.without_attributes |= top.without_attributes
+    root, path, device = start
+    stack = [(0, path, device)]
+    while stack:
+        count, inner = scanner.enter(stack.pop())
+        stack.extend(reversed(inner))
+        advance(count)
+    return _Subtree(root, builder.part(), scanner.directories, scanner.links)

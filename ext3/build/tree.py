@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..constants import LINK_MAX, NAME_MAX, S_IFDIR, S_IFMT
 from ..errors import ContentChangedError, SourceError
 
-__all__ = ["Content", "ContentFile", "MemoryContent", "NODE", "Segment", "Times", "Tree", "TreeBuilder"]
+__all__ = ["Content", "ContentFile", "MemoryContent", "NODE", "Segment", "Times", "Tree", "TreeBuilder", "TreePart"]
 
 NODE = np.dtype(
     [
@@ -139,6 +139,21 @@ class Tree:
             self.nodes[name + "_ns"] = nanoseconds
 
 
+_BY_NODE = ("targets", "devices", "xattrs", "segments")
+
+
+@dataclass(frozen=True, slots=True)
+class TreePart:
+    """A subtree on its way from one builder to another. ``facts``: the columns few nodes have, by name and node."""
+
+    rows: bytes
+    names: list[bytes]
+    extra_links: list[tuple[int, bytes, int]]
+    facts: dict[str, dict[int, Any]]
+    left_out: Counter[str]
+    unreadable: list[tuple[bytes, str]]
+
+
 class TreeBuilder:
     """Adds nodes one by one; ``finish`` makes the Tree.
 
@@ -178,6 +193,36 @@ class TreeBuilder:
         if not 0 < len(name) <= NAME_MAX or b"/" in name or b"\0" in name:
             raise SourceError(name, _bad_name(name))
         self.extra_links.append((parent, name, node))
+
+    def part(self) -> TreePart:
+        """What was added so far, as one value that ``graft`` takes, in this process or another."""
+        facts = {name: getattr(self, name) for name in _BY_NODE}
+        return TreePart(bytes(self._rows), self.names, self.extra_links, facts, self.left_out, self.unreadable)
+
+    def graft(self, part: TreePart, root: int, known: Mapping[int, int]) -> npt.NDArray[np.int64]:
+        """Add a part below directory ``root``, which its node 0 stands for; the new number of each of its nodes.
+
+        ``known``: nodes of the part (not directories) that are in this tree already; they become links to those.
+        """
+        rows = np.frombuffer(part.rows, NODE)
+        kept = np.ones(len(rows), bool)
+        kept[[0, *known]] = False
+        numbers = len(self.names) + np.cumsum(kept) - 1
+        numbers[0] = root
+        for node, there in known.items():
+            numbers[node] = there
+            self.extra_links.append((int(numbers[rows["parent"][node]]), part.names[node], there))
+        added = rows[kept]
+        added["parent"] = numbers[added["parent"]]
+        self._rows += added.tobytes()
+        self.names += [part.names[node] for node in kept.nonzero()[0].tolist()] if known else part.names[1:]
+        self.extra_links += [(int(numbers[parent]), name, int(numbers[node])) for parent, name, node in part.extra_links]
+        for name in _BY_NODE:
+            mine = getattr(self, name)
+            mine.update((int(numbers[node]), fact) for node, fact in part.facts[name].items() if kept[node])
+        self.left_out += part.left_out
+        self.unreadable += part.unreadable
+        return numbers
 
     def finish(self, content: Content) -> Tree:
         """The finished tree, with a lost+found. SourceError where a directory or a file has more links than ext3 holds."""

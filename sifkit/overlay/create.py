@@ -193,7 +193,7 @@ def _from_directory(image: ImageTree, target: str, options: CreateOptions, progr
         source,
         node,
         ScanOptions(
-            take_attribute=attribute_filter(options.xattrs),
+            take_attribute=None if options.xattrs == "none" else attribute_filter(options.xattrs),
             exclude=excluded if exclude is not None or temporary is not None else None,
             never=never,
             one_file_system=options.one_file_system,

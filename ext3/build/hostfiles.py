@@ -1,0 +1,141 @@
+"""Data of files on the host, read once their places in the image are known, and held against what the scan saw of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ..errors import ContentChangedError, SourceError
+from .tree import NODE, ContentFile, TreeBuilder
+
+__all__ = ["DirectoryContent", "open_host_file"]
+
+OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO that took a file's place
+    | getattr(os, "O_BINARY", 0)
+)
+PARENT, SIZE, MTIME, MTIME_NS = map((NODE.names or ()).index, ("parent", "size", "mtime", "mtime_ns"))
+
+
+@dataclass(slots=True)
+class DirectoryContent:
+    """Data of the regular files found; opened one at a time by path."""
+
+    builder: TreeBuilder
+    allow_changed: bool = False
+    directories: dict[int, bytes] = field(default_factory=dict)
+
+    def host_path(self, node: int) -> bytes:
+        """Where a node was found on the host."""
+        return os.path.join(self.directories[self.builder.row(node)[PARENT]], self.builder.names[node])
+
+    def read_whole(self, node: int, view: memoryview) -> None:
+        row = self.builder.row(node)
+        path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
+        want = (row[SIZE], row[MTIME], row[MTIME_NS])
+        for attempt in range(2):
+            fd = open_host_file(path)
+            try:
+                if attempt:
+                    want = _fingerprint(fd)
+                done = _read_exactly(fd, view)
+                if done == len(view) and _fingerprint(fd) == want and want[0] == done:
+                    return
+            except OSError as error:
+                raise SourceError(path, f"reading: {error.strerror}", error=error) from error
+            finally:
+                os.close(fd)
+        if not self.allow_changed:
+            raise changed(path)
+        view[done:] = bytes(len(view) - done)
+
+    def open(self, node: int) -> ContentFile:
+        row = self.builder.row(node)
+        path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
+        return _HostFile(path, (row[SIZE], row[MTIME], row[MTIME_NS]))
+
+
+def changed(path: bytes) -> ContentChangedError:
+    return ContentChangedError(
+        path,
+        "changed while it was read, twice",
+        hint="wait until nobody writes it, or --allow-changed takes it as it is",
+    )
+
+
+Fingerprint = tuple[int, int, int]
+"""Size, and whole seconds and nanoseconds of the modification time."""
+
+
+def open_host_file(path: bytes) -> int:
+    """A descriptor for reading a regular file. Raises SourceError."""
+    try:
+        return os.open(path, OPEN_FLAGS)
+    except OSError as error:
+        raise SourceError(path, f"cannot be opened: {error.strerror}", error=error) from error
+
+
+def _fingerprint(fd: int) -> Fingerprint:
+    found: Any = os.fstat(fd)
+    return found.st_size, found[8], found.st_mtime_ns % 1_000_000_000
+
+
+def _read_exactly(fd: int, view: memoryview) -> int:
+    """Bytes read into ``view``; fewer than it holds only at the end of the file."""
+    done = _read_into(fd, view)
+    while 0 < done < len(view):
+        more = _read_into(fd, view[done:])
+        if not more:
+            break
+        done += more
+    return done
+
+
+if hasattr(os, "readv"):
+
+    def _read_into(fd: int, view: memoryview) -> int:
+        return os.readv(fd, [view])
+
+else:  # pragma: no cover - hosts without readv
+
+    def _read_into(fd: int, view: memoryview) -> int:
+        data = os.read(fd, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+class _HostFile:
+    """A large file, open while it is copied."""
+
+    def __init__(self, path: bytes, planned: Fingerprint) -> None:
+        self.path = path
+        self.fd: int | None = open_host_file(path)
+        self._planned = planned[0]
+        self._seen = planned
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        assert self.fd is not None
+        try:
+            os.lseek(self.fd, offset, os.SEEK_SET)
+            return _read_exactly(self.fd, view)
+        except OSError as error:
+            raise SourceError(self.path, f"reading: {error.strerror}", error=error) from error
+
+    def changed(self) -> bool:
+        """Whether the file differs from what the last call (or, the first time, the scan) saw."""
+        assert self.fd is not None
+        now = _fingerprint(self.fd)
+        before, self._seen = self._seen, now
+        return now != before or now[0] != self._planned
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
