@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
+from ..errors import DeviceError
 from .progress import Progress
 
 __all__ = ["MOST_JOBS", "share_out", "workers_for"]
@@ -143,7 +144,7 @@ def _finish(pid: int, report: int) -> dict[int, Any]:
     finally:
         os.waitpid(pid, 0)
     if not raw:
-        raise ChildProcessError("a helper process was killed")
+        raise DeviceError("a helper process was killed", hint="try again; perhaps memory was short")
     results, error = pickle.loads(raw)
     if error is not None:
         raise error

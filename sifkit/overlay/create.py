@@ -336,7 +336,7 @@ def _write(target: str, options: CreateOptions, plan: Plan, progress: Progress) 
     if options.size is not None:
         size = max(size, options.size)  # mke2fs too leaves the file as long as asked for
     with AtomicFile(target, mode=options.mode) as file:
-        with _space_errors(target, plan):
+        with _space_errors(target, plan, file.fd, None if options.sparse else size):
             os.ftruncate(file.fd, size)
             if not options.sparse:
                 _allocate(file.fd, size)
@@ -362,8 +362,11 @@ def _allocate(fd: int, size: int) -> None:
 
 
 @contextmanager
-def _space_errors(target: str, plan: Plan) -> Iterator[None]:
-    """Say how much was needed where the host's filesystem is full or limits the size of files."""
+def _space_errors(target: str, plan: Plan, fd: int, allocated: int | None) -> Iterator[None]:
+    """Say how much was needed where the host's filesystem is full or limits the size of files.
+
+    ``allocated``: bytes the whole file was to have blocks for; None where only what is used has some.
+    """
     try:
         yield
     except OSError as error:
@@ -371,7 +374,7 @@ def _space_errors(target: str, plan: Plan) -> Iterator[None]:
             if isinstance(error, DeviceError | SourceError):
                 raise
             raise TargetError(f"{show(target)}: {error.strerror}", path=target, error=error) from error
-        needed = (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size
+        needed = allocated or (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size
         if error.errno == errno.EFBIG:
             raise TargetError(
                 f"{show(target)}: files of {plan.geometry.size_bytes:,} bytes are too large for its filesystem",
@@ -379,7 +382,7 @@ def _space_errors(target: str, plan: Plan) -> Iterator[None]:
                 hint="choose a smaller --size, or another filesystem",
                 error=error,
             ) from error
-        free = _free_bytes(os.path.dirname(os.path.realpath(target)))
+        free = _free_bytes(os.path.dirname(os.path.realpath(target)), fd)
         raise TargetError(
             f"no space left for {show(target)}: it needs up to {needed:,} bytes"
             + (f" and {free:,} are free" if free is not None else ""),
@@ -389,14 +392,16 @@ def _space_errors(target: str, plan: Plan) -> Iterator[None]:
         ) from error
 
 
-def _free_bytes(directory: str) -> int | None:
+def _free_bytes(directory: str, fd: int) -> int | None:
+    """What is free in ``directory`` once the file ``fd``, which is given up, is gone."""
     if not hasattr(os, "statvfs"):
         return None
     try:
         status = os.statvfs(directory)
+        given_up = os.fstat(fd).st_blocks * 512
     except OSError:
         return None
-    return status.f_bavail * status.f_frsize
+    return status.f_bavail * status.f_frsize + given_up
 
 
 def _result(target: str, plan: Plan, layout: Layout, notes: list[str], seconds: float) -> CreateResult:

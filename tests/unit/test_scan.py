@@ -1,0 +1,121 @@
+"""Scanning a host directory: everything is taken, in the same order with one process and with many."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import ext3
+from ext3.build import scan as scan_module
+from ext3.build.scan import host_times
+
+needs_links = pytest.mark.skipif(not hasattr(os, "link") or sys.platform == "win32", reason="needs hard links")
+
+
+def scanned(source: Path, **options: object) -> tuple[ext3.Tree, ext3.TreeBuilder]:
+    found = source.stat()
+    builder = ext3.TreeBuilder()
+    builder.add(0, b"", found.st_mode, found.st_uid, found.st_gid, 0, host_times(found))
+    content = ext3.scan_directory(builder, os.fsencode(source), 0, ext3.ScanOptions(**options))  # type: ignore[arg-type]
+    return builder.finish(content), builder
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """400 directories with files, symlinks, holes, and hard links from one subtree to another."""
+    top = tmp_path / "many"
+    top.mkdir()
+    for number in range(400):
+        directory = top / f"d{number % 20:02}" / f"e{number:03}"
+        directory.mkdir(parents=True)
+        (directory / "file").write_bytes(b"%d" % number)
+        (directory / "deep").mkdir()
+        (directory / "deep" / "link").symlink_to(f"../file{number}")
+        if number % 7 == 3:
+            os.link(top / "d02" / "e002" / "file", directory / "same")
+            os.link(directory / "file", directory / "deep" / "other")
+        if number % 50 == 0:
+            with (directory / "deep" / "holes").open("wb") as file:
+                file.truncate(1 << 20)
+                file.seek(500_000)
+                file.write(b"x")
+    return top
+
+
+@needs_links
+def test_one_process_and_many_give_the_same_tree(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for workers in (1, 3):
+        monkeypatch.setattr(scan_module, "workers_for", lambda jobs, count=workers: count)
+        tree, _ = scanned(many)
+        for name in ("atime", "atime_ns"):
+            tree.nodes[name] = 0  # reading a symlink or a directory changes it
+        results.append(tree)
+    one, several = results
+    assert one.names == several.names
+    assert one.nodes.tobytes() == several.nodes.tobytes()
+    for name in ("extra_links", "targets", "devices", "xattrs", "segments"):
+        assert getattr(one, name) == getattr(several, name)
+
+
+@needs_links
+def test_links_between_subtrees_are_one_file(many: Path) -> None:
+    tree, _ = scanned(many)
+    wanted = {os.path.relpath(path, many) for path in many.rglob("*")}
+    paths = {os.fsdecode(tree.path(node)).strip("/") for node in range(1, len(tree))}
+    parents = {parent: os.fsdecode(tree.path(parent)).strip("/") for parent, _, _ in tree.extra_links}
+    paths |= {os.path.join(parents[parent], os.fsdecode(name)) for parent, name, _ in tree.extra_links}
+    assert paths - {"lost+found"} == wanted
+    shared = [node for node in range(len(tree)) if tree.nodes["links"][node] > 2]
+    assert len(shared) == 1
+    assert tree.nodes["links"][shared[0]] == (many / "d02/e002/file").stat().st_nlink
+
+
+def test_data_is_read_where_it_was_found(many: Path, tmp_path: Path) -> None:
+    tree, _ = scanned(many)
+    ext3.build_image(tree, tmp_path / "o.img")
+    with ext3.Filesystem.open(tmp_path / "o.img") as fs:
+        for path in many.rglob("file"):
+            assert fs.read_bytes(os.fsencode(path.relative_to(many))) == path.read_bytes()
+
+
+def test_without_attributes_none_are_listed(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(*_: object, **__: object) -> list[str]:
+        raise AssertionError("attributes were listed")
+
+    monkeypatch.setattr(os, "listxattr", listed, raising=False)
+    tree, builder = scanned(many, take_attribute=None)
+    assert not tree.xattrs
+    assert not builder.left_out
+
+
+def test_an_unreadable_directory_is_reported(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.listdir
+
+    def listdir(path: bytes) -> list[bytes]:
+        if path.endswith(b"/e005"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    _, builder = scanned(many)
+    assert [(path.split(b"/")[-1], reason) for path, reason in builder.unreadable] == [(b"e005", "Permission denied")]
+
+
+def test_a_file_that_vanishes_is_an_error_that_names_it(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "gone").write_bytes(b"data")
+    tree, _ = scanned(top)
+    (top / "gone").unlink()
+    with pytest.raises(ext3.SourceError, match="gone: cannot be opened"):
+        ext3.build_image(tree, tmp_path / "o.img")
+
+
+def test_a_source_that_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ext3.SourceError, match="not a directory"):
+        scanned(tmp_path / "file")
