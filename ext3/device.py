@@ -146,7 +146,10 @@ class FileDevice:
 
     def discard(self) -> bool:
         """Try to make the whole window read as zero without writing it; False where the filesystem cannot."""
-        end = os.fstat(self.fd).st_size - self.offset
+        found = os.fstat(self.fd)
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        end = found.st_size - self.offset
         if self._zero_from and not self._punch(0, min(self._zero_from, max(0, end))):
             return False
         self._zero_from = 0

@@ -14,6 +14,7 @@ __all__ = [
     "LayoutError",
     "NotReplaceableError",
     "NotYetError",
+    "OutputError",
     "SifkitError",
     "TargetError",
     "UsageError",
@@ -61,6 +62,12 @@ class NotYetError(UsageError):
     """A request this release does not serve; the hint says what does."""
 
     kind = "not-yet"
+
+
+class OutputError(SifkitError):
+    """What was asked for could not be written to standard output."""
+
+    kind = "io"
 
 
 class FormatError(SifkitError):

@@ -29,6 +29,8 @@ MOST_JOBS = 8192
 _number = struct.Struct("=I")
 _count = struct.Struct("=Q")
 
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
 
@@ -48,9 +50,11 @@ def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, p
     """
     if workers <= 1:
         return [work(number, progress.advance) for number in range(jobs)]
-    jobs_out, jobs_in = os.pipe()
-    os.write(jobs_in, b"".join(map(_number.pack, range(jobs))))
-    os.close(jobs_in)
+    if jobs > MOST_JOBS:
+        raise ValueError(f"{jobs} jobs; at most {MOST_JOBS} can be shared out")
+    jobs_out = _queue(jobs)
+    if jobs_out is None:
+        return [work(number, progress.advance) for number in range(jobs)]
     done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: what each helper advanced
     parent = os.getpid()
     helpers: dict[int, int] = {}
@@ -66,11 +70,16 @@ def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, p
     try:
         for helper in range(1, workers):
             report_out, report_in = os.pipe()
-            pid = _fork()
-            if pid == 0:
-                _help(jobs_out, report_in, work, parent, _Counter(done, helper))
-            os.close(report_in)
-            helpers[pid] = report_out
+            # No signal between the fork and the moment when each side knows what to do with one.
+            kept = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+            try:
+                pid = _fork()
+                if pid == 0:
+                    _help(jobs_out, report_in, work, parent, _Counter(done, helper))
+                os.close(report_in)
+                helpers[pid] = report_out
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, kept)
         results = _take(jobs_out, work, advance)
         while helpers:
             results.update(_finish(*helpers.popitem()))
@@ -83,6 +92,22 @@ def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, p
         os.close(jobs_out)
         done.close()
     return [results[number] for number in range(jobs)]
+
+
+def _queue(jobs: int) -> int | None:
+    """The reading end of a pipe with the jobs' numbers in it; None where it does not hold them (a user's pipes are limited)."""
+    jobs_out, jobs_in = os.pipe()
+    numbers = b"".join(map(_number.pack, range(jobs)))
+    os.set_blocking(jobs_in, False)
+    try:
+        whole = os.write(jobs_in, numbers) == len(numbers)
+    except BlockingIOError:
+        whole = False
+    os.close(jobs_in)
+    if not whole:
+        os.close(jobs_out)
+        return None
+    return jobs_out
 
 
 class _Counter:
@@ -115,8 +140,9 @@ def _take(jobs: int, work: Callable[[int, Advance], Result], advance: Advance) -
 def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent: int, counter: _Counter) -> NoReturn:
     """What a helper does until it ends; it never returns. It tells (results, None) or (None, exception)."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)  # the parent decides, and kills
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
         def advance(count: int) -> None:
             if os.getppid() != parent:
@@ -143,9 +169,10 @@ def _finish(pid: int, report: int) -> dict[int, Any]:
         raise
     finally:
         os.waitpid(pid, 0)
-    if not raw:
-        raise DeviceError("a helper process was killed", hint="try again; perhaps memory was short")
-    results, error = pickle.loads(raw)
+    try:
+        results, error = pickle.loads(raw)
+    except (EOFError, pickle.UnpicklingError) as cut_short:
+        raise DeviceError("a helper process was killed", hint="try again; perhaps memory was short") from cut_short
     if error is not None:
         raise error
     found: dict[int, Any] = results

@@ -120,7 +120,7 @@ def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, 
         attributes=_place_attributes(tree, block_size, inode_size),
         slow_symlinks=slow,
         small=np.flatnonzero(filled & ~single),
-        large=np.flatnonzero(filled & single),
+        large=np.flatnonzero(regular & single),  # also what is all hole: that it still is gets checked
         maps=maps,
         data_blocks=data_blocks,
         indirect_blocks=indirect,

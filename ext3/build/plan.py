@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FIRST_INO, MAX_JOURNAL_BLOCKS, MIN_JOURNAL_BLOCKS
-from ..errors import GeometryError, NoInodesError, NoSpaceError
+from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
 from ..geometry import Geometry, default_block_size, default_journal_blocks, plan_geometry
 from .demand import Demand, measure
 from .mapping import BlockMap
@@ -104,9 +104,14 @@ def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
         choices: tuple[int, ...] = (options.block_size,)
     else:
         # The block size follows the size, and the size the block size: try the small one, and see which it leads to.
-        choices = (1024, 4096) if int(tree.nodes["size"].sum()) < SMALL_TYPE_BYTES else (4096,)
+        choices = (1024, 4096) if _data_bytes(tree) < SMALL_TYPE_BYTES else (4096,)
     for block_size in choices:
-        demand = measure(tree, block_size, options.inode_size, seed)
+        try:
+            demand = measure(tree, block_size, options.inode_size, seed)
+        except SourceError:
+            if block_size == choices[-1]:
+                raise
+            continue  # an attribute or a symlink that larger blocks can hold
         geometry = _fitting(demand, options, options.slack)
         if options.block_size or default_block_size(geometry.size_bytes) == block_size:
             break
@@ -114,6 +119,13 @@ def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
         # 4 KiB blocks led to less than the size that has them: that size surely holds it.
         geometry = _geometry(options, SMALL_TYPE_BYTES, len(tree))
     return _lay_out(demand, geometry, options, stamp)
+
+
+def _data_bytes(tree: Tree) -> int:
+    """Bytes of data, holes not counted."""
+    sparse = list(tree.segments)
+    holes = int(tree.nodes["size"][sparse].sum()) - sum(length for parts in tree.segments.values() for _, length, _ in parts)
+    return int(tree.nodes["size"].sum()) - holes
 
 
 def hash_seed_words(stamp: Stamp) -> tuple[int, ...]:

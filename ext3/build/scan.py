@@ -24,6 +24,7 @@ __all__ = ["ScanOptions", "host_times", "scan_directory"]
 
 SUBTREES = 128
 """So many directories waiting are enough to keep a few processes busy."""
+SCAN_JOBS = 1024
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
 
@@ -84,7 +85,8 @@ class _Scanner:
         try:
             names = os.listdir(path)
         except OSError as error:
-            self.builder.unreadable.append((path, error.strerror or str(error)))
+            if error.errno != errno.ENOENT:  # removed since it was seen: it goes in empty
+                self.builder.unreadable.append((path, error.strerror or str(error)))
             return 0, []
         names.sort()
         inner: list[Pending] = []
@@ -127,12 +129,20 @@ class _Scanner:
                         builder.link(parent, name, first)
                         continue
                 if kind == 0o100000:
-                    if size and not mode & 0o004 and not access(path, os.R_OK):  # what all may read need not be asked for
+                    if size and mode & 0o444 != 0o444 and not access(path, os.R_OK):  # what all may read need not be asked for
                         builder.unreadable.append((path, os.strerror(errno.EACCES)))
                         continue
-                    node = builder.add(parent, name, mode, uid, gid, size, times)
+                    segments = None
                     if self.can_seek and found.st_blocks * 512 < size:
-                        self.holes(node, path, size)
+                        try:
+                            segments = _data_segments(path, size)
+                        except OSError as error:
+                            if error.errno != errno.ENOENT:
+                                builder.unreadable.append((path, error.strerror or os.strerror(error.errno or errno.EIO)))
+                            continue
+                    node = builder.add(parent, name, mode, uid, gid, size, times)
+                    if segments is not None:
+                        builder.segments[node] = segments
                 elif kind == 0o120000:
                     try:
                         target = os.readlink(path)
@@ -176,26 +186,29 @@ class _Scanner:
                 continue
             self.builder.xattrs.setdefault(node, {})[name] = value
 
-    def holes(self, node: int, path: bytes, size: int) -> None:
-        """The data of a file that has fewer blocks than bytes (it may be compressed, and have no hole)."""
-        fd = open_host_file(path)
-        segments: list[Segment] = []
-        try:
-            end = 0
-            while end < size:
-                try:
-                    begin = os.lseek(fd, end, os.SEEK_DATA)
-                except OSError as error:
-                    if error.errno == errno.ENXIO:
-                        break  # a hole up to the end
-                    return  # no such seek here: taken as data throughout
-                end = min(size, os.lseek(fd, begin, os.SEEK_HOLE))
-                if begin < end:
-                    segments.append((begin, end - begin, begin))
-        finally:
-            os.close(fd)
-        if segments != [(0, size, 0)]:
-            self.builder.segments[node] = segments
+
+def _data_segments(path: bytes, size: int) -> list[Segment] | None:
+    """The data of a file that has fewer blocks than bytes; None where it has no hole (it may be compressed) or none can be
+    seen. Raises OSError."""
+    fd = open_host_file(path)
+    segments: list[Segment] = []
+    try:
+        end = 0
+        while end < size:
+            try:
+                begin = os.lseek(fd, end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    break  # a hole up to the end
+                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                    return None  # no such seek here: taken as data throughout
+                raise
+            end = min(size, os.lseek(fd, begin, os.SEEK_HOLE))
+            if begin < end:
+                segments.append((begin, end - begin, begin))
+    finally:
+        os.close(fd)
+    return None if segments == [(0, size, 0)] else segments
 
 
 def scan_directory(
@@ -214,7 +227,7 @@ def scan_directory(
     path = source.rstrip(b"/") or b"/"
     top = _Scanner(builder, options, len(source.rstrip(b"/")) + 1, found.st_dev)
     if top.can_list:
-        top.attributes(root, source, found.st_dev)
+        top.attributes(root, path + b"/.", found.st_dev)  # of the directory, also where the source is a symlink to it
     # The upper levels are listed here, in breadth, until there are enough subtrees to share out. Which those are depends on
     # the tree alone: the order of nodes, and so the image, is the same with one process and with many.
     pending = deque([(root, path, found.st_dev)])
@@ -224,11 +237,15 @@ def scan_directory(
         progress.advance(count)
     subtrees = list(pending)
 
-    def work(number: int, advance: Callable[[int], None]) -> _Subtree:
-        return _scan_subtree(subtrees[number], top, advance)
+    jobs = min(len(subtrees), SCAN_JOBS)  # a wide directory leaves thousands waiting
 
-    for subtree in share_out(len(subtrees), work, workers_for(len(subtrees)), progress):
-        subtree.graft(top)
+    def work(number: int, advance: Callable[[int], None]) -> list[_Subtree]:
+        low, high = number * len(subtrees) // jobs, (number + 1) * len(subtrees) // jobs
+        return [_scan_subtree(start, top, advance) for start in subtrees[low:high]]
+
+    for scanned in share_out(jobs, work, workers_for(jobs), progress):
+        for subtree in scanned:
+            subtree.graft(top)
     return DirectoryContent(builder, options.allow_changed, top.directories)
 
 

@@ -40,7 +40,7 @@ class Stamp:
         # Links and times of the tree are in its table; what is not, is fed in a fixed order.
         digest.update(tree.nodes.view(np.uint8).data)
         digest.update(b"\0".join(tree.names))
-        for kind in (tree.targets, tree.devices, tree.xattrs):
+        for kind in (tree.targets, tree.devices, tree.xattrs, tree.segments):
             digest.update(repr(_sorted_items(kind)).encode())
         digest.update(repr(tree.extra_links).encode())
         raw = digest.digest()

@@ -252,6 +252,8 @@ class TreeBuilder:
                 if self.row(node)[0] & S_IFMT != S_IFDIR:
                     raise SourceError(b"/lost+found", "not a directory; e2fsck needs one of this name", hint="exclude it")
                 return node, False
+        if any(parent == 0 and name == LOST_FOUND for parent, name, _ in self.extra_links):
+            raise SourceError(b"/lost+found", "not a directory; e2fsck needs one of this name", hint="exclude it")
         return self.add(0, LOST_FOUND, S_IFDIR | 0o700, 0, 0, 0, (0,) * 6), True
 
 

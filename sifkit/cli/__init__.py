@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     No exception leaves it. SIGTERM and SIGHUP end it as Ctrl-C does, so that temporary files are removed.
     """
+    from ..errors import OutputError
     from .console import Console
     from .failures import Terminated, report
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Terminated as signal:
         console.error("terminated")
         return signal.exit_code
-    except OSError as error:  # stdout itself failed while the error was reported
+    except (OSError, OutputError) as error:  # stdout itself failed while the error was reported
         _forget_output()
         console.json = False
         return report(error, console)
@@ -115,8 +116,15 @@ def _short_process() -> Iterator[None]:
 
 
 def _flush() -> None:
+    from ..errors import OutputError
+
     if sys.stdout is not None:
-        sys.stdout.flush()
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
 
 
 def _forget_output() -> None:

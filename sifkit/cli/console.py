@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from ..errors import show
+from ..errors import OutputError, show
 
 __all__ = ["Console", "Fields", "named"]
 
@@ -61,11 +61,18 @@ class Console:
 
     def write(self, data: bytes) -> None:
         """Data to stdout, unchanged. BrokenPipeError and other OSErrors are the caller's caller's: main() ends on them."""
+        if sys.stdout is None:  # closed by whoever started us
+            raise BrokenPipeError
         buffer = getattr(sys.stdout, "buffer", None)
-        if buffer is None:
-            sys.stdout.write(data.decode("utf-8", "surrogateescape"))
-        else:
-            buffer.write(data)
+        try:
+            if buffer is None:
+                sys.stdout.write(data.decode("utf-8", "surrogateescape"))
+            else:
+                buffer.write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
 
     def line(self, text: str) -> None:
         """A line of text to stdout; what the encoding cannot hold is replaced."""

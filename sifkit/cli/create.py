@@ -286,7 +286,9 @@ def _fields(made: CreateResult) -> Fields:
 def _archive(given: str | None) -> Any:
     if given != "-":
         return given
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None:
+        raise UsageError("--from-tar -: standard input is closed", hint="pipe an archive in, or name its file")
+    if sys.stdin.isatty():
         raise UsageError("--from-tar -: standard input is a terminal", hint="pipe an archive in, or name its file")
     return sys.stdin.buffer
 

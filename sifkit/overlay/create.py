@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from uuid import UUID
 
-import numpy as np
-
 from ext3.build.image import plan_tree, write_image
 from ext3.build.plan import ImageOptions, Plan
 from ext3.build.progress import Progress, Silent
@@ -40,8 +38,9 @@ __all__ = ["create"]
 MIB = 1 << 20
 SMALLEST_BYTES = 64 * MIB
 SLACK = 0.25
-EMPTY_EPOCH = 315532800
-"""1980-01-01: the time of a reproducible image whose source has no times (as zip files have it)."""
+FIXED_EPOCH = 315532800
+"""1980-01-01 (as zip files have it): the time of what is made here under --reproducible, without SOURCE_DATE_EPOCH."""
+NEVER = 1 << 62
 PROFILES = {"default": None, "conda": 4096, "data": 1 << 20}
 """Bytes per inode of each profile; None: as mke2fs has it for the size."""
 UNREADABLE_SHOWN = 20
@@ -59,6 +58,10 @@ def create(path: HostPath, options: CreateOptions, *, progress: Progress | None 
     target = os.fsdecode(path)
     if options.from_dir is not None and options.from_tar is not None:
         raise UsageError("--from-dir and --from-tar exclude each other", hint="give one source")
+    if options.from_dir is None and (options.exclude or options.one_file_system or options.skip_unreadable):
+        raise UsageError("--exclude, -x and --skip-unreadable are for --from-dir", hint="name a directory, or leave them out")
+    if not target:
+        raise UsageError("the image has no name", hint="name a file, or leave it out for overlay.img")
     _check_target(target, options)
     with ExitStack() as stack:
         image, tree, layout, notes = _gather(target, options, progress, stack)
@@ -210,8 +213,6 @@ def _from_tar(
     image: ImageTree, target: str, options: CreateOptions, progress: Progress, stack: ExitStack
 ) -> tuple[Layout, Content]:
     assert options.from_tar is not None
-    if options.exclude or options.one_file_system:
-        raise UsageError("--exclude and -x are for --from-dir", hint="leave them out, or unpack the archive")
     from ext3.build.tarball import read_tar  # with the codecs: only for archives
 
     progress.phase("read archive", None, "files")
@@ -243,6 +244,10 @@ def _from_tar(
     scan = stack.enter_context(found.add_to(image.builder, node))
     image.complete(layout, facts)
     return layout, scan.content
+
+
+def _is_directory(path: bytes) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:
@@ -298,13 +303,12 @@ def _stamp(tree: Tree, image: ImageTree, options: CreateOptions) -> Stamp:
         return Stamp.now(options.uuid)
     seconds = options.source_date_epoch
     if seconds is None:
-        given = np.ones(len(tree), bool)
-        given[image.made] = False
-        if tree.lost_found_made:
-            given[tree.lost_found] = False
-        times = tree.nodes["mtime"][given]
-        seconds = max(1, int(times.max())) if len(times) else EMPTY_EPOCH
-    tree.clamp_times(seconds)
+        # Times of files are the input's own. What is made here, the superblock too, gets a time that is surely past:
+        # e2fsck complains of one in the future, and the newest file may be dated so.
+        seconds = FIXED_EPOCH
+        tree.clamp_times(NEVER)
+    else:
+        tree.clamp_times(seconds)
     facts = (options.size, options.block_size, options.inode_size, options.inodes, options.inode_ratio, options.label)
     return Stamp.derived(seconds, tree, *facts, identity=options.uuid)
 
@@ -320,6 +324,8 @@ def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
         usual = plan.geometry.size_bytes // default_inode_ratio(plan.geometry.size_bytes)
         if inodes > usual * 1.5:
             notes.append(f"{inodes:,} inodes instead of {usual:,}: twice what the content needs (-N chooses)")
+    if image.upper is None:
+        notes.append("there is no upper/: a container can use the image read-only, with data in it, but not write to it")
     if not options.journal:
         notes.append("no journal: Apptainer refuses such an image, and a crash can damage it")
     unset = options.owner is None and options.upper_owner is None

@@ -407,7 +407,7 @@ def test_output_that_cannot_be_written_is_an_error():
             [sys.executable, "-m", "sifkit", "completion", "bash"], stdout=full, stderr=subprocess.PIPE, cwd=ROOT, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"sifkit completion: No space left") and done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"sifkit completion: standard output: No space left") and done.stderr.count(b"\n") == 1
 
 
 # Places, names, numbers
