@@ -119,3 +119,51 @@ def test_a_source_that_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ext3.SourceError, match="not a directory"):
         scanned(tmp_path / "file")
+
+
+def test_thousands_of_directories_in_one(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    for number in range(17_000):  # more than numbers fit a pipe
+        (top / f"{number}").mkdir(parents=True)
+    tree, _ = scanned(top)
+    assert len(tree) == 17_002
+
+
+def test_a_hole_that_got_data_after_the_scan_is_an_error(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    for name, first in (("some", b"data"), ("none", b"")):
+        with (top / name).open("wb") as file:
+            file.write(first)
+            file.truncate(1 << 20)
+    for name in ("some", "none"):
+        tree, builder = scanned(top)
+        if len(builder.segments) < 2:
+            pytest.skip("this filesystem keeps no holes")
+        with (top / name).open("r+b") as file:
+            file.seek(500_000)
+            file.write(b"late")
+        with pytest.raises(ext3.ContentChangedError, match=name):
+            ext3.build_image(tree, tmp_path / "o.img")
+        with (top / name).open("r+b") as file:
+            file.truncate(4)
+            file.truncate(1 << 20)
+
+
+@needs_links
+def test_a_hard_link_called_lost_and_found_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    os.link(tmp_path / "a", tmp_path / "lost+found")
+    with pytest.raises(ext3.SourceError, match=r"lost\+found"):
+        scanned(tmp_path)
+
+
+def test_attributes_of_a_source_reached_by_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    try:
+        os.setxattr(tmp_path / "real", "user.x", b"1")
+    except (OSError, AttributeError):
+        pytest.skip("no extended attributes here")
+    (tmp_path / "link").symlink_to("real")
+    tree, _ = scanned(tmp_path / "link")
+    assert tree.xattrs[0] == {b"user.x": b"1"}
