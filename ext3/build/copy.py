@@ -137,7 +137,7 @@ class DataWriter:
         segments = tree.segments.get(node, ((0, size, 0),))
         with tree.content.open(node) as file:
             for _ in range(2):
-                self._zero_edges(node, segments)
+                self._zero_edges(node)
                 whole = [self._copy_segment(node, file, segment) for segment in segments]
                 if not file.changed() and all(whole):
                     return
@@ -166,7 +166,7 @@ class DataWriter:
             pieces.append((block * block_size + low - begin, low, high - low))
         return pieces
 
-    def _zero_edges(self, node: int, segments: object) -> None:
+    def _zero_edges(self, node: int) -> None:
         """What of a segment's first and last block it does not fill, reads as zero."""
         block_size = self.plan.geometry.block_size
         for offset, length, _ in self.plan.tree.segments.get(node, ((0, int(self.plan.tree.nodes["size"][node]), 0),)):

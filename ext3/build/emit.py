@@ -82,12 +82,10 @@ def _write_inode_tables(plan: Plan, device: BlockDevice) -> None:
     geometry = plan.geometry
     tables = geometry.inode_table.tolist()
     size = geometry.inode_table_blocks * geometry.block_size
-    filled = 0
     for table in tables:
         device.make_zero(table * geometry.block_size, size)
     for offset, data in InodeWriter(plan).tables():
         device.write(offset, data)
-        filled += len(data)
 
 
 def _write_group_metadata(plan: Plan, device: BlockDevice) -> None:

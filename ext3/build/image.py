@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from uuid import UUID
 
 from ..constants import LABEL_MAX, S_IFDIR
 from ..device import BlockDevice, PathOrFile, open_device
 from ..errors import GeometryError
-from ..geometry import Geometry
+from ..geometry import Geometry, default_block_size
 from .emit import emit
 from .plan import ImageOptions, Plan, plan_image
 from .progress import Progress, Silent
@@ -62,8 +61,6 @@ def mkfs(
     builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, times)
     journal_bytes = None
     if journal_blocks is not None:
-        from ..geometry import default_block_size
-
         journal_bytes = journal_blocks * (block_size or default_block_size(size))
     options = ImageOptions(
         size=size,
@@ -122,8 +119,3 @@ def write_image(plan: Plan, device: BlockDevice, *, progress: Progress | None = 
 def result(plan: Plan) -> BuildResult:
     """The facts of a plan that was written."""
     return BuildResult(plan.geometry, UUID(bytes=plan.stamp.uuid), plan.free_blocks, plan.free_inodes)
-
-
-def path_bytes(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
-    """A host path as bytes."""
-    return os.fsencode(path)
