@@ -18,17 +18,20 @@ import numpy.typing as npt
 from ..device import BlockDevice, FileDevice
 from ..errors import ContentChangedError, SourceError
 from .crew import MOST_JOBS, share_out, workers_for
+from .hostfiles import LEAVE_OUT
 from .line import LineWriter
 from .plan import Plan
 from .progress import Progress
 from .tree import ContentFile, Segment
+from .writeback import WriteBehind
 
 __all__ = ["DataWriter"]
 
 BUFFER_BYTES = 4 << 20
 COPY_BYTES = 16 << 20
 """Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
-WRITEBACK_BYTES = 16 << 20
+CACHED_BYTES = 1 << 30
+"""An image with at most so much data stays in the page cache for who uses it next; of a larger one only the newest part."""
 SMALL_COST = 16 << 10
 """Opening, reading and closing a small file takes as long as copying about so many bytes."""
 WORTH_SHARING = 2000
@@ -51,8 +54,7 @@ class DataWriter:
         self._advance: Callable[[int], None] = progress.advance
         self._buffer = bytearray(BUFFER_BYTES)
         self._kernel_copy = isinstance(device, FileDevice) and hasattr(os, "copy_file_range")
-        self._unflushed: list[tuple[int, int]] = []
-        self._unflushed_bytes = 0
+        self._behind: WriteBehind | None = None
 
     def run(self) -> None:
         """Copy everything. Raises DeviceError, SourceError, ContentChangedError."""
@@ -60,6 +62,8 @@ class DataWriter:
         sizes = self.plan.tree.nodes["size"][demand.small]
         total = int(sizes.sum()) + sum(self._data_bytes(node) for node in demand.large.tolist())
         self.progress.phase("copy", total, "bytes")
+        if isinstance(self.device, FileDevice):
+            self._behind = WriteBehind(self.device, release=self.plan.used * self.plan.geometry.block_size > CACHED_BYTES)
         # Large files first: the last jobs should be short ones.
         parts = np.array_split(demand.large, min(max(len(demand.large), 1), MOST_JOBS // 2))
         bounds = self._cut_small(sizes, MOST_JOBS // 2)
@@ -117,19 +121,9 @@ class DataWriter:
     def _flush(self, position: int, data: memoryview) -> None:
         self.line.write(position, data)
         self._advance(len(data))
-        if isinstance(self.device, FileDevice):
+        if self._behind is not None:
             for _, block, count in self.plan.space.runs(position, len(data) // self.line.block_size):
-                self._wrote(self.device, block * self.line.block_size, count * self.line.block_size)
-
-    def _wrote(self, device: FileDevice, offset: int, size: int) -> None:
-        """Have write-back keep up: the final sync is then short."""
-        self._unflushed.append((offset, size))
-        self._unflushed_bytes += size
-        if self._unflushed_bytes >= WRITEBACK_BYTES:
-            for begin, length in self._unflushed:
-                device.start_writeback(begin, length)
-            self._unflushed.clear()
-            self._unflushed_bytes = 0
+                self._behind.wrote(block * self.line.block_size, count * self.line.block_size)
 
     def _copy_large(self, node: int) -> None:
         tree = self.plan.tree
@@ -194,8 +188,8 @@ class DataWriter:
                 done = file.read_into(view, source)
                 device.write(target, view[:done])
             if done > 0:
-                if isinstance(device, FileDevice):
-                    self._wrote(device, target, done)
+                if self._behind is not None:
+                    self._behind.wrote(target, done)
                 self._advance(done)
             elif done == 0:
                 device.make_zero(target, size)
@@ -215,7 +209,7 @@ class DataWriter:
                 return -1
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise device.write_failed(target, error) from error
-            raise SourceError(self.plan.tree.path(node), f"reading: {error.strerror}", error=error) from error
+            raise SourceError(self.plan.tree.path(node), f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
 
 
 def _containing(extents: list[tuple[int, int, int]], block: int) -> tuple[int, int, int]:

@@ -18,6 +18,7 @@ OPEN_FLAGS = (
     | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO that took a file's place
     | getattr(os, "O_BINARY", 0)
 )
+LEAVE_OUT = "leave it out with --exclude"
 PARENT, SIZE, MTIME, MTIME_NS = map((NODE.names or ()).index, ("parent", "size", "mtime", "mtime_ns"))
 
 
@@ -46,7 +47,7 @@ class DirectoryContent:
                 if done == len(view) and _fingerprint(fd) == want and want[0] == done:
                     return
             except OSError as error:
-                raise SourceError(path, f"reading: {error.strerror}", error=error) from error
+                raise SourceError(path, f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
             finally:
                 os.close(fd)
         if not self.allow_changed:
@@ -75,8 +76,10 @@ def open_host_file(path: bytes) -> int:
     """A descriptor for reading a regular file. Raises SourceError."""
     try:
         return os.open(path, OPEN_FLAGS)
+    except FileNotFoundError as error:
+        raise SourceError(path, "was removed while the image was made", hint="run again", error=error) from error
     except OSError as error:
-        raise SourceError(path, f"cannot be opened: {error.strerror}", error=error) from error
+        raise SourceError(path, f"cannot be opened: {error.strerror}", hint=LEAVE_OUT, error=error) from error
 
 
 def _fingerprint(fd: int) -> Fingerprint:
@@ -123,7 +126,7 @@ class _HostFile:
             os.lseek(self.fd, offset, os.SEEK_SET)
             return _read_exactly(self.fd, view)
         except OSError as error:
-            raise SourceError(self.path, f"reading: {error.strerror}", error=error) from error
+            raise SourceError(self.path, f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
 
     def changed(self) -> bool:
         """Whether the file differs from what the last call (or, the first time, the scan) saw."""

@@ -24,6 +24,9 @@ __all__ = ["ScanOptions", "host_times", "scan_directory"]
 
 SUBTREES = 128
 """So many directories waiting are enough to keep a few processes busy."""
+WIDE = 4096
+"""After so many names a few waiting directories are enough: the tree is wide rather than deep."""
+FEW_SUBTREES = 8
 SCAN_JOBS = 1024
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
@@ -158,18 +161,19 @@ class _Scanner:
                 if nlink > 1:
                     self.links[device, ino] = node
             if self.can_list and device not in self.without_attributes:
-                self.attributes(node, path, device)
+                self.attributes(node, path, device, kind)
 
-    def attributes(self, node: int, path: bytes, device: int) -> None:
+    def attributes(self, node: int, path: bytes, device: int, kind: int = 0o040000) -> None:
         try:
             names = os.listxattr(path, follow_symlinks=False)
         except OSError as error:
             if error.errno in _NO_ATTRIBUTES:
-                self.without_attributes.add(device)
+                if kind in (0o040000, 0o100000):  # of a socket or a symlink it says nothing about the filesystem
+                    self.without_attributes.add(device)
             elif error.errno in _TREATED_AS_LEFT_OUT:
                 self.builder.left_out["attributes that may not be listed"] += 1
             elif error.errno != errno.ENOENT:
-                raise SourceError(path, f"reading its extended attributes: {error.strerror}", error=error) from error
+                self.builder.unreadable.append((path, f"its extended attributes: {error.strerror}"))
             return
         for text in sorted(names):
             name = os.fsencode(text)
@@ -182,7 +186,7 @@ class _Scanner:
                 if error.errno in _TREATED_AS_LEFT_OUT:
                     self.builder.left_out[text] += 1
                 elif error.errno not in (errno.ENODATA, errno.ENOENT):
-                    raise SourceError(path, f"reading attribute {text}: {error.strerror}", error=error) from error
+                    self.builder.unreadable.append((path, f"its attribute {text}: {error.strerror}"))
                 continue
             self.builder.xattrs.setdefault(node, {})[name] = value
 
@@ -231,10 +235,12 @@ def scan_directory(
     # The upper levels are listed here, in breadth, until there are enough subtrees to share out. Which those are depends on
     # the tree alone: the order of nodes, and so the image, is the same with one process and with many.
     pending = deque([(root, path, found.st_dev)])
-    while pending and len(pending) < SUBTREES:
+    seen = 0
+    while pending and len(pending) < (SUBTREES if seen < WIDE else FEW_SUBTREES):
         count, inner = top.enter(pending.popleft())
         pending.extend(inner)
         progress.advance(count)
+        seen += count
     subtrees = list(pending)
 
     jobs = min(len(subtrees), SCAN_JOBS)  # a wide directory leaves thousands waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -105,13 +106,51 @@ def test_an_unreadable_directory_is_reported(many: Path, monkeypatch: pytest.Mon
     assert [(path.split(b"/")[-1], reason) for path, reason in builder.unreadable] == [(b"e005", "Permission denied")]
 
 
+def test_few_wide_directories_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        for name in range(50):
+            (tmp_path / "top" / f"{number:02}" / f"{name}").mkdir(parents=True)
+    monkeypatch.setattr(scan_module, "WIDE", 100)
+    shared: list[int] = []
+    monkeypatch.setattr(scan_module, "workers_for", lambda jobs: shared.append(jobs) or 1)
+    tree, _ = scanned(tmp_path / "top")
+    assert len(tree) == 20 * 51 + 2
+    assert shared[0] >= 8
+
+
+def test_attributes_that_cannot_be_read_are_reported(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(path: bytes, **_: object) -> list[str]:
+        if path.endswith(b"/e005/file"):
+            raise OSError(errno.EIO, "Input/output error")
+        return []
+
+    monkeypatch.setattr(os, "listxattr", listed, raising=False)
+    _, builder = scanned(many)
+    assert [reason for _, reason in builder.unreadable] == ["its extended attributes: Input/output error"]
+
+
+def test_a_link_without_attributes_says_nothing_of_the_files_beside_it(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: set[bytes] = set()
+
+    def list_names(path: bytes, **_: object) -> list[str]:
+        listed.add(path.split(b"/")[-1])
+        if path.endswith(b"/link"):
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+        return []
+
+    monkeypatch.setattr(os, "listxattr", list_names, raising=False)
+    monkeypatch.setattr(scan_module, "workers_for", lambda jobs: 1)
+    scanned(many)
+    assert {b"link", b"file", b"d19", b"e399"} <= listed
+
+
 def test_a_file_that_vanishes_is_an_error_that_names_it(tmp_path: Path) -> None:
     top = tmp_path / "top"
     top.mkdir()
     (top / "gone").write_bytes(b"data")
     tree, _ = scanned(top)
     (top / "gone").unlink()
-    with pytest.raises(ext3.SourceError, match="gone: cannot be opened"):
+    with pytest.raises(ext3.SourceError, match="gone: was removed"):
         ext3.build_image(tree, tmp_path / "o.img")
 
 
