@@ -10,11 +10,15 @@ import errno
 from collections.abc import Iterable
 
 __all__ = [
+    "CHECK_HINT",
     "ContentChangedError",
     "CorruptError",
     "DeviceError",
     "Ext3Error",
     "GeometryError",
+    "JournalFullError",
+    "NeedsCheckError",
+    "NoFreeInodesError",
     "NoInodesError",
     "NoSpaceError",
     "NotExt3Error",
@@ -23,6 +27,10 @@ __all__ = [
     "UnsupportedError",
     "XattrError",
 ]
+
+
+CHECK_HINT = "e2fsck -f finds and repairs what is wrong"
+"""What to do with an image that is damaged."""
 
 
 def show(name: bytes | str) -> str:
@@ -131,6 +139,42 @@ class NoInodesError(Ext3Error, OSError):
         self.needed = needed
         self.available = available
         self.enough = enough
+
+
+class NoFreeInodesError(Ext3Error, OSError):
+    """An open image has no inode left for one more file."""
+
+    kind = "no-inodes"
+
+    def __init__(self, inodes_count: int) -> None:
+        super().__init__(
+            f"all {inodes_count:,} inodes of the image are in use", hint="remove files, or make an image with more inodes"
+        )
+        self.errno = errno.ENOSPC
+        self.inodes_count = inodes_count
+
+
+class JournalFullError(Ext3Error):
+    """One operation changes more blocks (``needed``) than a transaction of this journal holds (``capacity``)."""
+
+    kind = "journal-full"
+
+    def __init__(self, needed: int, capacity: int) -> None:
+        super().__init__(
+            f"a single change of {needed} blocks or more does not fit the journal, which takes {capacity} at once",
+            hint="do it in smaller steps",
+        )
+        self.needed = needed
+        self.capacity = capacity
+
+
+class NeedsCheckError(Ext3Error):
+    """The image is marked as damaged, or as never put in order: it is not changed before it was checked."""
+
+    kind = "needs-check"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the filesystem {why}: run a check first", hint=CHECK_HINT)
 
 
 class PathError(Ext3Error, OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from construct import Bytes, Int8ub, Int32ub
+from construct import Array, Bytes, Int8ub, Int16ub, Int32ub, Int64ub
 
 from .layout import Layout
 
@@ -35,4 +35,26 @@ JOURNAL_SUPERBLOCK = Layout(
     "s_checksum" / Int32ub,
     "s_users" / Bytes(768),
     size=1024,
+)
+
+JOURNAL_TAG = Layout("journal_block_tag", "t_blocknr" / Int32ub, "t_checksum" / Int16ub, "t_flags" / Int16ub, size=8)
+"""One block of a descriptor; 16 bytes of UUID follow it unless its flags say that it is the same as before."""
+
+JOURNAL_REVOKE = Layout(
+    "journal_revoke_header", "h_magic" / Int32ub, "h_blocktype" / Int32ub, "h_sequence" / Int32ub, "r_count" / Int32ub, size=16
+)
+"""Block numbers of 4 bytes follow; ``r_count`` is in bytes and includes this header."""
+
+JOURNAL_COMMIT = Layout(
+    "commit_header",
+    "h_magic" / Int32ub,
+    "h_blocktype" / Int32ub,
+    "h_sequence" / Int32ub,
+    "h_chksum_type" / Int8ub,
+    "h_chksum_size" / Int8ub,
+    "h_padding" / Bytes(2),
+    "h_chksum" / Array(8, Int32ub),
+    "h_commit_sec" / Int64ub,
+    "h_commit_nsec" / Int32ub,
+    size=60,
 )

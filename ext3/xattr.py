@@ -20,9 +20,12 @@ from .schema import XATTR_ENTRY, XATTR_HEADER, XATTR_IBODY_HEADER
 
 __all__ = [
     "Attribute",
+    "block_attributes",
     "block_fits",
     "block_hash",
     "entry_hash",
+    "host_values",
+    "inode_attributes",
     "join_name",
     "pack_block",
     "pack_inode_area",
@@ -196,14 +199,24 @@ def parse_inode_area(area: bytes, *, where: str = "inode") -> dict[bytes, bytes]
 
     CorruptError names ``where`` if the entries contradict the area's size.
     """
-    size = XATTR_IBODY_HEADER.size
-    if len(area) < size + len(TERMINATOR) or XATTR_IBODY_HEADER.packer.unpack_from(area)[0] != XATTR_MAGIC:
-        return {}
-    return _parse(area, size, size, where)
+    return host_values(inode_attributes(area, where=where), where=where)
 
 
 def parse_block(block: bytes, *, where: str = "attribute block") -> dict[bytes, bytes]:
     """Full name -> host value of the attributes in a block. CorruptError names ``where``. Hashes are not judged."""
+    return host_values(block_attributes(block, where=where), where=where)
+
+
+def inode_attributes(area: bytes, *, where: str = "inode") -> list[Attribute]:
+    """The attributes in an inode's area as they lie there; none where it does not begin with the magic. CorruptError."""
+    size = XATTR_IBODY_HEADER.size
+    if len(area) < size + len(TERMINATOR) or XATTR_IBODY_HEADER.packer.unpack_from(area)[0] != XATTR_MAGIC:
+        return []
+    return _parse(area, size, size, where)
+
+
+def block_attributes(block: bytes, *, where: str = "attribute block") -> list[Attribute]:
+    """The attributes in a block as they lie there. CorruptError names ``where``. Hashes are not judged."""
     if len(block) < XATTR_HEADER.size + len(TERMINATOR):
         raise CorruptError(where, "size", len(block), f">= {XATTR_HEADER.size + len(TERMINATOR)}")
     magic, _, blocks, *_ = XATTR_HEADER.packer.unpack_from(block)
@@ -214,7 +227,7 @@ def parse_block(block: bytes, *, where: str = "attribute block") -> dict[bytes, 
     return _parse(block, XATTR_HEADER.size, 0, where)
 
 
-def _parse(buffer: bytes, first: int, base: int, where: str) -> dict[bytes, bytes]:
+def _parse(buffer: bytes, first: int, base: int, where: str) -> list[Attribute]:
     """The entries from byte ``first``; value offsets count from byte ``base``. At most one entry in 16 bytes is looked at."""
     entries: list[tuple[int, bytes, int, int]] = []
     offset = first
@@ -237,15 +250,23 @@ def _parse(buffer: bytes, first: int, base: int, where: str) -> dict[bytes, byte
             raise CorruptError(where, "e_value_inum", value_inum, 0)
         entries.append((index, name, base + value_offset, value_size))
     end_of_entries = offset + len(TERMINATOR)
-    found: dict[bytes, bytes] = {}
+    found = []
     for index, name, start, size in entries:
         if size and not end_of_entries <= start <= len(buffer) - size:
             raise CorruptError(where, "e_value_offs", start - base, f"{size} bytes behind the entries and inside the area")
+        found.append(Attribute(index, name, buffer[start : start + size] if size else b""))
+    return found
+
+
+def host_values(attributes: Iterable[Attribute], *, where: str) -> dict[bytes, bytes]:
+    """Full name -> host value. CorruptError names ``where`` for an ACL that is none."""
+    found: dict[bytes, bytes] = {}
+    for index, name, value in attributes:
         try:
             full = join_name(index, name)
         except ValueError:
             continue  # the kernel does not show attributes of a prefix it does not know, either
-        found[full] = _host_value(index, buffer[start : start + size] if size else b"", full, where)
+        found[full] = _host_value(index, value, full, where)
     return found
 
 

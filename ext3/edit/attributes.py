@@ -1,0 +1,281 @@
+"""The extended attributes of an inode while they are being edited: in the inode first, else in its attribute block.
+
+A block may serve many inodes: it is copied before it is changed for one of them, and a block that is the same already is
+shared. Source: Linux ``fs/ext4/xattr.c`` (ext4_xattr_set_handle, ext4_xattr_block_set). Values go in and out in the form
+of the host's system calls; attributes of prefixes nobody knows are kept as they lie.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+
+from ..constants import NAME_MAX, XATTR_REFCOUNT_MAX
+from ..errors import CorruptError, XattrError, show
+from ..schema import XATTR_HEADER
+from ..xattr import (
+    Attribute,
+    block_attributes,
+    host_values,
+    inode_attributes,
+    pack_block,
+    pack_inode_area,
+    split_name,
+    to_disk,
+)
+from .blocks import Blocks
+
+__all__ = ["AttributeEditor", "AttributeSharing"]
+
+KEPT_CONTENTS = 4096
+
+
+class AttributeSharing:
+    """Which attribute blocks hold what, for all inodes of one filesystem, so that equal ones are stored once.
+
+    Forget everything (``clear``) when blocks were rolled back: a block remembered may then be free.
+    """
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[bytes, int] = OrderedDict()
+        self._content: dict[int, bytes] = {}
+
+    def find(self, content: bytes) -> int | None:
+        """A block that was last seen with this content (its count of inodes taken as 1)."""
+        return self._found.get(content)
+
+    def remember(self, block: int, content: bytes) -> None:
+        """``block`` holds ``content`` (its count of inodes taken as 1)."""
+        self.forget(block)
+        replaced = self._found.pop(content, None)
+        if replaced is not None:
+            del self._content[replaced]
+        if len(self._found) >= KEPT_CONTENTS:
+            _, oldest = self._found.popitem(last=False)
+            del self._content[oldest]
+        self._found[content] = block
+        self._content[block] = content
+
+    def forget(self, block: int) -> None:
+        """``block`` holds something else now, or was given back."""
+        content = self._content.pop(block, None)
+        if content is not None:
+            del self._found[content]
+
+    def clear(self) -> None:
+        """Forget all blocks."""
+        self._found.clear()
+        self._content.clear()
+
+
+class AttributeEditor:
+    """The attributes of one inode. ``area``: what follows the fields of the inode, to its end (empty for 128-byte inodes);
+    ``file_acl``: its attribute block or 0; both are to be stored in the inode after a change. [``first``, ``end``): where
+    blocks may lie; ``goal``: near which a new block should. An error leaves everything as it was.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        area: bytes,
+        file_acl: int,
+        *,
+        first: int,
+        end: int,
+        where: str,
+        goal: int = 0,
+        sharing: AttributeSharing | None = None,
+    ) -> None:
+        if file_acl and not first <= file_acl < end:
+            raise CorruptError(where, "i_file_acl", file_acl, f"a block from {first} to {end - 1}")
+        self._blocks = blocks
+        self._where = where
+        self._goal = goal
+        self._sharing = sharing
+        self._area = area
+        self._block = file_acl
+
+    @property
+    def area(self) -> bytes:
+        """The inode's area as it has to stand there now; as long as it was given."""
+        return self._area
+
+    @property
+    def file_acl(self) -> int:
+        """The attribute block, or 0. Where it is not 0 the inode counts its sectors, shared or not."""
+        return self._block
+
+    # -- look ------------------------------------------------------------------------------------------------------
+
+    def all(self) -> dict[bytes, bytes]:
+        """Full name -> value."""
+        inside, outside, _ = self._load()
+        return {**host_values(outside, where=self._where), **host_values(inside, where=self._where)}
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of an attribute by its full name, None if it is not there."""
+        parts = split_name(name)
+        if parts is None:
+            return None
+        inside, outside, _ = self._load()
+        for attribute in inside + outside:
+            if attribute[:2] == parts:
+                return host_values([attribute], where=self._where)[name]
+        return None
+
+    # -- change ----------------------------------------------------------------------------------------------------
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Set an attribute. XattrError with errno EOPNOTSUPP, ERANGE, EINVAL or ENOSPC for what ext3 cannot hold."""
+        new = self._on_disk(name, value)
+        inside, outside, _ = self._load()
+        was = next((old for old in inside + outside if old[:2] == new[:2]), None)
+        if was == new:
+            return
+        area = self._packed_area(_with(inside, new))
+        if area is not None:
+            if len(kept := _without(outside, new)) != len(outside):
+                self._set_block(name, kept)
+            self._area = area
+            return
+        area = self._packed_area(_without(inside, new))
+        assert area is not None  # less than what was there
+        self._set_block(name, _with(outside, new))
+        self._area = area
+
+    def remove(self, name: bytes) -> None:
+        """Take an attribute out. XattrError with errno ENODATA if it is not there."""
+        parts = split_name(name)
+        inside, outside, _ = self._load()
+        gone = Attribute(*parts, b"") if parts else None
+        if gone is None or not any(old[:2] == gone[:2] for old in inside + outside):
+            raise self._error(errno.ENODATA, f"there is no attribute {show(name)}")
+        if len(kept := _without(inside, gone)) != len(inside):
+            area = self._packed_area(kept)
+            assert area is not None
+            self._area = area
+        if len(kept := _without(outside, gone)) != len(outside):
+            self._set_block(name, kept)
+
+    def release(self) -> None:
+        """Let go of the attribute block, as for an inode that is deleted."""
+        if self._block:
+            _, _, count = self._load()
+            self._drop(self._block, count)
+            self._block = 0
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _on_disk(self, name: bytes, value: bytes) -> Attribute:
+        parts = split_name(name)
+        if parts is None:
+            raise self._error(errno.EOPNOTSUPP, f"ext3 has no place for the attribute {show(name)}")
+        if len(parts[1]) > NAME_MAX or b"\0" in parts[1]:
+            raise self._error(errno.ERANGE, f"the name of an attribute, {show(name[:64])}, is longer than {NAME_MAX} bytes")
+        try:
+            return to_disk({name: value})[0]
+        except ValueError as error:
+            raise self._error(errno.EINVAL, str(error)) from None
+
+    def _load(self) -> tuple[list[Attribute], list[Attribute], int]:
+        """Attributes in the inode, in the block, and how many inodes the block has."""
+        inside = inode_attributes(self._area, where=self._where)
+        if not self._block:
+            return inside, [], 0
+        where = f"{self._where}, attribute block {self._block}"
+        raw = self._blocks.read(self._block)
+        outside = block_attributes(raw, where=where)
+        count = XATTR_HEADER.packer.unpack_from(raw)[1]
+        if not count:
+            raise CorruptError(where, "h_refcount", 0, "1 or more")
+        return inside, outside, count
+
+    def _packed_area(self, attributes: list[Attribute]) -> bytes | None:
+        """The area with these attributes, None if they do not all fit."""
+        packed, rest = pack_inode_area(attributes, len(self._area))
+        if rest:
+            return None
+        return packed or bytes(len(self._area))
+
+    def _set_block(self, name: bytes, attributes: list[Attribute]) -> None:
+        """Give the inode a block with these attributes: an equal one, its own changed in place, or a new one."""
+        old, count = self._block, self._load()[2]
+        if not attributes:
+            self._drop(old, count)
+            self._block = 0
+            return
+        size = self._blocks.block_size
+        try:
+            content = pack_block(attributes, size, 1)
+        except ValueError as error:
+            hint = f"the attributes of a file share one block of {size} bytes and what is free in its inode"
+            raise self._error(errno.ENOSPC, f"no room for {show(name)}: {error}", hint) from None
+        twin = self._twin(content, old)
+        if twin is not None:
+            block, sharers = twin
+            self._blocks.write(block, _counted(content, sharers + 1))
+            if old:
+                self._drop(old, count)
+        elif old and count == 1:
+            block = old
+            self._blocks.write(block, content)
+            self._remember(block, content)
+        else:
+            block = self._blocks.allocate(1, self._goal)[0][0]
+            if old:
+                self._drop(old, count)
+            self._blocks.write(block, content)
+            self._remember(block, content)
+        self._block = block
+
+    def _twin(self, content: bytes, own: int) -> tuple[int, int] | None:
+        """(block, inodes it has) of another block with this content that can take one inode more."""
+        if self._sharing is None or not XATTR_HEADER.packer.unpack_from(content)[3]:
+            return None  # no hash: the format says that it is not to be shared
+        block = self._sharing.find(content)
+        if block is None or block == own:
+            return None
+        there = self._blocks.read(block)
+        count = XATTR_HEADER.packer.unpack_from(there)[1]
+        if _counted(there, 1) != content or not 0 < count < XATTR_REFCOUNT_MAX:
+            return None
+        return block, count
+
+    def _remember(self, block: int, content: bytes) -> None:
+        if self._sharing is not None:
+            self._sharing.remember(block, content)
+
+    def _drop(self, block: int, count: int) -> None:
+        """One inode less for a block that has ``count``."""
+        if count > 1:
+            self._blocks.write(block, _counted(self._blocks.read(block), count - 1))
+            return
+        if self._sharing is not None:
+            self._sharing.forget(block)
+        self._blocks.free([(block, 1)], metadata=True)
+
+    def _error(self, number: int, message: str, hint: str = "") -> XattrError:
+        return XattrError(self._where, message, error=OSError(number, message), hint=hint)
+
+
+def _with(attributes: list[Attribute], new: Attribute) -> list[Attribute]:
+    """The attributes with one set: in its old place, or at the end."""
+    found = []
+    placed = False
+    for old in attributes:
+        if old[:2] != new[:2]:
+            found.append(old)
+        elif not placed:
+            found.append(new)
+            placed = True
+    return found if placed else [*found, new]
+
+
+def _without(attributes: list[Attribute], gone: Attribute) -> list[Attribute]:
+    return [old for old in attributes if old[:2] != gone[:2]]
+
+
+def _counted(block: bytes, count: int) -> bytes:
+    """An attribute block with another count of inodes."""
+    magic, _, *rest = XATTR_HEADER.packer.unpack_from(block)
+    return XATTR_HEADER.packer.pack(magic, count, *rest) + block[XATTR_HEADER.size :]

@@ -1,0 +1,400 @@
+"""A directory while it is being edited: find, add, remove and replace names, with its index where it has one.
+
+Linear directories are filled first-fit; where one outgrows its block it gets an index (if the filesystem has
+``dir_index``), whose leaves and nodes split as the kernel splits them. An odd index is read over, and dropped by the first
+name that is added. Source: Linux ``fs/ext4/namei.c`` (ext4_add_entry, make_indexed_dir, do_split, ext4_dx_add_entry).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..constants import NAME_MAX, FileType, HashVersion
+from ..dirent import BYTES_LIMIT, Entry
+from ..errors import CorruptError, PathError, PathNotFoundError
+from ..htree import DOT_SIZE
+from ..schema import DIRENT
+from . import records
+from .blocks import Blocks
+from .index import Frame, OddIndexError, Table, new_node, new_root, next_leaves, read_root, read_table
+from .mapping import BlockMapEditor
+from .namehash import NameHash
+
+__all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError", "new_directory_block"]
+
+KEPT_BLOCKS = 4096
+"""Blocks of one directory whose check is remembered."""
+DOT_NAMES = (b".", b"..")
+_TYPES = frozenset(map(int, FileType))
+
+
+class NameExistsError(PathError, FileExistsError):
+    """The directory has that name already."""
+
+    kind = "exists"
+    code = errno.EEXIST
+
+
+class NameTooLongError(PathError):
+    """Longer than 255 bytes."""
+
+    kind = "name-too-long"
+    code = errno.ENAMETOOLONG
+
+
+class DirectoryFullError(PathError):
+    """The index, or the size a directory can have, is used up."""
+
+    kind = "directory-full"
+    code = errno.ENOSPC
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryRules:
+    """What the superblock says about directories: hash seed (four words), version and signedness; features; inodes."""
+
+    seed: tuple[int, int, int, int]
+    inodes: int
+    hash_version: int = HashVersion.HALF_MD4
+    signed: bool = True
+    filetype: bool = True
+    dir_index: bool = True
+
+
+def new_directory_block(ino: int, parent: int, *, block_size: int, filetype: bool = True) -> bytes:
+    """The only block of a new directory: "." and ".."."""
+    return records.dots(ino, parent, FileType.DIRECTORY if filetype else 0, block_size)
+
+
+class Directory:
+    """One directory. ``mapping`` is its inode's block map, ``size`` its i_size in bytes, ``indexed`` its flag INDEX.
+
+    After a change the caller stores ``size``, ``indexed`` and the map's words and sectors in the inode. After an operation
+    of which the blocks were rolled back, the object is stale: make a new one. Messages name the directory as ``where``.
+    """
+
+    def __init__(
+        self, blocks: Blocks, mapping: BlockMapEditor, rules: DirectoryRules, *, ino: int, size: int, indexed: bool
+    ) -> None:
+        self._where = f"directory inode {ino}"
+        self._size = blocks.block_size
+        if size <= 0 or size % self._size or size > BYTES_LIMIT:
+            raise CorruptError(self._where, "i_size", size, f"a multiple of {self._size}, to {BYTES_LIMIT}")
+        self._blocks = blocks
+        self._rules = rules
+        self._mapping = mapping
+        self._count = size // self._size
+        self._flag = indexed
+        self._checked: dict[int, tuple[bytes, int]] = {}
+        self._physical: dict[int, int] = {}
+        self._tables: dict[int, Table] = {}
+        self._root: tuple[Table, NameHash, int] | None = None
+        self._hashes: dict[int, NameHash] = {}
+
+    @property
+    def size(self) -> int:
+        """i_size, in bytes."""
+        return self._count * self._size
+
+    @property
+    def indexed(self) -> bool:
+        """The inode's flag INDEX."""
+        return self._flag
+
+    @property
+    def mapping(self) -> BlockMapEditor:
+        return self._mapping
+
+    # -- look ------------------------------------------------------------------------------------------------------
+
+    def find(self, name: bytes) -> Entry | None:
+        """The entry of a name, None if there is none."""
+        place = self._place(name)
+        if place is None:
+            return None
+        return self._entry(name, place[1], place[2])
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, "." and ".." too, as they lie."""
+        for logical in range(self._count):
+            for ino, file_type, name in records.used_records(self._load(logical)[0]):
+                yield Entry(name, ino, FileType(file_type) if file_type in _TYPES else FileType.UNKNOWN)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing but "." and ".."."""
+        return all(entry.name in DOT_NAMES for entry in self.entries())
+
+    def parent(self) -> int:
+        """The inode of ".."."""
+        entry = self.find(b"..")
+        if entry is None:
+            raise CorruptError(self._where, "directory", "without ..", "with one")
+        return entry.ino
+
+    # -- change ----------------------------------------------------------------------------------------------------
+
+    def insert(self, name: bytes, ino: int, file_type: int) -> None:
+        """Add a name. NameExistsError, NameTooLongError, DirectoryFullError, NoSpaceError: nothing has changed."""
+        if not records.good_name(name):
+            if len(name) > NAME_MAX:
+                raise NameTooLongError(name, f"a name has {NAME_MAX} bytes at most")
+            raise ValueError(f"{name!r} is no name")
+        if not self._rules.filetype:
+            file_type = 0
+        if self._uses_index:
+            try:
+                self._insert_indexed(name, ino, file_type)
+            except OddIndexError:
+                # Blocks of the index become ordinary ones, which is how they look to a linear search anyway.
+                self._insert_linear(name, ino, file_type, drop_index=True)
+        else:
+            self._insert_linear(name, ino, file_type, drop_index=False)
+
+    def remove(self, name: bytes) -> Entry:
+        """Take a name out; what it led to. PathNotFoundError if it is not there."""
+        if name in DOT_NAMES:
+            raise ValueError(f"{name!r} stays")
+        logical, block, offset, before = self._require(name)
+        entry = self._entry(name, block, offset)
+        _, room = self._load(logical)
+        self._store(logical, records.cut_out(block, offset, before), min(room, offset if before < 0 else before))
+        return entry
+
+    def replace(self, name: bytes, ino: int, file_type: int) -> Entry:
+        """Let a name lead to another inode; what it led to. PathNotFoundError if it is not there."""
+        logical, block, offset, _ = self._require(name)
+        entry = self._entry(name, block, offset)
+        _, room = self._load(logical)
+        self._store(logical, records.relink(block, offset, ino, file_type if self._rules.filetype else 0), room)
+        return entry
+
+    def set_parent(self, ino: int) -> None:
+        """Let ".." lead to another directory."""
+        self.replace(b"..", ino, FileType.DIRECTORY)
+
+    # -- blocks ----------------------------------------------------------------------------------------------------
+
+    def _block(self, logical: int) -> int:
+        """Where a block of the directory is. It stays there: directories are not made shorter."""
+        known = self._physical.get(logical)
+        if known is None:
+            known = self._mapping.block(logical)
+            if known is None:
+                raise CorruptError(self._where, "directory", f"a hole at block {logical}", "a block")
+            self._physical[logical] = known
+        return known
+
+    def _load(self, logical: int) -> tuple[bytes, int]:
+        """A block whose records are in order, and where there is room in it."""
+        data = self._blocks.read(self._block(logical))
+        known = self._checked.get(logical)
+        if known is not None and (known[0] is data or known[0] == data):
+            return known
+        room = records.check(data, inodes=self._rules.inodes, where=f"{self._where}, block {logical}")
+        return self._remember(logical, data, room)
+
+    def _remember(self, logical: int, data: bytes, room: int) -> tuple[bytes, int]:
+        if len(self._checked) >= KEPT_BLOCKS:
+            self._checked.clear()
+        self._checked[logical] = known = data, room
+        return known
+
+    def _store(self, logical: int, data: bytes, room: int) -> None:
+        self._write(logical, data)
+        self._remember(logical, data, room)
+
+    def _write(self, logical: int, data: bytes) -> None:
+        self._blocks.write(self._block(logical), data)
+
+    def _append(self, name: bytes, *contents: bytes) -> None:
+        """Make the directory longer. Nothing has changed where that fails."""
+        if (self._count + len(contents)) * self._size > BYTES_LIMIT:
+            raise DirectoryFullError(name, f"{self._where} cannot be larger than {BYTES_LIMIT} bytes")
+        self._mapping.append(self._count, contents, 0)
+        self._count += len(contents)
+
+    def _entry(self, name: bytes, block: bytes, offset: int) -> Entry:
+        ino, _, _, file_type = DIRENT.packer.unpack_from(block, offset)
+        return Entry(name, ino, FileType(file_type) if file_type in _TYPES else FileType.UNKNOWN)
+
+    # -- search ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _uses_index(self) -> bool:
+        return self._flag and self._rules.dir_index
+
+    def _require(self, name: bytes) -> tuple[int, bytes, int, int]:
+        place = self._place(name)
+        if place is None:
+            raise PathNotFoundError(name, f"no such name in {self._where}")
+        return place
+
+    def _place(self, name: bytes) -> tuple[int, bytes, int, int] | None:
+        """(logical block, its content, offset of the record, offset of the one before or -1) of a name."""
+        if name in DOT_NAMES:
+            return self._search((0,), name)
+        if self._uses_index:
+            try:
+                number, frames = self._probe(name)
+                return self._search(self._candidates(number, frames), name)
+            except OddIndexError:
+                pass
+        return self._search(range(self._count), name)
+
+    def _search(self, logicals: Iterable[int], name: bytes) -> tuple[int, bytes, int, int] | None:
+        for logical in logicals:
+            block, _ = self._load(logical)
+            found = records.locate(block, name)
+            if found:
+                return logical, block, *found
+        return None
+
+    def _probe(self, name: bytes) -> tuple[int, list[Frame]]:
+        """The hash of a name, and the way to the leaf that would hold it."""
+        table = self._table(0)
+        root = self._root
+        if root is None or root[0] is not table:
+            version, levels = read_root(table.data)
+            root = self._root = table, self._hash(version), levels
+        number = root[1](name)
+        slot = table.slot(number)
+        if not root[2]:
+            return number, [Frame(table, slot)]
+        node = self._table(self._below(table.blocks[slot]))
+        return number, [Frame(table, slot), Frame(node, node.slot(number))]
+
+    def _table(self, logical: int) -> Table:
+        data = self._blocks.read(self._block(logical))
+        known = self._tables.get(logical)
+        if known is None or not (known.data is data or known.data == data):
+            known = self._tables[logical] = read_table(data, logical, root=not logical)
+        return known
+
+    def _child(self, frame: Frame) -> int:
+        return self._below(frame.table.blocks[frame.slot])
+
+    def _below(self, logical: int) -> int:
+        if not 0 < logical < self._count:
+            raise OddIndexError(f"block {logical} of {self._count}")
+        return logical
+
+    def _hash(self, version: int) -> NameHash:
+        found = self._hashes.get(version)
+        if found is None:
+            found = self._hashes[version] = NameHash(version, self._rules.seed, signed=self._rules.signed)
+        return found
+
+    def _candidates(self, number: int, frames: list[Frame]) -> Iterator[int]:
+        """The leaves that may hold a hash: one, and those behind it that continue it."""
+        yield self._child(frames[-1])
+        yield from self._continued(number, frames)
+
+    def _continued(self, number: int, frames: list[Frame]) -> Iterator[int]:
+        """The leaves behind the one of ``frames`` that continue its last hash. No more than there are blocks."""
+        left = self._count
+        for logical in next_leaves(frames, number, self._node):
+            left -= 1
+            if not left:
+                raise OddIndexError("more leaves than blocks")
+            yield self._below(logical)
+
+    def _node(self, logical: int) -> Table:
+        return self._table(self._below(logical))
+
+    # -- insert ----------------------------------------------------------------------------------------------------
+
+    def _insert_linear(self, name: bytes, ino: int, file_type: int, *, drop_index: bool) -> None:
+        place = None
+        for logical in range(self._count):
+            block, room = self._load(logical)
+            if records.locate(block, name):
+                raise NameExistsError(name, f"is in {self._where} already")
+            if place is None and room < self._size:
+                changed = records.put_in(block, room, name, ino, file_type)
+                if changed:
+                    place = logical, *changed
+        if place:
+            self._store(*place)
+        elif self._count == 1 and self._rules.dir_index and not drop_index:
+            self._make_index(name, ino, file_type)
+        else:
+            block, room = records.fill([(ino, file_type, name)], self._size)
+            self._append(name, block)
+            self._remember(self._count - 1, block, room)
+        if drop_index:
+            self._flag = False
+
+    def _make_index(self, name: bytes, ino: int, file_type: int) -> None:
+        """Turn the only block into a root over two leaves, one of which takes the name (or pack it, where gaps fill it)."""
+        block, _ = self._load(0)
+        found = records.used_records(block)
+        if [name for _, _, name in found[:2]] != list(DOT_NAMES) or DIRENT.packer.unpack_from(block)[1] != DOT_SIZE:
+            raise CorruptError(f"{self._where}, block 0", "records", "others", "first . and .., of 12 bytes")
+        version = self._rules.hash_version
+        try:
+            hashes = self._hash(version)
+        except ValueError:
+            raise CorruptError("superblock", "s_def_hash_version", version, "0, 1 or 2") from None
+        everything = [*found[2:], (ino, file_type, name)]
+        if records.sparse(everything, self._size):
+            self._store(0, *records.fill([*found[:2], *everything], self._size))
+            return
+        numbers = hashes.many([name for _, _, name in everything])
+        left, right, border = records.halves(everything, numbers)
+        (low, low_room), (high, high_room) = records.fill(left, self._size), records.fill(right, self._size)
+        self._append(name, low, high)
+        self._write(0, new_root(block, version, 0, (0, border), (1, 2)))
+        self._checked.clear()
+        self._remember(1, low, low_room)
+        self._remember(2, high, high_room)
+        self._flag = True
+
+    def _insert_indexed(self, name: bytes, ino: int, file_type: int) -> None:
+        number, frames = self._probe(name)
+        leaf = self._child(frames[-1])
+        block, room = self._load(leaf)
+        if records.locate(block, name) or self._search(self._continued(number, frames), name):
+            raise NameExistsError(name, f"is in {self._where} already")
+        changed = records.put_in(block, room, name, ino, file_type) if room < self._size else None
+        if changed:
+            self._store(leaf, *changed)
+            return
+        everything = records.used_records(block)
+        everything.append((ino, file_type, name))
+        if records.sparse(everything, self._size):
+            self._store(leaf, *records.fill(everything, self._size))
+            return
+        version, _ = read_root(frames[0].table.data)
+        numbers = self._hash(version).many([other for _, _, other in everything[:-1]])
+        left, right, border = records.halves(everything, [*numbers, number])
+        (low, low_room), (high, high_room) = records.fill(left, self._size), records.fill(right, self._size)
+        new_leaf = self._enter(name, frames, border, high)
+        self._store(leaf, low, low_room)
+        self._remember(new_leaf, high, high_room)
+
+    def _enter(self, name: bytes, frames: list[Frame], border: int, content: bytes) -> int:
+        """Append a leaf with this content and enter it in the index, behind the one ``frames`` lead to; its block."""
+        table, slot = frames[-1]
+        if not table.full:
+            self._append(name, content)
+            self._write(table.block, table.inserted(slot + 1, border, self._count - 1))
+            return self._count - 1
+        hashes = [*table.hashes[: slot + 1], border, *table.hashes[slot + 1 :]]
+        node, leaf = self._count, self._count + 1
+        blocks = [*table.blocks[: slot + 1], leaf, *table.blocks[slot + 1 :]]
+        if len(frames) == 1:
+            # The root becomes the parent of a node, which takes its entries: a node has room for three more.
+            version, _ = read_root(table.data)
+            self._append(name, new_node(hashes, blocks, self._size), content)
+            self._write(0, new_root(table.data, version, 1, (0,), (node,)))
+            return leaf
+        root, at = frames[0]
+        if root.full:
+            raise DirectoryFullError(name, f"{self._where}: the directory index is full")
+        middle = len(hashes) // 2
+        self._append(name, new_node([0, *hashes[middle + 1 :]], blocks[middle:], self._size), content)
+        self._write(table.block, table.packed(hashes[:middle], blocks[:middle]))
+        self._write(0, root.inserted(at + 1, hashes[middle], node))
+        return leaf

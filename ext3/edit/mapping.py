@@ -1,0 +1,432 @@
+"""The block map of an inode while it is being edited: find blocks, map more of them, give some back.
+
+The 15 words of ``i_block`` are held here; pointer blocks are read and written through ``Blocks``. Every change is worked
+out in full first and then made at once, so an error leaves the map as it was. Source: Linux ``fs/ext4/indirect.c``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..blockmap import map_limit
+from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR
+from ..errors import CorruptError, NoSpaceError, PathError
+from .blocks import Blocks, Run
+from .pointers import FORMATS, POINTER, Cut, group_runs, runs_of
+
+__all__ = ["BlockMapEditor", "Extent", "FileTooLargeError"]
+
+Pointers = npt.NDArray[np.uint32]
+Extent = tuple[int, int, int]
+"""(logical block, physical block, count)."""
+
+SECTORS_LIMIT = 0xFFFFFFFF
+"""i_blocks is a 32-bit number without huge_file."""
+
+
+class FileTooLargeError(PathError):
+    """More blocks than a block map, or the 32 bits of i_blocks, can hold."""
+
+    kind = "too-large"
+    code = errno.EFBIG
+
+
+@dataclass(slots=True)
+class _Leaf:
+    """A table of pointers to data: ``i_block``'s direct part (``block`` 0), a pointer block, or one to be made (None)."""
+
+    start: int
+    length: int
+    block: int | None
+    pointers: Pointers
+    holes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+class BlockMapEditor:
+    """The map of one inode. ``first`` and ``end``: where the filesystem's data blocks may lie (end excluded).
+
+    ``sectors`` is the inode's i_blocks, in 512 bytes; it is kept up to date. ``metadata``: its data blocks are a
+    directory's, which the journal has to forget when they are given back. After an operation of which the blocks were
+    rolled back, the object is stale: make a new one.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        i_block: Sequence[int],
+        *,
+        first: int,
+        end: int,
+        where: str,
+        sectors: int = 0,
+        metadata: bool = False,
+    ) -> None:
+        if len(i_block) != N_BLOCKS:
+            raise ValueError(f"i_block has {N_BLOCKS} words, not {len(i_block)}")
+        self._blocks = blocks
+        self._words = list(i_block)
+        self._first = first
+        self._end = end
+        self._where = where
+        self._metadata = metadata
+        self._per_block = blocks.block_size // POINTER
+        self._tail: tuple[int, int] | None = None
+        self.sectors = sectors
+
+    @property
+    def i_block(self) -> tuple[int, ...]:
+        """The 15 words as they have to stand in the inode now."""
+        return tuple(self._words)
+
+    @property
+    def limit(self) -> int:
+        """Blocks this map can address."""
+        return map_limit(self._blocks.block_size)
+
+    # -- look ------------------------------------------------------------------------------------------------------
+
+    def block(self, logical: int) -> int | None:
+        """The block that holds logical block ``logical``, None at a hole. CorruptError for a pointer that leads outside."""
+        slot, indices = self._path(logical)
+        block = self._words[slot]
+        if block and not self._first <= block < self._end:
+            raise self._bad(f"i_block[{slot}]", block)
+        for index in indices:
+            if not block:
+                return None
+            (pointer,) = FORMATS[1].unpack_from(self._blocks.read(block), index * POINTER)
+            if pointer and not self._first <= pointer < self._end:
+                raise self._bad(f"pointers in block {block}[{index}]", pointer)
+            block = pointer
+        return block or None
+
+    def runs(self, logical: int, count: int) -> list[Extent]:
+        """The mapped parts of ``count`` blocks from ``logical``, ascending, as few runs as there can be; holes left out."""
+        end = min(logical + count, self.limit)
+        if count == 1 or end <= DIRECT_BLOCKS:
+            single = [(at, block) for at in range(logical, end) if (block := self.block(at)) is not None]
+            return group_runs(np.array([at for at, _ in single], np.int64), np.array([block for _, block in single], np.int64))
+        where, what = [], []
+        for leaf in self._leaves(logical, end):
+            low, high = max(logical - leaf.start, 0), min(end - leaf.start, leaf.length)
+            used = self._used(leaf.pointers[low:high], leaf.block, low)
+            where.append(leaf.start + low + used)
+            what.append(leaf.pointers[low:high][used].astype(np.int64))
+        return group_runs(np.concatenate(where), np.concatenate(what)) if where else []
+
+    def measure(self) -> tuple[int, int]:
+        """(data blocks, pointer blocks), counted by reading the whole map."""
+        cut = self._cut_from(0, self.limit)
+        return len(cut.data), len(cut.tables)
+
+    # -- map -------------------------------------------------------------------------------------------------------
+
+    def map(self, logical: int, count: int, goal: int) -> list[Extent]:
+        """Give every hole among ``count`` blocks from ``logical`` a block; the newly mapped runs, ascending.
+
+        Where ``logical`` follows what was mapped last, or a mapped block, the new blocks are looked for behind that one,
+        else near ``goal``. Nothing has changed when this raises NoSpaceError or FileTooLargeError. What is in the new
+        blocks is the caller's business.
+        """
+        if count <= 0:
+            return []
+        if logical + count > self.limit:
+            raise FileTooLargeError(self._where, f"a file of {logical + count} blocks; its map holds {self.limit}")
+        if count > self._end - self._first:
+            size = self._blocks.block_size
+            message = f"{self._where}: {count} blocks are wanted and the filesystem has {self._end - self._first}"
+            raise NoSpaceError(message, needed_bytes=count * size, available_bytes=0)
+        goal = self._near(logical, goal)
+        found = self._map_in_one_table(logical, count, goal)
+        if found is None:
+            found = self._map_any(logical, logical + count, goal)
+        if found:
+            at, physical, length = found[-1]
+            self._tail = at + length, physical + length
+        return found
+
+    def append(self, logical: int, data: Sequence[bytes], goal: int) -> list[Extent]:
+        """Map as many blocks of metadata from ``logical`` on as there are in ``data``, and write them."""
+        found = self.map(logical, len(data), goal)
+        numbers = [block for _, first, count in found for block in range(first, first + count)]
+        if len(numbers) != len(data):
+            raise CorruptError(self._where, "block map", f"blocks from {logical} on", "none behind the end")
+        for block, content in zip(numbers, data, strict=True):
+            self._blocks.write(block, content)
+        return found
+
+    def _near(self, logical: int, goal: int) -> int:
+        if self._tail and self._tail[0] == logical:
+            return self._tail[1]
+        if 0 < logical <= self.limit and (before := self.block(logical - 1)) is not None:
+            return before + 1
+        return goal
+
+    def _map_in_one_table(self, logical: int, count: int, goal: int) -> list[Extent] | None:
+        """The usual case, without arrays: a few blocks, all holes, all in one table that is there. None: it is not that."""
+        slot, indices = self._path(logical)
+        if count >= len(FORMATS):
+            return None
+        if not indices:
+            if slot + count > DIRECT_BLOCKS or any(self._words[slot : slot + count]):
+                return None
+            numbers, found = self._take(logical, count, goal)
+            self._words[slot : slot + count] = numbers
+            return found
+        table = self._words[slot]
+        if indices[-1] + count > self._per_block or not table:
+            return None
+        self.block(logical)  # checks the way to the table
+        for index in indices[:-1]:
+            (table,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER)
+            if not table:
+                return None
+        data = self._blocks.read(table)
+        at = indices[-1] * POINTER
+        if any(FORMATS[count].unpack_from(data, at)):
+            return None
+        numbers, found = self._take(logical, count, goal)
+        self._blocks.write(table, data[:at] + FORMATS[count].pack(*numbers) + data[at + count * POINTER :])
+        return found
+
+    def _take(self, logical: int, count: int, goal: int) -> tuple[list[int], list[Extent]]:
+        self._check_sectors(count)
+        runs = self._blocks.allocate(count, goal)
+        self._count(count)
+        numbers: list[int] = []
+        found = []
+        for first, length in runs:
+            found.append((logical + len(numbers), first, length))
+            numbers.extend(range(first, first + length))
+        return numbers, found
+
+    def _map_any(self, low: int, high: int, goal: int) -> list[Extent]:
+        """Map the holes of [low, high): pointer blocks that are missing first, then the data behind them."""
+        leaves = self._all_leaves(low, high)
+        data = 0
+        fresh: list[_Leaf] = []
+        for leaf in leaves:
+            inside = leaf.pointers[max(low - leaf.start, 0) : high - leaf.start]
+            leaf.holes = np.flatnonzero(inside == 0) + max(low - leaf.start, 0)
+            data += len(leaf.holes)
+            if leaf.block is None:
+                fresh.append(leaf)
+        if not data:
+            return []
+        missing = self._missing_tables(fresh)
+        tables = len(fresh) + len(missing)
+        self._check_sectors(data + tables)
+        numbers = runs_of(self._blocks.allocate(data + tables, goal))
+        table_numbers = iter(numbers[:tables].tolist())
+        numbers = numbers[tables:]
+        new_tables = self._hang_in(missing, fresh, table_numbers)
+        done = 0
+        for leaf in leaves:
+            if not len(leaf.holes):
+                continue
+            leaf.pointers[leaf.holes] = numbers[done : done + len(leaf.holes)]
+            done += len(leaf.holes)
+            if leaf.block:
+                new_tables[leaf.block] = leaf.pointers
+            else:
+                self._words[:DIRECT_BLOCKS] = leaf.pointers.tolist()
+        for block, pointers in new_tables.items():
+            self._blocks.write(block, pointers.tobytes())
+        self._count(data + tables)
+        return group_runs(np.concatenate([leaf.start + leaf.holes for leaf in leaves]), numbers)
+
+    def _all_leaves(self, low: int, high: int) -> list[_Leaf]:
+        """Every table of data pointers that [low, high) touches, those that have to be made among them."""
+        there = {leaf.start: leaf for leaf in self._leaves(low, high)}
+        found = []
+        size = self._per_block
+        start = 0 if low < DIRECT_BLOCKS else low - (low - DIRECT_BLOCKS) % size
+        while start < high:
+            length = size if start else DIRECT_BLOCKS
+            leaf = there.get(start) or _Leaf(start, length, None, np.zeros(length, np.uint32))
+            if leaf.block:
+                leaf.pointers = leaf.pointers.copy()
+            found.append(leaf)
+            start += length
+        return found
+
+    def _missing_tables(self, fresh: list[_Leaf]) -> list[tuple[int, ...]]:
+        """The tables of tables above fresh leaves that are not there: (slot,) or (slot, index), in the order of need."""
+        missing: dict[tuple[int, ...], None] = {}
+        for leaf in fresh:
+            slot, indices = self._path(leaf.start)
+            if len(indices) > 1 and not self._words[slot]:
+                missing.setdefault((slot,))
+            if len(indices) > 2:
+                key = (slot, indices[0])
+                if key not in missing and ((slot,) in missing or not self._pointer(self._words[slot], indices[0])):
+                    missing.setdefault(key)
+        return list(missing)
+
+    def _hang_in(self, missing: list[tuple[int, ...]], fresh: list[_Leaf], numbers: Iterator[int]) -> dict[int, Pointers]:
+        """Number the new tables and enter them in those above them; the content of all that changed, by block."""
+        changed: dict[int, Pointers] = {}
+
+        def table(block: int) -> Pointers:
+            if block not in changed:
+                changed[block] = np.frombuffer(self._blocks.read(block), "<u4").copy()
+            return changed[block]
+
+        for key in missing:
+            block = next(numbers)
+            changed[block] = np.zeros(self._per_block, np.uint32)
+            if len(key) == 1:
+                self._words[key[0]] = block
+            else:
+                table(self._words[key[0]])[key[1]] = block
+        for leaf in fresh:
+            leaf.block = next(numbers)
+            slot, indices = self._path(leaf.start)
+            if len(indices) == 1:
+                self._words[slot] = leaf.block
+                continue
+            parent = self._words[slot]
+            for index in indices[:-2]:
+                parent = int(table(parent)[index])
+            table(parent)[indices[-2]] = leaf.block
+        return changed
+
+    # -- give back -------------------------------------------------------------------------------------------------
+
+    def truncate(self, blocks: int) -> int:
+        """Give back everything from logical block ``blocks`` on; how many blocks were freed, pointer blocks too."""
+        return self.punch(blocks, self.limit - blocks)
+
+    def punch(self, logical: int, count: int) -> int:
+        """Make a hole of ``count`` blocks from ``logical``; how many blocks were freed, pointer blocks too.
+
+        CorruptError, with nothing changed, where a pointer leads outside or a block serves twice.
+        """
+        cut = self._cut_from(logical, min(logical + count, self.limit))
+        if not len(cut.data) and not cut.tables:
+            return 0
+        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.seen), np.int64)))
+        if len(both):
+            raise CorruptError(self._where, "data block", int(cut.data[both[0]]), "one that holds no pointers")
+        data = self._once(cut.data, "data block")
+        tables = self._once(np.array(cut.tables, np.int64), "pointer block")
+        # First what may be refused: to give back a block that nobody has taken.
+        if data:
+            self._blocks.free(data, metadata=self._metadata)
+        if tables:
+            self._blocks.free(tables, metadata=True)
+        self._words = cut.words
+        for block, pointers in cut.changed:
+            self._blocks.write(block, pointers.tobytes())
+        freed = len(cut.data) + len(cut.tables)
+        self.sectors = max(0, self.sectors - freed * (self._blocks.block_size // SECTOR))
+        self._tail = None
+        return freed
+
+    def _cut_from(self, low: int, high: int) -> Cut:
+        cut = Cut(self._blocks, low, high, first=self._first, end=self._end, where=self._where)
+        cut.words = list(self._words)
+        if high <= low:
+            return cut
+        direct = np.array(self._words[:DIRECT_BLOCKS], np.uint32)
+        cut.take(direct, 0, "i_block")
+        cut.words[:DIRECT_BLOCKS] = direct.tolist()
+        start = DIRECT_BLOCKS
+        for slot in range(IND_SLOT, N_BLOCKS):
+            span = self._per_block ** (slot - IND_SLOT + 1)
+            block = self._words[slot]
+            if block and start < high and start + span > low:
+                if not self._first <= block < self._end:
+                    raise self._bad(f"i_block[{slot}]", block)
+                if cut.descend(block, slot - IND_SLOT + 1, start):
+                    cut.words[slot] = 0
+            start += span
+        return cut
+
+    def _once(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
+        """The blocks as runs; CorruptError if one is there twice, since it could be given back only once."""
+        numbers = np.sort(numbers)
+        twice = np.flatnonzero(numbers[1:] == numbers[:-1])
+        if len(twice):
+            raise CorruptError(self._where, name, int(numbers[twice[0]]), "one that is used once")
+        return [(physical, count) for _, physical, count in group_runs(np.arange(len(numbers)), numbers)]
+
+    # -- the tree --------------------------------------------------------------------------------------------------
+
+    def _path(self, logical: int) -> tuple[int, tuple[int, ...]]:
+        """(word of i_block, index in each pointer block below it) of a logical block."""
+        if logical < 0:
+            raise ValueError(f"logical block {logical}")
+        if logical < DIRECT_BLOCKS:
+            return logical, ()
+        size = self._per_block
+        logical -= DIRECT_BLOCKS
+        if logical < size:
+            return IND_SLOT, (logical,)
+        logical -= size
+        if logical < size * size:
+            return IND_SLOT + 1, (logical // size, logical % size)
+        logical -= size * size
+        if logical < size**3:
+            return IND_SLOT + 2, (logical // (size * size), logical // size % size, logical % size)
+        raise FileTooLargeError(self._where, f"block {logical} lies behind what a map holds, {self.limit} blocks")
+
+    def _leaves(self, low: int, high: int) -> Iterator[_Leaf]:
+        """The tables of data pointers under [low, high) that are there, ascending; each pointer block at most once."""
+        if low < DIRECT_BLOCKS:
+            yield _Leaf(0, DIRECT_BLOCKS, 0, np.array(self._words[:DIRECT_BLOCKS], np.uint32))
+        start = DIRECT_BLOCKS
+        seen: set[int] = set()
+        for slot in range(IND_SLOT, N_BLOCKS):
+            level = slot - IND_SLOT + 1
+            span = self._per_block**level
+            block = self._words[slot]
+            if block and start < high and start + span > low:
+                if not self._first <= block < self._end:
+                    raise self._bad(f"i_block[{slot}]", block)
+                yield from self._below(block, level, start, low, high, seen)
+            start += span
+
+    def _below(self, block: int, level: int, start: int, low: int, high: int, seen: set[int]) -> Iterator[_Leaf]:
+        if block in seen:
+            raise CorruptError(self._where, "pointer block", block, "one that is used once")
+        seen.add(block)
+        pointers = np.frombuffer(self._blocks.read(block), "<u4")
+        if level == 1:
+            yield _Leaf(start, self._per_block, block, pointers)
+            return
+        span = self._per_block ** (level - 1)
+        first = max(0, (low - start) // span)
+        part = pointers[first : -(-(high - start) // span)]
+        for index in self._used(part, block, first).tolist():
+            yield from self._below(int(part[index]), level - 1, start + (first + index) * span, low, high, seen)
+
+    def _used(self, pointers: Pointers, block: int | None, base: int) -> npt.NDArray[np.int64]:
+        """Where pointers (from index ``base`` of their table) are no holes; all of them lie in the filesystem."""
+        used = np.flatnonzero(pointers)
+        values = pointers[used]
+        bad = (values < self._first) | (values >= self._end)
+        if bad.any():
+            at = int(bad.argmax())
+            name = f"pointers in block {block}" if block else "i_block"
+            raise self._bad(f"{name}[{base + int(used[at])}]", int(values[at]))
+        return used
+
+    def _pointer(self, table: int, index: int) -> int:
+        (pointer,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER)
+        return int(pointer)
+
+    def _bad(self, name: str, block: int) -> CorruptError:
+        return CorruptError(self._where, name, block, f"a block from {self._first} to {self._end - 1}")
+
+    def _check_sectors(self, count: int) -> None:
+        if self.sectors + count * (self._blocks.block_size // SECTOR) > SECTORS_LIMIT:
+            raise FileTooLargeError(self._where, f"more than {SECTORS_LIMIT} sectors of 512 bytes")
+
+    def _count(self, count: int) -> None:
+        self.sectors += count * (self._blocks.block_size // SECTOR)

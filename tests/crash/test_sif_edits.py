@@ -1,0 +1,197 @@
+"""Whatever moment an edit is interrupted at: the image opens with the old or the new content, and opening it for writing
+makes it sound again."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sifkit.sif import SIF, Arch, DataType, FSType, PartType
+from sifkit.sif.plan import Change
+
+from ..sif_images import LATER, assert_sound, content, partition, sample_image
+from .sif_recorder import Op, RecordingStore, crashes
+
+Edit = Callable[[SIF], object]
+
+
+def reserve(sif: SIF) -> None:
+    metadata = partition(PartType.DATA, FSType.EXT3)
+    with sif.reserve(6000, metadata, name=b"reserved", group=1) as room:
+        sif._open_store.write(room.offset + 1000, b"in place" * 100)
+
+
+def reserve_again(sif: SIF) -> None:
+    with sif.reserve_again(5, 6000) as room:
+        sif._open_store.write(room.offset + 1000, b"in place" * 100)
+
+
+def without_primary(sif: SIF) -> None:
+    sif.delete(2)
+
+
+PREPARE: dict[str, Edit] = {"add the primary partition": without_primary}
+
+EDITS: dict[str, Edit] = {
+    "add": lambda sif: sif.add(b"new" * 600, DataType.GENERIC_JSON, name=b"new"),
+    "add a partition": lambda sif: sif.add(b"new" * 600, DataType.PARTITION, group=1, metadata=partition(PartType.DATA)),
+    "add nothing": lambda sif: sif.add(b"", DataType.GENERIC, alignment=4096),
+    "add from a stream": lambda sif: sif.add(io.BytesIO(b"stream" * 700), DataType.OCI_BLOB),
+    "add the primary partition": lambda sif: sif.add(
+        b"new", DataType.PARTITION, metadata=partition(PartType.PRIMARY_SYSTEM, arch=Arch.S390X)
+    ),
+    "reserve": reserve,
+    "reserve again": reserve_again,
+    "delete the last": lambda sif: sif.delete(6),
+    "delete one in the middle": lambda sif: sif.delete(4),
+    "delete the primary": lambda sif: sif.delete(2, zero=True),
+    "delete several": lambda sif: sif.delete([1, 2, 5, 6]),
+    "delete all": lambda sif: sif.delete([1, 2, 3, 4, 5, 6]),
+    "set primary": lambda sif: sif.set_primary(4),
+    "update": lambda sif: sif.update(3, name=b"other", group=2, link_group=1),
+    "update several": lambda sif: sif.update_all({1: Change(name=b"a"), 6: Change(name=b"b"), 2: Change(group=3)}),
+    "replace the last": lambda sif: sif.replace(6, b"replaced" * 300),
+    "replace one in the middle": lambda sif: sif.replace(2, b"replaced" * 300, metadata=partition(PartType.PRIMARY_SYSTEM)),
+}
+
+
+def stale_tail(raw: bytes) -> bytes:
+    """As after a deletion that cuts nothing: bytes behind the last object, counted as data."""
+    with SIF.open(io.BytesIO(raw)) as sif:
+        header = replace(sif.header, data_size=sif.header.data_size + 5000)
+    return header.pack() + raw[128:] + b"stale" * 1000
+
+
+def record(path: Path, edit: Edit) -> tuple[list[Op], bytes]:
+    """What the edit does to the file from opening to closing, and the file it makes."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        store = RecordingStore(fd)
+        with SIF(store, mode="r+", stamp=LATER) as sif:
+            edit(sif)
+        return store.ops, path.read_bytes()
+    finally:
+        os.close(fd)
+
+
+def content_of(raw: bytes) -> object:
+    with SIF.open(io.BytesIO(raw)) as sif:
+        return content(sif)
+
+
+def recovered(raw: bytes) -> bytes:
+    """The image after it was opened for writing."""
+    file = io.BytesIO(raw)
+    with SIF.open(file, "r+"):
+        pass
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["", "stale tail"])
+@pytest.mark.parametrize("name", EDITS)
+def test_every_crash_leaves_old_or_new(tmp_path: Path, name: str, stale: bool) -> None:
+    path = tmp_path / "image.sif"
+    sample_image(path)
+    if name in PREPARE:
+        record(path, PREPARE[name])
+    if stale:
+        path.write_bytes(stale_tail(path.read_bytes()))
+    before = path.read_bytes()
+    ops, after = record(path, EDITS[name])
+    old, new = content_of(before), content_of(after)
+    assert old != new
+    assert_sound(after)
+    count = 0
+    for what, raw in crashes(before, ops):
+        count += 1
+        found = content_of(raw)
+        assert found in (old, new), what
+        sound = recovered(raw)
+        assert content_of(sound) == found, what
+        assert_sound(sound)
+        assert recovered(sound) == sound, what
+    assert count >= 3
+    assert sum(op.kind == "sync" for op in ops) >= 2
+
+
+def test_a_crash_while_a_crash_is_recovered_from(tmp_path: Path) -> None:
+    """Finishing an interrupted edit may be interrupted itself."""
+    path = tmp_path / "image.sif"
+    sample_image(path)
+    before = path.read_bytes()
+    ops, _ = record(path, EDITS["delete several"])
+    interrupted = [raw for _, raw in crashes(before, ops) if recovered(raw) != raw]
+    assert len(interrupted) >= 5
+    for raw in interrupted:
+        path.write_bytes(raw)
+        found = content_of(raw)
+        steps, _ = record(path, lambda sif: None)
+        for what, again in crashes(raw, steps):
+            assert content_of(again) == found, what
+            assert_sound(recovered(again))
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_counters_are_never_dangerous(tmp_path: Path, name: str) -> None:
+    """At every moment the header counts at least as much data and at most as many free descriptors as there are: a writer that
+    trusts it overwrites nothing."""
+    path = tmp_path / "image.sif"
+    sample_image(path)
+    if name in PREPARE:
+        record(path, PREPARE[name])
+    before = path.read_bytes()
+    ops, _ = record(path, EDITS[name])
+    for what, raw in crashes(before, ops):
+        with SIF.open(io.BytesIO(raw)) as sif:
+            end = max((descriptor.end for descriptor in sif if descriptor.size), default=0)
+            assert sif.header.data_offset + sif.header.data_size >= end, what
+            assert sif.header.descriptors_free <= sif.capacity - len(sif), what
+            assert sif.header.data_offset + sif.header.data_size <= len(raw), what
+
+
+def shape(ops: list[Op]) -> list[tuple[str, int, int]]:
+    return [(op.kind, op.offset, len(op.data)) for op in ops]
+
+
+def test_the_order_of_adding_and_deleting(tmp_path: Path) -> None:
+    """Each step is on storage before the next begins: data, header, descriptor, the byte that says it is used."""
+    path = tmp_path / "image.sif"
+    sample_image(path)
+    end = path.stat().st_size
+    slot = 4096 + 6 * 585
+    sync = ("sync", 0, 0)
+    ops, _ = record(path, lambda sif: sif.add(b"new", DataType.GENERIC))
+    assert shape(ops) == [
+        *[("write", end, 3), ("size", end + 3, 0), sync],
+        *[("write", 0, 128), sync],
+        *[("write", slot, 585), sync],
+        *[("write", slot + 4, 1), sync],
+    ]
+    ops, _ = record(path, lambda sif: sif.delete(7))
+    assert shape(ops) == [
+        *[("write", slot + 4, 1), sync],
+        *[("write", slot, 585), ("write", 0, 128), sync],
+        ("size", end, 0),
+    ]
+
+
+def test_the_order_of_a_change(tmp_path: Path) -> None:
+    """A second table, the header, the table at home, the header, the cut."""
+    path = tmp_path / "image.sif"
+    sample_image(path)
+    end = path.stat().st_size
+    shadow = -(-end // 4096) * 4096
+    sync = ("sync", 0, 0)
+    ops, _ = record(path, lambda sif: sif.update(1, name=b"x"))
+    assert shape(ops) == [
+        *[("write", shadow, 8 * 585), sync],
+        *[("write", 0, 128), sync],
+        *[("write", 4096, 8 * 585), sync],
+        *[("write", 0, 128), sync],
+        ("size", end, 0),
+    ]

@@ -1,0 +1,158 @@
+"""Blocks over a whole image in memory: bitmaps and counts are put right at the end, with no journal and no order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ext3.constants import SECTOR, FileType, InodeFlag
+from ext3.edit.attributes import AttributeEditor, AttributeSharing
+from ext3.edit.blocks import Run
+from ext3.edit.directory import Directory, DirectoryRules
+from ext3.edit.mapping import BlockMapEditor
+from ext3.errors import NoSpaceError
+from ext3.schema import GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK
+
+__all__ = ["ImageBlocks"]
+
+
+class ImageBlocks:
+    """An ext3 image that structures are edited in. ``save`` makes it whole again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = bytearray(path.read_bytes())
+        self.super = SUPERBLOCK.view(self.data, offset=1024)[0]
+        self._block_size = 1024 << int(self.super["s_log_block_size"])
+        self.first = int(self.super["s_first_data_block"])
+        self.end = int(self.super["s_blocks_count"])
+        self.per_group = int(self.super["s_blocks_per_group"])
+        count = -(-(self.end - self.first) // self.per_group)
+        self.groups = GROUP_DESC.view(self.data, count, (self.first + 1) * self._block_size)
+        bits = [self._bitmap(int(block)) for block in self.groups["bg_block_bitmap"]]
+        self.used = np.concatenate([np.ones(self.first, np.uint8), *bits])[: self.end]
+        self.sharing = AttributeSharing()
+
+    def _bitmap(self, block: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        return np.unpackbits(np.frombuffer(self.read(block), np.uint8), bitorder="little")[: self.per_group]
+
+    @property
+    def block_size(self) -> int:
+        return self._block_size
+
+    def read(self, block: int) -> bytes:
+        assert 0 <= block < self.end
+        return bytes(self.data[block * self._block_size : (block + 1) * self._block_size])
+
+    def write(self, block: int, data: bytes) -> None:
+        assert len(data) == self._block_size
+        assert self.used[block]
+        self.data[block * self._block_size : (block + 1) * self._block_size] = data
+
+    def allocate(self, count: int, goal: int) -> list[Run]:
+        free = np.flatnonzero(self.used == 0)
+        if count > len(free):
+            raise NoSpaceError("full", needed_bytes=count * self._block_size, available_bytes=0)
+        free = np.roll(free, -int(np.searchsorted(free, goal)))[:count]
+        self.used[free] = 1
+        pieces = np.split(free, np.flatnonzero(np.diff(free) != 1) + 1)
+        return [(int(piece[0]), len(piece)) for piece in pieces]
+
+    def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
+        for first, count in runs:
+            assert self.used[first : first + count].all()
+            self.used[first : first + count] = 0
+
+    def inode(self, ino: int) -> np.void:
+        """The inode's fields, to be changed in place."""
+        row: np.void = INODE_CORE.view(self.data, 1, self._inode_at(ino))[0]
+        return row
+
+    def _inode_at(self, ino: int) -> int:
+        group, slot = divmod(ino - 1, int(self.super["s_inodes_per_group"]))
+        return int(self.groups["bg_inode_table"][group]) * self._block_size + slot * int(self.super["s_inode_size"])
+
+    def rules(self) -> DirectoryRules:
+        seed = tuple(int(word) for word in self.super["s_hash_seed"])
+        return DirectoryRules(
+            (seed[0], seed[1], seed[2], seed[3]),
+            int(self.super["s_inodes_count"]),
+            int(self.super["s_def_hash_version"]),
+            signed=not self.super["s_flags"] & 2,
+            dir_index=bool(self.super["s_feature_compat"] & 0x20),
+        )
+
+    def mapping(self, ino: int, *, metadata: bool = False) -> BlockMapEditor:
+        row = self.inode(ino)
+        words = [int(word) for word in row["i_block"]]
+        sectors = int(row["i_blocks"])
+        return BlockMapEditor(
+            self, words, first=self.first, end=self.end, where=f"inode {ino}", sectors=sectors, metadata=metadata
+        )
+
+    def keep_mapping(self, ino: int, mapping: BlockMapEditor) -> None:
+        row = self.inode(ino)
+        row["i_block"] = mapping.i_block
+        row["i_blocks"] = mapping.sectors
+
+    def directory(self, ino: int) -> Directory:
+        row = self.inode(ino)
+        mapping = self.mapping(ino, metadata=True)
+        indexed = bool(row["i_flags"] & InodeFlag.INDEX)
+        return Directory(self, mapping, self.rules(), ino=ino, size=int(row["i_size"]), indexed=indexed)
+
+    def keep_directory(self, ino: int, directory: Directory) -> None:
+        self.keep_mapping(ino, directory.mapping)
+        row = self.inode(ino)
+        row["i_size"] = directory.size
+        flags = int(row["i_flags"]) & ~int(InodeFlag.INDEX)
+        row["i_flags"] = flags | (InodeFlag.INDEX if directory.indexed else 0)
+
+    def link(self, directory: Directory, name: bytes, ino: int) -> None:
+        directory.insert(name, ino, FileType.REGULAR)
+        self.inode(ino)["i_links_count"] += 1
+
+    def unlink(self, directory: Directory, name: bytes) -> None:
+        self.inode(directory.remove(name).ino)["i_links_count"] -= 1
+
+    def attributes(self, ino: int) -> AttributeEditor:
+        low, high = self._area(ino)
+        return AttributeEditor(
+            self,
+            bytes(self.data[low:high]),
+            int(self.inode(ino)["i_file_acl"]),
+            first=self.first,
+            end=self.end,
+            where=f"inode {ino}",
+            sharing=self.sharing,
+        )
+
+    def keep_attributes(self, ino: int, editor: AttributeEditor) -> None:
+        low, high = self._area(ino)
+        self.data[low:high] = editor.area
+        row = self.inode(ino)
+        change = bool(editor.file_acl) - bool(row["i_file_acl"])
+        row["i_file_acl"] = editor.file_acl
+        row["i_blocks"] = int(row["i_blocks"]) + change * (self._block_size // SECTOR)
+
+    def _area(self, ino: int) -> tuple[int, int]:
+        at, size = self._inode_at(ino), int(self.super["s_inode_size"])
+        if size == INODE_CORE.size:
+            return at + size, at + size
+        extra = int(INODE_EXTRA.view(self.data, 1, at + INODE_CORE.size)[0]["i_extra_isize"])
+        return at + INODE_CORE.size + extra, at + size
+
+    def save(self) -> None:
+        """Bitmaps and counts as the blocks taken say, then the file."""
+        for group, row in enumerate(self.groups):
+            start = self.first + group * self.per_group
+            used = self.used[start : start + self.per_group]
+            bits = np.ones(self._block_size * 8, np.uint8)
+            bits[: len(used)] = used
+            at = int(row["bg_block_bitmap"]) * self._block_size
+            self.data[at : at + self._block_size] = np.packbits(bits, bitorder="little").tobytes()
+            row["bg_free_blocks_count"] = int((used == 0).sum())
+        self.super["s_free_blocks_count"] = int((self.used == 0).sum())
+        self.path.write_bytes(self.data)
