@@ -18,7 +18,7 @@ from typing import Literal, Self
 
 from .errors import ImageInUseError, TargetError, show
 
-__all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "unlock_range"]
+__all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "new_file_mode", "unlock_range"]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 LockState = Literal["none", "read", "write", "unsupported"]
@@ -171,6 +171,13 @@ class AtomicFile:
             with suppress(OSError):
                 os.unlink(self.path)
         self.path = ""
+
+
+def new_file_mode(mode: int) -> int:
+    """``mode`` without what the process's umask takes away."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mode & ~mask
 
 
 def _temporary_name(name: str, limit: int) -> str:

@@ -1,0 +1,151 @@
+"""Descriptors: the table's 585-byte records, one for each data object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .metadata import EXTRA_BYTES, Metadata, PartitionMeta, parse_metadata
+from .schema import DESCRIPTOR
+from .types import Arch, DataType, FSType, PartType, describe, known
+
+__all__ = ["DESCRIPTOR_BYTES", "EMPTY_SLOT", "MAX_GROUP", "NAME_BYTES", "Descriptor", "join_group", "join_link"]
+
+DESCRIPTOR_BYTES = DESCRIPTOR.size
+EMPTY_SLOT = bytes(DESCRIPTOR_BYTES)
+NAME_BYTES = 128
+"""The name's field; a name may fill it, there need not be a NUL."""
+GROUP_MASK = 0xF0000000
+"""Set in every group number on disk, and in a link that means a group; without more it says "no group"."""
+MAX_GROUP = 0x0FFFFFFF
+USED_OFFSET = DESCRIPTOR.offset_of("Used")
+"""Where in a descriptor the byte is that says whether it counts."""
+_FIELDS = {
+    "group_id": "GroupID",
+    "linked_id": "LinkedID",
+    "offset": "Offset",
+    "size": "Size",
+    "size_with_padding": "SizeWithPadding",
+    "created": "CreatedAt",
+    "modified": "ModifiedAt",
+    "uid": "UID",
+    "gid": "GID",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """One data object. ``offset`` and sizes are bytes, from the image's start; times are Unix seconds.
+
+    ``group_id`` and ``linked_id`` are as on disk, with the mask; ``group``, ``link`` and ``link_group`` are what they mean.
+    ``name`` and ``extra`` are without the NULs at their end. ``slot`` is the descriptor's place in the table, from 0.
+    """
+
+    data_type: DataType | int
+    id: int
+    group_id: int = GROUP_MASK
+    linked_id: int = 0
+    offset: int
+    size: int
+    size_with_padding: int
+    created: int
+    modified: int
+    uid: int = 0
+    gid: int = 0
+    name: bytes = b""
+    extra: bytes = b""
+    slot: int = field(default=-1, compare=False)
+
+    @classmethod
+    def parse(cls, raw: bytes | memoryview, offset: int = 0, *, slot: int = -1) -> Descriptor | None:
+        """The descriptor at byte ``offset`` of ``raw``; None where it is unused. Nothing in it is judged."""
+        if not raw[offset + USED_OFFSET]:
+            return None
+        fields: dict[str, Any] = DESCRIPTOR.read(raw, offset)
+        return cls(
+            data_type=known(DataType, fields["DataType"]),
+            id=fields["ID"],
+            name=fields["Name"].rstrip(b"\0"),
+            extra=fields["Extra"].rstrip(b"\0"),
+            slot=slot,
+            **{name: fields[column] for name, column in _FIELDS.items()},
+        )
+
+    def pack(self) -> bytes:
+        """The 585 bytes on disk."""
+        return DESCRIPTOR.build(
+            {
+                "DataType": self.data_type,
+                "Used": 1,
+                "ID": self.id,
+                "Name": self.name,
+                "Extra": self.extra,
+                **{column: getattr(self, name) for name, column in _FIELDS.items()},
+            }
+        )
+
+    @property
+    def end(self) -> int:
+        """The first byte behind the object."""
+        return self.offset + self.size
+
+    @property
+    def group(self) -> int:
+        """The group's number, 0 for none. Readers ignore the upper four bits, whatever they hold."""
+        return self.group_id & MAX_GROUP
+
+    @property
+    def link(self) -> int:
+        """The id of the object this one is linked to, 0 for none. Only four set bits above it make it a group's number."""
+        return 0 if self._links_group else self.linked_id & MAX_GROUP
+
+    @property
+    def link_group(self) -> int:
+        """The number of the group this object is linked to, 0 for none."""
+        return self.linked_id & MAX_GROUP if self._links_group else 0
+
+    @property
+    def _links_group(self) -> bool:
+        return self.linked_id & GROUP_MASK == GROUP_MASK
+
+    @property
+    def metadata(self) -> Metadata | None:
+        """What the Extra bytes say; None for types without metadata."""
+        return parse_metadata(self.data_type, self.extra)
+
+    @property
+    def partition(self) -> PartitionMeta | None:
+        """``metadata`` of a partition; None for everything else."""
+        if self.data_type != DataType.PARTITION:
+            return None
+        return PartitionMeta.parse(self.extra.ljust(EXTRA_BYTES, b"\0"))
+
+    @property
+    def fs_type(self) -> FSType | int | None:
+        """A partition's declared filesystem."""
+        return self.partition.fs_type if self.partition else None
+
+    @property
+    def part_type(self) -> PartType | int | None:
+        return self.partition.part_type if self.partition else None
+
+    @property
+    def arch(self) -> Arch | bytes | None:
+        return self.partition.arch if self.partition else None
+
+    @property
+    def type_text(self) -> str:
+        """Type and metadata as in siftool's table: ``FS (Squashfs/*System/amd64)``."""
+        metadata = self.metadata
+        detail = metadata.text if metadata else ""
+        return describe(self.data_type) + (f" ({detail})" if detail else "")
+
+
+def join_group(group: int) -> int:
+    """A group's number (0: none) as on disk."""
+    return GROUP_MASK | group
+
+
+def join_link(link: int, link_group: int) -> int:
+    """A link to an object or to a group (at most one is not 0) as on disk."""
+    return GROUP_MASK | link_group if link_group else link

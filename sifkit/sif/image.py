@@ -1,0 +1,154 @@
+"""SIF: an image as an object, with the habits of zipfile: open or create, look, add, delete, change, close."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import IO, Literal, Self
+from uuid import UUID
+
+from ..atomic import AtomicFile, HostPath
+from ..errors import SifkitError, show
+from .opening import NewFileStore, check_file_object, load_locked, new_file, open_image_file
+from .placement import DEFAULT_CAPACITY
+from .plan import plan_new
+from .recover import recover
+from .stamp import Stamp
+from .state import Notice, check_objects, load
+from .store import FileStore, ObjectStore, Store, file_descriptor
+from .types import Arch
+from .writing import ImageEditor
+
+__all__ = ["SIF", "Mode"]
+
+Mode = Literal["r", "r+"]
+
+
+class SIF(ImageEditor):
+    """A SIF image: a sequence of data objects, each told of by a descriptor.
+
+        with SIF.open("image.sif") as sif:
+            for descriptor in sif:
+                ...
+
+    Opening raises NotSIFError, CorruptSIFError and TruncatedError for what is no image or could do harm; what is wrong and
+    harmless is in ``warnings``. With "r+" an interrupted edit is finished first, and the image stays locked against other
+    writers. Each edit is in the file when it returns; one that raises leaves the image as it was.
+    """
+
+    def __init__(self, store: Store, *, path: str | None = None, mode: Mode = "r", stamp: Stamp | None = None) -> None:
+        """Over a store that stays the caller's; ``SIF.open`` and ``SIF.create`` are what is wanted mostly."""
+        self.path = path
+        self.mode: Mode = mode
+        self.locked = False
+        """Whether other writers are kept out by a lock."""
+        self._store: Store | None = store
+        self._fd = -1
+        self._new: AtomicFile | None = None
+        self._replacing = False
+        self._unfinished = ExitStack()
+        self._stamp = stamp
+        self._reserved = False
+        self._extra: list[Notice] = []
+        if mode == "r":
+            state = load(store)
+            check_objects(state)
+        else:
+            state, self.locked = load_locked(store, path)
+            check_objects(state)
+            state = recover(store, state)
+            if store.fd is not None and not self.locked:
+                text = "there are no locks on this filesystem: see to it that nobody else writes to the image"
+                self._extra.append(Notice("no-locks", text))
+        self._adopt(state)
+
+    @classmethod
+    def open(cls, where: HostPath | IO[bytes], mode: Mode = "r", *, offset: int = 0, stamp: Stamp | None = None) -> SIF:
+        """The image in a file, from byte ``offset`` on. A path is opened here; a binary file object stays the caller's.
+
+        ``stamp`` gives edits their time; without it they have the present one. Raises OSError where a path cannot be
+        opened, NotWritableError where it cannot for writing, ImageInUseError where somebody else changes the image.
+        """
+        if not isinstance(where, str | bytes | os.PathLike):
+            fd = file_descriptor(where)
+            if mode == "r+":
+                check_file_object(where, fd)
+            return cls(ObjectStore(where, offset) if fd is None else FileStore(fd, offset), mode=mode, stamp=stamp)
+        path = os.fsdecode(where)
+        fd = open_image_file(path, writable=mode == "r+")
+        try:
+            sif = cls(FileStore(fd, offset), path=path, mode=mode, stamp=stamp)
+        except SifkitError as error:
+            os.close(fd)
+            if error.path is None:
+                error.path = path
+                error.message = f"{show(path)}: {error.message}"
+            raise
+        except BaseException:
+            os.close(fd)
+            raise
+        sif._fd = fd
+        return sif
+
+    @classmethod
+    def create(
+        cls,
+        path: HostPath,
+        *,
+        launch: bytes = b"",
+        id: UUID | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+        arch: Arch = Arch.UNKNOWN,
+        stamp: Stamp | None = None,
+        force: bool = False,
+        mode: int = 0o755,
+    ) -> SIF:
+        """A new, empty image, open for writing. It appears under its name when it is closed, or not at all after an error.
+
+        ``launch``: at most 31 bytes; ``arch`` is replaced by that of a primary partition; ``mode`` is without the umask.
+        ``force``: a SIF image or an empty file may be replaced. Raises EditError, TargetError, NotReplaceableError.
+        """
+        used = stamp or Stamp.now()
+        header = plan_new(used if id is None else replace(used, uuid=id), launch=launch, capacity=capacity, arch=arch)
+        file = new_file(path, mode=mode, replace=force)
+        with ExitStack() as stack:
+            stack.enter_context(file)
+            store = NewFileStore(file.fd)
+            store.set_size(header.data_offset)
+            store.write(0, header.pack())
+            sif = cls(store, path=file.target, stamp=stamp)
+            sif.mode = "r+"
+            sif._new, sif._replacing = file, force
+            sif._unfinished = stack.pop_all()
+        return sif
+
+    def close(self) -> None:
+        """Give the file back; a new image gets its name. Objects opened from it cannot be read any more."""
+        new, self._new = self._new, None
+        with self._unfinished:
+            self._release()
+            if new is not None:
+                new.commit(self._replacing)
+
+    def abandon(self) -> None:
+        """Close; of a new image nothing is left."""
+        self._new = None
+        with self._unfinished:
+            self._release()
+
+    def _release(self) -> None:
+        self._store = None
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()

@@ -1,0 +1,260 @@
+"""The manifest of an unpacked image: a JSON file that names every object's file and says what the image says of it.
+
+An image that is unpacked gets everything in it that makes the same bytes again. One that is written by hand needs little:
+
+    {"objects": [{"type": "deffile", "file": "image.def"},
+                 {"type": "partition", "fs": "squashfs", "part": "primsys", "arch": "amd64", "file": "root.squashfs"}]}
+
+Codes are words (or siftool's numbers, as text); ``*_code`` is a code without a word as it is on disk. Bytes that are no UTF-8
+are in ``*_hex``. Nothing here touches files; all that is wrong raises ManifestError with the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from .descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
+from .errors import SIFError, UnknownCodeError
+from .header import GlobalHeader
+from .metadata import EXTRA_BYTES, CryptoMeta, Metadata, OCIMeta, PartitionMeta, SBOMMeta, SignatureMeta, metadata_kind
+from .schema import GLOBAL_HEADER
+from .types import Arch, Code, DataType, FormatType, FSType, HashType, MessageType, PartType, SBOMFormat, arch_from_bytes
+
+__all__ = [
+    "ManifestError",
+    "Table",
+    "describe_header",
+    "describe_object",
+    "header_fields",
+    "object_extra",
+    "object_fields",
+]
+
+C = TypeVar("C", bound=Code)
+
+INT64 = (-(1 << 63), (1 << 63) - 1)
+SIZES = (0, INT64[1])
+UINT32 = (0, (1 << 32) - 1)
+NAMES: dict[str, tuple[str, type[Code]]] = {
+    "fs_type": ("fs", FSType),
+    "part_type": ("part", PartType),
+    "hash_type": ("hash", HashType),
+    "format_type": ("format", FormatType),
+    "message_type": ("message", MessageType),
+    "sbom_format": ("sbom", SBOMFormat),
+}
+"""Fields of metadata: what the manifest calls them, and their codes."""
+HEADER_NUMBERS = {
+    "created": INT64,
+    "modified": INT64,
+    "descriptors_free": INT64,
+    "descriptors_total": SIZES,
+    "descriptors_offset": SIZES,
+    "descriptors_size": SIZES,
+    "data_offset": SIZES,
+    "data_size": SIZES,
+}
+OBJECT_NUMBERS = {
+    "offset": SIZES,
+    "size": SIZES,
+    "size_with_padding": INT64,
+    "created": INT64,
+    "modified": INT64,
+    "uid": INT64,
+    "gid": INT64,
+}
+
+
+class ManifestError(SIFError, ValueError):
+    """The manifest cannot be followed; ``where`` names the place in it."""
+
+    kind = "manifest"
+
+    def __init__(self, where: str, message: str, *, path: str | bytes | None = None, hint: str = "") -> None:
+        super().__init__(f"{where}: {message}", path=path, hint=hint or "put that right in the manifest")
+        self.where = where
+
+
+class Table:
+    """A JSON object of the manifest at a known place. Getting what is of the wrong kind or out of range raises."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise ManifestError(where, "this is no JSON object")
+        self.values: Mapping[str, Any] = value
+        self.where = where
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def wrong(self, key: str, message: str) -> ManifestError:
+        return ManifestError(f"{self.where}, {key}", message)
+
+    def integer(self, key: str, limits: tuple[int, int]) -> int:
+        value = self.values.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not limits[0] <= value <= limits[1]:
+            raise self.wrong(key, f"want a number from {limits[0]} to {limits[1]}")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self.values.get(key)
+        if not isinstance(value, str):
+            raise self.wrong(key, "want text" if key in self else "this is missing")
+        return value
+
+    def octets(self, key: str, most: int) -> bytes:
+        """The bytes of ``key``, text, or of ``key`` with ``_hex`` behind it; none where neither is there."""
+        try:
+            if f"{key}_hex" in self:
+                key = f"{key}_hex"
+                raw = bytes.fromhex(self.text(key))
+            else:
+                raw = self.text(key).encode() if key in self else b""
+        except ValueError as error:
+            raise self.wrong(key, "this does not stand for bytes") from error
+        if len(raw) > most:
+            raise self.wrong(key, f"{len(raw)} bytes, and {most} is the most")
+        return raw
+
+    def tables(self, key: str) -> list[Table]:
+        value = self.values.get(key, [])
+        if not isinstance(value, list):
+            raise self.wrong(key, "want a list")
+        return [Table(item, f"{self.where}, {key}[{number}]") for number, item in enumerate(value)]
+
+    def code(self, key: str, kind: type[C]) -> C | int:
+        """The code of ``key``, a word, or the number in ``key`` with ``_code`` behind it."""
+        if f"{key}_code" in self:
+            return self.integer(f"{key}_code", (-(1 << 31), (1 << 31) - 1))
+        try:
+            return kind.parse(self.text(key))
+        except UnknownCodeError as error:
+            raise ManifestError(f"{self.where}, {key}", error.message, hint=error.hint) from error
+
+    def arch(self, default: Arch | bytes | None = None) -> Arch | bytes:
+        if "arch_hex" in self:
+            raw = self.octets("arch", 3)
+            if len(raw) != 3:
+                raise self.wrong("arch_hex", "want 3 bytes")
+            return arch_from_bytes(raw)
+        if "arch" not in self and default is not None:
+            return default
+        if self.values.get("arch") == Arch.UNKNOWN.word:
+            return Arch.UNKNOWN
+        found = self.code("arch", Arch)
+        return found if isinstance(found, Arch) else Arch.UNKNOWN
+
+
+def _octets(key: str, raw: bytes) -> dict[str, str]:
+    try:
+        return {key: raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {f"{key}_hex": raw.hex()}
+
+
+def _coded(key: str, code: int | bytes) -> dict[str, Any]:
+    if isinstance(code, bytes):
+        return {f"{key}_hex": code.hex()}
+    if isinstance(code, Code):
+        return {key: code.word}
+    return {f"{key}_code": int(code)}
+
+
+def describe_header(header: GlobalHeader) -> dict[str, Any]:
+    """What the manifest says of the header."""
+    fields: dict[str, Any] = {**_octets("launch", header.launch), "id": str(header.id), **_coded("arch", header.arch)}
+    return fields | {name: getattr(header, name) for name in HEADER_NUMBERS}
+
+
+def header_fields(table: Table) -> dict[str, Any]:
+    """What a manifest gives of the header, by the names of GlobalHeader; what it leaves out is not in there."""
+    most = GLOBAL_HEADER.offset_of("Magic")
+    fields: dict[str, Any] = {}
+    if "launch" in table or "launch_hex" in table:
+        fields["launch"] = table.octets("launch", most).rstrip(b"\0")
+    if "id" in table:
+        try:
+            fields["id"] = UUID(table.text("id"))
+        except ValueError as error:
+            raise table.wrong("id", "this is no UUID") from error
+    if "arch" in table or "arch_hex" in table:
+        fields["arch"] = table.arch()
+    return fields | {name: table.integer(name, limits) for name, limits in HEADER_NUMBERS.items() if name in table}
+
+
+def describe_object(descriptor: Descriptor) -> dict[str, Any]:
+    """What the manifest says of an object, but for its file."""
+    fields: dict[str, Any] = {"id": descriptor.id, "slot": descriptor.slot, **_coded("type", descriptor.data_type)}
+    fields |= _octets("name", descriptor.name) if descriptor.name else {}
+    if descriptor.group_id == join_group(descriptor.group):
+        fields |= {"group": descriptor.group} if descriptor.group else {}
+    else:
+        fields["group_id"] = descriptor.group_id
+    if descriptor.linked_id == join_link(descriptor.link, descriptor.link_group):
+        links = {"link": descriptor.link, "link_group": descriptor.link_group}
+        fields |= {key: value for key, value in links.items() if value}
+    else:
+        fields["linked_id"] = descriptor.linked_id
+    metadata = descriptor.metadata
+    if metadata is not None:
+        fields |= _describe_metadata(metadata)
+    if descriptor.extra != (metadata.pack_onto(b"").rstrip(b"\0") if metadata else b""):
+        fields["extra_hex"] = descriptor.extra.hex()
+    return fields | {name: getattr(descriptor, name) for name in OBJECT_NUMBERS}
+
+
+def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
+    if isinstance(metadata, OCIMeta):
+        return _octets("digest", metadata.digest)
+    fields: dict[str, Any] = {}
+    for field in metadata.__slots__:
+        value = getattr(metadata, field)
+        if field == "entity":
+            fields |= {"entity_hex": value.hex()} if value else {}
+        elif field == "arch":
+            fields |= _coded("arch", value)
+        else:
+            fields |= _coded(NAMES[field][0], value)
+    return fields
+
+
+def object_fields(table: Table) -> dict[str, Any]:
+    """What a manifest gives of an object, by the names of Descriptor; what it leaves out is not in there, but for the type,
+    group and link."""
+    fields: dict[str, Any] = {"data_type": table.code("type", DataType), "name": table.octets("name", NAME_BYTES).rstrip(b"\0")}
+    groups = {key: table.integer(key, (0, MAX_GROUP)) if key in table else 0 for key in ("group", "link", "link_group")}
+    if groups["link"] and groups["link_group"]:
+        raise table.wrong("link", "an object is linked to an object or to a group, not to both")
+    fields["group_id"] = table.integer("group_id", UINT32) if "group_id" in table else join_group(groups["group"])
+    fields["linked_id"] = (
+        table.integer("linked_id", UINT32) if "linked_id" in table else join_link(groups["link"], groups["link_group"])
+    )
+    if "id" in table:
+        fields["id"] = table.integer("id", UINT32)
+    return fields | {name: table.integer(name, limits) for name, limits in OBJECT_NUMBERS.items() if name in table}
+
+
+def object_extra(table: Table, data_type: int, digest: str) -> bytes:
+    """The Extra bytes of an object; ``digest``: of its data, in hexadecimal, for OCI objects that give none."""
+    extra = table.octets("extra", EXTRA_BYTES)
+    metadata = _metadata(table, metadata_kind(data_type), digest, given="extra_hex" in table)
+    return (metadata.pack_onto(extra) if metadata else extra).rstrip(b"\0")
+
+
+def _metadata(table: Table, kind: type[Metadata] | None, digest: str, *, given: bool) -> Metadata | None:
+    """None where there is none, or ``extra_hex`` stands for it."""
+    if kind is PartitionMeta and not (given and "fs" not in table and "fs_code" not in table):
+        return PartitionMeta(table.code("fs", FSType), table.code("part", PartType), table.arch())
+    if kind is SignatureMeta and not (given and "hash" not in table and "hash_code" not in table):
+        return SignatureMeta(table.code("hash", HashType), table.octets("entity", 256).rstrip(b"\0"))
+    if kind is CryptoMeta and ("format" in table or "format_code" in table):
+        return CryptoMeta(table.code("format", FormatType), table.code("message", MessageType))
+    if kind is SBOMMeta and not (given and "sbom" not in table and "sbom_code" not in table):
+        return SBOMMeta(table.code("sbom", SBOMFormat))
+    if kind is OCIMeta and ("digest" in table or "digest_hex" in table or not given):
+        known = "digest" in table or "digest_hex" in table
+        raw = table.octets("digest", EXTRA_BYTES) if known else f"sha256:{digest}".encode()
+        return OCIMeta(raw)
+    return None

@@ -1,0 +1,100 @@
+"""Where things go in an image: pure arithmetic on offsets and sizes in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from .descriptor import DESCRIPTOR_BYTES, Descriptor
+from .errors import EditError
+from .header import HEADER_BYTES, GlobalHeader
+from .types import DataType
+
+__all__ = [
+    "DEFAULT_CAPACITY",
+    "MAX_ALIGNMENT",
+    "MAX_CAPACITY",
+    "MAX_OFFSET",
+    "PAGE_BYTES",
+    "TABLE_OFFSET",
+    "align",
+    "check_alignment",
+    "data_end",
+    "dead_spans",
+    "default_alignment",
+    "first_overlap",
+    "home_of_table",
+    "table_bytes",
+]
+
+TABLE_OFFSET = 4096
+"""Where every known writer puts the descriptor table."""
+DEFAULT_CAPACITY = 48
+MAX_CAPACITY = 16384
+"""Descriptors in one table, more than any image has: bounds what a hostile count can make us read (9.6 MB)."""
+PAGE_BYTES = 4096
+MAX_OFFSET = (1 << 63) - 1
+"""Offsets and sizes are signed 64-bit on disk, and in the system's calls."""
+MAX_ALIGNMENT = 1 << 30
+
+
+def table_bytes(capacity: int) -> int:
+    """The size of a table of so many descriptors."""
+    return capacity * DESCRIPTOR_BYTES
+
+
+def align(offset: int, alignment: int) -> int:
+    """``offset``, or the next multiple of ``alignment`` behind it. 0 or less aligns nothing; any number may be given."""
+    return offset if alignment <= 0 else -(-offset // alignment) * alignment
+
+
+def default_alignment(data_type: int) -> int:
+    """Partitions begin at a page, so that they can be mapped and attached to a loop device; everything else anywhere."""
+    return PAGE_BYTES if data_type == DataType.PARTITION else 0
+
+
+def check_alignment(alignment: int) -> int:
+    """Raises EditError for one that would leave an absurd gap."""
+    if alignment > MAX_ALIGNMENT:
+        raise EditError(f"an alignment of {alignment} bytes is more than 1 GiB", hint="4096 is right for partitions")
+    return alignment
+
+
+def data_end(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> int:
+    """The first byte behind everything that counts: objects, and the table where it lies among them."""
+    end = max((descriptor.end for descriptor in descriptors), default=0)
+    return max(end, header.data_offset, header.table_end if header.table_in_data else 0)
+
+
+def home_of_table(header: GlobalHeader, descriptors: Iterable[Descriptor] = ()) -> int | None:
+    """Where the table belongs, between header and data: where it is, at 4096, or right before the data; None where it lies
+    among the data and none of these places is free."""
+    if not header.table_in_data:
+        return header.descriptors_offset
+    taken = [(descriptor.offset, descriptor.end) for descriptor in descriptors if descriptor.size]
+    for begin in (TABLE_OFFSET, header.data_offset - header.table_bytes):
+        end = begin + header.table_bytes
+        free = all(end <= start or stop <= begin for start, stop in taken)
+        if begin >= HEADER_BYTES and end <= header.data_offset and free:
+            return begin
+    return None
+
+
+def dead_spans(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> list[tuple[int, int]]:
+    """(offset, size) of what lies between the objects, from the start of the data to the end of the last object."""
+    taken = [(descriptor.offset, descriptor.end) for descriptor in descriptors if descriptor.size > 0]
+    if header.table_in_data:
+        taken.append((header.descriptors_offset, header.table_end))
+    spans = []
+    position = header.data_offset
+    for begin, end in sorted(taken):
+        if begin > position:
+            spans.append((position, begin - position))
+        position = max(position, end)
+    return spans
+
+
+def first_overlap(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, Descriptor] | None:
+    """Two objects that share bytes, the first such by place; objects without bytes share none."""
+    ordered = sorted((d for d in descriptors if d.size > 0), key=lambda d: (d.offset, d.end))
+    return next(((one, other) for one, other in pairwise(ordered) if one.end > other.offset), None)

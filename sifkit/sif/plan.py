@@ -1,0 +1,317 @@
+"""What an edit will make of an image, decided before a byte is written. Pure: everything that is refused is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..errors import show
+from .descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
+from .errors import EditError, ImageFullError, ObjectNotFoundError
+from .header import MAX_LAUNCH_BYTES, GlobalHeader
+from .metadata import EXTRA_BYTES, FINGERPRINT_BYTES, Metadata, OCIMeta, PartitionMeta, SignatureMeta, metadata_kind
+from .placement import MAX_CAPACITY, MAX_OFFSET, TABLE_OFFSET, align, check_alignment, data_end, default_alignment, table_bytes
+from .select import by_id, matching, primary
+from .stamp import Stamp
+from .state import State
+from .types import Arch, Code, DataType, FSType, PartType
+
+__all__ = [
+    "UNCHANGED",
+    "Change",
+    "Unchanged",
+    "check_launch",
+    "plan_add",
+    "plan_changes",
+    "plan_new",
+    "plan_primary",
+    "plan_replace",
+    "seconds_for",
+    "with_payload",
+]
+
+NEEDS_METADATA = {DataType.PARTITION, DataType.SIGNATURE, DataType.SBOM}
+OVERLAY_FILESYSTEMS = {FSType.EXT3, FSType.SQUASHFS}
+"""What the runtimes mount as an overlay."""
+
+
+class Unchanged:
+    """The type of ``UNCHANGED``."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = Unchanged()
+"""For a value that stays as it is, where None means something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to become of a descriptor; what is not given stays. ``group``, ``link``, ``link_group``: 0 is none.
+
+    A link to an object and one to a group exclude each other: giving one takes the other away.
+    """
+
+    name: bytes | Unchanged = UNCHANGED
+    group: int | Unchanged = UNCHANGED
+    link: int | Unchanged = UNCHANGED
+    link_group: int | Unchanged = UNCHANGED
+    metadata: Metadata | bytes | Unchanged = UNCHANGED
+    created: int | Unchanged = UNCHANGED
+
+
+def seconds_for(header: GlobalHeader, stamp: Stamp | None) -> int:
+    """The time an edit of this image writes: a deterministic image stays one, as with the reference library."""
+    return header.created if header.deterministic else (stamp or Stamp.now()).seconds
+
+
+def plan_new(stamp: Stamp, *, launch: bytes = b"", capacity: int, arch: Arch = Arch.UNKNOWN) -> GlobalHeader:
+    """The header of an empty image, as the reference library lays it out. Raises EditError."""
+    check_launch(launch)
+    if not 1 <= capacity <= MAX_CAPACITY:
+        raise EditError(f"a capacity of {capacity} descriptors is none from 1 to {MAX_CAPACITY}", hint="48 is usual")
+    return GlobalHeader(
+        launch=launch,
+        arch=arch,
+        id=stamp.uuid,
+        created=stamp.seconds,
+        modified=stamp.seconds,
+        descriptors_free=capacity,
+        descriptors_total=capacity,
+        descriptors_offset=TABLE_OFFSET,
+        descriptors_size=table_bytes(capacity),
+        data_offset=TABLE_OFFSET + table_bytes(capacity),
+        data_size=0,
+    )
+
+
+def check_launch(launch: bytes) -> None:
+    """Raise EditError for a launch script the header has no room for."""
+    if len(launch) > MAX_LAUNCH_BYTES or b"\0" in launch:
+        raise EditError(f"a launch script has at most {MAX_LAUNCH_BYTES} bytes and no NUL", hint="give a shorter one")
+
+
+def plan_add(
+    state: State,
+    data_type: DataType,
+    *,
+    seconds: int,
+    name: bytes = b"",
+    group: int = 0,
+    link: int = 0,
+    link_group: int = 0,
+    alignment: int | None = None,
+    metadata: Metadata | bytes | None = None,
+    created: int | None = None,
+    path: str | None = None,
+) -> Descriptor:
+    """The descriptor of a new object, without its size, which ``with_payload`` adds. Raises EditError, ImageFullError,
+    ObjectNotFoundError (a link to nothing)."""
+    slot = next(state.free_slots(), None)
+    if slot is None:
+        raise ImageFullError(len(state.descriptors), state.header.descriptors_total, path=path)
+    if not isinstance(data_type, DataType):
+        raise EditError(f"{data_type:#x} is no data type", hint="name one of sifkit.sif.DataType")
+    check_name(name)
+    check_group(group)
+    check_link(state, link, link_group)
+    extra = _new_extra(data_type, metadata)
+    if isinstance(metadata, PartitionMeta) and metadata.part_type == PartType.PRIMARY_SYSTEM:
+        _refuse_second_primary(primary(state.descriptors))
+    when = seconds if created is None else check_time(created)
+    space = default_alignment(data_type) if alignment is None else check_alignment(alignment)
+    return Descriptor(
+        data_type=data_type,
+        id=_free_id(state, slot),
+        group_id=join_group(group),
+        linked_id=join_link(link, link_group),
+        offset=align(data_end(state.header, state.descriptors), space),
+        size=0,
+        size_with_padding=0,
+        created=when,
+        modified=when,
+        name=name,
+        extra=extra,
+        slot=slot,
+    )
+
+
+def plan_replace(
+    state: State, id: int, *, seconds: int, alignment: int | None = None, metadata: Metadata | None = None
+) -> Descriptor:
+    """The descriptor of an object that is to get other bytes, behind all others; ``with_payload`` adds their size."""
+    old = by_id(state.descriptors, id)
+    space = default_alignment(old.data_type) if alignment is None else check_alignment(alignment)
+    return replace(
+        old,
+        offset=align(data_end(state.header, state.descriptors), space),
+        size=0,
+        size_with_padding=0,
+        modified=seconds,
+        extra=old.extra if metadata is None else _packed(old.data_type, metadata, old.extra),
+    )
+
+
+def with_payload(state: State, planned: Descriptor, size: int, *, digest: str | None = None) -> Descriptor:
+    """The planned descriptor when its payload of ``size`` bytes is known; ``digest``: SHA-256 in hexadecimal, for OCI objects.
+
+    The padding counts from the end of the last object before it, as in the reference library. Raises EditError.
+    """
+    if planned.offset + size > MAX_OFFSET:
+        raise EditError(f"{size} bytes at byte {planned.offset} are more than a file holds", hint="add a smaller object")
+    gap = planned.offset - data_end(state.header, state.descriptors)
+    extra = planned.extra if digest is None else OCIMeta(f"sha256:{digest}".encode()).digest
+    return replace(planned, size=size, size_with_padding=gap + size, extra=extra)
+
+
+def plan_changes(state: State, changes: Mapping[int, Change], *, seconds: int) -> State:
+    """The image with descriptors changed; the same ``state`` where nothing changes. Raises EditError, ObjectNotFoundError."""
+    slots: dict[int, Descriptor | None] = {}
+    for id, change in changes.items():
+        old = by_id(state.descriptors, id)
+        new = _changed(state, old, change)
+        if new != old:
+            slots[old.slot] = replace(new, modified=seconds)
+    if not slots:
+        return state
+    new_state = state.with_slots(slots, modified=seconds)
+    primaries = [matching(s.descriptors, part_type=PartType.PRIMARY_SYSTEM) for s in (state, new_state)]
+    if len(primaries[1]) > max(1, len(primaries[0])):
+        _refuse_second_primary(primaries[0][0] if primaries[0] else primaries[1][0])
+    return new_state
+
+
+def _changed(state: State, old: Descriptor, change: Change) -> Descriptor:
+    new = old
+    if not isinstance(change.name, Unchanged):
+        check_name(change.name)
+        new = replace(new, name=change.name)
+    if not isinstance(change.group, Unchanged):
+        check_group(change.group)
+        new = replace(new, group_id=join_group(change.group))
+    if not (isinstance(change.link, Unchanged) and isinstance(change.link_group, Unchanged)):
+        link = 0 if isinstance(change.link, Unchanged) else change.link
+        link_group = 0 if isinstance(change.link_group, Unchanged) else change.link_group
+        check_link(state, link, link_group)
+        new = replace(new, linked_id=join_link(link, link_group))
+    if not isinstance(change.metadata, Unchanged):
+        new = replace(new, extra=_packed(old.data_type, change.metadata, old.extra))
+    if not isinstance(change.created, Unchanged):
+        new = replace(new, created=check_time(change.created))
+    return new
+
+
+def plan_primary(state: State, id: int, *, seconds: int) -> State:
+    """The image with another primary partition; the same ``state`` where it is the primary one already.
+
+    The partition that was primary becomes an ordinary system partition. Raises EditError, ObjectNotFoundError.
+    """
+    chosen = by_id(state.descriptors, id)
+    partition = chosen.partition
+    if partition is None:
+        raise EditError(f"object {id} is no partition", hint="see which are with: sifkit sif list")
+    if partition.part_type == PartType.PRIMARY_SYSTEM:
+        return state
+    if partition.part_type != PartType.SYSTEM:
+        raise EditError(f"object {id} is no system partition", hint="only a system partition can be the primary one")
+    slots: dict[int, Descriptor | None] = {}
+    for old in state.descriptors:
+        meta = old.partition
+        if meta is not None and meta.part_type == PartType.PRIMARY_SYSTEM:
+            slots[old.slot] = _with_part_type(old, PartType.SYSTEM, seconds)
+    slots[chosen.slot] = _with_part_type(chosen, PartType.PRIMARY_SYSTEM, seconds)
+    return state.with_slots(slots, modified=seconds)
+
+
+def _with_part_type(old: Descriptor, part_type: PartType, seconds: int) -> Descriptor:
+    meta = PartitionMeta.parse(old.extra.ljust(EXTRA_BYTES, b"\0"))
+    extra = replace(meta, part_type=part_type).pack_onto(old.extra).rstrip(b"\0")
+    return replace(old, extra=extra, modified=seconds)
+
+
+def check_name(name: bytes) -> None:
+    if len(name) > NAME_BYTES:
+        raise EditError(f"the name has {len(name)} bytes, and {NAME_BYTES} is the most", hint="give a shorter one with --name")
+    if b"\0" in name:
+        raise EditError(f"the name {show(name)} has a NUL in it", hint="give another one with --name")
+
+
+def check_group(group: int) -> None:
+    if not 0 <= group <= MAX_GROUP:
+        raise EditError(f"the group {group} is none from 1 to {MAX_GROUP}", hint="0 is no group, 1 the usual one")
+
+
+def check_link(state: State, link: int, link_group: int) -> None:
+    if link and link_group:
+        raise EditError("an object is linked to an object or to a group, not to both", hint="give one of them")
+    for number, what in ((link, "id"), (link_group, "group")):
+        if not 0 <= number <= MAX_GROUP:
+            raise EditError(f"the link to {what} {number} is none from 1 to {MAX_GROUP}", hint="0 is no link")
+    if link and all(descriptor.id != link for descriptor in state.descriptors):
+        raise ObjectNotFoundError(f"the link: no object has the id {link}", hint="see which there are with: sifkit sif list")
+    if link_group and all(descriptor.group != link_group for descriptor in state.descriptors):
+        raise ObjectNotFoundError(f"the link: no object is in group {link_group}", hint="see: sifkit sif list")
+
+
+def check_time(seconds: int) -> int:
+    if not -MAX_OFFSET <= seconds <= MAX_OFFSET:
+        raise EditError(f"the time {seconds} is out of range", hint="give seconds since 1970")
+    return seconds
+
+
+def _free_id(state: State, slot: int) -> int:
+    """As the reference library: the place in the table, from 1; another one where a damaged or foreign image has that."""
+    taken = {descriptor.id for descriptor in state.descriptors}
+    if slot + 1 not in taken:
+        return slot + 1
+    return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+
+def _new_extra(data_type: DataType, metadata: Metadata | bytes | None) -> bytes:
+    if metadata is not None:
+        return _packed(data_type, metadata, b"")
+    if data_type in NEEDS_METADATA:
+        wanted = metadata_kind(data_type)
+        raise EditError(f"a {data_type.word} needs its metadata", hint=f"give a {wanted.__name__}" if wanted else "")
+    return b""
+
+
+def _packed(data_type: int, metadata: Metadata | bytes, extra: bytes) -> bytes:
+    """The Extra bytes with new metadata. Raises EditError for what does not belong to the type or has no meaning."""
+    kind = metadata_kind(data_type)
+    if isinstance(metadata, bytes):
+        if kind is not None or len(metadata) > EXTRA_BYTES:
+            raise EditError(f"at most {EXTRA_BYTES} raw bytes, for types without metadata of their own", hint="leave them out")
+        return metadata.rstrip(b"\0")
+    if kind is not type(metadata):
+        what = data_type.word if isinstance(data_type, DataType) else f"{data_type:#x}"
+        raise EditError(f"{type(metadata).__name__} does not belong to an object of type {what}", hint="leave it out")
+    if isinstance(metadata, PartitionMeta):
+        _check_partition(metadata)
+    elif isinstance(metadata, SignatureMeta) and len(metadata.entity) not in (0, FINGERPRINT_BYTES):
+        raise EditError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(metadata.entity)}", hint="give it whole")
+    elif isinstance(metadata, OCIMeta) and not metadata.valid:
+        raise EditError("an OCI digest is sha256: and 64 hexadecimal digits", hint="it is made from the content; leave it out")
+    for field in metadata.__slots__:
+        value = getattr(metadata, field)
+        if isinstance(value, int) and not isinstance(value, Code):
+            raise EditError(f"{value} is no {field.replace('_', ' ')}", hint="use the codes in sifkit.sif")
+    return metadata.pack_onto(extra).rstrip(b"\0")
+
+
+def _check_partition(metadata: PartitionMeta) -> None:
+    if not isinstance(metadata.arch, Arch) or metadata.arch == Arch.UNKNOWN:
+        raise EditError("a partition needs an architecture", hint="amd64, arm64 ...: see sifkit sif add -h")
+    if metadata.part_type == PartType.OVERLAY and metadata.fs_type not in OVERLAY_FILESYSTEMS:
+        what = metadata.fs_type.word if isinstance(metadata.fs_type, FSType) else str(metadata.fs_type)
+        raise EditError(f"an overlay is ext3 or squashfs, not {what}", hint="the runtimes mount nothing else as an overlay")
+
+
+def _refuse_second_primary(first: Descriptor | None) -> None:
+    if first is not None:
+        raise EditError(
+            f"the image has a primary partition, object {first.id}",
+            hint="make it a system partition (--parttype system), then: sifkit sif setprim ID IMAGE",
+        )

@@ -1,0 +1,67 @@
+"""What opening an image for writing finishes or puts right: edits that were interrupted, counters that are wrong.
+
+Every step may be interrupted itself; the next opening goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
+from .edit import finish_switch
+from .placement import data_end, home_of_table
+from .select import primary
+from .state import State
+from .store import Store
+from .types import Arch
+
+__all__ = ["plan_recovery", "recover"]
+
+
+def plan_recovery(state: State) -> State:
+    """The image as it should be; equal to ``state`` where nothing is to be done. Pure.
+
+    The table goes home from the end of the file; unused descriptors are emptied; free descriptors and data are counted. The
+    architecture becomes the primary partition's. Without one it is left alone (a new image may be made for one), unless the
+    free descriptors were counted wrong: then adding or deleting the primary partition was interrupted.
+    """
+    header = state.header
+    home = home_of_table(header, state.descriptors)
+    if home is not None:
+        header = replace(header, descriptors_offset=home)
+    table = bytearray(state.table)
+    used = state.used_slots
+    for slot in range(header.descriptors_total):
+        if slot not in used:
+            table[slot * DESCRIPTOR_BYTES : (slot + 1) * DESCRIPTOR_BYTES] = EMPTY_SLOT
+    free = header.descriptors_total - len(used)
+    root = primary(state.descriptors)
+    arch = header.arch
+    if root is not None and root.arch is not None:
+        arch = root.arch
+    elif header.descriptors_free != free:
+        arch = Arch.UNKNOWN
+    data_size = data_end(header, state.descriptors) - header.data_offset
+    header = replace(header, arch=arch, descriptors_free=free, data_size=data_size)
+    return State(header, bytes(table), state.descriptors)
+
+
+def recover(store: Store, state: State) -> State:
+    """Bring the file from ``state`` to ``plan_recovery(state)``; nothing is written where they are equal."""
+    wanted = plan_recovery(state)
+    if wanted == state:
+        return state
+    if wanted.header.descriptors_offset != state.header.descriptors_offset:
+        size = store.size
+        # The second table is the last thing in the file, unless somebody appended to it: then nothing is cut off.
+        ours = size == state.header.table_end
+        end = data_end(wanted.header, wanted.descriptors)
+        finish_switch(store, wanted, size_after=min(size, end) if ours else size)
+        return wanted
+    for slot in range(state.header.descriptors_total):
+        if state.slot_bytes(slot) != wanted.slot_bytes(slot):
+            store.write(state.header.descriptors_offset + slot * DESCRIPTOR_BYTES, wanted.slot_bytes(slot))
+    if wanted.header != state.header:
+        store.write(0, wanted.header.pack())
+    store.sync()
+    return wanted

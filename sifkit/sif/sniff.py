@@ -1,0 +1,121 @@
+"""What a file is, told by its first bytes: filesystems, bills of materials, text. Pure; nothing is guessed.
+
+2 KiB are enough for a filesystem; a bill of materials is found in what is given of it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from codecs import getincrementaldecoder
+from typing import Literal
+
+from .types import FSType, SBOMFormat
+
+__all__ = ["HEAD_BYTES", "FilesystemName", "filesystem_name", "is_text", "sniff_filesystem", "sniff_sbom"]
+
+HEAD_BYTES = 2048
+"""As much of a file as tells its filesystem."""
+FilesystemName = Literal["squashfs", "ext2", "ext3", "ext4", "luks"]
+
+_SQUASHFS_MAGIC = b"hsqs"
+_SQUASHFS_VERSION = struct.Struct("<28xH")
+"""s_major of the squashfs superblock; all that is in use is version 4."""
+_LUKS_MAGIC = b"LUKS\xba\xbe"
+"""What encrypted partitions of Singularity and Apptainer are: a LUKS container with a squashfs inside."""
+_EXT_FIELDS = struct.Struct("<1080xH34xIII")
+"""From the image's start: s_magic, then s_feature_compat, s_feature_incompat, s_feature_ro_compat of the ext superblock."""
+_EXT_MAGIC = 0xEF53
+_HAS_JOURNAL = 0x0004
+_EXT3_INCOMPAT = 0x0002 | 0x0004 | 0x0010
+"""filetype, recover, meta_bg: what the runtimes take, and ext3 knows."""
+_EXT3_RO_COMPAT = 0x0001 | 0x0002 | 0x0004
+"""sparse_super, large_file, btree_dir."""
+_FS_TYPES: dict[FilesystemName, FSType] = {
+    "squashfs": FSType.SQUASHFS,
+    "ext2": FSType.EXT3,
+    "ext3": FSType.EXT3,
+    "luks": FSType.ENCRYPTED_SQUASHFS,
+}
+
+
+def filesystem_name(head: bytes) -> FilesystemName | None:
+    """Which filesystem begins with these bytes (2 KiB of it); None for none that is known.
+
+    ext2, 3 and 4 are told apart by their features: ext2 has no journal, ext4 one that ext3 does not know.
+    """
+    if head.startswith(_SQUASHFS_MAGIC) and len(head) >= _SQUASHFS_VERSION.size:
+        return "squashfs" if _SQUASHFS_VERSION.unpack_from(head)[0] == 4 else None
+    if head.startswith(_LUKS_MAGIC):
+        return "luks"
+    if len(head) < _EXT_FIELDS.size:
+        return None
+    magic, compat, incompat, ro_compat = _EXT_FIELDS.unpack_from(head)
+    if magic != _EXT_MAGIC:
+        return None
+    if incompat & ~_EXT3_INCOMPAT or ro_compat & ~_EXT3_RO_COMPAT:
+        return "ext4"
+    return "ext3" if compat & _HAS_JOURNAL else "ext2"
+
+
+def sniff_filesystem(head: bytes) -> FSType | None:
+    """The code to declare a partition with that begins with these bytes; None where there is none for it.
+
+    ext2 is declared ext3, ext4 has no code: the runtimes refuse it. A partition encrypted with gocryptfs is a squashfs on the
+    outside, and taken for one.
+    """
+    name = filesystem_name(head)
+    return _FS_TYPES.get(name) if name else None
+
+
+def is_text(head: bytes) -> bool:
+    """Whether these bytes can be shown on a terminal: UTF-8 (possibly cut at its end) without control characters but white
+    space."""
+    try:
+        decoded = getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\n\r\f" for character in decoded)
+
+
+_SBOM_KEYS: tuple[tuple[SBOMFormat, frozenset[str]], ...] = (
+    (SBOMFormat.CYCLONEDX_JSON, frozenset({"bomFormat", "specVersion"})),
+    (SBOMFormat.SPDX_JSON, frozenset({"spdxVersion"})),
+    (SBOMFormat.GITHUB_JSON, frozenset({"detector", "manifests"})),
+    (SBOMFormat.SYFT_JSON, frozenset({"artifacts", "artifactRelationships"})),
+)
+"""Keys at the top of the document that only this format has."""
+_SBOM_TEXTS: tuple[tuple[SBOMFormat, bytes], ...] = (
+    (SBOMFormat.CYCLONEDX_XML, rb"<bom\b[^<>]*http://cyclonedx\.org/schema/bom/"),
+    (SBOMFormat.SPDX_RDF, rb"<rdf:RDF\b[^<>]*http://spdx\.org/rdf/terms#"),
+    (SBOMFormat.SPDX_TAG_VALUE, rb"(?m)^SPDXVersion:[ \t]*SPDX-"),
+    (SBOMFormat.SPDX_YAML, rb"(?m)^spdxVersion:[ \t]*[\"']?SPDX-"),
+)
+_JSON_TOKEN = rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]'
+
+
+def sniff_sbom(head: bytes) -> SBOMFormat | None:
+    """The format of a bill of materials that begins with these bytes; None unless exactly one fits."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"{"):
+        keys = _top_keys(text)
+        fitting = [kind for kind, wanted in _SBOM_KEYS if wanted <= keys]
+    else:
+        fitting = [kind for kind, pattern in _SBOM_TEXTS if re.search(pattern, text)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _top_keys(text: bytes) -> set[str]:
+    """The keys of the outermost JSON object, as far as the text goes."""
+    keys = set()
+    depth = 0
+    last: bytes | None = None
+    for match in re.finditer(_JSON_TOKEN, text):
+        token = match.group()
+        if token == b":" and depth == 1 and last is not None:
+            keys.add(last.decode("utf-8", "replace"))
+        last = token[1:-1] if token.startswith(b'"') else None
+        depth += (token in b"{[") - (token in b"}]")
+        if depth <= 0:
+            break
+    return keys
