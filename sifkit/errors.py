@@ -1,7 +1,8 @@
 """What goes wrong above the file formats: the request, the target file, somebody else using it.
 
 Like ``ext3.errors``: each class carries its facts, the text is made once, ``kind`` is a stable word for machines, ``hint``
-says what to do next (it may be empty). ``exit_code`` is what the command line exits with.
+says what to do next (it may be empty). ``exit_code`` is what the command line exits with. Numbers in texts: ``human`` for
+sizes, ``counted`` for things.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ import errno
 __all__ = [
     "FormatError",
     "ImageInUseError",
+    "InputError",
     "LayoutError",
     "NotReplaceableError",
     "NotYetError",
     "OutputError",
     "SifkitError",
     "TargetError",
+    "TruncatedError",
     "UsageError",
+    "counted",
+    "human",
     "show",
 ]
+
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show(name: bytes | str) -> str:
@@ -27,6 +34,24 @@ def show(name: bytes | str) -> str:
     raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
     text = raw.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def human(size: int) -> str:
+    """``size`` bytes in powers of 1024, at most one decimal: 512 bytes, 1.5 GiB, 500 MiB."""
+    value = float(size)
+    for unit in UNITS:
+        if round(value, 1) < 1024 or unit == UNITS[-1]:
+            break
+        value /= 1024
+    if unit == "bytes":
+        return f"{size} bytes" if size != 1 else "1 byte"
+    text = f"{value:.1f}".removesuffix(".0")
+    return f"{text} {unit}"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things: ``counted(1, "file")`` is "1 file", of 2000 "2,000 files"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 class SifkitError(Exception):
@@ -64,6 +89,16 @@ class NotYetError(UsageError):
     kind = "not-yet"
 
 
+class InputError(SifkitError, OSError):
+    """A file named beside the image (a list of patterns) cannot be read. ``kind`` follows from the system's answer."""
+
+    kind = "io"
+
+    def __init__(self, message: str, *, path: bytes | str | None = None, hint: str = "", error: OSError) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.errno = error.errno
+
+
 class OutputError(SifkitError):
     """What was asked for could not be written to standard output."""
 
@@ -74,6 +109,21 @@ class FormatError(SifkitError):
     """The file is not what the command works on; ``message`` says what it is."""
 
     kind = "format"
+
+
+class TruncatedError(FormatError):
+    """The file is shorter than the filesystem in it."""
+
+    kind = "truncated"
+
+    def __init__(self, path: bytes | str, *, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(
+            f"{show(path)} is cut short: its filesystem has {human(needed_bytes)}, the file {human(available_bytes)}",
+            path=path,
+            hint="fetch or copy it again",
+        )
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
 
 
 class TargetError(SifkitError, OSError):

@@ -27,11 +27,11 @@ EXT3_LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "constants"}),
     frozenset({"layout"}),
     frozenset({"schema", "journal_schema"}),
-    frozenset({"device", "stacked", "geometry"}),
+    frozenset({"device", "stacked", "overlaid", "geometry"}),
     frozenset(
         ["superblock", "groups", "bitmap", "inode", "blockmap", "dirent", "dirhash", "htree", "xattr", "acl"],
     ),
-    frozenset({"alloc", "journal", "file", "filesystem"}),
+    frozenset({"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "edit", "filesystem"}),
     frozenset({"build", "fsck", "resize"}),
     frozenset({"", "mkfs"}),
 )

@@ -235,7 +235,7 @@ class _Index:
         return head, leaf
 
     def _escape(self, member: Member, what: str) -> SourceError:
-        return self._trouble(member, f"{what} escapes: it has a component ..", "do not trust this archive")
+        return self._trouble(member, f"{what} leads outside: it has .. in it", "do not trust this archive")
 
     def _directory(self, head: bytes, member: Member, *, make: bool = True, what: str = "the name") -> int:
         """The row of a directory; what is missing is made as ``mkdir -p`` would. -1 where it is missing and not made."""
@@ -255,8 +255,8 @@ class _Index:
                     return -1
                 child = self._imply(row, name, member)
             elif child not in self._children:
-                hint = "the archive writes through a symlink or a file; do not trust it"
-                raise self._trouble(member, f"{what} escapes: {show(name)} is not a directory", hint)
+                hint = "the archive writes through a symlink or into a file; do not trust it"
+                raise self._trouble(member, f"{what} leads outside: {show(name)} is not a directory", hint)
             row = child
         self._last = (head, row)
         return row
@@ -264,7 +264,7 @@ class _Index:
     def _imply(self, parent: int, name: bytes, member: Member) -> int:
         self._implied += 1
         if self._implied > IMPLIED_FREE + IMPLIED_PER_ENTRY * self._entries:
-            raise self._trouble(member, f"{self._implied} directories have no entry of their own", "do not trust this archive")
+            raise self._trouble(member, f"{self._implied:,} directories have no entry", "do not trust this archive")
         row = self._new_row(True)
         self._children[parent][name] = row
         seconds, nanoseconds = member.times[1], member.times[4]

@@ -135,9 +135,7 @@ def members(archive: Archive) -> Iterator[Member]:
 def _next_block(archive: Archive) -> bytes:
     block = archive.read(BLOCK)
     if not block:
-        raise archive.trouble(
-            "the archive is truncated: it has no end marker", archive.position, hint="if it is complete, append 1024 zero bytes"
-        )
+        raise archive.truncated("it has no end marker")
     if len(block) < BLOCK:
         raise archive.cut_off("a header")
     return block

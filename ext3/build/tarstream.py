@@ -1,22 +1,19 @@
-"""The bytes of a tar archive, wherever they come from: a file, a pipe, packed with gzip, xz, bzip2 or zstd.
+"""The bytes of a tar archive, wherever they come from: a file, a pipe, packed (see ``tarpacking``) or not.
 
 An archive is read forwards, once. The data of its files is then found in a ``Store``: an unpacked archive that can be
 sought in is its own store and nothing is copied; what comes from a pipe or a packed archive is put back to back into a
-spool. The kind is told by the first bytes, never by the name. Source of the magics: RFC 1952 (gzip), the xz and zstd
-format specifications, bzip2's ``compress.c``.
+spool. The kind is told by the first bytes, never by the name.
 """
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
-import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Protocol, cast
+from typing import IO
 
 from ..device import PathOrFile
 from ..errors import SourceError, show
+from .tarpacking import PackingError, RawBytes, packing_of, unpacked
 from .tarstore import FileStore, Spool, Store
 
 __all__ = ["BLOCK", "Archive", "open_archive"]
@@ -24,14 +21,12 @@ __all__ = ["BLOCK", "Archive", "open_archive"]
 Directory = str | bytes | os.PathLike[str]
 
 BLOCK = 512
+STDIN = b"standard input"
 DRAIN_LIMIT = 64 << 20
 """So much behind the end marker of a packed archive is unpacked, for the checksum of the packed data lies behind it."""
-XZ_MEMORY = 1 << 30
-"""xz -9 needs 65 MiB to unpack; an archive that asks for more than this is refused."""
 _PIECE = 1 << 18
 _READ = 1 << 16
 
-_MAGICS = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _OTHERS = (
     (b"\x04\x22\x4d\x18", "lz4 data"),
     (b"LZIP", "lzip data"),
@@ -41,25 +36,35 @@ _OTHERS = (
     (b"hsqs", "a squashfs image"),
     (b"#!/usr/bin/env run-singularity", "a SIF image"),
     (b"#!", "a script"),
+    (b"<!", "a web page"),
+    (b"<html", "a web page"),
+    (b"{", "JSON text"),
 )
 
 
 class Archive:
     """An archive read forwards. ``position`` is the offset of the next byte in the unpacked archive."""
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: bytes, packed: str = "") -> None:
         self.name = name
+        self.packed = packed
+        """What it is packed with; empty: it is not."""
         self.position = 0
 
     def trouble(self, message: str, at: int | None = None, *, error: OSError | None = None, hint: str = "") -> SourceError:
         """The error to raise, with the archive's name and the byte where the trouble is."""
-        where = "" if at is None else f" (at byte {at})"
+        where = "" if at is None else f" (at byte {at}{' of the unpacked archive' if self.packed else ''})"
         return SourceError(self.name, message + where, error=error, hint=hint)
 
+    def truncated(self, text: str) -> SourceError:
+        """The archive ends where it should go on. What it is packed with was whole, or that would have been said."""
+        if self.packed:
+            message = f"the {self.packed} stream is whole, but the archive in it is truncated: {text}"
+            return self.trouble(message, self.position, hint="pack the archive again")
+        return self.trouble(f"the archive is truncated: {text}", self.position, hint=again(self.name))
+
     def cut_off(self, what: bytes | str) -> SourceError:
-        return self.trouble(
-            f"the archive is truncated: it ends inside {show(what[:200])}", self.position, hint="get a complete copy of it"
-        )
+        return self.truncated(f"it ends inside {show(what[:200])}")
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes, fewer only at the end. The caller has checked that ``size`` is small."""
@@ -112,11 +117,7 @@ class _SeekableArchive(Archive):
     def skip(self, size: int, what: bytes | str) -> None:
         if size > self._total - self.position:
             left = max(0, self._total - self.position)
-            raise self.trouble(
-                f"the archive is truncated: {show(what[:200])} has {size} bytes and only {left} follow",
-                self.position,
-                hint="get a complete copy of it",
-            )
+            raise self.truncated(f"{show(what[:200])} has {size:,} bytes and only {left:,} follow")
         self.position += size
 
     def finish(self) -> Store:
@@ -130,9 +131,8 @@ class _PipedArchive(Archive):
     """An archive that comes in pieces: file data goes to a spool."""
 
     def __init__(self, name: bytes, pieces: Iterator[bytes], packed: str, spool: Spool, closing: Callable[[], None]) -> None:
-        super().__init__(name)
+        super().__init__(name, packed)
         self._pieces = pieces
-        self._packed = packed
         self._spool = spool
         self._closing = closing
         self._piece = memoryview(b"")
@@ -145,12 +145,21 @@ class _PipedArchive(Archive):
                 if piece is None:
                     return False
                 self._piece = memoryview(piece)
-        except (OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError) as error:
-            text = (getattr(error, "strerror", None) or str(error) or "it ends early").rstrip(".")
-            message = f"the {self._packed} data is damaged: {text}" if self._packed else f"reading failed: {text}"
-            cause = error if isinstance(error, OSError) and error.errno else None
-            raise self.trouble(message, self.position, error=cause) from error
+        except PackingError as error:
+            at = self.position if error.again else None
+            raise self.trouble(error.message, at, hint=again(self.name) if error.again else error.hint) from error
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else None
+            text = (cause and cause.strerror) or str(error)
+            raise self.trouble(f"reading failed: {text}", self.position, error=cause) from error
         return True
+
+    def first_block(self) -> bytes:
+        """The first 512 bytes, fewer where it is shorter; they are read again afterwards."""
+        block = self.read(BLOCK)
+        self._piece = memoryview(block + self._piece.tobytes())
+        self.position = 0
+        return block
 
     def read(self, size: int) -> bytes:
         if len(self._piece) >= size:
@@ -193,7 +202,7 @@ class _PipedArchive(Archive):
             size -= len(piece)
 
     def finish(self) -> Store:
-        if self._packed:
+        if self.packed:
             limit = self.position + DRAIN_LIMIT
             while self.position < limit and self._more():
                 self.position += len(self._piece)
@@ -217,9 +226,9 @@ def open_archive(source: PathOrFile, is_header: Callable[[bytes], bool], *, spoo
     try:
         file = open(source, "rb", buffering=_READ) if isinstance(source, (str, bytes, os.PathLike)) else source  # noqa: SIM115
     except IsADirectoryError as error:
-        raise SourceError(name, "is a directory, not an archive", error=error) from error
+        raise SourceError(name, "is a directory, not an archive", error=error, hint="--from-dir takes a directory") from error
     except OSError as error:
-        raise SourceError(name, f"cannot be opened: {error.strerror}", error=error) from error
+        raise SourceError(name, f"cannot be opened: {error.strerror}", error=error, hint=_opening_hint(error)) from error
     try:
         return _recognise(name, file, owned, is_header, spool_dir)
     except OSError as error:
@@ -241,129 +250,52 @@ def _recognise(
     start = file.tell() if seekable else 0
     head = _read_fully(file, BLOCK)
     if not head:
-        raise SourceError(name, "is empty: not a tar archive")
-    packed = ""
-    if not (len(head) == BLOCK and is_header(head)):
-        zstd_skippable = len(head) > 4 and head[0] >> 4 == 5 and head[1:4] == b"\x2a\x4d\x18"
-        packed = "zstd" if zstd_skippable else next((kind for magic, kind in _MAGICS if head.startswith(magic)), "")
-        if not packed:
-            what = next((what for magic, what in _OTHERS if head.startswith(magic)), "")
-            raise SourceError(
-                name,
-                f"is {what}, not a tar archive" if what else "is not a tar archive",
-                hint="tar archives are taken plain or packed with gzip, xz, bzip2 or zstd",
-            )
+        raise SourceError(name, "is empty: not a tar archive", hint=again(name))
+    packed = "" if len(head) == BLOCK and is_header(head) else packing_of(head)
+    if not packed:
+        _check_first(name, "", head, is_header)
     if seekable and not packed:
         file.seek(start)
         return _SeekableArchive(name, file, owned=owned)
-    raw = _Raw(head, file)
-    pieces = _OPENERS[packed](raw) if packed else iter(lambda: raw.read(_PIECE), b"")
-    return _PipedArchive(name, pieces, packed, Spool(spool_dir), file.close if owned else _nothing)
+    raw = RawBytes(head, file)
+    pieces = unpacked(packed, raw) if packed else iter(lambda: raw.read(_PIECE), b"")
+    archive = _PipedArchive(name, pieces, packed, Spool(spool_dir), file.close if owned else _nothing)
+    try:
+        _check_first(name, packed, archive.first_block(), is_header)
+    except BaseException:
+        archive.close()
+        raise
+    return archive
+
+
+def _check_first(name: bytes, packed: str, block: bytes, is_header: Callable[[bytes], bool]) -> None:
+    """SourceError where an archive does not begin with this block."""
+    if len(block) == BLOCK and is_header(block):
+        return
+    inner = packing_of(block)
+    what = f"{inner} data" if inner else next((what for magic, what in _OTHERS if block.startswith(magic)), "")
+    if packed:
+        message = f"is packed with {packed} and holds {what or ('something else' if block else 'nothing')}, not a tar archive"
+    else:
+        message = f"is {what}, not a tar archive" if what else "is not a tar archive"
+    raise SourceError(name, message, hint="tar archives are taken plain or packed with gzip, xz, bzip2 or zstd")
+
+
+def again(name: bytes) -> str:
+    """What to do about an archive that did not arrive as it was sent."""
+    if name == STDIN:
+        return "see whether the program that sends it failed, and send it again"
+    return "fetch it again"
+
+
+def _opening_hint(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "ask its owner, or read it as a user who may"
+    return "check the name" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
 
 
 def _nothing() -> None:
     """Closes nothing: the file is the caller's."""
-
-
-class _Raw:
-    """A file whose first bytes were already read."""
-
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head = head
-        self._file = file
-
-    def read(self, size: int = _READ) -> bytes:
-        if self._head:
-            head, self._head = self._head[:size], self._head[size:]
-            return head
-        return self._file.read(size) or b""
-
-
-class _Engine(Protocol):
-    """How lzma and bz2 unpack: never more than ``max_length`` bytes at once."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Gunzip:
-    """zlib with the manners of lzma and bz2; checks the CRC and length of each gzip member."""
-
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        self._full = False
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._full and not self._zlib.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        unpacked = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self._full = len(unpacked) == max_length
-        return unpacked
-
-
-def _unpacked(raw: _Raw, engine_of: Callable[[], _Engine], magic: bytes) -> Iterator[bytes]:
-    """The data of all members or streams, one behind the other; zeros and garbage behind the last are ignored."""
-    data = b""
-    while True:
-        engine = engine_of()
-        while not engine.eof:
-            feed = b""
-            if engine.needs_input:
-                feed, data = data or raw.read(), b""
-                if not feed:
-                    raise EOFError("it ends early")
-            yield engine.decompress(feed, _PIECE)
-        data = engine.unused_data.lstrip(b"\0")
-        while len(data) < len(magic):
-            more = raw.read()
-            if not more:
-                return
-            data = (data + more).lstrip(b"\0")
-        if not data.startswith(magic):
-            return
-
-
-def _unzstd(raw: _Raw) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise ValueError("the module zstandard is not installed") from None
-    begun = False
-    with zstandard.ZstdDecompressor().stream_reader(cast("IO[bytes]", raw), read_across_frames=True, closefd=False) as reader:
-        while True:
-            try:
-                piece = reader.read1(_PIECE)
-            except zstandard.ZstdError as error:
-                if begun and "Unknown frame descriptor" in str(error):
-                    return  # garbage behind the last frame
-                raise ValueError(str(error)) from error
-            if not piece:
-                return
-            begun = True
-            yield piece
-
-
-_OPENERS: dict[str, Callable[[_Raw], Iterator[bytes]]] = {
-    "gzip": lambda raw: _unpacked(raw, _Gunzip, b"\x1f\x8b"),
-    "xz": lambda raw: _unpacked(raw, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), b"\xfd7zXZ\0"),
-    "bzip2": lambda raw: _unpacked(raw, bz2.BZ2Decompressor, b"BZh"),
-    "zstd": _unzstd,
-}
 
 
 def _read_fully(file: IO[bytes], size: int) -> bytes:
@@ -381,5 +313,5 @@ def _name_of(source: PathOrFile) -> bytes:
         return os.fsencode(source)
     name = getattr(source, "name", None)
     if isinstance(name, (str, bytes)):
-        return b"standard input" if name in ("<stdin>", b"<stdin>") else os.fsencode(show(name))
-    return b"standard input" if name == 0 else b"archive"
+        return STDIN if name in ("<stdin>", b"<stdin>") else os.fsencode(show(name))
+    return STDIN if name == 0 else b"archive"

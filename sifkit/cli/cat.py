@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ..errors import show
 from .console import Console
 from .frame import verb
 from .places import places
+from .render import described
 
 __all__ = ["command"]
 
@@ -35,14 +37,14 @@ def command(
     """
     wanted = places(arguments)
 
-    from ext3.filesystem import Filesystem
-
-    from ..overlay.guards import check_image
+    from ..overlay.image import open_image
 
     for image, paths in wanted:
         console.image = image
-        check_image(image)
-        with Filesystem.open(image) as filesystem:
+        with open_image(image) as filesystem:
+            console.detail(described(image, filesystem))
+            if filesystem.needs_recovery:
+                console.warn(f"{show(image)}: the journal is not empty; what is read may be older than the last use")
             for path in paths:
                 with filesystem.open_file(path) as file:
                     while piece := file.read(COPY_BYTES):

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ..errors import show
+from ..errors import human, show
 from . import values
 from .console import Console
 from .frame import verb
 from .progress import MODES, reporter
-from .render import human
+from .render import shell_word
 
 __all__ = ["command"]
 
@@ -47,6 +47,9 @@ def command(
         console.warn(f"{show(image)}: this filesystem has no locks; nothing kept others from writing to it meanwhile")
     if made.journal_dirty:
         console.warn(f"the journal of {show(image)} is not empty: the copy plays it back at its first writable use")
+    locked = "locked meanwhile" if made.locked else "not locked"
+    console.detail(f"{show(image)}: {locked}, UUID {made.uuid} {'of its own' if made.new_uuid else 'kept'}")
+    bar.tell_times(console)
     if json:
         console.emit(
             {
@@ -65,4 +68,6 @@ def command(
         return
     how = "sharing all blocks" if made.method == "reflink" else f"{human(made.copied_bytes)} copied"
     uuid = f", UUID {made.uuid}" if made.new_uuid else ""
-    console.note(f"{show(made.path)}: {human(made.size_bytes)}, {how}{uuid}, {made.seconds:.2f} s")
+    console.result(f"{show(made.path)}: {human(made.size_bytes)}, {how}{uuid}, {made.seconds:.2f} s")
+    if console.err_is_terminal:
+        console.note(f"use it: apptainer exec --overlay {shell_word(target)} IMAGE.sif CMD")

@@ -11,6 +11,7 @@ import typer
 from . import values
 from .console import Console
 from .frame import VerbGroup, verb
+from .sif.words import TABLES
 
 __all__ = ["Node", "command", "script", "tree"]
 
@@ -60,7 +61,7 @@ def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[Node]:
 def _option(param: Any) -> Option:
     metavar = param.metavar or ""
     takes_value = not param.is_flag and not param.count
-    words = metavar.split("|") if takes_value and "|" in metavar else []
+    words = metavar.split("|") if takes_value and "|" in metavar else list(TABLES.get(metavar, ()))
     return Option(
         (*param.opts, *param.secondary_opts),
         takes_value,

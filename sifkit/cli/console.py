@@ -41,6 +41,9 @@ class Console:
         self.verbose = 0
         self.debug = False
         self.json = False
+        """Errors are JSON objects on stdout; set as soon as --json is seen among the arguments."""
+        self.json_before = False
+        """--json stood before the verb."""
         self.color = not os.environ.get("NO_COLOR") and not any(
             os.environ.get(f"{prefix}_NOCOLOR", "") not in ("", "0", "false") for prefix in ("APPTAINER", "SINGULARITY")
         )
@@ -59,6 +62,15 @@ class Console:
     def err_is_terminal(self) -> bool:
         return _is_terminal(sys.stderr)
 
+    @property
+    def out_is_unicode(self) -> bool:
+        """Whether stdout shows more than ASCII."""
+        return _is_unicode(sys.stdout)
+
+    @property
+    def err_is_unicode(self) -> bool:
+        return _is_unicode(sys.stderr)
+
     def write(self, data: bytes) -> None:
         """Data to stdout, unchanged. BrokenPipeError and other OSErrors are the caller's caller's: main() ends on them."""
         if sys.stdout is None:  # closed by whoever started us
@@ -75,9 +87,11 @@ class Console:
             raise OutputError(f"standard output: {error.strerror}") from error
 
     def line(self, text: str) -> None:
-        """A line of text to stdout; what the encoding cannot hold is replaced."""
+        """A line of text to stdout; what the encoding cannot hold is escaped."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        self.write(text.encode(encoding, "replace") + b"\n")
+        if self.out_is_terminal and not self.out_is_unicode:
+            encoding = "ascii"
+        self.write(text.encode(encoding, "backslashreplace") + b"\n")
 
     def emit(self, fields: Fields, *, image: bytes | str | None = None) -> None:
         """One JSON object on stdout, with the head every object has."""
@@ -95,6 +109,11 @@ class Console:
         """A line a person should see; -q hides it."""
         if not self.quiet:
             self._tell(text)
+
+    def result(self, text: str) -> None:
+        """The line that says what was made: for a person, on a terminal or with -v."""
+        if self.verbose or self.debug or self.err_is_terminal:
+            self.note(text)
 
     def warn(self, text: str) -> None:
         """A note that something is not as it should be; the same one is told once."""
@@ -127,3 +146,13 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
         return False
+
+
+def _is_unicode(stream: Any) -> bool:
+    """By the stream's encoding, and the locale: under LC_ALL=C Python writes UTF-8, which the terminal does not expect."""
+    try:
+        "\u2588".encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    locale = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "")
+    return locale not in ("C", "POSIX")

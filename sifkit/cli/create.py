@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError, show
+from ..errors import InputError, UsageError, counted, human, show
 from . import values
 from .console import Console, Fields, named
 from .environment import runtime_flag, source_date_epoch
 from .frame import verb
-from .progress import MODES, reporter
-from .render import human
+from .progress import MODES, Reporter, reporter
+from .render import shell_word
 
 if TYPE_CHECKING:
     from ..overlay.options import CreateOptions, CreateResult
@@ -24,6 +23,8 @@ __all__ = ["command"]
 LAYOUTS = ("auto", "root", "upper", "data")
 XATTRS = ("default", "all", "none", "strict")
 PROFILES = ("default", "conda", "data")
+PATTERN_BYTES = 16 << 20
+"""No list of patterns is as long as this; an image given by mistake is."""
 
 SIZE, WHAT, OWNERS, INODES, FORMAT, OUTPUT = (
     "Size and place",
@@ -41,6 +42,7 @@ def _option(*names: str, to: str, text: str, **more: Any) -> Any:
 
 @verb(
     taken="d",
+    once=("from_dir", "from_tar"),
     examples=[
         "sifkit overlay create --size 500M",
         "sifkit overlay create --size 500M --from-dir overlay/",
@@ -135,7 +137,7 @@ def command(
         str | None, _option("--inodes", "-N", to=INODES, metavar="COUNT", text="number of inodes: 200000, 500K, 1.5M")
     ] = None,
     inode_ratio: Annotated[
-        str | None, _option("--inode-ratio", "-i", to=INODES, metavar="BYTES", text="one inode for this many bytes")
+        str | None, _option("--inode-ratio", "-i", to=INODES, metavar="BYTES", text="one inode for so many bytes, 1K to 64M")
     ] = None,
     profile: Annotated[
         str | None,
@@ -143,7 +145,7 @@ def command(
             "--profile",
             to=INODES,
             metavar="|".join(PROFILES),
-            text="inodes for many small files (conda), or few large ones (data)",
+            text="inodes for many small files (conda), or few large ones (data); -N and -i win",
         ),
     ] = None,
     block_size: Annotated[
@@ -157,7 +159,8 @@ def command(
         ),
     ] = None,
     inode_size: Annotated[
-        str, _option("--inode-size", "-I", to=INODES, metavar="BYTES", text="bytes of an inode: 128 or 256")
+        str,
+        _option("--inode-size", "-I", to=INODES, metavar="BYTES", text="bytes of an inode: 128, 256, 512 ... up to a block"),
     ] = "256",
     reserved: Annotated[
         str,
@@ -166,7 +169,7 @@ def command(
             "-m",
             to=INODES,
             metavar="PERCENT",
-            text="blocks only root may fill: an overlay's user is not root",
+            text="blocks only root may fill, 0 to 50: an overlay's user is not root",
         ),
     ] = "0",
     label: Annotated[str, _option("--label", "-L", to=FORMAT, metavar="TEXT", text="volume label, at most 16 bytes")] = "",
@@ -174,7 +177,11 @@ def command(
     journal_size: Annotated[
         str | None,
         _option(
-            "--journal", "-J", to=FORMAT, metavar="size=SIZE", text="size of the journal (default: by the size of the image)"
+            "--journal",
+            "-J",
+            to=FORMAT,
+            metavar="size=SIZE",
+            text="size of the journal (default: by the size of the image)",
         ),
     ] = None,
     no_journal: Annotated[bool, _option("--no-journal", to=FORMAT, text="ext2: Apptainer refuses it")] = False,
@@ -198,17 +205,16 @@ def command(
     """
     values.choice("--progress", progress, MODES)
     if from_dir is not None and from_tar is not None:
-        raise UsageError("--from-dir and --from-tar are both given", hint="take one of them")
+        raise UsageError("--from-dir and --from-tar exclude each other", hint="give one source")
     if fakeroot and (owner is not None or upper_owner is not None):
-        raise UsageError("--fakeroot and --owner contradict each other", hint="take one of them")
-    if no_journal and journal_size is not None:
-        raise UsageError("--no-journal and -J contradict each other", hint="take one of them")
+        option = "--owner" if owner is not None else "--upper-owner"
+        raise UsageError(f"--fakeroot and {option} contradict each other", hint="give one of them")
     if fakeroot is None and owner is None and upper_owner is None:
         fakeroot = runtime_flag("FAKEROOT", console)
     if sparse is None:
         sparse = runtime_flag("SPARSE", console, default=True)
     chosen: dict[str, Any] = {
-        "size": None if size == "auto" else values.size("--size", size),
+        "size": None if size.strip().lower() == "auto" else values.size("--size", size),
         "sparse": sparse,
         "force": force,
         "from_dir": from_dir,
@@ -223,15 +229,15 @@ def command(
         "owner": (0, 0) if fakeroot else values.owner("--owner", owner) if owner is not None else None,
         "upper_owner": values.owner("--upper-owner", upper_owner) if upper_owner is not None else None,
         "mode": values.mode("--mode", mode),
-        "inodes": values.count("-N", inodes) if inodes is not None else None,
-        "inode_ratio": values.size("-i", inode_ratio, bare=1) if inode_ratio is not None else None,
+        "inodes": values.count("--inodes", inodes) if inodes is not None else None,
+        "inode_ratio": values.size("--inode-ratio", inode_ratio, bare=1, example="16K") if inode_ratio is not None else None,
         "profile": values.choice("--profile", profile, PROFILES) if profile is not None else None,
-        "block_size": values.size("-b", block_size, bare=1) if block_size is not None else None,
-        "inode_size": values.size("-I", inode_size, bare=1),
-        "reserved_percent": values.percent("-m", reserved),
-        "label": values.label("-L", label),
-        "uuid": values.uuid("-U", uuid),
-        "journal_bytes": values.journal_size("-J", journal_size) if journal_size is not None else None,
+        "block_size": values.size("--block-size", block_size, bare=1, example="4096") if block_size is not None else None,
+        "inode_size": values.size("--inode-size", inode_size, bare=1, example="256"),
+        "reserved_percent": values.percent("--reserved-percent", reserved),
+        "label": values.label("--label", label),
+        "uuid": values.uuid("--uuid", uuid),
+        "journal_bytes": values.journal_size("--journal", journal_size) if journal_size is not None else None,
         "journal": not no_journal,
         "source_date_epoch": source_date_epoch(),
         "reproducible": reproducible,
@@ -248,18 +254,31 @@ def _make(console: Console, image: str, options: CreateOptions, progress: str) -
         made = create(image, options, progress=bar)
     for note in made.notes:
         console.note(note)
+    _details(console, made, bar)
     if console.json:
         console.emit(_fields(made), image=image)
         return
-    console.note(_result_line(made, with_source=options.from_dir is not None or options.from_tar is not None))
+    console.result(_result_line(made, with_source=options.from_dir is not None or options.from_tar is not None))
     if console.err_is_terminal and options.journal and made.layout != "data":
-        console.note(f"use it: apptainer exec --overlay {_shell_word(image)} IMAGE.sif CMD")
+        console.note(f"use it: apptainer exec --overlay {shell_word(image)} IMAGE.sif CMD")
+
+
+def _details(console: Console, made: CreateResult, bar: Reporter) -> None:
+    """What -v tells: the layout, what was kept out, the geometry, where the time went."""
+    excluded = f", {counted(made.excluded, 'entry', 'entries')} excluded" if made.excluded else ""
+    console.detail(f"layout: {made.layout}, {counted(made.files, 'entry', 'entries')} taken in{excluded}")
+    journal = f"journal of {human(made.journal_bytes)}" if made.journal_bytes else "no journal"
+    console.detail(
+        f"geometry: blocks of {human(made.block_size)}, {counted(made.groups, 'group')}, {made.inodes:,} inodes of"
+        f" {made.inode_size} bytes, {journal}, UUID {made.uuid}"
+    )
+    bar.tell_times(console)
 
 
 def _result_line(made: CreateResult, *, with_source: bool) -> str:
     pieces = [f"{human(made.size_bytes)}, {human(made.used_bytes)} used"]
     if with_source:
-        pieces.append(f"{made.files:,} files ({human(made.content_bytes)})")
+        pieces.append(f"{counted(made.files, 'entry', 'entries')} ({human(made.content_bytes)})")
     pieces.append(f"{made.inodes_used:,} of {made.inodes:,} inodes, {made.seconds:.2f} s")
     return f"{show(made.path)}: {', '.join(pieces)}"
 
@@ -271,9 +290,13 @@ def _fields(made: CreateResult) -> Fields:
         "used_bytes": made.used_bytes,
         "free_bytes": made.free_bytes,
         "block_bytes": made.block_size,
+        "inode_bytes": made.inode_size,
+        "journal_bytes": made.journal_bytes,
+        "groups": made.groups,
         "inodes": made.inodes,
         "inodes_used": made.inodes_used,
         "files": made.files,
+        "excluded": made.excluded,
         "content_bytes": made.content_bytes,
         "layout": made.layout,
         **named("label", made.label),
@@ -284,28 +307,34 @@ def _fields(made: CreateResult) -> Fields:
 
 
 def _archive(given: str | None) -> Any:
-    if given != "-":
-        return given
-    if sys.stdin is None:
-        raise UsageError("--from-tar -: standard input is closed", hint="pipe an archive in, or name its file")
-    if sys.stdin.isatty():
-        raise UsageError("--from-tar -: standard input is a terminal", hint="pipe an archive in, or name its file")
+    return _stdin("--from-tar", "an archive") if given == "-" else given
+
+
+def _stdin(option: str, what: str) -> IO[bytes]:
+    if sys.stdin is None or sys.stdin.isatty():
+        state = "closed" if sys.stdin is None else "a terminal"
+        raise UsageError(f"{option} -: standard input is {state}", hint=f"pipe {what} in, or name its file")
     return sys.stdin.buffer
 
 
 def _excluded(patterns: list[str], files: list[str]) -> tuple[str, ...]:
     found = list(patterns)
     for name in files:
-        if name == "-":
-            data = sys.stdin.buffer.read()
-        else:
-            with open(name, "rb") as file:
-                data = file.read()
+        data = _patterns(name)
         found += values.globs("--exclude-from", name, data)
     return tuple(found)
 
 
-def _shell_word(text: str) -> str:
-    import shlex
-
-    return show(shlex.quote(os.fspath(text)))
+def _patterns(name: str) -> bytes:
+    try:
+        if name == "-":
+            data = _stdin("--exclude-from", "a list of patterns").read(PATTERN_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(PATTERN_BYTES + 1)
+    except OSError as error:
+        message = f"--exclude-from {show(name)}: {error.strerror}"
+        raise InputError(message, path=name, hint="name a file with one pattern a line", error=error) from error
+    if len(data) > PATTERN_BYTES:
+        raise UsageError(f"--exclude-from {show(name)}: more than {human(PATTERN_BYTES)}", hint="name a file of patterns")
+    return data

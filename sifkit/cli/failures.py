@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from typing import Any
 
-from ..errors import SifkitError, show
+from ..errors import InputError, SifkitError, show
 from .console import JSON_SCHEMA, Console, Fields, named
+from .render import shell_word
 from .values import closest
 
 __all__ = ["Terminated", "report", "report_usage"]
@@ -27,6 +29,27 @@ _KINDS = {
     errno.ENOTDIR: "not-a-directory",
     errno.EEXIST: "exists",
 }
+
+
+_HINTS = {
+    "not-found": "check the name",
+    "permission": "ask its owner, or work as a user who may",
+    "is-a-directory": "name a file",
+    "not-a-directory": "check the path",
+    "no-space": "free some space there, or choose a smaller --size",
+}
+_INSIDE = {
+    "not-found": "see what is there: sifkit ls {}",
+    "not-a-directory": "see what is there: sifkit ls {}",
+    "is-a-directory": "name a file (sifkit ls lists directories)",
+    "path": "name a regular file (sifkit ls -l shows what it is)",
+}
+"""Hints where a path inside an image is wrong."""
+_OF_IMAGES = {
+    "corrupt": "the image is damaged; e2fsck -fn tells what is wrong with it",
+    "not-ext3": "give a stand-alone ext3 image",
+}
+"""Hints where an image cannot be read and nothing better is known."""
 
 
 class Terminated(BaseException):
@@ -53,14 +76,19 @@ def report(error: BaseException, console: Console) -> int:
         code = getattr(error, "exit_code", 1)
         if path is None and console.image is not None and not isinstance(error, SifkitError):
             path, message = console.image, f"{show(console.image)}: {message}"
+        if isinstance(error, InputError):
+            kind = _KINDS.get(error.errno or 0, "io")
+        if not hint:
+            hint = _OF_IMAGES.get(kind, "")
+        if not hint and kind in _INSIDE and console.image is not None and not isinstance(error, SifkitError):
+            hint = _INSIDE[kind].format(shell_word(console.image))
         fields = {name: getattr(error, name) for name in FACTS if isinstance(getattr(error, name, None), int | str | tuple)}
     elif isinstance(error, OSError):
         kind = _KINDS.get(error.errno or 0, "io")
         path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
         reason = error.strerror or str(error)
-        message = f"{show(path)}: {reason}" if path is not None else reason
-        if kind == "no-space":
-            hint = "free some space there, or choose a smaller --size"
+        message = f"{show(path) or repr(path)}: {reason}" if path is not None else reason
+        hint = _HINTS.get(kind, "")
     elif isinstance(error, MemoryError):
         kind, message, hint = "memory", "out of memory", "run it where more memory is free"
     else:
@@ -90,6 +118,8 @@ def report_usage(error: Any, console: Console) -> int:
     else:
         message = error.format_message().strip().removesuffix(".")
         message = message[:1].lower() + message[1:]
+        if found := re.fullmatch(r"got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
+            message = f"too many arguments: {found[1]}"
     names = ctx.help_option_names if ctx is not None else ["-h"]
     _tell(console, "usage", message, hint=f"see {path} {min(names, key=len)}")
     return 2

@@ -29,18 +29,21 @@ GENERAL = helptext.GENERAL
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One line of a group's table: the verb, the title it stands under, its module below ``sifkit.cli``, what it does."""
+    """One line of a group's table: the verb, the title it stands under, its module below ``sifkit.cli``, what it does, and
+    whether it has verbs of its own."""
 
     name: str
     title: str
     module: str
     help: str
+    group: bool = False
 
 
 class VerbCommand(TyperCommand):
     """A verb, with its own help page."""
 
     examples: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
@@ -49,6 +52,11 @@ class VerbCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _entered(ctx)
+        if self.once:
+            given = self.make_parser(ctx).parse_args(args=list(args))[2]
+            for param in given:
+                if param.name in self.once and given.count(param) > 1:
+                    raise UsageError(f"{max(param.opts, key=len)} is given more than once", hint="only one can be taken")
         return super().parse_args(ctx, args)
 
     def get_help(self, ctx: Any) -> str:
@@ -86,20 +94,21 @@ class VerbGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         found = self.get_command(ctx, args[0])
         if found is None:
-            self.unknown(ctx.command_path, args[0])
+            self.unknown(ctx, args[0])
         return args[0], found, args[1:]
 
-    def unknown(self, path: str, word: str) -> NoReturn:
+    def unknown(self, ctx: Any, word: str) -> NoReturn:
         """Say where the verb lives, or which was meant."""
+        path = ctx.command_path
         if word.startswith("-"):
             known = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
-            what, meant = "option", closest(word, known)
+            meant = closest(word, known)
+            what = f"no such option {show(word)}" + (f" (did you mean {meant}?)" if meant else "")
         else:
-            what, meant = "command", self.elsewhere.get(word)
-            if meant is None and (name := closest(word, self.list_commands(None))):
-                meant = f"{path} {name}"
-        suggestion = f" (did you mean {meant}?)" if meant else ""
-        raise UsageError(f"no such {what} {show(word)}{suggestion}", hint=f"see {path} -h")
+            from .elsewhere import explain
+
+            what = explain(ctx.find_root().command, tuple(path.split(" ")[1:]), word, self.elsewhere)
+        raise UsageError(what, hint=f"see {path} -h")
 
     def get_help(self, ctx: Any) -> str:
         titles: dict[str, list[tuple[str, str]]] = {}
@@ -115,15 +124,18 @@ def _entered(ctx: Any) -> None:
         console.program = ctx.command_path
 
 
-def _common_options(taken: str) -> list[inspect.Parameter]:
-    """-q -v -d --nocolor as parameters; a letter in ``taken`` means something else for the verb."""
+def _common_options(taken: str, *, before: bool) -> list[inspect.Parameter]:
+    """-q -v -d --nocolor as parameters; a letter in ``taken`` means something else for the verb. ``before``: of a group, which
+    takes --json for the verb that follows."""
 
     def option(name: str, kind: Any, default: object, *names: str, text: str, **more: Any) -> inspect.Parameter:
         free = [n for n in names if n.startswith("--") or n[1] not in taken]
         annotation = Annotated[kind, typer.Option(*free, help=text, rich_help_panel=GENERAL, **more)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
+    json = [option("json_", bool, False, "--json", text="the report as JSON, of verbs that have one")] if before else []
     return [
+        *json,
         option("quiet_", bool, False, "--quiet", "-q", text="only errors on stderr"),
         option("verbose_", int, 0, "--verbose", "-v", text="say more", count=True),
         option("debug_", bool, False, "--debug", "-d", text="on failure, show where in the program"),
@@ -131,7 +143,20 @@ def _common_options(taken: str) -> list[inspect.Parameter]:
     ]
 
 
-def _with_common(function: Callable[..., Any], taken: str = "") -> Callable[..., Any]:
+def _check_given(params: Sequence[Any], values: dict[str, Any]) -> None:
+    """Refuse empty names and values: they come from shell variables that are not set. Where empty is the default, it may be."""
+    for param in params:
+        value = values.get(param.name)
+        for index, text in enumerate(value if isinstance(value, list | tuple) else [value]):
+            if text != "" or param.default == "":
+                continue
+            if param.param_type_name == "option":
+                raise UsageError(f"{max(param.opts, key=len)} has an empty value", hint="give it one, or leave the option out")
+            words = (param.metavar or param.name.upper()).replace("[", "").replace("]", "").replace("...", "").split()
+            raise UsageError(f"{words[min(index, len(words) - 1)]} is empty", hint="give a name")
+
+
+def _with_common(function: Callable[..., Any], taken: str = "", *, before: bool = False) -> Callable[..., Any]:
     """``function(console, ...)`` as a callback that takes the common options too and puts them into the console."""
     signature = inspect.signature(function, eval_str=True)
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in signature.parameters.items() if name != "console"]
@@ -145,14 +170,18 @@ def _with_common(function: Callable[..., Any], taken: str = "") -> Callable[...,
         console.verbose += values.pop("verbose_")
         console.debug |= values.pop("debug_")
         console.color &= not values.pop("nocolor_")
+        console.json_before |= values.pop("json_", False)
+        _check_given(ctx.command.params, values)
         if "json" in values:
-            console.json = values["json"]
+            console.json = values["json"] = values["json"] or console.json_before
+        elif console.json_before and not before:
+            raise UsageError("it has no report for --json", hint="leave --json out")
         return function(console, **values)
 
     callback.__doc__ = function.__doc__
     callback.__name__ = function.__name__
     callback.__annotations__ = {}
-    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(taken)])
+    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(taken, before=before)])
     return callback
 
 
@@ -176,11 +205,12 @@ def _app() -> typer.Typer:
 
 
 def verb(
-    *, examples: Sequence[str], taken: str = "", help_names: Sequence[str] = HELP_NAMES
+    *, examples: Sequence[str], taken: str = "", once: Sequence[str] = (), help_names: Sequence[str] = HELP_NAMES
 ) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
 
-    ``taken``: letters of common options that the verb uses itself.
+    ``taken``: letters of common options that the verb uses itself. ``once``: parameters of which the last does not simply win
+    where an option is repeated, for the others would be missed.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbCommand:
@@ -190,7 +220,7 @@ def verb(
         made = get_command(app)
         assert isinstance(made, VerbCommand)
         _take_as_given(made.params)
-        made.examples = tuple(examples)
+        made.examples, made.once = tuple(examples), tuple(once)
         return made
 
     return decorate
@@ -199,12 +229,15 @@ def verb(
 def group(
     *, verbs: Sequence[Verb], examples: Sequence[str], first: str = "", elsewhere: dict[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], VerbGroup]:
-    """Make a group of ``verbs``; ``function(console, ...)`` runs before the verb. ``elsewhere``: where other words live."""
+    """Make a group of ``verbs``; ``function(console, ...)`` runs before the verb.
+
+    ``elsewhere``: what words of other tools mean in this group, as ``{"copy": "overlay clone"}``; see ``elsewhere.WORDS``.
+    """
 
     def decorate(function: Callable[..., Any]) -> VerbGroup:
         app = _app()
         settings = {"help_option_names": list(HELP_NAMES)}
-        app.callback(cls=VerbGroup, context_settings=settings, no_args_is_help=True)(_with_common(function))
+        app.callback(cls=VerbGroup, context_settings=settings, no_args_is_help=True)(_with_common(function, before=True))
         made = get_command(app)
         assert isinstance(made, VerbGroup)
         _take_as_given(made.params)

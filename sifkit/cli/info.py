@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import show
+from ..errors import counted, human, show
 from .console import Console, Fields, named
 from .frame import verb
-from .render import bar, human, pairs, stamp, utc
+from .render import bar, pairs, percent, stamp, utc
 
 if TYPE_CHECKING:
     from ..overlay.info import Directory, ImageInfo
@@ -23,38 +23,45 @@ def _directory(found: Directory | None, readable: bool) -> str:
     return f"{found.mode:04o}, owner {found.uid}:{found.gid}"
 
 
-def _verdict(info: ImageInfo) -> str:
-    return "yes" if info.accepted else f"no, because {'; '.join(info.reasons)}"
+def _full(used: int, total: int, text: str, console: Console) -> str:
+    """How full: with a bar on a terminal."""
+    share = percent(used, total)
+    return f"{bar(used, total, console)} {share}: {text}" if console.out_is_terminal else f"{text} ({share})"
 
 
-def _rows(info: ImageInfo) -> list[tuple[str, str]]:
-    when = [("made", info.created), ("last written", info.written), ("last mounted", info.mounted)]
-    times = "; ".join(f"{word} {stamp(seconds * 10**9)}" for word, seconds in when if seconds)
+def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     on_disk = f" ({human(info.allocated_bytes)} on disk)" if info.allocated_bytes < info.file_bytes else ""
     journal = "none"
     if info.journal is not None:
         size = f"{human(info.journal.size_bytes)}, " if info.journal.size_bytes else ""
-        journal = size + ("dirty: it holds changes that are not in place yet" if info.journal.dirty else "clean")
+        journal = size + ("not empty: it holds changes that are not in place yet" if info.journal.dirty else "clean")
     used_by = info.use.describe() or "nobody"
     if info.use.lock == "unsupported":
         used_by += " (this filesystem has no locks: others may use it unseen)"
+    space = f"{human(info.used_bytes)} used, {human(info.free_bytes)} free"
+    inodes = f"{info.inodes_used:,} used, {info.inodes_free:,} free"
+    geometry = f"of {human(info.block_size)}, in {counted(info.groups, 'group')}; inodes of {human(info.inode_size)}"
     rows = [
         ("image", show(info.path)),
         ("file", human(info.file_bytes) + on_disk),
+        ("space", _full(info.used_bytes, info.size_bytes, space, console)),
+        ("inodes", _full(info.inodes_used, info.inodes, inodes, console)),
+        ("blocks", geometry),
         ("label", show(info.label) or "none"),
         ("UUID", str(info.uuid)),
         ("features", " ".join(info.features)),
-        ("geometry", f"blocks of {info.block_size:,} bytes, {info.groups:,} groups, inodes of {info.inode_size} bytes"),
         ("state", info.state),
         ("journal", journal),
-        ("bytes", f"{bar(info.used_bytes, info.size_bytes)}  {human(info.used_bytes)} used, {human(info.free_bytes)} free"),
-        ("inodes", f"{bar(info.inodes_used, info.inodes)}  {info.inodes_used:,} used, {info.inodes_free:,} free"),
         ("upper/", _directory(info.upper, info.readable)),
         ("work/", _directory(info.work, info.readable)),
-        ("in use by", used_by),
-        ("times", times or "none"),
-        ("Apptainer will accept this image", _verdict(info)),
+        ("used by", used_by),
     ]
+    if console.verbose:
+        reserved = f"{human(info.reserved_bytes)} for root"
+        rows += [("reserved", reserved), ("mounts", f"{info.mount_count:,} since it was last checked")]
+    times = [("made", info.created), ("written", info.written), ("mounted", info.mounted)]
+    rows += [(word, stamp(seconds * 10**9) if seconds else "never") for word, seconds in times]
+    rows.append(("Apptainer", "accepts it" if info.accepted else f"refuses it: {'; '.join(info.reasons)}"))
     if info.problem:
         rows.append(("content", f"cannot be read: {info.problem}"))
     return rows + [("note", note) for note in info.notes]
@@ -136,4 +143,4 @@ def command(
     if json:
         console.emit(_fields(info), image=image)
     else:
-        pairs(_rows(info), console)
+        pairs(_rows(info, console), console)

@@ -11,7 +11,7 @@ from ..errors import show
 from .console import Console, Fields, named
 from .frame import verb
 from .places import places
-from .render import mode_text, short_size, shown_name, stamp, utc
+from .render import described, mode_text, short_size, shown_name, stamp, utc
 
 if TYPE_CHECKING:
     from ext3.filesystem import Filesystem, Stat
@@ -108,6 +108,7 @@ def command(
     long: Annotated[bool, typer.Option("-l", "--long", help="mode, links, owner and group numbers, size, time, name")] = False,
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="directories below, too")] = False,
     human: Annotated[bool, typer.Option("-h", "--human-readable", help="with -l: sizes as 1.5G, in powers of 1024")] = False,
+    every: Annotated[bool, typer.Option("-a", "--all", help="names that begin with a dot, too: as without it")] = False,
     zero: Annotated[bool, typer.Option("-0", "--zero", help="end each line with NUL, and escape nothing")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="one JSON object; with -R one for each entry, and a summary last")
@@ -119,16 +120,14 @@ def command(
     """
     wanted = places(arguments, default=["/"])
 
-    from ext3.filesystem import Filesystem
-
-    from ..overlay.guards import check_image
+    from ..overlay.image import open_image
 
     errors = 0
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
         console.image = image
-        check_image(image)
-        with Filesystem.open(image) as filesystem:
+        with open_image(image) as filesystem:
+            console.detail(described(image, filesystem))
             if filesystem.needs_recovery:
                 console.warn(f"{show(image)}: the journal is not empty; what is shown may be older than the last use")
             lister = _Lister(console, filesystem, image, long=long, human=human, end=b"\0" if zero else b"\n")

@@ -20,15 +20,7 @@ __all__ = ["command"]
         "sifkit overlay info overlay.img",
         "sifkit overlay clone overlay.img job-1.img",
     ],
-    elsewhere={
-        "new": "sifkit overlay create",
-        "copy": "sifkit overlay clone",
-        "cp": "sifkit overlay clone",
-        "inspect": "sifkit overlay info",
-        "status": "sifkit overlay info",
-        "ls": "sifkit ls",
-        "cat": "sifkit cat",
-    },
+    elsewhere={"cp": "overlay clone", "list": "ls"},
 )
 def command(console: Console) -> None:
     """Writable overlays: ext3 images with upper/ and work/, as `apptainer exec --overlay` takes them."""

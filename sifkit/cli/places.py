@@ -34,11 +34,13 @@ def places(arguments: Sequence[str], *, default: Sequence[str] = ()) -> list[tup
     first = place(arguments[0])
     if first is None:
         image, colon, _ = arguments[0].partition(":/")
+        if arguments[0].endswith(":") and os.path.isfile(arguments[0][:-1]) and not os.path.lexists(arguments[0]):
+            raise UsageError(f"{show(arguments[0])}: no path behind the colon", hint=f"write {show(arguments[0])}/")
         if colon and image and not arguments[0].startswith("./") and not os.path.lexists(arguments[0]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
         paths = list(arguments[1:]) or list(default)
         if not paths:
-            raise UsageError(f"{show(arguments[0])}: which file in it is not said", hint="give its PATH in the image")
+            raise UsageError(f"PATH is missing: the file in {show(arguments[0])}", hint="sifkit ls shows what is in it")
         return [(arguments[0], [os.fsencode(path) for path in paths])]
     found: list[tuple[str, list[bytes]]] = []
     for argument in arguments:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from ..errors import human, show
 from .console import Console
 
-__all__ = ["bar", "escaped", "human", "mode_text", "pairs", "short_size", "shown_name", "stamp", "utc"]
+if TYPE_CHECKING:
+    from ext3.filesystem import Filesystem
 
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
-
-
-def human(size: int) -> str:
-    """``size`` bytes in powers of 1024, at most one decimal: 512 bytes, 1.5 GiB, 500 MiB."""
-    value = float(size)
-    for unit in UNITS:
-        if value < 1024 or unit == UNITS[-1]:
-            break
-        value /= 1024
-    if unit == "bytes":
-        return f"{size} bytes" if size != 1 else "1 byte"
-    text = f"{value:.1f}".removesuffix(".0")
-    return f"{text} {unit}"
+__all__ = [
+    "bar",
+    "described",
+    "escaped",
+    "mode_text",
+    "pairs",
+    "percent",
+    "shell_word",
+    "short_size",
+    "shown_name",
+    "stamp",
+    "utc",
+]
 
 
 def short_size(size: int) -> str:
@@ -43,8 +45,9 @@ def short_size(size: int) -> str:
     return f"{whole}{letter}"
 
 
-def escaped(name: bytes) -> str:
-    """A name for a terminal, as ``ls -b``: backslash, space, control characters and what is not UTF-8 are escaped."""
+def escaped(name: bytes, *, unicode: bool = True) -> str:
+    """A name for a terminal, as ``ls -b``: backslash, space, control characters and what is not UTF-8 are escaped; without
+    ``unicode`` all that is not ASCII."""
     simple = {
         "\n": "\\n",
         "\t": "\\t",
@@ -60,7 +63,7 @@ def escaped(name: bytes) -> str:
     for char in name.decode("utf-8", "surrogateescape"):
         if char in simple:
             pieces.append(simple[char])
-        elif char.isprintable():
+        elif char.isprintable() and (unicode or char.isascii()):
             pieces.append(char)
         else:
             pieces += (f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
@@ -71,19 +74,30 @@ def shown_name(name: bytes, console: Console) -> bytes:
     """A name for stdout: escaped on a terminal, exact in a pipe."""
     if not console.out_is_terminal:
         return name
-    return escaped(name).encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
+    shown = escaped(name, unicode=console.out_is_unicode)
+    return shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
 
 
-def bar(used: int, total: int, *, width: int = 30) -> str:
-    """A bar of ``width`` cells and the share used; in ASCII where stdout cannot hold block characters."""
+def described(image: str, filesystem: Filesystem) -> str:
+    """One line about an image that is read, for -v."""
+    found = filesystem.superblock
+    journal = "no journal" if not found.has_journal else "journal not empty" if filesystem.needs_recovery else "journal clean"
+    kind = "ext3" if found.has_journal else "ext2"
+    return f"{show(image)}: {kind}, {human(found.size_bytes)}, blocks of {human(found.block_size)}, {journal}"
+
+
+def percent(used: int, total: int) -> str:
+    """The share used: 19 %; what is more than nothing is never 0."""
+    share = 100 * min(used, total) / total if total > 0 else 0.0
+    return "<1 %" if 0 < share < 0.5 else f"{share:.0f} %"
+
+
+def bar(used: int, total: int, console: Console, *, width: int = 20) -> str:
+    """A bar of ``width`` cells; in ASCII where the terminal cannot show block characters."""
     share = min(1.0, used / total) if total > 0 else 0.0
     filled = round(share * width)
-    full, rest = "\u2588", "\u2591"
-    try:
-        (full + rest).encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        full, rest = "#", "."
-    return f"{full * filled}{rest * (width - filled)} {100 * share:.0f} %"
+    full, rest = ("\u2588", "\u2591") if console.out_is_unicode else ("#", ".")
+    return f"{full * filled}{rest * (width - filled)}"
 
 
 def pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
@@ -97,12 +111,23 @@ def pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows:
-        table.add_row(Text(key, style="bold"), Text(value))
+        table.add_row(Text(key, style="bold"), Text(value if console.out_is_unicode else _ascii(value)))
     RichConsole(file=sys.stdout, no_color=not console.color, highlight=False).print(table)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def shell_word(text: str) -> str:
+    """A name as one writes it to a shell; as an argument it is never taken for an option."""
+    import shlex
+
+    return show(shlex.quote(f"./{text}" if text.startswith("-") else text))
 
 
 def mode_text(mode: int) -> str:

@@ -23,7 +23,8 @@ def _version(wanted: bool) -> None:
 
 @group(
     verbs=[
-        Verb("overlay", "Make", "overlay", "make overlay images, look at them, copy them"),
+        Verb("overlay", "Make", "overlay", "make overlay images, look at them, copy them", group=True),
+        Verb("sif", "Make", "sif.verbs", "SIF images: look at them, add and remove objects, check and repack them", group=True),
         Verb("ls", "Look", "ls", "list files in an image"),
         Verb("cat", "Look", "cat", "write a file in an image to standard output"),
         Verb("completion", "Host", "completion", "print a completion script for bash, zsh or fish"),
@@ -34,22 +35,6 @@ def _version(wanted: bool) -> None:
         "sifkit ls -l overlay.img /upper",
     ],
     first=START,
-    elsewhere={
-        "create": "sifkit overlay create",
-        "new": "sifkit overlay create",
-        "mkfs": "sifkit overlay create",
-        "mkfs.ext3": "sifkit overlay create",
-        "mke2fs": "sifkit overlay create",
-        "info": "sifkit overlay info",
-        "inspect": "sifkit overlay info",
-        "status": "sifkit overlay info",
-        "dumpe2fs": "sifkit overlay info",
-        "clone": "sifkit overlay clone",
-        "copy": "sifkit overlay clone",
-        "list": "sifkit ls",
-        "dir": "sifkit ls",
-        "dump": "sifkit cat",
-    },
 )
 def root(
     console: Console,
@@ -58,4 +43,4 @@ def root(
         typer.Option("--version", "-V", is_eager=True, callback=_version, help="show the version", rich_help_panel=GENERAL),
     ] = False,
 ) -> None:
-    """Overlay images (ext3) for Apptainer and Singularity, made and read without root, mounting or other programs."""
+    """Overlay images (ext3) and SIF images for Apptainer and Singularity, without root, mounting or other programs."""

@@ -45,11 +45,17 @@ _DECIMAL = {"": 1, "k": 1000, "m": 1_000_000, "g": 1_000_000_000}
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-def closest(word: str, words: Iterable[str]) -> str | None:
-    """The one of ``words`` that ``word`` was probably meant to be."""
+def _given(option: str, text: str) -> str:
+    """An option and its value as they were written; quoted where one would not see the value's ends."""
+    shown = show(text)
+    return f"{option} {shown}" if shown and " " not in shown else f"{option} '{shown}'"
+
+
+def closest(word: str, words: Iterable[str], *, cutoff: float = 0.65) -> str | None:
+    """The one of ``words`` that ``word`` was probably meant to be; ``cutoff``: how alike it must be, from 0 to 1."""
     import difflib
 
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
     return found[0] if found else None
 
 
@@ -59,21 +65,25 @@ def choice(option: str, text: str, words: Sequence[str]) -> str:
         return text
     meant = closest(text, words)
     raise UsageError(
-        f"{option} {show(text)}: must be one of {', '.join(words)}", hint=f"did you mean {meant}?" if meant else ""
+        f"{_given(option, text)}: must be one of {', '.join(words)}", hint=f"did you mean {meant}?" if meant else "choose one"
     )
 
 
-def size(option: str, text: str, *, bare: int = MIB) -> int:
-    """Bytes; ``bare`` is the unit, in bytes, of a number without one. At least 1."""
+def size(option: str, text: str, *, bare: int = MIB, example: str = "500M or 1.5G") -> int:
+    """Bytes; ``bare`` is the unit, in bytes, of a number without one. At least 1. ``example``: what a hint shows."""
+    return _size(_given(option, text), text, bare, f"write for example {example}")
+
+
+def _size(given: str, text: str, bare: int, hint: str) -> int:
     match = _NUMBER.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"{option} {show(text)}: not a size", hint="write for example 500M or 1.5G")
+        raise UsageError(f"{given}: not a size", hint=hint)
     number, unit = Fraction(match[1]), match[2].lower()
     if unit in ("kb", "mb", "gb", "tb"):
         shift, power = _BINARY[unit[0]], 1000 ** (_BINARY[unit[0]] // 10)
         decimal, binary = int(number * power), int(number * (1 << shift))
         raise UsageError(
-            f"{option} {text}: {match[2]} can mean {decimal:,} or {binary:,} bytes",
+            f"{given}: {match[2]} can mean {decimal:,} or {binary:,} bytes",
             hint=f"write {match[1]}{unit[0].upper()} for {binary:,}, or {-(-decimal // 1024)}K for {decimal:,}",
         )
     if not unit:
@@ -81,9 +91,9 @@ def size(option: str, text: str, *, bare: int = MIB) -> int:
     elif unit[0] in _BINARY and unit[1:] in ("", "ib"):
         value = int(number * (1 << _BINARY[unit[0]]))
     else:
-        raise UsageError(f"{option} {show(text)}: unknown unit {match[2]}", hint="use K, M, G or T, for example 500M")
+        raise UsageError(f"{given}: unknown unit {match[2]}", hint=f"use K, M, G or T; {hint}")
     if not 0 < value <= MAX_BYTES:
-        raise UsageError(f"{option} {show(text)}: must be above 0 and at most {MAX_BYTES >> 40:,} TiB")
+        raise UsageError(f"{given}: must be above 0 and at most {MAX_BYTES >> 40:,} TiB", hint=hint)
     return value
 
 
@@ -92,10 +102,10 @@ def count(option: str, text: str) -> int:
     match = _NUMBER.fullmatch(text.strip())
     factor = _DECIMAL.get(match[2].lower()) if match else None
     if not match or factor is None:
-        raise UsageError(f"{option} {show(text)}: not a count", hint="write for example 200000, 500K or 1.5M")
+        raise UsageError(f"{_given(option, text)}: not a count", hint="write for example 200000, 500K or 1.5M")
     value = int(Fraction(match[1]) * factor)
     if not 0 < value < 2**32:
-        raise UsageError(f"{option} {show(text)}: must be from 1 to {2**32 - 1}")
+        raise UsageError(f"{_given(option, text)}: must be from 1 to {2**32 - 1:,}", hint="write for example 200000 or 500K")
     return value
 
 
@@ -103,7 +113,7 @@ def percent(option: str, text: str) -> float:
     """A percentage from 0 to 50 (mke2fs's limits for reserved blocks)."""
     match = _NUMBER.fullmatch(text.strip().removesuffix("%"))
     if not match or match[2] or Fraction(match[1]) > 50:
-        raise UsageError(f"{option} {show(text)}: must be a percentage from 0 to 50")
+        raise UsageError(f"{_given(option, text)}: must be from 0 to 50", hint="an overlay needs none, leave it out")
     return float(match[1])
 
 
@@ -118,14 +128,15 @@ def owner(option: str, text: str) -> tuple[int, int]:
             raise UsageError(f"{option} me: this system has no user numbers", hint="write numbers, for example 1000:1000")
         return os.getuid(), os.getgid()
     user, colon, group = text.partition(":")
+    given = _given(option, text)
     if not user or (colon and not group) or ":" in group:
-        raise UsageError(f"{option} {show(text)}: not an owner", hint="write UID:GID, NAME, NAME:GROUP or me")
-    uid, own_gid = _user(option, user)
-    return uid, _group(option, group) if colon else own_gid
+        raise UsageError(f"{given}: not an owner", hint="write UID:GID, NAME, NAME:GROUP or me")
+    uid, own_gid = _user(given, user)
+    return uid, _group(given, group) if colon else own_gid
 
 
-def _user(option: str, text: str) -> tuple[int, int]:
-    uid = _identity(option, text)
+def _user(given: str, text: str) -> tuple[int, int]:
+    uid = _identity(given, text)
     try:
         import pwd
     except ImportError:
@@ -136,15 +147,15 @@ def _user(option: str, text: str) -> tuple[int, int]:
         except (KeyError, OverflowError, ValueError):
             found = None
     if uid is None and found is None:
-        raise UsageError(f"{option}: this host knows no user {show(text)}", hint="write numbers, for example 1000:1000")
+        raise UsageError(f"{given}: this host knows no user {show(text)}", hint="write numbers, for example 1000:1000")
     if uid is None and found is not None:
         return found.pw_uid, found.pw_gid
     assert uid is not None
     return uid, found.pw_gid if found is not None else uid
 
 
-def _group(option: str, text: str) -> int:
-    gid = _identity(option, text)
+def _group(given: str, text: str) -> int:
+    gid = _identity(given, text)
     if gid is not None:
         return gid
     try:
@@ -152,23 +163,23 @@ def _group(option: str, text: str) -> int:
 
         return grp.getgrnam(text).gr_gid
     except (ImportError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"{option}: this host knows no group {show(text)}", hint="write numbers, for example 1000:1000"
-        ) from error
+        hint = "write numbers, for example 1000:1000"
+        raise UsageError(f"{given}: this host knows no group {show(text)}", hint=hint) from error
 
 
-def _identity(option: str, text: str) -> int | None:
-    if not (text.isascii() and text.isdigit()):
+def _identity(given: str, text: str) -> int | None:
+    """The number that ``text`` is; None for a name."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
         return None
-    if len(text) > 10 or int(text) > MAX_ID:
-        raise UsageError(f"{option} {text}: a user or group number is from 0 to {MAX_ID}")
+    if not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
+        raise UsageError(f"{given}: a user or group number is from 0 to {MAX_ID}", hint="write for example 1000:1000")
     return int(text)
 
 
 def mode(option: str, text: str) -> int:
     """Permission bits written in octal, 0 to 0777."""
     if not re.fullmatch(r"(0o)?[0-7]{3,4}", text, re.ASCII) or int(text, 8) > 0o777:
-        raise UsageError(f"{option} {show(text)}: must be octal permissions", hint="write for example 0600 or 0644")
+        raise UsageError(f"{_given(option, text)}: must be octal permissions", hint="write for example 0600 or 0644")
     return int(text, 8)
 
 
@@ -176,8 +187,8 @@ def journal_size(option: str, text: str) -> int:
     """Bytes of ``size=16`` (MiB, as mke2fs) or ``size=16M``."""
     key, equals, value = text.partition("=")
     if key != "size" or not equals:
-        raise UsageError(f"{option} {show(text)}: only size= is known", hint="write for example -J size=16M")
-    return size(f"{option} size=", value)
+        raise UsageError(f"{_given(option, text)}: only size= is known", hint="write for example -J size=16M")
+    return _size(_given(option, text), value, MIB, "write for example size=16M")
 
 
 def uuid(option: str, text: str) -> UUID | None:
@@ -186,7 +197,7 @@ def uuid(option: str, text: str) -> UUID | None:
         return None
     if not _UUID.fullmatch(text):
         raise UsageError(
-            f"{option} {show(text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or leave it out for a random one"
+            f"{_given(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or leave it out for a random one"
         )
     from uuid import UUID
 
@@ -197,7 +208,8 @@ def label(option: str, text: str) -> bytes:
     """A volume label: at most 16 bytes, none of them NUL."""
     raw = os.fsencode(text)
     if len(raw) > LABEL_BYTES or b"\0" in raw:
-        raise UsageError(f"{option} {show(text)}: {len(raw)} bytes; a label has at most {LABEL_BYTES}")
+        what = f"{len(raw)} bytes; a label has at most {LABEL_BYTES}" if len(raw) > LABEL_BYTES else "holds a NUL byte"
+        raise UsageError(f"{_given(option, text)}: {what}", hint="choose a shorter one")
     return raw
 
 
@@ -205,7 +217,7 @@ def epoch(option: str, text: str) -> int:
     """Whole seconds since 1970, as SOURCE_DATE_EPOCH has them; what a superblock's 32 bits hold."""
     if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= 2**32:
         raise UsageError(
-            f"{option}={show(text)}: must be whole seconds since 1970, at most {2**32 - 1}",
+            f"{option}={show(text)}: must be whole seconds since 1970, at most {2**32 - 1:,}",
             hint=f"set it for example with {option}=$(git log -1 --format=%ct)",
         )
     return int(text)
@@ -217,13 +229,13 @@ def truth(name: str, text: str) -> bool:
         return True
     if text in ("", "0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise UsageError(f"{name}={show(text)}: must be 1 or 0")
+    raise UsageError(f"{name}={show(text)}: must be 1 or 0", hint="unset it, or set it to one of them")
 
 
 def globs(option: str, path: str, data: bytes) -> tuple[str, ...]:
     """The patterns of an exclude file: one a line; empty lines and those that begin with # do not count."""
     if b"\0" in data:
-        raise UsageError(f"{option} {show(path)}: not a text file")
+        raise UsageError(f"{option} {show(path)}: not a text file", hint="name a file with one pattern a line")
     lines = (line.strip() for line in data.splitlines())
     kept = (line for line in lines if line and not line.startswith(b"#"))
     return tuple(os.fsdecode(line[1:] if line.startswith(b"\\#") else line) for line in kept)

@@ -19,9 +19,11 @@ from ext3.groups import has_super
 from ext3.schema import SUPERBLOCK
 from ext3.superblock import Superblock, read_superblock
 
-from ..atomic import AtomicFile, lock_range
-from ..errors import FormatError, SifkitError, TargetError, show
-from .guards import check_image, check_replaceable, check_unused
+from ..atomic import lock_range
+from ..errors import FormatError, SifkitError, UsageError, show
+from .destination import check_destination, new_file
+from .guards import check_image, check_unused
+from .image import check_whole
 from .options import Progress
 
 __all__ = ["CloneResult", "clone"]
@@ -70,17 +72,21 @@ def clone(
 
     ``new_uuid`` gives the copy a UUID of its own (or the one given), in every superblock. ``force`` replaces a target that
     is itself an ext3 image in no use, or empty. The original is read-locked meanwhile. Raises ImageInUseError where
-    somebody may write to the original, TargetError, NotReplaceableError, FormatError, Ext3Error, OSError.
+    somebody may write to the original, UsageError where both are one file, TargetError, NotReplaceableError, FormatError,
+    Ext3Error, OSError.
     """
     started = time.monotonic()
     name, new_name = os.fsdecode(source), os.fsdecode(target)
     check_image(name)
-    _check_target(name, new_name, force)
+    if os.path.exists(new_name) and os.path.samefile(name, new_name):
+        raise UsageError(f"{show(name)} cannot be copied onto itself", hint="give the copy another name")
+    check_destination(new_name, force=force)
+    check_whole(name)
     fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{show(name)} is not a regular file", path=name)
+            raise FormatError(f"{show(name)} is not a regular file", path=name, hint="give an image file")
         check_unused(name, writers_only=True)
         locked = lock_range(fd, write=False, path=name)
         check_unused(name, writers_only=True, ours=True)  # a loop device may have come between
@@ -93,7 +99,7 @@ def clone(
                 hint="use the image writable once, which empties the journal, or clone it without --new-uuid",
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
-        with AtomicFile(new_name, mode=stat.S_IMODE(found.st_mode) & 0o777) as file:
+        with new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file:
             shared = _share(fd, file.fd)
             copied = 0 if shared else _copy(fd, file.fd, found.st_size, progress)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
@@ -117,16 +123,6 @@ def clone(
         locked=locked,
         seconds=time.monotonic() - started,
     )
-
-
-def _check_target(source: str, target: str, force: bool) -> None:
-    if not os.path.lexists(target) or os.path.isdir(target):
-        return  # a directory is AtomicFile's to refuse
-    if os.path.exists(target) and os.path.samefile(source, target):
-        raise TargetError(f"{show(target)} is the image itself", path=target, hint="give the copy another name")
-    if not force:
-        raise TargetError(f"{show(target)} exists", path=target, hint="give another name, or --force to replace it")
-    check_replaceable(target)
 
 
 def _share(source: int, target: int) -> bool:

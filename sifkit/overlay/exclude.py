@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 
-from ..errors import UsageError
+from ..errors import UsageError, show
 
 __all__ = ["path_filter"]
 
@@ -41,7 +41,7 @@ def _expression(pattern: str) -> bytes:
     """A regular expression for the whole relative path."""
     text = os.fsencode(pattern).strip(b"/")
     if not text:
-        raise UsageError(f"--exclude {pattern!r} would match nothing or everything", hint="write a name or a path")
+        raise UsageError(f"--exclude '{show(pattern)}': matches nothing, or everything", hint="write a name or a path")
     anchored = b"/" in os.fsencode(pattern).rstrip(b"/")
     result = b"" if anchored else b"(?:.*/)?"
     at = 0
@@ -75,5 +75,5 @@ def _expression(pattern: str) -> bytes:
     try:
         re.compile(result)
     except re.error as error:
-        raise UsageError(f"--exclude {pattern!r}: {error}", hint="check the brackets") from error
+        raise UsageError(f"--exclude '{show(pattern)}': {error.msg}", hint="check what stands in brackets") from error
     return b"(?:" + result + b")"

@@ -26,6 +26,8 @@ __all__ = [
     "check_replaceable",
     "check_unused",
     "file_format",
+    "head_format",
+    "image_kind",
     "image_use",
     "is_replaceable",
 ]
@@ -89,35 +91,42 @@ class Use:
         return "; ".join(parts)
 
 
-def image_use(path: HostPath) -> Use:
-    """Who uses the file at ``path`` now. Raises OSError where it cannot be opened for reading."""
+def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> Use:
+    """Who uses the file at ``path`` now. Raises OSError where it cannot be opened for reading.
+
+    ``span``: of a partition in it, offset and size in bytes: locks elsewhere do not count, nor do loop devices that begin
+    elsewhere.
+    """
     name = os.fsdecode(path)
     fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         found = os.fstat(fd)
-        lock, pid = lock_state(fd) if stat.S_ISREG(found.st_mode) else ("none", None)
+        offset, size = span or (0, 0)
+        lock, pid = lock_state(fd, offset=offset, size=size) if stat.S_ISREG(found.st_mode) else ("none", None)
     finally:
         os.close(fd)
     holders: list[Holder] = []
     if lock in ("read", "write"):
         if pid is not None:
             holders.append(Holder(pid, _command(pid), lock))
-        holders += (holder for holder in _lock_holders(name, found) if holder.pid != pid)
-    return Use(lock, tuple(holders), tuple(_mounts(name, found)))
+        holders += (holder for holder in _lock_holders(name, found, span) if holder.pid != pid)
+    return Use(lock, tuple(holders), tuple(_mounts(name, found, span)))
 
 
-def check_unused(path: HostPath, *, writers_only: bool = False, ours: bool = False) -> Use:
+def check_unused(
+    path: HostPath, *, writers_only: bool = False, ours: bool = False, span: tuple[int, int] | None = None
+) -> Use:
     """The use of ``path``; raises ImageInUseError where it is in use (or, with ``writers_only``, may be written to).
 
-    ``ours``: the lock on it is the caller's own, only mounts count.
+    ``ours``: the lock on it is the caller's own, only mounts count. ``span``: as for ``image_use``.
     """
-    use = image_use(path)
+    use = image_use(path) if span is None else image_use(path, span=span)
     if ours:
         use = Use("none", (), use.mounts)
     if use.written if writers_only else use.busy:
         name = os.fsdecode(path)
         raise ImageInUseError(
-            f"{show(name)} is in use: {use.describe()}",
+            f"{show(name)}{' (its overlay)' if span else ''} is in use: {use.describe()}",
             path=name,
             hint="wait until it is free, or stop the container that uses it",
             holders=tuple(f"{holder.pid} {holder.command}" for holder in use.holders),
@@ -192,8 +201,8 @@ def head_format(head: bytes, size: int) -> Format:
     return "ext" if plausible and not strange else "unknown"
 
 
-def _lock_holders(name: str, wanted: os.stat_result) -> Iterator[Holder]:
-    """Processes whose open files carry a lock on the file: the kernel lists locks in /proc/PID/fdinfo/FD.
+def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> Iterator[Holder]:
+    """Processes whose open files carry a lock on the file (in ``span``): the kernel lists locks in /proc/PID/fdinfo/FD.
 
     Only processes one may look into are seen: one's own, or all as root.
     """
@@ -216,13 +225,25 @@ def _lock_holders(name: str, wanted: os.stat_result) -> Iterator[Holder]:
                     continue
                 with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii", errors="replace") as info:
                     locks = [line for line in info.read(65536).splitlines() if line.startswith("lock:") and key in line]
-                kinds |= {"write" if " WRITE " in line else "read" for line in locks if "LEASE" not in line}
+                locks = [line for line in locks if "LEASE" not in line and _overlaps(line, span)]
+                kinds |= {"write" if " WRITE " in line else "read" for line in locks}
         if kinds:
             yield Holder(pid, _command(pid), "write" if "write" in kinds else "read")
 
 
-def _mounts(name: str, wanted: os.stat_result) -> Iterator[Mount]:
-    """Loop devices backed by the file, with the places each is mounted at in any mount namespace one may see."""
+def _overlaps(line: str, span: tuple[int, int] | None) -> bool:
+    """Whether a lock, as the kernel prints it ("... WRITE -1 00:29:1234 0 EOF", the last byte included), touches the span."""
+    if span is None:
+        return True
+    first, last = line.split()[-2:]
+    return int(first) < sum(span) and (last == "EOF" or int(last) >= span[0])
+
+
+def _mounts(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> Iterator[Mount]:
+    """Loop devices backed by the file, with the places each is mounted at in any mount namespace one may see.
+
+    Of a span only those that begin where it does: the one of another partition may reach to the end of the file.
+    """
     if sys.platform != "linux":
         return
     loops: dict[str, tuple[str, bool]] = {}
@@ -231,6 +252,8 @@ def _mounts(name: str, wanted: os.stat_result) -> Iterator[Mount]:
             if entry.startswith("loop"):
                 with suppress(OSError):
                     backing = _line(f"/sys/block/{entry}/loop/backing_file")
+                    if span is not None and _line(f"/sys/block/{entry}/loop/offset") != str(span[0]):
+                        continue
                     if _same_file(backing, name, wanted) or _loop_file(f"/dev/{entry}") == _identity(wanted):
                         device = _line(f"/sys/block/{entry}/dev")
                         loops[device] = (f"/dev/{entry}", _line(f"/sys/block/{entry}/ro") == "1")
@@ -325,27 +348,37 @@ def _command(pid: int) -> str:
         return "?"
 
 
-def check_image(path: HostPath) -> None:
-    """Raise unless ``path`` can be opened as an overlay image: a regular file or block device that is neither SIF nor squashfs.
+def image_kind(path: HostPath) -> Literal["sif", "squashfs"] | None:
+    """What is in an image file, None for anything else: whether that is ext3 shows when it is opened.
 
-    Whether it is ext3 shows when it is opened. Raises FileNotFoundError and other OSErrors, FormatError, NotYetError.
+    Raises FileNotFoundError and other OSErrors, FormatError for what is neither a regular file nor a block device.
     """
     name = os.fsdecode(path)
     found = os.stat(name)
     if stat.S_ISDIR(found.st_mode):
-        raise FormatError(f"{show(name)} is a directory, not an image", path=name, hint="look into it with ls")
+        hint = "sifkit overlay create --from-dir makes an image of it"
+        raise FormatError(f"{show(name)} is a directory, not an image", path=name, hint=hint)
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISBLK(found.st_mode):
-        raise FormatError(f"{show(name)} is neither a regular file nor a block device", path=name)
+        raise FormatError(f"{show(name)} is neither a regular file nor a block device", path=name, hint="give an image file")
     with open(name, "rb") as file:
-        what = _foreign(file.read(64))
+        return _foreign(file.read(64))
+
+
+def check_image(path: HostPath) -> None:
+    """Raise unless ``path`` can be opened as a stand-alone overlay image: neither SIF nor squashfs.
+
+    Raises NotYetError for a SIF, and what ``image_kind`` does.
+    """
+    name = os.fsdecode(path)
+    what = image_kind(name)
     if what == "sif":
         raise NotYetError(
-            f"{show(name)} is a SIF image; partitions in SIF images are not served yet",
+            f"{show(name)} is a SIF image, and this command takes stand-alone ext3 images",
             path=name,
-            hint="give a stand-alone ext3 image",
+            hint="sifkit overlay detach --keep copies the overlay in it, sifkit sif list shows what is in it",
         )
     if what == "squashfs":
-        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name)
+        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give a stand-alone ext3 image")
 
 
 def _foreign(head: bytes) -> Literal["sif", "squashfs"] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ext3.constants import (
@@ -22,13 +22,18 @@ from ext3.constants import (
     Incompat,
     RoCompat,
 )
-from ext3.device import open_device
 from ext3.errors import Ext3Error
 from ext3.filesystem import Filesystem
 from ext3.schema import SUPERBLOCK
-from ext3.superblock import feature_names, read_superblock
+from ext3.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
 
-from .guards import Use, check_image, image_use
+from ..errors import FormatError
+from .guards import Use, image_kind, image_use
+from .image import check_window
+from .target import Window, open_window
+
+if TYPE_CHECKING:
+    from ..sif import Descriptor
 
 __all__ = ["Directory", "ImageInfo", "Journal", "image_info"]
 
@@ -36,7 +41,6 @@ HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 ACCEPTED_INCOMPAT = Incompat.FILETYPE | Incompat.NEEDS_RECOVERY | Incompat.META_BG
 ACCEPTED_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
-MAX_LOG_BLOCK_SIZE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class ImageInfo:
     ``used_bytes`` counts all that is not free: content, tables and journal. ``state`` is "clean", "dirty" (the journal is to
     be played back), "not clean" (ext2, not unmounted in order) or "errors". ``readable`` False: ``problem`` says why the
     content cannot be read, and ``upper`` and ``work`` are not known. ``reasons`` say why Apptainer refuses the image,
-    ``notes`` what to know when it does not.
+    ``notes`` what to know when it does not. ``partition``: where it is in a SIF image; ``file_bytes`` and
+    ``allocated_bytes`` are then the partition's, and ``use`` is of the partition.
     """
 
     path: str
@@ -96,17 +101,21 @@ class ImageInfo:
     accepted: bool = True
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    partition: Descriptor | None = None
 
 
-def image_info(path: HostPath) -> ImageInfo:
-    """The facts of the image at ``path``; nothing is changed or locked.
+def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
+    """The facts of the image at ``path``, or of a ``partition`` of the SIF there; nothing is changed or locked.
 
-    An image with features that are not ext3 (ext4) is told about as far as its superblock goes. Raises OSError,
-    FormatError or NotYetError for what is no such image, NotExt3Error where there is no superblock.
+    ``partition``: "overlay" (of a SIF, that is what None means), "root" or an ID. An image with features that are not ext3
+    (ext4) is told about as far as its superblock goes. Raises what ``open_window`` does, NotExt3Error where there is no
+    superblock.
     """
     name = os.fsdecode(path)
-    check_image(name)
-    with open_device(name) as device:
+    if partition is None and image_kind(name) == "sif":
+        partition = "overlay"
+    with open_window(name, partition) as window:
+        device = window.device()
         file_bytes = device.size
         raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE) if file_bytes >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE else b""
         fields = SUPERBLOCK.record(raw) if raw else {}
@@ -116,27 +125,43 @@ def image_info(path: HostPath) -> ImageInfo:
         journal_blocks = 0
         problem = ""
         try:
+            check_window(window)
             with Filesystem.open(device) as filesystem:
                 upper, work = _directory(filesystem, b"/upper"), _directory(filesystem, b"/work")
                 journal = filesystem.journal_superblock()
                 journal_blocks = journal["s_maxlen"] if journal else 0
-        except Ext3Error as error:
+        except (Ext3Error, FormatError) as error:
             problem = str(error)
-    found = os.stat(name)
+        allocated = _allocated(window)
     return _assemble(
         fields,
+        window.reasons,
         path=name,
         file_bytes=file_bytes,
-        allocated_bytes=getattr(found, "st_blocks", -(-file_bytes // 512)) * 512 if stat.S_ISREG(found.st_mode) else file_bytes,
+        allocated_bytes=allocated,
+        partition=window.partition,
         upper=upper,
         work=work,
         journal_blocks=journal_blocks,
         problem=problem,
-        use=image_use(name),
+        use=image_use(name, span=window.span),
     )
 
 
-def _assemble(fields: dict[str, Any], *, journal_blocks: int, **known: Any) -> ImageInfo:
+def _allocated(window: Window) -> int:
+    """Bytes on disk: of a file as the filesystem counts them, of a partition what is no hole."""
+    found = os.fstat(window.fd)
+    if not stat.S_ISREG(found.st_mode):
+        return window.size
+    if window.partition is None:
+        blocks: int = getattr(found, "st_blocks", -(-window.size // 512))
+        return blocks * 512
+    from ..sif.fdio import data_spans
+
+    return sum(size for _, size in data_spans(window.fd, window.offset, window.size))
+
+
+def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks: int, **known: Any) -> ImageInfo:
     block_size = 1024 << min(fields["s_log_block_size"], MAX_LOG_BLOCK_SIZE)
     blocks, per_group = fields["s_blocks_count"], fields["s_blocks_per_group"]
     inodes, free_inodes = fields["s_inodes_count"], min(fields["s_free_inodes_count"], fields["s_inodes_count"])
@@ -151,7 +176,10 @@ def _assemble(fields: dict[str, Any], *, journal_blocks: int, **known: Any) -> I
         state = "clean" if fields["s_state"] & STATE_VALID else "not clean"
     has_journal = bool(compat & Compat.HAS_JOURNAL)
     cut_short = blocks * block_size > known["file_bytes"]
-    reasons = _reasons(compat, incompat, ro_compat, cut_short)
+    reasons = _reasons(compat, incompat, ro_compat)
+    if cut_short:
+        reasons.append(f"the {'partition' if known['partition'] is not None else 'file'} is shorter than its filesystem")
+    reasons += unused
     return ImageInfo(
         features=(
             *feature_names("compat", compat),
@@ -178,14 +206,14 @@ def _assemble(fields: dict[str, Any], *, journal_blocks: int, **known: Any) -> I
         mount_count=fields["s_mnt_count"],
         readable=not known["problem"],
         accepted=not reasons,
-        reasons=reasons,
+        reasons=tuple(reasons),
         notes=_notes(known, state),
         **known,
     )
 
 
-def _reasons(compat: int, incompat: int, ro_compat: int, cut_short: bool) -> tuple[str, ...]:
-    """Why Apptainer refuses it; empty: it does not."""
+def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
+    """Why Apptainer refuses such features; empty: it does not."""
     reasons = []
     if not compat & Compat.HAS_JOURNAL:
         reasons.append("it has no journal (has_journal)")
@@ -195,9 +223,7 @@ def _reasons(compat: int, incompat: int, ro_compat: int, cut_short: bool) -> tup
     )
     if strange:
         reasons.append(f"it has features that are not ext3: {', '.join(strange)}")
-    if cut_short:
-        reasons.append("the file is shorter than its filesystem")
-    return tuple(reasons)
+    return reasons
 
 
 def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
@@ -205,13 +231,13 @@ def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
     upper: Directory | None = known["upper"]
     if not known["problem"]:
         if upper is None:
-            notes.append("there is no upper/: read-only use (:ro) fails, and a writable one has to make it")
+            notes.append("there is no upper/: read-only use (:ro) fails, writable use has to make it")
         elif upper.uid == 0 and not upper.mode & 0o002:
-            notes.append("upper/ is owned by root: only root, or --fakeroot, can write to it in a container")
+            notes.append("upper/ is owned by root: in a container only root, or --fakeroot, can write")
     if state == "dirty" and known["use"].written:
-        notes.append("the journal is in use: what a container writes now may not show here yet")
+        notes.append("the journal is in use: what a container writes now may not show yet")
     elif state == "dirty":
-        notes.append("the journal is not empty: use it writable once, which plays it back, before sharing it with :ro")
+        notes.append("the journal is not empty: use the image writable once before sharing it :ro")
     elif state in ("errors", "not clean"):
         notes.append("it was not left in order: check it with e2fsck -f before use")
     return tuple(notes)

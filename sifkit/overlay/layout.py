@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ext3.build.stamp import Stamp
 from ext3.build.tree import Times, Tree, TreeBuilder
+from ext3.constants import NAME_MAX
 
 from ..errors import LayoutError, UsageError, show
 from .options import Layout
@@ -41,12 +42,21 @@ def choose_layout(layout: Layout, names: Collection[bytes], source: str) -> Layo
 
 
 def split_inner_path(path: str) -> list[bytes]:
-    """The components of a ``--create-dir`` path below upper/. UsageError for one that leaves it."""
-    parts = [part for part in os.fsencode(path).split(b"/") if part not in (b"", b".")]
+    """The components of a ``--create-dir`` path below upper/. UsageError for what names no directory there."""
+    raw = os.fsencode(path)
+    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise UsageError(f"--create-dir {show(path)} leads out of upper/", hint="give a path below upper/, without ..")
+        raise UsageError(f"--create-dir {show(path)}: .. is not taken", hint="write the path it leads to, below upper/")
     if not parts:
-        raise UsageError(f"--create-dir {show(path)} names no directory", hint="give a path below upper/")
+        raise UsageError(f"--create-dir {show(path)}: names no directory", hint="give a path below upper/, as opt/data")
+    if b"\0" in raw:
+        raise UsageError(f"--create-dir {show(path)}: a name cannot hold a NUL byte", hint="leave it out")
+    longest = max(parts, key=len)
+    if len(longest) > NAME_MAX:
+        raise UsageError(
+            f"--create-dir {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 holds {NAME_MAX}",
+            hint="choose a shorter one",
+        )
     return parts
 
 
@@ -67,6 +77,8 @@ class ImageTree:
     def __init__(self) -> None:
         self.builder = TreeBuilder()
         self.made: list[int] = []
+        self.top = 0
+        """The node that stands for the source."""
         self.upper: int | None = None
         self.work: int | None = None
 
@@ -77,6 +89,7 @@ class ImageTree:
         else:
             self.make_directory(0, b"", facts.uid, facts.gid)
             node = self.upper = self._add_source(0, UPPER, facts)
+        self.top = node
         return node
 
     def complete(self, layout: Layout, facts: RootFacts) -> None:
@@ -101,8 +114,7 @@ class ImageTree:
     def create_directories(self, paths: Collection[str]) -> None:
         """Directories below upper/, with their parents, owned as upper/ is; those that are there already stay."""
         for path in paths:
-            if self.upper is None:
-                raise UsageError("--create-dir needs an upper/, which --layout data does not make")
+            assert self.upper is not None
             node = self.upper
             for part in split_inner_path(path):
                 found = self.find(node, part)
@@ -110,7 +122,10 @@ class ImageTree:
                     row = self.builder.row(self.upper)
                     found = self.make_directory(node, part, row[1], row[2])
                 elif self.builder.row(found)[0] & 0o170000 != DIRECTORY:
-                    raise UsageError(f"--create-dir {show(path)}: {show(part)} is in the source and not a directory")
+                    raise UsageError(
+                        f"--create-dir {show(path)}: {show(part)} is in the source and not a directory",
+                        hint="choose another path, or --exclude it",
+                    )
                 node = found
 
     def make_directory(self, parent: int, name: bytes, uid: int, gid: int) -> int:
@@ -125,6 +140,10 @@ class ImageTree:
             if found == name and node and row(node)[3] == parent:
                 return node
         return next((node for owner, link, node in self.builder.extra_links if owner == parent and link == name), None)
+
+    def entries(self, tree: Tree) -> int:
+        """How many names the tree has from the source: its top, and what was made here, not counted."""
+        return len(tree) + len(tree.extra_links) - int(tree.lost_found_made) - len({0, self.top, *self.made})
 
     def set_owners(self, tree: Tree, owner: tuple[int, int] | None, upper_owner: tuple[int, int] | None) -> None:
         """Owners asked for: of every entry (not of a lost+found made here), and of upper/ and work/."""

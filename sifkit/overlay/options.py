@@ -22,7 +22,8 @@ class CreateOptions:
     ``size`` None is the content plus 25 %, at least 64 MiB. ``layout`` says where the source lies in the image: ``root``
     (its root), ``upper`` (below upper/), ``data`` (its root, and no upper/ and work/ are added), ``auto`` (looks).
     ``owner`` is for every entry, ``upper_owner`` for upper/ and work/ only. ``source_date_epoch`` (seconds) makes the
-    result reproducible, as ``reproducible`` does with the newest time in the source.
+    result reproducible, as ``reproducible`` does with a time of its own. ``inodes`` wins over ``profile``, as ``inode_ratio``
+    does; with each other they are refused.
     """
 
     size: int | None = None
@@ -56,8 +57,8 @@ class CreateOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateResult:
-    """One overlay that was made. ``files`` counts entries taken in, ``content_bytes`` their data; ``notes`` are lines a
-    person should see."""
+    """One overlay that was made. ``files`` counts the source's names taken in, ``content_bytes`` their data, ``excluded`` what
+    ``exclude`` kept out (a directory counts once); ``notes`` are lines a person should see."""
 
     path: str
     size_bytes: int
@@ -72,6 +73,10 @@ class CreateResult:
     seconds: float
     uuid: UUID
     label: bytes
+    inode_size: int = 256
+    groups: int = 1
+    journal_bytes: int = 0
+    excluded: int = 0
     notes: tuple[str, ...] = ()
 
 

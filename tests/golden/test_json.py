@@ -20,6 +20,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 HEAD = {"sifkit": NUMBER, "command": TEXT, "image": TEXT}
 CREATE = HEAD | {
     "path": TEXT, "size_bytes": NUMBER, "used_bytes": NUMBER, "free_bytes": NUMBER, "block_bytes": NUMBER, "inodes": NUMBER,
+    "inode_bytes": NUMBER, "journal_bytes": NUMBER, "groups": NUMBER, "excluded": NUMBER,
     "inodes_used": NUMBER, "files": NUMBER, "content_bytes": NUMBER, "layout": TEXT, "label": TEXT, "uuid": TEXT,
     "seconds": NUMBER, "notes": LIST,
 }  # fmt: skip

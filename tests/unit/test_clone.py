@@ -18,7 +18,7 @@ from ext3.geometry import plan_geometry
 from ext3.schema import SUPERBLOCK
 from sifkit.atomic import lock_range
 from sifkit.cli import main
-from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError
+from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError, UsageError
 from sifkit.overlay.clone import clone
 from sifkit.overlay.create import create
 from sifkit.overlay.guards import Mount, Use
@@ -103,7 +103,7 @@ def test_targets(image, tmp_path):
     clone(image, other, force=True)
     assert other.read_bytes() == image.read_bytes()
     for same in (image, tmp_path / "." / "a.img"):
-        with pytest.raises(TargetError, match="itself"):
+        with pytest.raises(UsageError, match="itself"):
             clone(image, same, force=True)
     with pytest.raises(TargetError, match="directory"):
         clone(image, tmp_path)

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import ext3
 from ext3.build import copy as build_copy
+from ext3.build import scan as build_scan
 from sifkit.errors import LayoutError, NotReplaceableError, NotYetError, TargetError, UsageError
 from sifkit.overlay.create import create
 from sifkit.overlay.options import CreateOptions, CreateResult
@@ -163,6 +165,44 @@ def names_of_copy(source: Path) -> set[str]:
 def test_excludes(tmp_path: Path, source: Path) -> None:
     make(tmp_path / "o.img", from_dir=source, exclude=("conf", "/opt/app/"))
     assert names(tmp_path / "o.img") == {"upper", "upper/etc", "upper/opt", "work", "lost+found"}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_excluded_is_counted(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    if not shared:
+        monkeypatch.delattr(os, "eventfd", raising=False)
+        monkeypatch.setattr(build_scan, "workers_for", lambda jobs: 1)
+    for number in range(200):  # enough for the scan to be shared by processes
+        (source / f"{number}" / "skip").mkdir(parents=True)
+        (source / f"{number}" / "skip" / "inside").touch()
+        (source / f"{number}" / "kept").touch()
+    result = make(tmp_path / "o.img", from_dir=source, exclude=("skip", "conf"))
+    assert (result.excluded, result.files) == (201, 200 * 2 + 4)
+    assert "201 entries of the source excluded (a directory counts once)" in result.notes
+    result = make(tmp_path / "p.img", from_dir=source, exclude=("no such",))
+    assert result.excluded == 0 and not any("excluded" in note for note in result.notes)
+
+
+def test_only_what_the_source_has_is_counted(tmp_path: Path, source: Path) -> None:
+    assert make(tmp_path / "a.img", from_dir=source, create_dirs=("new/one",)).files == 5
+    (source / "upper").mkdir()
+    assert make(tmp_path / "b.img", from_dir=source, layout="root").files == 6
+    assert make(tmp_path / "c.img").files == 0
+
+
+def test_an_epoch_to_come_is_told_once(tmp_path: Path, source: Path) -> None:
+    for epoch, said in ((EPOCH, 0), (int(time.time()) + 1000, 1), (2**32 - 1, 1)):
+        notes = make(tmp_path / f"{epoch}.img", from_dir=source, source_date_epoch=epoch).notes
+        assert sum("SOURCE_DATE_EPOCH lies in the future" in note for note in notes) == said
+
+
+def test_too_little_space_is_told_in_sizes(tmp_path: Path, source: Path) -> None:
+    (source / "big").write_bytes(bytes(range(256)) * (40 << 10))
+    with pytest.raises(ext3.NoSpaceError, match=r"^the content does not fit an image of 4 MiB: it needs \d+ MiB$") as caught:
+        make(tmp_path / "o.img", from_dir=source, size=4 << 20)
+    size = int(caught.value.hint.partition("--size ")[2].partition("M")[0]) << 20
+    assert caught.value.needed_bytes <= size
+    make(tmp_path / "o.img", from_dir=source, size=size)
 
 
 def test_an_excluded_upper_changes_the_layout(tmp_path: Path, source: Path) -> None:

@@ -126,9 +126,23 @@ def test_info_as_text(run, made):
     text = out.decode()
     assert (code, err) == (0, "")
     rows = dict(line.split("  ", 1) for line in text.splitlines())
-    assert rows["Apptainer will accept this image"].strip() == "yes"
+    assert rows["Apptainer"].strip() == "accepts it"
     assert rows["upper/"].strip() == "0755, owner 70000:70001"
-    assert "%" in rows["bytes"] and "%" in rows["inodes"]
+    assert rows["space"].strip() == "2.2 MiB used, 13.8 MiB free (13 %)" and "%" in rows["inodes"]
+    assert max(map(len, rows)) <= 10 and "\u2588" not in text
+    assert "reserved" not in rows and "reserved" in run("overlay", "info", "-v", made)[1].decode()
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_info_on_a_terminal_has_bars_and_fits_it(run, made, monkeypatch, locale):
+    from sifkit.cli.console import Console
+
+    monkeypatch.setattr(Console, "out_is_terminal", True)
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run("overlay", "info", made)[1].decode()
+    assert max(map(len, text.splitlines())) <= 80
+    assert ("###......" in text) == (locale == "C") == text.isascii()
 
 
 def test_a_table_on_a_terminal_takes_names_as_text(run, made, monkeypatch):
@@ -193,6 +207,42 @@ def test_ls_escapes_on_a_terminal(run, made, monkeypatch):
 
     monkeypatch.setattr(Console, "out_is_terminal", True)
     assert run("ls", made, "/upper")[1] == b"etc\nodd\\ \\377\\n\\033\n"
+
+
+def test_all_are_shown_anyway(run, made):
+    assert run("ls", "-la", made) == run("ls", "-l", made)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["ls", "{}", "/nope"], "/nope: there is no such file in the image; see what is there: sifkit ls {}"),
+        (["cat", "{}", "/upper/etc/motd/x"], "not a directory; see what is there: sifkit ls {}"),
+        (["cat", "{}", "/upper"], "/upper: a directory; name a file (sifkit ls lists directories)"),
+        (["cat", "{}"], "PATH is missing: the file in {}; sifkit ls shows what is in it"),
+        (["ls", "{}:"], "{}:: no path behind the colon; write {}:/"),
+        (["ls", "{}.none"], "{}.none: No such file or directory; check the name"),
+        (["ls", "."], ". is a directory, not an image; sifkit overlay create --from-dir makes an image of it"),
+    ],
+)
+def test_every_error_says_what_to_do_next(run, made, argv, says):
+    code, out, err = run(*(word.format(made) for word in argv))
+    assert (code, out) == (2 if "PATH" in says or "colon" in says else 1, b"")
+    assert err.endswith(says.format(made, made) + "\n") and err.count("\n") == 1
+
+
+def test_a_damaged_image_has_a_hint(run, image):
+    data = bytearray(image.read_bytes())
+    data[2048:2112] = b"\xff" * 64
+    image.write_bytes(data)
+    assert "the image is damaged; e2fsck -fn" in run("ls", image)[2]
+    image.write_bytes(b"x" * 5000)
+    assert run("ls", image)[2].endswith("; give a stand-alone ext3 image\n")
+
+
+def test_verbose_tells_of_the_image(run, made):
+    for argv in (["ls", "-v", made], ["-v", "cat", made, "/upper/etc/motd"]):
+        assert run(*argv)[2] == f"{made}: ext3, 16 MiB, blocks of 1 KiB, journal clean\n"
 
 
 def test_ls_of_what_is_not_there(run, made):

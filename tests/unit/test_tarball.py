@@ -481,7 +481,7 @@ def test_later_entries_replace_earlier_ones() -> None:
 
 def test_a_directory_that_was_replaced_is_not_written_into() -> None:
     archive = directory(b"d") + file(b"d/x") + symlink(b"d", b"/etc") + file(b"d/passwd")
-    assert "escapes" in str(refused(archive + END))
+    assert "leads outside" in str(refused(archive + END))
 
 
 def test_missing_parents_and_the_order_of_nodes() -> None:
@@ -657,20 +657,6 @@ def test_records_that_cannot_be(key: bytes, value: bytes) -> None:
 def test_devices_and_times_that_cannot_be() -> None:
     refused(header(b"c", kind=b"3", major=b"0010000") + END)
     refused(file(b"f", mtime=b"\x80\x7f" + b"\xff" * 10) + END)
-
-
-@pytest.mark.parametrize("packing", ["gzip", "xz", "bzip2", "zstd"])
-def test_packed_data_that_is_damaged(packing: str, tmp_path: Path) -> None:
-    noise = os.urandom(200_000)
-    data = zstandard.ZstdCompressor(write_checksum=True).compress if packing == "zstd" else PACKERS[packing]
-    packed = data(file(b"noise", noise) + END)
-    path = tmp_path / "layer"
-    for damaged in (packed[: len(packed) // 2], packed[:1000] + b"\0" * 100 + packed[1100:], packed[:-5] + b"XXXXX"):
-        path.write_bytes(damaged)
-        error = refused(path)
-        assert str(error).startswith(str(path))
-    path.write_bytes(packed[:40])
-    refused(path)
 
 
 def test_a_flood_of_implied_directories_is_refused() -> None:

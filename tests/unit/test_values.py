@@ -103,6 +103,42 @@ def test_bad_owners(text):
         values.owner("--owner", text)
 
 
+@pytest.mark.parametrize("text", ["-1:0", "0:-1", "+5", "4294967295", "99999999999"])
+def test_numbers_of_nobody_are_told_as_numbers(text):
+    with pytest.raises(UsageError, match="a user or group number is from 0 to 4294967294") as caught:
+        values.owner("--owner", text)
+    assert caught.value.message.startswith(f"--owner {text}: ")
+
+
+def test_blank_values_are_seen():
+    for text, says in ((" ", "--size ' ': not a size"), ("5 X", "--size '5 X': unknown unit X")):
+        with pytest.raises(UsageError, match=says):
+            values.size("--size", text)
+    with pytest.raises(UsageError, match=r"^-J size=: not a size") as caught:
+        values.journal_size("-J", "size=")
+    assert "size=16M" in caught.value.hint
+
+
+def test_every_refusal_has_a_hint():
+    refusals = [
+        lambda: values.size("-s", "0"),
+        lambda: values.size("-s", "1MB"),
+        lambda: values.count("-N", "0"),
+        lambda: values.percent("-m", "99"),
+        lambda: values.owner("-o", "no such user"),
+        lambda: values.mode("--mode", "9"),
+        lambda: values.label("-L", "x" * 17),
+        lambda: values.choice("--layout", "zzz", ("a", "b")),
+        lambda: values.truth("V", "x"),
+        lambda: values.epoch("E", "x"),
+        lambda: values.globs("-X", "f", b"\0"),
+    ]
+    for refuse in refusals:
+        with pytest.raises(UsageError) as caught:
+            refuse()
+        assert caught.value.hint
+
+
 def test_modes():
     assert values.mode("--mode", "0644") == values.mode("--mode", "644") == 0o644
     for text in ("", "8", "99", "1777", "rw", "0o", "00000600"):

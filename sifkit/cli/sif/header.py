@@ -1,0 +1,29 @@
+"""``sifkit sif header``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..console import Console
+from ..frame import verb
+from ..render import pairs
+from .facts import header_fields, header_rows, warning_fields
+from .images import reading
+
+__all__ = ["command"]
+
+
+@verb(examples=["sifkit sif header image.sif", "sifkit sif header --json image.sif | python3 -m json.tool"])
+def command(
+    console: Console,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
+    json: Annotated[bool, typer.Option("--json", help="one JSON object instead of the table")] = False,
+) -> None:
+    """Show an image's global header: launch script, architecture, identity, times, and how full its table of objects is."""
+    with reading(console, image) as sif:
+        if json:
+            console.emit(header_fields(sif) | warning_fields(sif), image=image)
+        else:
+            pairs(header_rows(sif), console)

@@ -1,0 +1,167 @@
+"""Opening images for the verbs: warnings, the image's name in every error, stamps, and the rule for signatures."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ...errors import SifkitError, UsageError, show
+from ..console import Console
+from ..environment import source_date_epoch
+from ..render import shell_word
+
+if TYPE_CHECKING:
+    from ...sif import SIF, Descriptor, Stamp
+
+__all__ = [
+    "Deterministic",
+    "DropSignatures",
+    "KeepSignatures",
+    "Progress",
+    "concerning",
+    "drop_or_refuse",
+    "editing",
+    "reading",
+    "result",
+    "same_file",
+    "stamp",
+    "tell_warnings",
+]
+
+MOST_WARNINGS = 3
+EDITING = "Editing"
+_OWN_HINT = re.compile(r"sifkit sif (list|check|compact)$")
+
+DropSignatures = Annotated[
+    bool, typer.Option("--drop-signatures", help="remove the signatures that this breaks", rich_help_panel=EDITING)
+]
+KeepSignatures = Annotated[
+    bool,
+    typer.Option("--keep-broken-signatures", help="go on, and keep signatures that this breaks", rich_help_panel=EDITING),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="no times, as the reference library has it; SOURCE_DATE_EPOCH gives a date instead",
+        rich_help_panel=EDITING,
+    ),
+]
+Progress = Annotated[
+    str, typer.Option("--progress", metavar="auto|plain|json|off", help="how to tell how far it is", rich_help_panel="Output")
+]
+
+
+def stamp(deterministic: bool) -> Stamp | None:
+    """The time of what is written: none, SOURCE_DATE_EPOCH's, or (None) the present."""
+    from ...sif import Stamp
+
+    if deterministic:
+        return Stamp.deterministic()
+    seconds = source_date_epoch()
+    return None if seconds is None else Stamp.at(seconds)
+
+
+@contextmanager
+def concerning(image: str) -> Iterator[None]:
+    """Errors that name no file are about ``image``; hints that name a command get the image's name."""
+    from ...sif import SIFError
+
+    try:
+        yield
+    except SifkitError as error:
+        own = isinstance(error, SIFError) and not isinstance(error, UsageError) and error.path in (None, image)
+        if own and show(image) not in error.message:
+            error.path = image
+            error.message = f"{show(image)}: {error.message}"
+        if _OWN_HINT.search(error.hint):
+            error.hint += f" {shell_word(image)}"
+        raise
+
+
+@contextmanager
+def _opened(console: Console, image: str, mode: Literal["r", "r+"], when: Stamp | None) -> Iterator[SIF]:
+    from ...sif import SIF
+
+    console.image = image
+    with concerning(image), SIF.open(image, mode, stamp=when) as sif:
+        yield sif
+
+
+@contextmanager
+def reading(console: Console, image: str) -> Iterator[SIF]:
+    """The image, to be looked at; what is wrong with it is told."""
+    with _opened(console, image, "r", None) as sif:
+        tell_warnings(console, image, sif)
+        yield sif
+
+
+@contextmanager
+def editing(console: Console, image: str, *, deterministic: bool = False) -> Iterator[SIF]:
+    """The image, open and locked for writing."""
+    when = stamp(deterministic)
+    with _opened(console, image, "r+", when) as sif:
+        yield sif
+
+
+def tell_warnings(console: Console, image: str, sif: SIF) -> None:
+    """What is wrong and does no harm, the first few, and how to see the rest."""
+    if console.json:
+        return
+    for notice in sif.warnings[:MOST_WARNINGS]:
+        console.warn(f"{show(image)}: {notice.message}")
+    if len(sif.warnings) > MOST_WARNINGS:
+        more = len(sif.warnings) - MOST_WARNINGS
+        console.warn(f"{show(image)}: {more} more; see all with: sifkit sif check {shell_word(image)}")
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two names are of the same file; False where one of them is none."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def drop_or_refuse(
+    console: Console,
+    sif: SIF,
+    after: Sequence[Descriptor],
+    edit: str,
+    *,
+    drop: bool,
+    keep: bool,
+    rewritten: Iterable[int] = (),
+) -> list[int]:
+    """The ids of signatures to remove with an edit that leaves ``after``; raise SignedError where that was not allowed."""
+    from ...sif.signatures import SIGNATURE_LIMIT, Signed, SignedError, broken, named, parse_signed, signatures
+
+    if drop and keep:
+        raise UsageError("--drop-signatures and --keep-broken-signatures contradict each other", hint="give one of them")
+    found: dict[int, Signed] = {}
+    for signature in signatures(sif):
+        whole = signature.size <= SIGNATURE_LIMIT and signature.end <= sif.file_size
+        found[signature.id] = parse_signed(sif.open_object(signature.id).read()) if whole else Signed()
+    harmed = broken(sif.descriptors, after, found, rewritten=rewritten)
+    if not harmed:
+        return []
+    if not (drop or keep):
+        raise SignedError.of(harmed, edit)
+    if keep:
+        console.warn(f"{edit} breaks {named(harmed)}")
+        return []
+    console.note(f"{console.program}: removing {named(harmed)}, which this breaks")
+    return [signature.id for signature in harmed]
+
+
+def result(console: Console, image: str, text: str, fields: dict[str, Any]) -> None:
+    """What an edit did: a line for a person, or JSON."""
+    if console.json:
+        console.emit(fields, image=image)
+    else:
+        console.result(f"{show(image)}: {text}")

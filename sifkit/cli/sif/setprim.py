@@ -1,0 +1,71 @@
+"""``sifkit sif setprim``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..console import Console
+from ..frame import verb
+from .arguments import id_and_image
+from .facts import object_fields
+from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
+
+if TYPE_CHECKING:
+    from ...sif import SIF, Descriptor, PartType
+
+__all__ = ["command"]
+
+
+@verb(examples=["sifkit sif setprim 4 image.sif", "sifkit sif setprim 4 image.sif --drop-signatures"])
+def command(
+    console: Console,
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="ID IMAGE", help="a system partition and the SIF image; an image named 4 is ./4")
+    ],
+    drop_signatures: DropSignatures = False,
+    keep_broken_signatures: KeepSignatures = False,
+    deterministic: Deterministic = False,
+    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+) -> None:
+    """Make a system partition the primary one, the container's root; the one that was becomes a system partition."""
+    id, image = id_and_image(arguments)
+    assert id is not None
+    with editing(console, image, deterministic=deterministic) as sif:
+        before = sif.primary
+        dropped = drop_or_refuse(
+            console,
+            sif,
+            _after(sif, id),
+            f"making object {id} primary",
+            drop=drop_signatures,
+            keep=keep_broken_signatures,
+        )
+        sif.set_primary(id)
+        if dropped:
+            sif.delete(dropped)
+        same = before is not None and before.id == id
+        fields = object_fields(sif.get(id)) | {"previous": None if before is None else before.id, "dropped_signatures": dropped}
+    result(console, image, f"object {id} {'is' if same else 'is now'} the primary partition", fields)
+
+
+def _after(sif: SIF, id: int) -> list[Descriptor]:
+    """The descriptors as they will be, as far as a signature covers them; what is refused is refused elsewhere."""
+    from ...sif import PartType
+
+    return [
+        _with(descriptor, PartType.PRIMARY_SYSTEM)
+        if descriptor.id == id and descriptor.part_type == PartType.SYSTEM
+        else _with(descriptor, PartType.SYSTEM)
+        if descriptor.id != id and descriptor.part_type == PartType.PRIMARY_SYSTEM
+        else descriptor
+        for descriptor in sif
+    ]
+
+
+def _with(descriptor: Descriptor, part_type: PartType) -> Descriptor:
+    meta = descriptor.partition
+    assert meta is not None
+    return replace(descriptor, extra=replace(meta, part_type=part_type).pack_onto(descriptor.extra).rstrip(b"\0"))

@@ -1,0 +1,221 @@
+"""Where an overlay's filesystem is: a file of its own, or a partition in a SIF image. Either way a window of an open file.
+
+Reading takes no lock. Editing a SIF takes the lock of those who change its structure; a partition that is to be replaced or
+removed is locked too, as Apptainer locks the ext3 partitions it mounts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ext3.device import FileDevice
+
+from ..atomic import lock_range
+from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
+from .guards import HEAD_BYTES, HostPath, check_unused, head_format, image_kind
+
+if TYPE_CHECKING:
+    from ..sif import SIF, Descriptor, Stamp
+
+__all__ = ["NEEDS_LOCK_HINT", "EditedImage", "Window", "choose", "editing", "lock_partition", "open_window"]
+
+NEEDS_LOCK_HINT = "leave --require-lock out where nobody else can use the image, or copy it to a local filesystem"
+_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """``size`` bytes at ``offset`` of the open file ``fd``, which is ``path``.
+
+    ``partition`` None: the window is the whole file. ``reasons``: why the runtimes do not use the partition, whatever is in
+    it.
+    """
+
+    path: str
+    fd: int
+    offset: int
+    size: int
+    partition: Descriptor | None = None
+    reasons: tuple[str, ...] = ()
+
+    def device(self) -> FileDevice:
+        return FileDevice(self.fd, self.offset, self.size)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """(offset, size) of a partition; None for a whole file."""
+        return (self.offset, self.size) if self.partition is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class EditedImage:
+    """A SIF that is open and locked for writing, and the file descriptor it is open as."""
+
+    sif: SIF
+    fd: int
+    path: str
+
+
+@contextmanager
+def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window]:
+    """The image at ``path``, or the ``partition`` ("overlay", "root" or an ID) of the SIF there, open for reading.
+
+    Raises OSError, FormatError for what is no such image, NotYetError for a filesystem this release does not read, UsageError
+    for a SIF without ``partition`` and for other files with one, and the SIF library's errors.
+    """
+    name = os.fsdecode(path)
+    kind = image_kind(name)
+    if kind != "sif" and partition is not None:
+        raise UsageError(f"{show(name)} is no SIF image, and --partition is for SIF images", hint="leave --partition out")
+    if kind == "squashfs":
+        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
+    if kind == "sif":
+        if partition is None:
+            raise NotYetError(
+                f"{show(name)} is a SIF image, and this release does not show what a container sees of it",
+                path=name,
+                hint="--partition overlay shows its overlay; sifkit sif list shows what is in it",
+            )
+        with _open_partition(name, partition) as window:
+            yield window
+        return
+    fd = os.open(name, os.O_RDONLY | _O_FLAGS)
+    try:
+        yield Window(name, fd, 0, os.lseek(fd, 0, os.SEEK_END))
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _open_partition(name: str, partition: str) -> Iterator[Window]:
+    from ..sif.image import SIF
+    from ..sif.opening import open_image_file
+    from ..sif.store import FileStore
+
+    fd = open_image_file(name, writable=False)
+    try:
+        with SIF(FileStore(fd), path=name) as sif:
+            found = choose(sif, partition, name)
+            _check_readable(sif, fd, found, name)
+            window = Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
+        yield window
+    finally:
+        os.close(fd)
+
+
+def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
+    """The partition that is meant by "overlay", "root" or an ID.
+
+    Raises UsageError for another word, ObjectNotFoundError, AmbiguousObjectError, FormatError for what is no partition.
+    """
+    from ..sif import AmbiguousObjectError, DataType, ObjectNotFoundError
+
+    if wanted.isascii() and wanted.isdigit() and len(wanted) <= 10:
+        found = sif.get(int(wanted))
+        if found.data_type != DataType.PARTITION:
+            raise FormatError(
+                f"{show(path)}: object {found.id} is {found.type_text}, not a partition",
+                path=path,
+                hint=f"take it out with: sifkit sif dump {found.id} IMAGE",
+            )
+        return found
+    if wanted == "root":
+        if sif.primary is None:
+            hint = "see what is in it: sifkit sif list"
+            raise ObjectNotFoundError(f"{show(path)} has no primary partition", path=path, hint=hint)
+        return sif.primary
+    if wanted != "overlay":
+        raise UsageError(f"--partition {show(wanted)}: must be overlay, root or an ID", hint="sifkit sif list shows the IDs")
+    overlays = sif.overlays
+    if not overlays:
+        hint = "make one: sifkit overlay create"
+        raise ObjectNotFoundError(f"{show(path)} has no overlay in it", path=path, hint=hint)
+    if len(overlays) > 1:
+        ids = tuple(overlay.id for overlay in overlays)
+        text = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+        hint = f"say which: --partition {ids[0]}"
+        raise AmbiguousObjectError(f"{show(path)} has {len(ids)} overlays: {text}", ids=ids, hint=hint)
+    return overlays[0]
+
+
+def _check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
+    """Raise where the partition holds no ext3 filesystem, as far as its first bytes and its descriptor tell."""
+    from ..sif import FSType, TruncatedError
+    from ..sif.fdio import read_some
+
+    if found.end > sif.file_size:
+        raise TruncatedError(f"object {found.id} ends at byte {found.end}, the file at {sif.file_size}", path=path)
+    what = f"{show(path)}: object {found.id}"
+    if found.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS):
+        raise FormatError(f"{what} is encrypted", path=path, hint="apptainer exec with its key shows what is in it")
+    kind = head_format(read_some(fd, found.offset, min(HEAD_BYTES, found.size)), found.size)
+    if kind == "squashfs":
+        raise NotYetError(
+            f"{what} is a squashfs filesystem, and this release reads ext3 only",
+            path=path,
+            hint=f"take it out with: sifkit sif dump {found.id} IMAGE -o root.sqfs",
+        )
+    if kind == "unknown" and found.fs_type != FSType.EXT3:
+        raise FormatError(f"{what} holds no filesystem that is known", path=path, hint="see what it is: sifkit sif info")
+
+
+def _reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
+    """Why the runtimes do not use a partition as the overlay."""
+    from ..sif import PartType
+
+    root = sif.primary
+    if found.part_type != PartType.OVERLAY:
+        return ("it is not an overlay partition",)
+    if root is None:
+        return ("the image has no primary partition",)
+    if root.group != found.group:
+        return (f"it is in {_group(found)}, and the primary partition in {_group(root)}",)
+    return ()
+
+
+def _group(descriptor: Descriptor) -> str:
+    return f"group {descriptor.group}" if descriptor.group else "no group"
+
+
+@contextmanager
+def editing(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool = False) -> Iterator[EditedImage]:
+    """The SIF at ``path``, open for writing; what an interrupted edit left is put right first.
+
+    Raises NotWritableError, ImageInUseError, the errors of what is no SIF image or a damaged one, and with ``require_lock``
+    SifkitError where the filesystem has no locks.
+    """
+    from ..sif.image import SIF
+    from ..sif.opening import open_image_file
+    from ..sif.store import FileStore
+
+    name = os.fsdecode(path)
+    fd = open_image_file(name, writable=True)
+    try:
+        with SIF(FileStore(fd), path=name, mode="r+", stamp=stamp) as sif:
+            if require_lock and not sif.locked:
+                raise no_locks(name)
+            yield EditedImage(sif, fd, name)
+    finally:
+        os.close(fd)
+
+
+def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, require_lock: bool = False) -> bool:
+    """Lock a partition's bytes until ``fd`` is closed; False where there are no locks. ``write``: nobody may even read it.
+
+    Raises ImageInUseError where a container uses it or a loop device lies over it.
+    """
+    span = (partition.offset, partition.size)
+    check_unused(path, writers_only=not write, span=span)
+    locked = lock_range(fd, write=write, offset=partition.offset, size=partition.size, path=path)
+    if require_lock and not locked:
+        raise no_locks(path)
+    check_unused(path, writers_only=not write, span=span, ours=True)  # a loop device may have come between
+    return locked
+
+
+def no_locks(path: str) -> SifkitError:
+    return SifkitError(f"{show(path)}: its filesystem has no locks", path=path, hint=NEEDS_LOCK_HINT)

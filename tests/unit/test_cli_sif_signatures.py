@@ -1,0 +1,122 @@
+"""Which edits break which signatures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+
+import pytest
+
+from sifkit.sif import DataType, Descriptor
+from sifkit.sif.descriptor import join_group, join_link
+from sifkit.sif.signatures import Signed, SignedError, broken, parse_signed, signatures
+
+
+def thing(id, group=1, *, kind=DataType.GENERIC, link_group=0, link=0, size=10):
+    return Descriptor(
+        data_type=kind, id=id, group_id=join_group(group), linked_id=join_link(link, link_group), offset=0, size=size,
+        size_with_padding=size, created=1, modified=1,
+    )  # fmt: skip
+
+
+def signature(id, group):
+    return thing(id, 0, kind=DataType.SIGNATURE, link_group=group)
+
+
+ONE, TWO, SIGN = thing(1), thing(2), signature(3, 1)
+SIGNED_IMAGE = [ONE, TWO, SIGN]
+WHOLE = {3: Signed(frozenset({0, 1}))}
+
+
+@pytest.mark.parametrize(
+    ("after", "breaks"),
+    [
+        ([ONE, TWO, SIGN], False),
+        ([ONE, replace(TWO, modified=9, offset=99, size_with_padding=99), SIGN], False),
+        ([ONE, TWO, replace(SIGN, name=b"x", modified=9)], False),
+        ([ONE, TWO, SIGN, signature(4, 1)], False),
+        ([ONE, TWO], False),
+        ([ONE], False),
+        ([ONE, SIGN], True),
+        ([TWO, SIGN], True),
+        ([ONE, replace(TWO, name=b"x"), SIGN], True),
+        ([ONE, replace(TWO, extra=b"x"), SIGN], True),
+        ([ONE, replace(TWO, created=2), SIGN], True),
+        ([ONE, replace(TWO, linked_id=1), SIGN], True),
+        ([ONE, replace(TWO, size=11), SIGN], True),
+        ([ONE, replace(TWO, group_id=join_group(2)), SIGN], True),
+        ([ONE, TWO, SIGN, thing(4, 1)], True),
+        ([ONE, TWO, SIGN, thing(4, 0)], True),
+        ([ONE, TWO, SIGN, thing(4, 2)], True),
+    ],
+)
+@pytest.mark.parametrize("signed", [WHOLE, {}], ids=["parsed", "not parsed"])
+def test_what_breaks(after, breaks, signed):
+    assert broken(SIGNED_IMAGE, after, signed) == ((SIGN,) if breaks else ())
+
+
+def test_new_bytes_break_and_those_of_a_signature_do_not():
+    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, WHOLE, rewritten=[2]) == (SIGN,)
+    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, WHOLE, rewritten=[3]) == ()
+
+
+def test_a_signature_of_one_object_does_not_care_for_the_others():
+    part = {3: Signed(frozenset({1}))}
+    assert broken(SIGNED_IMAGE, [ONE, TWO, SIGN, thing(4, 1)], part) == ()
+    assert broken(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], part) == ()
+    assert broken(SIGNED_IMAGE, [TWO, SIGN], part) == (SIGN,), "ids count from the first of the group"
+    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, part, rewritten=[2]) == (SIGN,)
+
+
+def test_legacy_signatures_cover_bytes_only():
+    legacy = {3: Signed(legacy=True)}
+    assert broken(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], legacy) == ()
+    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, legacy, rewritten=[1]) == (SIGN,)
+
+
+def test_an_image_that_did_not_verify_as_a_whole_may_get_more_of_the_same():
+    loose = [ONE, TWO, SIGN, thing(4, 0)]
+    assert broken(loose, [*loose, thing(5, 0)], WHOLE) == ()
+    assert broken(loose, [*loose, thing(5, 1)], WHOLE) == (SIGN,)
+
+
+def test_groups_are_apart():
+    both = [ONE, signature(3, 1), thing(4, 2), signature(5, 2)]
+    after = [ONE, signature(3, 1), replace(thing(4, 2), name=b"x"), signature(5, 2)]
+    assert [found.id for found in broken(both, after, {})] == [5]
+    assert [found.id for found in broken(both, both[:3], {})] == [], "a signature is removed knowingly"
+
+
+MESSAGE = json.dumps({"version": 1, "header": {}, "objects": [{"relativeId": 0}, {"relativeId": 2}]}).encode()
+PGP = b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n%s\n-----BEGIN PGP SIGNATURE-----\n\nabc\n"
+
+
+def envelope(payload, kind="application/vnd.sylabs.sif-metadata+json"):
+    return json.dumps({"payloadType": kind, "payload": base64.b64encode(payload).decode(), "signatures": []}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (PGP % MESSAGE, Signed(frozenset({0, 2}))),
+        ((PGP % MESSAGE).replace(b"\n", b"\r\n"), Signed(frozenset({0, 2}))),
+        (envelope(MESSAGE), Signed(frozenset({0, 2}))),
+        (PGP % b"SIFHASH:\nabcdef", Signed(legacy=True)),
+        (PGP % b"{}", Signed()),
+        (PGP % b'{"objects": [1]}', Signed()),
+        (envelope(MESSAGE, "text/plain"), Signed()),
+        (envelope(b"[]"), Signed()),
+        (b'{"payloadType": "application/vnd.sylabs.sif-metadata+json", "payload": "!"}', Signed()),
+        (b"[" * 100_000, Signed()),
+        (b"", Signed()),
+        (b"\xff\x00", Signed()),
+    ],
+)
+def test_parse(data, found):
+    assert parse_signed(data) == found
+
+
+def test_the_error_names_the_signatures():
+    error = SignedError.of(signatures(SIGNED_IMAGE), "adding x")
+    assert error.ids == (3,) and str(error) == "adding x would break signature 3 (of group 1)"
