@@ -1,7 +1,8 @@
 """Filesystem: an ext2 or ext3 image that is open: paths, directories, files, attributes, and its tables for bulk checks.
 
-Nothing is written. An image whose journal was not played back is read as it lies (see ``needs_recovery``). Whatever an
-image holds, a method gives data or raises a kind of Ext3Error, and takes time and memory bounded by the image's size.
+Nothing is written. An image whose journal was not played back is read through the journal, as it will be afterwards; one
+whose journal cannot be read, as it lies (see ``journal_problem``). Whatever an image holds, a method gives data or raises
+a kind of Ext3Error, and takes time and memory bounded by the image's size.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +29,7 @@ from .groups import geometry_of, metadata_block, read_bitmap, read_groups
 from .inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
 from .journal_schema import JOURNAL_SUPERBLOCK
 from .layout import Table
+from .replay import through_journal
 from .superblock import Superblock, read_superblock
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
@@ -49,8 +52,20 @@ class Filesystem:
     def __init__(self, device: BlockDevice) -> None:
         """The filesystem on ``device``, which stays the caller's. Raises as ``open``, but for OSError."""
         self.device = device
+        self.journal_problem: Ext3Error | None = None
+        """Why the journal of an image that needs recovery could not be taken into account; what is read may be old."""
         self._superblock = read_superblock(device)
-        self._groups = read_groups(device, self._superblock)
+        if self._superblock.needs_recovery:
+            self.device, self.journal_problem = through_journal(device, self._superblock)
+            self._superblock = read_superblock(self.device)
+        self._groups = read_groups(self.device, self._superblock)
+        if self.device is not device:
+            # The kernel brings these two up to date when it unmounts, never in the journal.
+            self._superblock = replace(
+                self._superblock,
+                free_blocks=int(self._groups["bg_free_blocks_count"].sum(dtype=np.int64)),
+                free_inodes=int(self._groups["bg_free_inodes_count"].sum(dtype=np.int64)),
+            )
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
         self._table_offsets: dict[int, int] = {}
@@ -93,7 +108,7 @@ class Filesystem:
 
     @property
     def needs_recovery(self) -> bool:
-        """The journal holds changes that are not in place yet: what is read may be old, or damaged."""
+        """The journal holds changes that are not in place yet. They are seen here, unless there is a ``journal_problem``."""
         return self._superblock.needs_recovery
 
     def geometry(self) -> Geometry:

@@ -1,0 +1,306 @@
+"""Allocation of blocks and inodes over bitmaps that are loaded group by group; nothing here touches a device.
+
+Where things go, as in the kernel: blocks at the goal, else behind it in its group, else in other groups; directories
+spread over the groups that have more free than the average, files beside their directory. The blocks reserved for root
+(s_r_blocks_count) are given out like all others: who edits an image owns it. Source of the policy: Linux
+``fs/ext4/balloc.c``, ``fs/ext4/ialloc.c`` (find_group_orlov, find_group_other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from .bitmap import FREE, HELD, USED, GroupBitmap
+from .errors import CorruptError, NoFreeInodesError, NoSpaceError
+
+__all__ = ["BlockAllocator", "InodeAllocator", "Run"]
+
+Run = tuple[int, int]
+"""(first block, count)."""
+
+Load = Callable[[int], GroupBitmap]
+"""group -> its bitmap, checked as far as it can be."""
+
+NEAR_GROUPS = 16
+"""Groups in which a whole run is looked for before pieces are taken."""
+
+
+class BlockAllocator:
+    """Blocks from ``first`` to ``end`` - 1 in groups of ``per_group``; ``free_counts`` are the descriptors' counts.
+
+    Blocks that are given back are held: they count as free, but are not given out before ``release``. ``dirty`` are the
+    groups that changed, in the order of their first change.
+    """
+
+    def __init__(self, *, first: int, end: int, per_group: int, free_counts: list[int], load: Load) -> None:
+        self.first = first
+        self.end = end
+        self.per_group = per_group
+        self.free_counts = free_counts
+        self.dirty: dict[int, None] = {}
+        self.held: dict[int, int] = {}
+        self.total_free = sum(free_counts)
+        self.total_held = 0
+        self._load = load
+        self._bitmaps: dict[int, GroupBitmap] = {}
+
+    @property
+    def available(self) -> int:
+        """Blocks that can be given out now."""
+        return self.total_free - self.total_held
+
+    def bitmap(self, group: int) -> GroupBitmap:
+        """The bitmap of a group. CorruptError where it does not agree with the group's descriptor."""
+        found = self._bitmaps.get(group)
+        if found is None:
+            found = self._load(group)
+            if found.free != self.free_counts[group]:
+                raise CorruptError(f"group {group}", "bg_free_blocks_count", self.free_counts[group], found.free)
+            self._bitmaps[group] = found
+        return found
+
+    def allocate(self, count: int, goal: int) -> list[Run]:
+        """``count`` blocks in as few runs as are found near ``goal``. NoSpaceError, and none taken, if there are not enough."""
+        if count <= 0:
+            return []
+        if count > self.available:
+            raise NoSpaceError(
+                f"{count} blocks are needed and {self.available} are free",
+                needed_bytes=0,
+                available_bytes=0,
+                hint="remove files, or make the image larger",
+            )
+        goal = goal if self.first <= goal < self.end else self.first
+        group, index = divmod(goal - self.first, self.per_group)
+        runs: list[Run] = []
+        need = count
+        try:
+            if self._free_now(group):
+                run = self.bitmap(group).free_run(index, need)
+                if run:
+                    self._take(group, index, run, runs)
+                    need -= run
+                    index += run
+                if need:
+                    need = self._whole_run(group, index, need, runs)
+            if need:
+                need = self._elsewhere(group, need, runs)
+        except CorruptError:
+            self.undo_allocate(runs)
+            raise
+        if need:
+            self.undo_allocate(runs)
+            raise CorruptError("superblock", "free blocks", self.available, count - need)
+        return runs
+
+    def _free_now(self, group: int) -> int:
+        return self.free_counts[group] - self.held.get(group, 0)
+
+    def _whole_run(self, group: int, start: int, need: int, runs: list[Run]) -> int:
+        """Take ``need`` blocks in one run of the group if it has one; what is needed still."""
+        if self._free_now(group) < need:
+            return need
+        at = self.bitmap(group).find(need, start)
+        if at < 0:
+            return need
+        self._take(group, at, need, runs)
+        return 0
+
+    def _elsewhere(self, group: int, need: int, runs: list[Run]) -> int:
+        free = np.array(self.free_counts, np.int64)
+        for held, count in self.held.items():
+            free[held] -= count
+        having = np.flatnonzero(free > 0)
+        behind = int(np.searchsorted(having, group))
+        order = np.concatenate([having[behind:], having[:behind]]).tolist()
+        for other in order[:NEAR_GROUPS]:
+            need = self._whole_run(other, 0, need, runs)
+            if not need:
+                return 0
+        for start in range(0, len(order), NEAR_GROUPS):
+            need = self._pieces(order[start : start + NEAR_GROUPS], need, runs)
+            if not need:
+                return 0
+        return need
+
+    def _pieces(self, groups: list[int], need: int, runs: list[Run]) -> int:
+        """Take the longest runs of the groups until there is enough, in the order they lie; what is needed still."""
+        found = [self.bitmap(group).free_runs() for group in groups]
+        pieces = np.concatenate(found)
+        owners = np.repeat(groups, [len(part) for part in found])
+        if int(pieces[:, 1].sum()) > need:
+            longest = np.argsort(-pieces[:, 1], kind="stable")
+            enough = int(np.searchsorted(np.cumsum(pieces[longest, 1]), need)) + 1
+            chosen = np.sort(longest[:enough])
+            pieces, owners = pieces[chosen], owners[chosen]
+        for (index, length), group in zip(pieces.tolist(), owners.tolist(), strict=True):
+            count = min(length, need)
+            if not count:
+                break
+            self._take(group, index, count, runs)
+            need -= count
+        return need
+
+    def _take(self, group: int, index: int, count: int, runs: list[Run]) -> None:
+        self.bitmap(group).change(index, count, FREE, USED)
+        self.free_counts[group] -= count
+        self.total_free -= count
+        self.dirty[group] = None
+        block = self.first + group * self.per_group + index
+        if runs and runs[-1][0] + runs[-1][1] == block:
+            runs[-1] = (runs[-1][0], runs[-1][1] + count)
+        else:
+            runs.append((block, count))
+
+    def _parts(self, runs: Iterable[Run]) -> Iterable[tuple[int, int, int]]:
+        """(group, index, count) of runs, cut at the groups' ends."""
+        for block, count in runs:
+            if count <= 0 or block < self.first or block + count > self.end:
+                raise CorruptError("blocks to give back", "block", block, f"from {self.first} to {self.end - 1}")
+            start, left = block - self.first, count
+            while left:
+                group, index = divmod(start, self.per_group)
+                part = min(left, self.per_group - index)
+                yield group, index, part
+                start += part
+                left -= part
+
+    def _change(self, runs: Iterable[Run], before: int, after: int, *, free: int, held: int) -> None:
+        """Turn all blocks of ``runs``, or none if one of them is not ``before``; counts change by ``free`` and ``held``."""
+        done: list[tuple[int, int, int]] = []
+        try:
+            for part in self._parts(runs):
+                group, index, count = part
+                self.bitmap(group).change(index, count, before, after)
+                done.append(part)
+        except CorruptError:
+            for group, index, count in done:
+                self.bitmap(group).change(index, count, after, before)
+            raise
+        for group, _, count in done:
+            self.free_counts[group] += free * count
+            self.total_free += free * count
+            self.dirty[group] = None
+            if held:
+                self.held[group] = self.held.get(group, 0) + held * count
+                self.total_held += held * count
+
+    def free(self, runs: Iterable[Run]) -> None:
+        """Give blocks back. CorruptError, and nothing changed, if one was not in use."""
+        self._change(runs, USED, HELD, free=1, held=1)
+
+    def undo_free(self, runs: Iterable[Run]) -> None:
+        self._change(runs, HELD, USED, free=-1, held=-1)
+
+    def undo_allocate(self, runs: Iterable[Run]) -> None:
+        self._change(runs, USED, FREE, free=1, held=0)
+
+    def release(self) -> None:
+        """What was given back may be given out again: it is so on disk."""
+        for group in self.held:
+            bitmap = self.bitmap(group)
+            bitmap.view[bitmap.view == HELD] = FREE
+        self.held.clear()
+        self.total_held = 0
+
+
+class InodeAllocator:
+    """Inodes in groups of ``per_group``, those below ``first_ino`` never given out. The lists are the descriptors' counts."""
+
+    def __init__(
+        self, *, per_group: int, first_ino: int, free_counts: list[int], dirs: list[int], blocks: BlockAllocator, load: Load
+    ) -> None:
+        self.per_group = per_group
+        self.first_ino = first_ino
+        self.free_counts = free_counts
+        self.dirs = dirs
+        self.dirty: dict[int, None] = {}
+        self.total_free = sum(free_counts)
+        self._blocks = blocks
+        self._load = load
+        self._bitmaps: dict[int, GroupBitmap] = {}
+
+    def bitmap(self, group: int) -> GroupBitmap:
+        found = self._bitmaps.get(group)
+        if found is None:
+            found = self._load(group)
+            if found.free != self.free_counts[group]:
+                raise CorruptError(f"group {group}", "bg_free_inodes_count", self.free_counts[group], found.free)
+            self._bitmaps[group] = found
+        return found
+
+    def allocate(self, parent: int, *, is_dir: bool, top_level: bool) -> int:
+        """A free inode for a child of directory ``parent`` (``top_level``: of the root). NoFreeInodesError: there is none."""
+        groups = len(self.free_counts)
+        if self.total_free:
+            own = (parent - 1) // self.per_group
+            group = self._for_directory(own, top_level) if is_dir else self._for_file(own)
+            for step in range(groups):
+                candidate = (group + step) % groups
+                if not self.free_counts[candidate]:
+                    continue
+                start = self.first_ino - 1 if candidate == 0 else 0
+                index = self.bitmap(candidate).cells.find(FREE, start)
+                if index >= 0:
+                    ino = candidate * self.per_group + index + 1
+                    self._change(ino, FREE, USED, is_dir=is_dir, free=-1)
+                    return ino
+        raise NoFreeInodesError(groups * self.per_group)
+
+    def _for_file(self, own: int) -> int:
+        if self.free_counts[own] and self._blocks.free_counts[own]:
+            return own
+        groups = len(self.free_counts)
+        step, candidate = 1, own
+        while step < groups:
+            candidate = (candidate + step) % groups
+            if self.free_counts[candidate] and self._blocks.free_counts[candidate]:
+                return candidate
+            step *= 2
+        return own
+
+    def _for_directory(self, own: int, top_level: bool) -> int:
+        groups = len(self.free_counts)
+        if groups == 1:
+            return 0
+        inodes, blocks = np.array(self.free_counts), np.array(self._blocks.free_counts)
+        dirs = np.array(self.dirs)
+        mean_inodes, mean_blocks = self.total_free // groups, self._blocks.total_free // groups
+        if top_level:
+            good = (inodes > 0) & (inodes >= mean_inodes) & (blocks >= mean_blocks)
+            if good.any():
+                return int(np.where(good, dirs, np.iinfo(np.int64).max).argmin())
+        good = (
+            (inodes > 0)
+            & (inodes >= max(1, mean_inodes - self.per_group // 4))
+            & (blocks >= mean_blocks - self._blocks.per_group // 4)
+            & (dirs < int(dirs.sum()) // groups + self.per_group // 16 + 1)
+        )
+        for wanted in (good, (inodes > 0) & (inodes >= mean_inodes), inodes > 0):
+            if wanted.any():
+                return int((own + np.roll(wanted, -own).argmax()) % groups)
+        return own
+
+    def free(self, ino: int, *, is_dir: bool) -> None:
+        """Give an inode back. CorruptError if it was not in use."""
+        self._change(ino, USED, FREE, is_dir=is_dir, free=1)
+
+    def undo_allocate(self, ino: int, is_dir: bool) -> None:
+        self._change(ino, USED, FREE, is_dir=is_dir, free=1)
+
+    def undo_free(self, ino: int, is_dir: bool) -> None:
+        self._change(ino, FREE, USED, is_dir=is_dir, free=-1)
+
+    def _change(self, ino: int, before: int, after: int, *, is_dir: bool, free: int) -> None:
+        group, index = divmod(ino - 1, self.per_group)
+        if not 0 <= group < len(self.free_counts) or (group == 0 and index < self.first_ino - 1):
+            raise CorruptError("inode to change", "number", ino, f"from {self.first_ino} on")
+        self.bitmap(group).change(index, 1, before, after)
+        self.free_counts[group] += free
+        self.total_free += free
+        if is_dir:
+            # A count that was wrong before must not wrap.
+            self.dirs[group] = max(0, self.dirs[group] - free)
+        self.dirty[group] = None

@@ -1,0 +1,95 @@
+"""What a transaction will hold: changed blocks and revokes in memory, with a way back to where an operation began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Changes"]
+
+Content = bytes | bytearray
+
+
+class Changes:
+    """``blocks``: number -> new content (a bytearray is changed in place). ``revoked``: blocks the journal must forget.
+
+    While ``depth`` is above 0 each change is remembered with what undoes it.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Content] = {}
+        self.revoked: set[int] = set()
+        self.depth = 0
+        self._undo: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    @property
+    def mark(self) -> int:
+        """A point to go back to."""
+        return len(self._undo)
+
+    def remember(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Something was done that ``function(*arguments)`` undoes."""
+        if self.depth:
+            self._undo.append((function, arguments))
+
+    def go_back(self, mark: int) -> None:
+        """Undo what was done since ``mark``, the last first."""
+        while len(self._undo) > mark:
+            function, arguments = self._undo.pop()
+            function(*arguments)
+
+    def forget_undo(self) -> None:
+        """What was done stays."""
+        self._undo.clear()
+
+    def clear(self) -> None:
+        """All is in place."""
+        self.blocks.clear()
+        self.revoked.clear()
+
+    def put(self, block: int, data: Content) -> bool:
+        """Change a block, which is no longer revoked then; whether it was unchanged before."""
+        old = self.blocks.get(block)
+        self.remember(self._restore, block, old)
+        self.blocks[block] = data
+        if block in self.revoked:
+            # Journaled again: its new content must be played back.
+            self.revoked.discard(block)
+            self.remember(self.revoked.add, block)
+        return old is None
+
+    def drop(self, first: int, count: int, *, revoke: bool) -> None:
+        """Blocks were given back: their new content is void, and with ``revoke`` what older transactions hold of them."""
+        if revoke:
+            for block in range(first, first + count):
+                self._take_out(block)
+                if block not in self.revoked:
+                    self.revoked.add(block)
+                    self.remember(self.revoked.discard, block)
+        elif count > len(self.blocks):
+            for block in [number for number in self.blocks if first <= number < first + count]:
+                self._take_out(block)
+        else:
+            for block in range(first, first + count):
+                self._take_out(block)
+
+    def patch(self, block: int, place: int, data: Content) -> None:
+        """Change bytes of a block that was put as a bytearray."""
+        found = self.blocks[block]
+        assert isinstance(found, bytearray)
+        self.remember(self._repair, found, place, bytes(found[place : place + len(data)]))
+        found[place : place + len(data)] = data
+
+    def _take_out(self, block: int) -> None:
+        old = self.blocks.pop(block, None)
+        if old is not None:
+            self.remember(self._restore, block, old)
+
+    def _restore(self, block: int, old: Content | None) -> None:
+        if old is None:
+            self.blocks.pop(block, None)
+        else:
+            self.blocks[block] = old
+
+    def _repair(self, found: bytearray, place: int, old: bytes) -> None:
+        found[place : place + len(old)] = old

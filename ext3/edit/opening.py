@@ -1,0 +1,102 @@
+"""An image made ready for changes: refused where it must not be changed, its journal played back, its state checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..bitmap import GroupBitmap
+from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, STATE_ERROR, STATE_VALID
+from ..device import BlockDevice
+from ..errors import CorruptError, NeedsCheckError, UnsupportedError
+from ..groups import metadata_block, read_groups
+from ..journal import Journal, read_journal, scan_log
+from ..layout import Table
+from ..replay import recover
+from ..superblock import Superblock, feature_names, read_superblock
+from ..zones import SystemZones
+
+__all__ = ["Opened", "block_bitmaps", "inode_bitmaps", "open_for_changes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """``sequence``: the number of the next transaction of ``journal``. ``replayed``: transactions that were put in place."""
+
+    superblock: Superblock
+    groups: Table
+    journal: Journal | None
+    sequence: int
+    replayed: int
+
+
+def open_for_changes(device: BlockDevice) -> Opened:
+    """Play back the journal of the image on ``device`` if it holds something, and say what there is.
+
+    Raises NeedsCheckError for an image that is marked as damaged (it is not touched then), UnsupportedError for features
+    that cannot be written or a journal that cannot be read, CorruptError, DeviceError.
+    """
+    superblock = _writable(read_superblock(device))
+    groups = read_groups(device, superblock)
+    journal: Journal | None = None
+    sequence = replayed = 0
+    if superblock.has_journal:
+        journal = read_journal(device, superblock, groups)
+        if superblock.needs_recovery:
+            replayed = recover(device, superblock, journal).transactions
+            superblock = _writable(read_superblock(device))
+            groups = read_groups(device, superblock)
+            journal = read_journal(device, superblock, groups)
+            sequence = journal.sequence
+        elif journal.start:
+            # A log that no flag speaks of is void, as it is for the kernel; its numbers are not used again.
+            sequence = scan_log(device, journal, blocks_count=superblock.blocks_count).next_sequence
+        else:
+            sequence = journal.sequence
+    if not superblock.state & STATE_VALID:
+        raise NeedsCheckError("was not closed in good order")
+    return Opened(superblock, groups.copy(), journal, sequence, replayed)
+
+
+def _writable(superblock: Superblock) -> Superblock:
+    strange = (
+        *feature_names("ro_compat", superblock.ro_compat & ~EXT3_RO_COMPAT.value),
+        *feature_names("compat", superblock.compat & ~EXT3_COMPAT.value),
+    )
+    if strange:
+        raise UnsupportedError(strange, hint="the image can be read, but not changed")
+    if superblock.state & STATE_ERROR:
+        raise NeedsCheckError("has errors")
+    return superblock
+
+
+def block_bitmaps(
+    device: BlockDevice, superblock: Superblock, groups: Table, zones: SystemZones
+) -> Callable[[int], GroupBitmap]:
+    """What reads the block bitmap of a group. CorruptError from it where the group's own metadata is marked as free."""
+
+    def load(group: int) -> GroupBitmap:
+        first = superblock.first_data_block + group * superblock.blocks_per_group
+        count = min(superblock.blocks_per_group, superblock.blocks_count - first)
+        name = f"block bitmap of group {group}"
+        bitmap = _bitmap(device, superblock, metadata_block(superblock, groups, group, "bg_block_bitmap"), count, name)
+        for low, high in zones.of_group(group):
+            if bitmap.cells.find(0, max(0, low - first), max(0, high - first)) >= 0:
+                raise CorruptError(name, f"blocks {low} to {high - 1}", "free", "in use: metadata")
+        return bitmap
+
+    return load
+
+
+def inode_bitmaps(device: BlockDevice, superblock: Superblock, groups: Table) -> Callable[[int], GroupBitmap]:
+    """What reads the inode bitmap of a group."""
+
+    def load(group: int) -> GroupBitmap:
+        block = metadata_block(superblock, groups, group, "bg_inode_bitmap")
+        return _bitmap(device, superblock, block, superblock.inodes_per_group, f"inode bitmap of group {group}")
+
+    return load
+
+
+def _bitmap(device: BlockDevice, superblock: Superblock, block: int, count: int, name: str) -> GroupBitmap:
+    return GroupBitmap(device.read(block * superblock.block_size, superblock.block_size), count, name)

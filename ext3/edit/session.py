@@ -1,0 +1,482 @@
+"""A session of changes to an image: blocks, inodes, counts and the orphan list, committed together through the journal.
+
+Changes gather in memory; ``sync`` makes one transaction of them. An ``operation`` that raises leaves nothing of itself.
+Data of files goes straight to its place and is on storage before the transaction that makes it the file's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Self, TypeVar
+
+from ..alloc import BlockAllocator, InodeAllocator
+from ..constants import (
+    ROOT_INO,
+    STATE_VALID,
+    SUPERBLOCK_OFFSET,
+    SUPERBLOCK_SIZE,
+    Incompat,
+)
+from ..device import BlockDevice
+from ..errors import (
+    CHECK_HINT,
+    CorruptError,
+    DeviceError,
+    JournalFullError,
+    NoSpaceError,
+    PathNotFoundError,
+)
+from ..groups import descriptor_block
+from ..layout import Table
+from ..orphans import process_orphans
+from ..overlaid import OverlaidDevice
+from ..replay import write_superblock
+from ..schema import SUPERBLOCK
+from ..superblock import Superblock
+from ..transaction import LogWriter, log_blocks, write_blocks
+from ..zones import SystemZones
+from .blocks import Run
+from .changes import Changes
+from .opening import block_bitmaps, inode_bitmaps, open_for_changes
+
+__all__ = ["Clock", "Session"]
+
+T = TypeVar("T")
+Clock = Callable[[], int]
+"""The present time in nanoseconds since 1970."""
+
+MEMORY_BYTES = 64 << 20
+"""Changed blocks that are kept at most before they are committed (between operations)."""
+NS = 1_000_000_000
+
+
+class Session:
+    """An image open for changes. Numbers are block and inode numbers; ``Blocks`` is implemented here.
+
+    ``device`` is the image with all changes (bitmaps, descriptors and superblock as of the last ``flush`` or ``sync``).
+    After an error of the storage nothing more is written: what was synced is safe in the journal.
+    """
+
+    def __init__(self, device: BlockDevice, *, clock: Clock) -> None:
+        """Put the image in order (journal, orphans) and begin. Locks and copies are the caller's.
+
+        Raises NeedsCheckError for an image that is marked as damaged, UnsupportedError for features that cannot be written
+        or a journal that cannot be read, CorruptError, DeviceError.
+        """
+        self._base = device
+        self._clock = clock
+        try:
+            opened = open_for_changes(device)
+        except CorruptError as error:
+            error.hint = error.hint or CHECK_HINT
+            raise
+        journal = opened.journal
+        self.replayed = opened.replayed
+        """Transactions that were in the journal and were put in place."""
+        superblock = self._superblock = opened.superblock
+        self.block_size = superblock.block_size
+        self._groups = opened.groups
+        self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
+        self._zones = SystemZones(superblock, self._groups, None if journal is None else journal.blocks)
+        self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
+        self._raw = bytearray(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+        self.blocks = BlockAllocator(
+            first=superblock.first_data_block,
+            end=superblock.blocks_count,
+            per_group=superblock.blocks_per_group,
+            free_counts=self._groups["bg_free_blocks_count"].tolist(),
+            load=block_bitmaps(device, superblock, self._groups, self._zones),
+        )
+        self.inodes = InodeAllocator(
+            per_group=superblock.inodes_per_group,
+            first_ino=superblock.first_ino,
+            free_counts=self._groups["bg_free_inodes_count"].tolist(),
+            dirs=self._groups["bg_used_dirs_count"].tolist(),
+            blocks=self.blocks,
+            load=inode_bitmaps(device, superblock, self._groups),
+        )
+        self._last_orphan = superblock.last_orphan
+        self._changes = Changes()
+        # The kernel brings the superblock's counts up to date when it unmounts, never in the journal.
+        counts = superblock.free_blocks, superblock.free_inodes
+        self._super_dirty = bool(opened.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
+        self._data_written = False
+        self._in_use = False
+        self._failed = False
+        self._closed = False
+        self.device: BlockDevice = OverlaidDevice(device, self.block_size, self._changes.blocks, self.read)
+        self.orphans = process_orphans(self) if self._last_orphan else (0, 0)
+        """(deleted, cut): inodes the orphan list held."""
+        self.sync()
+
+    # The filesystem as a whole
+
+    @property
+    def superblock(self) -> Superblock:
+        """With the present counts."""
+        return replace(
+            self._superblock,
+            free_blocks=self.blocks.total_free,
+            free_inodes=self.inodes.total_free,
+            last_orphan=self._last_orphan,
+        )
+
+    @property
+    def groups(self) -> Table:
+        """The group descriptors with the present counts: GROUP_DESC rows, shape (groups,)."""
+        self._groups["bg_free_blocks_count"] = self.blocks.free_counts
+        self._groups["bg_free_inodes_count"] = self.inodes.free_counts
+        self._groups["bg_used_dirs_count"] = self.inodes.dirs
+        return self._groups
+
+    @property
+    def nanoseconds(self) -> int:
+        """The clock."""
+        return self._clock()
+
+    @property
+    def seconds(self) -> int:
+        return self._clock() // NS
+
+    @property
+    def last_orphan(self) -> int:
+        """Head of the orphan list."""
+        return self._last_orphan
+
+    @last_orphan.setter
+    def last_orphan(self, ino: int) -> None:
+        self._changes.remember(self._set_orphan, self._last_orphan)
+        self._set_orphan(ino)
+
+    def _set_orphan(self, ino: int) -> None:
+        self._last_orphan = ino
+        self._super_dirty = True
+
+    # Operations
+
+    @contextmanager
+    def operation(self) -> Iterator[None]:
+        """All of what is done inside, or nothing if it raises. One inside another is undone alone."""
+        self._check_usable()
+        changes = self._changes
+        if not changes.depth and self.blocks.total_held > self.blocks.available:
+            self.sync()
+        mark = changes.mark
+        groups = len(self.blocks.dirty), len(self.inodes.dirty)
+        changes.depth += 1
+        try:
+            yield
+        except BaseException as error:
+            changes.go_back(mark)
+            if isinstance(error, CorruptError) and not error.hint:
+                error.hint = CHECK_HINT
+            for dirty, kept in zip((self.blocks.dirty, self.inodes.dirty), groups, strict=True):
+                while len(dirty) > kept:
+                    dirty.popitem()
+            raise
+        finally:
+            changes.depth -= 1
+            if not changes.depth:
+                changes.forget_undo()
+        if not changes.depth and self.crowded:
+            self.sync()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """``work`` as an operation, tried once more after a sync if it did not fit beside what is waiting to be committed."""
+        try:
+            with self.operation():
+                return work()
+        except JournalFullError:
+            if self._changes.depth or not self.pending:
+                raise
+        except NoSpaceError:
+            if self._changes.depth or not self.blocks.total_held:
+                raise
+        self.sync()
+        with self.operation():
+            return work()
+
+    def _check_usable(self) -> None:
+        if self._failed or self._closed:
+            why = "an earlier write failed" if self._failed else "it is closed"
+            raise DeviceError(f"the image is not written any more: {why}", hint="open it again")
+
+    # Blocks
+
+    def read(self, block: int) -> bytes:
+        """A block as it is now."""
+        found = self._changes.blocks.get(block)
+        if found is None:
+            return self._base.read(block * self.block_size, self.block_size)
+        return found if isinstance(found, bytes) else bytes(found)
+
+    def write(self, block: int, data: bytes) -> None:
+        """Change a block of a file's metadata (a whole block). CorruptError if the block belongs to the filesystem itself."""
+        if len(data) != self.block_size:
+            raise ValueError(f"{len(data)} bytes are not a block of {self.block_size}")
+        self._zones.check(block, 1, "block to change")
+        self._put(block, bytes(data))
+
+    def write_data(self, block: int, data: bytes | bytearray | memoryview) -> None:
+        """Write data of a file in place, from the start of ``block`` on; the blocks are the file's, or were just allocated.
+
+        What was there before does not come back when the operation fails: give new data new blocks where that matters.
+        """
+        self._check_usable()
+        if not data:
+            return
+        size = self.block_size
+        count = -(-len(data) // size)
+        self._zones.check(block, count, "data to write")
+        changed = self._changes.blocks
+        if changed and any(number in changed for number in range(block, block + count)):
+            self._write_over(block, memoryview(data))
+            return
+        self._data_written = True
+        self._base.write(block * size, data)
+
+    def _write_over(self, block: int, data: memoryview) -> None:
+        """Data of which a part is waiting to be committed as a changed block: that part is changed there."""
+        size = self.block_size
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
+            if block in self._changes.blocks:
+                self._put(block, bytes(part) + self.read(block)[len(part) :])
+            else:
+                self._data_written = True
+                self._base.write(block * size, part)
+            block += 1
+
+    def allocate(self, count: int, goal: int) -> list[Run]:
+        """Take ``count`` free blocks near ``goal``. NoSpaceError: none were taken."""
+        self._check_usable()
+        try:
+            runs = self.blocks.allocate(count, goal)
+        except NoSpaceError as error:
+            error.needed_bytes = count * self.block_size
+            error.available_bytes = self.blocks.available * self.block_size
+            raise
+        self._changes.remember(self.blocks.undo_allocate, runs)
+        for run in runs:
+            self._zones.check(*run, "free blocks")
+        self._check_room()
+        return runs
+
+    def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
+        """Give blocks back. ``metadata``: they held a directory, pointers or attributes."""
+        self._check_usable()
+        given = list(runs)
+        for run in given:
+            self._zones.check(*run, "blocks to give back")
+        self.blocks.free(given)
+        self._changes.remember(self.blocks.undo_free, given)
+        for first, count in given:
+            self._changes.drop(first, count, revoke=metadata)
+        self._check_room()
+
+    def goal_of(self, ino: int) -> int:
+        """Where the blocks of an inode begin if nothing else says so: the start of its group."""
+        group = (ino - 1) // self._superblock.inodes_per_group
+        return self._superblock.first_data_block + group * self._superblock.blocks_per_group
+
+    def _put(self, block: int, data: bytes | bytearray) -> None:
+        self._check_usable()
+        if self._changes.put(block, data):
+            self._check_room()
+
+    # Room in the journal
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to commit."""
+        return bool(
+            self._changes.blocks or self.blocks.dirty or self.inodes.dirty or self._changes.revoked or self._super_dirty
+        )
+
+    @property
+    def room(self) -> int:
+        """Blocks that may still be changed before the transaction is full; a very large number without a journal."""
+        if self._log is None:
+            return 1 << 40
+        return max(0, self._log.capacity - self._needed())
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it is time to commit: a quarter of the journal is full, or much memory is in use."""
+        if len(self._changes.blocks) * self.block_size > MEMORY_BYTES:
+            return True
+        return self._log is not None and 4 * self._needed() > self._log.capacity
+
+    @property
+    def _touched_groups(self) -> int:
+        return 2 * (len(self.blocks.dirty) + len(self.inodes.dirty))
+
+    def _needed(self) -> int:
+        """Blocks of the log that the running transaction takes at most."""
+        groups = len(self.blocks.dirty) + len(self.inodes.dirty)
+        descriptors = min(groups, -(-self._superblock.groups_count // self._superblock.descriptors_per_block))
+        return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
+
+    def _check_room(self) -> None:
+        if self._log is None or not self._changes.depth:
+            return
+        # Each of these takes less than two blocks of the log: most of the time no more needs to be counted.
+        changes = self._changes
+        if 2 * (len(changes.blocks) + len(changes.revoked) + self._touched_groups) + 8 > self._log.capacity:
+            needed = self._needed()
+            if needed > self._log.capacity:
+                raise JournalFullError(needed, self._log.capacity)
+
+    # Inodes
+
+    def _inode_place(self, ino: int) -> tuple[int, int]:
+        """(block, byte in it) of an inode."""
+        superblock = self._superblock
+        if not 1 <= ino <= superblock.inodes_count:
+            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
+        group, index = divmod(ino - 1, superblock.inodes_per_group)
+        block, place = divmod(index * superblock.inode_size, self.block_size)
+        return self._tables[group] + block, place
+
+    def read_inode(self, ino: int) -> bytes:
+        """The record of an inode (inode size bytes) as it is now."""
+        block, place = self._inode_place(ino)
+        size = self._superblock.inode_size
+        found = self._changes.blocks.get(block)
+        if found is None:
+            return self._base.read(block * self.block_size + place, size)
+        return bytes(found[place : place + size])
+
+    def write_inode(self, ino: int, raw: bytes | bytearray) -> None:
+        """Change the whole record of an inode."""
+        size = self._superblock.inode_size
+        if len(raw) != size:
+            raise ValueError(f"{len(raw)} bytes are not an inode of {size}")
+        block, place = self._inode_place(ino)
+        found = self._changes.blocks.get(block)
+        if not isinstance(found, bytearray):
+            found = bytearray(self.read(block))
+            self._put(block, found)
+        self._changes.patch(block, place, raw)
+
+    def inode_in_use(self, ino: int) -> bool:
+        """What the inode bitmap says."""
+        self._inode_place(ino)
+        group, index = divmod(ino - 1, self._superblock.inodes_per_group)
+        return bool(self.inodes.bitmap(group).cells[index])
+
+    def allocate_inode(self, parent: int, *, is_dir: bool) -> int:
+        """A free inode for a child of the directory ``parent``; its record is the caller's to write. NoFreeInodesError."""
+        self._check_usable()
+        ino = self.inodes.allocate(parent, is_dir=is_dir, top_level=parent == ROOT_INO)
+        self._changes.remember(self.inodes.undo_allocate, ino, is_dir)
+        self._check_room()
+        return ino
+
+    def free_inode(self, ino: int, *, is_dir: bool) -> None:
+        """Give an inode's number back; its record (links 0, i_dtime set) and blocks are the caller's (see delete_inode)."""
+        self._check_usable()
+        self.inodes.free(ino, is_dir=is_dir)
+        self._changes.remember(self.inodes.undo_free, ino, is_dir)
+        self._check_room()
+
+    # Commit
+
+    def flush(self) -> None:
+        """Bring bitmaps, descriptors and the superblock among the changed blocks; nothing is written."""
+        if self._changes.depth:
+            raise ValueError("a flush inside an operation")
+        if not self.pending:
+            return
+        groups = self.groups
+        changed = self._changes.blocks
+        size = self.block_size
+        for allocator, field in ((self.blocks, "bg_block_bitmap"), (self.inodes, "bg_inode_bitmap")):
+            for group in allocator.dirty:
+                changed[int(groups[field][group])] = allocator.bitmap(group).pack(size)
+        per_block = self._superblock.descriptors_per_block
+        for index in sorted({group // per_block for group in (*self.blocks.dirty, *self.inodes.dirty)}):
+            block = descriptor_block(self._superblock, index)
+            rows = groups[index * per_block : (index + 1) * per_block].tobytes()
+            changed[block] = rows + self.read(block)[len(rows) :]
+        row = SUPERBLOCK.view(self._raw)
+        row["s_free_blocks_count"] = self.blocks.total_free
+        row["s_free_inodes_count"] = self.inodes.total_free
+        row["s_last_orphan"] = self._last_orphan
+        row["s_wtime"] = self.seconds & 0xFFFFFFFF
+        block, place = divmod(SUPERBLOCK_OFFSET, size)
+        data = bytearray(self.read(block))
+        data[place : place + SUPERBLOCK_SIZE] = self._raw
+        changed[block] = bytes(data)
+
+    def sync(self) -> None:
+        """Commit: afterwards everything done so far is on storage and survives whatever happens.
+
+        DeviceError: what was committed before is safe, the rest is lost or not; the session writes nothing more.
+        """
+        self._check_usable()
+        if self._changes.depth:
+            raise ValueError("a sync inside an operation")
+        if not self.pending:
+            if self._data_written:
+                self._base.sync()
+                self._data_written = False
+            return
+        self._failed = True  # until all went well
+        self._begin()
+        self.flush()
+        if self._log is not None:
+            self._log.commit(self._changes.blocks, self._changes.revoked, nanoseconds=self._clock())
+        else:
+            write_blocks(self._base, self._changes.blocks, self.block_size)
+            self._base.sync()
+            self._set_superblock(state=STATE_VALID)
+        self._changes.clear()
+        self.blocks.release()
+        self.blocks.dirty.clear()
+        self.inodes.dirty.clear()
+        self._super_dirty = self._data_written = self._failed = False
+
+    def _begin(self) -> None:
+        """Before the first change: say that the journal counts; without a journal, that the filesystem is in disorder."""
+        if self._log is None:
+            self._set_superblock(state=0)
+        elif not self._in_use:
+            self._set_superblock(recovery=True)
+            self._in_use = True
+
+    def _set_superblock(self, *, state: int | None = None, recovery: bool | None = None) -> None:
+        row = SUPERBLOCK.view(self._raw)
+        if state is not None:
+            row["s_state"] = int(row["s_state"][0]) & ~STATE_VALID | state
+        if recovery is not None:
+            incompat = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
+            row["s_feature_incompat"] = incompat | (Incompat.NEEDS_RECOVERY.value if recovery else 0)
+        write_superblock(self._base, self._raw)
+        self._base.sync()
+
+    def close(self) -> None:
+        """Commit, and mark the journal as empty. After a failed write nothing is done: the next open recovers."""
+        if self._closed:
+            return
+        try:
+            if not self._failed:
+                self.sync()
+                if self._in_use:
+                    self._set_superblock(recovery=False)
+        finally:
+            self._closed = True
+
+    def abandon(self) -> None:
+        """Close without a commit: what was not synced is lost."""
+        if not self._closed and not self._failed and self._in_use:
+            self._set_superblock(recovery=False)
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,283 @@
+"""The journal (JBD): its superblock, its blocks, and what a replay of its log would change.
+
+A log holds transactions one after the other: descriptor blocks that name blocks of the filesystem and are followed by
+their new content, revoke blocks that name blocks whose older content in the log is void, and a commit block. A
+transaction without its commit block does not count. Source: Linux ``fs/jbd2/recovery.c`` (the three passes),
+``fs/jbd2/journal.c`` (the superblock's checks), ``include/linux/jbd2.h``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .blockmap import map_limit, read_block_map
+from .constants import JBD_MAGIC, S_IFMT, S_IFREG, InodeFlag
+from .device import BlockDevice
+from .errors import CorruptError, UnsupportedError
+from .groups import metadata_block
+from .inode import Inode, parse_inode
+from .journal_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
+from .layout import Table
+from .superblock import Superblock
+
+__all__ = ["Journal", "Replay", "read_journal", "scan_log", "sequence_after"]
+
+DESCRIPTOR, COMMIT, SUPERBLOCK_V1, SUPERBLOCK_V2, REVOKE = 1, 2, 3, 4, 5
+TAG_ESCAPE, TAG_SAME_UUID, TAG_LAST = 1, 2, 8
+UUID_SIZE = 16
+FEATURE_REVOKE = 1
+_INCOMPAT_NAMES = {
+    2: "journal_64bit",
+    4: "journal_async_commit",
+    8: "journal_checksum_v2",
+    16: "journal_checksum_v3",
+    32: "journal_fast_commit",
+}
+_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
+_WRAP = 1 << 32
+
+Numbers = npt.NDArray[np.int64]
+
+
+def sequence_after(sequence: int, steps: int = 1) -> int:
+    """Sequence numbers have 32 bits and start again at 0."""
+    return (sequence + steps) % _WRAP
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """An internal journal. ``blocks``: the filesystem's block of each block of the journal, shape (maxlen,).
+
+    The log is blocks ``first`` to maxlen - 1 of the journal, block 0 holds ``raw``, its superblock (1024 bytes). ``start``
+    is where the log begins (0: it is empty) with transaction ``sequence``. ``version`` is 1 or 2.
+    """
+
+    block_size: int
+    blocks: Numbers
+    first: int
+    start: int
+    sequence: int
+    errno: int
+    version: int
+    raw: bytes
+
+    @property
+    def maxlen(self) -> int:
+        return len(self.blocks)
+
+    def offset(self, position: int) -> int:
+        """The byte of the image where block ``position`` of the journal lies."""
+        return int(self.blocks[position]) * self.block_size
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the log changes: ``blocks`` maps a block of the filesystem to the position in the journal of its new content.
+
+    ``escaped`` are those blocks whose content begins with the journal's magic, which lies there as zeros. The next
+    transaction written gets number ``next_sequence``.
+    """
+
+    journal: Journal
+    blocks: dict[int, int] = field(default_factory=dict)
+    escaped: set[int] = field(default_factory=set)
+    transactions: int = 0
+    next_sequence: int = 0
+
+    def load(self, device: BlockDevice, block: int) -> bytes:
+        """The new content of ``block``, one of ``blocks``."""
+        size = self.journal.block_size
+        data = device.read(self.journal.offset(self.blocks[block]), size)
+        return JBD_MAGIC.to_bytes(4, "big") + data[4:] if block in self.escaped else data
+
+
+def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> Journal:
+    """The journal of a filesystem that has one.
+
+    Raises UnsupportedError for a journal on another device or with features that ext3 does not have, CorruptError where
+    its inode or superblock make no sense.
+    """
+    ino = superblock.journal_ino
+    if not ino:
+        raise UnsupportedError(["external_journal"], hint="the journal is on another device")
+    inode = _journal_inode(device, superblock, groups, ino)
+    blocks = _journal_blocks(device, superblock, inode)
+    raw = device.read(int(blocks[0]) * superblock.block_size, JOURNAL_SUPERBLOCK.size)
+    fields = JOURNAL_SUPERBLOCK.record(raw)
+    _want("h_magic", f"{fields['h_magic']:#x}", f"{JBD_MAGIC:#x}", fields["h_magic"] == JBD_MAGIC)
+    kind = fields["h_blocktype"]
+    _want("h_blocktype", kind, "3 or 4", kind in (SUPERBLOCK_V1, SUPERBLOCK_V2))
+    _want("s_blocksize", fields["s_blocksize"], superblock.block_size, fields["s_blocksize"] == superblock.block_size)
+    if kind == SUPERBLOCK_V2:
+        _check_features(fields["s_feature_incompat"], fields["s_feature_ro_compat"])
+    maxlen, first, start = fields["s_maxlen"], fields["s_first"], fields["s_start"]
+    _want("s_maxlen", maxlen, f"from 3 to {len(blocks)}, the blocks of its inode", 3 <= maxlen <= len(blocks))
+    _want("s_first", first, f"from 1 to {maxlen - 2}", 1 <= first <= maxlen - 2)
+    _want("s_start", start, f"0, or from {first} to {maxlen - 1}", start == 0 or first <= start < maxlen)
+    return Journal(
+        block_size=superblock.block_size,
+        blocks=blocks[:maxlen],
+        first=first,
+        start=start,
+        sequence=fields["s_sequence"],
+        errno=fields["s_errno"],
+        version=1 if kind == SUPERBLOCK_V1 else 2,
+        raw=raw,
+    )
+
+
+def _want(name: str, got: object, want: object, holds: bool) -> None:
+    if not holds:
+        raise CorruptError("journal superblock", name, got, want)
+
+
+def _check_features(incompat: int, ro_compat: int) -> None:
+    strange = [bit for bit in range(32) if incompat >> bit & 1 and 1 << bit != FEATURE_REVOKE]
+    names = [_INCOMPAT_NAMES.get(1 << bit, f"journal_incompat_{bit}") for bit in strange]
+    names += [f"journal_ro_compat_{bit}" for bit in range(32) if ro_compat >> bit & 1]
+    if names:
+        raise UnsupportedError(names, hint="e2fsck -fy plays such a journal back")
+
+
+def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, ino: int) -> Inode:
+    if ino > superblock.inodes_count:
+        raise CorruptError("superblock", "s_journal_inum", ino, f"<= {superblock.inodes_count}")
+    group, index = divmod(ino - 1, superblock.inodes_per_group)
+    table = metadata_block(superblock, groups, group, "bg_inode_table", superblock.inode_table_blocks)
+    offset = table * superblock.block_size + index * superblock.inode_size
+    inode = parse_inode(device.read(offset, superblock.inode_size), ino)
+    where = f"journal inode {ino}"
+    if inode.stat.mode & S_IFMT != S_IFREG:
+        raise CorruptError(where, "i_mode", f"{inode.stat.mode:#o}", "a regular file")
+    if inode.stat.links == 0:
+        raise CorruptError(where, "i_links_count", 0, 1)
+    if inode.stat.flags & _NO_MAP:
+        raise CorruptError(where, "i_flags", f"{inode.stat.flags:#x}", "a block map")
+    return inode
+
+
+def _journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -> Numbers:
+    """All blocks of the journal's file in order; none may be a hole, none may serve twice."""
+    where = f"journal inode {inode.stat.ino}"
+    count = inode.stat.size // superblock.block_size
+    most = min(superblock.blocks_count, map_limit(superblock.block_size))
+    if not 3 <= count <= most:
+        raise CorruptError(where, "i_size", inode.stat.size, f"from 3 to {most} blocks")
+    extents = read_block_map(
+        device,
+        inode.i_block,
+        block_size=superblock.block_size,
+        first=superblock.first_data_block,
+        end=superblock.blocks_count,
+        wanted=count,
+        where=where,
+    ).extents
+    mapped = int(extents[:, 2].sum())
+    if mapped != count:
+        raise CorruptError(where, "block map", f"{count - mapped} holes", "none")
+    blocks = np.concatenate([np.arange(row[1], row[1] + row[2], dtype=np.int64) for row in extents.tolist()])
+    if len(np.unique(blocks)) != count:
+        raise CorruptError(where, "block map", "a block that is used twice", "each used once")
+    return blocks
+
+
+@dataclass(slots=True)
+class _Open:
+    """What was read of a transaction whose commit block was not seen yet."""
+
+    tags: list[tuple[int, int, int]] = field(default_factory=list)
+    revoked: list[int] = field(default_factory=list)
+    problem: CorruptError | None = None
+
+
+def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int) -> Replay:
+    """Read the log and say what its committed transactions change, on a filesystem of ``blocks_count`` blocks.
+
+    No block of the log is looked at twice, so that this ends whatever it holds. CorruptError where a committed
+    transaction names blocks outside the filesystem or inside the journal, or holds a revoke block that cannot be read.
+    """
+    replay = Replay(journal)
+    sequence = journal.sequence
+    running = _Open()
+    writes: list[tuple[int, int, int, int]] = []
+    revoked: dict[int, int] = {}
+    position, left = journal.start, journal.maxlen - journal.first
+    size = journal.block_size
+    while position and left > 0:
+        data = device.read(journal.offset(position), size)
+        magic, kind, found = JOURNAL_HEADER.packer.unpack_from(data)
+        if magic != JBD_MAGIC or found != sequence:
+            break
+        taken = 1
+        if kind == DESCRIPTOR:
+            for block, flags in _tags(data):
+                running.tags.append((block, _wrapped(journal, position + taken), flags))
+                taken += 1
+                if taken > left:
+                    break
+        elif kind == REVOKE:
+            _take_revoke(data, position, running)
+        elif kind == COMMIT:
+            if running.problem:
+                raise running.problem
+            writes += [(sequence, *tag) for tag in running.tags]
+            revoked.update(dict.fromkeys(running.revoked, sequence))
+            replay.transactions += 1
+            running = _Open()
+            sequence = sequence_after(sequence)
+        else:
+            break
+        left -= taken
+        position = _wrapped(journal, position + taken)
+    for number, block, at, flags in writes:
+        # Void where the transaction that revoked it is this one or a later one (numbers wrap around).
+        if block in revoked and not 0 < (number - revoked[block]) % _WRAP < _WRAP // 2:
+            continue
+        replay.blocks[block] = at
+        (replay.escaped.add if flags & TAG_ESCAPE else replay.escaped.discard)(block)
+    _check_targets(journal, replay.blocks, blocks_count)
+    # One number more than used: blocks of a transaction that never got its commit may still lie there.
+    replay.next_sequence = sequence_after(sequence)
+    return replay
+
+
+def _wrapped(journal: Journal, position: int) -> int:
+    length = journal.maxlen - journal.first
+    return journal.first + (position - journal.first) % length
+
+
+def _tags(data: bytes) -> list[tuple[int, int]]:
+    """(block, flags) of each tag of a descriptor block."""
+    tags = []
+    at = JOURNAL_HEADER.size
+    while at + JOURNAL_TAG.size <= len(data):
+        block, _, flags = JOURNAL_TAG.packer.unpack_from(data, at)
+        tags.append((block, flags))
+        at += JOURNAL_TAG.size
+        if not flags & TAG_SAME_UUID:
+            at += UUID_SIZE
+        if flags & TAG_LAST:
+            break
+    return tags
+
+
+def _take_revoke(data: bytes, position: int, running: _Open) -> None:
+    _, _, _, count = JOURNAL_REVOKE.packer.unpack_from(data)
+    if count > len(data):
+        running.problem = CorruptError(f"journal block {position}", "r_count", count, f"<= {len(data)}")
+        return
+    numbers = max(0, count - JOURNAL_REVOKE.size) // 4
+    running.revoked += np.frombuffer(data, ">u4", numbers, JOURNAL_REVOKE.size).tolist()
+
+
+def _check_targets(journal: Journal, blocks: dict[int, int], blocks_count: int) -> None:
+    targets = np.fromiter(blocks, np.int64, len(blocks))
+    outside = targets >= blocks_count
+    inside = np.isin(targets, journal.blocks)
+    for bad, want in ((outside, f"< {blocks_count}"), (inside, "outside the journal")):
+        if bad.any():
+            block = int(targets[int(bad.argmax())])
+            raise CorruptError(f"journal block {blocks[block]}", "t_blocknr", block, want)

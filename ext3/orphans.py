@@ -1,0 +1,322 @@
+"""The orphan list: inodes that a crash would leave without a name, or longer than they say.
+
+The superblock's s_last_orphan is its head, i_dtime of each inode leads to the next, 0 ends it. One without links is
+deleted at the next recovery, one with links is cut to its size. Source: Linux ``fs/ext4/orphan.c``
+(ext4_orphan_add, ext4_orphan_del, ext4_orphan_cleanup), ``fs/ext4/indirect.c`` (ext4_ind_truncate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+
+from .blockmap import BlockMap, map_limit, read_block_map
+from .constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
+from .device import BlockDevice
+from .errors import CorruptError, JournalFullError
+from .inode import Inode, fast_symlink, parse_inode
+from .layout import Table
+from .schema import INODE_CORE, XATTR_HEADER
+from .superblock import Superblock
+
+__all__ = [
+    "OrphanHost",
+    "add_orphan",
+    "cut_in_steps",
+    "cut_inode",
+    "delete_inode",
+    "orphan_chain",
+    "process_orphans",
+    "release_attributes",
+    "remove_orphan",
+]
+
+Run = tuple[int, int]
+_XATTR_MAGIC = 0xEA020000
+_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
+
+
+class OrphanHost(Protocol):
+    """What is needed of a filesystem that is being edited."""
+
+    last_orphan: int
+
+    @property
+    def superblock(self) -> Superblock: ...
+    @property
+    def device(self) -> BlockDevice:
+        """The blocks as they are now."""
+        ...
+
+    @property
+    def seconds(self) -> int: ...
+    def read(self, block: int) -> bytes: ...
+    def write(self, block: int, data: bytes) -> None: ...
+    def free(self, runs: list[Run], *, metadata: bool) -> None: ...
+    def read_inode(self, ino: int) -> bytes: ...
+    def write_inode(self, ino: int, raw: bytes | bytearray) -> None: ...
+    def free_inode(self, ino: int, *, is_dir: bool) -> None: ...
+    def inode_in_use(self, ino: int) -> bool: ...
+    def sync(self) -> None: ...
+    def operation(self) -> AbstractContextManager[None]: ...
+
+
+def orphan_chain(host: OrphanHost) -> Iterator[int]:
+    """The inodes of the list from its head. CorruptError for one that is none, or that is met twice."""
+    seen: set[int] = set()
+    ino, where, field = host.last_orphan, "superblock", "s_last_orphan"
+    superblock = host.superblock
+    while ino:
+        if not superblock.first_ino <= ino <= superblock.inodes_count:
+            raise CorruptError(where, field, ino, f"an inode from {superblock.first_ino} to {superblock.inodes_count}")
+        if ino in seen:
+            raise CorruptError(where, field, ino, "an inode that is not in the orphan list already")
+        seen.add(ino)
+        yield ino
+        where, field = f"orphan inode {ino}", "i_dtime"
+        ino = parse_inode(host.read_inode(ino), ino).dtime
+
+
+def add_orphan(host: OrphanHost, ino: int) -> None:
+    """Put an inode at the head of the list (nothing happens if the list holds it already)."""
+    if ino in orphan_chain(host):
+        return
+    raw, row = _row(host, ino)
+    row["i_dtime"] = host.last_orphan
+    host.write_inode(ino, raw)
+    host.last_orphan = ino
+
+
+def remove_orphan(host: OrphanHost, ino: int) -> None:
+    """Take an inode out of the list; its i_dtime is 0 afterwards. CorruptError if it is not there."""
+    previous = 0
+    for found in orphan_chain(host):
+        if found == ino:
+            break
+        previous = found
+    else:
+        raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
+    raw, row = _row(host, ino)
+    following = int(row["i_dtime"][0])
+    row["i_dtime"] = 0
+    host.write_inode(ino, raw)
+    if not previous:
+        host.last_orphan = following
+        return
+    raw, row = _row(host, previous)
+    row["i_dtime"] = following
+    host.write_inode(previous, raw)
+
+
+def process_orphans(host: OrphanHost) -> tuple[int, int]:
+    """Delete or cut every inode of the list, each as one operation: (deleted, cut). CorruptError where the list is damaged."""
+    deleted = cut = 0
+    for ino in list(orphan_chain(host)):
+        inode = parse_inode(host.read_inode(ino), ino)
+        if not host.inode_in_use(ino):
+            raise CorruptError(f"orphan inode {ino}", "inode bitmap", "free", "in use")
+        try:
+            _finish(host, ino, inode)
+        except JournalFullError:
+            size = host.superblock.block_size
+            cut_in_steps(host, ino, -(-inode.stat.size // size) if inode.stat.links else 0)
+            _finish(host, ino, inode)
+        if inode.stat.links:
+            cut += 1
+        else:
+            deleted += 1
+    return deleted, cut
+
+
+def _finish(host: OrphanHost, ino: int, inode: Inode) -> None:
+    with host.operation():
+        remove_orphan(host, ino)
+        if inode.stat.links:
+            cut_inode(host, ino)
+        else:
+            delete_inode(host, ino)
+
+
+def cut_in_steps(host: OrphanHost, ino: int, keep: int) -> None:
+    """Free what an inode has behind its first ``keep`` blocks, in as many operations as the journal needs.
+
+    The inode must be in the orphan list, and no operation may be running: after each step the rest is the list's work.
+    JournalFullError if not even one block fits.
+    """
+    end = _map_end(host, parse_inode(host.read_inode(ino), ino))
+    while end > keep:
+        target = keep
+        while True:
+            try:
+                with host.operation():
+                    cut_inode(host, ino, keep=target)
+                break
+            except JournalFullError:
+                if target + 1 >= end:
+                    raise
+                host.sync()
+                target = (target + end) // 2
+        end = target
+
+
+def delete_inode(host: OrphanHost, ino: int) -> None:
+    """Free an inode with everything it has: blocks, attribute block, its number. Its i_dtime becomes the present time."""
+    inode = parse_inode(host.read_inode(ino), ino)
+    if _has_map(host, inode):
+        _free_all(host, inode)
+    if inode.stat.file_acl:
+        release_attributes(host, inode.stat.file_acl, ino)
+    raw, row = _row(host, ino)
+    row["i_links_count"] = row["i_size"] = row["i_size_high"] = row["i_blocks"] = row["i_file_acl"] = 0
+    row["i_block"] = 0
+    row["i_dtime"] = max(1, host.seconds)
+    host.write_inode(ino, raw)
+    host.free_inode(ino, is_dir=inode.stat.is_dir)
+
+
+def cut_inode(host: OrphanHost, ino: int, *, keep: int | None = None) -> None:
+    """Free what a file has behind its size, pointer blocks that become empty too, and zero the rest of its last block.
+
+    With ``keep``: what is behind that many blocks, of a directory or a target too; its last block stays as it is.
+    """
+    inode = parse_inode(host.read_inode(ino), ino)
+    if (inode.stat.is_dir and keep is None) or not _has_map(host, inode):
+        return
+    size = host.superblock.block_size
+    zero_rest = keep is None and inode.stat.size % size != 0
+    keep = min(-(-inode.stat.size // size) if keep is None else keep, map_limit(size))
+    cut = _Cut(host, ino)
+    i_block = list(inode.i_block)
+    for slot in range(min(keep, DIRECT_BLOCKS), DIRECT_BLOCKS):
+        if i_block[slot]:
+            cut.data.append(i_block[slot])
+            i_block[slot] = 0
+    start = DIRECT_BLOCKS
+    for slot in range(IND_SLOT, N_BLOCKS):
+        level = slot - IND_SLOT + 1
+        if i_block[slot] and not cut.pointers(i_block[slot], level, keep - start):
+            i_block[slot] = 0
+        start += (size // 4) ** level
+    host.free(_as_runs(cut.data), metadata=not inode.stat.is_file)
+    host.free(_as_runs(cut.tables), metadata=True)
+    raw, row = _row(host, ino)
+    row["i_block"] = i_block
+    row["i_blocks"] = max(0, inode.stat.blocks - (len(cut.data) + len(cut.tables)) * (size // SECTOR))
+    host.write_inode(ino, raw)
+    if zero_rest:
+        kept = read_block_map(
+            host.device, i_block, block_size=size, first=host.superblock.first_data_block,
+            end=host.superblock.blocks_count, wanted=keep, where=f"inode {ino}",
+        ).extents  # fmt: skip
+        if len(kept) and int(kept[-1, 0] + kept[-1, 2]) == keep:
+            block = int(kept[-1, 1] + kept[-1, 2]) - 1
+            data = host.device.read(block * size, size)
+            # Through the journal: in place it would be lost if the cut never happens.
+            host.write(block, data[: inode.stat.size % size].ljust(size, b"\0"))
+
+
+class _Cut:
+    """The blocks a file loses."""
+
+    def __init__(self, host: OrphanHost, ino: int) -> None:
+        self.host = host
+        self.where = f"inode {ino}"
+        self.data: list[int] = []
+        self.tables: list[int] = []
+        self.seen: set[int] = set()
+
+    def pointers(self, block: int, level: int, keep: int) -> bool:
+        """Cut what the pointer block maps to its first ``keep`` blocks of data; whether the block itself stays."""
+        superblock = self.host.superblock
+        if not superblock.first_data_block <= block < superblock.blocks_count or block in self.seen:
+            raise CorruptError(self.where, "pointer block", block, "a block of the filesystem that is used once")
+        self.seen.add(block)
+        before = np.frombuffer(self.host.read(block), "<u4")
+        after = before.copy()
+        span = len(before) ** (level - 1)
+        for index in np.flatnonzero(before).tolist():
+            inside = keep - index * span
+            if inside >= span:
+                continue
+            if level == 1:
+                self.data.append(int(before[index]))
+                after[index] = 0
+                if len(self.data) > superblock.blocks_count:
+                    raise CorruptError(self.where, "block map", "more blocks than there are", f"<= {superblock.blocks_count}")
+            elif not self.pointers(int(before[index]), level - 1, inside):
+                after[index] = 0
+        if not after.any():
+            self.tables.append(block)
+            return False
+        if (after != before).any():
+            self.host.write(block, after.tobytes())
+        return True
+
+
+def _as_runs(blocks: list[int]) -> list[Run]:
+    runs: list[Run] = []
+    for block in sorted(blocks):
+        if runs and runs[-1][0] + runs[-1][1] == block:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((block, 1))
+    return runs
+
+
+def _has_map(host: OrphanHost, inode: Inode) -> bool:
+    if inode.stat.flags & _NO_MAP:
+        flags = inode.stat.flags & _NO_MAP.value
+        raise CorruptError(f"inode {inode.stat.ino}", "i_flags", f"{inode.stat.flags:#x}", f"without {flags:#x}")
+    if inode.stat.is_symlink:
+        return fast_symlink(inode, host.superblock.block_size) is None
+    return inode.stat.file_type in (FileType.REGULAR, FileType.DIRECTORY)
+
+
+def _map_end(host: OrphanHost, inode: Inode) -> int:
+    """The block behind the last one an inode has."""
+    extents = _whole_map(host, inode).extents
+    return int(extents[-1, 0] + extents[-1, 2]) if len(extents) else 0
+
+
+def _whole_map(host: OrphanHost, inode: Inode) -> BlockMap:
+    superblock = host.superblock
+    return read_block_map(
+        host.device,
+        inode.i_block,
+        block_size=superblock.block_size,
+        first=superblock.first_data_block,
+        end=superblock.blocks_count,
+        wanted=map_limit(superblock.block_size),
+        where=f"inode {inode.stat.ino}",
+    )
+
+
+def _free_all(host: OrphanHost, inode: Inode) -> None:
+    found = _whole_map(host, inode)
+    data = [(row[1], row[2]) for row in found.extents.tolist()]
+    # A directory's blocks, and a target's, may lie in the log.
+    host.free(data, metadata=not inode.stat.is_file)
+    host.free(_as_runs(found.indirect), metadata=True)
+
+
+def release_attributes(host: OrphanHost, block: int, ino: int) -> None:
+    """Give up one inode's share of an attribute block; the last one frees it."""
+    data = bytearray(host.read(block))
+    header = XATTR_HEADER.view(data)
+    if header["h_magic"][0] != _XATTR_MAGIC:
+        raise CorruptError(f"inode {ino}", "i_file_acl", block, "an attribute block")
+    shares = int(header["h_refcount"][0])
+    if shares <= 1:
+        host.free([(block, 1)], metadata=True)
+        return
+    header["h_refcount"] = shares - 1
+    host.write(block, bytes(data))
+
+
+def _row(host: OrphanHost, ino: int) -> tuple[bytearray, Table]:
+    """An inode's bytes, to change, and its fields over them."""
+    raw = bytearray(host.read_inode(ino))
+    return raw, INODE_CORE.view(raw)

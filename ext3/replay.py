@@ -1,0 +1,106 @@
+"""Recovery of an image whose journal holds changes: looked at through them, or with them put in place.
+
+Source: Linux ``fs/jbd2/recovery.c`` and ``fs/ext4/super.c`` (ext4_load_journal); e2fsprogs ``e2fsck/journal.c``.
+"""
+
+from __future__ import annotations
+
+from .constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
+from .device import BlockDevice
+from .errors import Ext3Error
+from .groups import read_groups
+from .journal import Journal, Replay, read_journal, scan_log
+from .journal_schema import JOURNAL_SUPERBLOCK
+from .overlaid import OverlaidDevice
+from .schema import SUPERBLOCK
+from .superblock import Superblock, read_superblock
+
+__all__ = ["recover", "through_journal", "write_journal_superblock", "write_superblock"]
+
+SECTOR = 512
+
+
+def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockDevice, Ext3Error | None]:
+    """``device`` as it will be once its journal is played back; and why it cannot be, then the device as it lies.
+
+    Nothing is written. For an image that does not need recovery the device itself.
+    """
+    if not superblock.needs_recovery or not superblock.has_journal:
+        return device, None
+    try:
+        journal = read_journal(device, superblock, read_groups(device, superblock))
+        replay = scan_log(device, journal, blocks_count=superblock.blocks_count)
+        if not replay.blocks:
+            return device, None
+        view = _played_back(device, superblock, replay)
+    except Ext3Error as error:
+        return device, error
+    return view, None
+
+
+def _played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> OverlaidDevice:
+    """The device with what the log changes; raises where that is no filesystem any more."""
+    view = OverlaidDevice(device, superblock.block_size, replay.blocks, lambda block: replay.load(device, block))
+    read_groups(view, read_superblock(view))
+    return view
+
+
+def recover(device: BlockDevice, superblock: Superblock, journal: Journal) -> Replay:
+    """Put what the log of a filesystem that needs recovery holds in place; the journal is empty afterwards.
+
+    The order makes a cut at any point harmless: blocks, then the journal's superblock, then the filesystem's flag. An error
+    that the kernel left in the journal becomes the error bit of s_state. Nothing is written where the log cannot be read,
+    or would leave no filesystem: CorruptError, UnsupportedError, NotExt3Error.
+    """
+    replay = scan_log(device, journal, blocks_count=superblock.blocks_count)
+    _played_back(device, superblock, replay)
+    size = superblock.block_size
+    for block in sorted(replay.blocks):
+        data = replay.load(device, block)
+        if block == SUPERBLOCK_OFFSET // size:
+            data = _still_in_recovery(data, SUPERBLOCK_OFFSET % size)
+        device.write(block * size, data)
+    device.sync()
+    write_journal_superblock(device, journal, start=0, sequence=replay.next_sequence)
+    device.sync()
+    raw = bytearray(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+    row = SUPERBLOCK.view(raw)
+    row["s_feature_incompat"] &= 0xFFFFFFFF ^ Incompat.NEEDS_RECOVERY.value
+    if journal.errno:
+        row["s_state"] |= STATE_ERROR
+    write_superblock(device, raw)
+    device.sync()
+    return replay
+
+
+def _still_in_recovery(data: bytes, place: int) -> bytes:
+    """A superblock's block with needs_recovery set: without it a cut now would leave a log that nobody plays back."""
+    changed = bytearray(data)
+    row = SUPERBLOCK.view(changed, 1, place)
+    if row["s_magic"][0] == EXT3_MAGIC:
+        row["s_feature_incompat"] |= Incompat.NEEDS_RECOVERY.value
+    return bytes(changed)
+
+
+def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
+    """Write the first sector of the primary superblock, which has all that changes while a filesystem is used."""
+    device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
+
+
+def write_journal_superblock(
+    device: BlockDevice, journal: Journal, *, start: int, sequence: int, incompat: int | None = None
+) -> None:
+    """Write where the log begins and with which transaction. ``incompat``: feature bits to add (version 1 becomes 2)."""
+    raw = bytearray(journal.raw)
+    row = JOURNAL_SUPERBLOCK.view(raw)
+    row["s_start"], row["s_sequence"] = start, sequence
+    if not start:
+        row["s_errno"] = 0
+    if incompat is not None:
+        if journal.version == 1:
+            # Nothing behind s_errno means anything in version 1.
+            for name in ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_uuid", "s_nr_users", "s_users"):
+                row[name] = 0 if row.dtype[name].kind == "u" else bytes(row.dtype[name].itemsize)
+            row["h_blocktype"], row["s_nr_users"] = 4, 1
+        row["s_feature_incompat"] |= incompat
+    device.write(journal.offset(0), bytes(raw))

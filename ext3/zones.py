@@ -1,0 +1,90 @@
+"""Blocks that are nobody's content: superblocks, descriptors, bitmaps, inode tables, the journal. Edits keep off them.
+
+A damaged image may have a file that claims such blocks; to write or free them as a file's would destroy the filesystem.
+Source: Linux ``fs/ext4/block_validity.c`` (system zones), ``fs/ext4/super.c`` (ext4_check_descriptors).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+import numpy.typing as npt
+
+from .constants import Incompat
+from .errors import CorruptError
+from .groups import has_super
+from .layout import Table
+from .superblock import Superblock
+
+__all__ = ["SystemZones"]
+
+
+class SystemZones:
+    """What is reserved in each group, and the blocks of the journal (ascending or not)."""
+
+    def __init__(self, superblock: Superblock, groups: Table, journal: npt.NDArray[np.int64] | None = None) -> None:
+        """CorruptError where a group's bitmaps or inode table lie outside the group, as they may not in ext3."""
+        self.superblock = superblock
+        self._groups = groups
+        self._known: dict[int, list[tuple[int, int]]] = {}
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        if journal is not None and len(journal):
+            ordered = np.sort(journal)
+            cuts = np.flatnonzero(np.diff(ordered) != 1) + 1
+            self._starts = ordered[np.concatenate([[0], cuts])].tolist()
+            self._ends = (ordered[np.concatenate([cuts - 1, [len(ordered) - 1]])] + 1).tolist()
+        count = len(groups)
+        first = superblock.first_data_block + np.arange(count, dtype=np.int64) * superblock.blocks_per_group
+        end = np.minimum(first + superblock.blocks_per_group, superblock.blocks_count)
+        for name, blocks in (("bg_block_bitmap", 1), ("bg_inode_bitmap", 1), ("bg_inode_table", superblock.inode_table_blocks)):
+            places = groups[name].astype(np.int64)
+            bad = (places < first) | (places + blocks > end)
+            if bad.any():
+                group = int(bad.argmax())
+                raise CorruptError(f"group {group}", name, int(places[group]), f"from {first[group]} to {end[group] - blocks}")
+
+    def of_group(self, group: int) -> list[tuple[int, int]]:
+        """(first block, end) of the reserved ranges of a group."""
+        found = self._known.get(group)
+        if found is None:
+            start = self.superblock.first_data_block + group * self.superblock.blocks_per_group
+            row = self._groups[group]
+            table = int(row["bg_inode_table"])
+            found = self._known[group] = [
+                (start, start + self._head(group)),
+                (int(row["bg_block_bitmap"]), int(row["bg_block_bitmap"]) + 1),
+                (int(row["bg_inode_bitmap"]), int(row["bg_inode_bitmap"]) + 1),
+                (table, table + self.superblock.inode_table_blocks),
+            ]
+        return found
+
+    def _head(self, group: int) -> int:
+        """Blocks of superblock, descriptors and reserved descriptors at the start of a group."""
+        superblock = self.superblock
+        per_block = superblock.descriptors_per_block
+        backup = int(has_super(superblock, group))
+        descriptors = -(-superblock.groups_count // per_block)
+        if not superblock.incompat & Incompat.META_BG:
+            return backup * (1 + descriptors + superblock.reserved_gdt_blocks)
+        if group < superblock.first_meta_bg * per_block:
+            return backup * (1 + min(descriptors, superblock.first_meta_bg))
+        return backup + (group % per_block in (0, 1, per_block - 1))
+
+    def check(self, block: int, count: int, where: str) -> None:
+        """CorruptError (``where``) unless ``count`` blocks from ``block`` are in the filesystem and nothing of the above."""
+        superblock = self.superblock
+        first = superblock.first_data_block
+        if block < first or count < 1 or block + count > superblock.blocks_count:
+            raise CorruptError(where, "block", block, f"from {first} to {superblock.blocks_count - count}")
+        per_group = superblock.blocks_per_group
+        end = block + count
+        for group in range((block - first) // per_group, (end - 1 - first) // per_group + 1):
+            for low, high in self.of_group(group):
+                if block < high and end > low:
+                    raise CorruptError(where, "block", max(block, low), f"not the metadata of group {group}")
+        if self._starts:
+            at = bisect_right(self._starts, end - 1) - 1
+            if at >= 0 and self._ends[at] > block:
+                raise CorruptError(where, "block", max(block, self._starts[at]), "not one of the journal's")

@@ -1,0 +1,82 @@
+"""Small images for tests of sessions: made in memory, changed through blocks and inodes alone, and read back."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import ext3
+from ext3.build.plan import ImageOptions
+from ext3.build.stamp import Stamp
+from ext3.build.tree import MemoryContent, TreeBuilder
+from ext3.constants import S_IFDIR, S_IFREG
+from ext3.device import BlockDevice, MemoryDevice
+from ext3.edit.session import Session
+from ext3.orphans import cut_inode
+from ext3.schema import INODE_CORE
+
+__all__ = ["COMMIT_START", "FILES", "clock", "grow", "inode_of", "sample", "session", "set_size", "signature"]
+
+FILES = 6
+COMMIT_START = bytes.fromhex("c03b399800000002")
+"""The first bytes of a commit block."""
+SECONDS = 1_700_000_000
+
+
+def clock() -> int:
+    """A time that stands still, in nanoseconds."""
+    return SECONDS * 10**9
+
+
+def session(device: BlockDevice) -> Session:
+    return Session(device, clock=clock)
+
+
+def sample(*, size: int = 8 << 20, block_size: int = 1024, journal: bool = True, length: int = 30_000) -> MemoryDevice:
+    """An image with files f0 .. f5 in its root, each of ``length`` bytes."""
+    builder = TreeBuilder()
+    times = (SECONDS,) * 3 + (0,) * 3
+    builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, times)
+    data = {}
+    for number in range(FILES):
+        node = builder.add(0, b"f%d" % number, S_IFREG | 0o644, 0, 0, length, times)
+        pattern = bytes((number * 7 + at * 31) % 251 for at in range(251))
+        data[node] = (pattern * (length // 251 + 1))[:length]
+    device = MemoryDevice(size)
+    options = ImageOptions(size=size, block_size=block_size, journal=journal)
+    stamp = Stamp(SECONDS, b"u" * 16, b"h" * 16)
+    ext3.build_image(builder.finish(MemoryContent(data)), device, options=options, stamp=stamp)
+    return device
+
+
+def inode_of(number: int) -> int:
+    """The inode of file ``number`` in a sample."""
+    return 12 + number
+
+
+def set_size(session: Session, ino: int, size: int) -> None:
+    """Cut a file to ``size`` bytes, or make it longer by a hole."""
+    raw = bytearray(session.read_inode(ino))
+    INODE_CORE.view(raw)["i_size"] = size
+    session.write_inode(ino, raw)
+    cut_inode(session, ino)
+
+
+def grow(session: Session, ino: int, blocks: int, fill: int) -> None:
+    """Give an empty file ``blocks`` blocks (12 at most) full of the byte ``fill``."""
+    size = session.block_size
+    runs = session.allocate(blocks, session.goal_of(ino))
+    raw = bytearray(session.read_inode(ino))
+    row = INODE_CORE.view(raw)
+    pointers = [block for first, count in runs for block in range(first, first + count)]
+    for first, count in runs:
+        session.write_data(first, bytes((fill,)) * (count * size))
+    row["i_block"][0, :blocks] = pointers
+    row["i_size"], row["i_blocks"] = blocks * size, blocks * size // 512
+    session.write_inode(ino, raw)
+
+
+def signature(device: BlockDevice) -> tuple[str, ...]:
+    """What the files of a sample hold."""
+    with ext3.Filesystem.open(device) as fs:
+        assert fs.journal_problem is None
+        return tuple(sha256(fs.read_bytes(b"f%d" % number)).hexdigest() for number in range(FILES))
