@@ -105,7 +105,7 @@ def _all_findings(store: Store, state: State, digests: bool) -> Iterator[Finding
 
 def _header_findings(store: Store, state: State) -> Iterator[Finding]:
     header, descriptors = state.header, state.descriptors
-    if header.table_in_data and home_of_table(header) is not None:
+    if header.table_in_data and home_of_table(header, descriptors) is not None:
         text = "an edit was interrupted; opening the image for writing finishes it"
         yield _of_image(Problem.INTERRUPTED_EDIT, "warning", text, repairable=True)
     if len(header.launch) > MAX_LAUNCH_BYTES:
@@ -287,7 +287,7 @@ def _digest_findings(store: Store, descriptor: Descriptor, meta: OCIMeta, read: 
 def _gap_findings(store: Store, state: State, size: int) -> Iterator[Finding]:
     header = state.header
     end = max(data_end(header, state.descriptors), HEADER_BYTES)
-    home = home_of_table(header) if header.table_in_data else None
+    home = home_of_table(header, state.descriptors) if header.table_in_data else None
     for begin, length in unowned(header, state.descriptors, min(size, end)):
         found = first_nonzero(store, begin, length)
         if found is None or (home is not None and begin <= home < begin + length):

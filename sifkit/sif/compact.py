@@ -112,7 +112,7 @@ def plan_compact(state: State, *, capacity: int | None, seconds: int) -> State:
     """The image without gaps but those of alignment. Pure. Raises EditError for a capacity that cannot be."""
     total = _new_capacity(state, capacity)
     header = state.header
-    home = home_of_table(header)
+    home = home_of_table(header, ())  # every object gets a new place
     table_at = TABLE_OFFSET if home is None else home
     table_end = table_at + table_bytes(total)
     same = total == header.descriptors_total and home is not None

@@ -66,7 +66,7 @@ def data_end(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> int:
     return max(end, header.data_offset, header.table_end if header.table_in_data else 0)
 
 
-def home_of_table(header: GlobalHeader, descriptors: Iterable[Descriptor] = ()) -> int | None:
+def home_of_table(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> int | None:
     """Where the table belongs, between header and data: where it is, at 4096, or right before the data; None where it lies
     among the data and none of these places is free."""
     if not header.table_in_data:

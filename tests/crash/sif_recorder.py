@@ -22,7 +22,7 @@ SAMPLED_SUBSETS = 40
 
 @dataclass(frozen=True)
 class Op:
-    """``kind`` write: ``data`` at ``offset``; size: ``offset`` is the file's length; zero: ``size`` zeros at ``offset``; sync."""
+    """write: ``data`` at ``offset``; size: ``offset`` is the file's length; zero: ``size`` zeros at ``offset``; sync."""
 
     kind: str
     offset: int = 0
