@@ -1,4 +1,4 @@
-"""ext3 images, made and read in pure Python: no root, no mounting, no external program.
+"""ext3 images, made, read and changed in pure Python: no root, no mounting, no external program.
 
     import ext3
 
@@ -10,6 +10,10 @@
 
     with ext3.Filesystem.open("filled.img") as fs:
         print([entry.name for entry in fs.scandir("/")])
+
+    with ext3.Filesystem.open("filled.img", "r+") as fs:
+        fs.mkdir("/etc")
+        fs.write_bytes("/etc/motd", b"changed through the image's own journal")
 
 Names are bytes, sizes bytes, times whole seconds with nanoseconds beside them. Nothing here prints.
 """
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
         DeviceError,
         Ext3Error,
         GeometryError,
+        JournalFullError,
+        NeedsCheckError,
+        NoFreeInodesError,
         NoInodesError,
         NoSpaceError,
         NotExt3Error,
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     )
     from .filesystem import Entry, Filesystem, Stat
     from .geometry import Geometry, plan_geometry
+    from .writing import WritableFilesystem
 
 __all__ = [
     "BlockDevice",
@@ -59,8 +67,11 @@ __all__ = [
     "Geometry",
     "GeometryError",
     "ImageOptions",
+    "JournalFullError",
     "MemoryContent",
     "MemoryDevice",
+    "NeedsCheckError",
+    "NoFreeInodesError",
     "NoInodesError",
     "NoSpaceError",
     "NotExt3Error",
@@ -72,6 +83,7 @@ __all__ = [
     "Tree",
     "TreeBuilder",
     "UnsupportedError",
+    "WritableFilesystem",
     "XattrError",
     "build_image",
     "mkfs",
@@ -112,6 +124,9 @@ _HOME = {
         "DeviceError",
         "Ext3Error",
         "GeometryError",
+        "JournalFullError",
+        "NeedsCheckError",
+        "NoFreeInodesError",
         "NoInodesError",
         "NoSpaceError",
         "NotExt3Error",
@@ -129,6 +144,7 @@ _HOME = {
         "Geometry",
         "plan_geometry",
     ),
+    ".writing": ("WritableFilesystem",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

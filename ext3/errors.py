@@ -23,6 +23,11 @@ __all__ = [
     "NoSpaceError",
     "NotExt3Error",
     "PathError",
+    "PathExistsError",
+    "PathIsDirectoryError",
+    "PathNotDirectoryError",
+    "PathNotEmptyError",
+    "PathNotFoundError",
     "SourceError",
     "UnsupportedError",
     "XattrError",
@@ -201,6 +206,16 @@ class PathNotDirectoryError(PathError, NotADirectoryError):
 class PathIsDirectoryError(PathError, IsADirectoryError):
     kind = "is-a-directory"
     code = errno.EISDIR
+
+
+class PathExistsError(PathError, FileExistsError):
+    kind = "exists"
+    code = errno.EEXIST
+
+
+class PathNotEmptyError(PathError):
+    kind = "not-empty"
+    code = errno.ENOTEMPTY
 
 
 class SourceError(Ext3Error, OSError):

@@ -1,8 +1,8 @@
 """Filesystem: an ext2 or ext3 image that is open: paths, directories, files, attributes, and its tables for bulk checks.
 
-Nothing is written. An image whose journal was not played back is read through the journal, as it will be afterwards; one
-whose journal cannot be read, as it lies (see ``journal_problem``). Whatever an image holds, a method gives data or raises
-a kind of Ext3Error, and takes time and memory bounded by the image's size.
+Nothing is written here (see ``writing``). An image whose journal was not played back is read through the journal, as it
+will be afterwards; one whose journal cannot be read, as it lies (see ``journal_problem``). Whatever an image holds, a
+method gives data or raises a kind of Ext3Error, and takes time and memory bounded by the image's size.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from .journal_schema import JOURNAL_SUPERBLOCK
 from .layout import Table
 from .replay import through_journal
 from .superblock import Superblock, read_superblock
+
+if TYPE_CHECKING:
+    from .writing import WritableFilesystem
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
 
@@ -71,15 +74,47 @@ class Filesystem:
         self._table_offsets: dict[int, int] = {}
         self._chunk: tuple[int, bytes] = (-1, b"")
 
+    @overload
     @classmethod
-    def open(cls, where: PathOrFile | BlockDevice, mode: str = "r", *, offset: int = 0, size: int | None = None) -> Self:
+    def open(
+        cls, where: PathOrFile | BlockDevice, mode: Literal["r"] = "r", *, offset: int = 0, size: int | None = None
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def open(
+        cls,
+        where: PathOrFile | BlockDevice,
+        mode: Literal["r+"],
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> WritableFilesystem: ...
+
+    @classmethod
+    def open(
+        cls,
+        where: PathOrFile | BlockDevice,
+        mode: str = "r",
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> Filesystem:
         """Open the image in ``where``: a path, a binary file or a device; it begins at byte ``offset`` and has ``size`` bytes.
 
-        Raises OSError where the file cannot be opened, NotExt3Error where there is no ext2/ext3, UnsupportedError where
-        there is more than that, CorruptError where its superblock or group descriptors make no sense, DeviceError.
+        With mode "r+" it can be changed as well; ``clock`` then tells the time in nanoseconds since 1970. An image without a
+        journal is in disorder while its changes are written: give a copy of one. Raises OSError where the file cannot be
+        opened, NotExt3Error where there is no ext2/ext3, UnsupportedError where there is more than that, CorruptError where
+        superblock or descriptors make no sense, DeviceError; for changes NeedsCheckError where it is marked as damaged.
         """
+        if mode == "r+":
+            from .writing import WritableFilesystem
+
+            return WritableFilesystem.open_for_changes(where, offset=offset, size=size, clock=clock)
         if mode != "r":
-            raise ValueError(f"mode {mode!r} is not 'r': images are only read")
+            raise ValueError(f"mode {mode!r} is not 'r' or 'r+'")
         with ExitStack() as stack:
             found = cls(stack.enter_context(open_device(where, offset=offset, size=size)))
             found._stack = stack.pop_all()
@@ -96,6 +131,11 @@ class Filesystem:
         self.close()
 
     # The filesystem as a whole
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for changes (see WritableFilesystem)."""
+        return False
 
     @property
     def superblock(self) -> Superblock:

@@ -31,9 +31,9 @@ EXT3_LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         ["superblock", "groups", "bitmap", "inode", "blockmap", "dirent", "dirhash", "htree", "xattr", "acl"],
     ),
-    frozenset({"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "edit", "filesystem"}),
+    frozenset({"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "edit", "filesystem", "writing"} | {"bulk", "hosttree"}),
     frozenset({"build", "fsck", "resize"}),
-    frozenset({"", "mkfs"}),
+    frozenset({"", "mkfs", "bulk", "survey", "hosttree", "extract"}),
 )
 SIFKIT_LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "atomic"}),

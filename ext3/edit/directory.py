@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..constants import NAME_MAX, FileType, HashVersion
 from ..dirent import BYTES_LIMIT, Entry
-from ..errors import CorruptError, PathError, PathNotFoundError
+from ..errors import CorruptError, PathError, PathExistsError, PathNotFoundError
 from ..htree import DOT_SIZE
 from ..schema import DIRENT
 from . import records
@@ -30,11 +30,8 @@ DOT_NAMES = (b".", b"..")
 _TYPES = frozenset(map(int, FileType))
 
 
-class NameExistsError(PathError, FileExistsError):
+class NameExistsError(PathExistsError):
     """The directory has that name already."""
-
-    kind = "exists"
-    code = errno.EEXIST
 
 
 class NameTooLongError(PathError):

@@ -12,22 +12,9 @@ from dataclasses import replace
 from typing import Self, TypeVar
 
 from ..alloc import BlockAllocator, InodeAllocator
-from ..constants import (
-    ROOT_INO,
-    STATE_VALID,
-    SUPERBLOCK_OFFSET,
-    SUPERBLOCK_SIZE,
-    Incompat,
-)
+from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
 from ..device import BlockDevice
-from ..errors import (
-    CHECK_HINT,
-    CorruptError,
-    DeviceError,
-    JournalFullError,
-    NoSpaceError,
-    PathNotFoundError,
-)
+from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
 from ..groups import descriptor_block
 from ..layout import Table
 from ..orphans import process_orphans
@@ -99,6 +86,8 @@ class Session:
         )
         self._last_orphan = superblock.last_orphan
         self._changes = Changes()
+        self.rollbacks = 0
+        """How often something was undone: what was kept of blocks and inodes before is void then."""
         # The kernel brings the superblock's counts up to date when it unmounts, never in the journal.
         counts = superblock.free_blocks, superblock.free_inodes
         self._super_dirty = bool(opened.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
@@ -142,7 +131,6 @@ class Session:
 
     @property
     def last_orphan(self) -> int:
-        """Head of the orphan list."""
         return self._last_orphan
 
     @last_orphan.setter
@@ -152,6 +140,19 @@ class Session:
 
     def _set_orphan(self, ino: int) -> None:
         self._last_orphan = ino
+        self._super_dirty = True
+
+    def add_features(self, *, compat: int = 0, ro_compat: int = 0) -> None:
+        """Say in the superblock that the filesystem makes use of these features."""
+        have = self._superblock
+        if have.compat & compat != compat or have.ro_compat & ro_compat != ro_compat:
+            self._changes.remember(self._set_features, have.compat, have.ro_compat)
+            self._set_features(have.compat | compat, have.ro_compat | ro_compat)
+
+    def _set_features(self, compat: int, ro_compat: int) -> None:
+        self._superblock = replace(self._superblock, compat=compat, ro_compat=ro_compat)
+        row = SUPERBLOCK.view(self._raw)
+        row["s_feature_compat"], row["s_feature_ro_compat"] = compat, ro_compat
         self._super_dirty = True
 
     # Operations
@@ -169,6 +170,7 @@ class Session:
         try:
             yield
         except BaseException as error:
+            self.rollbacks += changes.mark > mark
             changes.go_back(mark)
             if isinstance(error, CorruptError) and not error.hint:
                 error.hint = CHECK_HINT
@@ -236,6 +238,13 @@ class Session:
             return
         self._data_written = True
         self._base.write(block * size, data)
+
+    def place_for_data(self, block: int, count: int) -> BlockDevice:
+        """The image itself, for data of a file that is written by other means to these blocks, all just allocated."""
+        self._check_usable()
+        self._zones.check(block, count, "data to write")
+        self._data_written = True
+        return self._base
 
     def _write_over(self, block: int, data: memoryview) -> None:
         """Data of which a part is waiting to be committed as a changed block: that part is changed there."""

@@ -1,0 +1,444 @@
+"""What is in regular files: read, write at any offset, cut, make holes, copy a host's file in. Called inside an operation,
+but for ``set_size``, ``punch`` and ``copy_from``, which make as many operations as the journal needs.
+
+New blocks get their data in place before the transaction that makes them the file's; a block the file had before is
+changed in place too, as the kernel does it. Source: Linux ``fs/ext4/inode.c`` and ``fs/ext4/indirect.c``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from ..blockmap import map_limit
+from ..constants import DIRECT_BLOCKS, SECTOR, InodeFlag
+from ..device import FileDevice
+from ..errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
+from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
+from .mapping import Extent, FileTooLargeError
+from .nodes import Node, Nodes
+
+__all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
+
+LARGE_FILE = 1 << 31
+"""Files of this size and more need the feature large_file."""
+STEP_BYTES = 32 << 20
+"""Copied in one operation at most."""
+COPY_BYTES = 1 << 20
+"""Read and written at once."""
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+
+
+def file_size_limit(block_size: int) -> int:
+    """Bytes a file can have: what its map addresses, and what 32 bits of sectors count, pointer blocks among them."""
+    pointers = block_size // 4
+    tables = 1 + (1 + pointers) + (1 + pointers + pointers * pointers)
+    counted = 0xFFFFFFFF // (block_size // SECTOR) - tables
+    return min(map_limit(block_size), counted) * block_size
+
+
+def regular(node: Node) -> Node:
+    """The node, if it is a regular file's. PathIsDirectoryError, PathError."""
+    if not node.record.is_file:
+        if node.record.is_dir:
+            raise PathIsDirectoryError(f"inode {node.ino}", "Is a directory")
+        raise PathError(f"inode {node.ino}", "not a regular file")
+    return node
+
+
+def _writable(nodes: Nodes, ino: int, end: int) -> Node:
+    """A regular file that may be changed up to byte ``end``."""
+    node = regular(nodes.edit(ino))
+    if node.record.flags & InodeFlag.IMMUTABLE:
+        error = PathError(f"inode {ino}", "Operation not permitted: the file is marked as immutable")
+        error.errno = errno.EPERM
+        raise error
+    if end > (limit := file_size_limit(nodes.block_size)):
+        raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
+    return node
+
+
+# -- read ----------------------------------------------------------------------------------------------------------
+
+
+def read(nodes: Nodes, ino: int, offset: int, size: int) -> bytes:
+    """``size`` bytes from byte ``offset``, fewer at the end of the file; holes are zeros."""
+    node = regular(nodes.load(ino))
+    end = min(offset + size, node.record.size)
+    if end <= offset:
+        return b""
+    block_size = nodes.block_size
+    first = offset // block_size
+    pieces = []
+    at = offset
+    device = nodes.session.device
+    for logical, physical, count in nodes.map(node).runs(first, -(-end // block_size) - first):
+        low, high = max(at, logical * block_size), min(end, (logical + count) * block_size)
+        if low > at:
+            pieces.append(bytes(low - at))
+        pieces.append(device.read(physical * block_size + low - logical * block_size, high - low))
+        at = high
+    if len(pieces) == 1 and at == end:
+        return pieces[0]
+    pieces.append(bytes(end - at))
+    return b"".join(pieces)
+
+
+# -- write ---------------------------------------------------------------------------------------------------------
+
+
+def write(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of ``data`` at byte ``offset``. NoSpaceError, FileTooLargeError: nothing was written."""
+    view = memoryview(data).cast("B")
+    if not len(view):
+        return
+    size = nodes.block_size
+    end = offset + len(view)
+    node = _writable(nodes, ino, end)
+    first = offset // size
+    count = -(-end // size) - first
+    new = _make_room(nodes, node, offset, end)
+    mapping = nodes.map(node)
+    runs = new if sum(run[2] for run in new) == count else mapping.runs(first, count)
+    head = _old_part(nodes, node, first, new, 0, offset % size)
+    tail = b""
+    if end % size:
+        tail = _old_part(nodes, node, end // size, new, end % size, size)
+    if head or tail:
+        view = memoryview(b"".join((head, view, tail)))
+    session = nodes.session
+    for logical, physical, length in runs:
+        at = (logical - first) * size
+        session.write_data(physical, view[at : at + length * size])
+    _written(nodes, node, end)
+
+
+def write_all(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+    """``write`` as one operation, or as several where that is too much for the journal."""
+    try:
+        nodes.run(lambda: write(nodes, ino, offset, data))
+    except JournalFullError:
+        view = memoryview(data).cast("B")
+        half = len(view) // 2 // nodes.block_size * nodes.block_size
+        if not half:
+            raise
+        write_all(nodes, ino, offset, view[:half])
+        write_all(nodes, ino, offset + half, view[half:])
+
+
+def replace(nodes: Nodes, ino: int, data: bytes | bytearray | memoryview) -> None:
+    """Give a file other content: at once where there is room for both, else the old one goes first."""
+
+    def both() -> None:
+        _set_size(nodes, ino, 0)
+        write(nodes, ino, 0, data)
+
+    try:
+        nodes.run(both)
+    except (JournalFullError, NoSpaceError):
+        _check_space(nodes, ino, -(-len(data) // nodes.block_size))
+        set_size(nodes, ino, 0)
+        nodes.session.sync()
+        write_all(nodes, ino, 0, data)
+
+
+def _make_room(nodes: Nodes, node: Node, offset: int, end: int) -> list[Extent]:
+    """Blocks for every hole in the bytes from ``offset`` to ``end``; those that are new."""
+    size = nodes.block_size
+    first = offset // size
+    if offset > node.record.size:
+        _clear_tail(nodes, node)
+    if end >= LARGE_FILE:
+        nodes.need_large_file(node)
+    return nodes.map(node).map(first, -(-end // size) - first, nodes.session.goal_of(node.ino))
+
+
+def _written(nodes: Nodes, node: Node, end: int) -> None:
+    record = node.record
+    record.size = max(record.size, end)
+    nodes.mapped(node)
+    record.mtime = record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def _old_part(nodes: Nodes, node: Node, logical: int, new: list[Extent], low: int, high: int) -> bytes:
+    """Bytes ``low`` to ``high`` of a block that is written in part: what is there already, zeros behind the end of the file."""
+    if low >= high:
+        return b""
+    size = nodes.block_size
+    inside = min(max(node.record.size - logical * size, low), high)
+    if inside <= low or any(at <= logical < at + count for at, _, count in new):
+        return bytes(high - low)
+    block = nodes.map(node).block(logical)
+    assert block is not None  # all of the range is mapped by now
+    return nodes.session.read(block)[low:inside].ljust(high - low, b"\0")
+
+
+def _clear_tail(nodes: Nodes, node: Node) -> None:
+    """The file is about to grow past its last block: what lies behind its end there reads as zero."""
+    size = nodes.block_size
+    inside = node.record.size % size
+    if inside:
+        _zero(nodes, node, node.record.size // size, inside, size)
+
+
+def _zero(nodes: Nodes, node: Node, logical: int, low: int, high: int) -> None:
+    """Zero a part of one block, through the journal: it is undone when the operation fails."""
+    block = nodes.map(node).block(logical)
+    if block is None:
+        return
+    data = nodes.session.read(block)
+    if data.count(0, low, high) != high - low:
+        nodes.session.write(block, data[:low] + bytes(high - low) + data[high:])
+
+
+# -- size and holes ------------------------------------------------------------------------------------------------
+
+
+def set_size(nodes: Nodes, ino: int, size: int) -> None:
+    """Cut a file to ``size`` bytes, or make it longer by a hole."""
+    if size < 0:
+        raise ValueError(f"a file cannot have {size} bytes")
+    try:
+        nodes.run(lambda: _set_size(nodes, ino, size))
+    except JournalFullError:
+        nodes.run(lambda: _begin_cut(nodes, ino, size))
+        cut_in_steps(nodes.session, ino, -(-size // nodes.block_size))
+        nodes.drop(ino)
+        nodes.run(lambda: _end_cut(nodes, ino))
+
+
+def _set_size(nodes: Nodes, ino: int, size: int) -> None:
+    node = _writable(nodes, ino, size)
+    record = node.record
+    if size > record.size:
+        _clear_tail(nodes, node)
+        if size >= LARGE_FILE:
+            nodes.need_large_file(node)
+    elif size < record.size:
+        kept = -(-size // nodes.block_size)
+        nodes.map(node).truncate(kept)
+        if size % nodes.block_size:
+            _zero(nodes, node, kept - 1, size % nodes.block_size, nodes.block_size)
+        nodes.mapped(node)
+    record.size = size
+    record.mtime = record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def _begin_cut(nodes: Nodes, ino: int, size: int) -> None:
+    """From here on the orphan list sees to it that the file is cut, whatever happens."""
+    node = _writable(nodes, ino, size)
+    node.record.size = size
+    node.record.mtime = node.record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+    nodes.as_orphan(ino, add_orphan)
+
+
+def _end_cut(nodes: Nodes, ino: int) -> None:
+    nodes.as_orphan(ino, remove_orphan)
+    cut_inode(nodes.session, ino)
+    nodes.drop(ino)
+
+
+def punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
+    """Make the bytes a hole as far as they are whole blocks, and zeros; the size stays."""
+    if offset < 0 or length < 0:
+        raise ValueError(f"{length} bytes from byte {offset}")
+    try:
+        nodes.run(lambda: _punch(nodes, ino, offset, length))
+    except JournalFullError:
+        length = min(length, nodes.load(ino).record.size - offset)
+        half = length // 2 // nodes.block_size * nodes.block_size
+        if not half:
+            raise
+        punch(nodes, ino, offset, half)
+        punch(nodes, ino, offset + half, length - half)
+
+
+def _punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
+    node = _writable(nodes, ino, 0)
+    size = nodes.block_size
+    end = min(offset + length, node.record.size)
+    if end <= offset:
+        return
+    if end == node.record.size:
+        end = -(-end // size) * size  # what is behind the end of the file is zero anyway
+    low, high = -(-offset // size), end // size
+    if low > high:  # inside one block
+        _zero(nodes, node, offset // size, offset % size, end % size)
+    else:
+        if offset % size:
+            _zero(nodes, node, low - 1, offset % size, size)
+        if end % size:
+            _zero(nodes, node, high, 0, end % size)
+        nodes.map(node).punch(low, high - low)
+        nodes.mapped(node)
+    node.record.mtime = node.record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+# -- copy in -------------------------------------------------------------------------------------------------------
+
+
+def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable[[int], None]) -> int:
+    """Give a file the content of a host's file, from its beginning; holes stay holes. Its size in bytes.
+
+    The file is emptied first, and empty again if this fails. NoSpaceError, before anything is changed, where the source
+    will not fit. Raises SourceError where the source cannot be read.
+    """
+    fd = source if isinstance(source, int) else _descriptor(source)
+    if fd is None:
+        assert not isinstance(source, int)
+        return _copy_stream(nodes, ino, source, advance)
+    length = os.fstat(fd).st_size
+    _writable(nodes, ino, length)
+    segments = list(_segments(fd, length))
+    _check_space(nodes, ino, sum(high // nodes.block_size - low // nodes.block_size + 1 for low, high in segments))
+    set_size(nodes, ino, 0)
+    copier = _Copier(nodes, ino, fd, advance)
+    try:
+        for low, high in segments:
+            for start in range(low - low % STEP_BYTES, high, STEP_BYTES):
+                begin, end = max(start, low), min(start + STEP_BYTES, high)
+                nodes.run(lambda begin=begin, end=end: copier.copy(begin, end))  # type: ignore[misc]
+        if nodes.load(ino).record.size != length:
+            set_size(nodes, ino, length)
+    except OSError:
+        set_size(nodes, ino, 0)
+        raise
+    return length
+
+
+def _descriptor(source: IO[bytes]) -> int | None:
+    """The descriptor of a file object that stands at its beginning and can be read at any place."""
+    try:
+        fd = source.fileno()
+        seekable = os.lseek(fd, 0, os.SEEK_CUR) == 0 and source.tell() == 0
+    except (AttributeError, OSError, ValueError):
+        return None
+    return fd if seekable else None
+
+
+def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[int], None]) -> int:
+    set_size(nodes, ino, 0)
+    offset = 0
+    try:
+        while piece := source.read(COPY_BYTES):
+            nodes.run(lambda offset=offset, piece=piece: write(nodes, ino, offset, piece))  # type: ignore[misc]
+            offset += len(piece)
+            advance(len(piece))
+    except OSError:
+        set_size(nodes, ino, 0)
+        raise
+    return offset
+
+
+def _segments(fd: int, length: int) -> Iterator[tuple[int, int]]:
+    """(first byte, end) of the data in a host's file."""
+    if not hasattr(os, "SEEK_DATA"):
+        if length:
+            yield 0, length
+        return
+    at = 0
+    while at < length:
+        try:
+            low = os.lseek(fd, at, os.SEEK_DATA)
+            high = min(os.lseek(fd, low, os.SEEK_HOLE), length)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            low, high = at, length
+        if high > low:
+            yield low, high
+        at = max(high, at + 1)
+
+
+def _check_space(nodes: Nodes, ino: int, blocks: int) -> None:
+    """NoSpaceError unless so many blocks of data fit once the file gave back its own."""
+    pointers = nodes.block_size // 4
+    tables = -(-blocks // pointers) + 3 if blocks > DIRECT_BLOCKS else 0
+    own = nodes.load(ino).record.sectors // nodes.sectors_per_block
+    free = nodes.session.blocks.total_free + own
+    if blocks + tables - 3 > free:
+        raise NoSpaceError(
+            f"{blocks + tables} blocks are needed and {free} are free",
+            needed_bytes=(blocks + tables) * nodes.block_size,
+            available_bytes=free * nodes.block_size,
+            hint="remove files, or make the image larger",
+        )
+
+
+class _Copier:
+    """Copies parts of one host's file, inside the kernel where it can."""
+
+    def __init__(self, nodes: Nodes, ino: int, fd: int, advance: Callable[[int], None]) -> None:
+        self.nodes = nodes
+        self.ino = ino
+        self.fd = fd
+        self.advance = advance
+        self.in_kernel = hasattr(os, "copy_file_range")
+
+    def copy(self, offset: int, end: int) -> None:
+        """Copy the bytes from ``offset`` to ``end``, the first part of which may share a block with what was copied before."""
+        nodes, size = self.nodes, self.nodes.block_size
+        node = _writable(nodes, self.ino, end)
+        low, high = -(-offset // size) * size, end // size * size
+        if low >= high:
+            write(nodes, self.ino, offset, self._read(offset, end - offset))
+            self.advance(end - offset)
+            return
+        if low > offset:
+            write(nodes, self.ino, offset, self._read(offset, low - offset))
+        new = _make_room(nodes, node, low, high)
+        for logical, physical, count in new:
+            self._place(physical, count, logical * size)
+        _written(nodes, node, high)
+        if end > high:
+            write(nodes, self.ino, high, self._read(high, end - high))
+        self.advance(end - offset)
+
+    def _place(self, block: int, count: int, offset: int) -> None:
+        """Fill ``count`` new blocks from byte ``offset`` of the source on."""
+        size = self.nodes.block_size
+        device = self.nodes.session.place_for_data(block, count)
+        target, left = block * size, count * size
+        while left:
+            done = 0
+            if self.in_kernel and isinstance(device, FileDevice):
+                done = self._copy_range(device, offset, target, left)
+            if not done:
+                piece = self._read(offset, min(left, COPY_BYTES))
+                device.write(target, piece)
+                done = len(piece)
+            offset, target, left = offset + done, target + done, left - done
+
+    def _copy_range(self, device: FileDevice, offset: int, target: int, size: int) -> int:
+        """Bytes copied, 0 where the kernel cannot."""
+        try:
+            return os.copy_file_range(self.fd, device.fd, size, offset, device.offset + target)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise device.write_failed(target, error) from error
+            if error.errno not in _NO_KERNEL_COPY:
+                raise SourceError("the source", f"reading: {error.strerror}", error=error) from error
+            self.in_kernel = False
+            return 0
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """That many bytes of the source; SourceError if it became shorter."""
+        try:
+            if hasattr(os, "pread"):
+                data = os.pread(self.fd, size, offset)
+            else:
+                os.lseek(self.fd, offset, os.SEEK_SET)
+                data = os.read(self.fd, size)
+        except OSError as error:
+            raise SourceError("the source", f"reading: {error.strerror}", error=error) from error
+        if len(data) < size:
+            if not data:
+                raise SourceError("the source", "became shorter while it was copied", hint="copy it again")
+            return data + self._read(offset + len(data), size - len(data))
+        return data

@@ -1,0 +1,135 @@
+"""What an inode says besides its content: mode, owner, times, attributes, ACLs. Called inside an operation.
+
+Source: Linux ``fs/attr.c``, ``fs/open.c`` (chown_common), ``fs/xattr.c`` (xattr_permission), ``fs/posix_acl.c``.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from ..errors import CorruptError, XattrError, show
+from .names import ACCESS, DEFAULT, _changeable
+from .nodes import Node, Nodes
+from .permissions import acl_after_chmod, mode_of_acl
+
+__all__ = ["chmod", "chown", "remove_attribute", "set_attribute", "set_times"]
+
+S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
+CAPABILITY = b"security.capability"
+ID_MAX = 0xFFFFFFFE
+"""The highest owner: the number above it means none."""
+
+
+def _node(nodes: Nodes, ino: int) -> Node:
+    node = nodes.edit(ino)
+    _changeable(node, f"inode {ino}".encode())
+    return node
+
+
+def _may_have_attributes(node: Node) -> bool:
+    record = node.record
+    return bool(record.file_acl) or record.area.count(0) != len(record.area)
+
+
+def chmod(nodes: Nodes, ino: int, mode: int) -> None:
+    """Set the permission bits (12 of them); an access ACL follows."""
+    node = _node(nodes, ino)
+    record = node.record
+    record_mode = record.mode & S_IFMT | mode & 0o7777
+    if _may_have_attributes(node) and record.mode & S_IFMT != S_IFLNK:
+        editor = nodes.attributes(node)
+        acl = editor.get(ACCESS)
+        if acl is not None:
+            try:
+                editor.set(ACCESS, acl_after_chmod(acl, mode))
+            except ValueError as error:
+                raise CorruptError(f"inode {ino}", "access ACL", error, "a valid one") from error
+            nodes.take_attributes(node, editor)
+    record.mode = record_mode
+    record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def chown(nodes: Nodes, ino: int, uid: int | None, gid: int | None) -> None:
+    """Set owner and group, where not None. What ran as the old owner no longer does: set-id bits and capabilities go."""
+    for number in (uid, gid):
+        if number is not None and not 0 <= number <= ID_MAX:
+            raise ValueError(f"{number} is no user or group: they are from 0 to {ID_MAX}")
+    node = _node(nodes, ino)
+    record = node.record
+    if record.mode & S_IFMT != S_IFDIR:
+        if _may_have_attributes(node):
+            editor = nodes.attributes(node)
+            if editor.get(CAPABILITY) is not None:
+                editor.remove(CAPABILITY)
+                nodes.take_attributes(node, editor)
+        record.mode &= ~S_ISUID
+        if record.mode & S_IXGRP:
+            record.mode &= ~S_ISGID
+    record.uid = record.uid if uid is None else uid
+    record.gid = record.gid if gid is None else gid
+    record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def set_times(nodes: Nodes, ino: int, atime: int | None, mtime: int | None) -> None:
+    """Set the times (nanoseconds since 1970) that are not None; one that cannot be stored becomes the nearest that can."""
+    node = _node(nodes, ino)
+    record = node.record
+    record.atime = record.atime if atime is None else atime
+    record.mtime = record.mtime if mtime is None else mtime
+    record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
+    """Set an attribute. XattrError: EEXIST with ``create``, ENODATA with ``replace``, or what ext3 cannot hold."""
+    node = _node(nodes, ino)
+    _check_allowed(node, name)
+    editor = nodes.attributes(node)
+    if create or replace:
+        there = editor.get(name) is not None
+        if create and there:
+            raise _error(node, name, errno.EEXIST, "is there already")
+        if replace and not there:
+            raise _error(node, name, errno.ENODATA, "is not there")
+    record = node.record
+    mode, kept = record.mode, True
+    if name == ACCESS:
+        try:
+            mode, kept = mode_of_acl(value, record.mode)
+        except ValueError as error:
+            raise _error(node, name, errno.EINVAL, str(error)) from error
+    if kept:
+        editor.set(name, value)
+    elif editor.get(name) is not None:
+        editor.remove(name)
+    nodes.take_attributes(node, editor)
+    record.mode = mode
+    record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def remove_attribute(nodes: Nodes, ino: int, name: bytes) -> None:
+    """Take an attribute out. XattrError (ENODATA) if it is not there."""
+    node = _node(nodes, ino)
+    editor = nodes.attributes(node)
+    editor.remove(name)
+    nodes.take_attributes(node, editor)
+    node.record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
+def _check_allowed(node: Node, name: bytes) -> None:
+    kind = node.record.mode & S_IFMT
+    if name.startswith(b"user.") and kind not in (S_IFREG, S_IFDIR):
+        raise _error(node, name, errno.EPERM, "is for files and directories only")
+    if name in (ACCESS, DEFAULT) and kind == S_IFLNK:
+        raise _error(node, name, errno.EOPNOTSUPP, "is not for symbolic links")
+    if name == DEFAULT and kind != S_IFDIR:
+        raise _error(node, name, errno.EACCES, "is for directories only")
+
+
+def _error(node: Node, name: bytes, number: int, message: str) -> XattrError:
+    return XattrError(f"inode {node.ino}", f"the attribute {show(name)} {message}", error=OSError(number, message))

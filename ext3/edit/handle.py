@@ -1,0 +1,117 @@
+"""FileEditor: a regular file of an image that is being edited, as a seekable stream that reads, writes, cuts and punches."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from . import content
+from .nodes import Nodes
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["FileEditor"]
+
+
+class FileEditor(io.RawIOBase):
+    """An open file. It outlives its last name: its blocks are given back when it is closed.
+
+    ``writable`` False: it is only read. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
+    """
+
+    def __init__(self, nodes: Nodes, ino: int, *, writable: bool) -> None:
+        super().__init__()
+        content.regular(nodes.edit(ino) if writable else nodes.load(ino))
+        self.ino = ino
+        self._nodes = nodes
+        self._writable = writable
+        self._position = 0
+        nodes.hold(ino)
+
+    @property
+    def size(self) -> int:
+        """In bytes, now."""
+        return self._nodes.load(self.ino).record.size
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return self._writable
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new position, in bytes; it may lie behind the end. ValueError before the beginning."""
+        self._check_open()
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
+        if base is None:
+            raise ValueError(f"whence {whence} is not 0, 1 or 2")
+        if base + offset < 0:
+            raise ValueError(f"a file has no byte {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from byte ``offset``, fewer at the end of the file."""
+        self._check_open()
+        return content.read(self._nodes, self.ino, offset, size)
+
+    def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of ``data`` at byte ``offset``."""
+        self._check_writable()
+        content.write_all(self._nodes, self.ino, offset, data)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Bytes read: as many as fit the buffer, or as there are."""
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            data = self.read_at(self._position, len(view))
+            view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        """The rest of the file. It is held in memory: look at ``size`` first where the image is not trusted."""
+        data = self.read_at(self._position, max(0, self.size - self._position))
+        self._position += len(data)
+        return data
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write all of ``data``; how many bytes that is."""
+        with memoryview(data) as whole, whole.cast("B") as view:
+            self.write_at(self._position, view)
+            self._position += len(view)
+            return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut the file to ``size`` bytes (to where it stands if None), or make it longer by a hole; its size."""
+        self._check_writable()
+        size = self._position if size is None else size
+        content.set_size(self._nodes, self.ino, size)
+        return size
+
+    def punch_hole(self, offset: int, length: int) -> None:
+        """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
+        self._check_writable()
+        content.punch(self._nodes, self.ino, offset, length)
+
+    def close(self) -> None:
+        """Let go of the file; without a name it is deleted now."""
+        if not self.closed:
+            super().close()
+            self._nodes.release(self.ino)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the file is closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if not self._writable:
+            raise io.UnsupportedOperation("the file was not opened for writing")

@@ -1,0 +1,327 @@
+"""The inodes of an open filesystem that are being edited: what is known of each, and the life of one from new to deleted.
+
+What is kept here is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
+are called inside an operation, but for ``run`` itself and ``release``.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
+from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError
+from ..inode import Inode, parse_inode
+from ..orphans import add_orphan, cut_in_steps, delete_inode, remove_orphan
+from .attributes import AttributeEditor, AttributeSharing
+from .directory import Directory, DirectoryRules
+from .mapping import BlockMapEditor
+from .record import InodeRecord
+from .session import Session
+
+__all__ = ["Node", "Nodes"]
+
+T = TypeVar("T")
+
+KEPT = 4096
+"""Inodes that are remembered at most."""
+
+
+class Node:
+    """One inode: its ``record``, and once they are needed its block map and its names."""
+
+    __slots__ = ("checked", "directory", "ino", "map", "record", "seen")
+
+    def __init__(self, ino: int, record: InodeRecord) -> None:
+        self.ino = ino
+        self.record = record
+        self.map: BlockMapEditor | None = None
+        self.directory: Directory | None = None
+        self.seen: Inode | None = None
+        """The inode as readers see it, since the last change."""
+        self.checked = False
+        """Whether it may be changed."""
+
+
+class Nodes:
+    """The inodes of one session."""
+
+    def __init__(self, session: Session) -> None:
+        superblock = session.superblock
+        self.session = session
+        self.block_size = session.block_size
+        self.inode_size = superblock.inode_size
+        self.sectors_per_block = self.block_size // SECTOR
+        self._first = superblock.first_data_block
+        self._end = superblock.blocks_count
+        self._first_ino = superblock.first_ino
+        self._dynamic = superblock.revision > 0
+        a, b, c, d = superblock.hash_seed
+        self.rules = DirectoryRules(
+            (a, b, c, d),
+            superblock.inodes_count,
+            hash_version=superblock.hash_version,
+            signed=not superblock.flags & FLAGS_UNSIGNED_HASH,
+            filetype=superblock.has_filetype,
+            dir_index=bool(superblock.compat & Compat.DIR_INDEX),
+        )
+        self._sharing = AttributeSharing()
+        self._nodes: dict[int, Node] = {}
+        self._held: dict[int, int] = {}
+        self._orphans: set[int] = set()
+        self._rollbacks = session.rollbacks
+        self._generation = session.nanoseconds
+        self.parents: dict[bytes, int] = {}
+        """Paths of directories that were looked up; whoever changes where one leads clears this."""
+
+    # Operations
+
+    def run(self, work: Callable[[], T]) -> T:
+        """``work`` as one operation: all of it happens, or nothing."""
+
+        def fresh() -> T:
+            if self.session.rollbacks != self._rollbacks:
+                self.forget()
+            return work()
+
+        try:
+            return self.session.run(fresh)
+        except BaseException as error:
+            if self.session.rollbacks != self._rollbacks or not isinstance(error, PathError):
+                self.forget()
+            raise
+
+    def forget(self) -> None:
+        """What was known is void."""
+        self._rollbacks = self.session.rollbacks
+        self._nodes.clear()
+        self._sharing.clear()
+        self.parents.clear()
+
+    # Inodes
+
+    def load(self, ino: int) -> Node:
+        """An inode to look at. PathNotFoundError for a number that is none, CorruptError."""
+        node = self._nodes.get(ino)
+        if node is None:
+            node = self._keep(Node(ino, InodeRecord(self.session.read_inode(ino), ino)))
+        return node
+
+    def _keep(self, node: Node) -> Node:
+        if len(self._nodes) >= KEPT:
+            for old in list(self._nodes)[: KEPT // 2]:
+                del self._nodes[old]
+        self._nodes[node.ino] = node
+        return node
+
+    def edit(self, ino: int) -> Node:
+        """An inode to change: one that is in use and not the filesystem's own."""
+        # Directories in use stay among the remembered.
+        node = self._nodes.pop(ino, None)
+        if node is None:
+            node = self.load(ino)
+        else:
+            self._nodes[ino] = node
+        if node.checked:
+            return node
+        if (ino != ROOT_INO and ino < self._first_ino) or not self.session.inode_in_use(ino):
+            del self._nodes[ino]
+            error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
+            error.hint = CHECK_HINT
+            raise error
+        flags = node.record.flags & int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
+        if flags:
+            raise CorruptError(f"inode {ino}", "i_flags", f"{node.record.flags:#x}", f"without {flags:#x}")
+        node.checked = True
+        return node
+
+    def edit_directory(self, ino: int) -> Node:
+        """A directory to change. PathNotDirectoryError."""
+        node = self.edit(ino)
+        if not node.record.is_dir:
+            raise PathNotDirectoryError(f"inode {ino}", "not a directory")
+        return node
+
+    def inode(self, ino: int) -> Inode:
+        """An inode as readers see it."""
+        node = self.load(ino)
+        if node.seen is None:
+            node.seen = parse_inode(node.record.pack().ljust(self.inode_size, b"\0"), ino)
+        return node.seen
+
+    def store(self, node: Node) -> None:
+        """Write the record of an inode into the table."""
+        node.seen = None
+        raw = node.record.pack()
+        if len(raw) < self.inode_size:  # an extra area that says it has no fields stays as it is
+            raw += self.session.read_inode(node.ino)[len(raw) :]
+        self.session.write_inode(node.ino, raw)
+
+    def drop(self, ino: int) -> None:
+        """Somebody else changed the inode, or it is gone."""
+        self._nodes.pop(ino, None)
+
+    # What inodes have
+
+    def map(self, node: Node) -> BlockMapEditor:
+        """The block map of a file, directory or long target."""
+        found = node.map
+        if found is None:
+            record = node.record
+            found = node.map = BlockMapEditor(
+                self.session,
+                record.i_block,
+                first=self._first,
+                end=self._end,
+                where=f"inode {node.ino}",
+                sectors=record.sectors,
+                metadata=not record.is_file,
+            )
+        return found
+
+    def mapped(self, node: Node) -> None:
+        """The map was changed: the record says so too."""
+        if node.map is not None:
+            node.record.i_block = node.map.i_block
+            node.record.sectors = node.map.sectors
+
+    def directory(self, node: Node) -> Directory:
+        """The names in a directory. PathNotDirectoryError, CorruptError."""
+        found = node.directory
+        if found is None:
+            record = node.record
+            if not record.is_dir:
+                raise PathNotDirectoryError(f"inode {node.ino}", "not a directory")
+            found = node.directory = Directory(
+                self.session,
+                self.map(node),
+                self.rules,
+                ino=node.ino,
+                size=record.size,
+                indexed=bool(record.flags & InodeFlag.INDEX),
+            )
+        return found
+
+    def store_directory(self, node: Node, now: int) -> None:
+        """Names were changed at ``now``."""
+        record = node.record
+        directory = node.directory
+        assert directory is not None
+        record.size = directory.size
+        if directory.indexed:
+            record.flags |= InodeFlag.INDEX.value
+        else:
+            record.flags &= ~InodeFlag.INDEX.value
+        record.i_block, record.sectors = directory.mapping.i_block, directory.mapping.sectors
+        record.mtime = record.ctime = now
+        self.store(node)
+
+    def attributes(self, node: Node) -> AttributeEditor:
+        """The attributes of an inode."""
+        return AttributeEditor(
+            self.session,
+            node.record.area,
+            node.record.file_acl,
+            first=self._first,
+            end=self._end,
+            where=f"inode {node.ino}",
+            goal=self.session.goal_of(node.ino),
+            sharing=self._sharing,
+        )
+
+    def take_attributes(self, node: Node, editor: AttributeEditor) -> None:
+        """Attributes were changed: the record says so too."""
+        record = node.record
+        change = (bool(editor.file_acl) - bool(record.file_acl)) * self.sectors_per_block
+        record.sectors = max(0, record.sectors + change)
+        if node.map is not None:
+            node.map.sectors = record.sectors
+        record.area, record.file_acl = editor.area, editor.file_acl
+        if record.file_acl and self._dynamic:
+            self.session.add_features(compat=Compat.EXT_ATTR)
+
+    def need_large_file(self, node: Node) -> None:
+        """A file is about to pass 2 GiB."""
+        if not self._dynamic:
+            error = PathError(f"inode {node.ino}", "files of this old filesystem end at 2 GiB")
+            error.errno = errno.EFBIG
+            raise error
+        self.session.add_features(ro_compat=RoCompat.LARGE_FILE)
+
+    # Life
+
+    def new(self, parent: Node, *, mode: int, uid: int, gid: int, is_dir: bool, now: int) -> Node:
+        """A new inode for a child of ``parent``, without links; its record is not written yet. NoFreeInodesError."""
+        ino = self.session.allocate_inode(parent.ino, is_dir=is_dir)
+        self._generation += 0x9E3779B1
+        generation = self._generation ^ ino
+        record = InodeRecord.new(self.inode_size, mode=mode, uid=uid, gid=gid, now=now, generation=generation)
+        record.i_block = (0,) * N_BLOCKS
+        self._nodes.pop(ino, None)
+        node = self._keep(Node(ino, record))
+        node.checked = True
+        return node
+
+    def hold(self, ino: int) -> None:
+        """Somebody has the inode open: it outlives its last name until ``release``."""
+        self._held[ino] = self._held.get(ino, 0) + 1
+
+    def unlinked(self, node: Node) -> None:
+        """The record has no links left: delete the inode, or, where it is held, leave that for later."""
+        if node.ino in self._held:
+            self.store(node)
+            self._change_orphans(node.ino, add_orphan)
+            self._orphans.add(node.ino)
+            return
+        self._delete(node)
+
+    def _delete(self, node: Node) -> None:
+        self.store(node)
+        delete_inode(self.session, node.ino)
+        self.drop(node.ino)
+        if node.record.file_acl:
+            self._sharing.clear()
+
+    def _change_orphans(self, ino: int, change: Callable[[Session, int], None]) -> None:
+        """The list runs through the inodes themselves: what is kept of them is void."""
+        change(self.session, ino)
+        for other in (*self._orphans, ino):
+            self._nodes.pop(other, None)
+
+    def release(self, ino: int) -> None:
+        """Give back a ``hold``; the last one deletes an inode without names. Not inside an operation."""
+        left = self._held.get(ino, 0) - 1
+        if left > 0:
+            self._held[ino] = left
+            return
+        self._held.pop(ino, None)
+        if ino in self._orphans:
+            try:
+                self.run(lambda: self._bury(ino))
+            except JournalFullError:
+                cut_in_steps(self.session, ino, 0)
+                self.drop(ino)
+                self.run(lambda: self._bury(ino))
+            self._orphans.discard(ino)
+
+    def abandon(self) -> None:
+        """Nobody has anything open any more, and nothing is done about it."""
+        self._held.clear()
+        self._orphans.clear()
+
+    def release_all(self) -> None:
+        """Nobody has anything open any more."""
+        for ino in list(self._held):
+            self._held[ino] = 1
+            self.release(ino)
+
+    def _bury(self, ino: int) -> None:
+        if not self.load(ino).record.links:  # else the operation that took its last name was undone
+            self._change_orphans(ino, remove_orphan)
+            self._delete(self.edit(ino))
+
+    def as_orphan(self, ino: int, change: Callable[[Session, int], None]) -> None:
+        """``change`` (add_orphan or remove_orphan) for an inode that has names."""
+        if ino not in self._orphans:
+            self._change_orphans(ino, change)

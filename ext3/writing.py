@@ -1,0 +1,444 @@
+"""WritableFilesystem: an image that is open for changes, by path or by inode; everything a Filesystem reads, it reads too.
+
+Each call is one operation: all of it happens or nothing. Operations become safe together, at ``sync`` and ``close`` and
+whenever the journal fills; a crash leaves the image as it was after one of them. Nobody is asked for permission: who may
+write the image owns what is in it. Locks, and copies of images without a journal, are the caller's business.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import IO, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .constants import S_IFMT, S_IFREG
+from .device import BlockDevice, FileDevice, PathOrFile, open_device
+from .edit import content, copyin, facts, names
+from .edit.handle import FileEditor
+from .edit.nodes import Nodes
+from .edit.session import Clock, Session
+from .errors import JournalFullError, PathError, PathExistsError, PathIsDirectoryError, PathNotFoundError, show
+from .filesystem import Filesystem
+from .inode import Inode
+from .layout import Table
+from .superblock import Superblock
+
+__all__ = ["Place", "WritableFilesystem"]
+
+T = TypeVar("T")
+Place = bytes | str | tuple[int, bytes]
+"""Where a name is, or shall be: a path, or the inode of a directory and the name in it."""
+Target = Place | int
+"""What is to be changed: a path, a place, or an inode."""
+
+
+class WritableFilesystem(Filesystem):
+    """An image open for changes; see ``Filesystem.open``. Methods ending in ``_at`` take inodes of directories."""
+
+    def __init__(self, device: BlockDevice, *, clock: Clock | None = None) -> None:
+        """Put the image on ``device`` in order (journal, orphan list) and begin. ``clock`` gives nanoseconds since 1970.
+
+        Raises NeedsCheckError for an image that is marked as damaged, UnsupportedError, CorruptError, DeviceError.
+        """
+        self._session = Session(device, clock=clock or time.time_ns)
+        self._nodes = Nodes(self._session)
+        self.device = self._session.device
+        self.journal_problem = None
+        self._superblock = self._session.superblock
+        self._groups = self._session.groups
+        self._stack = ExitStack()
+        self._last_inode = None
+        self._table_offsets = {}
+        self._chunk = (-1, b"")
+
+    @classmethod
+    def open_for_changes(
+        cls, where: PathOrFile | BlockDevice, *, offset: int = 0, size: int | None = None, clock: Clock | None = None
+    ) -> Self:
+        """``Filesystem.open`` with mode "r+"."""
+        with ExitStack() as stack:
+            device: BlockDevice
+            if isinstance(where, str | bytes | os.PathLike):
+                # open_device would make a file that is not there.
+                fd = os.open(where, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+                stack.callback(os.close, fd)
+                device = FileDevice(fd, offset, size)
+            else:
+                device = stack.enter_context(open_device(where, offset=offset, size=size))
+            found = cls(device, clock=clock)
+            found._stack = stack.pop_all()
+            return found
+
+    # The filesystem as a whole
+
+    @property
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def superblock(self) -> Superblock:
+        return self._session.superblock
+
+    @property
+    def groups(self) -> Table:
+        return self._session.groups
+
+    @property
+    def needs_recovery(self) -> bool:
+        return False
+
+    def block_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
+        self._session.flush()
+        return super().block_bitmap(group)
+
+    def inode_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
+        self._session.flush()
+        return super().inode_bitmap(group)
+
+    def sync(self) -> None:
+        """Commit: what was done so far survives whatever happens. DeviceError: nothing more is written."""
+        self._session.sync()
+
+    def close(self) -> None:
+        """Sync, delete files without names that are still open, mark the image as clean and close what ``open`` opened."""
+        try:
+            self._nodes.release_all()
+            self._session.close()
+        finally:
+            super().close()
+
+    def abandon(self) -> None:
+        """Close; what was not synced is lost."""
+        self._nodes.abandon()
+        self._session.abandon()
+        super().close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # Inodes and paths
+
+    def inode(self, ino: int) -> Inode:
+        return self._nodes.inode(ino)
+
+    def _is_directory(self, ino: int) -> bool:
+        return self._nodes.load(ino).record.is_dir
+
+    def _find(self, directory: int, name: bytes) -> int | None:
+        return names.find(self._nodes, directory, name)
+
+    def _place(self, place: Place) -> tuple[int, bytes]:
+        """(directory, name) of a place; the name may be "." or "..", and is b"." for the root."""
+        if isinstance(place, tuple):
+            return place
+        whole = place.encode("utf-8", "surrogateescape") if isinstance(place, str) else place
+        above, _, name = whole.rstrip(b"/").rpartition(b"/")
+        if not whole:
+            raise PathNotFoundError(whole, "No such file or directory")
+        found = self._nodes.parents.get(above)
+        if found is None:
+            found = self.lookup(above)
+            self._nodes.parents[above] = found
+        return found, name or b"."
+
+    def _ino(self, target: Target, follow: bool) -> int:
+        if isinstance(target, int):
+            return target
+        if not isinstance(target, tuple):
+            return self.lookup(target, follow=follow)
+        found = names.find(self._nodes, *target)
+        if found is None:
+            raise PathNotFoundError(target[1], "No such file or directory")
+        return found
+
+    @contextmanager
+    def _speaking_of(self, *places: Target) -> Iterator[None]:
+        """Errors name whole paths."""
+        try:
+            yield
+        except PathError as error:
+            for place in places:
+                if isinstance(place, bytes | str) and error.path is not None:
+                    name = place.encode("utf-8", "surrogateescape") if isinstance(place, str) else place
+                    said = show(error.path)
+                    last = name.rstrip(b"/").rpartition(b"/")[2] or b"."
+                    if error.path == last or (len(places) == 1 and said.startswith("inode ")):
+                        error.path = place
+                        error.message = show(place) + error.message[len(said) :]
+                        error.args = (error.message,)
+                        break
+            raise
+
+    def _run(self, work: Callable[[], T]) -> T:
+        return self._nodes.run(work)
+
+    # Names, by directory
+
+    def mkdir_at(self, parent: int, name: bytes, mode: int = 0o755, *, uid: int = 0, gid: int = 0) -> int:
+        """Make a directory; its inode."""
+        return self._run(lambda: names.make_directory(self._nodes, parent, name, mode, uid=uid, gid=gid)).ino
+
+    def mknod_at(
+        self, parent: int, name: bytes, mode: int, *, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0
+    ) -> int:
+        """Make a file, FIFO, socket or device, as the format bits of ``mode`` say; its inode."""
+        return self._run(lambda: names.make_node(self._nodes, parent, name, mode, uid=uid, gid=gid, device=rdev)).ino
+
+    def create_at(self, parent: int, name: bytes, mode: int = 0o644, *, uid: int = 0, gid: int = 0) -> int:
+        """Make an empty file; its inode. PathExistsError."""
+        return self.mknod_at(parent, name, S_IFREG | mode & ~S_IFMT, uid=uid, gid=gid)
+
+    def symlink_at(self, target: bytes, parent: int, name: bytes, *, uid: int = 0, gid: int = 0) -> int:
+        """Make a symbolic link; its inode."""
+        return self._run(lambda: names.make_symlink(self._nodes, target, parent, name, uid=uid, gid=gid)).ino
+
+    def link_at(self, ino: int, parent: int, name: bytes) -> None:
+        """Give a file one more name."""
+        self._run(lambda: names.link(self._nodes, ino, parent, name))
+
+    def unlink_at(self, parent: int, name: bytes) -> None:
+        """Remove a name that is no directory's."""
+        self._parting(lambda: names.unlink(self._nodes, parent, name), parent, name)
+
+    def rmdir_at(self, parent: int, name: bytes) -> None:
+        """Remove an empty directory."""
+        self._parting(lambda: names.rmdir(self._nodes, parent, name), parent, name)
+
+    def rename_at(
+        self,
+        old_parent: int,
+        old_name: bytes,
+        new_parent: int,
+        new_name: bytes,
+        *,
+        exchange: bool = False,
+        replace: bool = True,
+        whiteout: bool = False,
+    ) -> None:
+        """Move a name; see ``rename``."""
+        old, new = (old_parent, old_name), (new_parent, new_name)
+        if exchange:
+            if whiteout or not replace:
+                raise ValueError("exchange leaves no whiteout, and what it exchanges is there")
+            self._run(lambda: names.exchange(self._nodes, old, new))
+            return
+        self._parting(
+            lambda: names.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
+        )  # fmt: skip
+
+    def _parting(self, work: Callable[[], None], parent: int, name: bytes) -> None:
+        """``work``, which takes the name from an inode. Where deleting it is too much at once, it happens in steps."""
+        try:
+            self._run(work)
+            return
+        except JournalFullError:
+            ino = names.find(self._nodes, parent, name)
+            if ino is None:
+                raise
+        self._nodes.hold(ino)  # it becomes an orphan first
+        try:
+            self._run(work)
+        finally:
+            self._nodes.release(ino)
+
+    def hold(self, ino: int) -> None:
+        """The inode outlives its last name until ``release`` was called as often as this."""
+        self._nodes.hold(ino)
+
+    def release(self, ino: int) -> None:
+        """Give back a ``hold``; an inode without names is deleted by the last one."""
+        self._nodes.release(ino)
+
+    # Names, by path
+
+    def mkdir(self, path: Place, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
+        """Make a directory; its inode. PathExistsError, PathNotFoundError, PathNotDirectoryError, NoSpaceError."""
+        with self._speaking_of(path):
+            return self.mkdir_at(*self._place(path), mode, uid=uid, gid=gid)
+
+    def mknod(self, path: Place, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
+        """Make a file, FIFO, socket or device (``rdev``: major, minor); its inode."""
+        with self._speaking_of(path):
+            return self.mknod_at(*self._place(path), mode, rdev=rdev, uid=uid, gid=gid)
+
+    def create(self, path: Place, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
+        """Make an empty file; its inode. One that is there is a PathExistsError, or given unless ``exclusive``."""
+        with self._speaking_of(path):
+            try:
+                return self.create_at(*self._place(path), mode, uid=uid, gid=gid)
+            except PathExistsError:
+                if exclusive:
+                    raise
+            ino = self._ino(path, True)
+            if self._is_directory(ino):
+                raise PathIsDirectoryError(path if not isinstance(path, tuple) else path[1], "Is a directory")
+            return ino
+
+    def symlink(self, target: bytes | str, path: Place, uid: int = 0, gid: int = 0) -> int:
+        """Make a symbolic link to ``target``; its inode."""
+        text = target.encode("utf-8", "surrogateescape") if isinstance(target, str) else target
+        with self._speaking_of(path):
+            return self.symlink_at(text, *self._place(path), uid=uid, gid=gid)
+
+    def link(self, existing: Target, path: Place) -> None:
+        """Give ``existing`` (itself, where it is a symbolic link) one more name."""
+        with self._speaking_of(path):
+            self.link_at(self._ino(existing, False), *self._place(path))
+
+    def unlink(self, path: Place) -> None:
+        """Remove a name that is no directory's."""
+        with self._speaking_of(path):
+            self.unlink_at(*self._place(path))
+
+    def rmdir(self, path: Place) -> None:
+        """Remove an empty directory. PathNotEmptyError."""
+        with self._speaking_of(path):
+            self.rmdir_at(*self._place(path))
+
+    def rename(
+        self, old: Place, new: Place, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
+    ) -> None:  # fmt: skip
+        """Move a name; what has the new one is gone then (a file over a file, a directory over an empty one).
+
+        ``replace`` False: PathExistsError instead. ``exchange``: the two change places. ``whiteout``: a character device
+        0, 0 is left in the old place. PathError (EINVAL) for a directory that would go below itself.
+        """
+        with self._speaking_of(old, new):
+            self.rename_at(
+                *self._place(old), *self._place(new), exchange=exchange, replace=replace, whiteout=whiteout
+            )  # fmt: skip
+
+    def remove_tree(self, path: Place) -> None:
+        """Remove a file, or a directory with all that is below it, name by name."""
+        with self._speaking_of(path):
+            parent, name = self._place(path)
+            copyin.remove_tree(self, self._nodes, parent, name)
+
+    # Content
+
+    def open_file(self, path_or_ino: Target, mode: str = "r") -> FileEditor:  # type: ignore[override]
+        """A regular file as a seekable binary file, to read ("r") or to change ("r+"). What is written is seen at once."""
+        if mode not in ("r", "r+"):
+            raise ValueError(f"mode {mode!r} is not 'r' or 'r+'")
+        with self._speaking_of(path_or_ino):
+            return FileEditor(self._nodes, self._ino(path_or_ino, True), writable=mode == "r+")
+
+    def write_bytes(self, path: Target, data: bytes | bytearray | memoryview) -> None:
+        """Make a file of this content, or replace that of the file which is there."""
+        with self._speaking_of(path):
+            ino = self._existing(path)
+            if ino is not None:
+                content.replace(self._nodes, ino, data)
+                return
+            assert not isinstance(path, int)
+            parent, name = self._place(path)
+            try:
+                self._run(lambda: self._create_filled(parent, name, data))
+            except JournalFullError:
+                ino = self.create_at(parent, name)
+                try:
+                    content.write_all(self._nodes, ino, 0, data)
+                except OSError:
+                    self.unlink_at(parent, name)
+                    raise
+
+    def _existing(self, path: Target) -> int | None:
+        try:
+            return self._ino(path, True)
+        except PathNotFoundError:
+            return None
+
+    def _create_filled(self, parent: int, name: bytes, data: bytes | bytearray | memoryview) -> None:
+        node = names.make_node(self._nodes, parent, name, S_IFREG | 0o644, uid=0, gid=0)
+        content.write(self._nodes, node.ino, 0, data)
+
+    def truncate(self, path: Target, size: int) -> None:
+        """Cut a file to ``size`` bytes, or make it longer by a hole."""
+        with self._speaking_of(path):
+            content.set_size(self._nodes, self._ino(path, True), size)
+
+    def punch_hole(self, path: Target, offset: int, length: int) -> None:
+        """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
+        with self._speaking_of(path):
+            content.punch(self._nodes, self._ino(path, True), offset, length)
+
+    def write_from(self, path: Target, source: int | IO[bytes], *, advance: Callable[[int], None] | None = None) -> int:
+        """Give a file that is there the content of an open file of the host (a descriptor or binary file); its size.
+
+        Holes stay holes. ``advance`` is told how many bytes were copied since the last call. The file is emptied first, and
+        empty where this fails. NoSpaceError before anything is changed. SourceError where the source cannot be read.
+        """
+        with self._speaking_of(path):
+            return content.copy_from(self._nodes, self._ino(path, True), source, advance or (lambda count: None))
+
+    # Facts
+
+    def chmod(self, path: Target, mode: int, *, follow: bool = True) -> None:
+        """Set the permission bits; an access ACL follows."""
+        with self._speaking_of(path):
+            ino = self._ino(path, follow)
+            self._run(lambda: facts.chmod(self._nodes, ino, mode))
+
+    def chown(self, path: Target, uid: int | None, gid: int | None, *, follow: bool = True) -> None:
+        """Set owner and group where not None; set-id bits and capabilities of files go, as in the kernel."""
+        with self._speaking_of(path):
+            ino = self._ino(path, follow)
+            self._run(lambda: facts.chown(self._nodes, ino, uid, gid))
+
+    def utimens(self, path: Target, atime_ns: int | None, mtime_ns: int | None, *, follow: bool = True) -> None:
+        """Set the times of access and change where not None, in nanoseconds since 1970."""
+        with self._speaking_of(path):
+            ino = self._ino(path, follow)
+            self._run(lambda: facts.set_times(self._nodes, ino, atime_ns, mtime_ns))
+
+    def set_xattr(
+        self,
+        path: Target,
+        name: bytes,
+        value: bytes,
+        *,
+        create: bool = False,
+        replace: bool = False,
+        follow: bool = True,
+    ) -> None:
+        """Set an attribute by its full name, ACLs in the form of the system calls (the mode follows). XattrError."""
+        with self._speaking_of(path):
+            ino = self._ino(path, follow)
+            self._run(lambda: facts.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
+
+    def remove_xattr(self, path: Target, name: bytes, *, follow: bool = True) -> None:
+        """Take an attribute out. XattrError (ENODATA) if it is not there."""
+        with self._speaking_of(path):
+            ino = self._ino(path, follow)
+            self._run(lambda: facts.remove_attribute(self._nodes, ino, name))
+
+    # Trees
+
+    def copy_in(
+        self,
+        source: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        destination: Place,
+        *,
+        recursive: bool = False,
+        preserve: frozenset[str] | set[str] = frozenset(),
+        uid: int = 0,
+        gid: int = 0,
+        progress: copyin.Progress | None = None,
+    ) -> None:
+        """Copy a file or, with ``recursive``, a directory of the host to ``destination``, which is the new name itself.
+
+        Directories are merged and files replaced. ``preserve``: any of "mode", "owner", "times", "xattrs", "links"; what is
+        not preserved belongs to ``uid`` and ``gid``. Raises SourceError for what cannot be read, PathError, NoSpaceError.
+        """
+        unknown = set(preserve) - copyin.PRESERVE
+        if unknown:
+            raise ValueError(f"preserve: {', '.join(sorted(unknown))} is none of {', '.join(sorted(copyin.PRESERVE))}")
+        with self._speaking_of(destination):
+            copier = copyin.TreeCopier(self, self._nodes, frozenset(preserve), uid, gid, progress)
+            copier.copy(os.fsencode(source), *self._place(destination), recursive=recursive)

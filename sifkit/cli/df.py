@@ -1,0 +1,70 @@
+"""``sifkit df``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import Console
+from .embedding import Partition
+from .frame import verb
+from .looking import looking
+from .render import bar, escaped, percent, short_size
+
+__all__ = ["command"]
+
+
+@verb(
+    help_names=["--help"],
+    examples=["sifkit df overlay.img", "sifkit df -h overlay.img job-1.img", "sifkit df --json overlay.img"],
+)
+def command(
+    console: Console,
+    *,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="ext3 images")],
+    human: Annotated[bool, typer.Option("-h", "--human-readable", help="sizes as 1.5G, in powers of 1024")] = False,
+    partition: Partition = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object for each image")] = False,
+) -> None:
+    """Tell how full images are, in KiB (or with -h as 1.5G) and in inodes: one may run out long before the other."""
+    from ..overlay.usage import image_usage
+
+    rows: list[tuple[str, ...]] = [("Image", "", "Size", "Used", "Avail", "Use%")]
+    for image in images:
+        with looking(console, image, partition) as view:
+            usage = image_usage(view.filesystem)
+        if json:
+            console.emit(
+                {
+                    "size_bytes": usage.size_bytes,
+                    "used_bytes": usage.used_bytes,
+                    "free_bytes": usage.free_bytes,
+                    "available_bytes": usage.available_bytes,
+                    "inodes": usage.inodes,
+                    "inodes_used": usage.inodes_used,
+                    "inodes_free": usage.inodes_free,
+                },
+                image=image,
+            )
+            continue
+
+        def size(number: int) -> str:
+            return short_size(number) if human else str(-(-number // 1024))
+
+        def full(used: int, total: int) -> str:
+            share = percent(used, total).replace(" ", "")
+            return f"{share:>4} {bar(used, total, console)}" if console.out_is_terminal else share
+
+        name = escaped(image.encode("utf-8", "surrogateescape"))
+        used, available = usage.used_bytes, usage.available_bytes
+        space = "bytes" if human else "KiB"
+        rows.append((name, space, size(usage.size_bytes), size(used), size(available), full(used, used + available)))
+        inodes = (usage.inodes, usage.inodes_used, usage.inodes_free)
+        rows.append((name, "inodes", *map(str, inodes), full(usage.inodes_used, usage.inodes)))
+    if json:
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        left = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}"
+        console.line("  ".join([left, *(f"{row[column]:>{widths[column]}}" for column in (2, 3, 4)), row[5]]))

@@ -1,0 +1,103 @@
+"""``sifkit extract``."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import PurePath
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError, counted, human, show
+from . import values
+from .console import Console, named
+from .embedding import Partition
+from .frame import verb
+from .looking import Upper, looking
+from .places import place, places
+from .progress import MODES, reporter
+
+__all__ = ["command"]
+
+
+def _arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
+    """(image, directory, paths in the image)."""
+    pair = place(arguments[0])
+    if pair is None:
+        image = places(arguments[:1], default=["/"])[0][0]
+        paths = [os.fsencode(path) for path in arguments[2:]]
+    else:
+        if len(arguments) > 2:
+            raise UsageError("too many arguments behind IMAGE:/PATH", hint="write IMAGE DIR PATH... for several")
+        image, path = pair
+        paths = [os.fsencode(path)]
+    target = arguments[1] if len(arguments) > 1 else f"{PurePath(image).stem or image}.d"
+    if place(target) is not None:
+        raise UsageError(f"{show(target)} is not a directory here", hint="write IMAGE DIR PATH...")
+    return image, target, paths
+
+
+@verb(
+    examples=[
+        "sifkit extract overlay.img",
+        "sifkit extract overlay.img out/ /upper",
+        "sifkit extract --upper overlay.img out/",
+        "sifkit extract overlay.img:/upper out/",
+    ]
+)
+def command(
+    console: Console,
+    *,
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE [DIR] [PATH]...", help="an ext3 image, where to (default: NAME.d), and paths in the image (default: all)"
+        ),
+    ],
+    partition: Partition = None,
+    upper: Upper = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="into a directory that is not empty; files are replaced")] = False,
+    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+) -> int:
+    """Put files of an image into a directory: data with its holes, links, times, modes, attributes and ACLs; owners and
+    devices where you are root. A path keeps its directories. Nothing is written outside DIR, whatever the image holds.
+
+    The image is only read.
+    """
+    values.choice("--progress", progress, MODES)
+    image, target, paths = _arguments(arguments)
+    from ext3.extract import extract
+
+    start = time.monotonic()
+    with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
+        try:
+            made = extract(view.filesystem, target, paths, top=view.root, force=force, progress=bar)
+        except FileExistsError as error:
+            if error.filename is None:
+                raise
+            raise UsageError(
+                f"{show(target)} is there already, and not empty", hint="choose another DIR, or give --force"
+            ) from error
+    seconds = time.monotonic() - start
+    bar.tell_times(console)
+    for path, why in made.problems:
+        console.error(f"{show(path)}: {why}")
+    if made.failed > len(made.problems):
+        console.error(f"... and {counted(made.failed - len(made.problems), 'more problem')}")
+    if made.owners_left:
+        console.note(f"the owners of {counted(made.owners_left, 'file')} could not be kept: only root may give files away")
+    if made.xattrs_left:
+        console.note(f"{counted(made.xattrs_left, 'extended attribute')} could not be kept here")
+    if made.specials_left:
+        console.note(f"{counted(made.specials_left, 'device')} left out: only root may make them")
+    if json:
+        counts = {name: getattr(made, name) for name in made.__slots__ if name != "problems"}
+        counts["errors"] = counts.pop("failed")
+        console.emit({**named("path", target), **counts, "seconds": round(seconds, 3)}, image=image)
+    else:
+        files = counted(made.files + made.symlinks + made.specials + made.links, "file")
+        directories = counted(made.directories, "directory", "directories")
+        console.result(f"{show(target)}: {files}, {directories}, {human(made.written_bytes)}, {seconds:.2f} s")
+    return 1 if made.failed else 0

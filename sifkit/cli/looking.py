@@ -1,0 +1,97 @@
+"""What the verbs that look into an image have in common: opening it, entries as JSON, going on behind a path that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import show
+from .console import Console, Fields, named
+from .render import described, utc
+
+if TYPE_CHECKING:
+    from ext3.filesystem import Entry, Stat
+
+    from ..overlay.view import View
+
+__all__ = ["TYPES", "Upper", "entry_fields", "looking", "tell", "with_facts"]
+
+TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
+"""JSON's word for each file type of a directory entry."""
+AT_ONCE = 4096
+
+Upper = Annotated[bool, typer.Option("--upper", help="paths are the container's: they start at upper/")]
+
+
+@contextmanager
+def looking(console: Console, image: str, partition: str | None, *, upper: bool = False) -> Iterator[View]:
+    """The image, open to be read; told with -v, and warned of where its journal cannot be taken into account."""
+    from ..overlay.image import open_image
+    from ..overlay.view import View
+
+    console.image = image
+    with open_image(image, partition) as filesystem:
+        console.detail(described(image, filesystem))
+        if filesystem.journal_problem is not None:
+            console.warn(f"{show(image)}: its journal cannot be read, what is shown may be old: {filesystem.journal_problem}")
+        yield View.of(filesystem, upper=upper)
+
+
+def tell(console: Console, problems: Iterable[Exception]) -> None:
+    """Problems that did not end the command, a line each."""
+    for problem in problems:
+        console.error(show(str(problem)))
+
+
+def with_facts(
+    view: View, entries: Iterable[tuple[bytes, Entry]], problems: list[Exception]
+) -> Iterator[tuple[bytes, Entry, Stat]]:
+    """Each entry with its inode's facts; many are read at once. Those of damaged inodes are left out, and told."""
+    from ext3.bulk import read_stats
+    from ext3.errors import Ext3Error
+
+    source = iter(entries)
+    while batch := list(islice(source, AT_ONCE)):
+        try:
+            stats: list[Stat | None] = list(read_stats(view.filesystem, [entry.ino for _, entry in batch]))
+        except Ext3Error:
+            stats = []
+            for path, entry in batch:
+                try:
+                    stats.append(view.filesystem.stat(entry.ino))
+                except Ext3Error as error:
+                    stats.append(None)
+                    problems.append(error)
+                    error.args = (f"{show(path)}: {error}",)
+        for (path, entry), found in zip(batch, stats, strict=True):
+            if found is not None:
+                yield path, entry, found
+
+
+def entry_fields(path: bytes, found: Stat, target: bytes | None) -> Fields:
+    """A file in an image as JSON."""
+    word = TYPES[found.file_type]
+    fields: Fields = {
+        **named("path", path),
+        **named("name", path.rstrip(b"/").rpartition(b"/")[2] or path),
+        "type": word,
+        "ino": found.ino,
+        "mode": f"{found.mode & 0o7777:04o}",
+        "uid": found.uid,
+        "gid": found.gid,
+        "links": found.links,
+        "size_bytes": found.size,
+        "allocated_bytes": found.blocks * 512,
+        "mtime": utc(found.mtime),
+        "ctime": utc(found.ctime),
+        "atime": utc(found.atime),
+    }
+    if word in ("character", "block"):
+        fields |= {"major": found.major, "minor": found.minor}
+    if target is not None:
+        fields |= named("target", target)
+    return fields

@@ -1,0 +1,105 @@
+"""``sifkit stat``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import Console, Fields
+from .embedding import Partition
+from .frame import verb
+from .looking import TYPES, Upper, entry_fields, looking
+from .places import places
+from .render import escaped, mode_text, pairs, utc
+
+if TYPE_CHECKING:
+    from ext3.filesystem import Stat
+
+__all__ = ["command"]
+
+
+def _kind(found: Stat, opaque: bool) -> str:
+    from ..overlay.view import is_whiteout
+
+    if is_whiteout(found):
+        return "whiteout (character device 0, 0): the file is removed in the container"
+    word = TYPES[found.file_type]
+    if word in ("character", "block"):
+        return f"{word} device {found.major}, {found.minor}"
+    return f"{word}, opaque: it hides what lower layers have in it" if opaque else word
+
+
+@verb(
+    examples=[
+        "sifkit stat overlay.img /upper",
+        "sifkit stat overlay.img:/upper",
+        "sifkit stat --json overlay.img /upper | python3 -m json.tool",
+    ]
+)
+def command(
+    console: Console,
+    *,
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and paths in it; or IMAGE:/PATH")],
+    follow: Annotated[bool, typer.Option("-L", "--dereference", help="of links, tell about the file they lead to")] = False,
+    partition: Partition = None,
+    upper: Upper = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object for each file")] = False,
+) -> int:
+    """Tell all there is to know of files in an image: type, size, mode, owner, times, attributes, and where the data lies.
+
+    Times are UTC. The image is only read.
+    """
+    from ext3.errors import Ext3Error
+
+    from ..overlay.view import is_opaque, is_whiteout
+
+    failed = 0
+    first = True
+    wanted = places(arguments)
+    several = sum(len(paths) for _, paths in wanted) > 1
+    for image, paths in wanted:
+        with looking(console, image, partition, upper=upper) as view:
+            for path in paths:
+                try:
+                    found = view.filesystem.stat(view.lookup(path, follow=follow))
+                    target = view.filesystem.readlink(found.ino) if found.is_symlink else None
+                    xattrs = view.filesystem.xattrs(found.ino)
+                    extents = view.filesystem.data_extents(found.ino)
+                except Ext3Error as error:
+                    if not several:
+                        raise
+                    failed += 1
+                    console.error(str(error))
+                    continue
+                opaque = found.is_dir and is_opaque(xattrs)
+                born = None if found.crtime is None else utc(found.crtime)
+                if json:
+                    fields: Fields = {"crtime": born, "flags": found.flags, "generation": found.generation}
+                    fields |= {"extents": len(extents), "xattrs": len(xattrs)}
+                    fields |= {"whiteout": is_whiteout(found), "opaque": opaque}
+                    console.emit(entry_fields(path, found, target) | fields, image=image)
+                    continue
+                if not first:
+                    console.line("")
+                first = False
+                name = escaped(path)
+                pairs(
+                    [
+                        ("file", name if target is None else f"{name} -> {escaped(target)}"),
+                        ("type", _kind(found, opaque)),
+                        ("size", f"{found.size:,} bytes, {found.blocks * 512:,} in the image"),
+                        ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
+                        ("owner", f"{found.uid}:{found.gid}"),
+                        ("links", str(found.links)),
+                        ("inode", f"{found.ino}, generation {found.generation}, flags {found.flags:#x}"),
+                        ("data", f"{len(extents)} extents"),
+                        ("changed", utc(found.mtime)),
+                        ("inode changed", utc(found.ctime)),
+                        ("read", utc(found.atime)),
+                        ("made", born or "not known"),
+                        ("attributes", " ".join(escaped(key) for key in sorted(xattrs)) or "none"),
+                    ],
+                    console,
+                )
+    return 1 if failed else 0

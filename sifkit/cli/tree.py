@@ -1,0 +1,136 @@
+"""``sifkit tree``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError, counted
+from .console import Console
+from .embedding import Partition
+from .frame import verb
+from .looking import Upper, entry_fields, looking, tell
+from .places import places
+from .render import shown_name
+
+if TYPE_CHECKING:
+    from ..overlay.view import View
+
+__all__ = ["command"]
+
+MOST_LEVELS = 4096
+
+
+class _Drawer:
+    def __init__(self, console: Console, view: View, levels: int) -> None:
+        self.console = console
+        self.view = view
+        self.levels = levels
+        self.directories = self.files = 0
+        self.problems: list[Exception] = []
+        unicode = console.out_is_unicode
+        self.marks = ("├── ", "└── ", "│   ", "    ") if unicode else ("|-- ", "`-- ", "|   ", "    ")
+
+    def draw(self, path: bytes, top: int) -> None:
+        """The entries below ``top``, parents first; a directory that is met twice is told and not entered."""
+        from ext3.errors import CorruptError, Ext3Error
+
+        seen = {top}
+        pending = [(path.rstrip(b"/") + b"/", "", self._entries(top))]
+        while pending:
+            base, indent, entries = pending[-1]
+            if not entries:
+                pending.pop()
+                continue
+            name, ino = entries.pop()
+            try:
+                found = self.view.filesystem.stat(ino)
+                target = self.view.filesystem.readlink(ino) if found.is_symlink else None
+            except Ext3Error as error:
+                self.problems.append(error)
+                continue
+            self.directories += found.is_dir
+            self.files += not found.is_dir
+            if self.console.json:
+                self.console.emit_raw(entry_fields(base + name, found, target))
+            else:
+                self._line(indent + self.marks[not entries], name, target, note=self._note(ino))
+            if found.is_dir and len(pending) < self.levels:
+                if ino in seen:
+                    self.problems.append(CorruptError(f"directory inode {ino}", "entries that lead to it", "two or more", 1))
+                    continue
+                seen.add(ino)
+                pending.append((base + name + b"/", indent + self.marks[3 if not entries else 2], self._entries(ino)))
+
+    def _entries(self, ino: int) -> list[tuple[bytes, int]]:
+        """The last one first."""
+        from ext3.errors import Ext3Error
+
+        found: list[tuple[bytes, int]] = []
+        try:
+            found.extend((entry.name, entry.ino) for entry in self.view.filesystem.scandir(ino))
+        except Ext3Error as error:
+            self.problems.append(error)
+        return sorted(found, reverse=True)
+
+    def _note(self, ino: int) -> str:
+        from ..overlay.view import is_opaque, is_whiteout
+
+        found = self.view.filesystem.stat(ino)
+        if is_whiteout(found):
+            return "  (whiteout)"
+        return "  (opaque)" if found.is_dir and is_opaque(self.view.filesystem.xattrs(ino)) else ""
+
+    def _line(self, head: str, name: bytes, target: bytes | None, *, note: str = "") -> None:
+        line = head.encode() + shown_name(name, self.console)
+        if target is not None:
+            line += b" -> " + shown_name(target, self.console)
+        self.console.write(line + note.encode() + b"\n")
+
+
+@verb(
+    examples=[
+        "sifkit tree overlay.img",
+        "sifkit tree -L 2 overlay.img /upper",
+        "sifkit tree --upper overlay.img /etc",
+    ]
+)
+def command(
+    console: Console,
+    *,
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
+    ],
+    level: Annotated[str | None, typer.Option("-L", "--level", metavar="N", help="go down N levels at most")] = None,
+    partition: Partition = None,
+    upper: Upper = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object for each entry, and a summary last")] = False,
+) -> int:
+    """Show the directories of an image as a tree. What overlayfs keeps in upper/ is named: whiteouts, for files that were
+    removed, and opaque directories, which hide those below. The image is only read.
+    """
+    if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MOST_LEVELS):
+        raise UsageError(f"-L {level}: not a number of levels", hint="write for example -L 2")
+    levels = MOST_LEVELS if level is None else int(level[:5])
+    failed = 0
+    for image, paths in places(arguments, default=["/"]):
+        with looking(console, image, partition, upper=upper) as view:
+            drawer = _Drawer(console, view, levels)
+            for path in paths:
+                ino = view.lookup(path)
+                if not json:
+                    console.write(shown_name(path, console) + b"\n")
+                if view.filesystem.stat(ino).is_dir:
+                    drawer.draw(path, ino)
+                else:
+                    drawer.files += 1
+            tell(console, drawer.problems)
+            failed += len(drawer.problems)
+            if json:
+                counts = {"directories": drawer.directories, "files": drawer.files, "errors": len(drawer.problems)}
+                console.emit(counts, image=image)
+            else:
+                directories = counted(drawer.directories, "directory", "directories")
+                console.write(f"\n{directories}, {counted(drawer.files, 'file')}\n".encode())
+    return 1 if failed else 0

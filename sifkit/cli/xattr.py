@@ -1,0 +1,20 @@
+"""``sifkit xattr``: the group."""
+
+from __future__ import annotations
+
+from .console import Console
+from .frame import Verb, group
+
+__all__ = ["command"]
+
+
+@group(
+    verbs=[
+        Verb("list", "Look", "xattr_list", "the attributes of files"),
+        Verb("get", "Look", "xattr_get", "the value of one attribute, unchanged"),
+    ],
+    examples=["sifkit xattr list overlay.img /upper", "sifkit xattr get user.comment overlay.img /upper/notes"],
+    elsewhere={"ls": "xattr list", "show": "xattr get", "dump": "xattr list"},
+)
+def command(console: Console) -> None:
+    """Extended attributes of files in an image, ACLs among them. The image is only read."""

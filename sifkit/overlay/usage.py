@@ -1,0 +1,91 @@
+"""How full an image is, and what its directories take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ext3.bulk import read_stats
+from ext3.errors import Ext3Error
+from ext3.filesystem import Filesystem
+
+from .view import View
+
+__all__ = ["ImageUsage", "directory_usage", "image_usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUsage:
+    """As statfs has it: ``size_bytes`` is the filesystem without its tables, ``available_bytes`` what all users may take."""
+
+    size_bytes: int
+    used_bytes: int
+    free_bytes: int
+    available_bytes: int
+    inodes: int
+    inodes_used: int
+    inodes_free: int
+
+
+def image_usage(filesystem: Filesystem) -> ImageUsage:
+    """The counts of the superblock, held within what can be."""
+    found = filesystem.superblock
+    total = found.blocks_count * found.block_size
+    free = min(found.free_blocks * found.block_size, total)
+    reserved = min(found.reserved_blocks * found.block_size, free)
+    free_inodes = min(found.free_inodes, found.inodes_count)
+    return ImageUsage(
+        total, total - free, free, free - reserved, found.inodes_count, found.inodes_count - free_inodes, free_inodes
+    )
+
+
+def directory_usage(
+    view: View, path: bytes, *, every: bool, problems: list[Exception], seen: set[int]
+) -> list[tuple[bytes, int, int, bool]]:
+    """(path, bytes allocated, inodes, is a directory) of ``path`` and what is below, those below first.
+
+    A directory's numbers include what is in it; a file with several names counts where it is met first, by ``seen``.
+    With ``every`` files have rows, too.
+    """
+    top = view.lookup(path, follow=False)
+    found = view.filesystem.stat(top)
+    if not found.is_dir:
+        size, count = (0, 0) if top in seen else (found.blocks * 512, 1)
+        seen.add(top)
+        return [(path, size, count, False)]
+    base = path.rstrip(b"/")
+    walked = list(view.walk(path, top, problems))
+    try:
+        stats = dict(zip([e.ino for _, e in walked], read_stats(view.filesystem, [e.ino for _, e in walked]), strict=True))
+    except Ext3Error as error:
+        problems.append(error)
+        stats = {}
+    rows: list[tuple[bytes, int, int, bool]] = []
+    totals: list[list[int]] = [[found.blocks * 512, 1]]
+    names: list[bytes] = [base]
+    seen.add(top)
+
+    def leave() -> None:
+        size, count = totals.pop()
+        rows.append((names.pop() or b"/", size, count, True))
+        if totals:
+            totals[-1][0] += size
+            totals[-1][1] += count
+
+    for where, entry in walked:
+        parent = where[: -len(entry.name) - 1]
+        while names[-1] != parent:
+            leave()
+        facts = stats.get(entry.ino)
+        size, count = (0, 0) if facts is None or entry.ino in seen else (facts.blocks * 512, 1)
+        seen.add(entry.ino)
+        if facts is not None and facts.is_dir:
+            names.append(where)
+            totals.append([size, count])
+            continue
+        totals[-1][0] += size
+        totals[-1][1] += count
+        if every:
+            rows.append((where, size, count, False))
+    while names:
+        leave()
+    return rows

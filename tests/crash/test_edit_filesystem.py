@@ -1,0 +1,166 @@
+"""Edits of a tree, interrupted anywhere: what is found is the tree of the last sync, or of the one under way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from hashlib import sha256
+
+import pytest
+
+import ext3
+from ext3.build.plan import ImageOptions
+from ext3.build.stamp import Stamp
+from ext3.device import MemoryDevice
+from ext3.stacked import RecordingDevice
+from ext3.superblock import read_superblock
+from ext3.writing import WritableFilesystem
+
+from ..filesystem_model import facts_of_image
+from ..image_checks import check_counts
+from ..sessions import clock, empty_tree
+from .test_transaction import Recording, allowed, cuts
+
+Step = Callable[[WritableFilesystem], object]
+
+
+def state(device: MemoryDevice) -> tuple[str, ...]:
+    """What an image holds, through its journal."""
+    with ext3.Filesystem.open(device) as fs:
+        assert fs.journal_problem is None
+        return (sha256(repr(sorted(facts_of_image(fs).items())).encode()).hexdigest(),)
+
+
+def fill(fs: WritableFilesystem) -> None:
+    """A directory long enough for an index."""
+    for number in range(40):
+        fs.write_bytes(b"/d/%d-" % number + b"n" * 100, b"x" * number)
+
+
+STEPS: list[Step] = [
+    lambda fs: (fs.mkdir("/d"), fs.mkdir("/d/e"), fs.write_bytes("/f", b"first" * 3000)),
+    fill,
+    lambda fs: fs.write_bytes("/f", b"second" * 9000),
+    lambda fs: (fs.rename("/f", "/d/moved"), fs.rename("/d/e", "/e")),
+    lambda fs: fs.truncate("/d/moved", 7777),
+    lambda fs: (fs.punch_hole("/d/moved", 1024, 4096), fs.symlink("t" * 200, "/s"), fs.link("/d/moved", "/l")),
+    lambda fs: fs.open_file("/l", "r+").write_at(7777, b"appended" * 2000),
+    lambda fs: (fs.set_xattr("/l", b"user.big", b"v" * 700), fs.chown("/l", 1, 2), fs.chmod("/e", 0o700)),
+    lambda fs: (fs.write_bytes("/n", b"new"), fs.rename("/n", "/l"), fs.rename("/d", "/e", exchange=True)),
+    lambda fs: fs.remove_tree("/e"),
+    lambda fs: (fs.mkdir("/e"), fs.write_bytes("/e/again", os.urandom(30_000))),
+]
+
+
+def record(block_size: int) -> Recording:
+    """All steps, each followed by a sync."""
+    size = 8 << 20 if block_size == 1024 else 24 << 20
+    device = MemoryDevice(size)
+    options = ImageOptions(size=size, block_size=block_size)
+    ext3.build_image(empty_tree(), device, options=options, stamp=Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    before = bytes(device.data)
+    recorded = RecordingDevice(device)
+    states, synced = [state(device)], [0]
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        for step in STEPS:
+            step(fs)
+            fs.sync()
+            states.append(state(device))
+            synced.append(len(recorded.events))
+    assert len(set(states)) == len(states)
+    return Recording(before, recorded.events, states, synced)
+
+
+@pytest.mark.parametrize("block_size", [1024, 4096])
+def test_cut_anywhere(block_size: int) -> None:
+    recording = record(block_size)
+    for happened, left in cuts(recording, seed=block_size):
+        expected = allowed(recording, happened)
+        seen = state(left)
+        assert seen in expected
+        with ext3.Filesystem.open(left, "r+", clock=clock) as fs:
+            fs.write_bytes("/after", b"a" * 50_000)
+            fs.unlink("/after")
+        assert read_superblock(left).clean
+        assert state(left) == seen
+        with ext3.Filesystem.open(left) as fs:
+            check_counts(fs)
+
+
+def test_abandoned() -> None:
+    """What was not synced never happened."""
+    device = MemoryDevice(8 << 20)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024))
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.mkdir("/kept")
+        fs.sync()
+        before = state(device)
+        fs.write_bytes("/kept/lost", b"l" * 100_000)
+        fs.abandon()
+    assert state(device) == before
+    with ext3.Filesystem.open(device) as fs:
+        check_counts(fs)
+
+
+def test_files_without_names_are_deleted_by_the_next_open() -> None:
+    device = MemoryDevice(8 << 20)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024))
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        free = fs.superblock.free_blocks
+        handles = []
+        for number in range(4):
+            fs.write_bytes(f"/f{number}", bytes(20_000))
+            handles.append(fs.open_file(f"/f{number}", "r+"))
+            fs.unlink(f"/f{number}")
+        fs.sync()
+        left = MemoryDevice(bytes(device.data))
+        assert fs.superblock.last_orphan
+        for handle in handles:
+            assert handle.read_at(0, 30_000) == bytes(20_000)
+        handles[1].close()
+        handles[3].close()
+        fs.sync()
+        later = MemoryDevice(bytes(device.data))
+    for image in (left, later, device):
+        with ext3.Filesystem.open(image, "r+", clock=clock) as fs:
+            assert fs.superblock.free_blocks == free
+            assert not fs.superblock.last_orphan
+        with ext3.Filesystem.open(image) as fs:
+            check_counts(fs)
+
+
+def test_a_failing_write_leaves_what_was_synced() -> None:
+    """The storage fails at every write in turn: typed errors, nothing synced lost."""
+
+    class Failing(RecordingDevice):
+        left = 0
+
+        def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+            if self.left <= 0:
+                raise ext3.DeviceError("no more")
+            self.left -= 1
+            super().write(offset, data)
+
+    device = MemoryDevice(8 << 20)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024))
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.write_bytes("/kept", b"k" * 5000)
+    pristine = bytes(device.data)
+    done = False
+    writes = 0
+    while not done:
+        image = MemoryDevice(pristine)
+        failing = Failing(image)
+        failing.left = writes
+        writes += 1
+        try:
+            with ext3.Filesystem.open(failing, "r+", clock=clock) as fs:
+                fs.write_bytes("/new", b"n" * 5000)
+                fs.sync()
+                fs.unlink("/new")
+            done = True
+        except ext3.DeviceError:
+            pass
+        with ext3.Filesystem.open(image) as fs:
+            assert fs.read_bytes("/kept") == b"k" * 5000
+    assert writes > 10
