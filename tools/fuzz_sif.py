@@ -33,7 +33,7 @@ from sifkit.sif import (
     SignatureMeta,
     Stamp,
 )
-from sifkit.sif.check import check_state
+from sifkit.sif.checking import check_state
 from sifkit.sif.schema import DESCRIPTOR, GLOBAL_HEADER, Layout
 from sifkit.sif.state import load
 from sifkit.sif.store import ObjectStore

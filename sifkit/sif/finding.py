@@ -25,6 +25,8 @@ class Problem(StrEnum):
     DATA_SIZE = "data-size"
     TABLE_SIZE = "table-size"
     HEADER_ARCH = "header-arch"
+    PARTITION_ARCH = "partition-arch"
+    """The start of a name where the code should be."""
     SEVERAL_PRIMARIES = "several-primaries"
     UNUSED_SLOT = "unused-slot"
     USED_BYTE = "used-byte"

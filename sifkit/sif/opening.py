@@ -15,7 +15,15 @@ from .header import HEADER_BYTES, MAGIC
 from .state import State, load
 from .store import FileStore, Store
 
-__all__ = ["NewFileStore", "check_file_object", "check_unlocked", "load_locked", "new_file", "open_image_file"]
+__all__ = [
+    "NewFileStore",
+    "check_file_object",
+    "check_unlocked",
+    "load_locked",
+    "lock_for_writing",
+    "new_file",
+    "open_image_file",
+]
 
 SECTOR_BYTES = 512
 MOST_TRIES = 5
@@ -80,9 +88,18 @@ def load_locked(store: Store, path: str | None) -> tuple[State, bool]:
         if state.header.data_offset <= reach:
             return state, True
         reach = state.header.data_offset
-        if not lock_range(fd, write=True, offset=store.base, size=reach, path=path or ""):
+        if not lock_for_writing(fd, offset=store.base, size=reach, path=path or ""):
             return state, False
     raise ImageInUseError(f"{show(path or 'the image')} changes all the time", path=path, hint="try again")
+
+
+def lock_for_writing(fd: int, *, offset: int, size: int, path: str) -> bool:
+    """``atomic.lock_range`` with a hint for SIF images."""
+    try:
+        return lock_range(fd, write=True, offset=offset, size=size, path=path)
+    except ImageInUseError as error:
+        error.hint = "wait until it is free, or stop the container that uses it"
+        raise
 
 
 def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import IO, Protocol
 
 from ..errors import show
@@ -42,6 +41,8 @@ class Hasher(Protocol):
 
 def digest_hasher() -> Hasher:
     """For the digest of OCI objects."""
+    from hashlib import sha256
+
     return sha256()
 
 
@@ -352,4 +353,5 @@ def _target_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"writing the copy: {error.strerror}", error=error) from error
+        hint = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise StoreError(f"writing the copy: {error.strerror}", error=error, hint=hint) from error

@@ -22,8 +22,8 @@ def plan_recovery(state: State) -> State:
     """The image as it should be; equal to ``state`` where nothing is to be done. Pure.
 
     The table goes home from the end of the file; unused descriptors are emptied; free descriptors and data are counted. The
-    architecture becomes the primary partition's. Without one it is left alone (a new image may be made for one), unless the
-    free descriptors were counted wrong: then adding or deleting the primary partition was interrupted.
+    architecture becomes the primary partition's, if that is one that is known. Without a primary partition it is left alone (a
+    new image may be made for one), unless the free descriptors were counted wrong: then adding or deleting it was interrupted.
     """
     header = state.header
     home = home_of_table(header, state.descriptors)
@@ -37,8 +37,8 @@ def plan_recovery(state: State) -> State:
     free = header.descriptors_total - len(used)
     root = primary(state.descriptors)
     arch = header.arch
-    if root is not None and root.arch is not None:
-        arch = root.arch
+    if root is not None:
+        arch = root.arch if isinstance(root.arch, Arch) else arch
     elif header.descriptors_free != free:
         arch = Arch.UNKNOWN
     data_size = data_end(header, state.descriptors) - header.data_offset

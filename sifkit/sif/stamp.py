@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from hashlib import sha256
 from uuid import UUID, uuid4
 
 from .header import NIL_UUID, YEAR_ONE
@@ -35,4 +34,6 @@ class Stamp:
     @classmethod
     def at(cls, seconds: int) -> Stamp:
         """A given date, as of SOURCE_DATE_EPOCH, and an identity that is a function of it."""
+        from hashlib import sha256
+
         return cls(seconds, UUID(bytes=sha256(b"sifkit %d" % seconds).digest()[:16], version=4))

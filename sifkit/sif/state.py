@@ -16,9 +16,9 @@ from .header import HEADER_BYTES, GlobalHeader
 from .placement import MAX_CAPACITY, MAX_OFFSET, data_end, first_overlap, home_of_table, table_bytes
 from .select import matching, primary
 from .store import Store
-from .types import Arch, DataType, PartType
+from .types import Arch, DataType, PartType, arch_meant
 
-__all__ = ["MOST_NOTICES", "Notice", "NoticeKind", "State", "check_header", "check_objects", "load", "notices"]
+__all__ = ["MOST_NOTICES", "Notice", "NoticeKind", "State", "check_header", "check_objects", "load", "meant_arch", "notices"]
 
 MOST_NOTICES = 100
 """What is kept of them: a hostile table could give thousands."""
@@ -94,11 +94,14 @@ class State:
         changed = State.of(self.header, bytes(table))
         end = max(data_end(self.header, changed.descriptors), keep_end)
         root = primary(changed.descriptors)
+        before = primary(self.descriptors)
         arch = self.header.arch
-        if root is not None and root.arch is not None:
+        if root is None:
+            arch = arch if before is None else Arch.UNKNOWN
+        elif isinstance(root.arch, Arch):
             arch = root.arch
-        elif primary(self.descriptors) is not None:
-            arch = Arch.UNKNOWN
+        elif root.arch is not None and (before is None or before.id != root.id):
+            arch = root.arch  # nothing that is known; what the header said of the same partition is better
         header = replace(
             self.header,
             arch=arch,
@@ -156,6 +159,15 @@ def check_objects(state: State) -> None:
     if pair := first_overlap(state.descriptors):
         one, other = pair
         raise CorruptSIFError(f"object {other.id}", "Offset", other.offset, f"at least {one.end}, behind object {one.id}")
+
+
+def meant_arch(descriptor: Descriptor, header: GlobalHeader, root: Descriptor | None) -> Arch | None:
+    """The architecture of a partition whose code is the start of a name (see ``types.arch_meant``); ``root``: the primary
+    partition, the one the header's architecture is of."""
+    code = descriptor.arch
+    if not isinstance(code, bytes):
+        return None
+    return arch_meant(code, header.arch if root is not None and root.slot == descriptor.slot else None)
 
 
 def notices(state: State, size: int) -> tuple[Notice, ...]:

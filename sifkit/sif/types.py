@@ -24,6 +24,7 @@ __all__ = [
     "SBOMFormat",
     "arch_bytes",
     "arch_from_bytes",
+    "arch_meant",
     "describe",
     "known",
     "word_of",
@@ -238,6 +239,17 @@ def word_of(code: int | bytes) -> str:
 def arch_from_bytes(code: bytes) -> Arch | bytes:
     """The architecture of a 3-byte code; the code itself where it names none."""
     return _ARCH_OF_CODE.get(code, code)
+
+
+def arch_meant(code: bytes, header: Arch | bytes | None = None) -> Arch | None:
+    """The architecture of a code that is the start of its name: siftool 2.8's setprim writes ``amd`` for amd64.
+
+    ``header`` is what the header says of it, which tells where several names begin so; None: nothing tells.
+    """
+    likely = [arch for arch in Arch.choices() if code and arch.word.encode().startswith(code)]
+    if isinstance(header, Arch) and header in likely:
+        return header
+    return likely[0] if len(likely) == 1 else None
 
 
 def arch_bytes(arch: Arch | bytes) -> bytes:

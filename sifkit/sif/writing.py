@@ -69,15 +69,18 @@ class ImageEditor(ImageReader):
         metadata: Metadata | bytes | None = None,
         created: int | None = None,
         advance: Advance | None = None,
+        drop: Iterable[int] = (),
     ) -> Descriptor:
         """Append an object with the bytes of ``source``: a path (text or PathLike), a file descriptor, bytes, or a binary file
         object; descriptors and objects are read from where they stand. Holes in files stay holes.
 
         ``group``, ``link``, ``link_group``: 0 is none. ``alignment`` in bytes (None: 4096 for partitions, else none).
         ``metadata`` is needed by partitions, signatures and SBOMs; OCI digests are made here. ``advance`` is told how many
-        bytes came in. Raises SourceError, SourceChangedError and what the class says.
+        bytes came in. ``drop``: ids of objects that go in the same commit (signatures that the edit breaks). Raises
+        SourceError, SourceChangedError and what the class says.
         """
         store, state, seconds = self._begin()
+        dropped = self._found(store, drop)
         planned = plan_add(
             state,
             data_type,
@@ -96,7 +99,7 @@ class ImageEditor(ImageReader):
             with_payload(state, planned, opened.size or 0)
             with self._changing(), Growth(store, data_end(state.header, state.descriptors)) as growth:
                 descriptor = _filled(store, state, planned, opened, advance)
-                return self._commit_add(store, state, descriptor, seconds, growth)
+                return self._commit(store, state, descriptor, dropped, seconds, growth)
 
     @contextmanager
     def reserve(
@@ -111,9 +114,10 @@ class ImageEditor(ImageReader):
         link_group: int = 0,
         alignment: int | None = None,
         created: int | None = None,
+        drop: Iterable[int] = (),
     ) -> Iterator[Reservation]:
         """Room for an object of ``size`` bytes that the caller writes in place; at the end of the block it becomes part of the
-        image. After an exception the file is cut back to its old length.
+        image. After an exception the file is cut back to its old length. ``drop`` as for ``add``.
 
             with sif.reserve(size, metadata, group=1) as room:
                 os.pwrite(room.fd, data, room.offset)
@@ -121,6 +125,7 @@ class ImageEditor(ImageReader):
         The image cannot be edited otherwise inside the block. Needs a file with a descriptor.
         """
         store, state, seconds = self._begin()
+        dropped = self._found(store, drop)
         planned = plan_add(
             state,
             data_type,
@@ -136,19 +141,25 @@ class ImageEditor(ImageReader):
         )
         with self._room(store, state, planned, size) as (room, growth):
             yield room
-            self._commit_add(store, state, room.descriptor, seconds, growth)
+            self._commit(store, state, room.descriptor, dropped, seconds, growth)
 
     @contextmanager
     def reserve_again(
-        self, id: int, size: int, *, metadata: Metadata | None = None, alignment: int | None = None
+        self,
+        id: int,
+        size: int,
+        *,
+        metadata: Metadata | None = None,
+        alignment: int | None = None,
+        drop: Iterable[int] = (),
     ) -> Iterator[Reservation]:
         """As ``reserve``, for new bytes of an object that keeps its id, name, group and link; the old bytes are given back."""
         store, state, seconds = self._begin()
         planned = plan_replace(state, id, seconds=seconds, alignment=alignment, metadata=metadata)
-        self._check_unused(store, [self.get(id)])
+        gone = self._found(store, [id, *drop])
         with self._room(store, state, planned, size) as (room, growth):
             yield room
-            self._commit_replaced(store, state, room.descriptor, seconds, growth)
+            self._commit(store, state, room.descriptor, gone, seconds, growth)
 
     def replace(
         self,
@@ -158,20 +169,22 @@ class ImageEditor(ImageReader):
         metadata: Metadata | None = None,
         alignment: int | None = None,
         advance: Advance | None = None,
+        drop: Iterable[int] = (),
     ) -> Descriptor:
         """Give an object other bytes (and metadata); it keeps its id, name, group, link and time of creation.
 
         The new bytes go behind all others, so a reader has the old object or the new one; the old space is given back.
+        ``drop`` as for ``add``.
         """
         store, state, seconds = self._begin()
         planned = plan_replace(state, id, seconds=seconds, alignment=alignment, metadata=metadata)
-        self._check_unused(store, [self.get(id)])
+        gone = self._found(store, [id, *drop])
         with open_source(source) as opened:
             _check_source(opened, store)
             with_payload(state, planned, opened.size or 0)
             with self._changing(), Growth(store, data_end(state.header, state.descriptors)) as growth:
                 descriptor = _filled(store, state, planned, opened, advance)
-                return self._commit_replaced(store, state, descriptor, seconds, growth)
+                return self._commit(store, state, descriptor, gone, seconds, growth)
 
     def delete(self, ids: int | Iterable[int], *, zero: bool = False) -> None:
         """Delete objects, all of them at once, and give their space back: the file is cut at its end, punched before that.
@@ -180,14 +193,9 @@ class ImageEditor(ImageReader):
         ``warnings``). In an image that is cut short they go one by one.
         """
         store, state, seconds = self._begin(whole=False)
-        found = [self.get(id) for id in dict.fromkeys([ids] if isinstance(ids, int) else ids)]
-        self._check_unused(store, found)
+        found = self._found(store, [ids] if isinstance(ids, int) else ids)
         if len(found) > 1 and self._is_whole(store, state):
-            new = state.with_slots({descriptor.slot: None for descriptor in found}, modified=seconds)
-            with self._changing(), Growth(store, None) as growth:
-                commit_switch(store, state, new, growth, size_after=store.size)
-                self._adopt(new)
-            self._give_back(store, found, zero)
+            self._switch(store, state, state, found, seconds, zero=zero)
             return
         for descriptor in found:
             old = self._state
@@ -197,10 +205,11 @@ class ImageEditor(ImageReader):
                 self._adopt(new)
             self._give_back(store, [descriptor], zero)
 
-    def set_primary(self, id: int) -> None:
-        """Make a system partition the primary one; the one that was becomes a system partition."""
+    def set_primary(self, id: int, *, drop: Iterable[int] = ()) -> None:
+        """Make a system partition the primary one; the one that was becomes a system partition. ``drop`` as for ``add``."""
         store, state, seconds = self._begin()
-        self._switch(store, state, plan_primary(state, id, seconds=seconds))
+        dropped = self._found(store, drop)
+        self._switch(store, state, plan_primary(state, id, seconds=seconds), dropped, seconds)
 
     def update(
         self,
@@ -218,10 +227,11 @@ class ImageEditor(ImageReader):
         self.update_all({id: change})
         return self.get(id)
 
-    def update_all(self, changes: Mapping[int, Change]) -> None:
-        """Change several descriptors at once, by id."""
+    def update_all(self, changes: Mapping[int, Change], *, drop: Iterable[int] = ()) -> None:
+        """Change several descriptors at once, by id. ``drop`` as for ``add``."""
         store, state, seconds = self._begin()
-        self._switch(store, state, plan_changes(state, changes, seconds=seconds))
+        dropped = self._found(store, drop)
+        self._switch(store, state, plan_changes(state, changes, seconds=seconds), dropped, seconds)
 
     def _begin(self, *, whole: bool = True) -> tuple[Store, State, int]:
         """The store, the state and the time an edit starts from, after looking whether one may start."""
@@ -240,10 +250,13 @@ class ImageEditor(ImageReader):
         size = store.size
         return all(descriptor.end <= size for descriptor in state.descriptors if descriptor.size)
 
-    def _check_unused(self, store: Store, descriptors: Iterable[Descriptor]) -> None:
-        for descriptor in descriptors:
+    def _found(self, store: Store, ids: Iterable[int]) -> list[Descriptor]:
+        """The objects that an edit takes away, each once; nobody uses them."""
+        found = [self.get(id) for id in dict.fromkeys(ids)]
+        for descriptor in found:
             if descriptor.data_type == DataType.PARTITION:
                 check_unlocked(store, descriptor.offset, descriptor.size, f"object {descriptor.id}")
+        return found
 
     def _adopt(self, state: State) -> None:
         self._state = state
@@ -274,30 +287,35 @@ class ImageEditor(ImageReader):
             finally:
                 self._reserved = False
 
-    def _commit_add(self, store: Store, state: State, descriptor: Descriptor, seconds: int, growth: Growth) -> Descriptor:
-        new = state.with_slots({descriptor.slot: descriptor}, modified=seconds)
+    def _commit(
+        self, store: Store, state: State, descriptor: Descriptor, gone: list[Descriptor], seconds: int, growth: Growth
+    ) -> Descriptor:
+        """Make ``descriptor``, whose bytes are written, part of the image, and take ``gone`` out of it, at one moment."""
+        new = state.with_slots({**_freed(gone), descriptor.slot: descriptor}, modified=seconds)
         if store.size != descriptor.end:
             store.set_size(descriptor.end)
-        commit_add(store, state, new, descriptor.slot, growth)
+        if gone:
+            commit_switch(store, state, new, growth, size_after=data_end(new.header, new.descriptors))
+        else:
+            commit_add(store, state, new, descriptor.slot, growth)
         self._adopt(new)
+        if gone:
+            self._give_back(store, gone, False)
         return self.get(descriptor.id)
 
-    def _commit_replaced(self, store: Store, state: State, descriptor: Descriptor, seconds: int, growth: Growth) -> Descriptor:
-        old = self.get(descriptor.id)
-        new = state.with_slots({descriptor.slot: descriptor}, modified=seconds)
-        if store.size != descriptor.end:
-            store.set_size(descriptor.end)
-        commit_switch(store, state, new, growth, size_after=data_end(new.header, new.descriptors))
-        self._adopt(new)
-        self._give_back(store, [old], False)
-        return self.get(descriptor.id)
-
-    def _switch(self, store: Store, state: State, new: State) -> None:
+    def _switch(
+        self, store: Store, state: State, new: State, gone: list[Descriptor], seconds: int, *, zero: bool = False
+    ) -> None:
+        """Go from one table to another, without ``gone``, at one moment."""
+        if gone:
+            new = new.with_slots(_freed(gone), modified=seconds)
         if new is state:
             return
         with self._changing(), Growth(store, None) as growth:
             commit_switch(store, state, new, growth, size_after=store.size)
             self._adopt(new)
+        if gone:
+            self._give_back(store, gone, zero)
 
     def _give_back(self, store: Store, removed: Iterable[Descriptor], zero: bool) -> None:
         """The edit is done; what the file keeps all the same is only told of, unless it had to go."""
@@ -311,6 +329,10 @@ class ImageEditor(ImageReader):
             text = "the file keeps the space of what was removed: make the image anew with: sifkit sif compact"
             self._extra.append(Notice("space-kept", text))
         self._adopt(self._state)
+
+
+def _freed(gone: Iterable[Descriptor]) -> dict[int, Descriptor | None]:
+    return {descriptor.slot: None for descriptor in gone}
 
 
 def _check_source(source: Source, store: Store) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.create import create
+from sifkit.overlay.creating import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, Descriptor, FSType, PartType
-from sifkit.sif.check import check_file
-from sifkit.sif.compact import compact
+from sifkit.sif.checking import check_file
+from sifkit.sif.compacting import compact
 
 from ..sif_images import partition, sample_image
 from ..tools import assert_clean, kernel_mount, requires_root, run

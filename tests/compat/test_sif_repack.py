@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from sifkit.sif import SIF
-from sifkit.sif.check import check_file
-from sifkit.sif.compact import compact
+from sifkit.sif.checking import check_file
+from sifkit.sif.compacting import compact
 from sifkit.sif.finding import Problem
-from sifkit.sif.pack import pack
-from sifkit.sif.repair import repair
-from sifkit.sif.unpack import unpack
+from sifkit.sif.packing import pack
+from sifkit.sif.repairing import repair
+from sifkit.sif.unpacking import unpack
 
 from ..tools import run
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sifkit.sif import SIF
-from sifkit.sif.check import check, check_file
-from sifkit.sif.repair import repair
+from sifkit.sif.checking import check, check_file
+from sifkit.sif.repairing import repair
 
 from ..sif_images import LATER, assert_sound
 from ..unit.test_sif_check import REPAIRABLE, broken

@@ -300,7 +300,7 @@ def test_check_interrupted_is_32(run, image, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("sifkit.sif.check"), "check_file", interrupt)
+    monkeypatch.setattr(importlib.import_module("sifkit.sif.checking"), "check_file", interrupt)
     assert run("check", image)[0] == 32
 
 

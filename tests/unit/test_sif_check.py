@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sifkit.sif import SIF, CorruptSIFError, DataType, FSType, NotWritableError, PartType
-from sifkit.sif.check import check, check_file
+from sifkit.sif.checking import check, check_file
 from sifkit.sif.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.finding import Finding, Problem
-from sifkit.sif.repair import repair
+from sifkit.sif.repairing import repair
 from sifkit.sif.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, Layout
 from sifkit.sif.sniff import HEAD_BYTES
 

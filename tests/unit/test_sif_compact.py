@@ -12,14 +12,14 @@ import pytest
 from sifkit.atomic import lock_range
 from sifkit.errors import ImageInUseError
 from sifkit.sif import SIF, Arch, DataType, EditError, FSType, PartType, StoreError, TruncatedError
-from sifkit.sif.check import check_file
-from sifkit.sif.compact import compact
+from sifkit.sif.checking import check_file
+from sifkit.sif.compacting import compact
 from sifkit.sif.finding import Problem
 from sifkit.sif.placement import TABLE_OFFSET
 
 from ..sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
-module = import_module("sifkit.sif.compact")  # the package has a function of this name
+module = import_module("sifkit.sif.compacting")  # the package has a function of this name
 
 
 def facts(path: Path) -> list[object]:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from sifkit.errors import SifkitError, TargetError
 from sifkit.sif import SIF, Arch, CorruptSIFError, DataType, FSType, PartType, SourceError, StoreError, TruncatedError
-from sifkit.sif.check import check
+from sifkit.sif.checking import check
 from sifkit.sif.manifest import ManifestError
-from sifkit.sif.pack import pack
+from sifkit.sif.packing import pack
 from sifkit.sif.schema import DESCRIPTOR, PARTITION
-from sifkit.sif.unpack import MANIFEST_NAME, unpack
+from sifkit.sif.unpacking import MANIFEST_NAME, unpack
 
 from ..sif_images import STAMP, assert_sound, content, sample_image
 from .test_sif_check import REPAIRABLE, TABLE, append, broken, extra, header, put, slot

@@ -155,9 +155,8 @@ def command(
                     alignment=wanted.alignment,
                     metadata=meta,
                     advance=bar.advance,
+                    drop=dropped,
                 )
-            if dropped:
-                sif.delete(dropped)
             tell_warnings(console, image, sif)
         text = f"object {added.id}" + (f" {show(added.name)}" if added.name else "")
         result(

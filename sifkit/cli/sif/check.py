@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError, counted, show
+from ..check_command import CLEAN, CORRECTED, LEFT, CheckCommand
 from ..console import Console, Fields
 from ..frame import verb
 from ..render import shell_word
-from .codes import CLEAN, CORRECTED, LEFT, CheckCommand
-from .images import concerning
+from .images import check_not_written, concerning
 
 if TYPE_CHECKING:
     from ...sif.finding import Finding
@@ -23,11 +23,12 @@ MOST_LINES = 200
 
 
 @verb(
+    kind=CheckCommand,
     examples=[
         "sifkit sif check image.sif",
         "sifkit sif check --repair image.sif",
         "sifkit sif check --json image.sif",
-    ]
+    ],
 )
 def command(
     console: Console,
@@ -49,9 +50,9 @@ def command(
         raise UsageError("--cut is for --repair", hint="give both")
 
     from ...sif import NotSIFError
-    from ...sif.check import check_file
+    from ...sif.checking import check_file
     from ...sif.finding import Problem
-    from ...sif.repair import repair as put_right
+    from ...sif.repairing import repair as put_right
 
     console.image = image
     with concerning(image):
@@ -60,6 +61,7 @@ def command(
             raise NotSIFError(f"{show(image)}: {found[-1].text}", path=image, hint="name a SIF image")
         mended: list[Finding] = []
         if repair and any(finding.repairable for finding in found):
+            check_not_written(image)
             mended = put_right(image, found, cut_trailing=cut)
             found = mended + list(check_file(image, digests=digests))
     _tell(console, image, found, mended)
@@ -122,6 +124,3 @@ def _summary(console: Console, image: str, found: list[Finding], mended: list[Fi
     console.note(f"{show(image)}: {', '.join(pieces)}")
     if not mended and any(finding.repairable for finding in found) and console.err_is_terminal:
         console.note(f"mend it: sifkit sif check --repair {shell_word(image)}")
-
-
-command = CheckCommand.of(command)

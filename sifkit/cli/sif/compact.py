@@ -13,7 +13,7 @@ from ..frame import verb
 from ..progress import MODES, reporter
 from ..values import choice
 from . import words
-from .images import Deterministic, Progress, concerning, result, stamp
+from .images import Deterministic, Progress, check_not_written, concerning, result, stamp
 from .new import MOST_DESCRIPTORS
 
 __all__ = ["command"]
@@ -38,14 +38,18 @@ def command(
     hint = "48 is usual; 0 is as few as are needed"
     room = None if capacity is None else words.number("--capacity", capacity, 0, MOST_DESCRIPTORS, hint=hint)
 
-    from ...sif.compact import compact
+    from ...sif.compacting import compact
 
     console.image = image
     with concerning(image), reporter(progress, console) as bar:
+        reading = check_not_written(image) if os.path.isfile(image) else ()
         bar.phase("copy", _size(image), "bytes")
         made = compact(image, capacity=room, stamp=stamp(deterministic), advance=bar.advance)
+    notes = list(made.notes)
+    if reading and made.changed:
+        notes.append(f"what is mounted at {', '.join(reading)} is the old image, whose space is free when that is unmounted")
     if not console.json:
-        for note in made.notes:
+        for note in notes:
             console.note(f"{console.program}: {note}")
     fields = {
         "before_bytes": made.before_bytes,
@@ -55,7 +59,7 @@ def command(
         "capacity": made.capacity,
         "moved": made.moved,
         "changed": made.changed,
-        "notes": [show(note) for note in made.notes],
+        "notes": [show(note) for note in notes],
     }
     text = f"{human(made.before_bytes)} before, {human(made.after_bytes)} now" if made.changed else "was compact already"
     result(console, image, f"{text}, room for {made.capacity} objects", fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,16 @@ from ..frame import verb
 from . import words
 from .arguments import ids_and_image
 from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result, tell_warnings
+from .images import (
+    Deterministic,
+    DropSignatures,
+    KeepSignatures,
+    check_unmounted,
+    drop_or_refuse,
+    editing,
+    result,
+    tell_warnings,
+)
 
 if TYPE_CHECKING:
     from ...sif import SIF, DataType, Descriptor
@@ -58,9 +68,10 @@ def command(
         what = _what(found)
         after = [descriptor for descriptor in sif if descriptor.id not in gone]
         dropped = drop_or_refuse(console, sif, after, f"removing {what}", drop=drop_signatures, keep=keep_broken_signatures)
+        check_unmounted(image, found)
         _tell_of_links(console, after, gone | set(dropped))
         old = sif.file_size
-        sif.delete([*gone, *dropped], zero=zero)
+        _delete(sif, [*gone, *dropped], zero)
         fields = {
             "removed": [object_fields(descriptor) for descriptor in found],
             "dropped_signatures": dropped,
@@ -86,6 +97,18 @@ def _selected(sif: SIF, ids: list[int], names: list[bytes], types: list[DataType
             )
         found.update((descriptor.id, descriptor) for descriptor in these)
     return list(found.values())
+
+
+def _delete(sif: SIF, ids: list[int], zero: bool) -> None:
+    from ...sif import StoreError
+
+    try:
+        sif.delete(ids, zero=zero)
+    except StoreError as error:
+        # Several go at one moment by way of a second table; one alone needs no space.
+        if error.errno == errno.ENOSPC and len(ids) > 1:
+            error.hint = "free some space there, or remove them one by one, which needs none"
+        raise
 
 
 def _what(found: list[Descriptor]) -> str:

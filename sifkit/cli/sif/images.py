@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...errors import SifkitError, UsageError, show
+from ...errors import ImageInUseError, SifkitError, UsageError, show
 from ..console import Console
 from ..environment import source_date_epoch
 from ..render import shell_word
@@ -23,6 +23,8 @@ __all__ = [
     "DropSignatures",
     "KeepSignatures",
     "Progress",
+    "check_not_written",
+    "check_unmounted",
     "concerning",
     "drop_or_refuse",
     "editing",
@@ -81,7 +83,46 @@ def concerning(image: str) -> Iterator[None]:
             error.message = f"{show(image)}: {error.message}"
         if _OWN_HINT.search(error.hint):
             error.hint += f" {shell_word(image)}"
+        if isinstance(error, ImageInUseError) and error.message.endswith("by another process"):
+            _name_holders(image, error)
         raise
+
+
+def _name_holders(image: str, error: ImageInUseError) -> None:
+    """Say who uses the image, as far as that can be seen."""
+    from ...overlay.guards import image_use
+
+    with suppress(OSError):
+        holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]
+        error.holders = tuple(f"{holder.pid} {holder.command}" for holder in holders)
+        if holders:
+            error.message += ": " + ", ".join(f"process {holder.pid} ({holder.command})" for holder in holders)
+
+
+def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
+    """Raise ImageInUseError where the kernel has one of these partitions mounted: its bytes are about to go.
+
+    Locks are the library's to see; a loop device takes none.
+    """
+    from ...overlay.guards import Use, image_use
+
+    for descriptor in found:
+        if descriptor.partition is not None and descriptor.size:
+            use = Use("none", mounts=image_use(image, span=(descriptor.offset, descriptor.size)).mounts)
+            if use.busy:
+                raise ImageInUseError(
+                    f"{show(image)}: object {descriptor.id} is in use: {use.describe()}",
+                    path=image,
+                    hint="unmount it, or stop the container that uses it",
+                )
+
+
+def check_not_written(image: str) -> Sequence[str]:
+    """Raise ImageInUseError where the kernel may write to the image by a loop device. Where it only reads: the mount points."""
+    from ...overlay.guards import check_unused
+
+    use = check_unused(image, writers_only=True, ours=True)
+    return [mount.path or mount.device for mount in use.mounts]
 
 
 @contextmanager

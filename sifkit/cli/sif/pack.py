@@ -31,7 +31,7 @@ def command(
     """
     choice("--progress", progress, MODES)
 
-    from ...sif.pack import pack
+    from ...sif.packing import pack
 
     console.image = image
     with reporter(progress, console) as bar:

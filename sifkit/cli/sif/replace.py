@@ -15,7 +15,17 @@ from ..values import choice
 from . import words
 from .arguments import split_replace
 from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, Progress, drop_or_refuse, editing, result, tell_warnings
+from .images import (
+    Deterministic,
+    DropSignatures,
+    KeepSignatures,
+    Progress,
+    check_unmounted,
+    drop_or_refuse,
+    editing,
+    result,
+    tell_warnings,
+)
 from .source import Source, check_filesystem, opened
 
 if TYPE_CHECKING:
@@ -57,6 +67,7 @@ def command(
     space = None if alignment is None else words.number("--alignment", alignment, -limit, limit, hint=hint)
     with opened(file, image) as source, editing(console, image, deterministic=deterministic) as sif:
         old = sif.get(id)
+        check_unmounted(image, [old])
         meta = _metadata(console, old, source)
         after = [_after(descriptor, meta) if descriptor.id == id else descriptor for descriptor in sif]
         dropped = drop_or_refuse(
@@ -70,9 +81,7 @@ def command(
         )
         with reporter(progress, console) as bar:
             bar.phase("copy", source.size, "bytes")
-            new = sif.replace(id, source.content, metadata=meta, alignment=space, advance=bar.advance)
-        if dropped:
-            sif.delete(dropped)
+            new = sif.replace(id, source.content, metadata=meta, alignment=space, advance=bar.advance, drop=dropped)
         tell_warnings(console, image, sif)
     text = f"object {id}, {new.type_text}: {human(new.size)} instead of {human(old.size)}"
     result(console, image, text, object_fields(new) | {"old_size_bytes": old.size, "dropped_signatures": dropped})

@@ -43,9 +43,7 @@ def command(
             drop=drop_signatures,
             keep=keep_broken_signatures,
         )
-        sif.set_primary(id)
-        if dropped:
-            sif.delete(dropped)
+        sif.set_primary(id, drop=dropped)
         same = before is not None and before.id == id
         fields = object_fields(sif.get(id)) | {"previous": None if before is None else before.id, "dropped_signatures": dropped}
     result(console, image, f"object {id} {'is' if same else 'is now'} the primary partition", fields)

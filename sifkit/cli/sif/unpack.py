@@ -30,7 +30,7 @@ def command(
     """
     choice("--progress", progress, MODES)
 
-    from ...sif.unpack import unpack
+    from ...sif.unpacking import unpack
 
     with reading(console, image) as sif:
         total = sum(descriptor.size for descriptor in sif)

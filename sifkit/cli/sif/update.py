@@ -118,9 +118,7 @@ def command(
         dropped = drop_or_refuse(
             console, sif, after, f"changing object {id}", drop=drop_signatures, keep=keep_broken_signatures
         )
-        sif.update_all({id: Change(**changes)})
-        if dropped:
-            sif.delete(dropped)
+        sif.update_all({id: Change(**changes)}, drop=dropped)
         new = sif.get(id)
         tell_warnings(console, image, sif)
     result(

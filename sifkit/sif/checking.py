@@ -1,0 +1,354 @@
+"""Look for everything that is wrong with an image, without changing it.
+
+The rules are the invariants of the format as the reference library's writers keep them, what the runtimes demand of
+partitions, and that no bytes of deleted objects are left in the file. Memory is bounded, and holes are not read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from hashlib import sha256
+
+from ..atomic import HostPath
+from ..errors import counted, show
+from . import fdio
+from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
+from .errors import CorruptSIFError, NotSIFError, SIFError
+from .errors import TruncatedError as ShortFileError
+from .finding import Finding, Problem, Severity
+from .gaps import first_nonzero, unowned
+from .header import HEADER_BYTES, MAX_LAUNCH_BYTES, GlobalHeader
+from .image import SIF
+from .metadata import OCIMeta
+from .opening import open_image_file
+from .placement import MAX_OFFSET, data_end, home_of_table
+from .select import matching, primary
+from .sniff import HEAD_BYTES, FilesystemName, filesystem_name
+from .state import State, check_objects, load, meant_arch
+from .store import FileStore, Store
+from .types import Arch, Code, DataType, FSType, PartType, describe
+
+__all__ = ["check", "check_file", "check_state"]
+
+_FILESYSTEMS: dict[int, tuple[FilesystemName, ...]] = {
+    FSType.SQUASHFS: ("squashfs",),
+    FSType.EXT3: ("ext3", "ext2"),
+    FSType.ENCRYPTED_SQUASHFS: ("luks",),
+    FSType.GOCRYPTFS_SQUASHFS: ("squashfs",),
+}
+"""What partitions declared so begin with; others may hold anything."""
+
+
+def check(sif: SIF, *, digests: bool = False) -> Iterator[Finding]:
+    """What is wrong with an open image, header first. ``digests``: read OCI objects and compare them with their digests.
+
+    What opening for writing puts right is not found in an image that was opened so. Raises StoreError.
+    """
+    return check_state(sif._open_store, sif._state, digests=digests)
+
+
+def check_file(path: HostPath, *, digests: bool = False) -> Iterator[Finding]:
+    """What is wrong with a file, also with one that ``SIF.open`` refuses: then nothing in it is repairable, and the last
+    finding may be all there is to say. Raises OSError, FormatError for what can be no image (a directory), StoreError."""
+    name = os.fsdecode(path)
+    fd = open_image_file(name, writable=False)
+    try:
+        yield from _check_store(FileStore(fd), digests)
+    finally:
+        os.close(fd)
+
+
+def _check_store(store: Store, digests: bool) -> Iterator[Finding]:
+    try:
+        state = load(store)
+    except NotSIFError as error:
+        yield Finding(problem=Problem.NOT_SIF, severity="error", text=error.message)
+    except CorruptSIFError as error:
+        text = f"the image cannot be opened: {error.message}"
+        yield Finding(
+            problem=Problem.UNREADABLE, severity="error", text=text, field=error.field, got=error.got, want=error.want
+        )
+    except ShortFileError as error:
+        yield Finding(problem=Problem.TRUNCATED, severity="error", text=f"the image cannot be opened: {error.message}")
+    else:
+        yield from check_state(store, state, digests=digests)
+
+
+def check_state(store: Store, state: State, *, digests: bool = False) -> Iterator[Finding]:
+    """``check``, of a state that may be too broken for an image to be opened."""
+    try:
+        check_objects(state)
+        sound = True
+    except SIFError:
+        sound = False
+    # Objects that lie over one another could have us read the same bytes thousands of times.
+    for finding in _all_findings(store, state, digests and sound):
+        yield finding if sound else finding.hopeless()
+
+
+def _all_findings(store: Store, state: State, digests: bool) -> Iterator[Finding]:
+    size = store.size
+    yield from _header_findings(store, state)
+    yield from _slot_findings(state)
+    yield from _place_findings(state, size)
+    yield from _identity_findings(state.descriptors)
+    root = primary(state.descriptors)
+    for descriptor in state.descriptors:
+        yield from _code_findings(descriptor, state.header, root)
+        yield from _partition_findings(store, descriptor, root, size)
+        if isinstance(descriptor.metadata, OCIMeta):
+            yield from _digest_findings(store, descriptor, descriptor.metadata, digests and descriptor.end <= size)
+    yield from _gap_findings(store, state, size)
+
+
+def _header_findings(store: Store, state: State) -> Iterator[Finding]:
+    header, descriptors = state.header, state.descriptors
+    if header.table_in_data and home_of_table(header, descriptors) is not None:
+        text = "an edit was interrupted; opening the image for writing finishes it"
+        yield _of_image(Problem.INTERRUPTED_EDIT, "warning", text, repairable=True)
+    if len(header.launch) > MAX_LAUNCH_BYTES:
+        text = "the launch script has no NUL at its end"
+        yield _of_image(Problem.LAUNCH_SCRIPT, "warning", text, field="LaunchScript")
+    free = header.descriptors_total - len(descriptors)
+    if header.descriptors_free != free:
+        text = f"the header counts {counted(header.descriptors_free, 'free descriptor')}, there are {free}"
+        yield _of_image(Problem.FREE_COUNT, "error", text, "DescriptorsFree", header.descriptors_free, free, repairable=True)
+    want = data_end(header, descriptors) - header.data_offset
+    if header.data_size != want:
+        small = header.data_size < want
+        text = (
+            f"the header counts {header.data_size} bytes of data, there are {want}" + small * ": an addition may destroy some"
+        )
+        severity: Severity = "error" if small else "warning"
+        yield _of_image(Problem.DATA_SIZE, severity, text, "DataSize", header.data_size, want, repairable=True)
+    if header.descriptors_size != header.table_bytes:
+        # Either number may be the wrong one. Where nothing is hidden behind the table, it is the size.
+        objects = [d.offset for d in descriptors if d.size > 0 and d.offset >= header.table_end]
+        end = min([header.descriptors_offset + header.descriptors_size, store.size, *objects])
+        behind = end - header.table_end
+        hidden = first_nonzero(store, header.table_end, behind) is not None
+        text = f"the header gives the table {header.descriptors_size} bytes, it takes {header.table_bytes}"
+        text += hidden * ": there may be descriptors that nobody sees"
+        yield _of_image(
+            Problem.TABLE_SIZE,
+            "error" if hidden else "warning",
+            text,
+            "DescriptorsSize",
+            header.descriptors_size,
+            header.table_bytes,
+            repairable=not hidden,
+        )
+    primaries = matching(descriptors, part_type=PartType.PRIMARY_SYSTEM)
+    if len(primaries) > 1:
+        ids = ", ".join(str(descriptor.id) for descriptor in primaries[:20])
+        yield _of_image(Problem.SEVERAL_PRIMARIES, "error", f"{len(primaries)} partitions say they are primary: {ids}")
+    arch = primaries[0].arch if primaries else Arch.UNKNOWN
+    if header.arch != arch and not isinstance(arch, bytes):
+        text = f"the header's architecture is {describe(header.arch)}, " + (
+            f"the primary partition's {describe(arch or Arch.UNKNOWN)}" if primaries else "and there is no primary partition"
+        )
+        yield _of_image(
+            Problem.HEADER_ARCH,
+            "error" if primaries else "note",
+            text,
+            "Arch",
+            describe(header.arch),
+            describe(arch or Arch.UNKNOWN),
+            repairable=bool(primaries),
+        )
+
+
+def _slot_findings(state: State) -> Iterator[Finding]:
+    used = state.used_slots
+    for slot in range(state.header.descriptors_total):
+        if slot not in used and state.slot_bytes(slot) != EMPTY_SLOT:
+            text = f"the unused descriptor {slot + 1} is not empty"
+            yield Finding(problem=Problem.UNUSED_SLOT, severity="warning", text=text, slot=slot, repairable=True)
+    for descriptor in state.descriptors:
+        byte = state.table[descriptor.slot * DESCRIPTOR_BYTES + USED_OFFSET]
+        if byte != 1:
+            yield _of(descriptor, Problem.USED_BYTE, "note", f"the byte that says it is used is {byte}", "Used", byte, 1)
+
+
+def _place_findings(state: State, size: int) -> Iterator[Finding]:
+    header = state.header
+    table = (header.descriptors_offset, header.table_end)
+    reach: Descriptor | None = None
+    for descriptor in sorted(state.descriptors, key=lambda d: (d.offset, d.end)):
+        if descriptor.size < 0:
+            yield _of(descriptor, Problem.BAD_PLACE, "error", "its size is negative", "Size", descriptor.size, "0 or more")
+            continue
+        if not 0 <= descriptor.offset <= MAX_OFFSET - descriptor.size:
+            text = "its place is outside any file"
+            yield _of(descriptor, Problem.BAD_PLACE, "error", text, "Offset", descriptor.offset, "a place in the file")
+            continue
+        if not descriptor.size:
+            continue
+        if descriptor.offset < HEADER_BYTES or (descriptor.offset < table[1] and descriptor.end > table[0]):
+            what = "header" if descriptor.offset < HEADER_BYTES else "table of descriptors"
+            yield _of(descriptor, Problem.OVERLAP, "error", f"it lies over the {what}", "Offset", descriptor.offset)
+        elif descriptor.offset < header.data_offset:
+            text = f"it begins at byte {descriptor.offset}, before the data at {header.data_offset}"
+            yield _of(descriptor, Problem.OUTSIDE_DATA, "warning", text, "Offset", descriptor.offset, header.data_offset)
+        if reach is not None and descriptor.offset < reach.end:
+            text = f"it begins at byte {descriptor.offset}, inside object {reach.id}, which ends at {reach.end}"
+            yield _of(descriptor, Problem.OVERLAP, "error", text, "Offset", descriptor.offset, reach.end)
+        if descriptor.end > size:
+            text = f"it ends at byte {descriptor.end}, the file at {size}"
+            yield _of(descriptor, Problem.TRUNCATED, "error", text, "Size", descriptor.size)
+        if reach is None or descriptor.end > reach.end:
+            reach = descriptor
+
+
+def _identity_findings(descriptors: tuple[Descriptor, ...]) -> Iterator[Finding]:
+    groups = {descriptor.group for descriptor in descriptors}
+    ids = Counter(descriptor.id for descriptor in descriptors)
+    for number, count in ids.items():
+        if count > 1:
+            text = f"{count} objects have the id {number}"
+            yield Finding(problem=Problem.DUPLICATE_ID, severity="error", text=text, id=number, field="ID", got=number)
+    for descriptor in descriptors:
+        if not descriptor.id:
+            yield _of(descriptor, Problem.ID_ZERO, "error", f"descriptor {descriptor.slot + 1} has the id 0", "ID", 0)
+        if descriptor.group_id != join_group(descriptor.group):
+            text = f"the group is written as {descriptor.group_id:#x}, and read as {descriptor.group}"
+            wanted = join_group(descriptor.group)
+            yield _of(descriptor, Problem.GROUP, "warning", text, "GroupID", descriptor.group_id, wanted, repairable=True)
+        if descriptor.link and descriptor.link not in ids:
+            text = f"it is linked to object {descriptor.link}, which is not there"
+            yield _of(descriptor, Problem.LINK, "warning", text, "LinkedID", descriptor.linked_id)
+        if descriptor.link_group and descriptor.link_group not in groups:
+            text = f"it is linked to group {descriptor.link_group}, which is empty"
+            yield _of(descriptor, Problem.LINK, "warning", text, "LinkedID", descriptor.linked_id)
+        if descriptor.linked_id not in (descriptor.link, descriptor.link_group | ~MAX_GROUP & 0xFFFFFFFF):
+            text = f"the link is written as {descriptor.linked_id:#x}, and read as object {descriptor.link}"
+            yield _of(descriptor, Problem.LINK, "warning", text, "LinkedID", descriptor.linked_id, descriptor.link)
+        if descriptor.size >= 0 and descriptor.size_with_padding < descriptor.size:
+            text = f"it has {descriptor.size_with_padding} bytes with padding, and {descriptor.size} without"
+            got, want = descriptor.size_with_padding, f"at least {descriptor.size}"
+            yield _of(descriptor, Problem.PADDING, "warning", text, "SizeWithPadding", got, want, repairable=True)
+
+
+def _code_findings(descriptor: Descriptor, header: GlobalHeader, root: Descriptor | None) -> Iterator[Finding]:
+    if not isinstance(descriptor.data_type, DataType):
+        text = f"its type is {describe(descriptor.data_type)}"
+        yield _of(descriptor, Problem.UNKNOWN_CODE, "warning", text, "DataType", int(descriptor.data_type))
+    metadata = descriptor.metadata
+    if metadata is None or isinstance(metadata, OCIMeta):
+        return
+    empty = not descriptor.extra and descriptor.data_type == DataType.CRYPTO_MESSAGE  # as siftool adds them
+    for field in metadata.__slots__:
+        value = getattr(metadata, field)
+        unknown = isinstance(value, bytes) if field == "arch" else isinstance(value, int) and not isinstance(value, Code)
+        if field == "arch" and isinstance(value, bytes) and (meant := meant_arch(descriptor, header, root)):
+            text = f"its architecture is {show(value)}, the start of a name, and should be the code of {meant.word}"
+            yield _of(descriptor, Problem.PARTITION_ARCH, "error", text, "Arch", describe(value), meant.word, repairable=True)
+        elif field != "entity" and unknown and not empty:
+            text = f"its {field.replace('_', ' ')} is {describe(value)}"
+            yield _of(descriptor, Problem.UNKNOWN_CODE, "warning", text, field, describe(value))
+
+
+def _partition_findings(store: Store, descriptor: Descriptor, root: Descriptor | None, size: int) -> Iterator[Finding]:
+    meta = descriptor.partition
+    if meta is None:
+        return
+    overlay = meta.part_type == PartType.OVERLAY
+    if overlay and root is not None and descriptor.group != root.group:
+        text = f"an overlay in group {descriptor.group}; the runtimes look in {root.group} only, the primary partition's"
+        yield _of(descriptor, Problem.OVERLAY_GROUP, "warning", text, "GroupID", descriptor.group, root.group)
+    wanted = _FILESYSTEMS.get(meta.fs_type, ())
+    if not wanted or not 0 <= descriptor.offset < size or descriptor.size < 0:
+        return
+    found = filesystem_name(store.read_some(descriptor.offset, min(HEAD_BYTES, descriptor.size)))
+    declared = describe(meta.fs_type)
+    if found not in wanted:
+        text = f"it is declared {declared}, and holds {found or 'something else'}"
+        yield _of(descriptor, Problem.FILESYSTEM, "error", text, "FSType", found or "unknown", declared)
+    elif overlay and found == "ext2":
+        text = "an overlay without a journal: the runtimes refuse it"
+        yield _of(descriptor, Problem.FILESYSTEM, "warning", text, "FSType", found, declared)
+
+
+def _digest_findings(store: Store, descriptor: Descriptor, meta: OCIMeta, read: bool) -> Iterator[Finding]:
+    if not meta.valid:
+        text = f"its digest is not one of SHA-256: {show(meta.digest[:80])}"
+        yield _of(descriptor, Problem.NO_DIGEST, "error", text, "Digest", show(meta.digest[:80]), "sha256:...")
+        return
+    if not read or descriptor.size < 0 or descriptor.offset < 0:
+        return
+    hasher = sha256()
+    for offset in range(descriptor.offset, descriptor.end, fdio.CHUNK_BYTES):
+        hasher.update(store.read(offset, min(fdio.CHUNK_BYTES, descriptor.end - offset)))
+    got = f"sha256:{hasher.hexdigest()}"
+    want = meta.digest.decode("ascii")
+    if got != want:
+        yield _of(descriptor, Problem.DIGEST_MISMATCH, "error", f"its bytes have the digest {got}", "Digest", got, want)
+
+
+def _gap_findings(store: Store, state: State, size: int) -> Iterator[Finding]:
+    header = state.header
+    end = max(data_end(header, state.descriptors), HEADER_BYTES)
+    home = home_of_table(header, state.descriptors) if header.table_in_data else None
+    for begin, length in unowned(header, state.descriptors, min(size, end)):
+        found = first_nonzero(store, begin, length)
+        if found is None or (home is not None and begin <= home < begin + length):
+            continue  # zero, or the old table while an edit is under way
+        hidden = begin == header.table_end and header.descriptors_size > header.table_bytes
+        text = f"{length} bytes at byte {begin} belong to nothing and are not zero, first at byte {found}"
+        yield _of_image(Problem.STALE_BYTES, "warning", text, offset=begin, size=length, repairable=not hidden)
+    if size > end:
+        text = f"{counted(size - end, 'byte')} behind the last object belong to nothing"
+        yield _of_image(Problem.TRAILING_BYTES, "warning", text, offset=end, size=size - end, repairable=True)
+
+
+def _of_image(
+    problem: Problem,
+    severity: Severity,
+    text: str,
+    field: str = "",
+    got: object = None,
+    want: object = None,
+    *,
+    offset: int = 0,
+    size: int = 0,
+    repairable: bool = False,
+) -> Finding:
+    return Finding(
+        problem=problem,
+        severity=severity,
+        text=text,
+        field=field,
+        got=got,
+        want=want,
+        offset=offset,
+        size=size,
+        repairable=repairable,
+    )
+
+
+def _of(
+    descriptor: Descriptor,
+    problem: Problem,
+    severity: Severity,
+    text: str,
+    field: str = "",
+    got: object = None,
+    want: object = None,
+    *,
+    repairable: bool = False,
+) -> Finding:
+    return Finding(
+        problem=problem,
+        severity=severity,
+        text=f"object {descriptor.id}: {text}",
+        id=descriptor.id,
+        slot=descriptor.slot,
+        field=field,
+        got=got,
+        want=want,
+        offset=max(0, descriptor.offset),
+        size=max(0, descriptor.size),
+        repairable=repairable,
+    )

@@ -1,0 +1,116 @@
+"""Put right what is wrong with an image and can be put right without a choice: nothing that a reader sees of it changes.
+
+The order is that of edits: descriptors through a second table, then the header in one write, then the bytes that belong to
+nothing. Each step may be interrupted, and be done again.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from ..atomic import HostPath
+from .checking import check
+from .descriptor import DESCRIPTOR_BYTES, join_group
+from .edit import Growth, commit_switch
+from .errors import NotWritableError
+from .finding import Finding, Problem
+from .gaps import unowned
+from .image import SIF
+from .placement import MAX_OFFSET, data_end
+from .schema import DESCRIPTOR
+from .select import primary
+from .state import State, meant_arch
+from .store import Store
+
+__all__ = ["repair"]
+
+IN_TABLE = {Problem.GROUP, Problem.PADDING, Problem.PARTITION_ARCH}
+"""What changes descriptors."""
+
+
+def repair(image: HostPath | SIF, findings: Iterable[Finding], *, cut_trailing: bool = False) -> list[Finding]:
+    """Put right those of ``findings`` (from ``check`` or ``check_file``) that are repairable, and return them.
+
+    ``cut_trailing``: also cut off what the file has behind the image, which may be somebody's. An image that is open must be
+    so for writing. What opening for writing puts right is put right in any case. Nothing repairable: the file is not opened.
+    Raises what ``SIF.open`` does, NotWritableError, StoreError.
+    """
+    wanted = [f for f in findings if f.repairable and (cut_trailing or f.problem is not Problem.TRAILING_BYTES)]
+    if not wanted:
+        return []
+    with ExitStack() as stack:
+        sif = image if isinstance(image, SIF) else stack.enter_context(SIF.open(os.fspath(image), "r+"))
+        if sif.mode == "r":
+            raise NotWritableError("the image is open for reading only", path=sif.path, hint='open it with mode "r+"')
+        problems = {finding.problem for finding in wanted}
+        # Of an image that is cut short, descriptors stay as they are: there is no end of file to put a second table at.
+        store, state, _ = sif._begin(whole=bool(problems & IN_TABLE))
+        with sif._changing():
+            state = _repair_table(store, state, wanted)
+            sif._adopt(state)
+            _repair_header(store, state, problems)
+            if problems & {Problem.STALE_BYTES, Problem.TRAILING_BYTES}:
+                _repair_gaps(store, state, problems)
+            sif._adopt(state if Problem.TABLE_SIZE not in problems else _with_table_size(state))
+        left = {(finding.problem, finding.slot, finding.offset) for finding in check(sif)}
+    return [finding for finding in wanted if (finding.problem, finding.slot, finding.offset) not in left]
+
+
+def _repair_table(store: Store, state: State, wanted: Iterable[Finding]) -> State:
+    table = bytearray(state.table)
+    by_slot = {descriptor.slot: descriptor for descriptor in state.descriptors}
+    root = primary(state.descriptors)
+    ends = sorted(descriptor.end for descriptor in state.descriptors if descriptor.size)
+    for finding in wanted:
+        descriptor = by_slot.get(finding.slot)
+        if descriptor is None or finding.problem not in IN_TABLE:
+            continue
+        start = descriptor.slot * DESCRIPTOR_BYTES
+        fields = DESCRIPTOR.read(table, start)
+        if finding.problem is Problem.GROUP:
+            fields["GroupID"] = join_group(descriptor.group)
+        elif finding.problem is Problem.PARTITION_ARCH:
+            arch = meant_arch(descriptor, state.header, root)
+            if arch is not None and descriptor.partition is not None:
+                fields["Extra"] = replace(descriptor.partition, arch=arch).pack_onto(descriptor.extra)
+        elif descriptor.size_with_padding < descriptor.size:
+            fields["SizeWithPadding"] = min(MAX_OFFSET, descriptor.size + _gap_before(state, ends, descriptor.offset))
+        table[start : start + DESCRIPTOR_BYTES] = DESCRIPTOR.build(fields)
+    if table == state.table:
+        return state
+    new = State.of(state.header, bytes(table))
+    with Growth(store, None) as growth:
+        commit_switch(store, state, new, growth, size_after=store.size)
+    return new
+
+
+def _gap_before(state: State, ends: list[int], offset: int) -> int:
+    """From the end of the object before ``offset`` (or the start of the data); ``ends``: of all objects, sorted."""
+    before = bisect_right(ends, offset)
+    return max(0, offset - max(state.header.data_offset, ends[before - 1] if before else 0))
+
+
+def _with_table_size(state: State) -> State:
+    return replace(state, header=replace(state.header, descriptors_size=state.header.table_bytes))
+
+
+def _repair_header(store: Store, state: State, problems: set[Problem]) -> None:
+    if Problem.TABLE_SIZE in problems:
+        store.write(0, _with_table_size(state).header.pack())
+        store.sync()
+
+
+def _repair_gaps(store: Store, state: State, problems: set[Problem]) -> None:
+    end = data_end(state.header, state.descriptors)
+    if Problem.STALE_BYTES in problems:
+        hidden = state.header.descriptors_size > state.header.table_bytes and Problem.TABLE_SIZE not in problems
+        for begin, size in unowned(state.header, state.descriptors, min(store.size, end)):
+            if not (hidden and begin == state.header.table_end):
+                store.make_zero(begin, size)
+    if Problem.TRAILING_BYTES in problems and store.size > end:
+        store.set_size(end)
+    store.sync()

@@ -1,0 +1,202 @@
+"""Take an image apart: every object becomes a file, and a manifest says what is needed to make the same bytes again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..atomic import AtomicFile, HostPath, new_file_mode
+from ..errors import TargetError, show
+from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
+from .gaps import first_nonzero, unowned
+from .image import SIF
+from .manifest import describe_header, describe_object
+from .object_io import check_inside
+from .payload import Advance, copy_out
+from .sniff import HEAD_BYTES, filesystem_name
+from .state import State
+from .store import Store
+from .types import DataType
+
+__all__ = ["MANIFEST_NAME", "MANIFEST_VERSION", "safe_name", "unpack"]
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+NAME_CHARACTERS = 80
+_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_UNSAFE = r"[^A-Za-z0-9._+-]+"
+_SUFFIXES = {
+    DataType.DEFFILE: ".def",
+    DataType.ENVVAR: ".sh",
+    DataType.LABELS: ".json",
+    DataType.GENERIC_JSON: ".json",
+    DataType.SIGNATURE: ".sig",
+    DataType.OCI_ROOT_INDEX: ".json",
+    DataType.PARTITION: ".img",
+}
+
+
+def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advance | None = None) -> str:
+    """Write every object of an open image to a file in ``directory``, and the manifest; the manifest's path.
+
+    The directory is made where it is missing, its parent is not. It must be empty, unless ``force``: then files of the same
+    names are replaced, and others stay. File names are made here, of ids and what is harmless in the objects' names. What is
+    in the image between objects and behind them is kept in files of its own, unless it is zero; holes stay holes. ``advance``
+    is told how many bytes were written. Raises TargetError, TruncatedError (before anything is written), StoreError.
+    """
+    import json
+
+    store, state = sif._open_store, sif._state
+    for descriptor in state.descriptors:
+        check_inside(descriptor, store)
+    out = _Directory(os.fsdecode(directory), force)
+    out.remove(MANIFEST_NAME)  # of another image, whose files may be replaced
+    try:
+        manifest = _unpack(store, state, out, advance)
+        out.sync()
+        text = json.dumps(manifest, indent=2, ensure_ascii=True)
+        with AtomicFile(os.path.join(out.path, MANIFEST_NAME), new_file_mode(0o666)) as file:
+            _write_text(file.fd, text + "\n")
+            file.commit(replace=False)
+    except BaseException:
+        out.undo()
+        raise
+    return os.path.join(out.path, MANIFEST_NAME)
+
+
+def safe_name(descriptor: Descriptor, head: bytes = b"") -> str:
+    """A file's name for an object, whatever it is called in the image: the id, and what is harmless of its name."""
+    name = re.sub(_UNSAFE, "_", descriptor.name.decode("utf-8", "replace")).strip("._-")[:NAME_CHARACTERS]
+    if name:
+        return f"{descriptor.id}-{name}"
+    data_type = descriptor.data_type
+    if not isinstance(data_type, DataType):
+        return f"{descriptor.id}-object.bin"
+    suffix = _SUFFIXES.get(data_type, ".bin")
+    if data_type == DataType.PARTITION and filesystem_name(head) == "squashfs":
+        suffix = ".squashfs"
+    return f"{descriptor.id}-{data_type.word}{suffix}"
+
+
+@dataclass(slots=True)
+class _Directory:
+    """Where the files go. Without ``force`` it is ours alone, and what is in it is removed again after trouble."""
+
+    path: str
+    force: bool
+    made: bool = False
+    written: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        try:
+            os.mkdir(self.path)
+            self.made = True
+        except FileExistsError:
+            pass
+        except OSError as error:
+            hint = "make the directory above it first" if error.errno == errno.ENOENT else ""
+            text = f"{show(self.path)}: {error.strerror}"
+            raise TargetError(text, path=self.path, hint=hint, error=error) from error
+        try:
+            full = not self.made and bool(os.listdir(self.path))
+        except OSError as error:
+            raise TargetError(f"{show(self.path)}: {error.strerror}", path=self.path, error=error) from error
+        if full and not self.force:
+            hint = "name a new one, or --force to write among what is there"
+            raise TargetError(f"the directory {show(self.path)} is not empty", path=self.path, hint=hint)
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[int]:
+        """A new file, open for writing, in the place of one that is there; ``sync`` brings it to storage."""
+        self.remove(name)
+        path = os.path.join(self.path, name)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_FLAGS, 0o666)
+        except OSError as error:
+            raise TargetError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
+        self.written.append(path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def remove(self, name: str) -> None:
+        """Take away what has the name; nothing has it unless ``force``."""
+        path = os.path.join(self.path, name)
+        try:
+            if self.force and os.path.lexists(path):
+                os.unlink(path)
+        except OSError as error:
+            text, hint = f"{show(path)}: {error.strerror}", "name a new directory"
+            raise TargetError(text, path=path, hint=hint, error=error) from error
+
+    def sync(self) -> None:
+        """What was written is on storage when this returns. Only now, for all files: the kernel has written much by then."""
+        for path in self.written:
+            try:
+                fd = os.open(path, os.O_RDWR | _O_FLAGS)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise TargetError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
+
+    def undo(self) -> None:
+        for path in self.written:
+            with suppress(OSError):
+                os.unlink(path)
+        if self.made:
+            with suppress(OSError):
+                os.rmdir(self.path)
+
+
+def _unpack(store: Store, state: State, out: _Directory, advance: Advance | None) -> dict[str, Any]:
+    objects = []
+    taken: set[str] = set()
+    for descriptor in state.descriptors:
+        name = safe_name(descriptor, store.read_some(descriptor.offset, min(HEAD_BYTES, descriptor.size)))
+        if name in taken:
+            name = f"{descriptor.id}-{descriptor.slot}-object.bin"  # of a damaged image with one id twice
+        taken.add(name)
+        _write_span(store, descriptor, out, name, advance)
+        used = state.table[descriptor.slot * DESCRIPTOR_BYTES + USED_OFFSET]
+        objects.append({"file": name, **describe_object(descriptor), **({"used": used} if used != 1 else {})})
+    gaps = []
+    for begin, size in unowned(state.header, state.descriptors, store.size):
+        if first_nonzero(store, begin, size) is not None:
+            name = f"gap-{begin}.bin"
+            _write_span(store, _span(begin, size), out, name, advance)
+            gaps.append({"file": name, "offset": begin, "size": size})
+    slots = state.used_slots
+    unused = [
+        {"slot": slot, "hex": state.slot_bytes(slot).hex()}
+        for slot in range(state.header.descriptors_total)
+        if slot not in slots and state.slot_bytes(slot) != EMPTY_SLOT
+    ]
+    return {
+        "sifkit_manifest": MANIFEST_VERSION,
+        "header": describe_header(state.header),
+        "objects": objects,
+        "layout": {"size": store.size, "gaps": gaps, "unused": unused},
+    }
+
+
+def _span(begin: int, size: int) -> Descriptor:
+    return Descriptor(data_type=0, id=0, offset=begin, size=size, size_with_padding=size, created=0, modified=0)
+
+
+def _write_span(store: Store, descriptor: Descriptor, out: _Directory, name: str, advance: Advance | None) -> None:
+    with out.new_file(name) as fd:
+        copy_out(store, descriptor, fd, advance=advance)
+
+
+def _write_text(fd: int, text: str) -> None:
+    view = memoryview(text.encode())
+    while view:
+        view = view[os.write(fd, view) :]
