@@ -7,14 +7,14 @@ from hashlib import sha256
 import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
-from ext3.build.tree import MemoryContent, TreeBuilder
+from ext3.build.tree import MemoryContent, Tree, TreeBuilder
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device import BlockDevice, MemoryDevice
 from ext3.edit.session import Session
 from ext3.orphans import cut_inode
 from ext3.schema import INODE_CORE
 
-__all__ = ["COMMIT_START", "FILES", "clock", "grow", "inode_of", "sample", "session", "set_size", "signature"]
+__all__ = ["COMMIT_START", "FILES", "clock", "empty_tree", "grow", "inode_of", "sample", "session", "set_size", "signature"]
 
 FILES = 6
 COMMIT_START = bytes.fromhex("c03b399800000002")
@@ -59,6 +59,13 @@ def set_size(session: Session, ino: int, size: int) -> None:
     INODE_CORE.view(raw)["i_size"] = size
     session.write_inode(ino, raw)
     cut_inode(session, ino)
+
+
+def empty_tree() -> Tree:
+    """A root directory with nothing in it."""
+    builder = TreeBuilder()
+    builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, (SECONDS,) * 3 + (0,) * 3)
+    return builder.finish(MemoryContent({}))
 
 
 def grow(session: Session, ino: int, blocks: int, fill: int) -> None:

@@ -30,7 +30,7 @@ __all__ = ["DataWriter"]
 BUFFER_BYTES = 4 << 20
 COPY_BYTES = 16 << 20
 """Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
-CACHED_BYTES = 1 << 30
+CACHED_BYTES = 2 << 30
 """An image with at most so much data stays in the page cache for who uses it next; of a larger one only the newest part."""
 SMALL_COST = 16 << 10
 """Opening, reading and closing a small file takes as long as copying about so many bytes."""

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import show
 from .console import Console
+from .embedding import Partition
 from .frame import verb
 from .places import places
 from .render import described
@@ -22,6 +23,7 @@ COPY_BYTES = 4 << 20
         "sifkit cat overlay.img /upper/etc/motd",
         "sifkit cat overlay.img:/upper/etc/motd",
         "sifkit cat overlay.img /upper/data.tar | tar -tf -",
+        "sifkit cat --partition overlay image.sif /upper/etc/motd",
     ]
 )
 def command(
@@ -29,6 +31,7 @@ def command(
     arguments: Annotated[
         list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and files in it; or IMAGE:/PATH")
     ],
+    partition: Partition = None,
 ) -> None:
     """Write files in an image to standard output, unchanged.
 
@@ -41,7 +44,7 @@ def command(
 
     for image, paths in wanted:
         console.image = image
-        with open_image(image) as filesystem:
+        with open_image(image, partition) as filesystem:
             console.detail(described(image, filesystem))
             if filesystem.needs_recovery:
                 console.warn(f"{show(image)}: the journal is not empty; what is read may be older than the last use")

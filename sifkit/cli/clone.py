@@ -38,7 +38,7 @@ def command(
     Refused while a container may write to the original. Permissions are kept.
     """
     values.choice("--progress", progress, MODES)
-    from ..overlay.clone import clone
+    from ..overlay.cloning import clone
 
     console.image = image
     with reporter(progress, console) as bar:

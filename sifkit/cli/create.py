@@ -10,13 +10,26 @@ import typer
 from ..errors import InputError, UsageError, counted, human, show
 from . import values
 from .console import Console, Fields, named
+from .embedding import (
+    DropSignatures,
+    KeepSignatures,
+    Replace,
+    RequireLock,
+    on_signatures,
+    partition_fields,
+    partition_text,
+    tell_locks,
+)
 from .environment import runtime_flag, source_date_epoch
 from .frame import verb
 from .progress import MODES, Reporter, reporter
 from .render import shell_word
+from .sif.images import concerning
 
 if TYPE_CHECKING:
+    from ..overlay.embedding import EmbedResult
     from ..overlay.options import CreateOptions, CreateResult
+    from ..overlay.partition import EmbedOptions
 
 __all__ = ["command"]
 
@@ -48,13 +61,16 @@ def _option(*names: str, to: str, text: str, **more: Any) -> Any:
         "sifkit overlay create --size 500M --from-dir overlay/",
         "sifkit overlay create --size 10G --profile conda --owner me conda.img",
         "sifkit overlay create --from-tar layer.tar.gz --owner 1000:1000 layer.img",
+        "sifkit overlay create --size 500M --owner me image.sif",
         "SOURCE_DATE_EPOCH=0 sifkit overlay create --from-dir overlay/ --owner 1000:1000 overlay.img",
     ],
 )
 def command(
     console: Console,
     *,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the file to make (default: overlay.img)")] = "overlay.img",
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="the file to make (default: overlay.img), or a SIF image")
+    ] = "overlay.img",
     size: Annotated[
         str,
         _option(
@@ -193,6 +209,10 @@ def command(
             text="the same input gives the same bytes; SOURCE_DATE_EPOCH does so too, and sets the time",
         ),
     ] = False,
+    replace: Replace = False,
+    drop_signatures: DropSignatures = False,
+    keep_broken_signatures: KeepSignatures = False,
+    require_lock: RequireLock = False,
     progress: Annotated[
         str, _option("--progress", to=OUTPUT, metavar="|".join(MODES), text="how to tell how far it is")
     ] = "auto",
@@ -201,7 +221,8 @@ def command(
     """Make an overlay image: an ext3 filesystem with upper/ and work/, as `apptainer exec --overlay` takes it; empty, or
     with the content of a directory or tar archive, with owners, times, attributes and hard links as they are there.
 
-    Needs no root, no mounting and no other program. The image appears whole or not at all.
+    Needs no root, no mounting and no other program. The image appears whole or not at all. Where IMAGE is a SIF image, the
+    overlay is made inside it, for `apptainer exec --writable`.
     """
     values.choice("--progress", progress, MODES)
     if from_dir is not None and from_tar is not None:
@@ -242,13 +263,51 @@ def command(
         "source_date_epoch": source_date_epoch(),
         "reproducible": reproducible,
     }
+    embedding: dict[str, Any] = {
+        "replace": replace,
+        "on_signatures": on_signatures(drop_signatures, keep_broken_signatures),
+        "require_lock": require_lock,
+    }
+    from ..overlay.guards import is_sif
     from ..overlay.options import CreateOptions
 
-    _make(console, image, CreateOptions(**chosen), progress)
+    options = CreateOptions(**chosen)
+    if is_sif(image):
+        from ..overlay.partition import EmbedOptions
+
+        _embed(console, image, options, EmbedOptions(**embedding), progress)
+        return
+    given = {"--replace": replace, "--drop-signatures": drop_signatures, "--keep-broken-signatures": keep_broken_signatures}
+    for option in (name for name, value in (given | {"--require-lock": require_lock}).items() if value):
+        hint = (
+            "name a SIF image, or --force to replace an image" if option == "--replace" else "name a SIF image, or leave it out"
+        )
+        raise UsageError(f"{option} is for SIF images, and {show(image)} is none", hint=hint)
+    _make(console, image, options, progress)
+
+
+def _embed(console: Console, image: str, options: CreateOptions, embedding: EmbedOptions, progress: str) -> None:
+    from ..overlay.embedding import embed
+
+    console.image = image
+    with concerning(image), reporter(progress, console) as bar:
+        done = embed(image, options, embedding, progress=bar)
+    tell_locks(console, image, done.locked)
+    for note in done.made.notes:
+        console.note(note)
+    _details(console, done.made, bar)
+    if console.json:
+        console.emit(_fields(done.made, done), image=image)
+        return
+    with_source = options.from_dir is not None or options.from_tar is not None
+    instead = f", instead of one of {human(done.replaced_bytes)}" if done.replaced_bytes else ""
+    console.result(f"{_result_line(done.made, with_source=with_source)}; {partition_text(done.partition)}{instead}")
+    if console.err_is_terminal and options.journal and done.made.layout != "data":
+        console.note(f"use it: apptainer exec --writable {shell_word(image)} CMD")
 
 
 def _make(console: Console, image: str, options: CreateOptions, progress: str) -> None:
-    from ..overlay.create import create
+    from ..overlay.creating import create
 
     with reporter(progress, console) as bar:
         made = create(image, options, progress=bar)
@@ -283,7 +342,7 @@ def _result_line(made: CreateResult, *, with_source: bool) -> str:
     return f"{show(made.path)}: {', '.join(pieces)}"
 
 
-def _fields(made: CreateResult) -> Fields:
+def _fields(made: CreateResult, embedded: EmbedResult | None = None) -> Fields:
     return {
         **named("path", made.path),
         "size_bytes": made.size_bytes,
@@ -303,6 +362,9 @@ def _fields(made: CreateResult) -> Fields:
         "uuid": str(made.uuid),
         "seconds": round(made.seconds, 3),
         "notes": list(made.notes),
+        "partition": None if embedded is None else partition_fields(embedded.partition),
+        "replaced_bytes": 0 if embedded is None else embedded.replaced_bytes,
+        "dropped_signatures": [] if embedded is None else list(embedded.dropped),
     }
 
 

@@ -15,7 +15,7 @@ from .values import closest
 
 __all__ = ["Terminated", "report", "report_usage"]
 
-FACTS = ("needed_bytes", "available_bytes", "needed", "available", "enough", "features", "holders", "field", "where")
+FACTS = ("needed_bytes", "available_bytes", "needed", "available", "enough", "features", "holders", "ids", "field", "where")
 """Attributes of errors that JSON carries beside the message."""
 
 _KINDS = {

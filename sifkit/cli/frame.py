@@ -205,18 +205,23 @@ def _app() -> typer.Typer:
 
 
 def verb(
-    *, examples: Sequence[str], taken: str = "", once: Sequence[str] = (), help_names: Sequence[str] = HELP_NAMES
+    *,
+    examples: Sequence[str],
+    taken: str = "",
+    once: Sequence[str] = (),
+    help_names: Sequence[str] = HELP_NAMES,
+    kind: type[VerbCommand] = VerbCommand,
 ) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
 
     ``taken``: letters of common options that the verb uses itself. ``once``: parameters of which the last does not simply win
-    where an option is repeated, for the others would be missed.
+    where an option is repeated, for the others would be missed. ``kind``: of command, where its failures end otherwise.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbCommand:
         app = _app()
         settings = {"help_option_names": list(help_names)}
-        app.command(cls=VerbCommand, context_settings=settings)(_with_common(function, taken))
+        app.command(cls=kind, context_settings=settings)(_with_common(function, taken))
         made = get_command(app)
         assert isinstance(made, VerbCommand)
         _take_as_given(made.params)

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import counted, human, show
 from .console import Console, Fields, named
+from .embedding import Partition, partition_fields, partition_text
 from .frame import verb
 from .render import bar, pairs, percent, stamp, utc
 
@@ -41,9 +42,11 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     space = f"{human(info.used_bytes)} used, {human(info.free_bytes)} free"
     inodes = f"{info.inodes_used:,} used, {info.inodes_free:,} free"
     geometry = f"of {human(info.block_size)}, in {counted(info.groups, 'group')}; inodes of {human(info.inode_size)}"
+    where = [] if info.partition is None else [("partition", partition_text(info.partition))]
     rows = [
         ("image", show(info.path)),
-        ("file", human(info.file_bytes) + on_disk),
+        *where,
+        ("file" if info.partition is None else "on disk", human(info.file_bytes) + on_disk),
         ("space", _full(info.used_bytes, info.size_bytes, space, console)),
         ("inodes", _full(info.inodes_used, info.inodes, inodes, console)),
         ("blocks", geometry),
@@ -78,6 +81,7 @@ def _fields(info: ImageInfo) -> Fields:
         return utc(seconds * 10**9) if seconds else None
 
     return {
+        "partition": partition_fields(info.partition),
         "file_bytes": info.file_bytes,
         "allocated_bytes": info.allocated_bytes,
         **named("label", info.label),
@@ -124,11 +128,13 @@ def _fields(info: ImageInfo) -> Fields:
     examples=[
         "sifkit overlay info overlay.img",
         "sifkit overlay info --json overlay.img | python3 -m json.tool",
+        "sifkit overlay info image.sif",
     ]
 )
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an ext3 image")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an ext3 image, or a SIF image with an overlay in it")],
+    partition: Partition = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object instead of the table")] = False,
 ) -> None:
     """Tell what an image is: features, size, state, journal, label, UUID, how full it is in bytes and inodes, the owner of
@@ -139,7 +145,7 @@ def command(
     from ..overlay.info import image_info
 
     console.image = image
-    info = image_info(image)
+    info = image_info(image, partition)
     if json:
         console.emit(_fields(info), image=image)
     else:

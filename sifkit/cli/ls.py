@@ -9,6 +9,7 @@ import typer
 
 from ..errors import show
 from .console import Console, Fields, named
+from .embedding import Partition
 from .frame import verb
 from .places import places
 from .render import described, mode_text, short_size, shown_name, stamp, utc
@@ -97,6 +98,7 @@ def _fields(path: bytes, row: Row) -> Fields:
         "sifkit ls -l overlay.img /upper/etc",
         "sifkit ls -lR overlay.img:/upper",
         "sifkit ls -R0 overlay.img /upper | xargs -0 -n1 echo",
+        "sifkit ls --partition overlay image.sif /upper",
     ],
 )
 def command(
@@ -105,6 +107,7 @@ def command(
     arguments: Annotated[
         list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
     ],
+    partition: Partition = None,
     long: Annotated[bool, typer.Option("-l", "--long", help="mode, links, owner and group numbers, size, time, name")] = False,
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="directories below, too")] = False,
     human: Annotated[bool, typer.Option("-h", "--human-readable", help="with -l: sizes as 1.5G, in powers of 1024")] = False,
@@ -126,7 +129,7 @@ def command(
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
         console.image = image
-        with open_image(image) as filesystem:
+        with open_image(image, partition) as filesystem:
             console.detail(described(image, filesystem))
             if filesystem.needs_recovery:
                 console.warn(f"{show(image)}: the journal is not empty; what is shown may be older than the last use")

@@ -12,6 +12,9 @@ __all__ = ["command"]
     verbs=[
         Verb("create", "Make", "create", "make an overlay image, empty or from a directory or tar archive"),
         Verb("clone", "Make", "clone", "copy an overlay image, sharing its blocks where the filesystem can"),
+        Verb("attach", "Make", "attach", "put an overlay image into a SIF image"),
+        Verb("detach", "Make", "detach", "take the overlay out of a SIF image"),
+        Verb("export", "Make", "export", "write upper/ as a layer archive, or as a directory"),
         Verb("info", "Look", "info", "what an image is, how full it is, who uses it"),
     ],
     examples=[
@@ -19,8 +22,12 @@ __all__ = ["command"]
         "sifkit overlay create --from-dir overlay/ overlay.img",
         "sifkit overlay info overlay.img",
         "sifkit overlay clone overlay.img job-1.img",
+        "sifkit overlay create --size 500M image.sif",
+        "sifkit overlay attach image.sif overlay.img",
+        "sifkit overlay detach image.sif -o overlay.img",
     ],
-    elsewhere={"cp": "overlay clone", "list": "ls"},
+    elsewhere={"cp": "overlay clone", "list": "ls", "embed": "overlay create", "extract": "overlay detach"},
 )
 def command(console: Console) -> None:
-    """Writable overlays: ext3 images with upper/ and work/, as `apptainer exec --overlay` takes them."""
+    """Writable overlays: ext3 images with upper/ and work/, as `apptainer exec --overlay` takes them; and those inside SIF
+    images, for `apptainer exec --writable`."""

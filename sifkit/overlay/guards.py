@@ -30,6 +30,7 @@ __all__ = [
     "image_kind",
     "image_use",
     "is_replaceable",
+    "is_sif",
 ]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -113,9 +114,7 @@ def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> Use:
     return Use(lock, tuple(holders), tuple(_mounts(name, found, span)))
 
 
-def check_unused(
-    path: HostPath, *, writers_only: bool = False, ours: bool = False, span: tuple[int, int] | None = None
-) -> Use:
+def check_unused(path: HostPath, *, writers_only: bool = False, ours: bool = False, span: tuple[int, int] | None = None) -> Use:
     """The use of ``path``; raises ImageInUseError where it is in use (or, with ``writers_only``, may be written to).
 
     ``ours``: the lock on it is the caller's own, only mounts count. ``span``: as for ``image_use``.
@@ -362,6 +361,14 @@ def image_kind(path: HostPath) -> Literal["sif", "squashfs"] | None:
         raise FormatError(f"{show(name)} is neither a regular file nor a block device", path=name, hint="give an image file")
     with open(name, "rb") as file:
         return _foreign(file.read(64))
+
+
+def is_sif(path: HostPath) -> bool:
+    """Whether a SIF image is at ``path``; False where nothing can be read there."""
+    try:
+        return os.path.isfile(path) and image_kind(path) == "sif"
+    except OSError:
+        return False
 
 
 def check_image(path: HostPath) -> None:

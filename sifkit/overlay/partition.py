@@ -6,7 +6,6 @@ part of the image when it is whole; one that it replaces goes in the same commit
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +13,21 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..atomic import lock_range
-from ..errors import UsageError, show
+from ..errors import show
 from ..sif import SIF, Arch, DataType, Descriptor, EditError, FSType, ImageFullError, PartitionMeta, PartType, Reservation
 from ..sif.descriptor import join_group
 from ..sif.signatures import SIGNATURE_LIMIT, Signed, SignedError, broken, named, parse_signed, signatures
 from .target import EditedImage, lock_partition, no_locks
 
-__all__ = ["EmbedOptions", "OnSignatures", "Place", "Settled", "find_place", "place_room", "settle_signatures"]
+__all__ = [
+    "EmbedOptions",
+    "OnSignatures",
+    "Place",
+    "Settled",
+    "find_place",
+    "place_room",
+    "settle_signatures",
+]
 
 OnSignatures = Literal["refuse", "drop", "keep"]
 ENCRYPTED = {FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS}
@@ -105,7 +112,9 @@ def _arch(sif: SIF) -> Arch:
     return host if host != Arch.UNKNOWN else Arch.AMD64
 
 
-def settle_signatures(sif: SIF, path: str, edit: str, options: OnSignatures, *, old: Descriptor | None, adds: int = 0) -> Settled:
+def settle_signatures(
+    sif: SIF, path: str, edit: str, options: OnSignatures, *, old: Descriptor | None, adds: int = 0
+) -> Settled:
     """The rule for signatures. ``adds``: an overlay comes in, into this group (0: none comes); ``old``: the one that goes, or
     gets other bytes where one comes. ``edit``: as messages say it. Raises SignedError under "refuse"."""
     if old is None:
@@ -138,7 +147,14 @@ def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:
     """The descriptors with one more, as far as signatures care."""
     id = max((descriptor.id for descriptor in sif), default=0) + 1
     new = Descriptor(
-        data_type=DataType.PARTITION, id=id, offset=0, size=0, size_with_padding=0, created=0, modified=0, group_id=join_group(group)
+        data_type=DataType.PARTITION,
+        id=id,
+        offset=0,
+        size=0,
+        size_with_padding=0,
+        created=0,
+        modified=0,
+        group_id=join_group(group),
     )
     return [*sif, new]
 
@@ -159,21 +175,3 @@ def place_room(edited: EditedImage, place: Place, size: int, *, require_lock: bo
         if require_lock and not locked:
             raise no_locks(edited.path)
         yield room
-
-
-def is_image(path: str) -> bool:
-    """Whether a SIF image is there to put an overlay into."""
-    from .guards import image_kind
-
-    return os.path.isfile(path) and image_kind(path) == "sif"
-
-
-def refuse_file_options(path: str, *, force: bool, mode: int, usual_mode: int) -> None:
-    """Options that are about a new file say nothing about a partition. Raises UsageError."""
-    if force:
-        raise UsageError(
-            f"--force: {show(path)} is a SIF image, which it never replaces",
-            hint="leave it out: the overlay goes into the image; --replace is for one that is in it already",
-        )
-    if mode != usual_mode:
-        raise UsageError(f"--mode: {show(path)} is there, and keeps its permissions", hint="leave it out")

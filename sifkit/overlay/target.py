@@ -21,7 +21,17 @@ from .guards import HEAD_BYTES, HostPath, check_unused, head_format, image_kind
 if TYPE_CHECKING:
     from ..sif import SIF, Descriptor, Stamp
 
-__all__ = ["NEEDS_LOCK_HINT", "EditedImage", "Window", "choose", "editing", "lock_partition", "open_window"]
+__all__ = [
+    "NEEDS_LOCK_HINT",
+    "EditedImage",
+    "Window",
+    "choose",
+    "editing",
+    "kept_space",
+    "lock_partition",
+    "no_locks",
+    "open_window",
+]
 
 NEEDS_LOCK_HINT = "leave --require-lock out where nobody else can use the image, or copy it to a local filesystem"
 _O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -78,7 +88,7 @@ def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window
             raise NotYetError(
                 f"{show(name)} is a SIF image, and this release does not show what a container sees of it",
                 path=name,
-                hint="--partition overlay shows its overlay; sifkit sif list shows what is in it",
+                hint=f"--partition overlay shows its overlay, sifkit sif list {show(name)} what is in it",
             )
         with _open_partition(name, partition) as window:
             yield window
@@ -98,13 +108,27 @@ def _open_partition(name: str, partition: str) -> Iterator[Window]:
 
     fd = open_image_file(name, writable=False)
     try:
-        with SIF(FileStore(fd), path=name) as sif:
+        with _concerning(name), SIF(FileStore(fd), path=name) as sif:
             found = choose(sif, partition, name)
             _check_readable(sif, fd, found, name)
             window = Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
         yield window
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _concerning(path: str) -> Iterator[None]:
+    """Errors of the SIF library that name no file are about this one."""
+    from ..sif import SIFError
+
+    try:
+        yield
+    except SIFError as error:
+        if error.path is None:
+            error.path = path
+            error.message = f"{show(path)}: {error.message}"
+        raise
 
 
 def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
@@ -120,19 +144,19 @@ def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
             raise FormatError(
                 f"{show(path)}: object {found.id} is {found.type_text}, not a partition",
                 path=path,
-                hint=f"take it out with: sifkit sif dump {found.id} IMAGE",
+                hint=f"take it out with: sifkit sif dump {found.id} {show(path)}",
             )
         return found
     if wanted == "root":
         if sif.primary is None:
-            hint = "see what is in it: sifkit sif list"
+            hint = f"see what is in it: sifkit sif list {show(path)}"
             raise ObjectNotFoundError(f"{show(path)} has no primary partition", path=path, hint=hint)
         return sif.primary
     if wanted != "overlay":
         raise UsageError(f"--partition {show(wanted)}: must be overlay, root or an ID", hint="sifkit sif list shows the IDs")
     overlays = sif.overlays
     if not overlays:
-        hint = "make one: sifkit overlay create"
+        hint = f"make one: sifkit overlay create --size 500M {show(path)}"
         raise ObjectNotFoundError(f"{show(path)} has no overlay in it", path=path, hint=hint)
     if len(overlays) > 1:
         ids = tuple(overlay.id for overlay in overlays)
@@ -148,7 +172,9 @@ def _check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
     from ..sif.fdio import read_some
 
     if found.end > sif.file_size:
-        raise TruncatedError(f"object {found.id} ends at byte {found.end}, the file at {sif.file_size}", path=path)
+        raise TruncatedError(
+            f"{show(path)}: object {found.id} ends at byte {found.end}, the file at {sif.file_size}", path=path
+        )
     what = f"{show(path)}: object {found.id}"
     if found.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS):
         raise FormatError(f"{what} is encrypted", path=path, hint="apptainer exec with its key shows what is in it")
@@ -157,10 +183,14 @@ def _check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
         raise NotYetError(
             f"{what} is a squashfs filesystem, and this release reads ext3 only",
             path=path,
-            hint=f"take it out with: sifkit sif dump {found.id} IMAGE -o root.sqfs",
+            hint=f"take it out with: sifkit sif dump {found.id} {show(path)} -o root.sqfs",
         )
     if kind == "unknown" and found.fs_type != FSType.EXT3:
-        raise FormatError(f"{what} holds no filesystem that is known", path=path, hint="see what it is: sifkit sif info")
+        raise FormatError(
+            f"{what} holds no filesystem that is known",
+            path=path,
+            hint=f"see what it is: sifkit sif info {found.id} {show(path)}",
+        )
 
 
 def _reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
@@ -215,6 +245,11 @@ def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, re
         raise no_locks(path)
     check_unused(path, writers_only=not write, span=span, ours=True)  # a loop device may have come between
     return locked
+
+
+def kept_space(sif: SIF) -> tuple[str, ...]:
+    """What to tell where the file could not give up the space of an object that went."""
+    return tuple(notice.message for notice in sif.warnings if notice.kind == "space-kept")
 
 
 def no_locks(path: str) -> SifkitError:

@@ -22,9 +22,18 @@ CREATE = HEAD | {
     "path": TEXT, "size_bytes": NUMBER, "used_bytes": NUMBER, "free_bytes": NUMBER, "block_bytes": NUMBER, "inodes": NUMBER,
     "inode_bytes": NUMBER, "journal_bytes": NUMBER, "groups": NUMBER, "excluded": NUMBER,
     "inodes_used": NUMBER, "files": NUMBER, "content_bytes": NUMBER, "layout": TEXT, "label": TEXT, "uuid": TEXT,
+    "seconds": NUMBER, "notes": LIST, "partition": NOTHING, "replaced_bytes": NUMBER, "dropped_signatures": LIST,
+}  # fmt: skip
+PARTITION = {"id": NUMBER, "group": NUMBER, "offset_bytes": NUMBER, "size_bytes": NUMBER}
+ATTACH = HEAD | {
+    "path": TEXT, "partition": PARTITION, "moved": TRUTH, "replaced_bytes": NUMBER, "dropped_signatures": LIST,
     "seconds": NUMBER, "notes": LIST,
 }  # fmt: skip
+DETACH = HEAD | {
+    "path": TEXT, "partition": PARTITION, "kept": TRUTH, "dropped_signatures": LIST, "seconds": NUMBER, "notes": LIST,
+}  # fmt: skip
 INFO = HEAD | {
+    "partition": NOTHING,
     "file_bytes": NUMBER, "allocated_bytes": NUMBER, "label": TEXT, "uuid": TEXT, "features": LIST, "block_bytes": NUMBER,
     "inode_bytes": NUMBER, "groups": NUMBER, "size_bytes": NUMBER, "used_bytes": NUMBER, "free_bytes": NUMBER,
     "reserved_bytes": NUMBER, "inodes": NUMBER, "inodes_used": NUMBER, "inodes_free": NUMBER, "state": TEXT,
@@ -111,6 +120,23 @@ def test_clone(image, report, tmp_path):
     assert found[0]["method"] in ("reflink", "copy")
 
 
+def test_an_overlay_in_a_sif(image, report, tmp_path):
+    sif, out = tmp_path / "a.sif", tmp_path / "out.img"
+    assert report("sif", "new", sif)[0] == 0
+    code, found = report("overlay", "create", "--json", "-s", "16M", sif)
+    assert code == 0 and shape(found[0]) == CREATE | {"partition": PARTITION}
+    made = found[0]["partition"]
+    assert (made["id"], made["group"], made["offset_bytes"] % 4096, made["size_bytes"]) == (1, 1, 0, 16 << 20)
+    code, found = report("overlay", "info", "--json", sif)
+    assert code == 0 and shape(found[0]) == INFO | {"partition": PARTITION, "mounted": NOTHING}
+    assert found[0]["partition"] == made and found[0]["file_bytes"] == 16 << 20
+    code, found = report("overlay", "attach", "--json", "--replace", sif, image)
+    assert code == 0 and shape(found[0]) == ATTACH and found[0]["replaced_bytes"] == 16 << 20
+    code, found = report("overlay", "detach", "--json", sif, "-o", out)
+    assert code == 0 and shape(found[0]) == DETACH and found[0]["kept"] is False
+    assert out.read_bytes() == image.read_bytes()
+
+
 def test_ls(image, report):
     code, found = report("ls", "--json", image, "/upper")
     assert code == 0 and shape(found[0]) == HEAD | {"entries": LIST}
@@ -162,6 +188,8 @@ def _section(title):
         ("`overlay create`", CREATE),
         ("`overlay info`", INFO),
         ("`overlay clone`", CLONE),
+        ("`overlay attach`", ATTACH),
+        ("`overlay detach`", DETACH),
         ("`ls`", ENTRY),
         ("Failure", ERROR["error"]),
     ],

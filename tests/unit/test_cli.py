@@ -31,7 +31,7 @@ from sifkit.overlay.options import CreateOptions
 
 ROOT = Path(__file__).parents[2]
 VERBS = [node.path for node in completion.tree(root)]
-CREATE = importlib.import_module("sifkit.overlay.create")
+CREATE = importlib.import_module("sifkit.overlay.creating")
 """The module; the package has a function of that name."""
 UUID_TEXT = "01234567-89ab-cdef-0123-456789abcdef"
 
@@ -410,7 +410,7 @@ def test_completion_scripts_parse(run, tmp_path, shell):
     [
         (["sifkit", ""], {"overlay", "sif", "ls", "cat", "completion"}),
         (["sifkit", "-q", "ov"], {"overlay"}),
-        (["sifkit", "overlay", ""], {"create", "info", "clone"}),
+        (["sifkit", "overlay", ""], {"create", "info", "clone", "attach", "detach"}),
         (["sifkit", "overlay", "create", "--layout", "u"], {"upper"}),
         (["sifkit", "overlay", "create", "--lay"], {"--layout"}),
         (["sifkit", "completion", ""], {"bash", "zsh", "fish"}),

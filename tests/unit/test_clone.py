@@ -19,12 +19,12 @@ from ext3.schema import SUPERBLOCK
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError, UsageError
-from sifkit.overlay.clone import clone
-from sifkit.overlay.create import create
+from sifkit.overlay.cloning import clone
+from sifkit.overlay.creating import create
 from sifkit.overlay.guards import Mount, Use
 from sifkit.overlay.options import CreateOptions
 
-module = importlib.import_module("sifkit.overlay.clone")
+module = importlib.import_module("sifkit.overlay.cloning")
 
 SIZE = 40 << 20
 UUID_1 = UUID("01234567-89ab-cdef-0123-456789abcdef")

@@ -15,8 +15,8 @@ import pytest
 import ext3
 from ext3.build import copy as build_copy
 from ext3.build import scan as build_scan
-from sifkit.errors import LayoutError, NotReplaceableError, NotYetError, TargetError, UsageError
-from sifkit.overlay.create import create
+from sifkit.errors import LayoutError, NotReplaceableError, TargetError, UsageError
+from sifkit.overlay.creating import create
 from sifkit.overlay.options import CreateOptions, CreateResult
 
 EPOCH = 1_700_000_000
@@ -240,7 +240,7 @@ def test_force_replaces_images_only(tmp_path: Path) -> None:
     assert target.read_bytes() == b"precious text\n"
     target.write_bytes(b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0" + bytes(200))
     for force in (False, True):
-        with pytest.raises(NotYetError, match="SIF"):
+        with pytest.raises(NotReplaceableError, match="SIF"):
             make(target, force=force)
 
 

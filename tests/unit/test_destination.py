@@ -9,8 +9,8 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.errors import NotReplaceableError, TargetError, TruncatedError, UsageError
-from sifkit.overlay.clone import clone
-from sifkit.overlay.create import create
+from sifkit.overlay.cloning import clone
+from sifkit.overlay.creating import create
 from sifkit.overlay.destination import check_destination, new_file
 from sifkit.overlay.image import check_whole, open_image
 from sifkit.overlay.info import image_info

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import ext3
 from sifkit.cli import main
 from sifkit.errors import UsageError
-from sifkit.overlay.create import create
+from sifkit.overlay.creating import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.request import check_request
 

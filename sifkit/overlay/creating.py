@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 from ext3.build.emit import emit
@@ -25,7 +26,7 @@ from ext3.device import FileDevice
 from ext3.errors import DeviceError, GeometryError, NoSpaceError, SourceError
 from ext3.geometry import default_inode_ratio
 
-from ..errors import NotYetError, TargetError, UsageError, human, show
+from ..errors import NotReplaceableError, TargetError, UsageError, human, show
 from .destination import check_destination, new_file
 from .guards import check_replaceable, file_format
 from .layout import ImageTree
@@ -33,7 +34,7 @@ from .options import CreateOptions, CreateResult, HostPath
 from .request import SMALLEST_BYTES, check_request, default_size
 from .source import Gathered, gather
 
-__all__ = ["create"]
+__all__ = ["Prepared", "allocate", "create", "prepare", "result", "space_errors", "write_plan"]
 
 MIB = 1 << 20
 SLACK = 0.25
@@ -46,8 +47,19 @@ LARGE_JOURNAL = 256 * MIB
 """Half of what has blocks of 1 KiB by itself: an image for a journal of more has blocks of 4 KiB."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is to be written: the source, what became of it, and lines a person should see. ``size_bytes``: of the image, with
+    what lies behind the filesystem's last block."""
+
+    plan: Plan
+    source: Gathered
+    notes: list[str]
+    size_bytes: int
+
+
 def create(path: HostPath, options: CreateOptions, *, progress: Progress | None = None) -> CreateResult:
-    """Make the overlay image ``path``.
+    """Make the overlay image ``path``; for one inside a SIF image see ``embed``.
 
     Raises TargetError and its kinds where the target cannot be made or replaced, UsageError and LayoutError for requests
     that make no sense, and what ``ext3.build`` raises: SourceError, XattrError, NoSpaceError, NoInodesError, DeviceError.
@@ -59,24 +71,32 @@ def create(path: HostPath, options: CreateOptions, *, progress: Progress | None 
     check_request(options)
     _check_target(target, options)
     with ExitStack() as stack:
-        source = gather(target, options, progress, stack)
-        progress.phase("plan", len(source.tree), "files")
-        stamp = _stamp(source.tree, source.image, options)
-        source.image.set_made_times(source.tree, stamp)
-        plan = _plan(source.tree, options, stamp)
-        progress.advance(len(source.tree))
-        notes = source.notes + _notes(options, source.image, plan)
-        _write(target, options, plan, progress)
-    return _result(target, plan, source, notes, time.monotonic() - began)
+        prepared = prepare(target, options, progress, stack)
+        _write(target, options, prepared, progress)
+    return result(target, prepared, time.monotonic() - began)
+
+
+def prepare(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> Prepared:
+    """Everything before the first byte is written. ``stack`` keeps open what the content is read from; ``target`` is not taken
+    in where it lies in the source."""
+    source = gather(target, options, progress, stack)
+    progress.phase("plan", len(source.tree), "files")
+    stamp = _stamp(source.tree, source.image, options)
+    source.image.set_made_times(source.tree, stamp)
+    plan = _plan(source.tree, options, stamp)
+    progress.advance(len(source.tree))
+    # mke2fs too leaves the file as long as asked for
+    size = max(plan.geometry.size_bytes, options.size or 0)
+    return Prepared(plan, source, source.notes + _notes(options, source.image, plan), size)
 
 
 def _check_target(target: str, options: CreateOptions) -> None:
     """Refuse early what would be refused at the end."""
     if os.path.isfile(target) and file_format(target) == "sif":
-        raise NotYetError(
-            f"{show(target)} is a SIF image, and this command makes stand-alone images",
+        raise NotReplaceableError(
+            f"{show(target)} is a SIF image, which is not replaced",
             path=target,
-            hint="give another name; sifkit sif add puts the image into the SIF then",
+            hint="give another name, or put the overlay into it: sifkit overlay create without --force",
         )
     check_destination(target, force=options.force)
 
@@ -163,42 +183,46 @@ def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
     return notes
 
 
-def _write(target: str, options: CreateOptions, plan: Plan, progress: Progress) -> None:
-    size = plan.geometry.size_bytes
-    if options.size is not None:
-        size = max(size, options.size)  # mke2fs too leaves the file as long as asked for
+def _write(target: str, options: CreateOptions, prepared: Prepared, progress: Progress) -> None:
+    size = prepared.size_bytes
     with new_file(target, options.mode) as file:
-        with _space_errors(target, plan, file.fd, None if options.sparse else size):
+        with space_errors(target, prepared, file.fd, sparse=options.sparse):
             os.ftruncate(file.fd, size)
             if not options.sparse:
-                _allocate(file.fd, size)
-            device = FileDevice(file.fd, 0, size, zero_from=0)
-            emit(plan, device, progress, allow_changed=options.allow_changed)
-            progress.phase("verify", len(plan.tree), "files")
-            verify(plan, device)
-            progress.advance(len(plan.tree))
-            progress.done()
+                allocate(file.fd, 0, size)
+            write_plan(prepared.plan, FileDevice(file.fd, 0, size, zero_from=0), options, progress)
         if options.force:
             check_replaceable(target)
         file.commit(replace=options.force)
 
 
-def _allocate(fd: int, size: int) -> None:
-    """Give the whole file blocks on its filesystem."""
+def write_plan(plan: Plan, device: FileDevice, options: CreateOptions, progress: Progress) -> None:
+    """Write the filesystem and read it back. Raises DeviceError, SourceError, CorruptError."""
+    emit(plan, device, progress, allow_changed=options.allow_changed)
+    progress.phase("verify", len(plan.tree), "files")
+    verify(plan, device)
+    progress.advance(len(plan.tree))
+    progress.done()
+
+
+def allocate(fd: int, offset: int, size: int) -> None:
+    """Give a range that is a hole blocks on its filesystem."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
+        os.posix_fallocate(fd, offset, size)
         return
     zeros = bytes(MIB)
-    for start in range(0, size, MIB):
-        os.pwrite(fd, zeros[: min(MIB, size - start)], start)
+    for start in range(offset, offset + size, MIB):
+        os.pwrite(fd, zeros[: min(MIB, offset + size - start)], start)
 
 
 @contextmanager
-def _space_errors(target: str, plan: Plan, fd: int, allocated: int | None) -> Iterator[None]:
+def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> Iterator[None]:
     """Say how much was needed where the host's filesystem is full or limits the size of files.
 
-    ``allocated``: bytes the whole file was to have blocks for; None where only what is used has some.
+    ``sparse`` False: the whole image was to have blocks, not only what is used.
     """
+    plan = prepared.plan
+    before = _blocks(fd)
     try:
         yield
     except OSError as error:
@@ -206,7 +230,8 @@ def _space_errors(target: str, plan: Plan, fd: int, allocated: int | None) -> It
             if isinstance(error, DeviceError | SourceError):
                 raise
             raise TargetError(f"{show(target)}: {error.strerror}", path=target, error=error) from error
-        needed = allocated or (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size
+        used = (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size
+        needed = used if sparse else prepared.size_bytes
         if error.errno == errno.EFBIG:
             raise TargetError(
                 f"{show(target)}: its filesystem takes no files of {human(plan.geometry.size_bytes)}",
@@ -214,7 +239,7 @@ def _space_errors(target: str, plan: Plan, fd: int, allocated: int | None) -> It
                 hint="choose a smaller --size, or another filesystem",
                 error=error,
             ) from error
-        free = _free_bytes(os.path.dirname(os.path.realpath(target)), fd)
+        free = _free_bytes(os.path.dirname(os.path.realpath(target)), _blocks(fd) - before)
         raise TargetError(
             f"no space left for {show(target)}: it needs up to {human(needed)}"
             + (f" and {human(free)} are free" if free is not None else ""),
@@ -224,19 +249,25 @@ def _space_errors(target: str, plan: Plan, fd: int, allocated: int | None) -> It
         ) from error
 
 
-def _free_bytes(directory: str, fd: int) -> int | None:
-    """What is free in ``directory`` once the file ``fd``, which is given up, is gone."""
+def _blocks(fd: int) -> int:
+    """Blocks of 512 bytes that a file takes; 0 where that cannot be told."""
+    return getattr(os.fstat(fd), "st_blocks", 0)
+
+
+def _free_bytes(directory: str, given_up: int) -> int | None:
+    """What is free in ``directory`` once ``given_up`` blocks of 512 bytes are given back."""
     if not hasattr(os, "statvfs"):
         return None
     try:
         status = os.statvfs(directory)
-        given_up = os.fstat(fd).st_blocks * 512
     except OSError:
         return None
-    return status.f_bavail * status.f_frsize + given_up
+    return status.f_bavail * status.f_frsize + max(0, given_up) * 512
 
 
-def _result(target: str, plan: Plan, source: Gathered, notes: list[str], seconds: float) -> CreateResult:
+def result(target: str, prepared: Prepared, seconds: float) -> CreateResult:
+    """The facts of an image that was made in ``seconds``."""
+    plan, source = prepared.plan, prepared.source
     geometry = plan.geometry
     free = plan.free_blocks * geometry.block_size
     regular = plan.tree.is_kind(S_IFREG)
@@ -258,5 +289,5 @@ def _result(target: str, plan: Plan, source: Gathered, notes: list[str], seconds
         groups=geometry.groups,
         journal_bytes=plan.journal_blocks * geometry.block_size,
         excluded=source.excluded,
-        notes=tuple(notes),
+        notes=tuple(prepared.notes),
     )
