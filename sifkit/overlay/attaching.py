@@ -102,7 +102,7 @@ def attach(
             settled = settle_signatures(sif, name, what, options.on_signatures, old=place.old, adds=group)
             if begin:
                 begin(found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size)
-            with place_room(edited, place, found.st_size, require_lock=options.require_lock) as room:
+            with place_room(edited, place, found.st_size, drop=settled.dropped, require_lock=options.require_lock) as room:
                 with open_source(fd) as source:
                     copy_in(source, FileStore(room.fd), room.offset, advance=advance)
                 if os.fstat(fd).st_size != found.st_size or os.fstat(fd).st_mtime_ns != found.st_mtime_ns:
@@ -112,8 +112,6 @@ def attach(
                         hint="stop what uses it, then try again",
                     )
                 partition = room.descriptor
-            if settled.dropped:
-                sif.delete(settled.dropped)
             locked &= sif.locked
             notes += (*place.notes, *settled.notes, *kept_space(sif))
         if move:

@@ -57,15 +57,13 @@ def embed(
         group = place.old.group if place.old is not None else place.group
         settled = settle_signatures(sif, target, what, embedding.on_signatures, old=place.old, adds=group)
         prepared = prepare(target, options, progress, stack)
-        with place_room(edited, place, prepared.size_bytes, require_lock=embedding.require_lock) as room:
+        with place_room(edited, place, prepared.size_bytes, drop=settled.dropped, require_lock=embedding.require_lock) as room:
             with space_errors(target, prepared, room.fd, sparse=options.sparse):
                 if not options.sparse:
                     allocate(room.fd, room.offset, room.size)
                 device = FileDevice(room.fd, room.offset, room.size, zero_from=0)
                 write_plan(prepared.plan, device, options, progress)
             partition = room.descriptor
-        if settled.dropped:
-            sif.delete(settled.dropped)
         locked = sif.locked
         notes = (*place.notes, *settled.notes, *kept_space(sif))
     made = result(target, prepared, time.monotonic() - began)

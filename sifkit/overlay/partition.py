@@ -7,7 +7,7 @@ part of the image when it is whole; one that it replaces goes in the same commit
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -160,16 +160,20 @@ def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:
 
 
 @contextmanager
-def place_room(edited: EditedImage, place: Place, size: int, *, require_lock: bool = False) -> Iterator[Reservation]:
+def place_room(
+    edited: EditedImage, place: Place, size: int, *, drop: Iterable[int] = (), require_lock: bool = False
+) -> Iterator[Reservation]:
     """``size`` bytes for the overlay, which read as zero and are locked as Apptainer locks a partition it writes to; at the end
-    of the block it is in the image. Raises ImageInUseError where the old one is in use, and what ``SIF.reserve`` does."""
+    of the block it is in the image, and the objects ``drop`` are not, in one commit. Raises ImageInUseError where the old one
+    is in use, and what ``SIF.reserve`` does."""
     sif, old = edited.sif, place.old
-    meta = PartitionMeta(FSType.EXT3, PartType.OVERLAY, place.arch)
     if old is None:
-        reserved = sif.reserve(size, meta, group=place.group)
+        new = PartitionMeta(FSType.EXT3, PartType.OVERLAY, place.arch)
+        reserved = sif.reserve(size, new, group=place.group, drop=drop)
     else:
         lock_partition(edited.fd, edited.path, old, write=True, require_lock=require_lock)
-        reserved = sif.reserve_again(old.id, size, metadata=old.partition and replace(old.partition, fs_type=FSType.EXT3))
+        meta = old.partition and replace(old.partition, fs_type=FSType.EXT3)
+        reserved = sif.reserve_again(old.id, size, metadata=meta, drop=drop)
     with reserved as room:
         locked = lock_range(room.fd, write=True, offset=room.offset, size=size, path=edited.path)
         if require_lock and not locked:

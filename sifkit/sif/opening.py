@@ -28,6 +28,10 @@ __all__ = [
 SECTOR_BYTES = 512
 MOST_TRIES = 5
 _O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_NO_WRITING = {
+    errno.EROFS: "edit a copy on a filesystem that can be written",
+    errno.ETXTBSY: "wait until nobody runs it, or edit a copy",
+}
 
 
 class NewFileStore(FileStore):
@@ -46,13 +50,13 @@ def open_image_file(path: str, *, writable: bool) -> int:
     except OSError as error:
         if not writable or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
             raise
-        hint = "make it writable (chmod u+w), or edit a copy"
+        hint = _NO_WRITING.get(error.errno, "make it writable (chmod u+w), or edit a copy")
         text = f"{show(path)} cannot be written: {error.strerror}"
         raise NotWritableError(text, path=path, hint=hint, error=error) from error
     kind = os.fstat(fd).st_mode
     if not stat.S_ISREG(kind) and (writable or not stat.S_ISBLK(kind)):
         os.close(fd)
-        what = "a directory" if stat.S_ISDIR(kind) else "not a regular file"
+        what = "a directory" if stat.S_ISDIR(kind) else "a pipe or a device"
         raise FormatError(f"{show(path)} is {what}, not an image", path=path, hint="name a SIF image")
     return fd
 

@@ -1,4 +1,5 @@
-"""Put right what is wrong with an image and can be put right without a choice: nothing that a reader sees of it changes.
+"""Put right what is wrong with an image and can be put right without a choice. Nothing that a reader sees of it changes,
+but an architecture that none knows.
 
 The order is that of edits: descriptors through a second table, then the header in one write, then the bytes that belong to
 nothing. Each step may be interrupted, and be done again.
@@ -25,6 +26,7 @@ from .schema import DESCRIPTOR
 from .select import primary
 from .state import State, meant_arch
 from .store import Store
+from .types import Arch
 
 __all__ = ["repair"]
 
@@ -83,6 +85,9 @@ def _repair_table(store: Store, state: State, wanted: Iterable[Finding]) -> Stat
     if table == state.table:
         return state
     new = State.of(state.header, bytes(table))
+    root = primary(new.descriptors)
+    if root is not None and isinstance(root.arch, Arch):
+        new = replace(new, header=replace(new.header, arch=root.arch))
     with Growth(store, None) as growth:
         commit_switch(store, state, new, growth, size_after=store.size)
     return new

@@ -54,7 +54,7 @@ def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advan
     store, state = sif._open_store, sif._state
     for descriptor in state.descriptors:
         check_inside(descriptor, store)
-    out = _Directory(os.fsdecode(directory), force)
+    out = _Directory(os.fsdecode(directory), force, store.fd)
     out.remove(MANIFEST_NAME)  # of another image, whose files may be replaced
     try:
         manifest = _unpack(store, state, out, advance)
@@ -89,6 +89,8 @@ class _Directory:
 
     path: str
     force: bool
+    image: int | None
+    """What is taken apart, open: it may lie in the directory."""
     made: bool = False
     written: list[str] = field(default_factory=list)
 
@@ -129,8 +131,13 @@ class _Directory:
         """Take away what has the name; nothing has it unless ``force``."""
         path = os.path.join(self.path, name)
         try:
-            if self.force and os.path.lexists(path):
-                os.unlink(path)
+            if not (self.force and os.path.lexists(path)):
+                return
+            if self.image is not None and os.path.samestat(os.lstat(path), os.fstat(self.image)):
+                raise TargetError(f"{show(path)} is the image itself", path=path, hint="name a new directory")
+            os.unlink(path)
+        except TargetError:
+            raise
         except OSError as error:
             text, hint = f"{show(path)}: {error.strerror}", "name a new directory"
             raise TargetError(text, path=path, hint=hint, error=error) from error

@@ -26,6 +26,11 @@ def reserve(sif: SIF) -> None:
         sif._open_store.write(room.offset + 1000, b"in place" * 100)
 
 
+def reserve_and_drop(sif: SIF) -> None:
+    with sif.reserve(6000, partition(PartType.DATA, FSType.EXT3), group=1, drop=[1]) as room:
+        sif._open_store.write(room.offset + 1000, b"in place" * 100)
+
+
 def reserve_again(sif: SIF) -> None:
     with sif.reserve_again(5, 6000) as room:
         sif._open_store.write(room.offset + 1000, b"in place" * 100)
@@ -56,6 +61,11 @@ EDITS: dict[str, Edit] = {
     "update": lambda sif: sif.update(3, name=b"other", group=2, link_group=1),
     "update several": lambda sif: sif.update_all({1: Change(name=b"a"), 6: Change(name=b"b"), 2: Change(group=3)}),
     "replace the last": lambda sif: sif.replace(6, b"replaced" * 300),
+    "add and drop others": lambda sif: sif.add(b"new" * 600, DataType.GENERIC, drop=[3, 6]),
+    "replace and drop another": lambda sif: sif.replace(5, b"replaced" * 300, drop=[6]),
+    "update and drop another": lambda sif: sif.update_all({1: Change(name=b"a")}, drop=[3]),
+    "set primary and drop another": lambda sif: sif.set_primary(4, drop=[6]),
+    "reserve and drop another": reserve_and_drop,
     "replace one in the middle": lambda sif: sif.replace(2, b"replaced" * 300, metadata=partition(PartType.PRIMARY_SYSTEM)),
 }
 

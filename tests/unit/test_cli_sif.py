@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
 import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -320,6 +322,73 @@ def test_signed_images_are_not_edited_unasked(run, image):
     assert code == 0 and json.loads(out)["dropped_signatures"] == [3]
     with SIF.open(image) as sif:
         assert not sif.select(data_type=DataType.SIGNATURE)
+
+
+def test_an_edit_and_what_it_drops_are_one_commit(run, image, monkeypatch):
+    with SIF.open(image, "r+") as sif:
+        sif.delete(3)
+        sif.add(b"?", DataType.SIGNATURE, link_group=2, metadata=SignatureMeta(library.HashType.SHA256))
+    before = image.read_bytes()
+    monkeypatch.setattr(SIF, "delete", None)  # a second commit
+    edits = (
+        ["add", image, "--parttype", "overlay"],
+        ["replace", "1", image, "4"],
+        ["update", "1", image, "--name", "x"],
+    )
+    for argv in edits:
+        image.write_bytes(before)
+        code, out, _ = run(*argv, "--drop-signatures", "--json")
+        assert code == 0 and json.loads(out)["dropped_signatures"] == [3]
+        with SIF.open(image) as sif:
+            assert not sif.select(data_type=DataType.SIGNATURE)
+
+
+def test_errors_carry_the_ids_they_are_about(run, image):
+    with SIF.open(image, "r+") as sif:
+        sif.update(1, name=b"raw")
+    error = json.loads(run("info", "--name", "raw", image, "--json")[1])["error"]
+    assert (error["kind"], error["ids"]) == ("ambiguous", [1, 3])
+
+
+def test_what_cuts_trailing_bytes_off_is_said(run, image):
+    image.write_bytes(image.read_bytes() + b"more")
+    for argv in (["check", image], ["check", "--repair", image]):
+        code, out, _ = run(*argv)
+        assert code == 4 and "(--repair --cut cuts them off)" in out
+    assert run("check", "--repair", "--cut", image)[0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs open-file-description locks")
+def test_an_image_that_is_being_edited_says_by_whom(run, image):
+    holder = "from sifkit.sif import SIF; sif = SIF.open('i.sif', 'r+'); print('ready', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"ready\n"
+        code, out, _ = run("del", "3", image, "--json")
+        error = json.loads(out)["error"]
+        assert code == 1 and error["kind"] == "in-use" and "overlay info" not in error["hint"]
+        assert len(error["holders"]) == 1 and error["holders"][0].startswith(f"{other.pid} ")
+        assert f"process {other.pid} (" in error["message"]
+        other.communicate(b"\n")
+
+
+def test_several_objects_on_a_full_disk(run, image, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(importlib.import_module("sifkit.sif.fdio"), "write_all", full)
+    code, _, err = run("del", "1", "3", image)
+    assert code == 1 and "remove them one by one" in err
+
+
+def test_listing_loads_no_more_than_it_needs(image):
+    script = "import sys; from sifkit.cli import main; main(['sif', 'list', 'i.sif']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "sifkit.sif.image" in loaded
+    assert not loaded & {
+        "sifkit.sif.checking", "sifkit.sif.compacting", "sifkit.sif.packing", "sifkit.sif.signatures", "sifkit.overlay",
+        "hashlib", "json", "ext3", "numpy", "construct", "rich",
+    }  # fmt: skip
 
 
 def test_hostile_names_stay_in_their_line(run, image):

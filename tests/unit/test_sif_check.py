@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.sif import SIF, CorruptSIFError, DataType, FSType, NotWritableError, PartType
+from sifkit.sif import SIF, Arch, CorruptSIFError, DataType, FSType, NotWritableError, PartType
 from sifkit.sif.checking import check, check_file
 from sifkit.sif.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.finding import Finding, Problem
@@ -79,6 +79,7 @@ REPAIRABLE: dict[str, tuple[Recipe, Problem]] = {
     "data size too small": (header(DataSize=10), Problem.DATA_SIZE),
     "data size too large": (header(DataSize=1 << 40), Problem.DATA_SIZE),
     "architecture": (header(Arch=b"04\0"), Problem.HEADER_ARCH),
+    "start of an architecture's name": (extra(2, PARTITION, Arch=b"amd"), Problem.PARTITION_ARCH),
     "table size": (header(DescriptorsSize=8 * DESCRIPTOR_BYTES + 1), Problem.TABLE_SIZE),
     "unused descriptor": (slot(6, ID=7), Problem.UNUSED_SLOT),
     "bytes behind the header": (put(200, b"stale"), Problem.STALE_BYTES),
@@ -279,3 +280,32 @@ def test_a_file_object(tmp_path: Path) -> None:
     raw = broken(path, put(200, b"stale"))
     with SIF.open(io.BytesIO(raw)) as sif:
         assert [finding.problem for finding in check(sif)] == [Problem.STALE_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("of_header", "code", "meant"),
+    [
+        (b"04\0", b"arm", Arch.ARM64),
+        (b"03\0", b"arm", Arch.ARM),
+        (b"02\0", b"arm", None),
+        (b"02\0", b"s39", Arch.S390X),
+        (b"02\0", b"xyz", None),
+    ],
+)
+def test_an_architecture_by_the_start_of_its_name(tmp_path: Path, of_header: bytes, code: bytes, meant: Arch | None) -> None:
+    """As siftool 2.8's setprim writes it; the header's is right then, and no edit may lose it."""
+    path = tmp_path / "image.sif"
+    sound_image(path)
+    raw = bytearray(path.read_bytes())
+    header(Arch=of_header)(raw)
+    extra(1, PARTITION, Arch=code)(raw)
+    path.write_bytes(raw)
+    with SIF.open(path, "r+") as sif:
+        sif.update(1, name=b"changed")
+        assert sif.header.pack()[45:48] == of_header
+    repaired = repair(path, check_file(path))
+    with SIF.open(path) as sif:
+        assert sif.get(2).arch == (code if meant is None else meant)
+        assert sif.header.arch == (meant or sif.header.arch)
+    assert [finding.problem for finding in repaired] == ([] if meant is None else [Problem.PARTITION_ARCH])
+    assert bool(list(check_file(path))) == (meant is None)

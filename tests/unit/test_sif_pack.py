@@ -134,6 +134,15 @@ def test_a_directory_with_something_in_it(tmp_path: Path) -> None:
     assert (tmp_path / "again.sif").read_bytes() == path.read_bytes()
 
 
+def test_the_image_itself_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "1-deffile.def"
+    sample_image(path)
+    before = path.read_bytes()
+    with SIF.open(path) as sif, pytest.raises(TargetError, match="is the image itself"):
+        unpack(sif, tmp_path, force=True)
+    assert path.read_bytes() == before
+
+
 def test_nothing_is_left_after_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, directory = tmp_path / "image.sif", tmp_path / "unpacked"
     sample_image(path)
@@ -152,6 +161,24 @@ def test_nothing_is_left_after_trouble(tmp_path: Path, monkeypatch: pytest.Monke
     with SIF.open(path) as sif, pytest.raises(TruncatedError):
         unpack(sif, directory)
     assert not directory.exists()
+
+
+def test_files_are_on_storage_before_the_manifest_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, directory = tmp_path / "image.sif", tmp_path / "unpacked"
+    sample_image(path)
+    synced = []
+    sync = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append((os.fstat(fd).st_ino, (directory / MANIFEST_NAME).exists()))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with SIF.open(path) as sif:
+        unpack(sif, directory)
+    objects = {file.stat().st_ino for file in directory.iterdir() if file.name != MANIFEST_NAME}
+    assert len(objects) == 6
+    assert {inode for inode, manifest in synced if not manifest} >= objects
 
 
 def hand_written(directory: Path, *objects: dict[str, Any], **more: Any) -> None:

@@ -80,10 +80,18 @@ def _tell(console: Console, image: str, found: list[Finding], mended: list[Findi
         if console.json:
             console.emit(_fields(finding, done), image=image)
         elif index < MOST_LINES and not (console.quiet and finding.severity == "note"):
-            end = " (repaired)" if done else " (--repair mends it)" if finding.repairable and not mended else ""
-            console.line(f"{finding.severity}: {show(finding.text)}{end}")
+            console.line(f"{finding.severity}: {show(finding.text)}{_outlook(finding, done)}")
     if not console.json and len(found) > MOST_LINES:
         console.line(f"and {len(found) - MOST_LINES} more: see all with --json")
+
+
+def _outlook(finding: Finding, done: bool) -> str:
+    """What became of it, or what would mend it."""
+    if done:
+        return " (repaired)"
+    if finding.problem == "trailing-bytes":
+        return " (--repair --cut cuts them off)"
+    return " (--repair mends it)" if finding.repairable else ""
 
 
 def _fields(finding: Finding, done: bool) -> Fields:

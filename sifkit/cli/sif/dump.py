@@ -60,7 +60,7 @@ def command(
         raise UsageError("--force is for -o FILE", hint="leave it out, or name a file")
     if output is not None and same_file(image, output):
         raise UsageError(f"{show(output)} is the image itself", hint="name another file")
-    if output is not None and to_file and not force and os.path.lexists(output):
+    if output is not None and to_file and not force and os.path.lexists(output) and not os.path.isdir(output):
         raise TargetError(f"{show(output)} exists", path=output, hint="give another name, or --force to replace it")
     with reading(console, image) as sif:
         found = sif.by_name(wanted) if wanted is not None else sif.get(id or 0)
