@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import IO, Self, TypeVar
 
@@ -23,7 +23,7 @@ from .edit import content, copyin, facts, names
 from .edit.handle import FileEditor
 from .edit.nodes import Nodes
 from .edit.session import Clock, Session
-from .errors import JournalFullError, PathError, PathExistsError, PathIsDirectoryError, PathNotFoundError, show
+from .errors import Ext3Error, JournalFullError, PathError, PathExistsError, PathIsDirectoryError, PathNotFoundError, show
 from .filesystem import Filesystem
 from .inode import Inode
 from .layout import Table
@@ -108,8 +108,11 @@ class WritableFilesystem(Filesystem):
     def close(self) -> None:
         """Sync, delete files without names that are still open, mark the image as clean and close what ``open`` opened."""
         try:
-            self._nodes.release_all()
-            self._session.close()
+            try:
+                self._nodes.release_all()
+            finally:
+                self._nodes.abandon()
+                self._session.close()
         finally:
             super().close()
 
@@ -344,12 +347,18 @@ class WritableFilesystem(Filesystem):
                 ino = self.create_at(parent, name)
                 try:
                     content.write_all(self._nodes, ino, 0, data)
-                except OSError:
-                    self.unlink_at(parent, name)
+                except Ext3Error:
+                    with suppress(Ext3Error):  # what failed first is what matters
+                        self.unlink_at(parent, name)
                     raise
 
     def _existing(self, path: Target) -> int | None:
         try:
+            if not isinstance(path, int):
+                # Most of the time neither a link nor a "..": the way to its directory is known.
+                ino = names.find(self._nodes, *self._place(path))
+                if ino is None or self._nodes.load(ino).record.is_file:
+                    return ino
             return self._ino(path, True)
         except PathNotFoundError:
             return None

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import IO
 
 from ..blockmap import map_limit
 from ..constants import DIRECT_BLOCKS, SECTOR, InodeFlag
 from ..device import FileDevice
-from ..errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
+from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
 from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
 from .mapping import Extent, FileTooLargeError
 from .nodes import Node, Nodes
@@ -306,8 +307,9 @@ def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable
                 nodes.run(lambda begin=begin, end=end: copier.copy(begin, end))  # type: ignore[misc]
         if nodes.load(ino).record.size != length:
             set_size(nodes, ino, length)
-    except OSError:
-        set_size(nodes, ino, 0)
+    except Ext3Error:
+        with suppress(Ext3Error):  # what failed first is what matters
+            set_size(nodes, ino, 0)
         raise
     return length
 
@@ -330,8 +332,9 @@ def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[i
             nodes.run(lambda offset=offset, piece=piece: write(nodes, ino, offset, piece))  # type: ignore[misc]
             offset += len(piece)
             advance(len(piece))
-    except OSError:
-        set_size(nodes, ino, 0)
+    except Ext3Error:
+        with suppress(Ext3Error):  # what failed first is what matters
+            set_size(nodes, ino, 0)
         raise
     return offset
 
@@ -414,6 +417,8 @@ class _Copier:
                 device.write(target, piece)
                 done = len(piece)
             offset, target, left = offset + done, target + done, left - done
+        if isinstance(device, FileDevice) and count * size >= COPY_BYTES:
+            device.start_writeback(block * size, count * size)
 
     def _copy_range(self, device: FileDevice, offset: int, target: int, size: int) -> int:
         """Bytes copied, 0 where the kernel cannot."""

@@ -6,10 +6,19 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from ..constants import S_IFREG
-from ..errors import CorruptError, PathExistsError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, SourceError
+from ..errors import (
+    CorruptError,
+    Ext3Error,
+    PathExistsError,
+    PathIsDirectoryError,
+    PathNotDirectoryError,
+    PathNotFoundError,
+    SourceError,
+)
 from ..xattr import split_name
 from . import content, facts, names
 from .nodes import Nodes
@@ -192,8 +201,9 @@ class TreeCopier:
     def _fill(self, source: bytes, fd: int, ino: int, undo: Callable[[], None]) -> None:
         try:
             content.copy_from(self._nodes, ino, fd, self._advance)
-        except OSError as error:
-            undo()
+        except Ext3Error as error:
+            with suppress(Ext3Error):  # what failed first is what matters
+                undo()
             if isinstance(error, SourceError):
                 raise SourceError(source, error.message.partition(": ")[2], error=error, hint=error.hint) from error
             raise

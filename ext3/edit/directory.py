@@ -89,6 +89,8 @@ class Directory:
         self._tables: dict[int, Table] = {}
         self._root: tuple[Table, NameHash, int] | None = None
         self._hashes: dict[int, NameHash] = {}
+        self._hashed: tuple[bytes, NameHash, int] | None = None
+        """The name that was hashed last: one that is looked for is often added next."""
 
     @property
     def size(self) -> int:
@@ -255,7 +257,10 @@ class Directory:
         if root is None or root[0] is not table:
             version, levels = read_root(table.data)
             root = self._root = table, self._hash(version), levels
-        number = root[1](name)
+        known = self._hashed
+        if known is None or known[0] != name or known[1] is not root[1]:
+            known = self._hashed = name, root[1], root[1](name)
+        number = known[2]
         slot = table.slot(number)
         if not root[2]:
             return number, [Frame(table, slot)]

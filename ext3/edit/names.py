@@ -222,6 +222,8 @@ def unlink(nodes: Nodes, parent: int, name: bytes) -> None:
     node = _victim(nodes, above, name)
     if node.record.is_dir:
         raise PathIsDirectoryError(name, "Is a directory")
+    if node.record.mode & S_IFMT == S_IFLNK:
+        nodes.parents.clear()
     nodes.directory(above).remove(name)
     nodes.store_directory(above, now)
     _lose_link(nodes, node, now)

@@ -126,9 +126,10 @@ class InodeRecord:
         if self.mode & S_IFMT == S_IFREG:
             size_high = self.size >> 32
         wide = self.extra_isize >= _TIMES_END
-        atime, atime_extra = _split(self.atime, wide)
         ctime, ctime_extra = _split(self.ctime, wide)
-        mtime, mtime_extra = _split(self.mtime, wide)
+        same = ctime, ctime_extra
+        mtime, mtime_extra = same if self.mtime == self.ctime else _split(self.mtime, wide)
+        atime, atime_extra = same if self.atime == self.ctime else _split(self.atime, wide)
         uid, gid = self.uid, self.gid
         core = _core_pack(
             self.mode, uid & MASK16, self.size & MASK32, atime, ctime, mtime, self.dtime, gid & MASK16, self.links,
@@ -140,7 +141,7 @@ class InodeRecord:
             return core
         _, checksum, _, _, _, crtime, crtime_extra, version_high, project = self._extra
         if length >= _CRTIME_END:
-            crtime, crtime_extra = _split(self.crtime, True)
+            crtime, crtime_extra = same if wide and self.crtime == self.ctime else _split(self.crtime, True)
         extra = _extra_pack(
             length, checksum, ctime_extra, mtime_extra, atime_extra, crtime, crtime_extra, version_high, project
         )  # fmt: skip

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 import ext3
+from ext3.device import MemoryDevice
 from ext3.writing import WritableFilesystem
 
+from ..crash.test_edit_filesystem import record, state
+from ..crash.test_transaction import allowed, cuts
 from ..filesystem_model import HostTree, apply, facts_of_host, facts_of_image
 from ..random_edits import RandomEdits
-from ..tools import assert_clean, kernel_mount, require, requires_root, run
+from ..tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
 
 pytestmark = pytest.mark.compat
 
@@ -57,11 +60,9 @@ def test_random_operations(image: Path, tmp_path: Path) -> None:
 
 
 @requires_root
+@pytest.mark.parametrize("image", [shape for shape in SHAPES if "^has_journal" not in shape], indirect=True, ids=" ".join)
 def test_by_turns_with_the_kernel(image: Path, tmp_path: Path) -> None:
     """The kernel edits what we edited, and we what it edited; all three trees are the same."""
-    with ext3.Filesystem.open(image) as fs:
-        if not fs.superblock.has_journal:
-            pytest.skip("the kernel mounts no ext3 without a journal")
     root = tmp_path / "model"
     root.mkdir()
     edits = RandomEdits(HostTree(root), 2)
@@ -257,3 +258,25 @@ def test_files_without_names(tmp_path: Path) -> None:
         assert fs.superblock.free_blocks == free
     with ext3.Filesystem.open(copy) as fs:
         assert fs.superblock.free_blocks == free
+
+
+def test_interrupted_edits_recovered_by_others(tmp_path: Path) -> None:
+    """What e2fsck and the kernel recover from edits that were cut off is the tree of a sync, and the image stays usable."""
+    require("e2fsck")
+    recording = record(1024)
+    judges = ["e2fsck"] if why_no_mount() else ["e2fsck", "kernel"]
+    path = tmp_path / "cut.img"
+    for number, (happened, left) in enumerate(cuts(recording, seed=9)):
+        if number % 12:
+            continue
+        expected = allowed(recording, happened)
+        for judge in judges:
+            path.write_bytes(left.data)
+            if judge == "e2fsck":
+                run("e2fsck", "-fp", path, ok=(0, 1))
+            else:
+                with kernel_mount(path, rw=True) as point:
+                    (point / "after").write_bytes(b"a" * 500_000)
+                    (point / "after").unlink()
+            assert_clean(path)
+            assert state(MemoryDevice(path.read_bytes())) in expected, (number, judge)

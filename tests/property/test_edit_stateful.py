@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,6 +20,7 @@ from ext3.writing import WritableFilesystem
 from ..filesystem_model import HostTree, Operation, apply, facts_of_host, facts_of_image
 from ..image_checks import check_counts
 from ..operations import operations
+from ..random_edits import RandomEdits
 from ..sessions import clock, empty_tree
 
 
@@ -70,3 +72,27 @@ EditedImage.TestCase.settings = settings(
     max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestEditedImage = EditedImage.TestCase
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_long_random_edits(seed: int, tmp_path: Path) -> None:
+    """Operations that mostly succeed, with everything counted after each sync."""
+    block_size, inode_size = (1024, 4096)[seed % 2], (128, 256)[seed // 2 % 2]
+    size = 24 << 20
+    device = MemoryDevice(size)
+    options = ImageOptions(size=size, block_size=block_size, inode_size=inode_size, journal=seed != 5)
+    ext3.build_image(empty_tree(), device, options=options, stamp=Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    edits = RandomEdits(HostTree(tmp_path), seed)
+    done = 0
+    for _ in range(4):
+        with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+            for _ in range(2):
+                for operation in edits.some(40):
+                    outcome = apply(fs, operation)
+                    assert outcome == apply(edits.model, operation), operation
+                    done += not outcome
+                fs.sync()
+                assert facts_of_image(fs) == facts_of_host(tmp_path)
+        with ext3.Filesystem.open(device) as after:
+            check_counts(after)
+    assert done > 100
