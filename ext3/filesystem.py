@@ -77,7 +77,7 @@ class Filesystem:
     @overload
     @classmethod
     def open(
-        cls, where: PathOrFile | BlockDevice, mode: Literal["r"] = "r", *, offset: int = 0, size: int | None = None
+        cls, where: PathOrFile | BlockDevice, mode: Literal["r"] = ..., *, offset: int = ..., size: int | None = ...
     ) -> Self: ...
 
     @overload
@@ -104,10 +104,10 @@ class Filesystem:
     ) -> Filesystem:
         """Open the image in ``where``: a path, a binary file or a device; it begins at byte ``offset`` and has ``size`` bytes.
 
-        With mode "r+" it can be changed as well; ``clock`` then tells the time in nanoseconds since 1970. An image without a
-        journal is in disorder while its changes are written: give a copy of one. Raises OSError where the file cannot be
-        opened, NotExt3Error where there is no ext2/ext3, UnsupportedError where there is more than that, CorruptError where
-        superblock or descriptors make no sense, DeviceError; for changes NeedsCheckError where it is marked as damaged.
+        With mode "r+" it can be changed as well; ``clock`` tells the time in nanoseconds since 1970. An image without a journal
+        is in disorder while it is changed: give a copy. Raises OSError where the file cannot be opened, NotExt3Error,
+        UnsupportedError where there is more than ext2/ext3, CorruptError where superblock or descriptors make no sense,
+        DeviceError; for changes NeedsCheckError where it is marked as damaged.
         """
         if mode == "r+":
             from .writing import WritableFilesystem

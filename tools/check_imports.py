@@ -31,7 +31,10 @@ EXT3_LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         ["superblock", "groups", "bitmap", "inode", "blockmap", "dirent", "dirhash", "htree", "xattr", "acl"],
     ),
-    frozenset({"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "edit", "filesystem", "writing"} | {"bulk", "hosttree"}),
+    frozenset(
+        {"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "edit", "filesystem", "writing"}
+        | {"bulk", "hosttree"}
+    ),
     frozenset({"build", "fsck", "resize"}),
     frozenset({"", "mkfs", "bulk", "survey", "hosttree", "extract"}),
 )

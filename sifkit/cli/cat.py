@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ..errors import show
 from .console import Console
 from .embedding import Partition
 from .frame import verb
+from .looking import Upper, looking
 from .places import places
-from .render import described
 
 __all__ = ["command"]
 
@@ -32,6 +31,7 @@ def command(
         list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and files in it; or IMAGE:/PATH")
     ],
     partition: Partition = None,
+    upper: Upper = False,
 ) -> None:
     """Write files in an image to standard output, unchanged.
 
@@ -40,15 +40,9 @@ def command(
     """
     wanted = places(arguments)
 
-    from ..overlay.image import open_image
-
     for image, paths in wanted:
-        console.image = image
-        with open_image(image, partition) as filesystem:
-            console.detail(described(image, filesystem))
-            if filesystem.needs_recovery:
-                console.warn(f"{show(image)}: the journal is not empty; what is read may be older than the last use")
+        with looking(console, image, partition, upper=upper) as view:
             for path in paths:
-                with filesystem.open_file(path) as file:
+                with view.filesystem.open_file(view.lookup(path) if upper else path) as file:
                     while piece := file.read(COPY_BYTES):
                         console.write(piece)

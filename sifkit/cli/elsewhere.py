@@ -26,6 +26,8 @@ _VERBS = {
     "overlay clone": "copy",
     "overlay fsck": "fsck fsck.ext3 e2fsck repair",
     "overlay resize": "resize resize2fs grow shrink",
+    "overlay export": "layer",
+    "xattr list": "getfattr lsattr",
     "sif": "sif siftool",
     "sif list": "list",
     "sif dump": "dump",

@@ -52,12 +52,13 @@ def command(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE [DIR] [PATH]...", help="an ext3 image, where to (default: NAME.d), and paths in the image (default: all)"
+            metavar="IMAGE [DIR] [PATH]...",
+            help="an ext3 image, where to (default: NAME.d), paths in the image (default: all)",
         ),
     ],
     partition: Partition = None,
     upper: Upper = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="into a directory that is not empty; files are replaced")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="into a DIR that is not empty, too; replaces files")] = False,
     progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
 ) -> int:

@@ -129,4 +129,3 @@ def command(
             if json:
                 console.emit({"entries": count, "errors": len(problems)}, image=image)
     return 1 if failed else 0
-

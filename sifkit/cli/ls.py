@@ -3,92 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import show
-from .console import Console, Fields, named
+from .console import Console, Fields
 from .embedding import Partition
 from .frame import verb
+from .looking import Upper, entry_fields, looking
 from .places import places
-from .render import described, mode_text, short_size, shown_name, stamp, utc
+from .render import mode_text, short_size, shown_name, stamp
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Filesystem, Stat
+    from ext3.filesystem import Entry, Stat
+
+    from ..overlay.view import View
 
 __all__ = ["command"]
 
-TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
-"""JSON's word for each file type of a directory entry."""
+AT_ONCE = 4096
+DIRECTORY = 2
+MINUTE = 60_000_000_000
 
 Row = tuple[bytes, "Stat | None", bytes | None]
 """Name to show, facts where they are asked for, target of a symbolic link."""
+Listed = tuple[bytes, "list[Entry]"]
+"""A directory's path, and its entries in byte order."""
 
 
 class _Lister:
-    def __init__(self, console: Console, filesystem: Filesystem, image: str, *, long: bool, human: bool, end: bytes) -> None:
+    def __init__(self, console: Console, view: View, *, long: bool, human: bool, end: bytes) -> None:
         self.console = console
-        self.filesystem = filesystem
-        self.image = image
+        self.view = view
         self.long = long
         self.human = human
         self.end = end
         self.entries: list[Fields] = []
         self.errors = 0
         self.count = 0
+        self.escape = console.out_is_terminal and end != b"\0"
 
-    def rows(self, path: bytes, ino: int) -> list[Row]:
-        found = sorted(self.filesystem.scandir(ino))
-        if not self.long and not self.console.json:
-            return [(entry.name, None, None) for entry in found]
-        return [(entry.name, *self.facts(entry.ino)) for entry in found]
+    def problem(self, path: bytes, error: object) -> None:
+        self.errors += 1
+        self.console.error(f"{show(path)}: {error}")
 
     def facts(self, ino: int) -> tuple[Stat, bytes | None]:
-        found = self.filesystem.stat(ino)
-        return found, self.filesystem.readlink(ino) if found.is_symlink else None
+        found = self.view.filesystem.stat(ino)
+        return found, self.view.filesystem.readlink(ino) if found.is_symlink else None
+
+    def rows(self, directories: list[Listed]) -> Iterator[tuple[bytes, list[Row]]]:
+        """The directories with what is shown of their entries; the inodes of all of them are read at once."""
+        from ext3.bulk import read_stats
+        from ext3.errors import Ext3Error
+
+        if not self.long and not self.console.json:
+            for path, entries in directories:
+                yield path, [(entry.name, None, None) for entry in entries]
+            return
+        try:
+            stats = iter(read_stats(self.view.filesystem, [entry.ino for _, entries in directories for entry in entries]))
+        except Ext3Error:
+            stats = iter(())  # one of them is damaged: one by one
+        for path, entries in directories:
+            rows: list[Row] = []
+            for entry in entries:
+                try:
+                    found = next(stats, None) or self.view.filesystem.stat(entry.ino)
+                    target = self.view.filesystem.readlink(entry.ino) if found.is_symlink else None
+                    rows.append((entry.name, found, target))
+                except Ext3Error as error:
+                    self.problem(path.rstrip(b"/") + b"/" + entry.name, error)
+            yield path, rows
 
     def show(self, rows: list[Row]) -> None:
         """Lines of text, columns aligned where they are long ones."""
         self.count += len(rows)
         if not self.long:
-            for name, _, _ in rows:
-                self.console.write(shown_name(name, self.console) + self.end)
+            self.console.write(b"".join([self._name(name) + self.end for name, _, _ in rows]))
             return
         table = [self._columns(found) for _, found, _ in rows if found is not None]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        layout = " ".join(f"%{width}s" for width in widths) + " "
+        lines = []
         for cells, (name, _, target) in zip(table, rows, strict=True):
-            mode, links, uid, gid, size, when = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-            line = f"{mode} {links} {uid} {gid} {size} {when} ".encode() + shown_name(name, self.console)
+            line = (layout % cells).encode() + self._name(name)
             if target is not None:
-                line += b" -> " + shown_name(target, self.console)
-            self.console.write(line + self.end)
+                line += b" -> " + self._name(target)
+            lines.append(line + self.end)
+        self.console.write(b"".join(lines))
 
-    def _columns(self, found: Stat) -> tuple[str, ...]:
-        if TYPES[found.file_type] in ("character", "block"):
+    def _name(self, name: bytes) -> bytes:
+        return shown_name(name, self.console) if self.escape else name
+
+    def _columns(self, found: Stat) -> tuple[str | int, ...]:
+        size: str | int = found.size
+        form = found.mode & 0o170000
+        if form in (0o020000, 0o060000):
             size = f"{found.major}, {found.minor}"
-        else:
-            size = short_size(found.size) if self.human else str(found.size)
-        return mode_text(found.mode), str(found.links), str(found.uid), str(found.gid), size, stamp(found.mtime)
+        elif self.human:
+            size = short_size(found.size)
+        when = _minute(found.mtime // MINUTE)
+        return _mode(found.mode), str(found.links), str(found.uid), str(found.gid), str(size), when
 
 
-def _fields(path: bytes, row: Row) -> Fields:
-    name, found, target = row
-    assert found is not None
-    fields: Fields = {
-        **named("path", path),
-        **named("name", name.rpartition(b"/")[2] or name),
-        "type": TYPES[found.file_type],
-        "ino": found.ino,
-    }
-    fields |= {"mode": f"{found.mode & 0o7777:04o}", "uid": found.uid, "gid": found.gid, "links": found.links}
-    fields |= {"size_bytes": found.size, "allocated_bytes": found.blocks * 512}
-    fields |= {"mtime": utc(found.mtime), "ctime": utc(found.ctime), "atime": utc(found.atime)}
-    if TYPES[found.file_type] in ("character", "block"):
-        fields |= {"major": found.major, "minor": found.minor}
-    if target is not None:
-        fields |= named("target", target)
-    return fields
+@cache
+def _mode(mode: int) -> str:
+    return mode_text(mode)  # of at most 65,536
+
+
+@lru_cache(maxsize=65_536)
+def _minute(number: int) -> str:
+    return stamp(number * MINUTE)
 
 
 @verb(
@@ -108,6 +135,7 @@ def command(
         list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
     ],
     partition: Partition = None,
+    upper: Upper = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="mode, links, owner and group numbers, size, time, name")] = False,
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="directories below, too")] = False,
     human: Annotated[bool, typer.Option("-h", "--human-readable", help="with -l: sizes as 1.5G, in powers of 1024")] = False,
@@ -123,17 +151,11 @@ def command(
     """
     wanted = places(arguments, default=["/"])
 
-    from ..overlay.image import open_image
-
     errors = 0
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
-        console.image = image
-        with open_image(image, partition) as filesystem:
-            console.detail(described(image, filesystem))
-            if filesystem.needs_recovery:
-                console.warn(f"{show(image)}: the journal is not empty; what is shown may be older than the last use")
-            lister = _Lister(console, filesystem, image, long=long, human=human, end=b"\0" if zero else b"\n")
+        with looking(console, image, partition, upper=upper) as view:
+            lister = _Lister(console, view, long=long, human=human, end=b"\0" if zero else b"\n")
             for path in paths:
                 _list(lister, path, recursive=recursive, heading=several or recursive)
             errors += lister.errors
@@ -147,37 +169,34 @@ def command(
 def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> None:
     from ext3.errors import Ext3Error
 
-    filesystem, console = lister.filesystem, lister.console
+    console = lister.console
     try:
-        ino = filesystem.lookup(path)
-        found = filesystem.stat(ino)
+        ino = lister.view.lookup(path)
+        if not lister.view.filesystem.stat(ino).is_dir:
+            row = (path, *lister.facts(lister.view.lookup(path, follow=not lister.long)))
+            _give(lister, [(path, row)], recursive=recursive)
+            return
     except Ext3Error as error:
         if not heading:
             raise
         lister.errors += 1
         console.error(str(error))
         return
-    if not found.is_dir:
-        _give(lister, [(path, (path, *lister.facts(filesystem.lookup(path, follow=not lister.long))))], recursive=recursive)
-        return
-    seen = {ino}
     first = True
-    for directory, inode in _directories(lister, path, ino, seen, recursive):
-        try:
-            rows = lister.rows(directory, inode)
-        except Ext3Error as error:
-            if not recursive:
-                raise
-            lister.errors += 1
-            console.error(f"{show(directory)}: {error}")
-            continue
-        if heading and not console.json and not (lister.end == b"\0" and not lister.long):
-            console.write((b"" if first else b"\n") + shown_name(directory, console) + b":" + lister.end)
-        first = False
-        base = directory.rstrip(b"/") + b"/"
-        if lister.end == b"\0" and recursive and not lister.long:  # one path an item, for xargs -0
-            rows = [(base + name, facts, target) for name, facts, target in rows]
-        _give(lister, [(base + row[0], row) for row in rows], recursive=recursive)
+    for batch in _batches(_directories(lister, path, ino, recursive)):
+        for directory, rows in lister.rows(batch):
+            if heading and not console.json and not (lister.end == b"\0" and not lister.long):
+                console.write((b"" if first else b"\n") + shown_name(directory, console) + b":" + lister.end)
+            first = False
+            base = directory.rstrip(b"/") + b"/"
+            shown = rows
+            if lister.end == b"\0" and recursive and not lister.long:  # one path an item, for xargs -0
+                shown = [(base + name, facts, target) for name, facts, target in rows]
+            _give(
+                lister,
+                [(base + row[0], row) for row in shown] if console.json else [(b"", row) for row in shown],
+                recursive=recursive,
+            )
 
 
 def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) -> None:
@@ -185,33 +204,52 @@ def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) ->
         lister.show([row for _, row in rows])
         return
     lister.count += len(rows)
-    for path, row in rows:
+    for path, (_, facts, target) in rows:
+        assert facts is not None
+        fields = entry_fields(path, facts, target)
         if recursive:
-            lister.console.emit_raw(_fields(path, row))
+            lister.console.emit_raw(fields)
         else:
-            lister.entries.append(_fields(path, row))
+            lister.entries.append(fields)
 
 
-def _directories(lister: _Lister, path: bytes, ino: int, seen: set[int], recursive: bool) -> Iterator[tuple[bytes, int]]:
+def _batches(directories: Iterator[Listed]) -> Iterator[list[Listed]]:
+    """Directories in lots of some thousand entries."""
+    batch: list[Listed] = []
+    entries = 0
+    for listed in directories:
+        batch.append(listed)
+        entries += len(listed[1])
+        if entries >= AT_ONCE:
+            yield batch
+            batch, entries = [], 0
+    yield batch
+
+
+def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Iterator[Listed]:
     """The directory, and with ``recursive`` all below it, parents first. One that is met twice (a loop) is told and skipped."""
-    from ext3.constants import FileType
     from ext3.errors import Ext3Error
 
+    seen = {ino}
     pending = [(path, ino)]
     while pending:
         directory, inode = pending.pop()
-        yield directory, inode
+        try:
+            entries = sorted(lister.view.filesystem.scandir(inode))
+        except Ext3Error as error:
+            if not recursive:
+                raise
+            lister.problem(directory, error)
+            continue
+        yield directory, entries
         if not recursive:
             return
         base = directory.rstrip(b"/") + b"/"
-        try:
-            below = sorted(entry for entry in lister.filesystem.scandir(inode) if entry.file_type is FileType.DIRECTORY)
-        except Ext3Error:
-            continue  # told where its rows are read
-        for entry in reversed(below):
+        for entry in reversed(entries):
+            if entry.file_type != DIRECTORY:
+                continue
             if entry.ino in seen:
-                lister.errors += 1
-                lister.console.error(f"{show(base + entry.name)}: the image is damaged: this directory is in it twice")
+                lister.problem(base + entry.name, "the image is damaged: this directory is in it twice")
             else:
                 seen.add(entry.ino)
                 pending.append((base + entry.name, entry.ino))

@@ -35,6 +35,13 @@ def _version(wanted: bool) -> None:
         Verb("df", "Look", "df", "how full images are, in bytes and inodes"),
         Verb("du", "Look", "du", "what directories in an image take"),
         Verb("xattr", "Look", "xattr", "extended attributes of files in an image", group=True),
+        Verb("cp", "Change", "cp", "copy files into an image, out of one, or within one"),
+        Verb("rm", "Change", "rm", "remove files in an image"),
+        Verb("mv", "Change", "mv", "move or rename files in an image"),
+        Verb("mkdir", "Change", "mkdir", "make directories in an image"),
+        Verb("ln", "Change", "ln", "make links in an image"),
+        Verb("chmod", "Change", "chmod", "change permissions in an image"),
+        Verb("chown", "Change", "chown", "change owners in an image"),
         Verb("completion", "Host", "completion", "print a completion script for bash, zsh or fish"),
     ],
     examples=[

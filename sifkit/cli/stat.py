@@ -40,7 +40,9 @@ def _kind(found: Stat, opaque: bool) -> str:
 def command(
     console: Console,
     *,
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and paths in it; or IMAGE:/PATH")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and paths in it; or IMAGE:/PATH")
+    ],
     follow: Annotated[bool, typer.Option("-L", "--dereference", help="of links, tell about the file they lead to")] = False,
     partition: Partition = None,
     upper: Upper = False,

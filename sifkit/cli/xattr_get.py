@@ -27,7 +27,9 @@ def command(
     console: Console,
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="the attribute, for example user.comment")],
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH", help="an ext3 image and a path in it; or IMAGE:/PATH")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE PATH", help="an ext3 image and a path in it; or IMAGE:/PATH")
+    ],
     follow: Annotated[bool, typer.Option("-L", "--dereference", help="of a link, take the file it leads to")] = False,
     partition: Partition = None,
     upper: Upper = False,

@@ -47,7 +47,7 @@ def test_every_help_page_ends_with_examples_and_is_not_wide(run, monkeypatch, ve
     body, _, examples = out.partition("\nExamples:\n")
     assert all(line.startswith("  ") and "sifkit" in line for line in examples.splitlines()), examples
     assert max(map(len, body.splitlines())) <= 80
-    assert run(*verb, "-h")[1] == out or verb == ("ls",)
+    assert run(*verb, "-h")[1] == out or verb in (("ls",), ("df",), ("du",))
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -59,7 +59,8 @@ def test_every_example_is_understood(monkeypatch, tmp_path, made, verb):
     for example in examples:
         words = example.split("sifkit ", 1)[1].split("|")[0].split(">")[0].split(";")[0].split(")")[0]
         code = main(shlex.split(words))
-        assert code in (0, 1) or ("sif check" in example and code == 8), example
+        missing = 8 if "sif check" in example else 2 if words.startswith("diff") else 1
+        assert code in (0, missing), example
 
 
 def _commands(group, path=()):
@@ -408,9 +409,9 @@ def test_completion_scripts_parse(run, tmp_path, shell):
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["sifkit", ""], {"overlay", "sif", "ls", "cat", "completion"}),
+        (["sifkit", ""], {entry.name for entry in root.verbs}),
         (["sifkit", "-q", "ov"], {"overlay"}),
-        (["sifkit", "overlay", ""], {"create", "info", "clone", "attach", "detach"}),
+        (["sifkit", "overlay", ""], {"create", "info", "clone", "attach", "detach", "export"}),
         (["sifkit", "overlay", "create", "--layout", "u"], {"upper"}),
         (["sifkit", "overlay", "create", "--lay"], {"--layout"}),
         (["sifkit", "completion", ""], {"bash", "zsh", "fish"}),

@@ -1,0 +1,125 @@
+"""What we take out of an image is what debugfs and the kernel take out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+
+from ext3.extract import extract
+from ext3.filesystem import Filesystem
+
+from ..tools import kernel_mount, require, requires_root, run
+
+
+def digest(top):
+    """path -> facts that must be the same, for everything below ``top``."""
+    found = {}
+    for base, directories, files in os.walk(os.fsencode(top)):
+        for name in directories + files:
+            path = os.path.join(base, name)
+            facts = os.lstat(path)
+            data = b""
+            if stat.S_ISREG(facts.st_mode):
+                with open(path, "rb") as file:
+                    data = hashlib.sha256(file.read()).digest()
+            elif stat.S_ISLNK(facts.st_mode):
+                data = os.readlink(path)
+            try:
+                xattrs = {
+                    key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)
+                }
+            except OSError:
+                xattrs = {}
+            size = 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size
+            owner = (facts.st_uid, facts.st_gid, facts.st_mtime_ns, facts.st_rdev)
+            found[os.path.relpath(path, os.fsencode(top))] = (facts.st_mode, size, *owner, data, xattrs)
+    return found
+
+
+@requires_root
+def test_an_image_that_the_kernel_filled_comes_out_as_the_kernel_shows_it(tmp_path):
+    require("mke2fs")
+    image = tmp_path / "a.img"
+    run("mke2fs", "-q", "-t", "ext3", "-b", "1024", image, "32M")
+    with kernel_mount(image, rw=True) as point:
+        for number in range(700):  # more than a block of names: an index
+            (point / f"file-with-a-long-name-{number:04}").write_bytes(b"%d" % number * (number % 97))
+        for number in range(0, 700, 3):
+            (point / f"file-with-a-long-name-{number:04}").unlink()
+        deep = point / "a" / "b"
+        deep.mkdir(parents=True)
+        with open(deep / "sparse", "wb") as file:
+            file.seek(5 << 20)
+            file.write(b"end")
+        (deep / "big").write_bytes(os.urandom(3 << 20))
+        os.setxattr(deep / "big", "user.note", b"n" * 300)
+        os.setxattr(deep / "big", "trusted.t", b"\0\1")
+        os.link(deep / "big", point / "again")
+        (deep / "link").symlink_to("x" * 90)
+        os.mkfifo(deep / "fifo")
+        os.mknod(deep / "device", stat.S_IFCHR | 0o620, os.makedev(7, 300))
+        os.chown(deep / "big", 70_000, 80_000)
+        os.chmod(deep / "big", 0o4755)
+        os.setxattr(deep, "system.posix_acl_default", bytes.fromhex("0200000001000700ffffffff04000500ffffffff20000000ffffffff"))
+    with Filesystem.open(image) as fs:
+        made = extract(fs, tmp_path / "ours")
+    assert (made.failed, made.owners_left, made.xattrs_left, made.specials_left) == (0, 0, 0, 0)
+    with kernel_mount(image) as point:
+        wanted = digest(point)
+    found = digest(tmp_path / "ours")
+    assert found == wanted
+    sparse = os.stat(tmp_path / "ours" / "a" / "b" / "sparse")
+    assert sparse.st_blocks * 512 < 1 << 20
+    assert os.path.samefile(tmp_path / "ours" / "again", tmp_path / "ours" / "a" / "b" / "big")
+
+
+def test_debugfs_takes_out_the_same(tmp_path):
+    require("mke2fs", "debugfs")
+    source = tmp_path / "source"
+    for number in range(40):
+        (source / f"d{number}").mkdir(parents=True)
+        for size in (0, 1, 4096, 13_000, 300_000):
+            (source / f"d{number}" / f"f{size}").write_bytes(os.urandom(size))
+    image = tmp_path / "a.img"
+    run("mke2fs", "-q", "-t", "ext3", "-d", source, image, "64M")
+    (tmp_path / "theirs").mkdir()
+    run("debugfs", "-R", f"rdump / {tmp_path / 'theirs'}", image)
+    with Filesystem.open(image) as fs:
+        assert extract(fs, tmp_path / "ours").failed == 0
+
+    def contents(top):
+        return {path: facts[-2] for path, facts in digest(top).items()}
+
+    assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
+
+
+@requires_root
+def test_a_user_gets_files_of_their_own_without_privileges(tmp_path):
+    require("mke2fs")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "program").write_bytes(b"x")
+    os.chmod(source / "program", 0o4755)
+    image = tmp_path / "a.img"
+    run("mke2fs", "-q", "-t", "ext3", "-d", source, image, "16M")
+    os.chmod(image, 0o644)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            out = tmp_path / "out"
+            out.mkdir()
+            os.chown(out, 65534, 65534)
+            descriptor = os.open(image, os.O_RDONLY)
+            os.chdir(out)  # its parents are not for everybody
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            with open(descriptor, "rb") as file, Filesystem.open(file) as fs:
+                made = extract(fs, ".", force=True)
+                facts = os.stat("program")
+                code = 0 if facts.st_uid == 65534 and not facts.st_mode & 0o6000 and made.owners_left else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,70 @@
+"""The JSON of the verbs that look into an image, held key by key; docs/json.md names every one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sifkit.cli import main
+
+DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
+HEAD = {"sifkit", "command", "image"}
+ENTRY = {
+    "path",
+    "name",
+    "type",
+    "ino",
+    "mode",
+    "uid",
+    "gid",
+    "links",
+    "size_bytes",
+    "allocated_bytes",
+    "mtime",
+    "ctime",
+    "atime",
+}
+SIZES = {"size_bytes", "used_bytes", "free_bytes", "available_bytes", "inodes", "inodes_used", "inodes_free"}
+MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
+
+CASES = [
+    (["find", "a.img", "/upper/hello"], [ENTRY, HEAD | {"entries", "errors"}]),
+    (["tree", "a.img", "/upper"], [ENTRY, HEAD | {"directories", "files", "errors"}]),
+    (
+        ["stat", "a.img", "/upper/hello"],
+        [HEAD | ENTRY | {"crtime", "flags", "generation", "extents", "xattrs", "whiteout", "opaque"}],
+    ),
+    (["df", "a.img"], [HEAD | SIZES]),
+    (
+        ["du", "a.img", "/upper/hello"],
+        [{"path", "directory", "allocated_bytes", "inodes"}, HEAD | {"entries", "errors", "allocated_bytes", "inodes"}],
+    ),
+    (["extract", "a.img", "out"], [HEAD | MADE | {"path", "errors", "seconds"}]),
+    (["xattr", "list", "a.img", "/upper/hello"], [HEAD | {"path", "xattrs"}]),
+    (
+        ["diff", "a.img:/upper", "other"],
+        [{"change", "path", "type", "what"}, HEAD | {"other", "added", "modified", "deleted", "errors"}],
+    ),
+    (
+        ["overlay", "export", "a.img", "-o", "layer.tar"],
+        [HEAD | {"path", "entries", "content_bytes", "whiteouts", "opaque", "errors", "seconds"}],
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "keys"), CASES, ids=[" ".join(argv[:2]) for argv, _ in CASES])
+def test_the_keys_of_every_report(tmp_path, monkeypatch, capfdbinary, argv, keys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "hello").write_bytes(b"hello\n")
+    (tmp_path / "other").mkdir()
+    assert main(["-q", "overlay", "create", "--from-dir", "source", "a.img"]) == 0
+    capfdbinary.readouterr()
+    assert main([*argv, "--json"]) == (1 if argv[0] == "diff" else 0)
+    sys.stdout.flush()
+    found = [json.loads(line) for line in capfdbinary.readouterr().out.decode().splitlines()]
+    assert [set(row) for row in found] == keys
+    assert all(f"`{key}`" in DOCS for row in keys for key in row)

@@ -1,0 +1,215 @@
+"""Extraction to the host: all that an image holds arrives, nothing leaves the directory, damage is told."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+
+import pytest
+
+import ext3
+from ext3.bulk import read_stats
+from ext3.errors import CorruptError, PathNotDirectoryError, PathNotFoundError
+from ext3.extract import extract
+from ext3.filesystem import Filesystem
+
+STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
+TIMES = (1_600_000_000, 1_600_000_001, 1_600_000_002, 5, 123_456_789, 7)
+
+
+def build(path, entries, size=8 << 20):
+    """An image of (path, mode, data or target)."""
+    builder = ext3.TreeBuilder()
+    nodes = {b"": builder.add(0, b"", 0o040755, os.getuid(), os.getgid(), 0, TIMES)}
+    content = {}
+    for name, mode, data in entries:
+        head, _, last = name.rpartition(b"/")
+        regular = stat.S_ISREG(mode)
+        node = builder.add(nodes[head], last, mode, os.getuid(), os.getgid(), len(data), TIMES)
+        nodes[name] = node
+        if regular:
+            content[node] = data
+        elif stat.S_ISLNK(mode):
+            builder.targets[node] = data
+    ext3.build_image(builder.finish(ext3.MemoryContent(content)), path, options=ext3.ImageOptions(size=size), stamp=STAMP)
+    return path
+
+
+ENTRIES = [
+    (b"dir", 0o040750, b""),
+    (b"dir/empty", 0o100600, b""),
+    (b"dir/small", 0o100644, b"small\n"),
+    (b"dir/large", 0o100444, bytes(range(256)) * 4096),
+    (b"dir/link", 0o120777, b"small"),
+    (b"dir/\xff\n", 0o100644, b"odd"),
+    (b"dir/deep", 0o040700, b""),
+    (b"dir/deep/file", 0o100755, b"x" * 3000),
+]
+
+
+@pytest.fixture
+def image(tmp_path):
+    return build(tmp_path / "a.img", ENTRIES)
+
+
+def test_everything_arrives(image, tmp_path):
+    with Filesystem.open(image) as fs:
+        made = extract(fs, tmp_path / "out")
+    out = tmp_path / "out" / "dir"
+    assert (made.files, made.symlinks, made.failed) == (5, 1, 0)
+    for name, mode, data in ENTRIES:
+        where = os.fsencode(tmp_path / "out") + b"/" + name
+        facts = os.lstat(where)
+        if not stat.S_ISLNK(mode):
+            assert facts.st_mode == mode
+        assert facts.st_mtime_ns == 1_600_000_001_123_456_789
+        if stat.S_ISREG(mode):
+            with open(where, "rb") as file:
+                assert file.read() == data
+    assert os.readlink(out / "link") == "small"
+
+
+def test_the_columns_say_what_each_inode_says(image):
+    with Filesystem.open(image) as fs:
+        inos = [entry.ino for _, entry in fs.walk()][::-1] * 2
+        assert read_stats(fs, inos) == [fs.stat(ino) for ino in inos]
+
+
+def test_a_chosen_path_keeps_its_directories(image, tmp_path):
+    with Filesystem.open(image) as fs:
+        made = extract(fs, tmp_path / "out", [b"/dir/deep", b"/dir/small"])
+    found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*"))
+    assert found == ["dir", "dir/deep", "dir/deep/file", "dir/small"]
+    assert made.files == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        (b"/nothing", PathNotFoundError),
+        (b"/dir/link/x", PathNotDirectoryError),
+        (b"/dir/small/", PathNotDirectoryError),
+    ],
+)
+def test_paths_that_are_not_there(image, tmp_path, path, error):
+    with Filesystem.open(image) as fs, pytest.raises(error):
+        extract(fs, tmp_path / "out", [path])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_in_use_is_refused_and_forced(image, tmp_path):
+    out = tmp_path / "out"
+    (out / "dir").mkdir(parents=True)
+    (out / "dir" / "small").write_bytes(b"old")
+    with Filesystem.open(image) as fs:
+        with pytest.raises(FileExistsError):
+            extract(fs, out)
+        assert (out / "dir" / "small").read_bytes() == b"old"
+        assert extract(fs, out, force=True).failed == 0
+    assert (out / "dir" / "small").read_bytes() == b"small\n"
+
+
+def test_links_that_are_there_are_not_followed(image, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_bytes(b"safe")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "dir").symlink_to(outside)
+    with Filesystem.open(image) as fs:
+        extract(fs, out, force=True)
+    assert sorted(os.listdir(outside)) == ["victim"]
+    assert not (out / "dir").is_symlink()
+    (out / "dir" / "small").unlink()
+    (out / "dir" / "small").symlink_to(outside / "victim")
+    with Filesystem.open(image) as fs:
+        extract(fs, out, force=True)
+    assert (outside / "victim").read_bytes() == b"safe"
+
+
+def patch(image, old, new):
+    raw = bytearray(image.read_bytes())
+    at = raw.index(old)
+    raw[at : at + len(old)] = new
+    image.write_bytes(raw)
+
+
+def entry(name, file_type):
+    """What a directory entry holds of its name."""
+    return struct.pack("<BB", len(name), file_type) + name
+
+
+def test_a_link_and_a_directory_of_one_name_do_not_lead_out(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    entries = [(b"evil", 0o120777, os.fsencode(outside)), (b"good", 0o040755, b""), (b"good/file", 0o100644, b"data")]
+    image = build(tmp_path / "a.img", entries)
+    patch(image, entry(b"good", 2), entry(b"evil", 2))
+    with Filesystem.open(image) as fs:
+        made = extract(fs, tmp_path / "out")
+    assert os.listdir(outside) == []
+    assert made.failed == 1
+    assert (tmp_path / "out" / "evil" / "file").read_bytes() == b"data"
+
+
+def test_a_link_whose_entry_says_directory_is_not_entered(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    image = build(tmp_path / "a.img", [(b"evil", 0o120777, os.fsencode(outside)), (b"file", 0o100644, b"data")])
+    patch(image, entry(b"evil", 7), entry(b"evil", 2))
+    with Filesystem.open(image) as fs:
+        made = extract(fs, tmp_path / "out")
+    assert made.failed == 1
+    assert os.listdir(outside) == []
+    assert (tmp_path / "out" / "file").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("name", [b"../x", b"/abs", b"a\0bc"])
+def test_names_that_are_none_are_refused(tmp_path, name):
+    image = build(tmp_path / "a.img", [(b"sub", 0o040755, b""), (b"sub/" + b"n" * len(name), 0o100644, b"data")])
+    patch(image, entry(b"n" * len(name), 1), entry(name, 1))
+    with Filesystem.open(image) as fs:
+        made = extract(fs, tmp_path / "out")
+    assert made.failed == 1
+    assert sorted(os.listdir(tmp_path)) == ["a.img", "out"]
+    assert os.listdir(tmp_path / "out" / "sub") == []
+
+
+def test_files_that_share_their_blocks_fill_no_disk(tmp_path):
+    size = 12 << 10
+    entries = [(b"f%03d" % number, 0o100644, bytes([number]) * size) for number in range(200)]
+    image = build(tmp_path / "a.img", [*entries, (b"big", 0o100644, os.urandom(3 << 20))], size=8 << 20)
+    with Filesystem.open(image) as fs:
+        big = fs.inode(fs.lookup(b"/big"))
+        per_group, inode_size = fs.superblock.inodes_per_group, fs.superblock.inode_size
+        assert max(e.ino for e in fs.scandir()) <= per_group
+        table = int(fs.groups["bg_inode_table"][0]) * fs.superblock.block_size
+        victims = [fs.lookup(b"/f%03d" % number) for number in range(200)]
+    raw = bytearray(image.read_bytes())
+    source = table + (big.stat.ino - 1) * inode_size
+    for ino in victims:
+        at = table + (ino - 1) * inode_size
+        raw[at : at + inode_size] = raw[source : source + inode_size]
+    image.write_bytes(raw)
+    with Filesystem.open(image) as fs, pytest.raises(CorruptError):
+        extract(fs, tmp_path / "out")
+    written = sum(p.stat().st_blocks * 512 for p in (tmp_path / "out").iterdir())
+    assert written < 3 * (8 << 20)
+
+
+def test_names_of_one_file_stay_names_of_one_file(tmp_path):
+    builder = ext3.TreeBuilder()
+    builder.add(0, b"", 0o040755, os.getuid(), os.getgid(), 0, TIMES)
+    node = builder.add(0, b"one", 0o100644, os.getuid(), os.getgid(), 5, TIMES)
+    builder.link(0, b"two", node)
+    ext3.build_image(
+        builder.finish(ext3.MemoryContent({node: b"hello"})),
+        tmp_path / "a.img",
+        options=ext3.ImageOptions(size=8 << 20),
+        stamp=STAMP,
+    )
+    with Filesystem.open(tmp_path / "a.img") as fs:
+        made = extract(fs, tmp_path / "out")
+    assert made.links == 1
+    assert os.path.samefile(tmp_path / "out" / "one", tmp_path / "out" / "two")
