@@ -104,10 +104,9 @@ class Filesystem:
     ) -> Filesystem:
         """Open the image in ``where``: a path, a binary file or a device; it begins at byte ``offset`` and has ``size`` bytes.
 
-        With mode "r+" it can be changed as well; ``clock`` tells the time in nanoseconds since 1970. An image without a journal
-        is in disorder while it is changed: give a copy. Raises OSError where the file cannot be opened, NotExt3Error,
-        UnsupportedError where there is more than ext2/ext3, CorruptError where superblock or descriptors make no sense,
-        DeviceError; for changes NeedsCheckError where it is marked as damaged.
+        With mode "r+" it can be changed as well, ``clock`` telling nanoseconds since 1970; without a journal it is in disorder
+        meanwhile: give a copy. Raises OSError where the file cannot be opened, NotExt3Error, UnsupportedError, CorruptError
+        where superblock or descriptors make no sense, DeviceError, and for changes NeedsCheckError.
         """
         if mode == "r+":
             from .writing import WritableFilesystem

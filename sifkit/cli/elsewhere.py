@@ -28,6 +28,10 @@ _VERBS = {
     "overlay resize": "resize resize2fs grow shrink",
     "overlay export": "layer",
     "xattr list": "getfattr lsattr",
+    "xattr set": "setfattr",
+    "cp": "copy",
+    "rm": "unlink rmdir",
+    "mv": "rename",
     "sif": "sif siftool",
     "sif list": "list",
     "sif dump": "dump",
@@ -36,7 +40,7 @@ _VERBS = {
     **{f"sif {name}": name for name in ("header", "add", "setprim", "update", "replace", "unpack", "pack", "compact")},
     "ls": "dir debugfs list",
     "cat": "type show dump",
-    **{name: name for name in ("tree", "stat", "find", "extract", "du", "df", "cp", "mv", "rm", "mkdir", "ln", "chmod")},
+    **{name: name for name in ("tree", "stat", "find", "extract", "du", "df", "mkdir", "ln", "chmod")},
     **{name: name for name in ("chown", "build", "diff", "exec", "run", "shell", "instance", "doctor")},
 }
 WORDS = {word: [verb for verb, words in _VERBS.items() if word in words.split()] for word in " ".join(_VERBS.values()).split()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import counted
 from .console import Console, Fields
 from .embedding import Partition
 from .frame import verb
@@ -95,7 +96,7 @@ def command(
                         ("owner", f"{found.uid}:{found.gid}"),
                         ("links", str(found.links)),
                         ("inode", f"{found.ino}, generation {found.generation}, flags {found.flags:#x}"),
-                        ("data", f"{len(extents)} extents"),
+                        ("data", counted(len(extents), "extent")),
                         ("changed", utc(found.mtime)),
                         ("inode changed", utc(found.ctime)),
                         ("read", utc(found.atime)),

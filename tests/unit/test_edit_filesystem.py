@@ -384,6 +384,35 @@ def test_deleted_while_open(fs: WritableFilesystem) -> None:
     assert fs.superblock.free_inodes == free + 1
 
 
+def test_several_deleted_while_open(fs: WritableFilesystem, device: MemoryDevice) -> None:
+    """The list of orphans runs through inodes that are written themselves, and given up in any order."""
+    handles = []
+    for number in range(4):
+        fs.create(f"/{number}")
+        handles.append(fs.open_file(f"/{number}", "r+"))
+        fs.unlink(f"/{number}")
+    for order in (1, 2, 3, 0):
+        for handle in handles:
+            if not handle.closed:
+                handle.write(b"x" * 2000)
+        handles[order].close()
+        fs.sync()
+        with ext3.Filesystem.open(MemoryDevice(bytes(device.data)), "r+", clock=clock) as recovered:
+            assert recovered.superblock.free_inodes == fs.superblock.free_inodes + 4 - sum(h.closed for h in handles)
+    assert fs.superblock.last_orphan == 0
+
+
+def test_an_attribute_block_counts_among_the_blocks(fs: WritableFilesystem) -> None:
+    with fs.open_file(fs.create("/f"), "r+") as file:
+        file.write(b"x" * 1024)
+        fs.set_xattr("/f", b"user.a", bytes(500))
+        file.write(b"x" * 1024)
+        assert fs.stat("/f").blocks == 6
+        fs.remove_xattr("/f", b"user.a")
+        file.write(b"x" * 1024)
+        assert fs.stat("/f").blocks == 6
+
+
 def test_a_failing_unlink_of_an_open_file_keeps_it(fs: WritableFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation that is undone after the file became an orphan must not cost the file."""
     fs.write_bytes("/f", b"kept")

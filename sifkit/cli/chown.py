@@ -1,0 +1,103 @@
+"""``sifkit chown``."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError, counted, show
+from .console import Console
+from .editing import ChangeOptions, Changes, Goal, Json, changing, goals
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .frame import verb
+from .looking import Upper
+from .values import owner as parse_owner
+
+if TYPE_CHECKING:
+    from ..overlay.whiteout import Editor
+
+__all__ = ["command"]
+
+
+@verb(
+    examples=[
+        "sifkit chown -R 1000:1000 overlay.img:/upper",
+        "sifkit chown -R me overlay.img:/upper overlay.img:/work",
+        "sifkit chown root: overlay.img:/upper/usr/bin/tool",
+        "sifkit chown --partition overlay :100 image.sif:/upper/shared",
+    ]
+)
+def command(
+    console: Console,
+    *,
+    owner: Annotated[str, typer.Argument(metavar="OWNER[:GROUP]", help="numbers, names this host knows, :GROUP alone, or me")],
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="files and directories")],
+    recursive: Annotated[bool, typer.Option("-R", "--recursive", help="all that is in directories, too")] = False,
+    links: Annotated[bool, typer.Option("--no-dereference", help="of links, change the link itself")] = False,
+    partition: Partition = None,
+    upper: Upper = False,
+    drop_signatures: DropSignatures = False,
+    keep_broken_signatures: KeepSignatures = False,
+    require_lock: RequireLock = False,
+    json: Json = False,
+) -> int:
+    """Change the owner of files in an image: hand an overlay to a colleague, or take over one that was made under fakeroot.
+
+    OWNER: also takes the owner's own group. Set-id bits of files go, as with chown. With -R links are changed themselves.
+    """
+    uid, gid = _owner(owner)
+    wanted = goals(arguments)
+    options = ChangeOptions(
+        partition=partition,
+        upper=upper,
+        signatures=on_signatures(drop_signatures, keep_broken_signatures),
+        require_lock=require_lock,
+    )
+    changes = Changes(console)
+    for image, group in groupby(wanted, key=lambda goal: goal.image):
+        with changing(console, image, options) as editor:
+            for goal in group:
+                _change(editor, changes, goal, uid, gid, recursive=recursive, follow=not (links or recursive))
+    text = lambda done: f"owner of {counted(done, 'file')} set"  # noqa: E731
+    return changes.finish(wanted[0].image, text, {"changed": changes.done, "uid": uid, "gid": gid})
+
+
+def _owner(text: str) -> tuple[int | None, int | None]:
+    """(uid, gid), None for what stays. Raises UsageError."""
+    if text == "me":
+        return parse_owner("OWNER", text)
+    user, colon, group = text.partition(":")
+    if not user and not group:
+        raise UsageError(f"OWNER {show(text)}: names nobody", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
+    uid, own = parse_owner("OWNER", user) if user else (None, None)
+    if group:
+        return uid, parse_owner("OWNER", f"0:{group}")[1]
+    return uid, own if colon else None
+
+
+def _change(
+    editor: Editor, changes: Changes, goal: Goal, uid: int | None, gid: int | None, *, recursive: bool, follow: bool
+) -> None:
+    from ext3.errors import PathNotFoundError
+
+    def one(ino: int, shown: str) -> None:
+        found = editor.stat(ino)
+        if uid in (None, found.uid) and gid in (None, found.gid):
+            return
+        with changes.attempt(f"changing ownership of '{shown}'", goal):
+            editor.filesystem.chown(ino, uid, gid)
+            now = editor.stat(ino)
+            changes.each(f"owner of '{shown}' changed from {found.uid}:{found.gid} to {now.uid}:{now.gid}")
+
+    with changes.attempt(f"cannot access '{goal.shown}'", goal):
+        spot = editor.spot(goal.path, follow=follow)
+        if spot.ino is None:
+            raise PathNotFoundError(goal.path, "No such file or directory")
+        below = []
+        if recursive and editor.stat(spot.ino).is_dir:
+            below = [(path, entry.ino) for path, entry in editor.filesystem.walk(spot.ino)]
+        one(spot.ino, goal.shown)
+        for path, ino in below:
+            one(ino, f"{goal.shown.rstrip('/')}/{show(path)}")

@@ -1,0 +1,95 @@
+"""``sifkit mkdir``."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import counted, show
+from .console import Console
+from .editing import ChangeOptions, Changes, Goal, Json, NewOwner, changing, goals, new_owner, umask, warn_outside
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .frame import verb
+from .looking import Upper
+from .modes import adjusted, parse_mode
+
+if TYPE_CHECKING:
+    from ..overlay.whiteout import Editor
+
+__all__ = ["command"]
+
+
+@verb(
+    examples=[
+        "sifkit mkdir -p overlay.img:/upper/opt/tool/data",
+        "sifkit mkdir -m 2775 --owner 1000:1000 overlay.img:/upper/shared",
+        "sifkit mkdir -p --upper overlay.img:/opt/tool",
+        "sifkit mkdir --partition overlay image.sif:/upper/opt",
+    ]
+)
+def command(
+    console: Console,
+    *,
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="the directories to make")],
+    parents: Annotated[bool, typer.Option("-p", "--parents", help="those above it too; what is there already is fine")] = False,
+    mode: Annotated[str, typer.Option("-m", "--mode", metavar="MODE", help="as chmod has it (default: by the umask)")] = "",
+    owner: NewOwner = "",
+    partition: Partition = None,
+    upper: Upper = False,
+    drop_signatures: DropSignatures = False,
+    keep_broken_signatures: KeepSignatures = False,
+    require_lock: RequireLock = False,
+    json: Json = False,
+) -> int:
+    """Make directories in an image."""
+    wanted = goals(arguments)
+    mask = umask()
+    bits = adjusted(parse_mode(mode, "--mode"), 0o777, is_dir=True, mask=mask) if mode else 0o777 & ~mask
+    who = new_owner(owner)
+    options = ChangeOptions(
+        partition=partition,
+        upper=upper,
+        signatures=on_signatures(drop_signatures, keep_broken_signatures),
+        require_lock=require_lock,
+    )
+    changes = Changes(console)
+    for image, group in groupby(wanted, key=lambda goal: goal.image):
+        with changing(console, image, options) as editor:
+            for goal in group:
+                with changes.attempt(f"cannot create directory '{goal.shown}'", goal):
+                    if parents:
+                        _make_all(editor, changes, goal, bits, 0o777 & ~mask | 0o300, who)
+                    else:
+                        _make(editor, changes, goal, goal.path, bits, who)
+    text = lambda done: f"{counted(done, 'directory', 'directories')} made"  # noqa: E731
+    return changes.finish(wanted[0].image, text, {"made": changes.done})
+
+
+def _make(editor: Editor, changes: Changes, goal: Goal, path: bytes, mode: int, who: tuple[int, int]) -> None:
+    from ext3.errors import PathExistsError
+
+    spot = editor.spot(path.rstrip(b"/") or b"/", follow=False)
+    if spot.ino is not None:
+        raise PathExistsError(path, "File exists")
+    warn_outside(changes.console, editor, spot, goal)
+    ino = editor.make_directory(spot, mode & 0o777, uid=who[0], gid=who[1])
+    if mode & 0o7000:
+        editor.filesystem.chmod(ino, mode | editor.stat(ino).mode & 0o2000)
+    shown = goal.shown if path == goal.path else f"{show(goal.image)}:{show(path)}"
+    changes.each(f"created directory '{shown}'")
+
+
+def _make_all(editor: Editor, changes: Changes, goal: Goal, mode: int, above: int, who: tuple[int, int]) -> None:
+    from ext3.errors import PathExistsError, PathNotDirectoryError
+
+    names = [name for name in goal.path.split(b"/") if name]
+    for count in range(1, len(names) + 1):
+        path = b"/" + b"/".join(names[:count])
+        last = count == len(names)
+        spot = editor.spot(path, follow=True)
+        if spot.ino is None:
+            _make(editor, changes, goal, goal.path if last else path, mode if last else above, who)
+        elif not editor.stat(spot.ino).is_dir:
+            raise PathExistsError(path, "File exists") if last else PathNotDirectoryError(path, "Not a directory")
