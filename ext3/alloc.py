@@ -67,7 +67,7 @@ class BlockAllocator:
             return []
         if count > self.available:
             raise NoSpaceError(
-                f"{count} blocks are needed and {self.available} are free",
+                f"no space left in the image: blocks needed {count:,}, free {self.available:,}",
                 needed_bytes=0,
                 available_bytes=0,
                 hint="remove files, or make the image larger",

@@ -367,7 +367,7 @@ def _check_space(nodes: Nodes, ino: int, blocks: int) -> None:
     free = nodes.session.blocks.total_free + own
     if blocks + tables - 3 > free:
         raise NoSpaceError(
-            f"{blocks + tables} blocks are needed and {free} are free",
+            f"no space left in the image: blocks needed {blocks + tables:,}, free {free:,}",
             needed_bytes=(blocks + tables) * nodes.block_size,
             available_bytes=free * nodes.block_size,
             hint="remove files, or make the image larger",
