@@ -87,11 +87,11 @@ def command(
 
 def _directory(editor: Editor, target: Goal) -> Spot | None:
     """Where the target leads, if that is a directory."""
-    from ext3.errors import PathNotFoundError
+    from ext3.errors import PathError
 
     try:
         found = editor.spot(target.path, follow=True)
-    except PathNotFoundError:
+    except PathError:  # also a link that leads to itself, which may be replaced
         return None
     return found if found.ino is not None and editor.stat(found.ino).is_dir else None
 

@@ -297,7 +297,7 @@ class Copier:
 
     def _directory(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot) -> int:
         uid, gid = self.options.owner
-        ino = self.editor.make_directory(spot, facts.mode & 0o777 & ~self.options.umask, uid=uid, gid=gid)
+        ino = self.editor.make_directory(spot, facts.mode & 0o1777 & ~self.options.umask, uid=uid, gid=gid)
         self._made.add(ino)
         self.files += 1
         return ino
@@ -311,6 +311,8 @@ class Copier:
         if old is not None and old.is_symlink and form == stat.S_IFREG and twin is None:
             spot = self._through(spot)
             old = None if spot.ino is None else self.editor.stat(spot.ino)
+            if old is not None and self._is_same(source, facts, old.ino):  # it would be emptied before it is read
+                raise CopyError(f"'{shown}' and '{self._name(spot.path)}' are the same file", path=spot.path)
         assert old is None or spot.ino is not None
         refill = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
         refill = refill and not ("links" in options.preserve and old is not None and old.links > 1)
@@ -323,7 +325,7 @@ class Copier:
                 filesystem.link_at(twin, *spot.place)
                 return
         uid, gid = options.owner
-        mode = form | facts.mode & 0o777 & ~options.umask
+        mode = form | facts.mode & (0o777 if form == stat.S_IFREG else 0o7777) & ~options.umask
         if form == stat.S_IFLNK:
             ino = filesystem.symlink_at(source.target(handle), *spot.place, uid=uid, gid=gid)
         elif form != stat.S_IFREG:
