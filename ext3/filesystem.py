@@ -227,7 +227,7 @@ class Filesystem:
                 if len(taken) > 1:
                     taken.pop()
                 continue
-            ino = self._find(taken[-1], name)
+            ino = self.find_name(taken[-1], name)
             if ino is None:
                 raise PathNotFoundError(whole, "there is no such file in the image")
             inode = self.inode(ino)
@@ -293,7 +293,7 @@ class Filesystem:
     def _is_directory(self, ino: int) -> bool:
         return self.inode(ino).stat.is_dir
 
-    def _find(self, directory: int, name: bytes) -> int | None:
+    def find_name(self, directory: int, name: bytes) -> int | None:
         """The inode of ``name`` in a directory, None if it is not there."""
         for where, block in self._directory_blocks(self.inode(directory)):
             if name in block:  # far cheaper than taking every block apart

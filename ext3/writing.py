@@ -133,7 +133,7 @@ class WritableFilesystem(Filesystem):
     def _is_directory(self, ino: int) -> bool:
         return self._nodes.load(ino).record.is_dir
 
-    def _find(self, directory: int, name: bytes) -> int | None:
+    def find_name(self, directory: int, name: bytes) -> int | None:
         return names.find(self._nodes, directory, name)
 
     def _place(self, place: Place) -> tuple[int, bytes]:

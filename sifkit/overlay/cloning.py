@@ -26,7 +26,7 @@ from .guards import check_image, check_unused
 from .image import check_whole
 from .options import Progress
 
-__all__ = ["CloneResult", "clone"]
+__all__ = ["CloneResult", "clone", "copy_data", "share_blocks"]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -100,8 +100,8 @@ def clone(
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
         with new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file:
-            shared = _share(fd, file.fd)
-            copied = 0 if shared else _copy(fd, file.fd, found.st_size, progress)
+            shared = share_blocks(fd, file.fd)
+            copied = 0 if shared else copy_data(fd, file.fd, found.st_size, progress)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
                 raise SifkitError(
                     f"{show(name)} was written to while it was copied", path=name, hint="stop what uses it, then try again"
@@ -125,7 +125,7 @@ def clone(
     )
 
 
-def _share(source: int, target: int) -> bool:
+def share_blocks(source: int, target: int) -> bool:
     if sys.platform != "linux":
         return False
     import fcntl
@@ -159,7 +159,7 @@ def _data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
         offset = end
 
 
-def _copy(source: int, target: int, size: int, progress: Progress | None) -> int:
+def copy_data(source: int, target: int, size: int, progress: Progress | None) -> int:
     """Copy the data, leave the holes; bytes copied."""
     os.ftruncate(target, size)
     runs = list(_data_runs(source, size))

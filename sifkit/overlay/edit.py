@@ -24,8 +24,7 @@ from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
 from .guards import HostPath, check_unused, image_kind
 from .image import check_window
 from .partition import OnSignatures, settle_signatures
-from .target import Window, choose, editing, lock_partition, no_locks
-from .target import _check_readable as check_readable
+from .target import Window, check_readable, choose, editing, lock_partition, no_locks
 
 if TYPE_CHECKING:
     from ..sif import Stamp
@@ -122,8 +121,7 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditedFilesystem]:
 @contextmanager
 def _working_copy(name: str, fd: int, found: os.stat_result) -> Iterator[WritableFilesystem]:
     """A copy of the image, which replaces it at the end of the block."""
-    from .cloning import _copy as copy_data
-    from .cloning import _share as share_blocks
+    from .cloning import copy_data, share_blocks
 
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
         if not share_blocks(fd, file.fd):

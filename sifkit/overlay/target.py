@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..sif import SIF, Descriptor, Stamp
 
 __all__ = [
+    "check_readable",
     "NEEDS_LOCK_HINT",
     "EditedImage",
     "Window",
@@ -110,7 +111,7 @@ def _open_partition(name: str, partition: str) -> Iterator[Window]:
     try:
         with _concerning(name), SIF(FileStore(fd), path=name) as sif:
             found = choose(sif, partition, name)
-            _check_readable(sif, fd, found, name)
+            check_readable(sif, fd, found, name)
             window = Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
         yield window
     finally:
@@ -166,7 +167,7 @@ def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
     return overlays[0]
 
 
-def _check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
+def check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
     """Raise where the partition holds no ext3 filesystem, as far as its first bytes and its descriptor tell."""
     from ..sif import FSType, TruncatedError
     from ..sif.fdio import read_some

@@ -72,7 +72,7 @@ class Tracer:
 
     def find(self, directory: int, name: bytes) -> int | None:
         """The inode of a name."""
-        return self.reads._find(directory, name)
+        return self.reads.find_name(directory, name)
 
     def stat(self, ino: int) -> Stat:
         return self.reads.stat(ino)

@@ -56,7 +56,7 @@ def test_the_copy_is_the_same(image, tmp_path, monkeypatch, way):
         monkeypatch.setattr(os, "copy_file_range", no_copy_file_range, raising=False)
     if way == "no holes known":
         monkeypatch.delattr(os, "SEEK_DATA", raising=False)
-    monkeypatch.setattr(module, "_share", lambda source, target: False)
+    monkeypatch.setattr(module, "share_blocks", lambda source, target: False)
     copy = tmp_path / "b.img"
     result = clone(image, copy)
     assert copy.read_bytes() == image.read_bytes()
@@ -149,7 +149,7 @@ def test_an_image_that_changes_meanwhile_leaves_no_copy(image, tmp_path, monkeyp
         os.utime(image, ns=(1, 1))
         return True
 
-    monkeypatch.setattr(module, "_share", share)
+    monkeypatch.setattr(module, "share_blocks", share)
     with pytest.raises(SifkitError, match="written to"):
         clone(image, tmp_path / "b.img")
     assert os.listdir(tmp_path) == ["a.img"]
