@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import IO
 
 from ..blockmap import map_limit
@@ -304,7 +305,7 @@ def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable
         for low, high in segments:
             for start in range(low - low % STEP_BYTES, high, STEP_BYTES):
                 begin, end = max(start, low), min(start + STEP_BYTES, high)
-                nodes.run(lambda begin=begin, end=end: copier.copy(begin, end))  # type: ignore[misc]
+                nodes.run(partial(copier.copy, begin, end))
         if nodes.load(ino).record.size != length:
             set_size(nodes, ino, length)
     except Ext3Error:
@@ -329,7 +330,7 @@ def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[i
     offset = 0
     try:
         while piece := source.read(COPY_BYTES):
-            nodes.run(lambda offset=offset, piece=piece: write(nodes, ino, offset, piece))  # type: ignore[misc]
+            nodes.run(partial(write, nodes, ino, offset, piece))
             offset += len(piece)
             advance(len(piece))
     except Ext3Error:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Literal, Protocol
 
 from ..constants import S_IFREG
@@ -100,7 +101,7 @@ class TreeCopier:
             if entry is None:
                 pending.pop()
                 # What was made in it changed its time, and its mode may forbid nothing here.
-                self._nodes.run(lambda path=path, ino=ino, facts_of=facts_of: self._dress(path, ino, facts_of))  # type: ignore[misc]
+                self._nodes.run(partial(self._dress, path, ino, facts_of))
                 continue
             below = os.path.join(path, entry)
             inside = _lstat(below)

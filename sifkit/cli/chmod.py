@@ -57,7 +57,7 @@ def command(
         with changing(console, image, options) as editor:
             for goal in group:
                 _change(editor, changes, goal, steps, mask, recursive)
-    return changes.finish(wanted[0].image, lambda done: f"mode of {counted(done, 'file')} set", {"changed": changes.done})
+    return changes.finish(wanted[0].image, f"mode of {counted(changes.done, 'file')} set", {"changed": changes.done})
 
 
 def _change(editor: Editor, changes: Changes, goal: Goal, steps: tuple[Change, ...], mask: int, recursive: bool) -> None:

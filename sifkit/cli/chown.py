@@ -60,7 +60,7 @@ def command(
         with changing(console, image, options) as editor:
             for goal in group:
                 _change(editor, changes, goal, uid, gid, recursive=recursive, follow=not (links or recursive))
-    text = lambda done: f"owner of {counted(done, 'file')} set"  # noqa: E731
+    text = f"owner of {counted(changes.done, 'file')} set"
     return changes.finish(wanted[0].image, text, {"changed": changes.done, "uid": uid, "gid": gid})
 
 

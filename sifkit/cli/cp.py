@@ -375,5 +375,5 @@ def _one_out(
 def _finish(changes: Changes, image: str, written: int) -> int:
     text = f", {human(written)} of data"
     return changes.finish(
-        image, lambda done: f"{counted(done, 'file')} copied{text}", {"copied": changes.done, "written_bytes": written}
+        image, f"{counted(changes.done, 'file')} copied{text}", {"copied": changes.done, "written_bytes": written}
     )

@@ -49,15 +49,13 @@ def command(
 
     Exits 0 if nothing differs, 1 if something does, 2 where they cannot be compared.
     """
+    from ext3.errors import Ext3Error
+
     try:
         return _diff(console, old, new, owners=not no_owner, partition=partition, upper=upper, zero=zero)
-    except (SifkitError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        report(error, console)
-    except Exception as error:
-        if not hasattr(error, "kind"):
-            raise
+    except BrokenPipeError:
+        raise
+    except (SifkitError, Ext3Error, OSError) as error:
         report(error, console)
     return 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -142,7 +142,7 @@ class Changes:
         error.kind = kind
         self.fail(error)
 
-    def finish(self, image: str, text: Callable[[int], str], fields: Fields) -> int:
+    def finish(self, image: str, text: str, fields: Fields) -> int:
         """Tell the result; the exit code."""
         console = self.console
         if console.json:
@@ -152,7 +152,7 @@ class Changes:
             ]
             console.emit({**fields, "errors": told}, image=image)
         elif self.done:
-            console.result(f"{show(image)}: {text(self.done)}")
+            console.result(f"{show(image)}: {text}")
         return 1 if self.errors else 0
 
 

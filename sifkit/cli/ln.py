@@ -82,7 +82,7 @@ def command(
                     changes.refuse(f"target '{target.shown}': Not a directory", target, kind="not-a-directory")
                     break
                 _link(editor, changes, source, target, directory, symbolic=symbolic, force=force, who=who)
-    return changes.finish(image, lambda done: f"{counted(done, 'link')} made", {"made": changes.done})
+    return changes.finish(image, f"{counted(changes.done, 'link')} made", {"made": changes.done})
 
 
 def _directory(editor: Editor, target: Goal) -> Spot | None:

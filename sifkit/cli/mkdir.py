@@ -63,7 +63,7 @@ def command(
                         _make_all(editor, changes, goal, bits, 0o777 & ~mask | 0o300, who)
                     else:
                         _make(editor, changes, goal, goal.path, bits, who)
-    text = lambda done: f"{counted(done, 'directory', 'directories')} made"  # noqa: E731
+    text = f"{counted(changes.done, 'directory', 'directories')} made"
     return changes.finish(wanted[0].image, text, {"made": changes.done})
 
 

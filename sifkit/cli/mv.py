@@ -74,7 +74,7 @@ def command(
                 _move(editor, changes, source, target, goal if inside else None, keep=keep)
         whiteouts = editor.whiteouts
     left = f", {counted(whiteouts, 'whiteout')} left" if whiteouts else ""
-    text = lambda done: f"{counted(done, 'file')} moved{left}"  # noqa: E731
+    text = f"{counted(changes.done, 'file')} moved{left}"
     return changes.finish(image, text, {"moved": changes.done, "whiteouts": whiteouts})
 
 

@@ -65,7 +65,7 @@ def command(
     left = f", {counted(whiteouts, 'whiteout')} left" if whiteouts else ""
     return changes.finish(
         wanted[0].image,
-        lambda done: f"{counted(done, 'file')} removed{left}",
+        f"{counted(changes.done, 'file')} removed{left}",
         {"removed": changes.done, "whiteouts": whiteouts},
     )
 

@@ -57,5 +57,5 @@ def command(
                         raise PathNotFoundError(goal.path, "No such file or directory")
                     editor.filesystem.remove_xattr(spot.ino, os.fsencode(name))
                     changes.each(f"removed {show(name)} of '{goal.shown}'")
-    text = lambda done: f"{show(name)} of {counted(done, 'file')} removed"  # noqa: E731
+    text = f"{show(name)} of {counted(changes.done, 'file')} removed"
     return changes.finish(wanted[0].image, text, {"changed": changes.done})

@@ -62,7 +62,7 @@ def command(
                         raise PathNotFoundError(goal.path, "No such file or directory")
                     editor.filesystem.set_xattr(spot.ino, os.fsencode(name), data)
                     changes.each(f"set {show(name)} of '{goal.shown}'")
-    text = lambda done: f"{show(name)} of {counted(done, 'file')} set"  # noqa: E731
+    text = f"{show(name)} of {counted(changes.done, 'file')} set"
     return changes.finish(wanted[0].image, text, {"changed": changes.done})
 
 
