@@ -13,22 +13,17 @@ from .device import BlockDevice
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["FileReader"]
+__all__ = ["FileReader", "SeekableFile"]
 
 READ_AT_ONCE = 8 << 20
 """Bytes asked of the device at once at most."""
 
 
-class FileReader(io.RawIOBase):
-    """A file of ``size`` bytes whose blocks lie where ``extents`` (rows logical, physical, count; ascending) says."""
+class SeekableFile(io.RawIOBase):
+    """What files of an image have in common as streams: where they stand. A subclass has ``size``, in bytes."""
 
-    def __init__(self, device: BlockDevice, extents: Extents, size: int, block_size: int) -> None:
-        super().__init__()
-        self.size = size
-        self._device = device
-        self._block_size = block_size
-        self._extents = extents
-        self._position = 0
+    size: int
+    _position: int = 0
 
     def readable(self) -> bool:
         return True
@@ -50,6 +45,21 @@ class FileReader(io.RawIOBase):
             raise ValueError(f"a file has no byte {base + offset}")
         self._position = base + offset
         return self._position
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("the file is closed")
+
+
+class FileReader(SeekableFile):
+    """A file of ``size`` bytes whose blocks lie where ``extents`` (rows logical, physical, count; ascending) says."""
+
+    def __init__(self, device: BlockDevice, extents: Extents, size: int, block_size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._device = device
+        self._block_size = block_size
+        self._extents = extents
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Bytes read: as many as fit the buffer, or as there are."""
@@ -90,7 +100,3 @@ class FileReader(io.RawIOBase):
             start = data_end
         if start < end:
             view[start - position :] = bytes(end - start)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError("the file is closed")

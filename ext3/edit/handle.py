@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from ..file import SeekableFile
 from . import content
 from .nodes import Nodes
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FileEditor"]
 
 
-class FileEditor(io.RawIOBase):
+class FileEditor(SeekableFile):
     """An open file. It outlives its last name: its blocks are given back when it is closed.
 
     ``writable`` False: it is only read. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
@@ -26,37 +27,15 @@ class FileEditor(io.RawIOBase):
         self.ino = ino
         self._nodes = nodes
         self._writable = writable
-        self._position = 0
         nodes.hold(ino)
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]
         """In bytes, now."""
         return self._nodes.load(self.ino).record.size
 
-    def readable(self) -> bool:
-        return True
-
     def writable(self) -> bool:
         return self._writable
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        self._check_open()
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """The new position, in bytes; it may lie behind the end. ValueError before the beginning."""
-        self._check_open()
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
-        if base is None:
-            raise ValueError(f"whence {whence} is not 0, 1 or 2")
-        if base + offset < 0:
-            raise ValueError(f"a file has no byte {base + offset}")
-        self._position = base + offset
-        return self._position
 
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from byte ``offset``, fewer at the end of the file."""
@@ -106,10 +85,6 @@ class FileEditor(io.RawIOBase):
         if not self.closed:
             super().close()
             self._nodes.release(self.ino)
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError("the file is closed")
 
     def _check_writable(self) -> None:
         self._check_open()
