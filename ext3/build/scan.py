@@ -28,6 +28,8 @@ WIDE = 4096
 """After so many names a few waiting directories are enough: the tree is wide rather than deep."""
 FEW_SUBTREES = 8
 SCAN_JOBS = 1024
+SUBTREE_NAMES = 2048
+"""A subtree with more names than this is cut: what is left of it is shared out again."""
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
 
@@ -175,6 +177,8 @@ class _Scanner:
             elif error.errno != errno.ENOENT:
                 self.builder.unreadable.append((path, f"its extended attributes: {error.strerror}"))
             return
+        if not names:
+            return
         for text in sorted(names):
             name = os.fsencode(text)
             if self.options.take_attribute is None or not self.options.take_attribute(name):
@@ -243,46 +247,59 @@ def scan_directory(
         seen += count
     subtrees = list(pending)
 
+    most = SUBTREE_NAMES
+    while subtrees:
+        subtrees = _share_subtrees(subtrees, top, most, progress)
+        most *= 2  # a tree that is one long chain of directories takes few rounds all the same
+    return DirectoryContent(builder, options.allow_changed, top.directories)
+
+
+def _share_subtrees(subtrees: Sequence[Pending], top: _Scanner, most: int, progress: Progress) -> list[Pending]:
+    """Scan subtrees side by side, each until it has ``most`` names, and add them to the tree in order; what is left of them."""
     jobs = min(len(subtrees), SCAN_JOBS)  # a wide directory leaves thousands waiting
 
     def work(number: int, advance: Callable[[int], None]) -> list[_Subtree]:
         low, high = number * len(subtrees) // jobs, (number + 1) * len(subtrees) // jobs
-        return [_scan_subtree(start, top, advance) for start in subtrees[low:high]]
+        return [_scan_subtree(start, top, most, advance) for start in subtrees[low:high]]
 
-    for scanned in share_out(jobs, work, workers_for(jobs), progress):
-        for subtree in scanned:
-            subtree.graft(top)
-    return DirectoryContent(builder, options.allow_changed, top.directories)
+    scanned = share_out(jobs, work, workers_for(jobs), progress)
+    return [pending for subtrees_of_job in scanned for subtree in subtrees_of_job for pending in subtree.graft(top)]
 
 
 @dataclass(slots=True)
 class _Subtree:
-    """What lies below one directory, numbered from 1 on; 0 stands for the directory, which is node ``root`` of the tree."""
+    """What lies below one directory, numbered from 1 on; 0 stands for the directory, which is node ``root`` of the tree.
+    ``left``: directories in it that were not entered."""
 
     root: int
     part: TreePart
     directories: dict[int, bytes]
     links: dict[tuple[int, int], int]
+    left: list[Pending]
 
-    def graft(self, top: _Scanner) -> None:
-        """Add it to the tree. A file that has a link in what was added before becomes one more link to that."""
+    def graft(self, top: _Scanner) -> list[Pending]:
+        """Add it to the tree; what is left to scan. A file that has a link in what was added before becomes one more link to
+        that."""
         known = {node: top.links[key] for key, node in self.links.items() if key in top.links}
         numbers = top.builder.graft(self.part, self.root, known)
         for key, node in self.links.items():
             top.links.setdefault(key, int(numbers[node]))
         for node, path in self.directories.items():
             top.directories[int(numbers[node])] = path
+        return [(int(numbers[node]), path, device) for node, path, device in self.left]
 
 
-def _scan_subtree(start: Pending, top: _Scanner, advance: Callable[[int], None]) -> _Subtree:
+def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[int], None]) -> _Subtree:
     builder = TreeBuilder()
     builder.add(0, b"", 0, 0, 0, 0, (0,) * 6)
     scanner = _Scanner(builder, top.options, top.prefix, top.device)
     scanner.without_attributes |= top.without_attributes
     root, path, device = start
     stack = [(0, path, device)]
-    while stack:
+    seen = 0
+    while stack and seen < most:
         count, inner = scanner.enter(stack.pop())
         stack.extend(reversed(inner))
         advance(count)
-    return _Subtree(root, builder.part(), scanner.directories, scanner.links)
+        seen += count
+    return _Subtree(root, builder.part(), scanner.directories, scanner.links, stack[::-1])

@@ -47,7 +47,9 @@ def many(tmp_path: Path) -> Path:
 
 
 @needs_links
-def test_one_process_and_many_give_the_same_tree(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [3, 2048])
+def test_one_process_and_many_give_the_same_tree(many: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(scan_module, "SUBTREE_NAMES", most)
     results = []
     for workers in (1, 3):
         monkeypatch.setattr(scan_module, "workers_for", lambda jobs, count=workers: count)
@@ -63,7 +65,9 @@ def test_one_process_and_many_give_the_same_tree(many: Path, monkeypatch: pytest
 
 
 @needs_links
-def test_links_between_subtrees_are_one_file(many: Path) -> None:
+@pytest.mark.parametrize("most", [3, 2048])
+def test_links_between_subtrees_are_one_file(many: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(scan_module, "SUBTREE_NAMES", most)
     tree, _ = scanned(many)
     wanted = {os.path.relpath(path, many) for path in many.rglob("*")}
     paths = {os.fsdecode(tree.path(node)).strip("/") for node in range(1, len(tree))}
@@ -73,6 +77,21 @@ def test_links_between_subtrees_are_one_file(many: Path) -> None:
     shared = [node for node in range(len(tree)) if tree.nodes["links"][node] > 2]
     assert len(shared) == 1
     assert tree.nodes["links"][shared[0]] == (many / "d02/e002/file").stat().st_nlink
+
+
+def test_what_is_left_of_a_large_subtree_is_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        for name in range(10):
+            (tmp_path / "top" / "one" / f"{number:02}" / f"{name}" / "deep").mkdir(parents=True)
+    (tmp_path / "top" / "two").mkdir()
+    monkeypatch.setattr(scan_module, "SUBTREES", 2)
+    monkeypatch.setattr(scan_module, "SUBTREE_NAMES", 30)
+    shared: list[int] = []
+    monkeypatch.setattr(scan_module, "workers_for", lambda jobs: shared.append(jobs) or 2)
+    tree, _ = scanned(tmp_path / "top")
+    assert len(tree) == 40 * 21 + 2 + 2
+    assert {tree.path(node) for node in range(len(tree))} >= {b"/one/%02d/9/deep" % number for number in range(40)}
+    assert shared[0] == 2 and len(shared) < 10 and max(shared) > 20
 
 
 def test_data_is_read_where_it_was_found(many: Path, tmp_path: Path) -> None:
