@@ -173,7 +173,7 @@ class _Scanner:
                 if kind in (0o040000, 0o100000):  # of a socket or a symlink it says nothing about the filesystem
                     self.without_attributes.add(device)
             elif error.errno in _TREATED_AS_LEFT_OUT:
-                self.builder.left_out["attributes that may not be listed"] += 1
+                self.builder.left_out.add("attributes that may not be listed", path)
             elif error.errno != errno.ENOENT:
                 self.builder.unreadable.append((path, f"its extended attributes: {error.strerror}"))
             return
@@ -182,13 +182,13 @@ class _Scanner:
         for text in sorted(names):
             name = os.fsencode(text)
             if self.options.take_attribute is None or not self.options.take_attribute(name):
-                self.builder.left_out[text] += 1
+                self.builder.left_out.add(text, path)
                 continue
             try:
                 value = os.getxattr(path, name, follow_symlinks=False)
             except OSError as error:
                 if error.errno in _TREATED_AS_LEFT_OUT:
-                    self.builder.left_out[text] += 1
+                    self.builder.left_out.add(text, path)
                 elif error.errno not in (errno.ENODATA, errno.ENOENT):
                     self.builder.unreadable.append((path, f"its attribute {text}: {error.strerror}"))
                 continue

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import os
 import struct
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -28,7 +27,7 @@ from ..schema import ACL_ENTRY, ACL_HEADER
 from .tarheader import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
 from .tarstore import TarContent
 from .tarstream import Archive, open_archive
-from .tree import Segment, Times, TreeBuilder
+from .tree import LeftOut, Segment, Times, TreeBuilder
 
 __all__ = ["RootAttributes", "TarContent", "TarScan", "TarTree", "read_tar", "scan_tar"]
 
@@ -153,7 +152,7 @@ class TarTree:
     def add_to(self, builder: TreeBuilder, root: int) -> TarScan:
         """Add everything below ``root``; the content is the caller's to close from then on."""
         scan = self._index.add_to(builder, root, self._content)
-        builder.left_out.update(self._index.left_out)
+        builder.left_out.merge(self._index.left_out)
         self._added = True
         return scan
 
@@ -170,7 +169,7 @@ class _Index:
 
     def __init__(self, archive: Archive, xattr_filter: Callable[[bytes], bool]) -> None:
         self.archive = archive
-        self.left_out: Counter[str] = Counter()
+        self.left_out = LeftOut()
         self._filter = xattr_filter
         self._rows = bytearray(_row.pack(S_IFDIR | 0o755, *(0,) * 10))
         self._children: dict[int, dict[bytes, int]] = {_ROOT: {}}
@@ -188,7 +187,7 @@ class _Index:
         """Merge one member. SourceError where its path leaves the tree or its link leads nowhere."""
         self._entries += 1
         if member.kind == SKIPPED:
-            self.left_out[f"tar member type {show(member.flag)}"] += 1
+            self.left_out.add(f"tar member type {show(member.flag)}", member.name)
             return
         parts = self._parts(member, member.name, "the name")
         if parts is None:
@@ -199,7 +198,7 @@ class _Index:
             return
         head, leaf = parts
         if AUFS in member.name and _has_aufs_part(head, leaf):
-            self.left_out["aufs metadata (.wh..wh.*)"] += 1
+            self.left_out.add("aufs metadata (.wh..wh.*)", member.name)
             return
         parent = self._directory(head, member)
         if leaf.startswith(WHITEOUT):
@@ -307,7 +306,7 @@ class _Index:
                 if value is not None and self._filter(name):
                     xattrs[name] = value
                 else:
-                    self.left_out[show(name)] += 1
+                    self.left_out.add(show(name), member.name)
             if xattrs:
                 self._xattrs[row] = xattrs
             if ACCESS in xattrs:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..constants import LINK_MAX, NAME_MAX, S_IFDIR, S_IFMT
 from ..errors import ContentChangedError, SourceError
 
-__all__ = ["Content", "ContentFile", "MemoryContent", "NODE", "Segment", "Times", "Tree", "TreeBuilder", "TreePart"]
+__all__ = ["Content", "ContentFile", "LeftOut", "MemoryContent", "NODE", "Segment", "Times", "Tree", "TreeBuilder", "TreePart"]
 
 NODE = np.dtype(
     [
@@ -88,12 +88,28 @@ class Content(Protocol):
 
 
 @dataclass(slots=True)
+class LeftOut:
+    """What of a source an image does not hold, by attribute name or in words: how often it was met, and where first."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, bytes] = field(default_factory=dict)
+
+    def add(self, what: str, path: bytes) -> None:
+        self.counts[what] += 1
+        self.first.setdefault(what, path)
+
+    def merge(self, later: LeftOut) -> None:
+        self.counts += later.counts
+        self.first = later.first | self.first
+
+
+@dataclass(slots=True)
 class Tree:
     """Everything that goes in; made by TreeBuilder.
 
     ``nodes``: NODE table, shape (n,). ``names``: first name of each node. ``extra_links``: (parent, name, node).
     ``targets``: symlink texts; ``devices``: (major, minor); ``xattrs``: attribute name and value as Linux gives them;
-    ``segments``: the data of sparse files. ``left_out`` counts what the image does not hold, by attribute name;
+    ``segments``: the data of sparse files. ``left_out``: what the image does not hold;
     ``unreadable`` lists what was skipped, as (path, reason). ``lost_found`` is the node of the root's lost+found, which
     every filesystem has; ``lost_found_made`` that the source had none.
     """
@@ -108,7 +124,7 @@ class Tree:
     content: Content
     lost_found: int
     lost_found_made: bool
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -150,7 +166,7 @@ class TreePart:
     names: list[bytes]
     extra_links: list[tuple[int, bytes, int]]
     facts: dict[str, dict[int, Any]]
-    left_out: Counter[str]
+    left_out: LeftOut
     unreadable: list[tuple[bytes, str]]
 
 
@@ -169,7 +185,7 @@ class TreeBuilder:
         self.devices: dict[int, tuple[int, int]] = {}
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
         self.segments: dict[int, Sequence[Segment]] = {}
-        self.left_out: Counter[str] = Counter()
+        self.left_out = LeftOut()
         self.unreadable: list[tuple[bytes, str]] = []
 
     def add(self, parent: int, name: bytes, mode: int, uid: int, gid: int, size: int, times: Times) -> int:
@@ -220,7 +236,7 @@ class TreeBuilder:
         for name in _BY_NODE:
             mine = getattr(self, name)
             mine.update((int(numbers[node]), fact) for node, fact in part.facts[name].items() if kept[node])
-        self.left_out += part.left_out
+        self.left_out.merge(part.left_out)
         self.unreadable += part.unreadable
         return numbers
 

@@ -117,10 +117,13 @@ def _notes(image: ImageTree, options: CreateOptions, layout: Layout, excluded: i
         notes.append(
             f"left out: {show(builder.unreadable[0][0])} {listing}" if len(builder.unreadable) == 1 else f"left out: {listing}"
         )
-    if builder.left_out:
-        kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in sorted(builder.left_out.items()))
+    lost = sorted(builder.left_out.counts.items())
+    if lost:
         if options.xattrs == "strict":
+            first = builder.left_out.first
+            kinds = ", ".join(f"{show(name)} ({count:,}, first {show(first[name])})" for name, count in lost)
             raise SourceError(_source_name(options), f"would lose: {kinds}", hint="--xattrs default leaves them out")
+        kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in lost)
         if options.xattrs != "none":
             notes.append(f"left out, which the image has no place or use for: {kinds}")
     return notes

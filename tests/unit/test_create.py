@@ -228,6 +228,16 @@ def test_unreadable_files(tmp_path: Path, source: Path, monkeypatch: pytest.Monk
     assert "upper/etc/conf" in names(tmp_path / "o.img")
 
 
+@pytest.mark.skipif(not hasattr(os, "listxattr"), reason="needs extended attributes")
+def test_strict_names_what_would_be_lost_and_where(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled = {os.fsencode(source / "opt/app"), os.fsencode(source / "etc/conf")}
+    monkeypatch.setattr(os, "listxattr", lambda path, **_: ["system.nfs4_acl"] if path in labelled else [])
+    with pytest.raises(ext3.SourceError, match=r"would lose: system\.nfs4_acl \(2, first .*etc/conf\)"):
+        make(tmp_path / "o.img", from_dir=source, xattrs="strict")
+    assert not (tmp_path / "o.img").exists()
+    assert any("system.nfs4_acl (2)" in note for note in make(tmp_path / "o.img", from_dir=source).notes)
+
+
 def test_force_replaces_images_only(tmp_path: Path) -> None:
     target = tmp_path / "o.img"
     make(target)
