@@ -12,7 +12,9 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -32,18 +34,20 @@ _flock = struct.Struct("@hhqqi0q")
 """struct flock of Linux with 64-bit offsets: l_type, l_whence, l_start, l_len, l_pid (must be 0 for these locks)."""
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
+_OWN_FDS = "/proc/self/fd"
 _O_CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class AtomicFile:
-    """A file that is written under a temporary name beside ``target`` and renamed at the end.
+    """A file that is written without a name, or under a temporary one beside ``target``, and gets its name at the end.
 
         with AtomicFile("overlay.img") as file:
             os.pwrite(file.fd, data, 0)
             file.commit(replace=False)
 
-    Leaving the block without ``commit``, by whatever exception, removes the temporary file. ``target`` may be a symbolic
-    link: the file it leads to is the one made or replaced. Raises TargetError where no file can be made there.
+    Leaving the block without ``commit``, by whatever exception, leaves nothing; where the filesystem has files without a name
+    (``O_TMPFILE``, Linux), so does a kill -9. ``target`` may be a symbolic link: the file it leads to is the one made or
+    replaced. Raises TargetError where no file can be made there.
     """
 
     def __init__(self, target: HostPath, mode: int = 0o600) -> None:
@@ -54,27 +58,40 @@ class AtomicFile:
         self.fd = -1
         """Open for reading and writing inside the block."""
         self.path = ""
-        """The temporary file's path."""
+        """The temporary file's path, "" while it has no name."""
         self._committed = False
 
     def __enter__(self) -> Self:
         directory, name = os.path.split(self.target)
         self._check(directory or os.curdir, name)
-        limit = _name_max(directory or os.curdir)
         try:
-            for _ in range(100):
-                self.path = os.path.join(directory, _temporary_name(name, limit))
-                try:
-                    self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_CLOEXEC, 0o600)
-                    return self
-                except FileExistsError:
-                    self.path = ""
+            self.fd = _open_unnamed(directory or os.curdir)
+            if self.fd < 0:
+                self._take_temporary_name(self._open_named)
         except OSError as error:
-            self.path = ""
             raise self._refused(directory or os.curdir, error) from error
         except BaseException:
             self._discard()
             raise
+        return self
+
+    def _open_named(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_CLOEXEC, 0o600)
+
+    def _take_temporary_name(self, take: Callable[[str], None]) -> None:
+        """``take`` a free name beside the target; what it raises, but for names that are not free."""
+        directory, name = os.path.split(self.target)
+        limit = _name_max(directory or os.curdir)
+        for _ in range(100):
+            self.path = os.path.join(directory, _temporary_name(name, limit))
+            try:
+                take(self.path)
+                return
+            except FileExistsError:
+                self.path = ""
+            except OSError:
+                self.path = ""
+                raise
         raise TargetError("no free temporary name beside the target", path=self.target)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -90,6 +107,9 @@ class AtomicFile:
             if hasattr(os, "fchmod"):
                 os.fchmod(self.fd, self.mode)
             os.fsync(self.fd)
+            if not self.path:
+                self._take_temporary_name(partial(_link_unnamed, self.fd))
+                os.fsync(self.fd)  # some filesystems log a file only with its name
             if os.name == "nt":  # an open file cannot be renamed there
                 os.close(self.fd)
                 self.fd = -1
@@ -171,6 +191,22 @@ class AtomicFile:
             with suppress(OSError):
                 os.unlink(self.path)
         self.path = ""
+
+
+def _open_unnamed(directory: str) -> int:
+    """A file in ``directory`` that vanishes when it is closed unless it got a name; -1 where there is no such thing."""
+    flags = getattr(os, "O_TMPFILE", 0)
+    if not flags or not os.path.isdir(_OWN_FDS):
+        return -1
+    try:
+        return os.open(directory, os.O_RDWR | flags | _O_CLOEXEC, 0o600)
+    except OSError:
+        return -1  # this filesystem has none, or no file can be made here: that shows with a name
+
+
+def _link_unnamed(fd: int, path: str) -> None:
+    # With a directory's descriptor given this is linkat, which alone follows the link to the file.
+    os.link(f"{_OWN_FDS}/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
 
 def new_file_mode(mode: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import sys
 
@@ -17,6 +18,19 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linu
 unprivileged = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 
 
+@pytest.fixture(params=["unnamed", "named"], autouse=True)
+def kind(request, monkeypatch, tmp_path):
+    """Files without a name where there are such, and the ones with a temporary name that are everywhere."""
+    if request.param == "named":
+        monkeypatch.setattr(atomic, "_open_unnamed", lambda directory: -1)
+    else:
+        fd = atomic._open_unnamed(str(tmp_path))
+        if fd < 0:
+            pytest.skip("no files without a name here")
+        os.close(fd)
+    return request.param
+
+
 def write(path, data=b"new", *, replace=False, mode=0o600):
     with AtomicFile(path, mode) as file:
         os.write(file.fd, data)
@@ -28,7 +42,6 @@ def test_appears_with_content_and_mode(tmp_path):
     with AtomicFile(target, 0o640) as file:
         os.write(file.fd, b"data")
         assert not target.exists()
-        assert os.path.dirname(file.path) == str(tmp_path)
         file.commit(replace=False)
         assert target.read_bytes() == b"data"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
@@ -43,10 +56,21 @@ def test_any_exception_leaves_nothing(tmp_path, trouble):
     assert os.listdir(tmp_path) == []
 
 
-def test_without_commit_nothing_appears(tmp_path):
+def test_without_commit_nothing_appears(tmp_path, kind):
     with AtomicFile(tmp_path / "x"):
-        assert len(os.listdir(tmp_path)) == 1
+        assert len(os.listdir(tmp_path)) == (kind == "named")
     assert os.listdir(tmp_path) == []
+
+
+@linux
+def test_a_kill_leaves_nothing(tmp_path, kind):
+    pid = os.fork()
+    if not pid:
+        file = AtomicFile(tmp_path / "x").__enter__()
+        os.write(file.fd, b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == (kind == "named")
 
 
 def test_replace(tmp_path):
@@ -62,7 +86,11 @@ def test_replace(tmp_path):
 def test_without_replace_a_file_that_appeared_is_kept(tmp_path, monkeypatch, renameat2, link, there):
     """All three ways to rename without replacing, the last of them for filesystems without hard links."""
 
-    def no_links(*_):
+    real = os.link
+
+    def no_links(source, *rest, **options):
+        if os.path.dirname(source) == "/proc/self/fd":  # how a file without a name gets its first one
+            return real(source, *rest, **options)
         raise OSError(errno.EPERM, "no links here")
 
     if not renameat2:

@@ -20,6 +20,7 @@ import pytest
 
 import sifkit
 from ext3.errors import NoInodesError, NoSpaceError
+from sifkit import atomic
 from sifkit.atomic import AtomicFile
 from sifkit.cli import completion, main
 from sifkit.cli.console import Console, named
@@ -272,6 +273,8 @@ def test_a_list_in_an_error_keeps_its_lines(run, monkeypatch):
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals here")
 def test_a_signal_removes_the_temporary_file(run, monkeypatch, tmp_path, number, code):
+    monkeypatch.setattr(atomic, "_open_unnamed", lambda directory: -1)  # a file that has a name all the time
+
     def create(path, options, *, progress=None):
         with AtomicFile(path) as file:
             assert os.path.exists(file.path)
