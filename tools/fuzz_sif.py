@@ -1,6 +1,6 @@
 """Change bytes of header and table of SIF images at random, and see that reading them gives an image or a clear error.
 
-    python tools/fuzz_sif.py [--count N] [--seed N] [IMAGE...]
+    python tools/fuzz_sif.py [--count N] [--seed N] [--first N] [IMAGE...]
 
 Every mutant is opened for reading, checked, and opened for writing (in memory), as is what that makes of it. Anything but
 one of this project's errors, more than 64 MiB of memory, or more than five seconds for one mutant is a failure: the mutant is
@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import io
 import random
-import signal
 import sys
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
 from sifkit.errors import SifkitError
@@ -132,59 +129,35 @@ def try_image(raw: bytes) -> str:
     return outcome + (", findings" if found else ", clean")
 
 
-def _limit_memory() -> None:
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except (ImportError, OSError):
-        return
-    limit = pages * resource.getpagesize() + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
-def _too_slow(number: int, frame: object) -> None:
-    raise AssertionError(f"more than {SECONDS} seconds")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
+    from .fuzzing import fuzz
+
     parser = argparse.ArgumentParser(description="Mutate SIF images and read them.")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("images", nargs="*", type=Path)
     given = parser.parse_args(arguments)
     images = [path.read_bytes() for path in given.images] or [sample()]
     for image in images:
         try_image(image)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _too_slow)
-    _limit_memory()
-    chance = random.Random(given.seed)
-    outcomes: Counter[str] = Counter()
-    began = time.monotonic()
-    slowest = 0.0
-    for number in range(given.count):
-        mutant = mutate(images[number % len(images)], chance)
-        start = time.monotonic()
-        if hasattr(signal, "alarm"):
-            signal.alarm(SECONDS)
-        try:
-            outcomes[try_image(mutant)] += 1
-        except Exception as error:  # noqa: BLE001  # the very thing that is looked for
-            kept = Path(tempfile.gettempdir(), f"fuzz-sif-{given.seed}-{number}.sif")
-            kept.write_bytes(mutant)
-            print(f"mutant {number}: {type(error).__name__}: {error}; kept as {kept}")
-            return 1
-        finally:
-            if hasattr(signal, "alarm"):
-                signal.alarm(0)
-        slowest = max(slowest, time.monotonic() - start)
-    print(f"{given.count} mutants of {len(images)} images in {time.monotonic() - began:.0f} s, slowest {slowest * 1000:.0f} ms")
-    for outcome, count in outcomes.most_common():
-        print(f"{count:8} {outcome}")
-    return 0
+    return fuzz(
+        "fuzz-sif",
+        images,
+        mutate,
+        lambda mutant, _: try_image(mutant),
+        count=given.count,
+        seed=given.seed,
+        memory_bytes=MEMORY_BYTES,
+        seconds=SECONDS,
+        first=given.first,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Run as a script: the same modules as for an import.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from tools.fuzz_sif import main as run
+
+    sys.exit(run())

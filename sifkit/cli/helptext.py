@@ -62,7 +62,7 @@ def _usage_of(params: Sequence[Any]) -> str:
     for param in params:
         if param.param_type_name == "argument":
             name = param.metavar or param.name.upper()
-            many = "..." if param.nargs == -1 and not name.endswith("...") else ""
+            many = "..." if param.nargs == -1 and not name.endswith("...") and " " not in name else ""
             pieces.append(f"{name}{many}" if param.required else f"[{name}{many}]")
     return " ".join(pieces)
 

@@ -20,7 +20,7 @@ from ..sif.store import FileStore
 from .destination import check_destination, new_file
 from .guards import HostPath, check_replaceable, check_unused, image_kind
 from .info import ImageInfo, image_info
-from .partition import EmbedOptions, OnSignatures, find_place, place_room, settle_signatures
+from .partition import EmbedOptions, OnSignatures, Settled, find_place, place_room, settle_signatures
 from .target import choose, editing, kept_space, lock_partition, no_locks
 
 __all__ = ["AttachResult", "DetachResult", "attach", "detach"]
@@ -34,32 +34,61 @@ DETACHED_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachResult:
-    """The overlay in the SIF. ``moved``: the file is gone. ``locked`` False: nothing kept others from writing meanwhile."""
+class MoveResult:
+    """What both have: ``path`` is what was made or changed, of ``source``; ``partition`` where the overlay is or was in the
+    SIF; ``dropped`` the signatures removed. ``locked`` False: nothing kept others from writing meanwhile."""
 
     path: str
     source: str
     partition: Descriptor
-    replaced_bytes: int
-    moved: bool
-    dropped: tuple[int, ...]
+    dropped: tuple[int, ...] = ()
     locked: bool
     seconds: float
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetachResult:
+class AttachResult(MoveResult):
+    """The overlay in the SIF. ``moved``: the file is gone."""
+
+    replaced_bytes: int
+    moved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetachResult(MoveResult):
     """The file that was made of ``partition``. ``kept``: it is in the SIF too."""
 
-    path: str
-    source: str
-    partition: Descriptor
     kept: bool
-    dropped: tuple[int, ...]
-    locked: bool
-    seconds: float
-    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What detaching was asked for: from the SIF ``sif`` to the file ``target``."""
+
+    sif: str
+    target: str
+    partition: str
+    force: bool
+    require_lock: bool
+    begin: Begin | None
+    advance: Advance | None
+    began: float
+
+    def done(
+        self, found: Descriptor, *, locked: bool, settled: Settled | None = None, notes: tuple[str, ...] = ()
+    ) -> DetachResult:
+        """``settled``: the overlay was removed, and this was done with signatures; None: it is still in the SIF."""
+        return DetachResult(
+            path=self.target,
+            source=self.sif,
+            partition=found,
+            kept=settled is None,
+            dropped=settled.dropped if settled else (),
+            locked=locked,
+            seconds=time.monotonic() - self.began,
+            notes=notes,
+        )
 
 
 def attach(
@@ -212,62 +241,47 @@ def detach(
     if os.path.exists(new_name) and os.path.samefile(name, new_name):
         raise UsageError(f"{show(new_name)} is the SIF itself", hint="give the overlay another name")
     check_destination(new_name, force=force)
-    if keep:
-        return _copy_out(name, new_name, partition, force, require_lock, begin, advance, began)
-    with editing(name, stamp=stamp, require_lock=require_lock) as edited:
+    job = _Job(
+        sif=name,
+        target=new_name,
+        partition=partition,
+        force=force,
+        require_lock=require_lock,
+        begin=begin,
+        advance=advance,
+        began=began,
+    )
+    return _copy_out(job) if keep else _take_out(job, on_signatures, stamp)
+
+
+def _take_out(job: _Job, on_signatures: OnSignatures, stamp: Stamp | None) -> DetachResult:
+    with editing(job.sif, stamp=stamp, require_lock=job.require_lock) as edited:
         sif = edited.sif
-        found = _overlay(choose(sif, partition, name), name)
-        settled = settle_signatures(sif, name, f"removing object {found.id}", on_signatures, old=found)
-        locked = lock_partition(edited.fd, name, found, write=True, require_lock=require_lock)
-        _write_out(edited.fd, found, new_name, force, begin, advance)
+        found = _overlay(choose(sif, job.partition, job.sif), job.sif)
+        settled = settle_signatures(sif, job.sif, f"removing object {found.id}", on_signatures, old=found)
+        locked = lock_partition(edited.fd, job.sif, found, write=True, require_lock=job.require_lock)
+        _write_out(edited.fd, found, job)
         try:
             sif.delete([found.id, *settled.dropped])
         except SifkitError as error:
-            error.message += f"; {show(new_name)} is made, and the overlay is still in {show(name)}"
+            error.message += f"; {show(job.target)} is made, and the overlay is still in {show(job.sif)}"
             raise
-        notes = (*settled.notes, *kept_space(sif))
-    return DetachResult(
-        path=new_name,
-        source=name,
-        partition=found,
-        kept=False,
-        dropped=settled.dropped,
-        locked=locked,
-        seconds=time.monotonic() - began,
-        notes=notes,
-    )
+        return job.done(found, locked=locked, settled=settled, notes=(*settled.notes, *kept_space(sif)))
 
 
-def _copy_out(
-    name: str,
-    new_name: str,
-    partition: str,
-    force: bool,
-    require_lock: bool,
-    begin: Begin | None,
-    advance: Advance | None,
-    began: float,
-) -> DetachResult:
+def _copy_out(job: _Job) -> DetachResult:
     from ..sif.image import SIF
     from ..sif.opening import open_image_file
 
-    fd = open_image_file(name, writable=False)
+    fd = open_image_file(job.sif, writable=False)
     try:
-        with SIF(FileStore(fd), path=name) as sif:
-            found = _overlay(choose(sif, partition, name), name)
-            locked = lock_partition(fd, name, found, write=False, require_lock=require_lock)
-            _write_out(fd, found, new_name, force, begin, advance)
+        with SIF(FileStore(fd), path=job.sif) as sif:
+            found = _overlay(choose(sif, job.partition, job.sif), job.sif)
+            locked = lock_partition(fd, job.sif, found, write=False, require_lock=job.require_lock)
+            _write_out(fd, found, job)
     finally:
         os.close(fd)
-    return DetachResult(
-        path=new_name,
-        source=name,
-        partition=found,
-        kept=True,
-        dropped=(),
-        locked=locked,
-        seconds=time.monotonic() - began,
-    )
+    return job.done(found, locked=locked)
 
 
 def _overlay(found: Descriptor, path: str) -> Descriptor:
@@ -280,19 +294,19 @@ def _overlay(found: Descriptor, path: str) -> Descriptor:
     return found
 
 
-def _write_out(fd: int, found: Descriptor, target: str, force: bool, begin: Begin | None, advance: Advance | None) -> None:
+def _write_out(fd: int, found: Descriptor, job: _Job) -> None:
     """The partition as a file; it appears whole, and is on storage then."""
     store = FileStore(fd)
     check_inside(found, store)
-    if begin:
-        begin(sum(size for _, size in store.data_spans(found.offset, found.size)))
-    with new_file(target, DETACHED_MODE) as file:
+    if job.begin:
+        job.begin(sum(size for _, size in store.data_spans(found.offset, found.size)))
+    with new_file(job.target, DETACHED_MODE) as file:
         try:
-            copy_out(store, found, file.fd, advance=advance)
+            copy_out(store, found, file.fd, advance=job.advance)
         except OSError as error:
             if isinstance(error, SifkitError):
-                error.path, error.message = target, f"{show(target)}: {error.message}"
+                error.path, error.message = job.target, f"{show(job.target)}: {error.message}"
             raise
-        if force:
-            check_replaceable(target)
-        file.commit(replace=force)
+        if job.force:
+            check_replaceable(job.target)
+        file.commit(replace=job.force)

@@ -128,7 +128,8 @@ def _concerning(path: str) -> Iterator[None]:
     except SIFError as error:
         if error.path is None:
             error.path = path
-            error.message = f"{show(path)}: {error.message}"
+            if show(path) not in error.message:
+                error.message = f"{show(path)}: {error.message}"
         raise
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .packing import pack as pack
     from .plan import UNCHANGED as UNCHANGED
     from .plan import Change as Change
+    from .plan import ObjectFields as ObjectFields
     from .repairing import repair as repair
     from .sniff import filesystem_name as filesystem_name
     from .sniff import is_text as is_text
@@ -96,6 +97,7 @@ __all__ = [
     "NotWritableError",
     "Notice",
     "OCIMeta",
+    "ObjectFields",
     "ObjectNotFoundError",
     "ObjectSizeError",
     "PackResult",
@@ -153,6 +155,7 @@ _MODULE_OF = {
     "NotWritableError": ".errors",
     "Notice": ".state",
     "OCIMeta": ".metadata",
+    "ObjectFields": ".plan",
     "ObjectNotFoundError": ".errors",
     "ObjectSizeError": ".errors",
     "PackResult": ".packing",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from ..atomic import HostPath
-from ..errors import counted, show
+from ..errors import counted, human, show
 from . import fdio
 from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
 from .errors import CorruptSIFError, NotSIFError, SIFError
@@ -100,6 +100,7 @@ def _all_findings(store: Store, state: State, digests: bool) -> Iterator[Finding
         yield from _partition_findings(store, descriptor, root, size)
         if isinstance(descriptor.metadata, OCIMeta):
             yield from _digest_findings(store, descriptor, descriptor.metadata, digests and descriptor.end <= size)
+    yield from _overlay_findings(state.descriptors, root)
     yield from _gap_findings(store, state, size)
 
 
@@ -164,7 +165,7 @@ def _slot_findings(state: State) -> Iterator[Finding]:
     used = state.used_slots
     for slot in range(state.header.descriptors_total):
         if slot not in used and state.slot_bytes(slot) != EMPTY_SLOT:
-            text = f"the unused descriptor {slot + 1} is not empty"
+            text = f"the unused descriptor {slot + 1} is not empty: an edit that was cut short leaves it so"
             yield Finding(problem=Problem.UNUSED_SLOT, severity="warning", text=text, slot=slot, repairable=True)
     for descriptor in state.descriptors:
         byte = state.table[descriptor.slot * DESCRIPTOR_BYTES + USED_OFFSET]
@@ -271,6 +272,15 @@ def _partition_findings(store: Store, descriptor: Descriptor, root: Descriptor |
         yield _of(descriptor, Problem.FILESYSTEM, "warning", text, "FSType", found, declared)
 
 
+def _overlay_findings(descriptors: tuple[Descriptor, ...], root: Descriptor | None) -> Iterator[Finding]:
+    if root is None:
+        return
+    writable = matching(descriptors, part_type=PartType.OVERLAY, fs_type=FSType.EXT3, group=root.group)
+    for descriptor in writable[1:]:
+        text = f"a second writable overlay; the runtimes use the first, object {writable[0].id}"
+        yield _of(descriptor, Problem.SEVERAL_OVERLAYS, "note", text)
+
+
 def _digest_findings(store: Store, descriptor: Descriptor, meta: OCIMeta, read: bool) -> Iterator[Finding]:
     if not meta.valid:
         text = f"its digest is not one of SHA-256: {show(meta.digest[:80])}"
@@ -296,11 +306,18 @@ def _gap_findings(store: Store, state: State, size: int) -> Iterator[Finding]:
         if found is None or (home is not None and begin <= home < begin + length):
             continue  # zero, or the old table while an edit is under way
         hidden = begin == header.table_end and header.descriptors_size > header.table_bytes
-        text = f"{length} bytes at byte {begin} belong to nothing and are not zero, first at byte {found}"
+        what = f"and {'is' if length == 1 else 'are'} not zero, first at byte {found}: a removed object leaves such"
+        text = f"{_nobodys(length, f'at byte {begin}')} {what}"
         yield _of_image(Problem.STALE_BYTES, "warning", text, offset=begin, size=length, repairable=not hidden)
     if size > end:
-        text = f"{counted(size - end, 'byte')} behind the last object belong to nothing"
+        text = f"{_nobodys(size - end, 'behind the last object')}: an addition was cut short, or something was appended"
         yield _of_image(Problem.TRAILING_BYTES, "warning", text, offset=end, size=size - end, repairable=True)
+
+
+def _nobodys(size: int, where: str) -> str:
+    """So many bytes belong to nothing; many of them in a unit too."""
+    about = "" if size < 1024 else f" ({human(size)})"
+    return f"{counted(size, 'byte')}{about} {where} {'belongs' if size == 1 else 'belong'} to nothing"
 
 
 def _of_image(

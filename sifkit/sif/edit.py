@@ -18,9 +18,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
+from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET
 from .errors import StoreError
-from .placement import PAGE_BYTES, align, data_end, dead_spans
+from .placement import PAGE_BYTES, align, data_end, dead_spans, touched
 from .state import State
 from .store import Store
 
@@ -134,20 +134,18 @@ def finish_switch(store: Store, new: State, *, size_after: int) -> None:
     store.set_size(size_after)
 
 
-def give_back(store: Store, state: State, removed: Iterable[Descriptor], *, zero: bool = False) -> bool:
-    """Free the space of objects that are no longer in ``state``: the file is cut behind its last object, holes are punched
-    before that. False where the file could not be made to give up something: its bytes stay, unless ``zero`` wants them
-    written over."""
+def give_back(store: Store, state: State, gone: Iterable[tuple[int, int]], *, zero: bool = False, cut: bool = True) -> bool:
+    """Free the space of objects that are no longer in ``state`` and were at ``gone``, (begin, end): holes are punched between
+    its objects, and the file is cut behind the last one (``cut`` False: it is not). False where the file could not be made to
+    give up something: its bytes stay, unless ``zero`` wants them written over."""
     done = True
     end = data_end(state.header, state.descriptors)
-    gone = [(descriptor.offset, descriptor.end) for descriptor in removed if descriptor.size]
-    for begin, size in dead_spans(state.header, state.descriptors):
-        if any(begin < stop and start < begin + size for start, stop in gone):
-            released = store.release(begin, min(size, max(0, store.size - begin)))
-            if zero and not released:
-                store.make_zero(begin, size)
-            done &= released
-    if store.size > end:
+    for begin, size in touched(dead_spans(state.header, state.descriptors), gone):
+        released = store.release(begin, min(size, max(0, store.size - begin)))
+        if zero and not released:
+            store.make_zero(begin, size)
+        done &= released
+    if cut and store.size > end:
         store.set_size(end)
     if zero:
         store.sync()

@@ -43,6 +43,7 @@ class Problem(StrEnum):
     DIGEST_MISMATCH = "digest-mismatch"
     FILESYSTEM = "filesystem"
     OVERLAY_GROUP = "overlay-group"
+    SEVERAL_OVERLAYS = "several-overlays"
     STALE_BYTES = "stale-bytes"
     TRAILING_BYTES = "trailing-bytes"
 

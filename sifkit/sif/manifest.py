@@ -6,15 +6,17 @@ An image that is unpacked gets everything in it that makes the same bytes again.
                  {"type": "partition", "fs": "squashfs", "part": "primsys", "arch": "amd64", "file": "root.squashfs"}]}
 
 Codes are words (or siftool's numbers, as text); ``*_code`` is a code without a word as it is on disk. Bytes that are no UTF-8
-are in ``*_hex``. Nothing here touches files; all that is wrong raises ManifestError with the place.
+are in ``*_hex``. docs/json.md tells of every key; a key that is not known here is refused, as it may be one misspelt. Nothing
+here touches files; all that is wrong raises ManifestError with the place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 from uuid import UUID
 
+from ..errors import show
 from .descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
 from .errors import SIFError, UnknownCodeError
 from .header import GlobalHeader
@@ -23,6 +25,10 @@ from .schema import GLOBAL_HEADER
 from .types import Arch, Code, DataType, FormatType, FSType, HashType, MessageType, PartType, SBOMFormat, arch_from_bytes
 
 __all__ = [
+    "GAP_KEYS",
+    "LAYOUT_KEYS",
+    "MANIFEST_KEYS",
+    "UNUSED_KEYS",
     "ManifestError",
     "Table",
     "describe_header",
@@ -65,20 +71,38 @@ OBJECT_NUMBERS = {
     "uid": INT64,
     "gid": INT64,
 }
+MANIFEST_KEYS = frozenset({"sifkit_manifest", "header", "objects", "layout"})
+LAYOUT_KEYS = frozenset({"size", "gaps", "unused"})
+GAP_KEYS = frozenset({"file", "offset", "size"})
+UNUSED_KEYS = frozenset({"slot", "hex"})
+HEADER_KEYS = frozenset({"launch", "launch_hex", "id", "arch", "arch_hex", *HEADER_NUMBERS})
+OBJECT_KEYS = frozenset(
+    {"file", "type", "type_code", "id", "slot", "name", "name_hex", "group", "group_id", "link", "link_group", "linked_id"}
+    | {"extra_hex", "used", "alignment", *OBJECT_NUMBERS}
+)
+METADATA_KEYS: dict[type[Metadata], frozenset[str]] = {
+    PartitionMeta: frozenset({"fs", "fs_code", "part", "part_code", "arch", "arch_hex"}),
+    SignatureMeta: frozenset({"hash", "hash_code", "entity_hex"}),
+    CryptoMeta: frozenset({"format", "format_code", "message", "message_code"}),
+    SBOMMeta: frozenset({"sbom", "sbom_code"}),
+    OCIMeta: frozenset({"digest", "digest_hex"}),
+}
+"""What an object has besides OBJECT_KEYS, by its type."""
 
 
 class ManifestError(SIFError, ValueError):
-    """The manifest cannot be followed; ``where`` names the place in it."""
+    """The manifest cannot be followed; ``where`` names the place in it, nothing the whole."""
 
     kind = "manifest"
 
     def __init__(self, where: str, message: str, *, path: str | bytes | None = None, hint: str = "") -> None:
-        super().__init__(f"{where}: {message}", path=path, hint=hint or "put that right in the manifest")
+        super().__init__(f"{where}: {message}" if where else message, path=path, hint=hint or "put that right in the manifest")
         self.where = where
 
 
 class Table:
-    """A JSON object of the manifest at a known place. Getting what is of the wrong kind or out of range raises."""
+    """A JSON object of the manifest at a known place, "" for the outermost. Getting what is of the wrong kind or out of range
+    raises."""
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -89,8 +113,30 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
-    def wrong(self, key: str, message: str) -> ManifestError:
-        return ManifestError(f"{self.where}, {key}", message)
+    def place(self, key: str) -> str:
+        """Where ``key`` is, as messages say it."""
+        return f"{self.where}, {key}" if self.where else key
+
+    def wrong(self, key: str, message: str, *, hint: str = "") -> ManifestError:
+        return ManifestError(self.place(key), message, hint=hint)
+
+    def only(self, keys: Set[str], what: str) -> None:
+        """Raise for a key that is none of these; ``what``: of what they are."""
+        for key in self.values:
+            if key not in keys:
+                from difflib import get_close_matches
+
+                shown = show(key.encode("utf-8", "backslashreplace"))[:80]
+                meant = get_close_matches(key[:80], sorted(keys), 1)
+                raise self.wrong(
+                    shown, f"{what} has no such key", hint=f"did you mean {meant[0]}?" if meant else "leave it out"
+                )
+
+    def one_of(self, key: str, other: str) -> bool:
+        """Whether ``other`` is given for ``key``; both raise."""
+        if key in self and other in self:
+            raise self.wrong(key, f"it and {other} say the same thing", hint="give one of them")
+        return other in self
 
     def integer(self, key: str, limits: tuple[int, int]) -> int:
         value = self.values.get(key)
@@ -102,18 +148,23 @@ class Table:
         value = self.values.get(key)
         if not isinstance(value, str):
             raise self.wrong(key, "want text" if key in self else "this is missing")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise self.wrong(key, "this does not stand for bytes") from error
         return value
 
     def octets(self, key: str, most: int) -> bytes:
         """The bytes of ``key``, text, or of ``key`` with ``_hex`` behind it; none where neither is there."""
-        try:
-            if f"{key}_hex" in self:
-                key = f"{key}_hex"
-                raw = bytes.fromhex(self.text(key))
-            else:
-                raw = self.text(key).encode() if key in self else b""
-        except ValueError as error:
-            raise self.wrong(key, "this does not stand for bytes") from error
+        if self.one_of(key, f"{key}_hex"):
+            key = f"{key}_hex"
+            text = self.text(key)
+            try:
+                raw = bytes.fromhex(text)
+            except ValueError as error:
+                raise self.wrong(key, "this is not hexadecimal") from error
+        else:
+            raw = self.text(key).encode() if key in self else b""
         if len(raw) > most:
             raise self.wrong(key, f"{len(raw)} bytes, and {most} is the most")
         return raw
@@ -122,19 +173,19 @@ class Table:
         value = self.values.get(key, [])
         if not isinstance(value, list):
             raise self.wrong(key, "want a list")
-        return [Table(item, f"{self.where}, {key}[{number}]") for number, item in enumerate(value)]
+        return [Table(item, self.place(f"{key}[{number}]")) for number, item in enumerate(value)]
 
     def code(self, key: str, kind: type[C]) -> C | int:
         """The code of ``key``, a word, or the number in ``key`` with ``_code`` behind it."""
-        if f"{key}_code" in self:
+        if self.one_of(key, f"{key}_code"):
             return self.integer(f"{key}_code", (-(1 << 31), (1 << 31) - 1))
         try:
             return kind.parse(self.text(key))
         except UnknownCodeError as error:
-            raise ManifestError(f"{self.where}, {key}", error.message, hint=error.hint) from error
+            raise self.wrong(key, error.message, hint=error.hint) from error
 
     def arch(self, default: Arch | bytes | None = None) -> Arch | bytes:
-        if "arch_hex" in self:
+        if self.one_of("arch", "arch_hex"):
             raw = self.octets("arch", 3)
             if len(raw) != 3:
                 raise self.wrong("arch_hex", "want 3 bytes")
@@ -170,6 +221,7 @@ def describe_header(header: GlobalHeader) -> dict[str, Any]:
 
 def header_fields(table: Table) -> dict[str, Any]:
     """What a manifest gives of the header, by the names of GlobalHeader; what it leaves out is not in there."""
+    table.only(HEADER_KEYS, "the header")
     most = GLOBAL_HEADER.offset_of("Magic")
     fields: dict[str, Any] = {}
     if "launch" in table or "launch_hex" in table:
@@ -198,9 +250,10 @@ def describe_object(descriptor: Descriptor) -> dict[str, Any]:
     else:
         fields["linked_id"] = descriptor.linked_id
     metadata = descriptor.metadata
-    if metadata is not None:
+    more = descriptor.extra != (metadata.pack_onto(b"").rstrip(b"\0") if metadata else b"")
+    if metadata is not None and not (more and isinstance(metadata, OCIMeta)):  # what is behind a digest goes with a new one
         fields |= _describe_metadata(metadata)
-    if descriptor.extra != (metadata.pack_onto(b"").rstrip(b"\0") if metadata else b""):
+    if more:
         fields["extra_hex"] = descriptor.extra.hex()
     return fields | {name: getattr(descriptor, name) for name in OBJECT_NUMBERS}
 
@@ -223,14 +276,20 @@ def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
 def object_fields(table: Table) -> dict[str, Any]:
     """What a manifest gives of an object, by the names of Descriptor; what it leaves out is not in there, but for the type,
     group and link."""
-    fields: dict[str, Any] = {"data_type": table.code("type", DataType), "name": table.octets("name", NAME_BYTES).rstrip(b"\0")}
+    data_type = table.code("type", DataType)
+    kind = metadata_kind(data_type)
+    what = f"a {data_type.word}" if isinstance(data_type, DataType) else "an object of this type"
+    table.only(OBJECT_KEYS | (METADATA_KEYS[kind] if kind else frozenset()), what)
+    fields: dict[str, Any] = {"data_type": data_type, "name": table.octets("name", NAME_BYTES).rstrip(b"\0")}
     groups = {key: table.integer(key, (0, MAX_GROUP)) if key in table else 0 for key in ("group", "link", "link_group")}
     if groups["link"] and groups["link_group"]:
         raise table.wrong("link", "an object is linked to an object or to a group, not to both")
-    fields["group_id"] = table.integer("group_id", UINT32) if "group_id" in table else join_group(groups["group"])
-    fields["linked_id"] = (
-        table.integer("linked_id", UINT32) if "linked_id" in table else join_link(groups["link"], groups["link_group"])
-    )
+    whole_group = table.one_of("group", "group_id")
+    fields["group_id"] = table.integer("group_id", UINT32) if whole_group else join_group(groups["group"])
+    whole_link = table.one_of("link", "linked_id")
+    whole_link |= table.one_of("link_group", "linked_id")
+    link = table.integer("linked_id", UINT32) if whole_link else join_link(groups["link"], groups["link_group"])
+    fields["linked_id"] = link
     if "id" in table:
         fields["id"] = table.integer("id", UINT32)
     return fields | {name: table.integer(name, limits) for name, limits in OBJECT_NUMBERS.items() if name in table}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,14 +17,24 @@ from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from .errors import EditError, SIFError, SourceChangedError, SourceError
 from .gaps import Span
 from .header import HEADER_BYTES, GlobalHeader
-from .manifest import ManifestError, Table, header_fields, object_extra, object_fields
+from .manifest import (
+    GAP_KEYS,
+    LAYOUT_KEYS,
+    MANIFEST_KEYS,
+    UNUSED_KEYS,
+    ManifestError,
+    Table,
+    header_fields,
+    object_extra,
+    object_fields,
+)
 from .opening import NewFileStore, new_file
 from .payload import Advance, copy_in, open_source
 from .placement import DEFAULT_CAPACITY, MAX_CAPACITY, MAX_OFFSET, align, check_alignment, default_alignment
 from .plan import plan_new
 from .select import matching, primary
 from .stamp import Stamp
-from .state import State, check_header, check_objects
+from .state import Notice, State, check_header, check_objects, notices
 from .types import Arch, DataType, PartType
 from .unpacking import MANIFEST_NAME, MANIFEST_VERSION
 
@@ -37,12 +48,14 @@ OCI_TYPES = (DataType.OCI_ROOT_INDEX, DataType.OCI_BLOB)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackResult:
-    """An image that was made. ``exact``: every byte lies where the manifest says; else the objects were placed anew."""
+    """An image that was made. ``exact``: every byte lies where the manifest says; else the objects were placed anew.
+    ``warnings``: what is wrong with it as it was with the one that was unpacked, or by the manifest, and does no harm."""
 
     path: str
     size_bytes: int
     objects: int
     exact: bool
+    warnings: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,8 @@ def pack(
                     raise SourceChangedError(f"{show(item.path)} changed while it was read", path=item.path)
         store.set_size(plan.size)
         file.commit(force)
-    return PackResult(path=file.target, size_bytes=plan.size, objects=len(items), exact=plan.exact)
+    found = notices(plan.state, plan.size)
+    return PackResult(path=file.target, size_bytes=plan.size, objects=len(items), exact=plan.exact, warnings=found)
 
 
 @contextmanager
@@ -131,14 +145,17 @@ def _read_manifest(path: str) -> Table:
         hint = "name a directory that an image was unpacked to, or write a manifest.json"
         raise SourceError(f"{show(path)}: {error.strerror}", path=path, hint=hint, error=error) from error
     if len(raw) > MOST_MANIFEST_BYTES:
-        raise ManifestError("the manifest", f"it has more than {MOST_MANIFEST_BYTES} bytes")
+        raise ManifestError("", f"it has more than {MOST_MANIFEST_BYTES} bytes")
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise ManifestError(f"line {error.lineno}", f"this is no JSON: {error.msg}") from error
+    except ManifestError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise ManifestError("the manifest", "this is no JSON that can be read") from error
-    table = Table(value, "manifest")
+        raise ManifestError("", "this is no JSON that can be read") from error
+    table = Table(value, "")
+    table.only(MANIFEST_KEYS, "the manifest")
     if "sifkit_manifest" in table and table.integer("sifkit_manifest", (0, MAX_OFFSET)) != MANIFEST_VERSION:
         raise ManifestError("sifkit_manifest", f"only version {MANIFEST_VERSION} is known", hint="use a newer sifkit")
     if "objects" not in table:
@@ -146,9 +163,21 @@ def _read_manifest(path: str) -> Table:
     return table
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that is there twice nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        shown = show(twice.encode("utf-8", "backslashreplace"))[:80]
+        raise ManifestError("", f"the key {shown} is twice in one object", hint="leave one of them")
+    return found
+
+
 def _item(root: str, table: Table) -> _Item:
     """The file an entry names: a regular one, in the directory or below it, also after following links."""
     name = table.text("file")
+    if not name:
+        raise table.wrong("file", "this is empty")
     try:
         path = os.path.join(root, name)
         real, inside = os.path.realpath(path), os.path.realpath(root)
@@ -157,10 +186,8 @@ def _item(root: str, table: Table) -> _Item:
         raise table.wrong("file", f"{show(name)} is not in the directory") from error
     except (OSError, ValueError) as error:
         raise table.wrong("file", f"{show(name)} cannot be read") from error
-    if os.path.isabs(name) or not real.startswith(os.path.join(inside, "")):
-        raise ManifestError(
-            f"{table.where}, file", f"{show(name)} is outside of the directory", hint="put the file into the directory"
-        )
+    if os.path.isabs(name) or not (real == inside or real.startswith(os.path.join(inside, ""))):
+        raise table.wrong("file", f"{show(name)} is outside of the directory", hint="put the file into the directory")
     if not stat.S_ISREG(found.st_mode):
         raise table.wrong("file", f"{show(name)} is no regular file")
     return _Item(table, path, found.st_size)
@@ -182,6 +209,7 @@ def _plan_exact(root: str, manifest: Table, items: list[_Item]) -> _Plan:
         raise ManifestError("header", f"{missing[0]} is missing", hint="leave the layout out to have the image placed anew")
     header = GlobalHeader(**given)
     layout = Table(manifest.values["layout"], "layout")
+    layout.only(LAYOUT_KEYS, "the layout")
     size = layout.integer("size", (HEADER_BYTES, MAX_OFFSET))
     total = header.descriptors_total
     if total > MAX_CAPACITY:
@@ -194,6 +222,7 @@ def _plan_exact(root: str, manifest: Table, items: list[_Item]) -> _Plan:
             record[USED_OFFSET] = item.table.integer("used", (1, 255))
         _put(slots, item.table, total, bytes(record))
     for entry in layout.tables("unused"):
+        entry.only(UNUSED_KEYS, "an unused descriptor")
         try:
             raw = bytes.fromhex(entry.text("hex"))
         except ValueError as error:
@@ -205,12 +234,10 @@ def _plan_exact(root: str, manifest: Table, items: list[_Item]) -> _Plan:
     _check(state, size)
     pieces = [(item.table.integer("offset", (0, MAX_OFFSET)), item) for item in items if item.size]
     for entry in layout.tables("gaps"):
+        entry.only(GAP_KEYS, "a gap")
         gap = _item(root, entry)
         if entry.integer("size", (0, MAX_OFFSET)) != gap.size:
-            raise entry.wrong(
-                "size",
-                f"the file has {gap.size} bytes",
-            )
+            raise entry.wrong("size", f"the file has {gap.size} bytes")
         pieces.append((entry.integer("offset", (0, MAX_OFFSET)), gap))
     pieces.sort(key=lambda piece: piece[0])
     _check_disjoint(header, pieces, size)
@@ -322,7 +349,7 @@ def _check_objects_anew(state: State) -> None:
     seen: set[int] = set()
     for descriptor in state.descriptors:
         if descriptor.id in seen or not descriptor.id:
-            raise ManifestError("objects", f"the id {descriptor.id} is there twice, or 0")
+            raise ManifestError("objects", f"the id {descriptor.id} is there twice" if descriptor.id else "an id is 0")
         seen.add(descriptor.id)
     for descriptor in state.descriptors:
         if descriptor.link and descriptor.link not in seen:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
 
 from .descriptor import DESCRIPTOR_BYTES, Descriptor
 from .errors import EditError
@@ -25,6 +26,7 @@ __all__ = [
     "first_overlap",
     "home_of_table",
     "table_bytes",
+    "touched",
 ]
 
 TABLE_OFFSET = 4096
@@ -92,6 +94,17 @@ def dead_spans(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> list[
             spans.append((position, begin - position))
         position = max(position, end)
     return spans
+
+
+def touched(spans: Iterable[tuple[int, int]], ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Those of ``spans``, (offset, size), that have a byte in one of ``ranges``, (begin, end). Fast with thousands of both."""
+    ordered = sorted(ranges)
+    starts = [begin for begin, _ in ordered]
+    reach = list(accumulate((end for _, end in ordered), max))
+    for offset, size in spans:
+        before = bisect_left(starts, offset + size)
+        if before and reach[before - 1] > offset:
+            yield offset, size
 
 
 def first_overlap(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, Descriptor] | None:

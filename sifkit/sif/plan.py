@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypedDict
 
 from ..errors import show
 from .descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
@@ -20,6 +20,7 @@ from .types import Arch, Code, DataType, FSType, PartType
 __all__ = [
     "UNCHANGED",
     "Change",
+    "ObjectFields",
     "Unchanged",
     "check_launch",
     "plan_add",
@@ -60,6 +61,18 @@ class Change:
     link_group: int | Unchanged = UNCHANGED
     metadata: Metadata | bytes | Unchanged = UNCHANGED
     created: int | Unchanged = UNCHANGED
+
+
+class ObjectFields(TypedDict, total=False):
+    """What a new object is besides its type, bytes and metadata. ``group``, ``link``, ``link_group``: 0 is none; ``alignment``
+    in bytes (None: 4096 for partitions, else none); ``created`` in seconds (None: the edit's time)."""
+
+    name: bytes
+    group: int
+    link: int
+    link_group: int
+    alignment: int | None
+    created: int | None
 
 
 def seconds_for(header: GlobalHeader, stamp: Stamp | None) -> int:

@@ -1,8 +1,9 @@
 """Which signatures an edit breaks: decided from the descriptors before and after it, and from what was signed. Pure.
 
 A signature covers the header's launch script and identity, and of each object it names the bytes and most of the descriptor;
-object ids count from the smallest of their group. A group's signature must name all its objects. A whole image verifies only
-where every object that is no signature is in a group, and every group has a signature. Nothing here verifies anything.
+object ids count from the smallest of their group. A group's signature must name all its objects. Nothing verifies where an
+object that is no signature is in no group, and a whole image only where every group has a signature. Nothing here verifies
+anything.
 """
 
 from __future__ import annotations
@@ -12,14 +13,29 @@ import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import counted
 from .descriptor import Descriptor
 from .errors import SIFError
+from .metadata import SignatureMeta
 from .types import DataType
 
-__all__ = ["SIGNATURE_LIMIT", "SignedError", "Signed", "broken", "parse_signed", "signatures"]
+if TYPE_CHECKING:
+    from .reading import ImageReader
+
+__all__ = [
+    "SIGNATURE_LIMIT",
+    "Form",
+    "Signed",
+    "SignedError",
+    "broken",
+    "named",
+    "parse_signed",
+    "signature_form",
+    "signatures",
+    "what_is_signed",
+]
 
 SIGNATURE_LIMIT = 1 << 20
 """A signature is some thousand bytes; of a longer one nothing is read, and it counts as one that covers its whole group."""
@@ -46,13 +62,19 @@ class SignedError(SIFError):
         return cls(f"{edit} would break {named(found)}", ids=tuple(signature.id for signature in found))
 
 
+Form = Literal["openpgp", "dsse"]
+"""What verifiers know: OpenPGP clear text, and DSSE envelopes (of PEM keys), which tell of no fingerprint."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signed:
     """What a signature object says it covers: ``relative_ids`` of objects of its group; None: the whole group, as far as one
-    can tell. ``legacy``: the old form, which covers the bytes of objects and nothing else."""
+    can tell. ``legacy``: the old form, which covers the bytes of objects and nothing else. ``form`` None: none that is known.
+    """
 
     relative_ids: frozenset[int] | None = None
     legacy: bool = False
+    form: Form | None = None
 
 
 def named(found: Sequence[Descriptor]) -> str:
@@ -74,19 +96,37 @@ def signatures(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
     return tuple(descriptor for descriptor in descriptors if descriptor.data_type == DataType.SIGNATURE)
 
 
+def what_is_signed(image: ImageReader) -> dict[int, Signed]:
+    """By the id of each signature of an open image, what it covers; nothing is read of one that is too long or cut short."""
+    found: dict[int, Signed] = {}
+    for signature in signatures(image):
+        readable = signature.size <= SIGNATURE_LIMIT and signature.end <= image.file_size
+        found[signature.id] = parse_signed(image.open_object(signature.id).read()) if readable else Signed()
+    return found
+
+
+def signature_form(head: bytes) -> Form | None:
+    """The form of a signature that begins with these bytes; None for what no verifier takes for one."""
+    text = head.lstrip()
+    if text.startswith(_CLEARSIGNED):
+        return "openpgp"
+    return "dsse" if text.startswith(b"{") and _PAYLOAD_TYPE.encode() in text else None
+
+
 def parse_signed(data: bytes) -> Signed:
     """What the bytes of a signature object cover: OpenPGP clear text or a DSSE envelope, in the present or the legacy form."""
-    text = _clear_text(data) if data.lstrip().startswith(_CLEARSIGNED) else _envelope(data)
+    form = signature_form(data)
+    text = _clear_text(data) if form == "openpgp" else _envelope(data) if form == "dsse" else None
     if text is None:
         return Signed()
     if text.startswith(b"SIFHASH:"):
-        return Signed(legacy=True)
+        return Signed(legacy=True, form=form)
     try:
         objects: Any = json.loads(text)["objects"]
         ids = [entry["relativeId"] for entry in objects[:_MOST_OBJECTS]]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return Signed()
-    return Signed(frozenset(number for number in ids if isinstance(number, int)))
+        return Signed(form=form)
+    return Signed(frozenset(number for number in ids if isinstance(number, int)), form=form)
 
 
 def _clear_text(data: bytes) -> bytes | None:
@@ -121,21 +161,37 @@ def broken(
     ``after``: the descriptors it leaves, ids as before; ``rewritten``: ids of objects that get other bytes; ``signed``: by
     id of the signature object, what ``parse_signed`` says of it (nothing: it covers its group).
     """
-    kept = {descriptor.id for descriptor in after}
+    kept = {descriptor.id: descriptor for descriptor in after}
     found = [signature for signature in signatures(before) if signature.id in kept]
     if not found:
         return ()
+    if _all_grouped(before) and not _all_grouped(after):
+        return tuple(found)
     if _all_signed(before) and not _all_signed(after) and _has_new_gap(before, after):
         return tuple(found)
     changed = frozenset(rewritten)
-    return tuple(s for s in found if _is_broken(s, before, after, signed.get(s.id, Signed()), changed))
+    return tuple(
+        s
+        for s in found
+        if _is_moved(s, kept[s.id], signed.get(s.id, Signed()))
+        or _is_broken(s, before, after, signed.get(s.id, Signed()), changed)
+    )
+
+
+def _is_moved(old: Descriptor, new: Descriptor, signed: Signed) -> bool:
+    """Whether the signature object itself no longer says what verifiers want of it: whom it is of, and what it is linked to."""
+    was, now = old.metadata, new.metadata
+    if not (isinstance(was, SignatureMeta) and isinstance(now, SignatureMeta)):
+        return old.data_type != new.data_type
+    by_another = signed.form == "openpgp" and was.fingerprint != now.fingerprint
+    return old.linked_id != new.linked_id or by_another or (signed.legacy and was.hash_type != now.hash_type)
 
 
 def _is_broken(
     signature: Descriptor, before: Sequence[Descriptor], after: Sequence[Descriptor], signed: Signed, rewritten: frozenset[int]
 ) -> bool:
     facts = _bytes_only if signed.legacy else _covered
-    old, new = _group_of(signature, before), _group_of(signature, after)
+    old, new = (_group_of(signature, these, itself=not signed.legacy) for these in (before, after))
     first_old, first_new = _first(old), _first(new)
     names_all = signed.relative_ids is None or signed.relative_ids >= {d.id - first_old for d in old}
     covered = [d for d in old if names_all or d.id - first_old in (signed.relative_ids or ())]
@@ -145,10 +201,11 @@ def _is_broken(
     return any(d.id not in left or d.id in rewritten or facts(d, first_old) != facts(left[d.id], first_new) for d in covered)
 
 
-def _group_of(signature: Descriptor, descriptors: Sequence[Descriptor]) -> list[Descriptor]:
-    """The objects a signature can cover."""
+def _group_of(signature: Descriptor, descriptors: Sequence[Descriptor], *, itself: bool) -> list[Descriptor]:
+    """The objects a signature can cover. ``itself``: a signature in its own group counts, and is one that was not signed; in
+    the legacy form it may be there."""
     if signature.link_group:
-        return [d for d in descriptors if d.group == signature.link_group and d.id != signature.id]
+        return [d for d in descriptors if d.group == signature.link_group and (itself or d.id != signature.id)]
     return [d for d in descriptors if signature.link and d.id == signature.link]
 
 
@@ -163,6 +220,11 @@ def _covered(d: Descriptor, first: int) -> tuple[object, ...]:
 
 def _bytes_only(d: Descriptor, first: int) -> tuple[object, ...]:
     return (d.size,)
+
+
+def _all_grouped(descriptors: Iterable[Descriptor]) -> bool:
+    """Whether every object that is no signature is in a group: without that verifiers refuse the image, whatever is asked."""
+    return all(d.group or d.data_type == DataType.SIGNATURE for d in descriptors)
 
 
 def _all_signed(descriptors: Sequence[Descriptor]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Unpack
 
 from ..errors import SifkitError
 from .descriptor import Descriptor
@@ -17,6 +18,7 @@ from .placement import MAX_ALIGNMENT, data_end
 from .plan import (
     UNCHANGED,
     Change,
+    ObjectFields,
     Unchanged,
     plan_add,
     plan_changes,
@@ -61,39 +63,22 @@ class ImageEditor(ImageReader):
         source: SourceLike,
         data_type: DataType,
         *,
-        name: bytes = b"",
-        group: int = 0,
-        link: int = 0,
-        link_group: int = 0,
-        alignment: int | None = None,
         metadata: Metadata | bytes | None = None,
-        created: int | None = None,
         advance: Advance | None = None,
         drop: Iterable[int] = (),
+        **fields: Unpack[ObjectFields],
     ) -> Descriptor:
         """Append an object with the bytes of ``source``: a path (text or PathLike), a file descriptor, bytes, or a binary file
         object; descriptors and objects are read from where they stand. Holes in files stay holes.
 
-        ``group``, ``link``, ``link_group``: 0 is none. ``alignment`` in bytes (None: 4096 for partitions, else none).
         ``metadata`` is needed by partitions, signatures and SBOMs; OCI digests are made here. ``advance`` is told how many
-        bytes came in. ``drop``: ids of objects that go in the same commit (signatures that the edit breaks). Raises
-        SourceError, SourceChangedError and what the class says.
+        bytes came in. ``drop``: ids of objects that go in the same commit (signatures that the edit breaks). ``fields``:
+        ``name``, ``group``, ``link``, ``link_group``, ``alignment``, ``created``, see ObjectFields. Raises SourceError,
+        SourceChangedError and what the class says.
         """
         store, state, seconds = self._begin()
         dropped = self._found(store, drop)
-        planned = plan_add(
-            state,
-            data_type,
-            seconds=seconds,
-            name=name,
-            group=group,
-            link=link,
-            link_group=link_group,
-            alignment=alignment,
-            metadata=metadata,
-            created=created,
-            path=self.path,
-        )
+        planned = plan_add(state, data_type, seconds=seconds, metadata=metadata, path=self.path, **fields)
         with open_source(source) as opened:
             _check_source(opened, store)
             with_payload(state, planned, opened.size or 0)
@@ -108,16 +93,11 @@ class ImageEditor(ImageReader):
         metadata: Metadata,
         *,
         data_type: DataType = DataType.PARTITION,
-        name: bytes = b"",
-        group: int = 0,
-        link: int = 0,
-        link_group: int = 0,
-        alignment: int | None = None,
-        created: int | None = None,
         drop: Iterable[int] = (),
+        **fields: Unpack[ObjectFields],
     ) -> Iterator[Reservation]:
         """Room for an object of ``size`` bytes that the caller writes in place; at the end of the block it becomes part of the
-        image. After an exception the file is cut back to its old length. ``drop`` as for ``add``.
+        image. After an exception the file is cut back to its old length. ``drop`` and ``fields`` as for ``add``.
 
             with sif.reserve(size, metadata, group=1) as room:
                 os.pwrite(room.fd, data, room.offset)
@@ -126,19 +106,7 @@ class ImageEditor(ImageReader):
         """
         store, state, seconds = self._begin()
         dropped = self._found(store, drop)
-        planned = plan_add(
-            state,
-            data_type,
-            seconds=seconds,
-            name=name,
-            group=group,
-            link=link,
-            link_group=link_group,
-            alignment=alignment,
-            metadata=metadata,
-            created=created,
-            path=self.path,
-        )
+        planned = plan_add(state, data_type, seconds=seconds, metadata=metadata, path=self.path, **fields)
         with self._room(store, state, planned, size) as (room, growth):
             yield room
             self._commit(store, state, room.descriptor, dropped, seconds, growth)
@@ -194,7 +162,7 @@ class ImageEditor(ImageReader):
         """
         store, state, seconds = self._begin(whole=False)
         found = self._found(store, [ids] if isinstance(ids, int) else ids)
-        if len(found) > 1 and self._is_whole(store, state):
+        if len(found) > 1 and self._is_whole(store, state) and not self._ends_far_behind(store, state):
             self._switch(store, state, state, found, seconds, zero=zero)
             return
         for descriptor in found:
@@ -210,6 +178,14 @@ class ImageEditor(ImageReader):
         store, state, seconds = self._begin()
         dropped = self._found(store, drop)
         self._switch(store, state, plan_primary(state, id, seconds=seconds), dropped, seconds)
+
+    def after_primary(self, id: int) -> tuple[Descriptor, ...]:
+        """The descriptors as ``set_primary`` would leave them; raises what it would of the request. Nothing is written."""
+        return plan_primary(self._state, id, seconds=0).descriptors
+
+    def after_update(self, changes: Mapping[int, Change]) -> tuple[Descriptor, ...]:
+        """The descriptors as ``update_all`` would leave them; raises what it would of the changes. Nothing is written."""
+        return plan_changes(self._state, changes, seconds=0).descriptors
 
     def update(
         self,
@@ -242,13 +218,17 @@ class ImageEditor(ImageReader):
             raise EditError("the image cannot be edited while room in it is reserved", hint="end the reservation first")
         if whole and not self._is_whole(store, self._state):
             raise TruncatedError("the image is cut short: objects in it end behind the end of the file", path=self.path)
-        if whole and data_end(self.header, self.descriptors) > store.size + MAX_ALIGNMENT:
+        if whole and self._ends_far_behind(store, self._state):
             raise TruncatedError("the image says its data ends far behind the end of the file", path=self.path)
         return store, self._state, seconds_for(self.header, self._stamp)
 
     def _is_whole(self, store: Store, state: State) -> bool:
         size = store.size
         return all(descriptor.end <= size for descriptor in state.descriptors if descriptor.size)
+
+    def _ends_far_behind(self, store: Store, state: State) -> bool:
+        """Whether a second table would have to go to an absurd place."""
+        return data_end(state.header, state.descriptors) > store.size + MAX_ALIGNMENT
 
     def _found(self, store: Store, ids: Iterable[int]) -> list[Descriptor]:
         """The objects that an edit takes away, each once; nobody uses them."""
@@ -306,13 +286,15 @@ class ImageEditor(ImageReader):
     def _switch(
         self, store: Store, state: State, new: State, gone: list[Descriptor], seconds: int, *, zero: bool = False
     ) -> None:
-        """Go from one table to another, without ``gone``, at one moment."""
+        """Go from one table to another, without ``gone``, at one moment. What belongs to nothing behind the last object goes
+        with this edit as with every other."""
         if gone:
             new = new.with_slots(_freed(gone), modified=seconds)
         if new is state:
             return
         with self._changing(), Growth(store, None) as growth:
-            commit_switch(store, state, new, growth, size_after=store.size)
+            end = data_end(new.header, new.descriptors)
+            commit_switch(store, state, new, growth, size_after=min(store.size, end))
             self._adopt(new)
         if gone:
             self._give_back(store, gone, zero)
@@ -320,7 +302,8 @@ class ImageEditor(ImageReader):
     def _give_back(self, store: Store, removed: Iterable[Descriptor], zero: bool) -> None:
         """The edit is done; what the file keeps all the same is only told of, unless it had to go."""
         try:
-            released = give_back(store, self._state, removed, zero=zero)
+            gone = [(descriptor.offset, descriptor.end) for descriptor in removed if descriptor.size]
+            released = give_back(store, self._state, gone, zero=zero)
         except StoreError:
             if zero:
                 raise

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import ext3.errors
+import sifkit.errors
+import sifkit.sif.errors
 from sifkit.cli import main
 
 DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -199,3 +202,10 @@ def test_every_key_is_documented(title, keys):
     nested = {key for value in keys.values() if isinstance(value, dict) for key in value}
     assert (set(keys) | nested) - set(HEAD) - {"use"} <= words
     assert not set(HEAD) - set(re.findall(r"`(\w+)`", DOCS.partition("## Failure")[0]))
+
+
+def test_the_kinds_of_errors_are_listed() -> None:
+    modules = (ext3.errors, sifkit.errors, sifkit.sif.errors)
+    found = {kind for module in modules for value in vars(module).values() if (kind := getattr(value, "kind", None))}
+    row = next(line for line in DOCS.splitlines() if line.startswith("| `error.kind`"))
+    assert found - {"ext3"} <= set(re.findall("`([a-z0-9-]+)`", row))  # that one is the base class's

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,10 +20,13 @@ from sifkit.sif import (
     HashType,
     MessageType,
     PartType,
+    Problem,
     SBOMFormat,
     SBOMMeta,
+    SIFError,
     SignatureMeta,
 )
+from sifkit.sif.state import NoticeKind
 from tests.sif_images import STAMP, partition
 
 DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -139,7 +143,7 @@ def test_edits(report, image):
     code, (found,) = report("unpack", image, "d", "--json")
     assert code == 0 and set(found) == {"sifkit", "command", "image", "manifest", "objects", "content_bytes"}
     code, (found,) = report("pack", "d", "n.sif", "--json")
-    assert code == 0 and set(found) == {"sifkit", "command", "image", "file_bytes", "objects", "exact"}
+    assert code == 0 and set(found) == {"sifkit", "command", "image", "file_bytes", "objects", "exact", "warnings"}
     code, (found,) = report("new", "e.sif", "--json")
     assert code == 0 and set(found) == (set(HEADER) | {"sifkit", "command", "image"}) - {"warnings"}
 
@@ -156,3 +160,70 @@ def test_every_key_is_documented(report, image):
         wanted |= set(entry)
     part = DOCS[DOCS.index("## `sif ") :]
     assert not [key for key in sorted(wanted) if f"`{key}`" not in part and f"`{key}." not in part]
+
+
+def test_every_key_of_an_edit_and_of_a_check_is_documented(report, image):
+    """What the tests above hold, word for word, is what docs/json.md lists."""
+    Path("f").write_bytes(b"data")
+    Path(image).write_bytes(Path(image).read_bytes() + b"behind")
+    runs = (
+        ["check", image],
+        ["del", "3", image],
+        ["add", image, "f", "--datatype", "generic"],
+        ["update", "1", image, "--name", "x"],
+        ["replace", "1", image, "f"],
+        ["setprim", "2", image],
+        ["compact", image],
+        ["unpack", image, "d"],
+        ["pack", "d", "n.sif"],
+        ["new", "e.sif"],
+    )
+    part = DOCS[DOCS.index("## `sif ") :]
+    for argv in runs:
+        for found in report(*argv, "--json")[1]:
+            assert "error" not in found
+            keys = set(found) - {"sifkit", "command", "image"}
+            assert not [key for key in sorted(keys) if f"`{key}`" not in part], argv
+
+
+def section(title):
+    """The text of docs/json.md from a heading to the next."""
+    return DOCS[DOCS.index(f"## {title}\n") :].split("\n## ", 1)[0]
+
+
+def test_every_word_is_documented():
+    assert not [word for word in Problem if f"`{word}`" not in section("`sif check`")]
+    kinds = section("`sif header`, `sif new`")
+    assert not [word for word in get_args(NoticeKind) if f"`{word}`" not in kinds]
+    failure = section("Failure")
+    found = {kind.kind for kind in all_errors(SIFError)}
+    assert found >= {"manifest", "signed"} and not [word for word in sorted(found) if f"`{word}`" not in failure]
+
+
+def all_errors(base):
+    return {base}.union(*map(all_errors, base.__subclasses__()))
+
+
+def test_every_key_of_the_manifest_is_documented(report, image):
+    """Those that unpack writes, and those that pack reads."""
+    from sifkit.sif import manifest
+
+    part = section("The manifest of `sif unpack` and `sif pack`")
+    wanted = manifest.MANIFEST_KEYS | manifest.LAYOUT_KEYS | manifest.GAP_KEYS | manifest.UNUSED_KEYS
+    wanted |= manifest.HEADER_KEYS | manifest.OBJECT_KEYS | frozenset().union(*manifest.METADATA_KEYS.values())
+    assert not [key for key in sorted(wanted) if f"`{key}`" not in part]
+    report("unpack", image, "d", "--json")
+    found = json.loads(Path("d/manifest.json").read_text())
+    keys = set(found) | set(found["header"]) | set(found["layout"]).union(*found["objects"])
+    assert keys <= wanted and {"fs", "hash", "entity_hex", "format", "sbom", "digest"} <= keys
+
+
+def test_the_manifest_s_example_makes_an_image(report, image):
+    example = re.search(r"```json\n(.*?)```", section("The manifest of `sif unpack` and `sif pack`"), re.DOTALL).group(1)
+    Path("d").mkdir()
+    Path("d/manifest.json").write_text(example)
+    Path("d/image.def").write_bytes(b"Bootstrap: docker\n")
+    Path("d/root.squashfs").write_bytes(b"hsqs".ljust(28, b"\0") + b"\x04\0" + bytes(200))
+    code, (made,) = report("pack", "d", "n.sif", "--json")
+    assert code == 0 and made["objects"] == 2 and made["warnings"] == []
+    assert report("check", "n.sif", "--json")[0] == 0

@@ -20,6 +20,7 @@ from sifkit.sif import SIF, Arch, DataType, FSType, PartType
 from sifkit.sif.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
 
+from ..crash.test_sif_edits import EDITS, recovered
 from ..sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
 TABLE_END = 4096 + 8 * DESCRIPTOR_BYTES
@@ -120,6 +121,25 @@ def test_a_damaged_image_is_edited_or_refused(changed: list[tuple[int, bytes]], 
                 file.seek(descriptor.offset)
                 assert file.read(descriptor.size) == raw[descriptor.offset : descriptor.end]
             assert not {"free-count", "data-size", "unused-slot", "interrupted-edit"} & {n.kind for n in sif.warnings}
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes, cuts, st.sampled_from([name for name in EDITS if not name.startswith("reserve")]))
+def test_any_edit_of_a_damaged_image(changed: list[tuple[int, bytes]], cut: int | None, name: str) -> None:
+    """Refused, and the file is as it was when it was open; or done, and nothing is left to be put right."""
+    file = io.BytesIO(damaged(changed, cut))
+    opened = None
+    try:
+        with SIF.open(file, "r+", stamp=LATER) as sif:
+            opened = file.getvalue()
+            EDITS[name](sif)
+    except SifkitError as error:
+        assert "\n" not in str(error)
+        assert opened is None or file.getvalue() == opened
+        return
+    done = file.getvalue()
+    assert recovered(done) == done
+    assert len(done) <= len(opened or b"") + 10_000
 
 
 names = st.binary(max_size=128).map(lambda name: name.replace(b"\0", b""))

@@ -97,6 +97,8 @@ def test_list_header_and_info(run, image):
         (["add", "i.sif", "a.json", "--datatype", "6", "--partfs", "1"], "--partfs belongs to the type partition"),
         (["add", "i.sif", "a.json", "--datatype", "4"], "--parttype is missing"),
         (["add", "i.sif", "a.json", "--datatype", "5"], "--signhash is missing"),
+        (["add", "i.sif", "a.json", "--datatype", "5", "--signhash", "1"], "--signentity is missing; 40 digits"),
+        (["add", "i.sif", "a.json", "--signentity", "none"], "--signhash is missing"),
         (["add", "i.sif", "a.json", "--datatype", "9"], "a.json: its content does not tell which SBOM format it is"),
         (["add", "i.sif", "a.json", "--cryptoformat", "pem"], "--cryptomessage is missing"),
         (["add", "i.sif", "a.json", "--parttype", "overlay"], "a.json begins with no filesystem that is known; an overlay is"),
@@ -168,6 +170,25 @@ def test_every_way_to_add_an_overlay_gives_the_same(run, image, argv):
     found, data = facts(image, 4)
     assert (found.fs_type, found.part_type, found.arch) == (FSType.EXT3, PartType.OVERLAY, Arch.ARM64)
     assert (found.group, found.name, found.offset % 4096, data) == (2, b"overlay.img", 0, EXT3)
+
+
+def test_a_second_overlay_is_warned_of_with_the_command_that_replaces_the_first(run, image):
+    assert run("add", image, "--parttype", "overlay")[0] == 0
+    code, _, err = run("add", image, "--parttype", "overlay")
+    assert code == 0 and "the runtimes use the first; to give it other content: sifkit sif replace 4 i.sif FILE" in err
+
+
+def test_a_table_on_a_terminal_is_the_same_with_a_bold_heading(run, image, monkeypatch):
+    """No cell is folded, however narrow the terminal is."""
+    with SIF.open(image, "r+") as sif:
+        sif.update(3, name=b"n" * 128)
+    plain = run("list", image)[1].splitlines()
+    monkeypatch.setattr("sifkit.cli.console.Console.out_is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown = run("list", image)[1].splitlines()
+    assert shown[1:] == plain[1:] and shown[0] == f"\x1b[1m{plain[0]}\x1b[0m"
+    assert run("list", image, "--nocolor")[1].splitlines() == plain
 
 
 def test_group_zero_is_literal_and_an_overlay_elsewhere_is_warned_of(run, image):
@@ -317,11 +338,51 @@ def test_signed_images_are_not_edited_unasked(run, image):
         assert image.read_bytes() == before
     assert run("del", "1", image, "--drop-signatures", "--keep-broken-signatures")[0] == 2
     code, _, err = run("update", "1", image, "--name", "x", "--keep-broken-signatures")
-    assert code == 0 and "breaks signature 3" in err
+    assert code == 0 and "changing object 1 broke signature 3" in err
     code, out, _ = run("add", image, "--parttype", "overlay", "--drop-signatures", "--json")
     assert code == 0 and json.loads(out)["dropped_signatures"] == [3]
     with SIF.open(image) as sif:
         assert not sif.select(data_type=DataType.SIGNATURE)
+
+
+def test_a_failure_is_one_line_whatever_there_is_to_warn_of(run, image):
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-1])
+    code, _, err = run("dump", "3", image)
+    assert code == 1 and err.count("\n") == 1 and err.startswith("sifkit sif dump: i.sif: object 3 ends at byte 32900")
+    assert run("list", image)[2].startswith("sifkit sif list: warning: i.sif: object 3 ends at byte 32900")
+    with SIF.create("full.sif", capacity=2) as sif:
+        sif.add(b"x", DataType.GENERIC, group=1)
+        sif.add(b"?", DataType.SIGNATURE, link_group=1, metadata=SignatureMeta(library.HashType.SHA256))
+    code, _, err = run("add", "full.sif", "overlay.img", "--parttype", "overlay", "--keep-broken-signatures")
+    assert code == 1 and err.count("\n") == 1 and "2 of 2 descriptors are used" in err
+
+
+def test_a_signature_and_whom_it_is_of(run, image):
+    """An envelope tells that there is no fingerprint; what no verifier takes for a signature is said to be that."""
+    Path("e.json").write_text('{"payloadType":"application/vnd.sylabs.sif-metadata+json","payload":"","signatures":[]}')
+    code, _, err = run("add", image, "e.json", "--datatype", "signature", "--signhash", "sha256", "--link-group", "2")
+    assert code == 0 and not err and facts(image, 4)[0].metadata == SignatureMeta(library.HashType.SHA256)
+    code, _, err = run("add", image, "a.json", "--signhash", "1", "--signentity", "none")
+    assert code == 0 and "a.json is no signature that runtimes know" in err and err.count("\n") == 1
+    code, _, err = run("replace", "4", image, "a.json")
+    assert code == 0 and "a.json is no signature that runtimes know" in err
+    code, _, err = run("add", image, "a.json", "--signhash", "1", "--signentity", "AB " * 20)
+    assert code == 0 and facts(image, 6)[0].metadata.fingerprint == b"\xab" * 20
+
+
+def test_a_signature_that_is_edited_itself_is_not_dropped_with_the_edit(run, image):
+    with SIF.open(image, "r+") as sif:
+        sif.delete(3)
+        sif.add(b"?", DataType.SIGNATURE, link_group=2, metadata=SignatureMeta(library.HashType.SHA256))
+    before = image.read_bytes()
+    for options in ([], ["--drop-signatures"]):
+        code, _, err = run("update", "3", image, "--link", "1", *options)
+        assert code == 1 and "--keep-broken-signatures does it all the same; sifkit sif del 3 i.sif removes it" in err
+    code, _, err = run("update", "3", image, "--link-group", "9", "--keep-broken-signatures")
+    assert code == 1 and "no object is in group 9" in err
+    assert image.read_bytes() == before
+    assert run("update", "3", image, "--link", "1", "--keep-broken-signatures")[0] == 0
 
 
 def test_an_edit_and_what_it_drops_are_one_commit(run, image, monkeypatch):
@@ -354,8 +415,9 @@ def test_what_cuts_trailing_bytes_off_is_said(run, image):
     image.write_bytes(image.read_bytes() + b"more")
     for argv in (["check", image], ["check", "--repair", image]):
         code, out, _ = run(*argv)
-        assert code == 4 and "(--repair --cut cuts them off)" in out
-    assert run("check", "--repair", "--cut", image)[0] == 1
+        assert code == 4 and "an addition was cut short, or something was appended" in out
+        assert f"(sifkit sif check --repair --cut {image} cuts that off" in out
+    assert run("check", "--repair", "--cut", image)[0] == 1 and run("check", image)[0] == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs open-file-description locks")

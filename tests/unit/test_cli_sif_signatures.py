@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from sifkit.sif import DataType, Descriptor
+from sifkit.sif import DataType, Descriptor, HashType, SignatureMeta
 from sifkit.sif.descriptor import join_group, join_link
-from sifkit.sif.signatures import Signed, SignedError, broken, parse_signed, signatures
+from sifkit.sif.signatures import Signed, SignedError, broken, parse_signed, signature_form, signatures
 
 
 def thing(id, group=1, *, kind=DataType.GENERIC, link_group=0, link=0, size=10):
@@ -81,6 +81,41 @@ def test_an_image_that_did_not_verify_as_a_whole_may_get_more_of_the_same():
     assert broken(loose, [*loose, thing(5, 1)], WHOLE) == (SIGN,)
 
 
+def test_a_signature_that_leaves_its_place():
+    """Linked elsewhere, or in the group it is of: also where another signature of the group stays as it was."""
+    both = [ONE, TWO, SIGN, signature(4, 1)]
+    signed = {3: Signed(frozenset({0, 1})), 4: Signed(frozenset({0, 1}))}
+    for linked in (join_link(2, 0), join_link(0, 2), 0):
+        moved = replace(SIGN, linked_id=linked)
+        assert broken(both, [ONE, TWO, moved, both[3]], signed) == (SIGN,)
+    inside = [ONE, TWO, replace(SIGN, group_id=join_group(1)), both[3]]
+    assert broken(both, inside, signed) == (SIGN, both[3]), "it is an object of the group that was not signed"
+    assert broken(SIGNED_IMAGE, inside[:3], {3: Signed(legacy=True)}) == ()
+
+
+@pytest.mark.parametrize(
+    ("signed", "breaks"),
+    [
+        (Signed(frozenset({0, 1}), form="openpgp"), {"entity"}),
+        (Signed(frozenset({0, 1}), form="dsse"), set()),
+        (Signed(legacy=True, form="openpgp"), {"entity", "hash"}),
+        (Signed(), set()),
+    ],
+)
+def test_a_signature_that_says_something_else(signed, breaks):
+    """Verifiers compare the fingerprint with the signer's, where the form tells who that is, and need the old form's hash."""
+    by = replace(SIGN, extra=SignatureMeta(HashType.SHA256, b"\1" * 20).pack_onto(b""))
+    changes = {"entity": SignatureMeta(HashType.SHA256, b"\2" * 20), "hash": SignatureMeta(HashType.SHA512, b"\1" * 20)}
+    for what, meta in changes.items():
+        after = [ONE, TWO, replace(by, extra=meta.pack_onto(b""))]
+        assert broken([ONE, TWO, by], after, {3: signed}) == ((by,) if what in breaks else ()), what
+
+
+def test_the_form_is_told_by_the_first_bytes():
+    assert signature_form(PGP[:40]) == "openpgp" and signature_form(b"\n" + envelope(MESSAGE)[:90]) == "dsse"
+    assert signature_form(b"{}") is None and signature_form(b"") is None and signature_form(b"\xff") is None
+
+
 def test_groups_are_apart():
     both = [ONE, signature(3, 1), thing(4, 2), signature(5, 2)]
     after = [ONE, signature(3, 1), replace(thing(4, 2), name=b"x"), signature(5, 2)]
@@ -99,14 +134,14 @@ def envelope(payload, kind="application/vnd.sylabs.sif-metadata+json"):
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (PGP % MESSAGE, Signed(frozenset({0, 2}))),
-        ((PGP % MESSAGE).replace(b"\n", b"\r\n"), Signed(frozenset({0, 2}))),
-        (envelope(MESSAGE), Signed(frozenset({0, 2}))),
-        (PGP % b"SIFHASH:\nabcdef", Signed(legacy=True)),
-        (PGP % b"{}", Signed()),
-        (PGP % b'{"objects": [1]}', Signed()),
+        (PGP % MESSAGE, Signed(frozenset({0, 2}), form="openpgp")),
+        ((PGP % MESSAGE).replace(b"\n", b"\r\n"), Signed(frozenset({0, 2}), form="openpgp")),
+        (envelope(MESSAGE), Signed(frozenset({0, 2}), form="dsse")),
+        (PGP % b"SIFHASH:\nabcdef", Signed(legacy=True, form="openpgp")),
+        (PGP % b"{}", Signed(form="openpgp")),
+        (PGP % b'{"objects": [1]}', Signed(form="openpgp")),
         (envelope(MESSAGE, "text/plain"), Signed()),
-        (envelope(b"[]"), Signed()),
+        (envelope(b"[]"), Signed(form="dsse")),
         (b'{"payloadType": "application/vnd.sylabs.sif-metadata+json", "payload": "!"}', Signed()),
         (b"[" * 100_000, Signed()),
         (b"", Signed()),

@@ -195,6 +195,16 @@ def test_what_is_behind_the_image_stays_unless_asked(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_second_writable_overlay_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "image.sif"
+    sound_image(path)
+    with SIF.open(path, "r+", stamp=STAMP) as sif:
+        overlay = partition(PartType.OVERLAY, FSType.EXT3)
+        sif.add(ext().ljust(HEAD_BYTES, b"\0"), DataType.PARTITION, group=1, metadata=overlay)
+    found = [(finding.problem, finding.severity, finding.id) for finding in found_in(path)]
+    assert found == [(Problem.SEVERAL_OVERLAYS, "note", 6)]
+
+
 def test_an_image_nobody_can_open_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "image.sif"
 

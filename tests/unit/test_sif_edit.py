@@ -269,6 +269,79 @@ def test_space_comes_back(path: Path) -> None:
         assert path.stat().st_size == sif.header.data_offset
 
 
+@linux
+@pytest.mark.parametrize("how", ["a deletion", "the last", "an addition", "an appended file"])
+def test_the_space_of_an_interrupted_edit_comes_back(path: Path, how: str) -> None:
+    """A record that is unused and not empty tells where the bytes are that nobody wants; nothing else is touched."""
+    with edited(path) as sif:
+        gone = sif.add(os.urandom(MIB), DataType.GENERIC)
+        if how == "a deletion":
+            sif.add(b"behind", DataType.GENERIC)
+        kept = content(sif)[1:]
+    size, blocks = path.stat().st_size, path.stat().st_blocks
+    with path.open("r+b") as file:
+        file.seek(4096 + gone.slot * 585 + 4)
+        file.write(b"\0")
+        if how == "an appended file":
+            file.seek(0, os.SEEK_END)
+            file.write(b"somebody's")
+    with edited(path) as sif:
+        now = content(sif)[1:]
+        assert now == [one for one in kept if one[0].id != gone.id]
+    raw = path.read_bytes()
+    if how in ("a deletion", "an appended file"):
+        assert raw[gone.end :] == (b"behind" if how == "a deletion" else b"somebody's")
+        assert how != "a deletion" or not any(raw[gone.offset : gone.end])
+        assert how != "a deletion" or path.stat().st_blocks * 512 < blocks * 512 - MIB // 2
+    else:
+        assert len(raw) == size - MIB
+
+
+@linux
+def test_the_space_of_an_interrupted_replacement_comes_back(path: Path) -> None:
+    """The header tells of the new table, and the old one still of what was replaced."""
+    with edited(path) as sif:
+        old = sif.add(os.urandom(MIB), DataType.GENERIC)
+        sif.add(b"behind", DataType.GENERIC)
+    before = path.read_bytes()
+    with edited(path) as sif:
+        sif.replace(old.id, b"new")
+        header, end = sif.header, sif.get(old.id).end
+    after = path.read_bytes()
+    shadow = -(-end // 4096) * 4096
+    pointing = replace(header, descriptors_offset=shadow, data_size=shadow + 8 * 585 - header.data_offset)
+    raw = before + after[len(before) :]
+    path.write_bytes(pointing.pack() + raw[128:].ljust(shadow - 128, b"\0") + after[4096 : 4096 + 8 * 585])
+    with edited(path) as sif:
+        assert sif.read(old.id) == b"new"
+    assert path.read_bytes() == after
+
+
+@pytest.mark.parametrize("edit", ["update", "set_primary", "delete", "add", "replace"])
+def test_what_belongs_to_nothing_goes_with_the_next_edit(path: Path, edit: str) -> None:
+    """Whatever edit; opening alone leaves it."""
+    with path.open("ab") as file:
+        file.write(bytes(MIB) + b"somebody's")
+    before = path.read_bytes()
+    with edited(path) as sif:
+        assert path.read_bytes() == before
+        assert [notice.kind for notice in sif.warnings] == ["trailing-bytes"]
+        match edit:
+            case "update":
+                sif.update(1, name=b"x")
+            case "set_primary":
+                sif.set_primary(4)
+            case "delete":
+                sif.delete(1)
+            case "add":
+                sif.add(b"x", DataType.GENERIC)
+            case "replace":
+                sif.replace(6, b"x")
+        assert sif.file_size == max(descriptor.end for descriptor in sif)
+        assert sif.warnings == ()
+    assert_sound(path.read_bytes())
+
+
 def test_zeroing_where_nothing_can_be_punched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sifkit.sif import fdio
 
@@ -537,6 +610,25 @@ def test_an_image_that_is_cut_short_is_not_added_to(path: Path) -> None:
         sif.delete([6, 1])
         sif.add(b"x", DataType.GENERIC)
     assert_sound(path.read_bytes())
+
+
+def test_an_object_without_bytes_far_behind_the_end(path: Path) -> None:
+    """No second table goes there: what needs one is refused, and several objects are deleted one by one."""
+    with edited(path) as sif:
+        empty = sif.add(b"", DataType.GENERIC)
+    raw = bytearray(path.read_bytes())
+    at = 4096 + empty.slot * 585 + 17
+    raw[at : at + 8] = (1 << 41).to_bytes(8, "little")
+    file = io.BytesIO(raw)
+    with SIF.open(file, "r+", stamp=LATER) as sif:
+        with pytest.raises(TruncatedError, match="far behind"):
+            sif.update(1, name=b"x")
+        sif.delete([1, 3])
+        assert [descriptor.id for descriptor in sif] == [2, 4, 5, 6, 7]
+        sif.delete([2, 7])
+        sif.update(4, name=b"x")
+    assert len(file.getvalue()) <= len(raw)
+    assert_sound(file.getvalue())
 
 
 def test_opening_a_sound_image_for_writing_writes_nothing(path: Path) -> None:

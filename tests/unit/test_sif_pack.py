@@ -44,6 +44,7 @@ ODD = {
     "long extra": slot(1, Extra=bytes(range(1, 200))),
     "extra of a type without": slot(0, Extra=b"mine"),
     "odd digest": slot(4, Extra=b"\xff\xfe"),
+    "bytes behind a digest": slot(4, Extra=b"sha256:" + b"0" * 64 + b"\0\0x"),
     "odd link": slot(3, LinkedID=0x80000002),
     "link to a group": slot(3, LinkedID=0xF0000001),
     "one id twice": slot(3, ID=1),
@@ -238,19 +239,32 @@ def test_a_changed_file_is_packed_anew(tmp_path: Path) -> None:
         ({"type": None}, "type: this is missing"),
         ({"file": "../image.sif"}, "outside of the directory"),
         ({"file": "missing"}, "not in the directory"),
-        ({"file": "."}, "outside|no regular file"),
+        ({"file": "."}, "no regular file"),
+        ({"file": "/etc/hostname"}, "outside of the directory|not in the directory"),
         ({"file": "pipe"}, "no regular file"),
         ({"file": "a\0b"}, "cannot be read"),
         ({"file": 5}, "want text"),
         ({"name": "x" * 129}, "129 bytes"),
         ({"name": "\ud800"}, "stand for bytes"),
-        ({"name_hex": "zz"}, "stand for bytes"),
+        ({"name_hex": "zz"}, "not hexadecimal"),
+        ({"name": "a", "name_hex": "61"}, "name: it and name_hex say the same thing"),
+        ({"type_code": 7}, "type: it and type_code say the same thing"),
+        ({"group": 1, "group_id": 1}, "group: it and group_id say the same thing"),
+        ({"link_group": 1, "linked_id": 1}, "link_group: it and linked_id say the same thing"),
+        ({"grup": 1}, r"objects\[0\], grup: a deffile has no such key"),
+        ({"fs": "raw"}, "fs: a deffile has no such key"),
+        ({"\ud800\n": 1}, "has no such key"),
+        ({"type": "\ud800"}, "stand for bytes"),
+        ({"file": "\ud800"}, "stand for bytes"),
+        ({"file": ""}, "this is empty"),
+        ({"file": "out"}, "outside of the directory"),
+        ({"file": "loop"}, "cannot be read"),
         ({"group": -1}, "want a number from 0"),
         ({"group": True}, "want a number"),
         ({"link": 9}, "not listed"),
         ({"link": 1, "link_group": 1}, "not to both"),
         ({"id": 1 << 40}, "want a number"),
-        ({"id": 0}, "twice, or 0"),
+        ({"id": 0}, "an id is 0"),
         ({"slot": 1 << 40}, "want a number"),
         ({"created": 1 << 80}, "want a number"),
         ({"alignment": 1 << 60}, "1 GiB"),
@@ -263,6 +277,9 @@ def test_a_bad_object(tmp_path: Path, change: dict[str, Any], complaint: str) ->
     hand_written(directory, {**TEXT, **change})
     if hasattr(os, "mkfifo"):
         os.mkfifo(directory / "pipe")
+    (tmp_path / "elsewhere").write_bytes(b"secret")
+    os.symlink("../elsewhere", directory / "out")
+    os.symlink("loop", directory / "loop")
     (tmp_path / "image.sif").write_bytes(b"")
     with pytest.raises(ManifestError, match=complaint) as caught:
         pack(directory, tmp_path / "new.sif")
@@ -289,6 +306,10 @@ def test_a_bad_object(tmp_path: Path, change: dict[str, Any], complaint: str) ->
         '{"objects": [], "header": {"launch": "' + "x" * 40 + '"}}',
         '{"objects": [], "sifkit_manifest": 2}',
         '{"objects": [], "layout": {"size": 5}, "header": {}}',
+        '{"objects": [], "objects": []}',
+        '{"objects": [], "object": []}',
+        '{"objects": [], "header": {"creatd": 1}}',
+        '{"objects": [], "header": {"arch": "amd64", "arch_hex": "303200"}}',
     ],
 )
 def test_a_bad_manifest(tmp_path: Path, text: str) -> None:
@@ -323,6 +344,21 @@ def test_a_second_primary_and_one_id_twice(tmp_path: Path) -> None:
     hand_written(tmp_path / "in", {**TEXT, "slot": 0}, {**TEXT, "slot": 0})
     with pytest.raises(ManifestError, match="taken"):
         pack(tmp_path / "in", tmp_path / "new.sif")
+    hand_written(tmp_path / "in", {**TEXT, "id": 3}, {**TEXT, "id": 3})
+    with pytest.raises(ManifestError, match="the id 3 is there twice"):
+        pack(tmp_path / "in", tmp_path / "new.sif")
+
+
+def test_what_is_wrong_with_a_packed_image_is_told(tmp_path: Path) -> None:
+    """A damaged image comes out as it was; whoever edited a manifest may not have meant it."""
+    sample_image(tmp_path / "image.sif")
+    with SIF.open(tmp_path / "image.sif") as sif:
+        path = Path(unpack(sif, tmp_path / "in"))
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["objects"][2]["id"] = 1
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    result = pack(tmp_path / "in", tmp_path / "new.sif")
+    assert result.exact and [(notice.kind, notice.id) for notice in result.warnings] == [("duplicate-id", 1)]
 
 
 JSON = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.just([]), st.just({}), st.just("partition"))

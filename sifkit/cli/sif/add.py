@@ -15,7 +15,7 @@ from ..values import choice
 from . import words
 from .adding import Wanted, plan, with_group
 from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, Progress, drop_or_refuse, editing, result, tell_warnings
+from .images import Deterministic, DropSignatures, KeepSignatures, Progress, drop_or_refuse, editing, result
 from .source import opened
 
 __all__ = ["command"]
@@ -65,7 +65,7 @@ def command(
     ] = None,
     signhash: Annotated[str | None, _option("--signhash", to=SIGNATURE, metavar="HASH", text=words.listed("HASH"))] = None,
     signentity: Annotated[
-        str | None, _option("--signentity", to=SIGNATURE, metavar="HEX", text="who signed: the fingerprint, 40 digits")
+        str | None, _option("--signentity", to=SIGNATURE, metavar="HEX", text="who signed: the fingerprint, 40 digits; or none")
     ] = None,
     sbomformat: Annotated[
         str | None,
@@ -137,11 +137,12 @@ def command(
     with opened(file, image) as source:
         if label is None:
             label = b"" if no_name else words.name("the name of FILE", source.name)
-        with editing(console, image, deterministic=deterministic) as sif:
-            group, meta = plan(console, sif, wanted, source)
+        with editing(console, image, deterministic=deterministic) as (sif, later):
+            group, meta = plan(later, sif, wanted, source)
+            first = wanted.is_overlay and not sif.overlays
             after = with_group(sif, wanted.data_type, group)
             dropped = drop_or_refuse(
-                console, sif, after, f"adding {source.label}", drop=drop_signatures, keep=keep_broken_signatures
+                later, image, sif, after, f"adding {source.label}", drop=drop_signatures, keep=keep_broken_signatures
             )
             with reporter(progress, console) as bar:
                 bar.phase("copy", source.size, "bytes")
@@ -157,7 +158,6 @@ def command(
                     advance=bar.advance,
                     drop=dropped,
                 )
-            tell_warnings(console, image, sif)
         text = f"object {added.id}" + (f" {show(added.name)}" if added.name else "")
         result(
             console,
@@ -165,5 +165,5 @@ def command(
             f"{text}, {added.type_text}, {human(added.size)}",
             object_fields(added) | {"dropped_signatures": dropped},
         )
-    if wanted.is_overlay and group and console.err_is_terminal and not console.json:
+    if first and group and console.err_is_terminal and not console.json:
         console.note(f"use it: apptainer exec --writable {shell_word(image)} CMD")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from ...errors import UsageError
-from ..console import Console
+from ..render import shell_word
 from . import words
+from .images import Later
 from .source import Source, check_filesystem
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         SBOMFormat,
     )
 
-__all__ = ["Wanted", "plan", "with_group"]
+__all__ = ["Wanted", "look_at_signature", "plan", "with_group"]
 
 OPTIONS = {
     "partition": ("--parttype", "--partfs", "--partarch"),
@@ -48,7 +49,7 @@ class Wanted:
     fs_type: FSType | None = None
     arch: Arch | None = None
     hash_type: HashType | None = None
-    entity: bytes = b""
+    entity: bytes | None = None
     sbom_format: SBOMFormat | None = None
     format_type: FormatType | None = None
     message_type: MessageType | None = None
@@ -99,7 +100,7 @@ class Wanted:
             fs_type=None if partfs is None else words.code(FSType, "--partfs", partfs),
             arch=words.optional(words.arch, "--partarch", partarch),
             hash_type=None if signhash is None else words.code(HashType, "--signhash", signhash),
-            entity=words.optional(words.fingerprint, "--signentity", signentity) or b"",
+            entity=words.optional(words.fingerprint, "--signentity", signentity),
             sbom_format=None if sbomformat is None else words.code(SBOMFormat, "--sbomformat", sbomformat),
             format_type=None if cryptoformat is None else words.code(FormatType, "--cryptoformat", cryptoformat),
             message_type=None if cryptomessage is None else words.code(MessageType, "--cryptomessage", cryptomessage),
@@ -135,18 +136,19 @@ def _data_type(text: str | None, given: set[str]) -> DataType:
     return data_type
 
 
-def plan(console: Console, sif: SIF, wanted: Wanted, source: Source) -> tuple[int, Metadata | None]:
+def plan(later: Later, sif: SIF, wanted: Wanted, source: Source) -> tuple[int, Metadata | None]:
     """(group, metadata) of the new object, where nothing was said what fits the image. Raises UsageError, EditError."""
     group = _group(sif, wanted)
     kind = wanted.data_type.word
     meta: Metadata | None = None
     if kind == "partition":
-        meta = partition = _partition(console, sif, wanted, source)
+        meta = partition = _partition(later, sif, wanted, source)
         if wanted.is_overlay:
-            _look_at_overlay(console, sif, group, wanted.group)
-            _look_at_others(console, sif, partition, group)
+            _look_at_overlay(later, sif, group, wanted.group)
+            _look_at_others(later, sif, partition, group)
     elif kind == "signature":
-        meta = _signature(wanted)
+        meta = _signature(wanted, source)
+        look_at_signature(later, source)
     elif kind == "sbom":
         meta = _sbom(wanted, source)
     elif kind == "cryptomessage" and (wanted.format_type is not None or wanted.message_type is not None):
@@ -162,24 +164,25 @@ def _group(sif: SIF, wanted: Wanted) -> int:
     return sif.primary.group if sif.primary is not None and sif.primary.group else 1
 
 
-def _look_at_overlay(console: Console, sif: SIF, group: int, given: int | None) -> None:
+def _look_at_overlay(later: Later, sif: SIF, group: int, given: int | None) -> None:
     root = sif.primary
     if given == 0:
-        console.warn("--groupid 0: an overlay in no group; the runtimes will not find it")
+        later.warn("--groupid 0: an overlay in no group; the runtimes will not find it")
     elif root is not None and root.group and group != root.group:
-        console.warn(f"the overlay is in group {group}, the primary partition in {root.group}: the runtimes will not find it")
+        later.warn(f"the overlay is in group {group}, the primary partition in {root.group}: the runtimes will not find it")
     elif root is None:
-        console.warn("the image has no primary partition yet; the runtimes use an overlay only with one")
+        later.warn("the image has no primary partition yet; the runtimes use an overlay only with one")
 
 
-def _look_at_others(console: Console, sif: SIF, meta: PartitionMeta, group: int) -> None:
+def _look_at_others(later: Later, sif: SIF, meta: PartitionMeta, group: int) -> None:
     same = [old for old in sif.overlays if old.group == group and old.fs_type == meta.fs_type]
     if same and meta.fs_type == 2:
-        text = f"object {same[0].id} is a writable overlay already, and one is in use at a time"
-        console.warn(f"{text}; sifkit sif replace gives it other content")
+        image = shell_word(sif.path or "IMAGE")
+        text = f"object {same[0].id} is a writable overlay already, and the runtimes use the first"
+        later.warn(f"{text}; to give it other content: sifkit sif replace {same[0].id} {image} FILE")
 
 
-def _partition(console: Console, sif: SIF, wanted: Wanted, source: Source) -> PartitionMeta:
+def _partition(later: Later, sif: SIF, wanted: Wanted, source: Source) -> PartitionMeta:
     from ...sif import FSType, PartitionMeta
 
     part_type = wanted.part_type
@@ -194,7 +197,7 @@ def _partition(console: Console, sif: SIF, wanted: Wanted, source: Source) -> Pa
     if wanted.is_overlay and fs_type not in (FSType.EXT3, FSType.SQUASHFS):
         raise UsageError(f"an overlay is ext3 or squashfs, not {fs_type.word}", hint="the runtimes mount nothing else as one")
     if fs_type in (FSType.EXT3, FSType.SQUASHFS) and check_filesystem(source, "--partfs", None) is None:
-        console.warn(f"{source.label} does not begin with the {fs_type.word} it is declared as: no runtime will mount it")
+        later.warn(f"{source.label} does not begin with the {fs_type.word} it is declared as: no runtime will mount it")
     return PartitionMeta(fs_type, part_type, _arch(sif, wanted))
 
 
@@ -214,12 +217,27 @@ def _arch(sif: SIF, wanted: Wanted) -> Arch:
     raise UsageError("--partarch is missing: the image has no primary partition that tells it", hint=hint)
 
 
-def _signature(wanted: Wanted) -> Metadata:
+def _signature(wanted: Wanted, source: Source) -> Metadata:
+    """A signature's; an envelope of a PEM key's signature has no fingerprint, of others it must be said."""
     from ...sif import SignatureMeta
+    from ...sif.signatures import signature_form
 
     if wanted.hash_type is None:
         raise UsageError("--signhash is missing", hint=f"one of {', '.join(words.TABLES['HASH'])}")
-    return SignatureMeta(wanted.hash_type, wanted.entity)
+    entity = wanted.entity
+    if entity is None and signature_form(source.head) == "dsse":
+        entity = b""
+    if entity is None:
+        raise UsageError("--signentity is missing", hint="40 digits, see gpg --fingerprint; or none, of a PEM key's signature")
+    return SignatureMeta(wanted.hash_type, entity)
+
+
+def look_at_signature(later: Later, source: Source) -> None:
+    """Say where the content is no signature: an image with such an object does not verify."""
+    from ...sif.signatures import signature_form
+
+    if signature_form(source.head) is None:
+        later.warn(f"{source.label} is no signature that runtimes know: what it is linked to will not verify")
 
 
 def _sbom(wanted: Wanted, source: Source) -> Metadata:

@@ -34,17 +34,17 @@ def command(
     console: Console,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
     repair: Annotated[
-        bool, typer.Option("--repair", "-p", help="put right what can be without changing what readers see")
+        bool, typer.Option("--repair", "-p", help="put right what can be put right without changing what readers see")
     ] = False,
-    cut: Annotated[bool, typer.Option("--cut", help="with --repair: cut off what the file has behind the image")] = False,
+    cut: Annotated[bool, typer.Option("--cut", help="with --repair: cut off what the file has behind the last object")] = False,
     digests: Annotated[bool, typer.Option("--digests", help="read OCI objects and compare them with their digests")] = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object for each finding, the summary last")] = False,
 ) -> None:
     """Look for everything that is wrong with an image: its header and table, places and links of objects, filesystems that are
     not what they are declared as, bytes that belong to nothing.
 
-    Exit code: 0 nothing wrong, 1 all put right, 4 something is left, 8 it could not be looked at, 16 usage, 32 interrupted.
-    Notes are of no account for it.
+    Exit code: 0 nothing wrong, 1 all put right, 4 something is left, be it warnings only, 8 it could not be looked at,
+    16 usage, 32 interrupted. Notes do not count.
     """
     if cut and not repair:
         raise UsageError("--cut is for --repair", hint="give both")
@@ -58,7 +58,9 @@ def command(
     with concerning(image):
         found = list(check_file(image, digests=digests))
         if any(finding.problem == Problem.NOT_SIF for finding in found):
-            raise NotSIFError(f"{show(image)}: {found[-1].text}", path=image, hint="name a SIF image")
+            raise NotSIFError(
+                f"{show(image)}: {found[-1].text}", path=image, hint="stand-alone ext3 images are for: sifkit overlay"
+            )
         mended: list[Finding] = []
         if repair and any(finding.repairable for finding in found):
             check_not_written(image)
@@ -80,17 +82,17 @@ def _tell(console: Console, image: str, found: list[Finding], mended: list[Findi
         if console.json:
             console.emit(_fields(finding, done), image=image)
         elif index < MOST_LINES and not (console.quiet and finding.severity == "note"):
-            console.line(f"{finding.severity}: {show(finding.text)}{_outlook(finding, done)}")
+            console.line(f"{finding.severity}: {show(finding.text)}{_outlook(finding, done, image)}")
     if not console.json and len(found) > MOST_LINES:
         console.line(f"and {len(found) - MOST_LINES} more: see all with --json")
 
 
-def _outlook(finding: Finding, done: bool) -> str:
+def _outlook(finding: Finding, done: bool, image: str) -> str:
     """What became of it, or what would mend it."""
     if done:
         return " (repaired)"
     if finding.problem == "trailing-bytes":
-        return " (--repair --cut cuts them off)"
+        return f" (sifkit sif check --repair --cut {shell_word(image)} cuts that off, as the next edit does)"
     return " (--repair mends it)" if finding.repairable else ""
 
 

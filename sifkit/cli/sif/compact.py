@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from ..values import choice
 from . import words
 from .images import Deterministic, Progress, check_not_written, concerning, result, stamp
 from .new import MOST_DESCRIPTORS
+
+if TYPE_CHECKING:
+    from ...sif import CompactResult
 
 __all__ = ["command"]
 
@@ -61,8 +64,16 @@ def command(
         "changed": made.changed,
         "notes": [show(note) for note in notes],
     }
-    text = f"{human(made.before_bytes)} before, {human(made.after_bytes)} now" if made.changed else "was compact already"
-    result(console, image, f"{text}, room for {made.capacity} objects", fields)
+    result(console, image, f"{_change(made)}, room for {made.capacity} objects", fields)
+
+
+def _change(made: CompactResult) -> str:
+    if not made.changed:
+        return "was compact already"
+    less = made.before_bytes - made.after_bytes
+    if not less:
+        return f"{human(made.after_bytes)} as before"
+    return f"{human(made.after_bytes)}, {human(abs(less))} {'less' if less > 0 else 'more'} than before"
 
 
 def _size(image: str) -> int | None:

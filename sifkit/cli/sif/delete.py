@@ -17,11 +17,11 @@ from .images import (
     Deterministic,
     DropSignatures,
     KeepSignatures,
+    Later,
     check_unmounted,
     drop_or_refuse,
     editing,
     result,
-    tell_warnings,
 )
 
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ def command(
     ids, image = ids_and_image(arguments, need=not (name or type_))
     names = [words.name("--name", text) for text in name or []]
     types = [words.code(codes.DataType, "--type", text) for text in type_ or []]
-    with editing(console, image, deterministic=deterministic) as sif:
+    with editing(console, image, deterministic=deterministic) as (sif, later):
         found = _selected(sif, ids, names, types)
         gone = {descriptor.id for descriptor in found}
         what = _what(found)
         after = [descriptor for descriptor in sif if descriptor.id not in gone]
-        dropped = drop_or_refuse(console, sif, after, f"removing {what}", drop=drop_signatures, keep=keep_broken_signatures)
+        dropped = drop_or_refuse(
+            later, image, sif, after, f"removing {what}", drop=drop_signatures, keep=keep_broken_signatures
+        )
         check_unmounted(image, found)
-        _tell_of_links(console, after, gone | set(dropped))
+        _tell_of_links(later, after, gone | set(dropped))
         old = sif.file_size
         _delete(sif, [*gone, *dropped], zero)
         fields = {
@@ -77,7 +79,6 @@ def command(
             "dropped_signatures": dropped,
             "file_bytes": sif.file_size,
         }
-        tell_warnings(console, image, sif)
         cut = f"; the file is now {human(sif.file_size)}" if sif.file_size < old else ""
     result(console, image, f"removed {what}{cut}", fields)
 
@@ -119,7 +120,7 @@ def _what(found: list[Descriptor]) -> str:
     return f"object {one.id}{label} ({one.type_text}, {human(one.size)})"
 
 
-def _tell_of_links(console: Console, after: list[Descriptor], gone: set[int]) -> None:
+def _tell_of_links(later: Later, after: list[Descriptor], gone: set[int]) -> None:
     for descriptor in after:
         if descriptor.link in gone and descriptor.id not in gone:
-            console.warn(f"object {descriptor.id} stays linked to object {descriptor.link}, which is removed")
+            later.warn(f"object {descriptor.id} stays linked to object {descriptor.link}, which is removed")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from ...errors import human, show
 from ..console import Console, Fields, named
 
 if TYPE_CHECKING:
-    from ...sif import SIF, Descriptor, GlobalHeader
+    from ...sif import SIF, Descriptor, GlobalHeader, Notice
 
 __all__ = [
     "exact",
@@ -140,7 +139,10 @@ def object_rows(descriptor: Descriptor) -> list[tuple[str, str]]:
         ("group", group_text(descriptor)),
         ("link", link_text(descriptor)),
         ("size", exact(descriptor.size)),
-        ("offset", f"{descriptor.offset} to {descriptor.end}" + (f", {padding} bytes before it" if padding > 0 else "")),
+        (
+            "offset",
+            f"{descriptor.offset} to {descriptor.end}" + (f", {padding} bytes of padding before it" if padding > 0 else ""),
+        ),
         ("created", time_text(descriptor.created)),
         ("modified", time_text(descriptor.modified)),
         *([("owner", f"{descriptor.uid}:{descriptor.gid}")] if descriptor.uid or descriptor.gid else []),
@@ -195,28 +197,17 @@ def header_rows(sif: SIF) -> list[tuple[str, str]]:
     ]
 
 
-def warning_fields(sif: SIF) -> Fields:
+def warning_fields(notices: Iterable[Notice]) -> Fields:
     """What is wrong and does no harm, as JSON."""
-    return {"warnings": [{"kind": notice.kind, "message": notice.message, "id": notice.id} for notice in sif.warnings]}
+    return {"warnings": [{"kind": notice.kind, "message": notice.message, "id": notice.id} for notice in notices]}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, *, right: Sequence[int] = ()) -> None:
-    """An aligned table on stdout; ``right``: columns of numbers. On a terminal the heading stands out and long cells wrap."""
-    if not console.out_is_terminal:
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        for row in [head, *rows]:
-            cells = (f"{c:>{w}}" if i in right else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            console.line("  ".join(cells).rstrip())
-        return
-    from rich.console import Console as RichConsole
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, title in enumerate(head):
-        last = index == len(head) - 1
-        shown.add_column(Text(title), justify="right" if index in right else "left", no_wrap=not last, overflow="fold")
-    for row in rows:
-        texts = (cell if console.out_is_unicode else cell.encode("ascii", "backslashreplace").decode() for cell in row)
-        shown.add_row(*(Text(text) for text in texts))
-    RichConsole(file=sys.stdout, no_color=not console.color, highlight=False).print(shown)
+    """An aligned table on stdout; ``right``: columns of numbers. On a terminal the heading stands out. Lines are as long as
+    they are: a name folded into a narrow column cannot be read or copied."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for number, row in enumerate([head, *rows]):
+        cells = (f"{c:>{w}}" if i in right else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        line = "  ".join(cells).rstrip()
+        bold = number == 0 and console.out_is_terminal and console.color
+        console.line(f"\x1b[1m{line}\x1b[0m" if bold else line)

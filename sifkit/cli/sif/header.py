@@ -24,6 +24,6 @@ def command(
     """Show an image's global header: launch script, architecture, identity, times, and how full its table of objects is."""
     with reading(console, image) as sif:
         if json:
-            console.emit(header_fields(sif) | warning_fields(sif), image=image)
+            console.emit(header_fields(sif) | warning_fields(sif.warnings), image=image)
         else:
             pairs(header_rows(sif), console)

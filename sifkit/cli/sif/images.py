@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,12 +17,13 @@ from ..environment import source_date_epoch
 from ..render import shell_word
 
 if TYPE_CHECKING:
-    from ...sif import SIF, Descriptor, Stamp
+    from ...sif import SIF, Descriptor, Notice, Stamp
 
 __all__ = [
     "Deterministic",
     "DropSignatures",
     "KeepSignatures",
+    "Later",
     "Progress",
     "check_not_written",
     "check_unmounted",
@@ -134,30 +136,55 @@ def _opened(console: Console, image: str, mode: Literal["r", "r+"], when: Stamp 
         yield sif
 
 
+class Later:
+    """What a verb has to say beside its result, said when it is done: of one that fails only the error is."""
+
+    def __init__(self, console: Console) -> None:
+        self.program = console.program
+        self._console = console
+        self._said: list[Callable[[], None]] = []
+
+    def warn(self, text: str) -> None:
+        self._said.append(partial(self._console.warn, text))
+
+    def note(self, text: str) -> None:
+        self._said.append(partial(self._console.note, f"{self.program}: {text}"))
+
+    def tell(self) -> None:
+        for say in self._said:
+            say()
+
+
 @contextmanager
 def reading(console: Console, image: str) -> Iterator[SIF]:
-    """The image, to be looked at; what is wrong with it is told."""
+    """The image, to be looked at; what is wrong with it is told at the end."""
     with _opened(console, image, "r", None) as sif:
-        tell_warnings(console, image, sif)
         yield sif
+        tell_warnings(console, image, sif.warnings)
 
 
 @contextmanager
-def editing(console: Console, image: str, *, deterministic: bool = False) -> Iterator[SIF]:
-    """The image, open and locked for writing."""
+def editing(console: Console, image: str, *, deterministic: bool = False) -> Iterator[tuple[SIF, Later]]:
+    """The image, open and locked for writing, and what takes notes until the end."""
     when = stamp(deterministic)
     with _opened(console, image, "r+", when) as sif:
-        yield sif
+        later = Later(console)
+        yield sif, later
+        later.tell()
+        tell_warnings(console, image, sif.warnings)
 
 
-def tell_warnings(console: Console, image: str, sif: SIF) -> None:
+def tell_warnings(console: Console, image: str, notices: Sequence[Notice]) -> None:
     """What is wrong and does no harm, the first few, and how to see the rest."""
     if console.json:
         return
-    for notice in sif.warnings[:MOST_WARNINGS]:
+    for notice in notices[:MOST_WARNINGS]:
         console.warn(f"{show(image)}: {notice.message}")
-    if len(sif.warnings) > MOST_WARNINGS:
-        more = len(sif.warnings) - MOST_WARNINGS
+    if len(notices) <= MOST_WARNINGS:
+        if notices and console.err_is_terminal:
+            console.note(f"look closer: sifkit sif check {shell_word(image)}")
+    else:
+        more = len(notices) - MOST_WARNINGS
         console.warn(f"{show(image)}: {more} more; see all with: sifkit sif check {shell_word(image)}")
 
 
@@ -170,7 +197,8 @@ def same_file(one: str, other: str) -> bool:
 
 
 def drop_or_refuse(
-    console: Console,
+    later: Later,
+    image: str,
     sif: SIF,
     after: Sequence[Descriptor],
     edit: str,
@@ -178,25 +206,27 @@ def drop_or_refuse(
     drop: bool,
     keep: bool,
     rewritten: Iterable[int] = (),
+    about: int | None = None,
 ) -> list[int]:
-    """The ids of signatures to remove with an edit that leaves ``after``; raise SignedError where that was not allowed."""
-    from ...sif.signatures import SIGNATURE_LIMIT, Signed, SignedError, broken, named, parse_signed, signatures
+    """The ids of signatures to remove with an edit that leaves ``after``; raise SignedError where that was not allowed.
+    ``about``: the object that is edited, and cannot be removed with the same edit."""
+    from ...sif.signatures import SignedError, broken, named, what_is_signed
 
     if drop and keep:
         raise UsageError("--drop-signatures and --keep-broken-signatures contradict each other", hint="give one of them")
-    found: dict[int, Signed] = {}
-    for signature in signatures(sif):
-        whole = signature.size <= SIGNATURE_LIMIT and signature.end <= sif.file_size
-        found[signature.id] = parse_signed(sif.open_object(signature.id).read()) if whole else Signed()
-    harmed = broken(sif.descriptors, after, found, rewritten=rewritten)
+    harmed = broken(sif.descriptors, after, what_is_signed(sif), rewritten=rewritten)
     if not harmed:
         return []
+    if not keep and any(signature.id == about for signature in harmed):
+        error = SignedError.of(harmed, edit)
+        error.hint = f"--keep-broken-signatures does it all the same; sifkit sif del {about} {shell_word(image)} removes it"
+        raise error
     if not (drop or keep):
         raise SignedError.of(harmed, edit)
     if keep:
-        console.warn(f"{edit} breaks {named(harmed)}")
+        later.warn(f"{edit} broke {named(harmed)}")
         return []
-    console.note(f"{console.program}: removing {named(harmed)}, which this breaks")
+    later.note(f"removed {named(harmed)}, which {edit} broke")
     return [signature.id for signature in harmed]
 
 

@@ -38,6 +38,6 @@ def command(
     with reading(console, image) as sif:
         found = sif.by_name(wanted) if wanted is not None else sif.get(id or 0)
         if json:
-            console.emit(object_fields(found) | warning_fields(sif), image=image)
+            console.emit(object_fields(found) | warning_fields(sif.warnings), image=image)
         else:
             pairs(object_rows(found), console)

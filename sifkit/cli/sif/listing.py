@@ -29,7 +29,7 @@ def command(
     with reading(console, image) as sif:
         if json:
             objects = [object_fields(descriptor) for descriptor in sif]
-            console.emit({"objects": objects} | warning_fields(sif), image=image)
+            console.emit({"objects": objects} | warning_fields(sif.warnings), image=image)
             return
         rows = [
             (

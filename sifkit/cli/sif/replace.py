@@ -13,18 +13,19 @@ from ..frame import verb
 from ..progress import MODES, reporter
 from ..values import choice
 from . import words
+from .adding import look_at_signature
 from .arguments import split_replace
 from .facts import object_fields
 from .images import (
     Deterministic,
     DropSignatures,
     KeepSignatures,
+    Later,
     Progress,
     check_unmounted,
     drop_or_refuse,
     editing,
     result,
-    tell_warnings,
 )
 from .source import Source, check_filesystem, opened
 
@@ -62,32 +63,38 @@ def command(
     """
     choice("--progress", progress, MODES)
     id, image, file = split_replace(arguments)
+
+    from ...sif import DataType
+
     limit = words.ALIGNMENT_LIMIT
     hint = "4096 is right for partitions, 0 is none"
     space = None if alignment is None else words.number("--alignment", alignment, -limit, limit, hint=hint)
-    with opened(file, image) as source, editing(console, image, deterministic=deterministic) as sif:
+    with opened(file, image) as source, editing(console, image, deterministic=deterministic) as (sif, later):
         old = sif.get(id)
         check_unmounted(image, [old])
-        meta = _metadata(console, old, source)
+        meta = _metadata(later, old, source)
+        if old.data_type is DataType.SIGNATURE:
+            look_at_signature(later, source)
         after = [_after(descriptor, meta) if descriptor.id == id else descriptor for descriptor in sif]
         dropped = drop_or_refuse(
-            console,
+            later,
+            image,
             sif,
             after,
             f"replacing object {id}",
             drop=drop_signatures,
             keep=keep_broken_signatures,
             rewritten=[id],
+            about=id,
         )
         with reporter(progress, console) as bar:
             bar.phase("copy", source.size, "bytes")
             new = sif.replace(id, source.content, metadata=meta, alignment=space, advance=bar.advance, drop=dropped)
-        tell_warnings(console, image, sif)
     text = f"object {id}, {new.type_text}: {human(new.size)} instead of {human(old.size)}"
     result(console, image, text, object_fields(new) | {"old_size_bytes": old.size, "dropped_signatures": dropped})
 
 
-def _metadata(console: Console, old: Descriptor, source: Source) -> Metadata | None:
+def _metadata(later: Later, old: Descriptor, source: Source) -> Metadata | None:
     """A partition's metadata where the new content is another filesystem; None where it stays."""
     from ...sif import FSType
 
@@ -99,11 +106,11 @@ def _metadata(console: Console, old: Descriptor, source: Source) -> Metadata | N
     if declared not in (FSType.EXT3, FSType.SQUASHFS, FSType.ENCRYPTED_SQUASHFS) or seen == declared:
         return None
     if seen is None:
-        console.warn(f"{source.label} does not begin with the filesystem that object {old.id} is declared as")
+        later.warn(f"{source.label} does not begin with the filesystem that object {old.id} is declared as")
         return None
     if old.part_type == 4 and seen == FSType.ENCRYPTED_SQUASHFS:
         raise UsageError(f"{source.label} is encrypted, and an overlay cannot be", hint="name an ext3 or squashfs image")
-    console.warn(f"object {old.id} is {seen.word} from now on")
+    later.warn(f"object {old.id} is {seen.word} from now on")
     return replace(meta, fs_type=seen)
 
 

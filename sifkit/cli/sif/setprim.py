@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +11,6 @@ from ..frame import verb
 from .arguments import id_and_image
 from .facts import object_fields
 from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
-
-if TYPE_CHECKING:
-    from ...sif import SIF, Descriptor, PartType
 
 __all__ = ["command"]
 
@@ -33,12 +29,13 @@ def command(
     """Make a system partition the primary one, the container's root; the one that was becomes a system partition."""
     id, image = id_and_image(arguments)
     assert id is not None
-    with editing(console, image, deterministic=deterministic) as sif:
+    with editing(console, image, deterministic=deterministic) as (sif, later):
         before = sif.primary
         dropped = drop_or_refuse(
-            console,
+            later,
+            image,
             sif,
-            _after(sif, id),
+            sif.after_primary(id),
             f"making object {id} primary",
             drop=drop_signatures,
             keep=keep_broken_signatures,
@@ -47,23 +44,3 @@ def command(
         same = before is not None and before.id == id
         fields = object_fields(sif.get(id)) | {"previous": None if before is None else before.id, "dropped_signatures": dropped}
     result(console, image, f"object {id} {'is' if same else 'is now'} the primary partition", fields)
-
-
-def _after(sif: SIF, id: int) -> list[Descriptor]:
-    """The descriptors as they will be, as far as a signature covers them; what is refused is refused elsewhere."""
-    from ...sif import PartType
-
-    return [
-        _with(descriptor, PartType.PRIMARY_SYSTEM)
-        if descriptor.id == id and descriptor.part_type == PartType.SYSTEM
-        else _with(descriptor, PartType.SYSTEM)
-        if descriptor.id != id and descriptor.part_type == PartType.PRIMARY_SYSTEM
-        else descriptor
-        for descriptor in sif
-    ]
-
-
-def _with(descriptor: Descriptor, part_type: PartType) -> Descriptor:
-    meta = descriptor.partition
-    assert meta is not None
-    return replace(descriptor, extra=replace(meta, part_type=part_type).pack_onto(descriptor.extra).rstrip(b"\0"))

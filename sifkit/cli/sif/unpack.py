@@ -10,6 +10,7 @@ from ...errors import counted, human, show
 from ..console import Console, named
 from ..frame import verb
 from ..progress import MODES, reporter
+from ..render import shell_word
 from ..values import choice
 from .images import Progress, reading, result
 
@@ -39,4 +40,6 @@ def command(
             manifest = unpack(sif, directory, force=force, advance=bar.advance)
         count = len(sif)
     fields = {**named("manifest", manifest), "objects": count, "content_bytes": total}
-    result(console, image, f"{counted(count, 'object')}, {human(total)}, told of in {show(manifest)}", fields)
+    result(console, image, f"{counted(count, 'object')}, {human(total)}, and {show(manifest)}", fields)
+    if console.err_is_terminal and not console.json:
+        console.note(f"the same image again: sifkit sif pack {shell_word(directory)} NEW.sif")

@@ -13,7 +13,7 @@ from ..frame import verb
 from . import words
 from .arguments import id_and_image
 from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result, tell_warnings
+from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,9 @@ def command(
     signhash: Annotated[str | None, _option("signhash", "HASH")] = None,
     signentity: Annotated[
         str | None,
-        typer.Option("--signentity", metavar="HEX", help="the fingerprint of who signed, 40 digits", rich_help_panel=TYPE),
+        typer.Option(
+            "--signentity", metavar="HEX", help="who signed: the fingerprint, 40 digits; or none", rich_help_panel=TYPE
+        ),
     ] = None,
     sbomformat: Annotated[str | None, _option("sbomformat", "SBOM")] = None,
     cryptoformat: Annotated[str | None, _option("cryptoformat", "FORMAT")] = None,
@@ -109,18 +111,24 @@ def command(
 
     from ...sif import Change
 
-    with editing(console, image, deterministic=deterministic) as sif:
+    with editing(console, image, deterministic=deterministic) as (sif, later):
         old = sif.get(id)
         changes: dict[str, Any] = dict(plain)
         if codes or entity is not None:
             changes["metadata"] = _metadata(old, codes, entity)
-        after = [_after(descriptor, changes) if descriptor.id == id else descriptor for descriptor in sif]
+        wanted = {id: Change(**changes)}
         dropped = drop_or_refuse(
-            console, sif, after, f"changing object {id}", drop=drop_signatures, keep=keep_broken_signatures
+            later,
+            image,
+            sif,
+            sif.after_update(wanted),
+            f"changing object {id}",
+            drop=drop_signatures,
+            keep=keep_broken_signatures,
+            about=id,
         )
-        sif.update_all({id: Change(**changes)}, drop=dropped)
+        sif.update_all(wanted, drop=dropped)
         new = sif.get(id)
-        tell_warnings(console, image, sif)
     result(
         console,
         image,
@@ -156,19 +164,3 @@ def _metadata(old: Descriptor, codes: Mapping[str, tuple[str, Code]], entity: by
             )
     assert meta is not None
     return replace(meta, **values)
-
-
-def _after(old: Descriptor, changes: Mapping[str, Any]) -> Descriptor:
-    """The descriptor as it will be, as far as a signature covers it; what is refused is refused elsewhere."""
-    from ...sif.descriptor import join_group, join_link
-
-    new = old
-    if "name" in changes:
-        new = replace(new, name=changes["name"])
-    if "group" in changes:
-        new = replace(new, group_id=join_group(changes["group"]))
-    if "link" in changes or "link_group" in changes:
-        new = replace(new, linked_id=join_link(changes.get("link", 0), changes.get("link_group", 0)))
-    if "metadata" in changes:
-        new = replace(new, extra=changes["metadata"].pack_onto(old.extra).rstrip(b"\0"))
-    return new

@@ -145,11 +145,14 @@ def name(option: str, text: str) -> bytes:
 
 
 def fingerprint(option: str, text: str) -> bytes:
-    """The 20 bytes of an OpenPGP v4 fingerprint, in hexadecimal; blanks and colons do not count."""
+    """The 20 bytes of an OpenPGP v4 fingerprint, in hexadecimal, blanks and colons do not count; no bytes for ``none``."""
+    if text.lower() == "none":
+        return b""
     digits = text.replace(" ", "").replace(":", "").removeprefix("0x")
     if not re.fullmatch(r"[0-9a-fA-F]{40}", digits, re.ASCII):
         raise UsageError(
-            f"{option} {show(text)[:80]}: not a fingerprint of 40 hexadecimal digits", hint="see gpg --fingerprint"
+            f"{option} {show(text)[:80]}: not a fingerprint of 40 hexadecimal digits",
+            hint="see gpg --fingerprint; none is none, of a signature made with a PEM key",
         )
     return bytes.fromhex(digits)
 

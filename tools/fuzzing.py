@@ -1,0 +1,95 @@
+"""What the fuzzers share: mutants made one after the other, each tried with a limit on its memory and its time.
+
+A trial says in a few words how it went. Anything it raises is a failure: the mutant is written to a file, and the run ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+__all__ = ["fuzz", "limit_memory", "time_limit"]
+
+T = TypeVar("T")
+COLLECT_EVERY = 16
+
+
+def limit_memory(more: int) -> None:
+    """Let this process have so many bytes more than it has now, where the system can say and enforce that."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        return
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+class time_limit:  # used like a function
+    """A ``with`` block that may take so many seconds; where the system has no alarm, any time."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+
+    def __enter__(self) -> None:
+        if hasattr(signal, "SIGALRM"):
+            signal.signal(signal.SIGALRM, self._over)
+            signal.alarm(self.seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(signal, "SIGALRM"):
+            signal.alarm(0)
+
+    def _over(self, number: int, frame: object) -> None:
+        raise AssertionError(f"more than {self.seconds} seconds")
+
+
+def fuzz(
+    name: str,
+    samples: Sequence[T],
+    mutate: Callable[[T, random.Random], bytes],
+    attempt: Callable[[bytes, random.Random], str],
+    *,
+    count: int,
+    seed: int,
+    memory_bytes: int,
+    seconds: int,
+    first: int = 0,
+) -> int:
+    """Try ``count`` mutants of the samples in turn, from number ``first`` on; the exit code. ``name`` is in that of files.
+
+    Each mutant has random numbers of its own, which ``seed`` and its number give, so that one alone can be made again.
+    """
+    limit_memory(memory_bytes)
+    outcomes: Counter[str] = Counter()
+    began = time.monotonic()
+    slowest, slowest_number = 0.0, first
+    for number in range(first, first + count):
+        if number % COLLECT_EVERY == 0:
+            gc.collect()  # few objects, but whole images: Python by itself would wait too long
+        chance = random.Random(f"{seed} {number}")
+        mutant = mutate(samples[number % len(samples)], chance)
+        start = time.monotonic()
+        try:
+            with time_limit(seconds):
+                outcomes[attempt(mutant, chance)] += 1
+        except Exception as error:  # noqa: BLE001  # the very thing that is looked for
+            kept = Path(tempfile.gettempdir(), f"{name}-{seed}-{number}.img")
+            kept.write_bytes(mutant)
+            print(f"mutant {number}: {type(error).__name__}: {error}; kept as {kept}; again: --seed {seed} --first {number}")
+            return 1
+        if (took := time.monotonic() - start) > slowest:
+            slowest, slowest_number = took, number
+    total = time.monotonic() - began
+    print(f"{count} mutants of {len(samples)} images in {total:.0f} s, slowest {slowest * 1000:.0f} ms ({slowest_number})")
+    for outcome, times in outcomes.most_common(40):
+        print(f"{times:8} {outcome}")
+    return 0
