@@ -6,21 +6,21 @@ refuse. Source: as ``ext3.inode``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from .constants import GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG, XATTR_MAGIC
-from .errors import PathNotFoundError
+from .errors import Ext3Error, PathNotFoundError
 from .filesystem import Filesystem, Stat
 from .groups import metadata_block
 from .inode import table_view
 from .layout import Table
 from .schema import INODE_EXTRA
 
-__all__ = ["Columns", "nanoseconds", "read_columns", "read_stats"]
+__all__ = ["Columns", "column_parts", "nanoseconds", "read_columns", "read_facts", "read_stats"]
 
 Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -40,8 +40,9 @@ _CRTIME_END = int(INODE_EXTRA.dtype.fields["i_crtime_extra"][1])
 class Columns:
     """What inodes hold, one row for each number that was asked for, in that order.
 
-    ``rows`` are INODE_CORE rows. Times are columns of seconds since 1970 and of nanoseconds: together they may not fit 64
-    bits. ``attributed``: the inode may have extended attributes. ``bad``: its extra area leaves it.
+    ``rows`` are INODE_CORE rows. A ``size`` that no file can have may be negative. Times are columns of seconds since 1970 and
+    of nanoseconds: together they may not fit 64 bits. ``attributed``: the inode may have extended attributes. ``bad``: its
+    extra area leaves it.
     """
 
     ino: Numbers
@@ -108,18 +109,57 @@ def read_columns(filesystem: Filesystem, inos: Sequence[int] | Numbers) -> Colum
     )
 
 
+def column_parts(
+    filesystem: Filesystem, inos: Sequence[int] | Numbers, start: int = 0
+) -> Iterator[tuple[int, int, Columns | Ext3Error]]:
+    """The columns of ``inos`` in parts: (first index, behind the last, columns). Where a table cannot be read, each inode it
+    concerns is a part of its own, with the error in place of columns."""
+    try:
+        yield start, start + len(inos), read_columns(filesystem, inos)
+        return
+    except Ext3Error as error:
+        if len(inos) <= 1:
+            yield start, start + len(inos), error
+            return
+    middle = len(inos) // 2
+    yield from column_parts(filesystem, inos[:middle], start)
+    yield from column_parts(filesystem, inos[middle:], start + middle)
+
+
 def read_stats(filesystem: Filesystem, inos: Sequence[int]) -> list[Stat]:
     """``filesystem.stat`` of each of ``inos``. Raises what ``read_columns`` does, and CorruptError for a damaged inode."""
     found: list[Stat] = []
     for start in range(0, len(inos), AT_ONCE):
-        found += _stats(filesystem, inos[start : start + AT_ONCE])
+        columns = read_columns(filesystem, inos[start : start + AT_ONCE])
+        if columns.bad.any():
+            filesystem.inode(int(columns.ino[columns.bad.argmax()]))  # raises, and says what is wrong
+        found += _stats(columns)
     return found
 
 
-def _stats(filesystem: Filesystem, inos: Sequence[int]) -> list[Stat]:
-    columns = read_columns(filesystem, inos)
-    if columns.bad.any():
-        filesystem.inode(int(columns.ino[columns.bad.argmax()]))  # raises, and says what is wrong
+def read_facts(filesystem: Filesystem, inos: Sequence[int]) -> tuple[list[Stat | Ext3Error], list[bool]]:
+    """For each of ``inos`` its facts, or why they cannot be known; and whether it may have extended attributes."""
+    found: list[Stat | Ext3Error] = []
+    attributed: list[bool] = []
+    for first in range(0, len(inos), AT_ONCE):
+        for start, end, columns in column_parts(filesystem, inos[first : first + AT_ONCE]):
+            if isinstance(columns, Ext3Error):
+                found += [columns] * (end - start)
+                attributed += [False] * (end - start)
+                continue
+            begin = len(found)
+            found += _stats(columns)
+            attributed += columns.attributed.tolist()
+            for row in np.flatnonzero(columns.bad).tolist():
+                try:
+                    filesystem.inode(int(columns.ino[row]))
+                except Ext3Error as error:
+                    found[begin + row] = error
+    return found, attributed
+
+
+def _stats(columns: Columns) -> list[Stat]:
+    """Columns as one object for each inode; of bad ones times may be missing."""
     rows = columns.rows
     form = columns.mode & S_IFMT
     device = (form == S_IFCHR) | (form == S_IFBLK)
@@ -136,7 +176,7 @@ def _stats(filesystem: Filesystem, inos: Sequence[int]) -> list[Stat]:
             columns.mode.tolist(),
             columns.uid.tolist(),
             columns.gid.tolist(),
-            columns.size.tolist(),
+            columns.size.view(np.uint64).tolist(),  # a hostile one may not fit the signed column
             rows["i_links_count"].tolist(),
             rows["i_blocks"].tolist(),
             nanoseconds(columns.atime),

@@ -10,30 +10,20 @@ import errno
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from .blockmap import map_limit
 from .build.crew import MOST_JOBS, share_out, workers_for
 from .build.progress import Progress, Silent
-from .bulk import Columns, Flags, Numbers, nanoseconds, read_columns
-from .constants import (
-    DIRECT_BLOCKS,
-    S_IFBLK,
-    S_IFCHR,
-    S_IFDIR,
-    S_IFIFO,
-    S_IFLNK,
-    S_IFMT,
-    S_IFREG,
-    S_IFSOCK,
-    InodeFlag,
-)
+from .bulk import Columns, Flags, Numbers, column_parts, nanoseconds
+from .constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from .device import FileDevice
 from .errors import CorruptError, Ext3Error, SourceError
 from .filesystem import Filesystem
-from .hosttree import FATAL, Counts, Facts, HostTree, apply_facts, supported
-from .inode import Inode
+from .hosttree import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
+from .readahead import ReadAhead, straight_files
 from .survey import Survey, survey_paths
 
 __all__ = ["Extracted", "extract"]
@@ -42,20 +32,18 @@ Extracted = Counts
 """What an extraction made and left out."""
 
 JOB_FILES = 256
-RUN_BYTES = 4 << 20
-GAP_BLOCKS = 8
+DEEP = 32
+"""From so many levels on the way to a directory costs more than reading data in the order it lies saves."""
 COPY_BYTES = 8 << 20
 RANGE_BYTES = 256 << 10
 """From this length on the kernel copies from file to file."""
-SECOND = 1_000_000_000
-_NO_MAP = (InodeFlag.EXTENTS | InodeFlag.INLINE_DATA).value
 _SPECIAL = (S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK)
 
 
 def extract(
     filesystem: Filesystem,
     target: str | bytes | os.PathLike[str],
-    paths: Sequence[bytes] = (),
+    paths: Sequence[bytes | str] = (),
     *,
     top: int = 2,
     force: bool = False,
@@ -77,14 +65,15 @@ def extract(
     counts = Counts()
     survey = Survey()
     progress.phase("look", None, "files")
-    survey_paths(filesystem, top, paths, survey, counts, progress)
+    wanted = [path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path for path in paths]
+    survey_paths(filesystem, top, wanted, survey, counts, progress)
     progress.done()
     if owners is None:
         owners = os.geteuid() == 0
     fd = _open_target(os.fsencode(target), force)
     host = HostTree(fd, survey.names, survey.parents, force=force)
     try:
-        _extract(_Work(filesystem, survey, host, owners), counts, progress)
+        _extract(_Work(filesystem, survey, host, owners, deep=survey.depth > DEEP), counts, progress)
     finally:
         host.close()
         os.close(fd)
@@ -115,6 +104,11 @@ class _Work:
     forked_from: int = field(default_factory=os.getpid)
     claimed: Numbers = field(default_factory=lambda: np.zeros(1, np.int64))
     """Blocks of data that each job came across."""
+    deep: bool = False
+    """Directories are nested so deep that the way to each is long: files are made in the order of directories."""
+
+    told: int = 0
+    """Problems whose paths are kept, in this process."""
 
     def claim(self, job: int, blocks: int) -> None:
         """Count blocks; CorruptError where the files have more than there are: they share some, and could fill any disk."""
@@ -147,9 +141,11 @@ def _extract(work: _Work, counts: Counts, progress: Progress) -> None:
             counts.problem(survey.path(index), error.strerror or str(error))
     work.host.close()
     inos = np.array(survey.entry_inos, np.int64)
-    keep = np.array(made, np.bool_)[np.array(survey.entry_directories, np.int64)] if len(inos) else np.zeros(0, np.bool_)
-    first = _first_names(filesystem, inos, keep)
+    keep = np.array(made, np.bool_)[np.array(survey.entry_directories, np.int64)]
+    first = _first_names(inos, keep)
     own = np.flatnonzero(keep & (first == np.arange(len(inos))))
+    if not work.deep:
+        own = own[np.argsort(inos[own], kind="stable")]  # neighbours in the inode table, and most often on the disk
     size = max(JOB_FILES, -(-len(own) // MOST_JOBS))
     jobs = [own[start : start + size] for start in range(0, len(own), size)]
     work.claimed = np.frombuffer(mmap.mmap(-1, 8 * max(1, len(jobs))), np.int64)  # seen by all processes
@@ -157,7 +153,7 @@ def _extract(work: _Work, counts: Counts, progress: Progress) -> None:
     progress.phase("extract", len(own), "files")
     results = share_out(
         len(jobs),
-        lambda number, advance: _do_job(work, number, jobs[number], advance),
+        lambda number, advance: _do_job(work, number, jobs[number].tolist(), advance),
         workers_for(len(jobs)) if plain is not None else 1,
         progress,
     )
@@ -188,7 +184,7 @@ def _plain_device(filesystem: Filesystem) -> FileDevice | None:
     return filesystem.device if isinstance(filesystem.device, FileDevice) else None
 
 
-def _first_names(filesystem: Filesystem, inos: Numbers, keep: Flags) -> Numbers:
+def _first_names(inos: Numbers, keep: Flags) -> Numbers:
     """For each entry the first entry with the same inode, among those that are made."""
     kept = np.flatnonzero(keep)
     found = np.arange(len(inos))
@@ -201,7 +197,9 @@ def _first_names(filesystem: Filesystem, inos: Numbers, keep: Flags) -> Numbers:
 def _finish_directories(work: _Work, made: list[bool], counts: Counts) -> None:
     """Owners, attributes, modes and times of directories, those below first: what is made in one changes its time."""
     survey = work.survey
-    all_facts = _all_facts(work.filesystem, read_columns(work.filesystem, survey.inos))
+    all_facts: list[Facts | Ext3Error] = []
+    for _, _, columns in column_parts(work.filesystem, survey.inos):
+        all_facts += [columns] if isinstance(columns, Ext3Error) else _all_facts(work.filesystem, columns)
     for index in range(len(made) - 1, -1, -1):
         if not made[index]:
             continue
@@ -231,149 +229,124 @@ def _all_facts(filesystem: Filesystem, columns: Columns) -> list[Facts | Ext3Err
     ]
     for row in np.flatnonzero(columns.attributed | columns.bad).tolist():
         try:
-            found[row] = replace(found[row], xattrs=filesystem.xattrs(int(columns.ino[row])))  # type: ignore[type-var]
+            found[row] = found[row]._replace(xattrs=filesystem.xattrs(int(columns.ino[row])))  # type: ignore[union-attr]
         except Ext3Error as error:
             found[row] = error
     return found
 
 
-def _do_job(work: _Work, number: int, entries: Numbers, advance: Callable[[int], None]) -> tuple[Counts, list[int]]:
+def _do_job(work: _Work, number: int, entries: list[int], advance: Callable[[int], None]) -> tuple[Counts, list[int]]:
     """Make these entries; what was made, and which could not be."""
-    survey, filesystem = work.survey, work.filesystem
-    host = work.tree()
-    counts = Counts()
-    failed: list[int] = []
-    chosen = entries.tolist()
-    columns = read_columns(filesystem, [survey.entry_inos[entry] for entry in chosen])
-    block_size = filesystem.superblock.block_size
-    simple, first = _simple_files(columns, block_size, filesystem)
-    work.claim(number, int((-(-columns.size // block_size))[np.array(simple, np.bool_)].sum()))
-    data = _read_ahead(filesystem, first, columns.size, simple)
-    sizes, inos = columns.size.tolist(), columns.ino.tolist()
-    all_facts = _all_facts(filesystem, columns)
-    for row in data.order:
-        entry = chosen[row]
-        directory, name = survey.entry_directories[entry], survey.entry_names[entry]
-        facts = all_facts[row]
-        try:
-            if isinstance(facts, Ext3Error):
-                raise facts
-            content = data.take(row, sizes[row]) if simple[row] else None
-            _make(work, (directory, name), inos[row], facts, content, counts, number)
-        except _SharedBlocksError:
-            raise
-        except (Ext3Error, OSError) as error:
-            if isinstance(error, OSError) and error.errno in FATAL and not isinstance(error, Ext3Error):
+    job = _Job(work, number)
+    job.run(entries)
+    advance(len(entries))
+    return job.counts, job.failed
+
+
+class _Job:
+    """Makes some of the files; ``failed`` are the entries that could not be made."""
+
+    def __init__(self, work: _Work, number: int) -> None:
+        self.counts = Counts()
+        self.failed: list[int] = []
+        self._work = work
+        self._number = number
+        self._host = work.tree()
+        self._new = NewFiles(owners=work.owners, alike=not self._host.force)
+
+    def run(self, entries: list[int]) -> None:
+        """Make the files of these entries."""
+        survey = self._work.survey
+        for start, end, columns in column_parts(self._work.filesystem, [survey.entry_inos[entry] for entry in entries]):
+            if isinstance(columns, Ext3Error):
+                self._fail(entries[start], columns)
+            else:
+                self._make_all(entries[start:end], columns)
+        self._host.close()
+
+    def _make_all(self, entries: list[int], columns: Columns) -> None:
+        survey, filesystem = self._work.survey, self._work.filesystem
+        straight, blocks = straight_files(filesystem, columns)
+        block_size = filesystem.superblock.block_size
+        self._work.claim(self._number, int((-(-columns.size // block_size))[straight].sum()))
+        first, sizes, inos, simple = blocks.tolist(), columns.size.tolist(), columns.ino.tolist(), straight.tolist()
+        order = range(len(entries)) if self._work.deep else np.argsort(blocks, kind="stable").tolist()
+        data = ReadAhead(filesystem, first, sizes, order)
+        all_facts = _all_facts(filesystem, columns)
+        for row in order:
+            entry, facts = entries[row], all_facts[row]
+            place = (survey.entry_directories[entry], survey.entry_names[entry])
+            try:
+                if isinstance(facts, Ext3Error):
+                    raise facts
+                if simple[row]:
+                    self._small(place, facts, data.take(row, sizes[row]))
+                elif facts.mode & S_IFMT == S_IFREG:
+                    self._large(place, facts, inos[row])
+                else:
+                    self._other(place, facts, inos[row])
+            except _SharedBlocksError:
                 raise
-            failed.append(entry)
-            if not (isinstance(error, PermissionError) and isinstance(facts, Facts) and facts.mode & S_IFMT in _SPECIAL):
-                text = str(error) if isinstance(error, Ext3Error) else error.strerror or str(error)
-                counts.problem(survey.path(directory, name), text)
-            else:
-                counts.specials_left += 1
-    advance(len(chosen))
-    host.close()
-    return counts, failed
+            except (Ext3Error, OSError) as error:
+                self._fail(entry, error, facts)
 
+    def _fail(self, entry: int, error: Ext3Error | OSError, facts: Facts | Ext3Error | None = None) -> None:
+        if not isinstance(error, Ext3Error) and error.errno in FATAL:
+            raise error
+        self.failed.append(entry)
+        if isinstance(error, PermissionError) and isinstance(facts, Facts) and facts.mode & S_IFMT in _SPECIAL:
+            self.counts.specials_left += 1
+            return
+        if self._work.told >= PROBLEMS_KEPT:  # paths may be long, and problems many
+            self.counts.failed += 1
+            return
+        self._work.told += 1
+        survey = self._work.survey
+        why = str(error) if isinstance(error, Ext3Error) else error.strerror or str(error)
+        self.counts.problem(survey.path(survey.entry_directories[entry], survey.entry_names[entry]), why)
 
-def _simple_files(columns: Columns, block_size: int, filesystem: Filesystem) -> tuple[list[bool], list[int]]:
-    """Which are regular files whose data lies in one run of direct blocks, and where that begins."""
-    superblock = filesystem.superblock
-    need = -(-columns.size // block_size)
-    pointers = columns.rows["i_block"][:, :DIRECT_BLOCKS].astype(np.int64)
-    first = pointers[:, 0]
-    steps = np.arange(DIRECT_BLOCKS)
-    straight = ((pointers == first[:, None] + steps) | (steps >= need[:, None])).all(axis=1)
-    inside = (first >= superblock.first_data_block) & (first + need <= superblock.blocks_count) & (first > 0)
-    regular = ((columns.mode & S_IFMT) == S_IFREG) & ((columns.rows["i_flags"] & _NO_MAP) == 0) & ~columns.bad
-    simple = regular & (need <= DIRECT_BLOCKS) & ((need == 0) | (straight & inside))
-    return simple.tolist(), np.where(simple & (need > 0), first, 0).tolist()
-
-
-class _ReadAhead:
-    """The data of simple files, read in runs in the order it lies; ``order``: the rows, in the order to take them."""
-
-    def __init__(self, filesystem: Filesystem, order: list[int], runs: dict[int, tuple[int, int]], first: list[int]) -> None:
-        self.order = order
-        self._filesystem = filesystem
-        self._runs = runs
-        self._first = first
-        self._start = 0
-        self._data = memoryview(b"")
-
-    def take(self, row: int, size: int) -> memoryview:
-        if not size:
-            return memoryview(b"")
-        block_size = self._filesystem.superblock.block_size
-        if row in self._runs:
-            self._start, blocks = self._runs[row]
-            self._data = memoryview(self._filesystem.device.read(self._start * block_size, blocks * block_size))
-        at = (self._first[row] - self._start) * block_size
-        return self._data[at : at + size]
-
-
-def _read_ahead(filesystem: Filesystem, first: list[int], sizes: Numbers, simple: list[bool]) -> _ReadAhead:
-    block_size = filesystem.superblock.block_size
-    need = (-(-sizes // block_size)).tolist()
-    rows = sorted((row for row in range(len(first)) if first[row]), key=first.__getitem__)
-    runs: dict[int, tuple[int, int]] = {}
-    head, end = -1, 0
-    for row in rows:
-        start, stop = first[row], first[row] + need[row]
-        if head < 0 or start > end + GAP_BLOCKS or (stop - runs[head][0]) * block_size > RUN_BYTES:
-            head, end = row, stop
-            runs[head] = (start, stop - start)
-        else:
-            end = max(end, stop)
-            runs[head] = (runs[head][0], end - runs[head][0])
-    rest = [row for row in range(len(first)) if not first[row]]
-    return _ReadAhead(filesystem, rows + rest, runs, first)
-
-
-def _make(
-    work: _Work,
-    place: tuple[int, bytes],
-    ino: int,
-    facts: Facts,
-    content: memoryview | None,
-    counts: Counts,
-    job: int,
-) -> None:
-    """Make one file of whatever kind at ``place``, a directory's number and a name. ``content``: the data, if it is known."""
-    filesystem, host = work.filesystem, work.host
-    directory, name = place
-    form = facts.mode & S_IFMT
-    if form == S_IFREG:
-        extents = None
-        inode: Inode | None = None
-        if content is None:
-            inode = filesystem.inode(ino)
-            block_map = filesystem.block_map(inode)
-            work.claim(job, block_map.mapped)
-            extents = block_map.extents.tolist()
-        fd = host.create(directory, name)
+    def _small(self, place: tuple[int, bytes], facts: Facts, content: memoryview) -> None:
+        """A regular file whose data is known. ``place``: a directory's number and a name."""
+        fd = self._host.create(*place, self._new.first_mode(facts))
         try:
-            if content is not None:
-                counts.written_bytes += _write_all(fd, content, 0) if len(content) else 0
-            else:
-                assert inode is not None and extents is not None
-                counts.written_bytes += _copy(filesystem, extents, inode.stat.size, fd)
-            apply_facts(fd, facts, counts, owners=work.owners)
+            if content:
+                self.counts.written_bytes += _write_all(fd, content, 0)
+            self._new.finish(fd, facts, self.counts)
         finally:
             os.close(fd)
-        counts.files += 1
-        return
-    if form == S_IFLNK:
-        host.symlink(directory, name, filesystem.readlink(ino))
-        counts.symlinks += 1
-    elif form in _SPECIAL:
-        found = filesystem.stat(ino)
-        host.node(directory, name, facts.mode, found.major, found.minor)
-        counts.specials += 1
-    else:
-        want = "what its entry says" if form == S_IFDIR else "a file type"
-        raise CorruptError(f"inode {ino}", "i_mode", f"{facts.mode:#o}", want)
-    apply_facts(name, facts, counts, owners=work.owners, directory=host.directory(directory))
+        self.counts.files += 1
+
+    def _large(self, place: tuple[int, bytes], facts: Facts, ino: int) -> None:
+        """A regular file whose data is in several places."""
+        filesystem = self._work.filesystem
+        inode = filesystem.inode(ino)
+        size, block_size = inode.stat.size, filesystem.superblock.block_size
+        if size > map_limit(block_size) * block_size:
+            raise CorruptError(f"inode {ino}", "i_size", size, f"<= {map_limit(block_size) * block_size}")
+        block_map = filesystem.block_map(inode)
+        self._work.claim(self._number, block_map.mapped)
+        fd = self._host.create(*place, self._new.first_mode(facts))
+        try:
+            self.counts.written_bytes += _copy(filesystem, block_map.extents.tolist(), size, fd)
+            self._new.finish(fd, facts, self.counts)
+        finally:
+            os.close(fd)
+        self.counts.files += 1
+
+    def _other(self, place: tuple[int, bytes], facts: Facts, ino: int) -> None:
+        """What is neither a regular file nor a directory."""
+        filesystem, form = self._work.filesystem, facts.mode & S_IFMT
+        if form == S_IFLNK:
+            self._host.symlink(*place, filesystem.readlink(ino))
+            self.counts.symlinks += 1
+        elif form in _SPECIAL:
+            found = filesystem.stat(ino)
+            self._host.node(*place, facts.mode, found.major, found.minor)
+            self.counts.specials += 1
+        else:
+            want = "what its entry says" if form == S_IFDIR else "a file type"
+            raise CorruptError(f"inode {ino}", "i_mode", f"{facts.mode:#o}", want)
+        apply_facts(place[1], facts, self.counts, owners=self._work.owners, directory=self._host.directory(place[0]))
 
 
 def _write_all(fd: int, data: memoryview | bytes, offset: int) -> int:

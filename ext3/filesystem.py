@@ -8,7 +8,9 @@ method gives data or raises a kind of Ext3Error, and takes time and memory bound
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -22,7 +24,7 @@ from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import JBD_MAGIC, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
 from .device import BlockDevice, PathOrFile, open_device
 from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents
-from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
+from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
 from .file import FileReader
 from .geometry import Geometry
 from .groups import geometry_of, metadata_block, read_bitmap, read_groups
@@ -33,6 +35,8 @@ from .replay import through_journal
 from .superblock import Superblock, read_superblock
 
 if TYPE_CHECKING:
+    from .build.progress import Progress
+    from .extract import Extracted
     from .writing import WritableFilesystem
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
@@ -285,6 +289,9 @@ class Filesystem:
             size = self._superblock.block_size
             where = f"{where}, attribute block {block}"
             found = {**xattr.parse_block(self.device.read(block * size, size), where=where), **found}
+        for name in found:
+            if b"\0" in name:  # the system calls end a name there
+                raise CorruptError(where, "e_name", show(name), "a name without NUL")
         return found
 
     def _inode_of(self, path_or_ino: PathOrIno, follow: bool) -> Inode:
@@ -324,9 +331,12 @@ class Filesystem:
             raise PathNotDirectoryError(_shown(path_or_ino), "not a directory")
         return self._entries(inode)
 
-    def _entries(self, inode: Inode) -> Iterator[Entry]:
+    def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
+        """``seen`` counts the blocks of several directories: CorruptError where they have more than the filesystem."""
         known: dict[int, FileType] = _FILE_TYPES if self._superblock.has_filetype else {}
         for where, block in self._directory_blocks(inode):
+            if seen is not None and next(seen) >= self._superblock.blocks_count:
+                raise CorruptError(where, "blocks of directories", "more than there are", f"<= {self._superblock.blocks_count}")
             for _, ino, _, number, name in iter_dirents(block, inodes=self._superblock.inodes_count, where=where):
                 if name in (b".", b".."):
                     continue
@@ -347,12 +357,21 @@ class Filesystem:
     ) -> Iterator[tuple[bytes, Entry]]:
         """Everything below a directory, parents first: (path relative to it, entry).
 
-        A directory that is met a second time (a loop) is a CorruptError; one whose blocks are damaged raises when it is
-        reached. With ``onerror`` the error is given to it and the walk goes on with what else there is.
+        A directory that is met a second time (a loop) is a CorruptError, as is one that shares its blocks with so many
+        others that there are not enough; one whose blocks are damaged raises when it is reached. With ``onerror`` the error
+        is given to it and the walk goes on with what else there is.
         """
         top = path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino)
         seen = {top}
-        pending: list[tuple[bytes, Iterator[Entry]]] = [(b"", self.scandir(top))]
+        blocks = itertools.count()
+
+        def entries_of(ino: int) -> Iterator[Entry]:
+            inode = self.inode(ino)
+            if not inode.stat.is_dir:
+                raise PathNotDirectoryError(_shown(ino), "not a directory")
+            return self._entries(inode, blocks)
+
+        pending: list[tuple[bytes, Iterator[Entry]]] = [(b"", entries_of(top))]
         while pending:
             prefix, entries = pending[-1]
             try:
@@ -376,7 +395,7 @@ class Filesystem:
                 if len(pending) >= MAX_COMPONENTS:
                     raise _path_error(path, f"directories are nested deeper than {MAX_COMPONENTS}", errno.ENAMETOOLONG)
                 seen.add(entry.ino)
-                pending.append((path + b"/", self.scandir(entry.ino)))
+                pending.append((path + b"/", entries_of(entry.ino)))
             except Ext3Error as error:
                 if onerror is None:
                     raise
@@ -392,11 +411,7 @@ class Filesystem:
             raise PathIsDirectoryError(_shown(path_or_ino), "a directory")
         if form != S_IFREG:
             raise PathError(_shown(path_or_ino), "not a regular file")
-        block_size = self._superblock.block_size
-        limit = map_limit(block_size) * block_size
-        if inode.stat.size > limit:
-            raise CorruptError(f"inode {inode.stat.ino}", "i_size", inode.stat.size, f"<= {limit}")
-        return FileReader(self.device, self.block_map(inode).extents, inode.stat.size, block_size)
+        return FileReader(self.device, self.block_map(inode).extents, inode.stat.size, self._superblock.block_size)
 
     def read_bytes(self, path_or_ino: PathOrIno, *, limit: int = READ_LIMIT) -> bytes:
         """The whole content of a regular file of at most ``limit`` bytes; PathError (EFBIG) if it is longer."""
@@ -410,14 +425,36 @@ class Filesystem:
         return [(row[0], row[1], row[2]) for row in self.block_map(path_or_ino).extents.tolist()]
 
     def block_map(self, path_or_ino: PathOrIno | Inode) -> BlockMap:
-        """The block map up to the size of the file; empty for what has its data in the inode."""
+        """The block map up to the size of the file, which a map can hold; empty for what has its data in the inode."""
         inode = path_or_ino if isinstance(path_or_ino, Inode) else self._inode_of(path_or_ino, True)
-        blocks = -(-inode.stat.size // self._superblock.block_size)
+        block_size = self._superblock.block_size
+        blocks = -(-inode.stat.size // block_size)
+        if blocks > map_limit(block_size) and inode.stat.is_file:
+            raise CorruptError(f"inode {inode.stat.ino}", "i_size", inode.stat.size, f"<= {map_limit(block_size) * block_size}")
         file_type = inode.stat.file_type
         has_map = file_type in (FileType.REGULAR, FileType.DIRECTORY)
         if file_type is FileType.SYMLINK:
-            has_map = fast_symlink(inode, self._superblock.block_size) is None
-        return self._map(inode, min(blocks, map_limit(self._superblock.block_size)) if has_map else 0)
+            has_map = fast_symlink(inode, block_size) is None
+        return self._map(inode, min(blocks, map_limit(block_size)) if has_map else 0)
+
+    def extract(
+        self,
+        destination: str | bytes | os.PathLike[str],
+        paths: Sequence[bytes | str] = (),
+        *,
+        top: int = ROOT_INO,
+        force: bool = False,
+        owners: bool | None = None,
+        progress: Progress | None = None,
+    ) -> Extracted:
+        """Put ``paths`` (all there is if empty) into the directory ``destination``, with their holes, times and attributes.
+
+        Paths start at the directory inode ``top``. Nothing leaves ``destination``, whatever names and links the image holds,
+        and no more data is written than the image has blocks. See ``ext3.extract.extract`` for the rules and errors.
+        """
+        from .extract import extract  # lies above this module
+
+        return extract(self, destination, paths, top=top, force=force, owners=owners, progress=progress)
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
         flags = inode.stat.flags & _NO_MAP.value

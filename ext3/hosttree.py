@@ -13,8 +13,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["FATAL", "Counts", "Facts", "HostTree", "apply_facts", "supported"]
+__all__ = ["FATAL", "PROBLEMS_KEPT", "Counts", "Facts", "HostTree", "NewFiles", "apply_facts", "supported"]
 
 OPEN_DIRECTORIES = 64
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -23,6 +24,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | g
 FATAL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Failures that concern the host as a whole: no other file would fare better."""
 PROBLEMS_KEPT = 100
+NOBODY = 0xFFFFFFFF
 
 
 def supported() -> bool:
@@ -59,8 +61,7 @@ class Counts:
             self.problems.append((path, why))
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a made file gets; times in nanoseconds."""
 
     mode: int
@@ -80,6 +81,7 @@ class HostTree:
         self.parents = parents
         self.force = force
         self._open: OrderedDict[int, int] = OrderedDict()
+        self._last = 0
 
     def close(self) -> None:
         """Close the directories that are open; the top stays the caller's."""
@@ -92,12 +94,18 @@ class HostTree:
             return self.top
         known = self._open.get(index)
         if known is not None:
-            self._open.move_to_end(index)
+            if index != self._last:
+                self._open.move_to_end(index)
+                self._last = index
             return known
+        self._last = index
         chain = [index]
         while (above := self.parents[chain[-1]]) and above not in self._open:
             chain.append(above)
-        fd = self._open[above] if above else self.top
+        fd = self.top
+        if above:
+            self._open.move_to_end(above)
+            fd = self._open[above]
         for step in reversed(chain):
             fd = self._open[step] = os.open(self.names[step], os.O_RDONLY | _DIRECTORY, dir_fd=fd)
             while len(self._open) > OPEN_DIRECTORIES:
@@ -117,14 +125,14 @@ class HostTree:
             os.unlink(name, dir_fd=fd)
             os.mkdir(name, 0o700, dir_fd=fd)
 
-    def create(self, directory: int, name: bytes) -> int:
-        """A new regular file, open for writing."""
+    def create(self, directory: int, name: bytes, mode: int = 0o600) -> int:
+        """A new regular file, open for writing, with at most the permissions ``mode``."""
         fd = self.directory(directory)
         try:
-            return os.open(name, _WRITE, 0o600, dir_fd=fd)
+            return os.open(name, _WRITE, mode, dir_fd=fd)
         except FileExistsError:
             self._make_way(fd, name)
-            return os.open(name, _WRITE, 0o600, dir_fd=fd)
+            return os.open(name, _WRITE, mode, dir_fd=fd)
 
     def symlink(self, directory: int, name: bytes, target: bytes) -> None:
         fd = self.directory(directory)
@@ -167,6 +175,50 @@ class HostTree:
         os.unlink(name, dir_fd=fd)
 
 
+class NewFiles:
+    """Gives regular files that were just created their owner, mode and times, with as few calls as will do.
+
+    Of the first file of each mode it is learned what the system made of it (umask, set-group-ID directories, default ACLs,
+    servers that change owners); files alike, in directories alike, come out alike, and need no call for what is right already.
+    """
+
+    def __init__(self, *, owners: bool, alike: bool) -> None:
+        """``owners``: give files away, too. ``alike``: all directories were made by us, below one that was empty."""
+        self._owners = owners
+        self._alike = alike
+        self._own = (0, 0) if owners else (os.geteuid(), os.getegid())
+        self._made: dict[int, tuple[int, tuple[int, int]]] = {}
+
+    @staticmethod
+    def first_mode(facts: Facts) -> int:
+        """The permissions to create a file with: its own, where no attribute (an ACL) changes what they mean."""
+        return 0o600 if facts.xattrs else facts.mode & 0o777
+
+    def finish(self, fd: int, facts: Facts, counts: Counts) -> None:
+        """``fd``: a file that was created with ``first_mode(facts)``, and written. Raises OSError."""
+        mode, uid, gid, atime, mtime, xattrs = facts
+        if xattrs:
+            apply_facts(fd, facts, counts, owners=self._owners)
+            return
+        mode &= 0o7777
+        made = self._made.get(mode & 0o777)
+        if made is None:
+            found = os.fstat(fd)
+            made = (found.st_mode & 0o7777, (found.st_uid, found.st_gid))
+            if self._alike:
+                self._made[mode & 0o777] = made
+        if self._owners:
+            if made[1] != (uid, gid):
+                mode = _change_owner(fd, facts, counts, None)
+        elif self._own != (uid, gid):
+            counts.owners_left += 1
+            mode &= 0o1777
+        if made[0] != mode:
+            os.fchmod(fd, mode)
+        with suppress(OSError, OverflowError):  # a time the host's filesystem cannot hold
+            os.utime(fd, ns=(atime, mtime))
+
+
 def apply_facts(where: int | bytes, facts: Facts, counts: Counts, *, owners: bool, directory: int | None = None) -> None:
     """Give a made file its owner, attributes, mode and times; what the caller may not give is counted.
 
@@ -176,14 +228,7 @@ def apply_facts(where: int | bytes, facts: Facts, counts: Counts, *, owners: boo
     link = stat.S_ISLNK(facts.mode)
     mode = stat.S_IMODE(facts.mode)
     if owners:
-        try:
-            if isinstance(where, int):
-                os.fchown(where, facts.uid, facts.gid)
-            else:
-                os.chown(where, facts.uid, facts.gid, dir_fd=directory, follow_symlinks=False)
-        except OSError:  # a user namespace may not know this number
-            counts.owners_left += 1
-            mode &= 0o1777
+        mode = _change_owner(where, facts, counts, directory)
     elif (facts.uid, facts.gid) != (os.geteuid(), os.getegid()):
         counts.owners_left += 1
         mode &= 0o1777  # never somebody else's privileges in the caller's name
@@ -199,6 +244,21 @@ def apply_facts(where: int | bytes, facts: Facts, counts: Counts, *, owners: boo
             os.utime(where, ns=(facts.atime, facts.mtime))
         else:
             os.utime(where, ns=(facts.atime, facts.mtime), dir_fd=directory, follow_symlinks=False)
+
+
+def _change_owner(where: int | bytes, facts: Facts, counts: Counts, directory: int | None) -> int:
+    """Give a file its owner; the mode that it may then have."""
+    try:
+        if NOBODY in (facts.uid, facts.gid):
+            raise OSError(errno.EINVAL, "the system takes this number for no change")
+        if isinstance(where, int):
+            os.fchown(where, facts.uid, facts.gid)
+        else:
+            os.chown(where, facts.uid, facts.gid, dir_fd=directory, follow_symlinks=False)
+    except OSError:  # a user namespace may not know this number
+        counts.owners_left += 1
+        return facts.mode & 0o1777
+    return facts.mode & 0o7777
 
 
 def _apply_xattrs(where: int | bytes, xattrs: dict[bytes, bytes], counts: Counts, directory: int | None) -> None:

@@ -5,17 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .build.progress import Progress
 from .constants import FileType
 from .errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
-from .filesystem import Filesystem
+from .filesystem import Entry, Filesystem
 from .hosttree import Counts
 
-__all__ = ["Survey", "survey_paths"]
+__all__ = ["Directories", "Survey", "survey_paths"]
 
 MOST_DEPTH = 4096
-ENTRY_BYTES = 12
-"""The least a directory entry takes."""
+SHOWN_BYTES = 4096
+"""A longer path, which no program takes, is told in part."""
+
+
+class Directories:
+    """Reads directories of an image that may lie. Each block belongs to one of them, or a few blocks that are used again and
+    again would be millions of names."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        self._filesystem = filesystem
+        self._used = np.zeros(filesystem.superblock.blocks_count, np.bool_)  # memory is taken only for what is touched
+
+    def read(self, ino: int, into: list[Entry]) -> None:
+        """Append a directory's entries, as far as they can be read. Raises PathNotDirectoryError, CorruptError, DeviceError."""
+        for _, start, count in self._filesystem.data_extents(ino):
+            used = self._used[start : start + count]
+            if used.any():
+                shared = start + int(used.argmax())
+                raise CorruptError(f"directory inode {ino}", "block", shared, "one that no directory has already")
+            used[:] = True
+        into.extend(self._filesystem.scandir(ino))
 
 
 @dataclass(slots=True)
@@ -29,12 +50,17 @@ class Survey:
     entry_names: list[bytes] = field(default_factory=list)
     entry_inos: list[int] = field(default_factory=list)
 
+    depth: int = 0
+    """How deep directories are nested; the top is not counted."""
+
     def path(self, directory: int, name: bytes = b"") -> bytes:
         parts = [name] if name else []
-        while directory:
+        size = len(name)
+        while directory and size < SHOWN_BYTES:
             parts.append(self.names[directory])
+            size += len(parts[-1]) + 1
             directory = self.parents[directory]
-        return b"/" + b"/".join(reversed(parts))
+        return (b"..." if directory else b"") + b"/" + b"/".join(reversed(parts))
 
 
 def survey_paths(
@@ -43,10 +69,9 @@ def survey_paths(
     """Fill ``survey`` with ``paths`` below the directory inode ``top`` and all they hold; directories that cannot be read
     are told in ``counts``.
 
-    Raises PathError for a path that is not there or leads through a symbolic link, CorruptError for more entries than the
-    image has room for.
+    Raises PathError for a path that is not there or leads through a symbolic link.
     """
-    room = filesystem.superblock.blocks_count * filesystem.superblock.block_size // ENTRY_BYTES
+    directories = Directories(filesystem)
     survey.inos.append(top)
     known: dict[tuple[int, bytes], int] = {}
     taken: set[tuple[int, bytes]] = set()
@@ -60,15 +85,13 @@ def survey_paths(
     pending = [(index, 1) for index in starts][::-1]
     while pending:
         index, depth = pending.pop()
+        survey.depth = max(survey.depth, depth)
+        entries: list[Entry] = []
         try:
-            entries = list(filesystem.scandir(survey.inos[index]))
+            directories.read(survey.inos[index], entries)
         except Ext3Error as error:
             counts.problem(survey.path(index), str(error))
-            continue
         progress.advance(len(entries))
-        room -= len(entries)
-        if room < 0:
-            raise CorruptError("directories", "entries", "more than the image has room for", "blocks that are used once")
         below = []
         for entry in entries:
             if entry.file_type is not FileType.DIRECTORY:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,11 @@ from .embedding import Partition
 from .frame import verb
 from .looking import Upper, looking
 from .places import places
+
+if TYPE_CHECKING:
+    from ext3.filesystem import FileReader
+
+    from ..overlay.view import View
 
 __all__ = ["command"]
 
@@ -41,8 +46,20 @@ def command(
     wanted = places(arguments)
 
     for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
+        with looking(console, image, partition, upper=upper, marks=False) as view:
             for path in paths:
-                with view.filesystem.open_file(view.lookup(path) if upper else path) as file:
+                with _opened(view, path) as file:
                     while piece := file.read(COPY_BYTES):
                         console.write(piece)
+
+
+def _opened(view: View, path: bytes) -> FileReader:
+    from ext3.errors import PathError, PathIsDirectoryError
+
+    ino = view.lookup(path)
+    found = view.filesystem.stat(ino)
+    if found.is_dir:
+        raise PathIsDirectoryError(path, "Is a directory")
+    if found.mode & 0o170000 != 0o100000:
+        raise PathError(path, "not a regular file")
+    return view.filesystem.open_file(ino)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import counted, show
+from ..errors import counted
 from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, changing, goals, umask
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import ChangeOptions, Changes, Goal, Json, dangling, goals, umask
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
-from .modes import Change, adjusted, parse_mode
+from .modes import adjusted, parse_mode
 
 if TYPE_CHECKING:
     from ..overlay.whiteout import Editor
@@ -46,39 +45,24 @@ def command(
     steps = parse_mode(mode)
     wanted = goals(arguments)
     mask = umask()
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
-    for image, group in groupby(wanted, key=lambda goal: goal.image):
-        with changing(console, image, options) as editor:
-            for goal in group:
-                _change(editor, changes, goal, steps, mask, recursive)
+
+    def change(editor: Editor, goal: Goal) -> None:
+        if dangling(editor, goal):
+            changes.refuse(f"cannot operate on dangling symlink '{goal.shown}'", goal, kind="not-found")
+            return
+        with changes.attempt(f"cannot access '{goal.shown}'", goal):
+            for number, (ino, shown) in enumerate(changes.below(editor, goal, follow=True, recursive=recursive)):
+                found = editor.stat(ino)
+                if number and found.is_symlink:
+                    continue
+                bits = adjusted(steps, found.mode, is_dir=found.is_dir, mask=mask)
+                if bits == found.mode & 0o7777:
+                    continue
+                with changes.attempt(f"changing permissions of '{shown}'", goal):
+                    editor.filesystem.chmod(ino, bits)
+                    changes.each(f"mode of '{shown}' changed from {found.mode & 0o7777:04o} to {bits:04o}")
+
+    changes.over(wanted, options, change)
     return changes.finish(wanted[0].image, f"mode of {counted(changes.done, 'file')} set", {"changed": changes.done})
-
-
-def _change(editor: Editor, changes: Changes, goal: Goal, steps: tuple[Change, ...], mask: int, recursive: bool) -> None:
-    from ext3.errors import PathNotFoundError
-
-    def one(ino: int, shown: str) -> None:
-        found = editor.stat(ino)
-        bits = adjusted(steps, found.mode, is_dir=found.is_dir, mask=mask)
-        if bits != found.mode & 0o7777:
-            with changes.attempt(f"changing permissions of '{shown}'", goal):
-                editor.filesystem.chmod(ino, bits)
-                changes.each(f"mode of '{shown}' changed from {found.mode & 0o7777:04o} to {bits:04o}")
-
-    with changes.attempt(f"cannot access '{goal.shown}'", goal):
-        spot = editor.spot(goal.path, follow=True)
-        if spot.ino is None:
-            raise PathNotFoundError(goal.path, "No such file or directory")
-        below = []
-        if recursive and editor.stat(spot.ino).is_dir:
-            below = [(path, entry.ino) for path, entry in editor.filesystem.walk(spot.ino)]
-        one(spot.ino, goal.shown)
-        for path, ino in below:
-            if not editor.stat(ino).is_symlink:
-                one(ino, f"{goal.shown.rstrip('/')}/{show(path)}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError, counted, show
 from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, changing, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import ChangeOptions, Changes, Goal, Json, dangling, goals
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
 from .values import owner as parse_owner
@@ -27,7 +26,7 @@ __all__ = ["command"]
         "sifkit chown -R me overlay.img:/upper overlay.img:/work",
         "sifkit chown root: overlay.img:/upper/usr/bin/tool",
         "sifkit chown --partition overlay :100 image.sif:/upper/shared",
-    ]
+    ],
 )
 def command(
     console: Console,
@@ -49,17 +48,23 @@ def command(
     """
     uid, gid = _owner(owner)
     wanted = goals(arguments)
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
-    for image, group in groupby(wanted, key=lambda goal: goal.image):
-        with changing(console, image, options) as editor:
-            for goal in group:
-                _change(editor, changes, goal, uid, gid, recursive=recursive, follow=not (links or recursive))
+
+    def change(editor: Editor, goal: Goal) -> None:
+        follow = not (links or recursive)
+        word = "dereference" if follow and dangling(editor, goal) else "access"
+        with changes.attempt(f"cannot {word} '{goal.shown}'", goal):
+            for ino, shown in changes.below(editor, goal, follow=follow, recursive=recursive):
+                found = editor.stat(ino)
+                if uid in (None, found.uid) and gid in (None, found.gid):
+                    continue
+                with changes.attempt(f"changing ownership of '{shown}'", goal):
+                    editor.filesystem.chown(ino, uid, gid)
+                    now = editor.stat(ino)
+                    changes.each(f"owner of '{shown}' changed from {found.uid}:{found.gid} to {now.uid}:{now.gid}")
+
+    changes.over(wanted, options, change)
     text = f"owner of {counted(changes.done, 'file')} set"
     return changes.finish(wanted[0].image, text, {"changed": changes.done, "uid": uid, "gid": gid})
 
@@ -71,33 +76,10 @@ def _owner(text: str) -> tuple[int | None, int | None]:
     user, colon, group = text.partition(":")
     if not user and not group:
         raise UsageError(f"OWNER {show(text)}: names nobody", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
+    if colon and not group and user.isdigit():
+        hint = f"name a group, too: {show(text)}{show(user)}"
+        raise UsageError(f"invalid spec: '{show(text)}': a number has no group of its own", hint=hint)
     uid, own = parse_owner("OWNER", user) if user else (None, None)
     if group:
         return uid, parse_owner("OWNER", f"0:{group}")[1]
     return uid, own if colon else None
-
-
-def _change(
-    editor: Editor, changes: Changes, goal: Goal, uid: int | None, gid: int | None, *, recursive: bool, follow: bool
-) -> None:
-    from ext3.errors import PathNotFoundError
-
-    def one(ino: int, shown: str) -> None:
-        found = editor.stat(ino)
-        if uid in (None, found.uid) and gid in (None, found.gid):
-            return
-        with changes.attempt(f"changing ownership of '{shown}'", goal):
-            editor.filesystem.chown(ino, uid, gid)
-            now = editor.stat(ino)
-            changes.each(f"owner of '{shown}' changed from {found.uid}:{found.gid} to {now.uid}:{now.gid}")
-
-    with changes.attempt(f"cannot access '{goal.shown}'", goal):
-        spot = editor.spot(goal.path, follow=follow)
-        if spot.ino is None:
-            raise PathNotFoundError(goal.path, "No such file or directory")
-        below = []
-        if recursive and editor.stat(spot.ino).is_dir:
-            below = [(path, entry.ino) for path, entry in editor.filesystem.walk(spot.ino)]
-        one(spot.ino, goal.shown)
-        for path, ino in below:
-            one(ino, f"{goal.shown.rstrip('/')}/{show(path)}")

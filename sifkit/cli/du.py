@@ -9,7 +9,7 @@ import typer
 from .console import Console, named
 from .embedding import Partition
 from .frame import verb
-from .looking import Upper, looking, tell
+from .looking import Upper, locate, looking, tell
 from .places import places
 from .render import short_size, shown_name
 
@@ -49,10 +49,11 @@ def command(
         problems: list[Exception] = []
         seen: set[int] = set()
         total = count = entries = 0
-        with looking(console, image, partition, upper=upper) as view:
+        with looking(console, image, partition, upper=upper, marks=False) as view:
             for path in paths:
                 try:
-                    rows = directory_usage(view, path, every=every and not summary, problems=problems, seen=seen)
+                    top = locate(view, path, follow=False)
+                    rows = directory_usage(view, path, top, every=every and not summary, problems=problems, seen=seen)
                 except Ext3Error as error:
                     problems.append(error)
                     continue

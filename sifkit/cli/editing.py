@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
 from ..errors import SifkitError, UsageError, show
 from .console import Console, Fields, named
-from .embedding import tell_locks
+from .embedding import on_signatures, tell_locks
 from .places import place
 from .render import shell_word
 
 if TYPE_CHECKING:
-    from ..overlay.whiteout import Editor, Spot
+    from ext3.writing import WritableFilesystem
+
+    from ..overlay.tracing import Spot
+    from ..overlay.whiteout import Editor
 
 __all__ = [
     "ChangeOptions",
@@ -28,6 +32,7 @@ __all__ = [
     "Json",
     "NewOwner",
     "changing",
+    "dangling",
     "goals",
     "new_owner",
     "one_image",
@@ -63,6 +68,11 @@ class ChangeOptions:
     upper: bool
     signatures: Literal["refuse", "drop", "keep"]
     require_lock: bool
+
+    @classmethod
+    def of(cls, partition: str | None, upper: bool, *, drop: bool, keep: bool, require_lock: bool) -> Self:
+        """From the options of a verb; ``drop`` and ``keep``: signatures. Raises UsageError."""
+        return cls(partition=partition, upper=upper, signatures=on_signatures(drop, keep), require_lock=require_lock)
 
 
 def goals(arguments: Sequence[str]) -> list[Goal]:
@@ -114,7 +124,28 @@ class Changes:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.done = 0
+        self.whiteouts = 0
+        """Whiteouts that were left."""
         self.errors: list[SifkitError] = []
+
+    def over(self, wanted: Sequence[Goal], options: ChangeOptions, do: Callable[[Editor, Goal], None]) -> None:
+        """``do`` what is to be done for each argument, in its image, which is open and locked; those that stand together are
+        one edit. What ``do`` raises drops the edit; ``attempt`` is for what concerns one argument."""
+        for image, group in groupby(wanted, key=lambda goal: goal.image):
+            with changing(self.console, image, options) as editor:
+                for goal in group:
+                    do(editor, goal)
+                self.whiteouts += editor.whiteouts
+
+    def below(self, editor: Editor, goal: Goal, *, follow: bool, recursive: bool) -> list[tuple[int, str]]:
+        """(inode, how it is written) of an argument, and with ``recursive`` of all that is below it, as it is before anything
+        is changed. PathError where there is no such file."""
+        ino = editor.existing(goal.path, follow=follow)
+        found = [(ino, goal.shown)]
+        if recursive and editor.stat(ino).is_dir:
+            base = goal.shown.rstrip("/")
+            found += [(entry.ino, f"{base}/{show(path)}") for path, entry in editor.walk(ino)]
+        return found
 
     def each(self, what: str) -> None:
         """One more is done; told with -v."""
@@ -142,7 +173,7 @@ class Changes:
         error.kind = kind
         self.fail(error)
 
-    def finish(self, image: str, text: str, fields: Fields) -> int:
+    def finish(self, image: str | None, text: str, fields: Fields) -> int:
         """Tell the result; the exit code."""
         console = self.console
         if console.json:
@@ -152,8 +183,23 @@ class Changes:
             ]
             console.emit({**fields, "errors": told}, image=image)
         elif self.done:
-            console.result(f"{show(image)}: {text}")
+            console.result(f"{show(image or '')}: {text}")
         return 1 if self.errors else 0
+
+
+def dangling(editor: Editor, goal: Goal) -> bool:
+    """Whether an argument is a symbolic link that leads to nothing."""
+    from ext3.errors import PathError, PathNotFoundError
+
+    try:
+        ino = editor.spot(goal.path, follow=False).ino
+        if ino is None or not editor.stat(ino).is_symlink:
+            return False
+        return editor.spot(goal.path, follow=True).ino is None
+    except PathNotFoundError:
+        return True
+    except PathError:
+        return False
 
 
 def refused(what: str, error: Exception, goal: Goal) -> SifkitError:
@@ -161,7 +207,7 @@ def refused(what: str, error: Exception, goal: Goal) -> SifkitError:
     from ext3.errors import PathError
 
     number = getattr(error, "errno", None) or 0
-    message = getattr(error, "message", str(error))
+    message = getattr(error, "message", str(error)).removeprefix(f"{show(getattr(error, 'path', None) or '')}: ")
     plain = isinstance(error, PathError) and number not in (0, errno.EINVAL, errno.EMLINK)
     made = SifkitError(f"{what}: {os.strerror(number) if plain else message}", path=goal.shown, hint=getattr(error, "hint", ""))
     made.kind = getattr(error, "kind", "path")
@@ -169,11 +215,21 @@ def refused(what: str, error: Exception, goal: Goal) -> SifkitError:
 
 
 @contextmanager
-def changing(console: Console, image: str, options: ChangeOptions) -> Iterator[Editor]:
-    """The image, open and locked; what was changed is on storage behind the block."""
+def changing(
+    console: Console, image: str, options: ChangeOptions, *, check: Callable[[Editor], None] | None = None
+) -> Iterator[Editor]:
+    """The image, open and locked; what was changed is on storage behind the block. ``check`` looks before anything is changed:
+    what it raises leaves the image as it is."""
     from ..overlay.edit import EditOptions, edit_image
     from ..overlay.whiteout import Editor
     from .sif.images import concerning, stamp
+
+    editors: list[Editor] = []
+
+    def before(filesystem: WritableFilesystem) -> None:
+        editors.append(Editor(filesystem, upper=options.upper))
+        if check is not None:
+            check(editors[0])
 
     console.image = image
     wanted = EditOptions(
@@ -181,12 +237,13 @@ def changing(console: Console, image: str, options: ChangeOptions) -> Iterator[E
         on_signatures=options.signatures,
         require_lock=options.require_lock,
         stamp=stamp(False) if options.partition is not None else None,
+        check=before,
     )
     with concerning(image), edit_image(image, wanted) as edited:
         tell_locks(console, image, edited.locked)
         for note in edited.notes:
             console.note(note)
-        yield Editor(edited.filesystem, upper=options.upper)
+        yield editors[0]
 
 
 def warn_outside(console: Console, editor: Editor, spot: Spot, goal: Goal) -> None:

@@ -13,8 +13,9 @@ from ..errors import TargetError, UsageError, counted, human, show
 from . import values
 from .console import Console, named
 from .embedding import Partition
+from .extract import tell_extracted, tell_problems
 from .frame import verb
-from .looking import looking, tell
+from .looking import looking
 from .progress import MODES, reporter
 
 __all__ = ["command"]
@@ -35,6 +36,7 @@ def command(
         str, typer.Option("-o", "--output", metavar="LAYER.tar|DIR/", help="the archive (- is standard output), or a directory")
     ] = "",
     partition: Partition = None,
+    sparse: Annotated[bool, typer.Option("--sparse", "-S", help="store files with holes as `tar -S` does")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace the archive, or files in the directory")] = False,
     progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
@@ -42,7 +44,9 @@ def command(
     """Write upper/, which is what a container changed, as an OCI layer: a tar archive with `.wh.` files for what was removed.
     `sifkit overlay create --from-tar` makes an overlay of it again.
 
-    Into a directory (one that exists, or a name that ends in /) the files go as they are. The image is only read.
+    Into a directory (one that exists, or a name that ends in /) the files go as they are. Holes of files become zeros in an
+    archive, as layers want it; --sparse leaves them out, which tar, bsdtar and apptainer understand. An archive holds at most
+    1 GiB and 8 times the image's size. The image is only read.
     """
     values.choice("--progress", progress, MODES)
     if not output:
@@ -52,10 +56,10 @@ def command(
     start = time.monotonic()
     with looking(console, image, partition, upper=True) as view, reporter(progress, console) as bar:
         if output != "-" and (output.endswith("/") or os.path.isdir(output)):
-            from ext3.extract import extract
-
+            if sparse:
+                raise UsageError("--sparse is for archives", hint="leave it out: a directory gets files with their holes")
             try:
-                made = extract(view.filesystem, output, top=view.root, force=force, progress=bar)
+                made = view.filesystem.extract(output, top=view.root, force=force, progress=bar)
             except FileExistsError as error:
                 hint = "choose another DIR, or give --force"
                 raise UsageError(f"{show(output)} is there already, and not empty", hint=hint) from error
@@ -66,14 +70,13 @@ def command(
                 "opaque": 0,
                 "errors": made.failed,
             }
-            for path, why in made.problems:
-                console.error(f"{show(path)}: {why}")
+            tell_extracted(console, made)
         else:
             from ..atomic import AtomicFile
             from ..overlay.export import export_layer
 
             if output == "-":
-                done = export_layer(view, sys.stdout.buffer, progress=bar)
+                done = export_layer(view, sys.stdout.buffer, sparse=sparse, progress=bar)
             else:
                 if os.path.lexists(output) and not force:
                     raise TargetError(f"{show(output)} exists already", path=output, hint="--force replaces it")
@@ -81,9 +84,9 @@ def command(
                     raise TargetError(f"{show(output)} is not replaced", path=output, hint="give another name")
                 with AtomicFile(output, 0o666 & ~_umask()) as target:
                     with open(target.fd, "wb", closefd=False) as file:
-                        done = export_layer(view, file, progress=bar)
+                        done = export_layer(view, file, sparse=sparse, progress=bar)
                     target.commit(replace=force)
-            tell(console, done.problems)
+            tell_problems(console, done.problems, done.failed)
             if done.left_out:
                 console.note(f"{counted(done.left_out, 'socket')} left out: no archive holds them")
             counts = {
@@ -91,7 +94,7 @@ def command(
                 "content_bytes": done.content_bytes,
                 "whiteouts": done.whiteouts,
                 "opaque": done.opaque,
-                "errors": len(done.problems),
+                "errors": done.failed,
             }
     seconds = time.monotonic() - start
     if json:

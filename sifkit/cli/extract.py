@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +19,10 @@ from .looking import Upper, looking
 from .places import place, places
 from .progress import MODES, reporter
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from ext3.extract import Extracted
+
+__all__ = ["command", "tell_extracted", "tell_problems"]
 
 
 def _arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
@@ -36,6 +40,25 @@ def _arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
     if place(target) is not None:
         raise UsageError(f"{show(target)} is not a directory here", hint="write IMAGE DIR PATH...")
     return image, target, paths
+
+
+def tell_extracted(console: Console, made: Extracted) -> None:
+    """What an extraction could not make or keep."""
+    tell_problems(console, made.problems, made.failed)
+    if made.owners_left:
+        console.note(f"the owners of {counted(made.owners_left, 'file')} could not be kept: only root may give files away")
+    if made.xattrs_left:
+        console.note(f"{counted(made.xattrs_left, 'extended attribute')} could not be kept here")
+    if made.specials_left:
+        console.note(f"{counted(made.specials_left, 'device')} left out: only root may make them")
+
+
+def tell_problems(console: Console, problems: Sequence[tuple[bytes, str]], failed: int) -> None:
+    """Why files are left out, a line each; of ``failed`` there may be more than ``problems``."""
+    for path, why in problems:
+        console.error(f"{show(path)}: {show(why)}")
+    if failed > len(problems):
+        console.error(f"... and {counted(failed - len(problems), 'more problem')}")
 
 
 @verb(
@@ -69,12 +92,10 @@ def command(
     """
     values.choice("--progress", progress, MODES)
     image, target, paths = _arguments(arguments)
-    from ext3.extract import extract
-
     start = time.monotonic()
     with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
         try:
-            made = extract(view.filesystem, target, paths, top=view.root, force=force, progress=bar)
+            made = view.filesystem.extract(target, paths, top=view.root, force=force, progress=bar)
         except FileExistsError as error:
             if error.filename is None:
                 raise
@@ -83,16 +104,7 @@ def command(
             ) from error
     seconds = time.monotonic() - start
     bar.tell_times(console)
-    for path, why in made.problems:
-        console.error(f"{show(path)}: {why}")
-    if made.failed > len(made.problems):
-        console.error(f"... and {counted(made.failed - len(made.problems), 'more problem')}")
-    if made.owners_left:
-        console.note(f"the owners of {counted(made.owners_left, 'file')} could not be kept: only root may give files away")
-    if made.xattrs_left:
-        console.note(f"{counted(made.xattrs_left, 'extended attribute')} could not be kept here")
-    if made.specials_left:
-        console.note(f"{counted(made.specials_left, 'device')} left out: only root may make them")
+    tell_extracted(console, made)
     if json:
         counts = {name: getattr(made, name) for name in made.__slots__ if name != "problems"}
         counts["errors"] = counts.pop("failed")

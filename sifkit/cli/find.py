@@ -7,17 +7,18 @@ import os
 import re
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError, show
 from .console import Console
 from .embedding import Partition
-from .frame import verb
+from .frame import VerbCommand, verb
 from .looking import TYPES, Upper, entry_fields, looking, tell, with_facts
 from .places import place, places
 from .render import shown_name
+from .values import closest
 
 if TYPE_CHECKING:
     from ext3.filesystem import Entry, Stat
@@ -26,9 +27,34 @@ __all__ = ["command"]
 
 LETTERS = {"f": "file", "d": "directory", "l": "symlink", "p": "fifo", "s": "socket", "b": "block", "c": "character"}
 UNITS = {"": 512, "b": 512, "c": 1, "w": 2, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _SIZE = re.compile(r"([+-]?)([0-9]{1,18})([bcwkMG]?)", re.ASCII)
 
 Test = Callable[[bytes, "Stat"], bool]
+
+
+class _FindCommand(VerbCommand):
+    """Its tests are words behind one dash: one that is not known is named as a whole."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            letters = getattr(error, "option_name", "")
+            if type(error).__name__ != "NoSuchOption" or not isinstance(letters, str) or letters.startswith("--"):
+                raise
+            known = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
+            word = next((arg for arg in args if arg.startswith("-") and letters[1:] in arg[1:] and arg not in known), letters)
+            meant = closest(word, known)
+            what = f"no such option {show(word)}" + (f" (did you mean {meant}?)" if meant else "")
+            raise UsageError(what, hint=f"see {ctx.command_path} -h") from error
+
+
+def _name_test(glob: str) -> Test:
+    """As find has it: * ? [a-z] [!a-z], a backslash takes the next for itself; a dot at the beginning is nothing special."""
+    plain = _ESCAPED.sub(lambda match: f"[{match[1]}]" if match[1] in "*?[" else match[1], glob).replace("[^", "[!")
+    matches = re.compile(fnmatch.translate(plain), re.DOTALL).match
+    return lambda path, _: matches(os.fsdecode(path.rstrip(b"/").rpartition(b"/")[2] or b"/")) is not None
 
 
 def _size_test(text: str) -> Test:
@@ -45,15 +71,18 @@ def _size_test(text: str) -> Test:
     return test
 
 
-def _newer_test(text: str, partition: str | None) -> Test:
+def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
     pair = place(text)
     if pair is None:
         limit = os.stat(text).st_mtime_ns
     else:
+        from ..overlay.guards import is_sif
         from ..overlay.image import open_image
+        from ..overlay.view import View
 
-        with open_image(pair[0], partition) as filesystem:
-            limit = filesystem.stat(pair[1]).mtime
+        with open_image(pair[0], partition if is_sif(pair[0]) else None) as filesystem:
+            view = View.of(filesystem, upper=upper, marks=False)
+            limit = filesystem.stat(view.lookup(os.fsencode(pair[1]))).mtime
     return lambda _, found: found.mtime > limit
 
 
@@ -65,6 +94,7 @@ def _newer_test(text: str, partition: str | None) -> Test:
         "sifkit find overlay.img /upper -newer stamp.txt -0 | xargs -0 -n1 echo",
     ],
     once=("name", "kind", "size", "newer"),
+    kind=_FindCommand,
 )
 def command(
     console: Console,
@@ -85,8 +115,7 @@ def command(
     wanted = places(arguments, default=["/"])
     tests: list[Test] = []
     if name is not None:
-        matches = re.compile(os.fsencode(fnmatch.translate(name)), re.DOTALL).match
-        tests.append(lambda path, _: matches(path.rstrip(b"/").rpartition(b"/")[2]) is not None)
+        tests.append(_name_test(name))
     if kind is not None:
         if unknown := [letter for letter in kind.split(",") if letter not in LETTERS]:
             raise UsageError(f"-type {show(unknown[0])}: must be one of {', '.join(LETTERS)}", hint="f is a regular file")
@@ -95,7 +124,7 @@ def command(
     if size is not None:
         tests.append(_size_test(size))
     if newer is not None:
-        tests.append(_newer_test(newer, partition))
+        tests.append(_newer_test(newer, partition, upper=upper))
 
     from ext3.errors import Ext3Error
     from ext3.filesystem import Entry
@@ -105,7 +134,7 @@ def command(
     for image, paths in wanted:
         count = 0
         problems: list[Exception] = []
-        with looking(console, image, partition, upper=upper) as view:
+        with looking(console, image, partition, upper=upper, marks=False) as view:
             for path in paths:
                 try:
                     ino = view.lookup(path, follow=False)

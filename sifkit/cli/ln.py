@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +10,29 @@ import typer
 
 from ..errors import UsageError, counted, show
 from .console import Console
-from .editing import ChangeOptions, Changes, Exact, Goal, Json, NewOwner, changing, goals, new_owner, one_image, warn_outside
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import (
+    ChangeOptions,
+    Changes,
+    Exact,
+    Goal,
+    Json,
+    NewOwner,
+    changing,
+    goals,
+    new_owner,
+    one_image,
+    refused,
+    warn_outside,
+)
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
-from .mv import into
+from .mv import directory_at, into
 from .places import place
 
 if TYPE_CHECKING:
-    from ..overlay.whiteout import Editor, Spot
+    from ..overlay.tracing import Spot
+    from ..overlay.whiteout import Editor
 
 __all__ = ["command"]
 
@@ -39,6 +54,9 @@ def command(
     ],
     symbolic: Annotated[bool, typer.Option("-s", "--symbolic", help="a symbolic link; TARGET may be anything")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="replace a file that is there")] = False,
+    plain: Annotated[
+        bool, typer.Option("-n", "--no-dereference", help="a link that leads to a directory is no directory")
+    ] = False,
     exact: Exact = False,
     owner: NewOwner = "",
     partition: Partition = None,
@@ -66,93 +84,121 @@ def command(
         sources = goals(texts)
         image = one_image([target, *sources], "sifkit ln")
     who = new_owner(owner)
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
     with changing(console, image, options) as editor:
+        linker = _Linker(editor, changes, target, symbolic=symbolic, force=force, owner=who, exact=exact, plain=plain)
+        if linker.directory is None and len(sources) > 1:
+            changes.refuse(f"target '{target.shown}': {linker.why_none}", target, kind="not-a-directory")
+            sources = []
         for source in sources:
-            kind = "symbolic link" if symbolic else "hard link"
-            with changes.attempt(f"failed to create {kind} '{target.shown}'", target):
-                directory = None if exact else _directory(editor, target)
-                if directory is None and len(sources) > 1:
-                    changes.refuse(f"target '{target.shown}': Not a directory", target, kind="not-a-directory")
-                    break
-                _link(editor, changes, source, target, directory, symbolic=symbolic, force=force, who=who)
+            linker.link(source)
     return changes.finish(image, f"{counted(changes.done, 'link')} made", {"made": changes.done})
 
 
-def _directory(editor: Editor, target: Goal) -> Spot | None:
-    """Where the target leads, if that is a directory."""
-    from ext3.errors import PathError
+class _Linker:
+    def __init__(
+        self,
+        editor: Editor,
+        changes: Changes,
+        target: Goal,
+        *,
+        symbolic: bool,
+        force: bool,
+        owner: tuple[int, int],
+        exact: bool,
+        plain: bool,
+    ) -> None:
+        self.editor = editor
+        self.changes = changes
+        self.target = target
+        self.symbolic = symbolic
+        self.force = force
+        self.owner = owner
+        self.kind = "symbolic link" if symbolic else "hard link"
+        self.directory, self.why_none = (None, "") if exact else directory_at(editor, target)
+        if plain and self.directory is not None and self._is_link(target.path.rstrip(b"/")):
+            self.directory, self.why_none = None, os.strerror(errno.ENOTDIR)
 
-    try:
-        found = editor.spot(target.path, follow=True)
-    except PathError:  # also a link that leads to itself, which may be replaced
-        return None
-    return found if found.ino is not None and editor.stat(found.ino).is_dir else None
+    def _is_link(self, path: bytes) -> bool:
+        ino = self.editor.spot(path or b"/", follow=False).ino
+        return ino is not None and self.editor.stat(ino).is_symlink
 
+    def link(self, source: Goal) -> None:
+        """Make one link."""
+        from ext3.errors import PathError
 
-def _link(
-    editor: Editor,
-    changes: Changes,
-    source: Goal,
-    target: Goal,
-    directory: Spot | None,
-    *,
-    symbolic: bool,
-    force: bool,
-    who: tuple[int, int],
-) -> None:
-    old = None if symbolic else editor.spot(source.path, follow=False)
-    if old is not None and old.ino is None:
-        changes.refuse(f"failed to access '{source.shown}': No such file or directory", source, kind="not-found")
-        return
-    if old is not None and old.ino is not None and editor.stat(old.ino).is_dir:
-        changes.refuse(f"{source.shown}: hard link not allowed for directory", source, kind="is-a-directory")
-        return
-    goal = target
-    if directory is not None:
-        new, goal = into(editor, directory, target, source.path.rstrip(b"/").rpartition(b"/")[2] or b".")
-    else:
-        new = editor.spot(target.path, follow=False)
-    kind, arrow = ("symbolic link", "->") if symbolic else ("hard link", "=>")
-    with changes.attempt(f"failed to create {kind} '{goal.shown}'", goal):
+        old = None
+        if not self.symbolic:
+            with self.changes.attempt(f"failed to access '{source.shown}'", source):
+                old = self.editor.existing(source.path, follow=False)
+            if old is None:
+                return
+            if self.editor.stat(old).is_dir:
+                text = f"{source.shown}: hard link not allowed for directory"
+                self.changes.refuse(text, source, kind="is-a-directory")
+                return
+        goal = self.target
+        try:
+            if self.directory is not None:
+                name = source.path.rstrip(b"/").rpartition(b"/")[2] or b"."
+                new, goal = into(self.editor, self.directory, self.target, name)
+            else:
+                new = self._named()
+            self._link(source, old, new, goal)
+        except PathError as error:
+            what = f"failed to create {self.kind} '{goal.shown}'"
+            if not self.symbolic and error.errno not in (errno.EEXIST, errno.ENOSPC, errno.EMLINK):
+                what += f" => '{source.shown}'"
+            self.changes.fail(refused(what, error, goal))
+
+    def _named(self) -> Spot:
+        """The place of the new name. A slash behind it asks for a directory, which it is not."""
+        from ext3.errors import PathNotDirectoryError, PathNotFoundError
+
+        path = self.target.path
+        found = self.editor.spot(path.rstrip(b"/") or b"/", follow=False)
+        if path.endswith(b"/") and found.ino is None:
+            raise PathNotFoundError(path, "No such file or directory")
+        if path.endswith(b"/") and found.ino is not None and not self.editor.stat(found.ino).is_dir:
+            raise PathNotDirectoryError(path, "Not a directory")
+        return found
+
+    def _link(self, source: Goal, old: int | None, new: Spot, goal: Goal) -> None:
+        editor = self.editor
         if new.ino is not None:
-            if not force:
-                text = f"failed to create {kind} '{goal.shown}': File exists"
-                changes.refuse(text, goal, kind="exists", hint="-f replaces it")
+            if not self._may_replace(source, old, new, new.ino, goal):
                 return
-            if editor.stat(new.ino).is_dir:
-                changes.refuse(f"'{goal.shown}': cannot overwrite directory", goal, kind="is-a-directory")
-                return
-            if old is not None and old.ino == new.ino:
-                if old.place != new.place:
-                    return  # they are links of one file already
-                changes.refuse(f"'{source.shown}' and '{goal.shown}' are the same file", goal)
-                return
-        if new.ino is not None or new.whiteout:
-            _check(editor, source.path if symbolic else b"", goal)
+            if old is None:
+                self._check_target(source.path, goal)  # before the old file goes
             editor.filesystem.unlink_at(*new.place)
-        if old is None:
-            editor.filesystem.symlink_at(source.path, *new.place, uid=who[0], gid=who[1])
+        with editor.taking(new):
+            if old is None:
+                uid, gid = self.owner
+                editor.filesystem.symlink_at(source.path, *new.place, uid=uid, gid=gid)
+            else:
+                editor.filesystem.link_at(old, *new.place)
+        warn_outside(self.changes.console, editor, new, goal)
+        self.changes.each(f"'{goal.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
+
+    def _may_replace(self, source: Goal, old: int | None, new: Spot, there: int, goal: Goal) -> bool:
+        """Whether the file that is there goes; why not is told."""
+        found = self.editor.stat(there)
+        if not self.force:
+            text = f"failed to create {self.kind} '{goal.shown}': File exists"
+            self.changes.refuse(text, goal, kind="exists", hint="-f replaces it")
+        elif found.is_dir:
+            self.changes.refuse(f"{goal.shown}: cannot overwrite directory", goal, kind="is-a-directory")
+        elif old == there and self.editor.spot(source.path, follow=False).place != new.place:
+            pass  # they are links of one file already
+        elif old == there or (self.symbolic and source.path == new.name and not found.is_symlink):
+            self.changes.refuse(f"'{source.shown}' and '{goal.shown}' are the same file", goal)
         else:
-            assert old.ino is not None
-            editor.filesystem.link_at(old.ino, *new.place)
-        warn_outside(changes.console, editor, new, goal)
-        changes.each(f"'{goal.shown}' {arrow} '{source.shown}'")
+            return True
+        return False
 
+    def _check_target(self, text: bytes, goal: Goal) -> None:
+        if len(text) >= self.editor.filesystem.superblock.block_size:
+            from ..overlay.tracing import path_error
 
-def _check(editor: Editor, text: bytes, goal: Goal) -> None:
-    """Raise what making the link would raise, before the old file goes."""
-    import errno
-
-    from ext3.errors import PathError
-
-    if len(text) >= editor.filesystem.superblock.block_size:
-        error = PathError(goal.path, "File name too long")
-        error.errno = errno.ENAMETOOLONG
-        raise error
+            raise path_error(goal.path, "File name too long", errno.ENAMETOOLONG)

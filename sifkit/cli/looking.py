@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..overlay.view import View
 
-__all__ = ["TYPES", "Upper", "entry_fields", "looking", "tell", "with_facts"]
+__all__ = ["TYPES", "Upper", "entry_fields", "locate", "looking", "tell", "with_facts"]
 
 TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
 """JSON's word for each file type of a directory entry."""
@@ -28,8 +29,11 @@ Upper = Annotated[bool, typer.Option("--upper", help="paths are the container's:
 
 
 @contextmanager
-def looking(console: Console, image: str, partition: str | None, *, upper: bool = False) -> Iterator[View]:
-    """The image, open to be read; told with -v, and warned of where its journal cannot be taken into account."""
+def looking(console: Console, image: str, partition: str | None, *, upper: bool = False, marks: bool = True) -> Iterator[View]:
+    """The image, open to be read; told with -v, and warned of where its journal cannot be taken into account.
+
+    ``marks`` False: with ``upper``, what a container does not see is not there.
+    """
     from ..overlay.image import open_image
     from ..overlay.view import View
 
@@ -38,7 +42,19 @@ def looking(console: Console, image: str, partition: str | None, *, upper: bool 
         console.detail(described(image, filesystem))
         if filesystem.journal_problem is not None:
             console.warn(f"{show(image)}: its journal cannot be read, what is shown may be old: {filesystem.journal_problem}")
-        yield View.of(filesystem, upper=upper)
+        yield View.of(filesystem, upper=upper, marks=marks)
+
+
+def locate(view: View, path: bytes, *, follow: bool = True, word: str = "access") -> int:
+    """The inode of a path. PathError in coreutils' words: "cannot access 'x': No such file or directory"."""
+    from ext3.errors import PathError
+
+    try:
+        return view.lookup(path, follow=follow)
+    except PathError as error:
+        error.message = f"cannot {word} '{show(path)}': {os.strerror(error.errno or 0)}"
+        error.args = (error.message,)
+        raise
 
 
 def tell(console: Console, problems: Iterable[Exception]) -> None:

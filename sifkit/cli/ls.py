@@ -12,7 +12,7 @@ from ..errors import show
 from .console import Console, Fields
 from .embedding import Partition
 from .frame import verb
-from .looking import Upper, entry_fields, looking
+from .looking import Upper, entry_fields, locate, looking
 from .places import places
 from .render import mode_text, short_size, shown_name, stamp
 
@@ -154,7 +154,7 @@ def command(
     errors = 0
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
+        with looking(console, image, partition, upper=upper, marks=False) as view:
             lister = _Lister(console, view, long=long, human=human, end=b"\0" if zero else b"\n")
             for path in paths:
                 _list(lister, path, recursive=recursive, heading=several or recursive)
@@ -171,7 +171,7 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> No
 
     console = lister.console
     try:
-        ino = lister.view.lookup(path)
+        ino = locate(lister.view, path)
         if not lister.view.filesystem.stat(ino).is_dir:
             row = (path, *lister.facts(lister.view.lookup(path, follow=not lister.long)))
             _give(lister, [(path, row)], recursive=recursive)
@@ -235,7 +235,7 @@ def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Ite
     while pending:
         directory, inode = pending.pop()
         try:
-            entries = sorted(lister.view.filesystem.scandir(inode))
+            entries = lister.view.entries(inode)
         except Ext3Error as error:
             if not recursive:
                 raise

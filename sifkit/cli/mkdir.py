@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import counted, show
 from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, NewOwner, changing, goals, new_owner, umask, warn_outside
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import ChangeOptions, Changes, Goal, Json, NewOwner, goals, new_owner, umask, warn_outside
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
 from .modes import adjusted, parse_mode
@@ -48,21 +47,17 @@ def command(
     mask = umask()
     bits = adjusted(parse_mode(mode, "--mode"), 0o777, is_dir=True, mask=mask) if mode else 0o777 & ~mask
     who = new_owner(owner)
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
-    for image, group in groupby(wanted, key=lambda goal: goal.image):
-        with changing(console, image, options) as editor:
-            for goal in group:
-                with changes.attempt(f"cannot create directory '{goal.shown}'", goal):
-                    if parents:
-                        _make_all(editor, changes, goal, bits, 0o777 & ~mask | 0o300, who)
-                    else:
-                        _make(editor, changes, goal, goal.path, bits, who)
+
+    def make(editor: Editor, goal: Goal) -> None:
+        if parents:
+            _make_all(editor, changes, goal, bits, 0o777 & ~mask | 0o300, who)
+            return
+        with changes.attempt(f"cannot create directory '{goal.shown}'", goal):
+            _make(editor, changes, goal, goal.path, bits, who)
+
+    changes.over(wanted, options, make)
     text = f"{counted(changes.done, 'directory', 'directories')} made"
     return changes.finish(wanted[0].image, text, {"made": changes.done})
 
@@ -82,14 +77,24 @@ def _make(editor: Editor, changes: Changes, goal: Goal, path: bytes, mode: int, 
 
 
 def _make_all(editor: Editor, changes: Changes, goal: Goal, mode: int, above: int, who: tuple[int, int]) -> None:
+    """Each directory on the way that is not there; trouble names the first that cannot be."""
     from ext3.errors import PathExistsError, PathNotDirectoryError
 
     names = [name for name in goal.path.split(b"/") if name]
     for count in range(1, len(names) + 1):
         path = b"/" + b"/".join(names[:count])
         last = count == len(names)
-        spot = editor.spot(path, follow=True)
-        if spot.ino is None:
-            _make(editor, changes, goal, goal.path if last else path, mode if last else above, who)
-        elif not editor.stat(spot.ino).is_dir:
-            raise PathExistsError(path, "File exists") if last else PathNotDirectoryError(path, "Not a directory")
+        shown = goal.shown if last else f"{show(goal.image)}:{show(path)}"
+        before = len(changes.errors)
+        with changes.attempt(f"cannot create directory '{shown}'", goal):
+            spot = editor.spot(path, follow=False)
+            if spot.ino is None:
+                _make(editor, changes, goal, goal.path if last else path, mode if last else above, who)
+                continue
+            found = editor.spot(path, follow=True)
+            if found.ino is None:  # a link that leads nowhere
+                raise PathExistsError(path, "File exists")
+            if not editor.stat(found.ino).is_dir:
+                raise PathExistsError(path, "File exists") if last else PathNotDirectoryError(path, "Not a directory")
+        if len(changes.errors) > before:
+            return

@@ -45,7 +45,7 @@ def parse_mode(text: str, option: str = "MODE") -> tuple[Change, ...]:
         match = _CLAUSE.fullmatch(clause)
         if match is None:
             hint = "write octal as 0755, or for example u+rwX,go-w"
-            raise UsageError(f"{option} {show(text)}: not a mode", hint=hint)
+            raise UsageError(f"{'' if option == 'MODE' else option + ' '}invalid mode: '{show(text)}'", hint=hint)
         who = 0
         for letter in match[1]:
             who |= _WHO[letter]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,14 +11,17 @@ import typer
 from ..errors import UsageError, counted, show
 from .console import Console
 from .editing import ChangeOptions, Changes, Exact, Goal, Json, changing, goals, one_image, warn_outside
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.whiteout import Editor, Spot
+    from ext3.filesystem import Stat
 
-__all__ = ["command", "into"]
+    from ..overlay.tracing import Spot
+    from ..overlay.whiteout import Editor
+
+__all__ = ["command", "directory_at", "into"]
 
 
 @verb(
@@ -55,36 +60,20 @@ def command(
         raise UsageError("-T takes one source and a target", hint="leave -T out to move into a directory")
     image = one_image(wanted, "sifkit mv")
     *sources, target = wanted
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
     with changing(console, image, options) as editor:
-        goal = editor.spot(target.path, follow=True) if _is_there(editor, target) else None
-        inside = not exact and goal is not None and goal.ino is not None and editor.stat(goal.ino).is_dir
-        if len(sources) > 1 and not inside:
-            reason = "No such file or directory" if goal is None or goal.ino is None else "Not a directory"
-            changes.refuse(f"target '{target.shown}': {reason}", target)
+        mover = _Mover(editor, changes, target, exact=exact, keep=keep)
+        if len(sources) > 1 and mover.directory is None:
+            changes.refuse(f"target '{target.shown}': {mover.why_none}", target)
             sources = []
         for source in sources:
-            with changes.attempt(f"cannot move '{source.shown}' to '{target.shown}'", source):
-                _move(editor, changes, source, target, goal if inside else None, keep=keep)
+            with changes.attempt(f"cannot stat '{source.shown}'", source):
+                mover.move(source)
         whiteouts = editor.whiteouts
     left = f", {counted(whiteouts, 'whiteout')} left" if whiteouts else ""
     text = f"{counted(changes.done, 'file')} moved{left}"
     return changes.finish(image, text, {"moved": changes.done, "whiteouts": whiteouts})
-
-
-def _is_there(editor: Editor, target: Goal) -> bool:
-    from ext3.errors import PathError
-
-    try:
-        return editor.spot(target.path, follow=True).ino is not None
-    except PathError:
-        return False
 
 
 def into(editor: Editor, directory: Spot, target: Goal, name: bytes) -> tuple[Spot, Goal]:
@@ -94,40 +83,100 @@ def into(editor: Editor, directory: Spot, target: Goal, name: bytes) -> tuple[Sp
     return editor.below(directory, name), Goal(target.image, path, shown)
 
 
-def _move(editor: Editor, changes: Changes, source: Goal, target: Goal, directory: Spot | None, *, keep: bool) -> None:
-    from ext3.errors import PathNotDirectoryError
+class _Mover:
+    def __init__(self, editor: Editor, changes: Changes, target: Goal, *, exact: bool, keep: bool) -> None:
+        self.editor = editor
+        self.changes = changes
+        self.target = target
+        self.keep = keep
+        self.directory, self.why_none = (None, "") if exact else directory_at(editor, target)
+        self._made: set[tuple[int, bytes]] = set()
 
-    old = editor.spot(source.path, follow=False)
-    if old.ino is None:
-        changes.refuse(f"cannot stat '{source.shown}': No such file or directory", source, kind="not-found")
-        return
-    if old.name == b"" or old.shown in (b".", b".."):
-        changes.refuse(f"cannot move '{source.shown}': Device or resource busy", source)
-        return
-    is_dir = editor.stat(old.ino).is_dir
-    place = target
-    if directory is not None:
-        new, place = into(editor, directory, target, old.shown)
-    else:
-        new = editor.spot(target.path.rstrip(b"/") or b"/", follow=False)
+    def move(self, source: Goal) -> None:
+        """Move one. PathError where the source cannot be found."""
+        from ext3.errors import PathNotFoundError
+
+        editor, changes = self.editor, self.changes
+        last = source.path.rstrip(b"/").rpartition(b"/")[2]
+        if last in (b"", b".", b".."):
+            changes.refuse(f"cannot move '{source.shown}' to '{self.target.shown}': Device or resource busy", source)
+            return
+        old = editor.spot(source.path, follow=False)
+        if old.ino is None:
+            raise PathNotFoundError(source.path, "No such file or directory")
+        is_dir = editor.stat(old.ino).is_dir
+        with changes.attempt(f"cannot move '{source.shown}' to '{self.target.shown}'", source):
+            found = self._place(source, last, is_dir)
+            if found is not None:
+                self._move(source, old, *found, is_dir=is_dir)
+
+    def _place(self, source: Goal, name: bytes, is_dir: bool) -> tuple[Spot, Goal] | None:
+        """Where it goes; None where it cannot, which is told."""
+        from ext3.errors import PathNotDirectoryError
+
+        editor, target = self.editor, self.target
+        plain = source.path.rstrip(b"/")
+        if plain != source.path and editor.stat(editor.existing(plain, follow=False)).is_symlink:
+            raise PathNotDirectoryError(source.path, "Not a directory")  # as the kernel has it
+        if self.directory is not None:
+            return into(editor, self.directory, target, name)
+        spot = editor.spot(target.path.rstrip(b"/") or b"/", follow=False)
+        if target.path.endswith(b"/") and spot.ino is not None and not editor.stat(spot.ino).is_dir:
+            self.changes.refuse(f"cannot stat '{target.shown}': Not a directory", target, kind="not-a-directory")
+            return None
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
-    there = None if new.ino is None else editor.stat(new.ino)
-    if there is not None and keep:
-        return
-    what = f"cannot move '{source.shown}' to '{place.shown}'"
-    if there is not None and there.ino == old.ino:
-        changes.refuse(f"'{source.shown}' and '{place.shown}' are the same file", source)
-    elif is_dir and old.ino in new.way:
-        changes.refuse(f"cannot move '{source.shown}' to a subdirectory of itself, '{place.shown}'", source)
-    elif there is not None and is_dir and not there.is_dir:
-        text = f"cannot overwrite non-directory '{place.shown}' with directory '{source.shown}'"
-        changes.refuse(text, source, kind="not-a-directory")
-    elif there is not None and there.is_dir and not is_dir:
-        text = f"cannot overwrite directory '{place.shown}' with non-directory '{source.shown}'"
-        changes.refuse(text, source, kind="is-a-directory")
-    else:
-        with changes.attempt(what, source):
-            editor.move(old, new)
-            warn_outside(changes.console, editor, new, place)
-            changes.each(f"renamed '{source.shown}' -> '{place.shown}'")
+        return spot, target
+
+    def _move(self, source: Goal, old: Spot, new: Spot, goal: Goal, *, is_dir: bool) -> None:
+        editor, changes = self.editor, self.changes
+        assert old.ino is not None
+        there = None if new.ino is None else editor.stat(new.ino)
+        if there is not None and self.keep:
+            return
+        if there is not None and self._is_same(source, old, new, there):
+            changes.refuse(f"'{source.shown}' and '{goal.shown}' are the same file", source)
+        elif is_dir and old.ino in new.way:
+            changes.refuse(f"cannot move '{source.shown}' to a subdirectory of itself, '{goal.shown}'", source)
+        elif there is not None and there.is_dir and not is_dir:
+            text = f"cannot overwrite directory '{goal.shown}' with non-directory '{source.shown}'"
+            changes.refuse(text, source, kind="is-a-directory")
+        elif there is not None and not there.is_dir and new.place in self._made:
+            changes.refuse(f"will not overwrite just-created '{goal.shown}' with '{source.shown}'", source, kind="exists")
+        elif there is not None and is_dir and not there.is_dir:
+            text = f"cannot overwrite non-directory '{goal.shown}' with directory '{source.shown}'"
+            changes.refuse(text, source, kind="not-a-directory")
+        else:
+            with changes.attempt(f"cannot move '{source.shown}' to '{goal.shown}'", source):
+                editor.move(old, new)
+                self._made.add(new.place)
+                warn_outside(changes.console, editor, new, goal)
+                changes.each(f"renamed '{source.shown}' -> '{goal.shown}'")
+
+    def _is_same(self, source: Goal, old: Spot, new: Spot, there: Stat) -> bool:
+        """Whether a move would lose the file: onto itself, or a link onto what it leads to."""
+        from ext3.errors import PathError
+
+        if old.ino == new.ino:
+            return True
+        assert old.ino is not None
+        if there.is_symlink or not self.editor.stat(old.ino).is_symlink:
+            return False
+        try:
+            leads_to = self.editor.spot(source.path, follow=True)
+        except PathError:
+            return False
+        return leads_to.ino == new.ino and (there.links == 1 or leads_to.place == new.place)
+
+
+def directory_at(editor: Editor, target: Goal) -> tuple[Spot | None, str]:
+    """Where a target leads, if that is a directory; else None, and why as a system error has it."""
+    from ext3.errors import PathError
+
+    try:
+        found = editor.spot(target.path, follow=True)
+    except PathError as error:  # also a link that leads to itself, which may be replaced
+        return None, os.strerror(error.errno or 0)
+    if found.ino is None:
+        return None, os.strerror(errno.ENOENT)
+    return (found, "") if editor.stat(found.ino).is_dir else (None, os.strerror(errno.ENOTDIR))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import counted, show
+from ..errors import UsageError, counted, show
 from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, changing, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import ChangeOptions, Changes, Goal, Json, goals
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
 from .render import shell_word
 
 if TYPE_CHECKING:
-    from ..overlay.whiteout import Editor, Spot
+    from ..overlay.tracing import Spot
+    from ..overlay.whiteout import Editor
 
 __all__ = ["command"]
 
@@ -27,13 +27,15 @@ __all__ = ["command"]
         "sifkit rm -rf overlay.img:/upper/var/cache overlay.img:/upper/tmp/build",
         "sifkit rm --upper overlay.img:/etc/motd",
         "sifkit rm -r --partition overlay image.sif:/upper/opt/x",
-    ]
+    ],
+    taken="d",
 )
 def command(
     console: Console,
     *,
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="what to remove")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="IMAGE:/PATH...", help="what to remove")] = None,
     recursive: Annotated[bool, typer.Option("-r", "-R", "--recursive", help="directories and all that is in them")] = False,
+    empty: Annotated[bool, typer.Option("-d", "--dir", help="empty directories")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="say nothing of what is not there")] = False,
     partition: Partition = None,
     upper: Upper = False,
@@ -47,30 +49,26 @@ def command(
     With --upper a whiteout stays where lower layers may have a file of that name, so that the container does not see it; -f
     leaves one also for what only a lower layer has.
     """
-    wanted = goals(arguments)
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    if not arguments and not force:
+        raise UsageError("IMAGE:/PATH... is missing", hint="see sifkit rm -h")
+    wanted = goals(arguments or [])
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
-    whiteouts = 0
-    for image, group in groupby(wanted, key=lambda goal: goal.image):
-        with changing(console, image, options) as editor:
-            for goal in group:
-                with changes.attempt(f"cannot remove '{goal.shown}'", goal):
-                    _remove(editor, changes, goal, recursive=recursive, force=force)
-            whiteouts += editor.whiteouts
-    left = f", {counted(whiteouts, 'whiteout')} left" if whiteouts else ""
+
+    def remove(editor: Editor, goal: Goal) -> None:
+        with changes.attempt(f"cannot remove '{goal.shown}'", goal):
+            _remove(editor, changes, goal, recursive=recursive, force=force, empty=empty)
+
+    changes.over(wanted, options, remove)
+    left = f", {counted(changes.whiteouts, 'whiteout')} left" if changes.whiteouts else ""
     return changes.finish(
-        wanted[0].image,
+        wanted[0].image if wanted else None,
         f"{counted(changes.done, 'file')} removed{left}",
-        {"removed": changes.done, "whiteouts": whiteouts},
+        {"removed": changes.done, "whiteouts": changes.whiteouts},
     )
 
 
-def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, force: bool) -> None:
+def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, force: bool, empty: bool) -> None:
     if goal.path.rstrip(b"/").rpartition(b"/")[2] in (b".", b".."):
         changes.refuse(f"refusing to remove '.' or '..' directory: skipping '{goal.shown}'", goal)
         return
@@ -90,13 +88,20 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
         editor.unlink(spot)
         changes.each(f"removed '{goal.shown}'")
         return
+    if not recursive and empty:
+        editor.remove_directory(spot)
+        changes.each(f"removed directory '{goal.shown}'")
+        return
     if not recursive:
         changes.refuse(f"{what} '{goal.shown}': Is a directory", goal, kind="is-a-directory", hint="-r removes directories")
         return
     if spot.name == b"":
         changes.refuse(f"{what} '{goal.shown}': it is the top of the image", goal, hint="name what is in it")
         return
-    below = [(path, entry.file_type == 2) for path, entry in editor.filesystem.walk(spot.ino)]
+    if goal.path.endswith(b"/") and editor.stat(editor.existing(goal.path.rstrip(b"/"), follow=False)).is_symlink:
+        changes.refuse(f"{what} '{goal.shown}': Not a directory", goal, kind="not-a-directory")
+        return
+    below = [(path, entry.file_type == 2) for path, entry in editor.walk(spot.ino)]
     editor.remove_tree(spot)
     for path, is_dir in reversed(below):
         changes.each(f"removed {'directory ' if is_dir else ''}'{goal.shown.rstrip('/')}/{show(path)}'")

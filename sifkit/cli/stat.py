@@ -10,7 +10,7 @@ from ..errors import counted
 from .console import Console, Fields
 from .embedding import Partition
 from .frame import verb
-from .looking import TYPES, Upper, entry_fields, looking
+from .looking import TYPES, Upper, entry_fields, locate, looking
 from .places import places
 from .render import escaped, mode_text, pairs, utc
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-def _kind(found: Stat, opaque: bool) -> str:
-    from ..overlay.view import is_whiteout
+def _kind(found: Stat, name: bytes, opaque: bool) -> str:
+    from ..overlay.marks import hidden_by, is_whiteout
 
     if is_whiteout(found):
         return "whiteout (character device 0, 0): the file is removed in the container"
+    if hidden := hidden_by(name):
+        return f"whiteout of fuse-overlayfs: {escaped(hidden)} is removed in the container"
     word = TYPES[found.file_type]
     if word in ("character", "block"):
         return f"{word} device {found.major}, {found.minor}"
@@ -55,17 +57,17 @@ def command(
     """
     from ext3.errors import Ext3Error
 
-    from ..overlay.view import is_opaque, is_whiteout
+    from ..overlay.marks import hidden_by, is_opaque_directory, is_whiteout
 
     failed = 0
     first = True
     wanted = places(arguments)
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
+        with looking(console, image, partition, upper=upper, marks=False) as view:
             for path in paths:
                 try:
-                    found = view.filesystem.stat(view.lookup(path, follow=follow))
+                    found = view.filesystem.stat(locate(view, path, follow=follow, word="stat"))
                     target = view.filesystem.readlink(found.ino) if found.is_symlink else None
                     xattrs = view.filesystem.xattrs(found.ino)
                     extents = view.filesystem.data_extents(found.ino)
@@ -75,12 +77,13 @@ def command(
                     failed += 1
                     console.error(str(error))
                     continue
-                opaque = found.is_dir and is_opaque(xattrs)
+                opaque = found.is_dir and is_opaque_directory(view.filesystem, found.ino)
+                last = path.rstrip(b"/").rpartition(b"/")[2]
                 born = None if found.crtime is None else utc(found.crtime)
                 if json:
                     fields: Fields = {"crtime": born, "flags": found.flags, "generation": found.generation}
                     fields |= {"extents": len(extents), "xattrs": len(xattrs)}
-                    fields |= {"whiteout": is_whiteout(found), "opaque": opaque}
+                    fields |= {"whiteout": is_whiteout(found) or hidden_by(last) is not None, "opaque": opaque}
                     console.emit(entry_fields(path, found, target) | fields, image=image)
                     continue
                 if not first:
@@ -90,7 +93,7 @@ def command(
                 pairs(
                     [
                         ("file", name if target is None else f"{name} -> {escaped(target)}"),
-                        ("type", _kind(found, opaque)),
+                        ("type", _kind(found, last, opaque)),
                         ("size", f"{found.size:,} bytes, {found.blocks * 512:,} in the image"),
                         ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
                         ("owner", f"{found.uid}:{found.gid}"),

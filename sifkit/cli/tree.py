@@ -10,11 +10,13 @@ from ..errors import UsageError, counted
 from .console import Console
 from .embedding import Partition
 from .frame import verb
-from .looking import Upper, entry_fields, looking, tell
+from .looking import Upper, entry_fields, locate, looking, tell
 from .places import places
-from .render import shown_name
+from .render import escaped, shown_name
 
 if TYPE_CHECKING:
+    from ext3.filesystem import Stat
+
     from ..overlay.view import View
 
 __all__ = ["command"]
@@ -55,7 +57,7 @@ class _Drawer:
             if self.console.json:
                 self.console.emit_raw(entry_fields(base + name, found, target))
             else:
-                self._line(indent + self.marks[not entries], name, target, note=self._note(ino))
+                self._line(indent + self.marks[not entries], name, target, note=self._note(name, found))
             if found.is_dir and len(pending) < self.levels:
                 if ino in seen:
                     self.problems.append(CorruptError(f"directory inode {ino}", "entries that lead to it", "two or more", 1))
@@ -65,22 +67,22 @@ class _Drawer:
 
     def _entries(self, ino: int) -> list[tuple[bytes, int]]:
         """The last one first."""
+        return [(entry.name, entry.ino) for entry in reversed(self.view.entries(ino, self.problems))]
+
+    def _note(self, name: bytes, found: Stat) -> str:
         from ext3.errors import Ext3Error
 
-        found: list[tuple[bytes, int]] = []
-        try:
-            found.extend((entry.name, entry.ino) for entry in self.view.filesystem.scandir(ino))
-        except Ext3Error as error:
-            self.problems.append(error)
-        return sorted(found, reverse=True)
+        from ..overlay.marks import hidden_by, is_opaque_directory, is_whiteout
 
-    def _note(self, ino: int) -> str:
-        from ..overlay.view import is_opaque, is_whiteout
-
-        found = self.view.filesystem.stat(ino)
         if is_whiteout(found):
             return "  (whiteout)"
-        return "  (opaque)" if found.is_dir and is_opaque(self.view.filesystem.xattrs(ino)) else ""
+        if hidden := hidden_by(name):
+            return f"  (whiteout of {escaped(hidden)})"
+        try:
+            return "  (opaque)" if found.is_dir and is_opaque_directory(self.view.filesystem, found.ino) else ""
+        except Ext3Error as error:
+            self.problems.append(error)
+            return ""
 
     def _line(self, head: str, name: bytes, target: bytes | None, *, note: str = "") -> None:
         line = head.encode() + shown_name(name, self.console)
@@ -108,17 +110,17 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="one JSON object for each entry, and a summary last")] = False,
 ) -> int:
     """Show the directories of an image as a tree. What overlayfs keeps in upper/ is named: whiteouts, for files that were
-    removed, and opaque directories, which hide those below. The image is only read.
+    removed, and opaque directories, which hide those below. With --upper whiteouts are not shown. The image is only read.
     """
     if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MOST_LEVELS):
         raise UsageError(f"-L {level}: not a number of levels", hint="write for example -L 2")
     levels = MOST_LEVELS if level is None else int(level[:5])
     failed = 0
     for image, paths in places(arguments, default=["/"]):
-        with looking(console, image, partition, upper=upper) as view:
+        with looking(console, image, partition, upper=upper, marks=False) as view:
             drawer = _Drawer(console, view, levels)
             for path in paths:
-                ino = view.lookup(path)
+                ino = locate(view, path)
                 if not json:
                     console.write(shown_name(path, console) + b"\n")
                 if view.filesystem.stat(ino).is_dir:

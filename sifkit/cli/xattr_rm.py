@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from itertools import groupby
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import counted, show
 from .console import Console
-from .editing import ChangeOptions, Changes, Json, changing, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import ChangeOptions, Changes, Goal, Json, goals
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
+
+if TYPE_CHECKING:
+    from ..overlay.whiteout import Editor
 
 __all__ = ["command"]
 
@@ -38,24 +40,16 @@ def command(
     json: Json = False,
 ) -> int:
     """Remove an extended attribute of files in an image."""
-    from ext3.errors import PathNotFoundError
-
     wanted = goals(arguments)
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
-    for image, group in groupby(wanted, key=lambda goal: goal.image):
-        with changing(console, image, options) as editor:
-            for goal in group:
-                with changes.attempt(f"cannot remove {show(name)} of '{goal.shown}'", goal):
-                    spot = editor.spot(goal.path, follow=follow)
-                    if spot.ino is None:
-                        raise PathNotFoundError(goal.path, "No such file or directory")
-                    editor.filesystem.remove_xattr(spot.ino, os.fsencode(name))
-                    changes.each(f"removed {show(name)} of '{goal.shown}'")
+
+    def change(editor: Editor, goal: Goal) -> None:
+        with changes.attempt(f"cannot remove {show(name)} of '{goal.shown}'", goal):
+            ino = editor.existing(goal.path, follow=follow)
+            editor.filesystem.remove_xattr(ino, os.fsencode(name))
+            changes.each(f"removed {show(name)} of '{goal.shown}'")
+
+    changes.over(wanted, options, change)
     text = f"{show(name)} of {counted(changes.done, 'file')} removed"
     return changes.finish(wanted[0].image, text, {"changed": changes.done})

@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from itertools import groupby
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError, counted, show
 from .console import Console
-from .editing import ChangeOptions, Changes, Json, changing, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock, on_signatures
+from .editing import ChangeOptions, Changes, Goal, Json, goals
+from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
+
+if TYPE_CHECKING:
+    from ..overlay.whiteout import Editor
 
 __all__ = ["command"]
 
@@ -42,26 +44,18 @@ def command(
     json: Json = False,
 ) -> int:
     """Set an extended attribute of files in an image. ACLs are in the form the kernel's calls use; the mode follows them."""
-    from ext3.errors import PathNotFoundError
-
     data = _value(value)
     wanted = goals(arguments)
-    options = ChangeOptions(
-        partition=partition,
-        upper=upper,
-        signatures=on_signatures(drop_signatures, keep_broken_signatures),
-        require_lock=require_lock,
-    )
+    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
-    for image, group in groupby(wanted, key=lambda goal: goal.image):
-        with changing(console, image, options) as editor:
-            for goal in group:
-                with changes.attempt(f"cannot set {show(name)} of '{goal.shown}'", goal):
-                    spot = editor.spot(goal.path, follow=follow)
-                    if spot.ino is None:
-                        raise PathNotFoundError(goal.path, "No such file or directory")
-                    editor.filesystem.set_xattr(spot.ino, os.fsencode(name), data)
-                    changes.each(f"set {show(name)} of '{goal.shown}'")
+
+    def change(editor: Editor, goal: Goal) -> None:
+        with changes.attempt(f"cannot set {show(name)} of '{goal.shown}'", goal):
+            ino = editor.existing(goal.path, follow=follow)
+            editor.filesystem.set_xattr(ino, os.fsencode(name), data)
+            changes.each(f"set {show(name)} of '{goal.shown}'")
+
+    changes.over(wanted, options, change)
     text = f"{show(name)} of {counted(changes.done, 'file')} set"
     return changes.finish(wanted[0].image, text, {"changed": changes.done})
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 
-from ext3.bulk import read_stats
+from ext3.bulk import read_facts
 from ext3.errors import Ext3Error
 
 from .view import View
@@ -25,7 +25,8 @@ LOST_FOUND = b"lost+found"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file of a side. ``device``: major and minor, zeros but for devices; ``handle``: what the side finds it by."""
+    """One file of a side. ``device``: major and minor, zeros but for devices; ``handle``: what the side finds it by.
+    ``attributed``: it may have extended attributes."""
 
     mode: int
     uid: int
@@ -33,6 +34,7 @@ class Item:
     size: int
     device: tuple[int, int]
     handle: int | bytes
+    attributed: bool = True
 
     @property
     def form(self) -> int:
@@ -68,15 +70,14 @@ class ImageSide:
 
     def items(self, problems: list[Exception]) -> dict[bytes, Item]:
         walked = [(path.lstrip(b"/"), entry.ino) for path, entry in self.view.walk(b"", self.top, problems)]
-        try:
-            stats = list(read_stats(self.view.filesystem, [ino for _, ino in walked]))
-        except Ext3Error as error:
-            problems.append(error)
-            return {}
-        return {
-            path: Item(facts.mode, facts.uid, facts.gid, facts.size, (facts.major, facts.minor), ino)
-            for (path, ino), facts in zip(walked, stats, strict=True)
-        }
+        facts, attributed = read_facts(self.view.filesystem, [ino for _, ino in walked])
+        found: dict[bytes, Item] = {}
+        for (path, ino), one, special in zip(walked, facts, attributed, strict=True):
+            if isinstance(one, Ext3Error):
+                problems.append(one)
+            else:
+                found[path] = Item(one.mode, one.uid, one.gid, one.size, (one.major, one.minor), ino, special)
+        return found
 
     def open(self, item: Item) -> IO[bytes]:
         assert isinstance(item.handle, int)
@@ -88,7 +89,7 @@ class ImageSide:
 
     def xattrs(self, item: Item) -> dict[bytes, bytes] | None:
         assert isinstance(item.handle, int)
-        return self.view.filesystem.xattrs(item.handle)
+        return self.view.filesystem.xattrs(item.handle) if item.attributed else {}
 
 
 class HostSide:

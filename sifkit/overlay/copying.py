@@ -9,35 +9,34 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import TypeGuard, TypeVar
 
 from ext3.errors import Ext3Error, PathError, SourceError, XattrError
-from ext3.filesystem import Filesystem
-from ext3.writing import WritableFilesystem
-from ext3.xattr import split_name
+from ext3.filesystem import Stat
 
 from ..errors import SifkitError, show
+from .copysource import FileFacts, HostSource, ImageSource, Source
 from .options import Progress
-from .view import is_whiteout
-from .whiteout import Editor, Spot, Tracer
+from .tracing import Spot
+from .whiteout import Editor
 
-__all__ = ["PRESERVE_ALL", "PRESERVE_FACTS", "CopyError", "CopyOptions", "Copier", "HostSource", "ImageSource"]
+__all__ = ["PRESERVE_ALL", "PRESERVE_FACTS", "Copier", "CopyError", "CopyOptions"]
 
 H = TypeVar("H")
 MOST_DEEP = 2048
-PIECE_BYTES = 4 << 20
 PRESERVE_FACTS = frozenset({"mode", "owner", "times"})
 PRESERVE_ALL = PRESERVE_FACTS | {"xattrs", "links"}
+NOUNS = {
+    stat.S_IFREG: "regular file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "fifo",
+}
 ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
-_OPEN = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 class CopyError(SifkitError):
@@ -60,133 +59,15 @@ class CopyOptions:
     umask: int = 0o022
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What is known of a file to be copied; times in nanoseconds. ``key`` tells hard links of one file."""
-
-    mode: int
-    uid: int
-    gid: int
-    atime: int
-    mtime: int
-    size: int
-    links: int
-    rdev: tuple[int, int]
-    key: tuple[int, int]
-
-
 Pending = list[tuple[H, str, FileFacts, int, list[tuple[bytes, H]], Spot]]
 """Directories on the way: handle, name to show, facts, inode of the copy, what is still to be copied, where it goes."""
 
 
-class Source(Protocol[H]):
-    """Where files come from; each is known by a handle."""
-
-    def facts(self, handle: H) -> FileFacts: ...
-
-    def below(self, handle: H) -> list[tuple[bytes, H]]: ...
-
-    def target(self, handle: H) -> bytes: ...
-
-    def xattrs(self, handle: H) -> dict[bytes, bytes]: ...
-
-    def fill(self, handle: H, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None: ...
-
-
-class HostSource:
-    """Files of the host; handles are paths, and links are not followed."""
-
-    def facts(self, handle: bytes) -> FileFacts:
-        found = os.lstat(handle)
-        rdev = (os.major(found.st_rdev), os.minor(found.st_rdev)) if hasattr(os, "major") else (0, 0)
-        return FileFacts(
-            found.st_mode,
-            found.st_uid,
-            found.st_gid,
-            found.st_atime_ns,
-            found.st_mtime_ns,
-            found.st_size,
-            found.st_nlink,
-            rdev,
-            (found.st_dev, found.st_ino),
-        )
-
-    def below(self, handle: bytes) -> list[tuple[bytes, bytes]]:
-        return [(name, os.path.join(handle, name)) for name in sorted(os.listdir(handle))]
-
-    def target(self, handle: bytes) -> bytes:
-        return os.readlink(handle)
-
-    def xattrs(self, handle: bytes) -> dict[bytes, bytes]:
-        if not hasattr(os, "listxattr"):
-            return {}
-        try:
-            found = [os.fsencode(name) for name in os.listxattr(handle, follow_symlinks=False)]
-            return {name: os.getxattr(handle, name, follow_symlinks=False) for name in found if split_name(name)}
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
-                return {}
-            raise
-
-    def fill(self, handle: bytes, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
-        fd = os.open(handle, _OPEN)
-        try:
-            filesystem.write_from(ino, fd, advance=advance)
-        finally:
-            os.close(fd)
-
-
-class ImageSource:
-    """Files of an image; handles are inodes. ``upper``: whiteouts are not there."""
-
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer = tracer
-        self.filesystem: Filesystem = tracer.reads
-
-    def facts(self, handle: int) -> FileFacts:
-        found = self.filesystem.stat(handle)
-        return FileFacts(
-            found.mode,
-            found.uid,
-            found.gid,
-            found.atime,
-            found.mtime,
-            found.size,
-            found.links,
-            (found.major, found.minor),
-            (0, found.ino),
-        )
-
-    def below(self, handle: int) -> list[tuple[bytes, int]]:
-        found = sorted((entry.name, entry.ino) for entry in self.filesystem.scandir(handle))
-        return [entry for entry in found if not (self.tracer.upper and is_whiteout(self.filesystem.stat(entry[1])))]
-
-    def target(self, handle: int) -> bytes:
-        return self.filesystem.readlink(handle)
-
-    def xattrs(self, handle: int) -> dict[bytes, bytes]:
-        return self.filesystem.xattrs(handle)
-
-    def fill(self, handle: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
-        size = self.filesystem.stat(handle).size
-        block_size = self.filesystem.superblock.block_size
-        with self.filesystem.open_file(handle) as source, filesystem.open_file(ino, "r+") as target:
-            target.truncate(0)
-            for logical, _, blocks in self.filesystem.data_extents(handle):
-                at, end = logical * block_size, min(size, (logical + blocks) * block_size)
-                while at < end:
-                    source.seek(at)
-                    data = source.read(min(PIECE_BYTES, end - at))
-                    if not data:
-                        break
-                    target.write_at(at, data)
-                    at += len(data)
-                    advance(len(data))
-            target.truncate(size)
-
-
 class Copier:
-    """Copies to one image. ``listed`` is told of each copy, ``trouble`` of what was left out."""
+    """Copies to one image. ``listed`` is told of each copy, ``trouble`` of what was left out, ``warn`` of what needs no copy.
+
+    ``own``: device and inode of the image on the host, which is not copied into itself.
+    """
 
     def __init__(
         self,
@@ -196,7 +77,9 @@ class Copier:
         name: Callable[[bytes], str],
         listed: Callable[[str, str], None],
         trouble: Callable[[SifkitError], None],
+        warn: Callable[[str], None],
         progress: Progress,
+        own: tuple[int, int] | None = None,
     ) -> None:
         self.editor = editor
         self.options = options
@@ -205,102 +88,141 @@ class Copier:
         self._name = name
         self._listed = listed
         self._trouble = trouble
+        self._warn = warn
         self._progress = progress
+        self._own = own
+        self._noun = "regular file"
+        self._leads_to: int | None = None
         self._links: dict[tuple[int, tuple[int, int]], int] = {}
         self._made: set[int] = set()
+        """Directories that were made."""
+        self._entered: set[tuple[int, int]] = set()
+        self._given: set[tuple[int, tuple[int, int], str]] = set()
+        self._named: set[tuple[int, bytes]] = set()
+        """What was given on the command line, and where that went."""
 
-    def copy(self, source: Source[H], handle: H, shown: str, spot: Spot) -> None:
-        """Copy to a place. Raises what ends all copying; the rest goes to ``trouble``."""
-        self._progress.phase("copy", None, "bytes")
+    def copy(self, source: Source[H], handle: H, shown: str, spot: Spot, *, leads_to: int | None = None) -> None:
+        """Copy to a place. Raises what ends all copying; the rest goes to ``trouble``.
+
+        ``leads_to``: in the same image, the file a symbolic link that is copied as such leads to.
+        """
         pending: Pending[H] = []
-        self._try(lambda: self._one(source, handle, shown, spot, pending), shown, spot)
+        self._leads_to = leads_to
+        self._entered.clear()
+        self._try(partial(self._one, source, handle, shown, spot, pending), spot)
+        self._leads_to = None
         while pending:
             above, above_shown, facts, ino, rest, place = pending[-1]
             if not rest:
                 pending.pop()
-                self._try(lambda a=above, f=facts, i=ino: self._dress(source, a, i, f), above_shown, place)  # type: ignore[misc]
+                self._try(partial(self._dress, source, above, above_shown, ino, facts), place)
                 continue
             name, below = rest.pop()
-            what = f"{above_shown.rstrip('/')}/{show(name)}"
             into = self.editor.below(place, name)
-            self._try(lambda b=below, w=what, s=into: self._one(source, b, w, s, pending), what, into)  # type: ignore[misc]
-        self._progress.done()
+            self._try(partial(self._one, source, below, f"{above_shown.rstrip('/')}/{show(name)}", into, pending), into)
 
-    def _try(self, work: Callable[[], None], shown: str, spot: Spot) -> None:
+    def _try(self, work: Callable[[], None], spot: Spot) -> None:
         try:
             work()
         except CopyError as error:
             self._trouble(error)
         except (PathError, XattrError) as error:
-            reason = os.strerror(error.errno) if error.errno and isinstance(error, PathError) else str(error)
-            text = f"cannot create '{self._name(spot.path)}': {reason}"
-            self._trouble(CopyError(text, kind=error.kind, path=spot.path, hint=error.hint))
-        except SourceError as error:
-            self._trouble(CopyError(f"cannot copy '{shown}': {error}", kind=error.kind, path=shown, hint=error.hint))
-        except Ext3Error:
-            raise
-        except OSError as error:
-            if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                raise
-            reason = error.strerror or str(error)
-            self._trouble(CopyError(f"cannot copy '{shown}': {reason}", kind="source", path=shown))
+            self._trouble(self.refused(error, spot.path))
 
-    def _one(
-        self,
-        source: Source[H],
-        handle: H,
-        shown: str,
-        spot: Spot,
-        pending: Pending[H],
-    ) -> None:
-        facts = source.facts(handle)
+    def refused(self, error: PathError | XattrError, path: bytes, noun: str = "", *, there: bool = False) -> CopyError:
+        """What is told of a copy that cannot be made at ``path``. ``noun``: of what kind it is; ``there``: something is."""
+        goal = self._name(path)
+        if isinstance(error, XattrError):
+            text = f"setting attributes of '{goal}': {error}"
+        else:
+            plain = error.errno not in (None, errno.EINVAL)
+            what = "stat" if there or error.errno == errno.ELOOP else f"create {noun or self._noun}"
+            why = error.message.removeprefix(f"{show(error.path or b'')}: ")
+            text = f"cannot {what} '{goal}': {os.strerror(error.errno or 0) if plain else why}"
+        return CopyError(text, kind=error.kind, path=path, hint=error.hint)
+
+    def _one(self, source: Source[H], handle: H, shown: str, spot: Spot, pending: Pending[H]) -> None:
+        with _reading("cannot stat", shown):
+            facts = source.facts(handle)
+        form = stat.S_IFMT(facts.mode)
+        self._noun = NOUNS.get(form, "special file")
+        if form == stat.S_IFDIR and not self.options.recursive:
+            text = f"-r not specified; omitting directory '{shown}'"
+            raise CopyError(text, kind="is-a-directory", path=shown, hint="give -r")
+        if isinstance(source, HostSource) and facts.key == self._own:
+            self._warn(f"'{shown}' is the image itself, and not copied")
+            return
+        if not pending and self._given_before(source, facts, shown):
+            return
         there = None if spot.ino is None else self.editor.stat(spot.ino)
         goal = self._name(spot.path)
-        if stat.S_ISDIR(facts.mode):
-            if not self.options.recursive:
-                raise CopyError(
-                    f"-r not specified; omitting directory '{shown}'", kind="is-a-directory", path=shown, hint="give -r"
-                )
-            self._check_not_inside(source, facts, shown, spot)
-            if there is not None and not there.is_dir:
+        if there is not None and self._is_same(source, facts, there):
+            raise CopyError(f"'{shown}' and '{goal}' are the same file", path=spot.path)
+        if there is not None and form != stat.S_IFDIR:
+            if not self.options.replace:
+                return
+            if there.is_dir:
+                text = f"cannot overwrite directory '{goal}' with non-directory '{shown}'"
+                raise CopyError(text, kind="is-a-directory", path=spot.path)
+        if there is not None and not there.is_dir:
+            if not pending and spot.place in self._named:
+                raise CopyError(f"will not overwrite just-created '{goal}' with '{shown}'", kind="exists", path=spot.path)
+            if form == stat.S_IFDIR:
                 text = f"cannot overwrite non-directory '{goal}' with directory '{shown}'"
                 raise CopyError(text, kind="not-a-directory", path=spot.path)
-            if len(pending) >= MOST_DEEP:
-                raise CopyError(f"'{shown}': directories are nested deeper than {MOST_DEEP}", path=shown)
-            rest = source.below(handle)[::-1]
-            ino = there.ino if there is not None else self._directory(source, handle, facts, spot)
-            made = Spot(spot.path, spot.parent, spot.name, ino, spot.way)
-            self._listed(shown, goal)
-            pending.append((handle, shown, facts, ino, rest, made))
+        if not pending:
+            self._named.add(spot.place)
+        if form == stat.S_IFDIR:
+            self._directory(source, handle, facts, there, shown, spot, pending)
             return
-        if there is not None and there.is_dir:
-            text = f"cannot overwrite directory '{goal}' with non-directory '{shown}'"
-            raise CopyError(text, kind="is-a-directory", path=spot.path)
-        if there is not None and not self.options.replace:
-            return
-        if there is not None and self._is_same(source, facts, there.ino):
-            raise CopyError(f"'{shown}' and '{goal}' are the same file", path=spot.path)
         self._file(source, handle, facts, spot, shown)
         self.files += 1
         self._listed(shown, goal)
 
-    def _is_same(self, source: Source[H], facts: FileFacts, ino: int) -> bool:
-        return isinstance(source, ImageSource) and source.filesystem is self.editor.filesystem and facts.key[1] == ino
+    def _given_before(self, source: Source[H], facts: FileFacts, shown: str) -> bool:
+        key = id(source), facts.key, shown.rstrip("/")
+        if key not in self._given:
+            self._given.add(key)
+            return False
+        kind = "directory" if stat.S_ISDIR(facts.mode) else "file"
+        self._warn(f"source {kind} '{shown}' specified more than once")
+        return True
 
-    def _check_not_inside(self, source: Source[H], facts: FileFacts, shown: str, spot: Spot) -> None:
-        """A directory is not copied into itself; one that was just made is met where that was tried through a link."""
-        if isinstance(source, ImageSource) and source.filesystem is self.editor.filesystem:
-            ino = facts.key[1]
-            if ino in spot.way or ino in self._made or ino == spot.ino:
-                goal = self._name(spot.path)
-                raise CopyError(f"cannot copy a directory, '{shown}', into itself, '{goal}'", path=spot.path)
+    def _is_ours(self, source: Source[H]) -> TypeGuard[ImageSource]:
+        return isinstance(source, ImageSource) and source.filesystem is self.editor.filesystem
 
-    def _directory(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot) -> int:
-        uid, gid = self.options.owner
-        ino = self.editor.make_directory(spot, facts.mode & 0o1777 & ~self.options.umask, uid=uid, gid=gid)
-        self._made.add(ino)
-        self.files += 1
-        return ino
+    def _is_same(self, source: Source[H], facts: FileFacts, there: Stat) -> bool:
+        if not self._is_ours(source):
+            return False
+        if stat.S_ISLNK(facts.mode) and not there.is_symlink:
+            return self._leads_to == there.ino
+        return facts.key[1] == there.ino
+
+    def _directory(
+        self, source: Source[H], handle: H, facts: FileFacts, there: Stat | None, shown: str, spot: Spot, pending: Pending[H]
+    ) -> None:
+        goal = self._name(spot.path)
+        # A directory is not copied into itself; one that was just made is met where that was tried through a link.
+        if self._is_ours(source) and (facts.key[1] in spot.way or facts.key[1] in self._made):
+            raise CopyError(f"cannot copy a directory, '{shown}', into itself, '{goal}'", path=spot.path)
+        if len(pending) >= MOST_DEEP:
+            raise CopyError(f"'{shown}': directories are nested deeper than {MOST_DEEP}", path=shown)
+        if isinstance(source, ImageSource):
+            if facts.key in self._entered:
+                raise CopyError(f"'{shown}': the image is damaged: this directory is in it twice", kind="corrupt", path=shown)
+            self._entered.add(facts.key)
+        if there is not None:
+            ino = there.ino
+        else:
+            uid, gid = self.options.owner
+            ino = self.editor.make_directory(spot, facts.mode & 0o1777 & ~self.options.umask, uid=uid, gid=gid)
+            self._made.add(ino)
+            self.files += 1
+        self._listed(shown, goal)
+        made = Spot(spot.path, spot.parent, spot.name, ino, spot.way)
+        pending.append((handle, shown, facts, ino, [], made))
+        with _reading("cannot access", shown):
+            pending[-1][4].extend(reversed(source.below(handle)))
 
     def _file(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> None:
         filesystem, options = self.editor.filesystem, self.options
@@ -310,41 +232,52 @@ class Copier:
         old = None if spot.ino is None else self.editor.stat(spot.ino)
         if old is not None and old.is_symlink and form == stat.S_IFREG and twin is None:
             spot = self._through(spot)
-            old = None if spot.ino is None else self.editor.stat(spot.ino)
-            if old is not None and self._is_same(source, facts, old.ino):  # it would be emptied before it is read
+            assert spot.ino is not None
+            old = self.editor.stat(spot.ino)
+            if self._is_same(source, facts, old):  # it would be emptied before it is read
                 raise CopyError(f"'{shown}' and '{self._name(spot.path)}' are the same file", path=spot.path)
-        assert old is None or spot.ino is not None
-        refill = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
-        refill = refill and not ("links" in options.preserve and old is not None and old.links > 1)
-        if twin is not None or not refill:
-            if twin is not None and twin == spot.ino:
-                return
-            if spot.ino is not None or spot.whiteout:
-                filesystem.unlink_at(*spot.place)
+        if form != stat.S_IFREG and not options.recursive:
+            hint = "-r copies devices and fifos as what they are"
+            raise CopyError(f"'{shown}' is not a regular file", path=shown, hint=hint)
+        keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
+        if keeps and old is not None and twin is None and not ("links" in options.preserve and old.links > 1):
+            self._fill(source, handle, old.ino, shown)
+            self._finish(source, handle, shown, old.ino, facts)
+            return
+        if twin is not None and twin == spot.ino:
+            return
+        if spot.ino is not None:
+            filesystem.unlink_at(*spot.place)
+        with self.editor.taking(spot):
             if twin is not None:
+                self._noun = "hard link"
                 filesystem.link_at(twin, *spot.place)
                 return
-        uid, gid = options.owner
-        mode = form | facts.mode & (0o777 if form == stat.S_IFREG else 0o7777) & ~options.umask
+            ino = self._make(source, handle, facts, spot, shown)
+        self._finish(source, handle, shown, ino, facts)
+
+    def _make(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> int:
+        """A new file that is no directory; its inode."""
+        filesystem, (uid, gid) = self.editor.filesystem, self.options.owner
+        form = stat.S_IFMT(facts.mode)
+        mode = form | facts.mode & (0o777 if form == stat.S_IFREG else 0o7777) & ~self.options.umask
         if form == stat.S_IFLNK:
-            ino = filesystem.symlink_at(source.target(handle), *spot.place, uid=uid, gid=gid)
-        elif form != stat.S_IFREG:
-            if not options.recursive:
-                raise CopyError(
-                    f"'{shown}' is not a regular file", path=shown, hint="-r copies devices and fifos as what they are"
-                )
-            ino = filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid)
-        else:
-            ino = spot.ino if refill and spot.ino is not None else filesystem.create_at(*spot.place, mode, uid=uid, gid=gid)
-            try:
-                source.fill(handle, filesystem, ino, self._advance)
-            except BaseException:
-                if not refill:
-                    filesystem.unlink_at(*spot.place)
-                raise
-        if facts.links > 1:
-            self._links[key] = ino
-        self._dress(source, handle, ino, facts)
+            with _reading("cannot read symbolic link", shown):
+                target = source.target(handle)
+            return filesystem.symlink_at(target, *spot.place, uid=uid, gid=gid)
+        if form != stat.S_IFREG:
+            return filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid)
+        ino = filesystem.create_at(*spot.place, mode, uid=uid, gid=gid)
+        try:
+            self._fill(source, handle, ino, shown)
+        except BaseException:
+            filesystem.unlink_at(*spot.place)
+            raise
+        return ino
+
+    def _fill(self, source: Source[H], handle: H, ino: int, shown: str) -> None:
+        with _reading("cannot open", shown, " for reading", (SourceError,)):  # a PathError is about the copy
+            source.fill(handle, self.editor.filesystem, ino, self._advance)
 
     def _through(self, spot: Spot) -> Spot:
         """Where a link in the image leads, for a file is written through it."""
@@ -355,7 +288,12 @@ class Copier:
             raise CopyError(f"cannot overwrite directory '{self._name(spot.path)}'", kind="is-a-directory", path=spot.path)
         return found
 
-    def _dress(self, source: Source[H], handle: H, ino: int, facts: FileFacts) -> None:
+    def _finish(self, source: Source[H], handle: H, shown: str, ino: int, facts: FileFacts) -> None:
+        if facts.links > 1:
+            self._links[id(source), facts.key] = ino
+        self._dress(source, handle, shown, ino, facts)
+
+    def _dress(self, source: Source[H], handle: H, shown: str, ino: int, facts: FileFacts) -> None:
         """Owner, mode, attributes and times, in this order: each of them may change those before it."""
         filesystem, preserve = self.editor.filesystem, self.options.preserve
         if "owner" in preserve:
@@ -363,7 +301,9 @@ class Copier:
         if "mode" in preserve and not stat.S_ISLNK(facts.mode):
             filesystem.chmod(ino, stat.S_IMODE(facts.mode))
         if "mode" in preserve or "xattrs" in preserve:
-            for name, value in source.xattrs(handle).items():
+            with _reading("cannot read the attributes of", shown):
+                found = source.xattrs(handle)
+            for name, value in found.items():
                 if "xattrs" in preserve or name in ACLS:
                     filesystem.set_xattr(ino, name, value)
         if "times" in preserve:
@@ -372,3 +312,22 @@ class Copier:
     def _advance(self, count: int) -> None:
         self.bytes += count
         self._progress.advance(count)
+
+
+@contextmanager
+def _reading(
+    what: str, shown: str, more: str = "", kinds: tuple[type[Ext3Error], ...] = (PathError, SourceError)
+) -> Iterator[None]:
+    """Errors of a source become those of one file; what concerns all of them stays what it is."""
+    try:
+        yield
+    except kinds as error:
+        text = f"error reading '{shown}': {error.message.removeprefix('the source: ')}"
+        raise CopyError(text, kind=error.kind, path=shown, hint=error.hint) from error
+    except Ext3Error:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
+        raise CopyError(f"{what} '{shown}'{more}: {error.strerror or error}", kind=kind, path=shown) from error

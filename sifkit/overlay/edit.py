@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,12 +38,14 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditOptions:
     """How an image is opened. ``partition``: of a SIF, "overlay", "root" or an ID. ``on_signatures``: those that break make it
-    fail, or are removed, or kept. ``require_lock``: no locks, no edit. ``stamp``: the time of changes to the SIF around it."""
+    fail, or are removed, or kept. ``require_lock``: no locks, no edit. ``stamp``: the time of changes to the SIF around it.
+    ``check``: is given the open filesystem before anything is changed; what it raises leaves the image as it is."""
 
     partition: str | None = None
     on_signatures: OnSignatures = "refuse"
     require_lock: bool = False
     stamp: Stamp | None = None
+    check: Callable[[WritableFilesystem], None] | None = None
 
 
 @dataclass(slots=True)
@@ -109,17 +111,17 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditedFilesystem]:
         check_window(Window(name, fd, 0, found.st_size))
         superblock = read_superblock(FileDevice(fd))
         if superblock.has_journal:
-            with _changing(name, FileDevice(fd)) as filesystem:
+            with _changing(FileDevice(fd), options) as filesystem:
                 yield EditedFilesystem(name, filesystem, locked)
             return
-        with _working_copy(name, fd, found) as filesystem:
+        with _working_copy(name, fd, found, options) as filesystem:
             yield EditedFilesystem(name, filesystem, locked, copied=True)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def _working_copy(name: str, fd: int, found: os.stat_result) -> Iterator[WritableFilesystem]:
+def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOptions) -> Iterator[WritableFilesystem]:
     """A copy of the image, which replaces it at the end of the block."""
     from .cloning import copy_data, share_blocks
 
@@ -128,7 +130,7 @@ def _working_copy(name: str, fd: int, found: os.stat_result) -> Iterator[Writabl
             copy_data(fd, file.fd, found.st_size, None)
         # Whoever opens the copy under the name it is about to get finds it locked, too.
         lock_range(file.fd, write=True, path=name)
-        with _changing(name, FileDevice(file.fd)) as filesystem:
+        with _changing(FileDevice(file.fd), options) as filesystem:
             yield filesystem
         if hasattr(os, "fchown"):
             with suppress(OSError):  # another owner's file in a directory of ours
@@ -153,18 +155,20 @@ def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator
         check_window(window)
         with ExitStack() as stack:
             # Opened first: what cannot be changed keeps its signatures.
-            filesystem = stack.enter_context(_changing(name, window.device()))
+            filesystem = stack.enter_context(_changing(window.device(), options))
             if settled.dropped:
                 sif.delete(settled.dropped)
             yield EditedFilesystem(name, filesystem, locked, notes=settled.notes, dropped=settled.dropped)
 
 
 @contextmanager
-def _changing(name: str, device: FileDevice) -> Iterator[WritableFilesystem]:
+def _changing(device: FileDevice, options: EditOptions) -> Iterator[WritableFilesystem]:
     """The filesystem on ``device``; committed at the end, or put back to the last sync where the block fails."""
     with _uninterrupted():
         filesystem = WritableFilesystem(device)
     try:
+        if options.check is not None:
+            options.check(filesystem)
         yield filesystem
     except BaseException:
         with _uninterrupted():

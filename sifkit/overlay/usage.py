@@ -39,14 +39,13 @@ def image_usage(filesystem: Filesystem) -> ImageUsage:
 
 
 def directory_usage(
-    view: View, path: bytes, *, every: bool, problems: list[Exception], seen: set[int]
+    view: View, path: bytes, top: int, *, every: bool, problems: list[Exception], seen: set[int]
 ) -> list[tuple[bytes, int, int, bool]]:
-    """(path, bytes allocated, inodes, is a directory) of ``path`` and what is below, those below first.
+    """(path, bytes allocated, inodes, is a directory) of ``path`` (inode ``top``) and of what is below, those below first.
 
     A directory's numbers include what is in it; a file with several names counts where it is met first, by ``seen``.
     With ``every`` files have rows, too.
     """
-    top = view.lookup(path, follow=False)
     found = view.filesystem.stat(top)
     if not found.is_dir:
         size, count = (0, 0) if top in seen else (found.blocks * 512, 1)

@@ -8,127 +8,19 @@ removed would show again in it. Source: Linux ``Documentation/filesystems/overla
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 
-from ext3.constants import ROOT_INO, S_IFCHR
-from ext3.errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
-from ext3.filesystem import Filesystem, Stat
+from ext3.constants import S_IFCHR
+from ext3.errors import Ext3Error, PathIsDirectoryError
 from ext3.writing import WritableFilesystem
 
-from .view import MAX_COMPONENTS, MAX_SYMLINKS, OPAQUE_NAMES, is_opaque, is_whiteout
+from ..errors import show
+from .marks import OPAQUE_NAMES, is_mark, is_opaque_directory
+from .tracing import Spot, Tracer, path_error, upper_of
 
-__all__ = ["Editor", "Spot", "Tracer", "upper_of"]
-
-DOTS = (b".", b"..")
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """Where a path leads: the directory ``parent``, the ``name`` in it, and the inode there (None: nothing).
-
-    ``way``: the directories from the top down to ``parent``. The top itself has the name b"". ``whiteout``: the name is taken
-    by one, which a container does not see.
-    """
-
-    path: bytes
-    parent: int
-    name: bytes
-    ino: int | None
-    way: tuple[int, ...]
-    whiteout: bool = False
-
-    @property
-    def place(self) -> tuple[int, bytes]:
-        return self.parent, self.name
-
-    @property
-    def shown(self) -> bytes:
-        """The name to give a copy: that of the path as it was written."""
-        return self.path.rstrip(b"/").rpartition(b"/")[2]
-
-
-def upper_of(filesystem: Filesystem) -> int | None:
-    """The inode of upper/, None where the image has none."""
-    try:
-        ino = filesystem.lookup(b"/upper", follow=False)
-    except PathError:
-        return None
-    return ino if filesystem.stat(ino).is_dir else None
-
-
-class Tracer:
-    """Finds places in a filesystem whose paths start at a directory; with ``upper`` at upper/, and whiteouts are not there."""
-
-    def __init__(self, filesystem: Filesystem, *, upper: bool = False) -> None:
-        """Raises PathNotFoundError for ``upper`` without upper/."""
-        self.reads = filesystem
-        self.upper = upper
-        found = upper_of(filesystem) if upper else ROOT_INO
-        if found is None:
-            raise PathNotFoundError(b"/upper", "the image has no upper/")
-        self.root = found
-
-    def find(self, directory: int, name: bytes) -> int | None:
-        """The inode of a name."""
-        return self.reads.find_name(directory, name)
-
-    def stat(self, ino: int) -> Stat:
-        return self.reads.stat(ino)
-
-    def spot(self, path: bytes, *, follow: bool) -> Spot:
-        """Where ``path`` leads; its last name may be missing. ``follow``: through a link at the end, too.
-
-        Raises PathNotFoundError and PathNotDirectoryError for the directories on the way, PathError (ELOOP, ENAMETOOLONG).
-        """
-        pending = [name for name in path.split(b"/") if name][::-1]
-        must_be_directory = path.endswith((b"/", b"/.", b"/.."))
-        follow = follow or must_be_directory
-        way: list[tuple[int, bytes]] = [(self.root, b"")]
-        links = steps = 0
-        while pending:
-            name = pending.pop()
-            steps += 1
-            if steps + len(pending) > MAX_COMPONENTS or len(name) > 255:
-                raise _error(path, "File name too long", errno.ENAMETOOLONG)
-            above = way[-1][0]
-            if not self.stat(above).is_dir:
-                raise PathNotDirectoryError(path, "Not a directory")
-            if name == b"..":
-                del way[max(1, len(way) - 1) :]
-            if name in DOTS:
-                continue
-            ino = self.find(above, name)
-            hidden = ino is not None and self.upper and is_whiteout(self.stat(ino))
-            if ino is None or hidden:
-                if [part for part in pending if part != b"."]:
-                    raise PathNotFoundError(path, "No such file or directory")
-                return Spot(path, above, name, None, tuple(step[0] for step in way), hidden)
-            if self.stat(ino).is_symlink and (pending or follow):
-                links += 1
-                if links > MAX_SYMLINKS:
-                    raise _error(path, "Too many levels of symbolic links", errno.ELOOP)
-                target = self.reads.readlink(ino)
-                if target.startswith(b"/"):
-                    del way[1:]
-                pending += [part for part in target.split(b"/") if part][::-1]
-                continue
-            way.append((ino, name))
-        ino, name = way[-1]
-        if must_be_directory and not self.stat(ino).is_dir:
-            raise PathNotDirectoryError(path, "Not a directory")
-        trail = tuple(step[0] for step in way[:-1])
-        return Spot(path, trail[-1] if trail else ino, name, ino, trail or (ino,))
-
-    def below(self, spot: Spot, name: bytes) -> Spot:
-        """The place of a name in the directory that is at ``spot``."""
-        assert spot.ino is not None
-        ino = self.find(spot.ino, name)
-        hidden = ino is not None and self.upper and is_whiteout(self.stat(ino))
-        way = spot.way if spot.name == b"" else (*spot.way, spot.ino)
-        path = spot.path.rstrip(b"/") + b"/" + name
-        return Spot(path, spot.ino, name, None if hidden else ino, way, hidden)
+__all__ = ["Editor"]
 
 
 class Editor(Tracer):
@@ -147,24 +39,48 @@ class Editor(Tracer):
             return False
         return self.upper_ino != spot.ino and self.upper_ino not in spot.way
 
-    def hides_lower(self, way: tuple[int, ...]) -> bool:
-        """Whether nothing of lower layers shows in a directory: one on the way is opaque."""
-        return any(is_opaque(self.filesystem.xattrs(ino)) for ino in way)
-
     def leaves_whiteout(self, spot: Spot) -> bool:
-        """Whether a name that goes from here must be hidden."""
-        return self.upper and not self.hides_lower(spot.way)
+        """Whether a name that goes from here must be hidden: no directory on the way is opaque."""
+        return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in spot.way)
 
-    def clear(self, spot: Spot) -> Spot:
-        """The same place without its whiteout."""
-        if spot.whiteout:
+    @contextmanager
+    def taking(self, spot: Spot) -> Iterator[None]:
+        """A file is made at ``spot``, or moved there, in the block; whiteouts of its name go, unless the block fails.
+
+        PathError where a container would not see the file, or another file is hidden there.
+        """
+        self.check_free(spot)
+        device = spot.name in spot.marks
+        if device:
             self.filesystem.unlink_at(*spot.place)
-        return spot
+        try:
+            yield
+        except BaseException:
+            if device:
+                with suppress(Ext3Error):  # what failed first is what matters
+                    self.filesystem.mknod_at(*spot.place, S_IFCHR)
+            raise
+        for mark in spot.marks:
+            if mark != spot.name:
+                self.filesystem.remove_tree((spot.parent, mark))
+
+    def check_free(self, spot: Spot) -> None:
+        """Raise PathError where a file with this name would not be seen, or would take the place of one that is hidden."""
+        if self.hides and is_mark(spot.name):
+            error = path_error(spot.path, "a name that begins with .wh. hides a file from the container", errno.EINVAL)
+            error.hint = "without --upper it is a name like any other"
+            raise error
+        if spot.covered is not None:
+            names = " and ".join(show(name) for name in (spot.name, *spot.marks))
+            why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
+            error = path_error(spot.path, why, errno.EINVAL)
+            error.hint = "remove the one you do not want, without --upper"
+            raise error
 
     def make_directory(self, spot: Spot, mode: int, *, uid: int, gid: int) -> int:
         """A new directory; opaque where it takes a whiteout's place."""
-        self.clear(spot)
-        ino = self.filesystem.mkdir_at(*spot.place, mode, uid=uid, gid=gid)
+        with self.taking(spot):
+            ino = self.filesystem.mkdir_at(*spot.place, mode, uid=uid, gid=gid)
         if spot.whiteout:
             self.make_opaque(ino)
         return ino
@@ -192,6 +108,7 @@ class Editor(Tracer):
         """Leave a whiteout where upper/ has nothing, and a lower layer may; False where none is needed."""
         if spot.whiteout or not self.leaves_whiteout(spot):
             return False
+        self.check_free(spot)
         self._replacing(spot, lambda: None)
         return True
 
@@ -208,8 +125,7 @@ class Editor(Tracer):
     def remove_directory(self, spot: Spot) -> None:
         """Remove a directory that holds nothing, or nothing but whiteouts."""
         assert spot.ino is not None
-        if self.upper and not self._visible(spot.ino):
-            self._sweep(spot.ino)
+        self._sweep(spot.ino)
         self._replacing(spot, lambda: self.filesystem.rmdir_at(*spot.place))
 
     def remove_tree(self, spot: Spot) -> None:
@@ -226,31 +142,17 @@ class Editor(Tracer):
             return
         wanted = self.leaves_whiteout(old)
         is_dir = self.stat(old.ino).is_dir
-        if is_dir and new.ino is not None and self.upper and self.stat(new.ino).is_dir and not self._visible(new.ino):
+        if is_dir and new.ino is not None and self.stat(new.ino).is_dir:
             self._sweep(new.ino)
-        if is_dir and new.whiteout:
-            self.filesystem.unlink_at(*new.place)
-        try:
+        with self.taking(new):
             self.filesystem.rename_at(*old.place, *new.place, whiteout=wanted)
-        except BaseException:
-            if is_dir and new.whiteout:
-                self.filesystem.mknod_at(*new.place, S_IFCHR)
-            raise
         self.whiteouts += wanted
-        if is_dir and self.upper and not is_opaque(self.filesystem.xattrs(old.ino)):
+        if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.ino):
             self.make_opaque(old.ino)
 
     def _sweep(self, directory: int) -> None:
-        """Remove the whiteouts that are all a directory holds."""
+        """Remove the whiteouts and marks that are all a directory holds; if it holds more, nothing."""
+        if not self.hides or self.entries(directory):
+            return
         for entry in list(self.filesystem.scandir(directory)):
-            self.filesystem.unlink_at(directory, entry.name)
-
-    def _visible(self, directory: int) -> list[bytes]:
-        found = self.filesystem.scandir(directory)
-        return [entry.name for entry in found if not is_whiteout(self.stat(entry.ino))]
-
-
-def _error(path: bytes, message: str, code: int) -> PathError:
-    error = PathError(path, message)
-    error.errno = code
-    return error
+            self.filesystem.remove_tree((directory, entry.name))

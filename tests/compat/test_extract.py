@@ -95,6 +95,42 @@ def test_debugfs_takes_out_the_same(tmp_path):
 
 
 @requires_root
+def test_changes_that_are_only_in_the_journal_come_out(tmp_path):
+    """A copy of an image that is mounted, taken right after fsync: what it says of directories and inodes is in its journal."""
+    require("mke2fs", "debugfs")
+    image, copy = tmp_path / "a.img", tmp_path / "copy.img"
+    run("mke2fs", "-q", "-t", "ext3", image, "64M")
+    with kernel_mount(image, rw=True) as point:
+        (point / "old").mkdir()
+        for number in range(300):
+            (point / "old" / f"f{number}").write_bytes(b"before %d" % number)
+    with kernel_mount(image, rw=True) as point:
+        (point / "old").rename(point / "moved")
+        for number in range(0, 300, 2):
+            (point / "moved" / f"f{number}").unlink()
+        (point / "new").mkdir()
+        (point / "new" / "large").write_bytes(os.urandom(2 << 20))
+        os.setxattr(point / "new" / "large", "user.note", b"note")
+        (point / "new" / "link").symlink_to("y" * 100)
+        (point / "moved" / "f1").write_bytes(b"after")
+        for path in (point / "new" / "large", point / "moved" / "f1", point / "new", point / "moved", point):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        copy.write_bytes(image.read_bytes())
+    before = copy.read_bytes()
+    assert b"File not found" in run("debugfs", "-R", "stat /new/large", copy, ok=(0, 1)).stderr  # which does not look into it
+    with Filesystem.open(copy) as fs:
+        assert fs.needs_recovery and fs.journal_problem is None
+        assert fs.extract(tmp_path / "ours").failed == 0
+    assert copy.read_bytes() == before
+    with kernel_mount(copy, rw=True) as point:  # plays it back
+        wanted = digest(point)
+    assert digest(tmp_path / "ours") == wanted
+    assert b"new/large" in wanted and b"moved/f0" not in wanted and b"moved/f299" in wanted
+
+
+@requires_root
 def test_a_user_gets_files_of_their_own_without_privileges(tmp_path):
     require("mke2fs")
     source = tmp_path / "source"

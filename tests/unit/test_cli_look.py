@@ -42,7 +42,62 @@ def test_find_takes_the_words_of_find(run, image):
 def test_find_goes_on_behind_what_is_not_there(run, image):
     code, out, err = run("find", image, "/nothing", "/upper/etc/motd")
     assert (code, out) == (1, "/upper/etc/motd\n")
-    assert "/nothing: there is no such file" in err
+    assert "/nothing: No such file or directory" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-bogus"], "no such option -bogus; see sifkit find -h"),
+        (["-nmae", "x"], "no such option -nmae (did you mean -name?); see sifkit find -h"),
+        (["-name", "x", "-0z"], "no such option -0z"),
+        (["--bogus"], "no such option --bogus"),
+    ],
+)
+def test_find_names_the_whole_word_that_it_does_not_know(run, image, words, said):
+    code, out, err = run("find", image, *words)
+    assert (code, out) == (2, "") and err.startswith(f"sifkit find: {said}")
+
+
+@pytest.mark.parametrize(
+    ("glob", "names"),
+    [
+        ("*", ["*", ".dot", "[x", "a*b", "axb", "q\\z", "ü"]),
+        ("a\\*b", ["a*b"]),
+        ("a*b", ["a*b", "axb"]),
+        ("?", ["*", "ü"]),
+        ("[", []),
+        ("[x", ["[x"]),
+        ("\\[x", ["[x"]),
+        ("q\\\\z", ["q\\z"]),
+        (".*", [".dot"]),
+        ("[!a-z]*", ["*", ".dot", "[x", "ü"]),
+        ("[^a-z]*", ["*", ".dot", "[x", "ü"]),
+        ("[qa]*", ["a*b", "axb", "q\\z"]),
+    ],
+)
+def test_find_names(run, tmp_path, monkeypatch, glob, names):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source").mkdir()
+    for name in ("a*b", "axb", "[x", "q\\z", "ü", ".dot", "*"):
+        (tmp_path / "source" / name).touch()
+    assert run("-q", "overlay", "create", "--from-dir", "source", "b.img")[0] == 0
+    found = run("find", "b.img:/upper", "-type", "f", "-name", glob)[1].splitlines()
+    assert found == [f"/upper/{name}" for name in names]
+
+
+def test_paths_that_are_not_there_in_the_words_of_coreutils(run, image):
+    for words, said in (
+        (("ls", image, "/none"), "cannot access '/none': No such file or directory"),
+        (("du", image, "/none"), "cannot access '/none': No such file or directory"),
+        (("stat", image, "/upper/etc/motd/x"), "cannot stat '/upper/etc/motd/x': Not a directory"),
+        (("cat", image, "/upper/etc"), "/upper/etc: Is a directory"),
+        (("find", image, "/upper/etc/motd/"), "/upper/etc/motd/: Not a directory"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (1, "") and err.startswith(f"sifkit {words[0]}: {said}")
+    assert run("ls", image, "/upper/etc/../etc/.")[1] == run("ls", image, "/upper/etc/")[1] == "deep\nlarge\nlink\nmotd\n"
+    assert run("ls", image, "/../..")[1] == run("ls", image)[1]
 
 
 @pytest.mark.parametrize("words", [["-type", "x"], ["-size", "ten"], ["-name", "a", "-name", "b"]])

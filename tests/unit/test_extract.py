@@ -213,3 +213,91 @@ def test_names_of_one_file_stay_names_of_one_file(tmp_path):
         made = extract(fs, tmp_path / "out")
     assert made.links == 1
     assert os.path.samefile(tmp_path / "out" / "one", tmp_path / "out" / "two")
+
+
+MODES = [0o600, 0o644, 0o664, 0o666, 0o755, 0o777, 0o4755, 0o2755, 0o1644, 0o000, 0o400]
+MODE_ENTRIES = [(b"dir", 0o042775, b"")] + [
+    (b"%sf%d%04o" % (place, copy, mode), 0o100000 | mode, b"x") for place in (b"", b"dir/") for copy in (1, 2) for mode in MODES
+]
+
+
+def modes_below(top):
+    files = [path for path in top.rglob("f*") if path.is_file()]
+    return {os.path.relpath(path, top): stat.S_IMODE(path.lstat().st_mode) for path in files}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("kind", ["plain", "set-group-ID", "default ACL", "merged"])
+def test_modes_arrive_whatever_the_host_makes_of_new_files(tmp_path, umask, kind):
+    image = build(tmp_path / "a.img", MODE_ENTRIES)
+    out = tmp_path / "out"
+    out.mkdir()
+    if kind == "set-group-ID":
+        if os.geteuid() == 0:
+            os.chown(out, 0, 12)
+        os.chmod(out, 0o2777)
+    elif kind == "default ACL":
+        acl = bytes.fromhex("0200000001000600ffffffff04000000ffffffff20000000ffffffff")
+        try:
+            os.setxattr(out, "system.posix_acl_default", acl)
+        except (OSError, AttributeError):
+            pytest.skip("no ACLs here")
+    elif kind == "merged":
+        (out / "dir").mkdir(mode=0o2777)
+        (out / "dir" / "f10644").write_bytes(b"old")
+    old = os.umask(umask)
+    try:
+        with Filesystem.open(image) as fs:
+            made = fs.extract(out, force=kind == "merged")
+    finally:
+        os.umask(old)
+    assert made.failed == 0
+    wanted = {os.fsdecode(name): mode & 0o7777 for name, mode, _ in MODE_ENTRIES[1:]}
+    assert modes_below(out) == wanted
+    if os.geteuid() == 0:
+        assert {(path.lstat().st_uid, path.lstat().st_gid) for path in out.rglob("*")} == {(0, 0)}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_an_owner_that_cannot_be_given_leaves_no_privileges(tmp_path):
+    builder = ext3.TreeBuilder()
+    builder.add(0, b"", 0o040755, 0, 0, 0, TIMES)
+    for name, uid, gid in ((b"minus-one", 0xFFFFFFFF, 0), (b"group", 0, 0xFFFFFFFF), (b"given", 70_000, 80_000)):
+        builder.add(0, name, 0o106755, uid, gid, 0, TIMES)
+    tree = builder.finish(ext3.MemoryContent({}))
+    ext3.build_image(tree, tmp_path / "a.img", options=ext3.ImageOptions(size=8 << 20), stamp=STAMP)
+    with Filesystem.open(tmp_path / "a.img") as fs:
+        made = fs.extract(tmp_path / "out")
+    assert made.owners_left == 2
+    found = {path.name: path.stat() for path in (tmp_path / "out").iterdir()}
+    assert [stat.S_IMODE(found[name].st_mode) for name in ("minus-one", "group", "given")] == [0o755, 0o755, 0o6755]
+    assert (found["given"].st_uid, found["given"].st_gid) == (70_000, 80_000)
+
+
+def test_the_method_takes_text_and_gives_what_was_made(image, tmp_path):
+    with Filesystem.open(image) as fs:
+        made = fs.extract(tmp_path / "out", ["/dir/deep"])
+    assert (made.files, made.directories) == (1, 2)
+    assert (tmp_path / "out" / "dir" / "deep" / "file").stat().st_size == 3000
+
+
+def test_holes_of_the_image_file_that_are_data_stay_data(tmp_path):
+    image = build(tmp_path / "a.img", [(b"zeros", 0o100644, bytes(100_000))])
+    with Filesystem.open(image) as fs:
+        assert fs.extract(tmp_path / "out").written_bytes in (0, 100_000)
+    assert (tmp_path / "out" / "zeros").read_bytes() == bytes(100_000)
+
+
+def test_what_a_device_cannot_give_concerns_the_files_that_lie_there(tmp_path):
+    """The image ends early: files of one run that lie before the end are read all the same."""
+    entries = [(b"f%03d" % number, 0o100644, bytes([number + 1]) * 1000) for number in range(100)]
+    image = build(tmp_path / "a.img", entries)
+    with Filesystem.open(image) as fs:
+        ends = sorted(fs.data_extents(b"/f%03d" % number)[0][1] for number in range(100))
+        cut = ends[50] * fs.superblock.block_size
+        size = image.stat().st_size
+    os.truncate(image, cut)
+    with Filesystem.open(image, size=size) as fs:
+        made = fs.extract(tmp_path / "out")
+    assert (made.files, made.failed) == (50, 50)
+    assert sum(path.stat().st_size == 1000 for path in (tmp_path / "out").iterdir() if path.is_file()) == 50

@@ -218,9 +218,9 @@ def test_all_are_shown_anyway(run, made):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["ls", "{}", "/nope"], "/nope: there is no such file in the image; see what is there: sifkit ls {}"),
-        (["cat", "{}", "/upper/etc/motd/x"], "not a directory; see what is there: sifkit ls {}"),
-        (["cat", "{}", "/upper"], "/upper: a directory; name a file (sifkit ls lists directories)"),
+        (["ls", "{}", "/nope"], "cannot access '/nope': No such file or directory; see what is there: sifkit ls {}"),
+        (["cat", "{}", "/upper/etc/motd/x"], "/upper/etc/motd/x: Not a directory; see what is there: sifkit ls {}"),
+        (["cat", "{}", "/upper"], "/upper: Is a directory; name a file (sifkit ls lists directories)"),
         (["cat", "{}"], "PATH is missing: the file in {}; sifkit ls shows what is in it"),
         (["ls", "{}:"], "{}:: no path behind the colon; write {}:/"),
         (["ls", "{}.none"], "{}.none: No such file or directory; check the name"),

@@ -1,0 +1,223 @@
+"""``sifkit cp`` into an image: from the host, from other images, or from the image itself.
+
+All sources are looked at first: how much they need is held against what the image has before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SifkitError, show
+from .copying import CopySettings, base_name, finish, partition_of, source_in_image
+from .editing import Changes, Goal, changing, warn_outside
+from .looking import looking
+from .mv import directory_at, into
+from .places import place
+from .progress import Reporter
+
+if TYPE_CHECKING:
+    from ..overlay.copying import Copier
+    from ..overlay.copysource import HostSource, ImageSource, Source
+    from ..overlay.tracing import Spot, Tracer
+    from ..overlay.whiteout import Editor
+
+__all__ = ["copy_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One source. ``base``: the name its copy gets in a directory; ``leads_to``: see ``Copier.copy``."""
+
+    source: Source[Any]
+    handle: Any
+    shown: str
+    base: bytes
+    is_dir: bool
+    leads_to: int | None = None
+
+
+def copy_in(changes: Changes, sources: Sequence[str], target: Goal, settings: CopySettings, bar: Reporter) -> int:
+    """Copy to IMAGE:/PATH; the exit code."""
+    with ExitStack() as stack:
+        work = _CopyIn(changes, sources, target, settings, bar, stack)
+        with changing(changes.console, target.image, settings.change, check=work.prepare) as editor:
+            written = work.copy(editor)
+    bar.tell_times(changes.console)
+    return finish(changes, target.image, written)
+
+
+class _CopyIn:
+    def __init__(
+        self,
+        changes: Changes,
+        sources: Sequence[str],
+        target: Goal,
+        settings: CopySettings,
+        bar: Reporter,
+        stack: ExitStack,
+    ) -> None:
+        self.changes = changes
+        self.sources = sources
+        self.target = target
+        self.settings = settings
+        self.bar = bar
+        self.stack = stack
+        self.jobs: list[_Job] = []
+        self.directory: Spot | None = None
+        self.data_bytes = 0
+        self._images: dict[str, ImageSource] = {}
+        self._host: HostSource | None = None
+
+    # Before anything is written
+
+    def prepare(self, editor: Editor) -> None:
+        """Find the sources, and see whether there is room for them. NoRoomError."""
+        from ext3.errors import PathError
+
+        from ..overlay.room import Room
+
+        target, sources = self.target, self.sources
+        self.directory, reason = (None, "") if self.settings.exact else directory_at(editor, target)
+        if len(sources) > 1 and self.directory is None:
+            self.changes.refuse(f"target '{target.shown}': {reason}", target, kind="not-a-directory")
+            return
+        room = Room(editor, self.settings.copy, self.bar)
+        self.bar.phase("scan", None, "files")
+        for source in sources:
+            job = self._find(editor, source)
+            if job is None:
+                continue
+            self.jobs.append(job)
+            with suppress(PathError):  # it is told when it is copied
+                room.add(job.source, job.handle, self._place(editor, job)[0].ino)
+        self.bar.done()
+        room.check(show(target.image))
+        self.data_bytes = room.data_bytes
+        self.changes.console.image = target.image
+
+    def _find(self, editor: Editor, source: str) -> _Job | None:
+        """A source; None where there is none, which is told."""
+        inside = place(source)
+        if inside is None:
+            return self._find_on_host(source)
+        found = self._image(editor, inside[0])
+        path = os.fsencode(inside[1])
+        ino = source_in_image(self.changes, found.tracer, source, path, self.settings)
+        if ino is None:
+            return None
+        facts = found.tracer.stat(ino)
+        leads_to = _leads_to(editor, path) if facts.is_symlink and found.tracer is editor else None
+        return _Job(found, ino, show(source), base_name(inside[1]), facts.is_dir, leads_to)
+
+    def _find_on_host(self, source: str) -> _Job | None:
+        from ..overlay.copysource import HostSource
+
+        self._host = self._host or HostSource()
+        host = os.fsencode(source)
+        try:
+            found = os.stat(host) if self.settings.follow else os.lstat(host)
+            plain = host.rstrip(b"/") or b"/"
+            followed = self.settings.follow or (host != plain and os.path.islink(plain))
+            handle = os.path.realpath(host) if followed else plain
+        except OSError as error:
+            told = SifkitError(f"cannot stat '{show(source)}': {error.strerror}", path=source)
+            told.kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
+            self.changes.fail(told)
+            return None
+        is_dir = stat.S_ISDIR(found.st_mode) or (followed and os.path.isdir(handle))
+        return _Job(self._host, handle, show(source), base_name(source), is_dir)
+
+    def _image(self, editor: Editor, image: str) -> ImageSource:
+        """An image that is copied from; the one that is changed, too."""
+        from ..overlay.copysource import ImageSource
+        from ..overlay.tracing import Tracer
+        from .sif.images import concerning
+
+        if image not in self._images:
+            tracer: Tracer = editor
+            if not os.path.samefile(image, self.target.image):
+                with concerning(image):
+                    partition = partition_of(image, self.settings)
+                    view = self.stack.enter_context(looking(self.changes.console, image, partition))
+                    tracer = Tracer(view.filesystem, upper=self.settings.change.upper)
+            self._images[image] = ImageSource(tracer)
+        return self._images[image]
+
+    def _place(self, editor: Editor, job: _Job) -> tuple[Spot, Goal]:
+        """Where the copy goes. A slash behind the target asks for a directory. PathError."""
+        from ext3.errors import PathNotDirectoryError
+
+        target = self.target
+        if self.directory is not None:
+            if job.base in (b"", b".", b".."):
+                return self.directory, target
+            return into(editor, self.directory, target, job.base)
+        spot = editor.spot(target.path.rstrip(b"/") or b"/", follow=False)
+        is_dir = job.is_dir if spot.ino is None else editor.stat(spot.ino).is_dir
+        if target.path.endswith(b"/") and not is_dir:
+            raise PathNotDirectoryError(target.path, "Not a directory")
+        return spot, target
+
+    # The copy itself
+
+    def copy(self, editor: Editor) -> int:
+        """Bytes of data that were written."""
+        from ext3.errors import PathError
+
+        copier = self._copier(editor)
+        self.bar.phase("copy", self.data_bytes, "bytes")
+        for job in self.jobs:
+            try:
+                spot, goal = self._place(editor, job)
+            except PathError as error:
+                there = self._target_is_there(editor)
+                noun = "directory" if job.is_dir else "regular file"
+                self.changes.fail(copier.refused(error, self.target.path, noun, there=there))
+                continue
+            if spot.ino is None:
+                warn_outside(self.changes.console, editor, spot, goal)
+            copier.copy(job.source, job.handle, job.shown, spot, leads_to=job.leads_to)
+        self.bar.done()
+        return copier.bytes
+
+    def _target_is_there(self, editor: Editor) -> bool:
+        from ext3.errors import PathError
+
+        try:
+            return editor.spot(self.target.path.rstrip(b"/") or b"/", follow=False).ino is not None
+        except PathError:
+            return False
+
+    def _copier(self, editor: Editor) -> Copier:
+        from ..overlay.copying import Copier
+
+        changes, image = self.changes, show(self.target.image)
+        found = os.stat(self.target.image)
+
+        def name(path: bytes) -> str:
+            return f"{image}:{show(path)}"
+
+        return Copier(
+            editor,
+            self.settings.copy,
+            name=name,
+            listed=lambda old, new: changes.each(f"'{old}' -> '{new}'"),
+            trouble=changes.fail,
+            warn=changes.console.warn,
+            progress=self.bar,
+            own=(found.st_dev, found.st_ino),
+        )
+
+
+def _leads_to(tracer: Tracer, path: bytes) -> int | None:
+    from ext3.errors import PathError
+
+    try:
+        return tracer.spot(path, follow=True).ino
+    except PathError:
+        return None

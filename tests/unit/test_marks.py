@@ -1,0 +1,161 @@
+"""What overlay filesystems hide in upper/: the kernel's whiteouts and those of fuse-overlayfs, looked at and edited."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ext3 import Filesystem
+from ext3.constants import S_IFCHR
+from sifkit.overlay.edit import edit_image
+from sifkit.overlay.marks import hidden_by, is_mark, mark_of
+
+
+@pytest.fixture
+def image(tmp_path, run, monkeypatch):
+    """As containers leave it: etc/gone and etc/old are removed, opt/ is opaque, a directory was a whiteout once."""
+    monkeypatch.chdir(tmp_path)
+    assert run("overlay", "create", "--size", "8M", "overlay.img", "-q")[0] == 0
+    with edit_image("overlay.img") as edited:
+        fs = edited.filesystem
+        for path in ("/upper/etc", "/upper/opt", "/upper/opt/d", "/upper/etc/.wh.olddir"):
+            fs.mkdir(path)
+        for path in ("etc/.wh.gone", "etc/here", "opt/.wh..wh..opq", "opt/d/.wh.x", "etc/.wh.both", "etc/both"):
+            fs.write_bytes(f"/upper/{path}", path.encode())
+        fs.mknod("/upper/etc/old", S_IFCHR)
+        fs.mknod("/upper/opt/.wh..opq", S_IFCHR)
+    return tmp_path / "overlay.img"
+
+
+def names(image, path):
+    with Filesystem.open(image) as filesystem:
+        return sorted(entry.name for entry in filesystem.scandir(path))
+
+
+def good(run, *argv):
+    code, out, err = run(*argv)
+    assert code == 0 and not err, (argv, code, out, err)
+    return out
+
+
+def refused(run, *argv, code=1):
+    found, out, err = run(*argv)
+    assert found == code and not out and err.count("\n") == 1, (argv, found, out, err)
+    return err
+
+
+def test_names_of_marks():
+    assert [hidden_by(name) for name in (b".wh.a", b".wh.", b".wh..wh..opq", b"a", b".who")] == [b"a", None, None, None, None]
+    assert is_mark(b".wh.") and not is_mark(b".w")
+    assert mark_of(b"n" * 251) == b".wh." + b"n" * 251 and mark_of(b"n" * 252) is None
+
+
+def test_reading_with_upper_shows_what_the_container_sees(run, image):
+    assert good(run, "ls", "--upper", "overlay.img", "/etc") == "here\n"
+    assert good(run, "ls", "-R", "--upper", "overlay.img") == "/:\netc\nopt\n\n/etc:\nhere\n\n/opt:\nd\n\n/opt/d:\n"
+    assert good(run, "find", "--upper", "overlay.img") == "/\n/etc\n/etc/here\n/opt\n/opt/d\n"
+    assert good(run, "du", "-a", "--upper", "--inodes", "overlay.img", "/etc") == "1\t/etc/here\n2\t/etc\n"
+    tree = good(run, "tree", "--upper", "overlay.img")
+    assert ".wh." not in tree and "old" not in tree and "opt  (opaque)" in tree and tree.endswith("3 directories, 1 file\n")
+
+
+@pytest.mark.parametrize("path", ["/etc/gone", "/etc/old", "/etc/both", "/etc/olddir", "/etc/.wh.gone", "/opt/.wh..wh..opq"])
+@pytest.mark.parametrize("verb", [("cat",), ("stat",), ("ls",), ("find",), ("du",), ("tree",), ("xattr", "list")])
+def test_what_is_hidden_is_not_there(run, image, path, verb):
+    assert "No such file or directory" in refused(run, *verb, "--upper", "overlay.img", path)
+
+
+def test_reading_without_upper_names_the_marks(run, image):
+    tree = good(run, "tree", "overlay.img", "/upper")
+    assert ".wh.gone  (whiteout of gone)" in tree and "old  (whiteout)" in tree and "opt  (opaque)" in tree
+    found = json.loads(good(run, "stat", "--json", "overlay.img", "/upper/etc/.wh.gone"))
+    assert found["whiteout"] is True and found["type"] == "file"
+    assert "gone is removed in the container" in good(run, "stat", "overlay.img", "/upper/etc/.wh.gone")
+    assert json.loads(good(run, "stat", "--json", "overlay.img", "/upper/opt"))["opaque"] is True
+    assert good(run, "cat", "overlay.img", "/upper/etc/.wh.gone") == "etc/.wh.gone"
+
+
+def test_a_new_file_takes_the_place_of_its_whiteout(run, image, tmp_path):
+    (tmp_path / "new").write_bytes(b"new")
+    good(run, "cp", "--upper", "new", "overlay.img:/etc/gone")
+    good(run, "ln", "-s", "--upper", "here", "overlay.img:/etc/old")
+    good(run, "mkdir", "--upper", "overlay.img:/etc/olddir")
+    good(run, "mv", "--upper", "overlay.img:/etc/here", "overlay.img:/opt/d/x")
+    assert names(image, "/upper/etc") == [b".wh.both", b"both", b"gone", b"here", b"old", b"olddir"]
+    assert names(image, "/upper/opt/d") == [b"x"]
+    with Filesystem.open(image) as filesystem:
+        assert filesystem.xattrs("/upper/etc/olddir")[b"trusted.overlay.opaque"] == b"y"
+        assert filesystem.read_bytes("/upper/etc/gone") == b"new"
+        assert filesystem.stat("/upper/etc/here").mode == S_IFCHR  # moved: the old name stays hidden
+    assert good(run, "ls", "--upper", "overlay.img", "/etc") == "gone\nold\nolddir\n"
+
+
+def test_a_whiteout_comes_back_where_its_name_could_not_be_taken(run, image):
+    assert "File name too long" in refused(run, "ln", "-s", "--upper", "t" * 5000, "overlay.img:/etc/old")
+    with Filesystem.open(image) as filesystem:
+        assert filesystem.stat("/upper/etc/old").mode == S_IFCHR
+    assert "File name too long" in refused(run, "ln", "-s", "--upper", "t" * 5000, "overlay.img:/etc/gone")
+    assert b".wh.gone" in names(image, "/upper/etc")
+
+
+def test_what_the_runtimes_see_differently_is_not_touched(run, image, tmp_path):
+    """The kernel shows a file beside a fuse-overlayfs whiteout of its name, fuse-overlayfs does not."""
+    (tmp_path / "new").write_bytes(b"new")
+    before = names(image, "/upper/etc")
+    for words in (("cp", "new", "overlay.img:/etc/both"), ("mkdir", "overlay.img:/etc/both")):
+        said = refused(run, words[0], "--upper", *words[1:])
+        assert "both and .wh.both are both in upper/" in said and "without --upper" in said
+    assert names(image, "/upper/etc") == before
+    with Filesystem.open(image) as filesystem:
+        assert filesystem.read_bytes("/upper/etc/both") == b"etc/both"
+    good(run, "rm", "overlay.img:/upper/etc/.wh.both")
+    good(run, "cp", "--upper", "new", "overlay.img:/etc/both")
+
+
+def test_names_of_marks_are_not_made_with_upper(run, image, tmp_path):
+    (tmp_path / "new").write_bytes(b"new")
+    for words in (
+        ("cp", "new", "overlay.img:/etc/.wh.new"),
+        ("mkdir", "overlay.img:/etc/.wh.new"),
+        ("ln", "-s", "x", "overlay.img:/etc/.wh.new"),
+        ("mv", "overlay.img:/etc/here", "overlay.img:/etc/.wh.new"),
+        ("rm", "-f", "overlay.img:/etc/.wh.new"),
+    ):
+        assert "begins with .wh. hides a file" in refused(run, words[0], "--upper", *words[1:])
+    assert b".wh.new" not in names(image, "/upper/etc") and b"here" in names(image, "/upper/etc")
+    good(run, "cp", "new", "overlay.img:/upper/etc/.wh.new")
+
+
+def test_changes_below_a_directory_leave_marks_alone(run, image):
+    good(run, "chmod", "-R", "--upper", "700", "overlay.img:/etc")
+    good(run, "chown", "-R", "--upper", "5:6", "overlay.img:/etc")
+    with Filesystem.open(image) as filesystem:
+        assert filesystem.stat("/upper/etc/here").uid == 5
+        for name in (".wh.gone", "old", "both"):
+            assert filesystem.stat(f"/upper/etc/{name}").uid == 0
+            assert filesystem.stat(f"/upper/etc/{name}").mode & 0o777 != 0o700
+
+
+def test_directories_of_marks_are_empty(run, image):
+    """An opaque directory leaves no whiteout for what goes from it."""
+    good(run, "rm", "-d", "--upper", "overlay.img:/opt/d")
+    assert names(image, "/upper/opt") == [b".wh..opq", b".wh..wh..opq"]
+    good(run, "rm", "-d", "--upper", "overlay.img:/opt")
+    with Filesystem.open(image) as filesystem:
+        assert filesystem.stat("/upper/opt").mode == S_IFCHR
+    assert "Directory not empty" in refused(run, "rm", "-d", "--upper", "overlay.img:/etc")
+    assert b".wh.gone" in names(image, "/upper/etc")
+
+
+def test_copies_out_leave_marks_behind(run, image, tmp_path):
+    good(run, "cp", "-r", "--upper", "overlay.img:/", "out")
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")) == [
+        "etc",
+        "etc/here",
+        "opt",
+        "opt/d",
+    ]
+    good(run, "overlay", "create", "--size", "8M", "other.img", "-q")
+    good(run, "cp", "-r", "--upper", "overlay.img:/etc", "other.img:/")
+    assert names("other.img", "/upper/etc") == [b"here"]
