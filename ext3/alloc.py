@@ -23,6 +23,8 @@ Run = tuple[int, int]
 Load = Callable[[int], GroupBitmap]
 """group -> its bitmap, checked as far as it can be."""
 
+DIRS_MAX = 0xFFFF
+"""What bg_used_dirs_count holds."""
 NEAR_GROUPS = 16
 """Groups in which a whole run is looked for before pieces are taken."""
 
@@ -301,6 +303,6 @@ class InodeAllocator:
         self.free_counts[group] += free
         self.total_free += free
         if is_dir:
-            # A count that was wrong before must not wrap.
-            self.dirs[group] = max(0, self.dirs[group] - free)
+            # A count that was wrong before must not leave its 16 bits.
+            self.dirs[group] = min(max(0, self.dirs[group] - free), DIRS_MAX)
         self.dirty[group] = None

@@ -139,7 +139,7 @@ def _check_features(incompat: int, ro_compat: int) -> None:
     names = [_INCOMPAT_NAMES.get(1 << bit, f"journal_incompat_{bit}") for bit in strange]
     names += [f"journal_ro_compat_{bit}" for bit in range(32) if ro_compat >> bit & 1]
     if names:
-        raise UnsupportedError(names, hint="e2fsck -fy plays such a journal back")
+        raise UnsupportedError(names, hint="e2fsck -fy plays it back; tune2fs -O ^has_journal, then -j, makes a plain one")
 
 
 def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, ino: int) -> Inode:

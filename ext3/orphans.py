@@ -303,7 +303,11 @@ def _free_all(host: OrphanHost, inode: Inode) -> None:
 
 
 def release_attributes(host: OrphanHost, block: int, ino: int) -> None:
-    """Give up one inode's share of an attribute block; the last one frees it."""
+    """Give up one inode's share of an attribute block; the last one frees it. CorruptError if it is none."""
+    superblock = host.superblock
+    if not superblock.first_data_block <= block < superblock.blocks_count:
+        want = f"a block from {superblock.first_data_block} to {superblock.blocks_count - 1}"
+        raise CorruptError(f"inode {ino}", "i_file_acl", block, want)
     data = bytearray(host.read(block))
     header = XATTR_HEADER.view(data)
     if header["h_magic"][0] != _XATTR_MAGIC:

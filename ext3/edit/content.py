@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import IO
 
 from ..blockmap import map_limit
-from ..constants import DIRECT_BLOCKS, SECTOR, InodeFlag
+from ..constants import SECTOR, InodeFlag
 from ..device import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
 from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
 from .mapping import Extent, FileTooLargeError
 from .nodes import Node, Nodes
+from .pointers import blocks_needed
 
 __all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
 
@@ -140,7 +141,7 @@ def replace(nodes: Nodes, ino: int, data: bytes | bytearray | memoryview) -> Non
     try:
         nodes.run(both)
     except (JournalFullError, NoSpaceError):
-        _check_space(nodes, ino, -(-len(data) // nodes.block_size))
+        _check_space(nodes, ino, [(0, len(data))])
         set_size(nodes, ino, 0)
         nodes.session.sync()
         write_all(nodes, ino, 0, data)
@@ -298,7 +299,7 @@ def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable
     length = os.fstat(fd).st_size
     _writable(nodes, ino, length)
     segments = list(_segments(fd, length))
-    _check_space(nodes, ino, sum(high // nodes.block_size - low // nodes.block_size + 1 for low, high in segments))
+    _check_space(nodes, ino, segments)
     set_size(nodes, ino, 0)
     copier = _Copier(nodes, ino, fd, advance)
     try:
@@ -360,16 +361,16 @@ def _segments(fd: int, length: int) -> Iterator[tuple[int, int]]:
         at = max(high, at + 1)
 
 
-def _check_space(nodes: Nodes, ino: int, blocks: int) -> None:
-    """NoSpaceError unless so many blocks of data fit once the file gave back its own."""
-    pointers = nodes.block_size // 4
-    tables = -(-blocks // pointers) + 3 if blocks > DIRECT_BLOCKS else 0
-    own = nodes.load(ino).record.sectors // nodes.sectors_per_block
+def _check_space(nodes: Nodes, ino: int, segments: Iterable[tuple[int, int]]) -> None:
+    """NoSpaceError unless data in these (first byte, end) fits once the file gave back its own."""
+    record = nodes.load(ino).record
+    own = record.sectors // nodes.sectors_per_block - bool(record.file_acl)
     free = nodes.session.blocks.total_free + own
-    if blocks + tables - 3 > free:
+    needed = blocks_needed(segments, nodes.block_size)
+    if needed > free:
         raise NoSpaceError(
-            f"no space left in the image: blocks needed {blocks + tables:,}, free {free:,}",
-            needed_bytes=(blocks + tables) * nodes.block_size,
+            f"no space left in the image: blocks needed {needed:,}, free {free:,}",
+            needed_bytes=needed * nodes.block_size,
             available_bytes=free * nodes.block_size,
             hint="remove files, or make the image larger",
         )

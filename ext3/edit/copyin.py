@@ -226,7 +226,8 @@ class TreeCopier:
 
 
 def remove_tree(editor: Editor, nodes: Nodes, parent: int, name: bytes) -> None:
-    """Remove a name and all that is below it. PathNotFoundError; CorruptError where directories lead in a circle."""
+    """Remove a name and all that is below it. PathNotFoundError; CorruptError where directories lead in a circle, or have
+    more blocks together than there are."""
     if name in (b".", b".."):
         raise PathExistsError(name, "refusing to remove '.' or '..'")
     ino = names.find(nodes, parent, name)
@@ -236,7 +237,8 @@ def remove_tree(editor: Editor, nodes: Nodes, parent: int, name: bytes) -> None:
         editor.unlink_at(parent, name)
         return
     seen = {ino}
-    pending = [(parent, name, ino, _below(nodes, ino))]
+    left = [nodes.session.superblock.blocks_count]
+    pending = [(parent, name, ino, _below(nodes, ino, left))]
     while pending:
         above, name, ino, entries = pending[-1]
         if not entries:
@@ -250,12 +252,16 @@ def remove_tree(editor: Editor, nodes: Nodes, parent: int, name: bytes) -> None:
         if child in seen:
             raise CorruptError(f"directory inode {child}", "entries that lead to it", "two or more", 1)
         seen.add(child)
-        pending.append((ino, entry, child, _below(nodes, child)))
+        pending.append((ino, entry, child, _below(nodes, child, left)))
 
 
-def _below(nodes: Nodes, ino: int) -> list[tuple[bytes, int]]:
-    """(name, inode) of what is in a directory, the first one last."""
-    found = [(entry.name, entry.ino) for entry in nodes.directory(nodes.load(ino)).entries() if entry.name not in names.DOTS]
+def _below(nodes: Nodes, ino: int, left: list[int]) -> list[tuple[bytes, int]]:
+    """(name, inode) of what is in a directory, the first one last. ``left``: blocks that directories may still have."""
+    directory = nodes.directory(nodes.load(ino))
+    left[0] -= directory.size // nodes.block_size
+    if left[0] < 0:
+        raise CorruptError(f"directory inode {ino}", "blocks of directories", "more than there are", "each used once")
+    found = [(entry.name, entry.ino) for entry in directory.entries() if entry.name not in names.DOTS]
     return found[::-1]
 
 

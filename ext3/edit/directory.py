@@ -24,7 +24,7 @@ from .namehash import NameHash
 
 __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError", "new_directory_block"]
 
-KEPT_BLOCKS = 4096
+KEPT_BLOCKS = 1024
 """Blocks of one directory whose check is remembered."""
 DOT_NAMES = (b".", b"..")
 _TYPES = frozenset(map(int, FileType))

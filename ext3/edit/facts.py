@@ -112,9 +112,11 @@ def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: 
 
 
 def remove_attribute(nodes: Nodes, ino: int, name: bytes) -> None:
-    """Take an attribute out. XattrError (ENODATA) if it is not there."""
+    """Take an attribute out. XattrError (ENODATA) if it is not there, but for ACLs, as in the kernel."""
     node = _node(nodes, ino)
     editor = nodes.attributes(node)
+    if name in (ACCESS, DEFAULT) and editor.get(name) is None:
+        return
     editor.remove(name)
     nodes.take_attributes(node, editor)
     node.record.ctime = nodes.session.nanoseconds

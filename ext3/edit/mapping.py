@@ -19,7 +19,7 @@ from ..errors import CorruptError, NoSpaceError, PathError
 from .blocks import Blocks, Run
 from .pointers import FORMATS, POINTER, Cut, group_runs, runs_of
 
-__all__ = ["BlockMapEditor", "Extent", "FileTooLargeError"]
+__all__ = ["SECTORS_LIMIT", "BlockMapEditor", "Extent", "FileTooLargeError"]
 
 Pointers = npt.NDArray[np.uint32]
 Extent = tuple[int, int, int]

@@ -76,11 +76,16 @@ def find(nodes: Nodes, parent: int, name: bytes) -> int | None:
 
 
 def _new(nodes: Nodes, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int) -> Node:
-    """A new inode with what it has from its directory: group, flags, ACLs."""
+    """A new inode for a name that is free."""
     check_name(name)
     _changeable(parent, name, InodeFlag.IMMUTABLE)
     if nodes.directory(parent).find(name):
         raise PathExistsError(name, "File exists")
+    return _born(nodes, parent, mode, uid, gid, now)
+
+
+def _born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int) -> Node:
+    """A new inode with what it has from its directory: group, flags, ACLs."""
     is_dir = mode & S_IFMT == S_IFDIR
     above = parent.record
     if above.mode & S_ISGID:
@@ -335,7 +340,7 @@ def rename(
     else:
         nodes.directory(goal).replace(new_name, node.ino, kind)
     if whiteout:
-        mark = nodes.new(source, mode=S_IFCHR, uid=0, gid=0, is_dir=False, now=now)
+        mark = _born(nodes, source, S_IFCHR, 0, 0, now)
         mark.record.links = 1
         nodes.store(mark)
         nodes.directory(source).replace(old_name, mark.ino, FileType.CHARACTER)

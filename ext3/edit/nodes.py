@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
-from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError
+from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
 from ..inode import Inode, parse_inode
 from ..orphans import add_orphan, cut_in_steps, delete_inode, remove_orphan
 from .attributes import AttributeEditor, AttributeSharing
 from .directory import Directory, DirectoryRules
-from .mapping import BlockMapEditor
+from .mapping import SECTORS_LIMIT, BlockMapEditor
 from .record import InodeRecord
 from .session import Session
 
@@ -231,14 +231,22 @@ class Nodes:
         )
 
     def take_attributes(self, node: Node, editor: AttributeEditor) -> None:
-        """Attributes were changed: the record says so too."""
+        """Attributes were changed: the record says so too. CorruptError where the sectors it has counted leave no room.
+
+        XattrError (EOPNOTSUPP) for a block in a filesystem of revision 0, which cannot say that it has any.
+        """
         record = node.record
+        if editor.file_acl and not self._dynamic:
+            message = "this old filesystem has no place for attributes"
+            raise XattrError(f"inode {node.ino}", message, error=OSError(errno.EOPNOTSUPP, message))
         change = (bool(editor.file_acl) - bool(record.file_acl)) * self.sectors_per_block
+        if record.sectors + change > SECTORS_LIMIT:
+            raise CorruptError(f"inode {node.ino}", "i_blocks", record.sectors, f"<= {SECTORS_LIMIT - change}")
         record.sectors = max(0, record.sectors + change)
         if node.map is not None:
             node.map.sectors = record.sectors
         record.area, record.file_acl = editor.area, editor.file_acl
-        if record.file_acl and self._dynamic:
+        if record.file_acl:
             self.session.add_features(compat=Compat.EXT_ATTR)
 
     def need_large_file(self, node: Node) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..bitmap import GroupBitmap
-from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, STATE_ERROR, STATE_VALID
+from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, FIRST_INO, STATE_ERROR, STATE_VALID
 from ..device import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
 from ..groups import metadata_block, read_groups
@@ -67,6 +67,10 @@ def _writable(superblock: Superblock) -> Superblock:
         raise UnsupportedError(strange, hint="the image can be read, but not changed")
     if superblock.state & STATE_ERROR:
         raise NeedsCheckError("has errors")
+    if superblock.needs_recovery and not superblock.has_journal:
+        raise NeedsCheckError("says that a journal has to be played back, and has none")
+    if not FIRST_INO <= superblock.first_ino <= superblock.inodes_count:
+        raise CorruptError("superblock", "s_first_ino", superblock.first_ino, f"from {FIRST_INO} to {superblock.inodes_count}")
     return superblock
 
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from ..constants import DIRECT_BLOCKS
 from ..errors import CorruptError
 from .blocks import Blocks, Run
 
-__all__ = ["FORMATS", "POINTER", "Cut", "group_runs", "runs_of"]
+__all__ = ["FORMATS", "POINTER", "Cut", "blocks_needed", "group_runs", "runs_of"]
 
 Pointers = npt.NDArray[np.uint32]
 Array64 = npt.NDArray[np.int64]
@@ -39,6 +40,33 @@ def group_runs(logical: Array64, physical: Array64) -> list[tuple[int, int, int]
     starts = np.concatenate([np.zeros(1, np.int64), breaks])
     counts = np.diff(np.append(starts, len(logical)))
     return list(zip(logical[starts].tolist(), physical[starts].tolist(), counts.tolist(), strict=True))
+
+
+def blocks_needed(segments: Iterable[tuple[int, int]], block_size: int) -> int:
+    """Blocks a file takes whose data lies in these (first byte, end), ascending: data and pointer blocks."""
+    pointers = block_size // POINTER
+    data = leaves = middles = 0
+    last_block = last_leaf = last_middle = -1
+    double = triple = False
+    for low, high in segments:
+        first, last = max(low // block_size, last_block + 1), (high - 1) // block_size
+        if high <= low or last < first:
+            continue
+        data += last - first + 1
+        last_block = last
+        if last < DIRECT_BLOCKS:
+            continue
+        # Leaf 0 is the block of i_block[12]; the next ones hang under [13], all behind those under [14].
+        first_leaf = max((max(first, DIRECT_BLOCKS) - DIRECT_BLOCKS) // pointers, last_leaf + 1)
+        last_leaf = (last - DIRECT_BLOCKS) // pointers
+        leaves += max(0, last_leaf - first_leaf + 1)
+        double |= first_leaf <= pointers and last_leaf > 0
+        if last_leaf > pointers:
+            triple = True
+            first_middle = max((max(first_leaf, pointers + 1) - pointers - 1) // pointers, last_middle + 1)
+            last_middle = (last_leaf - pointers - 1) // pointers
+            middles += max(0, last_middle - first_middle + 1)
+    return data + leaves + middles + double + triple
 
 
 class Cut:

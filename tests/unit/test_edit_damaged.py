@@ -1,0 +1,212 @@
+"""Images whose numbers lie are changed with care: a clear error, nothing of the operation done, the rest still usable."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+import ext3
+from ext3.build.plan import ImageOptions
+from ext3.build.stamp import Stamp
+from ext3.constants import SUPERBLOCK_OFFSET, FileType
+from ext3.device import MemoryDevice
+from ext3.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
+from ext3.writing import WritableFilesystem
+
+from ..image_checks import check_counts
+from ..sessions import clock, empty_tree
+
+BLOCK = 1024
+
+
+def blank(*, inode_size: int = 256, journal: bool = True) -> MemoryDevice:
+    """An image with a directory /d, and files /f, /g of one block each."""
+    device = MemoryDevice(4 << 20)
+    options = ImageOptions(size=4 << 20, block_size=BLOCK, inode_size=inode_size, journal=journal)
+    ext3.build_image(empty_tree(), device, options=options, stamp=Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.mkdir("/d")
+        for path in ("/f", "/g"):
+            fs.write_bytes(path, b"x" * BLOCK)
+    return device
+
+
+def set_inode(device: MemoryDevice, path: str, **fields: int) -> None:
+    """Change fields of an inode behind everybody's back."""
+    with ext3.Filesystem.open(device) as fs:
+        group, index = divmod(fs.lookup(path) - 1, fs.superblock.inodes_per_group)
+        at = int(fs.groups["bg_inode_table"][group]) * BLOCK + index * fs.superblock.inode_size
+    row = INODE_CORE.view(device.data, 1, at)
+    for name, value in fields.items():
+        row[name] = value
+
+
+def set_superblock(device: MemoryDevice, **fields: int) -> None:
+    row = SUPERBLOCK.view(device.data, 1, SUPERBLOCK_OFFSET)
+    for name, value in fields.items():
+        row[name] = value
+
+
+@pytest.mark.parametrize("block", [4096, 0xFFFFFFFF, 2_000_000])
+def test_an_attribute_block_outside(block: int) -> None:
+    device = blank()
+    set_inode(device, "/f", i_file_acl=block)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        works: list[Callable[[], object]] = [
+            lambda: fs.unlink("/f"),
+            lambda: fs.set_xattr("/f", b"user.x", b"v"),
+            lambda: fs.rename("/g", "/f"),
+            lambda: fs.chmod("/f", 0o600),
+            lambda: fs.xattrs("/f"),
+        ]
+        for work in works:
+            with pytest.raises(ext3.CorruptError, match="i_file_acl"):
+                work()
+        fs.unlink("/g")
+        assert fs.lookup("/f")
+
+
+def test_sectors_that_cannot_be_counted_on() -> None:
+    """i_blocks at the end of its 32 bits: no attribute block, no other block."""
+    device = blank()
+    set_inode(device, "/f", i_blocks=0xFFFFFFFF)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        free = fs.superblock.free_blocks
+        with pytest.raises(ext3.CorruptError, match="i_blocks"):
+            fs.set_xattr("/f", b"user.x", b"v" * 500)
+        with pytest.raises(ext3.PathError) as caught, fs.open_file("/f", "r+") as file:
+            file.write_at(5000, b"x")
+        assert caught.value.errno == errno.EFBIG
+        fs.sync()
+        assert fs.superblock.free_blocks == free
+        assert fs.read_bytes("/f") == b"x" * BLOCK
+
+
+def test_directories_that_cannot_be_counted_on() -> None:
+    """bg_used_dirs_count at the end of its 16 bits stays there."""
+    device = blank()
+    GROUP_DESC.view(device.data, 1, 2 * BLOCK)["bg_used_dirs_count"] = 0xFFFF
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        for number in range(3):
+            fs.mkdir(f"/more{number}")
+    with ext3.Filesystem.open(device) as fs:
+        assert int(fs.groups["bg_used_dirs_count"][0]) == 0xFFFF
+        check_counts(fs)
+
+
+def test_old_filesystems_have_no_attributes() -> None:
+    """Revision 0 has no feature that says so, and e2fsck would throw the block away."""
+    device = blank(inode_size=128, journal=False)
+    set_superblock(device, s_rev_level=0, s_feature_compat=0, s_feature_incompat=0, s_feature_ro_compat=1)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        free = fs.superblock.free_blocks
+        with pytest.raises(ext3.XattrError) as caught:
+            fs.set_xattr("/f", b"user.x", b"v")
+        assert caught.value.errno == errno.EOPNOTSUPP
+        assert fs.superblock.free_blocks == free
+        assert fs.xattrs("/f") == {}
+
+
+@pytest.mark.parametrize("first", [0, 1, 10, 2000, 0xFFFFFFFF])
+def test_first_inodes_that_cannot_be(first: int) -> None:
+    """The reserved inodes would be given out, or none."""
+    device = blank()
+    set_superblock(device, s_first_ino=first)
+    before = bytes(device.data)
+    with pytest.raises(ext3.CorruptError, match="s_first_ino"):
+        ext3.Filesystem.open(device, "r+", clock=clock)
+    assert device.data == before
+
+
+def test_recovery_without_a_journal() -> None:
+    device = blank(journal=False)
+    set_superblock(device, s_feature_incompat=6)
+    before = bytes(device.data)
+    with pytest.raises(ext3.NeedsCheckError, match="journal"):
+        ext3.Filesystem.open(device, "r+", clock=clock)
+    assert device.data == before
+    with ext3.Filesystem.open(device) as fs:
+        assert fs.read_bytes("/f") == b"x" * BLOCK
+
+
+def test_a_parent_that_lies() -> None:
+    """ ".." in the image leads elsewhere: paths go by names, and a move puts it right."""
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        inner = fs.mkdir("/d/inner")
+        other = fs.mkdir("/other")
+        with fs._session.operation():
+            fs._nodes.directory(fs._nodes.edit(inner)).set_parent(other)
+    for mode in ("r", "r+"):
+        with ext3.Filesystem.open(device, mode, **({"clock": clock} if mode == "r+" else {})) as fs:
+            assert fs.lookup("/d/inner/..") == fs.lookup("/d")
+            assert fs.lookup("/d/inner/../../other") == other
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.rename("/d/inner", "/moved")
+        assert fs._nodes.directory(fs._nodes.load(inner)).parent() == 2
+        assert (fs.stat("/d").links, fs.stat("/other").links) == (2, 2)
+    with ext3.Filesystem.open(device) as fs:
+        check_counts(fs)
+
+
+def test_link_counts_that_lie() -> None:
+    """Too low: the file goes with the first name, the others can be told. None at all: it is not touched."""
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.link("/f", "/second")
+    set_inode(device, "/f", i_links_count=1)
+    set_inode(device, "/g", i_links_count=0)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.unlink("/f")
+        for work in (
+            lambda: fs.unlink("/second"),
+            lambda: fs.write_bytes("/second", b"y"),
+            lambda: fs.unlink("/g"),
+            lambda: fs.rename("/g", "/h"),
+        ):
+            with pytest.raises(ext3.CorruptError) as caught:
+                work()
+            assert caught.value.hint
+        with pytest.raises(FileNotFoundError):
+            fs.link("/g", "/h")
+        fs.create("/new")
+
+
+def shared_directories(fs: WritableFilesystem, count: int) -> None:
+    """Directories beside each other, all of which have the same blocks."""
+    fs.mkdir("/top")
+    ino = fs.mkdir("/top/0")
+    for number in range(200):
+        fs.create(f"/top/0/{number}-" + "n" * 200)
+    node = fs._nodes.load(ino)
+    with fs._session.operation():
+        for number in range(1, count):
+            child = fs._nodes.new(node, mode=0o40755, uid=0, gid=0, is_dir=True, now=0)
+            child.record.links, child.record.size = 2, node.record.size
+            child.record.i_block, child.record.sectors = node.record.i_block, node.record.sectors
+            fs._nodes.store(child)
+            top = fs._nodes.edit(fs.lookup("/top"))
+            fs._nodes.directory(top).insert(b"%d" % number, child.ino, FileType.DIRECTORY)
+            fs._nodes.store_directory(top, 0)
+
+
+def test_directories_that_share_their_blocks() -> None:
+    """A walk, and the removal of all of them, end when more blocks were seen than there are."""
+    device = blank(journal=False)
+    fs = ext3.Filesystem.open(device, "r+", clock=clock)
+    shared_directories(fs, 200)
+    fs.close()
+    with ext3.Filesystem.open(device) as opened:
+        blocks = opened.superblock.blocks_count
+        size = opened.stat("/top/0").size // BLOCK
+        assert size * 200 > blocks
+        with pytest.raises(ext3.CorruptError, match="more than there are"):
+            list(opened.walk())
+        errors: list[ext3.Ext3Error] = []
+        found = list(opened.walk(onerror=errors.append))
+        assert len(found) <= blocks * 4
+        assert errors
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs, pytest.raises(ext3.Ext3Error):
+        fs.remove_tree("/top")

@@ -1,0 +1,260 @@
+"""Damage ext3 images at random, and see that reading and changing them gives data or a clear error.
+
+    python tools/fuzz_ext3.py [--count N] [--seed N] [--first N] [IMAGE...]
+
+Every mutant is walked and read, now and then extracted to a directory, and opened for changes: files are made, written,
+cut, moved and removed, it is synced, closed and read again. Anything but one of this project's errors, a read or write
+outside the image, metadata that moved, more than 128 MiB of memory, or more than five seconds is a failure: the mutant is
+written to a file and the exit code is 1. Without images, some are made that have structures of every kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import ext3
+from ext3.constants import FileType
+from ext3.device import MemoryDevice
+from ext3.errors import DeviceError, Ext3Error
+from ext3.extract import extract
+from ext3.groups import descriptor_block
+from ext3.hosttree import supported
+from ext3.schema import GROUP_DESC, SUPERBLOCK
+from ext3.superblock import Superblock, read_superblock
+from ext3.writing import WritableFilesystem
+
+__all__ = ["main", "try_image"]
+
+MEMORY_BYTES = 128 << 20
+SECONDS = 5
+PART = 64 << 10
+MOST_ENTRIES = 3000
+EXTRACTED = 0.02
+"""Share of the mutants that are extracted too: the host's work takes longest."""
+FIXED = ("s_inodes_count", "s_blocks_count", "s_first_data_block", "s_log_block_size", "s_blocks_per_group",
+         "s_inodes_per_group", "s_magic", "s_rev_level", "s_first_ino", "s_inode_size", "s_journal_inum")  # fmt: skip
+PLACES = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
+MODEST = 40
+"""Operations tried on one mutant at most."""
+
+
+class Watched(MemoryDevice):
+    """An image in memory. Whoever leaves it did not check a number: that is a failure, not an error of the device."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise AssertionError(f"read of {size} bytes at {offset}, of {self.size}")
+        return super().read(offset, size)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if offset < 0 or offset + len(data) > self.size:
+            raise AssertionError(f"write of {len(data)} bytes at {offset}, of {self.size}")
+        super().write(offset, data)
+
+
+class Trial:
+    """One mutant. ``errors`` counts the kinds of Ext3Error that came."""
+
+    def __init__(self, data: bytes, chance: random.Random) -> None:
+        self.data = data
+        self.chance = chance
+        self.errors: set[str] = set()
+
+    @contextmanager
+    def typed(self) -> Iterator[None]:
+        """Only the kinds of Ext3Error may come out, with one line that says something."""
+        try:
+            yield
+        except DeviceError as error:
+            raise AssertionError(f"an error of a device that works: {error}") from error
+        except Ext3Error as error:
+            if not str(error) or "\n" in str(error) or "\n" in error.hint:
+                raise AssertionError(f"a message of no line, or of several: {error!r}") from error
+            self.errors.add(type(error).__name__)
+
+    def read(self) -> None:
+        """Everything a reader can ask for."""
+        fs = None
+        with self.typed():
+            fs = ext3.Filesystem(Watched(self.data))
+        if fs is None:
+            return
+        self._look(fs)
+        if supported() and self.chance.random() < EXTRACTED:
+            with tempfile.TemporaryDirectory() as scratch, self.typed():
+                extract(fs, Path(scratch, "out"), owners=False)
+
+    def _look(self, fs: ext3.Filesystem) -> list[tuple[bytes, ext3.Entry]]:
+        found: list[tuple[bytes, ext3.Entry]] = []
+        with self.typed():
+            for item in fs.walk(onerror=self._note):
+                found.append(item)
+                if len(found) >= MOST_ENTRIES:
+                    break
+        for path, entry in found[:300]:
+            self._look_at(fs, path, entry)
+        for group in range(min(fs.superblock.groups_count, 8)):
+            for look in (fs.block_bitmap, fs.inode_bitmap, fs.inode_table):
+                with self.typed():
+                    look(group)
+        with self.typed():
+            fs.journal_superblock()
+        with self.typed():
+            fs.lookup("/long")
+        return found
+
+    def _look_at(self, fs: ext3.Filesystem, path: bytes, entry: ext3.Entry) -> None:
+        looks: list[Callable[[int], object]] = [fs.stat, fs.xattrs, fs.data_extents]
+        for look in looks:
+            with self.typed():
+                look(entry.ino)
+        if entry.file_type is FileType.SYMLINK:
+            with self.typed():
+                fs.readlink(entry.ino)
+        elif entry.file_type is FileType.REGULAR:
+            with self.typed(), fs.open_file(entry.ino) as file:
+                for at in (0, max(0, file.size - PART), self.chance.randrange(file.size + 1)):
+                    file.seek(at)
+                    file.read(PART)
+        if len(path) < 100:
+            with self.typed():
+                fs.lookup(path, follow=False)
+
+    def _note(self, error: Ext3Error) -> None:
+        with self.typed():
+            raise error
+
+    def edit(self) -> None:
+        """Changes of all kinds; what they leave is read again, and changed again."""
+        device = Watched(self.data)
+        fixed: object = None
+        for _ in range(2):
+            with self.typed():
+                fs = ext3.Filesystem.open(device, "r+", clock=lambda: 1_700_000_100 * 10**9)
+                fixed = fixed or _fixed(device, fs.superblock)
+                with fs:
+                    self._change(fs)
+                if _fixed(device, read_superblock(device)) != fixed:
+                    raise AssertionError("metadata is not where it was")
+        with self.typed():
+            self._look(ext3.Filesystem(device))
+
+    def _change(self, fs: WritableFilesystem) -> None:
+        chance = self.chance
+        found: list[bytes] = [b"/d", b"/large"]
+        with self.typed():
+            for path, _ in fs.walk(onerror=self._note):
+                found.append(b"/" + path)
+                if len(found) >= MODEST * 4:
+                    break
+        held = []
+        for number in range(chance.randrange(5, MODEST)):
+            one, two = chance.choice(found), chance.choice(found)
+            fresh = chance.choice([one, b""]) + b"/new%d" % number
+            data = chance.randbytes(chance.choice([1, 1000, 5000, 30_000]))
+            offset = chance.choice([0, 10_000, 300_000, 1 << 27, 1 << 31])
+            operations: list[Callable[[], object]] = [
+                partial(fs.write_bytes, fresh, data),
+                partial(fs.write_bytes, one, data),
+                partial(fs.mkdir, fresh),
+                partial(fs.symlink, b"s" * chance.choice([5, 100]), fresh),
+                partial(fs.mknod, fresh, 0o010600),
+                partial(fs.link, one, fresh),
+                partial(fs.unlink, one),
+                partial(fs.unlink, one),
+                partial(fs.rmdir, one),
+                partial(fs.rename, one, fresh),
+                partial(fs.rename, one, two, whiteout=chance.random() < 0.3),
+                partial(fs.rename, one, two, exchange=True),
+                partial(fs.truncate, one, offset),
+                partial(fs.punch_hole, one, offset // 2, chance.choice([1, 5000, 1 << 32])),
+                partial(_write_at, fs, one, offset, data),
+                partial(_hold, fs, one, held),
+                partial(fs.chmod, one, 0o640, follow=False),
+                partial(fs.chown, one, 70_000, 5, follow=False),
+                partial(fs.set_xattr, one, b"trusted.new", data[:1500], follow=False),
+                partial(fs.remove_xattr, one, chance.choice([b"trusted.t", b"security.s"]), follow=False),
+                partial(fs.remove_tree, one) if chance.random() < 0.2 else fs.sync,
+            ]
+            with self.typed():
+                chance.choice(operations)()
+        with self.typed():
+            fs.sync()
+        for file in held:
+            with self.typed():
+                file.close()
+
+
+def _write_at(fs: WritableFilesystem, path: bytes, offset: int, data: bytes) -> None:
+    with fs.open_file(path, "r+") as file:
+        file.write_at(offset, data)
+
+
+def _hold(fs: WritableFilesystem, path: bytes, held: list[object]) -> None:
+    held.append(fs.open_file(path, "r+"))
+    fs.unlink(path)
+
+
+def _fixed(device: MemoryDevice, superblock: Superblock) -> object:
+    """What no edit may change: the geometry, and where the metadata of the groups lies."""
+    row = SUPERBLOCK.record(device.read(1024, SUPERBLOCK.size))
+    blocks = {
+        descriptor_block(superblock, index) for index in range(-(-superblock.groups_count // superblock.descriptors_per_block))
+    }
+    size = superblock.block_size
+    tables = [GROUP_DESC.view(device.read(block * size, size), size // GROUP_DESC.size) for block in sorted(blocks)]
+    return [row[name] for name in FIXED], [table[name].tolist() for table in tables for name in PLACES]
+
+
+def try_image(data: bytes, chance: random.Random) -> str:
+    """Read and change a mutant; how that went in a few words. Whatever is raised but Ext3Error is a failure."""
+    trial = Trial(data, chance)
+    trial.read()
+    read = "+".join(sorted(trial.errors)) or "fine"
+    trial.errors.clear()
+    trial.edit()
+    return f"read {read}; " + (
+        "changed" if not trial.errors & {"NotExt3Error", "NeedsCheckError", "UnsupportedError"} else "refused"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit code."""
+    from .ext3_mutants import mutate, sample_of, samples
+    from .fuzzing import fuzz
+
+    parser = argparse.ArgumentParser(description="Damage ext3 images, read and change them.")
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("images", nargs="*", type=Path)
+    given = parser.parse_args(arguments)
+    made = [sample_of(path.read_bytes()) for path in given.images] or samples()
+    for number, sample in enumerate(made):
+        try_image(sample.data, random.Random(number))
+    return fuzz(
+        "fuzz-ext3",
+        made,
+        mutate,
+        try_image,
+        count=given.count,
+        seed=given.seed,
+        memory_bytes=MEMORY_BYTES,
+        seconds=SECONDS,
+        first=given.first,
+    )
+
+
+if __name__ == "__main__":
+    # Run as a script: the same modules as for an import.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from tools.fuzz_ext3 import main as run
+
+    sys.exit(run())
