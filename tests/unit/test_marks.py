@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_reading_with_upper_shows_what_the_container_sees(run, image):
     assert good(run, "du", "-a", "--upper", "--inodes", "overlay.img", "/etc") == "1\t/etc/here\n2\t/etc\n"
     tree = good(run, "tree", "--upper", "overlay.img")
     assert ".wh." not in tree and "old" not in tree and "opt  (opaque)" in tree and tree.endswith("3 directories, 1 file\n")
+
+
+def test_extracting_with_upper_gives_what_the_container_sees(run, image, tmp_path):
+    good(run, "extract", "-q", "--upper", "overlay.img", "seen")
+    assert sorted(os.path.relpath(path, tmp_path / "seen") for path in (tmp_path / "seen").rglob("*")) == [
+        "etc", "etc/here", "opt", "opt/d",
+    ]  # fmt: skip
+    good(run, "extract", "-q", "overlay.img:/upper", "raw")
+    assert (tmp_path / "raw/upper/etc/.wh.gone").exists()
 
 
 @pytest.mark.parametrize("path", ["/etc/gone", "/etc/old", "/etc/both", "/etc/olddir", "/etc/.wh.gone", "/opt/.wh..wh..opq"])
