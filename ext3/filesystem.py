@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from . import xattr
 from .blockmap import BlockMap, map_limit, read_block_map
-from .constants import JBD_MAGIC, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
+from .constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
 from .device import BlockDevice, PathOrFile, open_device
 from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents
 from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
@@ -45,6 +45,8 @@ MAX_SYMLINKS = 40
 """As many as the kernel follows in one path."""
 MAX_COMPONENTS = 4096
 """Names in one path, those of symlinks' targets included; also how deep a walk goes."""
+MAX_PATH = 1 << 16
+"""Bytes of a path to a directory that a walk goes into: else a small image could have it make up a terabyte of paths."""
 READ_LIMIT = 1 << 30
 """What read_bytes gives at most unless told: a sparse file of a small image may say it is terabytes long."""
 
@@ -371,9 +373,11 @@ class Filesystem:
                 raise PathNotDirectoryError(_shown(ino), "not a directory")
             return self._entries(inode, blocks)
 
-        pending: list[tuple[bytes, Iterator[Entry]]] = [(b"", entries_of(top))]
+        prefix = b""
+        pending: list[tuple[int, Iterator[Entry]]] = [(0, entries_of(top))]  # (length of its path, what is in it)
         while pending:
-            prefix, entries = pending[-1]
+            length, entries = pending[-1]
+            prefix = prefix[:length]
             try:
                 entry = next(entries, None)
                 if entry is None:
@@ -392,10 +396,12 @@ class Filesystem:
             try:
                 if entry.ino in seen:
                     raise CorruptError(f"directory inode {entry.ino}", "entries that lead to it", "two or more", 1)
-                if len(pending) >= MAX_COMPONENTS:
-                    raise _path_error(path, f"directories are nested deeper than {MAX_COMPONENTS}", errno.ENAMETOOLONG)
+                if len(pending) >= MAX_COMPONENTS or len(path) >= MAX_PATH:
+                    what = f"directories are nested deeper than {MAX_COMPONENTS}, or their path is longer than {MAX_PATH} bytes"
+                    raise _path_error(path[:NAME_MAX] + b"...", what, errno.ENAMETOOLONG)
                 seen.add(entry.ino)
-                pending.append((path + b"/", entries_of(entry.ino)))
+                pending.append((len(path) + 1, entries_of(entry.ino)))
+                prefix = path + b"/"
             except Ext3Error as error:
                 if onerror is None:
                     raise

@@ -24,6 +24,7 @@ from .superblock import Superblock
 
 __all__ = [
     "OrphanHost",
+    "OrphanLinks",
     "add_orphan",
     "cut_in_steps",
     "cut_inode",
@@ -80,35 +81,66 @@ def orphan_chain(host: OrphanHost) -> Iterator[int]:
         ino = parse_inode(host.read_inode(ino), ino).dtime
 
 
-def add_orphan(host: OrphanHost, ino: int) -> None:
-    """Put an inode at the head of the list (nothing happens if the list holds it already)."""
-    if ino in orphan_chain(host):
-        return
+class OrphanLinks:
+    """The list as it is now: which inode comes before which. Who keeps it need not walk the list for every change."""
+
+    def __init__(self, host: OrphanHost) -> None:
+        """Walk the list. CorruptError as from ``orphan_chain``."""
+        self._before: dict[int, int] = {}
+        previous = 0
+        for ino in orphan_chain(host):
+            self._before[ino] = previous
+            previous = ino
+
+    def __contains__(self, ino: int) -> bool:
+        return ino in self._before
+
+    def put_first(self, ino: int, following: int) -> None:
+        self._before[ino] = 0
+        if following:
+            self._before[following] = ino
+
+    def take_out(self, ino: int, following: int) -> int:
+        """The inode that came before, 0 for the first."""
+        previous = self._before.pop(ino)
+        if following:
+            self._before[following] = previous
+        return previous
+
+
+def add_orphan(host: OrphanHost, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
+    """Put an inode at the head of the list (nothing happens if the list holds it already); the inodes that changed.
+
+    ``links``: the list as it is now, which is kept up to date; None: the list is walked. Void where this raises.
+    """
+    links = OrphanLinks(host) if links is None else links
+    if ino in links:
+        return ()
     raw, row = _row(host, ino)
     row["i_dtime"] = host.last_orphan
+    links.put_first(ino, host.last_orphan)
     host.write_inode(ino, raw)
     host.last_orphan = ino
+    return (ino,)
 
 
-def remove_orphan(host: OrphanHost, ino: int) -> None:
-    """Take an inode out of the list; its i_dtime is 0 afterwards. CorruptError if it is not there."""
-    previous = 0
-    for found in orphan_chain(host):
-        if found == ino:
-            break
-        previous = found
-    else:
+def remove_orphan(host: OrphanHost, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
+    """Take an inode out of the list; its i_dtime is 0 afterwards. The inodes that changed. CorruptError if it is not there."""
+    links = OrphanLinks(host) if links is None else links
+    if ino not in links:
         raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
     raw, row = _row(host, ino)
     following = int(row["i_dtime"][0])
+    previous = links.take_out(ino, following)
     row["i_dtime"] = 0
     host.write_inode(ino, raw)
     if not previous:
         host.last_orphan = following
-        return
+        return (ino,)
     raw, row = _row(host, previous)
     row["i_dtime"] = following
     host.write_inode(previous, raw)
+    return ino, previous
 
 
 def process_orphans(host: OrphanHost) -> tuple[int, int]:
@@ -172,7 +204,7 @@ def delete_inode(host: OrphanHost, ino: int) -> None:
     raw, row = _row(host, ino)
     row["i_links_count"] = row["i_size"] = row["i_size_high"] = row["i_blocks"] = row["i_file_acl"] = 0
     row["i_block"] = 0
-    row["i_dtime"] = max(1, host.seconds)
+    row["i_dtime"] = min(max(1, host.seconds), 0xFFFFFFFF)
     host.write_inode(ino, raw)
     host.free_inode(ino, is_dir=inode.stat.is_dir)
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
 from ..inode import Inode, parse_inode
-from ..orphans import add_orphan, cut_in_steps, delete_inode, remove_orphan
+from ..orphans import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
 from .attributes import AttributeEditor, AttributeSharing
 from .directory import Directory, DirectoryRules
 from .mapping import SECTORS_LIMIT, BlockMapEditor
@@ -23,6 +23,8 @@ from .session import Session
 __all__ = ["Node", "Nodes"]
 
 T = TypeVar("T")
+OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
+"""add_orphan or remove_orphan."""
 
 KEPT = 4096
 """Inodes that are remembered at most."""
@@ -70,6 +72,7 @@ class Nodes:
         self._nodes: dict[int, Node] = {}
         self._held: dict[int, int] = {}
         self._orphans: set[int] = set()
+        self._orphan_links: OrphanLinks | None = None
         self._rollbacks = session.rollbacks
         self._generation = session.nanoseconds
         self.parents: dict[bytes, int] = {}
@@ -98,6 +101,7 @@ class Nodes:
         self._nodes.clear()
         self._sharing.clear()
         self.parents.clear()
+        self._orphan_links = None
 
     # Inodes
 
@@ -291,11 +295,12 @@ class Nodes:
         if node.record.file_acl:
             self._sharing.clear()
 
-    def _change_orphans(self, ino: int, change: Callable[[Session, int], None]) -> None:
-        """The list runs through the inodes themselves: what is kept of them is void."""
-        change(self.session, ino)
-        for other in (*self._orphans, ino):
-            self._nodes.pop(other, None)
+    def _change_orphans(self, ino: int, change: OrphanChange) -> None:
+        """The list runs through the inodes themselves: what is kept of those that change is void."""
+        if self._orphan_links is None:
+            self._orphan_links = OrphanLinks(self.session)
+        for changed in change(self.session, ino, self._orphan_links):
+            self._nodes.pop(changed, None)
 
     def release(self, ino: int) -> None:
         """Give back a ``hold``; the last one deletes an inode without names. Not inside an operation."""
@@ -329,7 +334,7 @@ class Nodes:
             self._change_orphans(ino, remove_orphan)
             self._delete(self.edit(ino))
 
-    def as_orphan(self, ino: int, change: Callable[[Session, int], None]) -> None:
+    def as_orphan(self, ino: int, change: OrphanChange) -> None:
         """``change`` (add_orphan or remove_orphan) for an inode that has names."""
         if ino not in self._orphans:
             self._change_orphans(ino, change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import SUPERBLOCK_OFFSET, FileType
 from ext3.device import MemoryDevice
+from ext3.edit.session import Session
+from ext3.orphans import orphan_chain
 from ext3.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
 from ext3.writing import WritableFilesystem
 
@@ -109,6 +112,19 @@ def test_old_filesystems_have_no_attributes() -> None:
         assert fs.xattrs("/f") == {}
 
 
+@pytest.mark.parametrize("seconds", [-(2**40), -1, 2**31, 2**32, 2**35, 2**50])
+def test_clocks_that_lie(seconds: int) -> None:
+    """A time that cannot be stored becomes the nearest one that can."""
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=lambda: seconds * 10**9) as fs:
+        fs.mkdir("/new")
+        fs.unlink("/f")
+        fs.set_xattr("/g", b"user.x", b"v" * 500)
+    with ext3.Filesystem.open(device) as fs:
+        assert fs.stat("/new").mtime == min(max(seconds, -(2**31)), 2**34 - 2**31 - 1) * 10**9
+        check_counts(fs)
+
+
 @pytest.mark.parametrize("first", [0, 1, 10, 2000, 0xFFFFFFFF])
 def test_first_inodes_that_cannot_be(first: int) -> None:
     """The reserved inodes would be given out, or none."""
@@ -174,6 +190,38 @@ def test_link_counts_that_lie() -> None:
         fs.create("/new")
 
 
+def test_many_files_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The orphan list is not walked for each of them; any of them may go first."""
+    reads = []
+    read_inode = Session.read_inode
+    monkeypatch.setattr(Session, "read_inode", lambda self, ino: reads.append(ino) or read_inode(self, ino))
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        free = fs.superblock.free_inodes
+        files = []
+        for number in range(120):
+            files.append(fs.open_file(fs.create(f"/{number}"), "r+"))
+        reads.clear()
+        for number in range(120):
+            fs.unlink(f"/{number}")
+        assert len(reads) < 120 * 10
+        chain = list(orphan_chain(fs._session))
+        assert len(chain) == 120
+        random.Random(1).shuffle(files)
+        reads.clear()
+        for number, file in enumerate(files):
+            file.close()
+            if number == 60:
+                fs.sync()
+                assert list(orphan_chain(fs._session)) == [ino for ino in chain if ino in {rest.ino for rest in files[61:]}]
+                reads.clear()
+        assert len(reads) < 60 * 10
+        assert fs.superblock.free_inodes == free
+        assert not fs.superblock.last_orphan
+    with ext3.Filesystem.open(device) as fs:
+        check_counts(fs)
+
+
 def shared_directories(fs: WritableFilesystem, count: int) -> None:
     """Directories beside each other, all of which have the same blocks."""
     fs.mkdir("/top")
@@ -210,3 +258,26 @@ def test_directories_that_share_their_blocks() -> None:
         assert errors
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs, pytest.raises(ext3.Ext3Error):
         fs.remove_tree("/top")
+
+
+def test_a_path_without_end() -> None:
+    """Directories in each other with long names: a walk tells when it becomes too much, in a message of modest length."""
+    device = MemoryDevice(4 << 20)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=4 << 20, block_size=BLOCK, inodes=400, journal=False))
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        above = 2
+        for _ in range(300):
+            above = fs.mkdir_at(above, b"n" * 255)
+        fs.create((above, b"deepest"))
+        fs.create("/zzz")
+    with ext3.Filesystem.open(device) as fs:
+        with pytest.raises(ext3.PathError) as caught:
+            list(fs.walk())
+        assert caught.value.errno == errno.ENAMETOOLONG
+        assert len(str(caught.value)) < 1000
+        errors: list[ext3.Ext3Error] = []
+        paths = [path for path, _ in fs.walk(onerror=errors.append)]
+        assert len(errors) == 1
+        assert paths[-1] == b"zzz"
+        assert max(map(len, paths)) < 1 << 17
+        assert [len(path.split(b"/")) for path in paths[1:-1]] == list(range(1, len(paths) - 1))
