@@ -41,6 +41,11 @@ def tool_environment() -> dict[str, str]:
     return {"PATH": _PATH, "LC_ALL": "C", "TZ": "UTC", "E2FSCK_CONFIG": os.devnull, "HOME": tempfile.gettempdir()}
 
 
+def corpus(name: str) -> Path:
+    """Images made by others, which are not part of the project: SIFKIT_CORPUS names the directory above."""
+    return Path(os.environ.get("SIFKIT_CORPUS") or Path(__file__).parents[2] / "shared" / "corpus") / name
+
+
 @cache
 def find(tool: str) -> str | None:
     """Where ``tool`` is, also in the directories only root has in its PATH."""
@@ -171,6 +176,21 @@ def why_no_mount() -> str:
             return f"this host does not let root mount: {done.stderr.decode(errors='replace').strip()}"
         run("umount", point)
     return ""
+
+
+@contextmanager
+def overlay_mount(lower: Path, image: Path, point: Path, options: str = "") -> Iterator[Path]:
+    """What a container sees, at ``point`` during the ``with`` block: ``lower`` with the image's upper/ over it."""
+    point.mkdir(exist_ok=True)
+    with kernel_mount(image, rw=True) as mounted:
+        words = f"lowerdir={lower},upperdir={mounted}/upper,workdir={mounted}/work{options}"
+        done = run("mount", "-t", "overlay", "overlay", "-o", words, point, ok=range(256))
+        if done.returncode:
+            missing("this kernel takes no overlay mount here")
+        try:
+            yield point
+        finally:
+            run("umount", point)
 
 
 requires_root = pytest.mark.root

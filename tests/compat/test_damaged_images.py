@@ -17,7 +17,9 @@ from sifkit.cli import main
 from sifkit.overlay.export import export_layer
 from sifkit.overlay.view import View
 
-CORPUS = Path(os.environ.get("SIFKIT_CORPUS") or Path(__file__).parents[2].parent / "shared" / "corpus") / "e2fsprogs"
+from ..tools import corpus
+
+CORPUS = corpus("e2fsprogs")
 CASES = sorted(CORPUS.glob("*/image.gz"))
 COMMANDS = [
     ["ls", "-lR", "IMAGE"],

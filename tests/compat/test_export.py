@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -14,26 +13,11 @@ from sifkit.cli import main
 from sifkit.overlay.creating import create
 from sifkit.overlay.options import CreateOptions
 
-from ..tools import assert_clean, find, kernel_mount, require, requires_root, run
+from ..tools import assert_clean, find, overlay_mount, require, requires_root, run
 from ..trees import set_xattr
 from .test_extract import digest
 
 MIB = 1 << 20
-
-
-@contextlib.contextmanager
-def overlaid(image: Path, lower: Path, point: Path, options: str = ""):
-    """What a container sees: ``lower`` with the image's upper/ over it."""
-    point.mkdir(exist_ok=True)
-    with kernel_mount(image, rw=True) as mounted:
-        words = f"lowerdir={lower},upperdir={mounted}/upper,workdir={mounted}/work{options}"
-        done = run("mount", "-t", "overlay", "overlay", "-o", words, point, ok=range(256))
-        if done.returncode:
-            pytest.skip("this kernel takes no overlay mount here")
-        try:
-            yield point
-        finally:
-            run("umount", point)
 
 
 def seen(top):
@@ -92,7 +76,7 @@ def test_a_layer_makes_an_overlay_that_shows_the_same(tmp_path, lower, monkeypat
     require("mke2fs")
     monkeypatch.chdir(tmp_path)
     create("a.img", CreateOptions(size=32 * MIB))
-    with overlaid(tmp_path / "a.img", lower, tmp_path / "merged") as merged:
+    with overlay_mount(lower, tmp_path / "a.img", tmp_path / "merged") as merged:
         change(merged)
         wanted = seen(merged)
     assert b"etc/passwd" not in wanted and b"opt/old/a" not in wanted and b"opt/old/new" in wanted
@@ -106,7 +90,7 @@ def test_a_layer_makes_an_overlay_that_shows_the_same(tmp_path, lower, monkeypat
         assert_clean(Path("b.img"))
         # by attributes of root, as Apptainer mounts for root, and by those of users
         for options in ("", ",userxattr") if source != "tree" else ("",):
-            with overlaid(tmp_path / "b.img", lower, tmp_path / "merged", options) as merged:
+            with overlay_mount(lower, tmp_path / "b.img", tmp_path / "merged", options) as merged:
                 found = seen(merged)
             assert found == wanted, (source, options)
         if source != "tree":

@@ -22,9 +22,9 @@ from ext3.device import MemoryDevice
 from ext3.errors import Ext3Error, UnsupportedError
 from ext3.filesystem import Filesystem
 
-from ..tools import dumpe2fs, kernel_mount, requires_root, run
+from ..tools import corpus, dumpe2fs, kernel_mount, requires_root, run
 
-CORPUS = Path(os.environ.get("SIFKIT_CORPUS") or Path(__file__).parents[2].parent / "shared" / "corpus") / "e2fsprogs"
+CORPUS = corpus("e2fsprogs")
 CASES = sorted(CORPUS.glob("*/image.gz"))
 
 VARIANTS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from tests.tools import require, run
+from tests.tools import corpus, require, run
 
 pytestmark = pytest.mark.compat
 
@@ -27,7 +26,7 @@ ADDS = [
     (8, []),
     (9, ["--sbomformat", "syft-json"]),
 ]
-CORPUS = Path(os.environ.get("SIFKIT_CORPUS", Path(__file__).parents[3] / "shared" / "corpus")) / "sif"
+CORPUS = corpus("sif")
 
 
 @pytest.fixture(autouse=True)
