@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from ..device import BlockDevice, FileDevice
+from ..device import BlockDevice
 from ..errors import ContentChangedError, SourceError
-from .crew import MOST_JOBS, share_out, workers_for
+from .crew import MOST_JOBS, Advance, Job, cut
 from .hostfiles import LEAVE_OUT
 from .line import LineWriter
 from .plan import Plan
-from .progress import Progress
 from .tree import ContentFile, Segment
 from .writeback import WriteBehind
 
@@ -30,12 +29,8 @@ __all__ = ["DataWriter"]
 BUFFER_BYTES = 4 << 20
 COPY_BYTES = 16 << 20
 """Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
-CACHED_BYTES = 2 << 30
-"""An image with at most so much data stays in the page cache for who uses it next; of a larger one only the newest part."""
 SMALL_COST = 16 << 10
 """Opening, reading and closing a small file takes as long as copying about so many bytes."""
-WORTH_SHARING = 2000
-"""Fewer small files than this are copied before another process could begin."""
 
 Array64 = npt.NDArray[np.int64]
 
@@ -45,42 +40,35 @@ _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, er
 class DataWriter:
     """Copies the data of all regular files of a plan."""
 
-    def __init__(self, plan: Plan, device: BlockDevice, line: LineWriter, progress: Progress, *, allow_changed: bool) -> None:
+    def __init__(self, plan: Plan, device: BlockDevice, line: LineWriter, *, allow_changed: bool) -> None:
         self.plan = plan
         self.device = device
         self.line = line
-        self.progress = progress
         self.allow_changed = allow_changed
-        self._advance: Callable[[int], None] = progress.advance
+        self._advance: Advance = lambda count: None
         self._buffer = bytearray(BUFFER_BYTES)
-        self._kernel_copy = isinstance(device, FileDevice) and hasattr(os, "copy_file_range")
-        self._behind: WriteBehind | None = None
+        self._kernel_copy = isinstance(device, WriteBehind) and hasattr(os, "copy_file_range")
 
-    def run(self) -> None:
-        """Copy everything. Raises DeviceError, SourceError, ContentChangedError."""
+    @property
+    def total(self) -> int:
+        """Bytes to copy; what is advanced adds up to about that (small files count in whole blocks)."""
         demand = self.plan.demand
-        sizes = self.plan.tree.nodes["size"][demand.small]
-        total = int(sizes.sum()) + sum(self._data_bytes(node) for node in demand.large.tolist())
-        self.progress.phase("copy", total, "bytes")
-        if isinstance(self.device, FileDevice):
-            self._behind = WriteBehind(self.device, release=self.plan.used * self.plan.geometry.block_size > CACHED_BYTES)
-        # Large files first: the last jobs should be short ones.
-        parts = np.array_split(demand.large, min(max(len(demand.large), 1), MOST_JOBS // 2))
-        bounds = self._cut_small(sizes, MOST_JOBS // 2)
-        jobs = [(part, False) for part in parts if len(part)]
-        jobs += [(demand.small[low:high], True) for low, high in pairwise(bounds)]
+        return int(self.plan.tree.nodes["size"][demand.small].sum()) + sum(map(self._data_bytes, demand.large.tolist()))
 
-        def work(number: int, advance: Callable[[int], None]) -> None:
-            self._advance = advance
-            nodes, small = jobs[number]
-            if small:
-                self._copy_small(nodes)
-            else:
-                for node in nodes.tolist():
-                    self._copy_large(node)
+    def jobs(self) -> tuple[list[Job], list[Job]]:
+        """The work in pieces that do not depend on each other: large files, small ones. They raise DeviceError, SourceError,
+        ContentChangedError."""
+        demand = self.plan.demand
+        bounds = self._cut_small(self.plan.tree.nodes["size"][demand.small], MOST_JOBS // 4)
+        return (
+            [partial(self._copy_all_large, demand.large[some]) for some in cut(len(demand.large), MOST_JOBS // 4)],
+            [partial(self._copy_small, demand.small[low:high]) for low, high in pairwise(bounds)],
+        )
 
-        shared = isinstance(self.device, FileDevice) and len(demand.small) >= WORTH_SHARING
-        share_out(len(jobs), work, workers_for(len(jobs)) if shared else 1, self.progress)
+    def _copy_all_large(self, nodes: Array64, advance: Advance) -> None:
+        self._advance = advance
+        for node in nodes.tolist():
+            self._copy_large(node)
 
     def _cut_small(self, sizes: Array64, most: int) -> list[int]:
         """Bounds of at most ``most`` jobs of about equal work among the small files."""
@@ -95,8 +83,9 @@ class DataWriter:
         segments = self.plan.tree.segments.get(node)
         return int(self.plan.tree.nodes["size"][node]) if segments is None else sum(length for _, length, _ in segments)
 
-    def _copy_small(self, small: Array64) -> None:
+    def _copy_small(self, small: Array64, advance: Advance) -> None:
         """Files whose blocks lie one behind the other, through the buffer."""
+        self._advance = advance
         plan, block_size = self.plan, self.plan.geometry.block_size
         sizes = plan.tree.nodes["size"][small].tolist()
         read_whole = plan.tree.content.read_whole
@@ -121,9 +110,6 @@ class DataWriter:
     def _flush(self, position: int, data: memoryview) -> None:
         self.line.write(position, data)
         self._advance(len(data))
-        if self._behind is not None:
-            for _, block, count in self.plan.space.runs(position, len(data) // self.line.block_size):
-                self._behind.wrote(block * self.line.block_size, count * self.line.block_size)
 
     def _copy_large(self, node: int) -> None:
         tree = self.plan.tree
@@ -181,15 +167,13 @@ class DataWriter:
         device = self.device
         while size:
             done = 0
-            if self._kernel_copy and file.fd is not None and isinstance(device, FileDevice):
+            if self._kernel_copy and file.fd is not None and isinstance(device, WriteBehind):
                 done = self._in_kernel(node, file.fd, source, device, target, min(size, COPY_BYTES))
             else:
                 view = memoryview(self._buffer)[: min(size, BUFFER_BYTES)]
                 done = file.read_into(view, source)
                 device.write(target, view[:done])
             if done > 0:
-                if self._behind is not None:
-                    self._behind.wrote(target, done)
                 self._advance(done)
             elif done == 0:
                 device.make_zero(target, size)
@@ -199,17 +183,20 @@ class DataWriter:
             source, target, size = source + done, target + done, size - done
         return True
 
-    def _in_kernel(self, node: int, fd: int, source: int, device: FileDevice, target: int, size: int) -> int:
+    def _in_kernel(self, node: int, fd: int, source: int, device: WriteBehind, target: int, size: int) -> int:
         """Bytes copied, or -1 where the kernel cannot copy between these two files."""
+        file = device.device
         try:
-            return os.copy_file_range(fd, device.fd, size, source, device.offset + target)
+            done = os.copy_file_range(fd, file.fd, size, source, file.offset + target)
         except OSError as error:
             if error.errno in _NO_KERNEL_COPY:
                 self._kernel_copy = False
                 return -1
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise device.write_failed(target, error) from error
+                raise file.write_failed(target, error) from error
             raise SourceError(self.plan.tree.path(node), f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
+        device.wrote(target, done)
+        return done
 
 
 def _containing(extents: list[tuple[int, int, int]], block: int) -> tuple[int, int, int]:

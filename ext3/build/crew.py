@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 from ..errors import DeviceError
 from .progress import Progress
 
-__all__ = ["MOST_JOBS", "share_out", "workers_for"]
+__all__ = ["MOST_JOBS", "Advance", "Job", "cut", "share_out", "workers_for"]
 
 MOST_WORKERS = 4
 MOST_JOBS = 8192
@@ -33,6 +33,8 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
+"""Tells how much more is done."""
+Job = Callable[[Advance], None]
 
 
 def workers_for(jobs: int) -> int:
@@ -40,6 +42,12 @@ def workers_for(jobs: int) -> int:
     if sys.platform != "linux" or threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
         return 1
     return max(1, min(jobs // 2, MOST_WORKERS, len(os.sched_getaffinity(0))))
+
+
+def cut(length: int, most: int, *, least: int = 1) -> list[slice]:
+    """Slices of a sequence for at most ``most`` jobs, of about equal length; shorter than ``least`` only where all of it is."""
+    count = max(1, min(most, length // least))
+    return [slice(number * length // count, (number + 1) * length // count) for number in range(count)] if length else []
 
 
 def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, progress: Progress) -> list[Result]:

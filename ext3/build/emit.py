@@ -1,41 +1,101 @@
 """Emit: write a plan to a device, in few large writes. Nothing is decided here.
 
-Order: file data first (a file that changed is noticed while the inodes can still follow it), then what points at it,
-the primary superblock last: before it is there, nobody takes the region for a filesystem.
+File data, what points at it, directories and inodes do not depend on each other: a few processes share the work. The primary
+superblock comes last: before it is there, nobody takes the region for a filesystem.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
 from ..constants import SUPERBLOCK_OFFSET
 from ..device import BlockDevice, FileDevice
 from .copy import DataWriter
-from .inodes import InodeWriter
+from .crew import MOST_JOBS, Advance, cut, share_out, workers_for
+from .inodes import InodeWriter, WrittenTable
 from .line import LineWriter
 from .mapping import indirect_counts
 from .metadata import Metadata
 from .plan import Plan
 from .progress import Progress
+from .writeback import WriteBehind
 
 __all__ = ["emit"]
 
+CACHED_BYTES = 2 << 30
+"""An image with at most so much data stays in the page cache for who uses it next; of a larger one only the newest part."""
+WORTH_SHARING = 2000
+"""Fewer small files than this are copied before another process could begin."""
+INDIRECT_AT_ONCE = 1024
 
-def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: bool = False) -> None:
-    """Write the whole image. Every block the filesystem will read is written, or known to read as zero, afterwards;
-    the device is synced. Raises DeviceError, SourceError, ContentChangedError."""
+EmitJob = Callable[[Advance], list[WrittenTable] | None]
+"""One piece of the work; it tells how many bytes of file data it wrote, and returns what is to be read back."""
+
+
+def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: bool = False) -> list[WrittenTable]:
+    """Write the whole image; the inode tables written, to be read back.
+
+    Every block the filesystem will read is written, or known to read as zero, afterwards; storage has begun to take it, but the
+    caller syncs. Raises DeviceError, SourceError, ContentChangedError.
+    """
     fresh = isinstance(device, FileDevice) and device.discard()
+    if isinstance(device, FileDevice):
+        device = WriteBehind(device, release=plan.used * plan.geometry.block_size > CACHED_BYTES)
     line = LineWriter(plan.space, device, plan.geometry.block_size)
-    _write_content_metadata(plan, line)
-    DataWriter(plan, device, line, progress, allow_changed=allow_changed).run()
-    progress.phase("write inodes", None, "files")
+    data = DataWriter(plan, device, line, allow_changed=allow_changed)
+    progress.phase("copy", data.total, "bytes")
     _write_journal(plan, line, 1 if fresh else plan.stamp.journal_sequence)
-    _write_inode_tables(plan, device)
     _write_group_metadata(plan, device)
+    large, small = data.jobs()
+    jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long ones first: the last should be short
+    shared = isinstance(device, WriteBehind) and len(plan.demand.small) >= WORTH_SHARING
+    workers = workers_for(len(jobs)) if shared else 1
+    written = share_out(len(jobs), lambda number, advance: jobs[number](advance), workers, progress)
     device.write(SUPERBLOCK_OFFSET, Metadata(plan).superblock())
-    device.sync()
+    if isinstance(device, WriteBehind):
+        device.flush()
+    return [table for tables in written for table in tables or ()]
 
 
-def _write_content_metadata(plan: Plan, line: LineWriter) -> None:
-    """Directories, symlink targets, attribute blocks and indirect blocks."""
+def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[EmitJob]:
+    """What points at data, in pieces that do not depend on each other."""
+    geometry, demand = plan.geometry, plan.demand
+    for table in geometry.inode_table.tolist():
+        device.make_zero(table * geometry.block_size, geometry.inode_table_blocks * geometry.block_size)
+    single = (demand.indirect_blocks == 1) & (indirect_counts(demand.data_blocks, demand.pointers) == 1)
+    if demand.maps:
+        single[list(demand.maps)] = False
+    alone = single.nonzero()[0]
+    others = ((demand.indirect_blocks > 0) & ~single).nonzero()[0]
+    inodes = InodeWriter(plan)
+    pieces = inodes.pieces()
+
+    def write_inodes(some: slice, advance: Advance) -> list[WrittenTable]:
+        written = []
+        for first, count in pieces[some]:
+            offset, rows = inodes.table(first, count)
+            device.write(offset, rows)
+            written.append(WrittenTable(offset, len(rows), zlib.crc32(rows)))
+        return written
+
+    return [
+        lambda advance: _write_directories(plan, line),
+        *[partial(write_inodes, some) for some in cut(len(pieces), MOST_JOBS // 8)],
+        *[
+            lambda advance, some=some: line.write_single_indirect(plan, alone[some])
+            for some in cut(len(alone), MOST_JOBS // 8, least=INDIRECT_AT_ONCE)
+        ],
+        lambda advance: _write_indirect_blocks(plan, line, others),
+    ]
+
+
+def _write_directories(plan: Plan, line: LineWriter) -> None:
+    """Directories, symlink targets and attribute blocks."""
     demand, block_size = plan.demand, plan.geometry.block_size
     directories = demand.directories
     first_of = dict(zip(directories.nodes.tolist(), directories.first.tolist(), strict=True))
@@ -53,17 +113,10 @@ def _write_content_metadata(plan: Plan, line: LineWriter) -> None:
     if targets:
         line.write(int(plan.data_at[demand.slow_symlinks[0]]), targets)
     line.write(plan.attributes_at, b"".join(demand.attributes.blocks))
-    _write_indirect_blocks(plan, line)
 
 
-def _write_indirect_blocks(plan: Plan, line: LineWriter) -> None:
-    demand = plan.demand
-    single = (demand.indirect_blocks == 1) & (indirect_counts(demand.data_blocks, demand.pointers) == 1)
-    if demand.maps:
-        single[list(demand.maps)] = False
-    line.write_single_indirect(plan, single.nonzero()[0])
-    others = ((demand.indirect_blocks > 0) & ~single).nonzero()[0]
-    for node in others.tolist():
+def _write_indirect_blocks(plan: Plan, line: LineWriter, nodes: npt.NDArray[np.int64]) -> None:
+    for node in nodes.tolist():
         for position, rows in plan.block_map(node).blocks(plan.space, int(plan.indirect_at[node])):
             line.write(position, rows.tobytes())
 
@@ -76,16 +129,6 @@ def _write_journal(plan: Plan, line: LineWriter, sequence: int) -> None:
     first = plan.journal_at + plan.journal.indirect
     line.make_zero(first, plan.journal_blocks)
     line.write(first, Metadata(plan).journal_superblock(sequence).ljust(plan.geometry.block_size, b"\0"))
-
-
-def _write_inode_tables(plan: Plan, device: BlockDevice) -> None:
-    geometry = plan.geometry
-    tables = geometry.inode_table.tolist()
-    size = geometry.inode_table_blocks * geometry.block_size
-    for table in tables:
-        device.make_zero(table * geometry.block_size, size)
-    for offset, data in InodeWriter(plan).tables():
-        device.write(offset, data)
 
 
 def _write_group_metadata(plan: Plan, device: BlockDevice) -> None:

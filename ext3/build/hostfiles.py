@@ -37,19 +37,28 @@ class DirectoryContent:
     def read_whole(self, node: int, view: memoryview) -> None:
         row = self.builder.row(node)
         path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
-        want = (row[SIZE], row[MTIME], row[MTIME_NS])
-        for attempt in range(2):
-            fd = open_host_file(path)
-            try:
-                if attempt:
-                    want = _fingerprint(fd)
-                done = _read_exactly(fd, view)
-                if done == len(view) and _fingerprint(fd) == want and want[0] == done:
-                    return
-            except OSError as error:
-                raise SourceError(path, f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
-            finally:
-                os.close(fd)
+        fd = open_host_file(path)
+        try:
+            if _read_into(fd, view) == len(view) and _fingerprint(fd) == (row[SIZE], row[MTIME], row[MTIME_NS]):
+                return
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        finally:
+            os.close(fd)
+        self._read_again(path, view)
+
+    def _read_again(self, path: bytes, view: memoryview) -> None:
+        """A small file that is not what the scan saw: if it keeps still this time, it is taken."""
+        fd = open_host_file(path)
+        try:
+            before = _fingerprint(fd)
+            done = _read_exactly(fd, view)
+            if done == len(view) == before[0] and _fingerprint(fd) == before:
+                return
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        finally:
+            os.close(fd)
         if not self.allow_changed:
             raise changed(path)
         view[done:] = bytes(len(view) - done)
@@ -58,6 +67,10 @@ class DirectoryContent:
         row = self.builder.row(node)
         path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
         return _HostFile(path, (row[SIZE], row[MTIME], row[MTIME_NS]))
+
+
+def _unreadable(path: bytes, error: OSError) -> SourceError:
+    return SourceError(path, f"reading: {error.strerror}", hint=LEAVE_OUT, error=error)
 
 
 def changed(path: bytes) -> ContentChangedError:
@@ -126,7 +139,7 @@ class _HostFile:
             os.lseek(self.fd, offset, os.SEEK_SET)
             return _read_exactly(self.fd, view)
         except OSError as error:
-            raise SourceError(self.path, f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
+            raise _unreadable(self.path, error) from error
 
     def changed(self) -> bool:
         """Whether the file differs from what the last call (or, the first time, the scan) saw."""

@@ -109,10 +109,17 @@ def plan_tree(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
 
 
 def write_image(plan: Plan, device: BlockDevice, *, progress: Progress | None = None, allow_changed: bool = False) -> None:
-    """Emit a plan, and read back what was written (CorruptError if that is not what was planned)."""
+    """Emit a plan, read back what was written (CorruptError if that is not what was planned), and sync the device.
+
+    Raises DeviceError, SourceError, ContentChangedError.
+    """
     progress = progress or Silent()
-    emit(plan, device, progress, allow_changed=allow_changed)
-    verify(plan, device)
+    tables = emit(plan, device, progress, allow_changed=allow_changed)
+    progress.phase("verify", len(plan.tree), "files")
+    verify(plan, device, tables)  # while storage still takes what was written
+    progress.advance(len(plan.tree))
+    progress.phase("sync", None, "bytes")
+    device.sync()
     progress.done()
 
 

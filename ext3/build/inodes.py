@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,22 @@ from ..layout import Table
 from ..schema import INODE_CORE, INODE_EXTRA
 from .plan import Plan
 
-__all__ = ["InodeWriter"]
+__all__ = ["InodeWriter", "WrittenTable"]
 
-INODES_AT_ONCE = 32768
+INODES_AT_ONCE = 16384
 TIME_MIN = -(2**31)
 TIME_MAX = 2**34 - 2**31 - 1
 """What 32 bits and two epoch bits hold: 1901 to 2446."""
 TIME_MAX_CORE = 2**31 - 1
 """What an inode of 128 bytes holds: 2038."""
+
+
+class WrittenTable(NamedTuple):
+    """A piece of an inode table that was written: byte offset and size, and CRC-32 of its bytes."""
+
+    offset: int
+    size: int
+    checksum: int
 
 
 class InodeWriter:
@@ -73,17 +81,24 @@ class InodeWriter:
             self._has_block[nodes] = 1
             self._acl[nodes] = plan.space.blocks(plan.attributes_at + rows)
 
-    def tables(self) -> Iterator[tuple[int, bytes]]:
-        """(byte offset in the image, bytes) of all used inodes, cut at group boundaries."""
+    def pieces(self) -> list[tuple[int, int]]:
+        """(first inode, count) of pieces of the tables in use, cut at group boundaries."""
         geometry = self.plan.geometry
         last = self.plan.demand.inodes
+        found = []
         ino = 1
         while ino <= last:
-            group, index = geometry.group_of_inode(ino)
-            count = min(last - ino + 1, geometry.inodes_per_group - index, INODES_AT_ONCE)
-            offset = int(geometry.inode_table[group]) * geometry.block_size + index * self.size
-            yield offset, self._rows(ino, count).tobytes()
+            count = min(last - ino + 1, geometry.inodes_per_group - geometry.group_of_inode(ino)[1], INODES_AT_ONCE)
+            found.append((ino, count))
             ino += count
+        return found
+
+    def table(self, first: int, count: int) -> tuple[int, bytes]:
+        """(byte offset in the image, bytes) of one piece."""
+        geometry = self.plan.geometry
+        group, index = geometry.group_of_inode(first)
+        offset = int(geometry.inode_table[group]) * geometry.block_size + index * self.size
+        return offset, self._rows(first, count).tobytes()
 
     def _rows(self, first: int, count: int) -> Table:
         rows = np.zeros(count, self.dtype)

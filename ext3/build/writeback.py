@@ -16,7 +16,10 @@ costs a third of what pages never touched before cost (1,000,000 files: 10 s aga
 
 
 class WriteBehind:
-    """What one process has written lately. With ``release``, ranges long written also leave the page cache."""
+    """A BlockDevice over a file that has the kernel store what was written while the work goes on.
+
+    With ``release``, ranges long written also leave the page cache. Nearly everything is to be written once.
+    """
 
     def __init__(self, device: FileDevice, *, release: bool) -> None:
         self.device = device
@@ -26,12 +29,32 @@ class WriteBehind:
         self._started: deque[tuple[int, int]] = deque()
         self._started_bytes = 0
 
+    @property
+    def size(self) -> int:
+        return self.device.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.device.read(offset, size)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self.device.write(offset, data)
+        self.wrote(offset, len(data))
+
+    def make_zero(self, offset: int, size: int) -> None:
+        self.device.make_zero(offset, size)
+
+    def sync(self) -> None:
+        self.device.sync()
+
     def wrote(self, offset: int, size: int) -> None:
-        """``size`` bytes at ``offset`` of the device were written and will not be written again."""
+        """``size`` bytes at ``offset`` were written past ``write``, as the kernel does when it copies."""
         self._fresh.append((offset, size))
         self._fresh_bytes += size
-        if self._fresh_bytes < BATCH_BYTES:
-            return
+        if self._fresh_bytes >= BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything stored that was written so far, without waiting for it."""
         for begin, length in self._fresh:
             self.device.start_writeback(begin, length)
         if self.release:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before_end = args[: args.index("--")] if "--" in args else args
     console.json = "--json" in before_end  # an error in the arguments is reported as asked for, too
     try:
-        with _signals(), _short_process():
+        with _signals(), _short_process(whole=argv is None):
             try:
                 code = _run(args, console)
                 _flush()
@@ -101,8 +101,11 @@ def _signals() -> Iterator[None]:
 
 
 @contextmanager
-def _short_process() -> Iterator[None]:
-    """What pays in a process that does one thing and ends: no hunt for cycles, no pool of threads for linear algebra."""
+def _short_process(*, whole: bool) -> Iterator[None]:
+    """What pays in a process that does one thing and ends: no hunt for cycles, no pool of threads for linear algebra.
+
+    ``whole``: the process ends afterwards, and the interpreter need not look over all that is left.
+    """
     import gc
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is first imported
@@ -111,7 +114,9 @@ def _short_process() -> Iterator[None]:
     try:
         yield
     finally:
-        if collecting:
+        if whole:
+            gc.freeze()
+        elif collecting:
             gc.enable()
 
 

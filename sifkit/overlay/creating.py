@@ -14,13 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from ext3.build.emit import emit
-from ext3.build.image import plan_tree
+from ext3.build.image import plan_tree, write_image
 from ext3.build.plan import ImageOptions, Plan
 from ext3.build.progress import Progress, Silent
 from ext3.build.stamp import Stamp
 from ext3.build.tree import Tree
-from ext3.build.verify import verify
 from ext3.constants import S_IFREG
 from ext3.device import FileDevice
 from ext3.errors import DeviceError, GeometryError, NoSpaceError, SourceError
@@ -34,7 +32,7 @@ from .options import CreateOptions, CreateResult, HostPath
 from .request import SMALLEST_BYTES, check_request, default_size
 from .source import Gathered, gather
 
-__all__ = ["Prepared", "allocate", "create", "prepare", "result", "space_errors", "write_plan"]
+__all__ = ["Prepared", "allocate", "create", "prepare", "result", "space_errors"]
 
 MIB = 1 << 20
 SLACK = 0.25
@@ -190,19 +188,11 @@ def _write(target: str, options: CreateOptions, prepared: Prepared, progress: Pr
             os.ftruncate(file.fd, size)
             if not options.sparse:
                 allocate(file.fd, 0, size)
-            write_plan(prepared.plan, FileDevice(file.fd, 0, size, zero_from=0), options, progress)
+            device = FileDevice(file.fd, 0, size, zero_from=0)
+            write_image(prepared.plan, device, progress=progress, allow_changed=options.allow_changed)
         if options.force:
             check_replaceable(target)
         file.commit(replace=options.force)
-
-
-def write_plan(plan: Plan, device: FileDevice, options: CreateOptions, progress: Progress) -> None:
-    """Write the filesystem and read it back. Raises DeviceError, SourceError, CorruptError."""
-    emit(plan, device, progress, allow_changed=options.allow_changed)
-    progress.phase("verify", len(plan.tree), "files")
-    verify(plan, device)
-    progress.advance(len(plan.tree))
-    progress.done()
 
 
 def allocate(fd: int, offset: int, size: int) -> None:

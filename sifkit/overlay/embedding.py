@@ -10,12 +10,13 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from ext3.build.image import write_image
 from ext3.build.progress import Progress, Silent
 from ext3.device import FileDevice
 
 from ..errors import UsageError, show
 from ..sif import Descriptor, Stamp
-from .creating import FIXED_EPOCH, allocate, prepare, result, space_errors, write_plan
+from .creating import FIXED_EPOCH, allocate, prepare, result, space_errors
 from .options import CreateOptions, CreateResult, HostPath
 from .partition import EmbedOptions, find_place, place_room, settle_signatures
 from .request import check_request
@@ -62,7 +63,7 @@ def embed(
                 if not options.sparse:
                     allocate(room.fd, room.offset, room.size)
                 device = FileDevice(room.fd, room.offset, room.size, zero_from=0)
-                write_plan(prepared.plan, device, options, progress)
+                write_image(prepared.plan, device, progress=progress, allow_changed=options.allow_changed)
             partition = room.descriptor
         locked = sif.locked
         notes = (*place.notes, *settled.notes, *kept_space(sif))

@@ -49,6 +49,39 @@ def built(tree: ext3.Tree, options: ext3.ImageOptions = SMALL, stamp: ext3.Stamp
     return device
 
 
+class Rotten(MemoryDevice):
+    """A device on which one bit turns where ``block`` is written."""
+
+    def __init__(self, size: int, block: int) -> None:
+        super().__init__(size)
+        self.at = block * 1024 + 300
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        super().write(offset, data)
+        if offset <= self.at < offset + len(data):
+            self.data[self.at] ^= 1
+
+
+@pytest.mark.parametrize("place", ["inode table", "block bitmap", "group descriptors", "superblock", "directory block"])
+def test_a_device_that_lies_is_noticed(place: str) -> None:
+    plan = plan_tree(tree_of({b"a": b"data"}), SMALL, STAMP)
+    geometry = plan.geometry
+    block = {
+        "inode table": int(geometry.inode_table[0]),
+        "block bitmap": int(geometry.block_bitmap[0]),
+        "group descriptors": geometry.first_data_block + 1,
+        "superblock": geometry.first_data_block,
+        "directory block": plan.space.block(int(plan.data_at[0])),
+    }[place]
+    device = Rotten(plan.geometry.size_bytes, block)
+    if place == "group descriptors":
+        device.at = block * 1024 + 12  # bg_free_blocks_count of the first group
+    elif place == "superblock":
+        device.at = block * 1024 + 12  # s_free_blocks_count
+    with pytest.raises(ext3.CorruptError, match=place):
+        ext3.build_image(plan.tree, device, options=SMALL, stamp=STAMP)
+
+
 def test_data_and_facts_come_back() -> None:
     files = {b"a": b"", b"b": b"x" * 1024, b"c": b"y" * 300_000, b"d/e/f": b"deep", b"d/g": b"z" * 13 * 1024}
     with ext3.Filesystem.open(built(tree_of(files))) as fs:

@@ -32,7 +32,7 @@ def test_json_progress_of_a_whole_create(run, tmp_path):
     told = [json.loads(line)["progress"] for line in err.splitlines()]
     assert code == 0
     phases = list(dict.fromkeys(one["phase"] for one in told))
-    assert phases == ["scan", "plan", "copy", "write inodes", "verify", "done"]
+    assert phases == ["scan", "plan", "copy", "verify", "sync", "done"]
     last = {one["phase"]: one for one in told}
     assert last["scan"]["done"] == 5 and last["copy"]["done"] == last["copy"]["total"] == 500
     assert (last["done"]["done"], last["done"]["files"] >= 5) == (500, True)

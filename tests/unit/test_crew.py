@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import ext3
-from ext3.build.crew import Advance, share_out, workers_for
+from ext3.build.crew import Advance, cut, share_out, workers_for
 from ext3.build.progress import Silent
 from ext3.errors import ContentChangedError
 
@@ -35,6 +35,16 @@ def test_every_job_is_done_once_and_results_are_in_order(workers: int) -> None:
     results = share_out(1000, work, workers, progress)
     assert [square for square, _ in results] == [number * number for number in range(1000)]
     assert progress.total == sum(range(1000))
+
+
+@pytest.mark.parametrize("least", [1, 7, 100])
+@pytest.mark.parametrize("length", [0, 1, 6, 99, 100, 101, 5000])
+def test_slices_are_all_of_it_and_of_equal_length(length: int, least: int) -> None:
+    slices = cut(length, 12, least=least)
+    assert [number for some in slices for number in range(length)[some]] == list(range(length))
+    lengths = {some.stop - some.start for some in slices}
+    assert len(slices) <= 12 and (not lengths or max(lengths) - min(lengths) <= 1)
+    assert all(size >= min(least, length) for size in lengths)
 
 
 def test_no_jobs() -> None:

@@ -183,13 +183,13 @@ def test_a_failure_leaves_the_image(image, monkeypatch, trouble, replace, stale)
     before = image.read_bytes()
     with image.open("ab") as file:
         file.write(bytes(stale))
-    write_plan = embedding.write_plan
+    write_image = embedding.write_image
 
-    def fail(*arguments):
-        write_plan(*arguments)
+    def fail(*arguments, **options):
+        write_image(*arguments, **options)
         raise trouble("now")
 
-    monkeypatch.setattr(embedding, "write_plan", fail)
+    monkeypatch.setattr(embedding, "write_image", fail)
     with pytest.raises(trouble):
         embed(image, SMALL, EmbedOptions(replace=replace))
     after = image.read_bytes()
@@ -227,16 +227,16 @@ def test_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_partition_is_locked_while_it_is_written(image, monkeypatch):
     from sifkit.atomic import lock_state
 
-    write_plan = embedding.write_plan
+    write_image = embedding.write_image
     found = []
 
-    def look(plan, device, *rest):
+    def look(plan, device, **options):
         fd = os.open(image, os.O_RDONLY)
         found.append([lock_state(fd, offset=at, size=1)[0] for at in (0, device.offset, device.offset + device.size - 1)])
         os.close(fd)
-        write_plan(plan, device, *rest)
+        write_image(plan, device, **options)
 
-    monkeypatch.setattr(embedding, "write_plan", look)
+    monkeypatch.setattr(embedding, "write_image", look)
     embed(image, SMALL)
     assert found in ([["write"] * 3], [["unsupported"] * 3])
 
