@@ -14,7 +14,8 @@ from .space import Space
 
 __all__ = ["LineWriter"]
 
-WRITE_BYTES = 4 << 20
+WRITE_BYTES = 512 << 10
+"""Indirect blocks worked out at once: numpy's arrays for more would be memory that is new each time."""
 
 
 class LineWriter:
