@@ -2,8 +2,8 @@
 
     python tools/bench.py [--runs 5] [--only real,empty] [--tree DIR] [--scratch DIR] [--linear]
 
-Both are whole processes with a warm cache; sifkit's run includes its fsync, mke2fs does none. Needs mke2fs; nothing else on
-the machine should be busy. ``small`` takes mke2fs minutes, so that side is run once (see --slow-runs).
+Both are whole processes with a warm cache, and both sync the image before they end. Needs mke2fs; nothing else on the machine
+should be busy. ``small`` takes mke2fs minutes, so that side is run once (see --slow-runs).
 """
 
 from __future__ import annotations
