@@ -3,7 +3,7 @@
     python tools/bench_edit.py [--files 20000] [--megabytes 1024] [--runs 3] [--scratch DIR]
 
 Prints small-file rates and throughput in process (sync included), then whole processes in turn: ``debugfs -w -R write`` and
-ours, with the ratio of the medians (target: 0.5). debugfs does not fsync; ours does. Nothing else should be busy.
+ours, with the ratio of the medians (target: 0.5). Both sync the image. Nothing else should be busy.
 """
 
 from __future__ import annotations
