@@ -31,6 +31,8 @@ RUN_BYTES = 4 << 20
 AT_ONCE = 32_768
 """Inodes that are decoded in one go; bounds the memory of a long list."""
 SECOND = 1_000_000_000
+SAFE_SECONDS = (1 << 63) // SECOND - 2
+"""Times nearer to 1970 than this fit 64 bits as nanoseconds."""
 
 assert INODE_EXTRA.dtype.fields is not None
 _CRTIME_END = int(INODE_EXTRA.dtype.fields["i_crtime_extra"][1])
@@ -169,32 +171,32 @@ def _stats(columns: Columns) -> list[Stat]:
     born = [
         time if there else None for time, there in zip(nanoseconds(columns.crtime), columns.has_crtime.tolist(), strict=True)
     ]
-    return [
-        Stat(*facts)
-        for facts in zip(
-            columns.ino.tolist(),
-            columns.mode.tolist(),
-            columns.uid.tolist(),
-            columns.gid.tolist(),
-            columns.size.view(np.uint64).tolist(),  # a hostile one may not fit the signed column
-            rows["i_links_count"].tolist(),
-            rows["i_blocks"].tolist(),
-            nanoseconds(columns.atime),
-            nanoseconds(columns.mtime),
-            nanoseconds(columns.ctime),
-            born,
-            major.tolist(),
-            minor.tolist(),
-            rows["i_flags"].tolist(),
-            rows["i_generation"].tolist(),
-            rows["i_file_acl"].tolist(),
-            strict=True,
-        )
-    ]
+    facts = zip(
+        columns.ino.tolist(),
+        columns.mode.tolist(),
+        columns.uid.tolist(),
+        columns.gid.tolist(),
+        columns.size.view(np.uint64).tolist(),  # a hostile one may not fit the signed column
+        rows["i_links_count"].tolist(),
+        rows["i_blocks"].tolist(),
+        nanoseconds(columns.atime),
+        nanoseconds(columns.mtime),
+        nanoseconds(columns.ctime),
+        born,
+        major.tolist(),
+        minor.tolist(),
+        rows["i_flags"].tolist(),
+        rows["i_generation"].tolist(),
+        rows["i_file_acl"].tolist(),
+        strict=True,
+    )
+    return list(map(Stat._make, facts))
 
 
 def nanoseconds(moment: tuple[Numbers, Numbers]) -> list[int]:
     """A pair of columns as nanoseconds since 1970."""
+    if not len(moment[0]) or (int(moment[0].min()) > -SAFE_SECONDS and int(moment[0].max()) < SAFE_SECONDS):
+        return (moment[0] * SECOND + moment[1]).tolist()  # type: ignore[no-any-return]
     return [seconds * SECOND + rest for seconds, rest in zip(moment[0].tolist(), moment[1].tolist(), strict=True)]
 
 

@@ -15,7 +15,7 @@ from .device import BlockDevice
 from .errors import CorruptError, show
 from .schema import DIRENT
 
-__all__ = ["Dirent", "Entry", "directory_block_count", "directory_blocks", "iter_dirents"]
+__all__ = ["Dirent", "DirentFacts", "Entry", "directory_block_count", "directory_blocks", "iter_dirents", "read_dirents"]
 
 MIN_REC_LEN = 12
 READ_BLOCKS = 256
@@ -40,6 +40,10 @@ class Dirent(NamedTuple):
     rec_len: int
     file_type: int
     name: bytes
+
+
+DirentFacts = tuple[int, int, int, int, bytes]
+"""The fields of a Dirent: of many, the tuples alone are made in half the time."""
 
 
 def directory_block_count(length: int, block_size: int, where: str) -> int:
@@ -68,29 +72,47 @@ def directory_blocks(
 
 
 def iter_dirents(block: bytes, *, inodes: int, where: str) -> Iterator[Dirent]:
-    """The used records of one directory block, ``.`` and ``..`` too. ``inodes`` is the filesystem's count.
+    """The used records of one directory block, ``.`` and ``..`` too, in the order they lie. Raises as ``read_dirents``,
+    behind the records before the damaged one."""
+    found: list[DirentFacts] = []
+    damage: CorruptError | None = None
+    try:
+        read_dirents(block, found, inodes=inodes, where=where)
+    except CorruptError as error:
+        damage = error
+    yield from map(Dirent._make, found)
+    if damage is not None:
+        raise damage
+
+
+def read_dirents(block: bytes, into: list[DirentFacts], *, inodes: int, where: str) -> None:
+    """Append the used records of one directory block, ``.`` and ``..`` too. ``inodes`` is the filesystem's count.
 
     CorruptError (``where``, field, ...) for records that do not tile the block, inodes that do not exist and names no
-    directory can hold (empty, with a slash or a NUL). Every record is at least 12 bytes, so this ends.
+    directory can hold (empty, with a slash or a NUL); those before are in ``into``. Every record is at least 12 bytes, so
+    this ends.
     """
     size = len(block)
+    last = size - MIN_REC_LEN
     unpack = DIRENT.packer.unpack_from
+    head = DIRENT.size
+    append = into.append
     offset = 0
     while offset < size:
-        if offset + MIN_REC_LEN > size:
+        if offset > last:
             raise CorruptError(f"{where} at byte {offset}", "record", f"{size - offset} bytes", f">= {MIN_REC_LEN}")
         ino, rec_len, name_len, file_type = unpack(block, offset)
-        if rec_len < MIN_REC_LEN or rec_len % 4 or offset + rec_len > size:
+        if rec_len < MIN_REC_LEN or rec_len & 3 or offset + rec_len > size:
             want = f"a multiple of 4 from {MIN_REC_LEN} to {size - offset}"
             raise CorruptError(f"{where} at byte {offset}", "rec_len", rec_len, want)
         if ino:
-            start = offset + DIRENT.size
-            if DIRENT.size + name_len > rec_len:
-                raise CorruptError(f"{where} at byte {offset}", "name_len", name_len, f"<= {rec_len - DIRENT.size}")
+            start = offset + head
+            if head + name_len > rec_len:
+                raise CorruptError(f"{where} at byte {offset}", "name_len", name_len, f"<= {rec_len - head}")
             name = block[start : start + name_len]
             if ino > inodes:
                 raise CorruptError(f"{where} at byte {offset}", "inode", ino, f"<= {inodes}")
             if not name or b"/" in name or b"\0" in name:
                 raise CorruptError(f"{where} at byte {offset}", "name", repr(show(name)), "a name without slash or NUL")
-            yield Dirent(offset, ino, rec_len, file_type, name)
+            append((offset, ino, rec_len, file_type, name))
         offset += rec_len

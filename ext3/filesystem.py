@@ -23,7 +23,7 @@ from . import xattr
 from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
 from .device import BlockDevice, PathOrFile, open_device
-from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents
+from .dirent import DirentFacts, Entry, directory_block_count, directory_blocks, iter_dirents, read_dirents
 from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
 from .file import FileReader
 from .geometry import Geometry
@@ -52,6 +52,7 @@ READ_LIMIT = 1 << 30
 
 PathOrIno = bytes | str | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
+_DOTS = frozenset((b".", b".."))
 _NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
 
@@ -335,17 +336,31 @@ class Filesystem:
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
         """``seen`` counts the blocks of several directories: CorruptError where they have more than the filesystem."""
-        known: dict[int, FileType] = _FILE_TYPES if self._superblock.has_filetype else {}
+        return itertools.chain.from_iterable(self._entry_lists(inode, seen))
+
+    def _entry_lists(self, inode: Inode, seen: Iterator[int] | None) -> Iterator[list[Entry]]:
+        """The entries of each block of a directory; of a damaged one those before the damage."""
+        known = _FILE_TYPES if self._superblock.has_filetype else {}
+        inodes = self._superblock.inodes_count
         for where, block in self._directory_blocks(inode):
             if seen is not None and next(seen) >= self._superblock.blocks_count:
                 raise CorruptError(where, "blocks of directories", "more than there are", f"<= {self._superblock.blocks_count}")
-            for _, ino, _, number, name in iter_dirents(block, inodes=self._superblock.inodes_count, where=where):
-                if name in (b".", b".."):
-                    continue
-                file_type: FileType | None = known.get(number)
-                if file_type is None:
-                    file_type = file_type_of(self.inode(ino).stat.mode)
-                yield Entry(name, ino, file_type)
+            records: list[DirentFacts] = []
+            found: list[Entry] = []
+            damage: Ext3Error | None = None
+            try:
+                read_dirents(block, records, inodes=inodes, where=where)
+            except CorruptError as error:
+                damage = error
+            try:
+                for _, ino, _, number, name in records:
+                    if name not in _DOTS:
+                        found.append(Entry(name, ino, known.get(number) or file_type_of(self.inode(ino).stat.mode)))
+            except Ext3Error as error:
+                damage = error
+            yield found
+            if damage is not None:
+                raise damage
 
     def _directory_blocks(self, inode: Inode) -> Iterator[tuple[str, bytes]]:
         """(where, data) of each block of a directory."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,10 +39,10 @@ _CRTIME_END = int(INODE_EXTRA.dtype.fields["i_crtime_extra"][1])
 """i_extra_isize from which an inode has a creation time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
-    """What stat tells of one inode. Times are nanoseconds since 1970, ``crtime`` None where the inode has no room for it.
+class Stat(NamedTuple):
+    """What stat tells of one inode; a tuple, since listings make one for each of very many names.
 
+    Times are nanoseconds since 1970, ``crtime`` None where the inode has no room for it.
     ``blocks`` counts 512 bytes, indirect and attribute blocks included. ``major`` and ``minor`` are 0 but for devices.
     """
 

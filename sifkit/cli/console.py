@@ -9,9 +9,13 @@ from __future__ import annotations
 import base64
 import os
 import sys
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, show
+
+if TYPE_CHECKING:
+    import json
 
 __all__ = ["Console", "Fields", "named"]
 
@@ -48,6 +52,8 @@ class Console:
             os.environ.get(f"{prefix}_NOCOLOR", "") not in ("", "0", "false") for prefix in ("APPTAINER", "SINGULARITY")
         )
         self._warned: set[str] = set()
+        self._terminal: tuple[Any, bool] = (None, False)
+        """The last stdout that was asked whether it is a terminal, and its answer: it is wanted for each of very many names."""
 
     @property
     def command(self) -> str:
@@ -56,7 +62,9 @@ class Console:
 
     @property
     def out_is_terminal(self) -> bool:
-        return _is_terminal(sys.stdout)
+        if self._terminal[0] is not sys.stdout:
+            self._terminal = (sys.stdout, _is_terminal(sys.stdout))
+        return self._terminal[1]
 
     @property
     def err_is_terminal(self) -> bool:
@@ -101,9 +109,7 @@ class Console:
         self.emit_raw(head | fields)
 
     def emit_raw(self, fields: Fields) -> None:
-        import json
-
-        self.write(json.dumps(fields, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
+        self.write(_json_encoder().encode(fields).encode("utf-8", "replace") + b"\n")
 
     def note(self, text: str) -> None:
         """A line a person should see; -q hides it."""
@@ -139,6 +145,13 @@ class Console:
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             pass  # nobody listens any more; the exit code still tells
+
+
+@cache
+def _json_encoder() -> json.JSONEncoder:
+    import json
+
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -15,13 +15,13 @@ from ..errors import UsageError, show
 from .console import Console
 from .embedding import Partition
 from .frame import VerbCommand, verb
-from .looking import TYPES, Upper, entry_fields, looking, tell, with_facts
+from .looking import TYPES, Upper, entry_fields, looking, tell
 from .places import place, places
 from .render import shown_name
 from .values import closest
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Entry, Stat
+    from ext3.filesystem import Stat
 
 __all__ = ["command"]
 
@@ -127,7 +127,8 @@ def command(
         tests.append(_newer_test(newer, partition, upper=upper))
 
     from ext3.errors import Ext3Error
-    from ext3.filesystem import Entry
+
+    from ..overlay.listing import Row
 
     end = b"\0" if zero else b"\n"
     failed = 0
@@ -142,10 +143,14 @@ def command(
                 except Ext3Error as error:
                     problems.append(error)
                     continue
-                entries: list[tuple[bytes, Entry]] = [(path, Entry(path, ino, found.file_type))]
                 walk = view.walk(path, ino, problems) if found.is_dir else iter(())
-                for where, _, facts in with_facts(view, chain(entries, walk), problems):
-                    if not all(test(where, facts) for test in tests):
+                for where, row in chain([(path, Row(path, ino, found.file_type, found, attributed=False))], walk):
+                    facts = row.facts
+                    if isinstance(facts, Ext3Error):
+                        problems.append(facts)
+                        facts.args = (f"{show(where)}: {facts}",)
+                        continue
+                    if tests and not all(test(where, facts) for test in tests):
                         continue
                     count += 1
                     if json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,15 +14,14 @@ from .console import Console, Fields, named
 from .render import described, utc
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Entry, Stat
+    from ext3.filesystem import Stat
 
     from ..overlay.view import View
 
-__all__ = ["TYPES", "Upper", "entry_fields", "locate", "looking", "tell", "with_facts"]
+__all__ = ["TYPES", "Upper", "entry_fields", "locate", "looking", "tell"]
 
 TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
 """JSON's word for each file type of a directory entry."""
-AT_ONCE = 4096
 
 Upper = Annotated[bool, typer.Option("--upper", help="paths are the container's: they start at upper/")]
 
@@ -61,31 +59,6 @@ def tell(console: Console, problems: Iterable[Exception]) -> None:
     """Problems that did not end the command, a line each."""
     for problem in problems:
         console.error(show(str(problem)))
-
-
-def with_facts(
-    view: View, entries: Iterable[tuple[bytes, Entry]], problems: list[Exception]
-) -> Iterator[tuple[bytes, Entry, Stat]]:
-    """Each entry with its inode's facts; many are read at once. Those of damaged inodes are left out, and told."""
-    from ext3.bulk import read_stats
-    from ext3.errors import Ext3Error
-
-    source = iter(entries)
-    while batch := list(islice(source, AT_ONCE)):
-        try:
-            stats: list[Stat | None] = list(read_stats(view.filesystem, [entry.ino for _, entry in batch]))
-        except Ext3Error:
-            stats = []
-            for path, entry in batch:
-                try:
-                    stats.append(view.filesystem.stat(entry.ino))
-                except Ext3Error as error:
-                    stats.append(None)
-                    problems.append(error)
-                    error.args = (f"{show(path)}: {error}",)
-        for (path, entry), found in zip(batch, stats, strict=True):
-            if found is not None:
-                yield path, entry, found
 
 
 def entry_fields(path: bytes, found: Stat, target: bytes | None) -> Fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,20 +17,19 @@ from .places import places
 from .render import mode_text, short_size, shown_name, stamp
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Entry, Stat
+    from ext3.filesystem import Stat
 
+    from ..overlay.listing import Row as FoundRow
+    from ..overlay.tracing import Named
     from ..overlay.view import View
 
 __all__ = ["command"]
 
-AT_ONCE = 4096
 DIRECTORY = 2
 MINUTE = 60_000_000_000
 
 Row = tuple[bytes, "Stat | None", bytes | None]
 """Name to show, facts where they are asked for, target of a symbolic link."""
-Listed = tuple[bytes, "list[Entry]"]
-"""A directory's path, and its entries in byte order."""
 
 
 class _Lister:
@@ -53,29 +52,19 @@ class _Lister:
         found = self.view.filesystem.stat(ino)
         return found, self.view.filesystem.readlink(ino) if found.is_symlink else None
 
-    def rows(self, directories: list[Listed]) -> Iterator[tuple[bytes, list[Row]]]:
-        """The directories with what is shown of their entries; the inodes of all of them are read at once."""
-        from ext3.bulk import read_stats
+    def rows(self, path: bytes, entries: list[FoundRow]) -> list[Row]:
+        """What is shown of these entries with their facts; those of damaged inodes are told and left out."""
         from ext3.errors import Ext3Error
 
-        if not self.long and not self.console.json:
-            for path, entries in directories:
-                yield path, [(entry.name, None, None) for entry in entries]
-            return
-        try:
-            stats = iter(read_stats(self.view.filesystem, [entry.ino for _, entries in directories for entry in entries]))
-        except Ext3Error:
-            stats = iter(())  # one of them is damaged: one by one
-        for path, entries in directories:
-            rows: list[Row] = []
-            for entry in entries:
-                try:
-                    found = next(stats, None) or self.view.filesystem.stat(entry.ino)
-                    target = self.view.filesystem.readlink(entry.ino) if found.is_symlink else None
-                    rows.append((entry.name, found, target))
-                except Ext3Error as error:
-                    self.problem(path.rstrip(b"/") + b"/" + entry.name, error)
-            yield path, rows
+        rows: list[Row] = []
+        for name, ino, _, found, _ in entries:
+            try:
+                if isinstance(found, Ext3Error):
+                    raise found
+                rows.append((name, found, self.view.filesystem.readlink(ino) if found.is_symlink else None))
+            except Ext3Error as error:
+                self.problem(path.rstrip(b"/") + b"/" + name, error)
+        return rows
 
     def show(self, rows: list[Row]) -> None:
         """Lines of text, columns aligned where they are long ones."""
@@ -183,20 +172,19 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> No
         console.error(str(error))
         return
     first = True
-    for batch in _batches(_directories(lister, path, ino, recursive)):
-        for directory, rows in lister.rows(batch):
-            if heading and not console.json and not (lister.end == b"\0" and not lister.long):
-                console.write((b"" if first else b"\n") + shown_name(directory, console) + b":" + lister.end)
-            first = False
-            base = directory.rstrip(b"/") + b"/"
-            shown = rows
-            if lister.end == b"\0" and recursive and not lister.long:  # one path an item, for xargs -0
-                shown = [(base + name, facts, target) for name, facts, target in rows]
-            _give(
-                lister,
-                [(base + row[0], row) for row in shown] if console.json else [(b"", row) for row in shown],
-                recursive=recursive,
-            )
+    for directory, rows in _directories(lister, path, ino, recursive):
+        if heading and not console.json and not (lister.end == b"\0" and not lister.long):
+            console.write((b"" if first else b"\n") + shown_name(directory, console) + b":" + lister.end)
+        first = False
+        base = directory.rstrip(b"/") + b"/"
+        shown = rows
+        if lister.end == b"\0" and recursive and not lister.long:  # one path an item, for xargs -0
+            shown = [(base + name, facts, target) for name, facts, target in rows]
+        _give(
+            lister,
+            [(base + row[0], row) for row in shown] if console.json else [(b"", row) for row in shown],
+            recursive=recursive,
+        )
 
 
 def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) -> None:
@@ -213,43 +201,40 @@ def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) ->
             lister.entries.append(fields)
 
 
-def _batches(directories: Iterator[Listed]) -> Iterator[list[Listed]]:
-    """Directories in lots of some thousand entries."""
-    batch: list[Listed] = []
-    entries = 0
-    for listed in directories:
-        batch.append(listed)
-        entries += len(listed[1])
-        if entries >= AT_ONCE:
-            yield batch
-            batch, entries = [], 0
-    yield batch
-
-
-def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Iterator[Listed]:
-    """The directory, and with ``recursive`` all below it, parents first. One that is met twice (a loop) is told and skipped."""
+def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Iterator[tuple[bytes, list[Row]]]:
+    """The directory with what is shown of it, and with ``recursive`` all below it, parents first. One that is met twice (a
+    loop) is told and skipped."""
     from ext3.errors import Ext3Error
 
+    view, with_facts = lister.view, lister.long or lister.console.json
+    listings = view.listings() if recursive else view.listings(levels=1)
     seen = {ino}
     pending = [(path, ino)]
     while pending:
         directory, inode = pending.pop()
         try:
-            entries = lister.view.entries(inode)
+            if with_facts:
+                found = listings.whole(inode)
+                below, rows = _subdirectories(found), lister.rows(directory, found)
+            else:
+                entries = view.entries(inode)
+                below, rows = _subdirectories(entries), [(entry.name, None, None) for entry in entries]
         except Ext3Error as error:
             if not recursive:
                 raise
             lister.problem(directory, error)
             continue
-        yield directory, entries
+        yield directory, rows
         if not recursive:
             return
         base = directory.rstrip(b"/") + b"/"
-        for entry in reversed(entries):
-            if entry.file_type != DIRECTORY:
-                continue
-            if entry.ino in seen:
-                lister.problem(base + entry.name, "the image is damaged: this directory is in it twice")
+        for name, number in reversed(below):
+            if number in seen:
+                lister.problem(base + name, "the image is damaged: this directory is in it twice")
             else:
-                seen.add(entry.ino)
-                pending.append((base + entry.name, entry.ino))
+                seen.add(number)
+                pending.append((base + name, number))
+
+
+def _subdirectories(entries: Iterable[Named]) -> list[tuple[bytes, int]]:
+    return [(entry.name, entry.ino) for entry in entries if entry.file_type == DIRECTORY]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import human, show
@@ -147,8 +148,12 @@ def stamp(nanoseconds: int) -> str:
 
 def utc(nanoseconds: int) -> str:
     """RFC 3339 in UTC with nanoseconds, for JSON."""
-    from datetime import UTC, datetime, timedelta
-
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_utc_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=65_536)
+def _utc_second(seconds: int) -> str:
+    from datetime import datetime, timedelta
+
+    return (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()

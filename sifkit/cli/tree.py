@@ -38,38 +38,42 @@ class _Drawer:
         """The entries below ``top``, parents first; a directory that is met twice is told and not entered."""
         from ext3.errors import CorruptError, Ext3Error
 
+        from ..overlay.marks import is_mark
+
         seen = {top}
-        pending = [(path.rstrip(b"/") + b"/", "", self._entries(top))]
+        listings = self.view.listings(levels=self.levels)
+        pending = [(path.rstrip(b"/") + b"/", "", listings.rows(top, self.problems)[::-1])]
         while pending:
-            base, indent, entries = pending[-1]
-            if not entries:
+            base, indent, rows = pending[-1]
+            if not rows:
                 pending.pop()
                 continue
-            name, ino = entries.pop()
+            name, ino, _, found, _ = rows.pop()
             try:
-                found = self.view.filesystem.stat(ino)
+                if isinstance(found, Ext3Error):
+                    raise found
                 target = self.view.filesystem.readlink(ino) if found.is_symlink else None
             except Ext3Error as error:
                 self.problems.append(error)
                 continue
-            self.directories += found.is_dir
-            self.files += not found.is_dir
+            is_dir = found.is_dir
+            self.directories += is_dir
+            self.files += not is_dir
             if self.console.json:
                 self.console.emit_raw(entry_fields(base + name, found, target))
             else:
-                self._line(indent + self.marks[not entries], name, target, note=self._note(name, found))
-            if found.is_dir and len(pending) < self.levels:
+                plain = found.is_file and not is_mark(name)
+                self._line(indent + self.marks[not rows], name, target, note="" if plain else self._note(name, found))
+            if is_dir and len(pending) < self.levels:
                 if ino in seen:
                     self.problems.append(CorruptError(f"directory inode {ino}", "entries that lead to it", "two or more", 1))
                     continue
                 seen.add(ino)
-                pending.append((base + name + b"/", indent + self.marks[3 if not entries else 2], self._entries(ino)))
-
-    def _entries(self, ino: int) -> list[tuple[bytes, int]]:
-        """The last one first."""
-        return [(entry.name, entry.ino) for entry in reversed(self.view.entries(ino, self.problems))]
+                below = listings.rows(ino, self.problems)[::-1]
+                pending.append((base + name + b"/", indent + self.marks[3 if not rows else 2], below))
 
     def _note(self, name: bytes, found: Stat) -> str:
+        """What overlay filesystems mean by a file."""
         from ext3.errors import Ext3Error
 
         from ..overlay.marks import hidden_by, is_opaque_directory, is_whiteout
@@ -88,7 +92,7 @@ class _Drawer:
         line = head.encode() + shown_name(name, self.console)
         if target is not None:
             line += b" -> " + shown_name(target, self.console)
-        self.console.write(line + note.encode() + b"\n")
+        self.console.write(b"%b%b\n" % (line, note.encode()))
 
 
 @verb(

@@ -10,11 +10,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from typing import IO, Literal, NamedTuple, Protocol
 
-from ext3.bulk import read_facts
 from ext3.errors import Ext3Error
 
+from .marks import seen_xattrs
 from .view import View
 
 __all__ = ["Change", "HostSide", "ImageSide", "Item", "Side", "compare"]
@@ -23,22 +23,45 @@ COMPARED_BYTES = 1 << 20
 LOST_FOUND = b"lost+found"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One file of a side. ``device``: major and minor, zeros but for devices; ``handle``: what the side finds it by.
-    ``attributed``: it may have extended attributes."""
+class Facts(Protocol):
+    """What is compared of any file. ``major`` and ``minor`` are zero but for devices."""
+
+    @property
+    def mode(self) -> int: ...
+
+    @property
+    def uid(self) -> int: ...
+
+    @property
+    def gid(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def major(self) -> int: ...
+
+    @property
+    def minor(self) -> int: ...
+
+
+class HostFacts(NamedTuple):
+    """The facts of a file of the host."""
 
     mode: int
     uid: int
     gid: int
     size: int
-    device: tuple[int, int]
-    handle: int | bytes
-    attributed: bool = True
+    major: int
+    minor: int
 
-    @property
-    def form(self) -> int:
-        return stat.S_IFMT(self.mode)
+
+class Item(NamedTuple):
+    """One file of a side. ``handle``: what the side finds it by; ``attributed``: it may have extended attributes."""
+
+    facts: Facts
+    handle: int | bytes
+    attributed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +92,12 @@ class ImageSide:
         self.top = view.lookup(path)
 
     def items(self, problems: list[Exception]) -> dict[bytes, Item]:
-        walked = [(path.lstrip(b"/"), entry.ino) for path, entry in self.view.walk(b"", self.top, problems)]
-        facts, attributed = read_facts(self.view.filesystem, [ino for _, ino in walked])
         found: dict[bytes, Item] = {}
-        for (path, ino), one, special in zip(walked, facts, attributed, strict=True):
-            if isinstance(one, Ext3Error):
-                problems.append(one)
+        for path, (_, ino, _, facts, attributed) in self.view.walk(b"", self.top, problems):
+            if isinstance(facts, Ext3Error):
+                problems.append(facts)
             else:
-                found[path] = Item(one.mode, one.uid, one.gid, one.size, (one.major, one.minor), ino, special)
+                found[path[1:]] = Item(facts, ino, attributed)
         return found
 
     def open(self, item: Item) -> IO[bytes]:
@@ -106,12 +127,10 @@ class HostSide:
             try:
                 with os.scandir(os.path.join(self.top, base)) as entries:
                     for entry in entries:
-                        facts = entry.stat(follow_symlinks=False)
+                        facts = _host_facts(entry.stat(follow_symlinks=False))
                         path = base + entry.name
-                        special = stat.S_ISCHR(facts.st_mode) or stat.S_ISBLK(facts.st_mode)
-                        device = (os.major(facts.st_rdev), os.minor(facts.st_rdev)) if special else (0, 0)
-                        found[path] = Item(facts.st_mode, facts.st_uid, facts.st_gid, facts.st_size, device, entry.path)
-                        if stat.S_ISDIR(facts.st_mode):
+                        found[path] = Item(facts, entry.path, attributed=True)
+                        if stat.S_ISDIR(facts.mode):
                             pending.append(path + b"/")
             except OSError as error:
                 problems.append(error)
@@ -136,8 +155,17 @@ class HostSide:
             return None
 
 
-def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = True) -> Iterator[Change]:
-    """The changes that lead from ``old`` to ``new``, in byte order of the paths; what cannot be read is in ``problems``."""
+def _host_facts(found: os.stat_result) -> HostFacts:
+    special = stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)
+    device = (os.major(found.st_rdev), os.minor(found.st_rdev)) if special else (0, 0)
+    return HostFacts(found.st_mode, found.st_uid, found.st_gid, found.st_size, *device)
+
+
+def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = True, marks: bool = True) -> Iterator[Change]:
+    """The changes that lead from ``old`` to ``new``, in byte order of the paths; what cannot be read is in ``problems``.
+
+    Without ``owners`` they are not compared, without ``marks`` not the attributes that overlay filesystems keep for themselves.
+    """
     before, after = old.items(problems), new.items(problems)
     for items, others in ((before, after), (after, before)):
         if LOST_FOUND in items and LOST_FOUND not in others and not any(p.startswith(LOST_FOUND + b"/") for p in items):
@@ -146,42 +174,56 @@ def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = T
         one, other = before.get(path), after.get(path)
         if one is None:
             assert other is not None
-            yield Change("added", path, other.mode)
+            yield Change("added", path, other.facts.mode)
         elif other is None:
-            yield Change("deleted", path, one.mode)
+            yield Change("deleted", path, one.facts.mode)
         else:
             try:
-                what = tuple(_differences(old, one, new, other, owners))
+                what = _differences(old, one, new, other, owners=owners, marks=marks)
             except (Ext3Error, OSError) as error:
                 problems.append(error)
                 continue
             if what:
-                yield Change("modified", path, other.mode, what)
+                yield Change("modified", path, other.facts.mode, tuple(what))
 
 
-def _differences(old: Side, one: Item, new: Side, other: Item, owners: bool) -> Iterator[str]:
-    if one.form != other.form:
-        yield "type"
-        return
-    whiteouts = stat.S_ISCHR(one.mode) and one.device == other.device == (0, 0)  # whose mode means nothing
-    if one.mode != other.mode and not stat.S_ISLNK(one.mode) and not whiteouts:
-        yield "mode"
-    if owners and (one.uid, one.gid) != (other.uid, other.gid):
-        yield "owner"
-    if one.device != other.device:
-        yield "device"
-    if stat.S_ISLNK(one.mode) and old.target(one) != new.target(other):
-        yield "target"
-    if stat.S_ISREG(one.mode) and (one.size != other.size or not _same_content(old, one, new, other)):
-        yield "content"
-    first, second = old.xattrs(one), new.xattrs(other)
-    if first is not None and second is not None and first != second:
-        yield "xattrs"
+def _differences(old: Side, one: Item, new: Side, other: Item, *, owners: bool, marks: bool) -> list[str]:
+    """What differs, in the order in which it is told."""
+    first, second = one.facts, other.facts
+    form = stat.S_IFMT(first.mode)
+    if form != stat.S_IFMT(second.mode):
+        return ["type"]
+    found = []
+    if first.mode != second.mode and form != stat.S_IFLNK and not (_is_whiteout(first) and _is_whiteout(second)):
+        found.append("mode")
+    if owners and (first.uid != second.uid or first.gid != second.gid):
+        found.append("owner")
+    if first.major != second.major or first.minor != second.minor:
+        found.append("device")
+    if form == stat.S_IFLNK and old.target(one) != new.target(other):
+        found.append("target")
+    if form == stat.S_IFREG and (first.size != second.size or not _same_content(old, one, new, other)):
+        found.append("content")
+    if (one.attributed or other.attributed) and not _same_xattrs(old.xattrs(one), new.xattrs(other), marks=marks):
+        found.append("xattrs")
+    return found
+
+
+def _is_whiteout(facts: Facts) -> bool:
+    """Whose mode means nothing."""
+    return stat.S_ISCHR(facts.mode) and facts.major == facts.minor == 0
+
+
+def _same_xattrs(first: dict[bytes, bytes] | None, second: dict[bytes, bytes] | None, *, marks: bool) -> bool:
+    """Unless one of them cannot be known; without ``marks`` those do not count that are overlay filesystems' own."""
+    if first is None or second is None or first == second:
+        return True
+    return not marks and seen_xattrs(first) == seen_xattrs(second)
 
 
 def _same_content(old: Side, one: Item, new: Side, other: Item) -> bool:
     """Of two files of the same length."""
-    if not one.size:
+    if not one.facts.size:
         return True
     with old.open(one) as first, new.open(other) as second:
         while piece := first.read(COMPARED_BYTES):

@@ -27,13 +27,11 @@ from ext3.readahead import ReadAhead, straight_files
 
 from ..errors import SifkitError, human, show
 from .layernames import LayerName, layer_names
-from .marks import OPAQUE_MARK, PREFIX, is_whiteout
+from .marks import OPAQUE_MARK, PREFIX, is_whiteout, seen_xattrs
 from .view import View
 
 __all__ = ["Exported", "LayerTooLargeError", "export_layer"]
 
-OWN = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
-"""Attributes that mean something in upper/ only."""
 WHITEOUT_NAMES = (b"trusted.overlay.whiteout", b"user.overlay.whiteout")
 """An empty file with one of these is a whiteout, too (Linux 6.7)."""
 METACOPY_NAMES = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
@@ -166,7 +164,7 @@ class _Export:
         if form == S_IFSOCK:
             self.done.left_out += 1
             return
-        kept = [(key, xattrs[key]) for key in sorted(xattrs) if not key.startswith(OWN) and b"\0" not in key]
+        kept = [(key, value) for key, value in sorted(seen_xattrs(xattrs).items()) if b"\0" not in key]
         head = Head(path, _FLAGS[form], facts.mode & 0o7777, facts.uid, facts.gid, 0, facts.mtime, records=xattr_records(kept))
         if form == S_IFDIR:
             self._tar.add(head._replace(name=path + b"/" if path else b"./"))

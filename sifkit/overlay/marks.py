@@ -17,6 +17,7 @@ from ext3.filesystem import Entry, Filesystem, Stat
 __all__ = [
     "OPAQUE_MARK",
     "OPAQUE_NAMES",
+    "OWN_XATTRS",
     "PREFIX",
     "SeenFilesystem",
     "hidden_by",
@@ -25,6 +26,7 @@ __all__ = [
     "is_opaque_directory",
     "is_whiteout",
     "mark_of",
+    "seen_xattrs",
     "visible",
 ]
 
@@ -33,6 +35,8 @@ OPAQUE_MARK = b".wh..wh..opq"
 OPAQUE_NAMES = (b"trusted.overlay.opaque", b"user.overlay.opaque")
 """The attributes that make a directory opaque: of mounts by root, and by users."""
 _OPAQUE_ANYWHERE = (*OPAQUE_NAMES, b"user.fuseoverlayfs.opaque")
+OWN_XATTRS = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
+"""How the names of attributes begin that overlay filesystems keep for themselves: they mean something in upper/ only."""
 _MAY_BE_DEVICE = (FileType.UNKNOWN, FileType.CHARACTER)
 
 
@@ -54,6 +58,11 @@ def mark_of(name: bytes) -> bytes | None:
 def hidden_by(name: bytes) -> bytes | None:
     """The name that fuse-overlayfs hides where there is a file of this name, if that is a whiteout."""
     return name[len(PREFIX) :] if name.startswith(PREFIX) and name not in (PREFIX, OPAQUE_MARK) else None
+
+
+def seen_xattrs(xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Those of a file's attributes that a container sees."""
+    return {name: value for name, value in xattrs.items() if not name.startswith(OWN_XATTRS)}
 
 
 def is_opaque(xattrs: dict[bytes, bytes]) -> bool:

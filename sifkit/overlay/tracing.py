@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
@@ -12,7 +13,7 @@ from ext3.filesystem import MAX_COMPONENTS, MAX_SYMLINKS, Entry, Filesystem, Sta
 
 from .marks import is_mark, is_whiteout, mark_of, visible
 
-__all__ = ["Spot", "Tracer", "path_error", "upper_of"]
+__all__ = ["Named", "Spot", "Tracer", "path_error", "upper_of", "walk"]
 
 DOTS = (b".", b"..")
 
@@ -174,15 +175,37 @@ class Tracer:
 
         What cannot be read is in ``problems``, and without them raises: CorruptError for a directory that is met twice.
         """
-        seen = {directory}
-        pending = [(path, iter(self.entries(directory, problems)))]
-        while pending:
-            prefix, entries = pending[-1]
-            entry = next(entries, None)
-            if entry is None:
-                pending.pop()
-                continue
-            yield prefix + entry.name, entry
+        return walk(directory, path, lambda ino: self.entries(ino, problems), problems)
+
+
+class Named(Protocol):
+    """An entry of a directory."""
+
+    @property
+    def name(self) -> bytes: ...
+
+    @property
+    def ino(self) -> int: ...
+
+    @property
+    def file_type(self) -> FileType: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+def walk(
+    directory: int, path: bytes, entries_of: Callable[[int], Iterable[T]], problems: list[Exception] | None
+) -> Iterator[tuple[bytes, T]]:
+    """Everything below a directory, parents first: (path, entry). CorruptError for a directory that is met twice is in
+    ``problems``, and without them raised."""
+    seen = {directory}
+    pending = [(path, iter(entries_of(directory)))]
+    while pending:
+        prefix, entries = pending[-1]
+        for entry in entries:
+            name = prefix + entry.name
+            yield name, entry
             if entry.file_type is not FileType.DIRECTORY:
                 continue
             if entry.ino in seen or len(pending) >= MAX_COMPONENTS:
@@ -192,7 +215,10 @@ class Tracer:
                 problems.append(error)
                 continue
             seen.add(entry.ino)
-            pending.append((prefix + entry.name + b"/", iter(self.entries(entry.ino, problems))))
+            pending.append((name + b"/", iter(entries_of(entry.ino))))
+            break
+        else:
+            pending.pop()
 
 
 def path_error(path: bytes, message: str, code: int) -> PathError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ext3.bulk import read_stats
 from ext3.errors import Ext3Error
 from ext3.filesystem import Filesystem
 
@@ -52,12 +51,6 @@ def directory_usage(
         seen.add(top)
         return [(path, size, count, False)]
     base = path.rstrip(b"/")
-    walked = list(view.walk(path, top, problems))
-    try:
-        stats = dict(zip([e.ino for _, e in walked], read_stats(view.filesystem, [e.ino for _, e in walked]), strict=True))
-    except Ext3Error as error:
-        problems.append(error)
-        stats = {}
     rows: list[tuple[bytes, int, int, bool]] = []
     totals: list[list[int]] = [[found.blocks * 512, 1]]
     names: list[bytes] = [base]
@@ -70,14 +63,19 @@ def directory_usage(
             totals[-1][0] += size
             totals[-1][1] += count
 
-    for where, entry in walked:
+    for where, entry in view.walk(path, top, problems):
         parent = where[: -len(entry.name) - 1]
         while names[-1] != parent:
             leave()
-        facts = stats.get(entry.ino)
-        size, count = (0, 0) if facts is None or entry.ino in seen else (facts.blocks * 512, 1)
+        facts = entry.facts
+        if isinstance(facts, Ext3Error):
+            problems.append(facts)
+            size, count, is_dir = 0, 0, False
+        else:
+            size, count = (0, 0) if entry.ino in seen else (facts.blocks * 512, 1)
+            is_dir = facts.is_dir
         seen.add(entry.ino)
-        if facts is not None and facts.is_dir:
+        if is_dir:
             names.append(where)
             totals.append([size, count])
             continue

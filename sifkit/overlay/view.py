@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from ext3.filesystem import Entry, Filesystem
+from ext3.filesystem import MAX_COMPONENTS, Entry, Filesystem
 
+from .listing import Listings, Row
 from .marks import SeenFilesystem, is_opaque, is_whiteout
-from .tracing import Tracer
+from .tracing import Tracer, walk
 
 __all__ = ["View", "is_opaque", "is_whiteout"]
 
@@ -44,6 +45,12 @@ class View:
         """What is in a directory, in byte order. What cannot be read is in ``problems``, and without them raises."""
         return self.tracer.entries(directory, problems)
 
-    def walk(self, path: bytes, ino: int, problems: list[Exception]) -> Iterator[tuple[bytes, Entry]]:
-        """Everything below a directory, parents first, in byte order: (path, entry). What cannot be read is in ``problems``."""
-        return self.tracer.walk(ino, path.rstrip(b"/") + b"/", problems)
+    def listings(self, *, levels: int = MAX_COMPONENTS) -> Listings:
+        """Directories with the facts of what is in them, at most so many ``levels`` deep."""
+        return Listings(self.tracer, levels=levels)
+
+    def walk(self, path: bytes, ino: int, problems: list[Exception]) -> Iterator[tuple[bytes, Row]]:
+        """Everything below a directory, parents first, in byte order: (path, entry with its facts). Directories that cannot
+        be read are in ``problems``."""
+        listings = self.listings()
+        return walk(ino, path.rstrip(b"/") + b"/", lambda directory: listings.rows(directory, problems), problems)

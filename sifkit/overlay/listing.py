@@ -1,0 +1,120 @@
+"""Directories with the facts of what is in them. Those that are asked for next are read along, and their inodes at once:
+one inode after the other takes four times as long."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
+
+from ext3.bulk import read_facts
+from ext3.constants import FileType
+from ext3.errors import Ext3Error
+from ext3.filesystem import MAX_COMPONENTS, Entry, Stat
+
+from .tracing import Tracer
+
+__all__ = ["Listed", "Listings", "Row"]
+
+AT_ONCE = 4096
+"""Names whose inodes are read in one go; fewer cost more each."""
+
+
+class Row(NamedTuple):
+    """An entry of a directory with its inode's facts, or why they cannot be known. ``attributed``: it may have extended
+    attributes."""
+
+    name: bytes
+    ino: int
+    file_type: FileType
+    facts: Stat | Ext3Error
+    attributed: bool
+
+
+class Listed(NamedTuple):
+    """What is in a directory, in byte order; ``problem``: why there may be more."""
+
+    rows: list[Row]
+    problem: Ext3Error | None
+
+
+_row = partial(tuple.__new__, Row)
+"""Without the check that each has five fields: rows are made of very many."""
+
+
+class Listings:
+    """Lists directories for someone who goes from the top down, in byte order, each directory behind its name.
+
+    Each directory is read ahead at most once, so that one that lies costs no more than it holds.
+    """
+
+    def __init__(self, tracer: Tracer, *, levels: int = MAX_COMPONENTS) -> None:
+        """``levels``: how many directories lie between the first one that is asked for, itself counted, and the lowest."""
+        self._tracer = tracer
+        self._ahead: dict[int, Listed] = {}
+        self._seen: set[int] = set()
+        self._pending: list[tuple[int, int]] = []
+        """Directories below those that were read and the levels left, the one to come next at the end."""
+        self._levels = levels
+
+    def take(self, directory: int) -> Listed:
+        """What is in a directory. Trouble with it or a file in it is told in what is returned."""
+        if directory not in self._ahead:
+            self._read(directory)
+        return self._ahead.pop(directory)
+
+    def whole(self, directory: int) -> list[Row]:
+        """All that is in a directory. Raises Ext3Error where some of it cannot be read."""
+        found = self.take(directory)
+        if found.problem is not None:
+            raise found.problem
+        return found.rows
+
+    def rows(self, directory: int, problems: list[Exception]) -> list[Row]:
+        """What is in a directory; what cannot be read of it is in ``problems``."""
+        found = self.take(directory)
+        if found.problem is not None:
+            problems.append(found.problem)
+        return found.rows
+
+    def _read(self, directory: int) -> None:
+        """List this directory and those to come, up to some thousand names."""
+        lot: list[tuple[int, list[Entry], Ext3Error | None]] = []
+        count = 0
+        levels = 1 if self._seen else self._levels  # one that no name said is a directory leads nowhere else
+        while self._pending and (self._pending[-1][0] == directory or self._pending[-1][0] in self._seen):
+            ino, left = self._pending.pop()
+            levels = left if ino == directory else levels
+        following: tuple[int, int] | None = (directory, levels)
+        while following is not None:
+            ino, levels = following
+            self._seen.add(ino)
+            entries: list[Entry] = []
+            problems: list[Exception] = []
+            entries = self._tracer.entries(ino, problems)
+            lot.append((ino, entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
+            count += 1 + len(entries)
+            if levels > 1:
+                below = [entry.ino for entry in entries if entry.file_type is FileType.DIRECTORY]
+                self._pending += [(ino, levels - 1) for ino in reversed(below) if ino not in self._seen]
+            following = self._next() if count < AT_ONCE else None
+        self._look(lot)
+
+    def _next(self) -> tuple[int, int] | None:
+        """The directory that will be asked for next, as far as names tell."""
+        while self._pending:
+            found = self._pending.pop()
+            if found[0] not in self._seen:
+                return found
+        return None
+
+    def _look(self, lot: list[tuple[int, list[Entry], Ext3Error | None]]) -> None:
+        """Read the inodes of what is in these directories."""
+        facts, attributed = read_facts(self._tracer.reads, [entry.ino for _, entries, _ in lot for entry in entries])
+        start = 0
+        for directory, entries, problem in lot:
+            end = start + len(entries)
+            columns = zip(*entries, strict=True) if entries else repeat((), 3)
+            rows = list(map(_row, zip(*columns, facts[start:end], attributed[start:end], strict=True)))
+            self._ahead[directory] = Listed(rows, problem)
+            start = end

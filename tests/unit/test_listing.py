@@ -1,0 +1,111 @@
+"""Directories that are read ahead: what is listed is what is there, in its order, and nothing is read again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from ext3.constants import FileType
+from ext3.errors import CorruptError, PathNotDirectoryError
+from ext3.filesystem import Filesystem
+from sifkit.overlay import listing
+from sifkit.overlay.listing import Listings
+from sifkit.overlay.tracing import Tracer
+from sifkit.overlay.usage import directory_usage
+from sifkit.overlay.view import View
+
+from .tiny_image import BLOCK, TABLE, TinyImage
+
+
+class CountingTracer(Tracer):
+    """Remembers which directories it was asked for."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        super().__init__(filesystem)
+        self.asked: list[int] = []
+
+    def entries(self, directory, problems=None):
+        self.asked.append(directory)
+        return super().entries(directory, problems)
+
+
+def nested() -> TinyImage:
+    """a/ (b/ (file), z), c/ (file), and a file whose inode is damaged."""
+    image = TinyImage()
+    for name, ino, kind in ((b"a", 11, FileType.DIRECTORY), (b"c", 13, FileType.DIRECTORY), (b"bad", 20, FileType.REGULAR)):
+        image.entry(name, ino, kind)
+    image.directory(11, [(b"z", 14, FileType.REGULAR), (b"b", 12, FileType.DIRECTORY)])
+    image.directory(12, [(b"file", 14, FileType.REGULAR)])
+    image.directory(13, [(b"file", 15, FileType.REGULAR)])
+    for ino in (14, 15, 20):
+        image.file(ino, b"x")
+    image.data[TABLE * BLOCK + 19 * 256 + 128] = 255  # i_extra_isize
+    return image
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4096])
+def test_a_walk_is_the_same_however_much_is_read_ahead(monkeypatch, at_once):
+    monkeypatch.setattr(listing, "AT_ONCE", at_once)
+    with nested().open() as filesystem:
+        problems: list[Exception] = []
+        tracer = CountingTracer(filesystem)
+        found = list(View(tracer).walk(b"/", 2, problems))
+        assert sorted(tracer.asked) == [2, 11, 12, 13]
+        assert [(path, row[:3]) for path, row in found] == list(Tracer(filesystem).walk(2, b"/"))
+        assert [path for path, _ in found] == [b"/a", b"/a/b", b"/a/b/file", b"/a/z", b"/bad", b"/c", b"/c/file"]
+        for path, row in found:
+            if path == b"/bad":
+                assert isinstance(row.facts, CorruptError) and "i_extra_isize" in str(row.facts)
+            else:
+                assert row.facts == filesystem.stat(row.ino)
+        assert not problems
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_nothing_is_read_below_the_lowest_level(levels):
+    with nested().open() as filesystem:
+        tracer = CountingTracer(filesystem)
+        assert [row.name for row in Listings(tracer, levels=levels).take(2).rows] == [b"a", b"bad", b"c"]
+        assert sorted(tracer.asked) == {1: [2], 2: [2, 11, 13], 3: [2, 11, 12, 13]}[levels]
+
+
+def test_directories_may_be_asked_for_in_any_order():
+    with nested().open() as filesystem:
+        listings = Listings(Tracer(filesystem), levels=1)
+        for ino in (13, 2, 12, 11):
+            assert [row.name for row in listings.take(ino).rows] == [entry.name for entry in Tracer(filesystem).entries(ino)]
+
+
+def test_a_directory_that_cannot_be_read_is_told_when_it_is_reached():
+    image = TinyImage()
+    image.entry(b"a", 11, FileType.DIRECTORY)
+    image.entry(b"b", 12, FileType.DIRECTORY)
+    image.directory(11, [])
+    image.file(12, b"no directory")
+    with image.open() as filesystem:
+        problems: list[Exception] = []
+        for path, _ in View(Tracer(filesystem)).walk(b"/", 2, problems):
+            assert (path, problems) == (b"/a", []) or path == b"/b"
+        assert len(problems) == 1
+        listings = Listings(Tracer(filesystem))
+        assert listings.whole(2)
+        with pytest.raises(PathNotDirectoryError):
+            listings.whole(12)
+
+
+def test_directories_that_lead_to_each_other_are_read_once():
+    image = TinyImage()
+    image.entry(b"a", 11, FileType.DIRECTORY)
+    image.directory(11, [(b"self", 11, FileType.DIRECTORY), (b"up", 2, FileType.DIRECTORY)])
+    with image.open() as filesystem:
+        problems: list[Exception] = []
+        tracer = CountingTracer(filesystem)
+        assert [path for path, _ in View(tracer).walk(b"/", 2, problems)] == [b"/a", b"/a/self", b"/a/up"]
+        assert (tracer.asked, len(problems)) == ([2, 11], 2)
+
+
+def test_a_damaged_inode_costs_du_one_file():
+    with nested().open() as filesystem:
+        problems: list[Exception] = []
+        rows = directory_usage(View(Tracer(filesystem)), b"/", 2, every=False, problems=problems, seen=set())
+        assert [(path, inodes) for path, _, inodes, _ in rows] == [(b"/a/b", 2), (b"/a", 3), (b"/c", 2), (b"/", 6)]
+        assert len(problems) == 1
