@@ -45,7 +45,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="one JSON object for each change, and a summary last")] = False,
 ) -> int:
     """Tell what leads from A to B: A for files added, D for deleted, M for modified, with what differs: type, mode, owner,
-    content, target, device, xattrs. Times are not compared.
+    content, target, device, xattrs. Times are not compared. With --upper whiteouts are no files, and hide what they hide.
 
     Exits 0 if nothing differs, 1 if something does, 2 where they cannot be compared.
     """
@@ -67,7 +67,7 @@ def _diff(console: Console, old: str, new: str, *, owners: bool, partition: str 
     problems: list[Exception] = []
     with ExitStack() as stack:
         first, second = (_side(console, stack, text, partition, upper) for text in (old, new))
-        for change in compare(first, second, problems, owners=owners):
+        for change in compare(first, second, problems, owners=owners, marks=not upper):
             counts[change.kind] += 1
             if console.json:
                 kind = {0o100000: 1, 0o040000: 2, 0o020000: 3, 0o060000: 4, 0o010000: 5, 0o140000: 6, 0o120000: 7}
@@ -95,7 +95,7 @@ def _side(console: Console, stack: ExitStack, text: str, partition: str | None, 
     wanted = partition
     if partition is not None and image_kind(image) != "sif":
         wanted = None  # of two images one may be a SIF
-    view = stack.enter_context(looking(console, image, wanted, upper=upper))
+    view = stack.enter_context(looking(console, image, wanted, upper=upper, marks=False))
     side = ImageSide(view, os.fsencode(path))
     if not view.filesystem.stat(side.top).is_dir:
         raise UsageError(f"{show(text)} is not a directory in the image", hint="sifkit cat writes a file, cmp compares two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -68,6 +69,35 @@ def test_extracting_with_upper_gives_what_the_container_sees(run, image, tmp_pat
     ]  # fmt: skip
     good(run, "extract", "-q", "overlay.img:/upper", "raw")
     assert (tmp_path / "raw/upper/etc/.wh.gone").exists()
+
+
+def test_diff_with_upper_compares_what_the_container_sees(run, image, tmp_path):
+    shutil.copyfile("overlay.img", "cleaned.img")
+    with edit_image("cleaned.img") as edited:
+        fs = edited.filesystem
+        for name in ("etc/.wh.gone", "etc/old", "etc/.wh.both", "etc/both", "opt/.wh..opq", "opt/d/.wh.x", "opt/.wh..wh..opq"):
+            fs.unlink(f"/upper/{name}")
+        fs.rmdir("/upper/etc/.wh.olddir")
+        fs.set_xattr("/upper/etc", b"trusted.overlay.opaque", b"y")
+        fs.set_xattr("/upper/opt/d", b"user.fuseoverlayfs.origin", b"x")
+    assert run("diff", "--upper", "overlay.img", "cleaned.img") == (0, "", "")
+    code, out, err = run("diff", "overlay.img:/upper", "cleaned.img:/upper")
+    assert (code, err) == (1, "") and "D etc/old\n" in out and "D etc/.wh.gone\n" in out and "M etc  (xattrs)\n" in out
+    good(run, "extract", "-q", "--upper", "overlay.img", "seen")
+    assert run("diff", "--upper", "--no-owner", "cleaned.img", "seen") == (0, "", "")
+
+
+def test_diff_with_upper_tells_of_files_that_a_whiteout_replaced(run, image, tmp_path):
+    shutil.copyfile("overlay.img", "later.img")
+    with edit_image("later.img") as edited:
+        edited.filesystem.unlink("/upper/etc/here")
+        edited.filesystem.mknod("/upper/etc/here", S_IFCHR)
+        edited.filesystem.unlink("/upper/etc/.wh.both")
+        edited.filesystem.set_xattr("/upper/opt", b"user.comment", b"x")
+    assert run("diff", "--upper", "overlay.img", "later.img")[:2] == (1, "A etc/both\nD etc/here\nM opt  (xattrs)\n")
+    assert run("diff", "--upper", "overlay.img:/etc", "later.img:/etc")[:2] == (1, "A both\nD here\n")
+    assert run("diff", "overlay.img:/upper/etc", "later.img:/upper/etc")[:2] == (1, "D .wh.both\nM here  (type)\n")
+    assert run("diff", "--upper", "overlay.img:/etc/.wh.olddir", "later.img:/etc")[0] == 2
 
 
 @pytest.mark.parametrize("path", ["/etc/gone", "/etc/old", "/etc/both", "/etc/olddir", "/etc/.wh.gone", "/opt/.wh..wh..opq"])
