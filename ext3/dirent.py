@@ -6,18 +6,28 @@ An indexed directory reads the same way: the index hides in records that look un
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from .blockmap import Extents
 from .constants import FileType
 from .device import BlockDevice
-from .errors import CorruptError, show
+from .errors import CorruptError, Ext3Error, show
 from .schema import DIRENT
 
-__all__ = ["Dirent", "DirentFacts", "Entry", "directory_block_count", "directory_blocks", "iter_dirents", "read_dirents"]
+__all__ = [
+    "Dirent",
+    "DirentFacts",
+    "Entry",
+    "directory_block_count",
+    "directory_blocks",
+    "iter_dirents",
+    "read_dirents",
+    "read_entries",
+]
 
 MIN_REC_LEN = 12
+DOTS = frozenset((b".", b".."))
 READ_BLOCKS = 256
 """Blocks of a directory that are read at once at most."""
 BYTES_LIMIT = 1 << 31
@@ -116,3 +126,26 @@ def read_dirents(block: bytes, into: list[DirentFacts], *, inodes: int, where: s
                 raise CorruptError(f"{where} at byte {offset}", "name", repr(show(name)), "a name without slash or NUL")
             append((offset, ino, rec_len, file_type, name))
         offset += rec_len
+
+
+def read_entries(
+    block: bytes, *, inodes: int, where: str, known: Mapping[int, FileType], type_of: Callable[[int], FileType]
+) -> tuple[list[Entry], Ext3Error | None]:
+    """The entries of one directory block but ``.`` and ``..``; of a damaged one those before the damage, and what that is.
+
+    ``known``: the file type for each number a record may hold; for others ``type_of`` is asked, with the inode.
+    """
+    records: list[DirentFacts] = []
+    found: list[Entry] = []
+    damage: Ext3Error | None = None
+    try:
+        read_dirents(block, records, inodes=inodes, where=where)
+    except CorruptError as error:
+        damage = error
+    try:
+        for _, ino, _, number, name in records:
+            if name not in DOTS:
+                found.append(Entry(name, ino, known.get(number) or type_of(ino)))
+    except Ext3Error as error:
+        damage = error
+    return found, damage

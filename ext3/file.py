@@ -61,6 +61,11 @@ class FileReader(SeekableFile):
         self._block_size = block_size
         self._extents = extents
 
+    @property
+    def extents(self) -> list[tuple[int, int, int]]:
+        """As ``Filesystem.data_extents`` has them."""
+        return [(row[0], row[1], row[2]) for row in self._extents.tolist()]
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Bytes read: as many as fit the buffer, or as there are."""
         self._check_open()

@@ -23,7 +23,7 @@ from . import xattr
 from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
 from .device import BlockDevice, PathOrFile, open_device
-from .dirent import DirentFacts, Entry, directory_block_count, directory_blocks, iter_dirents, read_dirents
+from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
 from .file import FileReader
 from .geometry import Geometry
@@ -52,7 +52,6 @@ READ_LIMIT = 1 << 30
 
 PathOrIno = bytes | str | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
-_DOTS = frozenset((b".", b".."))
 _NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
 
@@ -345,22 +344,13 @@ class Filesystem:
         for where, block in self._directory_blocks(inode):
             if seen is not None and next(seen) >= self._superblock.blocks_count:
                 raise CorruptError(where, "blocks of directories", "more than there are", f"<= {self._superblock.blocks_count}")
-            records: list[DirentFacts] = []
-            found: list[Entry] = []
-            damage: Ext3Error | None = None
-            try:
-                read_dirents(block, records, inodes=inodes, where=where)
-            except CorruptError as error:
-                damage = error
-            try:
-                for _, ino, _, number, name in records:
-                    if name not in _DOTS:
-                        found.append(Entry(name, ino, known.get(number) or file_type_of(self.inode(ino).stat.mode)))
-            except Ext3Error as error:
-                damage = error
+            found, damage = read_entries(block, inodes=inodes, where=where, known=known, type_of=self._file_type)
             yield found
             if damage is not None:
                 raise damage
+
+    def _file_type(self, ino: int) -> FileType:
+        return file_type_of(self.inode(ino).stat.mode)
 
     def _directory_blocks(self, inode: Inode) -> Iterator[tuple[str, bytes]]:
         """(where, data) of each block of a directory."""

@@ -137,7 +137,7 @@ class _Export:
                     self.done.entries += 1
                     self.done.content_bytes += size
                 else:
-                    self._other(name)
+                    self._other(name, attributed=bool(columns.attributed[row]))
             except _SharedBlocksError:
                 raise
             except Ext3Error as error:
@@ -147,10 +147,11 @@ class _Export:
         if self._tar.size > self._limit:
             self._too_large("the names and attributes of the image", "sifkit ls -R shows what they are")
 
-    def _other(self, name: LayerName) -> None:
-        """Anything but a small file with one name and no attributes."""
+    def _other(self, name: LayerName, *, attributed: bool) -> None:
+        """Anything but a small file with one name and no attributes; ``attributed``: it may have some."""
         path, ino = name.path, name.ino
-        facts, xattrs = self.filesystem.stat(ino), self.filesystem.xattrs(ino)
+        facts = self.filesystem.stat(ino)
+        xattrs = self.filesystem.xattrs(ino) if attributed else {}
         form = facts.mode & S_IFMT
         if (form == S_IFDIR) != name.is_dir or form not in _FLAGS:
             raise CorruptError(f"inode {ino}", "i_mode", f"{facts.mode:#o}", "what its entry says")
@@ -194,7 +195,7 @@ class _Export:
     def _regular(self, head: Head, facts: Stat) -> None:
         block_size, size = self._block_size, facts.size
         reader = self.filesystem.open_file(facts.ino)
-        extents = self.filesystem.data_extents(facts.ino)
+        extents = reader.extents
         mapped = sum(count for _, _, count in extents)
         self._claim(mapped)
         head = head._replace(size=size)

@@ -89,7 +89,6 @@ class Listings:
         while following is not None:
             ino, levels = following
             self._seen.add(ino)
-            entries: list[Entry] = []
             problems: list[Exception] = []
             entries = self._tracer.entries(ino, problems)
             lot.append((ino, entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
