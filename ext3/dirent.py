@@ -7,6 +7,7 @@ An indexed directory reads the same way: the index hides in records that look un
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from .blockmap import Extents
@@ -40,6 +41,10 @@ class Entry(NamedTuple):
     name: bytes
     ino: int
     file_type: FileType
+
+
+_entry = partial(tuple.__new__, Entry)
+"""Without the check of the number of fields: entries are made of very many."""
 
 
 class Dirent(NamedTuple):
@@ -137,6 +142,7 @@ def read_entries(
     """
     records: list[DirentFacts] = []
     found: list[Entry] = []
+    append, entry = found.append, _entry
     damage: Ext3Error | None = None
     try:
         read_dirents(block, records, inodes=inodes, where=where)
@@ -145,7 +151,7 @@ def read_entries(
     try:
         for _, ino, _, number, name in records:
             if name not in DOTS:
-                found.append(Entry(name, ino, known.get(number) or type_of(ino)))
+                append(entry((name, ino, known.get(number) or type_of(ino))))
     except Ext3Error as error:
         damage = error
     return found, damage

@@ -64,9 +64,13 @@ def tell(console: Console, problems: Iterable[Exception]) -> None:
 def entry_fields(path: bytes, found: Stat, target: bytes | None) -> Fields:
     """A file in an image as JSON."""
     word = TYPES[found.file_type]
+    try:
+        text = path.decode()
+        names: Fields = {"path": text, "name": text.rstrip("/").rpartition("/")[2] or text}
+    except UnicodeDecodeError:
+        names = named("path", path) | named("name", path.rstrip(b"/").rpartition(b"/")[2] or path)
     fields: Fields = {
-        **named("path", path),
-        **named("name", path.rstrip(b"/").rpartition(b"/")[2] or path),
+        **names,
         "type": word,
         "ino": found.ino,
         "mode": f"{found.mode & 0o7777:04o}",

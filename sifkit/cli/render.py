@@ -146,6 +146,7 @@ def stamp(nanoseconds: int) -> str:
         return f"@{nanoseconds // 1_000_000_000}"
 
 
+@lru_cache(maxsize=65_536)
 def utc(nanoseconds: int) -> str:
     """RFC 3339 in UTC with nanoseconds, for JSON."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
