@@ -183,14 +183,14 @@ class NeedsCheckError(Ext3Error):
 
 
 class PathError(Ext3Error, OSError):
-    """A path inside the image is missing or of the wrong type; see the subclasses."""
+    """A path inside the image is missing or of the wrong type; see the subclasses. ``code``: errno, unless the kind's own."""
 
     kind = "path"
     code = errno.EINVAL
 
-    def __init__(self, path: bytes | str, message: str) -> None:
+    def __init__(self, path: bytes | str, message: str, *, code: int | None = None) -> None:
         super().__init__(f"{show(path)}: {message}", path=path)
-        self.errno = self.code
+        self.errno = self.code if code is None else code
 
 
 class PathNotFoundError(PathError, FileNotFoundError):

@@ -31,6 +31,7 @@ from .groups import geometry_of, metadata_block, read_bitmap, read_groups
 from .inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
 from .journal_schema import JOURNAL_SUPERBLOCK
 from .layout import Table
+from .paths import MAX_COMPONENTS, resolve
 from .replay import through_journal
 from .superblock import Superblock, read_superblock
 
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
 
-MAX_SYMLINKS = 40
-"""As many as the kernel follows in one path."""
-MAX_COMPONENTS = 4096
-"""Names in one path, those of symlinks' targets included; also how deep a walk goes."""
 MAX_PATH = 1 << 16
 """Bytes of a path to a directory that a walk goes into: else a small image could have it make up a terabyte of paths."""
 READ_LIMIT = 1 << 30
@@ -216,40 +213,10 @@ class Filesystem:
         Raises PathNotFoundError, PathNotDirectoryError, and PathError (ELOOP, ENAMETOOLONG).
         """
         whole = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
-        pending = [name for name in whole.split(b"/") if name][::-1]
-        follow = follow or whole.endswith((b"/", b"/."))
-        taken = [ROOT_INO]  # ".." goes back along the way that was taken: the image's own ".." is not needed
-        links = steps = 0
-        while pending:
-            name = pending.pop()
-            steps += 1
-            if steps + len(pending) > MAX_COMPONENTS:
-                raise _path_error(whole, "the path has too many parts", errno.ENAMETOOLONG)
-            if not self._is_directory(taken[-1]):
-                raise PathNotDirectoryError(whole, "a part of the path is not a directory")
-            if name == b".":
-                continue
-            if name == b"..":
-                if len(taken) > 1:
-                    taken.pop()
-                continue
-            ino = self.find_name(taken[-1], name)
-            if ino is None:
-                raise PathNotFoundError(whole, "there is no such file in the image")
-            inode = self.inode(ino)
-            if inode.stat.is_symlink and (pending or follow):
-                links += 1
-                if links > MAX_SYMLINKS:
-                    raise _path_error(whole, "too many symbolic links", errno.ELOOP)
-                target = self._target(inode)
-                if target.startswith(b"/"):
-                    del taken[1:]
-                pending += [part for part in target.split(b"/") if part][::-1]
-                continue
-            taken.append(ino)
-        if whole.endswith(b"/") and not self._is_directory(taken[-1]):
-            raise PathNotDirectoryError(whole, "not a directory")
-        return taken[-1]
+        found = resolve(self, whole, follow=follow).ino
+        if found is None:
+            raise PathNotFoundError(whole, "there is no such file in the image")
+        return found
 
     def inode(self, ino: int) -> Inode:
         """Inode ``ino`` decoded, whether in use or not. PathNotFoundError for a number that is none."""
@@ -298,9 +265,6 @@ class Filesystem:
 
     def _inode_of(self, path_or_ino: PathOrIno, follow: bool) -> Inode:
         return self.inode(path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino, follow=follow))
-
-    def _is_directory(self, ino: int) -> bool:
-        return self.inode(ino).stat.is_dir
 
     def find_name(self, directory: int, name: bytes) -> int | None:
         """The inode of ``name`` in a directory, None if it is not there."""
@@ -403,7 +367,7 @@ class Filesystem:
                     raise CorruptError(f"directory inode {entry.ino}", "entries that lead to it", "two or more", 1)
                 if len(pending) >= MAX_COMPONENTS or len(path) >= MAX_PATH:
                     what = f"directories are nested deeper than {MAX_COMPONENTS}, or their path is longer than {MAX_PATH} bytes"
-                    raise _path_error(path[:NAME_MAX] + b"...", what, errno.ENAMETOOLONG)
+                    raise PathError(path[:NAME_MAX] + b"...", what, code=errno.ENAMETOOLONG)
                 seen.add(entry.ino)
                 pending.append((len(path) + 1, entries_of(entry.ino)))
                 prefix = path + b"/"
@@ -428,7 +392,7 @@ class Filesystem:
         """The whole content of a regular file of at most ``limit`` bytes; PathError (EFBIG) if it is longer."""
         with self.open_file(path_or_ino) as file:
             if file.size > limit:
-                raise _path_error(_shown(path_or_ino), f"{file.size} bytes are more than {limit}", errno.EFBIG)
+                raise PathError(_shown(path_or_ino), f"{file.size} bytes are more than {limit}", code=errno.EFBIG)
             return file.readall()
 
     def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
@@ -490,9 +454,3 @@ class Filesystem:
 
 def _shown(path_or_ino: PathOrIno) -> bytes | str:
     return f"inode {path_or_ino}" if isinstance(path_or_ino, int) else path_or_ino
-
-
-def _path_error(path: bytes | str, message: str, code: int) -> PathError:
-    error = PathError(path, message)
-    error.errno = code
-    return error

@@ -130,9 +130,6 @@ class WritableFilesystem(Filesystem):
     def inode(self, ino: int) -> Inode:
         return self._nodes.inode(ino)
 
-    def _is_directory(self, ino: int) -> bool:
-        return self._nodes.load(ino).record.is_dir
-
     def find_name(self, directory: int, name: bytes) -> int | None:
         return names.find(self._nodes, directory, name)
 
@@ -279,7 +276,7 @@ class WritableFilesystem(Filesystem):
                 if exclusive:
                     raise
             ino = self._ino(path, True)
-            if self._is_directory(ino):
+            if self.inode(ino).stat.is_dir:
                 raise PathIsDirectoryError(path if not isinstance(path, tuple) else path[1], "Is a directory")
             return ino
 

@@ -32,7 +32,7 @@ EXT3_LAYERS: tuple[frozenset[str], ...] = (
         ["superblock", "groups", "bitmap", "inode", "blockmap", "dirent", "dirhash", "htree", "xattr", "acl"],
     ),
     frozenset(
-        {"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "edit", "filesystem", "writing"}
+        {"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "paths", "edit", "filesystem", "writing"}
         | {"bulk", "readahead", "hosttree"}
     ),
     frozenset({"build", "fsck", "resize"}),

@@ -55,9 +55,7 @@ def _writable(nodes: Nodes, ino: int, end: int) -> Node:
     """A regular file that may be changed up to byte ``end``."""
     node = regular(nodes.edit(ino))
     if node.record.flags & InodeFlag.IMMUTABLE:
-        error = PathError(f"inode {ino}", "Operation not permitted: the file is marked as immutable")
-        error.errno = errno.EPERM
-        raise error
+        raise PathError(f"inode {ino}", "Operation not permitted: the file is marked as immutable", code=errno.EPERM)
     if end > (limit := file_size_limit(nodes.block_size)):
         raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
     return node

@@ -25,20 +25,13 @@ from .nodes import Node, Nodes
 from .permissions import inherit
 from .record import device_words
 
-__all__ = ["exchange", "find", "link", "make_directory", "make_node", "make_symlink", "path_error", "rename", "rmdir", "unlink"]
+__all__ = ["exchange", "find", "link", "make_directory", "make_node", "make_symlink", "rename", "rmdir", "unlink"]
 
 S_ISGID = 0o2000
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 _FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 _INHERITED = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag.SYNC)
 DOTS = (b".", b"..")
-
-
-def path_error(path: bytes | str, message: str, code: int) -> PathError:
-    """A PathError with this errno."""
-    error = PathError(path, message)
-    error.errno = code
-    return error
 
 
 def _directory(nodes: Nodes, ino: int, name: bytes) -> Node:
@@ -53,7 +46,7 @@ def _directory(nodes: Nodes, ino: int, name: bytes) -> Node:
 
 def _changeable(node: Node, name: bytes, forbidden: int = _FIXED) -> None:
     if node.record.flags & forbidden:
-        raise path_error(name, "Operation not permitted: the file is marked as immutable or append-only", errno.EPERM)
+        raise PathError(name, "Operation not permitted: the file is marked as immutable or append-only", code=errno.EPERM)
 
 
 def check_name(name: bytes) -> None:
@@ -63,7 +56,7 @@ def check_name(name: bytes) -> None:
     if len(name) > 255:
         raise NameTooLongError(name, "File name too long")
     if not name or b"/" in name or b"\0" in name:
-        raise path_error(name, "not a name", errno.EINVAL if name else errno.ENOENT)
+        raise PathError(name, "not a name", code=errno.EINVAL if name else errno.ENOENT)
 
 
 def find(nodes: Nodes, parent: int, name: bytes) -> int | None:
@@ -122,14 +115,14 @@ def make_node(
     above = _directory(nodes, parent, name)
     kind = file_type_of(mode)
     if kind in (FileType.UNKNOWN, FileType.DIRECTORY, FileType.SYMLINK):
-        raise path_error(name, f"mode {mode:o} is of no type that can be made so", errno.EINVAL)
+        raise PathError(name, f"mode {mode:o} is of no type that can be made so")
     node = _new(nodes, above, name, mode, uid, gid, now)
     node.record.links = 1
     if kind in (FileType.CHARACTER, FileType.BLOCK):
         try:
             node.record.i_block = (*device_words(*device), *(0,) * (N_BLOCKS - 2))
         except ValueError as error:
-            raise path_error(name, str(error), errno.EINVAL) from error
+            raise PathError(name, str(error)) from error
     nodes.store(node)
     _enter(nodes, above, name, node, now)
     return node
@@ -143,7 +136,7 @@ def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: in
     if nodes.directory(above).find(name):
         raise PathExistsError(name, "File exists")
     if above.record.links >= LINK_MAX:
-        raise path_error(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", errno.EMLINK)
+        raise PathError(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", code=errno.EMLINK)
     node = _new(nodes, above, name, S_IFDIR | mode & 0o7777, uid, gid, now)
     block = new_directory_block(node.ino, parent, block_size=nodes.block_size, filetype=nodes.rules.filetype)
     nodes.map(node).append(0, [block], nodes.session.goal_of(node.ino))
@@ -161,7 +154,7 @@ def make_symlink(nodes: Nodes, target: bytes, parent: int, name: bytes, *, uid: 
     now = nodes.session.nanoseconds
     above = _directory(nodes, parent, name)
     if not target or b"\0" in target:
-        raise path_error(name, "a symbolic link needs a target", errno.EINVAL if target else errno.ENOENT)
+        raise PathError(name, "a symbolic link needs a target", code=errno.EINVAL if target else errno.ENOENT)
     if len(target) >= nodes.block_size:
         raise NameTooLongError(name, f"a target has at most {nodes.block_size - 1} bytes")
     node = _new(nodes, above, name, S_IFLNK | 0o777, uid, gid, now)
@@ -187,13 +180,13 @@ def link(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
     _changeable(above, name, InodeFlag.IMMUTABLE)
     _changeable(node, name)
     if node.record.is_dir:
-        raise path_error(name, "hard link not allowed for directory", errno.EPERM)
+        raise PathError(name, "hard link not allowed for directory", code=errno.EPERM)
     if nodes.directory(above).find(name):
         raise PathExistsError(name, "File exists")
     if not node.record.links:
         raise PathNotFoundError(name, "the file was removed")
     if node.record.links >= LINK_MAX:
-        raise path_error(name, f"Too many links: a file has at most {LINK_MAX} names", errno.EMLINK)
+        raise PathError(name, f"Too many links: a file has at most {LINK_MAX} names", code=errno.EMLINK)
     node.record.links += 1
     node.record.ctime = now
     nodes.store(node)
@@ -239,7 +232,7 @@ def rmdir(nodes: Nodes, parent: int, name: bytes) -> None:
     now = nodes.session.nanoseconds
     above = _directory(nodes, parent, name)
     if name == b".":
-        raise path_error(name, "Invalid argument", errno.EINVAL)
+        raise PathError(name, "Invalid argument")
     if name == b"..":
         raise PathNotEmptyError(name, "Directory not empty")
     node = _victim(nodes, above, name)
@@ -254,7 +247,7 @@ def _check_removable(nodes: Nodes, node: Node, name: bytes) -> None:
     if not node.record.is_dir:
         raise PathNotDirectoryError(name, "Not a directory")
     if node.ino == ROOT_INO:
-        raise path_error(name, "Device or resource busy: the root directory", errno.EBUSY)
+        raise PathError(name, "Device or resource busy: the root directory", code=errno.EBUSY)
     if not nodes.directory(node).is_empty():
         raise PathNotEmptyError(name, "Directory not empty")
 
@@ -294,19 +287,19 @@ def _is_below(nodes: Nodes, ino: int, top: int) -> bool:
 def _check_move(nodes: Nodes, moved: Node, into: Node, name: bytes) -> None:
     """A directory does not go below itself."""
     if moved.record.is_dir and (moved.ino == ROOT_INO or _is_below(nodes, into.ino, moved.ino)):
-        raise path_error(name, "cannot move a directory to a subdirectory of itself", errno.EINVAL)
+        raise PathError(name, "cannot move a directory to a subdirectory of itself")
 
 
 def _check_names(*names: bytes) -> None:
     for name in names:
         if name in DOTS:
-            raise path_error(name, "Device or resource busy", errno.EBUSY)
+            raise PathError(name, "Device or resource busy", code=errno.EBUSY)
         check_name(name)
 
 
 def _room_below(above: Node, name: bytes) -> None:
     if above.record.links >= LINK_MAX:
-        raise path_error(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", errno.EMLINK)
+        raise PathError(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", code=errno.EMLINK)
 
 
 def rename(

@@ -256,9 +256,7 @@ class Nodes:
     def need_large_file(self, node: Node) -> None:
         """A file is about to pass 2 GiB."""
         if not self._dynamic:
-            error = PathError(f"inode {node.ino}", "files of this old filesystem end at 2 GiB")
-            error.errno = errno.EFBIG
-            raise error
+            raise PathError(f"inode {node.ino}", "files of this old filesystem end at 2 GiB", code=errno.EFBIG)
         self.session.add_features(ro_compat=RoCompat.LARGE_FILE)
 
     # Life

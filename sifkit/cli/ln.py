@@ -199,6 +199,6 @@ class _Linker:
 
     def _check_target(self, text: bytes, goal: Goal) -> None:
         if len(text) >= self.editor.filesystem.superblock.block_size:
-            from ..overlay.tracing import path_error
+            from ext3.errors import PathError
 
-            raise path_error(goal.path, "File name too long", errno.ENAMETOOLONG)
+            raise PathError(goal.path, "File name too long", code=errno.ENAMETOOLONG)

@@ -9,11 +9,12 @@ from typing import Protocol, TypeVar
 
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
-from ext3.filesystem import MAX_COMPONENTS, MAX_SYMLINKS, Entry, Filesystem, Stat
+from ext3.filesystem import Entry, Filesystem, Stat
+from ext3.paths import MAX_COMPONENTS, MAX_SYMLINKS
 
 from .marks import is_mark, is_whiteout, mark_of, visible
 
-__all__ = ["Named", "Spot", "Tracer", "path_error", "upper_of", "walk"]
+__all__ = ["Named", "Spot", "Tracer", "upper_of", "walk"]
 
 DOTS = (b".", b"..")
 
@@ -95,7 +96,7 @@ class Tracer:
             name = pending.pop()
             steps += 1
             if steps + len(pending) > MAX_COMPONENTS or len(name) > NAME_MAX:
-                raise path_error(path, "File name too long", errno.ENAMETOOLONG)
+                raise PathError(path, "File name too long", code=errno.ENAMETOOLONG)
             above = way[-1][0]
             if not self.stat(above).is_dir:
                 raise PathNotDirectoryError(path, "Not a directory")
@@ -111,7 +112,7 @@ class Tracer:
             if self.stat(found.ino).is_symlink and (pending or follow):
                 links += 1
                 if links > MAX_SYMLINKS:
-                    raise path_error(path, "Too many levels of symbolic links", errno.ELOOP)
+                    raise PathError(path, "Too many levels of symbolic links", code=errno.ELOOP)
                 target = self.reads.readlink(found.ino)
                 if target.startswith(b"/"):
                     del way[1:]
@@ -219,10 +220,3 @@ def walk(
             break
         else:
             pending.pop()
-
-
-def path_error(path: bytes, message: str, code: int) -> PathError:
-    """A PathError of another kind than the subclasses."""
-    error = PathError(path, message)
-    error.errno = code
-    return error

@@ -7,18 +7,17 @@ removed would show again in it. Source: Linux ``Documentation/filesystems/overla
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 
 from ext3.constants import S_IFCHR
-from ext3.errors import Ext3Error, PathIsDirectoryError
+from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
 from ext3.writing import WritableFilesystem
 
 from ..errors import show
 from .marks import OPAQUE_NAMES, is_mark, is_opaque_directory
-from .tracing import Spot, Tracer, path_error, upper_of
+from .tracing import Spot, Tracer, upper_of
 
 __all__ = ["Editor"]
 
@@ -67,13 +66,13 @@ class Editor(Tracer):
     def check_free(self, spot: Spot) -> None:
         """Raise PathError where a file with this name would not be seen, or would take the place of one that is hidden."""
         if self.hides and is_mark(spot.name):
-            error = path_error(spot.path, "a name that begins with .wh. hides a file from the container", errno.EINVAL)
+            error = PathError(spot.path, "a name that begins with .wh. hides a file from the container")
             error.hint = "without --upper it is a name like any other"
             raise error
         if spot.covered is not None:
             names = " and ".join(show(name) for name in (spot.name, *spot.marks))
             why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
-            error = path_error(spot.path, why, errno.EINVAL)
+            error = PathError(spot.path, why)
             error.hint = "remove the one you do not want, without --upper"
             raise error
 

@@ -75,6 +75,8 @@ def test_lookup_of_the_link_itself(fs: Filesystem, path: str, ino: int) -> None:
         ("loop", PathError, errno.ELOOP),
         ("loop/x", PathError, errno.ELOOP),
         ("dir/../" * 3000, PathError, errno.ENAMETOOLONG),
+        ("n" * 256, PathError, errno.ENAMETOOLONG),
+        ("n" * 255, FileNotFoundError, errno.ENOENT),
     ],
 )
 def test_paths_that_lead_nowhere(fs: Filesystem, path: str, kind: type[OSError], number: int) -> None:
