@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import IO, Self, TypeVar
 
@@ -22,8 +22,9 @@ from .device import BlockDevice, FileDevice, PathOrFile, open_device
 from .edit import content, copyin, facts, names
 from .edit.handle import FileEditor
 from .edit.nodes import Nodes
+from .edit.places import Place, Places, Target, speaking_of
 from .edit.session import Clock, Session
-from .errors import Ext3Error, JournalFullError, PathError, PathExistsError, PathIsDirectoryError, PathNotFoundError, show
+from .errors import Ext3Error, JournalFullError, PathIsDirectoryError
 from .filesystem import Filesystem
 from .inode import Inode
 from .layout import Table
@@ -32,10 +33,6 @@ from .superblock import Superblock
 __all__ = ["Place", "WritableFilesystem"]
 
 T = TypeVar("T")
-Place = bytes | str | tuple[int, bytes]
-"""Where a name is, or shall be: a path, or the inode of a directory and the name in it."""
-Target = Place | int
-"""What is to be changed: a path, a place, or an inode."""
 
 
 class WritableFilesystem(Filesystem):
@@ -48,6 +45,7 @@ class WritableFilesystem(Filesystem):
         """
         self._session = Session(device, clock=clock or time.time_ns)
         self._nodes = Nodes(self._session)
+        self._places = Places(self, self._nodes)
         self.device = self._session.device
         self.journal_problem = None
         self._superblock = self._session.superblock
@@ -133,48 +131,6 @@ class WritableFilesystem(Filesystem):
     def find_name(self, directory: int, name: bytes) -> int | None:
         return names.find(self._nodes, directory, name)
 
-    def _place(self, place: Place) -> tuple[int, bytes]:
-        """(directory, name) of a place; the name may be "." or "..", and is b"." for the root."""
-        if isinstance(place, tuple):
-            return place
-        whole = place.encode("utf-8", "surrogateescape") if isinstance(place, str) else place
-        above, _, name = whole.rstrip(b"/").rpartition(b"/")
-        if not whole:
-            raise PathNotFoundError(whole, "No such file or directory")
-        found = self._nodes.parents.get(above)
-        if found is None:
-            found = self.lookup(above)
-            self._nodes.parents[above] = found
-        return found, name or b"."
-
-    def _ino(self, target: Target, follow: bool) -> int:
-        if isinstance(target, int):
-            return target
-        if not isinstance(target, tuple):
-            return self.lookup(target, follow=follow)
-        found = names.find(self._nodes, *target)
-        if found is None:
-            raise PathNotFoundError(target[1], "No such file or directory")
-        return found
-
-    @contextmanager
-    def _speaking_of(self, *places: Target) -> Iterator[None]:
-        """Errors name whole paths."""
-        try:
-            yield
-        except PathError as error:
-            for place in places:
-                if isinstance(place, bytes | str) and error.path is not None:
-                    name = place.encode("utf-8", "surrogateescape") if isinstance(place, str) else place
-                    said = show(error.path)
-                    last = name.rstrip(b"/").rpartition(b"/")[2] or b"."
-                    if error.path == last or (len(places) == 1 and said.startswith("inode ")):
-                        error.path = place
-                        error.message = show(place) + error.message[len(said) :]
-                        error.args = (error.message,)
-                        break
-            raise
-
     def _run(self, work: Callable[[], T]) -> T:
         return self._nodes.run(work)
 
@@ -259,47 +215,49 @@ class WritableFilesystem(Filesystem):
 
     def mkdir(self, path: Place, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
         """Make a directory; its inode. PathExistsError, PathNotFoundError, PathNotDirectoryError, NoSpaceError."""
-        with self._speaking_of(path):
-            return self.mkdir_at(*self._place(path), mode, uid=uid, gid=gid)
+        with speaking_of(path):
+            return self.mkdir_at(*self._places.of(path), mode, uid=uid, gid=gid)
 
     def mknod(self, path: Place, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
         """Make a file, FIFO, socket or device (``rdev``: major, minor); its inode."""
-        with self._speaking_of(path):
-            return self.mknod_at(*self._place(path), mode, rdev=rdev, uid=uid, gid=gid)
+        with speaking_of(path):
+            return self.mknod_at(*self._places.to_make(path), mode, rdev=rdev, uid=uid, gid=gid)
 
     def create(self, path: Place, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
-        """Make an empty file; its inode. One that is there is a PathExistsError, or given unless ``exclusive``."""
-        with self._speaking_of(path):
-            try:
-                return self.create_at(*self._place(path), mode, uid=uid, gid=gid)
-            except PathExistsError:
-                if exclusive:
-                    raise
-            ino = self._ino(path, True)
+        """Make an empty file; its inode. One that is there is a PathExistsError, or given unless ``exclusive``.
+
+        Where a symbolic link is not ``exclusive`` the file it leads to is given, or made.
+        """
+        with speaking_of(path):
+            if exclusive:
+                return self.create_at(*self._places.to_make_file(path), mode, uid=uid, gid=gid)
+            directory, name, ino = self._places.to_fill(path)
+            if ino is None:
+                return self.create_at(directory, name, mode, uid=uid, gid=gid)
             if self.inode(ino).stat.is_dir:
-                raise PathIsDirectoryError(path if not isinstance(path, tuple) else path[1], "Is a directory")
+                raise PathIsDirectoryError(name, "Is a directory")
             return ino
 
     def symlink(self, target: bytes | str, path: Place, uid: int = 0, gid: int = 0) -> int:
         """Make a symbolic link to ``target``; its inode."""
         text = target.encode("utf-8", "surrogateescape") if isinstance(target, str) else target
-        with self._speaking_of(path):
-            return self.symlink_at(text, *self._place(path), uid=uid, gid=gid)
+        with speaking_of(path):
+            return self.symlink_at(text, *self._places.to_make(path), uid=uid, gid=gid)
 
     def link(self, existing: Target, path: Place) -> None:
         """Give ``existing`` (itself, where it is a symbolic link) one more name."""
-        with self._speaking_of(path):
-            self.link_at(self._ino(existing, False), *self._place(path))
+        with speaking_of(path):
+            self.link_at(self._places.ino(existing, False), *self._places.to_make(path))
 
     def unlink(self, path: Place) -> None:
         """Remove a name that is no directory's."""
-        with self._speaking_of(path):
-            self.unlink_at(*self._place(path))
+        with speaking_of(path):
+            self.unlink_at(*self._places.to_take(path))
 
     def rmdir(self, path: Place) -> None:
         """Remove an empty directory. PathNotEmptyError."""
-        with self._speaking_of(path):
-            self.rmdir_at(*self._place(path))
+        with speaking_of(path):
+            self.rmdir_at(*self._places.of(path))
 
     def rename(
         self, old: Place, new: Place, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
@@ -309,15 +267,15 @@ class WritableFilesystem(Filesystem):
         ``replace`` False: PathExistsError instead. ``exchange``: the two change places. ``whiteout``: a character device
         0, 0 is left in the old place. PathError (EINVAL) for a directory that would go below itself.
         """
-        with self._speaking_of(old, new):
-            self.rename_at(
-                *self._place(old), *self._place(new), exchange=exchange, replace=replace, whiteout=whiteout
-            )  # fmt: skip
+        with speaking_of(old, new):
+            source = self._places.to_take(old)
+            goal = self._places.to_take(new) if exchange else self._places.to_move_to(new, source, replace=replace)
+            self.rename_at(*source, *goal, exchange=exchange, replace=replace, whiteout=whiteout)
 
     def remove_tree(self, path: Place) -> None:
         """Remove a file, or a directory with all that is below it, name by name."""
-        with self._speaking_of(path):
-            parent, name = self._place(path)
+        with speaking_of(path):
+            parent, name = self._places.to_take(path)
             copyin.remove_tree(self, self._nodes, parent, name)
 
     # Content
@@ -326,39 +284,29 @@ class WritableFilesystem(Filesystem):
         """A regular file as a seekable binary file, to read ("r") or to change ("r+"). What is written is seen at once."""
         if mode not in ("r", "r+"):
             raise ValueError(f"mode {mode!r} is not 'r' or 'r+'")
-        with self._speaking_of(path_or_ino):
-            return FileEditor(self._nodes, self._ino(path_or_ino, True), writable=mode == "r+")
+        with speaking_of(path_or_ino):
+            return FileEditor(self._nodes, self._places.ino(path_or_ino, True), writable=mode == "r+")
 
     def write_bytes(self, path: Target, data: bytes | bytearray | memoryview) -> None:
-        """Make a file of this content, or replace that of the file which is there."""
-        with self._speaking_of(path):
-            ino = self._existing(path)
+        """Make a file of this content, or replace that of the file which is there, or to which a symbolic link leads."""
+        with speaking_of(path):
+            if isinstance(path, int):
+                content.replace(self._nodes, path, data)
+                return
+            directory, name, ino = self._places.to_fill(path)
             if ino is not None:
                 content.replace(self._nodes, ino, data)
                 return
-            assert not isinstance(path, int)
-            parent, name = self._place(path)
             try:
-                self._run(lambda: self._create_filled(parent, name, data))
+                self._run(lambda: self._create_filled(directory, name, data))
             except JournalFullError:
-                ino = self.create_at(parent, name)
+                ino = self.create_at(directory, name)
                 try:
                     content.write_all(self._nodes, ino, 0, data)
                 except Ext3Error:
                     with suppress(Ext3Error):  # what failed first is what matters
-                        self.unlink_at(parent, name)
+                        self.unlink_at(directory, name)
                     raise
-
-    def _existing(self, path: Target) -> int | None:
-        try:
-            if not isinstance(path, int):
-                # Most of the time neither a link nor a "..": the way to its directory is known.
-                ino = names.find(self._nodes, *self._place(path))
-                if ino is None or self._nodes.load(ino).record.is_file:
-                    return ino
-            return self._ino(path, True)
-        except PathNotFoundError:
-            return None
 
     def _create_filled(self, parent: int, name: bytes, data: bytes | bytearray | memoryview) -> None:
         node = names.make_node(self._nodes, parent, name, S_IFREG | 0o644, uid=0, gid=0)
@@ -366,13 +314,13 @@ class WritableFilesystem(Filesystem):
 
     def truncate(self, path: Target, size: int) -> None:
         """Cut a file to ``size`` bytes, or make it longer by a hole."""
-        with self._speaking_of(path):
-            content.set_size(self._nodes, self._ino(path, True), size)
+        with speaking_of(path):
+            content.set_size(self._nodes, self._places.ino(path, True), size)
 
     def punch_hole(self, path: Target, offset: int, length: int) -> None:
         """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
-        with self._speaking_of(path):
-            content.punch(self._nodes, self._ino(path, True), offset, length)
+        with speaking_of(path):
+            content.punch(self._nodes, self._places.ino(path, True), offset, length)
 
     def write_from(self, path: Target, source: int | IO[bytes], *, advance: Callable[[int], None] | None = None) -> int:
         """Give a file that is there the content of an open file of the host (a descriptor or binary file); its size.
@@ -380,27 +328,27 @@ class WritableFilesystem(Filesystem):
         Holes stay holes. ``advance`` is told how many bytes were copied since the last call. The file is emptied first, and
         empty where this fails. NoSpaceError before anything is changed. SourceError where the source cannot be read.
         """
-        with self._speaking_of(path):
-            return content.copy_from(self._nodes, self._ino(path, True), source, advance or (lambda count: None))
+        with speaking_of(path):
+            return content.copy_from(self._nodes, self._places.ino(path, True), source, advance or (lambda count: None))
 
     # Facts
 
     def chmod(self, path: Target, mode: int, *, follow: bool = True) -> None:
         """Set the permission bits; an access ACL follows."""
-        with self._speaking_of(path):
-            ino = self._ino(path, follow)
+        with speaking_of(path):
+            ino = self._places.ino(path, follow)
             self._run(lambda: facts.chmod(self._nodes, ino, mode))
 
     def chown(self, path: Target, uid: int | None, gid: int | None, *, follow: bool = True) -> None:
         """Set owner and group where not None; set-id bits and capabilities of files go, as in the kernel."""
-        with self._speaking_of(path):
-            ino = self._ino(path, follow)
+        with speaking_of(path):
+            ino = self._places.ino(path, follow)
             self._run(lambda: facts.chown(self._nodes, ino, uid, gid))
 
     def utimens(self, path: Target, atime_ns: int | None, mtime_ns: int | None, *, follow: bool = True) -> None:
         """Set the times of access and change where not None, in nanoseconds since 1970."""
-        with self._speaking_of(path):
-            ino = self._ino(path, follow)
+        with speaking_of(path):
+            ino = self._places.ino(path, follow)
             self._run(lambda: facts.set_times(self._nodes, ino, atime_ns, mtime_ns))
 
     def set_xattr(
@@ -414,14 +362,14 @@ class WritableFilesystem(Filesystem):
         follow: bool = True,
     ) -> None:
         """Set an attribute by its full name, ACLs in the form of the system calls (the mode follows). XattrError."""
-        with self._speaking_of(path):
-            ino = self._ino(path, follow)
+        with speaking_of(path):
+            ino = self._places.ino(path, follow)
             self._run(lambda: facts.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
 
     def remove_xattr(self, path: Target, name: bytes, *, follow: bool = True) -> None:
         """Take an attribute out. XattrError (ENODATA) if it is not there."""
-        with self._speaking_of(path):
-            ino = self._ino(path, follow)
+        with speaking_of(path):
+            ino = self._places.ino(path, follow)
             self._run(lambda: facts.remove_attribute(self._nodes, ino, name))
 
     # Trees
@@ -445,6 +393,6 @@ class WritableFilesystem(Filesystem):
         unknown = set(preserve) - copyin.PRESERVE
         if unknown:
             raise ValueError(f"preserve: {', '.join(sorted(unknown))} is none of {', '.join(sorted(copyin.PRESERVE))}")
-        with self._speaking_of(destination):
+        with speaking_of(destination):
             copier = copyin.TreeCopier(self, self._nodes, frozenset(preserve), uid, gid, progress)
-            copier.copy(os.fsencode(source), *self._place(destination), recursive=recursive)
+            copier.copy(os.fsencode(source), *self._places.of(destination), recursive=recursive)

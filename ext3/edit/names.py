@@ -232,6 +232,8 @@ def rmdir(nodes: Nodes, parent: int, name: bytes) -> None:
     now = nodes.session.nanoseconds
     above = _directory(nodes, parent, name)
     if name == b".":
+        if parent == ROOT_INO:
+            raise PathError(name, "Device or resource busy: the root directory", code=errno.EBUSY)
         raise PathError(name, "Invalid argument")
     if name == b"..":
         raise PathNotEmptyError(name, "Directory not empty")
@@ -312,6 +314,8 @@ def rename(
     now = nodes.session.nanoseconds
     (old_parent, old_name), (new_parent, new_name) = old, new
     source, goal = _directory(nodes, old_parent, old_name), _directory(nodes, new_parent, new_name)
+    if new_name in DOTS and not replace:
+        raise PathExistsError(new_name, "File exists")
     _check_names(old_name, new_name)
     node = _victim(nodes, source, old_name)
     entry = nodes.directory(goal).find(new_name)
@@ -323,7 +327,7 @@ def rename(
         _check_move(nodes, node, goal, new_name)
     target = _victim(nodes, goal, new_name) if entry is not None else None
     if target is not None:
-        _check_replaced(nodes, node, target, new_name)
+        _check_replaced(nodes, node, target, old_parent, new_name)
     elif node.record.is_dir and source is not goal:
         _room_below(goal, new_name)
     _changeable(goal, new_name, InodeFlag.IMMUTABLE)
@@ -359,12 +363,15 @@ def rename(
             _lose_link(nodes, target, now)
 
 
-def _check_replaced(nodes: Nodes, node: Node, target: Node, name: bytes) -> None:
+def _check_replaced(nodes: Nodes, node: Node, target: Node, source: int, name: bytes) -> None:
+    """What is moved out of directory ``source`` may take the place of ``target``."""
     if node.record.is_dir:
         if not target.record.is_dir:
             raise PathNotDirectoryError(name, "Not a directory")
         _check_removable(nodes, target, name)
     elif target.record.is_dir:
+        if _is_below(nodes, source, target.ino):
+            raise PathNotEmptyError(name, "Directory not empty")
         raise PathIsDirectoryError(name, "Is a directory")
 
 

@@ -138,6 +138,12 @@ def test_places_and_inodes(fs: WritableFilesystem) -> None:
     assert fs.read_bytes("/g") == b"abc"
     assert (fs.stat(ino).mode & 0o7777, fs.stat(ino).uid, fs.stat(ino).gid) == (0o640, 1, 80_000)
     assert fs.create("/g", exclusive=False) == ino
+    fs.symlink("f", (d, b"through"))
+    assert fs.create("/d/through", exclusive=False) == fs.lookup("/d/f")
+    fs.symlink("made", (d, b"nowhere"))
+    fs.write_bytes("/d/nowhere", b"there")
+    assert fs.read_bytes("/d/made") == b"there"
+    assert number_of(lambda: fs.create((d, b"nowhere"))) == errno.EEXIST
     assert number_of(lambda: fs.chmod((d, b"none"), 0)) == errno.ENOENT
     assert number_of(lambda: fs.create("/d", exclusive=False)) == errno.EISDIR
 
@@ -149,7 +155,7 @@ def test_places_and_inodes(fs: WritableFilesystem) -> None:
         (lambda fs: fs.mkdir("/"), errno.EEXIST, "/: File exists"),
         (lambda fs: fs.mkdir("/d/."), errno.EEXIST, "/d/.: File exists"),
         (lambda fs: fs.create("/d/f"), errno.EEXIST, "/d/f: File exists"),
-        (lambda fs: fs.mkdir("/none/x"), errno.ENOENT, "/none: there is no such file"),
+        (lambda fs: fs.mkdir("/none/x"), errno.ENOENT, "/none: No such file or directory"),
         (lambda fs: fs.create(""), errno.ENOENT, "No such file"),
         (lambda fs: fs.create("/d/f/x"), errno.ENOTDIR, "/d/f/x: a part of the path is not a directory"),
         (lambda fs: fs.create("/" + "n" * 256), errno.ENAMETOOLONG, "File name too long"),
@@ -160,7 +166,23 @@ def test_places_and_inodes(fs: WritableFilesystem) -> None:
         (lambda fs: fs.unlink("/d"), errno.EISDIR, "/d: Is a directory"),
         (lambda fs: fs.rmdir("/d"), errno.ENOTEMPTY, "/d: Directory not empty"),
         (lambda fs: fs.rmdir("/d/f"), errno.ENOTDIR, "/d/f: Not a directory"),
-        (lambda fs: fs.rmdir("/"), errno.EINVAL, "Invalid argument"),
+        (lambda fs: fs.create("/x/"), errno.EISDIR, "/x/: Is a directory"),
+        (lambda fs: fs.write_bytes("/x/", b""), errno.EISDIR, "/x/: Is a directory"),
+        (lambda fs: fs.mknod("/x/", S_IFCHR), errno.ENOENT, "/x/: No such file or directory"),
+        (lambda fs: fs.symlink("t", "/x/"), errno.ENOENT, "/x/: No such file or directory"),
+        (lambda fs: fs.link("/file", b"/x/"), errno.ENOENT, "/x/: No such file or directory"),
+        (lambda fs: fs.link("/file/", "/x"), errno.ENOTDIR, "/file/: not a directory"),
+        (lambda fs: fs.unlink("/file/"), errno.ENOTDIR, "/file/: Not a directory"),
+        (lambda fs: fs.unlink("/s/"), errno.ENOTDIR, "/s/: Not a directory"),
+        (lambda fs: fs.remove_tree("/s/"), errno.ENOTDIR, "/s/: Not a directory"),
+        (lambda fs: fs.rename("/file/", "/x"), errno.ENOTDIR, "/file/: Not a directory"),
+        (lambda fs: fs.rename("/file", "/x/"), errno.ENOTDIR, "/x/: Not a directory"),
+        (lambda fs: fs.rename("/d", "/file/", exchange=True), errno.ENOTDIR, "/file/: Not a directory"),
+        (lambda fs: fs.rename("/file", "/d/", replace=False), errno.EEXIST, "/d/: File exists"),
+        (lambda fs: fs.rename("/file", "/d/.", replace=False), errno.EEXIST, "/d/.: File exists"),
+        (lambda fs: fs.rename("/d/f", "/d"), errno.ENOTEMPTY, "/d: Directory not empty"),
+        (lambda fs: fs.rmdir("/"), errno.EBUSY, "the root directory"),
+        (lambda fs: fs.rmdir("/d/."), errno.EINVAL, "Invalid argument"),
         (lambda fs: fs.rmdir("/d/.."), errno.ENOTEMPTY, "not empty"),
         (lambda fs: fs.rename("/none", "/x"), errno.ENOENT, "/none: No such file or directory"),
         (lambda fs: fs.rename("/d", "/d/e/x"), errno.EINVAL, "/d/e/x: cannot move a directory to a subdirectory of itself"),
