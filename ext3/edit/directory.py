@@ -125,6 +125,10 @@ class Directory:
         """Whether there is nothing but "." and ".."."""
         return all(entry.name in DOT_NAMES for entry in self.entries())
 
+    def has(self, ino: int) -> bool:
+        """Whether a name in it leads to this inode."""
+        return any(records.leads_to(self._load(logical)[0], ino) for logical in range(self._count))
+
     def parent(self) -> int:
         """The inode of ".."."""
         entry = self.find(b"..")

@@ -282,14 +282,28 @@ def _is_below(nodes: Nodes, ino: int, top: int) -> bool:
         if ino in seen:
             raise CorruptError(f"directory inode {ino}", "..", "a loop", "a way to the root")
         seen.add(ino)
-        ino = nodes.directory(nodes.load(ino)).parent()
+        ino = _above(nodes, ino)
     return True
 
 
-def _check_move(nodes: Nodes, moved: Node, into: Node, name: bytes) -> None:
-    """A directory does not go below itself."""
-    if moved.record.is_dir and (moved.ino == ROOT_INO or _is_below(nodes, into.ino, moved.ino)):
+def _above(nodes: Nodes, ino: int) -> int:
+    """The directory above a directory. CorruptError where ".." says one that has no name for it."""
+    parent = nodes.directory(nodes.load(ino)).parent()
+    above = nodes.load(parent)
+    if not above.record.is_dir or not nodes.directory(above).has(ino):
+        raise CorruptError(f"directory inode {ino}", "..", parent, "a directory that has a name for it")
+    return parent
+
+
+def _check_move(nodes: Nodes, moved: Node, source: Node, into: Node, name: bytes) -> None:
+    """A directory does not go below itself, and comes from where its ".." says, for that one loses the link."""
+    if not moved.record.is_dir:
+        return
+    if moved.ino == ROOT_INO or _is_below(nodes, into.ino, moved.ino):
         raise PathError(name, "cannot move a directory to a subdirectory of itself")
+    parent = nodes.directory(moved).parent()
+    if parent != source.ino:
+        raise CorruptError(f"directory inode {moved.ino}", "..", parent, source.ino)
 
 
 def _check_names(*names: bytes) -> None:
@@ -324,7 +338,7 @@ def rename(
     if entry is not None and entry.ino == node.ino:
         return
     if source is not goal or node.ino == goal.ino:
-        _check_move(nodes, node, goal, new_name)
+        _check_move(nodes, node, source, goal, new_name)
     target = _victim(nodes, goal, new_name) if entry is not None else None
     if target is not None:
         _check_replaced(nodes, node, target, old_parent, new_name)
@@ -391,8 +405,8 @@ def exchange(nodes: Nodes, old: tuple[int, bytes], new: tuple[int, bytes]) -> No
     if one.ino == two.ino:
         return
     if source is not goal or goal.ino in (one.ino, two.ino):
-        _check_move(nodes, one, goal, new_name)
-        _check_move(nodes, two, source, old_name)
+        _check_move(nodes, one, source, goal, new_name)
+        _check_move(nodes, two, goal, source, old_name)
     if source is not goal and one.record.is_dir != two.record.is_dir:
         gaining, losing = (goal, source) if one.record.is_dir else (source, goal)
         _room_below(gaining, new_name)

@@ -25,6 +25,7 @@ __all__ = [
     "fill",
     "good_name",
     "halves",
+    "leads_to",
     "locate",
     "put_in",
     "record_size",
@@ -95,6 +96,13 @@ def locate(block: bytes, name: bytes) -> tuple[int, int] | None:
         before = offset
         offset += rec_len
     return None
+
+
+def leads_to(block: bytes, ino: int) -> bool:
+    """Whether a name other than "." and ".." in a block that passed ``check`` leads to this inode."""
+    return ino.to_bytes(4, "little") in block and any(
+        found == ino and name not in (b".", b"..") for found, _, name in used_records(block)
+    )
 
 
 def put_in(block: bytes, room: int, name: bytes, ino: int, file_type: int) -> tuple[bytes, int] | None:

@@ -148,7 +148,7 @@ def test_recovery_without_a_journal() -> None:
 
 
 def test_a_parent_that_lies() -> None:
-    """ ".." in the image leads elsewhere: paths go by names, and a move puts it right."""
+    """ ".." in the image leads elsewhere: paths go by names, and what changes nothing in it is no matter."""
     device = blank()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         inner = fs.mkdir("/d/inner")
@@ -160,8 +160,8 @@ def test_a_parent_that_lies() -> None:
             assert fs.lookup("/d/inner/..") == fs.lookup("/d")
             assert fs.lookup("/d/inner/../../other") == other
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
-        fs.rename("/d/inner", "/moved")
-        assert fs._nodes.directory(fs._nodes.load(inner)).parent() == 2
+        fs.rename("/d/inner", "/d/moved")
+        fs.rmdir("/d/moved")
         assert (fs.stat("/d").links, fs.stat("/other").links) == (2, 2)
     with ext3.Filesystem.open(device) as fs:
         check_counts(fs)
@@ -281,3 +281,29 @@ def test_a_path_without_end() -> None:
         assert paths[-1] == b"zzz"
         assert max(map(len, paths)) < 1 << 17
         assert [len(path.split(b"/")) for path in paths[1:-1]] == list(range(1, len(paths) - 1))
+
+
+@pytest.mark.parametrize("lie", ["/", "/other", "/f"])
+def test_a_directory_whose_parent_entry_lies(lie: str) -> None:
+    """What ".." says decides who loses a link, and whether a directory would go below itself: a wrong one is no guide."""
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        for path in ("/other", "/d/mid", "/d/mid/low"):
+            fs.mkdir(path)
+        node = fs._nodes.edit(fs.lookup("/d/mid"))
+        wrong = fs.lookup(lie)
+        fs._run(lambda: fs._nodes.directory(node).replace(b"..", wrong, FileType.DIRECTORY))
+        fs.sync()
+        before = bytes(device.data)
+        works: list[Callable[[], object]] = [
+            lambda: fs.rename("/d/mid", "/mid"),
+            lambda: fs.rename("/d/mid", "/other", exchange=True),
+            lambda: fs.rename("/d", "/d/mid/low/d"),
+            lambda: fs.rename("/other", "/d/mid/low", exchange=True),
+        ]
+        for work in works:
+            with pytest.raises(ext3.CorruptError, match=r"\.\. is") as caught:
+                work()
+            assert caught.value.hint
+        fs.sync()
+        assert bytes(device.data) == before
