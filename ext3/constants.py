@@ -42,6 +42,8 @@ FAST_SYMLINK_MAX = 59
 LABEL_MAX = 16
 MIN_JOURNAL_BLOCKS = 1024
 MAX_JOURNAL_BLOCKS = 10_240_000
+XATTR_NAME_MAX = 255
+"""Bytes of a full name, its prefix among them: as much as the system calls take."""
 XATTR_REFCOUNT_MAX = 1024
 SECTOR = 512
 """i_blocks counts in these."""

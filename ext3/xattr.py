@@ -8,21 +8,24 @@ Sources: Linux ``fs/ext4/xattr.c`` and ``xattr.h``; e2fsprogs ``lib/ext2fs/ext_a
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from . import acl
-from .constants import NAME_MAX, XATTR_MAGIC, XattrIndex
+from .constants import XATTR_MAGIC, XATTR_NAME_MAX, XattrIndex
 from .errors import CorruptError, show
 from .schema import XATTR_ENTRY, XATTR_HEADER, XATTR_IBODY_HEADER
 
 __all__ = [
     "Attribute",
+    "AttributeNameError",
     "block_attributes",
     "block_fits",
     "block_hash",
+    "disk_name",
     "entry_hash",
     "host_values",
     "inode_attributes",
@@ -63,6 +66,14 @@ class Attribute(NamedTuple):
     value: bytes
 
 
+class AttributeNameError(ValueError):
+    """A name that no attribute can be given; ``number`` is the errno of the kernel's refusal."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 def split_name(full: bytes) -> tuple[int, bytes] | None:
     """(index, suffix) of a full name: ``user.x`` -> (1, b"x"); None where ext3 has no index for it."""
     index = _WHOLE.get(full)
@@ -73,6 +84,22 @@ def split_name(full: bytes) -> tuple[int, bytes] | None:
         if full.startswith(prefix) and len(full) > len(prefix):
             return int(prefix_index), full[len(prefix) :]
     return None
+
+
+def disk_name(full: bytes) -> tuple[int, bytes]:
+    """``split_name`` of a name that an attribute is to have, judged as the kernel does. AttributeNameError.
+
+    Source: Linux ``fs/xattr.c`` (import_xattr_name, xattr_resolve_name).
+    """
+    shown = show(full[:64])
+    if not 0 < len(full) <= XATTR_NAME_MAX or b"\0" in full:
+        message = f"the name of the attribute {shown} is empty, longer than {XATTR_NAME_MAX} bytes, or holds a NUL"
+        raise AttributeNameError(errno.ERANGE, message)
+    parts = split_name(full)
+    if parts is None:
+        number = errno.EINVAL if full in (_PREFIXES[index] for index in _WRITTEN) else errno.EOPNOTSUPP
+        raise AttributeNameError(number, f"ext3 has no place for the attribute {shown}")
+    return parts
 
 
 def join_name(index: int, suffix: bytes) -> bytes:
@@ -91,12 +118,7 @@ def to_disk(attributes: Mapping[bytes, bytes]) -> list[Attribute]:
     """
     found = []
     for full, value in attributes.items():
-        parts = split_name(full)
-        if parts is None:
-            raise ValueError(f"ext3 has no place for the attribute {show(full)}")
-        index, name = parts
-        if len(name) > NAME_MAX or b"\0" in name:
-            raise ValueError(f"the name of the attribute {show(full[:64])} is longer than {NAME_MAX} bytes or holds a NUL")
+        index, name = disk_name(full)
         try:
             found.append(Attribute(index, name, acl.to_disk(value) if index in _ACLS else bytes(value)))
         except ValueError as error:
@@ -259,13 +281,15 @@ def _parse(buffer: bytes, first: int, base: int, where: str) -> list[Attribute]:
 
 
 def host_values(attributes: Iterable[Attribute], *, where: str) -> dict[bytes, bytes]:
-    """Full name -> host value. CorruptError names ``where`` for an ACL that is none."""
+    """Full name -> host value. CorruptError names ``where`` for an ACL that is none, and a name with a NUL."""
     found: dict[bytes, bytes] = {}
     for index, name, value in attributes:
         try:
             full = join_name(index, name)
         except ValueError:
             continue  # the kernel does not show attributes of a prefix it does not know, either
+        if b"\0" in full:  # the system calls end a name there
+            raise CorruptError(where, "e_name", show(full), "a name without NUL")
         found[full] = _host_value(index, value, full, where)
     return found
 

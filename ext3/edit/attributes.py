@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 
-from ..constants import NAME_MAX, XATTR_REFCOUNT_MAX
+from ..constants import XATTR_REFCOUNT_MAX
 from ..errors import CorruptError, XattrError, show
 from ..schema import XATTR_HEADER
 from ..xattr import (
     Attribute,
+    AttributeNameError,
     block_attributes,
+    disk_name,
     host_values,
     inode_attributes,
     pack_block,
@@ -144,11 +146,10 @@ class AttributeEditor:
         self._area = area
 
     def remove(self, name: bytes) -> None:
-        """Take an attribute out. XattrError with errno ENODATA if it is not there."""
-        parts = split_name(name)
+        """Take an attribute out. XattrError with errno ENODATA if it is not there, and as ``set`` for what can be no name."""
+        gone = Attribute(*self._disk_name(name), b"")
         inside, outside, _ = self._load()
-        gone = Attribute(*parts, b"") if parts else None
-        if gone is None or not any(old[:2] == gone[:2] for old in inside + outside):
+        if not any(old[:2] == gone[:2] for old in inside + outside):
             raise self._error(errno.ENODATA, f"there is no attribute {show(name)}")
         if len(kept := _without(inside, gone)) != len(inside):
             area = self._packed_area(kept)
@@ -166,12 +167,14 @@ class AttributeEditor:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _disk_name(self, name: bytes) -> tuple[int, bytes]:
+        try:
+            return disk_name(name)
+        except AttributeNameError as error:
+            raise self._error(error.number, str(error)) from None
+
     def _on_disk(self, name: bytes, value: bytes) -> Attribute:
-        parts = split_name(name)
-        if parts is None:
-            raise self._error(errno.EOPNOTSUPP, f"ext3 has no place for the attribute {show(name)}")
-        if len(parts[1]) > NAME_MAX or b"\0" in parts[1]:
-            raise self._error(errno.ERANGE, f"the name of an attribute, {show(name[:64])}, is longer than {NAME_MAX} bytes")
+        self._disk_name(name)
         try:
             return to_disk({name: value})[0]
         except ValueError as error:

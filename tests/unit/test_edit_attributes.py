@@ -150,17 +150,24 @@ def test_errors_leave_everything_as_it_was() -> None:
         (b"user.big", b"b" * 2000, errno.ENOSPC),
         (b"user." + b"n" * 256, b"", errno.ERANGE),
         (b"other.a", b"", errno.EOPNOTSUPP),
-        (b"user.", b"", errno.EOPNOTSUPP),
+        (b"user.", b"", errno.EINVAL),
+        (b"user.a\0b", b"", errno.ERANGE),
+        (b"", b"", errno.ERANGE),
         (b"system.posix_acl_access", b"no ACL", errno.EINVAL),
     ]:
         with pytest.raises(XattrError) as error:
             one.set(name, value)
         assert error.value.errno == number, name
         assert error.value.kind == "xattr"
-    for name in (b"user.none", b"other.a"):
+    for name, number in (
+        (b"user.none", errno.ENODATA),
+        (b"other.a", errno.EOPNOTSUPP),
+        (b"user.a\0", errno.ERANGE),
+        (b"user." + b"n" * 251, errno.ERANGE),
+    ):
         with pytest.raises(XattrError) as error:
             one.remove(name)
-        assert error.value.errno == errno.ENODATA
+        assert error.value.errno == number, name
     assert (one.area, one.file_acl, blocks.content) == before
     two = editor(blocks)
     two.set(b"user.big", b"d" * 300)
