@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import IO, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .constants import S_IFMT, S_IFREG
+from .constants import S_IFREG
 from .device import BlockDevice, FileDevice, PathOrFile, open_device
 from .edit import content, copyin, facts, names
 from .edit.handle import FileEditor
@@ -136,19 +137,28 @@ class WritableFilesystem(Filesystem):
 
     # Names, by directory
 
-    def mkdir_at(self, parent: int, name: bytes, mode: int = 0o755, *, uid: int = 0, gid: int = 0) -> int:
-        """Make a directory; its inode."""
-        return self._run(lambda: names.make_directory(self._nodes, parent, name, mode, uid=uid, gid=gid)).ino
+    def mkdir_at(self, parent: int, name: bytes, mode: int = 0o755, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
+        """Make a directory; its inode. ``umask``: taken from the mode where the parent has no default ACL."""
+        return self._run(lambda: names.make_directory(self._nodes, parent, name, mode, uid=uid, gid=gid, umask=umask)).ino
 
     def mknod_at(
-        self, parent: int, name: bytes, mode: int, *, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0
+        self,
+        parent: int,
+        name: bytes,
+        mode: int,
+        *,
+        rdev: tuple[int, int] = (0, 0),
+        uid: int = 0,
+        gid: int = 0,
+        umask: int = 0,
     ) -> int:
-        """Make a file, FIFO, socket or device, as the format bits of ``mode`` say; its inode."""
-        return self._run(lambda: names.make_node(self._nodes, parent, name, mode, uid=uid, gid=gid, device=rdev)).ino
+        """Make a file, FIFO, socket or device, as the format bits of ``mode`` say; its inode. ``umask``: as ``mkdir_at``."""
+        make = partial(names.make_node, self._nodes, parent, name, mode, uid=uid, gid=gid, device=rdev, umask=umask)
+        return self._run(make).ino
 
-    def create_at(self, parent: int, name: bytes, mode: int = 0o644, *, uid: int = 0, gid: int = 0) -> int:
-        """Make an empty file; its inode. PathExistsError."""
-        return self.mknod_at(parent, name, S_IFREG | mode & ~S_IFMT, uid=uid, gid=gid)
+    def create_at(self, parent: int, name: bytes, mode: int = 0o644, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
+        """Make an empty file; its inode. PathExistsError. ``umask``: as ``mkdir_at``."""
+        return self.mknod_at(parent, name, S_IFREG | mode & 0o7777, uid=uid, gid=gid, umask=umask)
 
     def symlink_at(self, target: bytes, parent: int, name: bytes, *, uid: int = 0, gid: int = 0) -> int:
         """Make a symbolic link; its inode."""

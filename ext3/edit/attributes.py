@@ -127,23 +127,27 @@ class AttributeEditor:
 
     # -- change ----------------------------------------------------------------------------------------------------
 
-    def set(self, name: bytes, value: bytes) -> None:
-        """Set an attribute. XattrError with errno EOPNOTSUPP, ERANGE, EINVAL or ENOSPC for what ext3 cannot hold."""
+    def set(self, name: bytes, value: bytes) -> bool:
+        """Set an attribute; whether it had another value.
+
+        XattrError with errno EOPNOTSUPP, ERANGE, EINVAL or ENOSPC for what ext3 cannot hold.
+        """
         new = self._on_disk(name, value)
         inside, outside, _ = self._load()
         was = next((old for old in inside + outside if old[:2] == new[:2]), None)
         if was == new:
-            return
+            return False
         area = self._packed_area(_with(inside, new))
         if area is not None:
             if len(kept := _without(outside, new)) != len(outside):
                 self._set_block(name, kept)
             self._area = area
-            return
+            return True
         area = self._packed_area(_without(inside, new))
         assert area is not None  # less than what was there
         self._set_block(name, _with(outside, new))
         self._area = area
+        return True
 
     def remove(self, name: bytes) -> None:
         """Take an attribute out. XattrError with errno ENODATA if it is not there, and as ``set`` for what can be no name."""

@@ -19,8 +19,9 @@ from ..constants import SECTOR, InodeFlag
 from ..device import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
 from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
+from .facts import content_changed
 from .mapping import Extent, FileTooLargeError
-from .nodes import Node, Nodes
+from .nodes import FIXED, Node, Nodes, check_changeable
 from .pointers import blocks_needed
 
 __all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
@@ -51,11 +52,12 @@ def regular(node: Node) -> Node:
     return node
 
 
-def _writable(nodes: Nodes, ino: int, end: int) -> Node:
-    """A regular file that may be changed up to byte ``end``."""
+def _writable(nodes: Nodes, ino: int, end: int, *, start: int = -1) -> Node:
+    """A regular file that may be changed up to byte ``end``; ``start``: data goes in from there; -1: it is cut."""
     node = regular(nodes.edit(ino))
-    if node.record.flags & InodeFlag.IMMUTABLE:
-        raise PathError(f"inode {ino}", "Operation not permitted: the file is marked as immutable", code=errno.EPERM)
+    flags = node.record.flags
+    if flags:
+        check_changeable(node, f"inode {ino}", InodeFlag.IMMUTABLE if start >= node.record.size else FIXED)
     if end > (limit := file_size_limit(nodes.block_size)):
         raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
     return node
@@ -97,7 +99,7 @@ def write(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | memoryv
         return
     size = nodes.block_size
     end = offset + len(view)
-    node = _writable(nodes, ino, end)
+    node = _writable(nodes, ino, end, start=offset)
     first = offset // size
     count = -(-end // size) - first
     new = _make_room(nodes, node, offset, end)
@@ -160,8 +162,7 @@ def _written(nodes: Nodes, node: Node, end: int) -> None:
     record = node.record
     record.size = max(record.size, end)
     nodes.mapped(node)
-    record.mtime = record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
+    content_changed(nodes, node)
 
 
 def _old_part(nodes: Nodes, node: Node, logical: int, new: list[Extent], low: int, high: int) -> bytes:
@@ -225,16 +226,14 @@ def _set_size(nodes: Nodes, ino: int, size: int) -> None:
             _zero(nodes, node, kept - 1, size % nodes.block_size, nodes.block_size)
         nodes.mapped(node)
     record.size = size
-    record.mtime = record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
+    content_changed(nodes, node)
 
 
 def _begin_cut(nodes: Nodes, ino: int, size: int) -> None:
     """From here on the orphan list sees to it that the file is cut, whatever happens."""
     node = _writable(nodes, ino, size)
     node.record.size = size
-    node.record.mtime = node.record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
+    content_changed(nodes, node)
     nodes.as_orphan(ino, add_orphan)
 
 
@@ -277,8 +276,7 @@ def _punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
             _zero(nodes, node, high, 0, end % size)
         nodes.map(node).punch(low, high - low)
         nodes.mapped(node)
-    node.record.mtime = node.record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
+    content_changed(nodes, node)
 
 
 # -- copy in -------------------------------------------------------------------------------------------------------
@@ -387,7 +385,7 @@ class _Copier:
     def copy(self, offset: int, end: int) -> None:
         """Copy the bytes from ``offset`` to ``end``, the first part of which may share a block with what was copied before."""
         nodes, size = self.nodes, self.nodes.block_size
-        node = _writable(nodes, self.ino, end)
+        node = _writable(nodes, self.ino, end, start=offset)
         low, high = -(-offset // size) * size, end // size * size
         if low >= high:
             write(nodes, self.ino, offset, self._read(offset, end - offset))

@@ -219,8 +219,12 @@ class TreeCopier:
         if "mode" in preserve and not stat.S_ISLNK(found.st_mode):
             facts.chmod(nodes, ino, found.st_mode)
         if "xattrs" in preserve:
-            for name, value in _attributes(source).items():
+            attributes = _attributes(source)
+            for name, value in attributes.items():
                 facts.set_attribute(nodes, ino, name, value, create=False, replace=False)
+            if not stat.S_ISLNK(found.st_mode):
+                for name in {names.ACCESS, names.DEFAULT} - attributes.keys():  # it came from the directory
+                    facts.remove_attribute(nodes, ino, name)
         if "times" in preserve:
             facts.set_times(nodes, ino, found.st_atime_ns, found.st_mtime_ns)
 

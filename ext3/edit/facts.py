@@ -1,6 +1,7 @@
 """What an inode says besides its content: mode, owner, times, attributes, ACLs. Called inside an operation.
 
-Source: Linux ``fs/attr.c``, ``fs/open.c`` (chown_common), ``fs/xattr.c`` (xattr_permission), ``fs/posix_acl.c``.
+Source: Linux ``fs/attr.c``, ``fs/inode.c`` (file_remove_privs), ``fs/open.c`` (chown_common), ``fs/xattr.c``
+(xattr_permission), ``fs/posix_acl.c``.
 """
 
 from __future__ import annotations
@@ -9,27 +10,21 @@ import errno
 
 from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ..errors import CorruptError, XattrError, show
-from .names import ACCESS, DEFAULT, _changeable
-from .nodes import Node, Nodes
-from .permissions import acl_after_chmod, mode_of_acl
+from .names import ACCESS, DEFAULT
+from .nodes import Node, Nodes, check_changeable
+from .permissions import acl_after_chmod, is_no_acl, mode_of_acl
+from .record import check_owner
 
-__all__ = ["chmod", "chown", "remove_attribute", "set_attribute", "set_times"]
+__all__ = ["chmod", "chown", "content_changed", "remove_attribute", "set_attribute", "set_times"]
 
 S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
 CAPABILITY = b"security.capability"
-ID_MAX = 0xFFFFFFFE
-"""The highest owner: the number above it means none."""
 
 
 def _node(nodes: Nodes, ino: int) -> Node:
     node = nodes.edit(ino)
-    _changeable(node, f"inode {ino}".encode())
+    check_changeable(node, f"inode {ino}")
     return node
-
-
-def _may_have_attributes(node: Node) -> bool:
-    record = node.record
-    return bool(record.file_acl) or record.area.count(0) != len(record.area)
 
 
 def chmod(nodes: Nodes, ino: int, mode: int) -> None:
@@ -37,7 +32,7 @@ def chmod(nodes: Nodes, ino: int, mode: int) -> None:
     node = _node(nodes, ino)
     record = node.record
     record_mode = record.mode & S_IFMT | mode & 0o7777
-    if _may_have_attributes(node) and record.mode & S_IFMT != S_IFLNK:
+    if nodes.has_attributes(node) and record.mode & S_IFMT != S_IFLNK:
         editor = nodes.attributes(node)
         acl = editor.get(ACCESS)
         if acl is not None:
@@ -53,17 +48,11 @@ def chmod(nodes: Nodes, ino: int, mode: int) -> None:
 
 def chown(nodes: Nodes, ino: int, uid: int | None, gid: int | None) -> None:
     """Set owner and group, where not None. What ran as the old owner no longer does: set-id bits and capabilities go."""
-    for number in (uid, gid):
-        if number is not None and not 0 <= number <= ID_MAX:
-            raise ValueError(f"{number} is no user or group: they are from 0 to {ID_MAX}")
+    check_owner(uid or 0, gid or 0)
     node = _node(nodes, ino)
     record = node.record
     if record.mode & S_IFMT != S_IFDIR:
-        if _may_have_attributes(node):
-            editor = nodes.attributes(node)
-            if editor.get(CAPABILITY) is not None:
-                editor.remove(CAPABILITY)
-                nodes.take_attributes(node, editor)
+        drop_capability(nodes, node)
         record.mode &= ~S_ISUID
         if record.mode & S_IXGRP:
             record.mode &= ~S_ISGID
@@ -73,9 +62,27 @@ def chown(nodes: Nodes, ino: int, uid: int | None, gid: int | None) -> None:
     nodes.store(node)
 
 
+def drop_capability(nodes: Nodes, node: Node) -> None:
+    """The file has not the capabilities it had: its content or its owner is another. The caller stores the inode."""
+    if nodes.has_attributes(node):
+        editor = nodes.attributes(node)
+        if editor.get(CAPABILITY) is not None:
+            editor.remove(CAPABILITY)
+            nodes.take_attributes(node, editor)
+
+
+def content_changed(nodes: Nodes, node: Node) -> None:
+    """Store an inode whose content was changed now. Capabilities go, whoever changed it; set-id bits stay, as for root."""
+    drop_capability(nodes, node)
+    node.record.mtime = node.record.ctime = nodes.session.nanoseconds
+    nodes.store(node)
+
+
 def set_times(nodes: Nodes, ino: int, atime: int | None, mtime: int | None) -> None:
     """Set the times (nanoseconds since 1970) that are not None; one that cannot be stored becomes the nearest that can."""
     node = _node(nodes, ino)
+    if atime is None and mtime is None:
+        return
     record = node.record
     record.atime = record.atime if atime is None else atime
     record.mtime = record.mtime if mtime is None else mtime
@@ -84,8 +91,14 @@ def set_times(nodes: Nodes, ino: int, atime: int | None, mtime: int | None) -> N
 
 
 def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
-    """Set an attribute. XattrError: EEXIST with ``create``, ENODATA with ``replace``, or what ext3 cannot hold."""
+    """Set an attribute; an ACL without entries takes it out.
+
+    XattrError: EEXIST with ``create``, ENODATA with ``replace``, or what ext3 cannot hold.
+    """
     node = _node(nodes, ino)
+    if name in (ACCESS, DEFAULT) and is_no_acl(value) and node.record.mode & S_IFMT != S_IFLNK:
+        remove_attribute(nodes, ino, name)
+        return
     _check_allowed(node, name)
     editor = nodes.attributes(node)
     if create or replace:
@@ -102,7 +115,8 @@ def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: 
         except ValueError as error:
             raise _error(node, name, errno.EINVAL, str(error)) from error
     if kept:
-        editor.set(name, value)
+        if not editor.set(name, value) and mode == record.mode:
+            return
     elif editor.get(name) is not None:
         editor.remove(name)
     nodes.take_attributes(node, editor)

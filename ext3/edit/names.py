@@ -21,15 +21,14 @@ from ..errors import (
 )
 from ..inode import file_type_of
 from .directory import NameTooLongError, new_directory_block
-from .nodes import Node, Nodes
+from .nodes import Node, Nodes, check_changeable
 from .permissions import inherit
-from .record import device_words
+from .record import check_owner, device_words
 
 __all__ = ["exchange", "find", "link", "make_directory", "make_node", "make_symlink", "rename", "rmdir", "unlink"]
 
 S_ISGID = 0o2000
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
-_FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 _INHERITED = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag.SYNC)
 DOTS = (b".", b"..")
 
@@ -42,11 +41,6 @@ def _directory(nodes: Nodes, ino: int, name: bytes) -> Node:
     if not node.record.links:
         raise PathNotFoundError(name, "the directory was removed")
     return node
-
-
-def _changeable(node: Node, name: bytes, forbidden: int = _FIXED) -> None:
-    if node.record.flags & forbidden:
-        raise PathError(name, "Operation not permitted: the file is marked as immutable or append-only", code=errno.EPERM)
 
 
 def check_name(name: bytes) -> None:
@@ -68,17 +62,18 @@ def find(nodes: Nodes, parent: int, name: bytes) -> int | None:
 # -- make ----------------------------------------------------------------------------------------------------------
 
 
-def _new(nodes: Nodes, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int) -> Node:
+def _new(nodes: Nodes, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
     """A new inode for a name that is free."""
     check_name(name)
-    _changeable(parent, name, InodeFlag.IMMUTABLE)
+    check_changeable(parent, name, InodeFlag.IMMUTABLE)
     if nodes.directory(parent).find(name):
         raise PathExistsError(name, "File exists")
-    return _born(nodes, parent, mode, uid, gid, now)
+    return _born(nodes, parent, mode, uid, gid, now, umask)
 
 
-def _born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int) -> Node:
-    """A new inode with what it has from its directory: group, flags, ACLs."""
+def _born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
+    """A new inode with what it has from its directory: group, flags, ACLs; the umask counts where there is no default ACL."""
+    check_owner(uid, gid)
     is_dir = mode & S_IFMT == S_IFDIR
     above = parent.record
     if above.mode & S_ISGID:
@@ -87,18 +82,19 @@ def _born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int) -
     node = nodes.new(parent, mode=mode, uid=uid, gid=gid, is_dir=is_dir, now=now)
     record = node.record
     record.flags = above.flags & (_INHERITED | (InodeFlag.DIRSYNC if is_dir else 0))
-    if mode & S_IFMT != S_IFLNK and (above.file_acl or above.area.count(0) != len(above.area)):
-        default = nodes.attributes(parent).get(DEFAULT)
-        if default is not None:
-            try:
-                record.mode, access, default = inherit(default, mode, directory=is_dir)
-            except ValueError as error:
-                raise CorruptError(f"inode {parent.ino}", "default ACL", error, "a valid one") from error
-            editor = nodes.attributes(node)
-            for which, value in ((ACCESS, access), (DEFAULT, default)):
-                if value is not None:
-                    editor.set(which, value)
-            nodes.take_attributes(node, editor)
+    default = nodes.attributes(parent).get(DEFAULT) if nodes.has_attributes(parent) else None
+    if mode & S_IFMT == S_IFLNK or (default is None and not umask):
+        return node
+    try:
+        record.mode, access, default = inherit(default, mode, directory=is_dir, umask=umask)
+    except ValueError as error:
+        raise CorruptError(f"inode {parent.ino}", "default ACL", error, "a valid one") from error
+    if default is not None or access is not None:
+        editor = nodes.attributes(node)
+        for which, value in ((ACCESS, access), (DEFAULT, default)):
+            if value is not None:
+                editor.set(which, value)
+        nodes.take_attributes(node, editor)
     return node
 
 
@@ -108,7 +104,15 @@ def _enter(nodes: Nodes, parent: Node, name: bytes, node: Node, now: int) -> Non
 
 
 def make_node(
-    nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: int, gid: int, device: tuple[int, int] = (0, 0)
+    nodes: Nodes,
+    parent: int,
+    name: bytes,
+    mode: int,
+    *,
+    uid: int,
+    gid: int,
+    device: tuple[int, int] = (0, 0),
+    umask: int = 0,
 ) -> Node:
     """A file of the type in ``mode`` (not a directory or symlink) without content. PathExistsError."""
     now = nodes.session.nanoseconds
@@ -116,7 +120,7 @@ def make_node(
     kind = file_type_of(mode)
     if kind in (FileType.UNKNOWN, FileType.DIRECTORY, FileType.SYMLINK):
         raise PathError(name, f"mode {mode:o} is of no type that can be made so")
-    node = _new(nodes, above, name, mode, uid, gid, now)
+    node = _new(nodes, above, name, mode & 0o177777, uid, gid, now, umask)
     node.record.links = 1
     if kind in (FileType.CHARACTER, FileType.BLOCK):
         try:
@@ -128,7 +132,7 @@ def make_node(
     return node
 
 
-def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: int, gid: int) -> Node:
+def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
     """An empty directory. PathExistsError, PathError (EMLINK)."""
     now = nodes.session.nanoseconds
     above = _directory(nodes, parent, name)
@@ -137,7 +141,7 @@ def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: in
         raise PathExistsError(name, "File exists")
     if above.record.links >= LINK_MAX:
         raise PathError(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", code=errno.EMLINK)
-    node = _new(nodes, above, name, S_IFDIR | mode & 0o7777, uid, gid, now)
+    node = _new(nodes, above, name, S_IFDIR | mode & 0o7777, uid, gid, now, umask)
     block = new_directory_block(node.ino, parent, block_size=nodes.block_size, filetype=nodes.rules.filetype)
     nodes.map(node).append(0, [block], nodes.session.goal_of(node.ino))
     nodes.mapped(node)
@@ -177,8 +181,8 @@ def link(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
     now = nodes.session.nanoseconds
     above, node = _directory(nodes, parent, name), nodes.edit(ino)
     check_name(name)
-    _changeable(above, name, InodeFlag.IMMUTABLE)
-    _changeable(node, name)
+    check_changeable(above, name, InodeFlag.IMMUTABLE)
+    check_changeable(node, name)
     if node.record.is_dir:
         raise PathError(name, "hard link not allowed for directory", code=errno.EPERM)
     if nodes.directory(above).find(name):
@@ -201,9 +205,9 @@ def _victim(nodes: Nodes, above: Node, name: bytes) -> Node:
     entry = nodes.directory(above).find(name)
     if entry is None:
         raise PathNotFoundError(name, "No such file or directory")
-    _changeable(above, name)
+    check_changeable(above, name)
     node = nodes.edit(entry.ino)
-    _changeable(node, name)
+    check_changeable(node, name)
     if not node.record.links:
         error = CorruptError(f"inode {node.ino}", "i_links_count", 0, f"1 or more: it is in directory inode {above.ino}")
         error.hint = CHECK_HINT
@@ -344,7 +348,7 @@ def rename(
         _check_replaced(nodes, node, target, old_parent, new_name)
     elif node.record.is_dir and source is not goal:
         _room_below(goal, new_name)
-    _changeable(goal, new_name, InodeFlag.IMMUTABLE)
+    check_changeable(goal, new_name, InodeFlag.IMMUTABLE)
     kind = file_type_of(node.record.mode)
     if target is None:
         nodes.directory(goal).insert(new_name, node.ino, kind)

@@ -20,12 +20,13 @@ from .mapping import SECTORS_LIMIT, BlockMapEditor
 from .record import InodeRecord
 from .session import Session
 
-__all__ = ["Node", "Nodes"]
+__all__ = ["Node", "Nodes", "check_changeable"]
 
 T = TypeVar("T")
 OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 """add_orphan or remove_orphan."""
 
+FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 KEPT = 4096
 """Inodes that are remembered at most."""
 
@@ -44,6 +45,12 @@ class Node:
         """The inode as readers see it, since the last change."""
         self.checked = False
         """Whether it may be changed."""
+
+
+def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> None:
+    """PathError (EPERM) where one of the flags ``forbidden`` keeps the inode as it is."""
+    if node.record.flags & forbidden:
+        raise PathError(name, "Operation not permitted: the file is marked as immutable or append-only", code=errno.EPERM)
 
 
 class Nodes:
@@ -220,6 +227,11 @@ class Nodes:
         record.i_block, record.sectors = directory.mapping.i_block, directory.mapping.sectors
         record.mtime = record.ctime = now
         self.store(node)
+
+    def has_attributes(self, node: Node) -> bool:
+        """Whether there may be attributes."""
+        record = node.record
+        return bool(record.file_acl) or record.area.count(0) != len(record.area)
 
     def attributes(self, node: Node) -> AttributeEditor:
         """The attributes of an inode."""

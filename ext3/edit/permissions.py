@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..acl import KERNEL_VERSION, AclTag, to_disk
 from ..schema import ACL_ENTRY, ACL_HEADER
 
-__all__ = ["Inherited", "acl_after_chmod", "inherit", "mode_of_acl"]
+__all__ = ["Inherited", "acl_after_chmod", "inherit", "is_no_acl", "mode_of_acl"]
 
 PERMISSIONS = 0o777
 
@@ -61,6 +61,11 @@ def inherit(default: bytes | None, mode: int, *, directory: bool, umask: int = 0
         made.append((tag, kept, ident))
     access = _packed(made) if _extended(entries) else None
     return Inherited(mode & ~PERMISSIONS | bits, access, default if directory else None)
+
+
+def is_no_acl(value: bytes) -> bool:
+    """Whether it has no entries: to set it is to take an ACL out."""
+    return not value or value == ACL_HEADER.packer.pack(KERNEL_VERSION)
 
 
 def mode_of_acl(acl: bytes, mode: int) -> tuple[int, bool]:

@@ -10,7 +10,7 @@ from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, N_BLOCKS, S_IFDIR, S_IFMT,
 from ..errors import CorruptError
 from ..schema import INODE_CORE, INODE_EXTRA
 
-__all__ = ["InodeRecord", "device_words"]
+__all__ = ["InodeRecord", "check_owner", "device_words"]
 
 NS = 1_000_000_000
 MASK16 = 0xFFFF
@@ -20,6 +20,8 @@ TIME_MAX = 2**34 - 2**31 - 1
 """What 32 bits and two epoch bits hold: 1901 to 2446."""
 TIME_MAX_CORE = 2**31 - 1
 """What 32 bits hold: 2038."""
+ID_MAX = 0xFFFFFFFE
+"""The highest owner: the number above it means none."""
 
 _core_unpack = INODE_CORE.packer.unpack_from
 _core_pack = INODE_CORE.packer.pack
@@ -161,6 +163,12 @@ def _split(time: int, wide: bool) -> tuple[int, int]:
     if not wide:
         return low, 0
     return low, (seconds - (low - (low >> 31 << 32))) >> 32 & 3 | nano << 2
+
+
+def check_owner(uid: int, gid: int) -> None:
+    """ValueError for what is no user or group."""
+    if not (0 <= uid <= ID_MAX and 0 <= gid <= ID_MAX):
+        raise ValueError(f"{uid}, {gid} are no user and group: those are from 0 to {ID_MAX}")
 
 
 def device_words(major: int, minor: int) -> tuple[int, int]:

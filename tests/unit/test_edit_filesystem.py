@@ -13,7 +13,7 @@ import pytest
 import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
-from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType
+from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType, InodeFlag
 from ext3.device import MemoryDevice
 from ext3.edit.nodes import Node
 from ext3.schema import INODE_CORE
@@ -334,6 +334,111 @@ def test_chown_takes_privileges(fs: WritableFilesystem) -> None:
     assert fs.stat("/d").mode & 0o7777 == 0o2755
     with pytest.raises(ValueError, match="no user"):
         fs.chown("/f", 1 << 32, None)
+
+
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fs: fs.write_bytes("/f", b"new"),
+        lambda fs: fs.truncate("/f", 1),
+        lambda fs: fs.truncate("/f", 5000),
+        lambda fs: fs.punch_hole("/f", 0, 1024),
+        lambda fs: fs.open_file("/f", "r+").write(b"x"),
+        lambda fs: fs.write_from("/f", io.BytesIO(b"new")),
+    ],
+)
+def test_other_content_has_no_capabilities(fs: WritableFilesystem, change: Callable[[WritableFilesystem], object]) -> None:
+    """They go whoever writes; set-id bits stay, as when root writes."""
+    fs.write_bytes("/f", b"x" * 3000)
+    fs.chmod("/f", 0o6755)
+    for name in (b"security.capability", b"user.a"):
+        fs.set_xattr("/f", name, CAPABILITY)
+    fs.chmod("/f", 0o6755)
+    fs.rename("/f", "/g")
+    fs.link("/g", "/f")
+    assert len(fs.xattrs("/f")) == 2
+    change(fs)
+    assert fs.xattrs("/f") == {b"user.a": CAPABILITY}
+    assert fs.stat("/f").mode == 0o106755
+
+
+def test_what_can_only_grow(fs: WritableFilesystem) -> None:
+    """A file marked as append-only."""
+    fs.write_bytes("/f", b"abc")
+    node = fs._nodes.edit(fs.lookup("/f"))
+    node.record.flags |= InodeFlag.APPEND.value
+    fs._run(lambda: fs._nodes.store(node))
+    works: list[Callable[[], object]] = [
+        lambda: fs.write_bytes("/f", b""),
+        lambda: fs.truncate("/f", 0),
+        lambda: fs.truncate("/f", 10),
+        lambda: fs.punch_hole("/f", 0, 3),
+        lambda: fs.open_file("/f", "r+").write_at(2, b"x"),
+        lambda: fs.write_from("/f", io.BytesIO(b"")),
+        lambda: fs.unlink("/f"),
+    ]
+    for work in works:
+        assert number_of(work) == errno.EPERM
+    with fs.open_file("/f", "r+") as file:
+        file.write_at(3, b"def")
+    assert fs.read_bytes("/f") == b"abcdef"
+
+
+def test_owners_and_modes_that_are_none(fs: WritableFilesystem) -> None:
+    for uid, gid in ((-1, 0), (0, -1), (1 << 32, 0), (0, 0xFFFFFFFF)):
+        works: list[Callable[[], object]] = [
+            lambda uid=uid, gid=gid: fs.create("/f", uid=uid, gid=gid),  # type: ignore[misc]
+            lambda uid=uid, gid=gid: fs.mkdir("/f", uid=uid, gid=gid),  # type: ignore[misc]
+            lambda uid=uid, gid=gid: fs.symlink("t", "/f", uid=uid, gid=gid),  # type: ignore[misc]
+            lambda uid=uid, gid=gid: fs.chown("/", uid, gid),  # type: ignore[misc]
+        ]
+        for work in works:
+            with pytest.raises(ValueError, match="no user"):
+                work()
+    fs.create("/f", 0o1_000_644)
+    fs.mknod("/p", 0o1_010_600)
+    assert (fs.stat("/f").mode, fs.stat("/p").mode) == (0o100644, 0o010600)
+
+
+def test_an_acl_without_entries_takes_it_out(fs: WritableFilesystem) -> None:
+    fs.mkdir("/d")
+    for nothing in (b"", b"\2\0\0\0"):
+        for name in (b"system.posix_acl_access", b"system.posix_acl_default"):
+            fs.set_xattr("/d", name, ACL)
+            fs.set_xattr("/d", name, nothing)
+            assert fs.xattrs("/d") == {}
+        assert fs.stat("/d").mode == 0o040674
+    assert number_of(lambda: fs.set_xattr("/d", b"system.posix_acl_access", b"\2\0")) == errno.EINVAL
+
+
+def test_what_changes_nothing_is_no_change() -> None:
+    """The same value once more, and times that are to stay: the time of change stays too, as in the kernel."""
+    ticks = iter(range(10**9, 2 * 10**9))
+    with ext3.Filesystem.open(blank(), "r+", clock=lambda: next(ticks)) as fs:
+        fs.create("/f")
+        fs.set_xattr("/f", b"user.a", b"1")
+        before = fs.stat("/f").ctime
+        fs.set_xattr("/f", b"user.a", b"1")
+        fs.utimens("/f", None, None)
+        assert fs.stat("/f").ctime == before
+        fs.set_xattr("/f", b"user.a", b"2")
+        assert fs.stat("/f").ctime > before
+
+
+def test_the_umask_counts_where_there_is_no_default_acl(fs: WritableFilesystem) -> None:
+    acl = bytes.fromhex("02000000 01000700ffffffff 04000700ffffffff 20000500ffffffff")
+    for path in ("/plain", "/acl"):
+        fs.mkdir(path)
+    fs.set_xattr("/acl", b"system.posix_acl_default", acl)
+    for path, mode in (("/plain", 0o700), ("/acl", 0o775)):
+        above = fs.lookup(path)
+        fs.mkdir_at(above, b"d", 0o777, umask=0o077)
+        fs.create_at(above, b"f", 0o777, umask=0o077)
+        fs.mknod_at(above, b"p", 0o010777, umask=0o077)
+        assert [fs.stat(f"{path}/{name}").mode & 0o7777 for name in "dfp"] == [mode] * 3
 
 
 def test_content(fs: WritableFilesystem) -> None:
