@@ -45,38 +45,41 @@ def command(
     """Make directories in an image."""
     wanted = goals(arguments)
     mask = umask()
-    bits = adjusted(parse_mode(mode, "--mode"), 0o777, is_dir=True, mask=mask) if mode else 0o777 & ~mask
+    exact = adjusted(parse_mode(mode, "--mode"), 0o777, is_dir=True, mask=mask) if mode else None
     who = new_owner(owner)
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
     def make(editor: Editor, goal: Goal) -> None:
         if parents:
-            _make_all(editor, changes, goal, bits, 0o777 & ~mask | 0o300, who)
+            _make_all(editor, changes, goal, exact, mask, who)
             return
         with changes.attempt(f"cannot create directory '{goal.shown}'", goal):
-            _make(editor, changes, goal, goal.path, bits, who)
+            _make(editor, changes, goal, goal.path, exact, mask, who)
 
     changes.over(wanted, options, make)
     text = f"{counted(changes.done, 'directory', 'directories')} made"
     return changes.finish(wanted[0].image, text, {"made": changes.done})
 
 
-def _make(editor: Editor, changes: Changes, goal: Goal, path: bytes, mode: int, who: tuple[int, int]) -> None:
+def _make(
+    editor: Editor, changes: Changes, goal: Goal, path: bytes, exact: int | None, mask: int, who: tuple[int, int]
+) -> None:
+    """One directory, of the mode ``exact`` whatever its parent's default ACL says, or as ``mask`` and that ACL let it be."""
     from ext3.errors import PathExistsError
 
     spot = editor.spot(path.rstrip(b"/") or b"/", follow=False)
     if spot.ino is not None:
         raise PathExistsError(path, "File exists")
     warn_outside(changes.console, editor, spot, goal)
-    ino = editor.make_directory(spot, mode & 0o777, uid=who[0], gid=who[1])
-    if mode & 0o7000:
-        editor.filesystem.chmod(ino, mode | editor.stat(ino).mode & 0o2000)
+    ino = editor.make_directory(spot, 0o777 if exact is None else exact & 0o777, uid=who[0], gid=who[1], umask=mask)
+    if exact is not None:
+        editor.filesystem.chmod(ino, exact | editor.stat(ino).mode & 0o2000)
     shown = goal.shown if path == goal.path else f"{show(goal.image)}:{show(path)}"
     changes.each(f"created directory '{shown}'")
 
 
-def _make_all(editor: Editor, changes: Changes, goal: Goal, mode: int, above: int, who: tuple[int, int]) -> None:
+def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, mask: int, who: tuple[int, int]) -> None:
     """Each directory on the way that is not there; trouble names the first that cannot be."""
     from ext3.errors import PathExistsError, PathNotDirectoryError
 
@@ -89,7 +92,15 @@ def _make_all(editor: Editor, changes: Changes, goal: Goal, mode: int, above: in
         with changes.attempt(f"cannot create directory '{shown}'", goal):
             spot = editor.spot(path, follow=False)
             if spot.ino is None:
-                _make(editor, changes, goal, goal.path if last else path, mode if last else above, who)
+                _make(
+                    editor,
+                    changes,
+                    goal,
+                    goal.path if last else path,
+                    exact if last else None,
+                    mask if last else mask & ~0o300,
+                    who,
+                )
                 continue
             found = editor.spot(path, follow=True)
             if found.ino is None:  # a link that leads nowhere

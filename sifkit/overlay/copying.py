@@ -19,6 +19,7 @@ from ext3.errors import Ext3Error, PathError, SourceError, XattrError
 from ext3.filesystem import Stat
 
 from ..errors import SifkitError, show
+from .attributes import ACLS
 from .copysource import FileFacts, HostSource, ImageSource, Source
 from .options import Progress
 from .tracing import Spot
@@ -36,7 +37,6 @@ NOUNS = {
     stat.S_IFLNK: "symbolic link",
     stat.S_IFIFO: "fifo",
 }
-ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
 class CopyError(SifkitError):
@@ -214,8 +214,7 @@ class Copier:
         if there is not None:
             ino = there.ino
         else:
-            uid, gid = self.options.owner
-            ino = self.editor.make_directory(spot, facts.mode & 0o1777 & ~self.options.umask, uid=uid, gid=gid)
+            ino = self._make_directory(facts.mode, spot)
             self._made.add(ino)
             self.files += 1
         self._listed(shown, goal)
@@ -223,6 +222,15 @@ class Copier:
         pending.append((handle, shown, facts, ino, [], made))
         with _reading("cannot access", shown):
             pending[-1][4].extend(reversed(source.below(handle)))
+
+    def _make_directory(self, mode: int, spot: Spot) -> int:
+        """A new directory. As cp does it, what others may write is added to what a default ACL made of the rest."""
+        (uid, gid), umask = self.options.owner, self.options.umask
+        ino = self.editor.make_directory(spot, mode & 0o1755, uid=uid, gid=gid, umask=umask)
+        made, writable = self.editor.stat(ino).mode, mode & 0o022 & ~umask
+        if writable & ~made:
+            self.editor.filesystem.chmod(ino, made | writable)
+        return ino
 
     def _file(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> None:
         filesystem, options = self.editor.filesystem, self.options
@@ -260,14 +268,15 @@ class Copier:
         """A new file that is no directory; its inode."""
         filesystem, (uid, gid) = self.editor.filesystem, self.options.owner
         form = stat.S_IFMT(facts.mode)
-        mode = form | facts.mode & (0o777 if form == stat.S_IFREG else 0o7777) & ~self.options.umask
+        umask = self.options.umask
+        mode = form | facts.mode & (0o777 if form == stat.S_IFREG else 0o7777)
         if form == stat.S_IFLNK:
             with _reading("cannot read symbolic link", shown):
                 target = source.target(handle)
             return filesystem.symlink_at(target, *spot.place, uid=uid, gid=gid)
         if form != stat.S_IFREG:
-            return filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid)
-        ino = filesystem.create_at(*spot.place, mode, uid=uid, gid=gid)
+            return filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid, umask=umask)
+        ino = filesystem.create_at(*spot.place, mode, uid=uid, gid=gid, umask=umask)
         try:
             self._fill(source, handle, ino, shown)
         except BaseException:
@@ -306,6 +315,9 @@ class Copier:
             for name, value in found.items():
                 if "xattrs" in preserve or name in ACLS:
                     filesystem.set_xattr(ino, name, value)
+            if "mode" in preserve and not stat.S_ISLNK(facts.mode):
+                for name in ACLS - found.keys():  # it came from the directory
+                    filesystem.remove_xattr(ino, name)
         if "times" in preserve:
             filesystem.utimens(ino, facts.atime, facts.mtime)
 

@@ -76,10 +76,10 @@ class Editor(Tracer):
             error.hint = "remove the one you do not want, without --upper"
             raise error
 
-    def make_directory(self, spot: Spot, mode: int, *, uid: int, gid: int) -> int:
-        """A new directory; opaque where it takes a whiteout's place."""
+    def make_directory(self, spot: Spot, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
+        """A new directory; opaque where it takes a whiteout's place. ``umask``: see ``WritableFilesystem.mkdir_at``."""
         with self.taking(spot):
-            ino = self.filesystem.mkdir_at(*spot.place, mode, uid=uid, gid=gid)
+            ino = self.filesystem.mkdir_at(*spot.place, mode, uid=uid, gid=gid, umask=umask)
         if spot.whiteout:
             self.make_opaque(ino)
         return ino
