@@ -313,7 +313,7 @@ class WritableFilesystem(Filesystem):
                 ino = self.create_at(directory, name)
                 try:
                     content.write_all(self._nodes, ino, 0, data)
-                except Ext3Error:
+                except BaseException:
                     with suppress(Ext3Error):  # what failed first is what matters
                         self.unlink_at(directory, name)
                     raise

@@ -305,7 +305,7 @@ def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable
                 nodes.run(partial(copier.copy, begin, end))
         if nodes.load(ino).record.size != length:
             set_size(nodes, ino, length)
-    except Ext3Error:
+    except BaseException:
         with suppress(Ext3Error):  # what failed first is what matters
             set_size(nodes, ino, 0)
         raise
@@ -330,7 +330,7 @@ def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[i
             nodes.run(partial(write, nodes, ino, offset, piece))
             offset += len(piece)
             advance(len(piece))
-    except Ext3Error:
+    except BaseException:
         with suppress(Ext3Error):  # what failed first is what matters
             set_size(nodes, ino, 0)
         raise

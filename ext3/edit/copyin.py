@@ -202,7 +202,7 @@ class TreeCopier:
     def _fill(self, source: bytes, fd: int, ino: int, undo: Callable[[], None]) -> None:
         try:
             content.copy_from(self._nodes, ino, fd, self._advance)
-        except Ext3Error as error:
+        except BaseException as error:
             with suppress(Ext3Error):  # what failed first is what matters
                 undo()
             if isinstance(error, SourceError):

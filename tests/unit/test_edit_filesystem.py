@@ -585,6 +585,34 @@ def test_write_from(fs: WritableFilesystem, tmp_path: Path) -> None:
     assert fs.read_bytes("/f") == b"stream"
 
 
+def test_interrupted_copies(fs: WritableFilesystem, tmp_path: Path) -> None:
+    """Ctrl-C in the middle leaves no part of a file behind."""
+    (tmp_path / "large").write_bytes(os.urandom(3 << 20))
+
+    class Stop:
+        def phase(self, name: str, total: int | None, unit: str) -> None: ...
+        def done(self) -> None: ...
+        def advance(self, count: int) -> None:
+            raise KeyboardInterrupt
+
+    class Source(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise OSError(errno.EIO, "unreadable")
+            return super().read(size)
+
+    fs.write_bytes("/f", b"old")
+    with pytest.raises(KeyboardInterrupt):
+        fs.copy_in(tmp_path / "large", "/new", progress=Stop())
+    assert fs.find_name(2, b"new") is None
+    with (tmp_path / "large").open("rb") as file, pytest.raises(KeyboardInterrupt):
+        fs.write_from("/f", file, advance=Stop().advance)
+    assert fs.stat("/f").size == 0
+    with pytest.raises(OSError, match="unreadable"):
+        fs.write_from("/f", Source(bytes(2 << 20)))
+    assert (fs.stat("/f").size, fs.stat("/f").blocks) == (0, 0)
+
+
 def test_copy_in(fs: WritableFilesystem, tmp_path: Path) -> None:
     top = tmp_path / "top"
     (top / "below").mkdir(parents=True)
