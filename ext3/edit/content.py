@@ -15,13 +15,13 @@ from functools import partial
 from typing import IO
 
 from ..blockmap import map_limit
-from ..constants import SECTOR, InodeFlag
+from ..constants import SECTOR
 from ..device import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
 from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
 from .facts import content_changed
 from .mapping import Extent, FileTooLargeError
-from .nodes import FIXED, Node, Nodes, check_changeable
+from .nodes import FIXED, IMMUTABLE, Node, Nodes, check_changeable
 from .pointers import blocks_needed
 
 __all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
@@ -57,7 +57,7 @@ def _writable(nodes: Nodes, ino: int, end: int, *, start: int = -1) -> Node:
     node = regular(nodes.edit(ino))
     flags = node.record.flags
     if flags:
-        check_changeable(node, f"inode {ino}", InodeFlag.IMMUTABLE if start >= node.record.size else FIXED)
+        check_changeable(node, f"inode {ino}", IMMUTABLE if start >= node.record.size else FIXED)
     if end > (limit := file_size_limit(nodes.block_size)):
         raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
     return node

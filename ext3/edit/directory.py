@@ -89,8 +89,10 @@ class Directory:
         self._tables: dict[int, Table] = {}
         self._root: tuple[Table, NameHash, int] | None = None
         self._hashes: dict[int, NameHash] = {}
-        self._hashed: tuple[bytes, NameHash, int] | None = None
-        """The name that was hashed last: one that is looked for is often added next."""
+        self._probed: tuple[bytes, int, list[Frame]] | None = None
+        """The name whose way was found last, while nothing changed: one that is looked for is often added next."""
+        self._absent: bytes | None = None
+        """A name that was looked for in vain, while nothing changed."""
 
     @property
     def size(self) -> int:
@@ -110,8 +112,11 @@ class Directory:
 
     def find(self, name: bytes) -> Entry | None:
         """The entry of a name, None if there is none."""
+        if name == self._absent:
+            return None
         place = self._place(name)
         if place is None:
+            self._absent = name
             return None
         return self._entry(name, place[1], place[2])
 
@@ -209,12 +214,14 @@ class Directory:
         self._remember(logical, data, room)
 
     def _write(self, logical: int, data: bytes) -> None:
+        self._probed = self._absent = None
         self._blocks.write(self._block(logical), data)
 
     def _append(self, name: bytes, *contents: bytes) -> None:
         """Make the directory longer. Nothing has changed where that fails."""
         if (self._count + len(contents)) * self._size > BYTES_LIMIT:
             raise DirectoryFullError(name, f"{self._where} cannot be larger than {BYTES_LIMIT} bytes")
+        self._probed = self._absent = None
         self._mapping.append(self._count, contents, 0)
         self._count += len(contents)
 
@@ -256,15 +263,17 @@ class Directory:
 
     def _probe(self, name: bytes) -> tuple[int, list[Frame]]:
         """The hash of a name, and the way to the leaf that would hold it."""
+        if self._probed is None or self._probed[0] != name:
+            self._probed = name, *self._way(name)
+        return self._probed[1:]
+
+    def _way(self, name: bytes) -> tuple[int, list[Frame]]:
         table = self._table(0)
         root = self._root
         if root is None or root[0] is not table:
             version, levels = read_root(table.data)
             root = self._root = table, self._hash(version), levels
-        known = self._hashed
-        if known is None or known[0] != name or known[1] is not root[1]:
-            known = self._hashed = name, root[1], root[1](name)
-        number = known[2]
+        number = root[1](name)
         slot = table.slot(number)
         if not root[2]:
             return number, [Frame(table, slot)]
@@ -361,7 +370,7 @@ class Directory:
         number, frames = self._probe(name)
         leaf = self._child(frames[-1])
         block, room = self._load(leaf)
-        if records.locate(block, name) or self._search(self._continued(number, frames), name):
+        if name != self._absent and (records.locate(block, name) or self._search(self._continued(number, frames), name)):
             raise NameExistsError(name, f"is in {self._where} already")
         changed = records.put_in(block, room, name, ino, file_type) if room < self._size else None
         if changed:

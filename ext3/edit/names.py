@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..inode import file_type_of
 from .directory import NameTooLongError, new_directory_block
-from .nodes import Node, Nodes, check_changeable
+from .nodes import IMMUTABLE, Node, Nodes, check_changeable
 from .permissions import inherit
 from .record import check_owner, device_words
 
@@ -30,6 +30,7 @@ __all__ = ["exchange", "find", "link", "make_directory", "make_node", "make_syml
 S_ISGID = 0o2000
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 _INHERITED = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag.SYNC)
+_INHERITED_BY_DIRECTORIES = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag.SYNC | InodeFlag.DIRSYNC)
 DOTS = (b".", b"..")
 
 
@@ -65,7 +66,7 @@ def find(nodes: Nodes, parent: int, name: bytes) -> int | None:
 def _new(nodes: Nodes, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
     """A new inode for a name that is free."""
     check_name(name)
-    check_changeable(parent, name, InodeFlag.IMMUTABLE)
+    check_changeable(parent, name, IMMUTABLE)
     if nodes.directory(parent).find(name):
         raise PathExistsError(name, "File exists")
     return _born(nodes, parent, mode, uid, gid, now, umask)
@@ -81,7 +82,7 @@ def _born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int, u
         mode |= S_ISGID if is_dir else 0
     node = nodes.new(parent, mode=mode, uid=uid, gid=gid, is_dir=is_dir, now=now)
     record = node.record
-    record.flags = above.flags & (_INHERITED | (InodeFlag.DIRSYNC if is_dir else 0))
+    record.flags = above.flags & (_INHERITED_BY_DIRECTORIES if is_dir else _INHERITED)
     default = nodes.attributes(parent).get(DEFAULT) if nodes.has_attributes(parent) else None
     if mode & S_IFMT == S_IFLNK or (default is None and not umask):
         return node
@@ -181,7 +182,7 @@ def link(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
     now = nodes.session.nanoseconds
     above, node = _directory(nodes, parent, name), nodes.edit(ino)
     check_name(name)
-    check_changeable(above, name, InodeFlag.IMMUTABLE)
+    check_changeable(above, name, IMMUTABLE)
     check_changeable(node, name)
     if node.record.is_dir:
         raise PathError(name, "hard link not allowed for directory", code=errno.EPERM)
@@ -348,7 +349,7 @@ def rename(
         _check_replaced(nodes, node, target, old_parent, new_name)
     elif node.record.is_dir and source is not goal:
         _room_below(goal, new_name)
-    check_changeable(goal, new_name, InodeFlag.IMMUTABLE)
+    check_changeable(goal, new_name, IMMUTABLE)
     kind = file_type_of(node.record.mode)
     if target is None:
         nodes.directory(goal).insert(new_name, node.ino, kind)

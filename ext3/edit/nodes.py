@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
+from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
 from ..inode import Inode, parse_inode
 from ..orphans import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
@@ -26,7 +26,11 @@ T = TypeVar("T")
 OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 """add_orphan or remove_orphan."""
 
+# Plain numbers: every & with a member of an IntFlag makes a new one.
+IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
+INDEX = int(InodeFlag.INDEX)
+NO_MAP = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
 KEPT = 4096
 """Inodes that are remembered at most."""
 
@@ -77,6 +81,8 @@ class Nodes:
         )
         self._sharing = AttributeSharing()
         self._nodes: dict[int, Node] = {}
+        self._unwritten: dict[int, Node] = {}
+        """Inodes that the running operation changed: their records are written once, at its end."""
         self._held: dict[int, int] = {}
         self._orphans: set[int] = set()
         self._orphan_links: OrphanLinks | None = None
@@ -91,14 +97,16 @@ class Nodes:
         """``work`` as one operation: all of it happens, or nothing."""
 
         def fresh() -> T:
-            if self.session.rollbacks != self._rollbacks:
+            if self._unwritten or self.session.rollbacks != self._rollbacks:
                 self.forget()
-            return work()
+            found = work()
+            self._write_out()
+            return found
 
         try:
             return self.session.run(fresh)
         except BaseException as error:
-            if self.session.rollbacks != self._rollbacks or not isinstance(error, PathError):
+            if self._unwritten or self.session.rollbacks != self._rollbacks or not isinstance(error, PathError):
                 self.forget()
             raise
 
@@ -106,6 +114,7 @@ class Nodes:
         """What was known is void."""
         self._rollbacks = self.session.rollbacks
         self._nodes.clear()
+        self._unwritten.clear()
         self._sharing.clear()
         self.parents.clear()
         self._orphan_links = None
@@ -116,7 +125,8 @@ class Nodes:
         """An inode to look at. PathNotFoundError for a number that is none, CorruptError."""
         node = self._nodes.get(ino)
         if node is None:
-            node = self._keep(Node(ino, InodeRecord(self.session.read_inode(ino), ino)))
+            node = self._unwritten.get(ino) or Node(ino, InodeRecord(self.session.read_inode(ino), ino))
+            self._keep(node)
         return node
 
     def _keep(self, node: Node) -> Node:
@@ -141,7 +151,7 @@ class Nodes:
             error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
             error.hint = CHECK_HINT
             raise error
-        flags = node.record.flags & int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
+        flags = node.record.flags & NO_MAP
         if flags:
             raise CorruptError(f"inode {ino}", "i_flags", f"{node.record.flags:#x}", f"without {flags:#x}")
         node.checked = True
@@ -162,15 +172,21 @@ class Nodes:
         return node.seen
 
     def store(self, node: Node) -> None:
-        """Write the record of an inode into the table."""
+        """The record of an inode was changed."""
         node.seen = None
-        raw = node.record.pack()
-        if len(raw) < self.inode_size:  # an extra area that says it has no fields stays as it is
-            raw += self.session.read_inode(node.ino)[len(raw) :]
-        self.session.write_inode(node.ino, raw)
+        self._unwritten[node.ino] = node
+
+    def _write_out(self) -> None:
+        """Write the records that were changed into the table."""
+        for node in self._unwritten.values():
+            raw = node.record.pack()
+            if len(raw) < self.inode_size:  # an extra area that says it has no fields stays as it is
+                raw += self.session.read_inode(node.ino)[len(raw) :]
+            self.session.write_inode(node.ino, raw)
+        self._unwritten.clear()
 
     def drop(self, ino: int) -> None:
-        """Somebody else changed the inode, or it is gone."""
+        """Somebody else changed the inode, or it is gone. What was changed here before is written."""
         self._nodes.pop(ino, None)
 
     # What inodes have
@@ -210,7 +226,7 @@ class Nodes:
                 self.rules,
                 ino=node.ino,
                 size=record.size,
-                indexed=bool(record.flags & InodeFlag.INDEX),
+                indexed=bool(record.flags & INDEX),
             )
         return found
 
@@ -221,9 +237,9 @@ class Nodes:
         assert directory is not None
         record.size = directory.size
         if directory.indexed:
-            record.flags |= InodeFlag.INDEX.value
+            record.flags |= INDEX
         else:
-            record.flags &= ~InodeFlag.INDEX.value
+            record.flags &= ~INDEX
         record.i_block, record.sectors = directory.mapping.i_block, directory.mapping.sectors
         record.mtime = record.ctime = now
         self.store(node)
@@ -279,7 +295,6 @@ class Nodes:
         self._generation += 0x9E3779B1
         generation = self._generation ^ ino
         record = InodeRecord.new(self.inode_size, mode=mode, uid=uid, gid=gid, now=now, generation=generation)
-        record.i_block = (0,) * N_BLOCKS
         self._nodes.pop(ino, None)
         node = self._keep(Node(ino, record))
         node.checked = True
@@ -300,6 +315,7 @@ class Nodes:
 
     def _delete(self, node: Node) -> None:
         self.store(node)
+        self._write_out()
         delete_inode(self.session, node.ino)
         self.drop(node.ino)
         if node.record.file_acl:
@@ -307,6 +323,7 @@ class Nodes:
 
     def _change_orphans(self, ino: int, change: OrphanChange) -> None:
         """The list runs through the inodes themselves: what is kept of those that change is void."""
+        self._write_out()
         if self._orphan_links is None:
             self._orphan_links = OrphanLinks(self.session)
         for changed in change(self.session, ino, self._orphan_links):

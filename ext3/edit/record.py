@@ -6,6 +6,8 @@ Bytes that have no field here (and fields an inode is too small for) stay as the
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, N_BLOCKS, S_IFDIR, S_IFMT, S_IFREG
 from ..errors import CorruptError
 from ..schema import INODE_CORE, INODE_EXTRA
@@ -30,6 +32,8 @@ _extra_pack = INODE_EXTRA.packer.pack
 assert INODE_EXTRA.dtype.fields is not None
 _TIMES_END = int(INODE_EXTRA.dtype.fields["i_crtime"][1])
 """i_extra_isize from which all three times have their nanoseconds and epoch."""
+_NO_REST = (0,) * 6
+_NO_EXTRA = (0,) * len(INODE_EXTRA.dtype.fields)
 _CRTIME_END = int(INODE_EXTRA.dtype.fields["i_version_hi"][1])
 _EXTRA_ISIZE_END = int(INODE_EXTRA.dtype.fields["i_checksum_hi"][1])
 
@@ -84,7 +88,7 @@ class InodeRecord:
         self._rest = version, size_high, faddr, blocks_high, acl_high, reserved
         self.extra_isize = 0
         self.area = b""
-        self._extra = (0, 0, 0, 0, 0, 0, 0, 0, 0)
+        self._extra = _NO_EXTRA
         if len(raw) > GOOD_INODE_SIZE:
             self._take_extra(raw, ino)
         _, _, ctime_extra, mtime_extra, atime_extra, crtime, crtime_extra, _, _ = self._extra
@@ -106,12 +110,16 @@ class InodeRecord:
     @classmethod
     def new(cls, inode_size: int, *, mode: int, uid: int, gid: int, now: int, generation: int) -> InodeRecord:
         """An inode without links, blocks and attributes, made at ``now`` (nanoseconds)."""
-        length = min(EXTRA_ISIZE, inode_size - GOOD_INODE_SIZE)
-        behind = _extra_pack(length, 0, 0, 0, 0, 0, 0, 0, 0)[:length] if length else b""
-        found = cls((bytes(GOOD_INODE_SIZE) + behind).ljust(inode_size, b"\0"), 0)
+        found = cls.__new__(cls)
         found.mode, found.uid, found.gid = mode, uid, gid
+        found.links = found.sectors = found.size = found.flags = found.dtime = found.file_acl = 0
         found.atime = found.mtime = found.ctime = found.crtime = now
         found.generation = generation & MASK32
+        found.i_block = (0,) * N_BLOCKS
+        found.extra_isize = min(EXTRA_ISIZE, inode_size - GOOD_INODE_SIZE)
+        found.area = bytes(inode_size - GOOD_INODE_SIZE - found.extra_isize)
+        found._rest = _NO_REST
+        found._extra = _NO_EXTRA
         return found
 
     @property
@@ -154,6 +162,7 @@ def _joined(low: int, extra: int) -> int:
     return (low - (low >> 31 << 32) + ((extra & 3) << 32)) * NS + (extra >> 2)
 
 
+@lru_cache(maxsize=64)  # most inodes that change keep a time or two
 def _split(time: int, wide: bool) -> tuple[int, int]:
     """(32 bits of seconds, epoch bits and nanoseconds), the nearest time that can be stored."""
     seconds, nano = divmod(time, NS)

@@ -229,7 +229,8 @@ def shared_directories(fs: WritableFilesystem, count: int) -> None:
     for number in range(200):
         fs.create(f"/top/0/{number}-" + "n" * 200)
     node = fs._nodes.load(ino)
-    with fs._session.operation():
+
+    def work() -> None:
         for number in range(1, count):
             child = fs._nodes.new(node, mode=0o40755, uid=0, gid=0, is_dir=True, now=0)
             child.record.links, child.record.size = 2, node.record.size
@@ -238,6 +239,8 @@ def shared_directories(fs: WritableFilesystem, count: int) -> None:
             top = fs._nodes.edit(fs.lookup("/top"))
             fs._nodes.directory(top).insert(b"%d" % number, child.ino, FileType.DIRECTORY)
             fs._nodes.store_directory(top, 0)
+
+    fs._run(work)
 
 
 def test_directories_that_share_their_blocks() -> None:
