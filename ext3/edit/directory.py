@@ -27,7 +27,7 @@ __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError
 KEPT_BLOCKS = 1024
 """Blocks of one directory whose check is remembered."""
 DOT_NAMES = (b".", b"..")
-_TYPES = frozenset(map(int, FileType))
+_TYPES = {int(kind): kind for kind in FileType}
 
 
 class NameExistsError(PathExistsError):
@@ -124,7 +124,7 @@ class Directory:
         """All entries, "." and ".." too, as they lie."""
         for logical in range(self._count):
             for ino, file_type, name in records.used_records(self._load(logical)[0]):
-                yield Entry(name, ino, FileType(file_type) if file_type in _TYPES else FileType.UNKNOWN)
+                yield Entry(name, ino, _TYPES.get(file_type, FileType.UNKNOWN))
 
     def is_empty(self) -> bool:
         """Whether there is nothing but "." and ".."."""
@@ -227,7 +227,7 @@ class Directory:
 
     def _entry(self, name: bytes, block: bytes, offset: int) -> Entry:
         ino, _, _, file_type = DIRENT.packer.unpack_from(block, offset)
-        return Entry(name, ino, FileType(file_type) if file_type in _TYPES else FileType.UNKNOWN)
+        return Entry(name, ino, _TYPES.get(file_type, FileType.UNKNOWN))
 
     # -- search ----------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,6 @@ Bytes that have no field here (and fields an inode is too small for) stay as the
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, N_BLOCKS, S_IFDIR, S_IFMT, S_IFREG
 from ..errors import CorruptError
 from ..schema import INODE_CORE, INODE_EXTRA
@@ -162,7 +160,6 @@ def _joined(low: int, extra: int) -> int:
     return (low - (low >> 31 << 32) + ((extra & 3) << 32)) * NS + (extra >> 2)
 
 
-@lru_cache(maxsize=64)  # most inodes that change keep a time or two
 def _split(time: int, wide: bool) -> tuple[int, int]:
     """(32 bits of seconds, epoch bits and nanoseconds), the nearest time that can be stored."""
     seconds, nano = divmod(time, NS)
