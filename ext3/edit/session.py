@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Self, TypeVar
 
 from ..alloc import BlockAllocator, InodeAllocator
-from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
+from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device import BlockDevice
 from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
 from ..groups import descriptor_block
 from ..layout import Table
 from ..orphans import process_orphans
 from ..overlaid import OverlaidDevice
-from ..replay import write_superblock
-from ..schema import SUPERBLOCK
 from ..superblock import Superblock
 from ..transaction import LogWriter, log_blocks, write_blocks
 from ..zones import SystemZones
 from .blocks import Run
 from .changes import Changes
 from .opening import block_bitmaps, inode_bitmaps, open_for_changes
+from .superblock import SuperblockEditor
 
 __all__ = ["Clock", "Session"]
 
@@ -62,13 +60,12 @@ class Session:
         journal = opened.journal
         self.replayed = opened.replayed
         """Transactions that were in the journal and were put in place."""
-        superblock = self._superblock = opened.superblock
+        superblock = opened.superblock
         self.block_size = superblock.block_size
         self._groups = opened.groups
         self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
         self._zones = SystemZones(superblock, self._groups, None if journal is None else journal.blocks)
         self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
-        self._raw = bytearray(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
         self.blocks = BlockAllocator(
             first=superblock.first_data_block,
             end=superblock.blocks_count,
@@ -84,19 +81,19 @@ class Session:
             blocks=self.blocks,
             load=inode_bitmaps(device, superblock, self._groups),
         )
-        self._last_orphan = superblock.last_orphan
         self._changes = Changes()
         self.rollbacks = 0
         """How often something was undone: what was kept of blocks and inodes before is void then."""
         # The kernel brings the superblock's counts up to date when it unmounts, never in the journal.
         counts = superblock.free_blocks, superblock.free_inodes
-        self._super_dirty = bool(opened.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
+        stale = bool(opened.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
+        self._super = SuperblockEditor(device, superblock, changed=stale)
         self._data_written = False
         self._in_use = False
         self._failed = False
         self._closed = False
         self.device: BlockDevice = OverlaidDevice(device, self.block_size, self._changes.blocks, self.read)
-        self.orphans = process_orphans(self) if self._last_orphan else (0, 0)
+        self.orphans = process_orphans(self) if self.last_orphan else (0, 0)
         """(deleted, cut): inodes the orphan list held."""
         self.sync()
 
@@ -105,12 +102,7 @@ class Session:
     @property
     def superblock(self) -> Superblock:
         """With the present counts."""
-        return replace(
-            self._superblock,
-            free_blocks=self.blocks.total_free,
-            free_inodes=self.inodes.total_free,
-            last_orphan=self._last_orphan,
-        )
+        return self._super.present(self.blocks.total_free, self.inodes.total_free)
 
     @property
     def groups(self) -> Table:
@@ -131,29 +123,19 @@ class Session:
 
     @property
     def last_orphan(self) -> int:
-        return self._last_orphan
+        return self._super.last_orphan
 
     @last_orphan.setter
     def last_orphan(self, ino: int) -> None:
-        self._changes.remember(self._set_orphan, self._last_orphan)
-        self._set_orphan(ino)
-
-    def _set_orphan(self, ino: int) -> None:
-        self._last_orphan = ino
-        self._super_dirty = True
+        self._changes.remember(self._super.set_orphan, self._super.last_orphan)
+        self._super.set_orphan(ino)
 
     def add_features(self, *, compat: int = 0, ro_compat: int = 0) -> None:
         """Say in the superblock that the filesystem makes use of these features."""
-        have = self._superblock
+        have = self._super.fixed
         if have.compat & compat != compat or have.ro_compat & ro_compat != ro_compat:
-            self._changes.remember(self._set_features, have.compat, have.ro_compat)
-            self._set_features(have.compat | compat, have.ro_compat | ro_compat)
-
-    def _set_features(self, compat: int, ro_compat: int) -> None:
-        self._superblock = replace(self._superblock, compat=compat, ro_compat=ro_compat)
-        row = SUPERBLOCK.view(self._raw)
-        row["s_feature_compat"], row["s_feature_ro_compat"] = compat, ro_compat
-        self._super_dirty = True
+            self._changes.remember(self._super.set_features, have.compat, have.ro_compat)
+            self._super.set_features(have.compat | compat, have.ro_compat | ro_compat)
 
     # Operations
 
@@ -287,8 +269,8 @@ class Session:
 
     def goal_of(self, ino: int) -> int:
         """Where the blocks of an inode begin if nothing else says so: the start of its group."""
-        group = (ino - 1) // self._superblock.inodes_per_group
-        return self._superblock.first_data_block + group * self._superblock.blocks_per_group
+        group = (ino - 1) // self._super.fixed.inodes_per_group
+        return self._super.fixed.first_data_block + group * self._super.fixed.blocks_per_group
 
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
@@ -301,7 +283,7 @@ class Session:
     def pending(self) -> bool:
         """Whether there is something to commit."""
         return bool(
-            self._changes.blocks or self.blocks.dirty or self.inodes.dirty or self._changes.revoked or self._super_dirty
+            self._changes.blocks or self.blocks.dirty or self.inodes.dirty or self._changes.revoked or self._super.changed
         )
 
     @property
@@ -325,7 +307,7 @@ class Session:
     def _needed(self) -> int:
         """Blocks of the log that the running transaction takes at most."""
         groups = len(self.blocks.dirty) + len(self.inodes.dirty)
-        descriptors = min(groups, -(-self._superblock.groups_count // self._superblock.descriptors_per_block))
+        descriptors = min(groups, -(-self._super.fixed.groups_count // self._super.fixed.descriptors_per_block))
         return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
 
     def _check_room(self) -> None:
@@ -342,7 +324,7 @@ class Session:
 
     def _inode_place(self, ino: int) -> tuple[int, int]:
         """(block, byte in it) of an inode."""
-        superblock = self._superblock
+        superblock = self._super.fixed
         if not 1 <= ino <= superblock.inodes_count:
             raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
         group, index = divmod(ino - 1, superblock.inodes_per_group)
@@ -352,7 +334,7 @@ class Session:
     def read_inode(self, ino: int) -> bytes:
         """The record of an inode (inode size bytes) as it is now."""
         block, place = self._inode_place(ino)
-        size = self._superblock.inode_size
+        size = self._super.fixed.inode_size
         found = self._changes.blocks.get(block)
         if found is None:
             return self._base.read(block * self.block_size + place, size)
@@ -360,7 +342,7 @@ class Session:
 
     def write_inode(self, ino: int, raw: bytes | bytearray) -> None:
         """Change the whole record of an inode."""
-        size = self._superblock.inode_size
+        size = self._super.fixed.inode_size
         if len(raw) != size:
             raise ValueError(f"{len(raw)} bytes are not an inode of {size}")
         block, place = self._inode_place(ino)
@@ -373,7 +355,7 @@ class Session:
     def inode_in_use(self, ino: int) -> bool:
         """What the inode bitmap says."""
         self._inode_place(ino)
-        group, index = divmod(ino - 1, self._superblock.inodes_per_group)
+        group, index = divmod(ino - 1, self._super.fixed.inodes_per_group)
         return bool(self.inodes.bitmap(group).cells[index])
 
     def allocate_inode(self, parent: int, *, is_dir: bool) -> int:
@@ -405,19 +387,15 @@ class Session:
         for allocator, field in ((self.blocks, "bg_block_bitmap"), (self.inodes, "bg_inode_bitmap")):
             for group in allocator.dirty:
                 changed[int(groups[field][group])] = allocator.bitmap(group).pack(size)
-        per_block = self._superblock.descriptors_per_block
+        per_block = self._super.fixed.descriptors_per_block
         for index in sorted({group // per_block for group in (*self.blocks.dirty, *self.inodes.dirty)}):
-            block = descriptor_block(self._superblock, index)
+            block = descriptor_block(self._super.fixed, index)
             rows = groups[index * per_block : (index + 1) * per_block].tobytes()
             changed[block] = rows + self.read(block)[len(rows) :]
-        row = SUPERBLOCK.view(self._raw)
-        row["s_free_blocks_count"] = self.blocks.total_free
-        row["s_free_inodes_count"] = self.inodes.total_free
-        row["s_last_orphan"] = self._last_orphan
-        row["s_wtime"] = self.seconds & 0xFFFFFFFF
         block, place = divmod(SUPERBLOCK_OFFSET, size)
         data = bytearray(self.read(block))
-        data[place : place + SUPERBLOCK_SIZE] = self._raw
+        packed = self._super.packed(self.blocks.total_free, self.inodes.total_free, self.seconds)
+        data[place : place + SUPERBLOCK_SIZE] = packed
         changed[block] = bytes(data)
 
     def sync(self) -> None:
@@ -441,30 +419,22 @@ class Session:
         else:
             write_blocks(self._base, self._changes.blocks, self.block_size)
             self._base.sync()
-            self._set_superblock(state=STATE_VALID)
+        self._super.committed()
+        if self._log is None:
+            self._super.mark(state=STATE_VALID)
         self._changes.clear()
         self.blocks.release()
         self.blocks.dirty.clear()
         self.inodes.dirty.clear()
-        self._super_dirty = self._data_written = self._failed = False
+        self._data_written = self._failed = False
 
     def _begin(self) -> None:
         """Before the first change: say that the journal counts; without a journal, that the filesystem is in disorder."""
         if self._log is None:
-            self._set_superblock(state=0)
+            self._super.mark(state=0)
         elif not self._in_use:
-            self._set_superblock(recovery=True)
+            self._super.mark(recovery=True)
             self._in_use = True
-
-    def _set_superblock(self, *, state: int | None = None, recovery: bool | None = None) -> None:
-        row = SUPERBLOCK.view(self._raw)
-        if state is not None:
-            row["s_state"] = int(row["s_state"][0]) & ~STATE_VALID | state
-        if recovery is not None:
-            incompat = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
-            row["s_feature_incompat"] = incompat | (Incompat.NEEDS_RECOVERY.value if recovery else 0)
-        write_superblock(self._base, self._raw)
-        self._base.sync()
 
     def close(self) -> None:
         """Commit, and mark the journal as empty. After a failed write nothing is done: the next open recovers."""
@@ -474,14 +444,14 @@ class Session:
             if not self._failed:
                 self.sync()
                 if self._in_use:
-                    self._set_superblock(recovery=False)
+                    self._super.mark(recovery=False)
         finally:
             self._closed = True
 
     def abandon(self) -> None:
         """Close without a commit: what was not synced is lost."""
         if not self._closed and not self._failed and self._in_use:
-            self._set_superblock(recovery=False)
+            self._super.mark(recovery=False)
         self._closed = True
 
     def __enter__(self) -> Self:

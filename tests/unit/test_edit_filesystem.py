@@ -807,3 +807,20 @@ def test_the_view_is_always_the_present_one(fs: WritableFilesystem) -> None:
     assert int(fs.inode_bitmap(0).sum()) == int(bitmap.sum()) + 1
     assert int((~fs.block_bitmap(0)).sum()) == fs.superblock.free_blocks
     assert len(dict(fs.walk("/"))) == 303
+
+
+def test_what_is_given_up_is_nowhere(device: MemoryDevice) -> None:
+    """Bitmaps that were looked at show changes which are not committed; nothing of these gets into the superblock."""
+    fs = ext3.Filesystem.open(device, "r+", clock=clock)
+    fs.write_bytes("/f", b"x" * 5000)
+    fs.sync()
+    fs.hold(fs.lookup("/f"))
+    fs.unlink("/f")
+    fs.write_bytes("/g", b"y" * 50_000)
+    assert fs.block_bitmap(0).any()
+    fs.abandon()
+    with ext3.Filesystem.open(device) as after:
+        assert not after.needs_recovery
+        assert after.superblock.last_orphan == 0
+        assert after.read_bytes("/f") == b"x" * 5000
+        check_counts(after)

@@ -1,0 +1,71 @@
+"""The superblock of a filesystem that is edited: what it will say, and what it says on storage.
+
+The two differ until a commit: what is marked in place meanwhile (``mark``) says nothing of changes that may never come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
+from ..device import BlockDevice
+from ..replay import write_superblock
+from ..schema import SUPERBLOCK
+from ..superblock import Superblock
+
+__all__ = ["SuperblockEditor"]
+
+
+class SuperblockEditor:
+    """``fixed``: what no edit changes, and features. ``last_orphan``: the head of the orphan list. ``changed``: whether a
+    commit is needed for what was set here."""
+
+    def __init__(self, device: BlockDevice, superblock: Superblock, *, changed: bool) -> None:
+        self.fixed = superblock
+        self.last_orphan = superblock.last_orphan
+        self.changed = changed
+        self._device = device
+        self._stored = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
+        self._next = self._stored
+
+    def present(self, free_blocks: int, free_inodes: int) -> Superblock:
+        """As it is with these counts."""
+        return replace(self.fixed, free_blocks=free_blocks, free_inodes=free_inodes, last_orphan=self.last_orphan)
+
+    def set_orphan(self, ino: int) -> None:
+        self.last_orphan = ino
+        self.changed = True
+
+    def set_features(self, compat: int, ro_compat: int) -> None:
+        self.fixed = replace(self.fixed, compat=compat, ro_compat=ro_compat)
+        self.changed = True
+
+    def packed(self, free_blocks: int, free_inodes: int, seconds: int) -> bytes:
+        """What is to be committed, written at ``seconds`` since 1970; ``committed`` says that it was."""
+        raw = bytearray(self._stored)
+        row = SUPERBLOCK.view(raw)
+        row["s_free_blocks_count"] = free_blocks
+        row["s_free_inodes_count"] = free_inodes
+        row["s_last_orphan"] = self.last_orphan
+        row["s_feature_compat"], row["s_feature_ro_compat"] = self.fixed.compat, self.fixed.ro_compat
+        row["s_wtime"] = seconds & 0xFFFFFFFF
+        self._next = bytes(raw)
+        return self._next
+
+    def committed(self) -> None:
+        """What was packed last is on storage."""
+        self._stored = self._next
+        self.changed = False
+
+    def mark(self, *, state: int | None = None, recovery: bool | None = None) -> None:
+        """Change these two in place, and sync: whether it is in order (0 or STATE_VALID), whether its journal counts."""
+        raw = bytearray(self._stored)
+        row = SUPERBLOCK.view(raw)
+        if state is not None:
+            row["s_state"] = int(row["s_state"][0]) & ~STATE_VALID | state
+        if recovery is not None:
+            incompat = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
+            row["s_feature_incompat"] = incompat | (Incompat.NEEDS_RECOVERY.value if recovery else 0)
+        write_superblock(self._device, raw)
+        self._device.sync()
+        self._stored = bytes(raw)
