@@ -160,6 +160,20 @@ class WritableFilesystem(Filesystem):
         """Make an empty file; its inode. PathExistsError. ``umask``: as ``mkdir_at``."""
         return self.mknod_at(parent, name, S_IFREG | mode & 0o7777, uid=uid, gid=gid, umask=umask)
 
+    def create_nameless(self, parent: int, mode: int = 0o644, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
+        """Make an empty file for the directory ``parent``; its inode, held. ``name_at`` names it when it is whole.
+
+        ``release`` it in the end: without a name it is deleted then, and by a crash. ``umask``: as ``mkdir_at``.
+        """
+        make = partial(names.make_nameless, self._nodes, parent, mode, uid=uid, gid=gid, umask=umask)
+        ino = self._run(make).ino
+        self._nodes.hold(ino)
+        return ino
+
+    def name_at(self, ino: int, parent: int, name: bytes) -> None:
+        """Give a file that ``create_nameless`` made its name. PathExistsError."""
+        self._run(lambda: names.give_name(self._nodes, ino, parent, name))
+
     def symlink_at(self, target: bytes, parent: int, name: bytes, *, uid: int = 0, gid: int = 0) -> int:
         """Make a symbolic link; its inode."""
         return self._run(lambda: names.make_symlink(self._nodes, target, parent, name, uid=uid, gid=gid)).ino

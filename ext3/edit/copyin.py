@@ -5,15 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Literal, Protocol
 
 from ..constants import S_IFREG
 from ..errors import (
     CorruptError,
-    Ext3Error,
     PathExistsError,
     PathIsDirectoryError,
     PathNotDirectoryError,
@@ -56,6 +53,10 @@ class Editor(Protocol):
     def unlink_at(self, parent: int, name: bytes) -> None: ...
 
     def rmdir_at(self, parent: int, name: bytes) -> None: ...
+
+    def create_nameless(self, parent: int, mode: int, *, uid: int, gid: int) -> int: ...
+
+    def release(self, ino: int) -> None: ...
 
 
 class TreeCopier:
@@ -184,30 +185,37 @@ class TreeCopier:
             def make() -> int:
                 mode = S_IFREG | found.st_mode & 0o777
                 ino = names.make_node(nodes, parent, name, mode, uid=self._uid, gid=self._gid).ino
-                if small:
-                    content.write(nodes, ino, 0, data)
-                    self._dress(source, ino, found)
+                content.write(nodes, ino, 0, data)
+                self._dress(source, ino, found)
                 return ino
 
-            ino = nodes.run(make) if there is None else there
+            def name_it() -> None:
+                names.give_name(nodes, ino, parent, name)
+                self._dress(source, ino, found)
+
             if small:
+                ino = nodes.run(make)
                 self._advance(len(data))
                 return ino
-            self._fill(source, fd, ino, lambda: self._editor.unlink_at(parent, name) if there is None else None)
-            nodes.run(lambda: self._dress(source, ino, found))
+            if there is not None:
+                self._fill(source, fd, there)
+                nodes.run(lambda: self._dress(source, there, found))
+                return there
+            ino = self._editor.create_nameless(parent, found.st_mode & 0o777, uid=self._uid, gid=self._gid)
+            try:
+                self._fill(source, fd, ino)
+                nodes.run(name_it)
+            finally:
+                self._editor.release(ino)
             return ino
         finally:
             os.close(fd)
 
-    def _fill(self, source: bytes, fd: int, ino: int, undo: Callable[[], None]) -> None:
+    def _fill(self, source: bytes, fd: int, ino: int) -> None:
         try:
             content.copy_from(self._nodes, ino, fd, self._advance)
-        except BaseException as error:
-            with suppress(Ext3Error):  # what failed first is what matters
-                undo()
-            if isinstance(error, SourceError):
-                raise SourceError(source, error.message.partition(": ")[2], error=error, hint=error.hint) from error
-            raise
+        except SourceError as error:
+            raise SourceError(source, error.message.partition(": ")[2], error=error, hint=error.hint) from error
 
     # Facts
 

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import errno
 
-from ..constants import FAST_SYMLINK_MAX, LINK_MAX, N_BLOCKS, ROOT_INO, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, FileType, InodeFlag
+from ..constants import (
+    FAST_SYMLINK_MAX,
+    LINK_MAX,
+    N_BLOCKS,
+    ROOT_INO,
+    S_IFCHR,
+    S_IFDIR,
+    S_IFLNK,
+    S_IFMT,
+    S_IFREG,
+    FileType,
+    InodeFlag,
+)
 from ..errors import (
     CHECK_HINT,
     CorruptError,
@@ -25,7 +37,19 @@ from .nodes import IMMUTABLE, Node, Nodes, check_changeable
 from .permissions import inherit
 from .record import check_owner, device_words
 
-__all__ = ["exchange", "find", "link", "make_directory", "make_node", "make_symlink", "rename", "rmdir", "unlink"]
+__all__ = [
+    "exchange",
+    "find",
+    "give_name",
+    "link",
+    "make_directory",
+    "make_nameless",
+    "make_node",
+    "make_symlink",
+    "rename",
+    "rmdir",
+    "unlink",
+]
 
 S_ISGID = 0o2000
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
@@ -131,6 +155,29 @@ def make_node(
     nodes.store(node)
     _enter(nodes, above, name, node, now)
     return node
+
+
+def make_nameless(nodes: Nodes, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
+    """A file without content that ``give_name`` is to put into directory ``parent``; a crash before that deletes it."""
+    now = nodes.session.nanoseconds
+    node = _born(nodes, _directory(nodes, parent, b"."), S_IFREG | mode & 0o7777, uid, gid, now, umask)
+    nodes.nameless(node)
+    return node
+
+
+def give_name(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
+    """The first name of a file that was made without one. PathExistsError."""
+    now = nodes.session.nanoseconds
+    above = _directory(nodes, parent, name)
+    check_name(name)
+    check_changeable(above, name, IMMUTABLE)
+    if nodes.directory(above).find(name):
+        raise PathExistsError(name, "File exists")
+    node = nodes.named(ino)
+    node.record.links = 1
+    node.record.ctime = now
+    nodes.store(node)
+    _enter(nodes, above, name, node, now)
 
 
 def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:

@@ -307,11 +307,20 @@ class Nodes:
     def unlinked(self, node: Node) -> None:
         """The record has no links left: delete the inode, or, where it is held, leave that for later."""
         if node.ino in self._held:
-            self.store(node)
-            self._change_orphans(node.ino, add_orphan)
-            self._orphans.add(node.ino)
+            self.nameless(node)
             return
         self._delete(node)
+
+    def nameless(self, node: Node) -> None:
+        """The record has no links: the inode is deleted when nobody holds it, or by who opens the image after a crash."""
+        self.store(node)
+        self._change_orphans(node.ino, add_orphan)
+        self._orphans.add(node.ino)
+
+    def named(self, ino: int) -> Node:
+        """An inode that was nameless, to be given a name. CorruptError where it was not."""
+        self._change_orphans(ino, remove_orphan)
+        return self.edit(ino)
 
     def _delete(self, node: Node) -> None:
         self.store(node)

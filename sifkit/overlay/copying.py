@@ -276,12 +276,12 @@ class Copier:
             return filesystem.symlink_at(target, *spot.place, uid=uid, gid=gid)
         if form != stat.S_IFREG:
             return filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid, umask=umask)
-        ino = filesystem.create_at(*spot.place, mode, uid=uid, gid=gid, umask=umask)
+        ino = filesystem.create_nameless(spot.parent, mode, uid=uid, gid=gid, umask=umask)
         try:
             self._fill(source, handle, ino, shown)
-        except BaseException:
-            filesystem.unlink_at(*spot.place)
-            raise
+            filesystem.name_at(ino, *spot.place)
+        finally:
+            filesystem.release(ino)
         return ino
 
     def _fill(self, source: Source[H], handle: H, ino: int, shown: str) -> None:

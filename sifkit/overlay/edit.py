@@ -179,11 +179,13 @@ def _changing(device: FileDevice, options: EditOptions) -> Iterator[WritableFile
 
 
 def _abandon(filesystem: WritableFilesystem, device: FileDevice) -> None:
-    """Drop what was not synced. A commit that was cut short is finished or dropped by opening the image once more."""
+    """Drop what was not synced. Opening the image once more finishes or drops a commit that was cut short, and deletes what
+    was to get a name and did not."""
     with suppress(Ext3Error, OSError):
         filesystem.abandon()
     with suppress(Ext3Error, OSError):
-        if read_superblock(device).needs_recovery:
+        superblock = read_superblock(device)
+        if superblock.needs_recovery or superblock.last_orphan:
             WritableFilesystem(device).close()
 
 

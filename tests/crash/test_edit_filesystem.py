@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,8 @@ import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.device import MemoryDevice
-from ext3.stacked import RecordingDevice
+from ext3.edit.session import Session
+from ext3.stacked import RecordingDevice, play
 from ext3.superblock import read_superblock
 from ext3.writing import WritableFilesystem
 
@@ -21,6 +23,7 @@ from ..image_checks import check_counts
 from ..sessions import clock, empty_tree
 from .test_transaction import Recording, allowed, cuts
 
+STAMP = Stamp(1_700_000_000, b"u" * 16, b"h" * 16)
 Step = Callable[[WritableFilesystem], object]
 
 
@@ -57,7 +60,7 @@ def record(block_size: int) -> Recording:
     size = 8 << 20 if block_size == 1024 else 24 << 20
     device = MemoryDevice(size)
     options = ImageOptions(size=size, block_size=block_size)
-    ext3.build_image(empty_tree(), device, options=options, stamp=Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    ext3.build_image(empty_tree(), device, options=options, stamp=STAMP)
     before = bytes(device.data)
     recorded = RecordingDevice(device)
     states, synced = [state(device)], [0]
@@ -164,3 +167,29 @@ def test_a_failing_write_leaves_what_was_synced() -> None:
         with ext3.Filesystem.open(image) as fs:
             assert fs.read_bytes("/kept") == b"k" * 5000
     assert writes > 10
+
+
+def test_a_copied_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a copy is cut off, with a commit after each of its steps: its name leads to all of it, or its space is free."""
+    content = os.urandom(3 << 20)
+    (tmp_path / "large").write_bytes(content)
+    device = MemoryDevice(8 << 20)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024), stamp=STAMP)
+    before = bytes(device.data)
+    recorded = RecordingDevice(device)
+    monkeypatch.setattr(Session, "crowded", True)
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        free = fs.superblock.free_blocks
+        fs.copy_in(tmp_path / "large", "/copied")
+    ends = [number for number, event in enumerate(recorded.events) if event.kind == "sync"]
+    assert len(ends) > 12
+    seen = set()
+    for end in ends:
+        cut = play(before, recorded.events[:end])
+        with ext3.Filesystem.open(cut, "r+", clock=clock) as fs:
+            there = fs.find_name(2, b"copied") is not None
+            seen.add(there)
+            assert fs.read_bytes("/copied") == content if there else fs.superblock.free_blocks == free
+        with ext3.Filesystem.open(cut) as after:
+            check_counts(after)
+    assert seen == {False, True}
