@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .constants import S_IFREG
 from .device import BlockDevice, FileDevice, PathOrFile, open_device
-from .edit import content, copyin, facts, names
+from .edit import content, copyin, facts, moving, names
 from .edit.handle import FileEditor
 from .edit.nodes import Nodes
 from .edit.places import Place, Places, Target, speaking_of
@@ -206,10 +206,10 @@ class WritableFilesystem(Filesystem):
         if exchange:
             if whiteout or not replace:
                 raise ValueError("exchange leaves no whiteout, and what it exchanges is there")
-            self._run(lambda: names.exchange(self._nodes, old, new))
+            self._run(lambda: moving.exchange(self._nodes, old, new))
             return
         self._parting(
-            lambda: names.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
+            lambda: moving.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
         )  # fmt: skip
 
     def _parting(self, work: Callable[[], None], parent: int, name: bytes) -> None:

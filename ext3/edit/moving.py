@@ -1,0 +1,171 @@
+"""Names that are moved: renamed, put in the place of others, exchanged, with what keeps the tree a tree. Called inside an
+operation.
+
+Source: Linux ``fs/ext4/namei.c`` (ext4_rename, ext4_cross_rename), ``fs/namei.c`` (vfs_rename).
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ..constants import LINK_MAX, ROOT_INO, S_IFCHR, FileType
+from ..errors import CorruptError, PathError, PathExistsError, PathIsDirectoryError, PathNotDirectoryError, PathNotEmptyError
+from ..inode import file_type_of
+from .names import DOTS, born, check_name, check_removable, directory, lose_directory, lose_link, victim
+from .nodes import IMMUTABLE, Node, Nodes, check_changeable
+
+__all__ = ["exchange", "rename"]
+
+
+def _is_below(nodes: Nodes, ino: int, top: int) -> bool:
+    """Whether directory ``ino`` is ``top`` or lies below it. CorruptError where the way up has no end."""
+    seen: set[int] = set()
+    while ino != top:
+        if ino == ROOT_INO:
+            return False
+        if ino in seen:
+            raise CorruptError(f"directory inode {ino}", "..", "a loop", "a way to the root")
+        seen.add(ino)
+        ino = _above(nodes, ino)
+    return True
+
+
+def _above(nodes: Nodes, ino: int) -> int:
+    """The directory above a directory. CorruptError where ".." says one that has no name for it."""
+    parent = nodes.directory(nodes.load(ino)).parent()
+    above = nodes.load(parent)
+    if not above.record.is_dir or not nodes.directory(above).has(ino):
+        raise CorruptError(f"directory inode {ino}", "..", parent, "a directory that has a name for it")
+    return parent
+
+
+def _check_move(nodes: Nodes, moved: Node, source: Node, into: Node, name: bytes) -> None:
+    """A directory does not go below itself, and comes from where its ".." says, for that one loses the link."""
+    if not moved.record.is_dir:
+        return
+    if moved.ino == ROOT_INO or _is_below(nodes, into.ino, moved.ino):
+        raise PathError(name, "cannot move a directory to a subdirectory of itself")
+    parent = nodes.directory(moved).parent()
+    if parent != source.ino:
+        raise CorruptError(f"directory inode {moved.ino}", "..", parent, source.ino)
+
+
+def _check_names(*names: bytes) -> None:
+    for name in names:
+        if name in DOTS:
+            raise PathError(name, "Device or resource busy", code=errno.EBUSY)
+        check_name(name)
+
+
+def _room_below(above: Node, name: bytes) -> None:
+    if above.record.links >= LINK_MAX:
+        raise PathError(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", code=errno.EMLINK)
+
+
+def rename(
+    nodes: Nodes, old: tuple[int, bytes], new: tuple[int, bytes], *, replace: bool = True, whiteout: bool = False
+) -> None:
+    """Move a name. What the new name led to is gone then, or it is an error unless ``replace``.
+
+    ``whiteout`` leaves a character device 0, 0 in the old place, as overlayfs wants it.
+    """
+    now = nodes.session.nanoseconds
+    (old_parent, old_name), (new_parent, new_name) = old, new
+    source, goal = directory(nodes, old_parent, old_name), directory(nodes, new_parent, new_name)
+    if new_name in DOTS and not replace:
+        raise PathExistsError(new_name, "File exists")
+    _check_names(old_name, new_name)
+    node = victim(nodes, source, old_name)
+    entry = nodes.directory(goal).find(new_name)
+    if entry is not None and not replace:
+        raise PathExistsError(new_name, "File exists")
+    if entry is not None and entry.ino == node.ino:
+        return
+    if source is not goal or node.ino == goal.ino:
+        _check_move(nodes, node, source, goal, new_name)
+    target = victim(nodes, goal, new_name) if entry is not None else None
+    if target is not None:
+        _check_replaced(nodes, node, target, old_parent, new_name)
+    elif node.record.is_dir and source is not goal:
+        _room_below(goal, new_name)
+    check_changeable(goal, new_name, IMMUTABLE)
+    kind = file_type_of(node.record.mode)
+    if target is None:
+        nodes.directory(goal).insert(new_name, node.ino, kind)
+    else:
+        nodes.directory(goal).replace(new_name, node.ino, kind)
+    if whiteout:
+        mark = born(nodes, source, S_IFCHR, 0, 0, now)
+        mark.record.links = 1
+        nodes.store(mark)
+        nodes.directory(source).replace(old_name, mark.ino, FileType.CHARACTER)
+    else:
+        nodes.directory(source).remove(old_name)
+    if node.record.is_dir:
+        source.record.links = max(2, source.record.links - 1)
+        goal.record.links += 1
+        if target is not None:
+            goal.record.links = max(2, goal.record.links - 1)
+        if source is not goal:
+            _set_parent(nodes, node, new_parent)
+    node.record.ctime = now
+    nodes.store(node)
+    nodes.store_directory(source, now)
+    if goal is not source:
+        nodes.store_directory(goal, now)
+    nodes.parents.clear()
+    if target is not None:
+        if target.record.is_dir:
+            lose_directory(nodes, target, now)
+        else:
+            lose_link(nodes, target, now)
+
+
+def _check_replaced(nodes: Nodes, node: Node, target: Node, source: int, name: bytes) -> None:
+    """What is moved out of directory ``source`` may take the place of ``target``."""
+    if node.record.is_dir:
+        if not target.record.is_dir:
+            raise PathNotDirectoryError(name, "Not a directory")
+        check_removable(nodes, target, name)
+    elif target.record.is_dir:
+        if _is_below(nodes, source, target.ino):
+            raise PathNotEmptyError(name, "Directory not empty")
+        raise PathIsDirectoryError(name, "Is a directory")
+
+
+def _set_parent(nodes: Nodes, node: Node, parent: int) -> None:
+    """Let ".." of a moved directory lead to its new place; its own times stay."""
+    nodes.directory(node).set_parent(parent)
+    nodes.mapped(node)
+
+
+def exchange(nodes: Nodes, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
+    """Let two names change places. Both are there."""
+    now = nodes.session.nanoseconds
+    (old_parent, old_name), (new_parent, new_name) = old, new
+    source, goal = directory(nodes, old_parent, old_name), directory(nodes, new_parent, new_name)
+    _check_names(old_name, new_name)
+    one, two = victim(nodes, source, old_name), victim(nodes, goal, new_name)
+    if one.ino == two.ino:
+        return
+    if source is not goal or goal.ino in (one.ino, two.ino):
+        _check_move(nodes, one, source, goal, new_name)
+        _check_move(nodes, two, goal, source, old_name)
+    if source is not goal and one.record.is_dir != two.record.is_dir:
+        gaining, losing = (goal, source) if one.record.is_dir else (source, goal)
+        _room_below(gaining, new_name)
+        gaining.record.links += 1
+        losing.record.links = max(2, losing.record.links - 1)
+    nodes.directory(goal).replace(new_name, one.ino, file_type_of(one.record.mode))
+    nodes.directory(source).replace(old_name, two.ino, file_type_of(two.record.mode))
+    if source is not goal:
+        for node, parent in ((one, new_parent), (two, old_parent)):
+            if node.record.is_dir:
+                _set_parent(nodes, node, parent)
+    for node in (one, two):
+        node.record.ctime = now
+        nodes.store(node)
+    nodes.store_directory(source, now)
+    if goal is not source:
+        nodes.store_directory(goal, now)
+    nodes.parents.clear()
