@@ -2,7 +2,9 @@
 
 Each call is one operation: all of it happens or nothing. Operations become safe together, at ``sync`` and ``close`` and
 whenever the journal fills; a crash leaves the image as it was after one of them. Nobody is asked for permission: who may
-write the image owns what is in it. Locks, and copies of images without a journal, are the caller's business.
+write the image owns what is in it, and a call does what the kernel does for root: set-id bits go when a file changes its
+owner, and stay when it is written to; capabilities go with both. Locks, and copies of images without a journal,
+are the caller's business.
 """
 
 from __future__ import annotations
