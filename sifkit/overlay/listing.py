@@ -10,7 +10,8 @@ from typing import NamedTuple
 from ext3.bulk import read_facts
 from ext3.constants import FileType
 from ext3.errors import Ext3Error
-from ext3.filesystem import MAX_COMPONENTS, Entry, Stat
+from ext3.filesystem import Entry, Stat
+from ext3.paths import MAX_COMPONENTS
 
 from .tracing import Tracer
 
