@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 import types
 from pathlib import Path
 from uuid import UUID
@@ -83,8 +82,9 @@ def test_no_arguments_shows_help_and_is_a_usage_error(run):
 
 
 def test_version(run):
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert sifkit.__version__ == wanted
+    wanted = sifkit.__version__
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert newest.removeprefix("## ").split()[0] == wanted.partition(".dev")[0]
     assert run("--version") == run("-V") == (0, f"sifkit {wanted}\n", "")
 
 
