@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import traceback
 from typing import Any
 
 from ..errors import InputError, SifkitError, show
@@ -64,6 +63,8 @@ def report(error: BaseException, console: Console) -> int:
     """Tell why the command failed; the exit code."""
     if console.debug:
         console.detail("")
+        import traceback
+
         for line in "".join(traceback.format_exception(error)).splitlines():
             console.detail(line)
     fields: Fields = {}
