@@ -85,6 +85,7 @@ class Nodes:
         """Inodes that the running operation changed: their records are written once, at its end."""
         self._held: dict[int, int] = {}
         self._orphans: set[int] = set()
+        """Inodes that may be without names: they were, unless that was undone, or until they were named."""
         self._orphan_links: OrphanLinks | None = None
         self._rollbacks = session.rollbacks
         self._generation = session.nanoseconds
@@ -174,7 +175,8 @@ class Nodes:
     def store(self, node: Node) -> None:
         """The record of an inode was changed."""
         node.seen = None
-        self._unwritten[node.ino] = node
+        # It may have been forgotten since the caller got it, and loaded anew.
+        self._unwritten[node.ino] = self._nodes[node.ino] = node
 
     def _write_out(self) -> None:
         """Write the records that were changed into the table."""
@@ -339,13 +341,16 @@ class Nodes:
             self._nodes.pop(changed, None)
 
     def release(self, ino: int) -> None:
-        """Give back a ``hold``; the last one deletes an inode without names. Not inside an operation."""
+        """Give back a ``hold``; the last one deletes an inode without names. Not inside an operation.
+
+        Where the storage failed before, that is left to who opens the image next.
+        """
         left = self._held.get(ino, 0) - 1
         if left > 0:
             self._held[ino] = left
             return
         self._held.pop(ino, None)
-        if ino in self._orphans:
+        if ino in self._orphans and self.session.usable:
             try:
                 self.run(lambda: self._bury(ino))
             except JournalFullError:
@@ -371,6 +376,6 @@ class Nodes:
             self._delete(self.edit(ino))
 
     def as_orphan(self, ino: int, change: OrphanChange) -> None:
-        """``change`` (add_orphan or remove_orphan) for an inode that has names."""
-        if ino not in self._orphans:
+        """``change`` (add_orphan or remove_orphan) for an inode that has names; the list has those without anyway."""
+        if self.load(ino).record.links:
             self._change_orphans(ino, change)

@@ -182,6 +182,11 @@ class Session:
         with self.operation():
             return work()
 
+    @property
+    def usable(self) -> bool:
+        """Whether it is not closed, and no write failed."""
+        return not (self._failed or self._closed)
+
     def _check_usable(self) -> None:
         if self._failed or self._closed:
             why = "an earlier write failed" if self._failed else "it is closed"

@@ -1,0 +1,139 @@
+"""What is remembered of inodes while they are edited: nothing of it is old, however few are remembered or what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import ext3
+from ext3.build.plan import ImageOptions
+from ext3.device import MemoryDevice
+from ext3.edit import nodes
+from ext3.stacked import RecordingDevice, play
+from ext3.transaction import LogWriter
+from ext3.writing import WritableFilesystem
+
+from ..image_checks import check_counts
+from ..sessions import clock, empty_tree
+
+
+def blank(*, size: int = 8 << 20, block_size: int = 1024) -> MemoryDevice:
+    device = MemoryDevice(size)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=size, block_size=block_size))
+    return device
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+def test_moved_deeper_than_inodes_are_remembered(exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way up from the new place leads through the old one, which was forgotten meanwhile."""
+    monkeypatch.setattr(nodes, "KEPT", 8)
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        deep = 2
+        for _ in range(20):
+            deep = fs.mkdir_at(deep, b"d")
+        for number in range(10):
+            name = b"%d" % number
+            fs.mkdir_at(2, name)
+            if exchange:
+                fs.create_at(deep, name)
+            fs.rename_at(2, name, deep, name, exchange=exchange)
+            fs.mkdir_at(2, b"n%d" % number)
+        at_top = [b"%d" % number for number in range(10)] if exchange else []
+        expected = sorted([b"d", b"lost+found", *at_top, *(b"n%d" % number for number in range(10))])
+        assert sorted(entry.name for entry in fs.scandir(2)) == expected
+        assert fs.stat(2).links == 2 + 2 + 10
+    with ext3.Filesystem.open(device) as fs:
+        assert sorted(entry.name for entry in fs.scandir(2)) == expected
+        assert fs.stat(2).links == 2 + 2 + 10
+        check_counts(fs)
+
+
+def named_again(fs: WritableFilesystem) -> int:
+    """A large file that was nameless, and is still held."""
+    ino = fs.create_nameless(2)
+    fs.write_bytes(ino, b"f" * (18 << 20))
+    fs.name_at(ino, 2, b"f")
+    return ino
+
+
+def kept_by_failure(fs: WritableFilesystem) -> int:
+    """A large file that is held, and kept its name for deleting it failed at the end."""
+    fs.write_bytes("/f", b"f" * (18 << 20))
+    ino = fs.lookup("/f")
+    fs.hold(ino)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fails(self: nodes.Nodes) -> None:
+            raise ext3.PathError("/f", "not now")
+
+        def unlinked(self: nodes.Nodes, node: nodes.Node) -> None:
+            self.nameless(node)
+            patch.setattr(nodes.Nodes, "_write_out", fails)
+
+        patch.setattr(nodes.Nodes, "unlinked", unlinked)
+        with pytest.raises(ext3.PathError):
+            fs.unlink("/f")
+    return ino
+
+
+@pytest.mark.parametrize("prepare", [named_again, kept_by_failure])
+def test_a_held_file_with_a_name_is_cut_in_steps(
+    prepare: Callable[[WritableFilesystem], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever that is interrupted, the rest of the cut is made up for: no blocks are left behind the end."""
+    device = blank(size=24 << 20)
+    recorded = RecordingDevice(device)
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        ino = prepare(fs)
+        fs.sync()
+        before, done = bytes(device.data), len(recorded.events)
+        with monkeypatch.context() as patch:
+            patch.setattr(LogWriter, "capacity", 9)
+            fs.truncate(ino, 300 * 1024)
+        fs.release(ino)
+    events = recorded.events[done:]
+    ends = [number for number, event in enumerate(events) if event.kind == "sync"]
+    assert len(ends) > 4
+    for end in ends[1 :: len(ends) // 3]:
+        cut = play(before, events[:end])
+        with ext3.Filesystem.open(cut, "r+", clock=clock) as opened:
+            assert opened.stat("/f").size in (18 << 20, 300 * 1024)
+            blocks = opened.stat("/f").blocks * 512
+            assert opened.stat("/f").size <= blocks < opened.stat("/f").size + (1 << 20)
+        with ext3.Filesystem.open(cut) as after:
+            check_counts(after)
+
+
+def test_a_failing_storage_is_named_and_not_what_came_of_it() -> None:
+    """A file without a name cannot be given back where nothing is written any more: the next open does that."""
+
+    class Failing(MemoryDevice):
+        left = 1 << 60
+
+        def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise ext3.DeviceError("the storage is gone")
+            super().write(offset, data)
+
+    device = Failing(bytes(blank().data))
+    with pytest.raises(ext3.DeviceError, match="the storage is gone"), ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.write_bytes("/open", b"open")
+        free = fs.superblock.free_blocks
+        file = fs.open_file("/open", "r+")
+        fs.unlink("/open")
+        ino = fs.create_nameless(2)
+        fs.write_bytes(ino, b"n" * 100_000)
+        device.left = 2
+        try:
+            fs.sync()
+        finally:
+            fs.release(ino)
+            file.close()
+    left = MemoryDevice(bytes(device.data))
+    with ext3.Filesystem.open(left, "r+", clock=clock) as fs:
+        assert fs.superblock.free_blocks > free
+    with ext3.Filesystem.open(left) as fs:
+        check_counts(fs)
