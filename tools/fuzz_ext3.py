@@ -4,8 +4,9 @@
 
 Every mutant is walked and read, now and then extracted to a directory, and opened for changes: files are made, written,
 cut, moved and removed, it is synced, closed and read again. Anything but one of this project's errors, a read or write
-outside the image, metadata that moved, more than 128 MiB of memory, or more than five seconds is a failure: the mutant is
-written to a file and the exit code is 1. Without images, some are made that have structures of every kind.
+outside the image, metadata that moved, more than 128 MiB of memory, or more than five seconds of the processor is a
+failure: the mutant is written to a file and the exit code is 1. Without images, some are made that have
+structures of every kind.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python tools/fuzz_sif.py [--count N] [--seed N] [--first N] [IMAGE...]
 
 Every mutant is opened for reading, checked, and opened for writing (in memory), as is what that makes of it. Anything but
-one of this project's errors, more than 64 MiB of memory, or more than five seconds for one mutant is a failure: the mutant is
-written to a file and the exit code is 1. Without images, one is made that has objects of every kind.
+one of this project's errors, more than 64 MiB of memory, or more than five seconds of the processor for one mutant is a
+failure: the mutant is written to a file and the exit code is 1. Without images, one is made that has objects of every kind.
 """
 
 from __future__ import annotations
