@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -27,7 +27,7 @@ from .edit.handle import FileEditor
 from .edit.nodes import Nodes
 from .edit.places import Place, Places, Target, speaking_of
 from .edit.session import Clock, Session
-from .errors import Ext3Error, JournalFullError, PathIsDirectoryError
+from .errors import JournalFullError, PathIsDirectoryError
 from .filesystem import Filesystem
 from .inode import Inode
 from .layout import Table
@@ -118,7 +118,7 @@ class WritableFilesystem(Filesystem):
             super().close()
 
     def abandon(self) -> None:
-        """Close; what was not synced is lost."""
+        """Close; what was not synced is lost. Files without names that were synced are deleted by the next open."""
         self._nodes.abandon()
         self._session.abandon()
         super().close()
@@ -326,13 +326,12 @@ class WritableFilesystem(Filesystem):
             try:
                 self._run(lambda: self._create_filled(directory, name, data))
             except JournalFullError:
-                ino = self.create_at(directory, name)
+                ino = self.create_nameless(directory)
                 try:
                     content.write_all(self._nodes, ino, 0, data)
-                except BaseException:
-                    with suppress(Ext3Error):  # what failed first is what matters
-                        self.unlink_at(directory, name)
-                    raise
+                    self.name_at(ino, directory, name)
+                finally:
+                    self.release(ino)
 
     def _create_filled(self, parent: int, name: bytes, data: bytes | bytearray | memoryview) -> None:
         node = names.make_node(self._nodes, parent, name, S_IFREG | 0o644, uid=0, gid=0)

@@ -137,3 +137,26 @@ def test_a_failing_storage_is_named_and_not_what_came_of_it() -> None:
         assert fs.superblock.free_blocks > free
     with ext3.Filesystem.open(left) as fs:
         check_counts(fs)
+
+
+def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the journal takes at once: until all of it is there it has no name."""
+    device = blank(size=24 << 20)
+    before = bytes(device.data)
+    recorded = RecordingDevice(device)
+    content = b"f" * (18 << 20)
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        free = fs.superblock.free_blocks
+        monkeypatch.setattr(LogWriter, "capacity", 30)
+        fs.write_bytes("/f", content)
+        monkeypatch.undo()
+    ends = [number for number, event in enumerate(recorded.events) if event.kind == "sync"]
+    seen = set()
+    for end in ends:
+        cut = play(before, recorded.events[:end])
+        with ext3.Filesystem.open(cut, "r+", clock=clock) as opened:
+            there = opened.find_name(2, b"f") is not None
+            seen.add(there)
+            assert opened.read_bytes("/f") == content if there else opened.superblock.free_blocks == free
+    assert seen == {False, True}
+    assert len(ends) > 12
