@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 import ext3
 from ext3.build.plan import ImageOptions
+from ext3.build.stamp import Stamp
+from ext3.constants import InodeFlag
 from ext3.device import MemoryDevice
 from ext3.edit import nodes
+from ext3.inode import parse_inode
+from ext3.orphans import OrphanLinks
 from ext3.stacked import RecordingDevice, play
 from ext3.transaction import LogWriter
 from ext3.writing import WritableFilesystem
 
 from ..image_checks import check_counts
+from ..model_edits import ModelEdits
+from ..model_tree import compare
 from ..sessions import clock, empty_tree
 
 
 def blank(*, size: int = 8 << 20, block_size: int = 1024) -> MemoryDevice:
     device = MemoryDevice(size)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=size, block_size=block_size))
+    stamp = Stamp(1_600_000_000, b"u" * 16, b"h" * 16)
+    ext3.build_image(empty_tree(), device, options=ImageOptions(size=size, block_size=block_size), stamp=stamp)
     return device
 
 
@@ -160,3 +168,62 @@ def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch)
             assert opened.read_bytes("/f") == content if there else opened.superblock.free_blocks == free
     assert seen == {False, True}
     assert len(ends) > 12
+
+
+@pytest.mark.parametrize("capacity", [None, 60])
+@pytest.mark.parametrize("kept", [6, nodes.KEPT])
+def test_all_that_is_remembered_is_what_is_stored(kept: int, capacity: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each of many random edits, those that failed and those that were begun again after a commit among them."""
+    monkeypatch.setattr(nodes, "KEPT", kept)
+    if capacity is not None:
+        monkeypatch.setattr(LogWriter, "capacity", capacity)
+    device = blank(size=6 << 20)
+    edits = ModelEdits(kept + (capacity or 0), block_size=1024)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        for number in range(500):
+            edits.step(fs)
+            if number % 5 == 0:
+                name_later(fs, edits, b"n%d" % number)
+            check_remembered(fs)
+        compare(fs, edits.tree)
+        edits.held.clear()
+    assert all(edits.outcomes.values())
+    with ext3.Filesystem.open(device) as fs:
+        compare(fs, edits.tree)
+        check_counts(fs)
+
+
+def name_later(fs: WritableFilesystem, edits: ModelEdits, name: bytes) -> None:
+    """A file that has its content, or as much of it as there is room for, before it has its name."""
+    with suppress(ext3.NoFreeInodesError):
+        ino = fs.create_nameless(2)
+        try:
+            with suppress(ext3.NoSpaceError):
+                fs.write_bytes(ino, b"n" * 3000)
+            with suppress(ext3.NoSpaceError):
+                fs.name_at(ino, 2, name)
+                edits.tree.write_bytes(b"/" + name, fs.read_bytes(ino))
+        finally:
+            fs.release(ino)
+
+
+def check_remembered(fs: WritableFilesystem) -> None:
+    remembered, session = fs._nodes, fs._session
+    if session.rollbacks != remembered._rollbacks:
+        return  # all of it is void, and will not be used
+    for ino, node in remembered._nodes.items():
+        raw = node.record.pack()
+        assert session.read_inode(ino)[: len(raw)] == raw, ino
+        assert node.seen is None or node.seen == parse_inode(session.read_inode(ino), ino)
+        if node.map is not None:
+            assert (node.map.i_block, node.map.sectors) == (node.record.i_block, node.record.sectors)
+        if node.directory is not None:
+            assert node.directory.mapping is node.map
+            assert (node.directory.size, node.directory.indexed) == (
+                node.record.size,
+                bool(node.record.flags & InodeFlag.INDEX),
+            )
+    for path, ino in remembered.parents.items():
+        assert fs.lookup(path) == ino
+    if remembered._orphan_links is not None:
+        assert remembered._orphan_links._before == OrphanLinks(session)._before
