@@ -201,6 +201,7 @@ class TreeCopier:
                 self._fill(source, fd, there)
                 nodes.run(lambda: self._dress(source, there, found))
                 return there
+            names.check_name(name)
             ino = self._editor.create_nameless(parent, found.st_mode & 0o777, uid=self._uid, gid=self._gid)
             try:
                 self._fill(source, fd, ino)

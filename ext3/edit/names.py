@@ -167,7 +167,9 @@ def make_node(
 def make_nameless(nodes: Nodes, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
     """A file without content that ``give_name`` is to put into directory ``parent``; a crash before that deletes it."""
     now = nodes.session.nanoseconds
-    node = born(nodes, directory(nodes, parent, b"."), S_IFREG | mode & 0o7777, uid, gid, now, umask)
+    above = directory(nodes, parent, b".")
+    check_changeable(above, f"inode {parent}", IMMUTABLE)
+    node = born(nodes, above, S_IFREG | mode & 0o7777, uid, gid, now, umask)
     nodes.nameless(node)
     return node
 
