@@ -175,13 +175,16 @@ def make_nameless(nodes: Nodes, parent: int, mode: int, *, uid: int, gid: int, u
 
 
 def give_name(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
-    """The first name of a file that was made without one. PathExistsError."""
+    """The first name of a file that was made without one. PathExistsError, PathError (EINVAL) for what is no such file."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     check_name(name)
     check_changeable(above, name, IMMUTABLE)
     if nodes.directory(above).find(name):
         raise PathExistsError(name, "File exists")
+    record = nodes.load(ino).record
+    if record.links or not record.is_file:
+        raise PathError(name, f"inode {ino} is no file without a name")
     node = nodes.named(ino)
     node.record.links = 1
     node.record.ctime = now

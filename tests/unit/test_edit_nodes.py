@@ -260,3 +260,20 @@ class Told:
         self.told.append(count)
 
     def done(self) -> None: ...
+
+
+def test_what_is_no_file_without_a_name_gets_none() -> None:
+    """A directory that was removed while it was held, a file that has a name: the books would be wrong."""
+    device = blank()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        removed, named = fs.mkdir("/removed"), fs.create("/named")
+        fs.hold(removed)
+        fs.rmdir("/removed")
+        for ino in (removed, named, 2):
+            with pytest.raises(ext3.PathError) as caught:
+                fs.name_at(ino, 2, b"again")
+            assert caught.value.errno == errno.EINVAL
+        fs.release(removed)
+    with ext3.Filesystem.open(device) as fs:
+        assert fs.find_name(2, b"again") is None
+        check_counts(fs)
