@@ -46,7 +46,7 @@ def command(
     wanted = places(arguments)
 
     for image, paths in wanted:
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             for path in paths:
                 with _opened(view, path) as file:
                     while piece := file.read(COPY_BYTES):

@@ -135,7 +135,6 @@ class _CopyIn:
     def _image(self, editor: Editor, image: str) -> ImageSource:
         """An image that is copied from; the one that is changed, too."""
         from ..overlay.copysource import ImageSource
-        from ..overlay.tracing import Tracer
         from .sif.images import concerning
 
         if image not in self._images:
@@ -143,8 +142,10 @@ class _CopyIn:
             if not os.path.samefile(image, self.target.image):
                 with concerning(image):
                     partition = partition_of(image, self.settings)
-                    view = self.stack.enter_context(looking(self.changes.console, image, partition))
-                    tracer = Tracer(view.filesystem, upper=self.settings.change.upper)
+                    view = self.stack.enter_context(
+                        looking(self.changes.console, image, partition, upper=self.settings.change.upper)
+                    )
+                tracer = view.tracer
             self._images[image] = ImageSource(tracer)
         return self._images[image]
 

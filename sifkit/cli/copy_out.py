@@ -27,8 +27,6 @@ def copy_out(
     changes: Changes, sources: Sequence[str], target: str, settings: CopySettings, bar: Reporter, *, force: bool
 ) -> int:
     """Copy to a path of the host; the exit code."""
-    from ..overlay.tracing import Tracer
-
     into_directory = not settings.exact and os.path.isdir(target)
     if len(sources) > 1 and not into_directory:
         reason = "Not a directory" if os.path.lexists(target) else "No such file or directory"
@@ -38,8 +36,8 @@ def copy_out(
         inside = place(source)
         if inside is None:
             raise UsageError(f"{show(source)} is not in an image, and neither is {show(target)}", hint="cp copies that")
-        with looking(changes.console, inside[0], partition_of(inside[0], settings)) as view:
-            tracer = Tracer(view.filesystem, upper=settings.change.upper)
+        with looking(changes.console, inside[0], partition_of(inside[0], settings), upper=settings.change.upper) as view:
+            tracer = view.tracer
             ino = source_in_image(changes, tracer, source, os.fsencode(inside[1]), settings)
             if ino is not None:
                 name = base_name(inside[1])
@@ -91,15 +89,13 @@ class _CopyOut:
 
     def _tree(self, tracer: Tracer, found: Stat, what: str, goal: bytes) -> None:
         from ..overlay.copyout import copy_tree_out
-        from ..overlay.marks import SeenFilesystem
 
         shown = show(goal)
         if os.path.lexists(goal) and not os.path.isdir(goal):
             text = f"cannot overwrite non-directory '{shown}' with directory '{what}'"
             self._refuse(text, goal, kind="not-a-directory")
             return
-        reads = SeenFilesystem(tracer.reads) if tracer.hides else tracer.reads
-        made = copy_tree_out(reads, found.ino, goal, self.settings.copy, progress=self.bar)
+        made = copy_tree_out(tracer.reads, found.ino, goal, self.settings.copy, progress=self.bar)
         for path, why in made.problems:
             self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", goal)
         self.changes.done += made.files + made.directories + made.symlinks + made.specials + made.links

@@ -67,7 +67,7 @@ def _diff(console: Console, old: str, new: str, *, owners: bool, partition: str 
     problems: list[Exception] = []
     with ExitStack() as stack:
         first, second = (_side(console, stack, text, partition, upper) for text in (old, new))
-        for change in compare(first, second, problems, owners=owners, marks=not upper):
+        for change in compare(first, second, problems, owners=owners):
             counts[change.kind] += 1
             if console.json:
                 kind = {0o100000: 1, 0o040000: 2, 0o020000: 3, 0o060000: 4, 0o010000: 5, 0o140000: 6, 0o120000: 7}
@@ -90,12 +90,12 @@ def _side(console: Console, stack: ExitStack, text: str, partition: str | None, 
 
     pair = place(text)
     if pair is None and os.path.isdir(text):
-        return HostSide(os.fsencode(text))
+        return HostSide(os.fsencode(text), marks=not upper)
     image, path = pair or (text, "/")
     wanted = partition
     if partition is not None and image_kind(image) != "sif":
         wanted = None  # of two images one may be a SIF
-    view = stack.enter_context(looking(console, image, wanted, upper=upper, marks=False))
+    view = stack.enter_context(looking(console, image, wanted, upper=upper))
     side = ImageSide(view, os.fsencode(path))
     if not view.filesystem.stat(side.top).is_dir:
         raise UsageError(f"{show(text)} is not a directory in the image", hint="sifkit cat writes a file, cmp compares two")

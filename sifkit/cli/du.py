@@ -49,7 +49,7 @@ def command(
         problems: list[Exception] = []
         seen: set[int] = set()
         total = count = entries = 0
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             for path in paths:
                 try:
                     top = locate(view, path, follow=False)

@@ -54,7 +54,7 @@ def command(
     if output == "-" and json:
         raise UsageError("-o - and --json both want standard output", hint="give a file, or leave --json out")
     start = time.monotonic()
-    with looking(console, image, partition, upper=True) as view, reporter(progress, console) as bar:
+    with looking(console, image, partition, upper=True, marks=True) as view, reporter(progress, console) as bar:
         if output != "-" and (output.endswith("/") or os.path.isdir(output)):
             if sparse:
                 raise UsageError("--sparse is for archives", hint="leave it out: a directory gets files with their holes")

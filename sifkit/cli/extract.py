@@ -93,7 +93,7 @@ def command(
     values.choice("--progress", progress, MODES)
     image, target, paths = _arguments(arguments)
     start = time.monotonic()
-    with looking(console, image, partition, upper=upper, marks=False) as view, reporter(progress, console) as bar:
+    with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
         try:
             made = view.filesystem.extract(target, paths, top=view.root, force=force, progress=bar)
         except FileExistsError as error:

@@ -135,7 +135,7 @@ def command(
     for image, paths in wanted:
         count = 0
         problems: list[Exception] = []
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             for path in paths:
                 try:
                     ino = view.lookup(path, follow=False)

@@ -27,10 +27,10 @@ Upper = Annotated[bool, typer.Option("--upper", help="paths are the container's:
 
 
 @contextmanager
-def looking(console: Console, image: str, partition: str | None, *, upper: bool = False, marks: bool = True) -> Iterator[View]:
+def looking(console: Console, image: str, partition: str | None, *, upper: bool = False, marks: bool = False) -> Iterator[View]:
     """The image, open to be read; told with -v, and warned of where its journal cannot be taken into account.
 
-    ``marks`` False: with ``upper``, what a container does not see is not there.
+    With ``upper``, what a container does not see is not there, unless ``marks`` are asked for.
     """
     from ..overlay.image import open_image
     from ..overlay.view import View

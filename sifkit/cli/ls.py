@@ -143,7 +143,7 @@ def command(
     errors = 0
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             lister = _Lister(console, view, long=long, human=human, end=b"\0" if zero else b"\n")
             for path in paths:
                 _list(lister, path, recursive=recursive, heading=several or recursive)

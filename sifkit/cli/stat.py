@@ -64,7 +64,7 @@ def command(
     wanted = places(arguments)
     several = sum(len(paths) for _, paths in wanted) > 1
     for image, paths in wanted:
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             for path in paths:
                 try:
                     found = view.filesystem.stat(locate(view, path, follow=follow, word="stat"))

@@ -121,7 +121,7 @@ def command(
     levels = MOST_LEVELS if level is None else int(level[:5])
     failed = 0
     for image, paths in places(arguments, default=["/"]):
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             drawer = _Drawer(console, view, levels)
             for path in paths:
                 ino = locate(view, path)

@@ -39,7 +39,7 @@ def command(
     if len(wanted) != 1 or len(wanted[0][1]) != 1:
         raise UsageError("one path at a time", hint="sifkit xattr list shows the attributes of several files")
     image, (path,) = wanted[0]
-    with looking(console, image, partition, upper=upper, marks=False) as view:
+    with looking(console, image, partition, upper=upper) as view:
         value = view.filesystem.xattrs(view.lookup(path, follow=follow)).get(os.fsencode(name))
     if value is None:
         hint = "sifkit xattr list shows which there are"

@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """List the extended attributes of files in an image, with their values."""
     for image, paths in places(arguments):
-        with looking(console, image, partition, upper=upper, marks=False) as view:
+        with looking(console, image, partition, upper=upper) as view:
             for path in paths:
                 found = sorted(view.filesystem.xattrs(view.lookup(path, follow=follow)).items())
                 if json:

@@ -114,10 +114,11 @@ class ImageSide:
 
 
 class HostSide:
-    """A directory of the host."""
+    """A directory of the host. Without ``marks`` files do not have the attributes overlay filesystems keep for themselves."""
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, *, marks: bool = True) -> None:
         self.top = path
+        self.marks = marks
 
     def items(self, problems: list[Exception]) -> dict[bytes, Item]:
         found: dict[bytes, Item] = {}
@@ -150,9 +151,10 @@ class HostSide:
             return None
         try:
             names = os.listxattr(item.handle, follow_symlinks=False)
-            return {os.fsencode(name): os.getxattr(item.handle, name, follow_symlinks=False) for name in names}
+            found = {os.fsencode(name): os.getxattr(item.handle, name, follow_symlinks=False) for name in names}
         except OSError:
             return None
+        return found if self.marks else seen_xattrs(found)
 
 
 def _host_facts(found: os.stat_result) -> HostFacts:
@@ -161,10 +163,10 @@ def _host_facts(found: os.stat_result) -> HostFacts:
     return HostFacts(found.st_mode, found.st_uid, found.st_gid, found.st_size, *device)
 
 
-def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = True, marks: bool = True) -> Iterator[Change]:
+def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = True) -> Iterator[Change]:
     """The changes that lead from ``old`` to ``new``, in byte order of the paths; what cannot be read is in ``problems``.
 
-    Without ``owners`` they are not compared, without ``marks`` not the attributes that overlay filesystems keep for themselves.
+    Without ``owners`` they are not compared.
     """
     before, after = old.items(problems), new.items(problems)
     for items, others in ((before, after), (after, before)):
@@ -179,7 +181,7 @@ def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = T
             yield Change("deleted", path, one.facts.mode)
         else:
             try:
-                what = _differences(old, one, new, other, owners=owners, marks=marks)
+                what = _differences(old, one, new, other, owners=owners)
             except (Ext3Error, OSError) as error:
                 problems.append(error)
                 continue
@@ -187,7 +189,7 @@ def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = T
                 yield Change("modified", path, other.facts.mode, tuple(what))
 
 
-def _differences(old: Side, one: Item, new: Side, other: Item, *, owners: bool, marks: bool) -> list[str]:
+def _differences(old: Side, one: Item, new: Side, other: Item, *, owners: bool) -> list[str]:
     """What differs, in the order in which it is told."""
     first, second = one.facts, other.facts
     form = stat.S_IFMT(first.mode)
@@ -204,7 +206,7 @@ def _differences(old: Side, one: Item, new: Side, other: Item, *, owners: bool, 
         found.append("target")
     if form == stat.S_IFREG and (first.size != second.size or not _same_content(old, one, new, other)):
         found.append("content")
-    if (one.attributed or other.attributed) and not _same_xattrs(old.xattrs(one), new.xattrs(other), marks=marks):
+    if (one.attributed or other.attributed) and not _same_xattrs(old.xattrs(one), new.xattrs(other)):
         found.append("xattrs")
     return found
 
@@ -214,11 +216,9 @@ def _is_whiteout(facts: Facts) -> bool:
     return stat.S_ISCHR(facts.mode) and facts.major == facts.minor == 0
 
 
-def _same_xattrs(first: dict[bytes, bytes] | None, second: dict[bytes, bytes] | None, *, marks: bool) -> bool:
-    """Unless one of them cannot be known; without ``marks`` those do not count that are overlay filesystems' own."""
-    if first is None or second is None or first == second:
-        return True
-    return not marks and seen_xattrs(first) == seen_xattrs(second)
+def _same_xattrs(first: dict[bytes, bytes] | None, second: dict[bytes, bytes] | None) -> bool:
+    """True also where one of them cannot be known."""
+    return first is None or second is None or first == second
 
 
 def _same_content(old: Side, one: Item, new: Side, other: Item) -> bool:

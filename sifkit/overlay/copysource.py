@@ -14,6 +14,7 @@ from ext3.filesystem import Filesystem, Stat
 from ext3.writing import WritableFilesystem
 from ext3.xattr import split_name
 
+from .marks import seen_xattrs
 from .tracing import Tracer
 
 __all__ = ["FileFacts", "HostSource", "ImageSource", "Segments", "Source"]
@@ -193,7 +194,8 @@ class ImageSource:
         return self.filesystem.readlink(handle)
 
     def xattrs(self, handle: int) -> dict[bytes, bytes]:
-        return self.filesystem.xattrs(handle)
+        found = self.filesystem.xattrs(handle)
+        return seen_xattrs(found) if self.tracer.hides else found
 
     def fill(self, handle: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
         size = self.filesystem.stat(handle).size

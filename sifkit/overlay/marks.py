@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import Ext3Error
-from ext3.filesystem import Entry, Filesystem, Stat
+from ext3.filesystem import Entry, Filesystem, PathOrIno, Stat
 
 __all__ = [
     "OPAQUE_MARK",
@@ -72,10 +72,8 @@ def is_opaque(xattrs: dict[bytes, bytes]) -> bool:
 
 def is_opaque_directory(filesystem: Filesystem, ino: int) -> bool:
     """Whether a directory hides what lower layers have in it, by its attributes or the mark in it."""
-    if is_opaque(filesystem.xattrs(ino)):
-        return True
-    reads = Filesystem.find_name if isinstance(filesystem, SeenFilesystem) else type(filesystem).find_name
-    return reads(filesystem, ino, OPAQUE_MARK) is not None
+    reads = filesystem.whole if isinstance(filesystem, SeenFilesystem) else filesystem
+    return is_opaque(reads.xattrs(ino)) or reads.find_name(ino, OPAQUE_MARK) is not None
 
 
 def visible(filesystem: Filesystem, entries: Iterable[Entry]) -> list[Entry]:
@@ -92,13 +90,18 @@ def visible(filesystem: Filesystem, entries: Iterable[Entry]) -> list[Entry]:
 
 
 class SeenFilesystem(Filesystem):
-    """An open filesystem, read as a container sees it: what is hidden is in no directory. It is closed by whoever opened it."""
+    """An open filesystem, read as a container sees it: what is hidden is in no directory, and files do not have the attributes
+    that overlay filesystems keep for themselves. It is closed by whoever opened it, as ``whole``."""
 
     def __init__(self, filesystem: Filesystem) -> None:
         vars(self).update(vars(filesystem))
+        self.whole = filesystem
 
     def scandir(self, path_or_ino: bytes | str | int = ROOT_INO) -> Iterator[Entry]:
         return iter(visible(self, super().scandir(path_or_ino)))
+
+    def xattrs(self, path_or_ino: PathOrIno, *, follow: bool = True) -> dict[bytes, bytes]:
+        return seen_xattrs(super().xattrs(path_or_ino, follow=follow))
 
     def find_name(self, directory: int, name: bytes) -> int | None:
         ino = super().find_name(directory, name)

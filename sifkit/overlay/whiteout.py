@@ -16,7 +16,7 @@ from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
 from ext3.writing import WritableFilesystem
 
 from ..errors import show
-from .marks import OPAQUE_NAMES, is_mark, is_opaque_directory
+from .marks import OPAQUE_NAMES, OWN_XATTRS, is_mark, is_opaque_directory
 from .tracing import Spot, Tracer, upper_of
 
 __all__ = ["Editor"]
@@ -74,6 +74,13 @@ class Editor(Tracer):
             why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
             error = PathError(spot.path, why)
             error.hint = "remove the one you do not want, without --upper"
+            raise error
+
+    def check_attribute(self, path: bytes, name: bytes) -> None:
+        """Raise PathError where the container would not see the attribute ``name``."""
+        if self.hides and name.startswith(OWN_XATTRS):
+            error = PathError(path, "overlay filesystems keep it for themselves, and show it to no container")
+            error.hint = "without --upper it is an attribute like any other"
             raise error
 
     def make_directory(self, spot: Spot, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:

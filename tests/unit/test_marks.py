@@ -10,8 +10,10 @@ import pytest
 
 from ext3 import Filesystem
 from ext3.constants import S_IFCHR
+from sifkit.overlay.creating import create
 from sifkit.overlay.edit import edit_image
 from sifkit.overlay.marks import hidden_by, is_mark, mark_of
+from sifkit.overlay.options import CreateOptions
 
 
 @pytest.fixture
@@ -104,6 +106,41 @@ def test_diff_with_upper_tells_of_files_that_a_whiteout_replaced(run, image, tmp
 @pytest.mark.parametrize("verb", [("cat",), ("stat",), ("ls",), ("find",), ("du",), ("tree",), ("xattr", "list")])
 def test_what_is_hidden_is_not_there(run, image, path, verb):
     assert "No such file or directory" in refused(run, *verb, "--upper", "overlay.img", path)
+
+
+def test_with_upper_the_attributes_overlay_filesystems_keep_for_themselves_are_not_there(run, image, tmp_path):
+    with edit_image("overlay.img") as edited:
+        edited.filesystem.set_xattr("/upper/opt", b"trusted.overlay.opaque", b"y")
+        edited.filesystem.set_xattr("/upper/opt", b"user.comment", b"x")
+    assert good(run, "xattr", "list", "--upper", "overlay.img", "/opt") == '# file: /opt\nuser.comment="x"\n'
+    assert "trusted.overlay.opaque" in good(run, "xattr", "list", "overlay.img", "/upper/opt")
+    assert "no attribute" in refused(run, "xattr", "get", "--upper", "trusted.overlay.opaque", "overlay.img", "/opt")
+    found = json.loads(good(run, "stat", "--json", "--upper", "overlay.img", "/opt"))
+    assert (found["xattrs"], found["opaque"]) == (1, True)
+    for words in (["set", "trusted.overlay.opaque", "y"], ["rm", "trusted.overlay.opaque"]):
+        assert "show it to no container; without --upper" in refused(run, "xattr", *words, "--upper", "overlay.img:/opt")
+    good(run, "cp", "-a", "--upper", "overlay.img:/opt", "overlay.img:/copy")
+    create("other.img", CreateOptions(size=8 << 20))
+    good(run, "cp", "-a", "--upper", "overlay.img:/opt", "other.img:/copy")
+    for name in ("overlay.img", "other.img"):
+        with Filesystem.open(name) as filesystem:
+            assert filesystem.xattrs("/upper/copy") == {b"user.comment": b"x"}
+
+
+@pytest.mark.skipif(not hasattr(os, "getxattr"), reason="a host without extended attributes")
+def test_with_upper_they_do_not_come_onto_the_host(run, image, tmp_path, monkeypatch):
+    with edit_image("overlay.img") as edited:
+        for path in ("/upper/opt", "/upper/etc/here"):
+            for name in (b"user.overlay.origin", b"user.comment"):
+                edited.filesystem.set_xattr(path, name, b"x")
+    asked: list[str] = []
+    monkeypatch.setattr(os, "setxattr", lambda path, name, *_, **__: asked.append(os.fsdecode(name)))
+    good(run, "extract", "-q", "--upper", "overlay.img", "seen")
+    good(run, "cp", "-a", "--upper", "overlay.img:/opt", "out")
+    good(run, "cp", "-a", "--upper", "overlay.img:/etc/here", "here")
+    assert asked == ["user.comment"] * 4
+    good(run, "overlay", "export", "-q", "overlay.img", "-o", "raw/")
+    assert "user.overlay.origin" in asked  # a directory that is an upper/ again
 
 
 def test_reading_without_upper_names_the_marks(run, image):
