@@ -167,7 +167,8 @@ def feature_names(word: str, bits: int) -> tuple[str, ...]:
 def read_superblock(device: BlockDevice) -> Superblock:
     """The primary superblock of ``device``, checked. Raises NotExt3Error, UnsupportedError, CorruptError and DeviceError."""
     if device.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
-        raise NotExt3Error(f"no ext3 filesystem: {device.size} bytes are too few for one", hint=_look(device))
+        count = "1 byte is" if device.size == 1 else f"{device.size} bytes are"
+        raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=_look(device))
     raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
     if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
         what = _look(device)

@@ -14,7 +14,13 @@ __all__ = ["CASES", "HINTS", "IMAGE", "Case", "make_tree", "words_on_image"]
 
 IMAGE = "o.img"
 TOP = f"{IMAGE}:/upper/"
-HINTS = ("; -f replaces it", "; give -r", "; -r removes directories", "; write octal as 0755, or for example u+rwX,go-w")
+HINTS = (
+    "; -f replaces it",
+    "; give -r",
+    "; -r removes directories",
+    "; -p makes those above it, too",
+    "; write octal as 0755, or for example u+rwX,go-w",
+)
 """What we add to the words of coreutils."""
 
 

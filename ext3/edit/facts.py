@@ -113,7 +113,7 @@ def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: 
         try:
             mode, kept = mode_of_acl(value, record.mode)
         except ValueError as error:
-            raise _error(node, name, errno.EINVAL, str(error)) from error
+            raise _error(node, name, errno.EINVAL, f"cannot be that: {error}") from error
     if kept:
         if not editor.set(name, value) and mode == record.mode:
             return

@@ -44,6 +44,7 @@ class VerbCommand(TyperCommand):
 
     examples: tuple[str, ...] = ()
     once: tuple[str, ...] = ()
+    may_be_empty: tuple[str, ...] = ()
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
@@ -143,12 +144,12 @@ def _common_options(taken: str, *, before: bool) -> list[inspect.Parameter]:
     ]
 
 
-def _check_given(params: Sequence[Any], values: dict[str, Any]) -> None:
+def _check_given(params: Sequence[Any], values: dict[str, Any], may_be_empty: Sequence[str]) -> None:
     """Refuse empty names and values: they come from shell variables that are not set. Where empty is the default, it may be."""
     for param in params:
         value = values.get(param.name)
         for index, text in enumerate(value if isinstance(value, list | tuple) else [value]):
-            if text != "" or param.default == "":
+            if text != "" or param.default == "" or param.name in may_be_empty:
                 continue
             if param.param_type_name == "option":
                 raise UsageError(f"{max(param.opts, key=len)} has an empty value", hint="give it one, or leave the option out")
@@ -171,7 +172,7 @@ def _with_common(function: Callable[..., Any], taken: str = "", *, before: bool 
         console.debug |= values.pop("debug_")
         console.color &= not values.pop("nocolor_")
         console.json_before |= values.pop("json_", False)
-        _check_given(ctx.command.params, values)
+        _check_given(ctx.command.params, values, getattr(ctx.command, "may_be_empty", ()))
         if "json" in values:
             console.json = values["json"] = values["json"] or console.json_before
         elif console.json_before and not before:
@@ -209,13 +210,15 @@ def verb(
     examples: Sequence[str],
     taken: str = "",
     once: Sequence[str] = (),
+    may_be_empty: Sequence[str] = (),
     help_names: Sequence[str] = HELP_NAMES,
     kind: type[VerbCommand] = VerbCommand,
 ) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
 
     ``taken``: letters of common options that the verb uses itself. ``once``: parameters of which the last does not simply win
-    where an option is repeated, for the others would be missed. ``kind``: of command, where its failures end otherwise.
+    where an option is repeated, for the others would be missed. ``may_be_empty``: parameters that take an empty text. ``kind``:
+    of command, where its failures end otherwise.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbCommand:
@@ -225,7 +228,7 @@ def verb(
         made = get_command(app)
         assert isinstance(made, VerbCommand)
         _take_as_given(made.params)
-        made.examples, made.once = tuple(examples), tuple(once)
+        made.examples, made.once, made.may_be_empty = tuple(examples), tuple(once), tuple(may_be_empty)
         return made
 
     return decorate

@@ -160,10 +160,9 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> No
 
     console = lister.console
     try:
-        ino = locate(lister.view, path)
+        ino = _named(lister, path)
         if not lister.view.filesystem.stat(ino).is_dir:
-            row = (path, *lister.facts(lister.view.lookup(path, follow=not lister.long)))
-            _give(lister, [(path, row)], recursive=recursive)
+            _give(lister, [(path, (path, *lister.facts(ino)))], recursive=recursive)
             return
     except Ext3Error as error:
         if not heading:
@@ -178,13 +177,28 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> No
         first = False
         base = directory.rstrip(b"/") + b"/"
         shown = rows
-        if lister.end == b"\0" and recursive and not lister.long:  # one path an item, for xargs -0
+        if lister.end == b"\0" and recursive and not lister.long and not console.json:  # one path an item, for xargs -0
             shown = [(base + name, facts, target) for name, facts, target in rows]
         _give(
             lister,
             [(base + row[0], row) for row in shown] if console.json else [(b"", row) for row in shown],
             recursive=recursive,
         )
+
+
+def _named(lister: _Lister, path: bytes) -> int:
+    """The inode to list for an argument. As ls has it: a link that leads to a directory is that directory unless the lines are
+    long; any other link is listed itself."""
+    from ext3.errors import PathError
+
+    itself = locate(lister.view, path, follow=False)
+    if lister.long or not lister.view.filesystem.stat(itself).is_symlink:
+        return itself
+    try:
+        led_to = lister.view.lookup(path)
+    except PathError:
+        return itself
+    return led_to if lister.view.filesystem.stat(led_to).is_dir else itself
 
 
 def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,12 +56,24 @@ def command(
         if parents:
             _make_all(editor, changes, goal, exact, mask, who)
             return
-        with changes.attempt(f"cannot create directory '{goal.shown}'", goal):
+        with changes.attempt(f"cannot create directory '{goal.shown}'", goal), _hinting():
             _make(editor, changes, goal, goal.path, exact, mask, who)
 
     changes.over(wanted, options, make)
     text = f"{counted(changes.done, 'directory', 'directories')} made"
     return changes.finish(wanted[0].image, text, {"made": changes.done})
+
+
+@contextmanager
+def _hinting() -> Iterator[None]:
+    """What helps where the directory above is missing is said with it."""
+    from ext3.errors import PathNotFoundError
+
+    try:
+        yield
+    except PathNotFoundError as error:
+        error.hint = error.hint or "-p makes those above it, too"
+        raise
 
 
 def _make(

@@ -94,7 +94,7 @@ def command(
                     [
                         ("file", name if target is None else f"{name} -> {escaped(target)}"),
                         ("type", _kind(found, last, opaque)),
-                        ("size", f"{found.size:,} bytes, {found.blocks * 512:,} in the image"),
+                        ("size", f"{counted(found.size, 'byte')}, {found.blocks * 512:,} in the image"),
                         ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
                         ("owner", f"{found.uid}:{found.gid}"),
                         ("links", str(found.links)),

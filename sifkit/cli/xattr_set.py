@@ -27,7 +27,8 @@ __all__ = ["command"]
         "sifkit xattr set user.comment 'made by hand' overlay.img:/upper/notes",
         "sifkit xattr set trusted.overlay.opaque y overlay.img:/upper/opt",
         "sifkit xattr set user.raw 0x00ff10 overlay.img:/upper/notes",
-    ]
+    ],
+    may_be_empty=("value",),
 )
 def command(
     console: Console,

@@ -515,3 +515,19 @@ def test_examples_of_other_kinds_are_refused(run, image, tmp_path):
     assert "squashfs" in refused(run, "rm", "x.sqfs:/a")
     (tmp_path / "junk").write_bytes(Path(image).read_bytes()[:1000])
     refused(run, "rm", "junk:/a")
+
+
+def test_mkdir_says_what_makes_the_directories_above(run, image):
+    code, _, err = run("mkdir", "overlay.img:/upper/a/b")
+    assert code == 1 and err.endswith("No such file or directory; -p makes those above it, too\n")
+
+
+def test_xattr_set_says_what_is_wrong_with_an_acl(run, image):
+    code, _, err = run("xattr", "set", "system.posix_acl_access", "0x02", "overlay.img:/upper")
+    assert code == 1 and "the attribute system.posix_acl_access cannot be that: not an ACL of version 2" in err
+
+
+def test_xattr_set_takes_an_empty_value(run, image):
+    assert run("xattr", "set", "user.mark", "", "overlay.img:/upper") == (0, "", "")
+    assert run("xattr", "list", "overlay.img", "/upper")[1].endswith('user.mark=""\n')
+    assert "NAME is empty" in run("xattr", "set", "", "x", "overlay.img:/upper")[2]

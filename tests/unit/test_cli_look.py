@@ -10,6 +10,7 @@ import tarfile
 import pytest
 
 from sifkit.cli import main
+from sifkit.overlay.edit import edit_image
 
 
 @pytest.fixture
@@ -121,6 +122,24 @@ def test_ls_tells_all_in_long_lines(run, image):
     assert run("ls", "-R0", image, "/upper/etc")[1].split("\0")[1] == "/upper/etc/large"
 
 
+def test_ls_names_each_file_once_in_json(run, image):
+    found = lines(run("ls", "-R0", "--json", image, "/upper/etc")[1])
+    assert [row["path"] for row in found[:-1]] == [f"/upper/etc/{name}" for name in ("deep", "large", "link", "motd")]
+
+
+def test_ls_of_a_link_as_ls_has_it(run, image):
+    for text, name in (("nowhere", "lost"), ("loop", "loop"), ("etc", "dir"), ("etc/motd", "file")):
+        assert run("ln", "-s", text, f"{image}:/upper/{name}")[0] == 0
+    for name in ("lost", "loop", "file"):
+        assert run("ls", image, f"/upper/{name}") == (0, f"/upper/{name}\n", "")
+    for name, text in (("lost", "nowhere"), ("loop", "loop"), ("dir", "etc")):
+        code, out, err = run("ls", "-l", image, f"/upper/{name}")
+        assert (code, err) == (0, "") and out.endswith(f"/upper/{name} -> {text}\n")
+    assert run("ls", image, "/upper/dir")[1] == "deep\nlarge\nlink\nmotd\n"
+    assert "motd" in run("ls", "-l", image, "/upper/dir/")[1]
+    assert run("ls", image, "/upper/lost/")[0] == run("ls", image, "/upper/loop/")[0] == 1
+
+
 def test_tree(run, image):
     out = run("tree", "-L", "2", image, "/upper")[1]
     assert "motd" in out and out.endswith("\n2 directories, 4 files\n")
@@ -135,6 +154,9 @@ def test_stat(run, image):
     assert found["whiteout"] is False
     code, out, err = run("stat", image, "/nothing", "/upper")
     assert code == 1 and "directory" in out and "/nothing" in err
+    with edit_image(image) as edited:
+        edited.filesystem.write_bytes("/upper/one", b"1")
+    assert "  1 byte, " in run("stat", image, "/upper/one")[1]
 
 
 def test_df_and_du(run, image):
