@@ -9,12 +9,12 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SifkitError, show
 from .copying import CopySettings, base_name, finish, partition_of, source_in_image
-from .editing import Changes, Goal, changing, warn_outside
+from .editing import ChangeOptions, Changes, Goal, changing, warn_outside
 from .looking import looking
 from .mv import directory_at, into
 from .places import place
@@ -45,10 +45,19 @@ def copy_in(changes: Changes, sources: Sequence[str], target: Goal, settings: Co
     """Copy to IMAGE:/PATH; the exit code."""
     with ExitStack() as stack:
         work = _CopyIn(changes, sources, target, settings, bar, stack)
-        with changing(changes.console, target.image, settings.change, check=work.prepare) as editor:
+        with changing(changes.console, target.image, _change(sources, target, settings), check=work.prepare) as editor:
             written = work.copy(editor)
     bar.tell_times(changes.console)
     return finish(changes, target.image, written)
+
+
+def _change(sources: Sequence[str], target: Goal, settings: CopySettings) -> ChangeOptions:
+    """How the target is opened: of several images, --partition is for those that are SIF images."""
+    images = [found[0] for found in map(place, sources) if found is not None]
+    partition = partition_of(target.image, settings)
+    if partition is None and not any(partition_of(image, settings) for image in images):
+        return settings.change  # where none is, --partition is refused
+    return replace(settings.change, partition=partition)
 
 
 class _CopyIn:

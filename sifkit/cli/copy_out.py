@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import SifkitError, UsageError, show
+from ..errors import SifkitError, UsageError, counted, show
 from .copying import CopySettings, base_name, finish, partition_of, source_in_image
 from .editing import Changes, Goal
 from .looking import looking
@@ -82,7 +82,10 @@ class _CopyOut:
             word = f"create {noun.get(stat.S_IFMT(found.mode), 'special file')}"
             if error.errno == errno.ELOOP:
                 word = "stat"
-            self._refuse(f"cannot {word} '{show(goal)}': {error.strerror}", goal, kind="target")
+            text = f"cannot {word} '{show(goal)}': {error.strerror}"
+            if found.is_dir and os.path.isdir(goal):  # it is there: something in it failed
+                text = f"copying '{shown}' to '{show(goal)}': {error.strerror}"
+            self._refuse(text, goal, kind="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target")
 
     def _refuse(self, text: str, goal: bytes, *, kind: str = "path", hint: str = "") -> None:
         self.changes.refuse(text, Goal("", goal, show(goal)), kind=kind, hint=hint)
@@ -98,6 +101,9 @@ class _CopyOut:
         made = copy_tree_out(tracer.reads, found.ino, goal, self.settings.copy, progress=self.bar)
         for path, why in made.problems:
             self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", goal)
+        if made.specials_left:
+            text = f"cannot create {counted(made.specials_left, 'device')} in '{shown}': Operation not permitted"
+            self._refuse(text, goal, kind="permission", hint="only root may make them")
         self.changes.done += made.files + made.directories + made.symlinks + made.specials + made.links
         self.changes.console.detail(f"'{what}' -> '{shown}'")
         self.bytes += made.written_bytes

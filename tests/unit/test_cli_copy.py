@@ -277,3 +277,48 @@ def test_what_is_named_twice_is_copied_once(run, image, tmp_path):
     said = refused(run, "cp", "overlay.img:/upper/f", "overlay.img:/upper/../upper/f", "d")
     assert "will not overwrite just-created 'd/f'" in said
     assert (tmp_path / "d" / "f").read_bytes() == b"1"
+
+
+def test_partition_is_for_the_sif_among_several_images(run, image, tmp_path):
+    with SIF.create("a.sif", launch=b"#!/usr/bin/env run-singularity\n"):
+        pass
+    embed("a.sif", CreateOptions(size=4 * MIB))
+    Path("motd").write_bytes(b"hello\n")
+    good(run, "cp", "--partition", "overlay", "motd", "a.sif:/upper/motd")
+    good(run, "cp", "--partition", "overlay", "a.sif:/upper/motd", "overlay.img:/upper/here")
+    good(run, "cp", "--partition", "overlay", "overlay.img:/upper/here", "a.sif:/upper/back")
+    assert good(run, "cat", "--partition", "overlay", "a.sif", "/upper/back") == "hello\n"
+    code, _, err = run("cp", "--partition", "overlay", "motd", "overlay.img:/upper/again")
+    assert code == 2 and "--partition is for SIF images" in err
+
+
+def test_devices_that_only_root_may_make_are_told(run, image, monkeypatch):
+    with edit_image("overlay.img") as edited:
+        edited.filesystem.mkdir("/upper/dev")
+        edited.filesystem.mknod("/upper/dev/sda", 0o060600, rdev=(8, 0))
+
+    def no_device(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mknod", no_device)
+    code, _, err = run("cp", "-r", "overlay.img:/upper/dev", "out")
+    assert code == 1
+    assert err == "sifkit cp: cannot create 1 device in 'out': Operation not permitted; only root may make them\n"
+
+
+def test_a_full_disk_is_told_of_the_copy(run, image, tmp_path, monkeypatch):
+    with edit_image("overlay.img") as edited:
+        edited.filesystem.mkdir("/upper/dir")
+    (tmp_path / "out").mkdir()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sifkit.overlay.copyout.extract", full)
+    code, _, err = run("cp", "-r", "overlay.img:/upper/dir", "out")
+    assert code == 1 and "cannot create directory 'out/dir': No space left on device" in err
+    (tmp_path / "out" / "dir").mkdir()
+    code, out, _ = run("cp", "--json", "-r", "overlay.img:/upper/dir", "out")
+    error = json.loads(out)["errors"][0]
+    assert code == 1 and error["kind"] == "no-space"
+    assert error["message"] == "copying 'overlay.img:/upper/dir' to 'out/dir': No space left on device"
