@@ -9,7 +9,7 @@ import typer
 from .console import Console
 from .embedding import Partition
 from .frame import verb
-from .looking import Upper, looking
+from .looking import Upper, looking, tell
 from .places import places
 
 if TYPE_CHECKING:
@@ -37,20 +37,32 @@ def command(
     ],
     partition: Partition = None,
     upper: Upper = False,
-) -> None:
+) -> int:
     """Write files in an image to standard output, unchanged.
 
     Paths start at the root of the image's own filesystem, which holds upper/ and work/. Symbolic links are followed inside
     the image. Holes come out as zeros. The image is only read.
     """
-    wanted = places(arguments)
+    from ext3.errors import PathError
 
+    wanted = places(arguments)
+    several = sum(len(paths) for _, paths in wanted) > 1
+    failed = 0
     for image, paths in wanted:
         with looking(console, image, partition, upper=upper) as view:
             for path in paths:
-                with _opened(view, path) as file:
+                try:
+                    file = _opened(view, path)
+                except PathError as error:
+                    if not several:
+                        raise
+                    failed += 1
+                    tell(console, [error])
+                    continue
+                with file:
                     while piece := file.read(COPY_BYTES):
                         console.write(piece)
+    return 1 if failed else 0
 
 
 def _opened(view: View, path: bytes) -> FileReader:

@@ -41,6 +41,8 @@ class Console:
         self.program = "sifkit"
         self.image: str | None = None
         """The image that is worked on: what an error concerns that names no file itself."""
+        self.image_options: tuple[str, ...] = ()
+        """How it is looked at, as words for the command line."""
         self.quiet = False
         self.verbose = 0
         self.debug = False

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SifkitError
 from .console import Console
 from .embedding import Partition
+from .failures import report
 from .frame import verb
 from .looking import looking
 from .render import bar, escaped, percent, short_size
@@ -26,14 +28,23 @@ def command(
     human: Annotated[bool, typer.Option("-h", "--human-readable", help="sizes as 1.5G, in powers of 1024")] = False,
     partition: Partition = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object for each image")] = False,
-) -> None:
+) -> int:
     """Tell how full images are, in KiB (or with -h as 1.5G) and in inodes: one may run out long before the other."""
+    from ext3.errors import Ext3Error
+
     from ..overlay.usage import image_usage
 
+    code = 0
     rows: list[tuple[str, ...]] = [("Image", "", "Size", "Used", "Avail", "Use%")]
     for image in images:
-        with looking(console, image, partition) as view:
-            usage = image_usage(view.filesystem)
+        try:
+            with looking(console, image, partition) as view:
+                usage = image_usage(view.filesystem)
+        except (SifkitError, Ext3Error, OSError) as error:
+            if len(images) == 1:
+                raise
+            code = max(code, report(error, console))
+            continue
         if json:
             console.emit(
                 {
@@ -62,9 +73,10 @@ def command(
         rows.append((name, space, size(usage.size_bytes), size(used), size(available), full(used, used + available)))
         inodes = (usage.inodes, usage.inodes_used, usage.inodes_free)
         rows.append((name, "inodes", *map(str, inodes), full(usage.inodes_used, usage.inodes)))
-    if json:
-        return
+    if json or len(rows) == 1:
+        return code
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         left = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}"
         console.line("  ".join([left, *(f"{row[column]:>{widths[column]}}" for column in (2, 3, 4)), row[5]]))
+    return code

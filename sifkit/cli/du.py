@@ -57,6 +57,8 @@ def command(
                 except Ext3Error as error:
                     problems.append(error)
                     continue
+                if not rows:
+                    continue
                 total, count = total + rows[-1][1], count + rows[-1][2]
                 for where, size, number, is_directory in rows[-1:] if summary else rows:
                     entries += 1

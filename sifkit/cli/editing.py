@@ -15,6 +15,7 @@ import typer
 from ..errors import SifkitError, UsageError, show
 from .console import Console, Fields, named
 from .embedding import on_signatures, tell_locks
+from .looking import image_options
 from .places import place
 from .render import shell_word
 
@@ -232,6 +233,7 @@ def changing(
             check(editors[0])
 
     console.image = image
+    console.image_options = image_options(options.partition, upper=options.upper)
     wanted = EditOptions(
         partition=options.partition,
         on_signatures=options.signatures,

@@ -13,7 +13,7 @@ from ..errors import TargetError, UsageError, counted, human, show
 from . import values
 from .console import Console, named
 from .embedding import Partition
-from .extract import tell_extracted, tell_problems
+from .extract import not_empty, tell_extracted, tell_problems
 from .frame import verb
 from .looking import looking
 from .progress import MODES, reporter
@@ -61,8 +61,7 @@ def command(
             try:
                 made = view.filesystem.extract(output, top=view.root, force=force, progress=bar)
             except FileExistsError as error:
-                hint = "choose another DIR, or give --force"
-                raise UsageError(f"{show(output)} is there already, and not empty", hint=hint) from error
+                raise not_empty(output) from error
             counts = {
                 "entries": made.files + made.directories + made.symlinks + made.specials + made.links,
                 "content_bytes": made.written_bytes,

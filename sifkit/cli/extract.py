@@ -22,7 +22,7 @@ from .progress import MODES, reporter
 if TYPE_CHECKING:
     from ext3.extract import Extracted
 
-__all__ = ["command", "tell_extracted", "tell_problems"]
+__all__ = ["command", "not_empty", "tell_extracted", "tell_problems"]
 
 
 def _arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
@@ -40,6 +40,13 @@ def _arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
     if place(target) is not None:
         raise UsageError(f"{show(target)} is not a directory here", hint="write IMAGE DIR PATH...")
     return image, target, paths
+
+
+def not_empty(target: str) -> UsageError:
+    """The error for a place where nothing is extracted to."""
+    if os.path.isdir(target):
+        return UsageError(f"{show(target)} is there already, and not empty", hint="choose another DIR, or give --force")
+    return UsageError(f"{show(target)} is there already, and not a directory", hint="choose another DIR")
 
 
 def tell_extracted(console: Console, made: Extracted) -> None:
@@ -99,9 +106,7 @@ def command(
         except FileExistsError as error:
             if error.filename is None:
                 raise
-            raise UsageError(
-                f"{show(target)} is there already, and not empty", hint="choose another DIR, or give --force"
-            ) from error
+            raise not_empty(target) from error
     seconds = time.monotonic() - start
     bar.tell_times(console)
     tell_extracted(console, made)

@@ -35,7 +35,7 @@ _HINTS = {
     "permission": "ask its owner, or work as a user who may",
     "is-a-directory": "name a file",
     "not-a-directory": "check the path",
-    "no-space": "free some space there, or choose a smaller --size",
+    "no-space": "free some space there",
 }
 _INSIDE = {
     "not-found": "see what is there: sifkit ls {}",
@@ -82,7 +82,7 @@ def report(error: BaseException, console: Console) -> int:
         if not hint:
             hint = _OF_IMAGES.get(kind, "")
         if not hint and kind in _INSIDE and console.image is not None and not isinstance(error, SifkitError):
-            hint = _INSIDE[kind].format(shell_word(console.image))
+            hint = _INSIDE[kind].format(" ".join([*console.image_options, shell_word(console.image)]))
         fields = {name: getattr(error, name) for name in FACTS if isinstance(getattr(error, name, None), int | str | tuple)}
     elif isinstance(error, OSError):
         kind = _KINDS.get(error.errno or 0, "io")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..overlay.view import View
 
-__all__ = ["TYPES", "Upper", "entry_fields", "locate", "looking", "tell"]
+__all__ = ["TYPES", "Upper", "entry_fields", "image_options", "locate", "looking", "tell"]
 
 TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
 """JSON's word for each file type of a directory entry."""
@@ -36,11 +36,17 @@ def looking(console: Console, image: str, partition: str | None, *, upper: bool 
     from ..overlay.view import View
 
     console.image = image
+    console.image_options = image_options(partition, upper=upper)
     with open_image(image, partition) as filesystem:
         console.detail(described(image, filesystem))
         if filesystem.journal_problem is not None:
             console.warn(f"{show(image)}: its journal cannot be read, what is shown may be old: {filesystem.journal_problem}")
         yield View.of(filesystem, upper=upper, marks=marks)
+
+
+def image_options(partition: str | None, *, upper: bool) -> tuple[str, ...]:
+    """The options that make another command see the same."""
+    return (*(("--partition", partition) if partition is not None else ()), *(("--upper",) if upper else ()))
 
 
 def locate(view: View, path: bytes, *, follow: bool = True, word: str = "access") -> int:
@@ -58,7 +64,10 @@ def locate(view: View, path: bytes, *, follow: bool = True, word: str = "access"
 def tell(console: Console, problems: Iterable[Exception]) -> None:
     """Problems that did not end the command, a line each."""
     for problem in problems:
-        console.error(show(str(problem)))
+        if isinstance(problem, OSError) and isinstance(problem.filename, str | bytes) and problem.strerror:
+            console.error(f"{show(problem.filename)}: {problem.strerror}")
+        else:
+            console.error(show(str(problem)))
 
 
 def entry_fields(path: bytes, found: Stat, target: bytes | None) -> Fields:

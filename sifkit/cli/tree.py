@@ -116,15 +116,25 @@ def command(
     """Show the directories of an image as a tree. What overlayfs keeps in upper/ is named: whiteouts, for files that were
     removed, and opaque directories, which hide those below. With --upper whiteouts are not shown. The image is only read.
     """
+    from ext3.errors import PathError
+
     if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MOST_LEVELS):
         raise UsageError(f"-L {level}: not a number of levels", hint="write for example -L 2")
     levels = MOST_LEVELS if level is None else int(level[:5])
     failed = 0
-    for image, paths in places(arguments, default=["/"]):
+    wanted = places(arguments, default=["/"])
+    several = sum(len(paths) for _, paths in wanted) > 1
+    for image, paths in wanted:
         with looking(console, image, partition, upper=upper) as view:
             drawer = _Drawer(console, view, levels)
             for path in paths:
-                ino = locate(view, path)
+                try:
+                    ino = locate(view, path)
+                except PathError as error:
+                    if not several:
+                        raise
+                    drawer.problems.append(error)
+                    continue
                 if not json:
                     console.write(shown_name(path, console) + b"\n")
                 if view.filesystem.stat(ino).is_dir:

@@ -10,7 +10,7 @@ import typer
 from .console import Console, Fields, named
 from .embedding import Partition
 from .frame import verb
-from .looking import Upper, looking
+from .looking import Upper, looking, tell
 from .places import places
 from .render import escaped, shown_name
 
@@ -36,12 +36,24 @@ def command(
     partition: Partition = None,
     upper: Upper = False,
     json: Annotated[bool, typer.Option("--json", help="one JSON object for each file")] = False,
-) -> None:
+) -> int:
     """List the extended attributes of files in an image, with their values."""
-    for image, paths in places(arguments):
+    from ext3.errors import Ext3Error
+
+    wanted = places(arguments)
+    several = sum(len(paths) for _, paths in wanted) > 1
+    failed = 0
+    for image, paths in wanted:
         with looking(console, image, partition, upper=upper) as view:
             for path in paths:
-                found = sorted(view.filesystem.xattrs(view.lookup(path, follow=follow)).items())
+                try:
+                    found = sorted(view.filesystem.xattrs(view.lookup(path, follow=follow)).items())
+                except Ext3Error as error:
+                    if not several:
+                        raise
+                    failed += 1
+                    tell(console, [error])
+                    continue
                 if json:
                     rows: list[Fields] = [
                         {**named("name", name), "value_b64": base64.b64encode(value).decode("ascii")} for name, value in found
@@ -51,3 +63,4 @@ def command(
                 console.write(b"# file: " + shown_name(path, console) + b"\n")
                 for name, value in found:
                     console.line(f"{escaped(name)}={_value(value)}")
+    return 1 if failed else 0

@@ -14,7 +14,8 @@ __all__ = ["ImageUsage", "directory_usage", "image_usage"]
 
 @dataclass(frozen=True, slots=True)
 class ImageUsage:
-    """As statfs has it: ``size_bytes`` is the filesystem without its tables, ``available_bytes`` what all users may take."""
+    """``size_bytes`` is the whole filesystem, and ``used_bytes`` all that is not free, its tables and journal included;
+    ``available_bytes`` is what all users may take."""
 
     size_bytes: int
     used_bytes: int
@@ -43,22 +44,26 @@ def directory_usage(
     """(path, bytes allocated, inodes, is a directory) of ``path`` (inode ``top``) and of what is below, those below first.
 
     A directory's numbers include what is in it; a file with several names counts where it is met first, by ``seen``.
-    With ``every`` files have rows, too.
+    With ``every`` files have rows, too. What is in ``seen`` already has no row.
     """
+    if top in seen:
+        return []
     found = view.filesystem.stat(top)
     if not found.is_dir:
-        size, count = (0, 0) if top in seen else (found.blocks * 512, 1)
         seen.add(top)
-        return [(path, size, count, False)]
+        return [(path, found.blocks * 512, 1, False)]
     base = path.rstrip(b"/")
     rows: list[tuple[bytes, int, int, bool]] = []
     totals: list[list[int]] = [[found.blocks * 512, 1]]
+    """Bytes and inodes of the directories on the way; no inodes: what is in it counted before."""
     names: list[bytes] = [base]
     seen.add(top)
 
     def leave() -> None:
         size, count = totals.pop()
-        rows.append((names.pop() or b"/", size, count, True))
+        name = names.pop() or b"/"
+        if count:
+            rows.append((name, size, count, True))
         if totals:
             totals[-1][0] += size
             totals[-1][1] += count
@@ -81,7 +86,7 @@ def directory_usage(
             continue
         totals[-1][0] += size
         totals[-1][1] += count
-        if every:
+        if every and count:
             rows.append((where, size, count, False))
     while names:
         leave()

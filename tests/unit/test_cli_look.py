@@ -230,3 +230,45 @@ def test_names_are_escaped_on_a_terminal_only(run, tmp_path, monkeypatch):
     for words in (["find", "a.img"], ["tree", "a.img"], ["ls", "-l", "a.img"], ["du", "-a", "a.img"]):
         out = run(*words)[1]
         assert "\x1b[31m" not in out and "\\033[31m" in out
+
+
+def test_one_that_is_not_there_does_not_keep_the_others_from_being_shown(run, image):
+    for words, shown in (
+        (("cat", image, "/none", "/upper/etc/motd"), "hello\n"),
+        (("tree", image, "/none", "/upper/etc"), "/upper/etc\n"),
+        (("xattr", "list", image, "/none", "/upper/etc"), "# file: /upper/etc\n"),
+        (("df", "none", image), "Image "),
+    ):
+        code, out, err = run(*words)
+        assert code == 1 and out.startswith(shown) and err.count("\n") == 1 and "none" in err
+    code, out, err = run("df", "--json", "none", image)
+    assert (code, err) == (1, "") and [row.get("image") for row in lines(out)] == [None, image]
+    assert run("df", "none", "none either")[:2] == (1, "")
+
+
+def test_du_counts_what_is_named_twice_once(run, image):
+    found = run("du", "-a", "--inodes", image, "/upper/etc", "/upper", "/upper/etc", "/upper/second")[1]
+    assert found.splitlines() == [
+        "1\t/upper/etc/deep", "1\t/upper/etc/large", "1\t/upper/etc/link", "1\t/upper/etc/motd", "5\t/upper/etc", "1\t/upper",
+    ]  # fmt: skip
+
+
+def test_hints_look_where_the_command_looked(run, image):
+    assert run("cat", "--upper", image, "/none")[2].endswith("; see what is there: sifkit ls --upper a.img\n")
+    assert run("cat", image, "/none")[2].endswith("; see what is there: sifkit ls a.img\n")
+
+
+def test_a_file_is_no_place_to_extract_to(run, image, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    for words in (("extract", image, "file"), ("overlay", "export", image, "-o", "file/")):
+        code, out, err = run(*words)
+        assert (code, out) == (2, "") and "is there already, and not a directory" in err
+
+
+def test_files_of_the_host_that_cannot_be_compared_are_told_in_words(run, image, monkeypatch):
+    def open_none(*_, **__):
+        raise PermissionError(13, "Permission denied", b"source/upper/etc/motd")
+
+    monkeypatch.setattr("sifkit.overlay.compare.HostSide.open", open_none)
+    code, _, err = run("diff", image, "source")
+    assert code == 2 and err.splitlines()[0] == "sifkit diff: source/upper/etc/motd: Permission denied"
