@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +11,7 @@ from ..errors import counted
 from .console import Console
 from .editing import ChangeOptions, Changes, Goal, Json, dangling, goals, umask
 from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
+from .frame import VerbCommand, verb
 from .looking import Upper
 from .modes import adjusted, parse_mode
 
@@ -20,13 +21,28 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_TAKEN_AWAY = re.compile(r"-([rwxXst]+|[ugo])([-+=,].*)?")
+
+
+class _ChmodCommand(VerbCommand):
+    """A mode may begin with a dash, as in ``chmod -w FILE``; no option looks like that."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        for index, word in enumerate(args[:end]):
+            if _TAKEN_AWAY.fullmatch(word):
+                return super().parse_args(ctx, [*args[:index], f"+,{word}", *args[index + 1 :]])  # a "+" alone does nothing
+        return super().parse_args(ctx, args)
+
+
 @verb(
     examples=[
         "sifkit chmod 755 overlay.img:/upper/opt/run",
         "sifkit chmod -R u+rwX,go-w overlay.img:/upper/opt",
         "sifkit chmod g+s,o= overlay.img:/upper/shared",
         "sifkit chmod --partition overlay a+rx image.sif:/upper/opt/run",
-    ]
+    ],
+    kind=_ChmodCommand,
 )
 def command(
     console: Console,

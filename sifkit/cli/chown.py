@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, show
+from . import values
 from .console import Console
 from .editing import ChangeOptions, Changes, Goal, Json, dangling, goals
 from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
-from .values import owner as parse_owner
 
 if TYPE_CHECKING:
     from ..overlay.whiteout import Editor
@@ -72,14 +72,14 @@ def command(
 def _owner(text: str) -> tuple[int | None, int | None]:
     """(uid, gid), None for what stays. Raises UsageError."""
     if text == "me":
-        return parse_owner("OWNER", text)
+        return values.owner("OWNER", text)
     user, colon, group = text.partition(":")
     if not user and not group:
         raise UsageError(f"OWNER {show(text)}: names nobody", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
     if colon and not group and user.isdigit():
         hint = f"name a group, too: {show(text)}{show(user)}"
         raise UsageError(f"invalid spec: '{show(text)}': a number has no group of its own", hint=hint)
-    uid, own = parse_owner("OWNER", user) if user else (None, None)
+    uid, own = values.owner("OWNER", user) if user else (None, None)
     if group:
-        return uid, parse_owner("OWNER", f"0:{group}")[1]
+        return uid, values.group("OWNER", text, group)
     return uid, own if colon else None

@@ -17,7 +17,7 @@ from .editing import ChangeOptions, Changes, Exact, Json, NewOwner, goals, new_o
 from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
 from .frame import verb
 from .looking import Upper
-from .places import place
+from .places import check_not_dotted, place
 from .progress import MODES, reporter
 
 __all__ = ["command"]
@@ -74,6 +74,8 @@ def command(
     copy = CopyOptions(recursive=recursive or archive, preserve=kept, replace=not keep, owner=new_owner(owner), umask=umask())
     change = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     settings = CopySettings(copy, change, exact, follow=not copy.recursive)
+    for argument in arguments:
+        check_not_dotted(argument)
     *sources, target = arguments
     changes = Changes(console)
     with reporter(progress, console) as bar:

@@ -16,7 +16,7 @@ from ..errors import SifkitError, UsageError, show
 from .console import Console, Fields, named
 from .embedding import on_signatures, tell_locks
 from .looking import image_options
-from .places import place
+from .places import check_not_dotted, place
 from .render import shell_word
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _goal(argument: str) -> Goal:
     found = place(argument)
     if found is not None:
         return Goal(found[0], os.fsencode(found[1]), show(argument))
+    check_not_dotted(argument)
     image, colon, _ = argument.partition(":/")
     if colon and image and not argument.startswith("./") and not os.path.lexists(image):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)

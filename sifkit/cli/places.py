@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ..errors import UsageError, show
 
-__all__ = ["place", "places"]
+__all__ = ["check_not_dotted", "place", "places"]
 
 
 def place(argument: str) -> tuple[str, str] | None:
@@ -25,12 +25,21 @@ def place(argument: str) -> tuple[str, str] | None:
     return image, "/" + rest
 
 
+def check_not_dotted(argument: str) -> None:
+    """UsageError for an IMAGE:/PATH behind ``./``, which makes it a file of the host, where none can be."""
+    rest = argument.removeprefix("./")
+    if rest != argument and not os.path.isdir(os.path.dirname(argument)) and place(rest) is not None:
+        raise UsageError(f"{show(argument)}: what begins with ./ is a file of the host", hint=f"write {show(rest)}")
+
+
 def places(arguments: Sequence[str], *, default: Sequence[str] = ()) -> list[tuple[str, list[bytes]]]:
     """(image, paths in it) in the order given, for ``IMAGE [PATH...]`` or ``IMAGE:/PATH...``.
 
     ``default``: the paths where there is an image only; without it UsageError. FileNotFoundError for IMAGE:/PATH
     where there is no such image.
     """
+    for argument in arguments:
+        check_not_dotted(argument)
     first = place(arguments[0])
     if first is None:
         image, colon, _ = arguments[0].partition(":/")

@@ -119,6 +119,7 @@ def _found(editor: Editor, changes: Changes, goal: Goal, force: bool) -> Spot | 
             raise
     if editor.upper:
         above = show(goal.path.rstrip(b"/").rpartition(b"/")[0])
-        hint = f"make it first: sifkit mkdir -p --upper {shell_word(goal.image)}:{above}"
+        options = " ".join(changes.console.image_options)
+        hint = f"make it first: sifkit mkdir -p {options} {shell_word(goal.image)}:{above}"
         changes.refuse(f"cannot hide '{goal.shown}': upper/ has no directory {above}", goal, kind="not-found", hint=hint)
     return None

@@ -23,6 +23,7 @@ __all__ = [
     "count",
     "epoch",
     "globs",
+    "group",
     "journal_size",
     "label",
     "mode",
@@ -174,6 +175,11 @@ def _identity(given: str, text: str) -> int | None:
     if not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
         raise UsageError(f"{given}: a user or group number is from 0 to {MAX_ID}", hint="write for example 1000:1000")
     return int(text)
+
+
+def group(option: str, text: str, name: str) -> int:
+    """The number of the group ``name``, which is a part of the option's ``text``."""
+    return _group(_given(option, text), name)
 
 
 def mode(option: str, text: str) -> int:

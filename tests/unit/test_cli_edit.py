@@ -531,3 +531,44 @@ def test_xattr_set_takes_an_empty_value(run, image):
     assert run("xattr", "set", "user.mark", "", "overlay.img:/upper") == (0, "", "")
     assert run("xattr", "list", "overlay.img", "/upper")[1].endswith('user.mark=""\n')
     assert "NAME is empty" in run("xattr", "set", "", "x", "overlay.img:/upper")[2]
+
+
+def test_chmod_takes_permissions_away_as_chmod_does(run, image, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"x")
+    assert run("cp", "file", "overlay.img:/upper/file")[0] == 0
+    old = os.umask(0o022)
+    try:
+        for words, mode in (
+            (["777"], 0o777),
+            (["-x"], 0o666),
+            (["-rw,u+x"], 0o122),  # what the umask forbids is not taken away
+            (["-R", "u=rwx,go="], 0o700),
+            (["--", "-w"], 0o500),
+            (["-x", "-R"], 0o400),
+        ):
+            assert run("chmod", *words, "overlay.img:/upper/file") == (0, "", "")
+            with Filesystem.open("overlay.img") as filesystem:
+                assert filesystem.stat("/upper/file").mode & 0o7777 == mode
+    finally:
+        os.umask(old)
+    assert "no such option -z" in run("chmod", "-z", "overlay.img:/upper/file")[2]
+
+
+def test_chown_names_the_owner_as_it_was_written(run, image):
+    for owner in ("7:4294967295", ":nosuch"):
+        code, _, err = run("chown", owner, "overlay.img:/upper")
+        assert code == 2 and err.startswith(f"sifkit chown: OWNER {owner}: ")
+
+
+def test_an_image_behind_a_dot_is_told_how_to_write_it(run, image, tmp_path):
+    for words in (["ls"], ["rm"], ["cp", "overlay.img"], ["find"]):
+        code, out, err = run(*words, "./overlay.img:/upper")
+        assert (code, out) == (2, "") and err.endswith("is a file of the host; write overlay.img:/upper\n")
+    (tmp_path / "overlay.img:").mkdir()
+    assert run("cp", "-r", "overlay.img:/upper", "./overlay.img:/new") == (0, "", "")
+    assert (tmp_path / "overlay.img:" / "new").is_dir()
+
+
+def test_hints_to_make_a_directory_repeat_the_options(run, image):
+    err = run("rm", "-f", "--upper", "overlay.img:/etc/hosts")[2]
+    assert err.endswith("make it first: sifkit mkdir -p --upper overlay.img:/etc\n")
