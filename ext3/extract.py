@@ -48,12 +48,14 @@ def extract(
     top: int = 2,
     force: bool = False,
     owners: bool | None = None,
+    keep: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Extracted:
     """Put ``paths`` (all there is if empty), which start at the directory inode ``top``, below the directory ``target``.
 
     A path keeps its directories: b"/upper/etc" becomes target/upper/etc. ``target`` is made where it is missing; one that
-    holds something is refused without ``force``, with which files there are replaced. ``owners`` None: as root only.
+    holds something is refused without ``force``, with which files there are replaced, but for the file ``keep`` (its device and
+    inode on the host: the image). ``owners`` None: as root only.
 
     Raises PathError for a path that is not there or leads through a symbolic link, OSError where the host takes no more,
     SourceError where this system lacks the calls, and the errors of reading the image. Trouble with one file is in the
@@ -71,7 +73,7 @@ def extract(
     if owners is None:
         owners = os.geteuid() == 0
     fd = _open_target(os.fsencode(target), force)
-    host = HostTree(fd, survey.names, survey.parents, force=force)
+    host = HostTree(fd, survey.names, survey.parents, force=force, keep=keep)
     try:
         _extract(_Work(filesystem, survey, host, owners, deep=survey.depth > DEEP), counts, progress)
     finally:
@@ -120,7 +122,8 @@ class _Work:
     def tree(self) -> HostTree:
         if os.getpid() != self.forked_from:
             self.forked_from = os.getpid()
-            self.host = HostTree(self.host.top, self.survey.names, self.survey.parents, force=self.host.force)
+            old = self.host
+            self.host = HostTree(old.top, self.survey.names, self.survey.parents, force=old.force, keep=old.keep)
         return self.host
 
 

@@ -417,6 +417,7 @@ class Filesystem:
         top: int = ROOT_INO,
         force: bool = False,
         owners: bool | None = None,
+        keep: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> Extracted:
         """Put ``paths`` (all there is if empty) into the directory ``destination``, with their holes, times and attributes.
@@ -426,7 +427,7 @@ class Filesystem:
         """
         from .extract import extract  # lies above this module
 
-        return extract(self, destination, paths, top=top, force=force, owners=owners, progress=progress)
+        return extract(self, destination, paths, top=top, force=force, owners=owners, keep=keep, progress=progress)
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
         flags = inode.stat.flags & _NO_MAP.value

@@ -73,13 +73,18 @@ class Facts(NamedTuple):
 
 
 class HostTree:
-    """Directories below ``top``, an open directory. ``names[i]`` in directory ``parents[i]`` is directory i; 0 is the top."""
+    """Directories below ``top``, an open directory. ``names[i]`` in directory ``parents[i]`` is directory i; 0 is the top.
 
-    def __init__(self, top: int, names: Sequence[bytes], parents: Sequence[int], *, force: bool) -> None:
+    ``force``: what is there is replaced, but for the file ``keep`` (its device and inode)."""
+
+    def __init__(
+        self, top: int, names: Sequence[bytes], parents: Sequence[int], *, force: bool, keep: tuple[int, int] | None = None
+    ) -> None:
         self.top = top
         self.names = names
         self.parents = parents
         self.force = force
+        self.keep = keep
         self._open: OrderedDict[int, int] = OrderedDict()
         self._last = 0
 
@@ -122,7 +127,7 @@ class HostTree:
                 raise
             if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                 return
-            os.unlink(name, dir_fd=fd)
+            self._make_way(fd, name)
             os.mkdir(name, 0o700, dir_fd=fd)
 
     def create(self, directory: int, name: bytes, mode: int = 0o600) -> int:
@@ -170,8 +175,11 @@ class HostTree:
     def _make_way(self, fd: int, name: bytes) -> None:
         if not self.force:
             raise FileExistsError(errno.EEXIST, "something of this name is there already")
-        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, "a directory of this name is there already")
+        if self.keep == (found.st_dev, found.st_ino):
+            raise FileExistsError(errno.EEXIST, "the image itself is there")
         os.unlink(name, dir_fd=fd)
 
 

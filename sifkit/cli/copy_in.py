@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SifkitError, show
 from .copying import CopySettings, base_name, finish, partition_of, source_in_image
 from .editing import ChangeOptions, Changes, Goal, changing, warn_outside
-from .looking import looking
+from .looking import looking, on_host
 from .mv import directory_at, into
 from .places import place
 from .progress import Reporter
@@ -207,7 +207,6 @@ class _CopyIn:
         from ..overlay.copying import Copier
 
         changes, image = self.changes, show(self.target.image)
-        found = os.stat(self.target.image)
 
         def name(path: bytes) -> str:
             return f"{image}:{show(path)}"
@@ -220,7 +219,7 @@ class _CopyIn:
             trouble=changes.fail,
             warn=changes.console.warn,
             progress=self.bar,
-            own=(found.st_dev, found.st_ino),
+            own=on_host(self.target.image),
         )
 
 

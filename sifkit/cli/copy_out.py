@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ..errors import SifkitError, UsageError, counted, show
 from .copying import CopySettings, base_name, finish, partition_of, source_in_image
 from .editing import Changes, Goal
-from .looking import looking
+from .looking import looking, on_host
 from .places import place
 from .progress import Reporter
+from .render import shell_word
 
 if TYPE_CHECKING:
     from ext3.filesystem import Stat
@@ -72,7 +73,7 @@ class _CopyOut:
         self._given.add(key)
         try:
             if found.is_dir:
-                self._tree(tracer, found, shown, goal)
+                self._tree(tracer, image, found, shown, goal)
             else:
                 self._file(tracer, image, found, shown, goal)
         except OSError as error:
@@ -90,7 +91,7 @@ class _CopyOut:
     def _refuse(self, text: str, goal: bytes, *, kind: str = "path", hint: str = "") -> None:
         self.changes.refuse(text, Goal("", goal, show(goal)), kind=kind, hint=hint)
 
-    def _tree(self, tracer: Tracer, found: Stat, what: str, goal: bytes) -> None:
+    def _tree(self, tracer: Tracer, image: str, found: Stat, what: str, goal: bytes) -> None:
         from ..overlay.copyout import copy_tree_out
 
         shown = show(goal)
@@ -98,7 +99,7 @@ class _CopyOut:
             text = f"cannot overwrite non-directory '{shown}' with directory '{what}'"
             self._refuse(text, goal, kind="not-a-directory")
             return
-        made = copy_tree_out(tracer.reads, found.ino, goal, self.settings.copy, progress=self.bar)
+        made = copy_tree_out(tracer.reads, found.ino, goal, self.settings.copy, keep=on_host(image), progress=self.bar)
         for path, why in made.problems:
             self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", goal)
         if made.specials_left:
@@ -116,7 +117,7 @@ class _CopyOut:
         if not options.recursive and not regular:
             self._refuse(f"'{what}' is not a regular file", goal, hint="-r copies devices and fifos as what they are")
             return
-        if not self._may_write(what, goal, regular=regular):
+        if not self._may_write(what, goal, image, regular=regular):
             return
         twin = self._links.get((image, found.ino)) if "links" in options.preserve else None
         if twin is not None:
@@ -132,7 +133,7 @@ class _CopyOut:
         self._made.add(goal)
         self.changes.each(f"'{what}' -> '{shown}'")
 
-    def _may_write(self, what: str, goal: bytes, *, regular: bool) -> bool:
+    def _may_write(self, what: str, goal: bytes, image: str, *, regular: bool) -> bool:
         """Whether a file may be put there; why not is told. OSError where the path leads nowhere."""
         shown = show(goal)
         plain = goal.rstrip(b"/") or b"/"
@@ -149,6 +150,10 @@ class _CopyOut:
             self._refuse(text, goal, kind="is-a-directory")
             return False
         if not self.settings.copy.replace:
+            return False
+        if os.path.exists(goal) and os.path.samefile(goal, image):
+            hint = f"write {shell_word(os.fsdecode(goal))}:/ for a place in it"
+            self._refuse(f"'{shown}' is the image itself, and not overwritten", goal, kind="exists", hint=hint)
             return False
         if goal in self._made:
             self._refuse(f"will not overwrite just-created '{shown}' with '{what}'", goal, kind="exists")

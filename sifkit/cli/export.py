@@ -15,7 +15,7 @@ from .console import Console, named
 from .embedding import Partition
 from .extract import not_empty, tell_extracted, tell_problems
 from .frame import verb
-from .looking import looking
+from .looking import looking, on_host
 from .progress import MODES, reporter
 
 __all__ = ["command"]
@@ -59,7 +59,7 @@ def command(
             if sparse:
                 raise UsageError("--sparse is for archives", hint="leave it out: a directory gets files with their holes")
             try:
-                made = view.filesystem.extract(output, top=view.root, force=force, progress=bar)
+                made = view.filesystem.extract(output, top=view.root, force=force, keep=on_host(image), progress=bar)
             except FileExistsError as error:
                 raise not_empty(output) from error
             counts = {

@@ -15,7 +15,7 @@ from . import values
 from .console import Console, named
 from .embedding import Partition
 from .frame import verb
-from .looking import Upper, looking
+from .looking import Upper, looking, on_host
 from .places import place, places
 from .progress import MODES, reporter
 
@@ -102,7 +102,7 @@ def command(
     start = time.monotonic()
     with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
         try:
-            made = view.filesystem.extract(target, paths, top=view.root, force=force, progress=bar)
+            made = view.filesystem.extract(target, paths, top=view.root, force=force, keep=on_host(image), progress=bar)
         except FileExistsError as error:
             if error.filename is None:
                 raise

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..overlay.view import View
 
-__all__ = ["TYPES", "Upper", "entry_fields", "image_options", "locate", "looking", "tell"]
+__all__ = ["TYPES", "Upper", "entry_fields", "image_options", "locate", "looking", "on_host", "tell"]
 
 TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
 """JSON's word for each file type of a directory entry."""
@@ -42,6 +42,12 @@ def looking(console: Console, image: str, partition: str | None, *, upper: bool 
         if filesystem.journal_problem is not None:
             console.warn(f"{show(image)}: its journal cannot be read, what is shown may be old: {filesystem.journal_problem}")
         yield View.of(filesystem, upper=upper, marks=marks)
+
+
+def on_host(image: str) -> tuple[int, int]:
+    """Device and inode of an image: by these one tells that a file of the host is the image itself."""
+    found = os.stat(image)
+    return found.st_dev, found.st_ino
 
 
 def image_options(partition: str | None, *, upper: bool) -> tuple[str, ...]:

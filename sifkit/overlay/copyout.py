@@ -20,11 +20,14 @@ PIECE_BYTES = 4 << 20
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def copy_tree_out(filesystem: Filesystem, ino: int, target: bytes, options: CopyOptions, *, progress: Progress) -> Extracted:
+def copy_tree_out(
+    filesystem: Filesystem, ino: int, target: bytes, options: CopyOptions, *, keep: tuple[int, int], progress: Progress
+) -> Extracted:
     """A directory's content to the directory ``target``, which is made or merged into. Modes, times and attributes are kept,
-    owners where ``options`` preserve them and the caller may; nothing leaves ``target``. Raises as ``ext3.extract``."""
+    owners where ``options`` preserve them and the caller may; nothing leaves ``target``. ``keep``: device and inode of the
+    image, which is not replaced. Raises as ``ext3.extract``."""
     owners = "owner" in options.preserve and hasattr(os, "geteuid") and os.geteuid() == 0
-    return extract(filesystem, target, top=ino, force=True, owners=owners, progress=progress)
+    return extract(filesystem, target, top=ino, force=True, owners=owners, keep=keep, progress=progress)
 
 
 def copy_file_out(

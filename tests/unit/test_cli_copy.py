@@ -322,3 +322,23 @@ def test_a_full_disk_is_told_of_the_copy(run, image, tmp_path, monkeypatch):
     error = json.loads(out)["errors"][0]
     assert code == 1 and error["kind"] == "no-space"
     assert error["message"] == "copying 'overlay.img:/upper/dir' to 'out/dir': No space left on device"
+
+
+def test_an_image_is_not_overwritten_by_what_is_in_it(run, image, tmp_path):
+    Path("file").write_bytes(b"x")
+    good(run, "cp", "file", "overlay.img:/upper/overlay.img")
+    good(run, "mkdir", "overlay.img:/upper/other")
+    before = digest(image)
+    Path("link").symlink_to("overlay.img")
+    for target in ("overlay.img", ".", "link"):
+        code, _, err = run("cp", "-f", "overlay.img:/upper/overlay.img", target)
+        assert code == 1 and "overlay.img' is the image itself, and not overwritten" in err.replace("link'", "overlay.img'")
+    for words in (
+        ["cp", "-r", "overlay.img:/upper/.", "."],
+        ["extract", "--force", "--upper", "overlay.img", "."],
+        ["overlay", "export", "--force", "overlay.img", "-o", "./"],
+    ):
+        code, _, err = run(*words)
+        assert code == 1 and "overlay.img" in err and "the image itself is there" in err, err
+        assert (tmp_path / "other").is_dir()
+    assert digest(image) == before
