@@ -116,6 +116,7 @@ def _minute(number: int) -> str:
         "sifkit ls -R0 overlay.img /upper | xargs -0 -n1 echo",
         "sifkit ls --partition overlay image.sif /upper",
     ],
+    taken="d",
 )
 def command(
     console: Console,
@@ -127,8 +128,10 @@ def command(
     upper: Upper = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="mode, links, owner and group numbers, size, time, name")] = False,
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="directories below, too")] = False,
+    itself: Annotated[bool, typer.Option("-d", "--directory", help="directories themselves, not what is in them")] = False,
     human: Annotated[bool, typer.Option("-h", "--human-readable", help="with -l: sizes as 1.5G, in powers of 1024")] = False,
     every: Annotated[bool, typer.Option("-a", "--all", help="names that begin with a dot, too: as without it")] = False,
+    single: Annotated[bool, typer.Option("-1", help="one name a line: as without it")] = False,
     zero: Annotated[bool, typer.Option("-0", "--zero", help="end each line with NUL, and escape nothing")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="one JSON object; with -R one for each entry, and a summary last")
@@ -146,22 +149,22 @@ def command(
         with looking(console, image, partition, upper=upper) as view:
             lister = _Lister(console, view, long=long, human=human, end=b"\0" if zero else b"\n")
             for path in paths:
-                _list(lister, path, recursive=recursive, heading=several or recursive)
+                _list(lister, path, recursive=recursive and not itself, itself=itself, heading=several or recursive)
             errors += lister.errors
-            if json and recursive:
+            if json and recursive and not itself:
                 console.emit({"entries": lister.count, "errors": lister.errors}, image=image)
             elif json:
                 console.emit({"entries": lister.entries}, image=image)
     return 1 if errors else 0
 
 
-def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> None:
+def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, heading: bool) -> None:
     from ext3.errors import Ext3Error
 
     console = lister.console
     try:
-        ino = _named(lister, path)
-        if not lister.view.filesystem.stat(ino).is_dir:
+        ino = _named(lister, path, itself=itself)
+        if itself or not lister.view.filesystem.stat(ino).is_dir:
             _give(lister, [(path, (path, *lister.facts(ino)))], recursive=recursive)
             return
     except Ext3Error as error:
@@ -186,19 +189,19 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, heading: bool) -> No
         )
 
 
-def _named(lister: _Lister, path: bytes) -> int:
-    """The inode to list for an argument. As ls has it: a link that leads to a directory is that directory unless the lines are
-    long; any other link is listed itself."""
+def _named(lister: _Lister, path: bytes, *, itself: bool) -> int:
+    """The inode to list for an argument. As ls has it: a link that leads to a directory is that directory, unless the lines are
+    long or it is wanted ``itself``; any other link is listed itself."""
     from ext3.errors import PathError
 
-    itself = locate(lister.view, path, follow=False)
-    if lister.long or not lister.view.filesystem.stat(itself).is_symlink:
-        return itself
+    here = locate(lister.view, path, follow=False)
+    if itself or lister.long or not lister.view.filesystem.stat(here).is_symlink:
+        return here
     try:
         led_to = lister.view.lookup(path)
     except PathError:
-        return itself
-    return led_to if lister.view.filesystem.stat(led_to).is_dir else itself
+        return here
+    return led_to if lister.view.filesystem.stat(led_to).is_dir else here
 
 
 def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) -> None:

@@ -140,6 +140,14 @@ def test_ls_of_a_link_as_ls_has_it(run, image):
     assert run("ls", image, "/upper/lost/")[0] == run("ls", image, "/upper/loop/")[0] == 1
 
 
+def test_ls_of_directories_themselves(run, image):
+    code, out, err = run("ls", "-ld", image, "/upper")
+    assert (code, err) == (0, "") and out.startswith("drwx") and out.endswith(" /upper\n") and out.count("\n") == 1
+    assert run("ls", "-dR1", image, "/upper", "/upper/etc") == (0, "/upper\n/upper/etc\n", "")
+    assert run("ls", "-d", image) == (0, "/\n", "")
+    assert [row["path"] for row in lines(run("ls", "-dR", "--json", image, "/upper")[1])[0]["entries"]] == ["/upper"]
+
+
 def test_tree(run, image):
     out = run("tree", "-L", "2", image, "/upper")[1]
     assert "motd" in out and out.endswith("\n2 directories, 4 files\n")
