@@ -30,7 +30,8 @@ __all__ = ["command"]
         "sifkit cp -r overlay.img:/upper/opt/results .",
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
-    ]
+    ],
+    taken="d",
 )
 def command(
     console: Console,
@@ -43,6 +44,7 @@ def command(
         bool, typer.Option("-a", "--archive", help="-r, and all of mode, owner, times, attributes, hard links")
     ] = False,
     recursive: Annotated[bool, typer.Option("-r", "-R", "--recursive", help="directories, and links as links")] = False,
+    links: Annotated[bool, typer.Option("-P", "-d", "--no-dereference", help="links as links, without -r too")] = False,
     preserve: Annotated[bool, typer.Option("-p", "--preserve", help="keep mode, owner and times")] = False,
     force: Annotated[bool, typer.Option("-f", "--force", help="remove a file on the host that cannot be opened")] = False,
     keep: Annotated[bool, typer.Option("-n", "--no-clobber", help="leave files that are there as they are")] = False,
@@ -71,9 +73,16 @@ def command(
     from ..overlay.copying import PRESERVE_ALL, PRESERVE_FACTS, CopyOptions
 
     kept = PRESERVE_ALL if archive else PRESERVE_FACTS if preserve else frozenset[str]()
-    copy = CopyOptions(recursive=recursive or archive, preserve=kept, replace=not keep, owner=new_owner(owner), umask=umask())
+    copy = CopyOptions(
+        recursive=recursive or archive,
+        links=links or recursive or archive,
+        preserve=kept,
+        replace=not keep,
+        owner=new_owner(owner),
+        umask=umask(),
+    )
     change = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    settings = CopySettings(copy, change, exact, follow=not copy.recursive)
+    settings = CopySettings(copy, change, exact, follow=not copy.links)
     for argument in arguments:
         check_not_dotted(argument)
     *sources, target = arguments

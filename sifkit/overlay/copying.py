@@ -49,10 +49,11 @@ class CopyError(SifkitError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    """``preserve``: any of PRESERVE_ALL. ``replace`` False: files that are there stay. ``owner``, ``umask``: of new files whose
-    owner and mode are not preserved."""
+    """``links``: symbolic links are copied as such, with ``recursive`` always. ``preserve``: any of PRESERVE_ALL. ``replace``
+    False: files that are there stay. ``owner``, ``umask``: of new files whose owner and mode are not preserved."""
 
     recursive: bool = False
+    links: bool = False
     preserve: frozenset[str] = frozenset()
     replace: bool = True
     owner: tuple[int, int] = (0, 0)
@@ -244,7 +245,7 @@ class Copier:
             old = self.editor.stat(spot.ino)
             if self._is_same(source, facts, old):  # it would be emptied before it is read
                 raise CopyError(f"'{shown}' and '{self._name(spot.path)}' are the same file", path=spot.path)
-        if form != stat.S_IFREG and not options.recursive:
+        if form != stat.S_IFREG and not options.recursive and not (options.links and form == stat.S_IFLNK):
             hint = "-r copies devices and fifos as what they are"
             raise CopyError(f"'{shown}' is not a regular file", path=shown, hint=hint)
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG

@@ -342,3 +342,19 @@ def test_an_image_is_not_overwritten_by_what_is_in_it(run, image, tmp_path):
         assert code == 1 and "overlay.img" in err and "the image itself is there" in err, err
         assert (tmp_path / "other").is_dir()
     assert digest(image) == before
+
+
+def test_links_are_copied_as_links_where_that_is_asked_for(run, image, tmp_path):
+    Path("file").write_bytes(b"x")
+    Path("link").symlink_to("file")
+    Path("lost").symlink_to("nowhere")
+    for option, name in (("-d", "a"), ("-P", "b")):
+        good(run, "cp", option, "link", f"overlay.img:/upper/{name}")
+        good(run, "cp", option, "lost", f"overlay.img:/upper/{name}lost")
+        good(run, "cp", option, f"overlay.img:/upper/{name}", f"out-{name}")
+        assert os.readlink(f"out-{name}") == "file"
+        good(run, "cp", option, f"overlay.img:/upper/{name}", f"overlay.img:/upper/{name}2")
+        with Filesystem.open("overlay.img") as filesystem:
+            assert filesystem.readlink(f"/upper/{name}2") == b"file"
+            assert filesystem.readlink(f"/upper/{name}lost") == b"nowhere"
+    assert "-r not specified" in run("cp", "-d", str(tmp_path), "overlay.img:/upper/dir")[2]
