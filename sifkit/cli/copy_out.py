@@ -155,6 +155,10 @@ class _CopyOut:
             hint = f"write {shell_word(os.fsdecode(goal))}:/ for a place in it"
             self._refuse(f"'{shown}' is the image itself, and not overwritten", goal, kind="exists", hint=hint)
             return False
+        if not self.force and os.path.basename(goal) != os.path.basename(os.fsencode(what)) and _is_image(goal):
+            hint = f"write {shell_word(os.fsdecode(goal))}:/ for a place in it, or -f to replace it"
+            self._refuse(f"'{shown}' is an image, and not overwritten with '{what}'", goal, kind="exists", hint=hint)
+            return False
         if goal in self._made:
             self._refuse(f"will not overwrite just-created '{shown}' with '{what}'", goal, kind="exists")
             return False
@@ -167,3 +171,13 @@ class _CopyOut:
         if self.force and not os.access(goal, os.W_OK):
             os.unlink(goal)
         return True
+
+
+def _is_image(path: bytes) -> bool:
+    """Whether there is an image: then a ``:/`` was forgotten, rather than a file meant."""
+    from ..overlay.guards import file_format
+
+    try:
+        return os.path.isfile(path) and file_format(path) in ("ext", "sif", "squashfs")
+    except OSError:
+        return False

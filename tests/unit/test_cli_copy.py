@@ -358,3 +358,23 @@ def test_links_are_copied_as_links_where_that_is_asked_for(run, image, tmp_path)
             assert filesystem.readlink(f"/upper/{name}2") == b"file"
             assert filesystem.readlink(f"/upper/{name}lost") == b"nowhere"
     assert "-r not specified" in run("cp", "-d", str(tmp_path), "overlay.img:/upper/dir")[2]
+
+
+def test_another_image_is_not_overwritten_by_accident(run, image, tmp_path):
+    create("other.img", CreateOptions(size=8 * MIB))
+    before = Path("other.img").read_bytes()
+    Path("file").write_bytes(b"text")
+    assert run("cp", "file", "overlay.img:/upper/other.img")[0] == 0
+    code, _, err = run("cp", "overlay.img:/upper/lost", "other.img")
+    assert code == 1 and "No such file" in err
+    assert run("cp", "file", "overlay.img:/upper/file")[0] == 0
+    code, _, err = run("cp", "overlay.img:/upper/file", "other.img")
+    assert code == 1 and Path("other.img").read_bytes() == before
+    assert err == (
+        "sifkit cp: 'other.img' is an image, and not overwritten with 'overlay.img:/upper/file'; write other.img:/ for a place"
+        " in it, or -f to replace it\n"
+    )
+    # one of its own name, or told to
+    assert run("cp", "overlay.img:/upper/other.img", ".")[0] == 0 and Path("other.img").read_bytes() == b"text"
+    create("third.img", CreateOptions(size=8 * MIB))
+    assert run("cp", "-f", "overlay.img:/upper/file", "third.img")[0] == 0 and Path("third.img").read_bytes() == b"text"
