@@ -3,7 +3,7 @@
     python tools/bench_edit.py [--files 20000] [--megabytes 1024] [--runs 3] [--scratch DIR]
 
 Prints small-file rates and throughput in process (sync included), then whole processes in turn: ``debugfs -w -R write`` and
-ours, with the ratio of the medians (target: 0.5). Both sync the image. Nothing else should be busy.
+``sifkit cp``, with the ratio of the medians (target: 0.5). Both sync the image. Nothing else should be busy.
 """
 
 from __future__ import annotations
@@ -28,12 +28,6 @@ __all__ = ["main"]
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parent.parent
 SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-COPY = """
-import sys, ext3
-with ext3.Filesystem.open(sys.argv[1], "r+") as fs, open(sys.argv[2], "rb") as source:
-    fs.create("/copied")
-    fs.write_from("/copied", source)
-"""
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -98,7 +92,9 @@ def against_debugfs(scratch: Path, size: int, runs: int) -> list[str]:
         for _ in range(size // MIB):
             file.write(os.urandom(MIB))
     ours, theirs = [], []
-    commands: list[tuple[list[float], Sequence[str | Path]]] = [(ours, [sys.executable, "-c", COPY, image, source])]
+    commands: list[tuple[list[float], Sequence[str | Path]]] = [
+        (ours, [sys.executable, "-m", "sifkit", "-q", "cp", source, f"{image}:/copied"])
+    ]
     if debugfs:
         commands.append((theirs, [debugfs, "-w", "-R", f"write {source} copied", image]))
     for _ in range(runs):
