@@ -7,8 +7,9 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import IO, Protocol, cast, runtime_checkable
 
 from .errors import DeviceError
@@ -20,6 +21,7 @@ PathOrFile = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 
 ZERO_CHUNK = 1 << 20
 FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+SYNC_FILE_RANGE_WRITE = 2
 
 
 @runtime_checkable
@@ -44,6 +46,17 @@ class BlockDevice(Protocol):
     def sync(self) -> None:
         """What was written is on stable storage when this returns."""
         ...
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """The system call of Linux; None where there is none."""
+    try:
+        call = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError, TypeError):
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return cast(Callable[[int, int, int, int], int], call)
 
 
 def _checked(offset: int, size: int, limit: int, what: str) -> None:
@@ -130,8 +143,13 @@ class FileDevice:
 
     def start_writeback(self, offset: int, size: int) -> None:
         """Have the kernel begin to write the range to storage now, so that the final sync finds little left to do."""
+        call = _sync_file_range()
+        if call is None or call(self.fd, self.offset + offset, size, SYNC_FILE_RANGE_WRITE):
+            self.release(offset, size)
+
+    def release(self, offset: int, size: int) -> None:
+        """Let what is on storage of the range leave the page cache; what is not begins to be written."""
         if hasattr(os, "posix_fadvise"):
-            # DONTNEED starts asynchronous write-back of dirty pages; only pages already clean leave the cache.
             os.posix_fadvise(self.fd, self.offset + offset, size, os.POSIX_FADV_DONTNEED)
 
     def make_zero(self, offset: int, size: int) -> None:

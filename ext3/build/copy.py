@@ -26,7 +26,7 @@ from .writeback import WriteBehind
 
 __all__ = ["DataWriter"]
 
-BUFFER_BYTES = 4 << 20
+BUFFER_BYTES = 1 << 20
 COPY_BYTES = 16 << 20
 """Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
 SMALL_COST = 16 << 10

@@ -30,7 +30,7 @@ from .directories import Directories, pack_directories
 from .mapping import BlockMap, indirect_counts
 from .tree import Segment, Tree
 
-__all__ = ["Demand", "measure"]
+__all__ = ["Demand", "LARGE_FILE_BYTES", "measure"]
 
 Array64 = npt.NDArray[np.int64]
 

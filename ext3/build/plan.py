@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..constants import FIRST_INO, MAX_JOURNAL_BLOCKS, MIN_JOURNAL_BLOCKS
 from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
 from ..geometry import Geometry, default_block_size, default_journal_blocks, plan_geometry
-from .demand import Demand, measure
+from .demand import LARGE_FILE_BYTES, Demand, measure
 from .mapping import BlockMap
 from .space import Space
 from .stamp import Stamp
@@ -28,8 +28,11 @@ Array64 = npt.NDArray[np.int64]
 MIB = 1 << 20
 SMALL_TYPE_BYTES = 512 * MIB
 """Filesystems from here on have 4 KiB blocks."""
-ALIGNMENT_BYTES = 4096
-"""Large files begin at a multiple of this, so that host filesystems can share their blocks (reflink)."""
+PAGE_BYTES = 4096
+"""What is copied in the kernel begins at a multiple of this: host filesystems can then share its blocks (reflink)."""
+FOLIO_BYTES = 64 << 10
+"""Large files begin at a multiple of this: Linux copies in pieces of this size, which are whole folios of the page cache then
+(1 GiB: 0.44 s, not 0.63 s)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,14 +254,16 @@ def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: S
     data_at[demand.small] = at + np.cumsum(counts) - counts
     at += int(counts.sum())
     # Gaps for alignment only where there is room for all of them.
-    align = ALIGNMENT_BYTES // geometry.block_size
-    if at + int(demand.data_blocks[demand.large].sum()) + align * len(demand.large) > space.total:
-        align = 1
+    counts = demand.data_blocks[demand.large]
+    folio, page = (size // geometry.block_size for size in (FOLIO_BYTES, PAGE_BYTES))
+    aligns = np.where(counts * geometry.block_size >= LARGE_FILE_BYTES, folio, page)
+    if at + int(counts.sum()) + 2 * int(aligns.sum()) > space.total:  # twice: a gap may run into the metadata of a group
+        aligns[:] = 1
     gaps: list[int] = []
-    for node in demand.large.tolist():
-        while align > 1 and space.block(at) % align:
-            gaps.append(at)
-            at += 1
+    for node, align in zip(demand.large.tolist(), aligns.tolist(), strict=True):
+        while past := space.block(at) % align:
+            gaps += range(at, at + align - past)
+            at += align - past
         data_at[node] = at
         at += int(demand.data_blocks[node])
     return Plan(

@@ -8,6 +8,10 @@ from ..device import FileDevice
 
 __all__ = ["WriteBehind"]
 
+PIECE_BYTES = 256 << 10
+"""Asked of one write at most, and not across a multiple of it. The page cache takes a write in folios as large as it is; those
+of megabytes come from memory that was not in use before, which on a virtual machine can cost three times the copying (1 GiB:
+0.4 to 1.2 s in writes of 1 or 4 MiB, 0.42 to 0.48 s in these)."""
 BATCH_BYTES = 16 << 20
 """Written ranges are handed to the kernel in batches of this size."""
 KEPT_BYTES = 128 << 20
@@ -37,8 +41,14 @@ class WriteBehind:
         return self.device.read(offset, size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self.device.write(offset, data)
-        self.wrote(offset, len(data))
+        view = memoryview(data)
+        base = self.device.offset + offset
+        done = 0
+        while done < len(view):
+            end = min(len(view), done + PIECE_BYTES - (base + done) % PIECE_BYTES)
+            self.device.write(offset + done, view[done:end])
+            done = end
+        self.wrote(offset, len(view))
 
     def make_zero(self, offset: int, size: int) -> None:
         self.device.make_zero(offset, size)
@@ -62,7 +72,7 @@ class WriteBehind:
             self._started_bytes += self._fresh_bytes
             while self._started_bytes > KEPT_BYTES:
                 begin, length = self._started.popleft()
-                self.device.start_writeback(begin, length)  # clean by now: this time the pages go
+                self.device.release(begin, length)  # clean by now
                 self._started_bytes -= length
         self._fresh.clear()
         self._fresh_bytes = 0

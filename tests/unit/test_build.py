@@ -276,3 +276,23 @@ def test_content_that_changed_length_is_an_error() -> None:
     tree.content.data[1] = b"123"
     with pytest.raises(ext3.ContentChangedError):
         built(tree)
+
+
+@pytest.mark.parametrize("block_size", [1024, 2048, 4096])
+def test_large_files_begin_where_a_folio_does(block_size: int) -> None:
+    """Where there is room; the blocks in between stay free."""
+    data = {b"file%d" % number: bytes([number]) * (MIB + 1000 * number) for number in range(1, 12)} | {b"small": b"s" * 5000}
+    options = ext3.ImageOptions(size=40 * MIB, block_size=block_size)
+    device = built(tree_of(data), options)
+    with ext3.Filesystem.open(device) as fs:
+        for name, content in data.items():
+            assert fs.read_bytes(name) == content
+            if len(content) > MIB:
+                _, block, _ = next(iter(fs.data_extents(fs.stat(name).ino)))
+                assert block * block_size % (64 << 10) == 0
+    needed = plan_tree(
+        tree_of(data), ext3.ImageOptions(block_size=block_size, slack=0.0, smallest=MIB), STAMP
+    ).geometry.size_bytes
+    tight = built(tree_of(data), ext3.ImageOptions(size=needed, block_size=block_size))
+    with ext3.Filesystem.open(tight) as fs:
+        assert all(fs.read_bytes(name) == content for name, content in data.items())
