@@ -22,7 +22,7 @@ from .tree import Segment, Times, TreeBuilder, TreePart
 
 __all__ = ["ScanOptions", "host_times", "scan_directory"]
 
-SUBTREES = 128
+SUBTREES = 32
 """So many directories waiting are enough to keep a few processes busy."""
 WIDE = 4096
 """After so many names a few waiting directories are enough: the tree is wide rather than deep."""
