@@ -32,6 +32,7 @@ CACHED_BYTES = 2 << 30
 WORTH_SHARING = 2000
 """Fewer small files than this are copied before another process could begin."""
 INDIRECT_AT_ONCE = 1024
+"""Fewer indirect blocks than this are no job of their own."""
 
 EmitJob = Callable[[Advance], list[WrittenTable] | None]
 """One piece of the work; it tells how many bytes of file data it wrote, and returns what is to be read back."""
@@ -51,6 +52,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
     progress.phase("copy", data.total, "bytes")
     _write_journal(plan, line, 1 if fresh else plan.stamp.journal_sequence)
     _write_group_metadata(plan, device)
+    _zero_inode_tables(plan, device)
     large, small = data.jobs()
     jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long ones first: the last should be short
     shared = isinstance(device, WriteBehind) and len(plan.demand.small) >= WORTH_SHARING
@@ -64,9 +66,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
 
 def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[EmitJob]:
     """What points at data, in pieces that do not depend on each other."""
-    geometry, demand = plan.geometry, plan.demand
-    for table in geometry.inode_table.tolist():
-        device.make_zero(table * geometry.block_size, geometry.inode_table_blocks * geometry.block_size)
+    demand = plan.demand
     single = (demand.indirect_blocks == 1) & (indirect_counts(demand.data_blocks, demand.pointers) == 1)
     if demand.maps:
         single[list(demand.maps)] = False
@@ -83,13 +83,13 @@ def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[Em
             written.append(WrittenTable(offset, len(rows), zlib.crc32(rows)))
         return written
 
+    def write_alone(some: slice, advance: Advance) -> None:
+        line.write_single_indirect(plan, alone[some])
+
     return [
         lambda advance: _write_directories(plan, line),
         *[partial(write_inodes, some) for some in cut(len(pieces), MOST_JOBS // 8)],
-        *[
-            lambda advance, some=some: line.write_single_indirect(plan, alone[some])
-            for some in cut(len(alone), MOST_JOBS // 8, least=INDIRECT_AT_ONCE)
-        ],
+        *[partial(write_alone, some) for some in cut(len(alone), MOST_JOBS // 8, least=INDIRECT_AT_ONCE)],
         lambda advance: _write_indirect_blocks(plan, line, others),
     ]
 
@@ -129,6 +129,12 @@ def _write_journal(plan: Plan, line: LineWriter, sequence: int) -> None:
     first = plan.journal_at + plan.journal.indirect
     line.make_zero(first, plan.journal_blocks)
     line.write(first, Metadata(plan).journal_superblock(sequence).ljust(plan.geometry.block_size, b"\0"))
+
+
+def _zero_inode_tables(plan: Plan, device: BlockDevice) -> None:
+    geometry = plan.geometry
+    for table in geometry.inode_table.tolist():
+        device.make_zero(table * geometry.block_size, geometry.inode_table_blocks * geometry.block_size)
 
 
 def _write_group_metadata(plan: Plan, device: BlockDevice) -> None:

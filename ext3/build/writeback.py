@@ -11,7 +11,7 @@ __all__ = ["WriteBehind"]
 PIECE_BYTES = 256 << 10
 """Asked of one write at most, and not across a multiple of it. The page cache takes a write in folios as large as it is; those
 of megabytes come from memory that was not in use before, which on a virtual machine can cost three times the copying (1 GiB:
-0.4 to 1.2 s in writes of 1 or 4 MiB, 0.42 to 0.48 s in these)."""
+0.4 to 1.2 s in writes of 1 or 4 MiB, 0.42 to 0.59 s in these)."""
 BATCH_BYTES = 16 << 20
 """Written ranges are handed to the kernel in batches of this size."""
 KEPT_BYTES = 128 << 20
