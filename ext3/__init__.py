@@ -24,12 +24,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .build.builder import TreeBuilder
+    from .build.content import Content, ContentFile, MemoryContent
     from .build.image import BuildResult, build_image, mkfs
     from .build.plan import ImageOptions
     from .build.scan import ScanOptions, scan_directory
     from .build.stamp import Stamp
     from .build.tarball import scan_tar
-    from .build.tree import Content, ContentFile, MemoryContent, Tree, TreeBuilder
+    from .build.tree import Tree
     from .device import BlockDevice, FileDevice, MemoryDevice
     from .errors import (
         ContentChangedError,
@@ -94,6 +96,12 @@ __all__ = [
 
 # What is used brings its module with it: a reader need not load the writer, nor a directory's scan the tar reader.
 _HOME = {
+    ".build.builder": ("TreeBuilder",),
+    ".build.content": (
+        "Content",
+        "ContentFile",
+        "MemoryContent",
+    ),
     ".build.image": (
         "BuildResult",
         "build_image",
@@ -106,13 +114,7 @@ _HOME = {
     ),
     ".build.stamp": ("Stamp",),
     ".build.tarball": ("scan_tar",),
-    ".build.tree": (
-        "Content",
-        "ContentFile",
-        "MemoryContent",
-        "Tree",
-        "TreeBuilder",
-    ),
+    ".build.tree": ("Tree",),
     ".device": (
         "BlockDevice",
         "FileDevice",

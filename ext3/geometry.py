@@ -14,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
+from .defaults import default_block_size, default_inode_ratio
 from .errors import GeometryError
 from .schema import GROUP_DESC
 
-__all__ = ["Geometry", "default_block_size", "default_inode_ratio", "default_journal_blocks", "plan_geometry"]
+__all__ = ["Geometry", "plan_geometry"]
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-TIB = 1024 * GIB
+MIB, TIB = 1 << 20, 1 << 40
 
 MIN_LAST_GROUP_BLOCKS = 50
 """A last group with fewer data blocks than this is not made; its blocks stay unused behind the filesystem."""
@@ -30,35 +28,6 @@ RESERVED_GROWTH = 1024
 """Descriptor blocks are reserved for growing to this many times the size."""
 
 Array64 = npt.NDArray[np.int64]
-
-_TYPES = ((3 * MIB, 1024, 8192), (512 * MIB, 1024, 4096), (4 * TIB, 4096, 16384), (16 * TIB, 4096, 32768))
-"""mke2fs.conf: filesystems below the size have this block size and bytes per inode (floppy, small, default, big)."""
-
-_JOURNAL_SIZES = (
-    (2048, 0),
-    (32768, 1024),
-    (256 * 1024, 4096),
-    (512 * 1024, 8192),
-    (4096 * 1024, 16384),
-    (8192 * 1024, 32768),
-    (16384 * 1024, 65536),
-    (32768 * 1024, 131072),
-)
-
-
-def default_block_size(size_bytes: int) -> int:
-    """Bytes per block for a filesystem of ``size_bytes``: 1024 below 512 MiB, else 4096."""
-    return next((block for limit, block, _ in _TYPES if size_bytes < limit), 4096)
-
-
-def default_inode_ratio(size_bytes: int) -> int:
-    """Bytes per inode for a filesystem of ``size_bytes``; an explicit block size does not change it."""
-    return next((ratio for limit, _, ratio in _TYPES if size_bytes < limit), 65536)
-
-
-def default_journal_blocks(blocks: int) -> int:
-    """Blocks of the journal for a filesystem of ``blocks`` blocks; 0 where it is too small for one."""
-    return next((count for limit, count in _JOURNAL_SIZES if blocks < limit), 262144)
 
 
 def _is_power_of(number: int, base: int) -> bool:

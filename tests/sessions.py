@@ -5,9 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 import ext3
+from ext3.build.builder import TreeBuilder
+from ext3.build.content import MemoryContent
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
-from ext3.build.tree import MemoryContent, Tree, TreeBuilder
+from ext3.build.tree import Tree
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device import BlockDevice, MemoryDevice
 from ext3.edit.session import Session

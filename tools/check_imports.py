@@ -5,8 +5,8 @@
 prints one line per violation and exits 1 if there is one. ROOT is the folder that holds ``ext3`` and ``sifkit``.
 The layers (a module imports its own layer and those below; folders of one layer do not import each other):
 
-    ext3:   errors, constants <- layout <- schemas <- device, geometry <- one-concept modules <- alloc, journal, filesystem
-            <- build | fsck | resize <- the package's public names
+    ext3:   errors, constants, defaults <- layout <- schemas <- device, geometry <- one-concept modules
+            <- alloc, journal, filesystem <- build | fsck | resize <- the package's public names
     sifkit: errors, atomic <- sif | squashfs <- overlay <- runtime <- cli
 """
 
@@ -24,7 +24,7 @@ __all__ = ["check", "check_light", "main"]
 PACKAGES = ("ext3", "sifkit")
 
 EXT3_LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "constants"}),
+    frozenset({"errors", "constants", "defaults"}),
     frozenset({"layout"}),
     frozenset({"schema", "journal_schema"}),
     frozenset({"device", "stacked", "overlaid", "geometry"}),

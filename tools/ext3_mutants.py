@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ext3
+from ext3.build.builder import TreeBuilder
+from ext3.build.content import MemoryContent
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
-from ext3.build.tree import MemoryContent, TreeBuilder
 from ext3.constants import S_IFDIR, S_IFIFO, InodeFlag
 from ext3.device import MemoryDevice
 from ext3.errors import Ext3Error

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from ..device import BlockDevice
 from ..errors import ContentChangedError, SourceError
+from .builder import Segment
+from .content import ContentFile
 from .crew import MOST_JOBS, Advance, Job, cut
 from .hostfiles import LEAVE_OUT
 from .line import LineWriter
 from .plan import Plan
-from .tree import ContentFile, Segment
 from .writeback import WriteBehind
 
 __all__ = ["DataWriter"]

@@ -50,18 +50,26 @@ def cut(length: int, most: int, *, least: int = 1) -> list[slice]:
     return [slice(number * length // count, (number + 1) * length // count) for number in range(count)] if length else []
 
 
-def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, progress: Progress) -> list[Result]:
+def share_out(
+    jobs: int,
+    work: Callable[[int, Advance], Result],
+    workers: int,
+    progress: Progress,
+    *,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[Result]:
     """``work(number, advance)`` of each number below ``jobs`` (at most MOST_JOBS), in order, done by ``workers`` processes.
 
     The first exception of any process is raised here, after all others ended. ``work`` must not depend on what other jobs
-    left in memory; files are seen by all. Results are pickled where another process made them.
+    left in memory; files are seen by all. Results are pickled where another process made them. ``meanwhile``: what this
+    process does before it takes jobs, while the others begin.
     """
-    if workers <= 1:
-        return [work(number, progress.advance) for number in range(jobs)]
     if jobs > MOST_JOBS:
         raise ValueError(f"{jobs} jobs; at most {MOST_JOBS} can be shared out")
-    jobs_out = _queue(jobs)
+    jobs_out = _queue(jobs) if workers > 1 else None
     if jobs_out is None:
+        if meanwhile is not None:
+            meanwhile()
         return [work(number, progress.advance) for number in range(jobs)]
     done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: what each helper advanced
     parent = os.getpid()
@@ -88,6 +96,8 @@ def share_out(jobs: int, work: Callable[[int, Advance], Result], workers: int, p
                 helpers[pid] = report_out
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+        if meanwhile is not None:
+            meanwhile()
         results = _take(jobs_out, work, advance)
         while helpers:
             results.update(_finish(*helpers.popitem()))

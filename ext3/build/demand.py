@@ -26,9 +26,10 @@ from ..constants import (
     XATTR_REFCOUNT_MAX,
 )
 from ..errors import SourceError, XattrError
+from .builder import Segment
 from .directories import Directories, pack_directories
 from .mapping import BlockMap, indirect_counts
-from .tree import Segment, Tree
+from .tree import Tree
 
 __all__ = ["Demand", "LARGE_FILE_BYTES", "measure"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ..errors import ContentChangedError, SourceError
-from .tree import NODE, ContentFile, TreeBuilder
+from .builder import FIELDS, TreeBuilder
+from .content import ContentFile
 
 __all__ = ["DirectoryContent", "open_host_file"]
 
@@ -19,7 +20,7 @@ OPEN_FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 LEAVE_OUT = "leave it out with --exclude"
-PARENT, SIZE, MTIME, MTIME_NS = map((NODE.names or ()).index, ("parent", "size", "mtime", "mtime_ns"))
+PARENT, SIZE, MTIME, MTIME_NS = map(list(FIELDS).index, ("parent", "size", "mtime", "mtime_ns"))
 
 
 @dataclass(slots=True)

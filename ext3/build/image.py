@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from ..constants import LABEL_MAX, S_IFDIR
+from ..defaults import default_block_size
 from ..device import BlockDevice, PathOrFile, open_device
 from ..errors import GeometryError
-from ..geometry import Geometry, default_block_size
+from ..geometry import Geometry
+from .builder import TreeBuilder
+from .content import MemoryContent
 from .emit import emit
 from .plan import ImageOptions, Plan, plan_image
 from .progress import Progress, Silent
 from .stamp import Stamp
-from .tree import MemoryContent, Tree, TreeBuilder
+from .tree import Tree
 from .verify import verify
 
 __all__ = ["BuildResult", "build_image", "mkfs", "write_image"]

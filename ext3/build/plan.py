@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FIRST_INO, MAX_JOURNAL_BLOCKS, MIN_JOURNAL_BLOCKS
+from ..defaults import default_block_size, default_journal_blocks
 from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
-from ..geometry import Geometry, default_block_size, default_journal_blocks, plan_geometry
+from ..geometry import Geometry, plan_geometry
 from .demand import LARGE_FILE_BYTES, Demand, measure
 from .mapping import BlockMap
 from .space import Space

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SourceError
+from .builder import Segment, Times, TreeBuilder, TreePart
 from .crew import share_out, workers_for
 from .hostfiles import DirectoryContent, open_host_file
 from .progress import Progress, Silent
-from .tree import Segment, Times, TreeBuilder, TreePart
 
 __all__ = ["ScanOptions", "host_times", "scan_directory"]
 
@@ -220,12 +220,19 @@ def _data_segments(path: bytes, size: int) -> list[Segment] | None:
 
 
 def scan_directory(
-    builder: TreeBuilder, source: bytes, root: int, options: ScanOptions, progress: Progress | None = None
+    builder: TreeBuilder,
+    source: bytes,
+    root: int,
+    options: ScanOptions,
+    progress: Progress | None = None,
+    *,
+    meanwhile: Callable[[], None] | None = None,
 ) -> DirectoryContent:
     """Add everything below host directory ``source`` below node ``root``, which stands for it and is there already.
 
     Unreadable files and directories are collected in ``builder.unreadable``; SourceError lists them unless
-    ``options.skip_unreadable``. The content returned reads the files' data from the host.
+    ``options.skip_unreadable``. The content returned reads the files' data from the host. ``meanwhile`` is called once, where
+    others scan while this process does something else (load numpy, look at a request); what it raises is raised here.
     """
     progress = progress or Silent()
     progress.phase("scan", None, "files")
@@ -246,15 +253,19 @@ def scan_directory(
         progress.advance(count)
         seen += count
     subtrees = list(pending)
-
+    if not subtrees and meanwhile is not None:
+        meanwhile()
     most = SUBTREE_NAMES
     while subtrees:
-        subtrees = _share_subtrees(subtrees, top, most, progress)
+        subtrees = _share_subtrees(subtrees, top, most, progress, meanwhile)
+        meanwhile = None
         most *= 2  # a tree that is one long chain of directories takes few rounds all the same
     return DirectoryContent(builder, options.allow_changed, top.directories)
 
 
-def _share_subtrees(subtrees: Sequence[Pending], top: _Scanner, most: int, progress: Progress) -> list[Pending]:
+def _share_subtrees(
+    subtrees: Sequence[Pending], top: _Scanner, most: int, progress: Progress, meanwhile: Callable[[], None] | None
+) -> list[Pending]:
     """Scan subtrees side by side, each until it has ``most`` names, and add them to the tree in order; what is left of them."""
     jobs = min(len(subtrees), SCAN_JOBS)  # a wide directory leaves thousands waiting
 
@@ -262,8 +273,8 @@ def _share_subtrees(subtrees: Sequence[Pending], top: _Scanner, most: int, progr
         low, high = number * len(subtrees) // jobs, (number + 1) * len(subtrees) // jobs
         return [_scan_subtree(start, top, most, advance) for start in subtrees[low:high]]
 
-    scanned = share_out(jobs, work, workers_for(jobs), progress)
-    return [pending for subtrees_of_job in scanned for subtree in subtrees_of_job for pending in subtree.graft(top)]
+    scanned = share_out(jobs, work, workers_for(jobs), progress, meanwhile=meanwhile)
+    return _graft([subtree for subtrees_of_job in scanned for subtree in subtrees_of_job], top)
 
 
 @dataclass(slots=True)
@@ -274,19 +285,19 @@ class _Subtree:
     root: int
     part: TreePart
     directories: dict[int, bytes]
-    links: dict[tuple[int, int], int]
     left: list[Pending]
 
-    def graft(self, top: _Scanner) -> list[Pending]:
-        """Add it to the tree; what is left to scan. A file that has a link in what was added before becomes one more link to
-        that."""
-        known = {node: top.links[key] for key, node in self.links.items() if key in top.links}
-        numbers = top.builder.graft(self.part, self.root, known)
-        for key, node in self.links.items():
-            top.links.setdefault(key, int(numbers[node]))
-        for node, path in self.directories.items():
-            top.directories[int(numbers[node])] = path
-        return [(int(numbers[node]), path, device) for node, path, device in self.left]
+
+def _graft(subtrees: Sequence[_Subtree], top: _Scanner) -> list[Pending]:
+    """Add subtrees to the tree; what is left to scan."""
+    from .tree import graft  # with numpy
+
+    numbers = graft(top.builder, [subtree.part for subtree in subtrees], [subtree.root for subtree in subtrees], top.links)
+    left = []
+    for subtree, new in zip(subtrees, numbers, strict=True):
+        top.directories.update((new[node], path) for node, path in subtree.directories.items())
+        left += [(new[node], path, device) for node, path, device in subtree.left]
+    return left
 
 
 def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[int], None]) -> _Subtree:
@@ -302,4 +313,4 @@ def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[i
         stack.extend(reversed(inner))
         advance(count)
         seen += count
-    return _Subtree(root, builder.part(), scanner.directories, scanner.links, stack[::-1])
+    return _Subtree(root, builder.part(scanner.links), scanner.directories, stack[::-1])

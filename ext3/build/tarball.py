@@ -24,10 +24,10 @@ from ..constants import NAME_MAX, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
 from ..device import PathOrFile
 from ..errors import SourceError, show
 from ..schema import ACL_ENTRY, ACL_HEADER
+from .builder import LeftOut, Segment, Times, TreeBuilder
 from .tarheader import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
 from .tarstore import TarContent
 from .tarstream import Archive, open_archive
-from .tree import LeftOut, Segment, Times, TreeBuilder
 
 __all__ = ["RootAttributes", "TarContent", "TarScan", "TarTree", "read_tar", "scan_tar"]
 

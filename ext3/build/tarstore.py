@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import IO, Protocol, Self, cast
 
 from ..errors import ContentChangedError, SourceError
-from .tree import ContentFile, Segment
+from .builder import Segment
+from .content import ContentFile
 
 __all__ = ["SPOOL_MEMORY", "FileStore", "Spool", "Store", "TarContent"]
 

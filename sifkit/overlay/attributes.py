@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ext3.xattr import split_name
-
 from .options import XattrPolicy
 
 __all__ = ["attribute_filter"]
@@ -39,6 +37,8 @@ def attribute_filter(policy: XattrPolicy) -> Callable[[bytes], bool]:
     if policy == "none":
         return lambda name: False
     if policy == "all":
+        from ext3.xattr import split_name  # with numpy: the usual policies do not need it
+
         return lambda name: split_name(name) is not None
 
     def taken(name: bytes) -> bool:

@@ -16,9 +16,11 @@ from ext3.device import FileDevice
 
 from ..errors import UsageError, show
 from ..sif import Descriptor, Stamp
-from .creating import FIXED_EPOCH, allocate, prepare, result, space_errors
+from .creating import prepare
+from .hostspace import allocate, space_errors
 from .options import CreateOptions, CreateResult, HostPath
 from .partition import EmbedOptions, find_place, place_room, settle_signatures
+from .planning import FIXED_EPOCH
 from .request import check_request
 from .target import editing, kept_space
 
@@ -67,7 +69,7 @@ def embed(
             partition = room.descriptor
         locked = sif.locked
         notes = (*place.notes, *settled.notes, *kept_space(sif))
-    made = result(target, prepared, time.monotonic() - began)
+    made = prepared.result(target, time.monotonic() - began)
     return EmbedResult(
         made=replace(made, notes=(*made.notes, *notes)),
         partition=partition,

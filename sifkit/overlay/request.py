@@ -1,4 +1,5 @@
-"""Does a request make sense? Every value is held against what ext3 can hold, before the source is read.
+"""Does a request make sense? Every value is held against what ext3 can hold, before the source is read; and the values
+together against a filesystem of the size, which needs numpy, before anything is written.
 
 A UsageError names the option as the command line has it (``--inode-size 100``), says what it may be, and where a number
 would do, which. Limits: Linux ``Documentation/filesystems/ext4``; e2fsprogs ``misc/mke2fs.c``; the journal's are
@@ -10,14 +11,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ext3.constants import LABEL_MAX, MAX_JOURNAL_BLOCKS, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
+from ext3.defaults import default_block_size, default_journal_blocks
 from ext3.errors import GeometryError
-from ext3.geometry import default_block_size, default_journal_blocks, plan_geometry
 
 from ..errors import UsageError, counted
 from .layout import split_inner_path
 from .options import CreateOptions
 
-__all__ = ["BLOCK_SIZES", "check_request", "default_size"]
+__all__ = ["BLOCK_SIZES", "check_request", "check_size", "default_size"]
 
 MIB, TIB = 1 << 20, 1 << 40
 BLOCK_SIZES = (1024, 2048, 4096)
@@ -46,10 +47,7 @@ def check_request(options: CreateOptions) -> None:
     for path in options.create_dirs:
         split_inner_path(path)
     size = default_size(options)
-    if size is None:
-        _check_journal(options, options.block_size)
-    else:
-        _check_size(options, size)
+    _check_journal(options, options.block_size if size is None else options.block_size or default_block_size(size))
 
 
 def _check_source(options: CreateOptions) -> None:
@@ -117,9 +115,12 @@ def _check_journal(options: CreateOptions, block_size: int | None) -> None:
         )
 
 
-def _check_size(options: CreateOptions, size: int) -> None:
+def check_size(options: CreateOptions) -> None:
+    """Raise UsageError where a filesystem of the size asked for cannot be, or not with the other values."""
+    size = default_size(options)
+    if size is None:
+        return  # it follows from the source
     block_size = options.block_size or default_block_size(size)
-    _check_journal(options, block_size)
     if size // block_size >= 2**32:
         limit = _plain(2**32 * block_size)
         larger = "" if block_size == max(BLOCK_SIZES) else ", or leave --block-size out"
@@ -161,6 +162,8 @@ def _check_size(options: CreateOptions, size: int) -> None:
 
 def _fits(options: CreateOptions, size: int) -> bool:
     """Whether an image of ``size`` bytes can be, and hold its journal."""
+    from ext3.geometry import plan_geometry
+
     try:
         geometry = plan_geometry(
             size,

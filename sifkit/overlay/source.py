@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ext3.build.content import Content, MemoryContent
 from ext3.build.progress import Progress
 from ext3.build.scan import ScanOptions, host_times, scan_directory
-from ext3.build.tree import Content, MemoryContent, Tree
 from ext3.errors import SourceError
 
 from ..errors import counted, show
@@ -18,6 +20,9 @@ from .attributes import attribute_filter
 from .exclude import path_filter
 from .layout import ImageTree, RootFacts, choose_layout
 from .options import CreateOptions, Layout
+
+if TYPE_CHECKING:
+    from ext3.build.tree import Tree
 
 __all__ = ["Gathered", "gather"]
 
@@ -37,19 +42,24 @@ class Gathered:
     notes: list[str]
 
 
-def gather(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> Gathered:
+def gather(
+    target: str, options: CreateOptions, progress: Progress, stack: ExitStack, *, meanwhile: Callable[[], None]
+) -> Gathered:
     """Scan the source and put upper/ and work/ around it. ``stack`` closes the source when the image is written.
 
-    Raises LayoutError, SourceError, XattrError and UsageError for what cannot go in.
+    ``meanwhile`` is called once, while helpers scan if there are any. Raises LayoutError, SourceError, XattrError and
+    UsageError for what cannot go in, and what ``meanwhile`` raises.
     """
     image = ImageTree()
     content: Content
     excluded = _Tally(stack)
     if options.from_dir is not None:
-        layout, content = _from_directory(image, target, options, progress, excluded)
+        layout, content = _from_directory(image, target, options, progress, excluded, meanwhile)
     elif options.from_tar is not None:
+        meanwhile()
         layout, content = _from_tar(image, target, options, progress, stack)
     else:
+        meanwhile()
         layout = "data" if options.layout == "data" else "upper"
         image.made.append(image.start(layout, _own_facts()))
         content = MemoryContent()
@@ -153,7 +163,12 @@ def _own_facts() -> RootFacts:
 
 
 def _from_directory(
-    image: ImageTree, target: str, options: CreateOptions, progress: Progress, tally: _Tally
+    image: ImageTree,
+    target: str,
+    options: CreateOptions,
+    progress: Progress,
+    tally: _Tally,
+    meanwhile: Callable[[], None],
 ) -> tuple[Layout, Content]:
     assert options.from_dir is not None
     source = os.fsencode(options.from_dir)
@@ -195,6 +210,7 @@ def _from_directory(
             allow_changed=options.allow_changed,
         ),
         progress,
+        meanwhile=meanwhile,
     )
     image.complete(layout, facts)
     return layout, content

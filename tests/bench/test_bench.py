@@ -12,11 +12,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import ext3
+from ext3.build.builder import TreeBuilder
 from ext3.build.image import plan_tree
 from ext3.build.plan import ImageOptions
 from ext3.build.scan import ScanOptions, host_times, scan_directory
 from ext3.build.stamp import Stamp
-from ext3.build.tree import Tree, TreeBuilder
+from ext3.build.tree import Tree
 from ext3.geometry import plan_geometry
 
 from .. import trees

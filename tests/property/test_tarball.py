@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ext3.build.builder import TreeBuilder
 from ext3.build.tarball import scan_tar
-from ext3.build.tree import TreeBuilder
 from ext3.errors import SourceError
 
 DIR, REG, LNK, CHR, BLK, FIFO = 0o040000, 0o100000, 0o120000, 0o020000, 0o060000, 0o010000

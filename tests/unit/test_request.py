@@ -13,7 +13,7 @@ from sifkit.cli import main
 from sifkit.errors import UsageError
 from sifkit.overlay.creating import create
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.request import check_request
+from sifkit.overlay.request import check_request, check_size
 
 M, G, T = 1 << 20, 1 << 30, 1 << 40
 
@@ -88,11 +88,11 @@ def test_what_is_taken_is_made(tmp_path, options, inodes, inode_size):
 
 def test_the_largest_count_named_is_taken():
     with pytest.raises(UsageError) as caught:
-        check_request(CreateOptions(size=64 * M, inodes=1 << 31))
+        check_size(CreateOptions(size=64 * M, inodes=1 << 31))
     most = int(str(caught.value).rpartition(" ")[2].replace(",", ""))
-    check_request(CreateOptions(size=64 * M, inodes=most))
+    check_size(CreateOptions(size=64 * M, inodes=most))
     with pytest.raises(UsageError):
-        check_request(CreateOptions(size=64 * M, inodes=most + most // 500))
+        check_size(CreateOptions(size=64 * M, inodes=most + most // 500))
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_the_largest_count_named_is_taken():
 def test_the_smallest_size_named_is_taken(tmp_path, options, option):
     small = 32 << 10 if not options.get("journal", True) else 2 * M if option == "--journal" else M
     with pytest.raises(UsageError, match=option) as caught:
-        check_request(CreateOptions(size=small, **options))
+        check_size(CreateOptions(size=small, **options))
     size = int(caught.value.hint.partition("--size ")[2].partition("M")[0]) * M
     create(tmp_path / "o.img", CreateOptions(size=size, **options))
     if size > M:
         with pytest.raises(UsageError):
-            check_request(CreateOptions(size=size - M, **options))
+            check_size(CreateOptions(size=size - M, **options))
 
 
 def test_a_large_journal_with_a_size_from_the_content(tmp_path):
@@ -139,5 +139,6 @@ numbers = st.integers(0, 70) | st.sampled_from([127, 128, 256, 1024, 4096, 65536
 def test_any_numbers_pass_or_are_a_usage_error(from_dir, **numbers_given):
     try:
         check_request(CreateOptions(from_dir=from_dir, **numbers_given))
+        check_size(CreateOptions(from_dir=from_dir, **numbers_given))
     except UsageError as error:
         assert error.message.startswith("--") and error.hint and "\n" not in error.message
