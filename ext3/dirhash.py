@@ -22,6 +22,9 @@ CHUNK = 32
 EOF_HASH = 0xFFFFFFFE
 """Reserved by the kernel for the end of a directory; a name that hashes to it gets the hash before."""
 
+NAMES_AT_ONCE = 8192
+"""Hashed in pieces whose columns stay in the processor's cache."""
+
 _ROUNDS = (
     (0x00000000, (3, 7, 11, 19), (0, 1, 2, 3, 4, 5, 6, 7)),
     (0x5A827999, (3, 5, 9, 13), (1, 3, 5, 7, 0, 2, 4, 6)),
@@ -39,15 +42,15 @@ def half_md4(names: Sequence[bytes], seed: Sequence[int], *, signed: bool = True
     chunks = (lengths + CHUNK - 1) // CHUNK
     start = seed if any(seed) else MD4_START
     for count in sorted(set(chunks.tolist())):
-        rows = np.flatnonzero(chunks == count)
-        width = count * CHUNK
-        text = np.frombuffer(b"".join(names[row].ljust(width, b"\0") for row in rows.tolist()), np.int8 if signed else np.uint8)
-        words = text.reshape(len(rows), width).astype(np.uint32)
-        state = [np.full(len(rows), word, np.uint32) for word in start]
-        for chunk in range(count):
-            left = lengths[rows] - chunk * CHUNK
-            state = _mix(state, _pack(words[:, chunk * CHUNK : (chunk + 1) * CHUNK], left))
-        hashes[rows] = state[1] & np.uint32(0xFFFFFFFE)
+        alike = np.flatnonzero(chunks == count)
+        for low in range(0, len(alike), NAMES_AT_ONCE):
+            rows = alike[low : low + NAMES_AT_ONCE]
+            text = b"".join(names[row].ljust(count * CHUNK, b"\0") for row in rows.tolist())
+            state = [np.full(len(rows), word, np.uint32) for word in start]
+            words = np.frombuffer(text, np.int8 if signed else np.uint8).reshape(len(rows), -1).astype(np.uint32)
+            for begin in range(0, count * CHUNK, CHUNK):
+                state = _mix(state, _pack(words[:, begin : begin + CHUNK], lengths[rows] - begin))
+            hashes[rows] = state[1] & np.uint32(0xFFFFFFFE)
     hashes[hashes == EOF_HASH] = EOF_HASH - 2
     return hashes
 

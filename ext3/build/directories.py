@@ -65,9 +65,13 @@ def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, 
     blocks = np.ones(len(nodes), np.int64)
     indexed = np.zeros(len(nodes), bool)
     plans: dict[int, tuple[Index | None, Array64]] = {}
-    for row in np.flatnonzero(~single).tolist():
-        low, high = int(entries.first[row]), int(entries.first[row + 1])
-        index = plan_index(half_md4(entries.names[low:high], seed), entries.sizes[low:high], block_size)
+    several = np.flatnonzero(~single).tolist()
+    spans = [(int(entries.first[row]), int(entries.first[row + 1])) for row in several]
+    hashes = half_md4([name for low, high in spans for name in entries.names[low:high]], seed)
+    hashed = 0
+    for row, (low, high) in zip(several, spans, strict=True):
+        index = plan_index(hashes[hashed : hashed + high - low], entries.sizes[low:high], block_size)
+        hashed += high - low
         if index is None:
             firsts = _fill_blocks(entries.sizes[low:high], block_size)
             plans[row] = (None, firsts)

@@ -50,13 +50,14 @@ class LineWriter:
         demand = plan.demand
         pointers = demand.pointers
         at_once = max(1, WRITE_BYTES // self.block_size)
-        columns = np.arange(pointers)
         for low in range(0, len(nodes), at_once):
             some = nodes[low : low + at_once]
             counts = demand.data_blocks[some] - DIRECT_BLOCKS
-            wanted = columns < counts[:, None]
-            positions = np.where(wanted, (plan.data_at[some] + DIRECT_BLOCKS)[:, None] + columns, 0)
-            rows = np.where(wanted, plan.space.blocks(positions), 0).astype("<u4")
+            rows = np.zeros((len(some), pointers), "<u4")
+            # Most are filled in part: only what they hold is worked out.
+            node = np.repeat(np.arange(len(some)), counts)
+            column = np.arange(len(node)) - np.repeat(np.cumsum(counts) - counts, counts)
+            rows[node, column] = plan.space.blocks((plan.data_at[some] + DIRECT_BLOCKS)[node] + column)
             where = plan.indirect_at[some]
             # Neighbours on the line go out in one write.
             bounds = [0, *(np.flatnonzero(np.diff(where) != 1) + 1).tolist(), len(some)]
