@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -266,9 +266,9 @@ def check(root: Path) -> list[str]:
     return lines
 
 
-def check_light(root: Path, module: str = "sifkit.cli") -> list[str]:
-    """What a fresh interpreter loads for ``module`` and should not."""
-    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}} & set({HEAVY!r})))"
+def check_light(root: Path, module: str = "sifkit.cli", heavy: Sequence[str] = HEAVY) -> list[str]:
+    """What of ``heavy`` a fresh interpreter loads for ``module``, and should not."""
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}} & set({heavy!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         return [f"import {module} fails: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}"]
@@ -281,6 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     lines = check(root)
     if (root / "sifkit" / "cli").exists():
         lines += check_light(root)
+    if (root / "sifkit" / "overlay" / "creating.py").exists():
+        lines += check_light(root, "sifkit.overlay.creating", ("numpy", "construct"))  # the scan begins before they are loaded
     for line in lines:
         print(line)
     return 1 if lines else 0

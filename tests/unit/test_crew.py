@@ -90,6 +90,37 @@ def test_an_error_here_ends_the_helpers() -> None:
     assert _no_children()
 
 
+def test_something_else_is_done_while_the_helpers_begin() -> None:
+    reader, writer = os.pipe()
+    done: list[bytes] = []
+
+    def work(number: int, advance: Advance) -> int:
+        os.write(writer, b"x")
+        return number
+
+    # What is read is what a helper wrote: this process takes no job before.
+    assert share_out(10, work, 2, Silent(), meanwhile=lambda: done.append(os.read(reader, 1))) == list(range(10))
+    assert done == [b"x"]
+    done.clear()
+    assert share_out(3, work, 1, Silent(), meanwhile=lambda: done.append(b"alone")) == [0, 1, 2]
+    assert done == [b"alone"]
+    os.close(reader)
+    os.close(writer)
+
+
+def test_an_error_meanwhile_ends_the_helpers() -> None:
+    def work(number: int, advance: Advance) -> None:
+        while True:
+            signal.pause()
+
+    def fail() -> None:
+        raise ext3.GeometryError("too small")
+
+    with pytest.raises(ext3.GeometryError):
+        share_out(10, work, 3, Silent(), meanwhile=fail)
+    assert _no_children()
+
+
 def test_a_killed_helper_is_noticed() -> None:
     parent = os.getpid()
 

@@ -31,6 +31,10 @@ def test_the_command_line_is_light() -> None:
     assert check_imports.check_light(ROOT) == []
 
 
+def test_a_scan_begins_before_numpy_is_loaded() -> None:
+    assert check_imports.check_light(ROOT, "sifkit.overlay.creating", ("numpy", "construct")) == []
+
+
 def test_a_good_project(tmp_path: Path) -> None:
     root = project(
         tmp_path,

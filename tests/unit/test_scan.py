@@ -179,6 +179,18 @@ def test_a_source_that_is_no_directory(tmp_path: Path) -> None:
         scanned(tmp_path / "file")
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_to_be_done_meanwhile_is_done_once(many: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setattr(scan_module, "workers_for", lambda jobs: workers)
+    monkeypatch.setattr(scan_module, "SUBTREE_NAMES", 3)  # many rounds
+    for source in (many, many / "d00" / "e000" / "deep"):
+        calls: list[int] = []
+        builder = ext3.TreeBuilder()
+        builder.add(0, b"", 0o040755, 0, 0, 0, (0,) * 6)
+        ext3.scan_directory(builder, os.fsencode(source), 0, ext3.ScanOptions(), meanwhile=lambda calls=calls: calls.append(1))
+        assert calls == [1]
+
+
 def test_thousands_of_directories_in_one(tmp_path: Path) -> None:
     top = tmp_path / "top"
     for number in range(17_000):  # more than numbers fit a pipe
