@@ -101,6 +101,7 @@ def against_debugfs(scratch: Path, size: int, runs: int) -> list[str]:
         for times, command in commands:
             image.unlink(missing_ok=True)
             ext3.mkfs(image, size + size // 4 + 64 * MIB)
+            os.sync()  # nobody pays for what the run before left unwritten
             times.append(
                 timed(lambda command=command: subprocess.run(command, check=True, cwd=ROOT, capture_output=True))  # type: ignore[misc]
             )

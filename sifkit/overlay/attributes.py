@@ -7,8 +7,10 @@ which mean nothing elsewhere and which mke2fs copies to people's surprise, and w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .options import XattrPolicy
+if TYPE_CHECKING:
+    from .options import XattrPolicy
 
 __all__ = ["attribute_filter"]
 

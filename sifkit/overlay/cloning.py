@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID, uuid4
 
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
@@ -24,7 +24,9 @@ from ..errors import FormatError, SifkitError, UsageError, show
 from .destination import check_destination, new_file
 from .guards import check_image, check_unused
 from .image import check_whole
-from .options import Progress
+
+if TYPE_CHECKING:
+    from .options import Progress
 
 __all__ = ["CloneResult", "clone", "copy_data", "share_blocks"]
 

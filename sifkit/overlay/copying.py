@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from ext3.errors import Ext3Error, PathError, SourceError, XattrError
 from ext3.filesystem import Stat
@@ -21,9 +21,11 @@ from ext3.filesystem import Stat
 from ..errors import SifkitError, show
 from .attributes import ACLS
 from .copysource import FileFacts, HostSource, ImageSource, Source
-from .options import Progress
 from .tracing import Spot
 from .whiteout import Editor
+
+if TYPE_CHECKING:
+    from .options import Progress
 
 __all__ = ["PRESERVE_ALL", "PRESERVE_FACTS", "Copier", "CopyError", "CopyOptions"]
 

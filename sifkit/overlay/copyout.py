@@ -6,13 +6,16 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ext3.extract import Extracted, extract
 from ext3.filesystem import Filesystem, Stat
 from ext3.hosttree import Counts, Facts, apply_facts
 
 from .copying import CopyOptions
-from .options import Progress
+
+if TYPE_CHECKING:
+    from .options import Progress
 
 __all__ = ["copy_file_out", "copy_tree_out"]
 

@@ -23,11 +23,11 @@ from ..atomic import AtomicFile, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
 from .guards import HostPath, check_unused, image_kind
 from .image import check_window
-from .partition import OnSignatures, settle_signatures
 from .target import Window, check_readable, choose, editing, lock_partition, no_locks
 
 if TYPE_CHECKING:
     from ..sif import Stamp
+    from .partition import OnSignatures
 
 __all__ = ["EditOptions", "EditedFilesystem", "edit_image"]
 
@@ -144,6 +144,8 @@ def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOption
 
 @contextmanager
 def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator[EditedFilesystem]:
+    from .partition import settle_signatures  # with the SIF library
+
     with editing(name, stamp=options.stamp, require_lock=options.require_lock) as edited:
         sif = edited.sif
         found = choose(sif, partition, name)

@@ -7,7 +7,7 @@ need a block, and directories that get longer, are not: where it is close the co
 from __future__ import annotations
 
 import stat
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ext3.constants import DIRECT_BLOCKS, FAST_SYMLINK_MAX
 from ext3.errors import Ext3Error
@@ -15,8 +15,10 @@ from ext3.errors import Ext3Error
 from ..errors import SifkitError, counted, human
 from .copying import CopyOptions
 from .copysource import FileFacts, Source
-from .options import Progress
 from .whiteout import Editor
+
+if TYPE_CHECKING:
+    from .options import Progress
 
 __all__ = ["NoRoomError", "Room"]
 
