@@ -23,6 +23,7 @@ __all__ = [
     "directory_block_count",
     "directory_blocks",
     "iter_dirents",
+    "make_entry",
     "read_dirents",
     "read_entries",
 ]
@@ -43,7 +44,7 @@ class Entry(NamedTuple):
     file_type: FileType
 
 
-_entry = partial(tuple.__new__, Entry)
+make_entry = partial(tuple.__new__, Entry)
 """Without the check of the number of fields: entries are made of very many."""
 
 
@@ -142,7 +143,7 @@ def read_entries(
     """
     records: list[DirentFacts] = []
     found: list[Entry] = []
-    append, entry = found.append, _entry
+    append, entry = found.append, make_entry
     damage: Ext3Error | None = None
     try:
         read_dirents(block, records, inodes=inodes, where=where)

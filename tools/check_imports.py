@@ -33,7 +33,7 @@ EXT3_LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset(
         {"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "paths", "edit", "filesystem", "writing"}
-        | {"bulk", "readahead", "hosttree"}
+        | {"bulk", "bulkdirs", "readahead", "hosttree"}
     ),
     frozenset({"build", "fsck", "resize"}),
     frozenset({"", "mkfs", "survey", "extract"}),

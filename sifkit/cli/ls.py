@@ -27,6 +27,7 @@ __all__ = ["command"]
 
 DIRECTORY = 2
 MINUTE = 60_000_000_000
+FORMAT, SYMLINK = 0o170000, 0o120000
 
 Row = tuple[bytes, "Stat | None", bytes | None]
 """Name to show, facts where they are asked for, target of a symbolic link."""
@@ -58,53 +59,76 @@ class _Lister:
 
         rows: list[Row] = []
         for name, ino, _, found, _ in entries:
+            target = None
             try:
                 if isinstance(found, Ext3Error):
                     raise found
-                rows.append((name, found, self.view.filesystem.readlink(ino) if found.is_symlink else None))
+                if found.mode & FORMAT == SYMLINK:
+                    target = self.view.filesystem.readlink(ino)
             except Ext3Error as error:
                 self.problem(path.rstrip(b"/") + b"/" + name, error)
+                continue
+            rows.append((name, found, target))
         return rows
 
     def show(self, rows: list[Row]) -> None:
         """Lines of text, columns aligned where they are long ones."""
         self.count += len(rows)
-        if not self.long:
-            self.console.write(b"".join([self._name(name) + self.end for name, _, _ in rows]))
-            return
-        table = [self._columns(found) for _, found, _ in rows if found is not None]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        layout = " ".join(f"%{width}s" for width in widths) + " "
-        lines = []
-        for cells, (name, _, target) in zip(table, rows, strict=True):
-            line = (layout % cells).encode() + self._name(name)
-            if target is not None:
-                line += b" -> " + self._name(target)
-            lines.append(line + self.end)
-        self.console.write(b"".join(lines))
+        end = self.end
+        names = [self.name(name) for name, _, _ in rows] if self.escape else [name for name, _, _ in rows]
+        if self.long:
+            heads = self._heads([found for _, found, _ in rows if found is not None])
+            tails = [end if target is None else b" -> " + self.name(target) + end for _, _, target in rows]
+            self.console.write(b"".join([head + name + tail for head, name, tail in zip(heads, names, tails, strict=True)]))
+        elif names:
+            self.console.write(end.join(names) + end)
 
-    def _name(self, name: bytes) -> bytes:
+    def name(self, name: bytes) -> bytes:
         return shown_name(name, self.console) if self.escape else name
 
-    def _columns(self, found: Stat) -> tuple[str | int, ...]:
-        size: str | int = found.size
-        form = found.mode & 0o170000
-        if form in (0o020000, 0o060000):
-            size = f"{found.major}, {found.minor}"
-        elif self.human:
-            size = short_size(found.size)
-        when = _minute(found.mtime // MINUTE)
-        return _mode(found.mode), str(found.links), str(found.uid), str(found.gid), str(size), when
+    def _heads(self, facts: list[Stat]) -> Iterable[bytes]:
+        """What stands before each name."""
+        if not facts:
+            return ()
+        _, modes, uids, gids, sizes, links, _, _, mtimes, *_ = zip(*facts, strict=True)
+        times = [_minute(time // MINUTE) for time in mtimes]
+        widths = _digits(links), _digits(uids), _digits(gids), max(map(len, times))
+        if self.human or any(map(_is_device, set(modes))):
+            texts = [self._size(found) for found in facts]
+            layout = _layout(*widths, f"%{max(map(len, texts))}s")
+            return map(layout.__mod__, zip(map(_mode, modes), links, uids, gids, texts, times, strict=True))
+        layout = _layout(*widths, f"%{_digits(sizes)}d")
+        return map(layout.__mod__, zip(map(_mode, modes), links, uids, gids, sizes, times, strict=True))
+
+    def _size(self, found: Stat) -> bytes:
+        if _is_device(found.mode):
+            return b"%d, %d" % (found.major, found.minor)
+        return (short_size(found.size) if self.human else str(found.size)).encode()
+
+
+def _digits(numbers: Iterable[int]) -> int:
+    """As many as the longest has; none is negative."""
+    return len(str(max(numbers)))
+
+
+@lru_cache
+def _layout(links: int, uid: int, gid: int, time: int, size: str) -> bytes:
+    return f"%s %{links}d %{uid}d %{gid}d {size} %{time}s ".encode()
 
 
 @cache
-def _mode(mode: int) -> str:
-    return mode_text(mode)  # of at most 65,536
+def _is_device(mode: int) -> bool:
+    return mode & FORMAT in (0o020000, 0o060000)
+
+
+@cache
+def _mode(mode: int) -> bytes:
+    return mode_text(mode).encode()  # of at most 65,536
 
 
 @lru_cache(maxsize=65_536)
-def _minute(number: int) -> str:
-    return stamp(number * MINUTE)
+def _minute(number: int) -> bytes:
+    return stamp(number * MINUTE).encode()
 
 
 @verb(
@@ -165,7 +189,11 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, headin
     try:
         ino = _named(lister, path, itself=itself)
         if itself or not lister.view.filesystem.stat(ino).is_dir:
-            _give(lister, [(path, (path, *lister.facts(ino)))], recursive=recursive)
+            row = (path, *lister.facts(ino))
+            if console.json:
+                _give(lister, [(path, row)], recursive=recursive)
+            else:
+                lister.show([row])
             return
     except Ext3Error as error:
         if not heading:
@@ -176,17 +204,16 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, headin
     first = True
     for directory, rows in _directories(lister, path, ino, recursive):
         if heading and not console.json and not (lister.end == b"\0" and not lister.long):
-            console.write((b"" if first else b"\n") + shown_name(directory, console) + b":" + lister.end)
+            console.write((b"" if first else b"\n") + lister.name(directory) + b":" + lister.end)
         first = False
         base = directory.rstrip(b"/") + b"/"
         shown = rows
         if lister.end == b"\0" and recursive and not lister.long and not console.json:  # one path an item, for xargs -0
             shown = [(base + name, facts, target) for name, facts, target in rows]
-        _give(
-            lister,
-            [(base + row[0], row) for row in shown] if console.json else [(b"", row) for row in shown],
-            recursive=recursive,
-        )
+        if console.json:
+            _give(lister, [(base + row[0], row) for row in shown], recursive=recursive)
+        else:
+            lister.show(shown)
 
 
 def _named(lister: _Lister, path: bytes, *, itself: bool) -> int:
@@ -205,9 +232,7 @@ def _named(lister: _Lister, path: bytes, *, itself: bool) -> int:
 
 
 def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) -> None:
-    if not lister.console.json:
-        lister.show([row for _, row in rows])
-        return
+    """Each entry as JSON, under its path."""
     lister.count += len(rows)
     for path, (_, facts, target) in rows:
         assert facts is not None

@@ -3,6 +3,7 @@ one inode after the other takes four times as long."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from itertools import repeat
 from typing import NamedTuple
@@ -17,8 +18,10 @@ from .tracing import Tracer
 
 __all__ = ["Listed", "Listings", "Row"]
 
-AT_ONCE = 4096
+AT_ONCE = 16384
 """Names whose inodes are read in one go; fewer cost more each."""
+USUAL_NAMES = 8
+"""In a directory, where nothing is known of it."""
 
 
 class Row(NamedTuple):
@@ -86,27 +89,30 @@ class Listings:
         while self._pending and (self._pending[-1][0] == directory or self._pending[-1][0] in self._seen):
             ino, left = self._pending.pop()
             levels = left if ino == directory else levels
-        following: tuple[int, int] | None = (directory, levels)
-        while following is not None:
-            ino, levels = following
-            self._seen.add(ino)
-            problems: list[Exception] = []
-            entries = self._tracer.entries(ino, problems)
-            lot.append((ino, entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
-            count += 1 + len(entries)
-            if levels > 1:
-                below = [entry.ino for entry in entries if entry.file_type is FileType.DIRECTORY]
-                self._pending += [(ino, levels - 1) for ino in reversed(below) if ino not in self._seen]
-            following = self._next() if count < AT_ONCE else None
+        wave = [(directory, levels)]
+        while wave:
+            self._seen.update(ino for ino, _ in wave)
+            listed = self._tracer.entries_of([ino for ino, _ in wave])
+            below: list[tuple[int, int]] = []
+            for (ino, levels), (entries, problem) in zip(wave, listed, strict=False):
+                lot.append((ino, entries, problem))
+                count += 1 + len(entries)
+                if levels > 1:
+                    below += [(entry.ino, levels - 1) for entry in entries if entry.file_type is FileType.DIRECTORY]
+            rest = wave[len(listed) :]
+            self._seen.difference_update(ino for ino, _ in rest)
+            self._pending += reversed(below + rest)
+            wave = list(self._next(max(1, (AT_ONCE - count) // USUAL_NAMES))) if count < AT_ONCE else []
         self._look(lot)
 
-    def _next(self) -> tuple[int, int] | None:
-        """The directory that will be asked for next, as far as names tell."""
-        while self._pending:
+    def _next(self, most: int) -> Iterator[tuple[int, int]]:
+        """The directories that will be asked for next, as far as names tell."""
+        chosen: set[int] = set()
+        while self._pending and len(chosen) < most:
             found = self._pending.pop()
-            if found[0] not in self._seen:
-                return found
-        return None
+            if found[0] not in self._seen and found[0] not in chosen:
+                chosen.add(found[0])
+                yield found
 
     def _look(self, lot: list[tuple[int, list[Entry], Ext3Error | None]]) -> None:
         """Read the inodes of what is in these directories."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ext3.bulkdirs import read_directories
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
 from ext3.filesystem import Entry, Filesystem, Stat
@@ -170,6 +171,18 @@ class Tracer:
                 raise
             problems.append(error)
         return sorted(visible(self.reads, found) if self.hides else found)
+
+    def entries_of(self, directories: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
+        """``entries`` of the first of these directories, at least one, read together; and why there may be more in it."""
+        listed: list[tuple[list[Entry], Ext3Error | None]] = []
+        for directory, found in zip(directories, read_directories(self.reads, directories), strict=False):
+            if found is None:
+                problems: list[Exception] = []
+                entries = self.entries(directory, problems)
+                listed.append((entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
+            else:
+                listed.append((sorted(visible(self.reads, found) if self.hides else found), None))
+        return listed
 
     def walk(self, directory: int, path: bytes = b"", problems: list[Exception] | None = None) -> Iterator[tuple[bytes, Entry]]:
         """Everything below a directory, parents first, in byte order: (path, entry).

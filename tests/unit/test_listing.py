@@ -23,9 +23,10 @@ class CountingTracer(Tracer):
         super().__init__(filesystem)
         self.asked: list[int] = []
 
-    def entries(self, directory, problems=None):
-        self.asked.append(directory)
-        return super().entries(directory, problems)
+    def entries_of(self, directories):
+        found = super().entries_of(directories)
+        self.asked += directories[: len(found)]
+        return found
 
 
 def nested() -> TinyImage:
