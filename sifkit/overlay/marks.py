@@ -8,8 +8,9 @@ It shows nothing whose name begins with ``.wh.``; to the kernel these are files 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from ext3.bulkdirs import read_directories
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import Ext3Error
 from ext3.filesystem import Entry, Filesystem, PathOrIno, Stat
@@ -20,6 +21,7 @@ __all__ = [
     "OWN_XATTRS",
     "PREFIX",
     "SeenFilesystem",
+    "directories_of",
     "hidden_by",
     "is_mark",
     "is_opaque",
@@ -109,6 +111,14 @@ class SeenFilesystem(Filesystem):
             return None
         mark = mark_of(name)
         return ino if mark is None or super().find_name(directory, mark) is None else None
+
+
+def directories_of(filesystem: Filesystem, inos: Sequence[int]) -> list[list[Entry] | None]:
+    """``ext3.bulkdirs.read_directories``, without what a SeenFilesystem does not show."""
+    found = read_directories(filesystem, inos)
+    if not isinstance(filesystem, SeenFilesystem):
+        return found
+    return [entries if entries is None else visible(filesystem, entries) for entries in found]
 
 
 def _is_whiteout_at(filesystem: Filesystem, ino: int) -> bool:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ext3.bulkdirs import read_directories
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
 from ext3.filesystem import Entry, Filesystem, Stat
 from ext3.paths import MAX_COMPONENTS, MAX_SYMLINKS
 
-from .marks import is_mark, is_whiteout, mark_of, visible
+from .marks import directories_of, is_mark, is_whiteout, mark_of, visible
 
 __all__ = ["Named", "Spot", "Tracer", "upper_of", "walk"]
 
@@ -175,7 +174,7 @@ class Tracer:
     def entries_of(self, directories: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
         """``entries`` of the first of these directories, at least one, read together; and why there may be more in it."""
         listed: list[tuple[list[Entry], Ext3Error | None]] = []
-        for directory, found in zip(directories, read_directories(self.reads, directories), strict=False):
+        for directory, found in zip(directories, directories_of(self.reads, directories), strict=False):
             if found is None:
                 problems: list[Exception] = []
                 entries = self.entries(directory, problems)
