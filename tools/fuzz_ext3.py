@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 
 import ext3
+from ext3.bulk import read_facts
+from ext3.bulkdirs import read_directories
 from ext3.constants import FileType
 from ext3.device import MemoryDevice
 from ext3.errors import DeviceError, Ext3Error
@@ -101,6 +103,7 @@ class Trial:
                     break
         for path, entry in found[:300]:
             self._look_at(fs, path, entry)
+        self._look_at_many(fs, [entry for _, entry in found])
         for group in range(min(fs.superblock.groups_count, 8)):
             for look in (fs.block_bitmap, fs.inode_bitmap, fs.inode_table):
                 with self.typed():
@@ -127,6 +130,17 @@ class Trial:
         if len(path) < 100:
             with self.typed():
                 fs.lookup(path, follow=False)
+
+    def _look_at_many(self, fs: ext3.Filesystem, entries: list[ext3.Entry]) -> None:
+        """What is read in columns is what is read one by one."""
+        directories = [2, *(entry.ino for entry in entries if entry.file_type is FileType.DIRECTORY)]
+        for ino, together in zip(directories, read_directories(fs, directories), strict=False):
+            if together is not None and together != list(fs.scandir(ino)):
+                raise AssertionError(f"directory {ino} reads otherwise alone")
+        inos = [entry.ino for entry in entries[:300]]
+        for ino, facts in zip(inos, read_facts(fs, inos)[0], strict=True):
+            if not isinstance(facts, Ext3Error) and facts != fs.stat(ino):
+                raise AssertionError(f"inode {ino} reads otherwise alone")
 
     def _note(self, error: Ext3Error) -> None:
         with self.typed():
