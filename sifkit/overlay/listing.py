@@ -92,7 +92,7 @@ class Listings:
         wave = [(directory, levels)]
         while wave:
             self._seen.update(ino for ino, _ in wave)
-            listed = self._tracer.entries_of([ino for ino, _ in wave])
+            listed = self._tracer.entries_of([ino for ino, _ in wave], AT_ONCE - count)
             below: list[tuple[int, int]] = []
             for (ino, levels), (entries, problem) in zip(wave, listed, strict=False):
                 lot.append((ino, entries, problem))

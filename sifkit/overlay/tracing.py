@@ -171,8 +171,9 @@ class Tracer:
             problems.append(error)
         return sorted(visible(self.reads, found) if self.hides else found)
 
-    def entries_of(self, directories: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
-        """``entries`` of the first of these directories, at least one, read together; and why there may be more in it."""
+    def entries_of(self, directories: Sequence[int], names: int) -> list[tuple[list[Entry], Ext3Error | None]]:
+        """``entries`` of the first of these directories, read together; and why there may be more in it. At least one, then no
+        more once they have so many ``names``."""
         listed: list[tuple[list[Entry], Ext3Error | None]] = []
         for directory, found in zip(directories, directories_of(self.reads, directories), strict=False):
             if found is None:
@@ -181,6 +182,9 @@ class Tracer:
                 listed.append((entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
             else:
                 listed.append((sorted(visible(self.reads, found) if self.hides else found), None))
+            names -= len(listed[-1][0])
+            if names <= 0:
+                break
         return listed
 
     def walk(self, directory: int, path: bytes = b"", problems: list[Exception] | None = None) -> Iterator[tuple[bytes, Entry]]:

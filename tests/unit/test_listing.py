@@ -7,7 +7,7 @@ import pytest
 from ext3.constants import FileType
 from ext3.errors import CorruptError, PathNotDirectoryError
 from ext3.filesystem import Filesystem
-from sifkit.overlay import listing
+from sifkit.overlay import listing, marks
 from sifkit.overlay.listing import Listings
 from sifkit.overlay.tracing import Tracer
 from sifkit.overlay.usage import directory_usage
@@ -23,8 +23,8 @@ class CountingTracer(Tracer):
         super().__init__(filesystem)
         self.asked: list[int] = []
 
-    def entries_of(self, directories):
-        found = super().entries_of(directories)
+    def entries_of(self, directories, names):
+        found = super().entries_of(directories, names)
         self.asked += directories[: len(found)]
         return found
 
@@ -74,6 +74,22 @@ def test_directories_may_be_asked_for_in_any_order():
         listings = Listings(Tracer(filesystem), levels=1)
         for ino in (13, 2, 12, 11):
             assert [row.name for row in listings.take(ino).rows] == [entry.name for entry in Tracer(filesystem).entries(ino)]
+
+
+def test_no_more_is_read_ahead_than_some_names(monkeypatch):
+    monkeypatch.setattr(listing, "AT_ONCE", 100)
+    monkeypatch.setattr(listing, "USUAL_NAMES", 1)  # they turn out to have more
+    image = TinyImage()
+    for number in range(30):
+        image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)
+        image.directory(11 + number, [(b"%03d" % name + b"x" * 200, 60, FileType.REGULAR) for name in range(4)])
+    image.file(60, b"")
+    with image.open() as filesystem:
+        for single in (False, True):
+            monkeypatch.setattr(marks, "read_directories", lambda fs, inos: [None] * len(inos)) if single else None
+            tracer = CountingTracer(filesystem)
+            Listings(tracer).take(2)
+            assert len(tracer.asked) == 1 + 18  # with four names each
 
 
 def test_a_directory_that_cannot_be_read_is_told_when_it_is_reached():
