@@ -20,7 +20,9 @@ from .schema import DIRENT
 __all__ = ["BYTES_AT_ONCE", "read_directories"]
 
 BYTES_AT_ONCE = 2 << 20
-"""Of directory blocks; a longer list of directories is read in part."""
+"""Of directory blocks at most; a longer list of directories is read in part."""
+USUAL_BYTES = 32
+"""Of a directory for each name in it."""
 GAP_BLOCKS = 8
 """Blocks that nobody asked for are read, too, where they are at most so many between two that are."""
 FEW = 16
@@ -31,23 +33,27 @@ _TYPES: list[FileType | None] = [None, *(FileType(number) for number in range(1,
 """By the number in a record; None: not known there, the inode has to be asked."""
 
 
-def read_directories(filesystem: Filesystem, inos: Sequence[int]) -> list[list[Entry] | None]:
-    """What is in the first of these directories, at least one: as many as have 2 MiB of blocks.
+def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: int = 1 << 16) -> list[list[Entry] | None]:
+    """What is in the first of these directories, at least one: as many as have blocks for ``most_names``, and 2 MiB of them.
 
     For each the entries but ``.`` and ``..``, in the order they lie; None where the directory is not as it should be, or has
     more than direct blocks, or leaves the type of a file to its inode: ``Filesystem.scandir`` reads it, and says what is wrong.
     """
     size = filesystem.superblock.block_size
+    most = max(1, min(BYTES_AT_ONCE, most_names * USUAL_BYTES) // size)
+    inos = inos[:most]
+    if not inos:
+        return []
     try:
-        columns = read_columns(filesystem, inos[: BYTES_AT_ONCE // size])
+        columns = read_columns(filesystem, inos)
         plain, counts = _plain(filesystem, columns)
-        many = max(1, int(np.searchsorted(np.cumsum(counts), BYTES_AT_ONCE // size, side="right")))
+        many = max(1, int(np.searchsorted(np.cumsum(counts), most, side="right")))
         plain, counts = plain[:many], counts[:many]
         pointers = columns.rows["i_block"][:many, :DIRECT_BLOCKS].astype(np.int64)
         blocks = pointers[np.arange(DIRECT_BLOCKS) < counts[:, None]]
         data = _read_blocks(filesystem, blocks)
-    except Ext3Error:
-        return [None] * max(1, min(len(inos), BYTES_AT_ONCE // size))
+    except Ext3Error:  # of one of them
+        return read_directories(filesystem, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
     owner = np.repeat(np.arange(many), counts)
     at, damaged = _records(data, len(blocks), size, filesystem.superblock.inodes_count)
     kinds = data[at + 7]
@@ -105,7 +111,7 @@ def _records(data: npt.NDArray[np.uint8], count: int, size: int, inodes: int) ->
     end = at + size
     found, damaged = [], []
     while len(at) > FEW:
-        ino, length, name = words[at >> 2], halves[(at >> 1) + 2].astype(np.int64), data[at + 6]
+        ino, length, name = words[at >> 2], halves[(at >> 1) + 2].astype(np.int64), data[at + 6].astype(np.int64)
         used = ino != 0
         bad = (length < MIN_REC_LEN) | (length & 3 != 0) | (at + length > end)
         bad |= used & ((name == 0) | (name + DIRENT.size > length) | (ino > inodes))

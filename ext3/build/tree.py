@@ -2,7 +2,7 @@
 
 A node is a future inode, an entry is a name in a directory that leads to one. Node 0 is the root directory of the
 filesystem. Node ``n`` has one first entry (``names[n]`` in directory ``nodes["parent"][n]``); further hard links are kept
-apart. Rows are packed as they come (a million files cost 64 bytes each and their names) and seen as one numpy table.
+apart. The rows of a TreeBuilder (a million files cost 64 bytes each and their names) are seen as one numpy table.
 """
 
 from __future__ import annotations
@@ -112,8 +112,11 @@ def graft(
     known: dict[int, int] = {}  # rows of files that are in the tree, and which node they are
     again: dict[int, int] = {}  # rows of files that an earlier part has, and the row they have there
     first: dict[tuple[int, int], int] = {}
-    for start, part in zip(starts, parts, strict=False):
+    linked: list[list[int]] = [[] for _ in parts]  # rows of both kinds
+    for start, part, rows_linked in zip(starts, parts, linked, strict=False):
         for key, node in part.links.items():
+            if key in links or key in first:
+                rows_linked.append(start + node)
             if key in links:
                 known[start + node] = links[key]
             elif key in first:
@@ -133,11 +136,11 @@ def graft(
     added["parent"] = parents[kept]
     builder.rows += added.tobytes()
     builder.names += compress(names, kept.tolist())
-    builder.extra_links += [(int(parents[row]), names[row], int(numbers[row])) for row in sorted([*known, *again])]
     links.update((key, int(numbers[row])) for key, row in first.items())
     found = numbers.tolist()
     by_part = [found[begin:end] for begin, end in pairwise(starts)]
-    for start, part, new in zip(starts, parts, by_part, strict=False):
+    for start, part, new, rows_linked in zip(starts, parts, by_part, linked, strict=False):
+        builder.extra_links += [(int(parents[row]), names[row], found[row]) for row in rows_linked]
         builder.extra_links += [(new[parent], name, new[node]) for parent, name, node in part.extra_links]
         for column in BY_NODE:
             facts = part.facts[column]

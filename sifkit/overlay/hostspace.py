@@ -6,11 +6,14 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ext3.errors import DeviceError, SourceError
 
 from ..errors import TargetError, human, show
-from .planning import Prepared
+
+if TYPE_CHECKING:
+    from .planning import Prepared
 
 __all__ = ["allocate", "space_errors"]
 

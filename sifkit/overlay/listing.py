@@ -20,6 +20,8 @@ __all__ = ["Listed", "Listings", "Row"]
 
 AT_ONCE = 16384
 """Names whose inodes are read in one go; fewer cost more each."""
+MOST_AHEAD = 4 * AT_ONCE
+"""Once so many rows wait to be asked for, only what lies below the directory asked for is read ahead."""
 USUAL_NAMES = 8
 """In a directory, where nothing is known of it."""
 
@@ -56,6 +58,7 @@ class Listings:
         """``levels``: how many directories lie between the first one that is asked for, itself counted, and the lowest."""
         self._tracer = tracer
         self._ahead: dict[int, Listed] = {}
+        self._rows_ahead = 0
         self._seen: set[int] = set()
         self._pending: list[tuple[int, int]] = []
         """Directories below those that were read and the levels left, the one to come next at the end."""
@@ -65,7 +68,9 @@ class Listings:
         """What is in a directory. Trouble with it or a file in it is told in what is returned."""
         if directory not in self._ahead:
             self._read(directory)
-        return self._ahead.pop(directory)
+        listed = self._ahead.pop(directory)
+        self._rows_ahead -= len(listed.rows)
+        return listed
 
     def whole(self, directory: int) -> list[Row]:
         """All that is in a directory. Raises Ext3Error where some of it cannot be read."""
@@ -82,33 +87,34 @@ class Listings:
         return found.rows
 
     def _read(self, directory: int) -> None:
-        """List this directory and those to come, up to some thousand names."""
+        """List this directory and those to come, until there are AT_ONCE names."""
         lot: list[tuple[int, list[Entry], Ext3Error | None]] = []
         count = 0
         levels = 1 if self._seen else self._levels  # one that no name said is a directory leads nowhere else
         while self._pending and (self._pending[-1][0] == directory or self._pending[-1][0] in self._seen):
             ino, left = self._pending.pop()
             levels = left if ino == directory else levels
+        others = 0 if self._rows_ahead < MOST_AHEAD else len(self._pending)
         wave = [(directory, levels)]
         while wave:
             self._seen.update(ino for ino, _ in wave)
             listed = self._tracer.entries_of([ino for ino, _ in wave], AT_ONCE - count)
             below: list[tuple[int, int]] = []
-            for (ino, levels), (entries, problem) in zip(wave, listed, strict=False):
+            for (ino, left), (entries, problem) in zip(wave, listed, strict=False):
                 lot.append((ino, entries, problem))
                 count += 1 + len(entries)
-                if levels > 1:
-                    below += [(entry.ino, levels - 1) for entry in entries if entry.file_type is FileType.DIRECTORY]
+                if left > 1:
+                    below += [(entry.ino, left - 1) for entry in entries if entry.file_type is FileType.DIRECTORY]
             rest = wave[len(listed) :]
             self._seen.difference_update(ino for ino, _ in rest)
             self._pending += reversed(below + rest)
-            wave = list(self._next(max(1, (AT_ONCE - count) // USUAL_NAMES))) if count < AT_ONCE else []
+            wave = list(self._next(max(1, (AT_ONCE - count) // USUAL_NAMES), others)) if count < AT_ONCE else []
         self._look(lot)
 
-    def _next(self, most: int) -> Iterator[tuple[int, int]]:
-        """The directories that will be asked for next, as far as names tell."""
+    def _next(self, most: int, others: int) -> Iterator[tuple[int, int]]:
+        """The directories that will be asked for next, as far as names tell, without the last so many ``others``."""
         chosen: set[int] = set()
-        while self._pending and len(chosen) < most:
+        while len(self._pending) > others and len(chosen) < most:
             found = self._pending.pop()
             if found[0] not in self._seen and found[0] not in chosen:
                 chosen.add(found[0])
@@ -123,4 +129,5 @@ class Listings:
             columns = zip(*entries, strict=True) if entries else repeat((), 3)
             rows = list(map(_row, zip(*columns, facts[start:end], attributed[start:end], strict=True)))
             self._ahead[directory] = Listed(rows, problem)
+            self._rows_ahead += len(rows)
             start = end

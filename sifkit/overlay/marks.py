@@ -113,9 +113,9 @@ class SeenFilesystem(Filesystem):
         return ino if mark is None or super().find_name(directory, mark) is None else None
 
 
-def directories_of(filesystem: Filesystem, inos: Sequence[int]) -> list[list[Entry] | None]:
+def directories_of(filesystem: Filesystem, inos: Sequence[int], most_names: int) -> list[list[Entry] | None]:
     """``ext3.bulkdirs.read_directories``, without what a SeenFilesystem does not show."""
-    found = read_directories(filesystem, inos)
+    found = read_directories(filesystem, inos, most_names)
     if not isinstance(filesystem, SeenFilesystem):
         return found
     return [entries if entries is None else visible(filesystem, entries) for entries in found]

@@ -171,19 +171,19 @@ class Tracer:
             problems.append(error)
         return sorted(visible(self.reads, found) if self.hides else found)
 
-    def entries_of(self, directories: Sequence[int], names: int) -> list[tuple[list[Entry], Ext3Error | None]]:
+    def entries_of(self, directories: Sequence[int], most_names: int) -> list[tuple[list[Entry], Ext3Error | None]]:
         """``entries`` of the first of these directories, read together; and why there may be more in it. At least one, then no
-        more once they have so many ``names``."""
+        more once they have ``most_names``."""
         listed: list[tuple[list[Entry], Ext3Error | None]] = []
-        for directory, found in zip(directories, directories_of(self.reads, directories), strict=False):
+        for directory, found in zip(directories, directories_of(self.reads, directories, most_names), strict=False):
             if found is None:
                 problems: list[Exception] = []
                 entries = self.entries(directory, problems)
                 listed.append((entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
             else:
                 listed.append((sorted(visible(self.reads, found) if self.hides else found), None))
-            names -= len(listed[-1][0])
-            if names <= 0:
+            most_names -= len(listed[-1][0])
+            if most_names <= 0:
                 break
         return listed
 

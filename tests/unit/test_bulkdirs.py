@@ -114,6 +114,43 @@ def test_a_damaged_directory_is_left_to_scandir(monkeypatch: pytest.MonkeyPatch,
     assert told > 10
 
 
+@pytest.mark.parametrize("few", [0, 16])
+def test_a_name_that_leaves_its_record(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """Also one whose length would fit if it were counted modulo 256, in the last record of a block."""
+    monkeypatch.setattr(bulkdirs, "FEW", few)
+    builder = ext3.TreeBuilder()
+    builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, (0,) * 6)
+    for number in range(40):
+        directory = builder.add(0, b"%d" % number, S_IFDIR | 0o755, 0, 0, 0, (0,) * 6)
+        for name in (b"a" * 240, b"b" * 240, b"c" * 240, b"d" * 248):  # the last record has the last 256 bytes of the block
+            builder.add(directory, name, S_IFREG | 0o644, 0, 0, 0, (0,) * 6)
+    device = MemoryDevice(8 << 20)
+    ext3.build_image(builder.finish(ext3.MemoryContent({})), device, options=ext3.ImageOptions(size=8 << 20), stamp=STAMP)
+    whole = bytearray(device.read(0, device.size))
+    with Filesystem.open(io.BytesIO(bytes(whole))) as filesystem:
+        inos = [ino for ino in directories(filesystem)[1:] if filesystem.stat(ino).size == 1024]  # not lost+found
+        places = [int(filesystem.block_map(ino).extents[0, 1]) * 1024 for ino in inos]
+        assert None not in together(filesystem, inos)
+    for place in places:
+        assert whole[place + 768 + 6] == 248
+        whole[place + 768 + 6] = 249
+    with Filesystem.open(io.BytesIO(bytes(whole))) as filesystem:
+        assert [one_by_one(filesystem, ino) for ino in inos] == [None] * 40
+        assert together(filesystem, inos) == [None] * 40
+
+
+def test_no_directory_and_one_bad_inode_among_many() -> None:
+    data = bytearray(image())
+    with Filesystem.open(io.BytesIO(bytes(data))) as filesystem:
+        assert read_directories(filesystem, []) == []
+        inos = directories(filesystem)
+        wrong = filesystem.superblock.inodes_count + 1
+        for place in (0, 7, len(inos)):
+            found = together(filesystem, [*inos[:place], wrong, *inos[place:]])
+            assert found == [*together(filesystem, inos[:place]), None, *together(filesystem, inos[place:])]
+        assert len(read_directories(filesystem, inos, most_names=1)) == 1
+
+
 def test_inodes_that_are_no_directories_or_point_outside() -> None:
     data = bytearray(image())
     with Filesystem.open(io.BytesIO(bytes(data))) as filesystem:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from ext3 import bulkdirs
+from ext3.bulkdirs import read_directories
 from ext3.constants import FileType
 from ext3.errors import CorruptError, PathNotDirectoryError
 from ext3.filesystem import Filesystem
 from sifkit.overlay import listing, marks
 from sifkit.overlay.listing import Listings
-from sifkit.overlay.tracing import Tracer
+from sifkit.overlay.tracing import Tracer, walk
 from sifkit.overlay.usage import directory_usage
 from sifkit.overlay.view import View
 
@@ -23,8 +25,8 @@ class CountingTracer(Tracer):
         super().__init__(filesystem)
         self.asked: list[int] = []
 
-    def entries_of(self, directories, names):
-        found = super().entries_of(directories, names)
+    def entries_of(self, directories, most_names):
+        found = super().entries_of(directories, most_names)
         self.asked += directories[: len(found)]
         return found
 
@@ -86,10 +88,61 @@ def test_no_more_is_read_ahead_than_some_names(monkeypatch):
     image.file(60, b"")
     with image.open() as filesystem:
         for single in (False, True):
-            monkeypatch.setattr(marks, "read_directories", lambda fs, inos: [None] * len(inos)) if single else None
+            monkeypatch.setattr(marks, "read_directories", lambda fs, inos, most: [None] * len(inos)) if single else None
             tracer = CountingTracer(filesystem)
             Listings(tracer).take(2)
-            assert len(tracer.asked) == 1 + 18  # with four names each
+            assert 10 < len(tracer.asked) <= 1 + 18  # with four names each
+
+
+def chains(count: int, depth: int) -> TinyImage:
+    """Directories in directories: so many chains in the root."""
+    image = TinyImage()
+    for chain in range(count):
+        inos = [11 + chain * depth + level for level in range(depth)]
+        image.entry(b"%d" % chain, inos[0], FileType.DIRECTORY)
+        for ino, following in zip(inos, [*inos[1:], 0], strict=True):
+            image.directory(ino, [(b"x", following, FileType.DIRECTORY)] if following else [])
+    return image
+
+
+@pytest.mark.parametrize("most", [8, 1000])
+def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
+    monkeypatch.setattr(listing, "AT_ONCE", 8)
+    monkeypatch.setattr(listing, "USUAL_NAMES", 1)
+    monkeypatch.setattr(bulkdirs, "USUAL_BYTES", BLOCK)
+    monkeypatch.setattr(listing, "MOST_AHEAD", most)
+    with chains(5, 10).open() as filesystem:
+        listings = Listings(Tracer(filesystem))
+        ahead = []
+
+        def rows(ino):
+            taken = listings.take(ino).rows
+            ahead.append(sum(len(listed.rows) for listed in listings._ahead.values()))
+            return taken
+
+        found = [path for path, _ in walk(2, b"/", rows, [])]
+        assert found == [path for path, _ in Tracer(filesystem).walk(2, b"/")] and len(found) == 50
+        assert (max(ahead) <= 8 + 8) == (most == 8) and ahead[-1] == 0
+
+
+def test_names_are_not_read_again_and_again(monkeypatch):
+    monkeypatch.setattr(listing, "AT_ONCE", 64)
+    decoded = []
+
+    def counted(filesystem, inos, most_names):
+        found = read_directories(filesystem, inos, most_names)
+        decoded.extend(entry for entries in found if entries for entry in entries)
+        return found
+
+    monkeypatch.setattr(marks, "read_directories", counted)
+    image = TinyImage()
+    for number in range(30):
+        image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)
+        image.directory(11 + number, [(b"%03d" % name, 60, FileType.REGULAR) for name in range(40)])
+    image.file(60, b"")
+    with image.open() as filesystem:
+        assert len(list(View(Tracer(filesystem)).walk(b"/", 2, []))) == 30 * 41
+    assert len(decoded) <= 2 * 30 * 41
 
 
 def test_a_directory_that_cannot_be_read_is_told_when_it_is_reached():
