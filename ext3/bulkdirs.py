@@ -21,7 +21,7 @@ __all__ = ["BYTES_AT_ONCE", "read_directories"]
 
 BYTES_AT_ONCE = 2 << 20
 """Of directory blocks at most; a longer list of directories is read in part."""
-USUAL_BYTES = 32
+USUAL_BYTES = 128
 """Of a directory for each name in it."""
 GAP_BLOCKS = 8
 """Blocks that nobody asked for are read, too, where they are at most so many between two that are."""
