@@ -28,7 +28,7 @@ WIDE = 4096
 """After so many names a few waiting directories are enough: the tree is wide rather than deep."""
 FEW_SUBTREES = 8
 SCAN_JOBS = 1024
-SUBTREE_NAMES = 2048
+SUBTREE_NAMES = 8192
 """A subtree with more names than this is cut: what is left of it is shared out again."""
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
