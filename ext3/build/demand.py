@@ -27,7 +27,7 @@ from ..constants import (
 )
 from ..errors import SourceError, XattrError
 from .builder import Segment
-from .directories import Directories, pack_directories
+from .directories import Directories, lay_out_directories
 from .mapping import BlockMap, indirect_counts
 from .tree import Tree
 
@@ -100,7 +100,7 @@ def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, 
     _check_file_sizes(tree, np.flatnonzero(regular), block_size)
     slow = _slow_symlinks(tree, block_size)
     data_blocks[slow] = 1
-    directories = pack_directories(tree, inos, block_size, hash_seed)
+    directories = lay_out_directories(tree, inos, block_size, hash_seed)
     data_blocks[directories.nodes] = directories.blocks
     indirect = indirect_counts(data_blocks, block_size // 4)
     maps = {}

@@ -1,8 +1,8 @@
-"""Directory blocks for a whole tree, packed once: names in their blocks, an index where a directory has more than one.
+"""Directory blocks for a whole tree: names in their blocks, an index where a directory has more than one.
 
-A directory's blocks hold inode numbers and names but no block numbers, so they are finished before anything is
-allocated. Entries of all directories are laid out together in numpy columns; only directories of several blocks are
-looked at one by one.
+A directory's blocks hold inode numbers and names but no block numbers: how many there are is known before anything is
+allocated, and their bytes are made when they are written. Entries of all directories are laid out together in numpy
+columns; only directories of several blocks are looked at one by one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..htree import DOT_SIZE, Index, plan_index
 from ..schema import DIRENT
 from .tree import Tree
 
-__all__ = ["Directories", "pack_directories"]
+__all__ = ["Directories", "lay_out_directories"]
 
 Array64 = npt.NDArray[np.int64]
 
@@ -27,18 +27,6 @@ NAMES_AT_ONCE = 8192
 """Written in pieces whose columns stay in the processor's cache."""
 LOST_FOUND_BYTES = 16384
 """lost+found is made this large (but no more than its direct blocks), so that repairs need not allocate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Directories:
-    """``data``: uint8, all directory blocks one after the other; per directory node: ``first`` (its first block in
-    ``data``), ``blocks``, and whether it is ``indexed``."""
-
-    nodes: Array64
-    first: Array64
-    blocks: Array64
-    indexed: npt.NDArray[np.bool_]
-    data: npt.NDArray[np.uint8]
 
 
 @dataclass(slots=True)
@@ -51,12 +39,50 @@ class _Entries:
     lengths: Array64
     sizes: Array64
     first: Array64  # of each directory, and the end
-    position: Array64  # byte in data
+    position: Array64  # byte in the blocks
     rec_len: Array64
 
 
-def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, seed: tuple[int, ...]) -> Directories:
-    """The blocks of all directories of ``tree`` under these inode numbers (shape (nodes,)) and hash seed."""
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where the directories of a tree stand: per directory node ``first`` (its first block among those of all, one directory
+    behind the other), ``blocks``, and whether it is ``indexed``. ``total``: blocks of all."""
+
+    nodes: Array64
+    first: Array64
+    blocks: Array64
+    indexed: npt.NDArray[np.bool_]
+    total: int
+    _tree: Tree
+    _inos: npt.NDArray[np.uint32]
+    _block_size: int
+    _entries: _Entries
+    _single: npt.NDArray[np.bool_]
+    _large: dict[int, tuple[Index | None, Array64]]
+    """By row, of those of several blocks: the index, and which entry each block begins with."""
+
+    def pack(self) -> npt.NDArray[np.uint8]:
+        """The blocks of all, as bytes."""
+        tree, inos, size, entries = self._tree, self._inos, self._block_size, self._entries
+        data = np.zeros(self.total * size, np.uint8)
+        _place_singles(entries, self._single, self.first, size)
+        for row, (index, firsts) in self._large.items():
+            low, high = int(entries.first[row]), int(entries.first[row + 1])
+            base = int(self.first[row]) * size
+            if index is None:
+                _place(entries, np.arange(low, high), firsts, base, size, reserve=DOTS_SIZE)
+            else:
+                node = int(self.nodes[row])
+                index.write(data[base : base + index.blocks * size], int(inos[node]), _parent_ino(tree, inos, node))
+                _place(entries, low + index.order, firsts, base + (1 + index.nodes) * size, size, reserve=0)
+        _write_entries(data, entries)
+        _write_dots(data, tree, self.nodes, inos, entries, self._single, self.first, self.indexed, size)
+        _end_blocks(data, self.nodes, self.first, self.blocks, self._single, tree.lost_found, size)
+        return data
+
+
+def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, seed: tuple[int, ...]) -> Directories:
+    """All directories of ``tree`` under these inode numbers (shape (nodes,)) and hash seed."""
     nodes = np.flatnonzero(tree.is_kind(S_IFDIR))
     entries = _collect(tree, nodes, inos)
     content = np.add.reduceat(np.append(entries.sizes, 0), entries.first[:-1]) if len(nodes) else np.zeros(0, np.int64)
@@ -64,7 +90,7 @@ def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, 
     single = content + DOTS_SIZE <= block_size
     blocks = np.ones(len(nodes), np.int64)
     indexed = np.zeros(len(nodes), bool)
-    plans: dict[int, tuple[Index | None, Array64]] = {}
+    large: dict[int, tuple[Index | None, Array64]] = {}
     several = np.flatnonzero(~single).tolist()
     spans = [(int(entries.first[row]), int(entries.first[row + 1])) for row in several]
     hashes = half_md4([name for low, high in spans for name in entries.names[low:high]], seed)
@@ -74,10 +100,10 @@ def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, 
         hashed += high - low
         if index is None:
             firsts = _fill_blocks(entries.sizes[low:high], block_size)
-            plans[row] = (None, firsts)
+            large[row] = (None, firsts)
             blocks[row] = len(firsts)
         else:
-            plans[row] = (index, index.leaf_first)
+            large[row] = (index, index.leaf_first)
             blocks[row] = index.blocks
             indexed[row] = True
     if tree.lost_found:
@@ -85,21 +111,7 @@ def pack_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, 
         if not indexed[kept]:
             blocks[kept] = max(int(blocks[kept]), min(12, LOST_FOUND_BYTES // block_size))
     first = np.cumsum(blocks) - blocks
-    data = np.zeros(int(blocks.sum()) * block_size, np.uint8)
-    _place_singles(entries, single, first, block_size)
-    for row, (index, firsts) in plans.items():
-        low, high = int(entries.first[row]), int(entries.first[row + 1])
-        base = int(first[row]) * block_size
-        if index is None:
-            _place(entries, np.arange(low, high), firsts, base, block_size, reserve=DOTS_SIZE)
-        else:
-            space = data[base : base + index.blocks * block_size]
-            index.write(space, int(inos[nodes[row]]), _parent_ino(tree, inos, int(nodes[row])))
-            _place(entries, low + index.order, firsts, base + (1 + index.nodes) * block_size, block_size, reserve=0)
-    _write_entries(data, entries)
-    _write_dots(data, tree, nodes, inos, entries, single, first, indexed, block_size)
-    _end_blocks(data, nodes, first, blocks, single, tree.lost_found, block_size)
-    return Directories(nodes, first, blocks, indexed, data)
+    return Directories(nodes, first, blocks, indexed, int(blocks.sum()), tree, inos, block_size, entries, single, large)
 
 
 def _collect(tree: Tree, nodes: Array64, inos: npt.NDArray[np.uint32]) -> _Entries:

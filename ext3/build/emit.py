@@ -6,7 +6,6 @@ superblock comes last: before it is there, nobody takes the region for a filesys
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from functools import partial
 
@@ -17,12 +16,13 @@ from ..constants import SUPERBLOCK_OFFSET
 from ..device import BlockDevice, FileDevice
 from .copy import DataWriter
 from .crew import MOST_JOBS, Advance, cut, share_out, workers_for
-from .inodes import InodeWriter, WrittenTable
+from .inodes import InodeWriter
 from .line import LineWriter
 from .mapping import indirect_counts
 from .metadata import Metadata
 from .plan import Plan
 from .progress import Progress
+from .verify import Written
 from .writeback import WriteBehind
 
 __all__ = ["emit"]
@@ -31,15 +31,17 @@ CACHED_BYTES = 2 << 30
 """An image with at most so much data stays in the page cache for who uses it next; of a larger one only the newest part."""
 WORTH_SHARING = 2000
 """Fewer small files than this are copied before another process could begin."""
+READ_BACK = 1000
+"""About so many directories are held against what was written."""
 INDIRECT_AT_ONCE = 1024
 """Fewer indirect blocks than this are no job of their own."""
 
-EmitJob = Callable[[Advance], list[WrittenTable] | None]
+EmitJob = Callable[[Advance], list[Written] | None]
 """One piece of the work; it tells how many bytes of file data it wrote, and returns what is to be read back."""
 
 
-def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: bool = False) -> list[WrittenTable]:
-    """Write the whole image; the inode tables written, to be read back.
+def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: bool = False) -> list[Written]:
+    """Write the whole image; what of it is to be read back.
 
     Every block the filesystem will read is written, or known to read as zero, afterwards; storage has begun to take it, but the
     caller syncs. Raises DeviceError, SourceError, ContentChangedError.
@@ -61,7 +63,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
     device.write(SUPERBLOCK_OFFSET, Metadata(plan).superblock())
     if isinstance(device, WriteBehind):
         device.flush()
-    return [table for tables in written for table in tables or ()]
+    return [piece for pieces in written for piece in pieces or ()]
 
 
 def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[EmitJob]:
@@ -75,12 +77,12 @@ def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[Em
     inodes = InodeWriter(plan)
     pieces = inodes.pieces()
 
-    def write_inodes(some: slice, advance: Advance) -> list[WrittenTable]:
+    def write_inodes(some: slice, advance: Advance) -> list[Written]:
         written = []
         for first, count in pieces[some]:
             offset, rows = inodes.table(first, count)
             device.write(offset, rows)
-            written.append(WrittenTable(offset, len(rows), zlib.crc32(rows)))
+            written.append(Written.of("inode table", offset, rows))
         return written
 
     def write_alone(some: slice, advance: Advance) -> None:
@@ -94,25 +96,32 @@ def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[Em
     ]
 
 
-def _write_directories(plan: Plan, line: LineWriter) -> None:
-    """Directories, symlink targets and attribute blocks."""
+def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
+    """Directories, symlink targets and attribute blocks; some of the directories, to be read back."""
     demand, block_size = plan.demand, plan.geometry.block_size
     directories = demand.directories
+    data = directories.pack()
     first_of = dict(zip(directories.nodes.tolist(), directories.first.tolist(), strict=True))
     for node in (0, plan.tree.lost_found):
         begin = first_of[node] * block_size
-        line.write(int(plan.data_at[node]), directories.data[begin : begin + int(demand.data_blocks[node]) * block_size].data)
+        line.write(int(plan.data_at[node]), data[begin : begin + int(demand.data_blocks[node]) * block_size].data)
     # The other directories lie on the line as they lie in data; root and lost+found interrupt them there.
-    begin, end = 0, len(directories.data) // block_size
+    begin, end = 0, directories.total
     at = plan.directories_at
     for node in sorted((0, plan.tree.lost_found), key=first_of.__getitem__):
-        at += line.write_blocks(at, directories.data, begin, first_of[node])
+        at += line.write_blocks(at, data, begin, first_of[node])
         begin = first_of[node] + int(demand.data_blocks[node])
-    line.write_blocks(at, directories.data, begin, end)
+    line.write_blocks(at, data, begin, end)
     targets = b"".join(plan.tree.targets[node].ljust(block_size, b"\0") for node in demand.slow_symlinks.tolist())
     if targets:
         line.write(int(plan.data_at[demand.slow_symlinks[0]]), targets)
     line.write(plan.attributes_at, b"".join(demand.attributes.blocks))
+    written = []
+    for row in range(0, len(directories.nodes), max(1, len(directories.nodes) // READ_BACK)):
+        begin = int(directories.first[row]) * block_size
+        block = plan.space.block(int(plan.data_at[directories.nodes[row]]))
+        written.append(Written.of("directory block", block * block_size, data[begin : begin + block_size].tobytes()))
+    return written
 
 
 def _write_indirect_blocks(plan: Plan, line: LineWriter, nodes: npt.NDArray[np.int64]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
@@ -31,7 +29,7 @@ from ..layout import Table
 from ..schema import INODE_CORE, INODE_EXTRA
 from .plan import Plan
 
-__all__ = ["InodeWriter", "WrittenTable"]
+__all__ = ["InodeWriter"]
 
 INODES_AT_ONCE = 2048
 """Few enough that the arrays they pass through stay in the processor's cache, and in memory the process has already."""
@@ -40,14 +38,6 @@ TIME_MAX = 2**34 - 2**31 - 1
 """What 32 bits and two epoch bits hold: 1901 to 2446."""
 TIME_MAX_CORE = 2**31 - 1
 """What an inode of 128 bytes holds: 2038."""
-
-
-class WrittenTable(NamedTuple):
-    """A piece of an inode table that was written: byte offset and size, and CRC-32 of its bytes."""
-
-    offset: int
-    size: int
-    checksum: int
 
 
 class InodeWriter:

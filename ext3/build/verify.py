@@ -1,4 +1,4 @@
-"""The quick check after a build: read back what was written and hold it against the plan.
+"""The quick check after a build: read back what was written and hold it against the plan, or a checksum taken before.
 
 It reads metadata only (superblock, descriptors, bitmaps, inode tables, directories), as a stranger would: through the
 device, from the superblock on. A difference is a bug here or a broken device, and becomes a CorruptError.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -15,14 +16,26 @@ from ..constants import SUPERBLOCK_OFFSET
 from ..device import BlockDevice
 from ..errors import CorruptError
 from ..schema import GROUP_DESC, SUPERBLOCK
-from .inodes import WrittenTable
 from .plan import Plan
 
-__all__ = ["verify"]
+__all__ = ["Written", "verify"]
 
 
-def verify(plan: Plan, device: BlockDevice, tables: Iterable[WrittenTable]) -> None:
-    """Raise CorruptError where the image on ``device`` is not the plan's, or its inode tables are not ``tables``."""
+class Written(NamedTuple):
+    """What was written and is to be read back: ``what`` it is, byte offset and size, and CRC-32 of its bytes."""
+
+    what: str
+    offset: int
+    size: int
+    checksum: int
+
+    @classmethod
+    def of(cls, what: str, offset: int, data: bytes) -> Self:
+        return cls(what, offset, len(data), zlib.crc32(data))
+
+
+def verify(plan: Plan, device: BlockDevice, written: Iterable[Written]) -> None:
+    """Raise CorruptError where the image on ``device`` is not the plan's, or does not hold what was ``written``."""
     geometry = plan.geometry
     size = geometry.block_size
     raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
@@ -41,10 +54,9 @@ def verify(plan: Plan, device: BlockDevice, tables: Iterable[WrittenTable]) -> N
         if int(table[name].sum(dtype=np.int64)) != total:
             raise CorruptError("group descriptors", name, int(table[name].sum(dtype=np.int64)), total)
     _bitmaps(plan, device)
-    for piece in tables:
+    for piece in written:
         if zlib.crc32(device.read(piece.offset, piece.size)) != piece.checksum:
-            raise CorruptError(f"inode table at byte {piece.offset}", "an inode", "other bytes", "what was written")
-    _directories(plan, device)
+            raise CorruptError(f"{piece.what} at byte {piece.offset}", "contents", "other bytes", "what was written")
 
 
 def _bitmaps(plan: Plan, device: BlockDevice) -> None:
@@ -64,13 +76,3 @@ def _bitmaps(plan: Plan, device: BlockDevice) -> None:
         want = int(geometry.group_overhead[group] + used[group]) - inside
         if int(blocks.sum()) != want:
             raise CorruptError(f"block bitmap of group {group}", "bits set", int(blocks.sum()), want)
-
-
-def _directories(plan: Plan, device: BlockDevice) -> None:
-    directories, size = plan.demand.directories, plan.geometry.block_size
-    for row in range(0, len(directories.nodes), max(1, len(directories.nodes) // 1000)):
-        node = int(directories.nodes[row])
-        begin = int(directories.first[row]) * size
-        block = plan.space.block(int(plan.data_at[node]))
-        if device.read(block * size, size) != directories.data[begin : begin + size].tobytes():
-            raise CorruptError(f"block {block}", "directory block", "other bytes", "what was written")
