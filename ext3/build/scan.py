@@ -11,8 +11,9 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..errors import SourceError
 from .builder import Segment, Times, TreeBuilder, TreePart
@@ -252,52 +253,68 @@ def scan_directory(
         pending.extend(inner)
         progress.advance(count)
         seen += count
-    subtrees = list(pending)
-    if not subtrees and meanwhile is not None:
-        meanwhile()
-    most = SUBTREE_NAMES
-    while subtrees:
-        subtrees = _share_subtrees(subtrees, top, most, progress, meanwhile)
-        meanwhile = None
-        most *= 2  # a tree that is one long chain of directories takes few rounds all the same
+    _scan_below(list(pending), top, progress, meanwhile)
     return DirectoryContent(builder, options.allow_changed, top.directories)
 
 
+def _scan_below(pending: Sequence[Pending], top: _Scanner, progress: Progress, meanwhile: Callable[[], None] | None) -> None:
+    """Scan subtrees side by side, in rounds: each until it has some thousand names, then what is left of it. Helpers scan a
+    round while this process adds the one before to the tree."""
+    if not pending:
+        if meanwhile is not None:
+            meanwhile()
+        return
+    starts, origins = pending, [(0, number) for number in range(len(pending))]
+    last = _Round([], [], [[node for node, _, _ in pending]])
+    most = SUBTREE_NAMES
+    while starts:
+        subtrees = _share_subtrees(starts, top, most, progress, meanwhile)
+        roots = [last.numbers[subtree][node] for subtree, node in origins]
+        last = _Round(subtrees, roots)
+        meanwhile = partial(last.graft, top)
+        left = [(number, start) for number, subtree in enumerate(subtrees) for start in subtree.left]
+        starts, origins = [start for _, start in left], [(number, start[0]) for number, start in left]
+        most *= 2  # a tree that is one long chain of directories takes few rounds all the same
+    last.graft(top)
+
+
 def _share_subtrees(
-    subtrees: Sequence[Pending], top: _Scanner, most: int, progress: Progress, meanwhile: Callable[[], None] | None
-) -> list[Pending]:
-    """Scan subtrees side by side, each until it has ``most`` names, and add them to the tree in order; what is left of them."""
-    jobs = min(len(subtrees), SCAN_JOBS)  # a wide directory leaves thousands waiting
+    starts: Sequence[Pending], top: _Scanner, most: int, progress: Progress, meanwhile: Callable[[], None] | None
+) -> list[_Subtree]:
+    jobs = min(len(starts), SCAN_JOBS)  # a wide directory leaves thousands waiting
 
     def work(number: int, advance: Callable[[int], None]) -> list[_Subtree]:
-        low, high = number * len(subtrees) // jobs, (number + 1) * len(subtrees) // jobs
-        return [_scan_subtree(start, top, most, advance) for start in subtrees[low:high]]
+        low, high = number * len(starts) // jobs, (number + 1) * len(starts) // jobs
+        return [_scan_subtree(start, top, most, advance) for start in starts[low:high]]
 
     scanned = share_out(jobs, work, workers_for(jobs), progress, meanwhile=meanwhile)
-    return _graft([subtree for subtrees_of_job in scanned for subtree in subtrees_of_job], top)
+    return [subtree for subtrees_of_job in scanned for subtree in subtrees_of_job]
 
 
-@dataclass(slots=True)
-class _Subtree:
-    """What lies below one directory, numbered from 1 on; 0 stands for the directory, which is node ``root`` of the tree.
-    ``left``: directories in it that were not entered."""
+class _Subtree(NamedTuple):
+    """What lies below one directory, numbered from 1 on; 0 stands for the directory. ``left``: directories in it that were not
+    entered."""
 
-    root: int
     part: TreePart
     directories: dict[int, bytes]
     left: list[Pending]
 
 
-def _graft(subtrees: Sequence[_Subtree], top: _Scanner) -> list[Pending]:
-    """Add subtrees to the tree; what is left to scan."""
-    from .tree import graft  # with numpy
+@dataclass(slots=True)
+class _Round:
+    """Subtrees below the nodes ``roots``; once they are grafted, the ``numbers`` in the tree of the nodes of each."""
 
-    numbers = graft(top.builder, [subtree.part for subtree in subtrees], [subtree.root for subtree in subtrees], top.links)
-    left = []
-    for subtree, new in zip(subtrees, numbers, strict=True):
-        top.directories.update((new[node], path) for node, path in subtree.directories.items())
-        left += [(new[node], path, device) for node, path, device in subtree.left]
-    return left
+    subtrees: Sequence[_Subtree]
+    roots: Sequence[int]
+    numbers: list[list[int]] = field(default_factory=list)
+
+    def graft(self, top: _Scanner) -> None:
+        """Add them to the tree."""
+        from .tree import graft  # with numpy
+
+        self.numbers = graft(top.builder, [subtree.part for subtree in self.subtrees], self.roots, top.links)
+        for subtree, new in zip(self.subtrees, self.numbers, strict=True):
+            top.directories.update((new[node], path) for node, path in subtree.directories.items())
 
 
 def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[int], None]) -> _Subtree:
@@ -305,7 +322,7 @@ def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[i
     builder.add(0, b"", 0, 0, 0, 0, (0,) * 6)
     scanner = _Scanner(builder, top.options, top.prefix, top.device)
     scanner.without_attributes |= top.without_attributes
-    root, path, device = start
+    _, path, device = start
     stack = [(0, path, device)]
     seen = 0
     while stack and seen < most:
@@ -313,4 +330,4 @@ def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[i
         stack.extend(reversed(inner))
         advance(count)
         seen += count
-    return _Subtree(root, builder.part(scanner.links), scanner.directories, stack[::-1])
+    return _Subtree(builder.part(scanner.links), scanner.directories, stack[::-1])
