@@ -31,6 +31,8 @@ FEW_SUBTREES = 8
 SCAN_JOBS = 1024
 SUBTREE_NAMES = 8192
 """A subtree with more names than this is cut: what is left of it is shared out again."""
+GRAFTED_NAMES = 1 << 16
+"""Added to the tree at once, as far as subtrees go."""
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
 
@@ -304,17 +306,26 @@ class _Subtree(NamedTuple):
 class _Round:
     """Subtrees below the nodes ``roots``; once they are grafted, the ``numbers`` in the tree of the nodes of each."""
 
-    subtrees: Sequence[_Subtree]
+    subtrees: list[_Subtree]
     roots: Sequence[int]
     numbers: list[list[int]] = field(default_factory=list)
 
     def graft(self, top: _Scanner) -> None:
-        """Add them to the tree."""
+        """Add them to the tree; what was added is forgotten here."""
         from .tree import graft  # with numpy
 
-        self.numbers = graft(top.builder, [subtree.part for subtree in self.subtrees], self.roots, top.links)
-        for subtree, new in zip(self.subtrees, self.numbers, strict=True):
-            top.directories.update((new[node], path) for node, path in subtree.directories.items())
+        self.subtrees.reverse()
+        while self.subtrees:
+            some: list[_Subtree] = []
+            names = 0
+            while self.subtrees and names < GRAFTED_NAMES:
+                some.append(self.subtrees.pop())
+                names += len(some[-1].part.names)
+            roots = self.roots[len(self.numbers) : len(self.numbers) + len(some)]
+            numbers = graft(top.builder, [subtree.part for subtree in some], roots, top.links)
+            self.numbers += numbers
+            for subtree, new in zip(some, numbers, strict=True):
+                top.directories.update((new[node], path) for node, path in subtree.directories.items())
 
 
 def _scan_subtree(start: Pending, top: _Scanner, most: int, advance: Callable[[int], None]) -> _Subtree:
