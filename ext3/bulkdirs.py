@@ -23,8 +23,6 @@ BYTES_AT_ONCE = 2 << 20
 """Of directory blocks at most; a longer list of directories is read in part."""
 USUAL_BYTES = 128
 """Of a directory for each name in it."""
-GAP_BLOCKS = 8
-"""Blocks that nobody asked for are read, too, where they are at most so many between two that are."""
 FEW = 16
 """So few chains of records are followed faster one by one."""
 
@@ -51,9 +49,10 @@ def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: in
         plain, counts = plain[:many], counts[:many]
         pointers = columns.rows["i_block"][:many, :DIRECT_BLOCKS].astype(np.int64)
         blocks = pointers[np.arange(DIRECT_BLOCKS) < counts[:, None]]
-        data = _read_blocks(filesystem, blocks)
+        raw = _read_blocks(filesystem, blocks)
     except Ext3Error:  # of one of them
         return read_directories(filesystem, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
+    data = np.frombuffer(raw, np.uint8)
     owner = np.repeat(np.arange(many), counts)
     at, damaged = _records(data, len(blocks), size, filesystem.superblock.inodes_count)
     kinds = data[at + 7]
@@ -61,7 +60,6 @@ def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: in
     plain[owner[at[(kinds == 0) | (kinds > 7)] // size]] = False
     begin = at + DIRENT.size
     end = begin + data[at + 6]
-    raw = data.tobytes()
     names = [raw[first:last] for first, last in zip(begin.tolist(), end.tolist(), strict=True)]
     whole = b"".join(names)
     if b"/" in whole or b"\0" in whole:
@@ -87,20 +85,13 @@ def _plain(filesystem: Filesystem, columns: Columns) -> tuple[npt.NDArray[np.boo
     return plain, np.where(plain, counts, 0)
 
 
-def _read_blocks(filesystem: Filesystem, blocks: Numbers) -> npt.NDArray[np.uint8]:
+def _read_blocks(filesystem: Filesystem, blocks: Numbers) -> bytes:
     """The blocks one behind the other, and some zeros, so that a record may be looked at that begins in the last bytes."""
     size = filesystem.superblock.block_size
-    data = np.zeros(len(blocks) * size + MIN_REC_LEN, np.uint8)
-    rows = data[: len(blocks) * size].reshape(-1, size)
-    order = np.argsort(blocks, kind="stable")
-    ordered = blocks[order]
-    breaks = np.flatnonzero(np.diff(ordered) > GAP_BLOCKS) + 1
-    for low, high in zip([0, *breaks.tolist()], [*breaks.tolist(), len(blocks)], strict=True):
-        if low < high:
-            first, last = int(ordered[low]), int(ordered[high - 1])
-            found = np.frombuffer(filesystem.device.read(first * size, (last + 1 - first) * size), np.uint8)
-            rows[order[low:high]] = found.reshape(-1, size)[ordered[low:high] - first]
-    return data
+    breaks = (np.flatnonzero(np.diff(blocks) != 1) + 1).tolist()
+    runs = zip([0, *breaks], [*breaks, len(blocks)], strict=True) if len(blocks) else ()
+    pieces = [filesystem.device.read(int(blocks[low]) * size, (high - low) * size) for low, high in runs]
+    return b"".join([*pieces, bytes(MIN_REC_LEN)])
 
 
 def _records(data: npt.NDArray[np.uint8], count: int, size: int, inodes: int) -> tuple[Numbers, Numbers]:

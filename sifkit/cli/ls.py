@@ -73,32 +73,35 @@ class _Lister:
 
     def show(self, rows: list[Row]) -> None:
         """Lines of text, columns aligned where they are long ones."""
+        if not rows:
+            return
         self.count += len(rows)
-        end = self.end
-        names = [self.name(name) for name, _, _ in rows] if self.escape else [name for name, _, _ in rows]
-        if self.long:
-            heads = self._heads([found for _, found, _ in rows if found is not None])
-            tails = [end if target is None else b" -> " + self.name(target) + end for _, _, target in rows]
-            self.console.write(b"".join([head + name + tail for head, name, tail in zip(heads, names, tails, strict=True)]))
-        elif names:
-            self.console.write(end.join(names) + end)
+        names, facts, targets = zip(*rows, strict=True)
+        if self.escape:
+            names = tuple(map(self.name, names))
+        if not self.long:
+            self.console.write(self.end.join(names) + self.end)
+            return
+        if any(targets):
+            names = tuple(
+                name if to is None else name + b" -> " + self.name(to) for name, to in zip(names, targets, strict=True)
+            )
+        self.console.write(self._lines(names, facts))
 
     def name(self, name: bytes) -> bytes:
         return shown_name(name, self.console) if self.escape else name
 
-    def _heads(self, facts: list[Stat]) -> Iterable[bytes]:
-        """What stands before each name."""
-        if not facts:
-            return ()
+    def _lines(self, names: tuple[bytes, ...], facts: tuple[Stat, ...]) -> bytes:
         _, modes, uids, gids, sizes, links, _, _, mtimes, *_ = zip(*facts, strict=True)
         times = [_minute(time // MINUTE) for time in mtimes]
         widths = _digits(links), _digits(uids), _digits(gids), max(map(len, times))
         if self.human or any(map(_is_device, set(modes))):
-            texts = [self._size(found) for found in facts]
-            layout = _layout(*widths, f"%{max(map(len, texts))}s")
-            return map(layout.__mod__, zip(map(_mode, modes), links, uids, gids, texts, times, strict=True))
-        layout = _layout(*widths, f"%{_digits(sizes)}d")
-        return map(layout.__mod__, zip(map(_mode, modes), links, uids, gids, sizes, times, strict=True))
+            sizes = tuple(map(self._size, facts))
+            size = f"%{max(map(len, sizes))}s"
+        else:
+            size = f"%{_digits(sizes)}d"
+        layout = _layout(*widths, size) + self.end
+        return b"".join(map(layout.__mod__, zip(map(_mode, modes), links, uids, gids, sizes, times, names, strict=True)))
 
     def _size(self, found: Stat) -> bytes:
         if _is_device(found.mode):
@@ -113,7 +116,8 @@ def _digits(numbers: Iterable[int]) -> int:
 
 @lru_cache
 def _layout(links: int, uid: int, gid: int, time: int, size: str) -> bytes:
-    return f"%s %{links}d %{uid}d %{gid}d {size} %{time}s ".encode()
+    """Of a line but its end: mode, links, uid, gid, size, time, name."""
+    return f"%s %{links}d %{uid}d %{gid}d {size} %{time}s %s".encode()
 
 
 @cache

@@ -20,6 +20,8 @@ __all__ = ["Listed", "Listings", "Row"]
 
 AT_ONCE = 16384
 """Names whose inodes are read in one go; fewer cost more each."""
+LEAST = 512
+"""Names asked for, even where fewer are missing."""
 MOST_AHEAD = 4 * AT_ONCE
 """Once so many rows wait to be asked for, only what lies below the directory asked for is read ahead."""
 USUAL_NAMES = 8
@@ -95,10 +97,10 @@ class Listings:
             ino, left = self._pending.pop()
             levels = left if ino == directory else levels
         others = 0 if self._rows_ahead < MOST_AHEAD else len(self._pending)
-        wave = [(directory, levels)]
+        names, wave = AT_ONCE, [(directory, levels)]
         while wave:
             self._seen.update(ino for ino, _ in wave)
-            listed = self._tracer.entries_of([ino for ino, _ in wave], AT_ONCE - count)
+            listed = self._tracer.entries_of([ino for ino, _ in wave], names)
             below: list[tuple[int, int]] = []
             for (ino, left), (entries, problem) in zip(wave, listed, strict=False):
                 lot.append((ino, entries, problem))
@@ -108,7 +110,8 @@ class Listings:
             rest = wave[len(listed) :]
             self._seen.difference_update(ino for ino, _ in rest)
             self._pending += reversed(below + rest)
-            wave = list(self._next(max(1, (AT_ONCE - count) // USUAL_NAMES), others)) if count < AT_ONCE else []
+            names = max(AT_ONCE - count, LEAST)
+            wave = list(self._next(max(1, names // USUAL_NAMES), others)) if count < AT_ONCE else []
         self._look(lot)
 
     def _next(self, most: int, others: int) -> Iterator[tuple[int, int]]:

@@ -80,6 +80,7 @@ def test_directories_may_be_asked_for_in_any_order():
 
 def test_no_more_is_read_ahead_than_some_names(monkeypatch):
     monkeypatch.setattr(listing, "AT_ONCE", 100)
+    monkeypatch.setattr(listing, "LEAST", 1)
     monkeypatch.setattr(listing, "USUAL_NAMES", 1)  # they turn out to have more
     image = TinyImage()
     for number in range(30):
@@ -108,6 +109,7 @@ def chains(count: int, depth: int) -> TinyImage:
 @pytest.mark.parametrize("most", [8, 1000])
 def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
     monkeypatch.setattr(listing, "AT_ONCE", 8)
+    monkeypatch.setattr(listing, "LEAST", 1)
     monkeypatch.setattr(listing, "USUAL_NAMES", 1)
     monkeypatch.setattr(bulkdirs, "USUAL_BYTES", BLOCK)
     monkeypatch.setattr(listing, "MOST_AHEAD", most)
@@ -127,6 +129,7 @@ def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
 
 def test_names_are_not_read_again_and_again(monkeypatch):
     monkeypatch.setattr(listing, "AT_ONCE", 64)
+    monkeypatch.setattr(listing, "LEAST", 1)
     decoded = []
 
     def counted(filesystem, inos, most_names):
