@@ -67,6 +67,12 @@ def measure(argv: Sequence[str], *, cwd: Path = ROOT) -> Run:
     return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
+def compile_packages() -> None:
+    """As an installation does: no run pays for it."""
+    for package in ("ext3", "sifkit"):
+        compileall.compile_dir(ROOT / package, quiet=1)
+
+
 def in_turn(
     runs: int, theirs: Callable[[], Run], ours: Callable[[], Run], *, slow_runs: int | None = None
 ) -> tuple[list[Run], list[Run]]:
@@ -259,8 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if shutil.which("mke2fs", path=SBIN) is None:
         print("bench: mke2fs is not installed", file=sys.stderr)
         return 2
-    for package in ("ext3", "sifkit"):  # as an installation does
-        compileall.compile_dir(ROOT / package, quiet=1)
+    compile_packages()
     rows = []
     with tempfile.TemporaryDirectory(prefix="sifkit-bench-", dir=options.scratch or "/var/tmp") as scratch:
         bench = Bench(options, Path(scratch))

@@ -19,15 +19,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench import MIB, ROOT, SBIN, compile_packages
+
 import ext3
 from ext3.edit.handle import FileEditor
 from ext3.writing import WritableFilesystem
 
 __all__ = ["main"]
-
-MIB = 1 << 20
-ROOT = Path(__file__).resolve().parent.parent
-SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -124,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scratch", default=None, help="a directory on the disk to measure")
     options = parser.parse_args(argv)
+    compile_packages()
     scratch = Path(tempfile.mkdtemp(prefix="bench-edit-", dir=options.scratch))
     try:
         image = scratch / "edited.img"

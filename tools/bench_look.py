@@ -21,9 +21,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import SBIN, compile_packages
+
 __all__ = ["main"]
 
-SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 MEMORY = Path("/dev/shm")
 PIECE = 8 << 20
 
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scratch", metavar="DIR", help="where to extract to")
     options = parser.parse_args(argv)
     image = os.path.abspath(options.image)
+    compile_packages()
     bench = Bench(options.seconds)
     begin = time.perf_counter()
     with open(image, "rb") as file:

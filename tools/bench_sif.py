@@ -9,7 +9,6 @@ siftool, and 12 GiB of scratch space for ``sparse``, which siftool writes out; n
 from __future__ import annotations
 
 import argparse
-import compileall
 import os
 import shlex
 import shutil
@@ -18,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import MIB, ROOT, SBIN, Row, Run, in_turn, measure, median
+from bench import MIB, SBIN, Row, Run, compile_packages, in_turn, measure, median
 
 __all__ = ["main"]
 
@@ -119,8 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if shutil.which("siftool", path=SBIN) is None:
         print("bench_sif: siftool is not installed", file=sys.stderr)
         return 2
-    for package in ("ext3", "sifkit"):  # as an installation does
-        compileall.compile_dir(ROOT / package, quiet=1)
+    compile_packages()
     rows = []
     with tempfile.TemporaryDirectory(prefix="sifkit-bench-", dir=options.scratch or "/var/tmp") as scratch:
         bench = Bench(options.runs, Path(scratch))
