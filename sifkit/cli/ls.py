@@ -71,22 +71,23 @@ class _Lister:
             rows.append((name, found, target))
         return rows
 
-    def show(self, rows: list[Row]) -> None:
+    def show(self, rows: list[Row], heading: bytes = b"") -> None:
         """Lines of text, columns aligned where they are long ones."""
         if not rows:
+            self.console.write(heading)
             return
         self.count += len(rows)
         names, facts, targets = zip(*rows, strict=True)
         if self.escape:
             names = tuple(map(self.name, names))
         if not self.long:
-            self.console.write(self.end.join(names) + self.end)
+            self.console.write(heading + self.end.join(names) + self.end)
             return
         if any(targets):
             names = tuple(
                 name if to is None else name + b" -> " + self.name(to) for name, to in zip(names, targets, strict=True)
             )
-        self.console.write(self._lines(names, facts))
+        self.console.write(heading + self._lines(names, facts))
 
     def name(self, name: bytes) -> bytes:
         return shown_name(name, self.console) if self.escape else name
@@ -205,19 +206,19 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, headin
         lister.errors += 1
         console.error(str(error))
         return
-    first = True
+    headed = heading and not console.json and not (lister.end == b"\0" and not lister.long)
+    whole_paths = lister.end == b"\0" and recursive and not lister.long  # one path an item, for xargs -0
+    between = b""
     for directory, rows in _directories(lister, path, ino, recursive):
-        if heading and not console.json and not (lister.end == b"\0" and not lister.long):
-            console.write((b"" if first else b"\n") + lister.name(directory) + b":" + lister.end)
-        first = False
-        base = directory.rstrip(b"/") + b"/"
-        shown = rows
-        if lister.end == b"\0" and recursive and not lister.long and not console.json:  # one path an item, for xargs -0
-            shown = [(base + name, facts, target) for name, facts, target in rows]
         if console.json:
-            _give(lister, [(base + row[0], row) for row in shown], recursive=recursive)
+            base = directory.rstrip(b"/") + b"/"
+            _give(lister, [(base + row[0], row) for row in rows], recursive=recursive)
+        elif whole_paths:
+            base = directory.rstrip(b"/") + b"/"
+            lister.show([(base + name, facts, target) for name, facts, target in rows])
         else:
-            lister.show(shown)
+            lister.show(rows, between + lister.name(directory) + b":" + lister.end if headed else b"")
+            between = b"\n"
 
 
 def _named(lister: _Lister, path: bytes, *, itself: bool) -> int:

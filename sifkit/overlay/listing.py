@@ -3,7 +3,6 @@ one inode after the other takes four times as long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import repeat
 from typing import NamedTuple
@@ -20,6 +19,8 @@ __all__ = ["Listed", "Listings", "Row"]
 
 AT_ONCE = 16384
 """Names whose inodes are read in one go; fewer cost more each."""
+WAVE = 512
+"""Directories read together at most."""
 LEAST = 512
 """Names asked for, even where fewer are missing."""
 MOST_AHEAD = 4 * AT_ONCE
@@ -111,17 +112,18 @@ class Listings:
             self._seen.difference_update(ino for ino, _ in rest)
             self._pending += reversed(below + rest)
             names = max(AT_ONCE - count, LEAST)
-            wave = list(self._next(max(1, names // USUAL_NAMES), others)) if count < AT_ONCE else []
+            wave = self._next(min(max(1, names // USUAL_NAMES), WAVE), others) if count < AT_ONCE else []
         self._look(lot)
 
-    def _next(self, most: int, others: int) -> Iterator[tuple[int, int]]:
+    def _next(self, most: int, others: int) -> list[tuple[int, int]]:
         """The directories that will be asked for next, as far as names tell, without the last so many ``others``."""
-        chosen: set[int] = set()
-        while len(self._pending) > others and len(chosen) < most:
-            found = self._pending.pop()
-            if found[0] not in self._seen and found[0] not in chosen:
-                chosen.add(found[0])
-                yield found
+        chosen: dict[int, int] = {}
+        pending, seen = self._pending, self._seen
+        while len(pending) > others and len(chosen) < most:
+            ino, levels = pending.pop()
+            if ino not in seen and ino not in chosen:
+                chosen[ino] = levels
+        return list(chosen.items())
 
     def _look(self, lot: list[tuple[int, list[Entry], Ext3Error | None]]) -> None:
         """Read the inodes of what is in these directories."""
