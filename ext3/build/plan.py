@@ -101,9 +101,20 @@ def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
     """The plan of ``tree``. Raises NoSpaceError, NoInodesError, GeometryError, SourceError, XattrError."""
     seed = hash_seed_words(stamp)
     if options.size is not None:
-        geometry = _geometry(options, options.size, len(tree))
+        geometry = _geometry(options, options.size, 0)  # what was asked for can be
         demand = measure(tree, geometry.block_size, options.inode_size, seed)
-        return _lay_out(demand, geometry, options, stamp)
+        try:
+            geometry = _geometry(options, options.size, len(tree))
+        except GeometryError as error:
+            text = f"inodes for {len(tree):,} files leave no room in {geometry.size_bytes:,} bytes"
+            raise _no_space(text, demand, geometry, options, seed) from error
+    else:
+        demand, geometry = _choose(tree, options, seed)
+    return _lay_out(demand, geometry, options, stamp)
+
+
+def _choose(tree: Tree, options: ImageOptions, seed: tuple[int, ...]) -> tuple[Demand, Geometry]:
+    """The size that the content leads to, with a block size that is usual for it."""
     if options.block_size is not None:
         choices: tuple[int, ...] = (options.block_size,)
     else:
@@ -118,11 +129,9 @@ def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
             continue  # an attribute or a symlink that larger blocks can hold
         geometry = _fitting(demand, options, options.slack)
         if options.block_size or default_block_size(geometry.size_bytes) == block_size:
-            break
-    else:
-        # 4 KiB blocks led to less than the size that has them: that size surely holds it.
-        geometry = _geometry(options, SMALL_TYPE_BYTES, len(tree))
-    return _lay_out(demand, geometry, options, stamp)
+            return demand, geometry
+    # 4 KiB blocks led to less than the size that has them: that size surely holds it.
+    return demand, _geometry(options, SMALL_TYPE_BYTES, len(tree))
 
 
 def _data_bytes(tree: Tree) -> int:
@@ -205,6 +214,13 @@ def _fixed_blocks(geometry: Geometry, options: ImageOptions) -> int:
     return journal + indirect + int(geometry.resize_inode)
 
 
+def _no_space(text: str, demand: Demand, geometry: Geometry, options: ImageOptions, seed: tuple[int, ...]) -> NoSpaceError:
+    smallest = replace(options, size=None, smallest=MIB, slack=0.0)
+    needed = _choose(demand.tree, smallest, seed)[1].size_bytes
+    hint = f"at least --size {-(-needed // MIB)}M, or leave it out"
+    return NoSpaceError(text, needed_bytes=needed, available_bytes=geometry.size_bytes, hint=hint)
+
+
 def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: Stamp) -> Plan:
     if demand.inodes > geometry.inodes:
         enough = demand.inodes + 8 * geometry.groups  # a group's count is rounded down to a multiple of 8
@@ -213,14 +229,9 @@ def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: S
     journal_blocks = _journal_blocks(geometry, options)
     needed = demand.blocks + _fixed_blocks(geometry, options)
     if needed > space.total:
-        needed_bytes = _fitting(demand, _without_size(options), 0.0).size_bytes
-        raise NoSpaceError(
-            f"the content needs {demand.blocks * demand.block_size:,} bytes and {geometry.size_bytes:,} bytes hold"
-            f" {max(0, space.total - _fixed_blocks(geometry, options)) * geometry.block_size:,}",
-            needed_bytes=needed_bytes,
-            available_bytes=geometry.size_bytes,
-            hint=f"at least --size {-(-needed_bytes // MIB)}M, or leave it out",
-        )
+        room = max(0, space.total - _fixed_blocks(geometry, options)) * geometry.block_size
+        text = f"the content needs {demand.blocks * demand.block_size:,} bytes and {geometry.size_bytes:,} bytes hold {room:,}"
+        raise _no_space(text, demand, geometry, options, hash_seed_words(stamp))
     tree = demand.tree
     data_at = np.zeros(len(tree), np.int64)
     indirect_at = np.zeros(len(tree), np.int64)
@@ -284,7 +295,3 @@ def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: S
         used=at,
         gaps=np.array(gaps, np.int64),
     )
-
-
-def _without_size(options: ImageOptions) -> ImageOptions:
-    return replace(options, size=None, smallest=MIB)

@@ -205,6 +205,16 @@ def test_too_little_space_is_told_in_sizes(tmp_path: Path, source: Path) -> None
     make(tmp_path / "o.img", from_dir=source, size=size)
 
 
+def test_the_size_that_is_named_is_enough_for_the_inodes(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(12_000):
+        (tmp_path / "many" / f"{number}").touch()
+    with pytest.raises(ext3.NoSpaceError, match=r"^the content does not fit an image of 4 MiB: it needs \d+ MiB$") as caught:
+        make(tmp_path / "o.img", from_dir=tmp_path / "many", size=4 << 20)
+    enough = int(caught.value.hint.partition("--size ")[2].partition("M")[0]) << 20
+    assert make(tmp_path / "o.img", from_dir=tmp_path / "many", size=enough).size_bytes == enough
+
+
 def test_an_excluded_upper_changes_the_layout(tmp_path: Path, source: Path) -> None:
     (source / "upper").mkdir()
     assert make(tmp_path / "o.img", from_dir=source, exclude=("/upper",)).layout == "upper"
