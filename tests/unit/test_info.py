@@ -189,6 +189,14 @@ def test_a_fifo_does_not_hang(tmp_path, run):
 # ls and cat
 
 
+def test_ls_on_a_terminal_escapes_names_but_not_with_zero(run, made, monkeypatch):
+    monkeypatch.setattr("sifkit.cli.console._is_terminal", lambda stream: True)
+    odd = b"odd \xff\n\x1b"
+    _, lines, _ = run("ls", "-lR", made, "upper")
+    assert odd not in lines and b" odd\\ \\377\\n\\033\n" in lines
+    assert b" " + odd + b"\0" in run("ls", "-lR0", made, "upper")[1]
+
+
 def test_ls(run, made):
     odd = b"odd \xff\n\x1b"
     assert run("ls", made) == (0, b"lost+found\nupper\nwork\n", "")
