@@ -6,6 +6,7 @@ One after the other takes five times as long where directories are small, as mos
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from .errors import Ext3Error
 from .filesystem import Filesystem
 from .schema import DIRENT
 
-__all__ = ["BYTES_AT_ONCE", "read_directories"]
+__all__ = ["BYTES_AT_ONCE", "Listing", "read_directories"]
 
 BYTES_AT_ONCE = 2 << 20
 """Of directory blocks at most; a longer list of directories is read in part."""
@@ -31,11 +32,18 @@ _TYPES: list[FileType | None] = [None, *(FileType(number) for number in range(1,
 """By the number in a record; None: not known there, the inode has to be asked."""
 
 
-def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: int = 1 << 16) -> list[list[Entry] | None]:
+class Listing(NamedTuple):
+    """What is in a directory but ``.`` and ``..``, in the order it lies, and the directory's blocks."""
+
+    entries: list[Entry]
+    blocks: list[int]
+
+
+def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
     """What is in the first of these directories, at least one: as many as have blocks for ``most_names``, and 2 MiB of them.
 
-    For each the entries but ``.`` and ``..``, in the order they lie; None where the directory is not as it should be, or has
-    more than direct blocks, or leaves the type of a file to its inode: ``Filesystem.scandir`` reads it, and says what is wrong.
+    None where the directory is not as it should be, or has more than direct blocks, or leaves the type of a file to its inode:
+    ``Filesystem.scandir`` reads it, and says what is wrong.
     """
     size = filesystem.superblock.block_size
     most = max(1, min(BYTES_AT_ONCE, most_names * USUAL_BYTES) // size)
@@ -68,7 +76,12 @@ def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: in
     inodes = data.view("<u4")[at >> 2].tolist()
     entries = list(map(make_entry, zip(names, inodes, map(_TYPES.__getitem__, kinds.tolist()), strict=True)))
     bounds = np.searchsorted(owner[at // size], np.arange(many + 1)).tolist()
-    return [entries[bounds[row] : bounds[row + 1]] if good else None for row, good in enumerate(plain.tolist())]
+    ends = [0, *np.cumsum(counts).tolist()]
+    numbers = blocks.tolist()
+    return [
+        Listing(entries[bounds[row] : bounds[row + 1]], numbers[ends[row] : ends[row + 1]]) if good else None
+        for row, good in enumerate(plain.tolist())
+    ]
 
 
 def _plain(filesystem: Filesystem, columns: Columns) -> tuple[npt.NDArray[np.bool_], Numbers]:

@@ -37,6 +37,7 @@ from .superblock import Superblock, read_superblock
 
 if TYPE_CHECKING:
     from .build.progress import Progress
+    from .bulkdirs import Listing
     from .extract import Extracted
     from .writing import WritableFilesystem
 
@@ -293,6 +294,12 @@ class Filesystem:
         if not inode.stat.is_dir:
             raise PathNotDirectoryError(_shown(path_or_ino), "not a directory")
         return self._entries(inode)
+
+    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
+        """``scandir`` of the first of these directories, at least one, read together; see ``bulkdirs.read_directories``."""
+        from .bulkdirs import read_directories  # which needs this module
+
+        return read_directories(self, inos, most_names)
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
         """``seen`` counts the blocks of several directories: CorruptError where they have more than the filesystem."""

@@ -16,6 +16,9 @@ from .hosttree import Counts
 __all__ = ["Directories", "Survey", "survey_paths"]
 
 MOST_DEPTH = 4096
+WAVE = 512
+"""Directories read together at most, and the names after which no more are."""
+MOST_NAMES = 16384
 SHOWN_BYTES = 4096
 """A longer path, which no program takes, is told in part."""
 
@@ -30,13 +33,38 @@ class Directories:
 
     def read(self, ino: int, into: list[Entry]) -> None:
         """Append a directory's entries, as far as they can be read. Raises PathNotDirectoryError, CorruptError, DeviceError."""
-        for _, start, count in self._filesystem.data_extents(ino):
+        self._take(ino, [(start, count) for _, start, count in self._filesystem.data_extents(ino)])
+        into.extend(self._filesystem.scandir(ino))
+
+    def read_some(self, inos: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
+        """The entries of the first of these directories, at least one, and why there may be more in it."""
+        listed: list[tuple[list[Entry], Ext3Error | None]] = []
+        names = MOST_NAMES
+        for ino, found in zip(inos, self._filesystem.scandirs(inos, names), strict=False):
+            entries: list[Entry] = []
+            problem = None
+            try:
+                if found is None:
+                    self.read(ino, entries)
+                else:
+                    self._take(ino, [(block, 1) for block in found.blocks])
+                    entries = found.entries
+            except Ext3Error as error:
+                problem = error
+            listed.append((entries, problem))
+            names -= len(entries)
+            if names <= 0:
+                break
+        return listed
+
+    def _take(self, ino: int, runs: list[tuple[int, int]]) -> None:
+        """These blocks are the directory's from now on."""
+        for start, count in runs:
             used = self._used[start : start + count]
             if used.any():
                 shared = start + int(used.argmax())
                 raise CorruptError(f"directory inode {ino}", "block", shared, "one that no directory has already")
             used[:] = True
-        into.extend(self._filesystem.scandir(ino))
 
 
 @dataclass(slots=True)
@@ -84,32 +112,32 @@ def survey_paths(
     seen.update(survey.inos)
     pending = [(index, 1) for index in starts][::-1]
     while pending:
-        index, depth = pending.pop()
-        survey.depth = max(survey.depth, depth)
-        entries: list[Entry] = []
-        try:
-            directories.read(survey.inos[index], entries)
-        except Ext3Error as error:
-            counts.problem(survey.path(index), str(error))
-        progress.advance(len(entries))
-        below = []
-        for entry in entries:
-            if entry.file_type is not FileType.DIRECTORY:
-                if (index, entry.name) not in taken:
-                    survey.entry_directories.append(index)
-                    survey.entry_names.append(entry.name)
-                    survey.entry_inos.append(entry.ino)
-                continue
-            if (index, entry.name) in known:
-                if known[index, entry.name] not in starts:
-                    below.append((known[index, entry.name], depth + 1))
-                continue
-            if entry.ino in seen or depth >= MOST_DEPTH:
-                why = "nested too deep" if depth >= MOST_DEPTH else "the image is damaged: this directory is in it twice"
-                counts.problem(survey.path(index, entry.name), why)
-                continue
-            seen.add(entry.ino)
-            below.append((_add(survey, index, entry.name, entry.ino), depth + 1))
+        wave = [pending.pop() for _ in range(min(len(pending), WAVE))]
+        listed = directories.read_some([survey.inos[index] for index, _ in wave])
+        pending += reversed(wave[len(listed) :])
+        below: list[tuple[int, int]] = []
+        for (index, depth), (entries, problem) in zip(wave, listed, strict=False):
+            survey.depth = max(survey.depth, depth)
+            if problem is not None:
+                counts.problem(survey.path(index), str(problem))
+            progress.advance(len(entries))
+            for entry in entries:
+                if entry.file_type is not FileType.DIRECTORY:
+                    if (index, entry.name) not in taken:
+                        survey.entry_directories.append(index)
+                        survey.entry_names.append(entry.name)
+                        survey.entry_inos.append(entry.ino)
+                    continue
+                if (index, entry.name) in known:
+                    if known[index, entry.name] not in starts:
+                        below.append((known[index, entry.name], depth + 1))
+                    continue
+                if entry.ino in seen or depth >= MOST_DEPTH:
+                    why = "nested too deep" if depth >= MOST_DEPTH else "the image is damaged: this directory is in it twice"
+                    counts.problem(survey.path(index, entry.name), why)
+                    continue
+                seen.add(entry.ino)
+                below.append((_add(survey, index, entry.name, entry.ino), depth + 1))
         pending += reversed(below)
 
 

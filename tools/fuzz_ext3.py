@@ -135,7 +135,7 @@ class Trial:
         """What is read in columns is what is read one by one."""
         directories = [2, *(entry.ino for entry in entries if entry.file_type is FileType.DIRECTORY)]
         for ino, together in zip(directories, read_directories(fs, directories), strict=False):
-            if together is not None and together != list(fs.scandir(ino)):
+            if together is not None and together.entries != list(fs.scandir(ino)):
                 raise AssertionError(f"directory {ino} reads otherwise alone")
         inos = [entry.ino for entry in entries[:300]]
         for ino, facts in zip(inos, read_facts(fs, inos)[0], strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ext3.bulkdirs import read_directories
+from ext3.bulkdirs import Listing
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import Ext3Error
 from ext3.filesystem import Entry, Filesystem, PathOrIno, Stat
@@ -21,7 +21,6 @@ __all__ = [
     "OWN_XATTRS",
     "PREFIX",
     "SeenFilesystem",
-    "directories_of",
     "hidden_by",
     "is_mark",
     "is_opaque",
@@ -102,6 +101,10 @@ class SeenFilesystem(Filesystem):
     def scandir(self, path_or_ino: bytes | str | int = ROOT_INO) -> Iterator[Entry]:
         return iter(visible(self, super().scandir(path_or_ino)))
 
+    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
+        found = super().scandirs(inos, most_names)
+        return [one and Listing(visible(self, one.entries), one.blocks) for one in found]
+
     def xattrs(self, path_or_ino: PathOrIno, *, follow: bool = True) -> dict[bytes, bytes]:
         return seen_xattrs(super().xattrs(path_or_ino, follow=follow))
 
@@ -111,14 +114,6 @@ class SeenFilesystem(Filesystem):
             return None
         mark = mark_of(name)
         return ino if mark is None or super().find_name(directory, mark) is None else None
-
-
-def directories_of(filesystem: Filesystem, inos: Sequence[int], most_names: int) -> list[list[Entry] | None]:
-    """``ext3.bulkdirs.read_directories``, without what a SeenFilesystem does not show."""
-    found = read_directories(filesystem, inos, most_names)
-    if not isinstance(filesystem, SeenFilesystem):
-        return found
-    return [entries if entries is None else visible(filesystem, entries) for entries in found]
 
 
 def _is_whiteout_at(filesystem: Filesystem, ino: int) -> bool:

@@ -12,7 +12,7 @@ from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryErro
 from ext3.filesystem import Entry, Filesystem, Stat
 from ext3.paths import MAX_COMPONENTS, MAX_SYMLINKS
 
-from .marks import directories_of, is_mark, is_whiteout, mark_of, visible
+from .marks import is_mark, is_whiteout, mark_of, visible
 
 __all__ = ["Named", "Spot", "Tracer", "upper_of", "walk"]
 
@@ -175,13 +175,13 @@ class Tracer:
         """``entries`` of the first of these directories, read together; and why there may be more in it. At least one, then no
         more once they have ``most_names``."""
         listed: list[tuple[list[Entry], Ext3Error | None]] = []
-        for directory, found in zip(directories, directories_of(self.reads, directories, most_names), strict=False):
+        for directory, found in zip(directories, self.reads.scandirs(directories, most_names), strict=False):
             if found is None:
                 problems: list[Exception] = []
                 entries = self.entries(directory, problems)
                 listed.append((entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
             else:
-                listed.append((sorted(visible(self.reads, found) if self.hides else found), None))
+                listed.append((sorted(visible(self.reads, found.entries) if self.hides else found.entries), None))
             most_names -= len(listed[-1][0])
             if most_names <= 0:
                 break

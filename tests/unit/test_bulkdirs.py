@@ -11,7 +11,7 @@ import pytest
 
 import ext3
 from ext3 import bulkdirs
-from ext3.bulkdirs import read_directories
+from ext3.bulkdirs import Listing, read_directories
 from ext3.constants import S_IFDIR, S_IFLNK, S_IFREG, Incompat
 from ext3.device import MemoryDevice
 from ext3.filesystem import Entry, Filesystem
@@ -58,10 +58,14 @@ def one_by_one(filesystem: Filesystem, ino: int) -> list[Entry] | None:
 
 
 def together(filesystem: Filesystem, inos: list[int]) -> list[list[Entry] | None]:
-    found: list[list[Entry] | None] = []
+    found: list[Listing | None] = []
     while len(found) < len(inos):
         found += read_directories(filesystem, inos[len(found) :])
-    return found
+    for ino, one in zip(inos, found, strict=True):
+        if one is not None:
+            runs = filesystem.data_extents(ino)
+            assert one.blocks == [block for _, start, count in runs for block in range(start, start + count)]
+    return [one and one.entries for one in found]
 
 
 @pytest.mark.parametrize("block_size", [1024, 2048, 4096])

@@ -9,7 +9,7 @@ from ext3.bulkdirs import read_directories
 from ext3.constants import FileType
 from ext3.errors import CorruptError, PathNotDirectoryError
 from ext3.filesystem import Filesystem
-from sifkit.overlay import listing, marks
+from sifkit.overlay import listing
 from sifkit.overlay.listing import Listings
 from sifkit.overlay.tracing import Tracer, walk
 from sifkit.overlay.usage import directory_usage
@@ -89,7 +89,7 @@ def test_no_more_is_read_ahead_than_some_names(monkeypatch):
     image.file(60, b"")
     with image.open() as filesystem:
         for single in (False, True):
-            monkeypatch.setattr(marks, "read_directories", lambda fs, inos, most: [None] * len(inos)) if single else None
+            monkeypatch.setattr(bulkdirs, "read_directories", lambda fs, inos, most: [None] * len(inos)) if single else None
             tracer = CountingTracer(filesystem)
             Listings(tracer).take(2)
             assert 10 < len(tracer.asked) <= 1 + 18  # with four names each
@@ -134,10 +134,10 @@ def test_names_are_not_read_again_and_again(monkeypatch):
 
     def counted(filesystem, inos, most_names):
         found = read_directories(filesystem, inos, most_names)
-        decoded.extend(entry for entries in found if entries for entry in entries)
+        decoded.extend(entry for listed in found if listed for entry in listed.entries)
         return found
 
-    monkeypatch.setattr(marks, "read_directories", counted)
+    monkeypatch.setattr(bulkdirs, "read_directories", counted)
     image = TinyImage()
     for number in range(30):
         image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)
