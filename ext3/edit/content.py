@@ -30,6 +30,8 @@ LARGE_FILE = 1 << 31
 """Files of this size and more need the feature large_file."""
 STEP_BYTES = 32 << 20
 """Copied in one operation at most."""
+STORED_BYTES = 4 << 20
+"""Copied in the kernel at once; storage begins to take it while the next is copied."""
 COPY_BYTES = 1 << 20
 """Read and written at once."""
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
@@ -409,14 +411,14 @@ class _Copier:
         while left:
             done = 0
             if self.in_kernel and isinstance(device, FileDevice):
-                done = self._copy_range(device, offset, target, left)
+                done = self._copy_range(device, offset, target, min(left, STORED_BYTES))
             if not done:
                 piece = self._read(offset, min(left, COPY_BYTES))
                 device.write(target, piece)
                 done = len(piece)
+            if isinstance(device, FileDevice) and done >= COPY_BYTES:
+                device.start_writeback(target, done)
             offset, target, left = offset + done, target + done, left - done
-        if isinstance(device, FileDevice) and count * size >= COPY_BYTES:
-            device.start_writeback(block * size, count * size)
 
     def _copy_range(self, device: FileDevice, offset: int, target: int, size: int) -> int:
         """Bytes copied, 0 where the kernel cannot."""
