@@ -112,11 +112,8 @@ def graft(
     known: dict[int, int] = {}  # rows of files that are in the tree, and which node they are
     again: dict[int, int] = {}  # rows of files that an earlier part has, and the row they have there
     first: dict[tuple[int, int], int] = {}
-    linked: list[list[int]] = [[] for _ in parts]  # rows of both kinds
-    for start, part, rows_linked in zip(starts, parts, linked, strict=False):
+    for start, part in zip(starts, parts, strict=False):
         for key, node in part.links.items():
-            if key in links or key in first:
-                rows_linked.append(start + node)
             if key in links:
                 known[start + node] = links[key]
             elif key in first:
@@ -139,8 +136,9 @@ def graft(
     links.update((key, int(numbers[row])) for key, row in first.items())
     found = numbers.tolist()
     by_part = [found[begin:end] for begin, end in pairwise(starts)]
-    for start, part, new, rows_linked in zip(starts, parts, by_part, linked, strict=False):
-        builder.extra_links += [(int(parents[row]), names[row], found[row]) for row in rows_linked]
+    for start, part, new in zip(starts, parts, by_part, strict=False):
+        linked = [start + node for node in part.links.values() if not kept[start + node]]
+        builder.extra_links += [(int(parents[row]), names[row], found[row]) for row in linked]
         builder.extra_links += [(new[parent], name, new[node]) for parent, name, node in part.extra_links]
         for column in BY_NODE:
             facts = part.facts[column]

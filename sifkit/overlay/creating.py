@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ext3.build.progress import Progress, Silent
@@ -55,8 +56,7 @@ def prepare(target: str, options: CreateOptions, progress: Progress, stack: Exit
 
 
 def _check_size(options: CreateOptions) -> None:
-    from . import planning  # noqa: F401 - loaded now, while there is time
-
+    import_module(".planning", __package__)  # with numpy, while there is time
     check_size(options)
 
 
