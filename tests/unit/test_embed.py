@@ -277,7 +277,8 @@ def test_a_partition_the_runtimes_would_not_use(image, capfd):
     assert "refuses it: it is in group 7, and the primary partition in group 2" in capfd.readouterr().out
 
 
-def test_a_sif_that_is_cut_short(image, capfd):
+def test_a_sif_that_is_cut_short(image, capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where no overlay.img lies
     done = embed(image, SMALL)
     os.truncate(image, done.partition.offset + SIZE // 2)
     for argv in (["overlay", "info"], ["ls", "--partition", "overlay"], ["overlay", "create"], ["overlay", "detach"]):
