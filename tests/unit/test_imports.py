@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 from tools import check_imports
 
@@ -25,6 +26,11 @@ def project(root: Path, **files: str) -> Path:
 
 def test_this_project() -> None:
     assert check_imports.check(ROOT) == []
+
+
+def test_the_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert code == 0, capsys.readouterr().out
 
 
 def test_the_command_line_is_light() -> None:
