@@ -1,13 +1,10 @@
-"""Who may import whom: the rules of the two packages, checked on the source and in a fresh interpreter.
+"""Import rules that import-linter cannot express, checked on the source and in a fresh interpreter.
 
     python tools/check_imports.py [ROOT]
 
-prints one line per violation and exits 1 if there is one. ROOT is the folder that holds ``ext3`` and ``sifkit``.
-The layers (a module imports its own layer and those below; folders of one layer do not import each other):
-
-    ext3:   errors, constants, defaults <- layout <- schemas <- device, geometry <- one-concept modules
-            <- alloc, journal, filesystem <- build | fsck | resize <- the package's public names
-    sifkit: errors, atomic <- sif | squashfs <- overlay <- runtime <- cli
+prints one line per violation and exits 1 if there is one. ROOT is the folder that holds ``ext3`` and ``sifkit``. Which layer
+may import which is in pyproject.toml (``lint-imports``). Checked here: third-party packages, purity of planners, who sees
+construct, modules that not every platform has, who prints, exits and reads the environment, and what a starting command loads.
 """
 
 from __future__ import annotations
@@ -22,39 +19,6 @@ from pathlib import Path
 __all__ = ["check", "check_light", "main"]
 
 PACKAGES = ("ext3", "sifkit")
-
-EXT3_LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "constants", "defaults"}),
-    frozenset({"layout"}),
-    frozenset({"schema", "journal_schema"}),
-    frozenset({"device", "stacked", "overlaid", "geometry"}),
-    frozenset(
-        ["superblock", "groups", "bitmap", "inode", "blockmap", "dirent", "dirhash", "htree", "xattr", "acl"],
-    ),
-    frozenset(
-        {"alloc", "journal", "replay", "transaction", "orphans", "zones", "file", "paths", "edit", "filesystem", "writing"}
-        | {"bulk", "bulkdirs", "readahead", "hosttree"}
-    ),
-    frozenset({"build", "fsck", "resize"}),
-    frozenset({"", "mkfs", "survey", "extract"}),
-)
-SIFKIT_LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "atomic"}),
-    frozenset({"sif", "squashfs"}),
-    frozenset({"overlay"}),
-    frozenset({"runtime"}),
-    frozenset({""}),
-    frozenset({"cli", "__main__"}),
-)
-LAYERS = {"ext3": EXT3_LAYERS, "sifkit": SIFKIT_LAYERS}
-SIBLINGS = {"ext3": {"build", "fsck", "resize"}, "sifkit": {"sif", "squashfs"}}
-"""Folders of one layer that know nothing of each other."""
-
-DELEGATED = {("ext3.filesystem", "ext3.extract"), ("ext3.filesystem", "ext3.build.progress")}
-"""A method whose home lies above its class: imported when it is called, or for types only."""
-
-MAY_IMPORT_EXT3 = {"overlay", "runtime", "cli", "", "__main__"}
-"""Parts of sifkit where the two packages meet."""
 
 PURE = {"geometry", "plan", "placement", "select", "problems"}
 IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subprocess", "socket", "tempfile", "shutil", "pathlib"}
@@ -102,13 +66,9 @@ class Module:
 
     @property
     def part(self) -> str:
-        """The piece of the package it belongs to: a folder or a top-level module; empty for the package itself."""
-        return part_of(self.name)
-
-
-def part_of(dotted: str) -> str:
-    pieces = dotted.split(".")
-    return pieces[1] if len(pieces) > 1 else ""
+        """Folder or top-level module of the package; empty for the package itself."""
+        pieces = self.name.split(".")
+        return pieces[1] if len(pieces) > 1 else ""
 
 
 def modules(root: Path) -> Iterator[Module]:
@@ -147,37 +107,10 @@ def imports(module: Module, known: set[str]) -> Iterator[Imported]:
             stack.append((child, guard, function, typing))
 
 
-def _layer(package: str, part: str) -> int | None:
-    return next((level for level, names in enumerate(LAYERS[package]) if part in names), None)
-
-
-def _check_direction(module: Module, found: Imported) -> Iterator[str]:
-    """The layer rule for imports inside the two packages."""
-    package, _, _ = found.name.partition(".")
-    target = part_of(found.name)
-    if module.package == "ext3" and package == "sifkit":
-        yield "ext3 does not know sifkit"
-    elif module.package == "sifkit" and package == "ext3":
-        if module.part not in MAY_IMPORT_EXT3:
-            yield f"sifkit.{module.part} does not import ext3 (sifkit.overlay is where they meet)"
-    elif package == module.package and target != module.part:
-        own, other = _layer(package, module.part), _layer(package, target)
-        if own is None or other is None:
-            return
-        if (module.name, found.name) in DELEGATED and (found.in_function or found.typing_only):
-            return
-        if other > own:
-            yield f"imports {found.name}, which lies in a higher layer"
-        elif {target, module.part} <= SIBLINGS[package]:
-            yield f"imports {found.name}: {module.part} and {target} do not know each other"
-
-
 def _check_import(module: Module, found: Imported) -> Iterator[str]:
     top = found.name.partition(".")[0]
     leaf = module.name.rpartition(".")[2]
-    if top in PACKAGES:
-        yield from _check_direction(module, found)
-    elif top not in sys.stdlib_module_names and not found.typing_only:
+    if top not in PACKAGES and top not in sys.stdlib_module_names and not found.typing_only:
         allowed = THIRD_PARTY[module.package]
         if top not in allowed and not (found.in_function and top in OPTIONAL_IN_FUNCTIONS[module.package]):
             yield f"imports {top}, which {module.package} does not use" + (" outside functions" if top == "zstandard" else "")
@@ -215,54 +148,16 @@ def _check_calls(module: Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"{node.func.id}(): only the command line prints, asks and exits"
 
 
-def _cycles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
-    """Each group of modules that import one another at import time, found once (Tarjan, without recursion)."""
-    order: dict[str, int] = {}
-    low: dict[str, int] = {}
-    on_path: list[str] = []
-    for start in sorted(graph):
-        if start in order:
-            continue
-        work = [(start, iter(sorted(graph[start])))]
-        order[start] = low[start] = len(order)
-        on_path.append(start)
-        while work:
-            node, targets = work[-1]
-            fresh = next((target for target in targets if target in graph and (target not in order or target in on_path)), None)
-            if fresh is None:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == order[node]:
-                    at = on_path.index(node)
-                    group, on_path[at:] = on_path[at:], []
-                    if len(group) > 1:
-                        yield sorted(group)
-            elif fresh in order:
-                low[node] = min(low[node], order[fresh])
-            else:
-                order[fresh] = low[fresh] = len(order)
-                on_path.append(fresh)
-                work.append((fresh, iter(sorted(graph[fresh]))))
-
-
 def check(root: Path) -> list[str]:
     """Violations in the source below ``root``, one line each, by file and line."""
     found_modules = list(modules(root))
     known = {module.name for module in found_modules}
     lines: list[str] = []
-    graph: dict[str, set[str]] = {}
     for module in found_modules:
-        if _layer(module.package, module.part) is None:
-            lines.append(f"{module.path}:1: {module.part} has no layer: give it one in tools/check_imports.py")
         problems = set(_check_calls(module))
-        edges = graph.setdefault(module.name, set())
         for found in imports(module, known):
             problems |= {(found.line, text) for text in _check_import(module, found)}
-            if not (found.in_function or found.typing_only) and found.name != module.name:
-                edges.add(found.name)
         lines += [f"{module.path}:{line}: {text}" for line, text in sorted(problems)]
-    lines += [f"{' , '.join(group)}: import one another" for group in _cycles(graph)]
     return lines
 
 
