@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .build.stamp import Stamp
     from .build.tarball import scan_tar
     from .build.tree import Tree
-    from .device import BlockDevice, FileDevice, MemoryDevice
+    from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .errors import (
         ContentChangedError,
         CorruptError,
@@ -115,7 +115,7 @@ _HOME = {
     ".build.stamp": ("Stamp",),
     ".build.tarball": ("scan_tar",),
     ".build.tree": ("Tree",),
-    ".device": (
+    ".device.base": (
         "BlockDevice",
         "FileDevice",
         "MemoryDevice",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .blockmap import Extents
 from .constants import FileType
-from .device import BlockDevice
+from .device.base import BlockDevice
 from .errors import CorruptError, Ext3Error, show
 from .schema import DIRENT
 

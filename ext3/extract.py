@@ -19,7 +19,7 @@ from .build.crew import MOST_JOBS, share_out, workers_for
 from .build.progress import Progress, Silent
 from .bulk import Columns, Flags, Numbers, column_parts, nanoseconds
 from .constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
-from .device import FileDevice
+from .device.base import FileDevice
 from .errors import CorruptError, Ext3Error, SourceError
 from .filesystem import Filesystem
 from .hosttree import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .blockmap import Extents
-from .device import BlockDevice
+from .device.base import BlockDevice
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from . import xattr
 from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
-from .device import BlockDevice, PathOrFile, open_device
+from .device.base import BlockDevice, PathOrFile, open_device
 from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
 from .file import FileReader

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .constants import Compat, Incompat, RoCompat
-from .device import BlockDevice
+from .device.base import BlockDevice
 from .errors import CorruptError
 from .geometry import Geometry
 from .layout import Table

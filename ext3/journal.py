@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .blockmap import map_limit, read_block_map
 from .constants import JBD_MAGIC, S_IFMT, S_IFREG, InodeFlag
-from .device import BlockDevice
+from .device.base import BlockDevice
 from .errors import CorruptError, UnsupportedError
 from .groups import metadata_block
 from .inode import Inode, parse_inode

@@ -15,7 +15,7 @@ import numpy as np
 
 from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
-from .device import BlockDevice
+from .device.base import BlockDevice
 from .errors import CorruptError, JournalFullError
 from .inode import Inode, fast_symlink, parse_inode
 from .layout import Table

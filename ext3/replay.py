@@ -6,12 +6,12 @@ Source: Linux ``fs/jbd2/recovery.c`` and ``fs/ext4/super.c`` (ext4_load_journal)
 from __future__ import annotations
 
 from .constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
-from .device import BlockDevice
+from .device.base import BlockDevice
+from .device.block_overlay import OverlaidDevice
 from .errors import Ext3Error
 from .groups import read_groups
 from .journal import Journal, Replay, read_journal, scan_log
 from .journal_schema import JOURNAL_SUPERBLOCK
-from .overlaid import OverlaidDevice
 from .schema import SUPERBLOCK
 from .superblock import Superblock, read_superblock
 

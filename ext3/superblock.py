@@ -27,7 +27,7 @@ from .constants import (
     Incompat,
     RoCompat,
 )
-from .device import BlockDevice
+from .device.base import BlockDevice
 from .errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
 from .schema import GROUP_DESC, SUPERBLOCK
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from .constants import JBD_MAGIC
-from .device import BlockDevice
+from .device.base import BlockDevice
 from .errors import JournalFullError
 from .journal import (
     COMMIT,

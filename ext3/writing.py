@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .constants import S_IFREG
-from .device import BlockDevice, FileDevice, PathOrFile, open_device
+from .device.base import BlockDevice, FileDevice, PathOrFile, open_device
 from .edit import content, copyin, facts, moving, names
 from .edit.handle import FileEditor
 from .edit.nodes import Nodes

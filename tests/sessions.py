@@ -11,7 +11,7 @@ from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.build.tree import Tree
 from ext3.constants import S_IFDIR, S_IFREG
-from ext3.device import BlockDevice, MemoryDevice
+from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.edit.session import Session
 from ext3.orphans import cut_inode
 from ext3.schema import INODE_CORE

@@ -12,7 +12,8 @@ from ext3.build.content import MemoryContent
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import S_IFDIR, S_IFIFO, InodeFlag
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.errors import Ext3Error
 from ext3.groups import descriptor_block
 from ext3.inode import Inode
@@ -20,7 +21,6 @@ from ext3.journal import read_journal
 from ext3.journal_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from ext3.layout import Layout
 from ext3.schema import DIRENT, DX_ENTRY, GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK, XATTR_ENTRY, XATTR_HEADER
-from ext3.stacked import RecordingDevice, play
 from ext3.writing import WritableFilesystem
 
 __all__ = ["Sample", "mutate", "sample_of", "samples"]

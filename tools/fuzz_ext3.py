@@ -24,7 +24,7 @@ import ext3
 from ext3.bulk import read_facts
 from ext3.bulkdirs import read_directories
 from ext3.constants import FileType
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.errors import DeviceError, Ext3Error
 from ext3.extract import extract
 from ext3.groups import descriptor_block

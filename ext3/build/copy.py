@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ..device import BlockDevice
+from ..device.base import BlockDevice
+from ..device.writeback import WriteBehind
 from ..errors import ContentChangedError, SourceError
 from .builder import Segment
 from .content import ContentFile
@@ -23,7 +24,6 @@ from .crew import MOST_JOBS, Advance, Job, cut
 from .hostfiles import LEAVE_OUT
 from .line import LineWriter
 from .plan import Plan
-from .writeback import WriteBehind
 
 __all__ = ["DataWriter"]
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import SUPERBLOCK_OFFSET
-from ..device import BlockDevice, FileDevice
+from ..device.base import BlockDevice, FileDevice
+from ..device.writeback import WriteBehind
 from .copy import DataWriter
 from .crew import MOST_JOBS, Advance, cut, share_out, workers_for
 from .inodes import InodeWriter
@@ -23,7 +24,6 @@ from .metadata import Metadata
 from .plan import Plan
 from .progress import Progress
 from .verify import Written
-from .writeback import WriteBehind
 
 __all__ = ["emit"]
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ..constants import LABEL_MAX, S_IFDIR
 from ..defaults import default_block_size
-from ..device import BlockDevice, PathOrFile, open_device
+from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import GeometryError
 from ..geometry import Geometry
 from .builder import TreeBuilder

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import DIRECT_BLOCKS
-from ..device import BlockDevice
+from ..device.base import BlockDevice
 from .plan import Plan
 from .space import Space
 

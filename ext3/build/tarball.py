@@ -21,7 +21,7 @@ from urllib.parse import unquote_to_bytes
 from .. import acl
 from ..acl import AclTag
 from ..constants import NAME_MAX, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
-from ..device import PathOrFile
+from ..device.base import PathOrFile
 from ..errors import SourceError, show
 from ..schema import ACL_ENTRY, ACL_HEADER
 from .builder import LeftOut, Segment, Times, TreeBuilder

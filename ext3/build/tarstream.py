@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from ..device import PathOrFile
+from ..device.base import PathOrFile
 from ..errors import SourceError, show
 from .tarpacking import PackingError, RawBytes, packing_of, unpacked
 from .tarstore import FileStore, Spool, Store

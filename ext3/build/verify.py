@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from ..constants import SUPERBLOCK_OFFSET
-from ..device import BlockDevice
+from ..device.base import BlockDevice
 from ..errors import CorruptError
 from ..schema import GROUP_DESC, SUPERBLOCK
 from .plan import Plan

@@ -16,7 +16,7 @@ from typing import IO
 
 from ..blockmap import map_limit
 from ..constants import SECTOR
-from ..device import FileDevice
+from ..device.base import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
 from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
 from .facts import content_changed

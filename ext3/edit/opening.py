@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..bitmap import GroupBitmap
 from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, FIRST_INO, STATE_ERROR, STATE_VALID
-from ..device import BlockDevice
+from ..device.base import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
 from ..groups import metadata_block, read_groups
 from ..journal import Journal, read_journal, scan_log

@@ -12,12 +12,12 @@ from typing import Self, TypeVar
 
 from ..alloc import BlockAllocator, InodeAllocator
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
-from ..device import BlockDevice
+from ..device.base import BlockDevice
+from ..device.block_overlay import OverlaidDevice
 from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
 from ..groups import descriptor_block
 from ..layout import Table
 from ..orphans import process_orphans
-from ..overlaid import OverlaidDevice
 from ..superblock import Superblock
 from ..transaction import LogWriter, log_blocks, write_blocks
 from ..zones import SystemZones

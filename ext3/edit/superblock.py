@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
-from ..device import BlockDevice
+from ..device.base import BlockDevice
 from ..replay import write_superblock
 from ..schema import SUPERBLOCK
 from ..superblock import Superblock

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID, uuid4
 
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 from ext3.errors import CorruptError
 from ext3.groups import has_super
 from ext3.schema import SUPERBLOCK

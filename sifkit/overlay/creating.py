@@ -73,7 +73,7 @@ def _check_target(target: str, options: CreateOptions) -> None:
 
 def _write(target: str, options: CreateOptions, prepared: Prepared, progress: Progress) -> None:
     from ext3.build.image import write_image
-    from ext3.device import FileDevice
+    from ext3.device.base import FileDevice
 
     from .hostspace import allocate, space_errors
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 from ext3.errors import Ext3Error
 from ext3.superblock import read_superblock
 from ext3.writing import WritableFilesystem

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ext3.build.image import write_image
 from ext3.build.progress import Progress, Silent
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 
 from ..errors import UsageError, show
 from ..sif import Descriptor, Stamp

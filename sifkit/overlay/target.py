@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 
 from ..atomic import lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show

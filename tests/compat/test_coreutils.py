@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 from sifkit.cli import main
 
 from ..coreutils_cases import CASES, IMAGE, Case, make_tree, words_on_image

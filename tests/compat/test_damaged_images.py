@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import ext3.device
+import ext3.device.base
 from ext3.filesystem import Filesystem
 from sifkit.cli import main
 from sifkit.overlay.export import export_layer
@@ -41,13 +41,13 @@ pytestmark = pytest.mark.skipif(not CASES, reason=f"no images in {CORPUS.name} (
 def reads(monkeypatch):
     """Bytes of each read from a file, as they come."""
     sizes = []
-    real = ext3.device.FileDevice.read
+    real = ext3.device.base.FileDevice.read
 
     def read(self, offset, size):
         sizes.append(size)
         return real(self, offset, size)
 
-    monkeypatch.setattr(ext3.device.FileDevice, "read", read)
+    monkeypatch.setattr(ext3.device.base.FileDevice, "read", read)
     return sizes
 
 

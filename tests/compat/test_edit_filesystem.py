@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.writing import WritableFilesystem
 
 from ..crash.test_edit_filesystem import record, state

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.device import MemoryDevice, open_device
+from ext3.device.base import MemoryDevice, open_device
+from ext3.device.copy_on_write import play
 from ext3.edit.session import Session
 from ext3.groups import read_groups
 from ext3.journal import read_journal, scan_log
 from ext3.orphans import delete_inode
 from ext3.replay import recover
 from ext3.schema import INODE_CORE
-from ext3.stacked import play
 from ext3.superblock import read_superblock
 
 from ..crash.test_transaction import allowed, cuts, record, step

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.journal_schema import JOURNAL_SUPERBLOCK
-from ext3.stacked import RecordingDevice, play
 
 from ..crash.test_edit_sequences import state_of
 from ..sessions import COMMIT_START

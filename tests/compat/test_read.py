@@ -18,7 +18,7 @@ import pytest
 
 from ext3 import acl
 from ext3.constants import FileType
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.errors import Ext3Error, UnsupportedError
 from ext3.filesystem import Filesystem
 

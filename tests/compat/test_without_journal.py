@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 
 from ..crash.test_transaction import cuts
 from ..crash.test_without_journal import is_valid, record

@@ -12,9 +12,9 @@ import pytest
 import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.session import Session
-from ext3.stacked import RecordingDevice, play
 from ext3.superblock import read_superblock
 from ext3.writing import WritableFilesystem
 

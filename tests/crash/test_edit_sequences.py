@@ -16,8 +16,8 @@ import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import FileType
-from ext3.device import MemoryDevice
-from ext3.stacked import Event, RecordingDevice, play
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import Event, RecordingDevice, play
 from ext3.superblock import read_superblock
 from ext3.transaction import LogWriter
 from ext3.writing import WritableFilesystem

@@ -8,8 +8,8 @@ import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import STATE_VALID, SUPERBLOCK_OFFSET
-from ext3.device import MemoryDevice
-from ext3.stacked import Event, RecordingDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import Event, RecordingDevice
 from ext3.superblock import read_superblock
 
 from ..image_checks import check_counts

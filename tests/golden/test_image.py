@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 import ext3
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 
 STAMP = ext3.Stamp(1_700_000_000, uuid.UUID(int=0x0123456789ABCDEF).bytes, uuid.UUID(int=0xFEDCBA9876543210).bytes)
 TIMES = (1_600_000_000, 1_600_000_000, 1_600_000_000, 1, 2, 3)

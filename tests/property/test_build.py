@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ext3
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 
 STAMP = ext3.Stamp(1_700_000_000, uuid.UUID(int=1).bytes, uuid.UUID(int=2).bytes)
 MIB = 1 << 20

@@ -7,7 +7,7 @@ import pytest
 import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 
 from ..image_checks import check_counts
 from ..model_edits import ModelEdits

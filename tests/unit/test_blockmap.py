@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext3.blockmap import BlockMap, map_limit, read_block_map
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
 
 BLOCK = 64  # 16 pointers: all levels in a few blocks

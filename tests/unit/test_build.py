@@ -11,7 +11,7 @@ import pytest
 import ext3
 from ext3.build.image import plan_tree
 from ext3.build.metadata import Metadata
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 
 MIB = 1 << 20
 STAMP = ext3.Stamp(1_700_000_000, uuid.UUID(int=0x1234).bytes, uuid.UUID(int=0x5678).bytes)

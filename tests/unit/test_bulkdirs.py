@@ -13,7 +13,7 @@ import ext3
 from ext3 import bulkdirs
 from ext3.bulkdirs import Listing, read_directories
 from ext3.constants import S_IFDIR, S_IFLNK, S_IFREG, Incompat
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.filesystem import Entry, Filesystem
 from ext3.schema import SUPERBLOCK
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 from sifkit.cli import main
 
 from ..coreutils_cases import CASES, HINTS, IMAGE, Case, make_tree, words_on_image

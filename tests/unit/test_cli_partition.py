@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ext3.constants import STATE_VALID
-from ext3.device import FileDevice
+from ext3.device.base import FileDevice
 from ext3.filesystem import Filesystem
 from ext3.superblock import read_superblock
 from ext3.writing import WritableFilesystem

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import ext3
 from ext3.build.plan import ImageOptions
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.edit.mapping import BlockMapEditor
 from ext3.edit.pointers import blocks_needed
 from ext3.writing import WritableFilesystem

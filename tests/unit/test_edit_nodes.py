@@ -13,11 +13,11 @@ import ext3
 from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import InodeFlag
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit import nodes
 from ext3.inode import parse_inode
 from ext3.orphans import OrphanLinks
-from ext3.stacked import RecordingDevice, play
 from ext3.transaction import LogWriter
 from ext3.writing import WritableFilesystem
 

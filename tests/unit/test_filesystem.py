@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ext3 import xattr
 from ext3.constants import FileType
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.dirent import Entry
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotFoundError
 from ext3.filesystem import Filesystem

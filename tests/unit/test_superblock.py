@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext3.constants import Incompat, RoCompat
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError, Ext3Error, NotExt3Error, UnsupportedError
 from ext3.filesystem import Filesystem
 from ext3.groups import descriptor_block, has_super

@@ -8,7 +8,8 @@ import pytest
 
 import ext3
 from ext3.constants import JBD_MAGIC, SUPERBLOCK_OFFSET, Incompat
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.session import Session
 from ext3.errors import (
     CorruptError,
@@ -25,7 +26,6 @@ from ext3.journal import read_journal, scan_log
 from ext3.journal_schema import JOURNAL_HEADER, JOURNAL_SUPERBLOCK
 from ext3.orphans import add_orphan, delete_inode, orphan_chain, remove_orphan
 from ext3.schema import INODE_CORE, SUPERBLOCK
-from ext3.stacked import RecordingDevice, play
 from ext3.superblock import read_superblock
 
 from ..sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ext3.constants import FileType
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
 from ext3.filesystem import Filesystem
 from ext3.schema import DIRENT, GROUP_DESC, INODE_CORE, SUPERBLOCK
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.device import MemoryDevice
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import CowDevice, Event, RecordingDevice, play
 from ext3.errors import DeviceError
-from ext3.stacked import CowDevice, Event, RecordingDevice, play
 
 SIZE = 20_000
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import IO, Protocol, cast, runtime_checkable
 
-from .errors import DeviceError
+from ..errors import DeviceError
 
 __all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "open_device"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .device import BlockDevice
-from .errors import DeviceError
+from ..errors import DeviceError
+from .base import BlockDevice
 
 __all__ = ["OverlaidDevice"]
 

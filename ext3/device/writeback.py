@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..device import FileDevice
+from .base import FileDevice
 
 __all__ = ["WriteBehind"]
 

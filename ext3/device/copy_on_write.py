@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .device import BlockDevice, MemoryDevice
-from .errors import DeviceError
+from ..errors import DeviceError
+from .base import BlockDevice, MemoryDevice
 
 __all__ = ["CowDevice", "Event", "RecordingDevice", "play"]
 

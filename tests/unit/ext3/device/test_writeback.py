@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ext3.build import writeback
-from ext3.build.writeback import WriteBehind
-from ext3.device import FileDevice
+from ext3.device import writeback
+from ext3.device.base import FileDevice
+from ext3.device.writeback import WriteBehind
 
 
 @pytest.mark.parametrize("release", [False, True])

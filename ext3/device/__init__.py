@@ -1,0 +1,1 @@
+"""Devices: a bounded window of bytes, and windows laid over it."""
