@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         XattrError,
     )
     from .filesystem import Entry, Filesystem, Stat
-    from .geometry import Geometry, plan_geometry
+    from .format.geometry import Geometry, plan_geometry
     from .writing import WritableFilesystem
 
 __all__ = [
@@ -142,7 +142,7 @@ _HOME = {
         "Filesystem",
         "Stat",
     ),
-    ".geometry": (
+    ".format.geometry": (
         "Geometry",
         "plan_geometry",
     ),

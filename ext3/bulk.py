@@ -1,7 +1,7 @@
 """Many inodes at once, as columns: for listings and extraction, where one object after the other would be slow.
 
 Nothing here judges an inode but for what would make its columns wrong; ``bad`` marks those that ``Filesystem.inode`` would
-refuse. Source: as ``ext3.inode``.
+refuse. Source: as ``ext3.format.inode``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy.typing as npt
 from .constants import GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG, XATTR_MAGIC
 from .errors import Ext3Error, PathNotFoundError
 from .filesystem import Filesystem, Stat
-from .groups import metadata_block
-from .inode import table_view
-from .layout import Table
-from .schema import INODE_EXTRA
+from .format.group_desc import metadata_block
+from .format.inode import table_view
+from .format.layout import Table
+from .format.schema import INODE_EXTRA
 
 __all__ = ["Columns", "column_parts", "nanoseconds", "read_columns", "read_facts", "read_stats"]
 

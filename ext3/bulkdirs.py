@@ -1,6 +1,6 @@
 """Many directories at once: their inodes as columns, their blocks in long reads, and the records of all blocks side by side.
 
-One after the other takes five times as long where directories are small, as most are. Source: as ``ext3.dirent``.
+One after the other takes five times as long where directories are small, as most are. Source: as ``ext3.format.dirent``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from .bulk import Columns, Numbers, read_columns
 from .constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType, InodeFlag
-from .dirent import MIN_REC_LEN, Entry, make_entry
 from .errors import Ext3Error
 from .filesystem import Filesystem
-from .schema import DIRENT
+from .format.dirent import MIN_REC_LEN, Entry, make_entry
+from .format.schema import DIRENT
 
 __all__ = ["BYTES_AT_ONCE", "Listing", "read_directories"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .blockmap import map_limit
 from .build.crew import MOST_JOBS, share_out, workers_for
 from .build.progress import Progress, Silent
 from .bulk import Columns, Flags, Numbers, column_parts, nanoseconds
@@ -22,6 +21,7 @@ from .constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IF
 from .device.base import FileDevice
 from .errors import CorruptError, Ext3Error, SourceError
 from .filesystem import Filesystem
+from .format.block_map import map_limit
 from .hosttree import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
 from .readahead import ReadAhead, straight_files
 from .survey import Survey, survey_paths

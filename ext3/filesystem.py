@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import xattr
-from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
 from .device.base import BlockDevice, PathOrFile, open_device
-from .dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
 from .file import FileReader
-from .geometry import Geometry
-from .groups import geometry_of, metadata_block, read_bitmap, read_groups
-from .inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
-from .journal_schema import JOURNAL_SUPERBLOCK
-from .layout import Table
+from .format import xattr
+from .format.block_map import BlockMap, map_limit, read_block_map
+from .format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
+from .format.geometry import Geometry
+from .format.group_desc import geometry_of, metadata_block, read_bitmap, read_groups
+from .format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
+from .format.jbd_schema import JOURNAL_SUPERBLOCK
+from .format.layout import Table
+from .format.superblock import Superblock, read_superblock
 from .paths import MAX_COMPONENTS, resolve
 from .replay import through_journal
-from .superblock import Superblock, read_superblock
 
 if TYPE_CHECKING:
     from .build.progress import Progress

@@ -13,14 +13,14 @@ from typing import Protocol
 
 import numpy as np
 
-from .blockmap import BlockMap, map_limit, read_block_map
 from .constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
 from .device.base import BlockDevice
 from .errors import CorruptError, JournalFullError
-from .inode import Inode, fast_symlink, parse_inode
-from .layout import Table
-from .schema import INODE_CORE, XATTR_HEADER
-from .superblock import Superblock
+from .format.block_map import BlockMap, map_limit, read_block_map
+from .format.inode import Inode, fast_symlink, parse_inode
+from .format.layout import Table
+from .format.schema import INODE_CORE, XATTR_HEADER
+from .format.superblock import Superblock
 
 __all__ = [
     "OrphanHost",

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from .constants import NAME_MAX, ROOT_INO
 from .errors import PathError, PathNotDirectoryError, PathNotFoundError
-from .inode import Inode
+from .format.inode import Inode
 
 __all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "PathEnd", "Tree", "resolve"]
 

@@ -9,11 +9,11 @@ from .constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SI
 from .device.base import BlockDevice
 from .device.block_overlay import OverlaidDevice
 from .errors import Ext3Error
-from .groups import read_groups
+from .format.group_desc import read_groups
+from .format.jbd_schema import JOURNAL_SUPERBLOCK
+from .format.schema import SUPERBLOCK
+from .format.superblock import Superblock, read_superblock
 from .journal import Journal, Replay, read_journal, scan_log
-from .journal_schema import JOURNAL_SUPERBLOCK
-from .schema import SUPERBLOCK
-from .superblock import Superblock, read_superblock
 
 __all__ = ["recover", "through_journal", "write_journal_superblock", "write_superblock"]
 

@@ -15,6 +15,7 @@ import numpy as np
 from .constants import JBD_MAGIC
 from .device.base import BlockDevice
 from .errors import JournalFullError
+from .format.jbd_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from .journal import (
     COMMIT,
     DESCRIPTOR,
@@ -27,7 +28,6 @@ from .journal import (
     Journal,
     sequence_after,
 )
-from .journal_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from .replay import write_journal_superblock
 
 __all__ = ["LogWriter", "log_blocks", "merged_runs", "write_blocks"]

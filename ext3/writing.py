@@ -29,9 +29,9 @@ from .edit.places import Place, Places, Target, speaking_of
 from .edit.session import Clock, Session
 from .errors import JournalFullError, PathIsDirectoryError
 from .filesystem import Filesystem
-from .inode import Inode
-from .layout import Table
-from .superblock import Superblock
+from .format.inode import Inode
+from .format.layout import Table
+from .format.superblock import Superblock
 
 __all__ = ["Place", "WritableFilesystem"]
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from .constants import Incompat
 from .errors import CorruptError
-from .groups import has_super
-from .layout import Table
-from .superblock import Superblock
+from .format.group_desc import has_super
+from .format.layout import Table
+from .format.superblock import Superblock
 
 __all__ = ["SystemZones"]
 

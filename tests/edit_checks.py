@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 
-from ext3.dirent import iter_dirents
 from ext3.edit.directory import Directory, DirectoryRules, new_directory_block
 from ext3.edit.mapping import BlockMapEditor
 from ext3.edit.namehash import NameHash
+from ext3.format.dirent import iter_dirents
 
 from .memory_blocks import MemoryBlocks
 

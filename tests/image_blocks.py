@@ -13,7 +13,7 @@ from ext3.edit.blocks import Run
 from ext3.edit.directory import Directory, DirectoryRules
 from ext3.edit.mapping import BlockMapEditor
 from ext3.errors import NoSpaceError
-from ext3.schema import GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK
+from ext3.format.schema import GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK
 
 __all__ = ["ImageBlocks"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import ext3
 from ext3.constants import FileType
-from ext3.inode import Stat, file_type_of
+from ext3.format.inode import Stat, file_type_of
 
 __all__ = ["Content", "ModelError", "ModelNode", "ModelTree", "compare"]
 

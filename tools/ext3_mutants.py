@@ -15,12 +15,21 @@ from ext3.constants import S_IFDIR, S_IFIFO, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.errors import Ext3Error
-from ext3.groups import descriptor_block
-from ext3.inode import Inode
+from ext3.format.group_desc import descriptor_block
+from ext3.format.inode import Inode
+from ext3.format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
+from ext3.format.layout import Layout
+from ext3.format.schema import (
+    DIRENT,
+    DX_ENTRY,
+    GROUP_DESC,
+    INODE_CORE,
+    INODE_EXTRA,
+    SUPERBLOCK,
+    XATTR_ENTRY,
+    XATTR_HEADER,
+)
 from ext3.journal import read_journal
-from ext3.journal_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
-from ext3.layout import Layout
-from ext3.schema import DIRENT, DX_ENTRY, GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK, XATTR_ENTRY, XATTR_HEADER
 from ext3.writing import WritableFilesystem
 
 __all__ = ["Sample", "mutate", "sample_of", "samples"]

@@ -27,10 +27,10 @@ from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.errors import DeviceError, Ext3Error
 from ext3.extract import extract
-from ext3.groups import descriptor_block
+from ext3.format.group_desc import descriptor_block
+from ext3.format.schema import GROUP_DESC, SUPERBLOCK
+from ext3.format.superblock import Superblock, read_superblock
 from ext3.hosttree import supported
-from ext3.schema import GROUP_DESC, SUPERBLOCK
-from ext3.superblock import Superblock, read_superblock
 from ext3.writing import WritableFilesystem
 
 __all__ = ["main", "try_image"]

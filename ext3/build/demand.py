@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .. import xattr
 from ..constants import (
     EXTRA_ISIZE,
     FAST_SYMLINK_MAX,
@@ -26,6 +25,7 @@ from ..constants import (
     XATTR_REFCOUNT_MAX,
 )
 from ..errors import SourceError, XattrError
+from ..format import xattr
 from .builder import Segment
 from .directories import Directories, lay_out_directories
 from .mapping import BlockMap, indirect_counts

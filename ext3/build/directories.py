@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType
-from ..dirhash import half_md4
-from ..htree import DOT_SIZE, Index, plan_index
-from ..schema import DIRENT
+from ..format.dirhash import half_md4
+from ..format.htree import DOT_SIZE, Index, plan_index
+from ..format.schema import DIRENT
 from .tree import Tree
 
 __all__ = ["Directories", "lay_out_directories"]

@@ -9,7 +9,7 @@ from ..constants import LABEL_MAX, S_IFDIR
 from ..defaults import default_block_size
 from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import GeometryError
-from ..geometry import Geometry
+from ..format.geometry import Geometry
 from .builder import TreeBuilder
 from .content import MemoryContent
 from .emit import emit

@@ -25,8 +25,8 @@ from ..constants import (
     TIND_SLOT,
     InodeFlag,
 )
-from ..layout import Table
-from ..schema import INODE_CORE, INODE_EXTRA
+from ..format.layout import Table
+from ..format.schema import INODE_CORE, INODE_EXTRA
 from .plan import Plan
 
 __all__ = ["InodeWriter"]

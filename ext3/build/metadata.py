@@ -29,8 +29,8 @@ from ..constants import (
     JournalBlock,
     RoCompat,
 )
-from ..journal_schema import JOURNAL_SUPERBLOCK
-from ..schema import GROUP_DESC, SUPERBLOCK
+from ..format.jbd_schema import JOURNAL_SUPERBLOCK
+from ..format.schema import GROUP_DESC, SUPERBLOCK
 from .plan import Plan, hash_seed_words
 
 __all__ = ["Metadata"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..constants import FIRST_INO, MAX_JOURNAL_BLOCKS, MIN_JOURNAL_BLOCKS
 from ..defaults import default_block_size, default_journal_blocks
 from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
-from ..geometry import Geometry, plan_geometry
+from ..format.geometry import Geometry, plan_geometry
 from .demand import LARGE_FILE_BYTES, Demand, measure
 from .mapping import BlockMap
 from .space import Space

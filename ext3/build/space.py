@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry import Geometry
+from ..format.geometry import Geometry
 
 __all__ = ["Space"]
 

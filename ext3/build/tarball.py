@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
-from .. import acl
-from ..acl import AclTag
 from ..constants import NAME_MAX, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
 from ..device.base import PathOrFile
 from ..errors import SourceError, show
-from ..schema import ACL_ENTRY, ACL_HEADER
+from ..format import acl
+from ..format.acl import AclTag
+from ..format.schema import ACL_ENTRY, ACL_HEADER
 from .builder import LeftOut, Segment, Times, TreeBuilder
 from .tarheader import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
 from .tarstore import TarContent

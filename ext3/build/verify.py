@@ -15,7 +15,7 @@ import numpy as np
 from ..constants import SUPERBLOCK_OFFSET
 from ..device.base import BlockDevice
 from ..errors import CorruptError
-from ..schema import GROUP_DESC, SUPERBLOCK
+from ..format.schema import GROUP_DESC, SUPERBLOCK
 from .plan import Plan
 
 __all__ = ["Written", "verify"]

@@ -12,8 +12,8 @@ from collections import OrderedDict
 
 from ..constants import XATTR_REFCOUNT_MAX
 from ..errors import CorruptError, XattrError, show
-from ..schema import XATTR_HEADER
-from ..xattr import (
+from ..format.schema import XATTR_HEADER
+from ..format.xattr import (
     Attribute,
     AttributeNameError,
     block_attributes,

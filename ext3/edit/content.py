@@ -14,10 +14,10 @@ from contextlib import suppress
 from functools import partial
 from typing import IO
 
-from ..blockmap import map_limit
 from ..constants import SECTOR
 from ..device.base import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
+from ..format.block_map import map_limit
 from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
 from .facts import content_changed
 from .mapping import Extent, FileTooLargeError

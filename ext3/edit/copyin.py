@@ -17,7 +17,7 @@ from ..errors import (
     PathNotFoundError,
     SourceError,
 )
-from ..xattr import split_name
+from ..format.xattr import split_name
 from . import content, facts, names
 from .nodes import Nodes
 

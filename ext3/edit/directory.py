@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..constants import NAME_MAX, FileType, HashVersion
-from ..dirent import BYTES_LIMIT, Entry
 from ..errors import CorruptError, PathError, PathExistsError, PathNotFoundError
-from ..htree import DOT_SIZE
-from ..schema import DIRENT
+from ..format.dirent import BYTES_LIMIT, Entry
+from ..format.htree import DOT_SIZE
+from ..format.schema import DIRENT
 from . import records
 from .blocks import Blocks
 from .index import Frame, OddIndexError, Table, new_node, new_root, next_leaves, read_root, read_table

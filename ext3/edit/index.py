@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..constants import HashVersion
-from ..htree import DOT_SIZE, NODE_HEAD, ROOT_HEAD
-from ..schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
+from ..format.htree import DOT_SIZE, NODE_HEAD, ROOT_HEAD
+from ..format.schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
 
 __all__ = ["Frame", "OddIndexError", "Table", "limit_of", "next_leaves", "new_node", "new_root", "read_root", "read_table"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..blockmap import map_limit
 from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR
 from ..errors import CorruptError, NoSpaceError, PathError
+from ..format.block_map import map_limit
 from .blocks import Blocks, Run
 from .pointers import FORMATS, POINTER, Cut, group_runs, runs_of
 

@@ -10,7 +10,7 @@ import errno
 
 from ..constants import LINK_MAX, ROOT_INO, S_IFCHR, FileType
 from ..errors import CorruptError, PathError, PathExistsError, PathIsDirectoryError, PathNotDirectoryError, PathNotEmptyError
-from ..inode import file_type_of
+from ..format.inode import file_type_of
 from .names import DOTS, born, check_name, check_removable, directory, lose_directory, lose_link, victim
 from .nodes import IMMUTABLE, Node, Nodes, check_changeable
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..constants import HashVersion
-from ..dirhash import CHUNK, EOF_HASH, MD4_START, half_md4
+from ..format.dirhash import CHUNK, EOF_HASH, MD4_START, half_md4
 
 __all__ = ["NameHash"]
 

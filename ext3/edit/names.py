@@ -30,7 +30,7 @@ from ..errors import (
     PathNotEmptyError,
     PathNotFoundError,
 )
-from ..inode import file_type_of
+from ..format.inode import file_type_of
 from .directory import NameTooLongError, new_directory_block
 from .nodes import IMMUTABLE, Node, Nodes, check_changeable
 from .permissions import inherit

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
-from ..inode import Inode, parse_inode
+from ..format.inode import Inode, parse_inode
 from ..orphans import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
 from .attributes import AttributeEditor, AttributeSharing
 from .directory import Directory, DirectoryRules

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..bitmap import GroupBitmap
 from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, FIRST_INO, STATE_ERROR, STATE_VALID
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
-from ..groups import metadata_block, read_groups
+from ..format.bitmap import GroupBitmap
+from ..format.group_desc import metadata_block, read_groups
+from ..format.layout import Table
+from ..format.superblock import Superblock, feature_names, read_superblock
 from ..journal import Journal, read_journal, scan_log
-from ..layout import Table
 from ..replay import recover
-from ..superblock import Superblock, feature_names, read_superblock
 from ..zones import SystemZones
 
 __all__ = ["Opened", "block_bitmaps", "inode_bitmaps", "open_for_changes"]

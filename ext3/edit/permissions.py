@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..acl import KERNEL_VERSION, AclTag, to_disk
-from ..schema import ACL_ENTRY, ACL_HEADER
+from ..format.acl import KERNEL_VERSION, AclTag, to_disk
+from ..format.schema import ACL_ENTRY, ACL_HEADER
 
 __all__ = ["Inherited", "acl_after_chmod", "inherit", "is_no_acl", "mode_of_acl"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, N_BLOCKS, S_IFDIR, S_IFMT, S_IFREG
 from ..errors import CorruptError
-from ..schema import INODE_CORE, INODE_EXTRA
+from ..format.schema import INODE_CORE, INODE_EXTRA
 
 __all__ = ["InodeRecord", "check_owner", "device_words"]
 

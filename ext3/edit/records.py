@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable
 
 from ..constants import NAME_MAX
-from ..dirent import MIN_REC_LEN
 from ..errors import CorruptError
-from ..htree import DOT_SIZE
-from ..schema import DIRENT
+from ..format.dirent import MIN_REC_LEN
+from ..format.htree import DOT_SIZE
+from ..format.schema import DIRENT
 
 __all__ = [
     "Record",

@@ -15,10 +15,10 @@ from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZ
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
 from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
-from ..groups import descriptor_block
-from ..layout import Table
+from ..format.group_desc import descriptor_block
+from ..format.layout import Table
+from ..format.superblock import Superblock
 from ..orphans import process_orphans
-from ..superblock import Superblock
 from ..transaction import LogWriter, log_blocks, write_blocks
 from ..zones import SystemZones
 from .blocks import Run

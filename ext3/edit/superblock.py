@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
 from ..device.base import BlockDevice
+from ..format.schema import SUPERBLOCK
+from ..format.superblock import Superblock
 from ..replay import write_superblock
-from ..schema import SUPERBLOCK
-from ..superblock import Superblock
 
 __all__ = ["SuperblockEditor"]
 

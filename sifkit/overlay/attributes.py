@@ -39,7 +39,7 @@ def attribute_filter(policy: XattrPolicy) -> Callable[[bytes], bool]:
     if policy == "none":
         return lambda name: False
     if policy == "all":
-        from ext3.xattr import split_name  # with numpy: the usual policies do not need it
+        from ext3.format.xattr import split_name  # with numpy: the usual policies do not need it
 
         return lambda name: split_name(name) is not None
 

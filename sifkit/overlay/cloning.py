@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ext3.device.base import FileDevice
 from ext3.errors import CorruptError
-from ext3.groups import has_super
-from ext3.schema import SUPERBLOCK
-from ext3.superblock import Superblock, read_superblock
+from ext3.format.group_desc import has_super
+from ext3.format.schema import SUPERBLOCK
+from ext3.format.superblock import Superblock, read_superblock
 
 from ..atomic import lock_range
 from ..errors import FormatError, SifkitError, UsageError, show

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 from ext3.bulk import read_stats
 from ext3.errors import Ext3Error
 from ext3.filesystem import Filesystem, Stat
+from ext3.format.xattr import split_name
 from ext3.writing import WritableFilesystem
-from ext3.xattr import split_name
 
 from .marks import seen_xattrs
 from .tracing import Tracer

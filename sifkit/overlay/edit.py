@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ext3.device.base import FileDevice
 from ext3.errors import Ext3Error
-from ext3.superblock import read_superblock
+from ext3.format.superblock import read_superblock
 from ext3.writing import WritableFilesystem
 
 from ..atomic import AtomicFile, lock_range

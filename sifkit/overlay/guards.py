@@ -189,7 +189,7 @@ def head_format(head: bytes, size: int) -> Format:
     if len(head) < HEAD_BYTES:
         return "unknown"
     from ext3.constants import EXT3_INCOMPAT, EXT3_MAGIC, EXT3_RO_COMPAT, SUPERBLOCK_OFFSET
-    from ext3.schema import SUPERBLOCK
+    from ext3.format.schema import SUPERBLOCK
 
     fields = SUPERBLOCK.record(head[SUPERBLOCK_OFFSET:])
     if fields["s_magic"] != EXT3_MAGIC or fields["s_log_block_size"] > 6 or fields["s_rev_level"] > 1:

@@ -24,8 +24,8 @@ from ext3.constants import (
 )
 from ext3.errors import Ext3Error
 from ext3.filesystem import Filesystem
-from ext3.schema import SUPERBLOCK
-from ext3.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
+from ext3.format.schema import SUPERBLOCK
+from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
 
 from ..errors import FormatError
 from .guards import Use, image_kind, image_use

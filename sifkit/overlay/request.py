@@ -162,7 +162,7 @@ def check_size(options: CreateOptions) -> None:
 
 def _fits(options: CreateOptions, size: int) -> bool:
     """Whether an image of ``size`` bytes can be, and hold its journal."""
-    from ext3.geometry import plan_geometry
+    from ext3.format.geometry import plan_geometry
 
     try:
         geometry = plan_geometry(

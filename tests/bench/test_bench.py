@@ -18,7 +18,7 @@ from ext3.build.plan import ImageOptions
 from ext3.build.scan import ScanOptions, host_times, scan_directory
 from ext3.build.stamp import Stamp
 from ext3.build.tree import Tree
-from ext3.geometry import plan_geometry
+from ext3.format.geometry import plan_geometry
 
 from .. import trees
 from ..tools import assert_clean, require, run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.acl import parse_text
+from ext3.format.acl import parse_text
 from sifkit.cli import main
 
 from ..tools import assert_clean, kernel_mount, require, run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.geometry import plan_geometry
+from ext3.format.geometry import plan_geometry
 
 from ..tools import assert_clean, dumpe2fs, require, run
 

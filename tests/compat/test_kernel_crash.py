@@ -15,7 +15,7 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
-from ext3.journal_schema import JOURNAL_SUPERBLOCK
+from ext3.format.jbd_schema import JOURNAL_SUPERBLOCK
 
 from ..crash.test_edit_sequences import state_of
 from ..sessions import COMMIT_START

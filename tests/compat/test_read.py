@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ext3 import acl
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.errors import Ext3Error, UnsupportedError
 from ext3.filesystem import Filesystem
+from ext3.format import acl
 
 from ..tools import corpus, dumpe2fs, kernel_mount, requires_root, run
 

@@ -15,7 +15,7 @@ from ext3.build.stamp import Stamp
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.session import Session
-from ext3.superblock import read_superblock
+from ext3.format.superblock import read_superblock
 from ext3.writing import WritableFilesystem
 
 from ..filesystem_model import facts_of_image

@@ -18,7 +18,7 @@ from ext3.build.stamp import Stamp
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice, play
-from ext3.superblock import read_superblock
+from ext3.format.superblock import read_superblock
 from ext3.transaction import LogWriter
 from ext3.writing import WritableFilesystem
 

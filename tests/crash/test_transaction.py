@@ -11,8 +11,8 @@ import pytest
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice, play
 from ext3.edit.session import Session
+from ext3.format.superblock import read_superblock
 from ext3.orphans import add_orphan, remove_orphan
-from ext3.superblock import read_superblock
 
 from ..sessions import COMMIT_START, FILES, grow, inode_of, sample, session, set_size, signature
 

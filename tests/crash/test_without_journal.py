@@ -10,7 +10,7 @@ from ext3.build.stamp import Stamp
 from ext3.constants import STATE_VALID, SUPERBLOCK_OFFSET
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice
-from ext3.superblock import read_superblock
+from ext3.format.superblock import read_superblock
 
 from ..image_checks import check_counts
 from ..sessions import clock, empty_tree

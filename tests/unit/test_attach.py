@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ext3.constants import SUPERBLOCK_OFFSET, Incompat
-from ext3.schema import SUPERBLOCK
+from ext3.format.schema import SUPERBLOCK
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError, SifkitError, TargetError, UsageError

@@ -8,7 +8,6 @@ import struct
 import pytest
 
 from ext3.constants import FileType
-from ext3.dirent import iter_dirents
 from ext3.edit import directory as module
 from ext3.edit.directory import (
     Directory,
@@ -21,6 +20,7 @@ from ext3.edit.directory import (
 from ext3.edit.mapping import BlockMapEditor
 from ext3.edit.namehash import NameHash
 from ext3.errors import CorruptError, NoSpaceError, PathNotFoundError
+from ext3.format.dirent import iter_dirents
 
 from ..edit_checks import check_directory, make_directory, reopened
 from ..memory_blocks import MemoryBlocks

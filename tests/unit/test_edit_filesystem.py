@@ -16,7 +16,7 @@ from ext3.build.stamp import Stamp
 from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.edit.nodes import Node
-from ext3.schema import INODE_CORE
+from ext3.format.schema import INODE_CORE
 from ext3.transaction import LogWriter
 from ext3.writing import WritableFilesystem
 

@@ -50,7 +50,7 @@ def test_a_good_project(tmp_path: Path) -> None:
         ext3__acl="import struct\n",
         ext3__xattr="from . import acl\nfrom .acl import x\n",
         ext3__build__plan="from ..geometry import plan_geometry\nfrom .tree import Tree\n",
-        ext3__build__tree="from ext3.xattr import y\ndef f():\n    import zstandard\n",
+        ext3__build__tree="from ext3.format.xattr import y\ndef f():\n    import zstandard\n",
         sifkit__errors="import errno\n",
         sifkit__atomic="try:\n    import fcntl\nexcept ImportError:\n    fcntl = None\n",
         sifkit__overlay__create="import ext3\nfrom ..atomic import A\nfrom ext3.build.plan import p\n",

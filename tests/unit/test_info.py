@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ext3.constants import SUPERBLOCK_OFFSET, Compat, Incompat, RoCompat
 from ext3.errors import NotExt3Error
-from ext3.schema import SUPERBLOCK
+from ext3.format.schema import SUPERBLOCK
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError

@@ -17,12 +17,18 @@ from ext3.device.block_overlay import OverlaidDevice
 from ext3.device.copy_on_write import CowDevice
 from ext3.edit.session import Session
 from ext3.errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
-from ext3.groups import read_groups
+from ext3.format.group_desc import read_groups
+from ext3.format.jbd_schema import (
+    JOURNAL_COMMIT,
+    JOURNAL_HEADER,
+    JOURNAL_REVOKE,
+    JOURNAL_SUPERBLOCK,
+    JOURNAL_TAG,
+)
+from ext3.format.schema import INODE_CORE, SUPERBLOCK
+from ext3.format.superblock import Superblock, read_superblock
 from ext3.journal import COMMIT, DESCRIPTOR, REVOKE, TAG_ESCAPE, TAG_LAST, TAG_SAME_UUID, Journal, read_journal, scan_log
-from ext3.journal_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from ext3.replay import recover, through_journal
-from ext3.schema import INODE_CORE, SUPERBLOCK
-from ext3.superblock import Superblock, read_superblock
 
 from ..sessions import clock, sample
 

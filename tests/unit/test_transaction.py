@@ -21,12 +21,12 @@ from ext3.errors import (
     PathNotFoundError,
     UnsupportedError,
 )
-from ext3.groups import read_groups
+from ext3.format.group_desc import read_groups
+from ext3.format.jbd_schema import JOURNAL_HEADER, JOURNAL_SUPERBLOCK
+from ext3.format.schema import INODE_CORE, SUPERBLOCK
+from ext3.format.superblock import read_superblock
 from ext3.journal import read_journal, scan_log
-from ext3.journal_schema import JOURNAL_HEADER, JOURNAL_SUPERBLOCK
 from ext3.orphans import add_orphan, delete_inode, orphan_chain, remove_orphan
-from ext3.schema import INODE_CORE, SUPERBLOCK
-from ext3.superblock import read_superblock
 
 from ..sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature
 

@@ -10,7 +10,7 @@ import numpy as np
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.filesystem import Filesystem
-from ext3.schema import DIRENT, GROUP_DESC, INODE_CORE, SUPERBLOCK
+from ext3.format.schema import DIRENT, GROUP_DESC, INODE_CORE, SUPERBLOCK
 
 BLOCK = 1024
 BLOCKS = 256

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..constants import XATTR_MAGIC, XATTR_NAME_MAX, XattrIndex
+from ..errors import CorruptError, show
 from . import acl
-from .constants import XATTR_MAGIC, XATTR_NAME_MAX, XattrIndex
-from .errors import CorruptError, show
 from .schema import XATTR_ENTRY, XATTR_HEADER, XATTR_IBODY_HEADER
 
 __all__ = [

@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from .constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
-from .defaults import default_block_size, default_inode_ratio
-from .errors import GeometryError
+from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
+from ..defaults import default_block_size, default_inode_ratio
+from ..errors import GeometryError
 from .schema import GROUP_DESC
 
 __all__ = ["Geometry", "plan_geometry"]

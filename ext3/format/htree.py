@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .constants import FileType, HashVersion
+from ..constants import FileType, HashVersion
 from .schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
 
 __all__ = ["Index", "plan_index"]

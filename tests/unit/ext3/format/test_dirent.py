@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3.dirent import iter_dirents
 from ext3.errors import CorruptError
+from ext3.format.dirent import iter_dirents
 
-from .tiny_image import dirents
+from ...tiny_image import dirents
 
 
 def parse(block: bytes, inodes: int = 100) -> list[tuple[bytes, int, int]]:

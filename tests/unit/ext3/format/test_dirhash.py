@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.dirhash import half_md4
+from ext3.format.dirhash import half_md4
 
 SEED = struct.unpack("<4I", uuid.UUID("01234567-89ab-cdef-0123-456789abcdef").bytes)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3 import acl, xattr
 from ext3.errors import CorruptError
-from ext3.xattr import Attribute
+from ext3.format import acl, xattr
+from ext3.format.xattr import Attribute
 
 AREA = 96
 ACL = acl.parse_text("user::rwx,user:7:r--,group::r-x,mask::r-x,other::---")

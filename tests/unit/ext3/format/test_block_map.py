@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3.blockmap import BlockMap, map_limit, read_block_map
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
+from ext3.format.block_map import BlockMap, map_limit, read_block_map
 
 BLOCK = 64  # 16 pointers: all levels in a few blocks
 BLOCKS = 600

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from .constants import (
+from ..constants import (
     EXT3_COMPAT,
     EXT3_INCOMPAT,
     EXT3_MAGIC,
@@ -27,8 +27,8 @@ from .constants import (
     Incompat,
     RoCompat,
 )
-from .device.base import BlockDevice
-from .errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
+from ..device.base import BlockDevice
+from ..errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
 from .schema import GROUP_DESC, SUPERBLOCK
 
 __all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3 import acl
+from ext3.format import acl
 
 NONE = 0xFFFFFFFF
 FULL = "user::rwx,user:1000:r-x,group::r-x,group:8:--x,mask::rwx,other::r--"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .errors import CorruptError
+from ..errors import CorruptError
 
 __all__ = ["FREE", "HELD", "USED", "GroupBitmap"]
 

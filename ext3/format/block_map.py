@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS
-from .device.base import BlockDevice
-from .errors import CorruptError
+from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS
+from ..device.base import BlockDevice
+from ..errors import CorruptError
 
 __all__ = ["BlockMap", "map_limit", "read_block_map"]
 

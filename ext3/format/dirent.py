@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from .blockmap import Extents
-from .constants import FileType
-from .device.base import BlockDevice
-from .errors import CorruptError, Ext3Error, show
+from ..constants import FileType
+from ..device.base import BlockDevice
+from ..errors import CorruptError, Ext3Error, show
+from .block_map import Extents
 from .schema import DIRENT
 
 __all__ = [

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .constants import Compat, Incompat, RoCompat
-from .device.base import BlockDevice
-from .errors import CorruptError
+from ..constants import Compat, Incompat, RoCompat
+from ..device.base import BlockDevice
+from ..errors import CorruptError
 from .geometry import Geometry
 from .layout import Table
 from .schema import GROUP_DESC

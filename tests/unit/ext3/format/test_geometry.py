@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ext3.defaults import default_block_size, default_inode_ratio, default_journal_blocks
 from ext3.errors import GeometryError
-from ext3.geometry import Geometry, backup_groups, plan_geometry
+from ext3.format.geometry import Geometry, backup_groups, plan_geometry
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .constants import (
+from ..constants import (
     FAST_SYMLINK_MAX,
     FILE_TYPE_OF_FORMAT,
     GOOD_INODE_SIZE,
@@ -25,7 +25,7 @@ from .constants import (
     SECTOR,
     FileType,
 )
-from .errors import CorruptError
+from ..errors import CorruptError
 from .layout import Table
 from .schema import INODE_CORE, INODE_EXTRA
 
