@@ -32,8 +32,8 @@ from .format.inode import Inode, Stat, checked_target, fast_symlink, file_type_o
 from .format.jbd_schema import JOURNAL_SUPERBLOCK
 from .format.layout import Table
 from .format.superblock import Superblock, read_superblock
+from .journal.replay import through_journal
 from .paths import MAX_COMPONENTS, resolve
-from .replay import through_journal
 
 if TYPE_CHECKING:
     from .build.progress import Progress

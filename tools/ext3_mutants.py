@@ -29,7 +29,7 @@ from ext3.format.schema import (
     XATTR_ENTRY,
     XATTR_HEADER,
 )
-from ext3.journal import read_journal
+from ext3.journal.log import read_journal
 from ext3.writing import WritableFilesystem
 
 __all__ = ["Sample", "mutate", "sample_of", "samples"]

@@ -12,8 +12,8 @@ from ..format.bitmap import GroupBitmap
 from ..format.group_desc import metadata_block, read_groups
 from ..format.layout import Table
 from ..format.superblock import Superblock, feature_names, read_superblock
-from ..journal import Journal, read_journal, scan_log
-from ..replay import recover
+from ..journal.log import Journal, read_journal, scan_log
+from ..journal.replay import recover
 from ..zones import SystemZones
 
 __all__ = ["Opened", "block_bitmaps", "inode_bitmaps", "open_for_changes"]

@@ -18,8 +18,8 @@ from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, No
 from ..format.group_desc import descriptor_block
 from ..format.layout import Table
 from ..format.superblock import Superblock
+from ..journal.transaction import LogWriter, log_blocks, write_blocks
 from ..orphans import process_orphans
-from ..transaction import LogWriter, log_blocks, write_blocks
 from ..zones import SystemZones
 from .blocks import Run
 from .changes import Changes

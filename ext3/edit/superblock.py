@@ -11,7 +11,7 @@ from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompa
 from ..device.base import BlockDevice
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import Superblock
-from ..replay import write_superblock
+from ..journal.replay import write_superblock
 
 __all__ = ["SuperblockEditor"]
 

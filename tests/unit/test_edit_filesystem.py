@@ -17,7 +17,7 @@ from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.edit.nodes import Node
 from ext3.format.schema import INODE_CORE
-from ext3.transaction import LogWriter
+from ext3.journal.transaction import LogWriter
 from ext3.writing import WritableFilesystem
 
 from ..image_checks import check_counts

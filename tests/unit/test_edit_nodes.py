@@ -17,8 +17,8 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit import nodes
 from ext3.format.inode import parse_inode
+from ext3.journal.transaction import LogWriter
 from ext3.orphans import OrphanLinks
-from ext3.transaction import LogWriter
 from ext3.writing import WritableFilesystem
 
 from ..image_checks import check_counts

@@ -25,7 +25,7 @@ from ext3.format.group_desc import read_groups
 from ext3.format.jbd_schema import JOURNAL_HEADER, JOURNAL_SUPERBLOCK
 from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import read_superblock
-from ext3.journal import read_journal, scan_log
+from ext3.journal.log import read_journal, scan_log
 from ext3.orphans import add_orphan, delete_inode, orphan_chain, remove_orphan
 
 from ..sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature

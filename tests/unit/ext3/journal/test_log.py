@@ -27,10 +27,20 @@ from ext3.format.jbd_schema import (
 )
 from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
-from ext3.journal import COMMIT, DESCRIPTOR, REVOKE, TAG_ESCAPE, TAG_LAST, TAG_SAME_UUID, Journal, read_journal, scan_log
-from ext3.replay import recover, through_journal
+from ext3.journal.log import (
+    COMMIT,
+    DESCRIPTOR,
+    REVOKE,
+    TAG_ESCAPE,
+    TAG_LAST,
+    TAG_SAME_UUID,
+    Journal,
+    read_journal,
+    scan_log,
+)
+from ext3.journal.replay import recover, through_journal
 
-from ..sessions import clock, sample
+from ....sessions import clock, sample
 
 BLOCK = 1024
 MAGIC = JBD_MAGIC.to_bytes(4, "big")

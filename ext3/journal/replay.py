@@ -5,15 +5,15 @@ Source: Linux ``fs/jbd2/recovery.c`` and ``fs/ext4/super.c`` (ext4_load_journal)
 
 from __future__ import annotations
 
-from .constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
-from .device.base import BlockDevice
-from .device.block_overlay import OverlaidDevice
-from .errors import Ext3Error
-from .format.group_desc import read_groups
-from .format.jbd_schema import JOURNAL_SUPERBLOCK
-from .format.schema import SUPERBLOCK
-from .format.superblock import Superblock, read_superblock
-from .journal import Journal, Replay, read_journal, scan_log
+from ..constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
+from ..device.base import BlockDevice
+from ..device.block_overlay import OverlaidDevice
+from ..errors import Ext3Error
+from ..format.group_desc import read_groups
+from ..format.jbd_schema import JOURNAL_SUPERBLOCK
+from ..format.schema import SUPERBLOCK
+from ..format.superblock import Superblock, read_superblock
+from .log import Journal, Replay, read_journal, scan_log
 
 __all__ = ["recover", "through_journal", "write_journal_superblock", "write_superblock"]
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .constants import JBD_MAGIC, S_IFMT, S_IFREG, InodeFlag
-from .device.base import BlockDevice
-from .errors import CorruptError, UnsupportedError
-from .format.block_map import map_limit, read_block_map
-from .format.group_desc import metadata_block
-from .format.inode import Inode, parse_inode
-from .format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
-from .format.layout import Table
-from .format.superblock import Superblock
+from ..constants import JBD_MAGIC, S_IFMT, S_IFREG, InodeFlag
+from ..device.base import BlockDevice
+from ..errors import CorruptError, UnsupportedError
+from ..format.block_map import map_limit, read_block_map
+from ..format.group_desc import metadata_block
+from ..format.inode import Inode, parse_inode
+from ..format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
+from ..format.layout import Table
+from ..format.superblock import Superblock
 
 __all__ = ["Journal", "Replay", "read_journal", "scan_log", "sequence_after"]
 

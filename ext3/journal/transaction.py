@@ -12,11 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from .constants import JBD_MAGIC
-from .device.base import BlockDevice
-from .errors import JournalFullError
-from .format.jbd_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
-from .journal import (
+from ..constants import JBD_MAGIC
+from ..device.base import BlockDevice
+from ..errors import JournalFullError
+from ..format.jbd_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
+from .log import (
     COMMIT,
     DESCRIPTOR,
     FEATURE_REVOKE,

@@ -1,0 +1,1 @@
+"""The journal: the log read, replayed, and written as transactions."""
