@@ -50,8 +50,8 @@ if TYPE_CHECKING:
         UnsupportedError,
         XattrError,
     )
-    from .filesystem import Entry, Filesystem, Stat
     from .format.geometry import Geometry, plan_geometry
+    from .read.filesystem import Entry, Filesystem, Stat
     from .writing import WritableFilesystem
 
 __all__ = [
@@ -137,7 +137,7 @@ _HOME = {
         "UnsupportedError",
         "XattrError",
     ),
-    ".filesystem": (
+    ".read.filesystem": (
         "Entry",
         "Filesystem",
         "Stat",

@@ -10,8 +10,8 @@ import numpy as np
 from .build.progress import Progress
 from .constants import FileType
 from .errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
-from .filesystem import Entry, Filesystem
 from .hosttree import Counts
+from .read.filesystem import Entry, Filesystem
 
 __all__ = ["Directories", "Survey", "survey_paths"]
 

@@ -28,10 +28,10 @@ from .edit.nodes import Nodes
 from .edit.places import Place, Places, Target, speaking_of
 from .edit.session import Clock, Session
 from .errors import JournalFullError, PathIsDirectoryError
-from .filesystem import Filesystem
 from .format.inode import Inode
 from .format.layout import Table
 from .format.superblock import Superblock
+from .read.filesystem import Filesystem
 
 __all__ = ["Place", "WritableFilesystem"]
 

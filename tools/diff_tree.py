@@ -210,7 +210,7 @@ def read_kernel(
 
 def read_sifkit(image: str | os.PathLike[str], *, below: str = "", offset: int = 0, exclude: Collection[bytes] = ()) -> Facts:
     """Every fact as this project's own reader sees it."""
-    from ext3.filesystem import Filesystem
+    from ext3.read.filesystem import Filesystem
 
     facts: Facts = {}
     with Filesystem.open(image, offset=offset) as filesystem:

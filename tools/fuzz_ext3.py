@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 
 import ext3
-from ext3.bulk import read_facts
-from ext3.bulkdirs import read_directories
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.errors import DeviceError, Ext3Error
@@ -31,6 +29,8 @@ from ext3.format.group_desc import descriptor_block
 from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 from ext3.hosttree import supported
+from ext3.read.directory_scan import read_directories
+from ext3.read.inode_scan import read_facts
 from ext3.writing import WritableFilesystem
 
 __all__ = ["main", "try_image"]

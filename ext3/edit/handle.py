@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from ..file import SeekableFile
+from ..read.file import SeekableFile
 from . import content
 from .nodes import Nodes
 

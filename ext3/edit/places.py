@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
-from ..paths import PathEnd, Tree, resolve
+from ..read.path_walk import PathEnd, Tree, resolve
 from . import names
 from .nodes import Nodes
 

@@ -13,7 +13,7 @@ from .looking import Upper, looking, tell
 from .places import places
 
 if TYPE_CHECKING:
-    from ext3.filesystem import FileReader
+    from ext3.read.filesystem import FileReader
 
     from ..overlay.view import View
 

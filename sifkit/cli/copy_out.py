@@ -17,7 +17,7 @@ from .progress import Reporter
 from .render import shell_word
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
     from ..overlay.tracing import Tracer
 

@@ -21,7 +21,7 @@ from .render import shown_name
 from .values import closest
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
 __all__ = ["command"]
 

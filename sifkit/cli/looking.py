@@ -14,7 +14,7 @@ from .console import Console, Fields, named
 from .render import described, utc
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
     from ..overlay.view import View
 

@@ -17,7 +17,7 @@ from .places import places
 from .render import mode_text, short_size, shown_name, stamp
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
     from ..overlay.listing import Row as FoundRow
     from ..overlay.tracing import Named

@@ -16,7 +16,7 @@ from .frame import verb
 from .looking import Upper
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
     from ..overlay.tracing import Spot
     from ..overlay.whiteout import Editor

@@ -12,7 +12,7 @@ from ..errors import human, show
 from .console import Console
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Filesystem
+    from ext3.read.filesystem import Filesystem
 
 __all__ = [
     "bar",

@@ -15,7 +15,7 @@ from .places import places
 from .render import escaped, mode_text, pairs, utc
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
 __all__ = ["command"]
 

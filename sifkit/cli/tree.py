@@ -15,7 +15,7 @@ from .places import places
 from .render import escaped, shown_name
 
 if TYPE_CHECKING:
-    from ext3.filesystem import Stat
+    from ext3.read.filesystem import Stat
 
     from ..overlay.view import View
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from ext3.errors import Ext3Error, PathError, SourceError, XattrError
-from ext3.filesystem import Stat
+from ext3.read.filesystem import Stat
 
 from ..errors import SifkitError, show
 from .attributes import ACLS

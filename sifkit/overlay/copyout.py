@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ext3.extract import Extracted, extract
-from ext3.filesystem import Filesystem, Stat
 from ext3.hosttree import Counts, Facts, apply_facts
+from ext3.read.filesystem import Filesystem, Stat
 
 from .copying import CopyOptions
 

@@ -18,12 +18,12 @@ import numpy as np
 
 from ext3.build.progress import Progress, Silent
 from ext3.build.tarwriting import PATH_LIMIT, Head, TarWriter, sparse_head, xattr_records
-from ext3.bulk import Columns, column_parts, nanoseconds
 from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from ext3.errors import CorruptError, Ext3Error
-from ext3.file import FileReader
-from ext3.filesystem import Filesystem, Stat
-from ext3.readahead import ReadAhead, straight_files
+from ext3.read.file import FileReader
+from ext3.read.filesystem import Filesystem, Stat
+from ext3.read.inode_scan import Columns, column_parts, nanoseconds
+from ext3.read.readahead import ReadAhead, straight_files
 
 from ..errors import SifkitError, human, show
 from .layernames import LayerName, layer_names

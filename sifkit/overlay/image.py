@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ext3.device.base import BlockDevice
-from ext3.filesystem import Filesystem
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE
+from ext3.read.filesystem import Filesystem
 
 from ..errors import FormatError, TruncatedError, human, show
 from .guards import HostPath

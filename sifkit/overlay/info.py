@@ -23,9 +23,9 @@ from ext3.constants import (
     RoCompat,
 )
 from ext3.errors import Ext3Error
-from ext3.filesystem import Filesystem
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
+from ext3.read.filesystem import Filesystem
 
 from ..errors import FormatError
 from .guards import Use, image_kind, image_use

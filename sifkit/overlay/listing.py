@@ -7,11 +7,11 @@ from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
-from ext3.bulk import read_facts
 from ext3.constants import FileType
 from ext3.errors import Ext3Error
-from ext3.filesystem import Entry, Stat
-from ext3.paths import MAX_COMPONENTS
+from ext3.read.filesystem import Entry, Stat
+from ext3.read.inode_scan import read_facts
+from ext3.read.path_walk import MAX_COMPONENTS
 
 from .tracing import Tracer
 

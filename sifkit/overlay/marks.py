@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ext3.bulkdirs import Listing
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import Ext3Error
-from ext3.filesystem import Entry, Filesystem, PathOrIno, Stat
+from ext3.read.directory_scan import Listing
+from ext3.read.filesystem import Entry, Filesystem, PathOrIno, Stat
 
 __all__ = [
     "OPAQUE_MARK",

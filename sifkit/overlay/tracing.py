@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 from ext3.constants import NAME_MAX, ROOT_INO, FileType
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
-from ext3.filesystem import Entry, Filesystem, Stat
-from ext3.paths import MAX_COMPONENTS, MAX_SYMLINKS
+from ext3.read.filesystem import Entry, Filesystem, Stat
+from ext3.read.path_walk import MAX_COMPONENTS, MAX_SYMLINKS
 
 from .marks import is_mark, is_whiteout, mark_of, visible
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ext3.errors import Ext3Error
-from ext3.filesystem import Filesystem
+from ext3.read.filesystem import Filesystem
 
 from .view import View
 

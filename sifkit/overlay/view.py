@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from ext3.filesystem import Entry, Filesystem
-from ext3.paths import MAX_COMPONENTS
+from ext3.read.filesystem import Entry, Filesystem
+from ext3.read.path_walk import MAX_COMPONENTS
 
 from .listing import Listings, Row
 from .marks import SeenFilesystem, is_opaque, is_whiteout

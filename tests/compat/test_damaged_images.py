@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ext3.device.base
-from ext3.filesystem import Filesystem
+from ext3.read.filesystem import Filesystem
 from sifkit.cli import main
 from sifkit.overlay.export import export_layer
 from sifkit.overlay.view import View

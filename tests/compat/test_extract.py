@@ -7,7 +7,7 @@ import os
 import stat
 
 from ext3.extract import extract
-from ext3.filesystem import Filesystem
+from ext3.read.filesystem import Filesystem
 
 from ..tools import kernel_mount, require, requires_root, run
 

@@ -19,8 +19,8 @@ import pytest
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.errors import Ext3Error, UnsupportedError
-from ext3.filesystem import Filesystem
 from ext3.format import acl
+from ext3.read.filesystem import Filesystem
 
 from ..tools import corpus, dumpe2fs, kernel_mount, requires_root, run
 

@@ -8,8 +8,8 @@ import pytest
 
 from ext3.constants import STATE_VALID
 from ext3.device.base import FileDevice
-from ext3.filesystem import Filesystem
 from ext3.format.superblock import read_superblock
+from ext3.read.filesystem import Filesystem
 from ext3.writing import WritableFilesystem
 from sifkit.overlay.creating import create
 from sifkit.overlay.embedding import embed

@@ -13,9 +13,9 @@ import pytest
 
 from ext3.constants import Incompat
 from ext3.errors import NotExt3Error
-from ext3.filesystem import Filesystem
 from ext3.format.geometry import plan_geometry
 from ext3.format.schema import SUPERBLOCK
+from ext3.read.filesystem import Filesystem
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError, UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ext3.errors import DeviceError, NoSpaceError
-from ext3.filesystem import Filesystem
+from ext3.read.filesystem import Filesystem
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, SifkitError, UsageError

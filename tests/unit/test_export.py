@@ -12,7 +12,7 @@ import pytest
 import ext3
 from ext3.constants import FileType
 from ext3.errors import CorruptError
-from ext3.filesystem import Filesystem
+from ext3.read.filesystem import Filesystem
 from sifkit.overlay.export import LayerTooLargeError, export_layer
 from sifkit.overlay.view import View
 

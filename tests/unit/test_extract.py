@@ -9,10 +9,10 @@ import struct
 import pytest
 
 import ext3
-from ext3.bulk import read_stats
 from ext3.errors import CorruptError, PathNotDirectoryError, PathNotFoundError
 from ext3.extract import extract
-from ext3.filesystem import Filesystem
+from ext3.read.filesystem import Filesystem
+from ext3.read.inode_scan import read_stats
 
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
 TIMES = (1_600_000_000, 1_600_000_001, 1_600_000_002, 5, 123_456_789, 7)

@@ -9,8 +9,8 @@ import pytest
 import ext3
 from ext3.constants import FileType
 from ext3.errors import CorruptError
-from ext3.filesystem import Filesystem
 from ext3.format.schema import GROUP_DESC, INODE_CORE
+from ext3.read.filesystem import Filesystem
 
 from .tiny_image import BLOCK, INODES, TinyImage, dirents
 

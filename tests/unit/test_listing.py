@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ext3 import bulkdirs
-from ext3.bulkdirs import read_directories
 from ext3.constants import FileType
 from ext3.errors import CorruptError, PathNotDirectoryError
-from ext3.filesystem import Filesystem
+from ext3.read import directory_scan as bulkdirs
+from ext3.read.directory_scan import read_directories
+from ext3.read.filesystem import Filesystem
 from sifkit.overlay import listing
 from sifkit.overlay.listing import Listings
 from sifkit.overlay.tracing import Tracer, walk

@@ -9,8 +9,8 @@ import numpy as np
 
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
-from ext3.filesystem import Filesystem
 from ext3.format.schema import DIRENT, GROUP_DESC, INODE_CORE, SUPERBLOCK
+from ext3.read.filesystem import Filesystem
 
 BLOCK = 1024
 BLOCKS = 256

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from ext3.constants import Incompat, RoCompat
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError, Ext3Error, NotExt3Error, UnsupportedError
-from ext3.filesystem import Filesystem
 from ext3.format.group_desc import descriptor_block, has_super
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import feature_names, parse_superblock, read_superblock
+from ext3.read.filesystem import Filesystem
 
 from ...tiny_image import BLOCK, BLOCKS, INODES, TinyImage
 

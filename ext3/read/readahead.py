@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import numpy as np
 
-from .bulk import Columns, Flags, Numbers
-from .constants import DIRECT_BLOCKS, S_IFMT, S_IFREG, InodeFlag
-from .errors import DeviceError
+from ..constants import DIRECT_BLOCKS, S_IFMT, S_IFREG, InodeFlag
+from ..errors import DeviceError
 from .filesystem import Filesystem
+from .inode_scan import Columns, Flags, Numbers
 
 __all__ = ["ReadAhead", "straight_files"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple, Protocol
 
-from .constants import NAME_MAX, ROOT_INO
-from .errors import PathError, PathNotDirectoryError, PathNotFoundError
-from .format.inode import Inode
+from ..constants import NAME_MAX, ROOT_INO
+from ..errors import PathError, PathNotDirectoryError, PathNotFoundError
+from ..format.inode import Inode
 
 __all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "PathEnd", "Tree", "resolve"]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import ext3
-from ext3 import bulkdirs
-from ext3.bulkdirs import Listing, read_directories
 from ext3.constants import S_IFDIR, S_IFLNK, S_IFREG, Incompat
 from ext3.device.base import MemoryDevice
-from ext3.filesystem import Entry, Filesystem
 from ext3.format.schema import SUPERBLOCK
+from ext3.read import directory_scan as bulkdirs
+from ext3.read.directory_scan import Listing, read_directories
+from ext3.read.filesystem import Entry, Filesystem
 
 STAMP = ext3.Stamp(1_700_000_000, b"u" * 16, b"s" * 16)
 SIZES = (0, 1, 3, 20, 60, 150, 700, 2500)

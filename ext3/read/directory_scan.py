@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .bulk import Columns, Numbers, read_columns
-from .constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType, InodeFlag
-from .errors import Ext3Error
+from ..constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType, InodeFlag
+from ..errors import Ext3Error
+from ..format.dirent import MIN_REC_LEN, Entry, make_entry
+from ..format.schema import DIRENT
 from .filesystem import Filesystem
-from .format.dirent import MIN_REC_LEN, Entry, make_entry
-from .format.schema import DIRENT
+from .inode_scan import Columns, Numbers, read_columns
 
 __all__ = ["BYTES_AT_ONCE", "Listing", "read_directories"]
 

@@ -13,13 +13,13 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from .constants import GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG, XATTR_MAGIC
-from .errors import Ext3Error, PathNotFoundError
+from ..constants import GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG, XATTR_MAGIC
+from ..errors import Ext3Error, PathNotFoundError
+from ..format.group_desc import metadata_block
+from ..format.inode import table_view
+from ..format.layout import Table
+from ..format.schema import INODE_EXTRA
 from .filesystem import Filesystem, Stat
-from .format.group_desc import metadata_block
-from .format.inode import table_view
-from .format.layout import Table
-from .format.schema import INODE_EXTRA
 
 __all__ = ["Columns", "column_parts", "nanoseconds", "read_columns", "read_facts", "read_stats"]
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError, Ext3Error, PathError, PathNotFoundError
-from ext3.filesystem import Filesystem
 from ext3.format import xattr
 from ext3.format.dirent import Entry
 from ext3.format.schema import INODE_EXTRA
+from ext3.read.filesystem import Filesystem
 
-from .tiny_image import BLOCK, BLOCKS, FIRST_FREE, INODES, TABLE, TinyImage, dirents
+from ...tiny_image import BLOCK, BLOCKS, FIRST_FREE, INODES, TABLE, TinyImage, dirents
 
 REG, DIR, LNK = FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK
 

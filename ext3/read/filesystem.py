@@ -19,27 +19,34 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from .constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
-from .device.base import BlockDevice, PathOrFile, open_device
-from .errors import CorruptError, Ext3Error, PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
+from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
+from ..device.base import BlockDevice, PathOrFile, open_device
+from ..errors import (
+    CorruptError,
+    Ext3Error,
+    PathError,
+    PathIsDirectoryError,
+    PathNotDirectoryError,
+    PathNotFoundError,
+)
+from ..format import xattr
+from ..format.block_map import BlockMap, map_limit, read_block_map
+from ..format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
+from ..format.geometry import Geometry
+from ..format.group_desc import geometry_of, metadata_block, read_bitmap, read_groups
+from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
+from ..format.jbd_schema import JOURNAL_SUPERBLOCK
+from ..format.layout import Table
+from ..format.superblock import Superblock, read_superblock
+from ..journal.replay import through_journal
 from .file import FileReader
-from .format import xattr
-from .format.block_map import BlockMap, map_limit, read_block_map
-from .format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
-from .format.geometry import Geometry
-from .format.group_desc import geometry_of, metadata_block, read_bitmap, read_groups
-from .format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
-from .format.jbd_schema import JOURNAL_SUPERBLOCK
-from .format.layout import Table
-from .format.superblock import Superblock, read_superblock
-from .journal.replay import through_journal
-from .paths import MAX_COMPONENTS, resolve
+from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
-    from .build.progress import Progress
-    from .bulkdirs import Listing
-    from .extract import Extracted
-    from .writing import WritableFilesystem
+    from ..build.progress import Progress
+    from ..extract import Extracted
+    from ..writing import WritableFilesystem
+    from .directory_scan import Listing
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
 
@@ -113,7 +120,7 @@ class Filesystem:
         where superblock or descriptors make no sense, DeviceError, and for changes NeedsCheckError.
         """
         if mode == "r+":
-            from .writing import WritableFilesystem
+            from ..writing import WritableFilesystem
 
             return WritableFilesystem.open_for_changes(where, offset=offset, size=size, clock=clock)
         if mode != "r":
@@ -297,7 +304,7 @@ class Filesystem:
 
     def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
         """``scandir`` of the first of these directories, at least one, read together; see ``bulkdirs.read_directories``."""
-        from .bulkdirs import read_directories  # which needs this module
+        from .directory_scan import read_directories  # which needs this module
 
         return read_directories(self, inos, most_names)
 
@@ -432,7 +439,7 @@ class Filesystem:
         Paths start at the directory inode ``top``. Nothing leaves ``destination``, whatever names and links the image holds,
         and no more data is written than the image has blocks. See ``ext3.extract.extract`` for the rules and errors.
         """
-        from .extract import extract  # lies above this module
+        from ..extract import extract  # lies above this module
 
         return extract(self, destination, paths, top=top, force=force, owners=owners, keep=keep, progress=progress)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .device.base import BlockDevice
-from .format.block_map import Extents
+from ..device.base import BlockDevice
+from ..format.block_map import Extents
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -1,0 +1,1 @@
+"""Reading: the filesystem, path walks, files, and scans of many inodes and directories."""
