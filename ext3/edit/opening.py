@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..alloc.system_blocks import SystemZones
 from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, FIRST_INO, STATE_ERROR, STATE_VALID
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
@@ -14,7 +15,6 @@ from ..format.layout import Table
 from ..format.superblock import Superblock, feature_names, read_superblock
 from ..journal.log import Journal, read_journal, scan_log
 from ..journal.replay import recover
-from ..zones import SystemZones
 
 __all__ = ["Opened", "block_bitmaps", "inode_bitmaps", "open_for_changes"]
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
-from ..alloc import BlockAllocator, InodeAllocator
+from ..alloc.allocator import BlockAllocator, InodeAllocator
+from ..alloc.system_blocks import SystemZones
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
@@ -20,7 +21,6 @@ from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
 from ..orphans import process_orphans
-from ..zones import SystemZones
 from .blocks import Run
 from .changes import Changes
 from .opening import block_bitmaps, inode_bitmaps, open_for_changes

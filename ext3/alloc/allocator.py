@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .errors import CorruptError, NoFreeInodesError, NoSpaceError
-from .format.bitmap import FREE, HELD, USED, GroupBitmap
+from ..errors import CorruptError, NoFreeInodesError, NoSpaceError
+from ..format.bitmap import FREE, HELD, USED, GroupBitmap
 
 __all__ = ["BlockAllocator", "InodeAllocator", "Run"]
 

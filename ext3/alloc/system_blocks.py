@@ -11,11 +11,11 @@ from bisect import bisect_right
 import numpy as np
 import numpy.typing as npt
 
-from .constants import Incompat
-from .errors import CorruptError
-from .format.group_desc import has_super
-from .format.layout import Table
-from .format.superblock import Superblock
+from ..constants import Incompat
+from ..errors import CorruptError
+from ..format.group_desc import has_super
+from ..format.layout import Table
+from ..format.superblock import Superblock
 
 __all__ = ["SystemZones"]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3.alloc import BlockAllocator, InodeAllocator
+from ext3.alloc.allocator import BlockAllocator, InodeAllocator
 from ext3.errors import CorruptError, NoFreeInodesError, NoSpaceError
 from ext3.format.bitmap import FREE, HELD, USED, GroupBitmap
 

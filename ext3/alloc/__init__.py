@@ -1,0 +1,1 @@
+"""Allocation: blocks and inodes, and the system blocks that are never given out."""
