@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .build.tarball import scan_tar
     from .build.tree import Tree
     from .device.base import BlockDevice, FileDevice, MemoryDevice
+    from .edit.filesystem import WritableFilesystem
     from .errors import (
         ContentChangedError,
         CorruptError,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     )
     from .format.geometry import Geometry, plan_geometry
     from .read.filesystem import Entry, Filesystem, Stat
-    from .writing import WritableFilesystem
 
 __all__ = [
     "BlockDevice",
@@ -146,7 +146,7 @@ _HOME = {
         "Geometry",
         "plan_geometry",
     ),
-    ".writing": ("WritableFilesystem",),
+    ".edit.filesystem": ("WritableFilesystem",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.directory import Directory, DirectoryRules, new_directory_block
-from ext3.edit.mapping import BlockMapEditor
 from ext3.edit.namehash import NameHash
 from ext3.format.dirent import iter_dirents
 

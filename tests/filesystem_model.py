@@ -10,7 +10,7 @@ from typing import Any
 
 import ext3
 from ext3.constants import FileType
-from ext3.writing import WritableFilesystem
+from ext3.edit.filesystem import WritableFilesystem
 
 __all__ = ["HostTree", "Operation", "apply", "facts_of_host", "facts_of_image"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ext3.constants import SECTOR, FileType, InodeFlag
-from ext3.edit.attributes import AttributeEditor, AttributeSharing
+from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.blocks import Run
 from ext3.edit.directory import Directory, DirectoryRules
-from ext3.edit.mapping import BlockMapEditor
+from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import NoSpaceError
 from ext3.format.schema import GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK
 

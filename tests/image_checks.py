@@ -6,7 +6,7 @@ import numpy as np
 
 import ext3
 from ext3.constants import ROOT_INO
-from ext3.edit.mapping import BlockMapEditor
+from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.format.inode import Inode, fast_symlink
 
 from .memory_blocks import MemoryBlocks

@@ -11,8 +11,8 @@ from typing import Any
 
 import ext3
 from ext3.edit.directory import DirectoryFullError
-from ext3.edit.handle import FileEditor
-from ext3.writing import WritableFilesystem
+from ext3.edit.file_handle import FileEditor
+from ext3.edit.filesystem import WritableFilesystem
 
 from .model_tree import ModelError, ModelTree
 

@@ -12,9 +12,9 @@ from ext3.build.stamp import Stamp
 from ext3.build.tree import Tree
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device.base import BlockDevice, MemoryDevice
+from ext3.edit.orphan_list import cut_inode
 from ext3.edit.session import Session
 from ext3.format.schema import INODE_CORE
-from ext3.orphans import cut_inode
 
 __all__ = ["COMMIT_START", "FILES", "clock", "empty_tree", "grow", "inode_of", "sample", "session", "set_size", "signature"]
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from bench import MIB, ROOT, SBIN, compile_packages
 
 import ext3
-from ext3.edit.handle import FileEditor
-from ext3.writing import WritableFilesystem
+from ext3.edit.file_handle import FileEditor
+from ext3.edit.filesystem import WritableFilesystem
 
 __all__ = ["main"]
 

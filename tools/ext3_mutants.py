@@ -14,6 +14,7 @@ from ext3.build.stamp import Stamp
 from ext3.constants import S_IFDIR, S_IFIFO, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
 from ext3.format.group_desc import descriptor_block
 from ext3.format.inode import Inode
@@ -30,7 +31,6 @@ from ext3.format.schema import (
     XATTR_HEADER,
 )
 from ext3.journal.log import read_journal
-from ext3.writing import WritableFilesystem
 
 __all__ = ["Sample", "mutate", "sample_of", "samples"]
 

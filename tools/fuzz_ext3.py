@@ -23,6 +23,7 @@ from pathlib import Path
 import ext3
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import DeviceError, Ext3Error
 from ext3.extract import extract
 from ext3.format.group_desc import descriptor_block
@@ -31,7 +32,6 @@ from ext3.format.superblock import Superblock, read_superblock
 from ext3.hosttree import supported
 from ext3.read.directory_scan import read_directories
 from ext3.read.inode_scan import read_facts
-from ext3.writing import WritableFilesystem
 
 __all__ = ["main", "try_image"]
 

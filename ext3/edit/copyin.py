@@ -18,8 +18,10 @@ from ..errors import (
     SourceError,
 )
 from ..format.xattr import split_name
-from . import content, facts, names
-from .nodes import Nodes
+from . import file_data as content
+from . import namei as names
+from . import setattr as facts
+from .inode_cache import Nodes
 
 __all__ = ["PRESERVE", "Progress", "TreeCopier", "remove_tree"]
 

@@ -17,9 +17,9 @@ from ..format.dirent import BYTES_LIMIT, Entry
 from ..format.htree import DOT_SIZE
 from ..format.schema import DIRENT
 from . import records
+from .block_map_edit import BlockMapEditor
 from .blocks import Blocks
 from .index import Frame, OddIndexError, Table, new_node, new_root, next_leaves, read_root, read_table
-from .mapping import BlockMapEditor
 from .namehash import NameHash
 
 __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError", "new_directory_block"]

@@ -20,11 +20,11 @@ from ..format.group_desc import descriptor_block
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
-from ..orphans import process_orphans
 from .blocks import Run
-from .changes import Changes
 from .opening import block_bitmaps, inode_bitmaps, open_for_changes
-from .superblock import SuperblockEditor
+from .orphan_list import process_orphans
+from .rollback import Changes
+from .superblock_editor import SuperblockEditor
 
 __all__ = ["Clock", "Session"]
 

@@ -44,8 +44,8 @@ from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
     from ..build.progress import Progress
+    from ..edit.filesystem import WritableFilesystem
     from ..extract import Extracted
-    from ..writing import WritableFilesystem
     from .directory_scan import Listing
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
@@ -120,7 +120,7 @@ class Filesystem:
         where superblock or descriptors make no sense, DeviceError, and for changes NeedsCheckError.
         """
         if mode == "r+":
-            from ..writing import WritableFilesystem
+            from ..edit.filesystem import WritableFilesystem
 
             return WritableFilesystem.open_for_changes(where, offset=offset, size=size, clock=clock)
         if mode != "r":

@@ -20,7 +20,7 @@ from .places import check_not_dotted, place
 from .render import shell_word
 
 if TYPE_CHECKING:
-    from ext3.writing import WritableFilesystem
+    from ext3.edit.filesystem import WritableFilesystem
 
     from ..overlay.tracing import Spot
     from ..overlay.whiteout import Editor

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
 from ext3.format.xattr import split_name
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import read_stats
-from ext3.writing import WritableFilesystem
 
 from .marks import seen_xattrs
 from .tracing import Tracer

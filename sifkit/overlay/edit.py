@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ext3.device.base import FileDevice
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
-from ext3.writing import WritableFilesystem
 
 from ..atomic import AtomicFile, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from itertools import count
 
 from ext3.constants import S_IFCHR
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
-from ext3.writing import WritableFilesystem
 
 from ..errors import show
 from .marks import OPAQUE_NAMES, OWN_XATTRS, is_mark, is_opaque_directory

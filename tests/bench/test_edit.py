@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import ext3
-from ext3.writing import WritableFilesystem
+from ext3.edit.filesystem import WritableFilesystem
 
 MIB = 1 << 20
 

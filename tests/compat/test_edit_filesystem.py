@@ -11,7 +11,7 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
-from ext3.writing import WritableFilesystem
+from ext3.edit.filesystem import WritableFilesystem
 
 from ..crash.test_edit_filesystem import record, state
 from ..crash.test_transaction import allowed, cuts

@@ -11,7 +11,7 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
-from ext3.edit.mapping import BlockMapEditor
+from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.errors import NoSpaceError
 
 from ..image_blocks import ImageBlocks

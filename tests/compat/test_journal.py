@@ -10,13 +10,13 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice, open_device
 from ext3.device.copy_on_write import play
+from ext3.edit.orphan_list import delete_inode
 from ext3.edit.session import Session
 from ext3.format.group_desc import read_groups
 from ext3.format.schema import INODE_CORE
 from ext3.format.superblock import read_superblock
 from ext3.journal.log import read_journal, scan_log
 from ext3.journal.replay import recover
-from ext3.orphans import delete_inode
 
 from ..crash.test_transaction import allowed, cuts, record, step
 from ..sessions import COMMIT_START, FILES, clock, inode_of, signature

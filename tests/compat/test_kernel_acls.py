@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import ext3
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.acl import AclTag
 from ext3.format.schema import ACL_ENTRY, ACL_HEADER
-from ext3.writing import WritableFilesystem
 
 from ..tools import assert_clean, kernel_mount, require, run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.writing import WritableFilesystem
+from ext3.edit.filesystem import WritableFilesystem
 
 from ..tools import assert_clean, kernel_mount, require, run
 

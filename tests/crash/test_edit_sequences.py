@@ -18,9 +18,9 @@ from ext3.build.stamp import Stamp
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice, play
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.superblock import read_superblock
 from ext3.journal.transaction import LogWriter
-from ext3.writing import WritableFilesystem
 
 from ..image_checks import check_counts
 from ..model_edits import ModelEdits

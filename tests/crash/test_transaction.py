@@ -10,9 +10,9 @@ import pytest
 
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice, play
+from ext3.edit.orphan_list import add_orphan, remove_orphan
 from ext3.edit.session import Session
 from ext3.format.superblock import read_superblock
-from ext3.orphans import add_orphan, remove_orphan
 
 from ..sessions import COMMIT_START, FILES, grow, inode_of, sample, session, set_size, signature
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ext3.constants import FileType
-from ext3.edit.attributes import AttributeEditor, AttributeSharing
+from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.directory import Directory, DirectoryRules
-from ext3.edit.mapping import BlockMapEditor
 from ext3.edit.namehash import NameHash
+from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import Ext3Error, NoSpaceError, XattrError
 from ext3.format import dirhash
 

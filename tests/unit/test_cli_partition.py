@@ -8,9 +8,9 @@ import pytest
 
 from ext3.constants import STATE_VALID
 from ext3.device.base import FileDevice
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.superblock import read_superblock
 from ext3.read.filesystem import Filesystem
-from ext3.writing import WritableFilesystem
 from sifkit.overlay.creating import create
 from sifkit.overlay.embedding import embed
 from sifkit.overlay.options import CreateOptions

@@ -20,18 +20,22 @@ from typing import IO, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .constants import S_IFREG
-from .device.base import BlockDevice, FileDevice, PathOrFile, open_device
-from .edit import content, copyin, facts, moving, names
-from .edit.handle import FileEditor
-from .edit.nodes import Nodes
-from .edit.places import Place, Places, Target, speaking_of
-from .edit.session import Clock, Session
-from .errors import JournalFullError, PathIsDirectoryError
-from .format.inode import Inode
-from .format.layout import Table
-from .format.superblock import Superblock
-from .read.filesystem import Filesystem
+from ..constants import S_IFREG
+from ..device.base import BlockDevice, FileDevice, PathOrFile, open_device
+from ..errors import JournalFullError, PathIsDirectoryError
+from ..format.inode import Inode
+from ..format.layout import Table
+from ..format.superblock import Superblock
+from ..read.filesystem import Filesystem
+from . import copyin
+from . import file_data as content
+from . import namei as names
+from . import rename as moving
+from . import setattr as facts
+from .file_handle import FileEditor
+from .inode_cache import Nodes
+from .path_args import Place, Places, Target, speaking_of
+from .session import Clock, Session
 
 __all__ = ["Place", "WritableFilesystem"]
 

@@ -11,8 +11,8 @@ import errno
 from ..constants import LINK_MAX, ROOT_INO, S_IFCHR, FileType
 from ..errors import CorruptError, PathError, PathExistsError, PathIsDirectoryError, PathNotDirectoryError, PathNotEmptyError
 from ..format.inode import file_type_of
-from .names import DOTS, born, check_name, check_removable, directory, lose_directory, lose_link, victim
-from .nodes import IMMUTABLE, Node, Nodes, check_changeable
+from .inode_cache import IMMUTABLE, Node, Nodes, check_changeable
+from .namei import DOTS, born, check_name, check_removable, directory, lose_directory, lose_link, victim
 
 __all__ = ["exchange", "rename"]
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 import ext3
 from ext3.build.plan import ImageOptions
 from ext3.device.base import MemoryDevice
-from ext3.edit.mapping import BlockMapEditor
-from ext3.edit.pointers import blocks_needed
-from ext3.writing import WritableFilesystem
+from ext3.edit.block_map_edit import BlockMapEditor
+from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.pointer_blocks import blocks_needed
 
-from ..memory_blocks import MemoryBlocks
-from ..sessions import clock, empty_tree
+from ....memory_blocks import MemoryBlocks
+from ....sessions import clock, empty_tree
 
 BLOCK = 1024
 OWN = 5

@@ -15,16 +15,16 @@ from ext3.build.stamp import Stamp
 from ext3.constants import InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
-from ext3.edit import nodes
+from ext3.edit import inode_cache as nodes
+from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.orphan_list import OrphanLinks
 from ext3.format.inode import parse_inode
 from ext3.journal.transaction import LogWriter
-from ext3.orphans import OrphanLinks
-from ext3.writing import WritableFilesystem
 
-from ..image_checks import check_counts
-from ..model_edits import ModelEdits
-from ..model_tree import compare
-from ..sessions import clock, empty_tree
+from ....image_checks import check_counts
+from ....model_edits import ModelEdits
+from ....model_tree import compare
+from ....sessions import clock, empty_tree
 
 
 def blank(*, size: int = 8 << 20, block_size: int = 1024) -> MemoryDevice:

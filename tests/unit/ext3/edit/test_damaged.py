@@ -13,13 +13,13 @@ from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import SUPERBLOCK_OFFSET, FileType
 from ext3.device.base import MemoryDevice
+from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.orphan_list import orphan_chain
 from ext3.edit.session import Session
 from ext3.format.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
-from ext3.orphans import orphan_chain
-from ext3.writing import WritableFilesystem
 
-from ..image_checks import check_counts
-from ..sessions import clock, empty_tree
+from ....image_checks import check_counts
+from ....sessions import clock, empty_tree
 
 BLOCK = 1024
 

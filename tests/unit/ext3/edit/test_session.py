@@ -10,6 +10,7 @@ import ext3
 from ext3.constants import JBD_MAGIC, SUPERBLOCK_OFFSET, Incompat
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
+from ext3.edit.orphan_list import add_orphan, delete_inode, orphan_chain, remove_orphan
 from ext3.edit.session import Session
 from ext3.errors import (
     CorruptError,
@@ -26,9 +27,8 @@ from ext3.format.jbd_schema import JOURNAL_HEADER, JOURNAL_SUPERBLOCK
 from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from ext3.journal.log import read_journal, scan_log
-from ext3.orphans import add_orphan, delete_inode, orphan_chain, remove_orphan
 
-from ..sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature
+from ....sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature
 
 
 def described(device: MemoryDevice, recorded: RecordingDevice) -> list[str]:

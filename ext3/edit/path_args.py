@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
 from ..read.path_walk import PathEnd, Tree, resolve
-from . import names
-from .nodes import Nodes
+from . import namei as names
+from .inode_cache import Nodes
 
 __all__ = ["Place", "Places", "Target", "speaking_of"]
 

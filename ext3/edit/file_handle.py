@@ -6,8 +6,8 @@ import io
 from typing import TYPE_CHECKING
 
 from ..read.file import SeekableFile
-from . import content
-from .nodes import Nodes
+from . import file_data as content
+from .inode_cache import Nodes
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

@@ -10,8 +10,8 @@ import errno
 
 from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ..errors import CorruptError, XattrError, show
-from .names import ACCESS, DEFAULT
-from .nodes import Node, Nodes, check_changeable
+from .inode_cache import Node, Nodes, check_changeable
+from .namei import ACCESS, DEFAULT
 from .permissions import acl_after_chmod, is_no_acl, mode_of_acl
 from .record import check_owner
 

@@ -13,12 +13,12 @@ from typing import TypeVar
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
 from ..format.inode import Inode, parse_inode
-from ..orphans import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
-from .attributes import AttributeEditor, AttributeSharing
+from .block_map_edit import SECTORS_LIMIT, BlockMapEditor
 from .directory import Directory, DirectoryRules
-from .mapping import SECTORS_LIMIT, BlockMapEditor
+from .orphan_list import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
 from .record import InodeRecord
 from .session import Session
+from .xattr_edit import AttributeEditor, AttributeSharing
 
 __all__ = ["Node", "Nodes", "check_changeable"]
 

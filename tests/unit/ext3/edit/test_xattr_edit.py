@@ -7,12 +7,12 @@ import struct
 
 import pytest
 
-from ext3.edit.attributes import AttributeEditor, AttributeSharing
 from ext3.edit.permissions import acl_after_chmod, inherit, mode_of_acl
+from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import CorruptError, NoSpaceError, XattrError
 from ext3.format import acl, xattr
 
-from ..memory_blocks import MemoryBlocks
+from ....memory_blocks import MemoryBlocks
 
 AREA = 96
 

@@ -17,7 +17,7 @@ from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR
 from ..errors import CorruptError, NoSpaceError, PathError
 from ..format.block_map import map_limit
 from .blocks import Blocks, Run
-from .pointers import FORMATS, POINTER, Cut, group_runs, runs_of
+from .pointer_blocks import FORMATS, POINTER, Cut, group_runs, runs_of
 
 __all__ = ["SECTORS_LIMIT", "BlockMapEditor", "Extent", "FileTooLargeError"]
 

@@ -15,13 +15,13 @@ from ext3.build.plan import ImageOptions
 from ext3.build.stamp import Stamp
 from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType, InodeFlag
 from ext3.device.base import MemoryDevice
-from ext3.edit.nodes import Node
+from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.inode_cache import Node
 from ext3.format.schema import INODE_CORE
 from ext3.journal.transaction import LogWriter
-from ext3.writing import WritableFilesystem
 
-from ..image_checks import check_counts
-from ..sessions import clock, empty_tree
+from ....image_checks import check_counts
+from ....sessions import clock, empty_tree
 
 NOW = clock()
 ACL = bytes.fromhex("02000000 01000600ffffffff 02000700e8030000 04000400ffffffff 10000700ffffffff 20000400ffffffff")

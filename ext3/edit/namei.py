@@ -32,7 +32,7 @@ from ..errors import (
 )
 from ..format.inode import file_type_of
 from .directory import NameTooLongError, new_directory_block
-from .nodes import IMMUTABLE, Node, Nodes, check_changeable
+from .inode_cache import IMMUTABLE, Node, Nodes, check_changeable
 from .permissions import inherit
 from .record import check_owner, device_words
 

@@ -9,6 +9,7 @@ import pytest
 
 from ext3.constants import FileType
 from ext3.edit import directory as module
+from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.directory import (
     Directory,
     DirectoryFullError,
@@ -17,13 +18,12 @@ from ext3.edit.directory import (
     NameTooLongError,
     new_directory_block,
 )
-from ext3.edit.mapping import BlockMapEditor
 from ext3.edit.namehash import NameHash
 from ext3.errors import CorruptError, NoSpaceError, PathNotFoundError
 from ext3.format.dirent import iter_dirents
 
-from ..edit_checks import check_directory, make_directory, reopened
-from ..memory_blocks import MemoryBlocks
+from ....edit_checks import check_directory, make_directory, reopened
+from ....memory_blocks import MemoryBlocks
 
 SEED = struct.unpack("<4I", bytes.fromhex("0123456789abcdef0123456789abcdef"))
 

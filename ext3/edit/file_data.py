@@ -18,11 +18,11 @@ from ..constants import SECTOR
 from ..device.base import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
 from ..format.block_map import map_limit
-from ..orphans import add_orphan, cut_in_steps, cut_inode, remove_orphan
-from .facts import content_changed
-from .mapping import Extent, FileTooLargeError
-from .nodes import FIXED, IMMUTABLE, Node, Nodes, check_changeable
-from .pointers import blocks_needed
+from .block_map_edit import Extent, FileTooLargeError
+from .inode_cache import FIXED, IMMUTABLE, Node, Nodes, check_changeable
+from .orphan_list import add_orphan, cut_in_steps, cut_inode, remove_orphan
+from .pointer_blocks import blocks_needed
+from .setattr import content_changed
 
 __all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
 

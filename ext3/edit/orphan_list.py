@@ -13,14 +13,14 @@ from typing import Protocol
 
 import numpy as np
 
-from .constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
-from .device.base import BlockDevice
-from .errors import CorruptError, JournalFullError
-from .format.block_map import BlockMap, map_limit, read_block_map
-from .format.inode import Inode, fast_symlink, parse_inode
-from .format.layout import Table
-from .format.schema import INODE_CORE, XATTR_HEADER
-from .format.superblock import Superblock
+from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
+from ..device.base import BlockDevice
+from ..errors import CorruptError, JournalFullError
+from ..format.block_map import BlockMap, map_limit, read_block_map
+from ..format.inode import Inode, fast_symlink, parse_inode
+from ..format.layout import Table
+from ..format.schema import INODE_CORE, XATTR_HEADER
+from ..format.superblock import Superblock
 
 __all__ = [
     "OrphanHost",
