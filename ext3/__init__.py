@@ -24,14 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .build.builder import TreeBuilder
-    from .build.content import Content, ContentFile, MemoryContent
-    from .build.image import BuildResult, build_image, mkfs
-    from .build.plan import ImageOptions
-    from .build.scan import ScanOptions, scan_directory
-    from .build.stamp import Stamp
     from .build.tarball import scan_tar
-    from .build.tree import Tree
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
     from .errors import (
@@ -52,7 +45,14 @@ if TYPE_CHECKING:
         XattrError,
     )
     from .format.geometry import Geometry, plan_geometry
+    from .newfs.builder import TreeBuilder
+    from .newfs.content import Content, ContentFile, MemoryContent
+    from .newfs.image import BuildResult, build_image, mkfs
+    from .newfs.plan import ImageOptions
+    from .newfs.stamp import Stamp
+    from .newfs.tree import Tree
     from .read.filesystem import Entry, Filesystem, Stat
+    from .scan.host_directory import ScanOptions, scan_directory
 
 __all__ = [
     "BlockDevice",
@@ -96,25 +96,25 @@ __all__ = [
 
 # What is used brings its module with it: a reader need not load the writer, nor a directory's scan the tar reader.
 _HOME = {
-    ".build.builder": ("TreeBuilder",),
-    ".build.content": (
+    ".newfs.builder": ("TreeBuilder",),
+    ".newfs.content": (
         "Content",
         "ContentFile",
         "MemoryContent",
     ),
-    ".build.image": (
+    ".newfs.image": (
         "BuildResult",
         "build_image",
         "mkfs",
     ),
-    ".build.plan": ("ImageOptions",),
-    ".build.scan": (
+    ".newfs.plan": ("ImageOptions",),
+    ".scan.host_directory": (
         "ScanOptions",
         "scan_directory",
     ),
-    ".build.stamp": ("Stamp",),
+    ".newfs.stamp": ("Stamp",),
     ".build.tarball": ("scan_tar",),
-    ".build.tree": ("Tree",),
+    ".newfs.tree": ("Tree",),
     ".device.base": (
         "BlockDevice",
         "FileDevice",

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .build.crew import MOST_JOBS, share_out, workers_for
-from .build.progress import Progress, Silent
 from .constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from .device.base import FileDevice
 from .errors import CorruptError, Ext3Error, SourceError
 from .format.block_map import map_limit
 from .hosttree import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
+from .progress import Progress, Silent
 from .read.filesystem import Filesystem
 from .read.inode_scan import Columns, Flags, Numbers, column_parts, nanoseconds
 from .read.readahead import ReadAhead, straight_files
 from .survey import Survey, survey_paths
+from .workers import MOST_JOBS, share_out, workers_for
 
 __all__ = ["Extracted", "extract"]
 

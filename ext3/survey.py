@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .build.progress import Progress
 from .constants import FileType
 from .errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
 from .hosttree import Counts
+from .progress import Progress
 from .read.filesystem import Entry, Filesystem
 
 __all__ = ["Directories", "Survey", "survey_paths"]

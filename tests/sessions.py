@@ -5,16 +5,16 @@ from __future__ import annotations
 from hashlib import sha256
 
 import ext3
-from ext3.build.builder import TreeBuilder
-from ext3.build.content import MemoryContent
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
-from ext3.build.tree import Tree
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.edit.orphan_list import cut_inode
 from ext3.edit.session import Session
 from ext3.format.schema import INODE_CORE
+from ext3.newfs.builder import TreeBuilder
+from ext3.newfs.content import MemoryContent
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
+from ext3.newfs.tree import Tree
 
 __all__ = ["COMMIT_START", "FILES", "clock", "empty_tree", "grow", "inode_of", "sample", "session", "set_size", "signature"]
 

@@ -7,10 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ext3
-from ext3.build.builder import TreeBuilder
-from ext3.build.content import MemoryContent
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.constants import S_IFDIR, S_IFIFO, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
@@ -31,6 +27,10 @@ from ext3.format.schema import (
     XATTR_HEADER,
 )
 from ext3.journal.log import read_journal
+from ext3.newfs.builder import TreeBuilder
+from ext3.newfs.content import MemoryContent
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 __all__ = ["Sample", "mutate", "sample_of", "samples"]
 

@@ -24,7 +24,7 @@ from ..errors import SourceError, show
 from ..format import acl
 from ..format.acl import AclTag
 from ..format.schema import ACL_ENTRY, ACL_HEADER
-from .builder import LeftOut, Segment, Times, TreeBuilder
+from ..newfs.builder import LeftOut, Segment, Times, TreeBuilder
 from .tarheader import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
 from .tarstore import TarContent
 from .tarstream import Archive, open_archive

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG
 from ..errors import show
-from .builder import Segment, Times
+from ..newfs.builder import Segment, Times
 from .tarstream import BLOCK, Archive
 
 __all__ = ["HARD_LINK", "PATH_LIMIT", "SKIPPED", "Member", "is_header", "members"]

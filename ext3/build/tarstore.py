@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import IO, Protocol, Self, cast
 
 from ..errors import ContentChangedError, SourceError
-from .builder import Segment
-from .content import ContentFile
+from ..newfs.builder import Segment
+from ..newfs.content import ContentFile
 
 __all__ = ["SPOOL_MEMORY", "FileStore", "Spool", "Store", "TarContent"]
 

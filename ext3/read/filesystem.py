@@ -43,9 +43,9 @@ from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
-    from ..build.progress import Progress
     from ..edit.filesystem import WritableFilesystem
     from ..extract import Extracted
+    from ..progress import Progress
     from .directory_scan import Listing
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ext3.build.progress import Progress, Silent
+from ext3.progress import Progress, Silent
 
 from ..errors import NotReplaceableError, show
 from .destination import check_destination, new_file
@@ -72,8 +72,8 @@ def _check_target(target: str, options: CreateOptions) -> None:
 
 
 def _write(target: str, options: CreateOptions, prepared: Prepared, progress: Progress) -> None:
-    from ext3.build.image import write_image
     from ext3.device.base import FileDevice
+    from ext3.newfs.image import write_image
 
     from .hostspace import allocate, space_errors
 

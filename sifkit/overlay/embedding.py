@@ -10,9 +10,9 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from ext3.build.image import write_image
-from ext3.build.progress import Progress, Silent
 from ext3.device.base import FileDevice
+from ext3.newfs.image import write_image
+from ext3.progress import Progress, Silent
 
 from ..errors import UsageError, show
 from ..sif import Descriptor, Stamp

@@ -16,10 +16,10 @@ from typing import IO, NoReturn
 
 import numpy as np
 
-from ext3.build.progress import Progress, Silent
 from ext3.build.tarwriting import PATH_LIMIT, Head, TarWriter, sparse_head, xattr_records
 from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from ext3.errors import CorruptError, Ext3Error
+from ext3.progress import Progress, Silent
 from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import Columns, column_parts, nanoseconds

@@ -11,15 +11,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ext3.build.builder import Times, TreeBuilder
 from ext3.constants import NAME_MAX
+from ext3.newfs.builder import Times, TreeBuilder
 
 from ..errors import LayoutError, UsageError, show
 from .options import Layout
 
 if TYPE_CHECKING:
-    from ext3.build.stamp import Stamp
-    from ext3.build.tree import Tree
+    from ext3.newfs.stamp import Stamp
+    from ext3.newfs.tree import Tree
 
 __all__ = ["ImageTree", "RootFacts", "choose_layout", "split_inner_path"]
 

@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from ext3.build.image import plan_tree
-from ext3.build.plan import ImageOptions, Plan
-from ext3.build.progress import Progress
-from ext3.build.stamp import Stamp
-from ext3.build.tree import Tree
 from ext3.constants import S_IFREG
 from ext3.defaults import default_inode_ratio
 from ext3.errors import GeometryError, NoSpaceError
+from ext3.newfs.image import plan_tree
+from ext3.newfs.plan import ImageOptions, Plan
+from ext3.newfs.stamp import Stamp
+from ext3.newfs.tree import Tree
+from ext3.progress import Progress
 
 from ..errors import UsageError, human
 from .layout import ImageTree

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ext3.build.content import Content, MemoryContent
-from ext3.build.progress import Progress
-from ext3.build.scan import ScanOptions, host_times, scan_directory
 from ext3.errors import SourceError
+from ext3.newfs.content import Content, MemoryContent
+from ext3.progress import Progress
+from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
 from ..errors import counted, show
 from .attributes import attribute_filter
@@ -22,7 +22,7 @@ from .layout import ImageTree, RootFacts, choose_layout
 from .options import CreateOptions, Layout
 
 if TYPE_CHECKING:
-    from ext3.build.tree import Tree
+    from ext3.newfs.tree import Tree
 
 __all__ = ["Gathered", "gather"]
 

@@ -12,13 +12,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import ext3
-from ext3.build.builder import TreeBuilder
-from ext3.build.image import plan_tree
-from ext3.build.plan import ImageOptions
-from ext3.build.scan import ScanOptions, host_times, scan_directory
-from ext3.build.stamp import Stamp
-from ext3.build.tree import Tree
 from ext3.format.geometry import plan_geometry
+from ext3.newfs.builder import TreeBuilder
+from ext3.newfs.image import plan_tree
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
+from ext3.newfs.tree import Tree
+from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
 from .. import trees
 from ..tools import assert_clean, require, run

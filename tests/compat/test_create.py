@@ -272,10 +272,10 @@ def test_a_tree_over_stale_bytes(scratch: Path) -> None:
 
 def plan_inputs(tree: Path) -> tuple[object, object, object]:
     """A tree as the library takes it, without the overlay layer."""
-    from ext3.build.builder import TreeBuilder
-    from ext3.build.plan import ImageOptions
-    from ext3.build.scan import ScanOptions, host_times, scan_directory
-    from ext3.build.stamp import Stamp
+    from ext3.newfs.builder import TreeBuilder
+    from ext3.newfs.plan import ImageOptions
+    from ext3.newfs.stamp import Stamp
+    from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
     builder = TreeBuilder()
     status = os.stat(tree)

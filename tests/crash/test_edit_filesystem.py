@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.format.superblock import read_superblock
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ..filesystem_model import facts_of_image
 from ..image_checks import check_counts

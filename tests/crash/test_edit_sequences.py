@@ -13,14 +13,14 @@ from hashlib import sha256
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.superblock import read_superblock
 from ext3.journal.transaction import LogWriter
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ..image_checks import check_counts
 from ..model_edits import ModelEdits

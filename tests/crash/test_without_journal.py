@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.constants import STATE_VALID, SUPERBLOCK_OFFSET
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice
 from ext3.format.superblock import read_superblock
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ..image_checks import check_counts
 from ..sessions import clock, empty_tree

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.device.base import MemoryDevice
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ..image_checks import check_counts
 from ..model_edits import ModelEdits

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ..filesystem_model import HostTree, Operation, apply, facts_of_host, facts_of_image
 from ..image_checks import check_counts

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import ext3
-from ext3.build import copy as build_copy
-from ext3.build import scan as build_scan
+from ext3.newfs import copy as build_copy
+from ext3.scan import host_directory as build_scan
 from sifkit.errors import LayoutError, NotReplaceableError, TargetError, UsageError
 from sifkit.overlay.creating import create
 from sifkit.overlay.options import CreateOptions, CreateResult

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def project(root: Path, **files: str) -> Path:
-    """A small project; ``ext3__build__plan="..."`` is the file ext3/build/plan.py."""
+    """A small project; ``ext3__build__plan="..."`` is the file ext3/newfs/plan.py."""
     for package in ("ext3", "ext3/build", "ext3/fsck", "sifkit", "sifkit/sif", "sifkit/overlay", "sifkit/cli"):
         (root / package).mkdir(parents=True)
         (root / package / "__init__.py").touch()
@@ -53,7 +53,7 @@ def test_a_good_project(tmp_path: Path) -> None:
         ext3__build__tree="from ext3.format.xattr import y\ndef f():\n    import zstandard\n",
         sifkit__errors="import errno\n",
         sifkit__atomic="try:\n    import fcntl\nexcept ImportError:\n    fcntl = None\n",
-        sifkit__overlay__create="import ext3\nfrom ..atomic import A\nfrom ext3.build.plan import p\n",
+        sifkit__overlay__create="import ext3\nfrom ..atomic import A\nfrom ext3.newfs.plan import p\n",
         sifkit__cli__main="import os, sys\nprint(os.environ)\ndef f():\n    import numpy\n    sys.exit(1)\n",
     )
     assert check_imports.check(root) == []

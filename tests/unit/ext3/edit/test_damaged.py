@@ -9,14 +9,14 @@ from collections.abc import Callable
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.constants import SUPERBLOCK_OFFSET, FileType
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.orphan_list import orphan_chain
 from ext3.edit.session import Session
 from ext3.format.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ....image_checks import check_counts
 from ....sessions import clock, empty_tree

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ext3
-from ext3.build.plan import ImageOptions
 from ext3.device.base import MemoryDevice
 from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.pointer_blocks import blocks_needed
+from ext3.newfs.plan import ImageOptions
 
 from ....memory_blocks import MemoryBlocks
 from ....sessions import clock, empty_tree

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.constants import InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
@@ -20,6 +18,8 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.orphan_list import OrphanLinks
 from ext3.format.inode import parse_inode
 from ext3.journal.transaction import LogWriter
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ....image_checks import check_counts
 from ....model_edits import ModelEdits

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.build.plan import ImageOptions
-from ext3.build.stamp import Stamp
 from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.inode_cache import Node
 from ext3.format.schema import INODE_CORE
 from ext3.journal.transaction import LogWriter
+from ext3.newfs.plan import ImageOptions
+from ext3.newfs.stamp import Stamp
 
 from ....image_checks import check_counts
 from ....sessions import clock, empty_tree

@@ -17,8 +17,8 @@ from ..defaults import default_block_size, default_journal_blocks
 from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
 from ..format.geometry import Geometry, plan_geometry
 from .demand import LARGE_FILE_BYTES, Demand, measure
-from .mapping import BlockMap
-from .space import Space
+from .free_space import Space
+from .indirect_blocks import BlockMap
 from .stamp import Stamp
 from .tree import Tree
 

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import SourceError
-from .builder import Segment, Times, TreeBuilder, TreePart
-from .crew import share_out, workers_for
-from .hostfiles import DirectoryContent, open_host_file
-from .progress import Progress, Silent
+from ..newfs.builder import Segment, Times, TreeBuilder, TreePart
+from ..newfs.host_files import DirectoryContent, open_host_file
+from ..progress import Progress, Silent
+from ..workers import share_out, workers_for
 
 __all__ = ["ScanOptions", "host_times", "scan_directory"]
 
@@ -312,7 +312,7 @@ class _Round:
 
     def graft(self, top: _Scanner) -> None:
         """Add them to the tree; what was added is forgotten here."""
-        from .tree import graft  # with numpy
+        from ..newfs.tree import graft  # with numpy
 
         self.subtrees.reverse()
         while self.subtrees:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import DeviceError
+from .errors import DeviceError
 from .progress import Progress
 
 __all__ = ["MOST_JOBS", "Advance", "Job", "cut", "share_out", "workers_for"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.build import scan as scan_module
-from ext3.build.scan import host_times
+from ext3.scan import host_directory as scan_module
+from ext3.scan.host_directory import host_times
 
 needs_links = pytest.mark.skipif(not hasattr(os, "link") or sys.platform == "win32", reason="needs hard links")
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 from ..constants import SUPERBLOCK_OFFSET
 from ..device.base import BlockDevice, FileDevice
 from ..device.writeback import WriteBehind
+from ..progress import Progress
+from ..workers import MOST_JOBS, Advance, cut, share_out, workers_for
 from .copy import DataWriter
-from .crew import MOST_JOBS, Advance, cut, share_out, workers_for
+from .free_space_writer import LineWriter
+from .indirect_blocks import indirect_counts
 from .inodes import InodeWriter
-from .line import LineWriter
-from .mapping import indirect_counts
 from .metadata import Metadata
 from .plan import Plan
-from .progress import Progress
 from .verify import Written
 
 __all__ = ["emit"]

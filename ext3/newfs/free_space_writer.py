@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from ..constants import DIRECT_BLOCKS
 from ..device.base import BlockDevice
+from .free_space import Space
 from .plan import Plan
-from .space import Space
 
 __all__ = ["LineWriter"]
 

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from ..device.base import BlockDevice
 from ..device.writeback import WriteBehind
 from ..errors import ContentChangedError, SourceError
+from ..workers import MOST_JOBS, Advance, Job, cut
 from .builder import Segment
 from .content import ContentFile
-from .crew import MOST_JOBS, Advance, Job, cut
-from .hostfiles import LEAVE_OUT
-from .line import LineWriter
+from .free_space_writer import LineWriter
+from .host_files import LEAVE_OUT
 from .plan import Plan
 
 __all__ = ["DataWriter"]

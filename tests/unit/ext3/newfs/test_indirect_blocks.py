@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.build.mapping import BlockMap, indirect_counts
-from ext3.build.space import Space
 from ext3.format.geometry import plan_geometry
+from ext3.newfs.free_space import Space
+from ext3.newfs.indirect_blocks import BlockMap, indirect_counts
 
 GEOMETRY = plan_geometry(64 << 20, block_size=1024)
 SPACE = Space(GEOMETRY)

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 import ext3
-from ext3.build.crew import Advance, cut, share_out, workers_for
-from ext3.build.progress import Silent
 from ext3.errors import ContentChangedError
+from ext3.progress import Silent
+from ext3.workers import Advance, cut, share_out, workers_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="helper processes are made on Linux only")
 

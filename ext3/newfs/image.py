@@ -10,11 +10,11 @@ from ..defaults import default_block_size
 from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import GeometryError
 from ..format.geometry import Geometry
+from ..progress import Progress, Silent
 from .builder import TreeBuilder
 from .content import MemoryContent
 from .emit import emit
 from .plan import ImageOptions, Plan, plan_image
-from .progress import Progress, Silent
 from .stamp import Stamp
 from .tree import Tree
 from .verify import verify

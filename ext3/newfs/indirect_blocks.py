@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, TIND_SLOT
-from .space import Space
+from .free_space import Space
 
 __all__ = ["BlockMap", "Extent", "indirect_counts"]
 

@@ -28,7 +28,7 @@ from ..errors import SourceError, XattrError
 from ..format import xattr
 from .builder import Segment
 from .directories import Directories, lay_out_directories
-from .mapping import BlockMap, indirect_counts
+from .indirect_blocks import BlockMap, indirect_counts
 from .tree import Tree
 
 __all__ = ["Demand", "LARGE_FILE_BYTES", "measure"]

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 import ext3
-from ext3.build.image import plan_tree
-from ext3.build.metadata import Metadata
 from ext3.device.base import MemoryDevice
+from ext3.newfs.image import plan_tree
+from ext3.newfs.metadata import Metadata
 
 MIB = 1 << 20
 STAMP = ext3.Stamp(1_700_000_000, uuid.UUID(int=0x1234).bytes, uuid.UUID(int=0x5678).bytes)
