@@ -24,7 +24,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .build.tarball import scan_tar
+    from sifkit.overlay.tar_source import scan_tar
+
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
     from .errors import (
@@ -113,7 +114,7 @@ _HOME = {
         "scan_directory",
     ),
     ".newfs.stamp": ("Stamp",),
-    ".build.tarball": ("scan_tar",),
+    "sifkit.overlay.tar_source": ("scan_tar",),
     ".newfs.tree": ("Tree",),
     ".device.base": (
         "BlockDevice",

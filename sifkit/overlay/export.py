@@ -1,7 +1,7 @@
 """upper/ of an overlay as a container layer: a tar archive with marks for what was removed.
 
 A whiteout becomes an empty file ``.wh.NAME``, an opaque directory holds ``.wh..wh..opq``; overlay filesystems' own attributes
-are left out. ``layernames`` says what goes in, ``ext3.build.tarwriting`` how it looks. Files are stored whole: a layer should
+are left out. ``layernames`` says what goes in, ``sifkit.tar.writer`` how it looks. Files are stored whole: a layer should
 have no sparse files, which not every program reads. Whatever the image holds, the archive is bounded: no more data than the
 image has blocks, and altogether at most 1 GiB and 8 times the filesystem's size. What is more are zeros of holes, or names that
 a hostile image makes up. Source: OCI image specification, ``layer.md`` ("Whiteouts", "Sparse files").
@@ -16,7 +16,6 @@ from typing import IO, NoReturn
 
 import numpy as np
 
-from ext3.build.tarwriting import PATH_LIMIT, Head, TarWriter, sparse_head, xattr_records
 from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from ext3.errors import CorruptError, Ext3Error
 from ext3.progress import Progress, Silent
@@ -24,6 +23,7 @@ from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import Columns, column_parts, nanoseconds
 from ext3.read.readahead import ReadAhead, straight_files
+from sifkit.tar.writer import PATH_LIMIT, Head, TarWriter, sparse_head, xattr_records
 
 from ..errors import SifkitError, human, show
 from .layernames import LayerName, layer_names

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3.build.tarheader import is_header, members
-from ext3.build.tarstream import open_archive
-from ext3.build.tarwriting import Head, TarWriter, pack_heads, sparse_head, xattr_records
 from ext3.constants import S_IFDIR, S_IFREG
+from sifkit.tar.header import is_header, members
+from sifkit.tar.stream import open_archive
+from sifkit.tar.writer import Head, TarWriter, pack_heads, sparse_head, xattr_records
 
 
 def archive(entries):

@@ -14,9 +14,9 @@ from array import array
 from types import TracebackType
 from typing import IO, Protocol, Self, cast
 
-from ..errors import ContentChangedError, SourceError
-from ..newfs.builder import Segment
-from ..newfs.content import ContentFile
+from ext3.errors import ContentChangedError, SourceError
+from ext3.newfs.builder import Segment
+from ext3.newfs.content import ContentFile
 
 __all__ = ["SPOOL_MEMORY", "FileStore", "Spool", "Store", "TarContent"]
 

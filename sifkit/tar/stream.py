@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from ..device.base import PathOrFile
-from ..errors import SourceError, show
-from .tarpacking import PackingError, RawBytes, packing_of, unpacked
-from .tarstore import FileStore, Spool, Store
+from ext3.device.base import PathOrFile
+from ext3.errors import SourceError, show
+
+from .codecs import PackingError, RawBytes, packing_of, unpacked
+from .store import FileStore, Spool, Store
 
 __all__ = ["BLOCK", "Archive", "open_archive"]
 

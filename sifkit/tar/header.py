@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG
-from ..errors import show
-from ..newfs.builder import Segment, Times
-from .tarstream import BLOCK, Archive
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG
+from ext3.errors import show
+from ext3.newfs.builder import Segment, Times
+
+from .stream import BLOCK, Archive
 
 __all__ = ["HARD_LINK", "PATH_LIMIT", "SKIPPED", "Member", "is_header", "members"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ext3.build.tarpacking import PackingError, RawBytes, unpacked
+from sifkit.tar.codecs import PackingError, RawBytes, unpacked
 
-from .test_tarball import END, PACKERS, SAMPLE, SKIPPABLE, Pipe, file, refused, scanned
+from ..overlay.test_tar_source import END, PACKERS, SAMPLE, SKIPPABLE, Pipe, file, refused, scanned
 
 
 def checked_zstd(data: bytes) -> bytes:

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
-from ..constants import NAME_MAX, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
-from ..device.base import PathOrFile
-from ..errors import SourceError, show
-from ..format import acl
-from ..format.acl import AclTag
-from ..format.schema import ACL_ENTRY, ACL_HEADER
-from ..newfs.builder import LeftOut, Segment, Times, TreeBuilder
-from .tarheader import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
-from .tarstore import TarContent
-from .tarstream import Archive, open_archive
+from ext3.constants import NAME_MAX, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
+from ext3.device.base import PathOrFile
+from ext3.errors import SourceError, show
+from ext3.format import acl
+from ext3.format.acl import AclTag
+from ext3.format.schema import ACL_ENTRY, ACL_HEADER
+from ext3.newfs.builder import LeftOut, Segment, Times, TreeBuilder
+
+from ..tar.header import HARD_LINK, PATH_LIMIT, SKIPPED, Member, is_header, members
+from ..tar.store import TarContent
+from ..tar.stream import Archive, open_archive
 
 __all__ = ["RootAttributes", "TarContent", "TarScan", "TarTree", "read_tar", "scan_tar"]
 

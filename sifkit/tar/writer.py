@@ -13,8 +13,8 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .tarheader import PATH_LIMIT
-from .tarstream import BLOCK
+from .header import PATH_LIMIT
+from .stream import BLOCK
 
 __all__ = ["PATH_LIMIT", "Head", "TarWriter", "pack_heads", "sparse_head", "xattr_records"]
 

@@ -1,0 +1,1 @@
+"""Archives in and out: headers, streams, codecs, members."""
