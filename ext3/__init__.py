@@ -24,7 +24,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sifkit.overlay.tar_source import scan_tar
 
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
@@ -92,7 +91,6 @@ __all__ = [
     "mkfs",
     "plan_geometry",
     "scan_directory",
-    "scan_tar",
 ]
 
 # What is used brings its module with it: a reader need not load the writer, nor a directory's scan the tar reader.
@@ -114,7 +112,6 @@ _HOME = {
         "scan_directory",
     ),
     ".newfs.stamp": ("Stamp",),
-    "sifkit.overlay.tar_source": ("scan_tar",),
     ".newfs.tree": ("Tree",),
     ".device.base": (
         "BlockDevice",

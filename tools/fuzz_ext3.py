@@ -25,13 +25,13 @@ from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import DeviceError, Ext3Error
-from ext3.extract import extract
 from ext3.format.group_desc import descriptor_block
 from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
-from ext3.hosttree import supported
 from ext3.read.directory_scan import read_directories
 from ext3.read.inode_scan import read_facts
+from sifkit.overlay.extracting import extract
+from sifkit.overlay.host_writer import supported
 
 __all__ = ["main", "try_image"]
 

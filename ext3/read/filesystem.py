@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -43,9 +42,8 @@ from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
+
     from ..edit.filesystem import WritableFilesystem
-    from ..extract import Extracted
-    from ..progress import Progress
     from .directory_scan import Listing
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
@@ -422,26 +420,6 @@ class Filesystem:
         if file_type is FileType.SYMLINK:
             has_map = fast_symlink(inode, block_size) is None
         return self._map(inode, min(blocks, map_limit(block_size)) if has_map else 0)
-
-    def extract(
-        self,
-        destination: str | bytes | os.PathLike[str],
-        paths: Sequence[bytes | str] = (),
-        *,
-        top: int = ROOT_INO,
-        force: bool = False,
-        owners: bool | None = None,
-        keep: tuple[int, int] | None = None,
-        progress: Progress | None = None,
-    ) -> Extracted:
-        """Put ``paths`` (all there is if empty) into the directory ``destination``, with their holes, times and attributes.
-
-        Paths start at the directory inode ``top``. Nothing leaves ``destination``, whatever names and links the image holds,
-        and no more data is written than the image has blocks. See ``ext3.extract.extract`` for the rules and errors.
-        """
-        from ..extract import extract  # lies above this module
-
-        return extract(self, destination, paths, top=top, force=force, owners=owners, keep=keep, progress=progress)
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
         flags = inode.stat.flags & _NO_MAP.value

@@ -59,7 +59,7 @@ def command(
             if sparse:
                 raise UsageError("--sparse is for archives", hint="leave it out: a directory gets files with their holes")
             try:
-                made = view.filesystem.extract(output, top=view.root, force=force, keep=on_host(image), progress=bar)
+                made = extract(view.filesystem, output, top=view.root, force=force, keep=on_host(image), progress=bar)
             except FileExistsError as error:
                 raise not_empty(output) from error
             counts = {

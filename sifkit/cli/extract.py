@@ -20,7 +20,7 @@ from .places import place, places
 from .progress import MODES, reporter
 
 if TYPE_CHECKING:
-    from ext3.extract import Extracted
+    from sifkit.overlay.extracting import Extracted
 
 __all__ = ["command", "not_empty", "tell_extracted", "tell_problems"]
 
@@ -102,7 +102,7 @@ def command(
     start = time.monotonic()
     with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
         try:
-            made = view.filesystem.extract(target, paths, top=view.root, force=force, keep=on_host(image), progress=bar)
+            made = extract(view.filesystem, target, paths, top=view.root, force=force, keep=on_host(image), progress=bar)
         except FileExistsError as error:
             if error.filename is None:
                 raise

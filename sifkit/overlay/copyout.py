@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ext3.extract import Extracted, extract
-from ext3.hosttree import Counts, Facts, apply_facts
 from ext3.read.filesystem import Filesystem, Stat
+from sifkit.overlay.extracting import Extracted, extract
+from sifkit.overlay.host_writer import Counts, Facts, apply_facts
 
 from .copying import CopyOptions
 
@@ -28,7 +28,7 @@ def copy_tree_out(
 ) -> Extracted:
     """A directory's content to the directory ``target``, which is made or merged into. Modes, times and attributes are kept,
     owners where ``options`` preserve them and the caller may; nothing leaves ``target``. ``keep``: device and inode of the
-    image, which is not replaced. Raises as ``ext3.extract``."""
+    image, which is not replaced. Raises as ``sifkit.overlay.extracting``."""
     owners = "owner" in options.preserve and hasattr(os, "geteuid") and os.geteuid() == 0
     return extract(filesystem, target, top=ino, force=True, owners=owners, keep=keep, progress=progress)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ext3.constants import NAME_MAX, FileType
 from ext3.errors import Ext3Error, PathNotDirectoryError
 from ext3.read.filesystem import Entry, Filesystem
-from ext3.survey import Directories
+from sifkit.overlay.selection import Directories
 from sifkit.tar.writer import PATH_LIMIT
 
 from .marks import OPAQUE_MARK, PREFIX, is_mark, is_opaque

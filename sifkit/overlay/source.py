@@ -220,7 +220,7 @@ def _from_tar(
     image: ImageTree, target: str, options: CreateOptions, progress: Progress, stack: ExitStack
 ) -> tuple[Layout, Content]:
     assert options.from_tar is not None
-    from sifkit.overlay.tar_source import read_tar  # with the codecs: only for archives
+    from .tar_source import read_tar  # with the codecs: only for archives
 
     progress.phase("scan", None, "files")
     directory = os.path.dirname(os.path.realpath(target))

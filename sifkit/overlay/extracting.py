@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
-from .device.base import FileDevice
-from .errors import CorruptError, Ext3Error, SourceError
-from .format.block_map import map_limit
-from .hosttree import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
-from .progress import Progress, Silent
-from .read.filesystem import Filesystem
-from .read.inode_scan import Columns, Flags, Numbers, column_parts, nanoseconds
-from .read.readahead import ReadAhead, straight_files
-from .survey import Survey, survey_paths
-from .workers import MOST_JOBS, share_out, workers_for
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
+from ext3.device.base import FileDevice
+from ext3.errors import CorruptError, Ext3Error, SourceError
+from ext3.format.block_map import map_limit
+from ext3.progress import Progress, Silent
+from ext3.read.filesystem import Filesystem
+from ext3.read.inode_scan import Columns, Flags, Numbers, column_parts, nanoseconds
+from ext3.read.readahead import ReadAhead, straight_files
+from ext3.workers import MOST_JOBS, share_out, workers_for
+
+from .host_writer import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
+from .selection import Survey, survey_paths
 
 __all__ = ["Extracted", "extract"]
 

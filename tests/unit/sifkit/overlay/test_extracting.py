@@ -10,9 +10,9 @@ import pytest
 
 import ext3
 from ext3.errors import CorruptError, PathNotDirectoryError, PathNotFoundError
-from ext3.extract import extract
 from ext3.read.filesystem import Filesystem
 from ext3.read.inode_scan import read_stats
+from sifkit.overlay.extracting import extract
 
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
 TIMES = (1_600_000_000, 1_600_000_001, 1_600_000_002, 5, 123_456_789, 7)
@@ -248,7 +248,7 @@ def test_modes_arrive_whatever_the_host_makes_of_new_files(tmp_path, umask, kind
     old = os.umask(umask)
     try:
         with Filesystem.open(image) as fs:
-            made = fs.extract(out, force=kind == "merged")
+            made = extract(fs, out, force=kind == "merged")
     finally:
         os.umask(old)
     assert made.failed == 0
@@ -267,7 +267,7 @@ def test_an_owner_that_cannot_be_given_leaves_no_privileges(tmp_path):
     tree = builder.finish(ext3.MemoryContent({}))
     ext3.build_image(tree, tmp_path / "a.img", options=ext3.ImageOptions(size=8 << 20), stamp=STAMP)
     with Filesystem.open(tmp_path / "a.img") as fs:
-        made = fs.extract(tmp_path / "out")
+        made = extract(fs, tmp_path / "out")
     assert made.owners_left == 2
     found = {path.name: path.stat() for path in (tmp_path / "out").iterdir()}
     assert [stat.S_IMODE(found[name].st_mode) for name in ("minus-one", "group", "given")] == [0o755, 0o755, 0o6755]
@@ -276,7 +276,7 @@ def test_an_owner_that_cannot_be_given_leaves_no_privileges(tmp_path):
 
 def test_the_method_takes_text_and_gives_what_was_made(image, tmp_path):
     with Filesystem.open(image) as fs:
-        made = fs.extract(tmp_path / "out", ["/dir/deep"])
+        made = extract(fs, tmp_path / "out", ["/dir/deep"])
     assert (made.files, made.directories) == (1, 2)
     assert (tmp_path / "out" / "dir" / "deep" / "file").stat().st_size == 3000
 
@@ -284,7 +284,7 @@ def test_the_method_takes_text_and_gives_what_was_made(image, tmp_path):
 def test_holes_of_the_image_file_that_are_data_stay_data(tmp_path):
     image = build(tmp_path / "a.img", [(b"zeros", 0o100644, bytes(100_000))])
     with Filesystem.open(image) as fs:
-        assert fs.extract(tmp_path / "out").written_bytes in (0, 100_000)
+        assert extract(fs, tmp_path / "out").written_bytes in (0, 100_000)
     assert (tmp_path / "out" / "zeros").read_bytes() == bytes(100_000)
 
 
@@ -298,6 +298,6 @@ def test_what_a_device_cannot_give_concerns_the_files_that_lie_there(tmp_path):
         size = image.stat().st_size
     os.truncate(image, cut)
     with Filesystem.open(image, size=size) as fs:
-        made = fs.extract(tmp_path / "out")
+        made = extract(fs, tmp_path / "out")
     assert (made.files, made.failed) == (50, 50)
     assert sum(path.stat().st_size == 1000 for path in (tmp_path / "out").iterdir() if path.is_file()) == 50

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .constants import FileType
-from .errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
-from .hosttree import Counts
-from .progress import Progress
-from .read.filesystem import Entry, Filesystem
+from ext3.constants import FileType
+from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
+from ext3.progress import Progress
+from ext3.read.filesystem import Entry, Filesystem
+
+from .host_writer import Counts
 
 __all__ = ["Directories", "Survey", "survey_paths"]
 

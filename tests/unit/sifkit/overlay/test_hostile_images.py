@@ -12,7 +12,7 @@ from ext3.errors import CorruptError
 from ext3.format.schema import GROUP_DESC, INODE_CORE
 from ext3.read.filesystem import Filesystem
 
-from .tiny_image import BLOCK, INODES, TinyImage, dirents
+from ...tiny_image import BLOCK, INODES, TinyImage, dirents
 
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
 TIMES = (0, 0, 0, 0, 0, 0)
@@ -39,8 +39,8 @@ class Calls:
 @pytest.fixture
 def alone(monkeypatch):
     """All work in this process, where calls are counted; they are not the system's own then."""
-    monkeypatch.setattr("ext3.extract.supported", lambda: True)
-    monkeypatch.setattr("ext3.extract.workers_for", lambda jobs: 1)
+    monkeypatch.setattr("sifkit.overlay.extracting.supported", lambda: True)
+    monkeypatch.setattr("sifkit.overlay.extracting.workers_for", lambda jobs: 1)
 
 
 def built(builder, content, size=16 << 20):
@@ -63,7 +63,7 @@ def test_directories_far_down_are_not_walked_to_for_each_file(tmp_path, monkeypa
             content[node] = b"xyz"
     filesystem = built(builder, content)
     calls = Calls(monkeypatch, "open")
-    made = filesystem.extract(tmp_path / "out")
+    made = extract(filesystem, tmp_path / "out")
     assert (made.files, made.directories, made.failed) == (300, 301, 0)
     assert calls.count["open"] < 300 + 6 * 301
 
@@ -81,7 +81,7 @@ def test_a_few_calls_for_each_small_file(tmp_path, monkeypatch, alone, levels):
     old = os.umask(0o022)
     try:
         calls = Calls(monkeypatch, "open", "pwrite", "fchown", "fchmod", "fstat", "utime", "close", "stat")
-        assert built(builder, content).extract(tmp_path / "out").failed == 0
+        assert extract(built(builder, content), tmp_path / "out").failed == 0
     finally:
         os.umask(old)
     files = 200 * levels
@@ -94,7 +94,7 @@ def test_a_hole_of_terabytes_stays_a_hole(tmp_path):
     for ino in range(11, 31):
         image.entry(b"hole%d" % ino, ino, FileType.REGULAR)
         image.inode(ino, 0o100644, [], i_size=0, i_size_high=3)
-    made = image.open().extract(tmp_path / "out")
+    made = extract(image.open(), tmp_path / "out")
     assert (made.files, made.written_bytes) == (20, 0)
     assert all(path.stat().st_size == 3 << 32 for path in (tmp_path / "out").iterdir())
     assert sum(path.stat().st_blocks for path in (tmp_path / "out").iterdir()) * 512 < 1 << 20
@@ -106,7 +106,7 @@ def test_a_hole_no_host_can_hold_concerns_one_file(tmp_path):
     image.entry(b"good", 12, FileType.REGULAR)
     image.inode(11, 0o100644, [], i_size=0xFFFFFFFF, i_size_high=0xFFFFFFFF)
     image.file(12, b"good")
-    made = image.open().extract(tmp_path / "out")
+    made = extract(image.open(), tmp_path / "out")
     assert (made.files, made.failed) == (1, 1)
     assert (tmp_path / "out" / "good").read_bytes() == b"good"
 
@@ -125,7 +125,7 @@ def test_one_block_in_every_file_ends_the_extraction(tmp_path, pointers):
     image.superblock(s_blocks_count=53)
     filesystem = image.open()
     with pytest.raises(CorruptError, match="more than there are"):
-        filesystem.extract(tmp_path / "out")
+        extract(filesystem, tmp_path / "out")
     taken = sum(path.stat().st_blocks * 512 for path in (tmp_path / "out").iterdir())
     assert taken < 16 * len(image.data)
 
@@ -140,7 +140,7 @@ def test_blocks_of_directories_are_read_once(tmp_path):
         image.entry(b"d%02d" % number, 30 + number, FileType.DIRECTORY)
         image.inode(30 + number, 0o40755, [shared] * 12, i_size=12 * BLOCK)
     image.inode(11, 0o100644, [])
-    made = image.open().extract(tmp_path / "out")
+    made = extract(image.open(), tmp_path / "out")
     assert (made.directories, made.files, made.links, made.failed) == (30, 1, 79, 29)
 
 
@@ -158,7 +158,7 @@ def test_paths_that_are_told_are_bounded(tmp_path):
     assert max(broken) <= filesystem.superblock.inodes_per_group
     for ino in broken:
         INODE_CORE.view(filesystem.device.data, 1, table + (ino - 1) * size)["i_size_high"] = 1 << 31
-    made = Filesystem(filesystem.device).extract(tmp_path / "out")
+    made = extract(Filesystem(filesystem.device), tmp_path / "out")
     assert (made.failed, len(made.problems)) == (300, 100)
     assert all(len(path) < 5000 and path.startswith(b".../") for path, _ in made.problems)
 
@@ -181,7 +181,7 @@ def test_a_table_that_is_nowhere_concerns_its_files(tmp_path):
         at = (filesystem.superblock.first_data_block + 1) * filesystem.superblock.block_size
     GROUP_DESC.view(device.data, 2, at)["bg_inode_table"][1] = 1 << 30
     with Filesystem(device) as filesystem:
-        made = filesystem.extract(tmp_path / "out")
+        made = extract(filesystem, tmp_path / "out")
     assert (made.files, made.failed, len(made.problems)) == (4000 - lost, lost, 100)
 
 
@@ -190,5 +190,5 @@ def test_a_loop_of_directories_is_entered_once(tmp_path):
     image.entry(b"a", 11, FileType.DIRECTORY)
     image.directory(11, [(b"up", 2, FileType.DIRECTORY), (b"self", 11, FileType.DIRECTORY), (b"file", 12, FileType.REGULAR)])
     image.file(12, b"x")
-    made = image.open().extract(tmp_path / "out")
+    made = extract(image.open(), tmp_path / "out")
     assert (made.files, made.directories, made.failed) == (1, 1, 2)

@@ -1,1 +1,0 @@
-"""Making an image: what goes in (tree, scan, tarball), where it goes (plan), and writing it (emit)."""
