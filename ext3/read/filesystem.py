@@ -42,7 +42,6 @@ from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
-
     from ..edit.filesystem import WritableFilesystem
     from .directory_scan import Listing
 

@@ -58,6 +58,8 @@ def command(
         if output != "-" and (output.endswith("/") or os.path.isdir(output)):
             if sparse:
                 raise UsageError("--sparse is for archives", hint="leave it out: a directory gets files with their holes")
+            from ..overlay.extracting import extract
+
             try:
                 made = extract(view.filesystem, output, top=view.root, force=force, keep=on_host(image), progress=bar)
             except FileExistsError as error:

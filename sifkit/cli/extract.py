@@ -20,7 +20,7 @@ from .places import place, places
 from .progress import MODES, reporter
 
 if TYPE_CHECKING:
-    from sifkit.overlay.extracting import Extracted
+    from ..overlay.extracting import Extracted
 
 __all__ = ["command", "not_empty", "tell_extracted", "tell_problems"]
 
@@ -100,6 +100,8 @@ def command(
     values.choice("--progress", progress, MODES)
     image, target, paths = _arguments(arguments)
     start = time.monotonic()
+    from ..overlay.extracting import extract
+
     with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
         try:
             made = extract(view.filesystem, target, paths, top=view.root, force=force, keep=on_host(image), progress=bar)

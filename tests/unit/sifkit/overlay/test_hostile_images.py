@@ -11,6 +11,7 @@ from ext3.constants import FileType
 from ext3.errors import CorruptError
 from ext3.format.schema import GROUP_DESC, INODE_CORE
 from ext3.read.filesystem import Filesystem
+from sifkit.overlay.extracting import extract
 
 from ...tiny_image import BLOCK, INODES, TinyImage, dirents
 
