@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sifkit.sif import SIF, Arch, DataType, FSType, PartitionMeta, PartType, Stamp
-from sifkit.sif.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
+from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
 from sifkit.sif.state import load
 from sifkit.sif.store import ObjectStore
 

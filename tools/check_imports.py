@@ -24,7 +24,7 @@ PURE = {"geometry", "plan", "placement", "select", "problems"}
 IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subprocess", "socket", "tempfile", "shutil", "pathlib"}
 """What a pure module does not import: it has no clock, no identity, no files."""
 
-CONSTRUCT_USERS = {"ext3/format/layout.py", "sifkit/sif/descriptor.py", "sifkit/sif/header.py"}
+CONSTRUCT_USERS = {"ext3/format/layout.py", "sifkit/sif/format/descriptor.py", "sifkit/sif/format/header.py"}
 CONSTRUCT_NAMES = ("schema.py", "_schema.py")
 
 PLATFORM_ONLY = {"fcntl", "pwd", "grp", "termios", "resource", "tty", "pty", "syslog"}

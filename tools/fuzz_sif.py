@@ -31,7 +31,7 @@ from sifkit.sif import (
     Stamp,
 )
 from sifkit.sif.checking import check_state
-from sifkit.sif.schema import DESCRIPTOR, GLOBAL_HEADER, Layout
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, Layout
 from sifkit.sif.state import load
 from sifkit.sif.store import ObjectStore
 

@@ -271,7 +271,7 @@ def _take_out(job: _Job, on_signatures: OnSignatures, stamp: Stamp | None) -> De
 
 def _copy_out(job: _Job) -> DetachResult:
     from ..sif.image import SIF
-    from ..sif.opening import open_image_file
+    from ..sif.loading import open_image_file
 
     fd = open_image_file(job.sif, writable=False)
     try:

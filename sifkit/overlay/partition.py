@@ -15,7 +15,7 @@ from typing import Literal
 from ..atomic import lock_range
 from ..errors import show
 from ..sif import SIF, Arch, DataType, Descriptor, EditError, FSType, ImageFullError, PartitionMeta, PartType, Reservation
-from ..sif.descriptor import join_group
+from ..sif.format.descriptor import join_group
 from ..sif.signatures import SIGNATURE_LIMIT, Signed, SignedError, broken, named, parse_signed, signatures
 from .target import EditedImage, lock_partition, no_locks
 

@@ -104,7 +104,7 @@ def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window
 @contextmanager
 def _open_partition(name: str, partition: str) -> Iterator[Window]:
     from ..sif.image import SIF
-    from ..sif.opening import open_image_file
+    from ..sif.loading import open_image_file
     from ..sif.store import FileStore
 
     fd = open_image_file(name, writable=False)
@@ -221,7 +221,7 @@ def editing(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool = 
     SifkitError where the filesystem has no locks.
     """
     from ..sif.image import SIF
-    from ..sif.opening import open_image_file
+    from ..sif.loading import open_image_file
     from ..sif.store import FileStore
 
     name = os.fsdecode(path)

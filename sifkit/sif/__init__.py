@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .checking import check_file as check_file
     from .compacting import CompactResult as CompactResult
     from .compacting import compact as compact
-    from .descriptor import Descriptor as Descriptor
     from .errors import AmbiguousObjectError as AmbiguousObjectError
     from .errors import CorruptSIFError as CorruptSIFError
     from .errors import EditError as EditError
@@ -32,19 +31,32 @@ if TYPE_CHECKING:
     from .finding import Finding as Finding
     from .finding import Problem as Problem
     from .finding import Severity as Severity
-    from .header import NIL_UUID as NIL_UUID
-    from .header import YEAR_ONE as YEAR_ONE
-    from .header import GlobalHeader as GlobalHeader
+    from .format.descriptor import Descriptor as Descriptor
+    from .format.header import NIL_UUID as NIL_UUID
+    from .format.header import YEAR_ONE as YEAR_ONE
+    from .format.header import GlobalHeader as GlobalHeader
+    from .format.metadata import CryptoMeta as CryptoMeta
+    from .format.metadata import Metadata as Metadata
+    from .format.metadata import OCIMeta as OCIMeta
+    from .format.metadata import PartitionMeta as PartitionMeta
+    from .format.metadata import SBOMMeta as SBOMMeta
+    from .format.metadata import SignatureMeta as SignatureMeta
+    from .format.types import Arch as Arch
+    from .format.types import DataType as DataType
+    from .format.types import FormatType as FormatType
+    from .format.types import FSType as FSType
+    from .format.types import HashType as HashType
+    from .format.types import MessageType as MessageType
+    from .format.types import PartType as PartType
+    from .format.types import SBOMFormat as SBOMFormat
+    from .format.types import describe as describe
+    from .format.types import word_of as word_of
     from .image import SIF as SIF
-    from .manifest import ManifestError as ManifestError
-    from .metadata import CryptoMeta as CryptoMeta
-    from .metadata import Metadata as Metadata
-    from .metadata import OCIMeta as OCIMeta
-    from .metadata import PartitionMeta as PartitionMeta
-    from .metadata import SBOMMeta as SBOMMeta
-    from .metadata import SignatureMeta as SignatureMeta
-    from .packing import PackResult as PackResult
-    from .packing import pack as pack
+    from .pack.manifest import ManifestError as ManifestError
+    from .pack.packing import PackResult as PackResult
+    from .pack.packing import pack as pack
+    from .pack.unpacking import MANIFEST_NAME as MANIFEST_NAME
+    from .pack.unpacking import unpack as unpack
     from .plan import UNCHANGED as UNCHANGED
     from .plan import Change as Change
     from .plan import ObjectFields as ObjectFields
@@ -55,18 +67,6 @@ if TYPE_CHECKING:
     from .sniff import sniff_sbom as sniff_sbom
     from .stamp import Stamp as Stamp
     from .state import Notice as Notice
-    from .types import Arch as Arch
-    from .types import DataType as DataType
-    from .types import FormatType as FormatType
-    from .types import FSType as FSType
-    from .types import HashType as HashType
-    from .types import MessageType as MessageType
-    from .types import PartType as PartType
-    from .types import SBOMFormat as SBOMFormat
-    from .types import describe as describe
-    from .types import word_of as word_of
-    from .unpacking import MANIFEST_NAME as MANIFEST_NAME
-    from .unpacking import unpack as unpack
     from .writing import Reservation as Reservation
 
 __all__ = [
@@ -132,43 +132,43 @@ __all__ = [
 
 _MODULE_OF = {
     "AmbiguousObjectError": ".errors",
-    "Arch": ".types",
+    "Arch": ".format.types",
     "Change": ".plan",
     "CompactResult": ".compacting",
     "CorruptSIFError": ".errors",
-    "CryptoMeta": ".metadata",
-    "DataType": ".types",
-    "Descriptor": ".descriptor",
+    "CryptoMeta": ".format.metadata",
+    "DataType": ".format.types",
+    "Descriptor": ".format.descriptor",
     "EditError": ".errors",
-    "FSType": ".types",
+    "FSType": ".format.types",
     "Finding": ".finding",
-    "FormatType": ".types",
-    "GlobalHeader": ".header",
-    "HashType": ".types",
+    "FormatType": ".format.types",
+    "GlobalHeader": ".format.header",
+    "HashType": ".format.types",
     "ImageFullError": ".errors",
-    "MANIFEST_NAME": ".unpacking",
-    "ManifestError": ".manifest",
-    "MessageType": ".types",
-    "Metadata": ".metadata",
-    "NIL_UUID": ".header",
+    "MANIFEST_NAME": ".pack.unpacking",
+    "ManifestError": ".pack.manifest",
+    "MessageType": ".format.types",
+    "Metadata": ".format.metadata",
+    "NIL_UUID": ".format.header",
     "NotSIFError": ".errors",
     "NotWritableError": ".errors",
     "Notice": ".state",
-    "OCIMeta": ".metadata",
+    "OCIMeta": ".format.metadata",
     "ObjectFields": ".plan",
     "ObjectNotFoundError": ".errors",
     "ObjectSizeError": ".errors",
-    "PackResult": ".packing",
-    "PartType": ".types",
-    "PartitionMeta": ".metadata",
+    "PackResult": ".pack.packing",
+    "PartType": ".format.types",
+    "PartitionMeta": ".format.metadata",
     "Problem": ".finding",
     "Reservation": ".writing",
-    "SBOMFormat": ".types",
-    "SBOMMeta": ".metadata",
+    "SBOMFormat": ".format.types",
+    "SBOMMeta": ".format.metadata",
     "SIF": ".image",
     "SIFError": ".errors",
     "Severity": ".finding",
-    "SignatureMeta": ".metadata",
+    "SignatureMeta": ".format.metadata",
     "SourceChangedError": ".errors",
     "SourceError": ".errors",
     "Stamp": ".stamp",
@@ -176,19 +176,19 @@ _MODULE_OF = {
     "TruncatedError": ".errors",
     "UNCHANGED": ".plan",
     "UnknownCodeError": ".errors",
-    "YEAR_ONE": ".header",
+    "YEAR_ONE": ".format.header",
     "check": ".checking",
     "check_file": ".checking",
     "compact": ".compacting",
-    "describe": ".types",
+    "describe": ".format.types",
     "filesystem_name": ".sniff",
     "is_text": ".sniff",
-    "pack": ".packing",
+    "pack": ".pack.packing",
     "repair": ".repairing",
     "sniff_filesystem": ".sniff",
     "sniff_sbom": ".sniff",
-    "unpack": ".unpacking",
-    "word_of": ".types",
+    "unpack": ".pack.unpacking",
+    "word_of": ".format.types",
 }
 
 

@@ -14,21 +14,21 @@ from hashlib import sha256
 from ..atomic import HostPath
 from ..errors import counted, human, show
 from . import fdio
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
 from .errors import CorruptSIFError, NotSIFError, SIFError
 from .errors import TruncatedError as ShortFileError
 from .finding import Finding, Problem, Severity
+from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
+from .format.header import HEADER_BYTES, MAX_LAUNCH_BYTES, GlobalHeader
+from .format.metadata import OCIMeta
+from .format.placement import MAX_OFFSET, data_end, home_of_table
+from .format.types import Arch, Code, DataType, FSType, PartType, describe
 from .gaps import first_nonzero, unowned
-from .header import HEADER_BYTES, MAX_LAUNCH_BYTES, GlobalHeader
 from .image import SIF
-from .metadata import OCIMeta
-from .opening import open_image_file
-from .placement import MAX_OFFSET, data_end, home_of_table
+from .loading import open_image_file
 from .select import matching, primary
 from .sniff import HEAD_BYTES, FilesystemName, filesystem_name
 from .state import State, check_objects, load, meant_arch
 from .store import FileStore, Store
-from .types import Arch, Code, DataType, FSType, PartType, describe
 
 __all__ = ["check", "check_file", "check_state"]
 

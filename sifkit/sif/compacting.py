@@ -13,20 +13,28 @@ from dataclasses import dataclass, replace
 
 from ..atomic import AtomicFile, HostPath
 from ..errors import ImageInUseError, counted, show
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, Descriptor
 from .errors import EditError, SourceChangedError
+from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, Descriptor
+from .format.header import HEADER_BYTES
+from .format.placement import (
+    MAX_CAPACITY,
+    PAGE_BYTES,
+    TABLE_OFFSET,
+    align,
+    data_end,
+    home_of_table,
+    table_bytes,
+)
+from .format.schema import DESCRIPTOR
+from .format.types import DataType, FSType
 from .gaps import first_nonzero, unowned
-from .header import HEADER_BYTES
 from .image import SIF
-from .opening import NewFileStore, lock_for_writing
+from .loading import NewFileStore, lock_for_writing
 from .payload import Advance, Source, copy_in
-from .placement import MAX_CAPACITY, PAGE_BYTES, TABLE_OFFSET, align, data_end, home_of_table, table_bytes
 from .plan import seconds_for
-from .schema import DESCRIPTOR
 from .stamp import Stamp
 from .state import State, check_header, check_objects, load
 from .store import FileStore, Store
-from .types import DataType, FSType
 
 __all__ = ["CompactResult", "compact", "plan_compact"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import fdio
-from .descriptor import Descriptor
-from .header import HEADER_BYTES, GlobalHeader
+from .format.descriptor import Descriptor
+from .format.header import HEADER_BYTES, GlobalHeader
 from .store import Store
 
 __all__ = ["Span", "first_nonzero", "unowned"]

@@ -11,14 +11,14 @@ from uuid import UUID
 
 from ..atomic import AtomicFile, HostPath
 from ..errors import SifkitError, show
-from .opening import NewFileStore, check_file_object, load_locked, new_file, open_image_file
-from .placement import DEFAULT_CAPACITY
+from .format.placement import DEFAULT_CAPACITY
+from .format.types import Arch
+from .loading import NewFileStore, check_file_object, load_locked, new_file, open_image_file
 from .plan import plan_new
 from .recover import recover
 from .stamp import Stamp
 from .state import Notice, check_objects, load
 from .store import FileStore, ObjectStore, Store, file_descriptor
-from .types import Arch
 from .writing import ImageEditor
 
 __all__ = ["SIF", "Mode"]

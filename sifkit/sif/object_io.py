@@ -6,8 +6,8 @@ import io
 import os
 from typing import TYPE_CHECKING
 
-from .descriptor import Descriptor
 from .errors import TruncatedError
+from .format.descriptor import Descriptor
 from .store import Store
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import IO, Protocol
 
 from ..errors import show
 from . import fdio
-from .descriptor import Descriptor
 from .errors import SourceChangedError, SourceError, StoreError
+from .format.descriptor import Descriptor
 from .store import Store, file_descriptor
 
 __all__ = ["Advance", "Hasher", "Source", "SourceLike", "copy_in", "copy_out", "digest_hasher", "open_source"]

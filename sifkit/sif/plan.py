@@ -7,15 +7,32 @@ from dataclasses import dataclass, replace
 from typing import Final, TypedDict
 
 from ..errors import show
-from .descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
 from .errors import EditError, ImageFullError, ObjectNotFoundError
-from .header import MAX_LAUNCH_BYTES, GlobalHeader
-from .metadata import EXTRA_BYTES, FINGERPRINT_BYTES, Metadata, OCIMeta, PartitionMeta, SignatureMeta, metadata_kind
-from .placement import MAX_CAPACITY, MAX_OFFSET, TABLE_OFFSET, align, check_alignment, data_end, default_alignment, table_bytes
+from .format.descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
+from .format.header import MAX_LAUNCH_BYTES, GlobalHeader
+from .format.metadata import (
+    EXTRA_BYTES,
+    FINGERPRINT_BYTES,
+    Metadata,
+    OCIMeta,
+    PartitionMeta,
+    SignatureMeta,
+    metadata_kind,
+)
+from .format.placement import (
+    MAX_CAPACITY,
+    MAX_OFFSET,
+    TABLE_OFFSET,
+    align,
+    check_alignment,
+    data_end,
+    default_alignment,
+    table_bytes,
+)
+from .format.types import Arch, Code, DataType, FSType, PartType
 from .select import by_id, matching, primary
 from .stamp import Stamp
 from .state import State
-from .types import Arch, Code, DataType, FSType, PartType
 
 __all__ = [
     "UNCHANGED",

@@ -8,9 +8,9 @@ from typing import IO
 
 from ..atomic import AtomicFile, HostPath, new_file_mode
 from . import select
-from .descriptor import Descriptor
 from .errors import ObjectSizeError
-from .header import GlobalHeader
+from .format.descriptor import Descriptor
+from .format.header import GlobalHeader
 from .object_io import ObjectReader, check_inside
 from .payload import Advance, copy_out
 from .state import Notice, State

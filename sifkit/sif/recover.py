@@ -8,15 +8,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
-from .edit import finish_switch, give_back
+from .commit import finish_switch, give_back
 from .errors import StoreError
-from .placement import data_end, home_of_table
-from .schema import DESCRIPTOR
+from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
+from .format.placement import data_end, home_of_table
+from .format.schema import DESCRIPTOR
+from .format.types import Arch
 from .select import primary
 from .state import State
 from .store import Store
-from .types import Arch
 
 __all__ = ["plan_recovery", "recover"]
 

@@ -15,18 +15,18 @@ from dataclasses import replace
 
 from ..atomic import HostPath
 from .checking import check
-from .descriptor import DESCRIPTOR_BYTES, join_group
-from .edit import Growth, commit_switch
+from .commit import Growth, commit_switch
 from .errors import NotWritableError
 from .finding import Finding, Problem
+from .format.descriptor import DESCRIPTOR_BYTES, join_group
+from .format.placement import MAX_OFFSET, data_end
+from .format.schema import DESCRIPTOR
+from .format.types import Arch
 from .gaps import unowned
 from .image import SIF
-from .placement import MAX_OFFSET, data_end
-from .schema import DESCRIPTOR
 from .select import primary
 from .state import State, meant_arch
 from .store import Store
-from .types import Arch
 
 __all__ = ["repair"]
 

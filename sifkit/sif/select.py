@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import show
-from .descriptor import Descriptor
 from .errors import AmbiguousObjectError, ObjectNotFoundError
-from .types import PartType
+from .format.descriptor import Descriptor
+from .format.types import PartType
 
 __all__ = ["by_id", "by_name", "matching", "overlays", "primary"]
 

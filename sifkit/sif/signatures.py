@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import counted
-from .descriptor import Descriptor
 from .errors import SIFError
-from .metadata import SignatureMeta
-from .types import DataType
+from .format.descriptor import Descriptor
+from .format.metadata import SignatureMeta
+from .format.types import DataType
 
 if TYPE_CHECKING:
     from .reading import ImageReader

@@ -10,7 +10,7 @@ import struct
 from codecs import getincrementaldecoder
 from typing import Literal
 
-from .types import FSType, SBOMFormat
+from .format.types import FSType, SBOMFormat
 
 __all__ = ["HEAD_BYTES", "FilesystemName", "filesystem_name", "is_text", "sniff_filesystem", "sniff_sbom"]
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from .header import NIL_UUID, YEAR_ONE
+from .format.header import NIL_UUID, YEAR_ONE
 
 __all__ = ["Stamp"]
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, Descriptor
 from .errors import CorruptSIFError, TruncatedError
-from .header import HEADER_BYTES, GlobalHeader
-from .placement import MAX_CAPACITY, MAX_OFFSET, data_end, first_overlap, home_of_table, table_bytes
+from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, Descriptor
+from .format.header import HEADER_BYTES, GlobalHeader
+from .format.placement import MAX_CAPACITY, MAX_OFFSET, data_end, first_overlap, home_of_table, table_bytes
+from .format.types import Arch, DataType, PartType, arch_meant
 from .select import matching, primary
 from .store import Store
-from .types import Arch, DataType, PartType, arch_meant
 
 __all__ = ["MOST_NOTICES", "Notice", "NoticeKind", "State", "check_header", "check_objects", "load", "meant_arch", "notices"]
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from ..errors import SifkitError
-from .descriptor import Descriptor
-from .edit import Growth, commit_add, commit_delete, commit_switch, give_back
+from .commit import Growth, commit_add, commit_delete, commit_switch, give_back
 from .errors import EditError, NotWritableError, StoreError, TruncatedError
-from .metadata import Metadata
-from .opening import check_unlocked
+from .format.descriptor import Descriptor
+from .format.metadata import Metadata
+from .format.placement import MAX_ALIGNMENT, data_end
+from .format.types import DataType
+from .loading import check_unlocked
 from .payload import Advance, Source, SourceLike, copy_in, digest_hasher, open_source
-from .placement import MAX_ALIGNMENT, data_end
 from .plan import (
     UNCHANGED,
     Change,
@@ -31,7 +32,6 @@ from .reading import ImageReader
 from .stamp import Stamp
 from .state import Notice, State, load, notices
 from .store import Store
-from .types import DataType
 
 __all__ = ["ImageEditor", "Reservation"]
 

@@ -9,9 +9,9 @@ from sifkit.sif import SIF
 from sifkit.sif.checking import check_file
 from sifkit.sif.compacting import compact
 from sifkit.sif.finding import Problem
-from sifkit.sif.packing import pack
+from sifkit.sif.pack.packing import pack
+from sifkit.sif.pack.unpacking import unpack
 from sifkit.sif.repairing import repair
-from sifkit.sif.unpacking import unpack
 
 from ..tools import run
 

@@ -33,7 +33,7 @@ from sifkit.sif import (
     Stamp,
     describe,
 )
-from sifkit.sif.descriptor import DESCRIPTOR_BYTES
+from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
 
 from ..crash.sif_recorder import crashes
 from ..crash.test_sif_edits import EDITS, PREPARE, content_of, record, recovered

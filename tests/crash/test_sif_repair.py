@@ -13,7 +13,7 @@ from sifkit.sif.checking import check, check_file
 from sifkit.sif.repairing import repair
 
 from ..sif_images import LATER, assert_sound
-from ..unit.test_sif_check import REPAIRABLE, broken
+from ..unit.sifkit.sif.test_checking import REPAIRABLE, broken
 from .sif_recorder import RecordingStore, crashes
 
 ALL = "all of it"

@@ -206,7 +206,7 @@ def all_errors(base):
 
 def test_every_key_of_the_manifest_is_documented(report, image):
     """Those that unpack writes, and those that pack reads."""
-    from sifkit.sif import manifest
+    from sifkit.sif.pack import manifest
 
     part = section("The manifest of `sif unpack` and `sif pack`")
     wanted = manifest.MANIFEST_KEYS | manifest.LAYOUT_KEYS | manifest.GAP_KEYS | manifest.UNUSED_KEYS

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from sifkit.errors import SifkitError
 from sifkit.sif import SIF, Arch, DataType, FSType, PartType
-from sifkit.sif.descriptor import DESCRIPTOR_BYTES
-from sifkit.sif.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
+from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
 
 from ..crash.test_sif_edits import EDITS, recovered
 from ..sif_images import LATER, STAMP, assert_sound, partition, sample_image

@@ -30,8 +30,8 @@ from sifkit.sif import (
     SignatureMeta,
     Stamp,
 )
+from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
-from sifkit.sif.types import HashType
 
 from ..sif_images import STAMP, assert_sound, partition
 

@@ -18,7 +18,7 @@ from sifkit import sif as library
 from sifkit.cli import main
 from sifkit.cli.sif.words import TABLES
 from sifkit.sif import SIF, Arch, DataType, FSType, PartType, SignatureMeta
-from sifkit.sif import types as codes
+from sifkit.sif.format import types as codes
 from tests.sif_images import STAMP, partition, sample_image
 
 SQUASHFS = b"hsqs".ljust(28, b"\0") + b"\x04\0" + bytes(100)
@@ -448,7 +448,7 @@ def test_listing_loads_no_more_than_it_needs(image):
     loaded = set(done.stderr.split())
     assert "sifkit.sif.image" in loaded
     assert not loaded & {
-        "sifkit.sif.checking", "sifkit.sif.compacting", "sifkit.sif.packing", "sifkit.sif.signatures", "sifkit.overlay",
+        "sifkit.sif.checking", "sifkit.sif.compacting", "sifkit.sif.pack.packing", "sifkit.sif.signatures", "sifkit.overlay",
         "hashlib", "json", "ext3", "numpy", "construct", "rich",
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from sifkit.sif import DataType, Descriptor, HashType, SignatureMeta
-from sifkit.sif.descriptor import join_group, join_link
+from sifkit.sif.format.descriptor import join_group, join_link
 from sifkit.sif.signatures import Signed, SignedError, broken, parse_signed, signature_form, signatures
 
 

@@ -19,8 +19,8 @@ from sifkit.overlay.image import open_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.partition import EmbedOptions
 from sifkit.sif import SIF, Arch, DataType, EditError, FSType, ImageFullError, PartType, SignatureMeta
+from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
-from sifkit.sif.types import HashType
 
 from ..sif_images import STAMP, assert_sound, partition
 
@@ -217,7 +217,7 @@ def test_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         os.close(fd)
     embed(image, SMALL, EmbedOptions(replace=True, require_lock=True))
-    monkeypatch.setattr("sifkit.sif.opening.lock_range", lambda *a, **k: False)
+    monkeypatch.setattr("sifkit.sif.loading.lock_range", lambda *a, **k: False)
     with pytest.raises(SifkitError, match="no locks"):
         embed(image, SMALL, EmbedOptions(replace=True, require_lock=True))
     assert embed(image, SMALL, EmbedOptions(replace=True)).locked is False

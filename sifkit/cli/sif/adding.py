@@ -268,7 +268,7 @@ def _crypto(wanted: Wanted) -> Metadata:
 def with_group(sif: SIF, data_type: DataType, group: int) -> Sequence[Descriptor]:
     """The descriptors with one more, as far as signatures care."""
     from ...sif import Descriptor
-    from ...sif.descriptor import join_group
+    from ...sif.format.descriptor import join_group
 
     ids = [descriptor.id for descriptor in sif]
     new = Descriptor(

@@ -57,7 +57,7 @@ def command(
     """Remove objects, all of them at once, and give their space back where the filesystem can do that; sifkit sif compact
     gives back the rest.
     """
-    from ...sif import types as codes
+    from ...sif.format import types as codes
 
     ids, image = ids_and_image(arguments, need=not (name or type_))
     names = [words.name("--name", text) for text in name or []]

@@ -40,7 +40,7 @@ def command(
     """
     choice("--progress", progress, MODES)
 
-    from ...sif.packing import pack
+    from ...sif.pack.packing import pack
 
     console.image = image
     with concerning(image), reporter(progress, console) as bar:

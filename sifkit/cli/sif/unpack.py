@@ -31,7 +31,7 @@ def command(
     """
     choice("--progress", progress, MODES)
 
-    from ...sif.unpacking import unpack
+    from ...sif.pack.unpacking import unpack
 
     with reading(console, image) as sif:
         total = sum(descriptor.size for descriptor in sif)

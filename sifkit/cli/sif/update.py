@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ...sif import Descriptor, Metadata
-    from ...sif.types import Code
+    from ...sif.format.types import Code
 
 __all__ = ["command"]
 
@@ -139,7 +139,7 @@ def command(
 
 def _codes(given: Mapping[str, str | None]) -> dict[str, tuple[str, Code]]:
     """Field of the metadata -> (option, value)."""
-    from ...sif import types
+    from ...sif.format import types
 
     found = {}
     for option, text in given.items():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ...sif import Arch
-    from ...sif.types import Code
+    from ...sif.format.types import Code
 
     C = TypeVar("C", bound=Code)
 

@@ -42,7 +42,7 @@ from sifkit.sif import (
     TruncatedError,
 )
 
-from ..sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
+from ....sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks, and holes as they are measured here, are Linux's")
 MIB = 1 << 20
@@ -667,7 +667,7 @@ def test_a_partition_a_container_writes_to_is_not_taken_away(path: Path) -> None
 
 
 def test_a_filesystem_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sifkit.sif import opening
+    from sifkit.sif import loading as opening
 
     monkeypatch.setattr(opening, "lock_range", lambda *_, **__: False)
     with edited(path) as sif:

@@ -16,13 +16,33 @@ from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 from uuid import UUID
 
-from ..errors import show
-from .descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
-from .errors import SIFError, UnknownCodeError
-from .header import GlobalHeader
-from .metadata import EXTRA_BYTES, CryptoMeta, Metadata, OCIMeta, PartitionMeta, SBOMMeta, SignatureMeta, metadata_kind
-from .schema import GLOBAL_HEADER
-from .types import Arch, Code, DataType, FormatType, FSType, HashType, MessageType, PartType, SBOMFormat, arch_from_bytes
+from ...errors import show
+from ..errors import SIFError, UnknownCodeError
+from ..format.descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
+from ..format.header import GlobalHeader
+from ..format.metadata import (
+    EXTRA_BYTES,
+    CryptoMeta,
+    Metadata,
+    OCIMeta,
+    PartitionMeta,
+    SBOMMeta,
+    SignatureMeta,
+    metadata_kind,
+)
+from ..format.schema import GLOBAL_HEADER
+from ..format.types import (
+    Arch,
+    Code,
+    DataType,
+    FormatType,
+    FSType,
+    HashType,
+    MessageType,
+    PartType,
+    SBOMFormat,
+    arch_from_bytes,
+)
 
 __all__ = [
     "GAP_KEYS",

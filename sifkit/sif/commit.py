@@ -18,9 +18,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET
 from .errors import StoreError
-from .placement import PAGE_BYTES, align, data_end, dead_spans, touched
+from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET
+from .format.placement import PAGE_BYTES, align, data_end, dead_spans, touched
 from .state import State
 from .store import Store
 

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 
+from ..errors import EditError
 from .descriptor import DESCRIPTOR_BYTES, Descriptor
-from .errors import EditError
 from .header import HEADER_BYTES, GlobalHeader
 from .types import DataType
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from sifkit.errors import SifkitError, TargetError
 from sifkit.sif import SIF, Arch, CorruptSIFError, DataType, FSType, PartType, SourceError, StoreError, TruncatedError
 from sifkit.sif.checking import check
-from sifkit.sif.manifest import ManifestError
-from sifkit.sif.packing import pack
-from sifkit.sif.schema import DESCRIPTOR, PARTITION
-from sifkit.sif.unpacking import MANIFEST_NAME, unpack
+from sifkit.sif.format.schema import DESCRIPTOR, PARTITION
+from sifkit.sif.pack.manifest import ManifestError
+from sifkit.sif.pack.packing import pack
+from sifkit.sif.pack.unpacking import MANIFEST_NAME, unpack
 
-from ..sif_images import STAMP, assert_sound, content, sample_image
-from .test_sif_check import REPAIRABLE, TABLE, append, broken, extra, header, put, slot
-from .test_sif_sniff import SQUASHFS
+from ....sif_images import STAMP, assert_sound, content, sample_image
+from .test_checking import REPAIRABLE, TABLE, append, broken, extra, header, put, slot
+from .test_sniff import SQUASHFS
 
 
 def round_trip(path: Path) -> bytes:

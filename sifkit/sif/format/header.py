@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..errors import show
-from .errors import CorruptSIFError, NotSIFError
+from ...errors import show
+from ..errors import CorruptSIFError, NotSIFError
 from .schema import DESCRIPTOR, GLOBAL_HEADER
 from .types import Arch, arch_bytes, arch_from_bytes
 

@@ -37,10 +37,10 @@ from sifkit.sif import (
     SignatureMeta,
     TruncatedError,
 )
-from sifkit.sif.descriptor import DESCRIPTOR_BYTES
-from sifkit.sif.placement import MAX_CAPACITY
+from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
+from sifkit.sif.format.placement import MAX_CAPACITY
 
-from ..sif_images import content, sample_image
+from ....sif_images import content, sample_image
 
 TABLE = 4096
 HUGE = (1 << 63) - 1

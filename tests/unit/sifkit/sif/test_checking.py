@@ -11,14 +11,14 @@ import pytest
 
 from sifkit.sif import SIF, Arch, CorruptSIFError, DataType, FSType, NotWritableError, PartType
 from sifkit.sif.checking import check, check_file
-from sifkit.sif.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.finding import Finding, Problem
+from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, Layout
 from sifkit.sif.repairing import repair
-from sifkit.sif.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, Layout
 from sifkit.sif.sniff import HEAD_BYTES
 
-from ..sif_images import STAMP, assert_sound, content, partition
-from .test_sif_sniff import SQUASHFS, ext
+from ....sif_images import STAMP, assert_sound, content, partition
+from .test_sniff import SQUASHFS, ext
 
 TABLE = 4096
 EXTRA = DESCRIPTOR.offset_of("Extra")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Self, TypeVar
 
-from .errors import UnknownCodeError
+from ..errors import UnknownCodeError
 
 __all__ = [
     "Arch",

@@ -11,7 +11,7 @@ from ..atomic import AtomicFile, HostPath, lock_range, lock_state, new_file_mode
 from ..errors import FormatError, ImageInUseError, NotReplaceableError, show
 from . import fdio
 from .errors import EditError, NotWritableError
-from .header import HEADER_BYTES, MAGIC
+from .format.header import HEADER_BYTES, MAGIC
 from .state import State, load
 from .store import FileStore, Store
 

@@ -11,12 +11,27 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from ..atomic import HostPath
-from ..errors import show
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
-from .errors import EditError, SIFError, SourceChangedError, SourceError
-from .gaps import Span
-from .header import HEADER_BYTES, GlobalHeader
+from ...atomic import HostPath
+from ...errors import show
+from ..errors import EditError, SIFError, SourceChangedError, SourceError
+from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
+from ..format.header import HEADER_BYTES, GlobalHeader
+from ..format.placement import (
+    DEFAULT_CAPACITY,
+    MAX_CAPACITY,
+    MAX_OFFSET,
+    align,
+    check_alignment,
+    default_alignment,
+)
+from ..format.types import Arch, DataType, PartType
+from ..gaps import Span
+from ..loading import NewFileStore, new_file
+from ..payload import Advance, copy_in, open_source
+from ..plan import plan_new
+from ..select import matching, primary
+from ..stamp import Stamp
+from ..state import Notice, State, check_header, check_objects, notices
 from .manifest import (
     GAP_KEYS,
     LAYOUT_KEYS,
@@ -28,14 +43,6 @@ from .manifest import (
     object_extra,
     object_fields,
 )
-from .opening import NewFileStore, new_file
-from .payload import Advance, copy_in, open_source
-from .placement import DEFAULT_CAPACITY, MAX_CAPACITY, MAX_OFFSET, align, check_alignment, default_alignment
-from .plan import plan_new
-from .select import matching, primary
-from .stamp import Stamp
-from .state import Notice, State, check_header, check_objects, notices
-from .types import Arch, DataType, PartType
 from .unpacking import MANIFEST_NAME, MANIFEST_VERSION
 
 __all__ = ["PackResult", "pack"]

@@ -15,9 +15,9 @@ from sifkit.sif import SIF, Arch, DataType, EditError, FSType, PartType, StoreEr
 from sifkit.sif.checking import check_file
 from sifkit.sif.compacting import compact
 from sifkit.sif.finding import Problem
-from sifkit.sif.placement import TABLE_OFFSET
+from sifkit.sif.format.placement import TABLE_OFFSET
 
-from ..sif_images import LATER, STAMP, assert_sound, partition, sample_image
+from ....sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
 module = import_module("sifkit.sif.compacting")  # the package has a function of this name
 
@@ -136,7 +136,7 @@ def test_old_images_keep_the_start_of_their_data(tmp_path: Path) -> None:
         sif.add(b"y" * 100, DataType.GENERIC)
         sif.add(b"z" * 100, DataType.GENERIC)
         sif.delete([1, 2])
-    from .test_sif_check import header
+    from .test_checking import header
 
     raw = bytearray(path.read_bytes())
     header(DataOffset=32768, DataSize=200)(raw)
@@ -295,9 +295,9 @@ def test_a_table_without_a_place_gets_one(tmp_path: Path) -> None:
     path = tmp_path / "image.sif"
     with SIF.create(path, capacity=2, stamp=STAMP) as sif:
         sif.add(b"data" * 1000, DataType.PARTITION, metadata=partition(PartType.DATA, arch=Arch.ARM))
-    from sifkit.sif.schema import DESCRIPTOR
+    from sifkit.sif.format.schema import DESCRIPTOR
 
-    from .test_sif_check import header, set_field
+    from .test_checking import header, set_field
 
     raw = bytearray(path.read_bytes())
     data, table = raw[8192:], raw[4096 : 4096 + 1170]

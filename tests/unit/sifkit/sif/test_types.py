@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sifkit.sif import Arch, DataType, FormatType, FSType, HashType, MessageType, PartType, SBOMFormat, UnknownCodeError
-from sifkit.sif.types import Code, arch_bytes, arch_from_bytes, describe, known, word_of
+from sifkit.sif.format.types import Code, arch_bytes, arch_from_bytes, describe, known, word_of
 
 KINDS: list[type[Code]] = [DataType, FSType, PartType, Arch, HashType, FormatType, MessageType, SBOMFormat]
 

@@ -10,18 +10,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..atomic import AtomicFile, HostPath, new_file_mode
-from ..errors import TargetError, show
-from .descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
-from .gaps import first_nonzero, unowned
-from .image import SIF
+from ...atomic import AtomicFile, HostPath, new_file_mode
+from ...errors import TargetError, show
+from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
+from ..format.types import DataType
+from ..gaps import first_nonzero, unowned
+from ..image import SIF
+from ..object_io import check_inside
+from ..payload import Advance, copy_out
+from ..sniff import HEAD_BYTES, filesystem_name
+from ..state import State
+from ..store import Store
 from .manifest import describe_header, describe_object
-from .object_io import check_inside
-from .payload import Advance, copy_out
-from .sniff import HEAD_BYTES, filesystem_name
-from .state import State
-from .store import Store
-from .types import DataType
 
 __all__ = ["MANIFEST_NAME", "MANIFEST_VERSION", "safe_name", "unpack"]
 

@@ -1,0 +1,1 @@
+"""The format of SIF images: types, header, descriptors, metadata, placement."""

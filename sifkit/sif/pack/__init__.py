@@ -1,0 +1,1 @@
+"""Images taken apart into files with a manifest, and put together again."""
