@@ -176,8 +176,9 @@ def main(argv: list[str] | None = None) -> int:
     lines = check(root)
     if (root / "sifkit" / "cli").exists():
         lines += check_light(root)
-    if (root / "sifkit" / "overlay" / "creating.py").exists():
-        lines += check_light(root, "sifkit.overlay.creating", ("numpy", "construct"))  # the scan begins before they are loaded
+    if (root / "sifkit" / "overlay" / "creating" / "standalone.py").exists():
+        # the scan begins before they are loaded
+        lines += check_light(root, "sifkit.overlay.creating.standalone", ("numpy", "construct"))
     for line in lines:
         print(line)
     return 1 if lines else 0

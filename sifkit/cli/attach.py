@@ -56,8 +56,8 @@ def command(
     values.choice("--progress", progress, MODES)
     signatures = on_signatures(drop_signatures, keep_broken_signatures)
 
-    from ..overlay.attaching import attach
-    from ..overlay.partition import EmbedOptions
+    from ..overlay.embedding.attaching import attach
+    from ..overlay.embedding.reservation import EmbedOptions
 
     console.image = image
     options = EmbedOptions(replace=replace, on_signatures=signatures, require_lock=require_lock)

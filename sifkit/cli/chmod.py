@@ -16,7 +16,7 @@ from .looking import Upper
 from .modes import adjusted, parse_mode
 
 if TYPE_CHECKING:
-    from ..overlay.whiteout import Editor
+    from ..overlay.upper_edit import Editor
 
 __all__ = ["command"]
 

@@ -15,7 +15,7 @@ from .frame import verb
 from .looking import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.whiteout import Editor
+    from ..overlay.upper_edit import Editor
 
 __all__ = ["command"]
 

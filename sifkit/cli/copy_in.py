@@ -21,10 +21,10 @@ from .places import place
 from .progress import Reporter
 
 if TYPE_CHECKING:
-    from ..overlay.copying import Copier
-    from ..overlay.copysource import HostSource, ImageSource, Source
-    from ..overlay.tracing import Spot, Tracer
-    from ..overlay.whiteout import Editor
+    from ..overlay.copy_in import Copier
+    from ..overlay.copy_source import HostSource, ImageSource, Source
+    from ..overlay.resolve import Spot, Tracer
+    from ..overlay.upper_edit import Editor
 
 __all__ = ["copy_in"]
 
@@ -88,7 +88,7 @@ class _CopyIn:
         """Find the sources, and see whether there is room for them. NoRoomError."""
         from ext3.errors import PathError
 
-        from ..overlay.room import Room
+        from ..overlay.copy_space import Room
 
         target, sources = self.target, self.sources
         self.directory, reason = (None, "") if self.settings.exact else directory_at(editor, target)
@@ -124,7 +124,7 @@ class _CopyIn:
         return _Job(found, ino, show(source), base_name(inside[1]), facts.is_dir, leads_to)
 
     def _find_on_host(self, source: str) -> _Job | None:
-        from ..overlay.copysource import HostSource
+        from ..overlay.copy_source import HostSource
 
         self._host = self._host or HostSource()
         host = os.fsencode(source)
@@ -143,7 +143,7 @@ class _CopyIn:
 
     def _image(self, editor: Editor, image: str) -> ImageSource:
         """An image that is copied from; the one that is changed, too."""
-        from ..overlay.copysource import ImageSource
+        from ..overlay.copy_source import ImageSource
         from .sif.images import concerning
 
         if image not in self._images:
@@ -204,7 +204,7 @@ class _CopyIn:
             return False
 
     def _copier(self, editor: Editor) -> Copier:
-        from ..overlay.copying import Copier
+        from ..overlay.copy_in import Copier
 
         changes, image = self.changes, show(self.target.image)
 

@@ -19,7 +19,7 @@ from .render import shell_word
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.tracing import Tracer
+    from ..overlay.resolve import Tracer
 
 __all__ = ["copy_out"]
 
@@ -92,7 +92,7 @@ class _CopyOut:
         self.changes.refuse(text, Goal("", goal, show(goal)), kind=kind, hint=hint)
 
     def _tree(self, tracer: Tracer, image: str, found: Stat, what: str, goal: bytes) -> None:
-        from ..overlay.copyout import copy_tree_out
+        from ..overlay.copy_out import copy_tree_out
 
         shown = show(goal)
         if os.path.lexists(goal) and not os.path.isdir(goal):
@@ -110,7 +110,7 @@ class _CopyOut:
         self.bytes += made.written_bytes
 
     def _file(self, tracer: Tracer, image: str, found: Stat, what: str, goal: bytes) -> None:
-        from ..overlay.copyout import copy_file_out
+        from ..overlay.copy_out import copy_file_out
 
         shown, options = show(goal), self.settings.copy
         regular = stat.S_ISREG(found.mode)
@@ -175,7 +175,7 @@ class _CopyOut:
 
 def _is_image(path: bytes) -> bool:
     """Whether there is an image: then a ``:/`` was forgotten, rather than a file meant."""
-    from ..overlay.guards import file_format
+    from ..overlay.in_use import file_format
 
     try:
         return os.path.isfile(path) and file_format(path) in ("ext", "sif", "squashfs")

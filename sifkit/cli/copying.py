@@ -10,8 +10,8 @@ from ..errors import counted, human, show
 from .editing import ChangeOptions, Changes, Goal, refused
 
 if TYPE_CHECKING:
-    from ..overlay.copying import CopyOptions
-    from ..overlay.tracing import Tracer
+    from ..overlay.copy_in import CopyOptions
+    from ..overlay.resolve import Tracer
 
 __all__ = ["CopySettings", "base_name", "finish", "partition_of", "source_in_image"]
 
@@ -28,7 +28,7 @@ class CopySettings:
 
 def partition_of(image: str, settings: CopySettings) -> str | None:
     """--partition is for those of several images that are SIF images."""
-    from ..overlay.guards import is_sif
+    from ..overlay.in_use import is_sif
 
     return settings.change.partition if is_sif(image) else None
 

@@ -70,7 +70,7 @@ def command(
     if exact and len(arguments) > 2:
         raise UsageError("-T takes one source and a target", hint="leave -T out to copy into a directory")
 
-    from ..overlay.copying import PRESERVE_ALL, PRESERVE_FACTS, CopyOptions
+    from ..overlay.copy_in import PRESERVE_ALL, PRESERVE_FACTS, CopyOptions
 
     kept = PRESERVE_ALL if archive else PRESERVE_FACTS if preserve else frozenset[str]()
     copy = CopyOptions(

@@ -27,9 +27,9 @@ from .render import shell_word
 from .sif.images import concerning
 
 if TYPE_CHECKING:
-    from ..overlay.embedding import EmbedResult
+    from ..overlay.embedding.in_partition import EmbedResult
+    from ..overlay.embedding.reservation import EmbedOptions
     from ..overlay.options import CreateOptions, CreateResult
-    from ..overlay.partition import EmbedOptions
 
 __all__ = ["command"]
 
@@ -268,12 +268,12 @@ def command(
         "on_signatures": on_signatures(drop_signatures, keep_broken_signatures),
         "require_lock": require_lock,
     }
-    from ..overlay.guards import is_sif
+    from ..overlay.in_use import is_sif
     from ..overlay.options import CreateOptions
 
     options = CreateOptions(**chosen)
     if is_sif(image):
-        from ..overlay.partition import EmbedOptions
+        from ..overlay.embedding.reservation import EmbedOptions
 
         _embed(console, image, options, EmbedOptions(**embedding), progress)
         return
@@ -287,7 +287,7 @@ def command(
 
 
 def _embed(console: Console, image: str, options: CreateOptions, embedding: EmbedOptions, progress: str) -> None:
-    from ..overlay.embedding import embed
+    from ..overlay.embedding.in_partition import embed
 
     console.image = image
     with concerning(image), reporter(progress, console) as bar:
@@ -307,7 +307,7 @@ def _embed(console: Console, image: str, options: CreateOptions, embedding: Embe
 
 
 def _make(console: Console, image: str, options: CreateOptions, progress: str) -> None:
-    from ..overlay.creating import create
+    from ..overlay.creating.standalone import create
 
     with reporter(progress, console) as bar:
         made = create(image, options, progress=bar)

@@ -51,7 +51,7 @@ def command(
     values.choice("--progress", progress, MODES)
     signatures = on_signatures(drop_signatures, keep_broken_signatures)
 
-    from ..overlay.attaching import detach
+    from ..overlay.embedding.attaching import detach
 
     console.image = image
     with concerning(image), reporter(progress, console) as bar:

@@ -22,8 +22,8 @@ from .render import shell_word
 if TYPE_CHECKING:
     from ext3.edit.filesystem import WritableFilesystem
 
-    from ..overlay.tracing import Spot
-    from ..overlay.whiteout import Editor
+    from ..overlay.resolve import Spot
+    from ..overlay.upper_edit import Editor
 
 __all__ = [
     "ChangeOptions",
@@ -222,8 +222,8 @@ def changing(
 ) -> Iterator[Editor]:
     """The image, open and locked; what was changed is on storage behind the block. ``check`` looks before anything is changed:
     what it raises leaves the image as it is."""
-    from ..overlay.edit import EditOptions, edit_image
-    from ..overlay.whiteout import Editor
+    from ..overlay.edit_session import EditOptions, edit_image
+    from ..overlay.upper_edit import Editor
     from .sif.images import concerning, stamp
 
     editors: list[Editor] = []

@@ -10,7 +10,7 @@ from ..errors import UsageError, human, show
 from .console import Console, Fields
 
 if TYPE_CHECKING:
-    from ..overlay.partition import OnSignatures
+    from ..overlay.embedding.reservation import OnSignatures
     from ..sif import Descriptor
 
 __all__ = [

@@ -74,7 +74,7 @@ def command(
             tell_extracted(console, made)
         else:
             from ..atomic import AtomicFile
-            from ..overlay.export import export_layer
+            from ..overlay.layer_export import export_layer
 
             if output == "-":
                 done = export_layer(view, sys.stdout.buffer, sparse=sparse, progress=bar)

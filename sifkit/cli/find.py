@@ -76,8 +76,8 @@ def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
     if pair is None:
         limit = os.stat(text).st_mtime_ns
     else:
-        from ..overlay.guards import is_sif
-        from ..overlay.image import open_image
+        from ..overlay.in_use import is_sif
+        from ..overlay.opening import open_image
         from ..overlay.view import View
 
         with open_image(pair[0], partition if is_sif(pair[0]) else None) as filesystem:

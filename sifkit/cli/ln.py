@@ -31,8 +31,8 @@ from .mv import directory_at, into
 from .places import place
 
 if TYPE_CHECKING:
-    from ..overlay.tracing import Spot
-    from ..overlay.whiteout import Editor
+    from ..overlay.resolve import Spot
+    from ..overlay.upper_edit import Editor
 
 __all__ = ["command"]
 

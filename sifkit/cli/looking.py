@@ -32,7 +32,7 @@ def looking(console: Console, image: str, partition: str | None, *, upper: bool 
 
     With ``upper``, what a container does not see is not there, unless ``marks`` are asked for.
     """
-    from ..overlay.image import open_image
+    from ..overlay.opening import open_image
     from ..overlay.view import View
 
     console.image = image

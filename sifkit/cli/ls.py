@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
     from ..overlay.listing import Row as FoundRow
-    from ..overlay.tracing import Named
+    from ..overlay.resolve import Named
     from ..overlay.view import View
 
 __all__ = ["command"]

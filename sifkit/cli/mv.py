@@ -18,8 +18,8 @@ from .looking import Upper
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.tracing import Spot
-    from ..overlay.whiteout import Editor
+    from ..overlay.resolve import Spot
+    from ..overlay.upper_edit import Editor
 
 __all__ = ["command", "directory_at", "into"]
 

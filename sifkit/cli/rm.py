@@ -15,8 +15,8 @@ from .looking import Upper
 from .render import shell_word
 
 if TYPE_CHECKING:
-    from ..overlay.tracing import Spot
-    from ..overlay.whiteout import Editor
+    from ..overlay.resolve import Spot
+    from ..overlay.upper_edit import Editor
 
 __all__ = ["command"]
 

@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 
 def _kind(found: Stat, name: bytes, opaque: bool) -> str:
-    from ..overlay.marks import hidden_by, is_whiteout
+    from ..overlay.whiteouts import hidden_by, is_whiteout
 
     if is_whiteout(found):
         return "whiteout (character device 0, 0): the file is removed in the container"
@@ -57,7 +57,7 @@ def command(
     """
     from ext3.errors import Ext3Error
 
-    from ..overlay.marks import hidden_by, is_opaque_directory, is_whiteout
+    from ..overlay.whiteouts import hidden_by, is_opaque_directory, is_whiteout
 
     failed = 0
     first = True

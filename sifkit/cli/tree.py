@@ -38,7 +38,7 @@ class _Drawer:
         """The entries below ``top``, parents first; a directory that is met twice is told and not entered."""
         from ext3.errors import CorruptError, Ext3Error
 
-        from ..overlay.marks import is_mark
+        from ..overlay.whiteouts import is_mark
 
         seen = {top}
         listings = self.view.listings(levels=self.levels)
@@ -76,7 +76,7 @@ class _Drawer:
         """What overlay filesystems mean by a file."""
         from ext3.errors import Ext3Error
 
-        from ..overlay.marks import hidden_by, is_opaque_directory, is_whiteout
+        from ..overlay.whiteouts import hidden_by, is_opaque_directory, is_whiteout
 
         if is_whiteout(found):
             return "  (whiteout)"

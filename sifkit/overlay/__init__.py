@@ -11,29 +11,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .attaching import attach as attach
-    from .attaching import detach as detach
     from .cloning import clone as clone
-    from .creating import create as create
-    from .embedding import embed as embed
+    from .creating.standalone import create as create
+    from .embedding.attaching import attach as attach
+    from .embedding.attaching import detach as detach
+    from .embedding.in_partition import embed as embed
+    from .embedding.reservation import EmbedOptions as EmbedOptions
     from .info import ImageInfo as ImageInfo
     from .info import image_info as image_info
     from .options import CreateOptions as CreateOptions
     from .options import CreateResult as CreateResult
     from .options import Progress as Progress
-    from .partition import EmbedOptions as EmbedOptions
 
 _MODULE_OF = {
     "CreateOptions": ".options",
     "CreateResult": ".options",
-    "EmbedOptions": ".partition",
+    "EmbedOptions": ".embedding.reservation",
     "ImageInfo": ".info",
     "Progress": ".options",
-    "attach": ".attaching",
+    "attach": ".embedding.attaching",
     "clone": ".cloning",
-    "create": ".creating",
-    "detach": ".attaching",
-    "embed": ".embedding",
+    "create": ".creating.standalone",
+    "detach": ".embedding.attaching",
+    "embed": ".embedding.in_partition",
     "image_info": ".info",
 }
 

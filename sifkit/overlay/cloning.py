@@ -22,8 +22,8 @@ from ext3.format.superblock import Superblock, read_superblock
 from ..atomic import lock_range
 from ..errors import FormatError, SifkitError, UsageError, show
 from .destination import check_destination, new_file
-from .guards import check_image, check_unused
-from .image import check_whole
+from .in_use import check_image, check_unused
+from .opening import check_whole
 
 if TYPE_CHECKING:
     from .options import Progress

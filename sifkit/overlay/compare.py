@@ -14,8 +14,8 @@ from typing import IO, Literal, NamedTuple, Protocol
 
 from ext3.errors import Ext3Error
 
-from .marks import seen_xattrs
 from .view import View
+from .whiteouts import seen_xattrs
 
 __all__ = ["Change", "HostSide", "ImageSide", "Item", "Side", "compare"]
 

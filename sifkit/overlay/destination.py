@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from ..atomic import AtomicFile
 from ..errors import TargetError, UsageError, show
-from .guards import check_replaceable, is_replaceable
+from .in_use import check_replaceable, is_replaceable
 
 __all__ = ["check_destination", "new_file"]
 

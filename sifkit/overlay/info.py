@@ -28,8 +28,8 @@ from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_super
 from ext3.read.filesystem import Filesystem
 
 from ..errors import FormatError
-from .guards import Use, image_kind, image_use
-from .image import check_window
+from .in_use import Use, image_kind, image_use
+from .opening import check_window
 from .target import Window, open_window
 
 if TYPE_CHECKING:

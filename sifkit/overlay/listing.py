@@ -13,7 +13,7 @@ from ext3.read.filesystem import Entry, Stat
 from ext3.read.inode_scan import read_facts
 from ext3.read.path_walk import MAX_COMPONENTS
 
-from .tracing import Tracer
+from .resolve import Tracer
 
 __all__ = ["Listed", "Listings", "Row"]
 

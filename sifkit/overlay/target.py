@@ -16,7 +16,7 @@ from ext3.device.base import FileDevice
 
 from ..atomic import lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
-from .guards import HEAD_BYTES, HostPath, check_unused, head_format, image_kind
+from .in_use import HEAD_BYTES, HostPath, check_unused, head_format, image_kind
 
 if TYPE_CHECKING:
     from ..sif import SIF, Descriptor, Stamp

@@ -10,8 +10,8 @@ from ext3.read.filesystem import Entry, Filesystem
 from ext3.read.path_walk import MAX_COMPONENTS
 
 from .listing import Listings, Row
-from .marks import SeenFilesystem, is_opaque, is_whiteout
-from .tracing import Tracer, walk
+from .resolve import Tracer, walk
+from .whiteouts import SeenFilesystem, is_opaque, is_whiteout
 
 __all__ = ["View", "is_opaque", "is_whiteout"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.creating import create
-from sifkit.overlay.embedding import embed
+from sifkit.overlay.creating.standalone import create
+from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, PartType
 

@@ -14,7 +14,7 @@ import pytest
 import ext3.device.base
 from ext3.read.filesystem import Filesystem
 from sifkit.cli import main
-from sifkit.overlay.export import export_layer
+from sifkit.overlay.layer_export import export_layer
 from sifkit.overlay.view import View
 
 from ..tools import corpus

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.attaching import attach, detach
-from sifkit.overlay.embedding import embed
-from sifkit.overlay.image import open_image
+from sifkit.overlay.embedding.attaching import attach, detach
+from sifkit.overlay.embedding.in_partition import embed
+from sifkit.overlay.embedding.reservation import EmbedOptions
+from sifkit.overlay.opening import open_image
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.partition import EmbedOptions
 from sifkit.sif import SIF, Arch, DataType, Descriptor, PartType
 
 from ..sif_images import STAMP, partition

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sifkit.overlay.creating import create
+from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 
 from ..tools import assert_clean, run

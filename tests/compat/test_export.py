@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.creating import create
+from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 
 from ..tools import assert_clean, find, overlay_mount, require, requires_root, run

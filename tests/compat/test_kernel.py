@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from sifkit.overlay.creating import create
+from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from tools import diff_tree
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.creating import create
+from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, Descriptor, FSType, PartType
 from sifkit.sif.checking import check_file

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.creating import create
+from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, FSType, PartType
 

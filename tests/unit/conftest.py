@@ -12,7 +12,7 @@ import pytest
 from sifkit.cli import main
 from sifkit.overlay.options import CreateResult
 
-CREATE = importlib.import_module("sifkit.overlay.creating")
+CREATE = importlib.import_module("sifkit.overlay.creating.standalone")
 """The module; the package has a function of that name."""
 UUID_TEXT = "01234567-89ab-cdef-0123-456789abcdef"
 

@@ -31,7 +31,7 @@ from sifkit.overlay.options import CreateOptions
 
 ROOT = Path(__file__).parents[2]
 VERBS = [node.path for node in completion.tree(root)]
-CREATE = importlib.import_module("sifkit.overlay.creating")
+CREATE = importlib.import_module("sifkit.overlay.creating.standalone")
 """The module; the package has a function of that name."""
 UUID_TEXT = "01234567-89ab-cdef-0123-456789abcdef"
 

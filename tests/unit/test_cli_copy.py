@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from sifkit.overlay.copying import PRESERVE_ALL, Copier, CopyOptions
-from sifkit.overlay.copysource import HostSource, ImageSource
-from sifkit.overlay.creating import create
-from sifkit.overlay.edit import edit_image
-from sifkit.overlay.embedding import embed
+from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
+from sifkit.overlay.copy_source import HostSource, ImageSource
+from sifkit.overlay.copy_space import Room
+from sifkit.overlay.creating.standalone import create
+from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.room import Room
-from sifkit.overlay.whiteout import Editor
+from sifkit.overlay.upper_edit import Editor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 
 from ..sif_images import partition
@@ -314,7 +314,7 @@ def test_a_full_disk_is_told_of_the_copy(run, image, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sifkit.overlay.copyout.extract", full)
+    monkeypatch.setattr("sifkit.overlay.copy_out.extract", full)
     code, _, err = run("cp", "-r", "overlay.img:/upper/dir", "out")
     assert code == 1 and "cannot create directory 'out/dir': No space left on device" in err
     (tmp_path / "out" / "dir").mkdir()

@@ -17,8 +17,8 @@ import pytest
 from ext3 import Filesystem
 from sifkit.cli.modes import adjusted, parse_mode
 from sifkit.errors import ImageInUseError, UsageError
-from sifkit.overlay import edit
-from sifkit.overlay.edit import EditOptions, edit_image
+from sifkit.overlay import edit_session as edit
+from sifkit.overlay.edit_session import EditOptions, edit_image
 
 from ..image_checks import check_counts
 

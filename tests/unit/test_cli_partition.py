@@ -11,8 +11,8 @@ from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.superblock import read_superblock
 from ext3.read.filesystem import Filesystem
-from sifkit.overlay.creating import create
-from sifkit.overlay.embedding import embed
+from sifkit.overlay.creating.standalone import create
+from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, FSType, PartType
 

@@ -38,7 +38,7 @@ def test_the_command_line_is_light() -> None:
 
 
 def test_a_scan_begins_before_numpy_is_loaded() -> None:
-    assert check_imports.check_light(ROOT, "sifkit.overlay.creating", ("numpy", "construct")) == []
+    assert check_imports.check_light(ROOT, "sifkit.overlay.creating.standalone", ("numpy", "construct")) == []
 
 
 def test_a_good_project(tmp_path: Path) -> None:

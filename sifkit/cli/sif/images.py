@@ -92,7 +92,7 @@ def concerning(image: str) -> Iterator[None]:
 
 def _name_holders(image: str, error: ImageInUseError) -> None:
     """Say who uses the image, as far as that can be seen."""
-    from ...overlay.guards import image_use
+    from ...overlay.in_use import image_use
 
     with suppress(OSError):
         holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]
@@ -106,7 +106,7 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
 
     Locks are the library's to see; a loop device takes none.
     """
-    from ...overlay.guards import Use, image_use
+    from ...overlay.in_use import Use, image_use
 
     for descriptor in found:
         if descriptor.partition is not None and descriptor.size:
@@ -121,7 +121,7 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
 
 def check_not_written(image: str) -> Sequence[str]:
     """Raise ImageInUseError where the kernel may write to the image by a loop device. Where it only reads: the mount points."""
-    from ...overlay.guards import check_unused
+    from ...overlay.in_use import check_unused
 
     use = check_unused(image, writers_only=True, ours=True)
     return [mount.path or mount.device for mount in use.mounts]

@@ -23,7 +23,7 @@ from ext3.errors import ContentChangedError, SourceError
 from ext3.format import acl
 from ext3.newfs.builder import TreeBuilder
 from ext3.newfs.tree import Tree
-from sifkit.overlay.tar_source import TarScan, scan_tar
+from sifkit.overlay.creating.tar_source import TarScan, scan_tar
 from sifkit.tar import store as tarstore
 
 REG, DIR, LNK, CHR, BLK, FIFO = 0o100000, 0o040000, 0o120000, 0o020000, 0o060000, 0o010000

@@ -1,0 +1,79 @@
+"""``--exclude`` patterns: which paths of a source stay outside.
+
+A pattern without a slash is held against names at any depth (``*.pyc``); one with a slash against the path from the
+source's top (``/build``, ``lib/**/test``). ``*`` and ``?`` stop at slashes, ``**`` does not, ``[...]`` is a set; a slash
+at the end means directories only. What lies below an excluded directory is excluded with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+
+from ...errors import UsageError, show
+
+__all__ = ["path_filter"]
+
+
+def path_filter(patterns: Iterable[str]) -> Callable[[bytes, bool], bool] | None:
+    """Whether a path (bytes, relative to the source) is excluded; the flag says whether it is a directory.
+
+    None where there is no pattern. Raises UsageError for one that cannot be meant.
+    """
+    anywhere: list[bytes] = []
+    directories: list[bytes] = []
+    for pattern in patterns:
+        expression = _expression(pattern)
+        (directories if pattern.endswith("/") else anywhere).append(expression)
+    if not anywhere and not directories:
+        return None
+    every = re.compile(b"|".join(anywhere) or b"(?!)", re.DOTALL)
+    only_directories = re.compile(b"|".join([*anywhere, *directories]), re.DOTALL)
+
+    def excluded(path: bytes, is_directory: bool) -> bool:
+        return (only_directories if is_directory else every).fullmatch(path) is not None
+
+    return excluded
+
+
+def _expression(pattern: str) -> bytes:
+    """A regular expression for the whole relative path."""
+    text = os.fsencode(pattern).strip(b"/")
+    if not text:
+        raise UsageError(f"--exclude '{show(pattern)}': matches nothing, or everything", hint="write a name or a path")
+    anchored = b"/" in os.fsencode(pattern).rstrip(b"/")
+    result = b"" if anchored else b"(?:.*/)?"
+    at = 0
+    while at < len(text):
+        if text[at : at + 3] == b"**/":
+            result += b"(?:.*/)?"
+            at += 3
+        elif text[at : at + 2] == b"**":
+            result += b".*"
+            at += 2
+        elif text[at : at + 1] == b"*":
+            result += b"[^/]*"
+            at += 1
+        elif text[at : at + 1] == b"?":
+            result += b"[^/]"
+            at += 1
+        elif text[at : at + 1] == b"[" and (end := text.find(b"]", at + 2)) > 0:
+            body = text[at + 1 : end]
+            negated = body[:1] in (b"!", b"^")
+            if negated:
+                body = body[1:]
+            body = body.replace(b"\\", b"\\\\").replace(b"[", b"\\[").replace(b"^", b"\\^")
+            result += b"[" + (b"^/" if negated else b"") + body + b"]"
+            at = end + 1
+        elif text[at : at + 1] == b"\\" and at + 1 < len(text):
+            result += re.escape(text[at + 1 : at + 2])
+            at += 2
+        else:
+            result += re.escape(text[at : at + 1])
+            at += 1
+    try:
+        re.compile(result)
+    except re.error as error:
+        raise UsageError(f"--exclude '{show(pattern)}': {error.msg}", hint="check what stands in brackets") from error
+    return b"(?:" + result + b")"

@@ -1,0 +1,165 @@
+"""Plan an overlay image: the source's tree and the options become a plan that can be written, or a refusal."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from ext3.constants import S_IFREG
+from ext3.defaults import default_inode_ratio
+from ext3.errors import GeometryError, NoSpaceError
+from ext3.newfs.image import plan_tree
+from ext3.newfs.plan import ImageOptions, Plan
+from ext3.newfs.stamp import Stamp
+from ext3.newfs.tree import Tree
+from ext3.progress import Progress
+
+from ...errors import UsageError, human
+from ..options import CreateOptions, CreateResult
+from .layout import ImageTree
+from .request import SMALLEST_BYTES, default_size
+from .source import Gathered
+
+__all__ = ["FIXED_EPOCH", "Prepared", "plan_overlay"]
+
+MIB = 1 << 20
+SLACK = 0.25
+FIXED_EPOCH = 315532800
+"""1980-01-01 (as zip files have it): the time of what is made here under --reproducible, without SOURCE_DATE_EPOCH."""
+NEVER = 1 << 62
+PROFILES = {"default": None, "conda": 4096, "data": 1 << 20}
+"""Bytes per inode of each profile; None: as mke2fs has it for the size."""
+LARGE_JOURNAL = 256 * MIB
+"""Half of what has blocks of 1 KiB by itself: an image for a journal of more has blocks of 4 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is to be written: the source, what became of it, and lines a person should see. ``size_bytes``: of the image, with
+    what lies behind the filesystem's last block."""
+
+    plan: Plan
+    source: Gathered
+    notes: list[str]
+    size_bytes: int
+
+    def result(self, target: str, seconds: float) -> CreateResult:
+        """The facts of the image once it is made, in ``seconds``."""
+        plan, geometry = self.plan, self.plan.geometry
+        free = plan.free_blocks * geometry.block_size
+        regular = plan.tree.is_kind(S_IFREG)
+        return CreateResult(
+            path=target,
+            size_bytes=geometry.size_bytes,
+            block_size=geometry.block_size,
+            inodes=geometry.inodes,
+            inodes_used=plan.demand.inodes,
+            used_bytes=geometry.size_bytes - free,
+            free_bytes=free,
+            files=self.source.entries,
+            content_bytes=int(plan.tree.nodes["size"][regular].sum()),
+            layout=self.source.layout,
+            seconds=seconds,
+            uuid=UUID(bytes=plan.stamp.uuid),
+            label=plan.options.label,
+            inode_size=geometry.inode_size,
+            groups=geometry.groups,
+            journal_bytes=plan.journal_blocks * geometry.block_size,
+            excluded=self.source.excluded,
+            notes=tuple(self.notes),
+        )
+
+
+def plan_overlay(source: Gathered, options: CreateOptions, progress: Progress) -> Prepared:
+    """Raises UsageError, NoSpaceError, NoInodesError, XattrError for what does not go into an image as asked for."""
+    progress.phase("plan", len(source.tree), "files")
+    stamp = _stamp(source.tree, source.image, options)
+    source.image.set_made_times(source.tree, stamp)
+    plan = _plan(source.tree, options, stamp)
+    progress.advance(len(source.tree))
+    # mke2fs too leaves the file as long as asked for
+    size = max(plan.geometry.size_bytes, options.size or 0)
+    return Prepared(plan, source, source.notes + _notes(options, source.image, plan), size)
+
+
+def _plan(tree: Tree, options: CreateOptions, stamp: Stamp) -> Plan:
+    try:
+        return plan_tree(tree, _image_options(options), stamp)
+    except GeometryError as error:  # of a size that followed from the content; the others were refused before
+        raise UsageError(error.message, hint=error.hint) from error
+    except NoSpaceError as error:
+        least = -(-error.needed_bytes // MIB)
+        raise NoSpaceError(
+            f"the content does not fit an image of {human(error.available_bytes)}: it needs {human(least * MIB)}",
+            needed_bytes=error.needed_bytes,
+            available_bytes=error.available_bytes,
+            hint=f"give --size {least}M or more, or leave --size out",
+        ) from error
+
+
+def _image_options(options: CreateOptions) -> ImageOptions:
+    size = default_size(options)
+    block_size = options.block_size
+    if size is None and block_size is None and (options.journal_bytes or 0) > LARGE_JOURNAL:
+        block_size = 4096
+    ratio = options.inode_ratio
+    if ratio is None and options.profile is not None:
+        ratio = PROFILES[options.profile]
+        if ratio is None and options.inodes is None:
+            # The density of mke2fs, asked for by name: it is then not raised for the content.
+            ratio = default_inode_ratio(size) if size is not None else None
+    return ImageOptions(
+        size=size,
+        slack=SLACK,
+        smallest=SMALLEST_BYTES,
+        block_size=block_size,
+        inode_size=options.inode_size,
+        inodes=options.inodes,
+        inode_ratio=ratio,
+        reserved_percent=options.reserved_percent,
+        journal_bytes=options.journal_bytes,
+        journal=options.journal,
+        label=options.label,
+    )
+
+
+def _stamp(tree: Tree, image: ImageTree, options: CreateOptions) -> Stamp:
+    if options.source_date_epoch is None and not options.reproducible:
+        return Stamp.now(options.uuid)
+    seconds = options.source_date_epoch
+    if seconds is None:
+        # Times of files are the input's own. What is made here, the superblock too, gets a time that is surely past:
+        # e2fsck complains of one in the future, and the newest file may be dated so.
+        seconds = FIXED_EPOCH
+        tree.clamp_times(NEVER)
+    else:
+        tree.clamp_times(seconds)
+    facts = (options.size, options.block_size, options.inode_size, options.inodes, options.inode_ratio, options.label)
+    return Stamp.derived(seconds, tree, *facts, identity=options.uuid)
+
+
+def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
+    notes = []
+    epoch = options.source_date_epoch
+    if epoch is not None and epoch > time.time():
+        notes.append("SOURCE_DATE_EPOCH lies in the future: until then e2fsck will want to correct the time of the last write")
+    needed, inodes = plan.demand.inodes, plan.geometry.inodes
+    if 2 * needed > inodes:
+        more = "-N" if options.profile == "conda" else "--profile conda, or -N,"
+        notes.append(f"{100 * needed // inodes} % of the {inodes:,} inodes are taken: {more} makes more")
+    elif options.inodes is None and options.inode_ratio is None and options.profile is None:
+        usual = plan.geometry.size_bytes // default_inode_ratio(plan.geometry.size_bytes)
+        if inodes > usual * 1.5:
+            notes.append(f"{inodes:,} inodes instead of {usual:,}: twice what the content needs (-N chooses)")
+    if image.upper is None:
+        notes.append("there is no upper/: a container can use the image read-only, with data in it, but not write to it")
+    if not options.journal:
+        notes.append("no journal: Apptainer refuses such an image, and a crash can damage it")
+    unset = options.owner is None and options.upper_owner is None
+    if image.upper is not None and unset and plan.tree.nodes["uid"][image.upper] == 0:
+        notes.append(
+            "upper/ is owned by root: only root, or --fakeroot, can write to it in a container; --owner 1000:1000 (or"
+            " --owner me) changes that"
+        )
+    return notes

@@ -1,0 +1,80 @@
+"""Space on the host's filesystem for an image: allocated, or missing and said so."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ext3.errors import DeviceError, SourceError
+
+from ...errors import TargetError, human, show
+
+if TYPE_CHECKING:
+    from .planning import Prepared
+
+__all__ = ["allocate", "space_errors"]
+
+MIB = 1 << 20
+
+
+def allocate(fd: int, offset: int, size: int) -> None:
+    """Give a range that is a hole blocks on its filesystem."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, offset, size)
+        return
+    zeros = bytes(MIB)
+    for start in range(offset, offset + size, MIB):
+        os.pwrite(fd, zeros[: min(MIB, offset + size - start)], start)
+
+
+@contextmanager
+def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> Iterator[None]:
+    """Say how much was needed where the host's filesystem is full or limits the size of files.
+
+    ``sparse`` False: the whole image was to have blocks, not only what is used.
+    """
+    plan = prepared.plan
+    before = _blocks(fd)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if isinstance(error, DeviceError | SourceError):
+                raise
+            raise TargetError(f"{show(target)}: {error.strerror}", path=target, error=error) from error
+        used = (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size
+        needed = used if sparse else prepared.size_bytes
+        if error.errno == errno.EFBIG:
+            raise TargetError(
+                f"{show(target)}: its filesystem takes no files of {human(plan.geometry.size_bytes)}",
+                path=target,
+                hint="choose a smaller --size, or another filesystem",
+                error=error,
+            ) from error
+        free = _free_bytes(os.path.dirname(os.path.realpath(target)), _blocks(fd) - before)
+        raise TargetError(
+            f"no space left for {show(target)}: it needs up to {human(needed)}"
+            + (f" and {human(free)} are free" if free is not None else ""),
+            path=target,
+            hint="free some space, or write it to another filesystem",
+            error=error,
+        ) from error
+
+
+def _blocks(fd: int) -> int:
+    """Blocks of 512 bytes that a file takes; 0 where that cannot be told."""
+    return getattr(os.fstat(fd), "st_blocks", 0)
+
+
+def _free_bytes(directory: str, given_up: int) -> int | None:
+    """What is free in ``directory`` once ``given_up`` blocks of 512 bytes are given back."""
+    if not hasattr(os, "statvfs"):
+        return None
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize + max(0, given_up) * 512

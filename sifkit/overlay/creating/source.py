@@ -1,0 +1,275 @@
+"""The source of an overlay (a directory, an archive, nothing) as the tree of the whole image."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ext3.errors import SourceError
+from ext3.newfs.content import Content, MemoryContent
+from ext3.progress import Progress
+from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
+
+from ...errors import counted, show
+from ..options import CreateOptions, Layout
+from ..xattr_filter import attribute_filter
+from .exclude import path_filter
+from .layout import ImageTree, RootFacts, choose_layout
+
+if TYPE_CHECKING:
+    from ext3.newfs.tree import Tree
+
+__all__ = ["Gathered", "gather"]
+
+UNREADABLE_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The tree of the image, the layout taken, how many names it has from the source, how many ``--exclude`` kept out (a
+    directory counts once), and what is to be said about the source."""
+
+    image: ImageTree
+    tree: Tree
+    layout: Layout
+    entries: int
+    excluded: int
+    notes: list[str]
+
+
+def gather(
+    target: str, options: CreateOptions, progress: Progress, stack: ExitStack, *, meanwhile: Callable[[], None]
+) -> Gathered:
+    """Scan the source and put upper/ and work/ around it. ``stack`` closes the source when the image is written.
+
+    ``meanwhile`` is called once, while helpers scan if there are any. Raises LayoutError, SourceError, XattrError and
+    UsageError for what cannot go in, and what ``meanwhile`` raises.
+    """
+    image = ImageTree()
+    content: Content
+    excluded = _Tally(stack)
+    if options.from_dir is not None:
+        layout, content = _from_directory(image, target, options, progress, excluded, meanwhile)
+    elif options.from_tar is not None:
+        meanwhile()
+        layout, content = _from_tar(image, target, options, progress, stack)
+    else:
+        meanwhile()
+        layout = "data" if options.layout == "data" else "upper"
+        image.made.append(image.start(layout, _own_facts()))
+        content = MemoryContent()
+        image.complete(layout, _own_facts())
+    image.create_directories(options.create_dirs)
+    count = excluded.take()
+    notes = _notes(image, options, layout, count)
+    tree = image.builder.finish(content)
+    image.set_owners(tree, options.owner, options.upper_owner)
+    return Gathered(image, tree, layout, image.entries(tree), count, notes)
+
+
+class _Tally:
+    """Counts what is excluded. The scan may be shared by forked processes: Linux has a counter for that."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._here = 0
+        self._shared: int | None = None
+        if hasattr(os, "eventfd"):
+            try:
+                self._shared = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            except OSError:
+                return  # no more descriptors: the processes of the scan have none either
+            stack.callback(os.close, self._shared)
+
+    def add(self) -> None:
+        if self._shared is None:
+            self._here += 1
+        else:
+            os.eventfd_write(self._shared, 1)
+
+    def take(self) -> int:
+        """What was counted since the last call."""
+        if self._shared is None:
+            count, self._here = self._here, 0
+            return count
+        try:
+            return os.eventfd_read(self._shared)
+        except BlockingIOError:  # nothing
+            return 0
+
+
+def _notes(image: ImageTree, options: CreateOptions, layout: Layout, excluded: int) -> list[str]:
+    """What to say about the source; SourceError where something of it would be lost and may not."""
+    notes = []
+    builder = image.builder
+    if options.layout == "auto" and (options.from_dir is not None or options.from_tar is not None):
+        notes.append(
+            "the source is an overlay (upper/ at its top): it becomes the root of the image (--layout root)"
+            if layout == "root"
+            else "the source goes below upper/ (--layout upper): the container sees it at /"
+        )
+    if excluded:
+        notes.append(f"{counted(excluded, 'entry', 'entries')} of the source excluded (a directory counts once)")
+    if builder.unreadable:
+        listing = _unreadable(builder.unreadable)
+        if not options.skip_unreadable:
+            alone = len(builder.unreadable) == 1
+            it = "it" if alone else "them"
+            raise SourceError(
+                builder.unreadable[0][0] if alone else os.fsencode(_source_name(options)),
+                listing,
+                hint=f"make {it} readable, --exclude {it}, or --skip-unreadable",
+            )
+        notes.append(
+            f"left out: {show(builder.unreadable[0][0])} {listing}" if len(builder.unreadable) == 1 else f"left out: {listing}"
+        )
+    lost = sorted(builder.left_out.counts.items())
+    if lost:
+        if options.xattrs == "strict":
+            first = builder.left_out.first
+            kinds = ", ".join(f"{show(name)} ({count:,}, first {show(first[name])})" for name, count in lost)
+            raise SourceError(_source_name(options), f"would lose: {kinds}", hint="--xattrs default leaves them out")
+        kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in lost)
+        if options.xattrs != "none":
+            notes.append(f"left out, which the image has no place or use for: {kinds}")
+    return notes
+
+
+def _source_name(options: CreateOptions) -> str:
+    if options.from_dir is not None:
+        return os.fsdecode(options.from_dir)
+    if isinstance(options.from_tar, str | bytes | os.PathLike):
+        return os.fsdecode(options.from_tar)
+    return "the archive"
+
+
+def _unreadable(found: list[tuple[bytes, str]]) -> str:
+    """The list of what cannot be read: one line for one, else a line each."""
+    if len(found) == 1:
+        return f"cannot be read: {found[0][1]}"
+    lines = [f"  {show(path)}: {reason}" for path, reason in found[:UNREADABLE_SHOWN]]
+    if len(found) > UNREADABLE_SHOWN:
+        lines.append(f"  and {len(found) - UNREADABLE_SHOWN:,} more")
+    return f"{len(found):,} files and directories cannot be read:\n" + "\n".join(lines) + "\n"
+
+
+def _own_facts() -> RootFacts:
+    uid, gid = (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else (0, 0)
+    return RootFacts(0o040755, uid, gid, (0,) * 6)
+
+
+def _from_directory(
+    image: ImageTree,
+    target: str,
+    options: CreateOptions,
+    progress: Progress,
+    tally: _Tally,
+    meanwhile: Callable[[], None],
+) -> tuple[Layout, Content]:
+    assert options.from_dir is not None
+    source = os.fsencode(options.from_dir)
+    try:
+        found = os.stat(source)
+        names = os.listdir(source)
+    except OSError as error:
+        hint = {errno.ENOTDIR: "--from-tar takes an archive", errno.ENOENT: "check the name"}.get(error.errno or 0, "")
+        if not hint:
+            hint = "take it in as a user who may read it" if isinstance(error, PermissionError) else "see what is wrong with it"
+        raise SourceError(source, f"cannot be read: {error.strerror}", error=error, hint=hint) from error
+    exclude = path_filter(options.exclude)
+    temporary = _temporary_names(source, target)
+
+    def excluded(path: bytes, is_directory: bool) -> bool:
+        if exclude is not None and exclude(path, is_directory):
+            tally.add()
+            return True
+        return temporary is not None and temporary.fullmatch(path) is not None
+
+    never = _identities(target)
+    top = [
+        name for name in names if not excluded(name, False) and not (never and _identities(os.path.join(source, name)) & never)
+    ]
+    tally.take()  # the top is looked at once more
+    layout = choose_layout(options.layout, top, os.fsdecode(source))
+    facts = RootFacts(found.st_mode, found.st_uid, found.st_gid, host_times(found))
+    node = image.start(layout, facts)
+    content = scan_directory(
+        image.builder,
+        source,
+        node,
+        ScanOptions(
+            take_attribute=None if options.xattrs == "none" else attribute_filter(options.xattrs),
+            exclude=excluded if exclude is not None or temporary is not None else None,
+            never=never,
+            one_file_system=options.one_file_system,
+            skip_unreadable=options.skip_unreadable,
+            allow_changed=options.allow_changed,
+        ),
+        progress,
+        meanwhile=meanwhile,
+    )
+    image.complete(layout, facts)
+    return layout, content
+
+
+def _from_tar(
+    image: ImageTree, target: str, options: CreateOptions, progress: Progress, stack: ExitStack
+) -> tuple[Layout, Content]:
+    assert options.from_tar is not None
+    from .tar_source import read_tar  # with the codecs: only for archives
+
+    progress.phase("scan", None, "files")
+    directory = os.path.dirname(os.path.realpath(target))
+    try:
+        found = stack.enter_context(
+            read_tar(
+                options.from_tar,
+                xattr_filter=attribute_filter(options.xattrs),
+                progress=progress.advance,
+                spool_dir=directory,
+            )
+        )
+    except OSError as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(_source_name(options), f"cannot be read: {error.strerror}", error=error) from error
+    layout = choose_layout(options.layout, found.top_names, _source_name(options))
+    own = _own_facts()
+    top = found.root
+    facts = (
+        RootFacts(top.mode, top.uid, top.gid, top.times, found.root_xattrs)
+        if top is not None
+        else RootFacts(own.mode, own.uid, own.gid, own.times, found.root_xattrs)
+    )
+    node = image.start(layout, facts)
+    if top is None:
+        image.made.append(node)
+    scan = stack.enter_context(found.add_to(image.builder, node))
+    image.complete(layout, facts)
+    return layout, scan.content
+
+
+def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:
+    """(st_dev, st_ino) of a path and of what it leads to; empty where there is nothing."""
+    found = set()
+    for look in (os.stat, os.lstat):
+        try:
+            status = look(path)
+        except OSError:
+            continue
+        found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def _temporary_names(source: bytes, target: str) -> re.Pattern[bytes] | None:
+    """Temporary files of an earlier, killed run beside the target, where the target lies in the source."""
+    directory, name = os.path.split(os.path.realpath(os.fsencode(target)))
+    relative = os.path.relpath(directory, os.path.realpath(source))
+    if relative.split(b"/")[0] == b"..":
+        return None
+    prefix = b"" if relative == b"." else re.escape(relative) + b"/"
+    return re.compile(prefix + rb"\." + re.escape(name[:200]) + rb".*\.[0-9a-f]{6}\.tmp", re.DOTALL)

@@ -1,0 +1,184 @@
+"""Directories that are read ahead: what is listed is what is there, in its order, and nothing is read again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from ext3.constants import FileType
+from ext3.errors import CorruptError, PathNotDirectoryError
+from ext3.read import directory_scan as bulkdirs
+from ext3.read.directory_scan import read_directories
+from ext3.read.filesystem import Filesystem
+from sifkit.overlay import listing
+from sifkit.overlay.listing import Listings
+from sifkit.overlay.resolve import Tracer, walk
+from sifkit.overlay.usage import directory_usage
+from sifkit.overlay.view import View
+
+from ...tiny_image import BLOCK, TABLE, TinyImage
+
+
+class CountingTracer(Tracer):
+    """Remembers which directories it was asked for."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        super().__init__(filesystem)
+        self.asked: list[int] = []
+
+    def entries_of(self, directories, most_names):
+        found = super().entries_of(directories, most_names)
+        self.asked += directories[: len(found)]
+        return found
+
+
+def nested() -> TinyImage:
+    """a/ (b/ (file), z), c/ (file), and a file whose inode is damaged."""
+    image = TinyImage()
+    for name, ino, kind in ((b"a", 11, FileType.DIRECTORY), (b"c", 13, FileType.DIRECTORY), (b"bad", 20, FileType.REGULAR)):
+        image.entry(name, ino, kind)
+    image.directory(11, [(b"z", 14, FileType.REGULAR), (b"b", 12, FileType.DIRECTORY)])
+    image.directory(12, [(b"file", 14, FileType.REGULAR)])
+    image.directory(13, [(b"file", 15, FileType.REGULAR)])
+    for ino in (14, 15, 20):
+        image.file(ino, b"x")
+    image.data[TABLE * BLOCK + 19 * 256 + 128] = 255  # i_extra_isize
+    return image
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4096])
+def test_a_walk_is_the_same_however_much_is_read_ahead(monkeypatch, at_once):
+    monkeypatch.setattr(listing, "AT_ONCE", at_once)
+    with nested().open() as filesystem:
+        problems: list[Exception] = []
+        tracer = CountingTracer(filesystem)
+        found = list(View(tracer).walk(b"/", 2, problems))
+        assert sorted(tracer.asked) == [2, 11, 12, 13]
+        assert [(path, row[:3]) for path, row in found] == list(Tracer(filesystem).walk(2, b"/"))
+        assert [path for path, _ in found] == [b"/a", b"/a/b", b"/a/b/file", b"/a/z", b"/bad", b"/c", b"/c/file"]
+        for path, row in found:
+            if path == b"/bad":
+                assert isinstance(row.facts, CorruptError) and "i_extra_isize" in str(row.facts)
+            else:
+                assert row.facts == filesystem.stat(row.ino)
+        assert not problems
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_nothing_is_read_below_the_lowest_level(levels):
+    with nested().open() as filesystem:
+        tracer = CountingTracer(filesystem)
+        assert [row.name for row in Listings(tracer, levels=levels).take(2).rows] == [b"a", b"bad", b"c"]
+        assert sorted(tracer.asked) == {1: [2], 2: [2, 11, 13], 3: [2, 11, 12, 13]}[levels]
+
+
+def test_directories_may_be_asked_for_in_any_order():
+    with nested().open() as filesystem:
+        listings = Listings(Tracer(filesystem), levels=1)
+        for ino in (13, 2, 12, 11):
+            assert [row.name for row in listings.take(ino).rows] == [entry.name for entry in Tracer(filesystem).entries(ino)]
+
+
+def test_no_more_is_read_ahead_than_some_names(monkeypatch):
+    monkeypatch.setattr(listing, "AT_ONCE", 100)
+    monkeypatch.setattr(listing, "LEAST", 1)
+    monkeypatch.setattr(listing, "USUAL_NAMES", 1)  # they turn out to have more
+    image = TinyImage()
+    for number in range(30):
+        image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)
+        image.directory(11 + number, [(b"%03d" % name + b"x" * 200, 60, FileType.REGULAR) for name in range(4)])
+    image.file(60, b"")
+    with image.open() as filesystem:
+        for single in (False, True):
+            monkeypatch.setattr(bulkdirs, "read_directories", lambda fs, inos, most: [None] * len(inos)) if single else None
+            tracer = CountingTracer(filesystem)
+            Listings(tracer).take(2)
+            assert 10 < len(tracer.asked) <= 1 + 18  # with four names each
+
+
+def chains(count: int, depth: int) -> TinyImage:
+    """Directories in directories: so many chains in the root."""
+    image = TinyImage()
+    for chain in range(count):
+        inos = [11 + chain * depth + level for level in range(depth)]
+        image.entry(b"%d" % chain, inos[0], FileType.DIRECTORY)
+        for ino, following in zip(inos, [*inos[1:], 0], strict=True):
+            image.directory(ino, [(b"x", following, FileType.DIRECTORY)] if following else [])
+    return image
+
+
+@pytest.mark.parametrize("most", [8, 1000])
+def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
+    monkeypatch.setattr(listing, "AT_ONCE", 8)
+    monkeypatch.setattr(listing, "LEAST", 1)
+    monkeypatch.setattr(listing, "USUAL_NAMES", 1)
+    monkeypatch.setattr(bulkdirs, "USUAL_BYTES", BLOCK)
+    monkeypatch.setattr(listing, "MOST_AHEAD", most)
+    with chains(5, 10).open() as filesystem:
+        listings = Listings(Tracer(filesystem))
+        ahead = []
+
+        def rows(ino):
+            taken = listings.take(ino).rows
+            ahead.append(sum(len(listed.rows) for listed in listings._ahead.values()))
+            return taken
+
+        found = [path for path, _ in walk(2, b"/", rows, [])]
+        assert found == [path for path, _ in Tracer(filesystem).walk(2, b"/")] and len(found) == 50
+        assert (max(ahead) <= 8 + 8) == (most == 8) and ahead[-1] == 0
+
+
+def test_names_are_not_read_again_and_again(monkeypatch):
+    monkeypatch.setattr(listing, "AT_ONCE", 64)
+    monkeypatch.setattr(listing, "LEAST", 1)
+    decoded = []
+
+    def counted(filesystem, inos, most_names):
+        found = read_directories(filesystem, inos, most_names)
+        decoded.extend(entry for listed in found if listed for entry in listed.entries)
+        return found
+
+    monkeypatch.setattr(bulkdirs, "read_directories", counted)
+    image = TinyImage()
+    for number in range(30):
+        image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)
+        image.directory(11 + number, [(b"%03d" % name, 60, FileType.REGULAR) for name in range(40)])
+    image.file(60, b"")
+    with image.open() as filesystem:
+        assert len(list(View(Tracer(filesystem)).walk(b"/", 2, []))) == 30 * 41
+    assert len(decoded) <= 2 * 30 * 41
+
+
+def test_a_directory_that_cannot_be_read_is_told_when_it_is_reached():
+    image = TinyImage()
+    image.entry(b"a", 11, FileType.DIRECTORY)
+    image.entry(b"b", 12, FileType.DIRECTORY)
+    image.directory(11, [])
+    image.file(12, b"no directory")
+    with image.open() as filesystem:
+        problems: list[Exception] = []
+        for path, _ in View(Tracer(filesystem)).walk(b"/", 2, problems):
+            assert (path, problems) == (b"/a", []) or path == b"/b"
+        assert len(problems) == 1
+        listings = Listings(Tracer(filesystem))
+        assert listings.whole(2)
+        with pytest.raises(PathNotDirectoryError):
+            listings.whole(12)
+
+
+def test_directories_that_lead_to_each_other_are_read_once():
+    image = TinyImage()
+    image.entry(b"a", 11, FileType.DIRECTORY)
+    image.directory(11, [(b"self", 11, FileType.DIRECTORY), (b"up", 2, FileType.DIRECTORY)])
+    with image.open() as filesystem:
+        problems: list[Exception] = []
+        tracer = CountingTracer(filesystem)
+        assert [path for path, _ in View(tracer).walk(b"/", 2, problems)] == [b"/a", b"/a/self", b"/a/up"]
+        assert (tracer.asked, len(problems)) == ([2, 11], 2)
+
+
+def test_a_damaged_inode_costs_du_one_file():
+    with nested().open() as filesystem:
+        problems: list[Exception] = []
+        rows = directory_usage(View(Tracer(filesystem)), b"/", 2, every=False, problems=problems, seen=set())
+        assert [(path, inodes) for path, _, inodes, _ in rows] == [(b"/a/b", 2), (b"/a", 3), (b"/c", 2), (b"/", 6)]
+        assert len(problems) == 1
