@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     No exception leaves it. SIGTERM and SIGHUP end it as Ctrl-C does, so that temporary files are removed.
     """
     from ..errors import OutputError
-    from .console import Console
-    from .failures import Terminated, report
+    from .support.console import Console
+    from .support.failures import Terminated, report
 
     args = list(sys.argv[1:] if argv is None else argv)
     console = Console()
@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: list[str], console: object) -> int:
     import typer
 
-    from .console import Console
-    from .failures import report_usage
     from .root import root
+    from .support.console import Console
+    from .support.failures import report_usage
 
     assert isinstance(console, Console)
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
@@ -93,7 +93,7 @@ def _signals() -> Iterator[None]:
     import signal
     import threading
 
-    from .failures import Terminated
+    from .support.failures import Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield

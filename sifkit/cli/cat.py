@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Console
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, looking, tell
-from .places import places
+from .support.console import Console
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import Upper, looking, tell
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import FileReader

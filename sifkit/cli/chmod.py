@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import counted
-from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, dangling, goals, umask
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import VerbCommand, verb
-from .looking import Upper
-from .modes import adjusted, parse_mode
+from .support.console import Console
+from .support.editing import ChangeOptions, Changes, Goal, Json, dangling, goals, umask
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import VerbCommand, verb
+from .support.modes import adjusted, parse_mode
+from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import Editor

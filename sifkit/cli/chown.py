@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, show
-from . import values
-from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, dangling, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
+from .support import values
+from .support.console import Console
+from .support.editing import ChangeOptions, Changes, Goal, Json, dangling, goals
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import Editor

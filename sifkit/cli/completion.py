@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from . import values
-from .console import Console
-from .frame import VerbGroup, verb
-from .sif.words import TABLES
+from .sif.codes import TABLES
+from .support import values
+from .support.console import Console
+from .support.frame import VerbGroup, verb
 
 __all__ = ["Node", "command", "script", "tree"]
 

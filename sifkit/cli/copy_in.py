@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SifkitError, show
-from .copying import CopySettings, base_name, finish, partition_of, source_in_image
-from .editing import ChangeOptions, Changes, Goal, changing, warn_outside
-from .looking import looking, on_host
 from .mv import directory_at, into
-from .places import place
-from .progress import Reporter
+from .support.copying import CopySettings, base_name, finish, partition_of, source_in_image
+from .support.editing import ChangeOptions, Changes, Goal, changing, warn_outside
+from .support.image_path import place
+from .support.progress import Reporter
+from .support.reading import looking, on_host
 
 if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
@@ -144,7 +144,7 @@ class _CopyIn:
     def _image(self, editor: Editor, image: str) -> ImageSource:
         """An image that is copied from; the one that is changed, too."""
         from ..overlay.copy_source import ImageSource
-        from .sif.images import concerning
+        from .sif.session import concerning
 
         if image not in self._images:
             tracer: Tracer = editor

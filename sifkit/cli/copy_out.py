@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import SifkitError, UsageError, counted, show
-from .copying import CopySettings, base_name, finish, partition_of, source_in_image
-from .editing import Changes, Goal
-from .looking import looking, on_host
-from .places import place
-from .progress import Reporter
-from .render import shell_word
+from .support.copying import CopySettings, base_name, finish, partition_of, source_in_image
+from .support.editing import Changes, Goal
+from .support.image_path import place
+from .support.progress import Reporter
+from .support.reading import looking, on_host
+from .support.render import shell_word
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError, show
-from . import values
-from .console import Console
 from .copy_in import copy_in
 from .copy_out import copy_out
-from .copying import CopySettings
-from .editing import ChangeOptions, Changes, Exact, Json, NewOwner, goals, new_owner, umask
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
-from .places import check_not_dotted, place
-from .progress import MODES, reporter
+from .support import values
+from .support.console import Console
+from .support.copying import CopySettings
+from .support.editing import ChangeOptions, Changes, Exact, Json, NewOwner, goals, new_owner, umask
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.image_path import check_not_dotted, place
+from .support.progress import MODES, reporter
+from .support.reading import Upper
 
 __all__ = ["command"]
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from ..errors import SifkitError
-from .console import Console
-from .embedding import Partition
-from .failures import report
-from .frame import verb
-from .looking import looking
-from .render import bar, escaped, percent, short_size
+from .support.console import Console
+from .support.embedding import Partition
+from .support.failures import report
+from .support.frame import verb
+from .support.reading import looking
+from .support.render import bar, escaped, percent, short_size
 
 __all__ = ["command"]
 

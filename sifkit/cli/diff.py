@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import SifkitError, UsageError, show
-from .console import Console, Fields, named
-from .embedding import Partition
-from .failures import report
-from .frame import verb
-from .looking import TYPES, Upper, looking, tell
-from .places import place
-from .render import shown_name
+from .support.console import Console, Fields, named
+from .support.embedding import Partition
+from .support.failures import report
+from .support.frame import verb
+from .support.image_path import place
+from .support.reading import TYPES, Upper, looking, tell
+from .support.render import shown_name
 
 if TYPE_CHECKING:
     from ..overlay.compare import Side

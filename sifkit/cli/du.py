@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, named
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, locate, looking, tell
-from .places import places
-from .render import short_size, shown_name
+from .support.console import Console, named
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import Upper, locate, looking, tell
+from .support.render import short_size, shown_name
 
 __all__ = ["command"]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, human, show
-from . import values
-from .console import Console, named
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, looking, on_host
-from .places import place, places
-from .progress import MODES, reporter
+from .support import values
+from .support.console import Console, named
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import place, places
+from .support.progress import MODES, reporter
+from .support.reading import Upper, looking, on_host
 
 if TYPE_CHECKING:
     from ..overlay.extracting import Extracted

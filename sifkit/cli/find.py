@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError, show
-from .console import Console
-from .embedding import Partition
-from .frame import VerbCommand, verb
-from .looking import TYPES, Upper, entry_fields, looking, tell
-from .places import place, places
-from .render import shown_name
-from .values import closest
+from .support.console import Console
+from .support.embedding import Partition
+from .support.frame import VerbCommand, verb
+from .support.image_path import place, places
+from .support.reading import TYPES, Upper, entry_fields, looking, tell
+from .support.render import shown_name
+from .support.values import closest
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, show
-from .console import Console
-from .editing import (
+from .mv import directory_at, into
+from .support.console import Console
+from .support.editing import (
     ChangeOptions,
     Changes,
     Exact,
@@ -24,11 +25,10 @@ from .editing import (
     refused,
     warn_outside,
 )
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
-from .mv import directory_at, into
-from .places import place
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.image_path import place
+from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ..overlay.resolve import Spot

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import show
-from .console import Console, Fields
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, entry_fields, locate, looking
-from .places import places
-from .render import mode_text, short_size, shown_name, stamp
+from .support.console import Console, Fields
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import Upper, entry_fields, locate, looking
+from .support.render import mode_text, short_size, shown_name, stamp
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

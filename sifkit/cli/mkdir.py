@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import counted, show
-from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, NewOwner, goals, new_owner, umask, warn_outside
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
-from .modes import adjusted, parse_mode
+from .support.console import Console
+from .support.editing import ChangeOptions, Changes, Goal, Json, NewOwner, goals, new_owner, umask, warn_outside
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.modes import adjusted, parse_mode
+from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import Editor

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, show
-from .console import Console
-from .editing import ChangeOptions, Changes, Exact, Goal, Json, changing, goals, one_image, warn_outside
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
+from .support.console import Console
+from .support.editing import ChangeOptions, Changes, Exact, Goal, Json, changing, goals, one_image, warn_outside
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, show
-from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
-from .render import shell_word
+from .support.console import Console
+from .support.editing import ChangeOptions, Changes, Goal, Json, goals
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.reading import Upper
+from .support.render import shell_word
 
 if TYPE_CHECKING:
     from ..overlay.resolve import Spot

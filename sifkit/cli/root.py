@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .console import Console
-from .frame import GENERAL, Verb, group
+from .support.console import Console
+from .support.frame import GENERAL, Verb, group
 
 __all__ = ["root"]
 
@@ -24,7 +24,7 @@ def _version(wanted: bool) -> None:
 @group(
     verbs=[
         Verb("overlay", "Make", "overlay", "make overlay images, look at them, copy them", group=True),
-        Verb("sif", "Make", "sif.verbs", "SIF images: look at them, add and remove objects, check and repack them", group=True),
+        Verb("sif", "Make", "sif", "SIF images: look at them, add and remove objects, check and repack them", group=True),
         Verb("ls", "Look", "ls", "list files in an image"),
         Verb("tree", "Look", "tree", "show an image's directories as a tree"),
         Verb("find", "Look", "find", "find files in an image"),

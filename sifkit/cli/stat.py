@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import counted
-from .console import Console, Fields
-from .embedding import Partition
-from .frame import verb
-from .looking import TYPES, Upper, entry_fields, locate, looking
-from .places import places
-from .render import escaped, mode_text, pairs, utc
+from .support.console import Console, Fields
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import TYPES, Upper, entry_fields, locate, looking
+from .support.render import escaped, mode_text, pairs, utc
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted
-from .console import Console
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, entry_fields, locate, looking, tell
-from .places import places
-from .render import escaped, shown_name
+from .support.console import Console
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import Upper, entry_fields, locate, looking, tell
+from .support.render import escaped, shown_name
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

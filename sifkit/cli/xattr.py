@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .console import Console
-from .frame import Verb, group
+from .support.console import Console
+from .support.frame import Verb, group
 
 __all__ = ["command"]
 

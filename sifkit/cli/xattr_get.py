@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from ..errors import SifkitError, UsageError, show
-from .console import Console
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, looking
-from .places import places
+from .support.console import Console
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import Upper, looking
 
 __all__ = ["command"]
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, Fields, named
-from .embedding import Partition
-from .frame import verb
-from .looking import Upper, looking, tell
-from .places import places
-from .render import escaped, shown_name
+from .support.console import Console, Fields, named
+from .support.embedding import Partition
+from .support.frame import verb
+from .support.image_path import places
+from .support.reading import Upper, looking, tell
+from .support.render import escaped, shown_name
 
 __all__ = ["command"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import counted, show
-from .console import Console
-from .editing import ChangeOptions, Changes, Goal, Json, goals
-from .embedding import DropSignatures, KeepSignatures, Partition, RequireLock
-from .frame import verb
-from .looking import Upper
+from .support.console import Console
+from .support.editing import ChangeOptions, Changes, Goal, Json, goals
+from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.frame import verb
+from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import Editor

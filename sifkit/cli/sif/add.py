@@ -7,16 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import UsageError, human, show
-from ..console import Console
-from ..frame import verb
-from ..progress import MODES, reporter
-from ..render import shell_word
-from ..values import choice
-from . import words
-from .adding import Wanted, plan, with_group
-from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, Progress, drop_or_refuse, editing, result
-from .source import opened
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.progress import MODES, reporter
+from ..support.render import shell_word
+from ..support.values import choice
+from . import codes as words
+from .add_request import Wanted, plan, with_group
+from .describe import object_fields
+from .object_source import opened
+from .session import Deterministic, DropSignatures, KeepSignatures, Progress, drop_or_refuse, editing, result
 
 __all__ = ["command"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError, counted, show
-from ..check_command import CLEAN, CORRECTED, LEFT, CheckCommand
-from ..console import Console, Fields
-from ..frame import verb
-from ..render import shell_word
-from .images import check_not_written, concerning
+from ..support.check_command import CLEAN, CORRECTED, LEFT, CheckCommand
+from ..support.console import Console, Fields
+from ..support.frame import verb
+from ..support.render import shell_word
+from .session import check_not_written, concerning
 
 if TYPE_CHECKING:
     from ...sif.finding import Finding

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import human, show
-from ..console import Console
-from ..frame import verb
-from ..progress import MODES, reporter
-from ..values import choice
-from . import words
-from .images import Deterministic, Progress, check_not_written, concerning, result, stamp
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.progress import MODES, reporter
+from ..support.values import choice
+from . import codes as words
 from .new import MOST_DESCRIPTORS
+from .session import Deterministic, Progress, check_not_written, concerning, result, stamp
 
 if TYPE_CHECKING:
     from ...sif import CompactResult

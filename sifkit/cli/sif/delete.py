@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import counted, human, show
-from ..console import Console
-from ..frame import verb
-from . import words
+from ..support.console import Console
+from ..support.frame import verb
+from . import codes as words
 from .arguments import ids_and_image
-from .facts import object_fields
-from .images import (
+from .describe import object_fields
+from .session import (
     Deterministic,
     DropSignatures,
     KeepSignatures,

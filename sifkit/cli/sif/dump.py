@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import OutputError, SifkitError, TargetError, UsageError, human, show
-from ..console import Console
-from ..frame import verb
-from ..progress import Reporter, reporter
-from ..render import shell_word
-from ..values import choice
-from . import words
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.progress import Reporter, reporter
+from ..support.render import shell_word
+from ..support.values import choice
+from . import codes as words
 from .arguments import id_and_image
-from .images import Progress, reading, same_file
+from .session import Progress, reading, same_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console
-from ..frame import verb
-from ..render import pairs
-from .facts import header_fields, header_rows, warning_fields
-from .images import reading
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.render import pairs
+from .describe import header_fields, header_rows, warning_fields
+from .session import reading
 
 __all__ = ["command"]
 

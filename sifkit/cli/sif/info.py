@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console
-from ..frame import verb
-from ..render import pairs
-from . import words
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.render import pairs
+from . import codes as words
 from .arguments import id_and_image
-from .facts import object_fields, object_rows, warning_fields
-from .images import reading
+from .describe import object_fields, object_rows, warning_fields
+from .session import reading
 
 __all__ = ["command"]
 

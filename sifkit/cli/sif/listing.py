@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from ...errors import human, show
-from ..console import Console
-from ..frame import verb
-from .facts import group_text, link_text, object_fields, table, warning_fields
-from .images import reading
+from ..support.console import Console
+from ..support.frame import verb
+from .describe import group_text, link_text, object_fields, table, warning_fields
+from .session import reading
 
 __all__ = ["command"]
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console
-from ..frame import verb
-from ..render import shell_word
-from . import words
-from .facts import header_fields
-from .images import Deterministic, result, stamp
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.render import shell_word
+from . import codes as words
+from .describe import header_fields
+from .session import Deterministic, result, stamp
 
 __all__ = ["command"]
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from ...errors import counted, human
-from ..console import Console
-from ..frame import verb
-from ..progress import MODES, reporter
-from ..values import choice
-from .facts import warning_fields
-from .images import Deterministic, Progress, concerning, result, stamp, tell_warnings
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.progress import MODES, reporter
+from ..support.values import choice
+from .describe import warning_fields
+from .session import Deterministic, Progress, concerning, result, stamp, tell_warnings
 
 __all__ = ["command"]
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError, human
-from ..console import Console
-from ..frame import verb
-from ..progress import MODES, reporter
-from ..values import choice
-from . import words
-from .adding import look_at_signature
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.progress import MODES, reporter
+from ..support.values import choice
+from . import codes as words
+from .add_request import look_at_signature
 from .arguments import split_replace
-from .facts import object_fields
-from .images import (
+from .describe import object_fields
+from .object_source import Source, check_filesystem, opened
+from .session import (
     Deterministic,
     DropSignatures,
     KeepSignatures,
@@ -27,7 +28,6 @@ from .images import (
     editing,
     result,
 )
-from .source import Source, check_filesystem, opened
 
 if TYPE_CHECKING:
     from ...sif import Descriptor, Metadata

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ..console import Console
-from ..frame import verb
+from ..support.console import Console
+from ..support.frame import verb
 from .arguments import id_and_image
-from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
+from .describe import object_fields
+from .session import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
 
 __all__ = ["command"]
 

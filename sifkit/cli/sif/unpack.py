@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from ...errors import counted, human, show
-from ..console import Console, named
-from ..frame import verb
-from ..progress import MODES, reporter
-from ..render import shell_word
-from ..values import choice
-from .images import Progress, reading, result
+from ..support.console import Console, named
+from ..support.frame import verb
+from ..support.progress import MODES, reporter
+from ..support.render import shell_word
+from ..support.values import choice
+from .session import Progress, reading, result
 
 __all__ = ["command"]
 

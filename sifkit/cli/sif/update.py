@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import UsageError
-from ..console import Console
-from ..frame import verb
-from . import words
+from ..support.console import Console
+from ..support.frame import verb
+from . import codes as words
 from .arguments import id_and_image
-from .facts import object_fields
-from .images import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
+from .describe import object_fields
+from .session import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ext3.errors import CorruptError
 from ext3.format.dirent import iter_dirents
 
-from ...tiny_image import dirents
+from ....support.tiny_image import dirents
 
 
 def parse(block: bytes, inodes: int = 100) -> list[tuple[bytes, int, int]]:

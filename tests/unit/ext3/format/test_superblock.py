@@ -17,7 +17,7 @@ from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import feature_names, parse_superblock, read_superblock
 from ext3.read.filesystem import Filesystem
 
-from ...tiny_image import BLOCK, BLOCKS, INODES, TinyImage
+from ....support.tiny_image import BLOCK, BLOCKS, INODES, TinyImage
 
 
 def test_facts() -> None:

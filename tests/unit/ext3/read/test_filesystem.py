@@ -18,7 +18,7 @@ from ext3.format.dirent import Entry
 from ext3.format.schema import INODE_EXTRA
 from ext3.read.filesystem import Filesystem
 
-from ...tiny_image import BLOCK, BLOCKS, FIRST_FREE, INODES, TABLE, TinyImage, dirents
+from ....support.tiny_image import BLOCK, BLOCKS, FIRST_FREE, INODES, TABLE, TinyImage, dirents
 
 REG, DIR, LNK = FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK
 

@@ -13,7 +13,7 @@ from ext3.format.schema import GROUP_DESC, INODE_CORE
 from ext3.read.filesystem import Filesystem
 from sifkit.overlay.extracting import extract
 
-from ...tiny_image import BLOCK, INODES, TinyImage, dirents
+from ....support.tiny_image import BLOCK, INODES, TinyImage, dirents
 
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
 TIMES = (0, 0, 0, 0, 0, 0)

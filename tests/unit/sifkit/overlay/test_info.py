@@ -136,7 +136,7 @@ def test_info_as_text(run, made):
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
 def test_info_on_a_terminal_has_bars_and_fits_it(run, made, monkeypatch, locale):
-    from sifkit.cli.console import Console
+    from sifkit.cli.support.console import Console
 
     monkeypatch.setattr(Console, "out_is_terminal", True)
     monkeypatch.setenv("LC_ALL", locale)
@@ -147,7 +147,7 @@ def test_info_on_a_terminal_has_bars_and_fits_it(run, made, monkeypatch, locale)
 
 
 def test_a_table_on_a_terminal_takes_names_as_text(run, made, monkeypatch):
-    from sifkit.cli.console import Console
+    from sifkit.cli.support.console import Console
 
     monkeypatch.setattr(Console, "out_is_terminal", True)
     monkeypatch.setenv("COLUMNS", "200")
@@ -190,7 +190,7 @@ def test_a_fifo_does_not_hang(tmp_path, run):
 
 
 def test_ls_on_a_terminal_escapes_names_but_not_with_zero(run, made, monkeypatch):
-    monkeypatch.setattr("sifkit.cli.console._is_terminal", lambda stream: True)
+    monkeypatch.setattr("sifkit.cli.support.console._is_terminal", lambda stream: True)
     odd = b"odd \xff\n\x1b"
     _, lines, _ = run("ls", "-lR", made, "upper")
     assert odd not in lines and b" odd\\ \\377\\n\\033\n" in lines
@@ -213,7 +213,7 @@ def test_ls(run, made):
 
 
 def test_ls_escapes_on_a_terminal(run, made, monkeypatch):
-    from sifkit.cli.console import Console
+    from sifkit.cli.support.console import Console
 
     monkeypatch.setattr(Console, "out_is_terminal", True)
     assert run("ls", made, "/upper")[1] == b"etc\nodd\\ \\377\\n\\033\n"

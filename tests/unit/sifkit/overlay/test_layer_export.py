@@ -16,7 +16,7 @@ from ext3.read.filesystem import Filesystem
 from sifkit.overlay.layer_export import LayerTooLargeError, export_layer
 from sifkit.overlay.view import View
 
-from ...tiny_image import BLOCK, TinyImage, dirents
+from ....support.tiny_image import BLOCK, TinyImage, dirents
 
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
 TIMES = (1_600_000_000, 1_600_000_001, 1_600_000_002, 5, 123_456_789, 7)

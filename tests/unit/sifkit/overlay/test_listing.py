@@ -15,7 +15,7 @@ from sifkit.overlay.resolve import Tracer, walk
 from sifkit.overlay.usage import directory_usage
 from sifkit.overlay.view import View
 
-from ...tiny_image import BLOCK, TABLE, TinyImage
+from ....support.tiny_image import BLOCK, TABLE, TinyImage
 
 
 class CountingTracer(Tracer):

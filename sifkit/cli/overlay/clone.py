@@ -1,0 +1,73 @@
+"""``sifkit overlay clone``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ...errors import human, show
+from ..support import values
+from ..support.console import Console
+from ..support.frame import verb
+from ..support.progress import MODES, reporter
+from ..support.render import shell_word
+
+__all__ = ["command"]
+
+
+@verb(
+    examples=[
+        "sifkit overlay clone overlay.img job-1.img",
+        "for i in 1 2 3; do sifkit overlay clone --new-uuid overlay.img job-$i.img; done",
+    ]
+)
+def command(
+    console: Console,
+    *,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the ext3 image to copy")],
+    target: Annotated[str, typer.Argument(metavar="NEW", help="the copy; must not exist (but see --force)")],
+    new_uuid: Annotated[bool, typer.Option("--new-uuid", help="give the copy a UUID of its own")] = False,
+    force: Annotated[bool, typer.Option("--force", "-F", help="replace NEW if it is an unused ext3 image or empty")] = False,
+    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+) -> None:
+    """Copy an overlay image, for example one for each job. Where the filesystem can (XFS, Btrfs ...) the copy shares its
+    blocks with the original and takes no time; elsewhere holes stay holes.
+
+    Refused while a container may write to the original. Permissions are kept.
+    """
+    values.choice("--progress", progress, MODES)
+    from ...overlay.cloning import clone
+
+    console.image = image
+    with reporter(progress, console) as bar:
+        made = clone(image, target, new_uuid=new_uuid, force=force, progress=bar)
+    if not made.locked:
+        console.warn(f"{show(image)}: this filesystem has no locks; nothing kept others from writing to it meanwhile")
+    if made.journal_dirty:
+        console.warn(f"the journal of {show(image)} is not empty: the copy plays it back at its first writable use")
+    locked = "locked meanwhile" if made.locked else "not locked"
+    console.detail(f"{show(image)}: {locked}, UUID {made.uuid} {'of its own' if made.new_uuid else 'kept'}")
+    bar.tell_times(console)
+    if json:
+        console.emit(
+            {
+                "path": show(made.path),
+                "size_bytes": made.size_bytes,
+                "copied_bytes": made.copied_bytes,
+                "method": made.method,
+                "uuid": str(made.uuid),
+                "new_uuid": made.new_uuid,
+                "journal_dirty": made.journal_dirty,
+                "locked": made.locked,
+                "seconds": round(made.seconds, 3),
+            },
+            image=image,
+        )
+        return
+    how = "sharing all blocks" if made.method == "reflink" else f"{human(made.copied_bytes)} copied"
+    uuid = f", UUID {made.uuid}" if made.new_uuid else ""
+    console.result(f"{show(made.path)}: {human(made.size_bytes)}, {how}{uuid}, {made.seconds:.2f} s")
+    if console.err_is_terminal:
+        console.note(f"use it: apptainer exec --overlay {shell_word(target)} IMAGE.sif CMD")

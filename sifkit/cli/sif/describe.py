@@ -1,0 +1,213 @@
+"""What headers and objects are, as JSON and as text for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ...errors import human, show
+from ..support.console import Console, Fields, named
+
+if TYPE_CHECKING:
+    from ...sif import SIF, Descriptor, GlobalHeader, Notice
+
+__all__ = [
+    "exact",
+    "group_text",
+    "header_fields",
+    "header_rows",
+    "link_text",
+    "object_fields",
+    "object_rows",
+    "table",
+    "time_fields",
+    "time_text",
+    "warning_fields",
+]
+
+FIRST, LAST = -62135596800, 253402300799
+"""The seconds that a date has a name for: years 1 to 9999."""
+
+
+def _moment(seconds: int) -> datetime | None:
+    if not FIRST <= seconds <= LAST:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+def time_text(seconds: int) -> str:
+    """UTC to the second; the first second of year 1 stands for none."""
+    moment = _moment(seconds)
+    if moment is None:
+        return f"{seconds} seconds after 1970: no date"
+    return "none" if seconds == FIRST else f"{moment.replace(tzinfo=None).isoformat(sep=' ')} UTC"
+
+
+def time_fields(key: str, seconds: int) -> Fields:
+    """A time as JSON: null for none and for what is no date; the seconds since 1970 as they are in the file."""
+    moment = _moment(seconds)
+    text = None if moment is None or seconds == FIRST else f"{moment.replace(tzinfo=None).isoformat()}.000000000Z"
+    return {key: text, f"{key}_unix": seconds}
+
+
+def exact(size: int) -> str:
+    """A size for a person, and exactly."""
+    text = human(size)
+    return text if size < 1024 else f"{text} ({size:,} bytes)"
+
+
+def group_text(descriptor: Descriptor) -> str:
+    return str(descriptor.group) if descriptor.group else "none"
+
+
+def link_text(descriptor: Descriptor) -> str:
+    """The object's id, or a group's number with (G) behind it, as siftool has it."""
+    if descriptor.link_group:
+        return f"{descriptor.link_group} (G)"
+    return str(descriptor.link) if descriptor.link else "none"
+
+
+def object_fields(descriptor: Descriptor) -> Fields:
+    """A descriptor as JSON."""
+    from ...sif import word_of
+
+    return {
+        "id": descriptor.id,
+        "slot": descriptor.slot,
+        "data_type": word_of(descriptor.data_type),
+        "data_type_code": int(descriptor.data_type),
+        "type": descriptor.type_text,
+        **named("name", descriptor.name),
+        "group": descriptor.group or None,
+        "link": descriptor.link or None,
+        "link_group": descriptor.link_group or None,
+        "offset_bytes": descriptor.offset,
+        "end_bytes": descriptor.end,
+        "size_bytes": descriptor.size,
+        "padded_bytes": descriptor.size_with_padding,
+        **time_fields("created", descriptor.created),
+        **time_fields("modified", descriptor.modified),
+        "uid": descriptor.uid,
+        "gid": descriptor.gid,
+        **_metadata_fields(descriptor),
+    }
+
+
+def _metadata_fields(descriptor: Descriptor) -> Fields:
+    from ...sif import CryptoMeta, OCIMeta, PartitionMeta, SBOMMeta, SignatureMeta, word_of
+
+    meta = descriptor.metadata
+    if isinstance(meta, PartitionMeta):
+        filesystem, use, arch = word_of(meta.fs_type), word_of(meta.part_type), word_of(meta.arch)
+        return {"partition": {"filesystem": filesystem, "type": use, "arch": arch}}
+    if isinstance(meta, SignatureMeta):
+        return {"signature": {"hash": word_of(meta.hash_type), "fingerprint": meta.fingerprint.hex() or None}}
+    if isinstance(meta, CryptoMeta):
+        return {"crypto": {"format": word_of(meta.format_type), "message": word_of(meta.message_type)}}
+    if isinstance(meta, SBOMMeta):
+        return {"sbom": {"format": word_of(meta.sbom_format)}}
+    if isinstance(meta, OCIMeta):
+        return {"oci": {"digest": show(meta.digest)}}
+    return {}
+
+
+def object_rows(descriptor: Descriptor) -> list[tuple[str, str]]:
+    """One object as a two-column table."""
+    from ...sif import CryptoMeta, OCIMeta, PartitionMeta, SBOMMeta, SignatureMeta, describe
+
+    meta = descriptor.metadata
+    rows = [
+        ("id", str(descriptor.id)),
+        ("type", describe(descriptor.data_type)),
+        ("name", show(descriptor.name) or "none"),
+    ]
+    if isinstance(meta, PartitionMeta):
+        rows += [("filesystem", describe(meta.fs_type)), ("partition", _use(describe(meta.part_type)))]
+        rows += [("architecture", describe(meta.arch))]
+    elif isinstance(meta, SignatureMeta):
+        rows += [("hash", describe(meta.hash_type)), ("signed by", meta.fingerprint.hex().upper() or "no fingerprint")]
+    elif isinstance(meta, CryptoMeta):
+        rows += [("format", describe(meta.format_type)), ("message", describe(meta.message_type))]
+    elif isinstance(meta, SBOMMeta):
+        rows.append(("format", describe(meta.sbom_format)))
+    elif isinstance(meta, OCIMeta):
+        rows.append(("digest", show(meta.digest) or "none"))
+    padding = descriptor.size_with_padding - descriptor.size
+    return [
+        *rows,
+        ("group", group_text(descriptor)),
+        ("link", link_text(descriptor)),
+        ("size", exact(descriptor.size)),
+        (
+            "offset",
+            f"{descriptor.offset} to {descriptor.end}" + (f", {padding} bytes of padding before it" if padding > 0 else ""),
+        ),
+        ("created", time_text(descriptor.created)),
+        ("modified", time_text(descriptor.modified)),
+        *([("owner", f"{descriptor.uid}:{descriptor.gid}")] if descriptor.uid or descriptor.gid else []),
+    ]
+
+
+def _use(text: str) -> str:
+    return "primary System" if text == "*System" else text
+
+
+def header_fields(sif: SIF) -> Fields:
+    """The global header as JSON."""
+    from ...sif import word_of
+
+    header = sif.header
+    return {
+        "version": "01",
+        **named("launch", header.launch),
+        "arch": word_of(header.arch),
+        "id": str(header.id),
+        **time_fields("created", header.created),
+        **time_fields("modified", header.modified),
+        "deterministic": header.deterministic,
+        "objects": len(sif),
+        "descriptors_free": header.descriptors_free,
+        "descriptors_total": header.descriptors_total,
+        "descriptors_offset_bytes": header.descriptors_offset,
+        "descriptors_size_bytes": header.descriptors_size,
+        "data_offset_bytes": header.data_offset,
+        "data_size_bytes": header.data_size,
+        "file_bytes": sif.file_size,
+    }
+
+
+def header_rows(sif: SIF) -> list[tuple[str, str]]:
+    """The global header as a two-column table."""
+    from ...sif import describe
+
+    header: GlobalHeader = sif.header
+    launch = header.launch.removesuffix(b"\n")
+    return [
+        ("launch", show(launch) or "none"),
+        ("version", "01"),
+        ("architecture", describe(header.arch)),
+        ("id", str(header.id) if header.id.int else "none"),
+        ("created", time_text(header.created)),
+        ("modified", time_text(header.modified)),
+        ("objects", f"{len(sif)} of {header.descriptors_total}, {header.descriptors_free} free"),
+        ("table", f"{exact(header.descriptors_size)} at byte {header.descriptors_offset}"),
+        ("data", f"{exact(header.data_size)} at byte {header.data_offset}"),
+        ("file", exact(sif.file_size)),
+    ]
+
+
+def warning_fields(notices: Iterable[Notice]) -> Fields:
+    """What is wrong and does no harm, as JSON."""
+    return {"warnings": [{"kind": notice.kind, "message": notice.message, "id": notice.id} for notice in notices]}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, *, right: Sequence[int] = ()) -> None:
+    """An aligned table on stdout; ``right``: columns of numbers. On a terminal the heading stands out. Lines are as long as
+    they are: a name folded into a narrow column cannot be read or copied."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for number, row in enumerate([head, *rows]):
+        cells = (f"{c:>{w}}" if i in right else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        line = "  ".join(cells).rstrip()
+        bold = number == 0 and console.out_is_terminal and console.color
+        console.line(f"\x1b[1m{line}\x1b[0m" if bold else line)

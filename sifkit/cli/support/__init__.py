@@ -1,0 +1,1 @@
+"""Shared by the verbs: the frame, the console, values, progress, opening images."""

@@ -1,0 +1,160 @@
+"""Numbers, names, bars and tables as text. rich is loaded only for a table on a terminal, and is only given Text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ...errors import human, show
+from .console import Console
+
+if TYPE_CHECKING:
+    from ext3.read.filesystem import Filesystem
+
+__all__ = [
+    "bar",
+    "described",
+    "escaped",
+    "mode_text",
+    "pairs",
+    "percent",
+    "shell_word",
+    "short_size",
+    "shown_name",
+    "stamp",
+    "utc",
+]
+
+
+def short_size(size: int) -> str:
+    """As ``ls -h`` writes it: rounded up, one decimal below 10, a letter: 1.5G, 500M, 512."""
+    unit, letters = 1, iter("KMGTPE")
+    letter = ""
+    while size >= 1024 * unit and (following := next(letters, "")):
+        unit, letter = unit * 1024, following
+    if unit == 1:
+        return str(size)
+    tenths = -(-size * 10 // unit)
+    if tenths < 100:
+        return f"{tenths // 10}.{tenths % 10}{letter}"
+    whole = -(-size // unit)
+    if whole == 1024:
+        return f"1.0{next(letters, '?')}"
+    return f"{whole}{letter}"
+
+
+def escaped(name: bytes, *, unicode: bool = True) -> str:
+    """A name for a terminal, as ``ls -b``: backslash, space, control characters and what is not UTF-8 are escaped; without
+    ``unicode`` all that is not ASCII."""
+    simple = {
+        "\n": "\\n",
+        "\t": "\\t",
+        "\r": "\\r",
+        "\b": "\\b",
+        "\f": "\\f",
+        "\v": "\\v",
+        "\a": "\\a",
+        "\\": "\\\\",
+        " ": "\\ ",
+    }
+    pieces = []
+    for char in name.decode("utf-8", "surrogateescape"):
+        if char in simple:
+            pieces.append(simple[char])
+        elif char.isprintable() and (unicode or char.isascii()):
+            pieces.append(char)
+        else:
+            pieces += (f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
+    return "".join(pieces)
+
+
+def shown_name(name: bytes, console: Console) -> bytes:
+    """A name for stdout: escaped on a terminal, exact in a pipe."""
+    if not console.out_is_terminal:
+        return name
+    shown = escaped(name, unicode=console.out_is_unicode)
+    return shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
+
+
+def described(image: str, filesystem: Filesystem) -> str:
+    """One line about an image that is read, for -v."""
+    found = filesystem.superblock
+    journal = "no journal" if not found.has_journal else "journal not empty" if filesystem.needs_recovery else "journal clean"
+    kind = "ext3" if found.has_journal else "ext2"
+    return f"{show(image)}: {kind}, {human(found.size_bytes)}, blocks of {human(found.block_size)}, {journal}"
+
+
+def percent(used: int, total: int) -> str:
+    """The share used: 19 %; what is more than nothing is never 0."""
+    share = 100 * min(used, total) / total if total > 0 else 0.0
+    return "<1 %" if 0 < share < 0.5 else f"{share:.0f} %"
+
+
+def bar(used: int, total: int, console: Console, *, width: int = 20) -> str:
+    """A bar of ``width`` cells; in ASCII where the terminal cannot show block characters."""
+    share = min(1.0, used / total) if total > 0 else 0.0
+    filled = round(share * width)
+    full, rest = ("\u2588", "\u2591") if console.out_is_unicode else ("#", ".")
+    return f"{full * filled}{rest * (width - filled)}"
+
+
+def pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """A two-column table on stdout: aligned text; on a terminal the keys stand out and long values wrap."""
+    width = max((len(key) for key, _ in rows), default=0)
+    if not console.out_is_terminal:
+        for key, value in rows:
+            console.line(f"{key:<{width}}  {value}".rstrip())
+        return
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in rows:
+        table.add_row(Text(key, style="bold"), Text(value if console.out_is_unicode else _ascii(value)))
+    RichConsole(file=sys.stdout, no_color=not console.color, highlight=False).print(table)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def shell_word(text: str) -> str:
+    """A name as one writes it to a shell; as an argument it is never taken for an option."""
+    import shlex
+
+    return show(shlex.quote(f"./{text}" if text.startswith("-") else text))
+
+
+def mode_text(mode: int) -> str:
+    """``drwxr-xr-x``; ``?`` for format bits that mean nothing."""
+    import stat
+
+    return stat.filemode(mode)
+
+
+def stamp(nanoseconds: int) -> str:
+    """Local time to the minute, for a person; the raw seconds where the platform cannot tell."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(nanoseconds // 1_000_000_000))
+    except (OverflowError, ValueError, OSError):
+        return f"@{nanoseconds // 1_000_000_000}"
+
+
+@lru_cache(maxsize=65_536)
+def utc(nanoseconds: int) -> str:
+    """RFC 3339 in UTC with nanoseconds, for JSON."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return f"{_utc_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=65_536)
+def _utc_second(seconds: int) -> str:
+    from datetime import datetime, timedelta
+
+    return (datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()
