@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .tools import why_no_mount
+from .support.tools import why_no_mount
 
 TESTS = Path(__file__).parent
 

@@ -20,8 +20,8 @@ from ext3.newfs.stamp import Stamp
 from ext3.newfs.tree import Tree
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
-from .. import trees
-from ..tools import assert_clean, require, run
+from ..support import trees
+from ..support.tools import assert_clean, require, run
 
 MIB = 1 << 20
 

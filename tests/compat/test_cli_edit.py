@@ -16,8 +16,8 @@ from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, PartType
 
-from ..sif_images import partition
-from ..tools import assert_clean, find, kernel_mount, overlay_mount, run
+from ..support.sif_images import partition
+from ..support.tools import assert_clean, find, kernel_mount, overlay_mount, run
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20

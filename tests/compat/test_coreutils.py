@@ -15,8 +15,8 @@ from ext3 import Filesystem
 from ext3.device.base import FileDevice
 from sifkit.cli import main
 
-from ..coreutils_cases import CASES, IMAGE, Case, make_tree, words_on_image
-from ..tools import assert_clean, kernel_mount, requires_root, run
+from ..support.coreutils_cases import CASES, IMAGE, Case, make_tree, words_on_image
+from ..support.tools import assert_clean, kernel_mount, requires_root, run
 
 pytestmark = requires_root  # owners, and a mount
 

@@ -12,7 +12,7 @@ import ext3
 from ext3.format.acl import parse_text
 from sifkit.cli import main
 
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 

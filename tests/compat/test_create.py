@@ -18,8 +18,8 @@ from sifkit.overlay.options import CreateOptions
 from tools import diff_tree
 from tools.debugfs_tree import read_debugfs
 
-from .. import trees
-from ..tools import NOBODY, as_user, assert_clean, dumpe2fs, kernel_mount, require, run, why_no_mount
+from ..support import trees
+from ..support.tools import NOBODY, as_user, assert_clean, dumpe2fs, kernel_mount, require, run, why_no_mount
 
 MIB = 1 << 20
 EPOCH = 1_750_000_000

@@ -17,7 +17,7 @@ from sifkit.cli import main
 from sifkit.overlay.layer_export import export_layer
 from sifkit.overlay.view import View
 
-from ..tools import corpus
+from ..support.tools import corpus
 
 CORPUS = corpus("e2fsprogs")
 CASES = sorted(CORPUS.glob("*/image.gz"))

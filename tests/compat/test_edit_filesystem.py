@@ -15,9 +15,9 @@ from ext3.edit.filesystem import WritableFilesystem
 
 from ..crash.test_edit_filesystem import record, state
 from ..crash.test_transaction import allowed, cuts
-from ..filesystem_model import HostTree, apply, facts_of_host, facts_of_image
-from ..random_edits import RandomEdits
-from ..tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
+from ..support.filesystem_model import HostTree, apply, facts_of_host, facts_of_image
+from ..support.random_edits import RandomEdits
+from ..support.tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
 
 pytestmark = pytest.mark.compat
 

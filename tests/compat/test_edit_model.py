@@ -11,9 +11,9 @@ import pytest
 import ext3
 
 from ..crash.test_edit_sequences import KINDS, record, state_of
-from ..model_edits import ModelEdits
-from ..model_tree import compare
-from ..tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
+from ..support.model_edits import ModelEdits
+from ..support.model_tree import compare
+from ..support.tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
 
 SHAPES = [
     ("-t", "ext2", "-r", "0", "-O", "none", "-b", "1024"),

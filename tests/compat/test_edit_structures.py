@@ -14,8 +14,8 @@ from ext3.device.base import MemoryDevice
 from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.errors import NoSpaceError
 
-from ..image_blocks import ImageBlocks
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.image_blocks import ImageBlocks
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 MIB = 1 << 20
 STAMP = ext3.Stamp(1_700_000_000, uuid.UUID(int=7).bytes, uuid.UUID(int=8).bytes)

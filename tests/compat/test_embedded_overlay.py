@@ -18,8 +18,8 @@ from sifkit.overlay.opening import open_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, Descriptor, PartType
 
-from ..sif_images import STAMP, partition
-from ..tools import assert_clean, copy_window, find, kernel_mount, require, requires_root, run
+from ..support.sif_images import STAMP, partition
+from ..support.tools import assert_clean, copy_window, find, kernel_mount, require, requires_root, run
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 
-from ..tools import assert_clean, run
+from ..support.tools import assert_clean, run
 
 
 def test_e2fsck_wants_to_correct_a_time_to_come(scratch: Path) -> None:

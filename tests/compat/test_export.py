@@ -13,8 +13,8 @@ from sifkit.cli import main
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 
-from ..tools import assert_clean, find, overlay_mount, require, requires_root, run
-from ..trees import set_xattr
+from ..support.tools import assert_clean, find, overlay_mount, require, requires_root, run
+from ..support.trees import set_xattr
 from .test_extract import digest
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import stat
 from ext3.read.filesystem import Filesystem
 from sifkit.overlay.extracting import extract
 
-from ..tools import kernel_mount, require, requires_root, run
+from ..support.tools import kernel_mount, require, requires_root, run
 
 
 def digest(top):

@@ -11,7 +11,7 @@ import pytest
 import ext3
 from ext3.format.geometry import plan_geometry
 
-from ..tools import assert_clean, dumpe2fs, require, run
+from ..support.tools import assert_clean, dumpe2fs, require, run
 
 MIB = 1 << 20
 GIB = 1 << 30

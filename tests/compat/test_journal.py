@@ -19,8 +19,8 @@ from ext3.journal.log import read_journal, scan_log
 from ext3.journal.replay import recover
 
 from ..crash.test_transaction import allowed, cuts, record, step
-from ..sessions import COMMIT_START, FILES, clock, inode_of, signature
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.sessions import COMMIT_START, FILES, clock, inode_of, signature
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 
 def differing(first: Path, second: Path) -> set[int]:

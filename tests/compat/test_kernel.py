@@ -15,8 +15,8 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from tools import diff_tree
 
-from .. import trees
-from ..tools import assert_clean, dumpe2fs, kernel_mount, require, run
+from ..support import trees
+from ..support.tools import assert_clean, dumpe2fs, kernel_mount, require, run
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20

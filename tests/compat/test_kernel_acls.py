@@ -13,7 +13,7 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.acl import AclTag
 from ext3.format.schema import ACL_ENTRY, ACL_HEADER
 
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 pytestmark = pytest.mark.root
 

@@ -18,8 +18,8 @@ from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.format.jbd_schema import JOURNAL_SUPERBLOCK
 
 from ..crash.test_edit_sequences import state_of
-from ..sessions import COMMIT_START
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.sessions import COMMIT_START
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 pytestmark = pytest.mark.root
 

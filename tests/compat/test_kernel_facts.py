@@ -12,7 +12,7 @@ import pytest
 import ext3
 from ext3.edit.filesystem import WritableFilesystem
 
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
 

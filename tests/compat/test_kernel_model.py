@@ -13,9 +13,9 @@ import pytest
 
 import ext3
 
-from ..model_edits import ModelEdits, Step
-from ..model_tree import ModelNode, compare
-from ..tools import assert_clean, kernel_mount, require, run
+from ..support.model_edits import ModelEdits, Step
+from ..support.model_tree import ModelNode, compare
+from ..support.tools import assert_clean, kernel_mount, require, run
 
 pytestmark = pytest.mark.root
 

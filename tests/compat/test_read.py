@@ -22,7 +22,7 @@ from ext3.errors import Ext3Error, UnsupportedError
 from ext3.format import acl
 from ext3.read.filesystem import Filesystem
 
-from ..tools import corpus, dumpe2fs, kernel_mount, requires_root, run
+from ..support.tools import corpus, dumpe2fs, kernel_mount, requires_root, run
 
 CORPUS = corpus("e2fsprogs")
 CASES = sorted(CORPUS.glob("*/image.gz"))

@@ -13,7 +13,7 @@ import pytest
 import ext3
 from ext3.constants import FileType
 
-from ..tools import kernel_mount, require, run
+from ..support.tools import kernel_mount, require, run
 
 SOURCE = Path(os.environ.get("SIFKIT_REAL_TREE") or sysconfig.get_paths()["stdlib"])
 """Python's own library, unless told otherwise."""

@@ -13,8 +13,8 @@ from sifkit.sif import SIF, DataType, Descriptor, FSType, PartType
 from sifkit.sif.checking import check_file
 from sifkit.sif.compacting import compact
 
-from ..sif_images import partition, sample_image
-from ..tools import assert_clean, kernel_mount, requires_root, run
+from ..support.sif_images import partition, sample_image
+from ..support.tools import assert_clean, kernel_mount, requires_root, run
 
 SIZE = 16 << 20
 OVERLAY = partition(PartType.OVERLAY, FSType.EXT3)

@@ -13,8 +13,8 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, FSType, PartType
 
-from ..sif_images import STAMP, partition
-from ..tools import kernel_mount, requires_root
+from ..support.sif_images import STAMP, partition
+from ..support.tools import kernel_mount, requires_root
 
 Run = Callable[..., tuple[int, str]]
 

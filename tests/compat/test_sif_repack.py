@@ -13,7 +13,7 @@ from sifkit.sif.pack.packing import pack
 from sifkit.sif.pack.unpacking import unpack
 from sifkit.sif.repairing import repair
 
-from ..tools import run
+from ..support.tools import run
 
 SIGNER = "433FE984155206BD962725E20E8713472A879943"
 

@@ -35,10 +35,10 @@ from sifkit.sif import (
 )
 from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
 
-from ..crash.sif_recorder import crashes
 from ..crash.test_sif_edits import EDITS, PREPARE, content_of, record, recovered
-from ..sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
-from ..tools import require, run
+from ..support.sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
+from ..support.sif_recorder import crashes
+from ..support.tools import require, run
 
 FINGERPRINT = "433FE984155206BD962725E20E8713472A879943"
 OCI = (DataType.OCI_ROOT_INDEX, DataType.OCI_BLOB)

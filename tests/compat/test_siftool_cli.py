@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from tests.tools import corpus, require, run
+from tests.support.tools import corpus, require, run
 
 pytestmark = pytest.mark.compat
 

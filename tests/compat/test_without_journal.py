@@ -8,7 +8,7 @@ from ext3.device.base import MemoryDevice
 
 from ..crash.test_transaction import cuts
 from ..crash.test_without_journal import is_valid, record
-from ..tools import assert_clean, run
+from ..support.tools import assert_clean, run
 
 
 def test_e2fsck_looks_at_what_is_not_in_order(tmp_path: Path) -> None:

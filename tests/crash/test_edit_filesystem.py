@@ -18,9 +18,9 @@ from ext3.format.superblock import read_superblock
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ..filesystem_model import facts_of_image
-from ..image_checks import check_counts
-from ..sessions import clock, empty_tree
+from ..support.filesystem_model import facts_of_image
+from ..support.image_checks import check_counts
+from ..support.sessions import clock, empty_tree
 from .test_transaction import Recording, allowed, cuts
 
 STAMP = Stamp(1_700_000_000, b"u" * 16, b"h" * 16)

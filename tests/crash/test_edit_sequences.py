@@ -22,10 +22,10 @@ from ext3.journal.transaction import LogWriter
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ..image_checks import check_counts
-from ..model_edits import ModelEdits
-from ..model_tree import compare
-from ..sessions import COMMIT_START, clock, empty_tree
+from ..support.image_checks import check_counts
+from ..support.model_edits import ModelEdits
+from ..support.model_tree import compare
+from ..support.sessions import COMMIT_START, clock, empty_tree
 from .test_transaction import Recording, cuts
 
 ATOMIC = {"mkdir", "mknod", "symlink", "link", "unlink", "rmdir", "rename", "exchange", "chmod", "chown", "append"}

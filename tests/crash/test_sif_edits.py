@@ -14,8 +14,8 @@ import pytest
 from sifkit.sif import SIF, Arch, DataType, FSType, PartType
 from sifkit.sif.plan import Change
 
-from ..sif_images import LATER, assert_sound, content, partition, sample_image
-from .sif_recorder import Op, RecordingStore, crashes
+from ..support.sif_images import LATER, assert_sound, content, partition, sample_image
+from ..support.sif_recorder import Op, RecordingStore, crashes
 
 Edit = Callable[[SIF], object]
 

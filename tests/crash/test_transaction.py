@@ -14,7 +14,7 @@ from ext3.edit.orphan_list import add_orphan, remove_orphan
 from ext3.edit.session import Session
 from ext3.format.superblock import read_superblock
 
-from ..sessions import COMMIT_START, FILES, grow, inode_of, sample, session, set_size, signature
+from ..support.sessions import COMMIT_START, FILES, grow, inode_of, sample, session, set_size, signature
 
 State = tuple[str, ...]
 

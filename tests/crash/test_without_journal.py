@@ -12,8 +12,8 @@ from ext3.format.superblock import read_superblock
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ..image_checks import check_counts
-from ..sessions import clock, empty_tree
+from ..support.image_checks import check_counts
+from ..support.sessions import clock, empty_tree
 from .test_edit_filesystem import STEPS, state
 from .test_transaction import Recording, allowed, cuts
 

@@ -27,7 +27,7 @@ from sifkit.sif import (
     SignatureMeta,
 )
 from sifkit.sif.state import NoticeKind
-from tests.sif_images import STAMP, partition
+from tests.support.sif_images import STAMP, partition
 
 DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 HEAD = {"sifkit": 1, "command": "sif list"}

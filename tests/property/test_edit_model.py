@@ -9,10 +9,10 @@ from ext3.device.base import MemoryDevice
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ..image_checks import check_counts
-from ..model_edits import ModelEdits
-from ..model_tree import compare
-from ..sessions import clock, empty_tree
+from ..support.image_checks import check_counts
+from ..support.model_edits import ModelEdits
+from ..support.model_tree import compare
+from ..support.sessions import clock, empty_tree
 
 STAMP = Stamp(1_700_000_000, b"u" * 16, b"h" * 16)
 

@@ -17,11 +17,11 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ..filesystem_model import HostTree, Operation, apply, facts_of_host, facts_of_image
-from ..image_checks import check_counts
-from ..operations import operations
-from ..random_edits import RandomEdits
-from ..sessions import clock, empty_tree
+from ..support.filesystem_model import HostTree, Operation, apply, facts_of_host, facts_of_image
+from ..support.image_checks import check_counts
+from ..support.operations import operations
+from ..support.random_edits import RandomEdits
+from ..support.sessions import clock, empty_tree
 
 
 class EditedImage(RuleBasedStateMachine):

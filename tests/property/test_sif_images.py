@@ -21,7 +21,7 @@ from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
 
 from ..crash.test_sif_edits import EDITS, recovered
-from ..sif_images import LATER, STAMP, assert_sound, partition, sample_image
+from ..support.sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
 TABLE_END = 4096 + 8 * DESCRIPTOR_BYTES
 INTERESTING = [

@@ -11,8 +11,8 @@ import pytest
 from tools import diff_tree
 from tools.debugfs_tree import Debugfs, read_debugfs
 
-from ... import trees
-from ...tools import require, run
+from ...support import trees
+from ...support.tools import require, run
 
 MIB = 1 << 20
 

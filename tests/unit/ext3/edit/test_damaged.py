@@ -18,8 +18,8 @@ from ext3.format.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ....image_checks import check_counts
-from ....sessions import clock, empty_tree
+from ....support.image_checks import check_counts
+from ....support.sessions import clock, empty_tree
 
 BLOCK = 1024
 

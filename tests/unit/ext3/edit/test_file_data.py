@@ -15,8 +15,8 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.pointer_blocks import blocks_needed
 from ext3.newfs.plan import ImageOptions
 
-from ....memory_blocks import MemoryBlocks
-from ....sessions import clock, empty_tree
+from ....support.memory_blocks import MemoryBlocks
+from ....support.sessions import clock, empty_tree
 
 BLOCK = 1024
 OWN = 5

@@ -21,10 +21,10 @@ from ext3.journal.transaction import LogWriter
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ....image_checks import check_counts
-from ....model_edits import ModelEdits
-from ....model_tree import compare
-from ....sessions import clock, empty_tree
+from ....support.image_checks import check_counts
+from ....support.model_edits import ModelEdits
+from ....support.model_tree import compare
+from ....support.sessions import clock, empty_tree
 
 
 def blank(*, size: int = 8 << 20, block_size: int = 1024) -> MemoryDevice:

@@ -28,7 +28,7 @@ from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from ext3.journal.log import read_journal, scan_log
 
-from ....sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature
+from ....support.sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature
 
 
 def described(device: MemoryDevice, recorded: RecordingDevice) -> list[str]:

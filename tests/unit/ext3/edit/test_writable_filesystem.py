@@ -20,8 +20,8 @@ from ext3.journal.transaction import LogWriter
 from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 
-from ....image_checks import check_counts
-from ....sessions import clock, empty_tree
+from ....support.image_checks import check_counts
+from ....support.sessions import clock, empty_tree
 
 NOW = clock()
 ACL = bytes.fromhex("02000000 01000600ffffffff 02000700e8030000 04000400ffffffff 10000700ffffffff 20000400ffffffff")

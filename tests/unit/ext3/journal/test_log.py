@@ -40,7 +40,7 @@ from ext3.journal.log import (
 )
 from ext3.journal.replay import recover, through_journal
 
-from ....sessions import clock, sample
+from ....support.sessions import clock, sample
 
 BLOCK = 1024
 MAGIC = JBD_MAGIC.to_bytes(4, "big")

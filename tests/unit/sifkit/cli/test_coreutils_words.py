@@ -9,7 +9,7 @@ import pytest
 from ext3.device.base import FileDevice
 from sifkit.cli import main
 
-from ....coreutils_cases import CASES, HINTS, IMAGE, Case, make_tree, words_on_image
+from ....support.coreutils_cases import CASES, HINTS, IMAGE, Case, make_tree, words_on_image
 
 
 @pytest.fixture(scope="module")

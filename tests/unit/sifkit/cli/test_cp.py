@@ -21,7 +21,7 @@ from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.upper_edit import Editor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 
-from ....sif_images import partition
+from ....support.sif_images import partition
 
 MIB = 1 << 20
 

@@ -20,7 +20,7 @@ from sifkit.errors import ImageInUseError, UsageError
 from sifkit.overlay import edit_session as edit
 from sifkit.overlay.edit_session import EditOptions, edit_image
 
-from ....image_checks import check_counts
+from ....support.image_checks import check_counts
 
 SIZE = "8M"
 

@@ -16,7 +16,7 @@ from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, FSType, PartType
 
-from ....sif_images import partition
+from ....support.sif_images import partition
 
 MIB = 1 << 20
 UNTOLD = "a.sif is a SIF image, and this release does not"

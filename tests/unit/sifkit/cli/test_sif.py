@@ -19,7 +19,7 @@ from sifkit.cli import main
 from sifkit.cli.sif.codes import TABLES
 from sifkit.sif import SIF, Arch, DataType, FSType, PartType, SignatureMeta
 from sifkit.sif.format import types as codes
-from tests.sif_images import STAMP, partition, sample_image
+from tests.support.sif_images import STAMP, partition, sample_image
 
 SQUASHFS = b"hsqs".ljust(28, b"\0") + b"\x04\0" + bytes(100)
 EXT3 = bytes(1080) + b"\x53\xef" + bytes(34) + b"\x04\0\0\0" + b"\x02\0\0\0" + bytes(1000)

@@ -18,7 +18,7 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.sif import SIF, DataType, FSType, HashType, PartType, SignatureMeta
-from tests.sif_images import STAMP, partition
+from tests.support.sif_images import STAMP, partition
 
 SQUASHFS = b"hsqs" + bytes(24) + b"\x04\x00" + bytes(100)
 EXT3 = bytes(1080) + b"\x53\xef" + bytes(34) + b"\x04\0\0\0" + b"\x02\0\0\0" + bytes(1000)

@@ -22,7 +22,7 @@ from sifkit.sif import SIF, Arch, DataType, EditError, FSType, ImageFullError, P
 from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
 
-from ....sif_images import STAMP, assert_sound, partition
+from ....support.sif_images import STAMP, assert_sound, partition
 
 SIZE = 8 << 20
 SMALL = CreateOptions(size=SIZE, source_date_epoch=1_700_000_000)

@@ -17,7 +17,7 @@ from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, Layou
 from sifkit.sif.repairing import repair
 from sifkit.sif.sniff import HEAD_BYTES
 
-from ....sif_images import STAMP, assert_sound, content, partition
+from ....support.sif_images import STAMP, assert_sound, content, partition
 from .test_sniff import SQUASHFS, ext
 
 TABLE = 4096

@@ -17,7 +17,7 @@ from sifkit.sif.compacting import compact
 from sifkit.sif.finding import Problem
 from sifkit.sif.format.placement import TABLE_OFFSET
 
-from ....sif_images import LATER, STAMP, assert_sound, partition, sample_image
+from ....support.sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
 module = import_module("sifkit.sif.compacting")  # the package has a function of this name
 

@@ -20,7 +20,7 @@ from sifkit.sif.pack.manifest import ManifestError
 from sifkit.sif.pack.packing import pack
 from sifkit.sif.pack.unpacking import MANIFEST_NAME, unpack
 
-from ....sif_images import STAMP, assert_sound, content, sample_image
+from ....support.sif_images import STAMP, assert_sound, content, sample_image
 from .test_checking import REPAIRABLE, TABLE, append, broken, extra, header, put, slot
 from .test_sniff import SQUASHFS
 

@@ -16,7 +16,7 @@ import pytest
 from sifkit.errors import TargetError
 from sifkit.sif import SIF, DataType, EditError, OCIMeta, PartType, SourceChangedError, SourceError, fdio, payload
 
-from ....sif_images import STAMP, assert_sound, partition
+from ....support.sif_images import STAMP, assert_sound, partition
 
 MIB = 1 << 20
 sparse_files = pytest.mark.skipif(sys.platform != "linux", reason="holes are measured as Linux does")

@@ -40,7 +40,7 @@ from sifkit.sif import (
 from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.format.placement import MAX_CAPACITY
 
-from ....sif_images import content, sample_image
+from ....support.sif_images import content, sample_image
 
 TABLE = 4096
 HUGE = (1 << 63) - 1

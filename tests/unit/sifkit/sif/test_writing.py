@@ -42,7 +42,7 @@ from sifkit.sif import (
     TruncatedError,
 )
 
-from ....sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
+from ....support.sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks, and holes as they are measured here, are Linux's")
 MIB = 1 << 20

@@ -43,7 +43,7 @@ def tool_environment() -> dict[str, str]:
 
 def corpus(name: str) -> Path:
     """Images made by others, which are not part of the project: SIFKIT_CORPUS names the directory above."""
-    return Path(os.environ.get("SIFKIT_CORPUS") or Path(__file__).parents[2] / "shared" / "corpus") / name
+    return Path(os.environ.get("SIFKIT_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus") / name
 
 
 @cache
