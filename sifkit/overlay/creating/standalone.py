@@ -32,7 +32,7 @@ def create(path: HostPath, options: CreateOptions, *, progress: Progress | None 
     """Make the overlay image ``path``; for one inside a SIF image see ``embed``.
 
     Raises TargetError and its kinds where the target cannot be made or replaced, UsageError and LayoutError for requests
-    that make no sense, and what ``ext3.build`` raises: SourceError, XattrError, NoSpaceError, NoInodesError, DeviceError.
+    that make no sense, and what ``ext3.newfs`` raises: SourceError, XattrError, NoSpaceError, NoInodesError, DeviceError.
     Whatever is raised, the target is as it was and no temporary file is left.
     """
     began = time.monotonic()
