@@ -20,7 +20,7 @@ from typing import Literal, Self
 
 from .errors import ImageInUseError, TargetError, show
 
-__all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "new_file_mode", "unlock_range"]
+__all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "new_file_mode"]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 LockState = Literal["none", "read", "write", "unsupported"]
@@ -278,16 +278,6 @@ def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: Ho
             return False
         raise
     return True
-
-
-def unlock_range(fd: int, *, offset: int = 0, size: int = 0) -> None:
-    """Give the lock on a range back; closing the file does so as well."""
-    if sys.platform != "linux":
-        return
-    import fcntl
-
-    with suppress(OSError):
-        fcntl.fcntl(fd, F_OFD_SETLK, _flock.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, size, 0))
 
 
 def lock_state(fd: int, *, offset: int = 0, size: int = 0) -> tuple[LockState, int | None]:

@@ -26,18 +26,15 @@ from ..errors import JournalFullError, PathIsDirectoryError
 from ..format.inode import Inode
 from ..format.layout import Table
 from ..format.superblock import Superblock
-from ..read.filesystem import Filesystem
-from . import copyin
-from . import file_data as content
-from . import namei as names
-from . import rename as moving
-from . import setattr as facts
+from ..read.filesystem import Filesystem, PathOrIno
+from . import file_data, namei, rename, setattr
 from .file_handle import FileEditor
 from .inode_cache import Nodes
-from .path_args import Place, Places, Target, speaking_of
+from .path_args import Path, PathArguments, errors_name
 from .session import Clock, Session
+from .tree_removal import remove_tree
 
-__all__ = ["Place", "WritableFilesystem"]
+__all__ = ["WritableFilesystem"]
 
 T = TypeVar("T")
 
@@ -52,7 +49,7 @@ class WritableFilesystem(Filesystem):
         """
         self._session = Session(device, clock=clock or time.time_ns)
         self._nodes = Nodes(self._session)
-        self._places = Places(self, self._nodes)
+        self._paths = PathArguments(self, self._nodes)
         self.device = self._session.device
         self.journal_problem = None
         self._superblock = self._session.superblock
@@ -136,7 +133,7 @@ class WritableFilesystem(Filesystem):
         return self._nodes.inode(ino)
 
     def find_name(self, directory: int, name: bytes) -> int | None:
-        return names.find(self._nodes, directory, name)
+        return namei.find(self._nodes, directory, name)
 
     def _run(self, work: Callable[[], T]) -> T:
         return self._nodes.run(work)
@@ -145,7 +142,7 @@ class WritableFilesystem(Filesystem):
 
     def mkdir_at(self, parent: int, name: bytes, mode: int = 0o755, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
         """Make a directory; its inode. ``umask``: taken from the mode where the parent has no default ACL."""
-        return self._run(lambda: names.make_directory(self._nodes, parent, name, mode, uid=uid, gid=gid, umask=umask)).ino
+        return self._run(lambda: namei.make_directory(self._nodes, parent, name, mode, uid=uid, gid=gid, umask=umask)).ino
 
     def mknod_at(
         self,
@@ -159,7 +156,7 @@ class WritableFilesystem(Filesystem):
         umask: int = 0,
     ) -> int:
         """Make a file, FIFO, socket or device, as the format bits of ``mode`` say; its inode. ``umask``: as ``mkdir_at``."""
-        make = partial(names.make_node, self._nodes, parent, name, mode, uid=uid, gid=gid, device=rdev, umask=umask)
+        make = partial(namei.make_node, self._nodes, parent, name, mode, uid=uid, gid=gid, device=rdev, umask=umask)
         return self._run(make).ino
 
     def create_at(self, parent: int, name: bytes, mode: int = 0o644, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
@@ -171,30 +168,30 @@ class WritableFilesystem(Filesystem):
 
         ``release`` it in the end: without a name it is deleted then, and by a crash. ``umask``: as ``mkdir_at``.
         """
-        make = partial(names.make_nameless, self._nodes, parent, mode, uid=uid, gid=gid, umask=umask)
+        make = partial(namei.make_nameless, self._nodes, parent, mode, uid=uid, gid=gid, umask=umask)
         ino = self._run(make).ino
         self._nodes.hold(ino)
         return ino
 
     def name_at(self, ino: int, parent: int, name: bytes) -> None:
         """Give a file that ``create_nameless`` made its name. PathExistsError."""
-        self._run(lambda: names.give_name(self._nodes, ino, parent, name))
+        self._run(lambda: namei.give_name(self._nodes, ino, parent, name))
 
     def symlink_at(self, target: bytes, parent: int, name: bytes, *, uid: int = 0, gid: int = 0) -> int:
         """Make a symbolic link; its inode."""
-        return self._run(lambda: names.make_symlink(self._nodes, target, parent, name, uid=uid, gid=gid)).ino
+        return self._run(lambda: namei.make_symlink(self._nodes, target, parent, name, uid=uid, gid=gid)).ino
 
     def link_at(self, ino: int, parent: int, name: bytes) -> None:
         """Give a file one more name."""
-        self._run(lambda: names.link(self._nodes, ino, parent, name))
+        self._run(lambda: namei.link(self._nodes, ino, parent, name))
 
     def unlink_at(self, parent: int, name: bytes) -> None:
         """Remove a name that is no directory's."""
-        self._parting(lambda: names.unlink(self._nodes, parent, name), parent, name)
+        self._parting(lambda: namei.unlink(self._nodes, parent, name), parent, name)
 
     def rmdir_at(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
-        self._parting(lambda: names.rmdir(self._nodes, parent, name), parent, name)
+        self._parting(lambda: namei.rmdir(self._nodes, parent, name), parent, name)
 
     def rename_at(
         self,
@@ -212,10 +209,10 @@ class WritableFilesystem(Filesystem):
         if exchange:
             if whiteout or not replace:
                 raise ValueError("exchange leaves no whiteout, and what it exchanges is there")
-            self._run(lambda: moving.exchange(self._nodes, old, new))
+            self._run(lambda: rename.exchange(self._nodes, old, new))
             return
         self._parting(
-            lambda: moving.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
+            lambda: rename.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
         )  # fmt: skip
 
     def _parting(self, work: Callable[[], None], parent: int, name: bytes) -> None:
@@ -224,7 +221,7 @@ class WritableFilesystem(Filesystem):
             self._run(work)
             return
         except JournalFullError:
-            ino = names.find(self._nodes, parent, name)
+            ino = namei.find(self._nodes, parent, name)
             if ino is None:
                 raise
         self._nodes.hold(ino)  # it becomes an orphan first
@@ -232,6 +229,10 @@ class WritableFilesystem(Filesystem):
             self._run(work)
         finally:
             self._nodes.release(ino)
+
+    def remove_tree_at(self, parent: int, name: bytes) -> None:
+        """Remove a file, or a directory with all below it, name by name."""
+        remove_tree(self, self._nodes, parent, name)
 
     def hold(self, ino: int) -> None:
         """The inode outlives its last name until ``release`` was called as often as this."""
@@ -243,146 +244,145 @@ class WritableFilesystem(Filesystem):
 
     # Names, by path
 
-    def mkdir(self, path: Place, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
+    def mkdir(self, path: Path, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
         """Make a directory; its inode. PathExistsError, PathNotFoundError, PathNotDirectoryError, NoSpaceError."""
-        with speaking_of(path):
-            return self.mkdir_at(*self._places.of(path), mode, uid=uid, gid=gid)
+        with errors_name(path):
+            return self.mkdir_at(*self._paths.resolve_parent(path), mode, uid=uid, gid=gid)
 
-    def mknod(self, path: Place, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
+    def mknod(self, path: Path, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
         """Make a file, FIFO, socket or device (``rdev``: major, minor); its inode."""
-        with speaking_of(path):
-            return self.mknod_at(*self._places.to_make(path), mode, rdev=rdev, uid=uid, gid=gid)
+        with errors_name(path):
+            return self.mknod_at(*self._paths.for_create(path), mode, rdev=rdev, uid=uid, gid=gid)
 
-    def create(self, path: Place, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
+    def create(self, path: Path, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
         """Make an empty file; its inode. One that is there is a PathExistsError, or given unless ``exclusive``.
 
         Where a symbolic link is not ``exclusive`` the file it leads to is given, or made.
         """
-        with speaking_of(path):
+        with errors_name(path):
             if exclusive:
-                return self.create_at(*self._places.to_make_file(path), mode, uid=uid, gid=gid)
-            directory, name, ino = self._places.to_fill(path)
+                return self.create_at(*self._paths.for_create_file(path), mode, uid=uid, gid=gid)
+            directory, name, ino = self._paths.for_open(path)
             if ino is None:
                 return self.create_at(directory, name, mode, uid=uid, gid=gid)
             if self.inode(ino).stat.is_dir:
                 raise PathIsDirectoryError(name, "Is a directory")
             return ino
 
-    def symlink(self, target: bytes | str, path: Place, uid: int = 0, gid: int = 0) -> int:
+    def symlink(self, target: bytes | str, path: Path, uid: int = 0, gid: int = 0) -> int:
         """Make a symbolic link to ``target``; its inode."""
         text = target.encode("utf-8", "surrogateescape") if isinstance(target, str) else target
-        with speaking_of(path):
-            return self.symlink_at(text, *self._places.to_make(path), uid=uid, gid=gid)
+        with errors_name(path):
+            return self.symlink_at(text, *self._paths.for_create(path), uid=uid, gid=gid)
 
-    def link(self, existing: Target, path: Place) -> None:
+    def link(self, existing: PathOrIno, path: Path) -> None:
         """Give ``existing`` (itself, where it is a symbolic link) one more name."""
-        with speaking_of(path):
-            self.link_at(self._places.ino(existing, False), *self._places.to_make(path))
+        with errors_name(path):
+            self.link_at(self._paths.resolve(existing, False), *self._paths.for_create(path))
 
-    def unlink(self, path: Place) -> None:
+    def unlink(self, path: Path) -> None:
         """Remove a name that is no directory's."""
-        with speaking_of(path):
-            self.unlink_at(*self._places.to_take(path))
+        with errors_name(path):
+            self.unlink_at(*self._paths.for_remove(path))
 
-    def rmdir(self, path: Place) -> None:
+    def rmdir(self, path: Path) -> None:
         """Remove an empty directory. PathNotEmptyError."""
-        with speaking_of(path):
-            self.rmdir_at(*self._places.of(path))
+        with errors_name(path):
+            self.rmdir_at(*self._paths.resolve_parent(path))
 
     def rename(
-        self, old: Place, new: Place, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
+        self, old: Path, new: Path, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
     ) -> None:  # fmt: skip
         """Move a name; what has the new one is gone then (a file over a file, a directory over an empty one).
 
         ``replace`` False: PathExistsError instead. ``exchange``: the two change places. ``whiteout``: a character device
         0, 0 is left in the old place. PathError (EINVAL) for a directory that would go below itself.
         """
-        with speaking_of(old, new):
-            source = self._places.to_take(old)
-            goal = self._places.to_take(new) if exchange else self._places.to_move_to(new, source, replace=replace)
+        with errors_name(old, new):
+            source = self._paths.for_remove(old)
+            goal = self._paths.for_remove(new) if exchange else self._paths.for_rename(new, source, replace=replace)
             self.rename_at(*source, *goal, exchange=exchange, replace=replace, whiteout=whiteout)
 
-    def remove_tree(self, path: Place) -> None:
+    def remove_tree(self, path: Path) -> None:
         """Remove a file, or a directory with all that is below it, name by name."""
-        with speaking_of(path):
-            parent, name = self._places.to_take(path)
-            copyin.remove_tree(self, self._nodes, parent, name)
+        with errors_name(path):
+            self.remove_tree_at(*self._paths.for_remove(path))
 
     # Content
 
-    def open_file(self, path_or_ino: Target, mode: str = "r") -> FileEditor:  # type: ignore[override]
+    def open_file(self, path_or_ino: PathOrIno, mode: str = "r") -> FileEditor:  # type: ignore[override]
         """A regular file as a seekable binary file, to read ("r") or to change ("r+"). What is written is seen at once."""
         if mode not in ("r", "r+"):
             raise ValueError(f"mode {mode!r} is not 'r' or 'r+'")
-        with speaking_of(path_or_ino):
-            return FileEditor(self._nodes, self._places.ino(path_or_ino, True), writable=mode == "r+")
+        with errors_name(path_or_ino):
+            return FileEditor(self._nodes, self._paths.resolve(path_or_ino, True), writable=mode == "r+")
 
-    def write_bytes(self, path: Target, data: bytes | bytearray | memoryview) -> None:
+    def write_bytes(self, path: PathOrIno, data: bytes | bytearray | memoryview) -> None:
         """Make a file of this content, or replace that of the file which is there, or to which a symbolic link leads."""
-        with speaking_of(path):
+        with errors_name(path):
             if isinstance(path, int):
-                content.replace(self._nodes, path, data)
+                file_data.replace(self._nodes, path, data)
                 return
-            directory, name, ino = self._places.to_fill(path)
+            directory, name, ino = self._paths.for_open(path)
             if ino is not None:
-                content.replace(self._nodes, ino, data)
+                file_data.replace(self._nodes, ino, data)
                 return
             try:
                 self._run(lambda: self._create_filled(directory, name, data))
             except JournalFullError:
                 ino = self.create_nameless(directory)
                 try:
-                    content.write_all(self._nodes, ino, 0, data)
+                    file_data.write_all(self._nodes, ino, 0, data)
                     self.name_at(ino, directory, name)
                 finally:
                     self.release(ino)
 
     def _create_filled(self, parent: int, name: bytes, data: bytes | bytearray | memoryview) -> None:
-        node = names.make_node(self._nodes, parent, name, S_IFREG | 0o644, uid=0, gid=0)
-        content.write(self._nodes, node.ino, 0, data)
+        node = namei.make_node(self._nodes, parent, name, S_IFREG | 0o644, uid=0, gid=0)
+        file_data.write(self._nodes, node.ino, 0, data)
 
-    def truncate(self, path: Target, size: int) -> None:
+    def truncate(self, path: PathOrIno, size: int) -> None:
         """Cut a file to ``size`` bytes, or make it longer by a hole."""
-        with speaking_of(path):
-            content.set_size(self._nodes, self._places.ino(path, True), size)
+        with errors_name(path):
+            file_data.set_size(self._nodes, self._paths.resolve(path, True), size)
 
-    def punch_hole(self, path: Target, offset: int, length: int) -> None:
+    def punch_hole(self, path: PathOrIno, offset: int, length: int) -> None:
         """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
-        with speaking_of(path):
-            content.punch(self._nodes, self._places.ino(path, True), offset, length)
+        with errors_name(path):
+            file_data.punch(self._nodes, self._paths.resolve(path, True), offset, length)
 
-    def write_from(self, path: Target, source: int | IO[bytes], *, advance: Callable[[int], None] | None = None) -> int:
+    def write_from(self, path: PathOrIno, source: int | IO[bytes], *, advance: Callable[[int], None] | None = None) -> int:
         """Give a file that is there the content of an open file of the host (a descriptor or binary file); its size.
 
         Holes stay holes. ``advance`` is told how many bytes were copied since the last call. The file is emptied first, and
         empty where this fails. NoSpaceError before anything is changed. SourceError where the source cannot be read.
         """
-        with speaking_of(path):
-            return content.copy_from(self._nodes, self._places.ino(path, True), source, advance or (lambda count: None))
+        with errors_name(path):
+            return file_data.copy_from(self._nodes, self._paths.resolve(path, True), source, advance or (lambda count: None))
 
     # Facts
 
-    def chmod(self, path: Target, mode: int, *, follow: bool = True) -> None:
+    def chmod(self, path: PathOrIno, mode: int, *, follow: bool = True) -> None:
         """Set the permission bits; an access ACL follows."""
-        with speaking_of(path):
-            ino = self._places.ino(path, follow)
-            self._run(lambda: facts.chmod(self._nodes, ino, mode))
+        with errors_name(path):
+            ino = self._paths.resolve(path, follow)
+            self._run(lambda: setattr.chmod(self._nodes, ino, mode))
 
-    def chown(self, path: Target, uid: int | None, gid: int | None, *, follow: bool = True) -> None:
+    def chown(self, path: PathOrIno, uid: int | None, gid: int | None, *, follow: bool = True) -> None:
         """Set owner and group where not None; set-id bits and capabilities of files go, as in the kernel."""
-        with speaking_of(path):
-            ino = self._places.ino(path, follow)
-            self._run(lambda: facts.chown(self._nodes, ino, uid, gid))
+        with errors_name(path):
+            ino = self._paths.resolve(path, follow)
+            self._run(lambda: setattr.chown(self._nodes, ino, uid, gid))
 
-    def utimens(self, path: Target, atime_ns: int | None, mtime_ns: int | None, *, follow: bool = True) -> None:
+    def utimens(self, path: PathOrIno, atime_ns: int | None, mtime_ns: int | None, *, follow: bool = True) -> None:
         """Set the times of access and change where not None, in nanoseconds since 1970."""
-        with speaking_of(path):
-            ino = self._places.ino(path, follow)
-            self._run(lambda: facts.set_times(self._nodes, ino, atime_ns, mtime_ns))
+        with errors_name(path):
+            ino = self._paths.resolve(path, follow)
+            self._run(lambda: setattr.set_times(self._nodes, ino, atime_ns, mtime_ns))
 
     def set_xattr(
         self,
-        path: Target,
+        path: PathOrIno,
         name: bytes,
         value: bytes,
         *,
@@ -391,37 +391,12 @@ class WritableFilesystem(Filesystem):
         follow: bool = True,
     ) -> None:
         """Set an attribute by its full name, ACLs in the form of the system calls (the mode follows). XattrError."""
-        with speaking_of(path):
-            ino = self._places.ino(path, follow)
-            self._run(lambda: facts.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
+        with errors_name(path):
+            ino = self._paths.resolve(path, follow)
+            self._run(lambda: setattr.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
 
-    def remove_xattr(self, path: Target, name: bytes, *, follow: bool = True) -> None:
+    def remove_xattr(self, path: PathOrIno, name: bytes, *, follow: bool = True) -> None:
         """Take an attribute out. XattrError (ENODATA) if it is not there."""
-        with speaking_of(path):
-            ino = self._places.ino(path, follow)
-            self._run(lambda: facts.remove_attribute(self._nodes, ino, name))
-
-    # Trees
-
-    def copy_in(
-        self,
-        source: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-        destination: Place,
-        *,
-        recursive: bool = False,
-        preserve: frozenset[str] | set[str] = frozenset(),
-        uid: int = 0,
-        gid: int = 0,
-        progress: copyin.Progress | None = None,
-    ) -> None:
-        """Copy a file or, with ``recursive``, a directory of the host to ``destination``, which is the new name itself.
-
-        Directories are merged and files replaced. ``preserve``: any of "mode", "owner", "times", "xattrs", "links"; what is
-        not preserved belongs to ``uid`` and ``gid``. Raises SourceError for what cannot be read, PathError, NoSpaceError.
-        """
-        unknown = set(preserve) - copyin.PRESERVE
-        if unknown:
-            raise ValueError(f"preserve: {', '.join(sorted(unknown))} is none of {', '.join(sorted(copyin.PRESERVE))}")
-        with speaking_of(destination):
-            copier = copyin.TreeCopier(self, self._nodes, frozenset(preserve), uid, gid, progress)
-            copier.copy(os.fsencode(source), *self._places.of(destination), recursive=recursive)
+        with errors_name(path):
+            ino = self._paths.resolve(path, follow)
+            self._run(lambda: setattr.remove_attribute(self._nodes, ino, name))

@@ -61,7 +61,7 @@ class Editor(Tracer):
             raise
         for mark in spot.marks:
             if mark != spot.name:
-                self.filesystem.remove_tree((spot.parent, mark))
+                self.filesystem.remove_tree_at(spot.parent, mark)
 
     def check_free(self, spot: Spot) -> None:
         """Raise PathError where a file with this name would not be seen, or would take the place of one that is hidden."""
@@ -136,7 +136,7 @@ class Editor(Tracer):
 
     def remove_tree(self, spot: Spot) -> None:
         """Remove a directory and all below it; one whiteout hides the whole."""
-        self._replacing(spot, lambda: self.filesystem.remove_tree(spot.place))
+        self._replacing(spot, lambda: self.filesystem.remove_tree_at(*spot.place))
 
     def move(self, old: Spot, new: Spot) -> None:
         """Move a name; what is at the new place is replaced. A directory shows what it holds here, and nothing of lower layers.
@@ -161,4 +161,4 @@ class Editor(Tracer):
         if not self.hides or self.entries(directory):
             return
         for entry in list(self.filesystem.scandir(directory)):
-            self.filesystem.remove_tree((directory, entry.name))
+            self.filesystem.remove_tree_at(directory, entry.name)

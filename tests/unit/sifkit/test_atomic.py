@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from sifkit import atomic
-from sifkit.atomic import AtomicFile, lock_range, lock_state, unlock_range
+from sifkit.atomic import AtomicFile, lock_range, lock_state
 from sifkit.errors import ImageInUseError, TargetError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")
@@ -168,16 +168,28 @@ def test_locks_conflict_between_open_files(tmp_path):
         assert lock_range(first, write=False, offset=10, size=10)
         assert lock_state(second) == ("read", None)
         assert lock_state(second, offset=20) == ("none", None)
-        assert lock_range(second, write=False)
-        unlock_range(second)
         with pytest.raises(ImageInUseError):
             lock_range(second, write=True, path=path)
         assert lock_range(second, write=True, offset=20)  # a range beside it is free
         assert lock_state(first)[0] == "write"
-        unlock_range(first, offset=10, size=10)
-        assert lock_range(second, write=True)
     finally:
         os.close(first)
+        os.close(second)
+
+
+@linux
+def test_closing_the_file_gives_the_lock_back(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(bytes(100))
+    second = os.open(path, os.O_RDWR)
+    try:
+        first = os.open(path, os.O_RDWR)
+        assert lock_range(first, write=True)
+        with pytest.raises(ImageInUseError):
+            lock_range(second, write=True, path=path)
+        os.close(first)
+        assert lock_range(second, write=True)
+    finally:
         os.close(second)
 
 

@@ -271,7 +271,7 @@ def test_a_path_without_end() -> None:
         above = 2
         for _ in range(300):
             above = fs.mkdir_at(above, b"n" * 255)
-        fs.create((above, b"deepest"))
+        fs.create_at(above, b"deepest")
         fs.create("/zzz")
     with ext3.Filesystem.open(device) as fs:
         with pytest.raises(ext3.PathError) as caught:

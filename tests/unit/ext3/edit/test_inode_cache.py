@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -231,35 +230,22 @@ def check_remembered(fs: WritableFilesystem) -> None:
         assert remembered._orphan_links._before == OrphanLinks(session)._before
 
 
-def test_what_cannot_get_its_name_is_not_copied(tmp_path: Path) -> None:
-    """A directory that does not change, a name that is too long: said before the content is copied, as the kernel does it."""
-    (tmp_path / "large").write_bytes(bytes(range(256)) * (3 << 12))
+def test_what_cannot_get_its_name_is_refused() -> None:
+    """A directory that does not change, a name that is too long: the file without a name is deleted with its last hold."""
     device = blank()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fixed = fs.mkdir("/fixed")
         fs._nodes.edit(fixed).record.flags |= InodeFlag.IMMUTABLE
-        told: list[int] = []
-        for place, number in (((fixed, b"f"), errno.EPERM), ((2, b"n" * 256), errno.ENAMETOOLONG)):
-            with pytest.raises(ext3.PathError) as caught:
-                fs.copy_in(tmp_path / "large", place, progress=Told(told))
-            assert caught.value.errno == number
-        assert not told
-        with pytest.raises(ext3.PathError):
+        with pytest.raises(ext3.PathError) as caught:
             fs.create_nameless(fixed)
-
-
-class Told:
-    """Progress that keeps the bytes it is told of in a list."""
-
-    def __init__(self, told: list[int]) -> None:
-        self.told = told
-
-    def phase(self, name: str, total: int | None, unit: str) -> None: ...
-
-    def advance(self, count: int) -> None:
-        self.told.append(count)
-
-    def done(self) -> None: ...
+        assert caught.value.errno == errno.EPERM
+        ino = fs.create_nameless(2)
+        with pytest.raises(ext3.PathError) as caught:
+            fs.name_at(ino, 2, b"n" * 256)
+        assert caught.value.errno == errno.ENAMETOOLONG
+        fs.release(ino)
+    with ext3.Filesystem.open(device) as fs:
+        check_counts(fs)
 
 
 def test_what_is_no_file_without_a_name_gets_none() -> None:

@@ -1,0 +1,54 @@
+"""Removal of a file or directory of an image with all below it, name by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import CorruptError, PathExistsError, PathNotFoundError
+from . import namei
+from .inode_cache import Nodes
+
+if TYPE_CHECKING:
+    from .filesystem import WritableFilesystem
+
+__all__ = ["remove_tree"]
+
+
+def remove_tree(filesystem: WritableFilesystem, nodes: Nodes, parent: int, name: bytes) -> None:
+    """Remove a name and all that is below it. PathNotFoundError; CorruptError where directories lead in a circle, or have
+    more blocks together than there are."""
+    if name in (b".", b".."):
+        raise PathExistsError(name, "refusing to remove '.' or '..'")
+    ino = namei.find(nodes, parent, name)
+    if ino is None:
+        raise PathNotFoundError(name, "No such file or directory")
+    if not nodes.load(ino).record.is_dir:
+        filesystem.unlink_at(parent, name)
+        return
+    seen = {ino}
+    left = [nodes.session.superblock.blocks_count]
+    pending = [(parent, name, ino, _below(nodes, ino, left))]
+    while pending:
+        above, name, ino, entries = pending[-1]
+        if not entries:
+            filesystem.rmdir_at(above, name)
+            pending.pop()
+            continue
+        entry, child = entries.pop()
+        if not nodes.load(child).record.is_dir:
+            filesystem.unlink_at(ino, entry)
+            continue
+        if child in seen:
+            raise CorruptError(f"directory inode {child}", "entries that lead to it", "two or more", 1)
+        seen.add(child)
+        pending.append((ino, entry, child, _below(nodes, child, left)))
+
+
+def _below(nodes: Nodes, ino: int, left: list[int]) -> list[tuple[bytes, int]]:
+    """(name, inode) of what is in a directory, the first one last. ``left``: blocks that directories may still have."""
+    directory = nodes.directory(nodes.load(ino))
+    left[0] -= directory.size // nodes.block_size
+    if left[0] < 0:
+        raise CorruptError(f"directory inode {ino}", "blocks of directories", "more than there are", "each used once")
+    found = [(entry.name, entry.ino) for entry in directory.entries() if entry.name not in namei.DOTS]
+    return found[::-1]
