@@ -244,7 +244,7 @@ HEADER = "| case | mke2fs | sifkit | ratio | target | met | |\n|---|---|---|---|
 
 
 def line(row: Row) -> str:
-    """One line of the Markdown table, as the README has it."""
+    """One line of the Markdown table, as docs/performance.md has it."""
     left, right = median(row.theirs), median(row.ours)
     yes = "yes" if row.met else "NO"
     return f"| {row.name} | {left:.3f} s | {right:.3f} s | {right / left:.3f}x | {row.target} | {yes} | {row.note} |"

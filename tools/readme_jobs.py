@@ -1,4 +1,4 @@
-"""The commands of the README's CI jobs and one-line set-ups, so that CI runs what readers are told to run.
+"""Commands of docs/ci.md's jobs and of the README's one-line set-ups, so that CI runs what readers are told to run.
 
 python tools/readme_jobs.py github|gitlab    the job's commands, one a line
 python tools/readme_jobs.py main|tests       the set-up line for the main job, or for the tests
@@ -10,11 +10,12 @@ import re
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "ci.md")
 
 
 def jobs(text: str) -> dict[str, list[str]]:
-    """Job name -> shell commands, read from the README's code blocks."""
+    """Job name -> shell commands, read from the code blocks of a page."""
     blocks = re.findall(r"^```(yaml|sh)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     found: dict[str, list[str]] = {}
     for language, block in blocks:
@@ -29,6 +30,7 @@ def jobs(text: str) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in (found := jobs(README.read_text(encoding="utf-8"))):
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    if len(sys.argv) != 2 or sys.argv[1] not in (found := jobs(text)):
         sys.exit(__doc__)
     print("\n".join(found[sys.argv[1]]))
