@@ -1,6 +1,6 @@
-"""Blocks that are nobody's content: superblocks, descriptors, bitmaps, inode tables, the journal. Edits keep off them.
+"""System blocks: superblocks, descriptors, bitmaps, inode tables, journal. Edits never write or free them.
 
-A damaged image may have a file that claims such blocks; to write or free them as a file's would destroy the filesystem.
+A damaged image may have a file that claims such blocks; writing or freeing them as file blocks would destroy the filesystem.
 Source: Linux ``fs/ext4/block_validity.c`` (system zones), ``fs/ext4/super.c`` (ext4_check_descriptors).
 """
 
@@ -21,10 +21,10 @@ __all__ = ["SystemZones"]
 
 
 class SystemZones:
-    """What is reserved in each group, and the blocks of the journal (ascending or not)."""
+    """System blocks of each group, and the blocks of the journal (in any order)."""
 
     def __init__(self, superblock: Superblock, groups: Table, journal: npt.NDArray[np.int64] | None = None) -> None:
-        """CorruptError where a group's bitmaps or inode table lie outside the group, as they may not in ext3."""
+        """Raise CorruptError if a group's bitmaps or inode table lie outside the group, which ext3 does not allow."""
         self.superblock = superblock
         self._groups = groups
         self._known: dict[int, list[tuple[int, int]]] = {}
@@ -46,7 +46,7 @@ class SystemZones:
                 raise CorruptError(f"group {group}", name, int(places[group]), f"from {first[group]} to {end[group] - blocks}")
 
     def of_group(self, group: int) -> list[tuple[int, int]]:
-        """(first block, end) of the reserved ranges of a group."""
+        """Return (first block, end) of each range of system blocks in a group."""
         found = self._known.get(group)
         if found is None:
             start = self.superblock.first_data_block + group * self.superblock.blocks_per_group
@@ -61,7 +61,7 @@ class SystemZones:
         return found
 
     def _head(self, group: int) -> int:
-        """Blocks of superblock, descriptors and reserved descriptors at the start of a group."""
+        """Count the blocks of superblock, descriptors and reserved descriptors at the start of a group."""
         superblock = self.superblock
         per_block = superblock.descriptors_per_block
         backup = int(has_super(superblock, group))
@@ -73,7 +73,7 @@ class SystemZones:
         return backup + (group % per_block in (0, 1, per_block - 1))
 
     def check(self, block: int, count: int, where: str) -> None:
-        """CorruptError (``where``) unless ``count`` blocks from ``block`` are in the filesystem and nothing of the above."""
+        """Raise CorruptError (``where``) unless ``count`` blocks from ``block`` are in the filesystem and no system blocks."""
         superblock = self.superblock
         first = superblock.first_data_block
         if block < first or count < 1 or block + count > superblock.blocks_count:

@@ -1,4 +1,4 @@
-"""A device seen through newer content of some of its blocks: an image as it will be once its journal is played back."""
+"""Block overlay: a device read through newer content of some of its blocks, such as those an unreplayed journal holds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["OverlaidDevice"]
 
 
 class OverlaidDevice:
-    """Reads of ``device``, with ``load(block)`` in the place of each block (``block_size`` bytes) that is in ``blocks``.
+    """Read-only device: ``load(block)`` stands in for each block (``block_size`` bytes) in ``blocks``, else ``device``.
 
-    The mapping may change between reads. Nothing can be written through it.
+    The mapping may change between reads.
     """
 
     def __init__(self, device: BlockDevice, block_size: int, blocks: Mapping[int, Any], load: Callable[[int], bytes]) -> None:
@@ -28,7 +28,7 @@ class OverlaidDevice:
         return self.device.size
 
     def read(self, offset: int, size: int) -> bytes:
-        """As BlockDevice.read. Its cost beside the device's is one look per block of the range, or per newer block if fewer."""
+        """Read as BlockDevice does. Costs one lookup per block of the range, or per newer block if those are fewer."""
         if size <= 0 or offset < 0 or not self.blocks:
             return self.device.read(offset, size)
         first, last = offset // self.block_size, (offset + size - 1) // self.block_size
@@ -52,10 +52,10 @@ class OverlaidDevice:
         return bytes(data)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        raise DeviceError(f"writing {len(data)} bytes at byte {offset}: the image is only looked at")
+        raise DeviceError(f"writing {len(data)} bytes at byte {offset}: the device is read-only")
 
     def make_zero(self, offset: int, size: int) -> None:
-        raise DeviceError(f"zeroing {size} bytes at byte {offset}: the image is only looked at")
+        raise DeviceError(f"zeroing {size} bytes at byte {offset}: the device is read-only")
 
     def sync(self) -> None:
-        """Nothing was written."""
+        """Do nothing: nothing was written."""

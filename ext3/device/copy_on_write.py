@@ -1,4 +1,4 @@
-"""Devices on top of another: one that keeps what is written to itself, one that writes down what is done to it."""
+"""Devices on top of another: one keeps writes in memory, one records them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = 4096
 
 
 class CowDevice:
-    """Reads of ``device`` and what was written here since; ``device`` itself never changes."""
+    """Device whose writes stay in memory, in pages; ``device`` below never changes."""
 
     def __init__(self, device: BlockDevice) -> None:
         self.device = device
@@ -59,12 +59,12 @@ class CowDevice:
             self.write(start, bytes(min(1 << 20, offset + size - start)))
 
     def sync(self) -> None:
-        """Nothing here outlives the process."""
+        """Do nothing: writes do not outlive the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing done to a device: ``kind`` is "write", "zero" (``size`` bytes at ``offset``) or "sync"."""
+    """Recorded operation: ``kind`` is "write", "zero" (``size`` bytes at ``offset``) or "sync"."""
 
     kind: str
     offset: int = 0
@@ -73,7 +73,7 @@ class Event:
 
 
 class RecordingDevice:
-    """Does what ``device`` does and keeps every change and every sync in ``events``, in order."""
+    """Device that passes everything on to ``device`` and records changes and syncs in ``events``, in order."""
 
     def __init__(self, device: BlockDevice) -> None:
         self.device = device
@@ -100,7 +100,7 @@ class RecordingDevice:
 
 
 def play(before: bytes, events: Iterable[Event], *, torn: Sequence[int] = ()) -> MemoryDevice:
-    """The image that is left of ``before`` when ``events`` reached it, the last write cut to the 512-byte sectors ``torn``."""
+    """Return ``before`` with ``events`` applied, the last write cut to the 512-byte sectors ``torn``."""
     device = MemoryDevice(before)
     pending = [event for event in events if event.kind != "sync"]
     for number, event in enumerate(pending):

@@ -1,4 +1,4 @@
-"""Recovery of an image whose journal holds changes: looked at through them, or with them put in place.
+"""Replay: an image read through its unreplayed journal, or with the journal replayed onto it.
 
 Source: Linux ``fs/jbd2/recovery.c`` and ``fs/ext4/super.c`` (ext4_load_journal); e2fsprogs ``e2fsck/journal.c``.
 """
@@ -21,9 +21,9 @@ SECTOR = 512
 
 
 def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockDevice, Ext3Error | None]:
-    """``device`` as it will be once its journal is played back; and why it cannot be, then the device as it lies.
+    """Return ``device`` as a replay of its journal would leave it; if that is impossible, ``device`` and the reason.
 
-    Nothing is written. For an image that does not need recovery the device itself.
+    Nothing is written. An image that does not need recovery is returned as it is.
     """
     if not superblock.needs_recovery or not superblock.has_journal:
         return device, None
@@ -39,18 +39,18 @@ def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockD
 
 
 def _played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> OverlaidDevice:
-    """The device with what the log changes; raises where that is no filesystem any more."""
+    """Return the device with the blocks of the log in place. Raises Ext3Error if the result is no filesystem."""
     view = OverlaidDevice(device, superblock.block_size, replay.blocks, lambda block: replay.load(device, block))
     read_groups(view, read_superblock(view))
     return view
 
 
 def recover(device: BlockDevice, superblock: Superblock, journal: Journal) -> Replay:
-    """Put what the log of a filesystem that needs recovery holds in place; the journal is empty afterwards.
+    """Replay the journal of a filesystem that needs recovery, and empty it.
 
-    The order makes a cut at any point harmless: blocks, then the journal's superblock, then the filesystem's flag. An error
-    that the kernel left in the journal becomes the error bit of s_state. Nothing is written where the log cannot be read,
-    or would leave no filesystem: CorruptError, UnsupportedError, NotExt3Error.
+    The order makes an interruption at any point harmless: blocks, then the journal superblock, then the filesystem's flag. An
+    error number that the kernel left in the journal sets the error bit of s_state. If the log cannot be read, or the result
+    would be no filesystem, nothing is written: CorruptError, UnsupportedError, NotExt3Error.
     """
     replay = scan_log(device, journal, blocks_count=superblock.blocks_count)
     _played_back(device, superblock, replay)
@@ -74,7 +74,7 @@ def recover(device: BlockDevice, superblock: Superblock, journal: Journal) -> Re
 
 
 def _still_in_recovery(data: bytes, place: int) -> bytes:
-    """A superblock's block with needs_recovery set: without it a cut now would leave a log that nobody plays back."""
+    """Return a superblock's block with needs_recovery set: without it an interruption now would leave a log nobody replays."""
     changed = bytearray(data)
     row = SUPERBLOCK.view(changed, 1, place)
     if row["s_magic"][0] == EXT3_MAGIC:
@@ -83,14 +83,14 @@ def _still_in_recovery(data: bytes, place: int) -> bytes:
 
 
 def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
-    """Write the first sector of the primary superblock, which has all that changes while a filesystem is used."""
+    """Write the first sector of the primary superblock; all fields that change in use are in it."""
     device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
 
 
 def write_journal_superblock(
     device: BlockDevice, journal: Journal, *, start: int, sequence: int, incompat: int | None = None
 ) -> None:
-    """Write where the log begins and with which transaction. ``incompat``: feature bits to add (version 1 becomes 2)."""
+    """Write start and sequence of the log. ``incompat``: feature bits to add (version 1 becomes 2)."""
     raw = bytearray(journal.raw)
     row = JOURNAL_SUPERBLOCK.view(raw)
     row["s_start"], row["s_sequence"] = start, sequence
@@ -98,7 +98,7 @@ def write_journal_superblock(
         row["s_errno"] = 0
     if incompat is not None:
         if journal.version == 1:
-            # Nothing behind s_errno means anything in version 1.
+            # Fields behind s_errno are undefined in version 1.
             for name in ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_uuid", "s_nr_users", "s_users"):
                 row[name] = 0 if row.dtype[name].kind == "u" else bytes(row.dtype[name].itemsize)
             row["h_blocktype"], row["s_nr_users"] = 4, 1

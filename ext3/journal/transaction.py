@@ -1,8 +1,8 @@
-"""Writing a transaction: changes of blocks go through the journal, so that all of them happen or none.
+"""Transactions: changed blocks go through the journal, so that all of them take effect or none.
 
-The order, each step synced before the next: file data (written by the caller) with descriptors, new content, revokes and
-the journal's superblock; the commit block; the blocks in place; the journal's superblock again, empty and with the next
-number. Source of the form: Linux ``fs/jbd2/commit.c``, ``fs/jbd2/revoke.c``, ``include/linux/jbd2.h``.
+The order, each step synced before the next: file data (written by the caller) with descriptor, payload and revoke blocks and
+the journal superblock; the commit block; the checkpoint; the journal superblock again, empty and with the next sequence
+number. Source of the format: Linux ``fs/jbd2/commit.c``, ``fs/jbd2/revoke.c``, ``include/linux/jbd2.h``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["LogWriter", "log_blocks", "merged_runs", "write_blocks"]
 
 _MAGIC = JBD_MAGIC.to_bytes(4, "big")
 WRITE_BYTES = 4 << 20
-"""Blocks that follow each other are joined to writes of at most this size."""
+"""Adjacent blocks are joined into writes of at most this size."""
 
 
 def _tags_per_block(block_size: int) -> int:
@@ -46,12 +46,12 @@ def _revokes_per_block(block_size: int) -> int:
 
 
 def log_blocks(blocks: int, revokes: int, block_size: int) -> int:
-    """How many blocks of the log a transaction takes that changes ``blocks`` blocks and revokes ``revokes``."""
+    """Return how many log blocks a transaction of ``blocks`` changed blocks and ``revokes`` revoked ones takes."""
     return blocks + -(-blocks // _tags_per_block(block_size)) + -(-revokes // _revokes_per_block(block_size)) + 1
 
 
 def merged_runs(numbers: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
-    """(first, count) of ascending numbers that follow each other, at most ``most`` in a run."""
+    """Yield (first, count) for each run of consecutive numbers in an ascending sequence, at most ``most`` long."""
     first = count = 0
     for number in numbers:
         if count and number == first + count and count < most:
@@ -65,7 +65,7 @@ def merged_runs(numbers: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
 
 
 def write_blocks(device: BlockDevice, blocks: Mapping[int, bytes | bytearray], block_size: int) -> None:
-    """Write blocks in place, neighbours at once."""
+    """Write blocks to their places, adjacent ones in one write."""
     for first, count in merged_runs(sorted(blocks), WRITE_BYTES // block_size):
         if count == 1:
             device.write(first * block_size, blocks[first])
@@ -74,7 +74,7 @@ def write_blocks(device: BlockDevice, blocks: Mapping[int, bytes | bytearray], b
 
 
 class LogWriter:
-    """The log of a journal that is empty. ``sequence`` is the number of the next transaction."""
+    """Writer of an empty log. ``sequence`` is the number of the next transaction."""
 
     def __init__(self, device: BlockDevice, journal: Journal, sequence: int) -> None:
         self.device = device
@@ -85,13 +85,14 @@ class LogWriter:
 
     @property
     def capacity(self) -> int:
-        """Blocks of the log a single transaction may take."""
+        """Log blocks that a single transaction may take."""
         return self.journal.maxlen - self.journal.first
 
     def commit(self, blocks: Mapping[int, bytes | bytearray], revokes: Iterable[int], *, nanoseconds: int) -> None:
-        """Change all of ``blocks`` (number -> whole block). JournalFullError, and nothing written, if they do not fit.
+        """Commit ``blocks`` (number -> whole block) and ``revokes``. Raises JournalFullError, with nothing written, if they do
+        not fit.
 
-        What the caller wrote to the device before is on stable storage before the transaction counts.
+        Everything the caller wrote to the device before is on stable storage before the commit block is written.
         """
         journal, device = self.journal, self.device
         size = journal.block_size
@@ -120,7 +121,7 @@ class LogWriter:
     def _write_log(self, position: int, log: list[bytes | bytearray]) -> None:
         size = self.journal.block_size
         places = self.journal.blocks[position : position + len(log)]
-        # The journal's own map may have gaps: where its pointer blocks lie.
+        # The journal's own blocks have gaps where its indirect blocks are.
         cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(log)]
         for start, end in pairwise(cuts):
             for at in range(start, end, WRITE_BYTES // size):
@@ -136,7 +137,7 @@ class LogWriter:
             yield (head + numbers).ljust(size, b"\0")
 
     def _payload(self, blocks: Mapping[int, bytes | bytearray]) -> Iterator[bytes | bytearray]:
-        """Descriptor blocks, each followed by the content of the blocks it names."""
+        """Yield descriptor blocks, each followed by the content of the blocks it names."""
         size = self.journal.block_size
         step = _tags_per_block(size)
         numbers = sorted(blocks)

@@ -1,4 +1,4 @@
-"""Where the data of regular files comes from, when a tree becomes an image."""
+"""Content: the data of a tree's regular files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Content", "ContentFile", "MemoryContent"]
 
 
 class ContentFile(Protocol):
-    """The open data of one node. ``fd`` is a descriptor to copy from at source offsets, or None."""
+    """Open data of one node. ``fd`` is a descriptor to copy from at source offsets, or None."""
 
     fd: int | None
 
     def read_into(self, view: memoryview, offset: int) -> int:
-        """Bytes read at source ``offset`` into ``view``; fewer than asked only at the end of the data."""
+        """Read at source ``offset`` into ``view``. Return the byte count; short only at the end of the data."""
         ...
 
     def changed(self) -> bool:
-        """Whether the source was modified since the tree was made."""
+        """Return True if the source was modified since the tree was made."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -30,14 +30,14 @@ class ContentFile(Protocol):
 
 
 class Content(Protocol):
-    """Where the data of regular files comes from. Both methods raise SourceError with the path concerned.
+    """Source of the data of regular files. Both methods raise SourceError with the path concerned.
 
     Forked processes may call them at the same time, each on its own copy of the object: reading must not depend on the
-    position of a file descriptor that they share.
+    position of a shared file descriptor.
     """
 
     def read_whole(self, node: int, view: memoryview) -> None:
-        """The whole data of a file without holes, exactly ``len(view)`` bytes; ContentChangedError if it is not so long."""
+        """Read the whole data of a file without holes into ``view``. Raises ContentChangedError if the sizes differ."""
         ...
 
     def open(self, node: int) -> ContentFile: ...
@@ -65,7 +65,7 @@ class _MemoryFile:
 
 
 class MemoryContent:
-    """Data of regular files held in memory, by node; nodes that are not in it are empty."""
+    """Content held in memory, by node; other nodes are empty."""
 
     def __init__(self, data: Mapping[int, bytes] | Iterable[tuple[int, bytes]] = ()) -> None:
         self.data: dict[int, bytes] = dict(data)

@@ -1,7 +1,7 @@
-"""Demand: what a tree needs in blocks of one size, before it is known how large the filesystem will be.
+"""Demand: the blocks and inodes a tree needs with one block size, whatever the size of the filesystem.
 
-Inode numbers, directory blocks, attribute blocks and the number of blocks of every file depend on the block size and
-not on the geometry, so they are worked out once; the automatic size and the plan both start from them.
+Inode numbers, directory blocks, attribute blocks and the block count of every file depend on the block size but not on
+the geometry. They are computed once; the automatic size and the plan both start from them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = ["Demand", "LARGE_FILE_BYTES", "measure"]
 Array64 = npt.NDArray[np.int64]
 
 LARGE_FILE_BYTES = 1 << 20
-"""Files from here on are copied one by one, in the kernel where it can; smaller ones go through one buffer."""
+"""Files of this size and more are copied one by one, in the kernel if possible; smaller ones go through one buffer."""
 
 
 @dataclass(slots=True)
 class Attributes:
-    """Extended attributes in disk form: ``areas`` in the inode (bytes behind the extra area), ``blocks`` shared ones,
-    ``block_of`` a node's row in ``blocks``."""
+    """Extended attributes in on-disk form: ``areas`` in the inode (bytes behind the extra fields), shared ``blocks``, and
+    ``block_of``, a node's row in ``blocks``."""
 
     areas: dict[int, bytes] = field(default_factory=dict)
     block_of: dict[int, int] = field(default_factory=dict)
@@ -51,10 +51,10 @@ class Attributes:
 
 @dataclass(slots=True)
 class Demand:
-    """Per node, shape (nodes,): ``inos``, ``data_blocks`` (without holes) and ``indirect_blocks``.
+    """Blocks and inodes of a tree. Per node, shape (nodes,): ``inos``, ``data_blocks`` (without holes), ``indirect_blocks``.
 
-    ``small``: nodes of files read whole, ``large``: files copied singly, both in order; ``slow_symlinks``: nodes whose
-    target has a block; ``maps``: block maps of sparse files with positions relative to their first data block.
+    ``small``: nodes of files read whole; ``large``: files copied one by one; ``slow_symlinks``: nodes whose target takes a
+    block; ``maps``: block maps of sparse files, positions relative to their first data block.
     """
 
     tree: Tree
@@ -72,24 +72,24 @@ class Demand:
 
     @property
     def pointers(self) -> int:
-        """Block numbers an indirect block holds."""
+        """Pointers per indirect block."""
         return self.block_size // 4
 
     @property
     def blocks(self) -> int:
-        """All blocks the content takes, root directory and lost+found included."""
+        """Blocks of the content, root directory and lost+found included."""
         return int(self.data_blocks.sum() + self.indirect_blocks.sum()) + len(self.attributes.blocks)
 
     @property
     def inodes(self) -> int:
-        """Inodes in use: the ten reserved ones, lost+found, and the content."""
+        """Inodes in use: the ten reserved ones, lost+found and the content."""
         return LOST_FOUND_INO - 1 + len(self.tree) - 1
 
 
 def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, ...]) -> Demand:
-    """What ``tree`` needs with this block and inode size (bytes) and directory hash seed (four numbers).
+    """Measure ``tree`` for this block and inode size (bytes) and directory hash seed (four numbers).
 
-    Raises SourceError and XattrError for what ext3 cannot hold in blocks of this size.
+    Raises SourceError and XattrError for files and attributes that ext3 cannot hold in blocks of this size.
     """
     mode = tree.nodes["mode"]
     size = tree.nodes["size"]
@@ -121,7 +121,7 @@ def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, 
         attributes=_place_attributes(tree, block_size, inode_size),
         slow_symlinks=slow,
         small=np.flatnonzero(filled & ~single),
-        large=np.flatnonzero(regular & single),  # also what is all hole: that it still is gets checked
+        large=np.flatnonzero(regular & single),  # fully sparse files too: the copy checks that they still are
         maps=maps,
         data_blocks=data_blocks,
         indirect_blocks=indirect,
@@ -169,7 +169,7 @@ def _slow_symlinks(tree: Tree, block_size: int) -> Array64:
 
 
 def _extents(segments: Sequence[Segment], block_size: int) -> list[tuple[int, int, int]]:
-    """Segments of bytes as (logical block, position behind the file's first data block, count), sorted, not touching."""
+    """Convert segments of bytes to (logical block, position relative to the first data block, count), sorted and disjoint."""
     extents: list[tuple[int, int, int]] = []
     position = 0
     for offset, length, _ in segments:

@@ -1,7 +1,7 @@
-"""Emit: write a plan to a device, in few large writes. Nothing is decided here.
+"""Emit: writes a plan to a device in few large writes. Makes no decisions.
 
-File data, what points at it, directories and inodes do not depend on each other: a few processes share the work. The primary
-superblock comes last: before it is there, nobody takes the region for a filesystem.
+File data, indirect blocks, directories and inodes do not depend on each other, so a few processes share the work. The primary
+superblock is written last: without it nothing takes the region for a filesystem.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from .verify import Written
 __all__ = ["emit"]
 
 CACHED_BYTES = 2 << 30
-"""An image with at most so much data stays in the page cache for who uses it next; of a larger one only the newest part."""
+"""Images of at most this much data stay in the page cache for the next reader; of larger ones only the last part does."""
 WORTH_SHARING = 2000
-"""Fewer small files than this are copied before another process could begin."""
+"""Fewer small files than this are copied before a second process has started."""
 READ_BACK = 1000
-"""About so many directories are held against what was written."""
+"""About this many directories are read back and compared."""
 INDIRECT_AT_ONCE = 1024
-"""Fewer indirect blocks than this are no job of their own."""
+"""Smallest number of indirect blocks in one job."""
 
 EmitJob = Callable[[Advance], list[Written] | None]
-"""One piece of the work; it tells how many bytes of file data it wrote, and returns what is to be read back."""
+"""Part of the work: advances by the bytes of file data it writes, and returns what to read back."""
 
 
 def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: bool = False) -> list[Written]:
-    """Write the whole image; what of it is to be read back.
+    """Write the whole image. Return what to read back.
 
-    Every block the filesystem will read is written, or known to read as zero, afterwards; storage has begun to take it, but the
+    Afterwards every block the filesystem will read is written, or known to read as zero. Write-back to storage has begun; the
     caller syncs. Raises DeviceError, SourceError, ContentChangedError.
     """
     fresh = isinstance(device, FileDevice) and device.discard()
@@ -56,7 +56,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
     _write_group_metadata(plan, device)
     _zero_inode_tables(plan, device)
     large, small = data.jobs()
-    jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long ones first: the last should be short
+    jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long jobs first, short ones last
     shared = isinstance(device, WriteBehind) and len(plan.demand.small) >= WORTH_SHARING
     workers = workers_for(len(jobs)) if shared else 1
     written = share_out(len(jobs), lambda number, advance: jobs[number](advance), workers, progress)
@@ -67,7 +67,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
 
 
 def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[EmitJob]:
-    """What points at data, in pieces that do not depend on each other."""
+    """Return jobs that write directories, inode tables and indirect blocks, independent of each other."""
     demand = plan.demand
     single = (demand.indirect_blocks == 1) & (indirect_counts(demand.data_blocks, demand.pointers) == 1)
     if demand.maps:
@@ -97,7 +97,7 @@ def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[Em
 
 
 def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
-    """Directories, symlink targets and attribute blocks; some of the directories, to be read back."""
+    """Write directories, symlink targets and attribute blocks. Return some of the directories to read back."""
     demand, block_size = plan.demand, plan.geometry.block_size
     directories = demand.directories
     data = directories.pack()
@@ -105,7 +105,7 @@ def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
     for node in (0, plan.tree.lost_found):
         begin = first_of[node] * block_size
         line.write(int(plan.data_at[node]), data[begin : begin + int(demand.data_blocks[node]) * block_size].data)
-    # The other directories lie on the line as they lie in data; root and lost+found interrupt them there.
+    # The other directories have positions in the order of data, in which root and lost+found stand between them.
     begin, end = 0, directories.total
     at = plan.directories_at
     for node in sorted((0, plan.tree.lost_found), key=first_of.__getitem__):

@@ -1,7 +1,7 @@
-"""Free space as one line: position p is the p-th block that is not static metadata.
+"""Free space of a new filesystem, numbered: position p is the p-th block that is not static metadata.
 
-What is to be stored is laid out along this line; only here positions become block numbers, so a plan never sees the
-group metadata that interrupts it.
+A plan lays everything out by position. Positions become block numbers only here, so that a plan never sees the group
+metadata between them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array64 = npt.NDArray[np.int64]
 
 
 class Space:
-    """The free blocks of a fresh filesystem, in order."""
+    """Free blocks of a new filesystem, in ascending order."""
 
     def __init__(self, geometry: Geometry) -> None:
         used = geometry.free_counts > 0
@@ -32,17 +32,17 @@ class Space:
         self.total = int(self._end[-1]) if len(self._end) else 0
 
     def blocks(self, positions: Array64) -> Array64:
-        """Block numbers of positions, any shape. Positions must lie below ``total``."""
+        """Return the block numbers of positions (any shape), which must be below ``total``."""
         shift = self._shift[np.searchsorted(self._end, positions, side="right")]
         result: Array64 = positions + shift
         return result
 
     def block(self, position: int) -> int:
-        """Block number of one position."""
+        """Return the block number of one position."""
         return position + int(self._shift[int(np.searchsorted(self._end, position, side="right"))])
 
     def runs(self, position: int, count: int) -> Iterator[tuple[int, int, int]]:
-        """(position, block number, count) of each contiguous piece of ``count`` positions."""
+        """Yield (position, block number, count) of each contiguous run in ``count`` positions from ``position`` on."""
         while count > 0:
             number = int(np.searchsorted(self._end, position, side="right"))
             piece = min(count, int(self._end[number]) - position)
@@ -51,7 +51,7 @@ class Space:
             count -= piece
 
     def used_per_run(self, positions: int, groups: npt.NDArray[Any]) -> Array64:
-        """How many of the first ``positions`` lie in each group; ``groups`` is geometry.free_counts."""
+        """Return how many of the first ``positions`` lie in each group; ``groups`` is geometry.free_counts."""
         ends = np.cumsum(np.maximum(groups, 0))
         begins = ends - np.maximum(groups, 0)
         used: Array64 = np.clip(positions - begins, 0, np.maximum(groups, 0))

@@ -1,4 +1,4 @@
-"""The front door: make an empty filesystem, or one that holds a tree."""
+"""Creation of a filesystem: empty, or holding a tree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["BuildResult", "build_image", "mkfs", "write_image"]
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What was made: its geometry, identity, and the free blocks and inodes left."""
+    """Result of a build: geometry, UUID, free blocks and inodes."""
 
     geometry: Geometry
     uuid: UUID
@@ -52,9 +52,9 @@ def mkfs(
     stamp: Stamp | None = None,
     offset: int = 0,
 ) -> BuildResult:
-    """Make an empty ext3 filesystem of ``size`` bytes, laid out as mke2fs does: lost+found and nothing else.
+    """Create an empty ext3 filesystem of ``size`` bytes, laid out as mke2fs does, with lost+found.
 
-    ``where``: a path (made or overwritten in place) or a binary file object, in which the filesystem begins at byte
+    ``where``: a path (created or overwritten in place) or a binary file object, in which the filesystem begins at byte
     ``offset``. ``inode_ratio``: bytes per inode. ``journal_blocks``: in blocks, None as mke2fs chooses.
     Raises GeometryError for numbers that make no filesystem, DeviceError, and OSError from opening.
     """
@@ -89,11 +89,11 @@ def build_image(
     progress: Progress | None = None,
     allow_changed: bool = False,
 ) -> BuildResult:
-    """Make an ext3 filesystem that holds ``tree``, in ``where`` from byte ``offset`` on.
+    """Create an ext3 filesystem that holds ``tree``, in ``where`` from byte ``offset`` on.
 
-    Everything that can be refused is refused before the first byte is written: NoSpaceError, NoInodesError,
+    Raised before the first byte is written: NoSpaceError, NoInodesError,
     GeometryError, SourceError, XattrError. While writing: DeviceError, SourceError, ContentChangedError. A path or file
-    object is written in place; for a file that appears only when whole, see ``sifkit.overlay.create``.
+    object is written in place, so an interruption leaves a partial image.
     """
     plan = plan_tree(tree, options or ImageOptions(), stamp or Stamp.now())
     with open_device(where, writable=True, offset=offset, size=plan.geometry.size_bytes) as device:
@@ -102,7 +102,7 @@ def build_image(
 
 
 def plan_tree(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
-    """Plan ``tree``; the lost+found made for it gets the stamp's time."""
+    """Plan an image of ``tree``; a lost+found that was added to it gets the stamp's time."""
     if len(options.label) > LABEL_MAX:
         raise GeometryError(f"the label has {len(options.label)} bytes; ext3 holds {LABEL_MAX}")
     if tree.lost_found_made:
@@ -112,14 +112,14 @@ def plan_tree(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
 
 
 def write_image(plan: Plan, device: BlockDevice, *, progress: Progress | None = None, allow_changed: bool = False) -> None:
-    """Emit a plan, read back what was written (CorruptError if that is not what was planned), and sync the device.
+    """Write a plan, read part of it back, and sync the device.
 
-    Raises DeviceError, SourceError, ContentChangedError.
+    Raises CorruptError if it does not read back as planned, DeviceError, SourceError, ContentChangedError.
     """
     progress = progress or Silent()
     tables = emit(plan, device, progress, allow_changed=allow_changed)
     progress.phase("verify", len(plan.tree), "files")
-    verify(plan, device, tables)  # while storage still takes what was written
+    verify(plan, device, tables)  # while write-back goes on
     progress.advance(len(plan.tree))
     progress.phase("sync", None, "bytes")
     device.sync()
@@ -127,5 +127,5 @@ def write_image(plan: Plan, device: BlockDevice, *, progress: Progress | None = 
 
 
 def result(plan: Plan) -> BuildResult:
-    """The facts of a plan that was written."""
+    """Return the result of a plan that was written."""
     return BuildResult(plan.geometry, UUID(bytes=plan.stamp.uuid), plan.free_blocks, plan.free_inodes)

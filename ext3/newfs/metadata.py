@@ -1,6 +1,6 @@
-"""The static metadata of a planned image: superblock, group descriptors, bitmaps, resize inode, journal superblock.
+"""Static metadata of a planned image: superblock, group descriptors, bitmaps, resize inode, journal superblock.
 
-Everything here is a function of the plan; emit.py writes it.
+All of it follows from the plan; emit.py writes it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Bits = npt.NDArray[np.uint8]
 
 
 class Metadata:
-    """Superblock, descriptors and bitmaps of one plan."""
+    """Static metadata of one plan, packed."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -68,7 +68,7 @@ class Metadata:
         return table.tobytes()
 
     def bitmaps(self) -> Iterator[tuple[int, bytes]]:
-        """(block number, block bitmap and inode bitmap) of each group."""
+        """Yield (block number, block bitmap and inode bitmap) of each group."""
         geometry = self.plan.geometry
         block_patterns: dict[tuple[int, int], bytes] = {}
         inode_patterns: dict[int, bytes] = {}
@@ -91,14 +91,14 @@ class Metadata:
             yield block, blocks + inode_bits
 
     def _pattern(self, used: int, count: int) -> bytes:
-        """A bitmap block of ``used`` set bits, then clear ones up to ``count``, then set ones: e2fsck wants the tail set."""
+        """Return a bitmap block of ``used`` set bits, clear ones up to ``count``, then set padding as e2fsck expects."""
         bits = np.zeros(self.plan.geometry.block_size * 8, np.uint8)
         bits[:used] = 1
         bits[count:] = 1
         return np.packbits(bits, bitorder="little").tobytes()
 
     def superblock(self, group: int = 0) -> bytes:
-        """The 1024 bytes of the primary superblock, or of the copy in a backup group."""
+        """Return the 1024 bytes of the primary superblock, or of the copy in a backup group."""
         plan, geometry, stamp = self.plan, self.plan.geometry, self.plan.stamp
         table = SUPERBLOCK.zeros()
         row = table[0]
@@ -114,7 +114,7 @@ class Metadata:
         row["s_wtime"] = row["s_lastcheck"] = row["s_mkfs_time"] = stamp.seconds & 0xFFFFFFFF
         row["s_max_mnt_count"] = -1
         row["s_magic"] = EXT3_MAGIC
-        # Only the primary says that the filesystem is valid.
+        # Only the primary has the VALID bit.
         row["s_state"] = 0 if group else STATE_VALID
         row["s_block_group_nr"] = group
         row["s_errors"] = ERRORS_CONTINUE
@@ -153,7 +153,7 @@ class Metadata:
         row["s_jnl_blocks"][15:] = (size >> 32, size & 0xFFFFFFFF)
 
     def journal_superblock(self, sequence: int) -> bytes:
-        """The journal's first block (1024 bytes of it): empty, the next transaction being ``sequence``."""
+        """Return the superblock (1024 bytes) of an empty journal whose next transaction is ``sequence``."""
         plan = self.plan
         table = JOURNAL_SUPERBLOCK.zeros()
         row = table[0]
@@ -168,8 +168,8 @@ class Metadata:
         return table.tobytes()
 
     def resize_blocks(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
-        """(block number, pointers): the resize inode's map, and the reserved descriptor blocks, which point to their
-        copies in the backup groups (source: e2fsprogs ``lib/ext2fs/res_gdt.c``)."""
+        """Yield (block number, pointers) of the resize inode's map and of the reserved descriptor blocks, which point to
+        their copies in the backup groups (source: e2fsprogs ``lib/ext2fs/res_gdt.c``)."""
         plan, geometry = self.plan, self.plan.geometry
         if plan.resize_map_at is None:
             return

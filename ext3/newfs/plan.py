@@ -1,7 +1,7 @@
-"""Plan: where everything of a tree lies in one geometry. Pure: no clock, no device, nothing written.
+"""Plan: the position of everything in a new filesystem. Pure: no clock, no device, nothing written.
 
-All that is not static metadata lies along the line of free blocks (space.py), in this order: the root directory,
-lost+found, the map of the resize inode, the journal (so far as in an empty filesystem of mke2fs), then other
+Everything but static metadata is laid out by position in the free space (free_space.py), in this order: the root directory,
+lost+found, the map of the resize inode, the journal (up to here as mke2fs does), then other
 directories, symlink targets, attribute blocks, indirect blocks, small files, large files.
 """
 
@@ -28,20 +28,19 @@ Array64 = npt.NDArray[np.int64]
 
 MIB = 1 << 20
 SMALL_TYPE_BYTES = 512 * MIB
-"""Filesystems from here on have 4 KiB blocks."""
+"""Filesystems of this size and more have 4 KiB blocks by default."""
 PAGE_BYTES = 4096
-"""What is copied in the kernel begins at a multiple of this: host filesystems can then share its blocks (reflink)."""
+"""Alignment of files copied in the kernel: host filesystems can then share the blocks (reflink)."""
 FOLIO_BYTES = 64 << 10
-"""Large files begin at a multiple of this: Linux copies in pieces of this size, which are whole folios of the page cache then
-(1 GiB: 0.44 s, not 0.63 s)."""
+"""Alignment of large files: Linux copies in pieces of this size, which then are whole folios of the page cache
+(1 GiB: 0.44 s instead of 0.63 s)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """How an image is to be. ``size`` in bytes, or None for the content plus ``slack`` (a share) and at least
-    ``smallest`` bytes. ``inodes`` wins over ``inode_ratio`` (bytes per inode); where both are None, mke2fs's density
-    is taken, or twice the inodes the content needs where that is more. ``journal_blocks`` None: as mke2fs chooses;
-    0: no journal."""
+    """Options of a new image. ``size`` in bytes; None takes the content plus ``slack`` (a fraction of it), at least
+    ``smallest`` bytes. ``inodes`` wins over ``inode_ratio`` (bytes per inode); if both are None, mke2fs's density or
+    twice the inodes the content needs, whichever is more. ``journal_bytes`` None: as mke2fs chooses."""
 
     size: int | None = None
     slack: float = 0.25
@@ -58,7 +57,7 @@ class ImageOptions:
 
 @dataclass(slots=True)
 class Plan:
-    """Positions (space.py) of everything. Per node, shape (nodes,): ``data_at`` and ``indirect_at`` (0 where nothing)."""
+    """Positions of everything. Per node, shape (nodes,): ``data_at`` and ``indirect_at`` (0 if it has none)."""
 
     demand: Demand
     geometry: Geometry
@@ -89,7 +88,7 @@ class Plan:
         return self.geometry.inodes - self.demand.inodes
 
     def block_map(self, node: int) -> BlockMap:
-        """The map of a node's data, with positions on the line."""
+        """Return the map of a node's data, by position."""
         at = int(self.data_at[node])
         relative = self.demand.maps.get(node)
         if relative is None:
@@ -98,10 +97,10 @@ class Plan:
 
 
 def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
-    """The plan of ``tree``. Raises NoSpaceError, NoInodesError, GeometryError, SourceError, XattrError."""
+    """Plan an image of ``tree``. Raises NoSpaceError, NoInodesError, GeometryError, SourceError, XattrError."""
     seed = hash_seed_words(stamp)
     if options.size is not None:
-        geometry = _geometry(options, options.size, 0)  # what was asked for can be
+        geometry = _geometry(options, options.size, 0)  # refuses an impossible request first
         demand = measure(tree, geometry.block_size, options.inode_size, seed)
         try:
             geometry = _geometry(options, options.size, len(tree))
@@ -114,7 +113,7 @@ def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
 
 
 def _choose(tree: Tree, options: ImageOptions, seed: tuple[int, ...]) -> tuple[Demand, Geometry]:
-    """The size that the content leads to, with a block size that is usual for it."""
+    """Choose the size by the content, and the block size mke2fs uses for that size."""
     if options.block_size is not None:
         choices: tuple[int, ...] = (options.block_size,)
     else:
@@ -126,7 +125,7 @@ def _choose(tree: Tree, options: ImageOptions, seed: tuple[int, ...]) -> tuple[D
         except SourceError:
             if block_size == choices[-1]:
                 raise
-            continue  # an attribute or a symlink that larger blocks can hold
+            continue  # an attribute or a symlink that fits larger blocks
         geometry = _fitting(demand, options, options.slack)
         if options.block_size or default_block_size(geometry.size_bytes) == block_size:
             return demand, geometry
@@ -135,7 +134,7 @@ def _choose(tree: Tree, options: ImageOptions, seed: tuple[int, ...]) -> tuple[D
 
 
 def _data_bytes(tree: Tree) -> int:
-    """Bytes of data, holes not counted."""
+    """Count the bytes of data, without holes."""
     sparse = list(tree.segments)
     holes = int(tree.nodes["size"][sparse].sum()) - sum(length for parts in tree.segments.values() for _, length, _ in parts)
     return int(tree.nodes["size"].sum()) - holes
@@ -146,7 +145,7 @@ def hash_seed_words(stamp: Stamp) -> tuple[int, ...]:
 
 
 def _geometry(options: ImageOptions, size: int, nodes: int, block_size: int | None = None) -> Geometry:
-    """The geometry of ``size`` bytes; where the density is left to us, with inodes for twice the content."""
+    """Return the geometry of ``size`` bytes; if no inode count was asked for, with inodes for twice the content."""
 
     def plan(inodes: int | None) -> Geometry:
         return plan_geometry(
@@ -165,7 +164,7 @@ def _geometry(options: ImageOptions, size: int, nodes: int, block_size: int | No
 
 
 def _fitting(demand: Demand, options: ImageOptions, slack: float) -> Geometry:
-    """The smallest geometry (whole MiB, at least ``options.smallest``) that leaves ``slack`` of the content free."""
+    """Return the smallest geometry (whole MiB, at least ``options.smallest``) that leaves ``slack`` of the content free."""
     size = max(options.smallest, -(-demand.blocks * demand.block_size // MIB) * MIB)
     wanted = demand.blocks + int(demand.blocks * slack)
     while True:
@@ -208,7 +207,7 @@ def _journal_blocks(geometry: Geometry, options: ImageOptions) -> int:
 
 
 def _fixed_blocks(geometry: Geometry, options: ImageOptions) -> int:
-    """Blocks of the journal and the resize inode's map: what every filesystem of this geometry has besides content."""
+    """Count the blocks of the journal and of the resize inode's map, which every filesystem of this geometry has."""
     journal = _journal_blocks(geometry, options)
     indirect = BlockMap([(0, 0, journal)], geometry.pointers_per_block).indirect if journal else 0
     return journal + indirect + int(geometry.resize_inode)

@@ -1,4 +1,4 @@
-"""Stamp: the clock and the identity that go into an image. They come in from outside, so that builds can be repeated."""
+"""Stamp: time and identity of a new image. They are arguments, so that builds are reproducible."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["Stamp"]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """``seconds``: the time everything made here gets; ``uuid``: 16 bytes; ``hash_seed``: 16 bytes for directory hashes;
-    ``journal_sequence``: where a journal over a used region starts counting."""
+    """Time and identity. ``seconds``: time of everything created; ``uuid``: 16 bytes; ``hash_seed``: 16 bytes for directory
+    hashes; ``journal_sequence``: first sequence number of a journal over a used region."""
 
     seconds: int
     uuid: bytes
@@ -29,15 +29,15 @@ class Stamp:
 
     @classmethod
     def now(cls, identity: UUID | None = None) -> Stamp:
-        """The present time and random identities (``identity`` instead of a random UUID where given)."""
+        """Return the current time with a random identity (``identity`` replaces the random UUID)."""
         sequence = 1 + int.from_bytes(os.urandom(3), "little")
         return cls(int(time.time()), (identity or uuid4()).bytes, uuid4().bytes, sequence)
 
     @classmethod
     def derived(cls, seconds: int, tree: Tree, *facts: object, identity: UUID | None = None) -> Stamp:
-        """A stamp that is a function of the time, the tree (all but the data of its files) and ``facts``."""
+        """Return a stamp computed from the time, the tree (all but file data) and ``facts``."""
         digest = sha256(repr((seconds, facts)).encode())
-        # Links and times of the tree are in its table; what is not, is fed in a fixed order.
+        # The node table holds links and times; everything else is added in a fixed order.
         digest.update(tree.nodes.view(np.uint8).data)
         digest.update(b"\0".join(tree.names))
         for kind in (tree.targets, tree.devices, tree.xattrs, tree.segments):

@@ -1,7 +1,7 @@
-"""The quick check after a build: read back what was written and hold it against the plan, or a checksum taken before.
+"""Verification of a new image: metadata is read back and compared with the plan, or with a checksum taken before.
 
-It reads metadata only (superblock, descriptors, bitmaps, inode tables, directories), as a stranger would: through the
-device, from the superblock on. A difference is a bug here or a broken device, and becomes a CorruptError.
+Reads superblock, descriptors, bitmaps, inode tables and some directories through the device. A difference is a bug or a
+broken device, and raises CorruptError.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Written", "verify"]
 
 
 class Written(NamedTuple):
-    """What was written and is to be read back: ``what`` it is, byte offset and size, and CRC-32 of its bytes."""
+    """Written range to read back: a description, byte offset and size, and the CRC-32 of its bytes."""
 
     what: str
     offset: int
@@ -35,7 +35,7 @@ class Written(NamedTuple):
 
 
 def verify(plan: Plan, device: BlockDevice, written: Iterable[Written]) -> None:
-    """Raise CorruptError where the image on ``device`` is not the plan's, or does not hold what was ``written``."""
+    """Raise CorruptError if the image on ``device`` differs from the plan, or from what was ``written``."""
     geometry = plan.geometry
     size = geometry.block_size
     raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK.size)
@@ -60,7 +60,7 @@ def verify(plan: Plan, device: BlockDevice, written: Iterable[Written]) -> None:
 
 
 def _bitmaps(plan: Plan, device: BlockDevice) -> None:
-    """Free bits of the groups in use add up (the others are all the same and were written from one pattern)."""
+    """Check the bitmaps of the groups in use (the others are equal and were written from one pattern)."""
     geometry = plan.geometry
     size = geometry.block_size
     used = plan.space.used_per_run(plan.used, geometry.free_counts)
