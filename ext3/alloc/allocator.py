@@ -1,8 +1,8 @@
-"""Allocation of blocks and inodes over bitmaps that are loaded group by group; nothing here touches a device.
+"""Allocators of blocks and inodes, over bitmaps loaded group by group. They never touch a device.
 
-Where things go, as in the kernel: blocks at the goal, else behind it in its group, else in other groups; directories
-spread over the groups that have more free than the average, files beside their directory. The blocks reserved for root
-(s_r_blocks_count) are given out like all others: who edits an image owns it. Source of the policy: Linux
+The policy is the kernel's: blocks at the goal, else behind it in its group, else in other groups; directories
+spread over the groups with more free than average, files go beside their directory. Blocks reserved for root
+(s_r_blocks_count) are allocated like all others: whoever edits an image owns it. Source of the policy: Linux
 ``fs/ext4/balloc.c``, ``fs/ext4/ialloc.c`` (find_group_orlov, find_group_other).
 """
 
@@ -21,19 +21,19 @@ Run = tuple[int, int]
 """(first block, count)."""
 
 Load = Callable[[int], GroupBitmap]
-"""group -> its bitmap, checked as far as it can be."""
+"""Loads the bitmap of a group, checked."""
 
 DIRS_MAX = 0xFFFF
-"""What bg_used_dirs_count holds."""
+"""Largest value of bg_used_dirs_count."""
 NEAR_GROUPS = 16
-"""Groups in which a whole run is looked for before pieces are taken."""
+"""Groups searched for a whole run before pieces are taken."""
 
 
 class BlockAllocator:
-    """Blocks from ``first`` to ``end`` - 1 in groups of ``per_group``; ``free_counts`` are the descriptors' counts.
+    """Allocator of blocks ``first`` to ``end`` - 1 in groups of ``per_group``; ``free_counts`` are the descriptors' counts.
 
-    Blocks that are given back are held: they count as free, but are not given out before ``release``. ``dirty`` are the
-    groups that changed, in the order of their first change.
+    Freed blocks are held: they count as free, but are not allocated before ``release``. ``dirty`` are the groups that
+    changed, in the order of their first change.
     """
 
     def __init__(self, *, first: int, end: int, per_group: int, free_counts: list[int], load: Load) -> None:
@@ -50,11 +50,11 @@ class BlockAllocator:
 
     @property
     def available(self) -> int:
-        """Blocks that can be given out now."""
+        """Blocks that can be allocated now."""
         return self.total_free - self.total_held
 
     def bitmap(self, group: int) -> GroupBitmap:
-        """The bitmap of a group. CorruptError where it does not agree with the group's descriptor."""
+        """Return the bitmap of a group. Raises CorruptError if it disagrees with the group descriptor."""
         found = self._bitmaps.get(group)
         if found is None:
             found = self._load(group)
@@ -64,7 +64,7 @@ class BlockAllocator:
         return found
 
     def allocate(self, count: int, goal: int) -> list[Run]:
-        """``count`` blocks in as few runs as are found near ``goal``. NoSpaceError, and none taken, if there are not enough."""
+        """Allocate ``count`` blocks near ``goal`` in as few runs as possible. Raises NoSpaceError, with none allocated."""
         if count <= 0:
             return []
         if count > self.available:
@@ -101,7 +101,7 @@ class BlockAllocator:
         return self.free_counts[group] - self.held.get(group, 0)
 
     def _whole_run(self, group: int, start: int, need: int, runs: list[Run]) -> int:
-        """Take ``need`` blocks in one run of the group if it has one; what is needed still."""
+        """Allocate ``need`` blocks as one run of the group if it has one. Return the number still needed."""
         if self._free_now(group) < need:
             return need
         at = self.bitmap(group).find(need, start)
@@ -128,7 +128,7 @@ class BlockAllocator:
         return need
 
     def _pieces(self, groups: list[int], need: int, runs: list[Run]) -> int:
-        """Take the longest runs of the groups until there is enough, in the order they lie; what is needed still."""
+        """Allocate the longest runs of the groups, in ascending order. Return the number still needed."""
         found = [self.bitmap(group).free_runs() for group in groups]
         pieces = np.concatenate(found)
         owners = np.repeat(groups, [len(part) for part in found])
@@ -157,7 +157,7 @@ class BlockAllocator:
             runs.append((block, count))
 
     def _parts(self, runs: Iterable[Run]) -> Iterable[tuple[int, int, int]]:
-        """(group, index, count) of runs, cut at the groups' ends."""
+        """Yield (group, index, count) of runs, split at group boundaries."""
         for block, count in runs:
             if count <= 0 or block < self.first or block + count > self.end:
                 raise CorruptError("blocks to give back", "block", block, f"from {self.first} to {self.end - 1}")
@@ -170,7 +170,10 @@ class BlockAllocator:
                 left -= part
 
     def _change(self, runs: Iterable[Run], before: int, after: int, *, free: int, held: int) -> None:
-        """Turn all blocks of ``runs``, or none if one of them is not ``before``; counts change by ``free`` and ``held``."""
+        """Change all blocks of ``runs`` from ``before`` to ``after``, or none if one is not ``before``.
+
+        The counts change by ``free`` and ``held`` per block.
+        """
         done: list[tuple[int, int, int]] = []
         try:
             for part in self._parts(runs):
@@ -190,7 +193,7 @@ class BlockAllocator:
                 self.total_held += held * count
 
     def free(self, runs: Iterable[Run]) -> None:
-        """Give blocks back. CorruptError, and nothing changed, if one was not in use."""
+        """Free blocks. Raises CorruptError, with nothing changed, if one was not in use."""
         self._change(runs, USED, HELD, free=1, held=1)
 
     def undo_free(self, runs: Iterable[Run]) -> None:
@@ -200,7 +203,7 @@ class BlockAllocator:
         self._change(runs, USED, FREE, free=1, held=0)
 
     def release(self) -> None:
-        """What was given back may be given out again: it is so on disk."""
+        """Let freed blocks be allocated again: the transaction that freed them is committed."""
         for group in self.held:
             bitmap = self.bitmap(group)
             bitmap.view[bitmap.view == HELD] = FREE
@@ -209,7 +212,7 @@ class BlockAllocator:
 
 
 class InodeAllocator:
-    """Inodes in groups of ``per_group``, those below ``first_ino`` never given out. The lists are the descriptors' counts."""
+    """Allocator of inodes in groups of ``per_group``, from ``first_ino`` on. The lists are the descriptors' counts."""
 
     def __init__(
         self, *, per_group: int, first_ino: int, free_counts: list[int], dirs: list[int], blocks: BlockAllocator, load: Load
@@ -234,7 +237,7 @@ class InodeAllocator:
         return found
 
     def allocate(self, parent: int, *, is_dir: bool, top_level: bool) -> int:
-        """A free inode for a child of directory ``parent`` (``top_level``: of the root). NoFreeInodesError: there is none."""
+        """Allocate an inode for a child of directory ``parent`` (``top_level``: of the root). Raises NoFreeInodesError."""
         groups = len(self.free_counts)
         if self.total_free:
             own = (parent - 1) // self.per_group
@@ -286,7 +289,7 @@ class InodeAllocator:
         return own
 
     def free(self, ino: int, *, is_dir: bool) -> None:
-        """Give an inode back. CorruptError if it was not in use."""
+        """Free an inode. Raises CorruptError if it was not in use."""
         self._change(ino, USED, FREE, is_dir=is_dir, free=1)
 
     def undo_allocate(self, ino: int, is_dir: bool) -> None:
@@ -303,6 +306,6 @@ class InodeAllocator:
         self.free_counts[group] += free
         self.total_free += free
         if is_dir:
-            # A count that was wrong before must not leave its 16 bits.
+            # A count that was wrong before must stay within 16 bits.
             self.dirs[group] = min(max(0, self.dirs[group] - free), DIRS_MAX)
         self.dirty[group] = None

@@ -1,8 +1,8 @@
-"""POSIX ACLs: the form the kernel's system calls use, the smaller form ext3 keeps on disk, and the text archives carry.
+"""POSIX ACLs in three forms: the kernel's system calls, ext3's on-disk form, and the text in archives.
 
 Kernel form: u32 version 2, then 8-byte entries {u16 tag, u16 permissions, u32 id}. Disk form: u32 version 1, then the
 same with the id left out for the four tags that have none. Sources: Linux ``include/uapi/linux/posix_acl_xattr.h``,
-``fs/ext4/acl.h`` and ``fs/posix_acl.c``; acl(5) for the text. All three functions raise ValueError on a value that is no ACL.
+``fs/ext4/acl.h`` and ``fs/posix_acl.c``; acl(5) for the text. All three functions raise ValueError for an invalid ACL.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["AclTag", "from_disk", "parse_text", "to_disk"]
 KERNEL_VERSION = 2
 DISK_VERSION = 1
 UNDEFINED_ID = 0xFFFFFFFF
-"""What the kernel gives as the id of an entry that has none."""
+"""Id of an entry that has none, in kernel form."""
 MAX_ENTRIES = 8191
-"""Entries a value of 64 KiB, the largest the kernel takes, can hold."""
+"""Entries in a value of 64 KiB, the largest the kernel accepts."""
 
 Entry = tuple[int, int, int]
 """(tag, permissions, id)."""
@@ -54,7 +54,7 @@ _PERMISSIONS = re.compile(r"([r-])([w-])([x-])", re.ASCII)
 
 
 def to_disk(value: bytes) -> bytes:
-    """The disk form of an ACL in kernel form; ValueError where the kernel would not accept it either."""
+    """Convert an ACL from kernel to disk form. Raises ValueError if the kernel would not accept it."""
     size = len(value) - ACL_HEADER.size
     if size < 0 or ACL_HEADER.packer.unpack_from(value)[0] != KERNEL_VERSION:
         raise ValueError("not an ACL of version 2")
@@ -72,7 +72,7 @@ def to_disk(value: bytes) -> bytes:
 
 
 def from_disk(value: bytes) -> bytes:
-    """The kernel form of an ACL in disk form. Order and completeness are not judged, as the kernel does not on reading."""
+    """Convert an ACL from disk to kernel form. Order and completeness are not checked, as in the kernel."""
     if len(value) < ACL_HEADER.size or ACL_HEADER.packer.unpack_from(value)[0] != DISK_VERSION:
         raise ValueError("not an ACL of version 1")
     pieces = [ACL_HEADER.packer.pack(KERNEL_VERSION)]
@@ -100,11 +100,11 @@ def from_disk(value: bytes) -> bytes:
 
 
 def parse_text(text: str) -> bytes:
-    """The kernel form of an ACL in text: ``user::rwx,user:1000:r-x,group::r-x,mask::rwx,other::r--``.
+    """Convert an ACL from text to kernel form: ``user::rwx,user:1000:r-x,group::r-x,mask::rwx,other::r--``.
 
-    Entries are separated by commas or newlines and may come in any order; words may be cut to their first letter; what
-    follows ``#`` on a line is a comment; all entries, or none, begin with ``default:``. A fourth field is a numeric id
-    and wins over the name in the second (star and libarchive write it). Names without an id are a ValueError.
+    Entries are separated by commas or newlines, in any order. Words may be shortened to their first letter. ``#`` starts a
+    comment. All entries, or none, begin with ``default:``. A fourth field is a numeric id, which wins over the name in the
+    second (star and libarchive write it). A name without an id raises ValueError.
     """
     entries: list[Entry] = []
     defaults = 0
@@ -162,7 +162,7 @@ def _permissions(text: str, item: str) -> int:
 
 
 def _check(entries: list[Entry]) -> None:
-    """What the kernel demands of an ACL that is set (posix_acl_valid): known tags in order, the three bases, perhaps a mask."""
+    """Check an ACL as the kernel does on setxattr (posix_acl_valid): known tags in order, the three base entries, a mask."""
     last = 0
     seen: set[int] = set()
     for tag, permissions, ident in entries:

@@ -1,7 +1,7 @@
-"""One bitmap of a group in memory: a byte for each block or inode, so that free ones are found by searching bytes.
+"""Bitmap of a group in memory: a byte for each block or inode, so that free ones are found by a byte search.
 
-Source of the disk's form: Linux ``fs/ext4/balloc.c`` (bit 0 is the lowest bit of the first byte; what lies behind the
-last block or inode is set).
+Source of the on-disk form: Linux ``fs/ext4/balloc.c`` (bit 0 is the lowest bit of the first byte; bits behind the
+last block or inode are set).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..errors import CorruptError
 __all__ = ["FREE", "HELD", "USED", "GroupBitmap"]
 
 FREE, USED, HELD = 0, 1, 2
-"""HELD: given back, but not yet to be given out again."""
+"""HELD: freed, but not to be allocated yet."""
 
 
 class GroupBitmap:
-    """``count`` cells, each FREE, USED or HELD. ``where`` names it in errors."""
+    """Bitmap of ``count`` cells, each FREE, USED or HELD. ``where`` names it in errors."""
 
     __slots__ = ("cells", "count", "view", "where")
 
@@ -34,7 +34,7 @@ class GroupBitmap:
         return self.cells.count(FREE)
 
     def pack(self, size: int) -> bytes:
-        """The block of ``size`` bytes as it lies on disk."""
+        """Return the block of ``size`` bytes as it is on disk."""
         bits = np.packbits(self.view == USED, bitorder="little")
         data = np.full(size, 0xFF, np.uint8)
         data[: len(bits)] = bits
@@ -43,10 +43,10 @@ class GroupBitmap:
         return data.tobytes()
 
     def change(self, start: int, count: int, before: int, after: int) -> None:
-        """Turn ``count`` cells, which all are ``before``, into ``after``. CorruptError, and nothing changed, if one is not."""
+        """Change ``count`` cells from ``before`` to ``after``. Raises CorruptError, with nothing changed, if one differs."""
         found = self.cells[start : start + count]
         if found.count(before) != count:
-            names = ("free", "used", "given back")
+            names = ("free", "used", "freed")
             bad = next((at for at, cell in enumerate(found) if cell != before), len(found))
             raise CorruptError(
                 self.where, f"bit {start + bad}", names[found[bad]] if bad < len(found) else "none", names[before]
@@ -54,7 +54,7 @@ class GroupBitmap:
         self.cells[start : start + count] = bytes((after,)) * count
 
     def free_run(self, start: int, most: int) -> int:
-        """How many cells from ``start`` on are free, ``most`` at most."""
+        """Return the number of consecutive free cells from ``start`` on, at most ``most``."""
         if most == 1:
             return int(start < self.count and self.cells[start] == FREE)
         part = self.view[start : start + most] != FREE
@@ -64,12 +64,12 @@ class GroupBitmap:
         return at if part[at] else len(part)
 
     def find(self, count: int, start: int = 0) -> int:
-        """The first ``count`` free cells in a row at or behind ``start``, else those before it; -1 if there are none."""
+        """Return the first of ``count`` consecutive free cells, from ``start`` on or else from 0; -1 if there are none."""
         wanted = bytes(count)
         found = self.cells.find(wanted, start)
         return self.cells.find(wanted) if found < 0 and start else found
 
     def free_runs(self) -> npt.NDArray[np.int64]:
-        """Rows (start, count) of all runs of free cells, ascending."""
+        """Return rows (start, count) of all runs of free cells, ascending."""
         edges = np.flatnonzero(np.diff(np.concatenate([[False], self.view == FREE, [False]]).astype(np.int8)))
         return np.stack([edges[::2], edges[1::2] - edges[::2]], axis=1).astype(np.int64)

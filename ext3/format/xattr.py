@@ -1,6 +1,6 @@
-"""Extended attributes: packed behind the fields of an inode, and in one block an inode can point to.
+"""Extended attributes: in the inode behind its fields, and in one block that the inode points to.
 
-Both places hold entries growing up, a zero u32 behind the last, and values growing down from the end, each padded to 4
+Both hold entries growing up, a zero u32 behind the last, and values growing down from the end, each padded to 4
 bytes. In an inode value offsets count from the first entry, in a block from its start; a block is sorted and hashed.
 Names inside are the full ones (``user.x``); values are in the form the host's system calls use, ACLs therefore converted.
 Sources: Linux ``fs/ext4/xattr.c`` and ``xattr.h``; e2fsprogs ``lib/ext2fs/ext_attr.c``, ``e2fsck/pass1.c``.
@@ -55,19 +55,19 @@ _WHOLE = {
 _WHOLE_NAMES = {index: name for name, index in _WHOLE.items()}
 _ACLS = (XattrIndex.POSIX_ACL_ACCESS, XattrIndex.POSIX_ACL_DEFAULT)
 _WRITTEN = (XattrIndex.USER, XattrIndex.TRUSTED, XattrIndex.SECURITY)
-"""Prefixes that are taken in; ``system.`` (index 7) is inline data's, and the kernel shows nothing below it."""
+"""Prefixes that can be stored; ``system.`` (index 7) is for inline data, and the kernel lists nothing below it."""
 
 
 class Attribute(NamedTuple):
-    """One attribute as ext3 keeps it: the prefix as a number, the name behind it, the value in disk form."""
+    """Attribute as ext3 stores it: the prefix as a number, the name behind it, the value in disk form."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not used
     name: bytes
     value: bytes
 
 
 class AttributeNameError(ValueError):
-    """A name that no attribute can be given; ``number`` is the errno of the kernel's refusal."""
+    """Invalid attribute name; ``number`` is the errno that the kernel returns."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -87,7 +87,7 @@ def split_name(full: bytes) -> tuple[int, bytes] | None:
 
 
 def disk_name(full: bytes) -> tuple[int, bytes]:
-    """``split_name`` of a name that an attribute is to have, judged as the kernel does. AttributeNameError.
+    """Split the name of an attribute to set, with the kernel's checks. Raises AttributeNameError.
 
     Source: Linux ``fs/xattr.c`` (import_xattr_name, xattr_resolve_name).
     """
@@ -98,12 +98,12 @@ def disk_name(full: bytes) -> tuple[int, bytes]:
     parts = split_name(full)
     if parts is None:
         number = errno.EINVAL if full in (_PREFIXES[index] for index in _WRITTEN) else errno.EOPNOTSUPP
-        raise AttributeNameError(number, f"ext3 has no place for the attribute {shown}")
+        raise AttributeNameError(number, f"ext3 cannot store the attribute {shown}")
     return parts
 
 
 def join_name(index: int, suffix: bytes) -> bytes:
-    """The full name of an attribute; ValueError for an index nobody gave a meaning."""
+    """Return the full name of an attribute. Raises ValueError for an unknown index."""
     if index in _WHOLE_NAMES:
         return _WHOLE_NAMES[XattrIndex(index)] + suffix
     if index in _PREFIXES:
@@ -112,9 +112,9 @@ def join_name(index: int, suffix: bytes) -> bytes:
 
 
 def to_disk(attributes: Mapping[bytes, bytes]) -> list[Attribute]:
-    """Full names and host values as ext3 keeps them, in the order of a block.
+    """Convert full names and host values to the form ext3 stores, in the order of a block.
 
-    Raises ValueError naming the attribute whose name ext3 cannot hold, or whose value is no ACL where it should be one.
+    Raises ValueError, naming the attribute, for a name that ext3 cannot store or an invalid ACL.
     """
     found = []
     for full, value in attributes.items():
@@ -135,12 +135,12 @@ def _padded(length: int) -> int:
 
 
 def _need(attribute: Attribute) -> int:
-    """Bytes one attribute takes, entry and value."""
+    """Return the bytes of an attribute, entry and value."""
     return XATTR_ENTRY.size + _padded(len(attribute.name)) + _padded(len(attribute.value))
 
 
 def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[bytes, list[Attribute]]:
-    """What fits into the area of an inode, first fit in the order given, and the rest.
+    """Pack attributes into the area of an inode, first fit in the order given. Return the area and the rest.
 
     ``area_size`` is inode size - 128 - i_extra_isize, in bytes. The area is exactly that long, or empty if nothing fits.
     Entry hashes are 0: in an inode they are not used.
@@ -164,12 +164,12 @@ def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[by
 
 
 def block_fits(attributes: Iterable[Attribute], block_size: int) -> bool:
-    """Whether all of them fit one block."""
+    """Return True if all of them fit one block."""
     return XATTR_HEADER.size + sum(map(_need, attributes)) + len(TERMINATOR) <= block_size
 
 
 def pack_block(attributes: Sequence[Attribute], block_size: int, refcount: int) -> bytes:
-    """A whole attribute block, sorted and hashed, to which ``refcount`` inodes point. ValueError if it does not fit."""
+    """Pack an attribute block, sorted and hashed, for ``refcount`` inodes. Raises ValueError if it does not fit."""
     if not block_fits(attributes, block_size):
         need = XATTR_HEADER.size + sum(map(_need, attributes)) + len(TERMINATOR)
         raise ValueError(f"the attributes need {need} bytes and a block has {block_size}")
@@ -185,7 +185,7 @@ def _place(buffer: bytearray, attributes: Sequence[Attribute], first: int, base:
     """Write entries from byte ``first`` up and values from the end down; value offsets count from byte ``base``."""
     end = len(buffer)
     for (index, name, value), number in zip(attributes, hashes, strict=True):
-        value_offset = 0  # what the kernel writes for an empty value
+        value_offset = 0  # as the kernel writes for an empty value
         if value:
             end -= _padded(len(value))
             buffer[end : end + len(value)] = value
@@ -197,7 +197,7 @@ def _place(buffer: bytearray, attributes: Sequence[Attribute], first: int, base:
 
 
 def entry_hash(name: bytes, value: bytes) -> int:
-    """e_hash of an entry in a block: the suffix by bytes, then the value by little-endian words, padded with zeros."""
+    """Return e_hash of an entry in a block: the suffix by bytes, then the value by little-endian words, padded with zeros."""
     number = 0
     for byte in name:
         number = ((number << 5) & MASK32) ^ (number >> 27) ^ byte
@@ -207,7 +207,7 @@ def entry_hash(name: bytes, value: bytes) -> int:
 
 
 def block_hash(hashes: Iterable[int]) -> int:
-    """h_hash of a block whose entries have these hashes; 0, which means not to be shared, if one of them is 0."""
+    """Return h_hash of a block whose entries have these hashes; 0 (do not share) if one of them is 0."""
     total = 0
     for number in hashes:
         if not number:
@@ -217,20 +217,20 @@ def block_hash(hashes: Iterable[int]) -> int:
 
 
 def parse_inode_area(area: bytes, *, where: str = "inode") -> dict[bytes, bytes]:
-    """Full name -> host value of the attributes in an inode's area; none where it does not begin with the magic.
+    """Return full name -> host value of the attributes in an inode's area; none if it does not begin with the magic.
 
-    CorruptError names ``where`` if the entries contradict the area's size.
+    Raises CorruptError (``where``) if an entry leaves the area.
     """
     return host_values(inode_attributes(area, where=where), where=where)
 
 
 def parse_block(block: bytes, *, where: str = "attribute block") -> dict[bytes, bytes]:
-    """Full name -> host value of the attributes in a block. CorruptError names ``where``. Hashes are not judged."""
+    """Return full name -> host value of the attributes in a block. Raises CorruptError (``where``). Ignores hashes."""
     return host_values(block_attributes(block, where=where), where=where)
 
 
 def inode_attributes(area: bytes, *, where: str = "inode") -> list[Attribute]:
-    """The attributes in an inode's area as they lie there; none where it does not begin with the magic. CorruptError."""
+    """Return the attributes in an inode's area, in order; none if it does not begin with the magic. Raises CorruptError."""
     size = XATTR_IBODY_HEADER.size
     if len(area) < size + len(TERMINATOR) or XATTR_IBODY_HEADER.packer.unpack_from(area)[0] != XATTR_MAGIC:
         return []
@@ -238,7 +238,7 @@ def inode_attributes(area: bytes, *, where: str = "inode") -> list[Attribute]:
 
 
 def block_attributes(block: bytes, *, where: str = "attribute block") -> list[Attribute]:
-    """The attributes in a block as they lie there. CorruptError names ``where``. Hashes are not judged."""
+    """Return the attributes in a block, in order. Raises CorruptError (``where``). Ignores hashes."""
     if len(block) < XATTR_HEADER.size + len(TERMINATOR):
         raise CorruptError(where, "size", len(block), f">= {XATTR_HEADER.size + len(TERMINATOR)}")
     magic, _, blocks, *_ = XATTR_HEADER.packer.unpack_from(block)
@@ -250,7 +250,7 @@ def block_attributes(block: bytes, *, where: str = "attribute block") -> list[At
 
 
 def _parse(buffer: bytes, first: int, base: int, where: str) -> list[Attribute]:
-    """The entries from byte ``first``; value offsets count from byte ``base``. At most one entry in 16 bytes is looked at."""
+    """Parse entries from byte ``first`` on; value offsets count from byte ``base``. Every step takes 16 bytes or more."""
     entries: list[tuple[int, bytes, int, int]] = []
     offset = first
     while True:
@@ -281,13 +281,13 @@ def _parse(buffer: bytes, first: int, base: int, where: str) -> list[Attribute]:
 
 
 def host_values(attributes: Iterable[Attribute], *, where: str) -> dict[bytes, bytes]:
-    """Full name -> host value. CorruptError names ``where`` for an ACL that is none, and a name with a NUL."""
+    """Return full name -> host value. Raises CorruptError (``where``) for an invalid ACL, or a NUL in a name."""
     found: dict[bytes, bytes] = {}
     for index, name, value in attributes:
         try:
             full = join_name(index, name)
         except ValueError:
-            continue  # the kernel does not show attributes of a prefix it does not know, either
+            continue  # the kernel does not list attributes of unknown prefixes, either
         if b"\0" in full:  # the system calls end a name there
             raise CorruptError(where, "e_name", show(full), "a name without NUL")
         found[full] = _host_value(index, value, full, where)

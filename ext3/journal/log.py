@@ -1,9 +1,9 @@
-"""The journal (JBD): its superblock, its blocks, and what a replay of its log would change.
+"""Journal (JBD): its superblock, its blocks, and the changes a replay of its log makes.
 
-A log holds transactions one after the other: descriptor blocks that name blocks of the filesystem and are followed by
-their new content, revoke blocks that name blocks whose older content in the log is void, and a commit block. A
-transaction without its commit block does not count. Source: Linux ``fs/jbd2/recovery.c`` (the three passes),
-``fs/jbd2/journal.c`` (the superblock's checks), ``include/linux/jbd2.h``.
+A log holds transactions one after the other: descriptor blocks, which name filesystem blocks and are followed by
+their new content; revoke blocks, which name blocks whose older content in the log is void; and a commit block. A
+transaction without its commit block is ignored. Source: Linux ``fs/jbd2/recovery.c`` (the three passes),
+``fs/jbd2/journal.c`` (the checks of the superblock), ``include/linux/jbd2.h``.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ Numbers = npt.NDArray[np.int64]
 
 
 def sequence_after(sequence: int, steps: int = 1) -> int:
-    """Sequence numbers have 32 bits and start again at 0."""
+    """Return the sequence number ``steps`` later: 32 bits, wrapping to 0."""
     return (sequence + steps) % _WRAP
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """An internal journal. ``blocks``: the filesystem's block of each block of the journal, shape (maxlen,).
+    """Internal journal. ``blocks``: filesystem block of each journal block, shape (maxlen,).
 
-    The log is blocks ``first`` to maxlen - 1 of the journal, block 0 holds ``raw``, its superblock (1024 bytes). ``start``
-    is where the log begins (0: it is empty) with transaction ``sequence``. ``version`` is 1 or 2.
+    Journal block 0 holds the superblock ``raw`` (1024 bytes); blocks ``first`` to maxlen - 1 are the log. ``start`` is the
+    block where the log begins (0: empty) with transaction ``sequence``. ``version`` is 1 or 2.
     """
 
     block_size: int
@@ -69,16 +69,16 @@ class Journal:
         return len(self.blocks)
 
     def offset(self, position: int) -> int:
-        """The byte of the image where block ``position`` of the journal lies."""
+        """Return the byte offset in the image of journal block ``position``."""
         return int(self.blocks[position]) * self.block_size
 
 
 @dataclass(slots=True)
 class Replay:
-    """What the log changes: ``blocks`` maps a block of the filesystem to the position in the journal of its new content.
+    """Changes a log makes: ``blocks`` maps a filesystem block to the journal block that holds its new content.
 
-    ``escaped`` are those blocks whose content begins with the journal's magic, which lies there as zeros. The next
-    transaction written gets number ``next_sequence``.
+    ``escaped`` are the blocks whose content begins with the journal's magic, stored as zeros. The next transaction written
+    gets number ``next_sequence``.
     """
 
     journal: Journal
@@ -88,17 +88,17 @@ class Replay:
     next_sequence: int = 0
 
     def load(self, device: BlockDevice, block: int) -> bytes:
-        """The new content of ``block``, one of ``blocks``."""
+        """Return the new content of ``block``, one of ``blocks``."""
         size = self.journal.block_size
         data = device.read(self.journal.offset(self.blocks[block]), size)
         return JBD_MAGIC.to_bytes(4, "big") + data[4:] if block in self.escaped else data
 
 
 def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> Journal:
-    """The journal of a filesystem that has one.
+    """Read the journal of a filesystem that has one.
 
-    Raises UnsupportedError for a journal on another device or with features that ext3 does not have, CorruptError where
-    its inode or superblock make no sense.
+    Raises UnsupportedError for a journal on another device or with features that ext3 does not have, CorruptError if
+    its inode or superblock is damaged.
     """
     ino = superblock.journal_ino
     if not ino:
@@ -160,7 +160,7 @@ def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, i
 
 
 def _journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -> Numbers:
-    """All blocks of the journal's file in order; none may be a hole, none may serve twice."""
+    """Return the journal file's blocks in order. Raises CorruptError for a hole, or a block used twice."""
     where = f"journal inode {inode.stat.ino}"
     count = inode.stat.size // superblock.block_size
     most = min(superblock.blocks_count, map_limit(superblock.block_size))
@@ -187,7 +187,7 @@ def _journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -
 
 @dataclass(slots=True)
 class _Open:
-    """What was read of a transaction whose commit block was not seen yet."""
+    """Transaction being read, before its commit block."""
 
     tags: list[tuple[int, int, int]] = field(default_factory=list)
     revoked: list[int] = field(default_factory=list)
@@ -195,10 +195,10 @@ class _Open:
 
 
 def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int) -> Replay:
-    """Read the log and say what its committed transactions change, on a filesystem of ``blocks_count`` blocks.
+    """Collect the changes of the log's committed transactions, on a filesystem of ``blocks_count`` blocks.
 
-    No block of the log is looked at twice, so that this ends whatever it holds. CorruptError where a committed
-    transaction names blocks outside the filesystem or inside the journal, or holds a revoke block that cannot be read.
+    No block of the log is read twice, so the scan ends whatever the log holds. Raises CorruptError if a committed
+    transaction names blocks outside the filesystem or inside the journal, or holds a damaged revoke block.
     """
     replay = Replay(journal)
     sequence = journal.sequence
@@ -234,13 +234,13 @@ def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int) -> Rep
         left -= taken
         position = _wrapped(journal, position + taken)
     for number, block, at, flags in writes:
-        # Void where the transaction that revoked it is this one or a later one (numbers wrap around).
+        # Void if the transaction that revoked it is this one or a later one (sequence numbers wrap around).
         if block in revoked and not 0 < (number - revoked[block]) % _WRAP < _WRAP // 2:
             continue
         replay.blocks[block] = at
         (replay.escaped.add if flags & TAG_ESCAPE else replay.escaped.discard)(block)
     _check_targets(journal, replay.blocks, blocks_count)
-    # One number more than used: blocks of a transaction that never got its commit may still lie there.
+    # One number more than used: blocks of a transaction without its commit block may still be there.
     replay.next_sequence = sequence_after(sequence)
     return replay
 
@@ -251,7 +251,7 @@ def _wrapped(journal: Journal, position: int) -> int:
 
 
 def _tags(data: bytes) -> list[tuple[int, int]]:
-    """(block, flags) of each tag of a descriptor block."""
+    """Return (block, flags) of each tag of a descriptor block."""
     tags = []
     at = JOURNAL_HEADER.size
     while at + JOURNAL_TAG.size <= len(data):
