@@ -8,6 +8,7 @@ import stat
 from functools import partial
 from typing import Literal, Protocol
 
+from .. import hostio
 from ..constants import S_IFREG
 from ..errors import (
     CorruptError,
@@ -30,13 +31,6 @@ SMALL_FILE = 1 << 20
 """Files up to this size are copied in the operation that makes them."""
 MOST_DEEP = 4096
 """Directories in each other."""
-OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO that took a file's place
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 class Progress(Protocol):
@@ -174,7 +168,7 @@ class TreeCopier:
     def _copy_file(self, source: bytes, found: os.stat_result, parent: int, name: bytes, there: int | None) -> int:
         nodes = self._nodes
         try:
-            fd = os.open(source, OPEN_FLAGS)
+            fd = os.open(source, hostio.READ_REGULAR)
         except OSError as error:
             raise SourceError(source, f"cannot be opened: {error.strerror}", error=error) from error
         try:
@@ -328,6 +322,6 @@ def _attributes(path: bytes) -> dict[bytes, bytes]:
         found = [os.fsencode(name) for name in os.listxattr(path, follow_symlinks=False)]
         return {name: os.getxattr(path, name, follow_symlinks=False) for name in found if split_name(name) is not None}
     except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno in hostio.NO_XATTRS:
             return {}
         raise SourceError(path, f"reading attributes: {error.strerror}", error=error) from error

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ext3 import hostio
 from sifkit.errors import TargetError
-from sifkit.sif import SIF, DataType, EditError, OCIMeta, PartType, SourceChangedError, SourceError, fdio, payload
+from sifkit.sif import SIF, DataType, EditError, OCIMeta, PartType, SourceChangedError, SourceError, payload
 
 from ....support.sif_images import STAMP, assert_sound, partition
 
@@ -35,7 +36,7 @@ def image(tmp_path: Path) -> Iterator[SIF]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Copies inside the kernel; through a buffer; and without knowing of holes either."""
     if request.param != "kernel":
-        monkeypatch.setattr(fdio, "kernel_copy", lambda *_: None)
+        monkeypatch.setattr(hostio, "kernel_copy", lambda *_: 0)
     if request.param == "nothing":
         monkeypatch.delattr(os, "SEEK_DATA", raising=False)
         monkeypatch.delattr(os, "preadv", raising=False)
@@ -152,7 +153,7 @@ def test_a_source_that_changes(image: SIF, tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "source"
     path.write_bytes(os.urandom(100_000))
     before = Path(str(image.path)).read_bytes()
-    spans = fdio.data_spans
+    spans = hostio.data_ranges
 
     def changing(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
         yield from spans(fd, offset, size)
@@ -160,7 +161,7 @@ def test_a_source_that_changes(image: SIF, tmp_path: Path, monkeypatch: pytest.M
             os.utime(path, (1, 1))
 
     if change == "touched":
-        monkeypatch.setattr(fdio, "data_spans", changing)
+        monkeypatch.setattr(hostio, "data_ranges", changing)
     else:
         opened = payload._stamp
 
@@ -276,11 +277,11 @@ def test_a_position_is_not_lost(tmp_path: Path) -> None:
     sparse_file(tmp_path / "sparse")
     fd = os.open(tmp_path / "sparse", os.O_RDONLY)
     os.lseek(fd, 1234, os.SEEK_SET)
-    spans = list(fdio.data_spans(fd, 0, 8 * MIB))
+    spans = list(hostio.data_ranges(fd, 0, 8 * MIB))
     assert os.lseek(fd, 0, os.SEEK_CUR) == 1234
     assert spans[0][0] <= 3 * MIB and sum(size for _, size in spans) < 2 * MIB
-    assert list(fdio.data_spans(fd, 0, 0)) == []
-    assert list(fdio.data_spans(fd, 100 * MIB, 5)) == []
+    assert list(hostio.data_ranges(fd, 0, 0)) == []
+    assert list(hostio.data_ranges(fd, 100 * MIB, 5)) == []
     os.close(fd)
-    assert fdio.punch(-1, 0, 10) is False
-    assert fdio.punch(-1, 0, 0) is True
+    assert hostio.punch_hole(-1, 0, 10) is False
+    assert hostio.punch_hole(-1, 0, 0) is True
