@@ -32,10 +32,12 @@ def image(tmp_path: Path) -> Iterator[SIF]:
     assert_sound(path.read_bytes())
 
 
-@pytest.fixture(params=["kernel", "plain", "nothing"])
+@pytest.fixture(params=["kernel", "sendfile", "plain", "nothing"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Copies inside the kernel; through a buffer; and without knowing of holes either."""
-    if request.param != "kernel":
+    """Copies inside the kernel, by one call or another; through a buffer; and without knowing of holes either."""
+    if request.param == "sendfile":
+        monkeypatch.setattr(hostio, "copy_range", lambda *_: 0)
+    if request.param in ("plain", "nothing"):
         monkeypatch.setattr(hostio, "kernel_copy", lambda *_: 0)
     if request.param == "nothing":
         monkeypatch.delattr(os, "SEEK_DATA", raising=False)
@@ -269,19 +271,3 @@ def test_extract_to_a_pipe(image: SIF) -> None:
     os.close(writing)
     thread.join()
     assert got == [data]
-
-
-@sparse_files
-def test_a_position_is_not_lost(tmp_path: Path) -> None:
-    """Looking for holes leaves a descriptor where it stood."""
-    sparse_file(tmp_path / "sparse")
-    fd = os.open(tmp_path / "sparse", os.O_RDONLY)
-    os.lseek(fd, 1234, os.SEEK_SET)
-    spans = list(hostio.data_ranges(fd, 0, 8 * MIB))
-    assert os.lseek(fd, 0, os.SEEK_CUR) == 1234
-    assert spans[0][0] <= 3 * MIB and sum(size for _, size in spans) < 2 * MIB
-    assert list(hostio.data_ranges(fd, 0, 0)) == []
-    assert list(hostio.data_ranges(fd, 100 * MIB, 5)) == []
-    os.close(fd)
-    assert hostio.punch_hole(-1, 0, 10) is False
-    assert hostio.punch_hole(-1, 0, 0) is True
