@@ -18,6 +18,8 @@ from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
+from ext3 import hostio
+
 from .errors import ImageInUseError, TargetError, show
 
 __all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "new_file_mode"]
@@ -35,7 +37,6 @@ _flock = struct.Struct("@hhqqi0q")
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 _OWN_FDS = "/proc/self/fd"
-_O_CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class AtomicFile:
@@ -76,7 +77,7 @@ class AtomicFile:
         return self
 
     def _open_named(self, path: str) -> None:
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_CLOEXEC, 0o600)
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | hostio.OPEN, 0o600)
 
     def _take_temporary_name(self, take: Callable[[str], None]) -> None:
         """``take`` a free name beside the target; what it raises, but for names that are not free."""
@@ -106,10 +107,10 @@ class AtomicFile:
         try:
             if hasattr(os, "fchmod"):
                 os.fchmod(self.fd, self.mode)
-            os.fsync(self.fd)
+            hostio.sync(self.fd)
             if not self.path:
                 self._take_temporary_name(partial(_link_unnamed, self.fd))
-                os.fsync(self.fd)  # some filesystems log a file only with its name
+                hostio.sync(self.fd)  # some filesystems log a file only with its name
             if os.name == "nt":  # an open file cannot be renamed there
                 os.close(self.fd)
                 self.fd = -1
@@ -127,7 +128,7 @@ class AtomicFile:
         except OSError as error:
             raise TargetError(f"{show(self.target)}: {error.strerror}", path=self.target, error=error) from error
         self._committed = True
-        _sync_directory(os.path.dirname(self.target) or os.curdir)
+        hostio.sync_directory(os.path.dirname(self.target) or os.curdir)
 
     def _rename_without_replacing(self) -> None:
         if _renameat2(self.path, self.target):
@@ -140,7 +141,7 @@ class AtomicFile:
                 raise
         except (OSError, NotImplementedError, AttributeError):
             # No hard links here: take the name first, which fails if it exists, then rename over the empty file.
-            os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_CLOEXEC, 0o600))
+            os.close(os.open(self.target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | hostio.OPEN, 0o600))
             try:
                 os.replace(self.path, self.target)
             except BaseException:
@@ -199,7 +200,7 @@ def _open_unnamed(directory: str) -> int:
     if not flags or not os.path.isdir(_OWN_FDS):
         return -1
     try:
-        return os.open(directory, os.O_RDWR | flags | _O_CLOEXEC, 0o600)
+        return os.open(directory, os.O_RDWR | flags | hostio.OPEN, 0o600)
     except OSError:
         return -1  # this filesystem has none, or no file can be made here: that shows with a name
 
@@ -243,16 +244,6 @@ def _renameat2(source: str, target: str) -> bool:
     if code == errno.EEXIST:
         raise FileExistsError(code, os.strerror(code), target)
     return False
-
-
-def _sync_directory(directory: str) -> None:
-    """The new name survives a power cut after this; where a directory cannot be synced, nothing more can be done."""
-    with suppress(OSError):
-        fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: HostPath = "") -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import io
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import IO, Protocol, cast, runtime_checkable
 
+from .. import hostio
 from ..errors import DeviceError
 
 __all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "open_device"]
@@ -20,8 +18,6 @@ PathOrFile = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 """What public functions take: a path, or a binary file object that is open for what is to be done."""
 
 ZERO_CHUNK = 1 << 20
-FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
-SYNC_FILE_RANGE_WRITE = 2
 
 
 @runtime_checkable
@@ -46,17 +42,6 @@ class BlockDevice(Protocol):
     def sync(self) -> None:
         """What was written is on stable storage when this returns."""
         ...
-
-
-@cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """The system call of Linux; None where there is none."""
-    try:
-        call = ctypes.CDLL(None).sync_file_range
-    except (AttributeError, OSError, TypeError):
-        return None
-    call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return cast(Callable[[int, int, int, int], int], call)
 
 
 def _checked(offset: int, size: int, limit: int, what: str) -> None:
@@ -113,29 +98,21 @@ class FileDevice:
 
     def read(self, offset: int, size: int) -> bytes:
         _checked(offset, size, self._size, "read")
-        pieces = []
-        while size:
-            try:
-                piece = os.pread(self.fd, min(size, 1 << 30), self.offset + offset)
-            except OSError as error:
-                raise DeviceError(f"reading at byte {self.offset + offset}: {error.strerror}", error=error) from error
-            if not piece:
-                raise DeviceError(f"the file ends at byte {self.offset + offset}, {size} bytes before the image does")
-            pieces.append(piece)
-            offset += len(piece)
-            size -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        try:
+            data = hostio.read_at(self.fd, self.offset + offset, size)
+        except OSError as error:
+            raise DeviceError(f"reading at byte {self.offset + offset}: {error.strerror}", error=error) from error
+        if len(data) < size:
+            end, missing = self.offset + offset + len(data), size - len(data)
+            raise DeviceError(f"the file ends at byte {end}, {missing} bytes before the image does")
+        return data
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         _checked(offset, len(data), self._size, "write")
-        view = memoryview(data)
-        while view:
-            try:
-                done = os.pwrite(self.fd, view, self.offset + offset)
-            except OSError as error:
-                raise self.write_failed(offset, error) from error
-            offset += done
-            view = view[done:]
+        try:
+            hostio.write_at(self.fd, self.offset + offset, data)
+        except OSError as error:
+            raise self.write_failed(offset, error) from error
 
     def write_failed(self, offset: int, error: OSError) -> DeviceError:
         hint = "free some space there, or choose a smaller --size" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -143,50 +120,35 @@ class FileDevice:
 
     def start_writeback(self, offset: int, size: int) -> None:
         """Have the kernel begin to write the range to storage now, so that the final sync finds little left to do."""
-        call = _sync_file_range()
-        if call is None or call(self.fd, self.offset + offset, size, SYNC_FILE_RANGE_WRITE):
-            self.release(offset, size)
+        hostio.start_writeback(self.fd, self.offset + offset, size)
 
     def release(self, offset: int, size: int) -> None:
         """Let what is on storage of the range leave the page cache; what is not begins to be written."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self.fd, self.offset + offset, size, os.POSIX_FADV_DONTNEED)
+        hostio.drop_cache(self.fd, self.offset + offset, size)
 
     def make_zero(self, offset: int, size: int) -> None:
         _checked(offset, size, self._size, "zeroing")
         size = min(size, self._zero_from - offset)
         if size <= 0:
             return
-        if not self._punch(offset, size):
+        if not hostio.punch_hole(self.fd, self.offset + offset, size):
             zeros = bytes(min(size, ZERO_CHUNK))
             for start in range(offset, offset + size, ZERO_CHUNK):
                 self.write(start, memoryview(zeros)[: min(ZERO_CHUNK, offset + size - start)])
 
     def discard(self) -> bool:
         """Try to make the whole window read as zero without writing it; False where the filesystem cannot."""
-        found = os.fstat(self.fd)
-        if not stat.S_ISREG(found.st_mode):
+        if not hostio.is_regular(self.fd):
             return False
-        end = found.st_size - self.offset
-        if self._zero_from and not self._punch(0, min(self._zero_from, max(0, end))):
+        end = os.fstat(self.fd).st_size - self.offset
+        if not hostio.punch_hole(self.fd, self.offset, min(self._zero_from, end)):
             return False
         self._zero_from = 0
         return True
 
-    def _punch(self, offset: int, size: int) -> bool:
-        try:
-            fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-        except (AttributeError, OSError, TypeError):
-            return False
-        off_t = ctypes.c_int64
-        if ctypes.sizeof(ctypes.c_long) < 8:  # a 32-bit libc takes 32-bit offsets here
-            return False
-        fallocate.argtypes = [ctypes.c_int, ctypes.c_int, off_t, off_t]
-        return size == 0 or fallocate(self.fd, FALLOC_KEEP_SIZE_PUNCH_HOLE, self.offset + offset, size) == 0
-
     def sync(self) -> None:
         try:
-            os.fsync(self.fd)
+            hostio.sync(self.fd)
         except OSError as error:
             raise self.write_failed(0, error) from error
 
@@ -247,7 +209,7 @@ def open_device(
         return
     if isinstance(where, str | bytes | os.PathLike):
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
-        fd = os.open(where, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), 0o666)
+        fd = os.open(where, flags | hostio.OPEN, 0o666)
         try:
             yield _file_device(fd, writable, offset, size)
         finally:
@@ -269,7 +231,7 @@ def open_device(
 
 def _file_device(fd: int, writable: bool, offset: int, size: int | None) -> FileDevice:
     length = os.lseek(fd, 0, os.SEEK_END)
-    if not writable or size is None or not stat.S_ISREG(os.fstat(fd).st_mode):
+    if not writable or size is None or not hostio.is_regular(fd):
         return FileDevice(fd, offset, size)
     if length < offset + size:
         try:

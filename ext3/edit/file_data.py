@@ -7,13 +7,13 @@ changed in place too, as the kernel does it. Source: Linux ``fs/ext4/inode.c`` a
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import IO
 
+from .. import hostio
 from ..constants import SECTOR
 from ..device.base import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
@@ -34,7 +34,6 @@ STORED_BYTES = 4 << 20
 """Copied in the kernel at once; storage begins to take it while the next is copied."""
 COPY_BYTES = 1 << 20
 """Read and written at once."""
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 
 
 def file_size_limit(block_size: int) -> int:
@@ -296,7 +295,7 @@ def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable
         return _copy_stream(nodes, ino, source, advance)
     length = os.fstat(fd).st_size
     _writable(nodes, ino, length)
-    segments = list(_segments(fd, length))
+    segments = [(low, low + size) for low, size in hostio.data_ranges(fd, 0, length)]
     _check_space(nodes, ino, segments)
     set_size(nodes, ino, 0)
     copier = _Copier(nodes, ino, fd, advance)
@@ -339,26 +338,6 @@ def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[i
     return offset
 
 
-def _segments(fd: int, length: int) -> Iterator[tuple[int, int]]:
-    """(first byte, end) of the data in a host's file."""
-    if not hasattr(os, "SEEK_DATA"):
-        if length:
-            yield 0, length
-        return
-    at = 0
-    while at < length:
-        try:
-            low = os.lseek(fd, at, os.SEEK_DATA)
-            high = min(os.lseek(fd, low, os.SEEK_HOLE), length)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
-                return
-            low, high = at, length
-        if high > low:
-            yield low, high
-        at = max(high, at + 1)
-
-
 def _check_space(nodes: Nodes, ino: int, segments: Iterable[tuple[int, int]]) -> None:
     """NoSpaceError unless data in these (first byte, end) fits once the file gave back its own."""
     record = nodes.load(ino).record
@@ -382,7 +361,7 @@ class _Copier:
         self.ino = ino
         self.fd = fd
         self.advance = advance
-        self.in_kernel = hasattr(os, "copy_file_range")
+        self.in_kernel = True
 
     def copy(self, offset: int, end: int) -> None:
         """Copy the bytes from ``offset`` to ``end``, the first part of which may share a block with what was copied before."""
@@ -423,27 +402,18 @@ class _Copier:
     def _copy_range(self, device: FileDevice, offset: int, target: int, size: int) -> int:
         """Bytes copied, 0 where the kernel cannot."""
         try:
-            return os.copy_file_range(self.fd, device.fd, size, offset, device.offset + target)
+            done = hostio.kernel_copy(self.fd, offset, device.fd, device.offset + target, size)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise device.write_failed(target, error) from error
-            if error.errno not in _NO_KERNEL_COPY:
-                raise SourceError("the source", f"reading: {error.strerror}", error=error) from error
-            self.in_kernel = False
-            return 0
+            raise device.write_failed(target, error) from error
+        self.in_kernel = done > 0
+        return done
 
     def _read(self, offset: int, size: int) -> bytes:
         """That many bytes of the source; SourceError if it became shorter."""
         try:
-            if hasattr(os, "pread"):
-                data = os.pread(self.fd, size, offset)
-            else:
-                os.lseek(self.fd, offset, os.SEEK_SET)
-                data = os.read(self.fd, size)
+            data = hostio.read_at(self.fd, offset, size)
         except OSError as error:
             raise SourceError("the source", f"reading: {error.strerror}", error=error) from error
         if len(data) < size:
-            if not data:
-                raise SourceError("the source", "became shorter while it was copied", hint="copy it again")
-            return data + self._read(offset + len(data), size - len(data))
+            raise SourceError("the source", "became shorter while it was copied", hint="copy it again")
         return data

@@ -20,6 +20,7 @@ from typing import IO, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .. import hostio
 from ..constants import S_IFREG
 from ..device.base import BlockDevice, FileDevice, PathOrFile, open_device
 from ..errors import JournalFullError, PathIsDirectoryError
@@ -68,7 +69,7 @@ class WritableFilesystem(Filesystem):
             device: BlockDevice
             if isinstance(where, str | bytes | os.PathLike):
                 # open_device would make a file that is not there.
-                fd = os.open(where, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+                fd = os.open(where, os.O_RDWR | hostio.OPEN)
                 stack.callback(os.close, fd)
                 device = FileDevice(fd, offset, size)
             else:

@@ -7,35 +7,29 @@ filesystems that can (btrfs, XFS), and otherwise through the buffer.
 
 from __future__ import annotations
 
-import errno
-import os
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import hostio
 from ..device.base import BlockDevice
 from ..device.writeback import WriteBehind
-from ..errors import ContentChangedError, SourceError
+from ..errors import ContentChangedError
 from ..workers import MOST_JOBS, Advance, Job, cut
 from .builder import Segment
 from .content import ContentFile
 from .free_space_writer import LineWriter
-from .host_files import LEAVE_OUT
 from .plan import Plan
 
 __all__ = ["DataWriter"]
 
 BUFFER_BYTES = 1 << 20
-COPY_BYTES = 16 << 20
-"""Asked of one copy_file_range: large enough to cost nothing, small enough for progress and Ctrl-C."""
 SMALL_COST = 16 << 10
 """Opening, reading and closing a small file takes as long as copying about so many bytes."""
 
 Array64 = npt.NDArray[np.int64]
-
-_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 
 
 class DataWriter:
@@ -48,7 +42,6 @@ class DataWriter:
         self.allow_changed = allow_changed
         self._advance: Advance = lambda count: None
         self._buffer = bytearray(BUFFER_BYTES)
-        self._kernel_copy = isinstance(device, WriteBehind) and hasattr(os, "copy_file_range")
 
     @property
     def total(self) -> int:
@@ -160,43 +153,39 @@ class DataWriter:
         """Copy one segment; False where the source ended early (the rest is then zero)."""
         offset, length, source = segment
         for image_at, file_at, size in self._runs(node, offset, length):
-            if not self._copy_piece(node, file, source + file_at - offset, image_at, size):
+            if not self._copy_piece(file, source + file_at - offset, image_at, size):
                 return False
         return True
 
-    def _copy_piece(self, node: int, file: ContentFile, source: int, target: int, size: int) -> bool:
+    def _copy_piece(self, file: ContentFile, source: int, target: int, size: int) -> bool:
         device = self.device
+        in_kernel = True
         while size:
             done = 0
-            if self._kernel_copy and file.fd is not None and isinstance(device, WriteBehind):
-                done = self._in_kernel(node, file.fd, source, device, target, min(size, COPY_BYTES))
-            else:
+            if in_kernel and file.fd is not None and isinstance(device, WriteBehind):
+                done = self._in_kernel(file.fd, source, device, target, size)
+            if not done:
+                in_kernel = False
                 view = memoryview(self._buffer)[: min(size, BUFFER_BYTES)]
                 done = file.read_into(view, source)
                 device.write(target, view[:done])
-            if done > 0:
-                self._advance(done)
-            elif done == 0:
+            if not done:
                 device.make_zero(target, size)
                 return False
-            else:
-                continue  # the kernel cannot: through the buffer
+            self._advance(done)
             source, target, size = source + done, target + done, size - done
         return True
 
-    def _in_kernel(self, node: int, fd: int, source: int, device: WriteBehind, target: int, size: int) -> int:
-        """Bytes copied, or -1 where the kernel cannot copy between these two files."""
+    def _in_kernel(self, fd: int, source: int, device: WriteBehind, target: int, size: int) -> int:
+        """Bytes copied, 0 where the kernel cannot copy between these two files. Not by sendfile: the processes that copy share
+        the image's position."""
         file = device.device
         try:
-            done = os.copy_file_range(fd, file.fd, size, source, file.offset + target)
+            done = hostio.copy_range(fd, source, file.fd, file.offset + target, size)
         except OSError as error:
-            if error.errno in _NO_KERNEL_COPY:
-                self._kernel_copy = False
-                return -1
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise file.write_failed(target, error) from error
-            raise SourceError(self.plan.tree.path(node), f"reading: {error.strerror}", hint=LEAVE_OUT, error=error) from error
-        device.wrote(target, done)
+            raise file.write_failed(target, error) from error
+        if done:
+            device.wrote(target, done)
         return done
 
 

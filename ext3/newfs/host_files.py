@@ -6,19 +6,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from .. import hostio
 from ..errors import ContentChangedError, SourceError
 from .builder import FIELDS, TreeBuilder
 from .content import ContentFile
 
 __all__ = ["DirectoryContent", "open_host_file"]
 
-OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO that took a file's place
-    | getattr(os, "O_BINARY", 0)
-)
 LEAVE_OUT = "leave it out with --exclude"
 PARENT, SIZE, MTIME, MTIME_NS = map(list(FIELDS).index, ("parent", "size", "mtime", "mtime_ns"))
 
@@ -89,7 +83,7 @@ Fingerprint = tuple[int, int, int]
 def open_host_file(path: bytes) -> int:
     """A descriptor for reading a regular file. Raises SourceError."""
     try:
-        return os.open(path, OPEN_FLAGS)
+        return os.open(path, hostio.READ_REGULAR)
     except FileNotFoundError as error:
         raise SourceError(path, "was removed while the image was made", hint="run again", error=error) from error
     except OSError as error:
@@ -137,8 +131,7 @@ class _HostFile:
     def read_into(self, view: memoryview, offset: int) -> int:
         assert self.fd is not None
         try:
-            os.lseek(self.fd, offset, os.SEEK_SET)
-            return _read_exactly(self.fd, view)
+            return hostio.read_into(self.fd, offset, view)
         except OSError as error:
             raise _unreadable(self.path, error) from error
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from .. import hostio
 from ..errors import SourceError
 from ..newfs.builder import Segment, Times, TreeBuilder, TreePart
 from ..newfs.host_files import DirectoryContent, open_host_file
@@ -33,8 +34,7 @@ SUBTREE_NAMES = 8192
 """A subtree with more names than this is cut: what is left of it is shared out again."""
 GRAFTED_NAMES = 1 << 16
 """Added to the tree at once, as far as subtrees go."""
-_NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_TREATED_AS_LEFT_OUT = _NO_ATTRIBUTES | {errno.EPERM, errno.EACCES}
+_TREATED_AS_LEFT_OUT = hostio.NO_XATTRS | {errno.EPERM, errno.EACCES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ class _Scanner:
         try:
             names = os.listxattr(path, follow_symlinks=False)
         except OSError as error:
-            if error.errno in _NO_ATTRIBUTES:
+            if error.errno in hostio.NO_XATTRS:
                 if kind in (0o040000, 0o100000):  # of a socket or a symlink it says nothing about the filesystem
                     self.without_attributes.add(device)
             elif error.errno in _TREATED_AS_LEFT_OUT:
@@ -200,23 +200,10 @@ class _Scanner:
 
 def _data_segments(path: bytes, size: int) -> list[Segment] | None:
     """The data of a file that has fewer blocks than bytes; None where it has no hole (it may be compressed) or none can be
-    seen. Raises OSError."""
+    seen. Raises SourceError."""
     fd = open_host_file(path)
-    segments: list[Segment] = []
     try:
-        end = 0
-        while end < size:
-            try:
-                begin = os.lseek(fd, end, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break  # a hole up to the end
-                if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
-                    return None  # no such seek here: taken as data throughout
-                raise
-            end = min(size, os.lseek(fd, begin, os.SEEK_HOLE))
-            if begin < end:
-                segments.append((begin, end - begin, begin))
+        segments = [(begin, length, begin) for begin, length in hostio.data_ranges(fd, 0, size)]
     finally:
         os.close(fd)
     return None if segments == [(0, size, 0)] else segments

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID, uuid4
 
+from ext3 import hostio
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ext3.device.base import FileDevice
 from ext3.errors import CorruptError
@@ -28,23 +26,9 @@ from .opening import check_whole
 if TYPE_CHECKING:
     from .options import Progress
 
-__all__ = ["CloneResult", "clone", "copy_data", "share_blocks"]
+__all__ = ["CloneResult", "clone", "copy_data"]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-
-FICLONE = 0x40049409
-"""ioctl of Linux (linux/fs.h): share all blocks of another file."""
-COPY_BYTES = 16 << 20
-CANNOT_SHARE = {
-    errno.EOPNOTSUPP,
-    errno.ENOTTY,
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EPERM,
-    errno.EBADF,
-    errno.ETXTBSY,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +64,11 @@ def clone(
     started = time.monotonic()
     name, new_name = os.fsdecode(source), os.fsdecode(target)
     check_image(name)
-    if os.path.exists(new_name) and os.path.samefile(name, new_name):
+    if hostio.same_file(name, new_name):
         raise UsageError(f"{show(name)} cannot be copied onto itself", hint="give the copy another name")
     check_destination(new_name, force=force)
     check_whole(name)
-    fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    fd = os.open(name, os.O_RDONLY | hostio.OPEN)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -102,7 +86,7 @@ def clone(
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
         with new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file:
-            shared = share_blocks(fd, file.fd)
+            shared = hostio.clone_file(fd, file.fd)
             copied = 0 if shared else copy_data(fd, file.fd, found.st_size, progress)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
                 raise SifkitError(
@@ -127,83 +111,20 @@ def clone(
     )
 
 
-def share_blocks(source: int, target: int) -> bool:
-    if sys.platform != "linux":
-        return False
-    import fcntl
-
-    try:
-        fcntl.ioctl(target, FICLONE, source)
-    except OSError as error:
-        if error.errno in CANNOT_SHARE:
-            return False
-        raise
-    return True
-
-
-def _data_runs(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what may hold data; the whole file where holes cannot be asked for."""
-    offset = 0
-    while offset < size:
-        try:
-            start = os.lseek(fd, offset, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-        except AttributeError:
-            start, end = offset, size
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole to the end
-                return
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            start, end = offset, size
-        end = min(max(end, start + 1), size)
-        yield start, end - start
-        offset = end
-
-
 def copy_data(source: int, target: int, size: int, progress: Progress | None) -> int:
     """Copy the data, leave the holes; bytes copied."""
     os.ftruncate(target, size)
-    runs = list(_data_runs(source, size))
-    total = sum(length for _, length in runs)
+    ranges = list(hostio.data_ranges(source, 0, size))
+    total = sum(length for _, length in ranges)
     if progress:
         progress.phase("copy", total, "bytes")
-    in_kernel = hasattr(os, "copy_file_range")
-    for start, length in runs:
-        offset, end = start, start + length
-        while offset < end:
-            count = min(COPY_BYTES, end - offset)
-            if in_kernel:
-                try:
-                    done = os.copy_file_range(source, target, count, offset, offset)
-                except OSError as error:
-                    if error.errno not in CANNOT_SHARE:
-                        raise
-                    in_kernel = False
-                    continue
-                if not done:  # some filesystems answer 0 where they cannot
-                    in_kernel = False
-                    continue
-            else:
-                done = _copy_piece(source, target, count, offset)
-            offset += done
-            if progress:
-                progress.advance(done)
+    for offset, length in ranges:
+        done = hostio.copy_bytes(source, offset, target, offset, length, progress.advance if progress else None)
+        if done < length:
+            raise SifkitError("the image became shorter while it was copied", hint="stop what uses it, then try again")
     if progress:
         progress.done()
     return total
-
-
-def _copy_piece(source: int, target: int, count: int, offset: int) -> int:
-    os.lseek(source, offset, os.SEEK_SET)
-    data = os.read(source, min(count, 1 << 20))
-    if not data:
-        raise SifkitError("the image became shorter while it was copied", hint="stop what uses it, then try again")
-    os.lseek(target, offset, os.SEEK_SET)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
-    return len(data)
 
 
 def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal, NamedTuple, Protocol
 
+from ext3 import hostio
 from ext3.errors import Ext3Error
 
 from .view import View
@@ -139,8 +140,7 @@ class HostSide:
 
     def open(self, item: Item) -> IO[bytes]:
         assert isinstance(item.handle, bytes)
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        return open(os.open(item.handle, flags), "rb", buffering=0)
+        return open(os.open(item.handle, hostio.READ_REGULAR), "rb", buffering=0)
 
     def target(self, item: Item) -> bytes:
         assert isinstance(item.handle, bytes)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ext3 import hostio
 from ext3.read.filesystem import Filesystem, Stat
 from sifkit.overlay.extracting import Extracted, extract
 from sifkit.overlay.host_writer import Counts, Facts, apply_facts
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["copy_file_out", "copy_tree_out"]
 
 PIECE_BYTES = 4 << 20
-_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def copy_tree_out(
@@ -64,9 +64,9 @@ def _regular(
 ) -> None:
     block_size = filesystem.superblock.block_size
     with filesystem.open_file(found.ino) as source:
-        fd = os.open(target, _WRITE, found.mode & 0o777 & ~options.umask)
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | hostio.OPEN, found.mode & 0o777 & ~options.umask)
         try:
-            plain = stat.S_ISREG(os.fstat(fd).st_mode)
+            plain = hostio.is_regular(fd)
             if plain:
                 os.ftruncate(fd, 0)
                 os.ftruncate(fd, found.size)
@@ -79,10 +79,9 @@ def _regular(
                     if not data:
                         break
                     if plain:
-                        os.lseek(fd, at, os.SEEK_SET)
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(fd, view) :]
+                        hostio.write_at(fd, at, data)
+                    else:
+                        hostio.write_all(fd, data)
                     at += len(data)
                     counts.written_bytes += len(data)
                     advance(len(data))
@@ -101,7 +100,7 @@ def _dress(
     if directory is None:
         apply_facts(where, facts, counts, owners=owners)
         return
-    fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
     try:
         apply_facts(where, facts, counts, owners=owners, directory=fd)
     finally:

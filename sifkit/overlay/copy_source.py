@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ext3 import hostio
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
 from ext3.format.xattr import split_name
@@ -24,13 +24,6 @@ PIECE_BYTES = 4 << 20
 SECTOR = 512
 Segments = list[tuple[int, int]]
 """(first byte, end) of what is no hole, ascending."""
-_OPEN = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +88,11 @@ class HostSource:
 
     def segments(self, handle: bytes) -> Segments:
         try:
-            fd = os.open(handle, _OPEN)
+            fd = os.open(handle, hostio.READ_REGULAR)
         except OSError:
             return []
         try:
-            return _segments(fd, os.fstat(fd).st_size)
+            return [(low, low + size) for low, size in hostio.data_ranges(fd, 0, os.fstat(fd).st_size)]
         finally:
             os.close(fd)
 
@@ -113,12 +106,12 @@ class HostSource:
             found = [os.fsencode(name) for name in os.listxattr(handle, follow_symlinks=False)]
             return {name: os.getxattr(handle, name, follow_symlinks=False) for name in found if split_name(name)}
         except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            if error.errno in hostio.NO_XATTRS:
                 return {}
             raise
 
     def fill(self, handle: bytes, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
-        fd = os.open(handle, _OPEN)
+        fd = os.open(handle, hostio.READ_REGULAR)
         try:
             filesystem.write_from(ino, fd, advance=advance)
         finally:
@@ -139,24 +132,6 @@ def _host_facts(found: os.stat_result) -> FileFacts:
         (found.st_dev, found.st_ino),
         found.st_blocks * SECTOR if hasattr(found, "st_blocks") else found.st_size,
     )
-
-
-def _segments(fd: int, size: int) -> Segments:
-    if not hasattr(os, "SEEK_DATA"):
-        return [(0, size)]
-    found: Segments = []
-    at = 0
-    while at < size:
-        try:
-            low = os.lseek(fd, at, os.SEEK_DATA)
-            high = min(os.lseek(fd, low, os.SEEK_HOLE), size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
-                break
-            low, high = at, size
-        found.append((low, high))
-        at = max(high, at + 1)
-    return found
 
 
 class ImageSource:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ext3 import hostio
 from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EditOptions", "EditedFilesystem", "edit_image"]
 
-_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -98,7 +98,7 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
 
 @contextmanager
 def _edit_file(name: str, options: EditOptions) -> Iterator[EditedFilesystem]:
-    fd = os.open(name, os.O_RDWR | _O_FLAGS)
+    fd = os.open(name, os.O_RDWR | hostio.NO_WAIT)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -123,10 +123,10 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditedFilesystem]:
 @contextmanager
 def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOptions) -> Iterator[WritableFilesystem]:
     """A copy of the image, which replaces it at the end of the block."""
-    from .cloning import copy_data, share_blocks
+    from .cloning import copy_data
 
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
-        if not share_blocks(fd, file.fd):
+        if not hostio.clone_file(fd, file.fd):
             copy_data(fd, file.fd, found.st_size, None)
         # Whoever opens the copy under the name it is about to get finds it locked, too.
         lock_range(file.fd, write=True, path=name)

@@ -6,7 +6,6 @@ image has blocks. What the caller may not do (owners, devices) is counted. A dam
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ext3 import hostio
 from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from ext3.device.base import FileDevice
 from ext3.errors import CorruptError, Ext3Error, SourceError
@@ -89,7 +89,7 @@ def _open_target(target: bytes, force: bool) -> int:
     except FileExistsError:
         if not force and (not os.path.isdir(target) or os.listdir(target)):
             raise
-    return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return os.open(target, os.O_RDONLY | os.O_DIRECTORY | hostio.OPEN)
 
 
 class _SharedBlocksError(CorruptError):
@@ -314,7 +314,8 @@ class _Job:
         fd = self._host.create(*place, self._new.first_mode(facts))
         try:
             if content:
-                self.counts.written_bytes += _write_all(fd, content, 0)
+                hostio.write_at(fd, 0, content)
+                self.counts.written_bytes += len(content)
             self._new.finish(fd, facts, self.counts)
         finally:
             os.close(fd)
@@ -353,13 +354,6 @@ class _Job:
         apply_facts(place[1], facts, self.counts, owners=self._work.owners, directory=self._host.directory(place[0]))
 
 
-def _write_all(fd: int, data: memoryview | bytes, offset: int) -> int:
-    done = os.pwrite(fd, data, offset)
-    while done < len(data):
-        done += os.pwrite(fd, memoryview(data)[done:], offset + done)
-    return done
-
-
 def _copy(filesystem: Filesystem, extents: list[list[int]], size: int, fd: int) -> int:
     """The data where it is, and the length; what lies between stays a hole. Bytes that were written."""
     block_size = filesystem.superblock.block_size
@@ -374,22 +368,11 @@ def _copy(filesystem: Filesystem, extents: list[list[int]], size: int, fd: int) 
             length = min(COPY_BYTES, end - start)
             done = 0
             if plain is not None and length >= RANGE_BYTES:
-                done = _copy_range(plain, place, length, fd, start)
+                done = hostio.kernel_copy(plain.fd, plain.offset + place, fd, start, length)
             if not done:
-                done = _write_all(fd, filesystem.device.read(place, length), start)
+                hostio.write_at(fd, start, filesystem.device.read(place, length))
+                done = length
             start += done
             place += done
             written += done
     return written
-
-
-def _copy_range(device: FileDevice, source: int, length: int, fd: int, target: int) -> int:
-    """Bytes the kernel copied; 0 where it cannot between these files."""
-    if not hasattr(os, "copy_file_range"):
-        return 0
-    try:
-        return os.copy_file_range(device.fd, fd, length, device.offset + source, target)
-    except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
-            return 0
-        raise

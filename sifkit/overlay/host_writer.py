@@ -15,11 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ext3 import hostio
+
 __all__ = ["FATAL", "PROBLEMS_KEPT", "Counts", "Facts", "HostTree", "NewFiles", "apply_facts", "supported"]
 
 OPEN_DIRECTORIES = 64
-_DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0) | hostio.NO_FOLLOW
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | hostio.NO_FOLLOW
 
 FATAL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Failures that concern the host as a whole: no other file would fare better."""

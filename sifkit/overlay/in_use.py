@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from ext3 import hostio
+
 from ..atomic import LockState, lock_state
 from ..errors import FormatError, ImageInUseError, NotReplaceableError, NotYetError, show
 
@@ -99,7 +101,7 @@ def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> Use:
     elsewhere.
     """
     name = os.fsdecode(path)
-    fd = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)
     try:
         found = os.fstat(fd)
         offset, size = span or (0, 0)
@@ -309,7 +311,7 @@ def _loop_file(device: str) -> tuple[int, int] | None:
 
     status = bytearray(LOOP_INFO_BYTES)
     try:
-        fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(device, os.O_RDONLY | hostio.NO_WAIT)
     except OSError:
         return None
     try:

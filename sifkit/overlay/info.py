@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from ext3 import hostio
 from ext3.constants import (
     EXT3_MAGIC,
     STATE_ERROR,
@@ -156,9 +157,7 @@ def _allocated(window: Window) -> int:
     if window.partition is None:
         blocks: int = getattr(found, "st_blocks", -(-window.size // 512))
         return blocks * 512
-    from ..sif.fdio import data_spans
-
-    return sum(size for _, size in data_spans(window.fd, window.offset, window.size))
+    return sum(size for _, size in hostio.data_ranges(window.fd, window.offset, window.size))
 
 
 def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks: int, **known: Any) -> ImageInfo:

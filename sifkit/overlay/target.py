@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ext3 import hostio
 from ext3.device.base import FileDevice
 
 from ..atomic import lock_range
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 NEEDS_LOCK_HINT = "leave --require-lock out where nobody else can use the image, or copy it to a local filesystem"
-_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window
         with _open_partition(name, partition) as window:
             yield window
         return
-    fd = os.open(name, os.O_RDONLY | _O_FLAGS)
+    fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)
     try:
         yield Window(name, fd, 0, os.lseek(fd, 0, os.SEEK_END))
     finally:
@@ -171,7 +171,6 @@ def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
 def check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
     """Raise where the partition holds no ext3 filesystem, as far as its first bytes and its descriptor tell."""
     from ..sif import FSType, TruncatedError
-    from ..sif.fdio import read_some
 
     if found.end > sif.file_size:
         raise TruncatedError(
@@ -180,7 +179,7 @@ def check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
     what = f"{show(path)}: object {found.id}"
     if found.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS):
         raise FormatError(f"{what} is encrypted", path=path, hint="apptainer exec with its key shows what is in it")
-    kind = head_format(read_some(fd, found.offset, min(HEAD_BYTES, found.size)), found.size)
+    kind = head_format(hostio.read_at(fd, found.offset, min(HEAD_BYTES, found.size)), found.size)
     if kind == "squashfs":
         raise NotYetError(
             f"{what} is a squashfs filesystem, and this release reads ext3 only",

@@ -13,7 +13,6 @@ from hashlib import sha256
 
 from ..atomic import HostPath
 from ..errors import counted, human, show
-from . import fdio
 from .errors import CorruptSIFError, NotSIFError, SIFError
 from .errors import TruncatedError as ShortFileError
 from .finding import Finding, Problem, Severity
@@ -28,7 +27,7 @@ from .loading import open_image_file
 from .select import matching, primary
 from .sniff import HEAD_BYTES, FilesystemName, filesystem_name
 from .state import State, check_objects, load, meant_arch
-from .store import FileStore, Store
+from .store import CHUNK_BYTES, FileStore, Store
 
 __all__ = ["check", "check_file", "check_state"]
 
@@ -289,8 +288,8 @@ def _digest_findings(store: Store, descriptor: Descriptor, meta: OCIMeta, read: 
     if not read or descriptor.size < 0 or descriptor.offset < 0:
         return
     hasher = sha256()
-    for offset in range(descriptor.offset, descriptor.end, fdio.CHUNK_BYTES):
-        hasher.update(store.read(offset, min(fdio.CHUNK_BYTES, descriptor.end - offset)))
+    for offset in range(descriptor.offset, descriptor.end, CHUNK_BYTES):
+        hasher.update(store.read(offset, min(CHUNK_BYTES, descriptor.end - offset)))
     got = f"sha256:{hasher.hexdigest()}"
     want = meta.digest.decode("ascii")
     if got != want:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import fdio
 from .format.descriptor import Descriptor
 from .format.header import HEADER_BYTES, GlobalHeader
-from .store import Store
+from .store import ZEROS, Store
 
 __all__ = ["Span", "first_nonzero", "unowned"]
 
 Span = tuple[int, int]
 """Offset and size in bytes."""
-ZEROS = bytes(fdio.CHUNK_BYTES)
 
 
 def unowned(header: GlobalHeader, descriptors: Iterable[Descriptor], size: int) -> list[Span]:

@@ -7,9 +7,10 @@ import os
 import stat
 from typing import IO
 
+from ext3 import hostio
+
 from ..atomic import AtomicFile, HostPath, lock_range, lock_state, new_file_mode
 from ..errors import FormatError, ImageInUseError, NotReplaceableError, show
-from . import fdio
 from .errors import EditError, NotWritableError
 from .format.header import HEADER_BYTES, MAGIC
 from .state import State, load
@@ -27,7 +28,6 @@ __all__ = [
 
 SECTOR_BYTES = 512
 MOST_TRIES = 5
-_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _NO_WRITING = {
     errno.EROFS: "edit a copy on a filesystem that can be written",
     errno.ETXTBSY: "wait until nobody runs it, or edit a copy",
@@ -44,7 +44,7 @@ class NewFileStore(FileStore):
 def open_image_file(path: str, *, writable: bool) -> int:
     """The file's descriptor. Raises OSError, NotWritableError, and FormatError for what can be no image."""
     try:
-        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | _O_FLAGS)
+        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | hostio.NO_WAIT)
     except IsADirectoryError as error:
         raise FormatError(f"{show(path)} is a directory, not an image", path=path, hint="name a SIF image") from error
     except OSError as error:
@@ -67,7 +67,7 @@ def check_file_object(file: IO[bytes], fd: int | None) -> None:
         wrong = not (file.readable() and file.writable())
     else:
         file.flush()
-        wrong = fdio.access_of(fd) != "any"
+        wrong = not hostio.is_read_write(fd)
     if wrong:
         raise NotWritableError("the file object is not open for reading and writing", hint='open the file with mode "r+b"')
 

@@ -11,13 +11,15 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Protocol
 
+from ext3 import hostio
+
 from ..errors import show
-from . import fdio
 from .errors import SourceChangedError, SourceError, StoreError
 from .format.descriptor import Descriptor
-from .store import Store, file_descriptor
+from .store import CHUNK_BYTES, Store, file_descriptor
 
 __all__ = ["Advance", "Hasher", "Source", "SourceLike", "copy_in", "copy_out", "digest_hasher", "open_source"]
 
@@ -66,7 +68,7 @@ class Source:
 
     def is_file(self, fd: int | None) -> bool:
         """Whether this is the file that is open as ``fd``."""
-        return self.fd is not None and fd is not None and os.path.samestat(os.fstat(self.fd), os.fstat(fd))
+        return self.fd is not None and fd is not None and hostio.same_file(self.fd, fd)
 
     def changed(self) -> SourceChangedError:
         return SourceChangedError(f"{self.label} changed while it was copied", hint="wait until nobody writes it")
@@ -113,7 +115,7 @@ def _read_object(file: IO[bytes], size: int) -> bytes:
 
 def _open_path(path: str | bytes) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        fd = os.open(path, os.O_RDONLY | hostio.OPEN)
     except OSError as error:
         raise SourceError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
     kind = os.fstat(fd).st_mode
@@ -147,7 +149,7 @@ def _of_fd(fd: int, label: str, start: int | None) -> Source:
         os.lseek(fd, begin, os.SEEK_SET)
     except OSError as error:
         raise SourceError(f"{label}: {error.strerror}", error=error) from error
-    found = _stamp(fd) if fdio.is_regular(fd) else None
+    found = _stamp(fd) if hostio.is_regular(fd) else None
     return Source(label, fd, begin, max(0, end - begin), lambda size: b"", found)
 
 
@@ -210,7 +212,7 @@ class _Writer:
         if self.advance is not None:
             self.advance(size)
         if self.store.fd is not None and end - self._flushed >= WRITEBACK_BYTES:
-            fdio.start_writeback(self.store.fd, self.store.base + self.offset + self._flushed, end - self._flushed)
+            hostio.start_writeback(self.store.fd, self.store.base + self.offset + self._flushed, end - self._flushed)
             self._flushed = end
 
 
@@ -223,12 +225,10 @@ def _copy_file(source: Source, fd: int, writer: _Writer) -> None:
         while position < end:
             if in_kernel:
                 done = writer.store.copy_from(fd, source.start + position, writer.offset + position, end - position)
-                if done is None:
-                    in_kernel = False
-                    continue
+                in_kernel = done > 0
                 if done:
                     writer.wrote(position + done, done)
-            else:
+            if not in_kernel:
                 done = _read_piece(source, fd, source.start + position, buffer[: end - position])
                 writer.write(position, buffer[:done])
             if not done:
@@ -239,27 +239,23 @@ def _copy_file(source: Source, fd: int, writer: _Writer) -> None:
 
 def _source_spans(source: Source, fd: int, size: int) -> Iterator[tuple[int, int]]:
     try:
-        yield from fdio.data_spans(fd, source.start, size)
+        yield from hostio.data_ranges(fd, source.start, size)
     except OSError as error:
         raise SourceError(f"{source.label}: {error.strerror}", error=error) from error
 
 
 def _read_piece(source: Source, fd: int, offset: int, buffer: memoryview) -> int:
     try:
-        if hasattr(os, "preadv"):
-            return os.preadv(fd, [buffer], offset)
-        data = fdio.read_some(fd, offset, len(buffer))
+        return hostio.read_into(fd, offset, buffer)
     except OSError as error:
         raise SourceError(f"{source.label}: reading at byte {offset}: {error.strerror}", error=error) from error
-    buffer[: len(data)] = data
-    return len(data)
 
 
 def _copy_stream(source: Source, writer: _Writer) -> int:
     position = 0
     while True:
         try:
-            data = source.read(fdio.CHUNK_BYTES)
+            data = source.read(CHUNK_BYTES)
         except OSError as error:
             raise SourceError(f"{source.label}: {error.strerror}", error=error) from error
         if not data:
@@ -293,10 +289,10 @@ def copy_out(store: Store, descriptor: Descriptor, target: int | IO[bytes], *, a
     fd = target if isinstance(target, int) else file_descriptor(target)
     if not isinstance(target, int):
         target.flush()
-    if fd is None or not fdio.is_regular(fd) or fdio.access_of(fd) == "append":
-        write = _writer_to(target)
-        for offset in range(descriptor.offset, descriptor.end, fdio.CHUNK_BYTES):
-            data = store.read(offset, min(fdio.CHUNK_BYTES, descriptor.end - offset))
+    if fd is None or not hostio.is_regular(fd) or hostio.is_append_only(fd):
+        write = partial(hostio.write_all, target) if isinstance(target, int) else partial(_write_object, target)
+        for offset in range(descriptor.offset, descriptor.end, CHUNK_BYTES):
+            data = store.read(offset, min(CHUNK_BYTES, descriptor.end - offset))
             write(data)
             if advance:
                 advance(len(data))
@@ -322,15 +318,15 @@ def _copy_span_out(store: Store, source: int, fd: int, offset: int, size: int, a
     in_kernel = store.fd is not None
     end = source + size
     while source < end:
-        done = None
+        done = 0
         with _target_errors():
             if in_kernel and store.fd is not None:
-                done = fdio.kernel_copy(store.fd, store.base + source, fd, offset, end - source)
+                done = hostio.kernel_copy(store.fd, store.base + source, fd, offset, end - source)
         if not done:
             in_kernel = False
             data = store.read(source, min(BUFFER_BYTES, end - source))
             with _target_errors():
-                fdio.write_all(fd, offset, data)
+                hostio.write_at(fd, offset, data)
             done = len(data)
         source += done
         offset += done
@@ -338,14 +334,10 @@ def _copy_span_out(store: Store, source: int, fd: int, offset: int, size: int, a
             advance(done)
 
 
-def _writer_to(target: int | IO[bytes]) -> Callable[[bytes], None]:
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            done = os.write(target, view) if isinstance(target, int) else target.write(view)
-            view = view[done:]
-
-    return write
+def _write_object(target: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[target.write(view) :]
 
 
 @contextmanager

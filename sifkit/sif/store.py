@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Protocol
 
-from . import fdio
+from ext3 import hostio
+
 from .errors import StoreError, TruncatedError
 
-__all__ = ["FileStore", "ObjectStore", "Store", "file_descriptor"]
+__all__ = ["CHUNK_BYTES", "ZEROS", "FileStore", "ObjectStore", "Store", "file_descriptor"]
 
 _HINTS = {errno.ENOSPC: "free some space there", errno.EDQUOT: "free some space, or have the quota raised"}
-ZEROS = bytes(fdio.CHUNK_BYTES)
+CHUNK_BYTES = 1 << 20
+"""Read or written at once, where nothing asks for more or less."""
+ZEROS = bytes(CHUNK_BYTES)
 
 
 class Store(Protocol):
@@ -47,8 +50,8 @@ class Store(Protocol):
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None: ...
 
-    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int | None:
-        """Copy from another file descriptor inside the kernel; see ``fdio.kernel_copy``."""
+    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int:
+        """Copy from another file descriptor inside the kernel: bytes copied, 0 where that is not possible."""
         ...
 
     def set_size(self, size: int) -> None:
@@ -95,18 +98,18 @@ class FileStore:
 
     def read_some(self, offset: int, size: int) -> bytes:
         with _told("reading", self._base + offset):
-            return fdio.read_some(self._fd, self._base + offset, size)
+            return hostio.read_at(self._fd, self._base + offset, size)
 
     def read(self, offset: int, size: int) -> bytes:
         return _whole(self.read_some(offset, size), offset, size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         with _told("writing", self._base + offset):
-            fdio.write_all(self._fd, self._base + offset, data)
+            hostio.write_at(self._fd, self._base + offset, data)
 
-    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int | None:
+    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int:
         with _told("writing", self._base + offset):
-            return fdio.kernel_copy(source, source_offset, self._fd, self._base + offset, size)
+            return hostio.kernel_copy(source, source_offset, self._fd, self._base + offset, size)
 
     def set_size(self, size: int) -> None:
         with _told("setting the length to", self._base + size):
@@ -118,16 +121,16 @@ class FileStore:
             _write_zeros(self, offset, size)
 
     def release(self, offset: int, size: int) -> bool:
-        return fdio.punch(self._fd, self._base + offset, size)
+        return hostio.punch_hole(self._fd, self._base + offset, size)
 
     def data_spans(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         with _told("reading", self._base + offset):
-            for begin, length in fdio.data_spans(self._fd, self._base + offset, size):
+            for begin, length in hostio.data_ranges(self._fd, self._base + offset, size):
                 yield begin - self._base, length
 
     def sync(self) -> None:
         with _told("syncing", self._base):
-            os.fsync(self._fd)
+            hostio.sync(self._fd)
 
 
 class ObjectStore:
@@ -156,7 +159,7 @@ class ObjectStore:
             self.file.seek(self._base + offset)
             data = bytearray()
             while len(data) < size:
-                piece = self.file.read(min(size - len(data), fdio.CHUNK_BYTES))
+                piece = self.file.read(min(size - len(data), CHUNK_BYTES))
                 if not piece:
                     break
                 data += piece
@@ -175,8 +178,8 @@ class ObjectStore:
                     raise OSError(errno.EIO, "the file object took nothing")
                 view = view[done:]
 
-    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int | None:
-        return None
+    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int:
+        return 0
 
     def set_size(self, size: int) -> None:
         with _told("setting the length to", self._base + size):

@@ -41,7 +41,7 @@ class RecordingStore(FileStore):
         self.ops.append(Op("write", offset, bytes(data)))
         super().write(offset, data)
 
-    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int | None:
+    def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int:
         done = super().copy_from(source, source_offset, offset, size)
         if done:
             self.ops.append(Op("write", offset, self.read(offset, done)))

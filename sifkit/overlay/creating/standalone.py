@@ -13,6 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ext3 import hostio
 from ext3.progress import Progress, Silent
 
 from ...errors import NotReplaceableError, show
@@ -75,14 +76,14 @@ def _write(target: str, options: CreateOptions, prepared: Prepared, progress: Pr
     from ext3.device.base import FileDevice
     from ext3.newfs.image import write_image
 
-    from .preallocate import allocate, space_errors
+    from .host_space import space_errors
 
     size = prepared.size_bytes
     with new_file(target, options.mode) as file:
         with space_errors(target, prepared, file.fd, sparse=options.sparse):
             os.ftruncate(file.fd, size)
             if not options.sparse:
-                allocate(file.fd, 0, size)
+                hostio.allocate(file.fd, 0, size)
             device = FileDevice(file.fd, 0, size, zero_from=0)
             write_image(prepared.plan, device, progress=progress, allow_changed=options.allow_changed)
         if options.force:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ext3 import hostio
+
 from ...atomic import lock_range
 from ...errors import FormatError, SifkitError, TargetError, UsageError, show
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
@@ -29,7 +31,6 @@ Begin = Callable[[int], None]
 """Told how many bytes are to be copied at most."""
 Advance = Callable[[int], None]
 """Told how many bytes were copied since."""
-_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 DETACHED_MODE = 0o600
 
 
@@ -113,7 +114,7 @@ def attach(
     notes = _check_overlay(source_name, name)
     if move and os.path.islink(source_name):
         raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave --move out")
-    fd = os.open(source_name, os.O_RDONLY | _O_FLAGS)
+    fd = os.open(source_name, os.O_RDONLY | hostio.NO_WAIT)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -238,7 +239,7 @@ def detach(
     began = time.monotonic()
     name, new_name = os.fsdecode(path), os.fsdecode(image)
     _check_sif(name, "sifkit overlay detach IMAGE.sif -o overlay.img")
-    if os.path.exists(new_name) and os.path.samefile(name, new_name):
+    if hostio.same_file(name, new_name):
         raise UsageError(f"{show(new_name)} is the SIF itself", hint="give the overlay another name")
     check_destination(new_name, force=force)
     job = _Job(

@@ -10,14 +10,15 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from ext3 import hostio
 from ext3.device.base import FileDevice
 from ext3.newfs.image import write_image
 from ext3.progress import Progress, Silent
 
 from ...errors import UsageError, show
 from ...sif import Descriptor, Stamp
+from ..creating.host_space import space_errors
 from ..creating.planning import FIXED_EPOCH
-from ..creating.preallocate import allocate, space_errors
 from ..creating.request import check_request
 from ..creating.standalone import prepare
 from ..options import CreateOptions, CreateResult, HostPath
@@ -63,7 +64,7 @@ def embed(
         with place_room(edited, place, prepared.size_bytes, drop=settled.dropped, require_lock=embedding.require_lock) as room:
             with space_errors(target, prepared, room.fd, sparse=options.sparse):
                 if not options.sparse:
-                    allocate(room.fd, room.offset, room.size)
+                    hostio.allocate(room.fd, room.offset, room.size)
                 device = FileDevice(room.fd, room.offset, room.size, zero_from=0)
                 write_image(prepared.plan, device, progress=progress, allow_changed=options.allow_changed)
             partition = room.descriptor

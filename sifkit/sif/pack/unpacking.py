@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ext3 import hostio
+
 from ...atomic import AtomicFile, HostPath, new_file_mode
 from ...errors import TargetError, show
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
@@ -28,7 +30,6 @@ __all__ = ["MANIFEST_NAME", "MANIFEST_VERSION", "safe_name", "unpack"]
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
 NAME_CHARACTERS = 80
-_O_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _UNSAFE = r"[^A-Za-z0-9._+-]+"
 _SUFFIXES = {
     DataType.DEFFILE: ".def",
@@ -61,7 +62,7 @@ def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advan
         out.sync()
         text = json.dumps(manifest, indent=2, ensure_ascii=True)
         with AtomicFile(os.path.join(out.path, MANIFEST_NAME), new_file_mode(0o666)) as file:
-            _write_text(file.fd, text + "\n")
+            hostio.write_all(file.fd, f"{text}\n".encode())
             file.commit(replace=False)
     except BaseException:
         out.undo()
@@ -118,7 +119,7 @@ class _Directory:
         self.remove(name)
         path = os.path.join(self.path, name)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_FLAGS, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | hostio.NO_FOLLOW, 0o666)
         except OSError as error:
             raise TargetError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
         self.written.append(path)
@@ -146,9 +147,9 @@ class _Directory:
         """What was written is on storage when this returns. Only now, for all files: the kernel has written much by then."""
         for path in self.written:
             try:
-                fd = os.open(path, os.O_RDWR | _O_FLAGS)
+                fd = os.open(path, os.O_RDWR | hostio.NO_FOLLOW)
                 try:
-                    os.fsync(fd)
+                    hostio.sync(fd)
                 finally:
                     os.close(fd)
             except OSError as error:
@@ -201,9 +202,3 @@ def _span(begin: int, size: int) -> Descriptor:
 def _write_span(store: Store, descriptor: Descriptor, out: _Directory, name: str, advance: Advance | None) -> None:
     with out.new_file(name) as fd:
         copy_out(store, descriptor, fd, advance=advance)
-
-
-def _write_text(fd: int, text: str) -> None:
-    view = memoryview(text.encode())
-    while view:
-        view = view[os.write(fd, view) :]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ext3
+from ext3 import hostio
 from ext3.constants import JOURNAL_INO, LINK_MAX, S_IFCHR, FileType, InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
@@ -561,7 +562,12 @@ def test_a_failing_unlink_of_an_open_file_keeps_it(fs: WritableFilesystem, monke
     assert fs.read_bytes("/g") == b"g"
 
 
-def test_write_from(fs: WritableFilesystem, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["kernel", "no copy_file_range", "no copy in the kernel"])
+def test_write_from(fs: WritableFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    if way == "no copy_file_range":
+        monkeypatch.setattr(hostio, "copy_range", lambda *_: 0)
+    if way == "no copy in the kernel":
+        monkeypatch.setattr(hostio, "kernel_copy", lambda *_: 0)
     source = tmp_path / "source"
     with source.open("wb") as file:
         file.write(b"begin" * 1000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import stat
 import sys
@@ -11,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from ext3 import hostio
 from ext3.constants import Incompat
 from ext3.errors import NotExt3Error
 from ext3.format.geometry import plan_geometry
@@ -23,8 +23,6 @@ from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.in_use import Mount, Use
 from sifkit.overlay.options import CreateOptions
-
-module = importlib.import_module("sifkit.overlay.cloning")
 
 SIZE = 40 << 20
 UUID_1 = UUID("01234567-89ab-cdef-0123-456789abcdef")
@@ -50,13 +48,15 @@ def no_copy_file_range(*_):
     raise OSError(errno.EXDEV, "not across these")
 
 
-@pytest.mark.parametrize("way", ["as it comes", "no copy_file_range", "no holes known"])
+@pytest.mark.parametrize("way", ["as it comes", "no copy_file_range", "no copy in the kernel", "no holes known"])
 def test_the_copy_is_the_same(image, tmp_path, monkeypatch, way):
     if way == "no copy_file_range":
         monkeypatch.setattr(os, "copy_file_range", no_copy_file_range, raising=False)
+    if way == "no copy in the kernel":
+        monkeypatch.setattr(hostio, "kernel_copy", lambda *_: 0)
     if way == "no holes known":
         monkeypatch.delattr(os, "SEEK_DATA", raising=False)
-    monkeypatch.setattr(module, "share_blocks", lambda source, target: False)
+    monkeypatch.setattr(hostio, "clone_file", lambda source, target: False)
     copy = tmp_path / "b.img"
     result = clone(image, copy)
     assert copy.read_bytes() == image.read_bytes()
@@ -149,7 +149,7 @@ def test_an_image_that_changes_meanwhile_leaves_no_copy(image, tmp_path, monkeyp
         os.utime(image, ns=(1, 1))
         return True
 
-    monkeypatch.setattr(module, "share_blocks", share)
+    monkeypatch.setattr(hostio, "clone_file", share)
     with pytest.raises(SifkitError, match="written to"):
         clone(image, tmp_path / "b.img")
     assert os.listdir(tmp_path) == ["a.img"]

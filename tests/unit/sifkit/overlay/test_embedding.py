@@ -302,7 +302,7 @@ def test_hostile_partitions(image, capfd):
 
 def test_space_the_file_keeps_is_told(image, monkeypatch):
     first = embed(image, SMALL)
-    monkeypatch.setattr("sifkit.sif.fdio.punch", lambda *arguments: False)
+    monkeypatch.setattr("ext3.hostio.punch_hole", lambda *arguments: False)
     done = embed(image, SMALL, EmbedOptions(replace=True))
     assert any("sifkit sif compact" in note for note in done.made.notes)
     assert done.partition.offset == first.partition.end and names(image) == {"lost+found", "upper", "work"}

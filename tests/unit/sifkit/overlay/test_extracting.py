@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -9,6 +10,7 @@ import struct
 import pytest
 
 import ext3
+from ext3 import hostio
 from ext3.errors import CorruptError, PathNotDirectoryError, PathNotFoundError
 from ext3.read.filesystem import Filesystem
 from ext3.read.inode_scan import read_stats
@@ -68,6 +70,41 @@ def test_everything_arrives(image, tmp_path):
             with open(where, "rb") as file:
                 assert file.read() == data
     assert os.readlink(out / "link") == "small"
+
+
+@pytest.mark.parametrize("way", ["kernel", "no copy_file_range", "no copy in the kernel", "full"])
+def test_large_files(tmp_path, monkeypatch, way):
+    data = os.urandom(3_000_123)
+    image = build(tmp_path / "a.img", [(b"large", 0o100644, data), (b"hole", 0o100644, b"")], size=16 << 20)
+    with Filesystem.open(image, "r+") as fs:
+        fs.truncate(b"/hole", 5 << 20)
+        with fs.open_file(fs.stat(b"/hole").ino, "r+") as file:
+            file.write_at(2 << 20, data[: 1 << 20])
+    asked = []
+    copy_range, kernel_copy = hostio.copy_range, hostio.kernel_copy
+    no_space = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def copy(*arguments):
+        asked.append(arguments)
+        if way == "full":
+            raise no_space
+        return 0 if way == "no copy in the kernel" else kernel_copy(*arguments)
+
+    monkeypatch.setattr(hostio, "copy_range", lambda *a: 0 if way == "no copy_file_range" else copy_range(*a))
+    monkeypatch.setattr(hostio, "kernel_copy", copy)
+    monkeypatch.setattr("sifkit.overlay.extracting.workers_for", lambda jobs: 1)
+    with Filesystem.open(image) as fs:
+        if way == "full":
+            with pytest.raises(OSError) as caught:
+                extract(fs, tmp_path / "out")
+            assert caught.value.errno == errno.ENOSPC
+            return
+        made = extract(fs, tmp_path / "out")
+    assert asked and (made.files, made.failed) == (2, 0)
+    assert (tmp_path / "out" / "large").read_bytes() == data
+    assert (tmp_path / "out" / "hole").read_bytes() == bytes(2 << 20) + data[: 1 << 20] + bytes(2 << 20)
+    if hasattr(os, "SEEK_DATA"):
+        assert (tmp_path / "out" / "hole").stat().st_blocks * 512 < 2 << 20
 
 
 def test_the_columns_say_what_each_inode_says(image):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ext3 import hostio
 from sifkit.errors import TargetError
-from sifkit.sif import SIF, DataType, EditError, OCIMeta, PartType, SourceChangedError, SourceError, fdio, payload
+from sifkit.sif import SIF, DataType, EditError, OCIMeta, PartType, SourceChangedError, SourceError, payload
 
 from ....support.sif_images import STAMP, assert_sound, partition
 
@@ -31,11 +32,13 @@ def image(tmp_path: Path) -> Iterator[SIF]:
     assert_sound(path.read_bytes())
 
 
-@pytest.fixture(params=["kernel", "plain", "nothing"])
+@pytest.fixture(params=["kernel", "sendfile", "plain", "nothing"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Copies inside the kernel; through a buffer; and without knowing of holes either."""
-    if request.param != "kernel":
-        monkeypatch.setattr(fdio, "kernel_copy", lambda *_: None)
+    """Copies inside the kernel, by one call or another; through a buffer; and without knowing of holes either."""
+    if request.param == "sendfile":
+        monkeypatch.setattr(hostio, "copy_range", lambda *_: 0)
+    if request.param in ("plain", "nothing"):
+        monkeypatch.setattr(hostio, "kernel_copy", lambda *_: 0)
     if request.param == "nothing":
         monkeypatch.delattr(os, "SEEK_DATA", raising=False)
         monkeypatch.delattr(os, "preadv", raising=False)
@@ -152,7 +155,7 @@ def test_a_source_that_changes(image: SIF, tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "source"
     path.write_bytes(os.urandom(100_000))
     before = Path(str(image.path)).read_bytes()
-    spans = fdio.data_spans
+    spans = hostio.data_ranges
 
     def changing(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
         yield from spans(fd, offset, size)
@@ -160,7 +163,7 @@ def test_a_source_that_changes(image: SIF, tmp_path: Path, monkeypatch: pytest.M
             os.utime(path, (1, 1))
 
     if change == "touched":
-        monkeypatch.setattr(fdio, "data_spans", changing)
+        monkeypatch.setattr(hostio, "data_ranges", changing)
     else:
         opened = payload._stamp
 
@@ -268,19 +271,3 @@ def test_extract_to_a_pipe(image: SIF) -> None:
     os.close(writing)
     thread.join()
     assert got == [data]
-
-
-@sparse_files
-def test_a_position_is_not_lost(tmp_path: Path) -> None:
-    """Looking for holes leaves a descriptor where it stood."""
-    sparse_file(tmp_path / "sparse")
-    fd = os.open(tmp_path / "sparse", os.O_RDONLY)
-    os.lseek(fd, 1234, os.SEEK_SET)
-    spans = list(fdio.data_spans(fd, 0, 8 * MIB))
-    assert os.lseek(fd, 0, os.SEEK_CUR) == 1234
-    assert spans[0][0] <= 3 * MIB and sum(size for _, size in spans) < 2 * MIB
-    assert list(fdio.data_spans(fd, 0, 0)) == []
-    assert list(fdio.data_spans(fd, 100 * MIB, 5)) == []
-    os.close(fd)
-    assert fdio.punch(-1, 0, 10) is False
-    assert fdio.punch(-1, 0, 0) is True

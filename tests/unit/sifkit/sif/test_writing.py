@@ -343,9 +343,9 @@ def test_what_belongs_to_nothing_goes_with_the_next_edit(path: Path, edit: str) 
 
 
 def test_zeroing_where_nothing_can_be_punched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sifkit.sif import fdio
+    from ext3 import hostio
 
-    monkeypatch.setattr(fdio, "punch", lambda fd, offset, size: False)
+    monkeypatch.setattr(hostio, "punch_hole", lambda fd, offset, size: False)
     with edited(path) as sif:
         places = [(d.offset, d.end) for d in (sif.get(2), sif.get(4))]
         sif.delete(2)

@@ -1,4 +1,4 @@
-"""Space on the host's filesystem for an image: allocated, or missing and said so."""
+"""Errors of a host's filesystem that has no space for an image: how much it needs, and how much is free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ext3 import hostio
 from ext3.errors import DeviceError, SourceError
 
 from ...errors import TargetError, human, show
@@ -15,19 +16,7 @@ from ...errors import TargetError, human, show
 if TYPE_CHECKING:
     from .planning import Prepared
 
-__all__ = ["allocate", "space_errors"]
-
-MIB = 1 << 20
-
-
-def allocate(fd: int, offset: int, size: int) -> None:
-    """Give a range that is a hole blocks on its filesystem."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, offset, size)
-        return
-    zeros = bytes(MIB)
-    for start in range(offset, offset + size, MIB):
-        os.pwrite(fd, zeros[: min(MIB, offset + size - start)], start)
+__all__ = ["space_errors"]
 
 
 @contextmanager
@@ -41,7 +30,7 @@ def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> I
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in hostio.FULL:
             if isinstance(error, DeviceError | SourceError):
                 raise
             raise TargetError(f"{show(target)}: {error.strerror}", path=target, error=error) from error

@@ -1,0 +1,400 @@
+"""Input and output on files of the host: exact reads and writes, copies inside the kernel, holes, synchronisation.
+
+All functions take descriptors that stay the caller's, and raise OSError as the system does.
+
+One rule holds for every call that only saves work (copy_file_range, FICLONE, SEEK_DATA, fallocate and their like): it may be
+missing or refuse for any reason, and the plain reads and writes that follow decide. Where the trouble is real they meet it
+again, and they know which of two files has it. Only a target that takes no more (``FULL``) is reported at once. Refusals that
+are known, and whose they are:
+
+* ENOSYS: an old kernel. EPERM: filters of system calls (seccomp) that do not know the call, and sealed files.
+* EXDEV: two filesystems; since Linux 5.19 few copy across, and then only to one of their own type.
+* EOPNOTSUPP, ENOTSUP: the filesystem lacks the call. ENOTTY says so for ioctls. ENODEV: fallocate on what is no regular file.
+* EINVAL: copies on eCryptfs and GPFS; ranges that are not whole blocks; filesystems without SEEK_DATA; posix_fallocate on ZFS.
+* EIO, ENOENT: copies that CIFS cannot do. EACCES: fuse-overlayfs, which opens the file again. EAGAIN: some releases of ZFS.
+* EBADF: FICLONE without reflinks, and emulations of posix_fallocate, which have to read. ETXTBSY: swap files.
+* 0 bytes copied before the end: files in proc and sysfs, and on some virtual filesystems up to Linux 5.18.
+
+Sources: the man pages of these calls, and what the copying code of Go, Rust, the JDK and GNU coreutils works around.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "FULL",
+    "NO_FOLLOW",
+    "NO_WAIT",
+    "NO_XATTRS",
+    "OPEN",
+    "READ_REGULAR",
+    "allocate",
+    "clone_file",
+    "copy_bytes",
+    "copy_range",
+    "data_ranges",
+    "drop_cache",
+    "is_append_only",
+    "is_read_write",
+    "is_regular",
+    "kernel_copy",
+    "punch_hole",
+    "read_at",
+    "read_into",
+    "same_file",
+    "send_range",
+    "start_writeback",
+    "sync",
+    "sync_directory",
+    "write_all",
+    "write_at",
+]
+
+HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Flags of every open: not inherited by programs that are started, and bytes as they are on Windows."""
+NO_WAIT = OPEN | getattr(os, "O_NONBLOCK", 0)
+"""Flags for a name that may be a FIFO or a device: opening it does not wait for the other end."""
+NO_FOLLOW = OPEN | getattr(os, "O_NOFOLLOW", 0)
+"""Flags for a name that must not be a symbolic link."""
+READ_REGULAR = os.O_RDONLY | NO_WAIT | NO_FOLLOW
+"""Flags to read a regular file that was found by listing its directory; something else may have taken its place."""
+
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""The target takes no more: no other call fares better, and the source is not to blame."""
+NO_XATTRS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
+"""The filesystem has no extended attributes, or none of that namespace."""
+
+CALL_BYTES = 1 << 30
+"""Read or written by one call at most: macOS refuses 2 GiB."""
+COPY_BYTES = 16 << 20
+"""Asked of one copying call: large enough to cost nothing, small enough for progress and Ctrl-C."""
+BUFFER_BYTES = 256 << 10
+"""Copied through a buffer at once; larger writes are slower on virtual machines, see ``ext3.device.writeback``."""
+ZERO_BYTES = 1 << 20
+MAX_RANGES = 1 << 20
+"""More data ranges than this in one file are taken as one from there on: the holes between them are not worth the time."""
+
+FICLONE = 0x40049409
+"""ioctl of Linux (linux/fs.h): share all blocks of another file."""
+FALLOC_FL_KEEP_SIZE = 0x01
+FALLOC_FL_PUNCH_HOLE = 0x02
+SYNC_FILE_RANGE_WRITE = 2
+
+Data = bytes | bytearray | memoryview
+
+
+# -- what a descriptor is ------------------------------------------------------------------------------------------
+
+
+def is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def is_append_only(fd: int) -> bool:
+    """Whether every write goes to the end of the file, wherever it is aimed (O_APPEND). False where that cannot be asked."""
+    return bool(fcntl and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
+
+
+def is_read_write(fd: int) -> bool:
+    """Whether a file is open for reading and for writing anywhere. True where that cannot be asked: the first write tells."""
+    return not fcntl or fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND) == os.O_RDWR
+
+
+def same_file(one: HostPath | int, other: HostPath | int) -> bool:
+    """Whether two paths or descriptors lead to one file. False where one of them leads nowhere."""
+    try:
+        return os.path.samestat(os.stat(one), os.stat(other))
+    except OSError:
+        return False
+
+
+# -- exact reads and writes ----------------------------------------------------------------------------------------
+
+
+def read_at(fd: int, offset: int, size: int) -> bytes:
+    """``size`` bytes at ``offset``; fewer only at the end of the file."""
+    pieces = []
+    while size > 0:
+        piece = _pread(fd, min(size, CALL_BYTES), offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def read_into(fd: int, offset: int, view: memoryview) -> int:
+    """Fill ``view`` with the bytes at ``offset``; how many those are, fewer than it holds only at the end of the file."""
+    done = 0
+    while done < len(view):
+        piece = view[done : done + CALL_BYTES]
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [piece], offset + done)
+        else:
+            data = _pread(fd, len(piece), offset + done)
+            count = len(data)
+            piece[:count] = data
+        if not count:
+            break
+        done += count
+    return done
+
+
+def write_at(fd: int, offset: int, data: Data) -> None:
+    """Write all of ``data`` at ``offset``."""
+    view = memoryview(data)
+    while view:
+        done = _written(_pwrite(fd, view[:CALL_BYTES], offset))
+        offset += done
+        view = view[done:]
+
+
+def write_all(fd: int, data: Data) -> None:
+    """Write all of ``data`` where the descriptor stands; it may be a pipe."""
+    view = memoryview(data)
+    while view:
+        view = view[_written(os.write(fd, view[:CALL_BYTES])) :]
+
+
+def _pread(fd: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(fd, size, offset)
+    os.lseek(fd, offset, os.SEEK_SET)  # Windows: no two threads may do this at once
+    return os.read(fd, size)
+
+
+def _pwrite(fd: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+def _written(count: int) -> int:
+    if not count:  # a loop that waits for more would not end
+        raise OSError(errno.EIO, "nothing was written")
+    return count
+
+
+# -- copies --------------------------------------------------------------------------------------------------------
+
+
+def clone_file(source: int, target: int) -> bool:
+    """Have the whole of ``target`` share the blocks of ``source`` (a reflink); False where that is not possible."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return False
+    return True
+
+
+def copy_range(source: int, source_offset: int, target: int, offset: int, size: int) -> int:
+    """copy_file_range(2): bytes copied, at most ``COPY_BYTES``; 0 where the kernel cannot, or where the source ends.
+
+    Filesystems with reflinks share the blocks, network filesystems copy on their server. No file position is moved.
+    """
+    if not hasattr(os, "copy_file_range"):
+        return 0
+    try:
+        return os.copy_file_range(source, target, min(size, COPY_BYTES), source_offset, offset)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return 0
+
+
+def send_range(source: int, source_offset: int, target: int, offset: int, size: int) -> int:
+    """sendfile(2): bytes copied, at most ``COPY_BYTES``; 0 where the kernel cannot, or where the source ends.
+
+    Copies between filesystems in three quarters of the time that reading and writing take. It moves the position of ``target``:
+    not for files to which several threads, or processes that share the descriptor, write at once.
+    """
+    if sys.platform != "linux":  # elsewhere it writes to sockets only
+        return 0
+    try:
+        os.lseek(target, offset, os.SEEK_SET)
+        return os.sendfile(target, source, source_offset, min(size, COPY_BYTES))
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return 0
+
+
+def kernel_copy(source: int, source_offset: int, target: int, offset: int, size: int) -> int:
+    """Bytes copied without passing through this process, at most ``COPY_BYTES``; 0 where that is not possible, or where the
+    source ends: a plain read tells. Moves the position of ``target``, as ``send_range`` does."""
+    return copy_range(source, source_offset, target, offset, size) or send_range(source, source_offset, target, offset, size)
+
+
+def copy_bytes(
+    source: int, source_offset: int, target: int, offset: int, size: int, advance: Callable[[int], None] | None = None
+) -> int:
+    """Copy ``size`` bytes by the best way there is: bytes copied, fewer only where the source ends.
+
+    ``advance`` is told how many bytes came since it was told last. Moves the position of ``target``. Holes are copied as zeros:
+    see ``data_ranges``.
+    """
+    done = 0
+    buffer: memoryview | None = None
+    while done < size:
+        count = 0
+        if buffer is None:
+            count = kernel_copy(source, source_offset + done, target, offset + done, size - done)
+        if not count:
+            if buffer is None:
+                buffer = memoryview(bytearray(min(BUFFER_BYTES, size - done)))
+            count = read_into(source, source_offset + done, buffer[: size - done])
+            write_at(target, offset + done, buffer[:count])
+        if not count:
+            break
+        done += count
+        if advance:
+            advance(count)
+    return done
+
+
+# -- holes and space -----------------------------------------------------------------------------------------------
+
+
+def data_ranges(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """(offset, size) of the pieces of a range that hold data, ascending; what lies between them reads as zero.
+
+    One piece for all of it where the system cannot tell: a hole that is read costs time, data taken for a hole would be lost.
+    The file's position is put back.
+    """
+    end = offset + size
+    for _ in range(MAX_RANGES if hasattr(os, "SEEK_DATA") else 0):
+        if offset >= end:
+            return
+        found = _next_data(fd, offset, end)
+        if found is None:
+            return
+        yield found
+        offset = found[0] + found[1]
+    if offset < end:
+        yield offset, end - offset
+
+
+def _next_data(fd: int, offset: int, end: int) -> tuple[int, int] | None:
+    try:
+        position = os.lseek(fd, 0, os.SEEK_CUR)
+        try:
+            begin = max(offset, os.lseek(fd, offset, os.SEEK_DATA))  # ZFS has answered 0 for a hole at the end
+            stop = os.lseek(fd, begin, os.SEEK_HOLE) if begin < end else end
+        finally:
+            os.lseek(fd, position, os.SEEK_SET)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data from here to the end of the file
+            return None
+        return offset, end - offset
+    return (begin, max(min(stop, end), begin + 1) - begin) if begin < end else None
+
+
+def punch_hole(fd: int, offset: int, size: int) -> bool:
+    """Make the range read as zero and give its space back; the file keeps its length. False where that is not possible.
+
+    FALLOC_FL_ZERO_RANGE is not tried: the filesystems that have it can punch, too.
+    """
+    if size <= 0:
+        return True
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    call = _libc("fallocate")
+    if call is None or ctypes.sizeof(ctypes.c_long) < 8:  # a 32-bit libc takes 32-bit offsets here
+        return False
+    mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    while call(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(size)):
+        if ctypes.get_errno() != errno.EINTR:
+            return False
+    return True
+
+
+def allocate(fd: int, offset: int, size: int) -> None:
+    """Give a range that is a hole, or behind the end of the file, blocks on storage: it reads as zero."""
+    if size > 0 and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, offset, size)
+            return
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+    zeros = memoryview(bytes(min(ZERO_BYTES, max(0, size))))
+    for start in range(offset, offset + size, ZERO_BYTES):
+        write_at(fd, start, zeros[: offset + size - start])
+
+
+@cache
+def _libc(name: str) -> Any:
+    """A function of the C library that Python does not have; None where there is none."""
+    import ctypes  # not needed by most who import this module
+
+    try:
+        return getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+# -- synchronisation -----------------------------------------------------------------------------------------------
+
+
+def sync(fd: int) -> None:
+    """What was written to the file, and its length, is on storage when this returns."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:  # macOS, where fsync leaves the data in the drive's own memory
+        with suppress(OSError):  # not on network filesystems
+            fcntl.fcntl(fd, full)
+            return
+    os.fsync(fd)
+
+
+def sync_directory(path: HostPath) -> None:
+    """New and changed names in a directory survive a power cut after this. Where directories cannot be synced (CIFS, Windows)
+    nothing more can be done, and nothing is raised: the names are there."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | OPEN)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def start_writeback(fd: int, offset: int, size: int) -> None:
+    """Have the kernel begin to write the range to storage now, so that the final sync finds little left to do."""
+    if size <= 0:  # a length of 0 would mean all that follows
+        return
+    call = _libc("sync_file_range") if sys.platform == "linux" else None
+    if call is not None:
+        import ctypes
+
+        if not call(fd, ctypes.c_int64(offset), ctypes.c_int64(size), SYNC_FILE_RANGE_WRITE):
+            return
+    drop_cache(fd, offset, size)  # begins to write what is dirty
+
+
+def drop_cache(fd: int, offset: int, size: int) -> None:
+    """Let what is on storage of the range leave the page cache; what is not begins to be written."""
+    if size > 0 and hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # it is advice
+            os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
