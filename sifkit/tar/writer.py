@@ -1,6 +1,6 @@
 """The headers of a tar archive, written many at a time: ustar, with pax records for what its fields do not hold.
 
-``tarheader`` reads what is written here. Records are written for times with a fraction, names that are long or not ASCII, large
+``members`` reads what is written here. Records are written for times with a fraction, names that are long or not ASCII, large
 numbers and extended attributes; nothing depends on the clock or the locale. Sources: POSIX.1-2017 ``pax``, "ustar Interchange
 Format" and "pax Extended Header"; GNU tar manual, "Storing Sparse Files" (format 1.0), and its escapes in attributes' keys.
 """
@@ -13,8 +13,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .header import PATH_LIMIT
-from .stream import BLOCK
+from .header import BLOCK, PATH_LIMIT
 
 __all__ = ["PATH_LIMIT", "Head", "TarWriter", "pack_heads", "sparse_head", "xattr_records"]
 

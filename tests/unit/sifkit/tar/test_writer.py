@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+from stat import S_IFDIR, S_IFREG
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3.constants import S_IFDIR, S_IFREG
-from sifkit.tar.header import is_header, members
+from sifkit.tar.members import read_members
 from sifkit.tar.stream import open_archive
 from sifkit.tar.writer import Head, TarWriter, pack_heads, sparse_head, xattr_records
 
@@ -27,8 +27,8 @@ def archive(entries):
 
 def read(data):
     """What our reader makes of an archive."""
-    source = open_archive(io.BytesIO(data), is_header)
-    found = list(members(source))
+    source = open_archive(io.BytesIO(data))
+    found = list(read_members(source))
     source.finish().close()
     return found
 
@@ -141,7 +141,7 @@ def test_files_with_holes_are_read_again(size, pairs):
     found = read(file.getvalue())
     assert [member.name for member in found] == [b"d/" + b"f" * 150, b"next"]
     assert (found[0].size, found[0].mode, found[0].uid) == (size, 0o600, 1)
-    assert [(start, length) for start, length, _ in found[0].segments or []] == pairs
+    assert [(start, length) for start, length, _ in found[0].ranges or []] == pairs
     file.seek(0)
     with tarfile.open(fileobj=file) as theirs:
         info = theirs.next()
