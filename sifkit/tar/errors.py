@@ -1,6 +1,6 @@
-"""What goes wrong with archives. Each class carries its facts, and the text is made from them once.
+"""Errors of reading archives. Each class carries its facts, and the text is made from them once.
 
-There are no hints: whoever reads an archive for a user knows what the user can do about it.
+None of them has a hint: what a user can do about an error depends on where the archive comes from, which the caller knows.
 """
 
 from __future__ import annotations

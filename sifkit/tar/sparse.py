@@ -1,4 +1,4 @@
-"""Maps of sparse files: which parts of a file an archive holds, in the five ways that GNU tar wrote it.
+"""Maps of sparse files: which parts of a file an archive holds, in every format of GNU tar.
 
 Formats: the old one of GNU tar (typeflag ``S``), and 0.0, 0.1 and 1.0 in pax records. Source: GNU tar manual, "Storing Sparse
 Files".

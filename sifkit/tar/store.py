@@ -1,4 +1,4 @@
-"""The data of an archive's members, at rest after the archive was read.
+"""Data of an archive's members, to be read by range once the archive was read to its end.
 
 It lies either in the archive itself, or in a spool: in memory up to 64 MiB, and beyond that in an unnamed temporary file (in
 the directory given, else in that of ``tempfile``).
@@ -62,7 +62,7 @@ class _MemoryMemberStore:
 class FileMemberStore:
     """Seekable file. With a descriptor of its own, reads of several threads do not disturb each other.
 
-    ``owned``: ``close`` closes the file. ``stable``: nobody else can change it.
+    ``owned``: ``close`` closes the file. ``stable``: no other process can change it.
     """
 
     def __init__(self, file: IO[bytes], *, owned: bool, stable: bool) -> None:
