@@ -32,9 +32,9 @@ PLATFORM_ONLY = {"fcntl", "pwd", "grp", "termios", "resource", "tty", "pty", "sy
 
 THIRD_PARTY = {
     "ext3": {"construct", "numpy"},
-    "sifkit": {"construct", "numpy", "typer", "click", "tqdm", "rich", "zstandard", "typing_extensions"},
+    "sifkit": {"construct", "numpy", "typer", "click", "tqdm", "rich", "typing_extensions"},
 }
-OPTIONAL_IN_FUNCTIONS = {"ext3": {"zstandard"}, "sifkit": set[str]()}
+OPTIONAL_IN_FUNCTIONS = {"ext3": set[str](), "sifkit": {"zstandard"}}
 """Allowed where the import is inside a function, so that the package works without it."""
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
@@ -112,8 +112,9 @@ def _check_import(module: Module, found: Imported) -> Iterator[str]:
     leaf = module.name.rpartition(".")[2]
     if top not in PACKAGES and top not in sys.stdlib_module_names and not found.typing_only:
         allowed = THIRD_PARTY[module.package]
-        if top not in allowed and not (found.in_function and top in OPTIONAL_IN_FUNCTIONS[module.package]):
-            yield f"imports {top}, which {module.package} does not use" + (" outside functions" if top == "zstandard" else "")
+        optional = top in OPTIONAL_IN_FUNCTIONS[module.package]
+        if top not in allowed and not (found.in_function and optional):
+            yield f"imports {top}, which {module.package} does not use" + (" outside functions" if optional else "")
     if leaf in PURE and top in IMPURE and not found.typing_only:
         yield f"a pure module imports {found.name}"
     if top == "construct" and module.path not in CONSTRUCT_USERS and not module.path.endswith(CONSTRUCT_NAMES):

@@ -1,8 +1,8 @@
 """Overlays: where container conventions (upper/, work/), SIF images and the ext3 library meet.
 
 ``create(path, options)`` makes one, see ``CreateOptions``; ``embed`` makes one inside a SIF; ``attach`` and ``detach`` move
-one in and out; ``clone`` copies one; ``image_info`` tells about one. Nothing here prints or reads the environment. Names are
-imported when they are first used: a command pays for what it needs.
+one in and out; ``clone`` copies one; ``image_info`` describes one; ``scan_tar`` adds an archive to a tree. Nothing here prints
+or reads the environment. Names are imported when they are first used: a command pays for what it needs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .cloning import clone as clone
     from .creating.standalone import create as create
+    from .creating.tar_source import TarScan as TarScan
+    from .creating.tar_source import scan_tar as scan_tar
     from .embedding.attaching import attach as attach
     from .embedding.attaching import detach as detach
     from .embedding.in_partition import embed as embed
@@ -29,12 +31,14 @@ _MODULE_OF = {
     "EmbedOptions": ".embedding.reservation",
     "ImageInfo": ".info",
     "Progress": ".options",
+    "TarScan": ".creating.tar_source",
     "attach": ".embedding.attaching",
     "clone": ".cloning",
     "create": ".creating.standalone",
     "detach": ".embedding.attaching",
     "embed": ".embedding.in_partition",
     "image_info": ".info",
+    "scan_tar": ".creating.tar_source",
 }
 
 __all__ = [
@@ -43,12 +47,14 @@ __all__ = [
     "EmbedOptions",
     "ImageInfo",
     "Progress",
+    "TarScan",
     "attach",
     "clone",
     "create",
     "detach",
     "embed",
     "image_info",
+    "scan_tar",
 ]
 
 

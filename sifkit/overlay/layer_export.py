@@ -1,7 +1,7 @@
 """upper/ of an overlay as a container layer: a tar archive with marks for what was removed.
 
 A whiteout becomes an empty file ``.wh.NAME``, an opaque directory holds ``.wh..wh..opq``; overlay filesystems' own attributes
-are left out. ``layernames`` says what goes in, ``sifkit.tar.writer`` how it looks. Files are stored whole: a layer should
+are left out. ``layer_entries`` says what goes in, ``sifkit.tar.writer`` how it looks. Files are stored whole: a layer should
 have no sparse files, which not every program reads. Whatever the image holds, the archive is bounded: no more data than the
 image has blocks, and altogether at most 1 GiB and 8 times the filesystem's size. What is more are zeros of holes, or names that
 a hostile image makes up. Source: OCI image specification, ``layer.md`` ("Whiteouts", "Sparse files").
@@ -23,7 +23,7 @@ from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import Columns, column_parts, nanoseconds
 from ext3.read.readahead import ReadAhead, straight_files
-from sifkit.tar.writer import PATH_LIMIT, Head, TarWriter, sparse_head, xattr_records
+from sifkit.tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
 
 from ..errors import SifkitError, human, show
 from .layer_entries import LayerName, layer_names
@@ -133,7 +133,7 @@ class _Export:
                     self._mark(name.path, mtime)
                 elif is_plain and not name.is_dir:
                     self._claim(-(-size // self._block_size))
-                    self._tar.add(Head(name.path, b"0", mode & 0o7777, uid, gid, size, mtime), ahead.take(row, size))
+                    self._tar.add(NewMember(name.path, b"0", mode & 0o7777, uid, gid, size, mtime), ahead.take(row, size))
                     self.done.entries += 1
                     self.done.content_bytes += size
                 else:
@@ -166,11 +166,13 @@ class _Export:
             self.done.left_out += 1
             return
         kept = [(key, value) for key, value in sorted(seen_xattrs(xattrs).items()) if b"\0" not in key]
-        head = Head(path, _FLAGS[form], facts.mode & 0o7777, facts.uid, facts.gid, 0, facts.mtime, records=xattr_records(kept))
+        head = NewMember(
+            path, _FLAGS[form], facts.mode & 0o7777, facts.uid, facts.gid, 0, facts.mtime, records=xattr_records(kept)
+        )
         if form == S_IFDIR:
             self._tar.add(head._replace(name=path + b"/" if path else b"./"))
         elif facts.links > 1 and ino in self._first:
-            self._tar.add(head._replace(flag=b"1", target=self._first[ino], records=()))
+            self._tar.add(head._replace(typeflag=b"1", target=self._first[ino], records=()))
         elif form == S_IFREG:
             if any(key in xattrs for key in METACOPY_NAMES):
                 self.done.problem(b"/" + path, "its content is in a lower layer (metacopy)")
@@ -189,10 +191,10 @@ class _Export:
             self.done.opaque += 1
         else:
             self.done.whiteouts += 1
-        self._tar.add(Head(path, b"0", 0o644, 0, 0, 0, mtime))
+        self._tar.add(NewMember(path, b"0", 0o644, 0, 0, 0, mtime))
         self.done.entries += 1
 
-    def _regular(self, head: Head, facts: Stat) -> None:
+    def _regular(self, head: NewMember, facts: Stat) -> None:
         block_size, size = self._block_size, facts.size
         reader = self.filesystem.open_file(facts.ino)
         extents = reader.extents
@@ -201,7 +203,7 @@ class _Export:
         head = head._replace(size=size)
         if self._sparse and mapped < -(-size // block_size):
             pairs = [(start * block_size, min(size - start * block_size, count * block_size)) for start, _, count in extents]
-            entry, table = sparse_head(head, pairs)
+            entry, table = sparse_member(head, pairs)
             self._tar.add_pieces(entry, chain([table], _pieces(reader, pairs)))
         elif size <= PIECE_BYTES:
             self._tar.add(head, reader.readall())

@@ -1,1 +1,1 @@
-"""Archives in and out: headers, streams, codecs, members."""
+"""Tar archives: ``stream.open_archive`` opens one, ``members.read_members`` reads its entries, ``writer`` writes one."""

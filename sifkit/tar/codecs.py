@@ -1,8 +1,8 @@
-"""The packings of tar archives, unpacked piece by piece: gzip, xz, bzip2 and zstd.
+"""Compressed streams of tar archives, decompressed piece by piece: gzip, xz, bzip2 and zstd.
 
-Each unpacker knows whether the stream it was given is whole: one that is cut short, even behind the archive's end, or that
-holds wrong bytes is a PackingError. Zeros and garbage behind the last whole stream are ignored, as gzip and xz do. Sources: RFC
-1952 (gzip), RFC 8878 (zstd: frames, blocks, skippable frames), the xz format specification, bzip2's ``compress.c``.
+A stream that is cut short, even behind the archive's end, or that holds wrong bytes is a CompressionError. Zeros and garbage
+behind the last whole stream are ignored, as gzip and xz do. Sources: RFC 1952 (gzip), RFC 8878 (zstd: frames, blocks,
+skippable frames), the xz format specification, bzip2's ``compress.c``.
 """
 
 from __future__ import annotations
@@ -13,62 +13,61 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
-__all__ = ["PackingError", "RawBytes", "packing_of", "unpacked"]
+from .errors import StreamProblem
+
+__all__ = ["CompressionError", "PeekedFile", "compression_of", "decompressed"]
 
 XZ_MEMORY = 1 << 30
-"""xz -9 needs 65 MiB to unpack; a stream that asks for more than this is refused."""
+"""xz -9 needs 65 MiB to decompress; a stream that asks for more than this is refused."""
 _PIECE = 1 << 18
 _READ = 1 << 16
 
 _MAGICS = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
-_PROGRAMS = {"gzip": "gzip -dc", "xz": "xz -dc", "bzip2": "bzip2 -dc", "zstd": "zstd -dc --long=31"}
 _NOISE = ("Error -3 while decompressing data: ", "zstd decompress error: ")
 
 
-class PackingError(Exception):
-    """The packed stream cannot be unpacked. ``again``: another copy of it may be whole; else ``hint`` says what to do."""
+class CompressionError(Exception):
+    """Stream that cannot be decompressed. ``problem`` says why; ``message`` is one line without the file's name."""
 
-    def __init__(self, message: str, *, again: bool = True, hint: str = "") -> None:
+    def __init__(self, message: str, problem: StreamProblem) -> None:
         super().__init__(message)
         self.message = message
-        self.again = again
-        self.hint = hint
+        self.problem = problem
 
 
-def packing_of(head: bytes) -> str:
-    """The packing that these first bytes begin (gzip, xz, bzip2, zstd), or an empty string."""
+def compression_of(head: bytes) -> str:
+    """The format that these first bytes begin (gzip, xz, bzip2, zstd), or an empty string."""
     if _is_skippable(head[:4]):
         return "zstd"
-    return next((kind for magic, kind in _MAGICS if head.startswith(magic)), "")
+    return next((codec for magic, codec in _MAGICS if head.startswith(magic)), "")
 
 
-def unpacked(kind: str, raw: RawBytes) -> Iterator[bytes]:
-    """The data of all streams of this kind in ``raw``, one behind the other, in pieces of a bounded size.
+def decompressed(codec: str, file: PeekedFile) -> Iterator[bytes]:
+    """The data of all streams in ``file``, one behind the other, in pieces of a bounded size.
 
-    Raises PackingError, and OSError from reading.
+    ``codec``: as ``compression_of`` names it. Raises CompressionError, and OSError from reading.
     """
     try:
-        yield from _UNPACKERS[kind](raw)
+        yield from _DECOMPRESSORS[codec](file)
     except EOFError as error:
-        raise PackingError(f"the {kind} stream is cut short") from error
+        raise CompressionError(f"the {codec} stream is cut short", "truncated") from error
     except (zlib.error, lzma.LZMAError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of reading, not of unpacking (bz2 raises OSErrors without a number)
-        raise _corrupt(kind, str(error)) from error
+            raise  # of reading, not of decompressing (bz2 raises OSErrors without a number)
+        raise _corrupt(codec, str(error)) from error
 
 
-def _corrupt(kind: str, text: str) -> PackingError:
+def _corrupt(codec: str, text: str) -> CompressionError:
     for noise in _NOISE:
         text = text.removeprefix(noise)
     if "emory" in text:  # xz: "Memory usage limit was exceeded", zstd: "Frame requires too much memory for decoding"
-        hint = f"unpack it with {_PROGRAMS[kind]} and give the plain archive"
-        return PackingError(f"the {kind} stream needs too much memory to unpack", again=False, hint=hint)
+        return CompressionError(f"the {codec} stream needs too much memory to unpack", "memory")
     detail = text[:1].lower() + text[1:].rstrip(".")
-    return PackingError(f"the {kind} stream is corrupt" + (f": {detail}" if detail else ""))
+    return CompressionError(f"the {codec} stream is corrupt" + (f": {detail}" if detail else ""), "corrupt")
 
 
-class RawBytes:
-    """A file whose first bytes were already read."""
+class PeekedFile:
+    """File whose first bytes, ``head``, were read already; they are read again."""
 
     def __init__(self, head: bytes, file: IO[bytes]) -> None:
         self._head = head
@@ -83,7 +82,7 @@ class RawBytes:
 
 
 class _Engine(Protocol):
-    """How lzma and bz2 unpack: never more than ``max_length`` bytes at once."""
+    """Decompressor object of lzma and bz2; gives at most ``max_length`` bytes at once."""
 
     @property
     def eof(self) -> bool: ...
@@ -95,7 +94,7 @@ class _Engine(Protocol):
 
 
 class _Gunzip:
-    """zlib with the manners of lzma and bz2; checks the CRC and length of each gzip member."""
+    """zlib with the interface of lzma and bz2; checks the CRC and length of each gzip member."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -114,12 +113,12 @@ class _Gunzip:
         return self._zlib.unused_data
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        unpacked = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self._full = len(unpacked) == max_length
-        return unpacked
+        piece = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self._full = len(piece) == max_length
+        return piece
 
 
-def _streams(raw: RawBytes, engine_of: Callable[[], _Engine], magic: bytes) -> Iterator[bytes]:
+def _streams(file: PeekedFile, engine_of: Callable[[], _Engine], magic: bytes) -> Iterator[bytes]:
     """The data of all members or streams; EOFError where the last one is not whole."""
     data = b""
     while True:
@@ -127,13 +126,13 @@ def _streams(raw: RawBytes, engine_of: Callable[[], _Engine], magic: bytes) -> I
         while not engine.eof:
             feed = b""
             if engine.needs_input:
-                feed, data = data or raw.read(), b""
+                feed, data = data or file.read(), b""
                 if not feed:
                     raise EOFError
             yield engine.decompress(feed, _PIECE)
         data = engine.unused_data.lstrip(b"\0")
         while len(data) < len(magic):
-            more = raw.read()
+            more = file.read()
             if not more:
                 return
             data = (data + more).lstrip(b"\0")
@@ -142,25 +141,25 @@ def _streams(raw: RawBytes, engine_of: Callable[[], _Engine], magic: bytes) -> I
 
 
 def _is_skippable(magic: bytes) -> bool:
-    """Whether a zstd frame begins here that holds no data of ours (RFC 8878, 3.1.2: 0x184D2A50 to 0x184D2A5F)."""
+    """Whether these bytes begin a skippable zstd frame, which holds no data (RFC 8878, 3.1.2: 0x184D2A50 to 0x184D2A5F)."""
     return len(magic) == 4 and magic[0] >> 4 == 5 and magic[1:] == b"\x2a\x4d\x18"
 
 
 class _ZstdFrames:
-    """The bytes of whole zstd frames, for a decompressor that does not tell a stream that was cut from one that ended.
+    """Bytes of whole zstd frames, for a decompressor that takes the end of a cut stream for the end of a whole one.
 
-    Follows the frames by the sizes in their headers and blocks, which costs a step for each block. What lies behind the
-    last frame is not given out; EOFError where the data ends inside one.
+    Follows the frames by the sizes in their headers and blocks, one step a block. What lies behind the last frame is not
+    given out; EOFError if the data ends inside one.
     """
 
-    def __init__(self, raw: RawBytes) -> None:
-        self._raw = raw
+    def __init__(self, file: PeekedFile) -> None:
+        self._file = file
         self._step: Callable[[bytes], bool] = self._magic
         self._want, self._held, self._pass = 4, b"", 0
         self._checksum = self._over = False
 
     def read(self, size: int) -> bytes:
-        data = b"" if self._over else self._raw.read(size)
+        data = b"" if self._over else self._file.read(size)
         if not data and not self._over and (self._pass or self._step != self._magic):
             raise EOFError
         return data[: self._follow(data)]
@@ -205,7 +204,7 @@ class _ZstdFrames:
         return self._next(self._block, 3, behind=1 - single + (0, 1, 2, 4)[flags & 3] + content_size)
 
     def _block(self, held: bytes) -> bool:
-        """Bit 0: the last one; 2-1: its type, of which 1 is one byte repeated; above: its size."""
+        """Bit 0: last block; bits 2-1: type, of which 1 is one byte repeated; above: size."""
         header = int.from_bytes(held, "little")
         size = 1 if header >> 1 & 3 == 1 else header >> 3
         if not header & 1:
@@ -213,13 +212,12 @@ class _ZstdFrames:
         return self._next(self._magic, 4, behind=size + 4 * self._checksum)
 
 
-def _unzstd(raw: RawBytes) -> Iterator[bytes]:
+def _unzstd(file: PeekedFile) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError:
-        hint = "install that, or unpack it with zstd -dc and give the plain archive"
-        raise PackingError("unpacking zstd needs the Python module zstandard", again=False, hint=hint) from None
-    frames = cast("IO[bytes]", _ZstdFrames(raw))
+        raise CompressionError("unpacking zstd needs the Python module zstandard", "module") from None
+    frames = cast("IO[bytes]", _ZstdFrames(file))
     with zstandard.ZstdDecompressor().stream_reader(frames, read_across_frames=True, closefd=False) as reader:
         while True:
             try:
@@ -231,9 +229,9 @@ def _unzstd(raw: RawBytes) -> Iterator[bytes]:
             yield piece
 
 
-_UNPACKERS: dict[str, Callable[[RawBytes], Iterator[bytes]]] = {
-    "gzip": lambda raw: _streams(raw, _Gunzip, b"\x1f\x8b"),
-    "xz": lambda raw: _streams(raw, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), b"\xfd7zXZ\0"),
-    "bzip2": lambda raw: _streams(raw, bz2.BZ2Decompressor, b"BZh"),
+_DECOMPRESSORS: dict[str, Callable[[PeekedFile], Iterator[bytes]]] = {
+    "gzip": lambda file: _streams(file, _Gunzip, b"\x1f\x8b"),
+    "xz": lambda file: _streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), b"\xfd7zXZ\0"),
+    "bzip2": lambda file: _streams(file, bz2.BZ2Decompressor, b"BZh"),
     "zstd": _unzstd,
 }

@@ -1,7 +1,7 @@
-"""Where the data of an archive's files lies until the image is written.
+"""Data of an archive's members, to be read by range once the archive was read to its end.
 
-Either in the archive itself, or in a spool: memory up to 64 MiB, and an unnamed temporary file beyond (in the directory
-given, else where ``tempfile`` puts its files).
+It lies either in the archive itself, or in a spool: in memory up to 64 MiB, and beyond that in an unnamed temporary file (in
+the directory given, else in that of ``tempfile``).
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import io
 import os
 import tempfile
 import threading
-from array import array
-from types import TracebackType
+from collections.abc import Iterable
 from typing import IO, Protocol, Self, cast
 
-from ext3.errors import ContentChangedError, SourceError
-from ext3.newfs.builder import Segment
-from ext3.newfs.content import ContentFile
+from .errors import ArchiveChangedError, ArchiveError
 
-__all__ = ["SPOOL_MEMORY", "FileStore", "Spool", "Store", "TarContent"]
+__all__ = ["SPOOL_MEMORY", "FileMemberStore", "MemberData", "MemberStore", "Spool", "StoredRange"]
 
 SPOOL_MEMORY = 64 << 20
 """A spool of more bytes than this moves to a file."""
+_READ_BYTES = 1 << 24
+
+StoredRange = tuple[int, int, int]
+"""(offset in the file, length, offset in the store) in bytes: a part of a member that holds data; the gaps are holes."""
 
 
-class Store(Protocol):
-    """Where the data of files lies; offsets are bytes in it. ``fd`` can be copied from at them, or is None."""
+class MemberStore(Protocol):
+    """Bytes of members at fixed offsets. ``fd``: a descriptor that can be copied from at these offsets, or None."""
 
     fd: int | None
 
@@ -38,7 +39,9 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class _MemoryStore:
+class _MemoryMemberStore:
+    """Spool that stayed in memory."""
+
     fd: int | None = None
 
     def __init__(self, data: bytearray) -> None:
@@ -56,8 +59,11 @@ class _MemoryStore:
         self._data.release()
 
 
-class FileStore:
-    """A file that can be sought in. With a descriptor of its own, reads of several threads do not disturb each other."""
+class FileMemberStore:
+    """Seekable file. With a descriptor of its own, reads of several threads do not disturb each other.
+
+    ``owned``: ``close`` closes the file. ``stable``: no other process can change it.
+    """
 
     def __init__(self, file: IO[bytes], *, owned: bool, stable: bool) -> None:
         self._file = file
@@ -65,9 +71,9 @@ class FileStore:
         self._lock = threading.Lock()
         self.fd: int | None = _descriptor(file)
         self._stable = stable
-        self._state = self._look()
+        self._state = self._fingerprint()
 
-    def _look(self) -> tuple[int, int] | None:
+    def _fingerprint(self) -> tuple[int, int] | None:
         if self._stable or self.fd is None:
             return None
         state = os.fstat(self.fd)
@@ -77,11 +83,11 @@ class FileStore:
         done = 0
         while done < len(view):
             if self.fd is not None and hasattr(os, "pread"):
-                piece = os.pread(self.fd, min(len(view) - done, 1 << 24), offset + done)
+                piece = os.pread(self.fd, min(len(view) - done, _READ_BYTES), offset + done)
             else:
                 with self._lock:
                     self._file.seek(offset + done)
-                    piece = self._file.read(min(len(view) - done, 1 << 24))
+                    piece = self._file.read(min(len(view) - done, _READ_BYTES))
             if not piece:
                 break
             view[done : done + len(piece)] = piece
@@ -89,7 +95,8 @@ class FileStore:
         return done
 
     def changed(self) -> bool:
-        return self._look() != self._state
+        """Whether size or modification time differ from those at the start."""
+        return self._fingerprint() != self._state
 
     def close(self) -> None:
         if self._owned:
@@ -97,7 +104,7 @@ class FileStore:
 
 
 class Spool:
-    """Takes the data of files back to back; ``finish`` makes the store."""
+    """Data of members written back to back; ``finish`` makes the store."""
 
     def __init__(self, directory: str | bytes | os.PathLike[str] | None) -> None:
         self._directory = directory
@@ -117,108 +124,59 @@ class Spool:
             self._memory = bytearray()
         self._file.write(data)
 
-    def finish(self) -> Store:
+    def finish(self) -> MemberStore:
         if self._file is None:
-            return _MemoryStore(self._memory)
+            return _MemoryMemberStore(self._memory)
         self._file.flush()
-        return FileStore(self._file, owned=True, stable=True)
+        return FileMemberStore(self._file, owned=True, stable=True)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
 
 
-def _descriptor(file: IO[bytes]) -> int | None:
-    """The descriptor whose bytes are the file's. Objects that unpack have a fileno() too: it is of the packed file."""
-    inner = getattr(file, "file", file)
-    raw = getattr(inner, "raw", inner)
-    return raw.fileno() if isinstance(raw, io.FileIO) else None
+class MemberData:
+    """Data of an archive's members, read by range. ``path`` is the archive's, for errors.
 
-
-class _TarFile:
-    """One file's data: ``base`` is added to the offsets asked for, ``end`` bounds them."""
-
-    def __init__(self, content: TarContent, store: Store, base: int, end: int | None) -> None:
-        self.fd = store.fd if end is None else None
-        self._content = content
-        self._base = base
-        self._end = end
-
-    def read_into(self, view: memoryview, offset: int) -> int:
-        if self._end is not None:
-            view = view[: max(0, self._end - offset)]
-        return self._content.read_at(view, self._base + offset)
-
-    def changed(self) -> bool:
-        return self._content.changed()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
-
-
-class TarContent:
-    """Content of the files of one archive, by node. Owns the archive (if it was given as a path) or the spool: close it.
-
-    Nodes with segments are read at the store's offsets, all others from 0 to their size.
+    ``close`` closes the archive, if it was opened by its path, or the spool.
     """
 
-    def __init__(self, name: bytes, store: Store) -> None:
-        self.name = name
+    def __init__(self, path: bytes, store: MemberStore) -> None:
+        self.path = path
         self._store = store
-        self._first = 0
-        self._places = array("q")
-        self._segments: dict[int, list[Segment]] = {}
 
-    def begin(self, first: int) -> None:
-        """The next node placed will be ``first``."""
-        self._first = first
-
-    def place(self, node: int, offset: int, size: int, segments: list[Segment] | None) -> None:
-        """Where the data of ``node`` lies; nodes come in ascending order."""
-        self._places.extend((0, 0) * (node - self._first - len(self._places) // 2))
-        self._places.extend((offset, size))
-        if segments is not None:
-            self._segments[node] = segments
-
-    def _place(self, node: int) -> tuple[int, int]:
-        row = 2 * (node - self._first)
-        if 0 <= row < len(self._places):
-            return self._places[row], self._places[row + 1]
-        return 0, 0
+    @property
+    def fd(self) -> int | None:
+        """A descriptor that can be copied from at the store's offsets, or None."""
+        return self._store.fd
 
     def read_at(self, view: memoryview, offset: int) -> int:
-        """Bytes of the store."""
+        """Bytes read at ``offset`` of the store, fewer than asked only at its end. Raises ArchiveError."""
         try:
             return self._store.read_into(view, offset)
         except (OSError, ValueError) as error:
             cause = error if isinstance(error, OSError) else None
             text = (cause and cause.strerror) or str(error)
-            raise SourceError(self.name, f"reading at byte {offset} failed: {text}", error=cause) from error
+            raise ArchiveError(self.path, f"reading at byte {offset} failed: {text}", error=cause) from error
+
+    def read_file(self, view: memoryview, ranges: Iterable[StoredRange]) -> None:
+        """A whole file of ``len(view)`` bytes; what its ranges do not cover is zeros.
+
+        Raises ArchiveError, ArchiveChangedError.
+        """
+        done = 0
+        for logical, length, offset in ranges:
+            if logical > done:
+                view[done:logical] = bytes(logical - done)
+            done = logical + length
+            if self.read_at(view[logical:done], offset) < length:
+                raise ArchiveChangedError(self.path, f"ends at byte {offset} of file data; it was longer when it was scanned")
+        if done < len(view):
+            view[done:] = bytes(len(view) - done)
 
     def changed(self) -> bool:
+        """Whether the archive was modified since it was opened."""
         return self._store.changed()
-
-    def read_whole(self, node: int, view: memoryview) -> None:
-        offset, size = self._place(node)
-        if len(view) != size:
-            raise ContentChangedError(self.name, f"a file has {size} bytes where {len(view)} are asked for")
-        segments = self._segments.get(node)
-        done = 0
-        for logical, length, source in ((0, size, offset),) if segments is None else segments:
-            view[done:logical] = bytes(logical - done)
-            done = logical + length
-            if self.read_at(view[logical:done], source) < length:
-                raise ContentChangedError(self.name, f"ends at byte {source} of file data; it was longer when it was scanned")
-        view[done:] = bytes(size - done)
-
-    def open(self, node: int) -> ContentFile:
-        if node in self._segments:
-            return _TarFile(self, self._store, 0, None)
-        offset, size = self._place(node)
-        return _TarFile(self, self._store, offset, size)
 
     def close(self) -> None:
         self._store.close()
@@ -228,3 +186,10 @@ class TarContent:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _descriptor(file: IO[bytes]) -> int | None:
+    """The descriptor whose bytes are the file's. Objects that decompress have a fileno() too: that of the compressed file."""
+    inner = getattr(file, "file", file)
+    raw = getattr(inner, "raw", inner)
+    return raw.fileno() if isinstance(raw, io.FileIO) else None

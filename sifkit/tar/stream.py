@@ -1,30 +1,42 @@
-"""The bytes of a tar archive, wherever they come from: a file, a pipe, packed (see ``tarpacking``) or not.
+"""Tar archives as streams of bytes: from a file, a pipe, compressed or not (see ``codecs``).
 
-An archive is read forwards, once. The data of its files is then found in a ``Store``: an unpacked archive that can be
-sought in is its own store and nothing is copied; what comes from a pipe or a packed archive is put back to back into a
-spool. The kind is told by the first bytes, never by the name.
+An archive is read forwards, once; afterwards the data of its files is in a store (see ``store``). An uncompressed archive that
+can be sought in is its own store, and nothing is copied; from a pipe or a compressed archive data is copied back to back into
+a spool. The first bytes decide what it is, never the name.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from ext3.device.base import PathOrFile
-from ext3.errors import SourceError, show
+from ..errors import show
+from .codecs import CompressionError, PeekedFile, compression_of, decompressed
+from .errors import (
+    ArchiveError,
+    ArchiveOpenError,
+    CompressedStreamError,
+    EmptyArchiveError,
+    NotTarError,
+    SpoolError,
+    TruncatedArchiveError,
+)
+from .header import BLOCK, is_header
+from .store import FileMemberStore, MemberData, Spool
 
-from .codecs import PackingError, RawBytes, packing_of, unpacked
-from .store import FileStore, Spool, Store
+__all__ = ["STDIN", "Archive", "ArchiveSource", "SpoolDirectory", "open_archive"]
 
-__all__ = ["BLOCK", "Archive", "open_archive"]
+HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+ArchiveSource = HostPath | IO[bytes]
+SpoolDirectory = str | bytes | os.PathLike[str]
 
-Directory = str | bytes | os.PathLike[str]
-
-BLOCK = 512
 STDIN = b"standard input"
+"""``path`` of an archive that is piped in."""
 DRAIN_LIMIT = 64 << 20
-"""So much behind the end marker of a packed archive is unpacked, for the checksum of the packed data lies behind it."""
+"""So much behind the end marker of a compressed archive is decompressed: behind it lies the stream's checksum."""
+NAME_SHOWN = 200
 _PIECE = 1 << 18
 _READ = 1 << 16
 
@@ -43,61 +55,63 @@ _OTHERS = (
 )
 
 
-class Archive:
-    """An archive read forwards. ``position`` is the offset of the next byte in the unpacked archive."""
+class Archive(ABC):
+    """Archive that is read forwards. ``position``: offset of the next byte of the decompressed archive.
 
-    def __init__(self, name: bytes, packed: str = "") -> None:
-        self.name = name
-        self.packed = packed
-        """What it is packed with; empty: it is not."""
+    ``path``: the archive's, for errors; ``compression``: what it is compressed with, or empty. All methods raise ArchiveError.
+    """
+
+    def __init__(self, path: bytes, compression: str = "") -> None:
+        self.path = path
+        self.compression = compression
         self.position = 0
 
-    def trouble(self, message: str, at: int | None = None, *, error: OSError | None = None, hint: str = "") -> SourceError:
-        """The error to raise, with the archive's name and the byte where the trouble is."""
-        where = "" if at is None else f" (at byte {at}{' of the unpacked archive' if self.packed else ''})"
-        return SourceError(self.name, message + where, error=error, hint=hint)
-
-    def truncated(self, text: str) -> SourceError:
-        """The archive ends where it should go on. What it is packed with was whole, or that would have been said."""
-        if self.packed:
-            message = f"the {self.packed} stream is whole, but the archive in it is truncated: {text}"
-            return self.trouble(message, self.position, hint="pack the archive again")
-        return self.trouble(f"the archive is truncated: {text}", self.position, hint=again(self.name))
-
-    def cut_off(self, what: bytes | str) -> SourceError:
-        return self.truncated(f"it ends inside {show(what[:200])}")
-
+    @abstractmethod
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes, fewer only at the end. The caller has checked that ``size`` is small."""
-        raise NotImplementedError
 
-    def keep(self, size: int, what: bytes | str) -> int:
-        """Passes over ``size`` bytes of file data; the offset where the store will have them."""
-        raise NotImplementedError
+    @abstractmethod
+    def store_data(self, size: int, member: bytes) -> int:
+        """Moves ``size`` bytes of a member's data to the store; their offset there."""
 
-    def skip(self, size: int, what: bytes | str) -> None:
-        """Passes over ``size`` bytes nobody wants."""
-        raise NotImplementedError
+    @abstractmethod
+    def skip(self, size: int, member: bytes) -> None:
+        """Moves ``size`` bytes forward."""
 
-    def finish(self) -> Store:
-        """The store of what was kept; called once, behind the end marker."""
-        raise NotImplementedError
+    @abstractmethod
+    def finish(self) -> MemberData:
+        """The data that was stored; called once, behind the end marker."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Lets go of everything, after a failure."""
-        raise NotImplementedError
+        """Closes everything, after a failure."""
+
+    def truncated(self, detail: str, member: bytes | None = None) -> TruncatedArchiveError:
+        """The error of an archive that ends at ``position``."""
+        return TruncatedArchiveError(self.path, detail, member=member, offset=self.position, compression=self.compression)
+
+    def ends_inside(self, what: str) -> TruncatedArchiveError:
+        """The error of an archive that ends in the middle of a header or a map."""
+        return self.truncated(f"it ends inside {what}")
+
+    def _read_error(self, error: OSError | ValueError) -> ArchiveError:
+        cause = error if isinstance(error, OSError) else None
+        text = (cause and cause.strerror) or str(error)
+        return ArchiveError(
+            self.path, f"reading failed: {text}", offset=self.position, compression=self.compression, error=cause
+        )
 
 
 class _SeekableArchive(Archive):
-    """An unpacked archive in a file: data stays where it is. Begins where the file stands."""
+    """Uncompressed archive in a file, from where the file stands: data stays where it is."""
 
-    def __init__(self, name: bytes, file: IO[bytes], *, owned: bool) -> None:
-        super().__init__(name)
+    def __init__(self, path: bytes, file: IO[bytes], *, owned: bool) -> None:
+        super().__init__(path)
         self._file = file
         self._base = file.tell()
         self._total = max(0, file.seek(0, os.SEEK_END) - self._base)
         self._at = -1
-        self._store = FileStore(file, owned=owned, stable=False)
+        self._store = FileMemberStore(file, owned=owned, stable=False)
 
     def read(self, size: int) -> bytes:
         try:
@@ -105,37 +119,39 @@ class _SeekableArchive(Archive):
                 self._file.seek(self._base + self.position)
             data = _read_fully(self._file, size)
         except OSError as error:
-            raise self.trouble(f"reading failed: {error.strerror}", self.position, error=error) from error
+            raise self._read_error(error) from error
         self.position += len(data)
         self._at = self.position
         return data
 
-    def keep(self, size: int, what: bytes | str) -> int:
+    def store_data(self, size: int, member: bytes) -> int:
         offset = self._base + self.position
-        self.skip(size, what)
+        self.skip(size, member)
         return offset
 
-    def skip(self, size: int, what: bytes | str) -> None:
+    def skip(self, size: int, member: bytes) -> None:
         if size > self._total - self.position:
             left = max(0, self._total - self.position)
-            raise self.truncated(f"{show(what[:200])} has {size:,} bytes and only {left:,} follow")
+            raise self.truncated(f"{show(member[:NAME_SHOWN])} has {size:,} bytes and only {left:,} follow", member)
         self.position += size
 
-    def finish(self) -> Store:
-        return self._store
+    def finish(self) -> MemberData:
+        return MemberData(self.path, self._store)
 
     def close(self) -> None:
         self._store.close()
 
 
 class _PipedArchive(Archive):
-    """An archive that comes in pieces: file data goes to a spool."""
+    """Archive that comes in pieces: data is copied to a spool."""
 
-    def __init__(self, name: bytes, pieces: Iterator[bytes], packed: str, spool: Spool, closing: Callable[[], None]) -> None:
-        super().__init__(name, packed)
+    def __init__(
+        self, path: bytes, pieces: Iterator[bytes], compression: str, spool: Spool, close_source: Callable[[], None]
+    ) -> None:
+        super().__init__(path, compression)
         self._pieces = pieces
         self._spool = spool
-        self._closing = closing
+        self._close_source = close_source
         self._piece = memoryview(b"")
 
     def _more(self) -> bool:
@@ -146,17 +162,17 @@ class _PipedArchive(Archive):
                 if piece is None:
                     return False
                 self._piece = memoryview(piece)
-        except PackingError as error:
-            at = self.position if error.again else None
-            raise self.trouble(error.message, at, hint=again(self.name) if error.again else error.hint) from error
+        except CompressionError as error:
+            offset = self.position if error.problem in ("truncated", "corrupt") else None
+            raise CompressedStreamError(
+                self.path, error.message, problem=error.problem, offset=offset, compression=self.compression
+            ) from error
         except (OSError, ValueError) as error:
-            cause = error if isinstance(error, OSError) else None
-            text = (cause and cause.strerror) or str(error)
-            raise self.trouble(f"reading failed: {text}", self.position, error=cause) from error
+            raise self._read_error(error) from error
         return True
 
     def first_block(self) -> bytes:
-        """The first 512 bytes, fewer where it is shorter; they are read again afterwards."""
+        """The first 512 bytes, fewer if it is shorter; they are read again afterwards."""
         block = self.read(BLOCK)
         self._piece = memoryview(block + self._piece.tobytes())
         self.position = 0
@@ -177,24 +193,18 @@ class _PipedArchive(Archive):
         self.position += len(data)
         return data
 
-    def keep(self, size: int, what: bytes | str) -> int:
+    def store_data(self, size: int, member: bytes) -> int:
         offset = self._spool.size
-        try:
-            self._pass(size, what, self._spool.write)
-        except OSError as error:
-            if isinstance(error, SourceError):
-                raise
-            hint = "it needs room for the unpacked archive; choose another temporary directory"
-            raise self.trouble(f"writing its temporary file failed: {error.strerror}", error=error, hint=hint) from error
+        self._pass(size, member, self._write_spool)
         return offset
 
-    def skip(self, size: int, what: bytes | str) -> None:
-        self._pass(size, what, None)
+    def skip(self, size: int, member: bytes) -> None:
+        self._pass(size, member, None)
 
-    def _pass(self, size: int, what: bytes | str, sink: Callable[[memoryview], None] | None) -> None:
+    def _pass(self, size: int, member: bytes, sink: Callable[[memoryview], None] | None) -> None:
         while size:
             if not self._more():
-                raise self.cut_off(what)
+                raise self.truncated(f"it ends inside {show(member[:NAME_SHOWN])}", member)
             piece = self._piece[:size]
             self._piece = self._piece[len(piece) :]
             if sink:
@@ -202,100 +212,88 @@ class _PipedArchive(Archive):
             self.position += len(piece)
             size -= len(piece)
 
-    def finish(self) -> Store:
-        if self.packed:
+    def _write_spool(self, data: memoryview) -> None:
+        try:
+            self._spool.write(data)
+        except OSError as error:
+            reason = f"writing its temporary file failed: {error.strerror}"
+            raise SpoolError(self.path, reason, compression=self.compression, error=error) from error
+
+    def finish(self) -> MemberData:
+        if self.compression:
             limit = self.position + DRAIN_LIMIT
             while self.position < limit and self._more():
                 self.position += len(self._piece)
                 self._piece = memoryview(b"")
-        self._closing()
-        return self._spool.finish()
+        self._close_source()
+        return MemberData(self.path, self._spool.finish())
 
     def close(self) -> None:
         self._spool.close()
-        self._closing()
+        self._close_source()
 
 
-def open_archive(source: PathOrFile, is_header: Callable[[bytes], bool], *, spool_dir: Directory | None = None) -> Archive:
+def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = None) -> Archive:
     """The archive at ``source``: a path, or a binary file object, which stays the caller's and is read from where it stands.
 
-    ``is_header`` says whether a block of 512 bytes begins an unpacked archive. Raises SourceError for what cannot be read,
-    is empty or is something else.
+    Raises ArchiveOpenError, NotTarError and ArchiveError.
     """
     owned = isinstance(source, (str, bytes, os.PathLike))
-    name = _name_of(source)
+    path = _path_of(source)
     try:
         file = open(source, "rb", buffering=_READ) if isinstance(source, (str, bytes, os.PathLike)) else source  # noqa: SIM115
     except IsADirectoryError as error:
-        raise SourceError(name, "is a directory, not an archive", error=error, hint="--from-dir takes a directory") from error
+        raise ArchiveOpenError(path, "is a directory, not an archive", error=error) from error
     except OSError as error:
-        raise SourceError(name, f"cannot be opened: {error.strerror}", error=error, hint=_opening_hint(error)) from error
+        raise ArchiveOpenError(path, f"cannot be opened: {error.strerror}", error=error) from error
     try:
-        return _recognise(name, file, owned, is_header, spool_dir)
+        return _recognise(path, file, owned, spool_dir)
     except OSError as error:
         if owned:
             file.close()
-        if isinstance(error, SourceError):
+        if isinstance(error, ArchiveError):
             raise
-        raise SourceError(name, f"reading failed: {error.strerror or error}", error=error) from error
+        raise ArchiveError(path, f"reading failed: {error.strerror or error}", error=error) from error
 
 
-def _recognise(
-    name: bytes,
-    file: IO[bytes],
-    owned: bool,
-    is_header: Callable[[bytes], bool],
-    spool_dir: Directory | None,
-) -> Archive:
+def _recognise(path: bytes, file: IO[bytes], owned: bool, spool_dir: SpoolDirectory | None) -> Archive:
     seekable = file.seekable()
     start = file.tell() if seekable else 0
     head = _read_fully(file, BLOCK)
     if not head:
-        raise SourceError(name, "is empty: not a tar archive", hint=again(name))
-    packed = "" if len(head) == BLOCK and is_header(head) else packing_of(head)
-    if not packed:
-        _check_first(name, "", head, is_header)
-    if seekable and not packed:
+        raise EmptyArchiveError(path)
+    compression = "" if len(head) == BLOCK and is_header(head) else compression_of(head)
+    if not compression:
+        _check_first(path, "", head)
+    if seekable and not compression:
         file.seek(start)
-        return _SeekableArchive(name, file, owned=owned)
-    raw = RawBytes(head, file)
-    pieces = unpacked(packed, raw) if packed else iter(lambda: raw.read(_PIECE), b"")
-    archive = _PipedArchive(name, pieces, packed, Spool(spool_dir), file.close if owned else _nothing)
+        return _SeekableArchive(path, file, owned=owned)
+    peeked = PeekedFile(head, file)
+    pieces = decompressed(compression, peeked) if compression else iter(lambda: peeked.read(_PIECE), b"")
+    archive = _PipedArchive(path, pieces, compression, Spool(spool_dir), file.close if owned else _leave_open)
     try:
-        _check_first(name, packed, archive.first_block(), is_header)
+        _check_first(path, compression, archive.first_block())
     except BaseException:
         archive.close()
         raise
     return archive
 
 
-def _check_first(name: bytes, packed: str, block: bytes, is_header: Callable[[bytes], bool]) -> None:
-    """SourceError where an archive does not begin with this block."""
+def _check_first(path: bytes, compression: str, block: bytes) -> None:
+    """Raises NotTarError if no archive begins with this block."""
     if len(block) == BLOCK and is_header(block):
         return
-    inner = packing_of(block)
-    what = f"{inner} data" if inner else next((what for magic, what in _OTHERS if block.startswith(magic)), "")
-    if packed:
-        message = f"is packed with {packed} and holds {what or ('something else' if block else 'nothing')}, not a tar archive"
+    inner = compression_of(block)
+    found = f"{inner} data" if inner else next((what for magic, what in _OTHERS if block.startswith(magic)), "")
+    if compression:
+        content = found or ("something else" if block else "nothing")
+        reason = f"is packed with {compression} and holds {content}, not a tar archive"
     else:
-        message = f"is {what}, not a tar archive" if what else "is not a tar archive"
-    raise SourceError(name, message, hint="tar archives are taken plain or packed with gzip, xz, bzip2 or zstd")
+        reason = f"is {found}, not a tar archive" if found else "is not a tar archive"
+    raise NotTarError(path, reason, found=found, compression=compression)
 
 
-def again(name: bytes) -> str:
-    """What to do about an archive that did not arrive as it was sent."""
-    if name == STDIN:
-        return "see whether the program that sends it failed, and send it again"
-    return "fetch it again"
-
-
-def _opening_hint(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "ask its owner, or read it as a user who may"
-    return "check the name" if isinstance(error, FileNotFoundError | NotADirectoryError) else ""
-
-
-def _nothing() -> None:
+def _leave_open() -> None:
     """Closes nothing: the file is the caller's."""
 
 
@@ -309,10 +307,13 @@ def _read_fully(file: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _name_of(source: PathOrFile) -> bytes:
+def _path_of(source: ArchiveSource) -> bytes:
+    """What errors call the archive: its path, a file object's name, or a word if there is none."""
     if isinstance(source, (str, bytes, os.PathLike)):
         return os.fsencode(source)
     name = getattr(source, "name", None)
-    if isinstance(name, (str, bytes)):
-        return STDIN if name in ("<stdin>", b"<stdin>") else os.fsencode(show(name))
+    if isinstance(name, str):
+        name = name.encode("utf-8", "backslashreplace")
+    if isinstance(name, bytes):
+        return STDIN if name == b"<stdin>" else os.fsencode(show(name))
     return STDIN if name == 0 else b"archive"

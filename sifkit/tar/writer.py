@@ -1,6 +1,6 @@
-"""The headers of a tar archive, written many at a time: ustar, with pax records for what its fields do not hold.
+"""Tar archives written member by member: ustar headers, with pax records for what their fields do not hold.
 
-``tarheader`` reads what is written here. Records are written for times with a fraction, names that are long or not ASCII, large
+``members`` reads what is written here. Records are written for times with a fraction, names that are long or not ASCII, large
 numbers and extended attributes; nothing depends on the clock or the locale. Sources: POSIX.1-2017 ``pax``, "ustar Interchange
 Format" and "pax Extended Header"; GNU tar manual, "Storing Sparse Files" (format 1.0), and its escapes in attributes' keys.
 """
@@ -13,12 +13,11 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .header import PATH_LIMIT
-from .stream import BLOCK
+from .header import BLOCK, FIELDS, PATH_LIMIT
 
-__all__ = ["PATH_LIMIT", "Head", "TarWriter", "pack_heads", "sparse_head", "xattr_records"]
+__all__ = ["PATH_LIMIT", "NewMember", "TarWriter", "pack_headers", "sparse_member", "xattr_records"]
 
-WAITING_HEADS, WAITING_BYTES = 2048, 4 << 20
+BATCH_MEMBERS, BATCH_BYTES = 2048, 4 << 20
 SECOND = 1_000_000_000
 NAME_BYTES = 100
 OWNER_LIMIT = 1 << 21
@@ -28,18 +27,19 @@ TEN_DIGITS = 10**9 * SECOND
 PAX_NAME = b"./PaxHeaders"
 SPARSE_PREFIX = b"GNUSparseFile.0/"
 _ZEROS = bytes(BLOCK)
+_MAGIC = b"ustar\x0000"
 
 Records = tuple[tuple[bytes, bytes], ...]
 
 
-class Head(NamedTuple):
-    """One entry. ``flag``: its type, as in a header; ``mode``: the permission bits; ``mtime``: nanoseconds since 1970.
+class NewMember(NamedTuple):
+    """Entry to write. ``typeflag``: as in a header; ``mode``: the permission bits; ``mtime``: nanoseconds since 1970.
 
     A directory's ``name`` ends in a slash. ``target``: of a link. ``records``: further pax records, written in this order.
     """
 
     name: bytes
-    flag: bytes
+    typeflag: bytes
     mode: int
     uid: int
     gid: int
@@ -52,53 +52,55 @@ class Head(NamedTuple):
 
 
 class TarWriter:
-    """An archive on its way to ``file``, which is only written to. Entries wait until there are many: their headers are made
-    together. Raises OSError of ``file``."""
+    """Writer of an archive to ``file``, which need not be seekable. Raises OSError of ``file``.
+
+    Members are written in batches, whose headers are packed together.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.size = 0
-        """Bytes given to the file and data that waits."""
+        """Bytes written, and data of the batch."""
         self.unfinished = False
-        """An entry's data is not all there: nothing else can follow."""
+        """Whether an entry's data is not complete: nothing else can follow."""
         self._file = file
-        self._heads: list[Head] = []
+        self._members: list[NewMember] = []
         self._data: list[bytes | memoryview] = []
-        self._waiting = 0
+        self._batch_bytes = 0
 
-    def add(self, head: Head, data: bytes | memoryview = b"") -> None:
-        """One entry with all its data: ``head.size`` bytes."""
-        self._heads.append(head)
+    def add(self, member: NewMember, data: bytes | memoryview = b"") -> None:
+        """One entry with all its data: ``member.size`` bytes."""
+        self._members.append(member)
         self._data.append(data)
-        self._waiting += len(data)
+        self._batch_bytes += len(data)
         self.size += len(data)
-        if len(self._heads) >= WAITING_HEADS or self._waiting >= WAITING_BYTES:
+        if len(self._members) >= BATCH_MEMBERS or self._batch_bytes >= BATCH_BYTES:
             self._flush()
 
-    def add_pieces(self, head: Head, pieces: Iterable[bytes | memoryview]) -> None:
-        """One entry whose data comes in pieces: together ``head.size`` bytes."""
-        self.add(head)
+    def add_pieces(self, member: NewMember, pieces: Iterable[bytes | memoryview]) -> None:
+        """One entry whose data comes in pieces: together ``member.size`` bytes."""
+        self.add(member)
         self._flush()
         self.unfinished = True
         for piece in pieces:
             self._write(piece)
             self.size += len(piece)
-        self._write(_padding(head.size))
+        self._write(_padding(member.size))
         self.unfinished = False
 
     def finish(self) -> None:
-        """Write what waits, and the mark that ends an archive. The file stays open."""
+        """Writes the rest and the end marker. The file stays open."""
         self._flush()
         self._write(_ZEROS * 2)
 
     def _flush(self) -> None:
-        """Write what waits."""
+        """Writes the batch."""
         pieces: list[bytes | memoryview] = []
-        for packed, data in zip(pack_heads(self._heads), self._data, strict=True):
+        for packed, data in zip(pack_headers(self._members), self._data, strict=True):
             pieces.append(packed)
             self.size += len(packed)
             if data:
                 pieces += (data, _padding(len(data)))
-        self._heads, self._data, self._waiting = [], [], 0
+        self._members, self._data, self._batch_bytes = [], [], 0
         self._write(b"".join(pieces))
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -107,11 +109,11 @@ class TarWriter:
             view = view[self._file.write(view) :]
 
 
-def pack_heads(heads: Sequence[Head]) -> list[bytes]:
-    """The header blocks of each entry, extended ones in front. Names hold no NUL; numbers are not negative, times may be."""
-    payloads = [_payload(head) for head in heads]
-    plain = _blocks(heads)
-    extended = _blocks([Head(PAX_NAME, b"x", 0o644, 0, 0, len(payload), 0) for payload in payloads if payload])
+def pack_headers(members: Sequence[NewMember]) -> list[bytes]:
+    """The header blocks of each member, extended ones in front. Names hold no NUL; only times may be negative."""
+    payloads = [_payload(member) for member in members]
+    plain = _blocks(members)
+    extended = _blocks([NewMember(PAX_NAME, b"x", 0o644, 0, 0, len(payload), 0) for payload in payloads if payload])
     packed: list[bytes] = []
     at = 0
     for start, payload in zip(range(0, len(plain), BLOCK), payloads, strict=True):
@@ -125,26 +127,26 @@ def pack_heads(heads: Sequence[Head]) -> list[bytes]:
     return packed
 
 
-def sparse_head(head: Head, pairs: Sequence[tuple[int, int]]) -> tuple[Head, bytes]:
+def sparse_member(member: NewMember, pairs: Sequence[tuple[int, int]]) -> tuple[NewMember, bytes]:
     """The entry of a file with holes, and the map that goes in front of its data (GNU tar's format 1.0).
 
-    ``pairs``: (offset, length) of its data, ascending, in bytes; ``head.size``: its length. Behind the map all of that data
+    ``pairs``: (offset, length) of its data, ascending, in bytes; ``member.size``: its length. Behind the map all of that data
     follows without gaps, then padding for ``size`` of the new entry.
     """
     ends = pairs[-1][0] + pairs[-1][1] if pairs else 0
-    whole = [*pairs, (head.size, 0)] if ends < head.size else pairs  # an empty part at the end tells readers the length
+    whole = [*pairs, (member.size, 0)] if ends < member.size else pairs  # an empty part at the end tells readers the length
     numbers = [len(whole), *(number for pair in whole for number in pair)]
     table = b"".join(b"%d\n" % number for number in numbers)
     table += _padding(len(table))
     records = (
         (b"GNU.sparse.major", b"1"),
         (b"GNU.sparse.minor", b"0"),
-        (b"GNU.sparse.name", head.name),
-        (b"GNU.sparse.realsize", b"%d" % head.size),
+        (b"GNU.sparse.name", member.name),
+        (b"GNU.sparse.realsize", b"%d" % member.size),
     )
-    name = SPARSE_PREFIX + head.name.rpartition(b"/")[2][: NAME_BYTES - len(SPARSE_PREFIX)]
+    name = SPARSE_PREFIX + member.name.rpartition(b"/")[2][: NAME_BYTES - len(SPARSE_PREFIX)]
     size = len(table) + sum(length for _, length in pairs)
-    return head._replace(name=name, size=size, records=head.records + records), table
+    return member._replace(name=name, size=size, records=member.records + records), table
 
 
 def xattr_records(xattrs: Iterable[tuple[bytes, bytes]]) -> Records:
@@ -152,9 +154,9 @@ def xattr_records(xattrs: Iterable[tuple[bytes, bytes]]) -> Records:
     return tuple((b"SCHILY.xattr." + name.replace(b"%", b"%25").replace(b"=", b"%3D"), value) for name, value in xattrs)
 
 
-def _payload(head: Head) -> bytes:
+def _payload(member: NewMember) -> bytes:
     """The pax records an entry needs; empty if none."""
-    name, _, _, uid, gid, size, mtime, target, _, _, more = head
+    name, _, _, uid, gid, size, mtime, target, _, _, more = member
     if (
         len(name) <= NAME_BYTES
         and name.isascii()
@@ -186,7 +188,7 @@ def _payload(head: Head) -> bytes:
 
 
 def _padding(size: int) -> bytes:
-    """What follows ``size`` bytes of data, up to the next header."""
+    """Zeros between ``size`` bytes of data and the next header."""
     return _ZEROS[: -size % BLOCK]
 
 
@@ -210,26 +212,27 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-def _blocks(heads: Sequence[Head]) -> bytes:
-    """One ustar header of 512 bytes for each entry. Numbers that do not fit are 0: records have them."""
-    count = len(heads)
+def _blocks(members: Sequence[NewMember]) -> bytes:
+    """One ustar header for each entry. Numbers that do not fit are 0: records have them."""
+    count = len(members)
     rows = np.zeros((count, BLOCK), np.uint8)
     if not count:
         return b""
-    names, flags, modes, uids, gids, sizes, times, targets, majors, minors, _ = zip(*heads, strict=True)
-    rows[:, :100] = _text([name if len(name) <= NAME_BYTES else name[:NAME_BYTES].rstrip(b"/") for name in names])
-    _octal(rows[:, 100:108], modes)
-    _octal(rows[:, 108:116], [uid if uid < OWNER_LIMIT else 0 for uid in uids])
-    _octal(rows[:, 116:124], [gid if gid < OWNER_LIMIT else 0 for gid in gids])
-    _octal(rows[:, 124:136], [size if size < LENGTH_LIMIT else 0 for size in sizes])
-    _octal(rows[:, 136:148], [time // SECOND if 0 <= time < LENGTH_LIMIT * SECOND else 0 for time in times])
-    rows[:, 148:156] = 0x20  # as which the sum counts its own field
-    rows[:, 156] = np.frombuffer(b"".join(flags), np.uint8)
-    rows[:, 157:257] = _text([target[:NAME_BYTES] for target in targets])
-    rows[:, 257:265] = np.frombuffer(b"ustar\x0000", np.uint8)
-    _octal(rows[:, 329:337], majors)
-    _octal(rows[:, 337:345], minors)
-    _octal(rows[:, 148:155], rows.sum(axis=1, dtype=np.int64))
+    fields = {name: rows[:, place] for name, place in FIELDS.items()}
+    names, flags, modes, uids, gids, sizes, times, targets, majors, minors, _ = zip(*members, strict=True)
+    fields["name"][:] = _text([name if len(name) <= NAME_BYTES else name[:NAME_BYTES].rstrip(b"/") for name in names])
+    _octal(fields["mode"], modes)
+    _octal(fields["uid"], [uid if uid < OWNER_LIMIT else 0 for uid in uids])
+    _octal(fields["gid"], [gid if gid < OWNER_LIMIT else 0 for gid in gids])
+    _octal(fields["size"], [size if size < LENGTH_LIMIT else 0 for size in sizes])
+    _octal(fields["mtime"], [time // SECOND if 0 <= time < LENGTH_LIMIT * SECOND else 0 for time in times])
+    fields["chksum"][:] = 0x20  # the sum counts its own field as spaces
+    fields["typeflag"][:, 0] = np.frombuffer(b"".join(flags), np.uint8)
+    fields["linkname"][:] = _text([target[:NAME_BYTES] for target in targets])
+    fields["magic"][:] = np.frombuffer(_MAGIC, np.uint8)
+    _octal(fields["devmajor"], majors)
+    _octal(fields["devminor"], minors)
+    _octal(fields["chksum"][:, :-1], rows.sum(axis=1, dtype=np.int64))  # six digits, NUL, space
     return rows.tobytes()
 
 
@@ -239,7 +242,7 @@ def _text(names: Sequence[bytes]) -> npt.NDArray[np.uint8]:
 
 
 def _octal(field: npt.NDArray[np.uint8], numbers: Sequence[int] | npt.NDArray[np.int64]) -> None:
-    """Fill a field with digits; its last byte stays what it is, 0."""
+    """Fills a field with digits and a NUL."""
     width = field.shape[1] - 1
     shifts = 3 * np.arange(width - 1, -1, -1)
     field[:, :width] = (np.asarray(numbers, np.int64)[:, None] >> shifts & 7) + 0x30

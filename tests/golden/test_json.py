@@ -13,6 +13,7 @@ import pytest
 import ext3.errors
 import sifkit.errors
 import sifkit.sif.errors
+import sifkit.tar.errors
 from sifkit.cli import main
 
 DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -205,7 +206,7 @@ def test_every_key_is_documented(title, keys):
 
 
 def test_the_kinds_of_errors_are_listed() -> None:
-    modules = (ext3.errors, sifkit.errors, sifkit.sif.errors)
+    modules = (ext3.errors, sifkit.errors, sifkit.sif.errors, sifkit.tar.errors)
     found = {kind for module in modules for value in vars(module).values() if (kind := getattr(value, "kind", None))}
     row = next(line for line in DOCS.splitlines() if line.startswith("| `error.kind`"))
     assert found - {"ext3"} <= set(re.findall("`([a-z0-9-]+)`", row))  # that one is the base class's

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
+from stat import S_IFDIR, S_IFREG
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ext3.constants import S_IFDIR, S_IFREG
-from sifkit.tar.header import is_header, members
+from sifkit.tar.members import read_members
 from sifkit.tar.stream import open_archive
-from sifkit.tar.writer import Head, TarWriter, pack_heads, sparse_head, xattr_records
+from sifkit.tar.writer import NewMember, TarWriter, pack_headers, sparse_member, xattr_records
 
 
 def archive(entries):
@@ -27,8 +27,8 @@ def archive(entries):
 
 def read(data):
     """What our reader makes of an archive."""
-    source = open_archive(io.BytesIO(data), is_header)
-    found = list(members(source))
+    source = open_archive(io.BytesIO(data))
+    found = list(read_members(source))
     source.finish().close()
     return found
 
@@ -42,7 +42,7 @@ HEADS = st.tuples(
     st.integers(0, 2**32 - 1),
     st.just(0),
     st.integers(-(2**31) * 10**9, 2**34 * 10**9),
-).map(lambda fields: Head(*fields))
+).map(lambda fields: NewMember(*fields))
 
 
 @settings(max_examples=150, deadline=None)
@@ -68,11 +68,11 @@ def test_what_is_written_is_read_again(entries):
 def test_links_devices_and_directories():
     data = archive(
         [
-            (Head(b"d/", b"5", 0o1755, 0, 0, 0, 0), b""),
-            (Head(b"d/long", b"2", 0o777, 0, 0, 0, 0, target=b"t" * 4000), b""),
-            (Head(b"d/odd", b"2", 0o777, 0, 0, 0, 0, target=b"\xff\xfe"), b""),
-            (Head(b"d/hard", b"1", 0o644, 0, 0, 0, 0, target=b"d/odd"), b""),
-            (Head(b"d/device", b"4", 0o600, 0, 0, 0, 0, major=4095, minor=(1 << 20) - 1), b""),
+            (NewMember(b"d/", b"5", 0o1755, 0, 0, 0, 0), b""),
+            (NewMember(b"d/long", b"2", 0o777, 0, 0, 0, 0, target=b"t" * 4000), b""),
+            (NewMember(b"d/odd", b"2", 0o777, 0, 0, 0, 0, target=b"\xff\xfe"), b""),
+            (NewMember(b"d/hard", b"1", 0o644, 0, 0, 0, 0, target=b"d/odd"), b""),
+            (NewMember(b"d/device", b"4", 0o600, 0, 0, 0, 0, major=4095, minor=(1 << 20) - 1), b""),
         ]
     )
     found = read(data)
@@ -84,25 +84,25 @@ def test_links_devices_and_directories():
 
 
 def test_a_small_entry_is_one_block_and_nothing_of_it_depends_on_the_host():
-    assert len(pack_heads([Head(b"a", b"0", 0o644, 1000, 1000, 5, 1_600_000_000 * 10**9)])[0]) == 512
-    assert pack_heads([]) == []
+    assert len(pack_headers([NewMember(b"a", b"0", 0o644, 1000, 1000, 5, 1_600_000_000 * 10**9)])[0]) == 512
+    assert pack_headers([]) == []
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        Head(b"n" * 101, b"0", 0, 0, 0, 0, 0),
-        Head(b"a", b"0", 0, 1 << 21, 0, 0, 0),
-        Head(b"a", b"0", 0, 0, 1 << 21, 0, 0),
-        Head(b"a", b"0", 0, 0, 0, 1 << 33, 0),
-        Head(b"a", b"0", 0, 0, 0, 0, 1),
-        Head(b"a", b"0", 0, 0, 0, 0, -(10**9)),
-        Head(b"a", b"0", 0, 0, 0, 0, (1 << 33) * 10**9),
-        Head("\xe4".encode(), b"0", 0, 0, 0, 0, 0),
+        NewMember(b"n" * 101, b"0", 0, 0, 0, 0, 0),
+        NewMember(b"a", b"0", 0, 1 << 21, 0, 0, 0),
+        NewMember(b"a", b"0", 0, 0, 1 << 21, 0, 0),
+        NewMember(b"a", b"0", 0, 0, 0, 1 << 33, 0),
+        NewMember(b"a", b"0", 0, 0, 0, 0, 1),
+        NewMember(b"a", b"0", 0, 0, 0, 0, -(10**9)),
+        NewMember(b"a", b"0", 0, 0, 0, 0, (1 << 33) * 10**9),
+        NewMember("\xe4".encode(), b"0", 0, 0, 0, 0, 0),
     ],
 )
 def test_what_does_not_fit_a_field_is_a_record(head):
-    packed = pack_heads([head])[0]
+    packed = pack_headers([head])[0]
     assert len(packed) == 1536
     with tarfile.open(fileobj=io.BytesIO(packed + bytes(1024))) as tar:
         found = tar.next()
@@ -114,7 +114,7 @@ def test_what_does_not_fit_a_field_is_a_record(head):
 def test_attributes_keep_any_name_and_value():
     xattrs = {b"user.a=b%c": b"\0\n=\xff", b"user.empty": b"", b"system.posix_acl_access": b"\2\0\0\0"}
     records = xattr_records(sorted(xattrs.items()))
-    found = read(archive([(Head(b"f", b"0", 0o644, 0, 0, 0, 0, records=records), b"")]))
+    found = read(archive([(NewMember(b"f", b"0", 0o644, 0, 0, 0, 0, records=records), b"")]))
     assert found[0].records[b"SCHILY.xattr.user.a%3Db%25c"] == xattrs[b"user.a=b%c"]
     assert found[0].records[b"SCHILY.xattr.system.posix_acl_access"] == b"\2\0\0\0"
 
@@ -130,18 +130,18 @@ def test_attributes_keep_any_name_and_value():
     ],
 )
 def test_files_with_holes_are_read_again(size, pairs):
-    head, table = sparse_head(Head(b"d/" + b"f" * 150, b"0", 0o600, 1, 2, size, 3), pairs)
+    head, table = sparse_member(NewMember(b"d/" + b"f" * 150, b"0", 0o600, 1, 2, size, 3), pairs)
     assert len(table) % 512 == 0
     content = b"".join(bytes([number % 255 + 1]) * length for number, (_, length) in enumerate(pairs))
     file = io.BytesIO()
     tar = TarWriter(file)
     tar.add_pieces(head, [table, content])
-    tar.add(Head(b"next", b"0", 0, 0, 0, 0, 0))
+    tar.add(NewMember(b"next", b"0", 0, 0, 0, 0, 0))
     tar.finish()
     found = read(file.getvalue())
     assert [member.name for member in found] == [b"d/" + b"f" * 150, b"next"]
     assert (found[0].size, found[0].mode, found[0].uid) == (size, 0o600, 1)
-    assert [(start, length) for start, length, _ in found[0].segments or []] == pairs
+    assert [(start, length) for start, length, _ in found[0].ranges or []] == pairs
     file.seek(0)
     with tarfile.open(fileobj=file) as theirs:
         info = theirs.next()
@@ -154,7 +154,7 @@ def test_files_with_holes_are_read_again(size, pairs):
 
 def test_many_entries_wait_and_none_is_lost():
     entries = [
-        (Head(b"%05d" % number, b"0", 0o644, 0, 0, number % 700, number), b"x" * (number % 700)) for number in range(5000)
+        (NewMember(b"%05d" % number, b"0", 0o644, 0, 0, number % 700, number), b"x" * (number % 700)) for number in range(5000)
     ]
     data = archive(entries)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
@@ -168,7 +168,7 @@ def test_an_entry_that_breaks_off_is_known(tmp_path):
 
     tar = TarWriter(io.BytesIO())
     with pytest.raises(OSError, match="no more"):
-        tar.add_pieces(Head(b"f", b"0", 0, 0, 0, 1000, 0), pieces())
+        tar.add_pieces(NewMember(b"f", b"0", 0, 0, 0, 1000, 0), pieces())
     assert tar.unfinished
 
 
@@ -189,6 +189,6 @@ class Narrow(io.RawIOBase):
 def test_a_file_that_takes_less_than_it_is_given():
     file = Narrow()
     tar = TarWriter(file)  # type: ignore[arg-type]
-    tar.add(Head(b"f", b"0", 0o644, 0, 0, 3000, 0), b"y" * 3000)
+    tar.add(NewMember(b"f", b"0", 0o644, 0, 0, 3000, 0), b"y" * 3000)
     tar.finish()
-    assert bytes(file.data) == archive([(Head(b"f", b"0", 0o644, 0, 0, 3000, 0), b"y" * 3000)])
+    assert bytes(file.data) == archive([(NewMember(b"f", b"0", 0o644, 0, 0, 3000, 0), b"y" * 3000)])

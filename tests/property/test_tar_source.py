@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ext3.errors import SourceError
 from ext3.newfs.builder import TreeBuilder
-from sifkit.overlay.creating.tar_source import scan_tar
+from sifkit.overlay import scan_tar
 
 DIR, REG, LNK, CHR, BLK, FIFO = 0o040000, 0o100000, 0o120000, 0o020000, 0o060000, 0o010000
 TYPES = {DIR: tarfile.DIRTYPE, REG: tarfile.REGTYPE, LNK: tarfile.SYMTYPE, CHR: tarfile.CHRTYPE, BLK: tarfile.BLKTYPE}

@@ -1,0 +1,65 @@
+"""Errors of archives as errors of a source: what a user can do about each, and the kinds that a build of an image raises."""
+
+from __future__ import annotations
+
+import errno
+
+from ext3.errors import ContentChangedError, SourceError
+
+from ...tar.errors import (
+    ArchiveChangedError,
+    ArchiveError,
+    ArchiveOpenError,
+    CompressedStreamError,
+    CorruptHeaderError,
+    EmptyArchiveError,
+    NotTarError,
+    SparseMapError,
+    SpoolError,
+    TruncatedArchiveError,
+)
+from ...tar.stream import STDIN
+
+__all__ = ["source_error"]
+
+_PROGRAMS = {"gzip": "gzip -dc", "xz": "xz -dc", "bzip2": "bzip2 -dc", "zstd": "zstd -dc --long=31"}
+_HINTS_OF_OPENING = {
+    errno.EISDIR: "--from-dir takes a directory",
+    errno.ENOENT: "check the name",
+    errno.ENOTDIR: "check the name",
+    errno.EACCES: "ask its owner, or read it as a user who may",
+    errno.EPERM: "ask its owner, or read it as a user who may",
+}
+_HINTS: dict[type[ArchiveError], str] = {
+    NotTarError: "tar archives are taken plain or packed with gzip, xz, bzip2 or zstd",
+    CorruptHeaderError: "the archive is damaged, or not written by a tar program",
+    SparseMapError: "the archive is damaged",
+    SpoolError: "it needs room for the unpacked archive; choose another temporary directory",
+}
+
+
+def source_error(error: ArchiveError) -> SourceError:
+    """The SourceError, or ContentChangedError, to raise from ``error``; it has a hint."""
+    kind = ContentChangedError if isinstance(error, ArchiveChangedError) else SourceError
+    return kind(error.path, error.reason, error=error, hint=error.hint or _hint(error))
+
+
+def _hint(error: ArchiveError) -> str:
+    if isinstance(error, ArchiveOpenError):
+        return _HINTS_OF_OPENING.get(error.errno or 0, "")
+    if isinstance(error, CompressedStreamError):
+        if error.problem == "memory":
+            return f"unpack it with {_PROGRAMS[error.compression]} and give the plain archive"
+        if error.problem == "module":
+            return "install that, or unpack it with zstd -dc and give the plain archive"
+        return _again(error.path)
+    if isinstance(error, TruncatedArchiveError):
+        return "pack the archive again" if error.compression else _again(error.path)
+    if isinstance(error, EmptyArchiveError):
+        return _again(error.path)
+    return _HINTS.get(type(error), "")
+
+
+def _again(path: bytes) -> str:
+    """What to do about an archive that did not arrive as it was sent."""
+    return "see whether the program that sends it failed, and send it again" if path == STDIN else "fetch it again"

@@ -1,0 +1,355 @@
+"""Members of an archive merged by path, as an OCI layer or a plain archive is unpacked: later entries replace earlier ones,
+missing parents are made, hard links are one file, whiteouts become what overlayfs understands.
+
+The merged entries are added to a tree in order: all children of a directory together, sorted by name, then each subdirectory in
+turn. Sources: OCI image specification, "Image Layer Filesystem Changeset"; Linux ``Documentation/filesystems/overlayfs.rst``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from ext3.newfs.builder import LeftOut, Segment, Times, TreeBuilder
+
+from ...errors import show
+from ...tar.errors import ArchiveError
+from ...tar.header import PATH_LIMIT, HeaderError
+from ...tar.members import HARD_LINK, SKIPPED, Member
+from ...tar.stream import Archive
+from .archive_content import ArchiveContent
+from .member_xattrs import ACCESS, member_xattrs, mode_of_acl
+
+__all__ = ["LayerMerge", "MemberRefusedError", "RootAttributes"]
+
+LARGE = 1 << 20
+"""Files of at least so many bytes get a segment, so that they can be copied from the archive by the kernel."""
+IMPLIED_FREE, IMPLIED_PER_ENTRY = 10_000, 16
+"""Directories without an entry of their own: more than these make an archive hostile (each costs it two bytes)."""
+
+WHITEOUT = b".wh."
+AUFS = b".wh..wh."
+OPAQUE = b".wh..wh..opq"
+OPAQUE_XATTRS = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
+
+DISTRUST = "do not trust this archive"
+
+_row = struct.Struct("<3I3q3Iqq")
+"""mode, uid, gid, times, size, offset of the data in the store."""
+_ROOT = 0
+
+
+class MemberRefusedError(ArchiveError):
+    """Member that cannot be part of a tree: its path leads outside, its link nowhere ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootAttributes:
+    """Attributes of the archive's entry for its own top (``./``); ``mode`` with the format bits of a directory."""
+
+    mode: int
+    uid: int
+    gid: int
+    times: Times
+    xattrs: dict[bytes, bytes]
+
+
+class LayerMerge:
+    """Merged entries of an archive: rows by number, names by directory. Row 0 is the archive's top.
+
+    ``left_out``: members that are no files, and attributes that ``xattr_filter`` refuses or ext3 cannot hold.
+    """
+
+    def __init__(self, archive: Archive, xattr_filter: Callable[[bytes], bool]) -> None:
+        self.left_out = LeftOut()
+        self._archive = archive
+        self._filter = xattr_filter
+        self._rows = bytearray(_row.pack(S_IFDIR | 0o755, *(0,) * 10))
+        self._children: dict[int, dict[bytes, int]] = {_ROOT: {}}
+        self._whiteouts: dict[int, dict[bytes, Times]] = {}
+        self._opaque: set[int] = set()
+        self._targets: dict[int, bytes] = {}
+        self._devices: dict[int, tuple[int, int]] = {}
+        self._xattrs: dict[int, dict[bytes, bytes]] = {}
+        self._segments: dict[int, list[Segment]] = {}
+        self._root_seen = False
+        self._entries = self._implied = 0
+        self._last: tuple[bytes, int] = (b"", _ROOT)
+
+    @property
+    def top_names(self) -> set[bytes]:
+        """Names at the top of the archive, those of whiteouts included."""
+        return self._children[_ROOT].keys() | self._whiteouts.get(_ROOT, {}).keys()
+
+    @property
+    def root(self) -> RootAttributes | None:
+        """Attributes of the top; None if the archive has no entry for it."""
+        if not self._root_seen:
+            return None
+        mode, uid, gid, *times, _, _ = _row.unpack_from(self._rows, 0)
+        return RootAttributes(mode, uid, gid, tuple(times), self.root_xattrs)
+
+    @property
+    def root_xattrs(self) -> dict[bytes, bytes]:
+        """Extended attributes of the top in any case: a layer may make it opaque without an entry."""
+        return self._xattrs_of(_ROOT)
+
+    def add(self, member: Member) -> None:
+        """Merges one member. MemberRefusedError if its path leaves the tree or its link leads nowhere."""
+        self._entries += 1
+        if member.kind == SKIPPED:
+            self.left_out.add(f"tar member type {show(member.typeflag)}", member.name)
+            return
+        parts = self._split(member, member.name, "the name")
+        if parts is None:
+            if member.kind != S_IFDIR:
+                raise self._refused(member, "the archive's top is not a directory")
+            self._root_seen = True
+            self._fill(_ROOT, member)
+            return
+        head, leaf = parts
+        if AUFS in member.name and _has_aufs_part(head, leaf):
+            self.left_out.add("aufs metadata (.wh..wh.*)", member.name)
+            return
+        parent = self._make_directories(head, member)
+        if leaf.startswith(WHITEOUT):
+            self._add_whiteout(parent, leaf, member)
+        elif member.kind == HARD_LINK:
+            self._place(parent, leaf, self._link_target(member))
+        else:
+            siblings = self._children[parent]
+            row = siblings.get(leaf)
+            if row is None or member.kind != S_IFDIR or row not in self._children:
+                row = self._new_row(member.kind == S_IFDIR)
+                self._place(parent, leaf, row)
+            self._fill(row, member)
+
+    def _refused(self, member: Member, reason: str, hint: str = "") -> MemberRefusedError:
+        return MemberRefusedError(
+            self._archive.path,
+            reason,
+            member=member.name,
+            offset=member.offset,
+            compression=self._archive.compression,
+            hint=hint,
+        )
+
+    def _split(self, member: Member, path: bytes, what: str) -> tuple[bytes, bytes] | None:
+        """Directory (as written) and last component of a path; None for the top itself."""
+        if not path or len(path) >= PATH_LIMIT or b"\0" in path:
+            reason = f"has {len(path)} bytes; Linux takes {PATH_LIMIT - 1}" if path and b"\0" not in path else "is no path"
+            raise self._refused(member, f"{what} {reason}")
+        head, _, leaf = path.rstrip(b"/").rpartition(b"/")
+        if leaf in (b"", b".", b".."):
+            names = [name for name in path.split(b"/") if name not in (b"", b".")]
+            if b".." in names:
+                raise self._leads_outside(member, what)
+            if not names:
+                return None
+            head, leaf = b"/".join(names[:-1]), names[-1]
+        self._check_name(member, leaf)
+        return head, leaf
+
+    def _check_name(self, member: Member, name: bytes) -> None:
+        if len(name) > NAME_MAX:
+            raise self._refused(member, f"a name of {len(name)} bytes; ext3 holds {NAME_MAX}")
+
+    def _leads_outside(self, member: Member, what: str) -> MemberRefusedError:
+        return self._refused(member, f"{what} leads outside: it has .. in it", DISTRUST)
+
+    def _make_directories(self, head: bytes, member: Member) -> int:
+        """The row of the directory at ``head``; what is missing is made, as ``mkdir -p`` does."""
+        if head == self._last[0]:
+            return self._last[1]
+        row = _ROOT
+        for name in head.split(b"/"):
+            if name not in (b"", b"."):
+                child = self._find_directory(row, name, member, "the name")
+                row = self._imply(row, name, member) if child is None else child
+        self._last = (head, row)
+        return row
+
+    def _find_directories(self, head: bytes, member: Member, what: str) -> int | None:
+        """The row of the directory at ``head``; None if it is missing."""
+        if head == self._last[0]:
+            return self._last[1]
+        row = _ROOT
+        for name in head.split(b"/"):
+            if name not in (b"", b"."):
+                child = self._find_directory(row, name, member, what)
+                if child is None:
+                    return None
+                row = child
+        return row
+
+    def _find_directory(self, parent: int, name: bytes, member: Member, what: str) -> int | None:
+        """The row of a directory in another; None if it is missing. MemberRefusedError if it is something else."""
+        if name == b"..":
+            raise self._leads_outside(member, what)
+        self._check_name(member, name)
+        child = self._children[parent].get(name)
+        if child is not None and child not in self._children:
+            hint = "the archive writes through a symlink or into a file; do not trust it"
+            raise self._refused(member, f"{what} leads outside: {show(name)} is not a directory", hint)
+        return child
+
+    def _imply(self, parent: int, name: bytes, member: Member) -> int:
+        """The row of a new directory that has no entry of its own; it has the mtime of the member that needs it."""
+        self._implied += 1
+        if self._implied > IMPLIED_FREE + IMPLIED_PER_ENTRY * self._entries:
+            raise self._refused(member, f"{self._implied:,} directories have no entry", DISTRUST)
+        row = self._new_row(True)
+        self._children[parent][name] = row
+        seconds, nanoseconds = member.times[1], member.times[4]
+        self._set(row, S_IFDIR | 0o755, (0, 0), (seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds))
+        return row
+
+    def _new_row(self, directory: bool) -> int:
+        row = len(self._rows) // _row.size
+        self._rows += bytes(_row.size)
+        if directory:
+            self._children[row] = {}
+        return row
+
+    def _set(self, row: int, mode: int, owner: tuple[int, int], times: Times, *, size: int = 0, offset: int = 0) -> None:
+        _row.pack_into(self._rows, row * _row.size, mode, *owner, *times, size, offset)
+
+    def _place(self, parent: int, name: bytes, row: int) -> None:
+        siblings = self._children[parent]
+        if siblings.get(name, -1) in self._children:
+            self._last = (b"", _ROOT)  # a directory is replaced, with all below it
+        siblings[name] = row
+
+    def _fill(self, row: int, member: Member) -> None:
+        """Sets what a row's entry says; attributes of an earlier entry do not stay."""
+        size = len(member.target) if member.kind == S_IFLNK else member.size
+        mode = member.mode
+        if member.kind == S_IFLNK:
+            if not 0 < size < PATH_LIMIT or b"\0" in member.target:
+                raise self._refused(member, f"a symlink's target of {size} bytes cannot be")
+            self._targets[row] = member.target
+        elif member.device != (0, 0):
+            self._devices[row] = self._checked_device(member)
+        elif member.ranges is not None and member.ranges != [(0, size, member.data_offset)]:
+            self._segments[row] = member.ranges
+        elif size >= LARGE:
+            self._segments[row] = [(0, size, member.data_offset)]
+        self._xattrs.pop(row, None)
+        if member.records:
+            xattrs = self._filtered_xattrs(member)
+            if xattrs:
+                self._xattrs[row] = xattrs
+            if ACCESS in xattrs:
+                mode = mode_of_acl(mode, xattrs[ACCESS])
+        self._set(row, member.kind | mode, (member.uid, member.gid), member.times, size=size, offset=member.data_offset)
+
+    def _checked_device(self, member: Member) -> tuple[int, int]:
+        major, minor = member.device
+        if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+            raise self._refused(
+                member,
+                f"device numbers {major}, {minor} do not fit ext3",
+                "the archive is damaged, or not written by a tar program",
+            )
+        return member.device
+
+    def _filtered_xattrs(self, member: Member) -> dict[bytes, bytes]:
+        """Extended attributes of a member that are taken; the others are left out."""
+        try:
+            found = member_xattrs(member.records)
+        except HeaderError as error:
+            raise self._refused(member, str(error)) from error
+        taken = {}
+        for name, value in found.items():
+            if value is not None and self._filter(name):
+                taken[name] = value
+            else:
+                self.left_out.add(show(name), member.name)
+        return taken
+
+    def _add_whiteout(self, parent: int, leaf: bytes, member: Member) -> None:
+        if leaf == OPAQUE:
+            self._opaque.add(parent)
+            return
+        name = leaf[len(WHITEOUT) :]
+        if name in (b"", b".", b".."):
+            raise self._refused(member, "a whiteout of no name", DISTRUST)
+        self._whiteouts.setdefault(parent, {})[name] = member.times
+
+    def _link_target(self, member: Member) -> int:
+        what = f"its hard link's target {show(member.target[:PATH_LIMIT])}"
+        parts = self._split(member, member.target, what)
+        if parts is None:
+            raise self._refused(member, f"{what} is a directory")
+        parent = self._find_directories(parts[0], member, what)
+        row = None if parent is None else self._children[parent].get(parts[1])
+        if row is None:
+            raise self._refused(member, f"{what} is not in the archive before it", "the archive is incomplete")
+        if row in self._children:
+            raise self._refused(member, f"{what} is a directory")
+        return row
+
+    def add_to(self, builder: TreeBuilder, root: int, content: ArchiveContent) -> tuple[int, int]:
+        """Adds everything that was not replaced as nodes below ``root``, and places their data in ``content``.
+
+        The number of names added, and the bytes of all files.
+        """
+        first = len(builder.names)
+        content.begin(first)
+        nodes: dict[int, int] = {}
+        files = data_bytes = 0
+        todo = [(_ROOT, root)]
+        while todo:
+            directory, parent = todo.pop()
+            children = self._children[directory]
+            whiteouts = self._whiteouts.get(directory, {})
+            below = []
+            for name in sorted(children.keys() | whiteouts.keys() if whiteouts else children):
+                files += 1
+                row = children.get(name)
+                if row is None:
+                    node = builder.add(parent, name, S_IFCHR, 0, 0, 0, whiteouts[name])
+                    builder.devices[node] = (0, 0)
+                    continue
+                if row in nodes:
+                    builder.link(parent, name, nodes[row])
+                    continue
+                mode, uid, gid, *times, size, offset = _row.unpack_from(self._rows, row * _row.size)
+                node = builder.add(parent, name, mode, uid, gid, size, tuple(times))
+                kind = mode & S_IFMT
+                if kind == S_IFREG:
+                    nodes[row] = node
+                    data_bytes += size
+                    segments = self._segments.get(row)
+                    content.place(node, offset, size, segments)
+                    if segments is not None:
+                        builder.segments[node] = segments
+                elif kind == S_IFDIR:
+                    # a whiteout applies to the layers below only: what they had in a directory made anew stays hidden
+                    if name in whiteouts:
+                        self._opaque.add(row)
+                    below.append((row, node))
+                else:
+                    nodes[row] = node
+                    self._add_special(builder, node, row, kind)
+                xattrs = self._xattrs_of(row)
+                if xattrs:
+                    builder.xattrs[node] = xattrs
+            todo += reversed(below)
+        return files, data_bytes
+
+    def _add_special(self, builder: TreeBuilder, node: int, row: int, kind: int) -> None:
+        if kind == S_IFLNK:
+            builder.targets[node] = self._targets[row]
+        elif kind in (S_IFCHR, S_IFBLK):
+            builder.devices[node] = self._devices.get(row, (0, 0))
+
+    def _xattrs_of(self, row: int) -> dict[bytes, bytes]:
+        xattrs = self._xattrs.get(row, {})
+        return {**xattrs, **OPAQUE_XATTRS} if row in self._opaque else xattrs
+
+
+def _has_aufs_part(head: bytes, leaf: bytes) -> bool:
+    return any(name.startswith(AUFS) for name in head.split(b"/")) or (leaf.startswith(AUFS) and leaf != OPAQUE)

@@ -1,0 +1,162 @@
+"""What a user reads when an archive cannot be taken in: each message, word for word, and what to do about it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from ext3.errors import ContentChangedError
+from sifkit.tar import store as tar_store
+from tests.support.scanned_tar import refused, scanned
+from tests.support.tar_samples import END, SAMPLE, Pipe, directory, file, hardlink, header, padded, pax, symlink
+
+AGAIN = "fetch it again"
+DAMAGED = "the archive is damaged, or not written by a tar program"
+DISTRUST = "do not trust this archive"
+TAKEN = "tar archives are taken plain or packed with gzip, xz, bzip2 or zstd"
+INSIDE = "the archive writes through a symlink or into a file; do not trust it"
+
+
+@pytest.mark.parametrize(
+    ("archive", "message", "hint"),
+    [
+        (b"", "is empty: not a tar archive", AGAIN),
+        (b"text" * 200, "is not a tar archive", TAKEN),
+        (b"PK\3\4" + bytes(1000), "is a zip archive, not a tar archive", TAKEN),
+        (gzip.compress(b""), "is packed with gzip and holds nothing, not a tar archive", TAKEN),
+        (gzip.compress(b"rubbish" * 99), "is packed with gzip and holds something else, not a tar archive", TAKEN),
+        (gzip.compress(gzip.compress(SAMPLE)), "is packed with gzip and holds gzip data, not a tar archive", TAKEN),
+        (SAMPLE[:1024], "the archive is truncated: it has no end marker (at byte 1024)", AGAIN),
+        (SAMPLE[:1200], "the archive is truncated: it ends inside a header (at byte 1200)", AGAIN),
+        (SAMPLE[:4000], "the archive is truncated: d/a has 3,000 bytes and only 1,952 follow (at byte 2048)", AGAIN),
+        (
+            gzip.compress(SAMPLE[:1024]),
+            "the gzip stream is whole, but the archive in it is truncated: it has no end marker"
+            " (at byte 1024 of the unpacked archive)",
+            "pack the archive again",
+        ),
+        (gzip.compress(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)", AGAIN),
+        (
+            gzip.compress(SAMPLE)[:-8] + bytes(8),
+            "the gzip stream is corrupt: incorrect data check (at byte 0 of the unpacked archive)",
+            AGAIN,
+        ),
+        (
+            file(b"a", b"1") + b"\1" * 512 + END,
+            "the checksum is not a number: \\x01\\x01\\x01\\x01\\x01\\x01\\x01\\x01 (at byte 1024)",
+            DAMAGED,
+        ),
+        (file(b"a", b"1") + bytes(511) + b"x" + END, "a header's checksum is wrong (at byte 1024)", DAMAGED),
+        (pax([(b"path", b"x")]) + END, "the archive ends where the header of an entry should be (at byte 0)", DAMAGED),
+        (header(b"f", size=b"0x10") + END, "a size is not a number: 0x10 (at byte 0)", DAMAGED),
+        (header(b"f", kind=b"M") + END, "f: members of type M are not known (at byte 0)", DAMAGED),
+        (header(b"c", kind=b"3", major=b"0010000") + END, "c: device numbers 4096, 0 do not fit ext3 (at byte 0)", DAMAGED),
+        (
+            file(b"s", b"x" * 34, [(b"GNU.sparse.size", b"1500"), (b"GNU.sparse.map", b"0,10,5,24")]) + END,
+            "s: the parts of a sparse file overlap or lie outside it (at byte 0)",
+            "the archive is damaged",
+        ),
+        (
+            gzip.compress(file(b"s", padded(b"x"), [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"9")]) + END),
+            "s: the sparse map is malformed (at byte 0 of the unpacked archive)",
+            "the archive is damaged",
+        ),
+        (
+            file(b"f", records=[(b"LIBARCHIVE.xattr.user.b", b"!!")]) + END,
+            "f: an extended attribute is not base64 (at byte 0)",
+            "",
+        ),
+        (file(b"../x") + END, "../x: the name leads outside: it has .. in it (at byte 0)", DISTRUST),
+        (
+            symlink(b"l", b"/etc") + file(b"l/x") + END,
+            "l/x: the name leads outside: l is not a directory (at byte 512)",
+            INSIDE,
+        ),
+        (
+            hardlink(b"link", b"no/such") + END,
+            "link: its hard link's target no/such is not in the archive before it (at byte 0)",
+            "the archive is incomplete",
+        ),
+        (directory(b"d") + hardlink(b"link", b"d") + END, "link: its hard link's target d is a directory (at byte 512)", ""),
+        (file(b".wh.") + END, ".wh.: a whiteout of no name (at byte 0)", DISTRUST),
+        (file(b"./", kind=b"2", link=b"x") + END, "./: the archive's top is not a directory (at byte 0)", ""),
+        (
+            pax([(b"path", b"n" * 256)]) + header(b"n") + END,
+            f"{'n' * 256}: a name of 256 bytes; ext3 holds 255 (at byte 0)",
+            "",
+        ),
+        (
+            pax([(b"path", b"x" * 4096)]) + header(b"n") + END,
+            f"{'x' * 4096}: the name has 4096 bytes; Linux takes 4095 (at byte 0)",
+            "",
+        ),
+        (header(b"") + END, "(no name): the name is no path (at byte 0)", ""),
+        (header(b"l", kind=b"2") + END, "l: a symlink's target of 0 bytes cannot be (at byte 0)", ""),
+    ],
+)
+def test_messages_and_hints(archive: bytes, message: str, hint: str) -> None:
+    error = refused(archive)
+    assert (str(error), error.hint) == (f"archive: {message}", hint)
+    assert (error.kind, error.path, error.errno) == ("source", b"archive", 22)
+
+
+def test_a_pipe_is_sent_again() -> None:
+    hint = "see whether the program that sends it failed, and send it again"
+    for data, message in (
+        (SAMPLE[:1024], "the archive is truncated: it has no end marker (at byte 1024)"),
+        (gzip.compress(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)"),
+        (b"", "is empty: not a tar archive"),
+    ):
+        stdin = Pipe(data)
+        stdin.name = "<stdin>"
+        error = refused(io.BufferedReader(stdin))
+        assert (str(error), error.hint) == (f"standard input: {message}", hint)
+
+
+def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+    error = refused(tmp_path)
+    assert (str(error), error.hint) == (f"{tmp_path}: is a directory, not an archive", "--from-dir takes a directory")
+    assert error.errno == 21
+    for path in (tmp_path / "missing", Path(__file__) / "x"):
+        error = refused(path)
+        assert str(error).startswith(f"{path}: cannot be opened: No") and error.hint == "check the name"
+        assert error.errno in (2, 20)
+
+
+def test_zstd_that_needs_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=False)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    error = refused(packer.compress(SAMPLE) + packer.flush())
+    assert str(error) == "archive: the zstd stream needs too much memory to unpack"
+    assert error.hint == "unpack it with zstd -dc --long=31 and give the plain archive"
+    packed = zstandard.compress(SAMPLE)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    error = refused(packed)
+    assert str(error) == "archive: unpacking zstd needs the Python module zstandard"
+    assert error.hint == "install that, or unpack it with zstd -dc and give the plain archive"
+
+
+def test_no_place_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tar_store, "SPOOL_MEMORY", 1000)
+    error = refused(gzip.compress(SAMPLE), spool_dir=tmp_path / "missing")
+    assert str(error) == "archive: writing its temporary file failed: No such file or directory"
+    assert error.hint == "it needs room for the unpacked archive; choose another temporary directory" and error.errno == 2
+
+
+def test_an_archive_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(SAMPLE)
+    with scanned(path) as got:
+        path.write_bytes(b"")
+        with pytest.raises(ContentChangedError) as caught:
+            got.scan.content.read_whole(got.node(b"/b"), memoryview(bytearray(5)))
+        assert str(caught.value) == f"{path}: ends at byte 512 of file data; it was longer when it was scanned"
+        assert (caught.value.kind, caught.value.hint) == ("changed", "")
+        with pytest.raises(ContentChangedError) as caught:
+            got.scan.content.read_whole(got.node(b"/b"), memoryview(bytearray(4)))
+        assert str(caught.value) == f"{path}: a file has 5 bytes where 4 are asked for"
