@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import ext3
@@ -32,6 +33,8 @@ from ext3.read.directory_scan import read_directories
 from ext3.read.inode_scan import read_facts
 from sifkit.overlay.extracting import extract
 from sifkit.overlay.host_writer import supported
+from tests.support.operations import ImageTree, Paths
+from tests.support.random_operations import RandomOperations
 
 __all__ = ["main", "try_image"]
 
@@ -43,6 +46,8 @@ EXTRACTED = 0.02
 """Share of the mutants that are extracted too: the host's work takes longest."""
 FIXED = ("s_inodes_count", "s_blocks_count", "s_first_data_block", "s_log_block_size", "s_blocks_per_group",
          "s_inodes_per_group", "s_magic", "s_rev_level", "s_first_ino", "s_inode_size", "s_journal_inum")  # fmt: skip
+ATTRIBUTES = (b"trusted.t", b"security.s")
+"""Names of attributes that the samples have."""
 PLACES = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
 MODEST = 40
 """Operations tried on one mutant at most."""
@@ -162,59 +167,40 @@ class Trial:
             self._look(ext3.Filesystem(device))
 
     def _change(self, fs: WritableFilesystem) -> None:
+        """Random operations on what a walk finds, and some of the calls that follow symbolic links."""
         chance = self.chance
-        found: list[bytes] = [b"/d", b"/large"]
+        found, directories, files = [b"/d", b"/large"], [b""], [b"/large"]
         with self.typed():
-            for path, _ in fs.walk(onerror=self._note):
+            for path, entry in fs.walk(onerror=self._note):
                 found.append(b"/" + path)
+                if entry.file_type in (FileType.DIRECTORY, FileType.REGULAR):
+                    (directories if entry.file_type is FileType.DIRECTORY else files).append(b"/" + path)
                 if len(found) >= MODEST * 4:
                     break
-        held = []
-        for number in range(chance.randrange(5, MODEST)):
-            one, two = chance.choice(found), chance.choice(found)
-            fresh = chance.choice([one, b""]) + b"/new%d" % number
-            data = chance.randbytes(chance.choice([1, 1000, 5000, 30_000]))
+        paths = Paths(found, directories, files, attributes=list(product(found, ATTRIBUTES)))
+        image = ImageTree(fs)
+        operations = RandomOperations(
+            chance, lambda: paths, block_size=fs.superblock.block_size, largest=30_000, phases=("any",)
+        )  # fmt: skip
+        for _ in range(chance.randrange(5, MODEST)):
+            path = chance.choice(found)
             offset = chance.choice([0, 10_000, 300_000, 1 << 27, 1 << 31])
-            operations: list[Callable[[], object]] = [
-                partial(fs.write_bytes, fresh, data),
-                partial(fs.write_bytes, one, data),
-                partial(fs.mkdir, fresh),
-                partial(fs.symlink, b"s" * chance.choice([5, 100]), fresh),
-                partial(fs.mknod, fresh, 0o010600),
-                partial(fs.link, one, fresh),
-                partial(fs.unlink, one),
-                partial(fs.unlink, one),
-                partial(fs.rmdir, one),
-                partial(fs.rename, one, fresh),
-                partial(fs.rename, one, two, whiteout=chance.random() < 0.3),
-                partial(fs.rename, one, two, exchange=True),
-                partial(fs.truncate, one, offset),
-                partial(fs.punch_hole, one, offset // 2, chance.choice([1, 5000, 1 << 32])),
-                partial(_write_at, fs, one, offset, data),
-                partial(_hold, fs, one, held),
-                partial(fs.chmod, one, 0o640, follow=False),
-                partial(fs.chown, one, 70_000, 5, follow=False),
-                partial(fs.set_xattr, one, b"trusted.new", data[:1500], follow=False),
-                partial(fs.remove_xattr, one, chance.choice([b"trusted.t", b"security.s"]), follow=False),
-                partial(fs.remove_tree, one) if chance.random() < 0.2 else fs.sync,
+            calls: list[Callable[[], object]] = [
+                fs.sync,
+                partial(fs.write_bytes, path, chance.randbytes(chance.choice([1, 1000, 5000, 30_000]))),
+                partial(fs.truncate, path, offset),
+                partial(fs.punch_hole, path, offset // 2, chance.choice([1, 5000, 1 << 32])),
             ]
             with self.typed():
-                chance.choice(operations)()
+                if chance.random() < 0.2:
+                    chance.choice(calls)()
+                else:
+                    image.run(operations.next())
         with self.typed():
             fs.sync()
-        for file in held:
+        for file in image.held:
             with self.typed():
                 file.close()
-
-
-def _write_at(fs: WritableFilesystem, path: bytes, offset: int, data: bytes) -> None:
-    with fs.open_file(path, "r+") as file:
-        file.write_at(offset, data)
-
-
-def _hold(fs: WritableFilesystem, path: bytes, held: list[object]) -> None:
-    held.append(fs.open_file(path, "r+"))
-    fs.unlink(path)
 
 
 def _fixed(device: MemoryDevice, superblock: Superblock) -> object:

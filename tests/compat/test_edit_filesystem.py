@@ -13,11 +13,12 @@ import ext3
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 
-from ..crash.test_edit_filesystem import record, state
-from ..crash.test_transaction import allowed, cuts
-from ..support.filesystem_model import HostTree, apply, facts_of_host, facts_of_image
-from ..support.random_edits import RandomEdits
-from ..support.tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
+from ..support.crashes import content_of
+from ..support.edits import Edits, host_options
+from ..support.facts import facts_of_image
+from ..support.operations import HostTree, ImageTree
+from ..support.recorded_edits import record_steps, state
+from ..support.tools import assert_clean, fill_and_empty, kernel_mount, require, requires_root, run, why_no_mount
 
 pytestmark = pytest.mark.compat
 
@@ -42,39 +43,47 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def edit(image: Path, edits: RandomEdits, rounds: int) -> None:
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostTree]:
+    """An empty directory that is edited as the image is."""
+    top = tmp_path / "host"
+    top.mkdir()
+    tree = HostTree(top)
+    yield tree
+    tree.close()
+
+
+def edit(image: Path, host: HostTree, edits: Edits, rounds: int) -> None:
     """Rounds of operations, the image judged after each."""
     for _ in range(rounds):
         with ext3.Filesystem.open(image, "r+") as fs:
-            for operation in edits.some(40):
-                assert apply(fs, operation) == apply(edits.model, operation), operation
+            tree = ImageTree(fs)
+            for _ in range(40):
+                edits.step(tree, host)
             fs.sync()
-            assert facts_of_image(fs) == facts_of_host(edits.model.root)
+            edits.check(fs, host)
         assert_clean(image)
 
 
-def test_random_operations(image: Path, tmp_path: Path) -> None:
-    root = tmp_path / "model"
-    root.mkdir()
-    edit(image, RandomEdits(HostTree(root), 1), 8)
+def test_random_operations(image: Path, host: HostTree) -> None:
+    edit(image, host, Edits(1, **host_options()), 8)
 
 
 @requires_root
 @pytest.mark.parametrize("image", [shape for shape in SHAPES if "^has_journal" not in shape], indirect=True, ids=" ".join)
-def test_by_turns_with_the_kernel(image: Path, tmp_path: Path) -> None:
+def test_by_turns_with_the_kernel(image: Path, host: HostTree) -> None:
     """The kernel edits what we edited, and we what it edited; all three trees are the same."""
-    root = tmp_path / "model"
-    root.mkdir()
-    edits = RandomEdits(HostTree(root), 2)
+    edits = Edits(2, **host_options())
     for _ in range(3):
-        edit(image, edits, 1)
+        edit(image, host, edits, 1)
         with kernel_mount(image, rw=True) as point:
             mounted = HostTree(point)
-            assert facts_of_host(point) == facts_of_host(root)
-            for operation in edits.some(60):
-                assert apply(mounted, operation) == apply(edits.model, operation), operation
+            edits.check(mounted)
+            for _ in range(60):
+                edits.step(mounted, host)
+            mounted.close()
         with ext3.Filesystem.open(image) as fs:
-            assert facts_of_image(fs) == facts_of_host(root)
+            edits.check(fs, host)
         assert_clean(image)
 
 
@@ -263,20 +272,19 @@ def test_files_without_names(tmp_path: Path) -> None:
 def test_interrupted_edits_recovered_by_others(tmp_path: Path) -> None:
     """What e2fsck and the kernel recover from edits that were cut off is the tree of a sync, and the image stays usable."""
     require("e2fsck")
-    recording = record(1024)
+    recording = record_steps(1024)
     judges = ["e2fsck"] if why_no_mount() else ["e2fsck", "kernel"]
     path = tmp_path / "cut.img"
-    for number, (happened, left) in enumerate(cuts(recording, seed=9)):
+    for number, (happened, left) in enumerate(recording.cuts(seed=9)):
         if number % 12:
             continue
-        expected = allowed(recording, happened)
+        expected = recording.allowed(happened)
         for judge in judges:
-            path.write_bytes(left.data)
+            path.write_bytes(content_of(left))
             if judge == "e2fsck":
                 run("e2fsck", "-fp", path, ok=(0, 1))
             else:
                 with kernel_mount(path, rw=True) as point:
-                    (point / "after").write_bytes(b"a" * 500_000)
-                    (point / "after").unlink()
+                    fill_and_empty(point)
             assert_clean(path)
             assert state(MemoryDevice(path.read_bytes())) in expected, (number, judge)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import ext3
 
-from ..crash.test_edit_sequences import KINDS, record, state_of
-from ..support.model_edits import ModelEdits
-from ..support.model_tree import compare
-from ..support.tools import assert_clean, kernel_mount, require, requires_root, run, why_no_mount
+from ..support.crashes import content_of
+from ..support.edits import Edits
+from ..support.operations import ImageTree, Outcome
+from ..support.random_operations import FULL_PHASES
+from ..support.recorded_edits import KINDS, record_random_edits, state_of
+from ..support.tools import assert_clean, fill_and_empty, kernel_mount, require, requires_root, run, why_no_mount
 
 SHAPES = [
     ("-t", "ext2", "-r", "0", "-O", "none", "-b", "1024"),
@@ -43,36 +44,36 @@ def made(path: Path, shape: tuple[str, ...], size: int = 8 << 20) -> int:
 def test_small_images_that_run_full(shape: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "model.img"
     block_size = made(path, shape, 16 << 20 if "4096" in shape and "ext3" in shape else 8 << 20)
-    edits = ModelEdits(len(" ".join(shape)), block_size=block_size, largest=150_000)
+    edits = Edits(len(" ".join(shape)), block_size=block_size, largest=150_000, phases=FULL_PHASES, lengths=(10, 60))
     for _ in range(6):
         with ext3.Filesystem.open(path, "r+") as fs:
+            image = ImageTree(fs)
             for _ in range(60):
-                edits.step(fs)
+                edits.step(image)
             fs.sync()
-            compare(fs, edits.tree)
-            if not edits.held:  # else they are in the orphan list, which e2fsck does not work off where it only looks
+            edits.check(fs)
+            if not image.held:  # else they are in the orphan list, which e2fsck does not work off where it only looks
                 assert_clean(path)
-        edits.held.clear()
         assert_clean(path)
     with ext3.Filesystem.open(path) as fs:
-        compare(fs, edits.tree)
+        edits.check(fs)
         assert fs.superblock.revision == (0 if "-r" in shape else 1)
-    assert edits.outcomes["done"] > 150
+    assert edits.outcomes[Outcome.DONE] > 150
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_interrupted_and_recovered_by_others(kind: str, tmp_path: Path) -> None:
     """What e2fsck and the kernel recover is the tree after some operation, and the image can be filled to the last block."""
     require("e2fsck")
-    sequence = record(kind, 1024, syncs=7)
+    recording = record_random_edits(kind, 1024, syncs=7)
     judges = ["e2fsck"] if why_no_mount() else ["e2fsck", "kernel"]
     path = tmp_path / "cut.img"
-    for number, (happened, left) in enumerate(sequence.cuts(seed=3)):
+    for number, (happened, left) in enumerate(recording.cuts(seed=3)):
         if number % 25 > 1:
             continue
-        expected = sequence.allowed(happened)
+        expected = recording.allowed(happened)
         for judge in judges:
-            path.write_bytes(left.data)
+            path.write_bytes(content_of(left))
             if judge == "e2fsck":
                 run("e2fsck", "-fp", path, ok=(0, 1))
             else:
@@ -81,16 +82,6 @@ def test_interrupted_and_recovered_by_others(kind: str, tmp_path: Path) -> None:
             assert_clean(path)
             with ext3.Filesystem.open(path) as fs:
                 assert state_of(fs) in expected, (number, judge)
-
-
-def fill_and_empty(point: Path) -> None:
-    """Use every block there is: one that was given out twice would show."""
-    before = point.stat()
-    with (point / "fill").open("wb", buffering=0) as file, suppress(OSError):
-        while file.write(b"fill" * 16384):
-            pass
-    (point / "fill").unlink()
-    os.utime(point, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @requires_root

@@ -14,7 +14,7 @@ from ext3.device.base import MemoryDevice
 from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.errors import NoSpaceError
 
-from ..support.image_blocks import ImageBlocks
+from ..support.blocks import ImageBlocks
 from ..support.tools import assert_clean, kernel_mount, require, run
 
 MIB = 1 << 20

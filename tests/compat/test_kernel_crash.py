@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import struct
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,9 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.format.jbd_schema import JOURNAL_SUPERBLOCK
 
-from ..crash.test_edit_sequences import state_of
+from ..support.edits import Edits
+from ..support.operations import KERNEL_VERBS, HostTree
+from ..support.recorded_edits import state_of
 from ..support.sessions import COMMIT_START
 from ..support.tools import assert_clean, kernel_mount, require, run
 
@@ -28,37 +29,12 @@ SHUTDOWN = 0x8004587D
 LOG_FLUSHED, NOTHING_FLUSHED = 1, 2
 
 
-def work(top: Path, chance: random.Random) -> list[int]:
-    """Some hundred changes, most of which succeed; descriptors of files that lost their names."""
-    orphans = []
+def work(mounted: HostTree, edits: Edits, chance: random.Random) -> None:
+    """Some hundred changes, most of which succeed, and now and then a sync; files that lost their names stay open."""
     for _ in range(chance.choice([60, 400])):
-        path, kind = top / f"n{chance.randrange(200)}", chance.random()
-        with suppress(OSError):
-            if kind < 0.25:
-                path.mkdir()
-            elif kind < 0.5:
-                path.write_bytes(chance.choice([b"\xc0\x3b\x39\x98", b"abc"]) * chance.choice([1, 300, 20_000, 100_000]))
-            elif kind < 0.6:
-                path.rename(top / f"n{chance.randrange(200)}")
-            elif kind < 0.7:
-                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            elif kind < 0.75:
-                path.symlink_to("t" * chance.choice([5, 100]))
-            elif kind < 0.8:
-                os.setxattr(path, "user.x", b"v" * chance.choice([10, 700]), follow_symlinks=False)
-            elif kind < 0.85:
-                os.truncate(path, chance.randrange(300_000))
-            elif kind < 0.87:
-                run("sync", "-f", top)
-            elif kind < 0.9 and path.is_dir():
-                for number in range(60):
-                    (path / f"{'k' * 40}{number}").touch()
-            elif kind < 0.93 and path.is_dir():
-                shutil.rmtree(path)
-            elif path.is_file():
-                orphans.append(os.open(path, os.O_RDWR))
-                path.unlink()
-    return orphans
+        edits.step(mounted)
+        if chance.random() < 0.02:
+            run("sync", "-f", mounted.path)
 
 
 def shut_down(top: Path, how: int) -> None:
@@ -81,15 +57,15 @@ def test_all_recover_alike(block_size: int, mode: str, scratch: Path) -> None:
     kind, option = ("ext4", "journal_checksum") if mode == "checksum" else ("ext3", f"data={mode}")
     chance = random.Random(f"{block_size} {mode}")
     run("mount", "-t", kind, "-o", f"loop,{option}", image, point)
-    orphans: list[int] = []
+    mounted = HostTree(point)
+    edits = Edits(chance.randrange(1 << 32), block_size=block_size, largest=20_000, verbs=KERNEL_VERBS, lengths=(10, 60))
     try:
-        orphans = work(point, chance)
+        work(mounted, edits, chance)
         run("sync", "-f", point)
-        orphans += work(point, chance)
+        work(mounted, edits, chance)
         shut_down(point, chance.choice([LOG_FLUSHED, NOTHING_FLUSHED]))
     finally:
-        for fd in orphans:
-            os.close(fd)
+        mounted.close()
         run("umount", point)
     copies = {who: scratch / who for who in ("us", "e2fsck", "kernel")}
     for copy in copies.values():

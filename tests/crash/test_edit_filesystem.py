@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,75 +10,20 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
-from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.format.superblock import read_superblock
-from ext3.newfs.plan import ImageOptions
-from ext3.newfs.stamp import Stamp
 
-from ..support.filesystem_model import facts_of_image
 from ..support.image_checks import check_counts
-from ..support.sessions import clock, empty_tree
-from .test_transaction import Recording, allowed, cuts
-
-STAMP = Stamp(1_700_000_000, b"u" * 16, b"h" * 16)
-Step = Callable[[WritableFilesystem], object]
-
-
-def state(device: MemoryDevice) -> tuple[str, ...]:
-    """What an image holds, through its journal."""
-    with ext3.Filesystem.open(device) as fs:
-        assert fs.journal_problem is None
-        return (sha256(repr(sorted(facts_of_image(fs).items())).encode()).hexdigest(),)
-
-
-def fill(fs: WritableFilesystem) -> None:
-    """A directory long enough for an index."""
-    for number in range(40):
-        fs.write_bytes(b"/d/%d-" % number + b"n" * 100, b"x" * number)
-
-
-STEPS: list[Step] = [
-    lambda fs: (fs.mkdir("/d"), fs.mkdir("/d/e"), fs.write_bytes("/f", b"first" * 3000)),
-    fill,
-    lambda fs: fs.write_bytes("/f", b"second" * 9000),
-    lambda fs: (fs.rename("/f", "/d/moved"), fs.rename("/d/e", "/e")),
-    lambda fs: fs.truncate("/d/moved", 7777),
-    lambda fs: (fs.punch_hole("/d/moved", 1024, 4096), fs.symlink("t" * 200, "/s"), fs.link("/d/moved", "/l")),
-    lambda fs: fs.open_file("/l", "r+").write_at(7777, b"appended" * 2000),
-    lambda fs: (fs.set_xattr("/l", b"user.big", b"v" * 700), fs.chown("/l", 1, 2), fs.chmod("/e", 0o700)),
-    lambda fs: (fs.write_bytes("/n", b"new"), fs.rename("/n", "/l"), fs.rename("/d", "/e", exchange=True)),
-    lambda fs: fs.remove_tree("/e"),
-    lambda fs: (fs.mkdir("/e"), fs.write_bytes("/e/again", os.urandom(30_000))),
-]
-
-
-def record(block_size: int) -> Recording:
-    """All steps, each followed by a sync."""
-    size = 8 << 20 if block_size == 1024 else 24 << 20
-    device = MemoryDevice(size)
-    options = ImageOptions(size=size, block_size=block_size)
-    ext3.build_image(empty_tree(), device, options=options, stamp=STAMP)
-    before = bytes(device.data)
-    recorded = RecordingDevice(device)
-    states, synced = [state(device)], [0]
-    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
-        for step in STEPS:
-            step(fs)
-            fs.sync()
-            states.append(state(device))
-            synced.append(len(recorded.events))
-    assert len(set(states)) == len(states)
-    return Recording(before, recorded.events, states, synced)
+from ..support.recorded_edits import record_steps, state
+from ..support.sessions import clock, empty_image
 
 
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_cut_anywhere(block_size: int) -> None:
-    recording = record(block_size)
-    for happened, left in cuts(recording, seed=block_size):
-        expected = allowed(recording, happened)
+    recording = record_steps(block_size)
+    for happened, left in recording.cuts(seed=block_size):
         seen = state(left)
-        assert seen in expected
+        assert seen in recording.allowed(happened)
         with ext3.Filesystem.open(left, "r+", clock=clock) as fs:
             fs.write_bytes("/after", b"a" * 50_000)
             fs.unlink("/after")
@@ -92,8 +35,7 @@ def test_cut_anywhere(block_size: int) -> None:
 
 def test_abandoned() -> None:
     """What was not synced never happened."""
-    device = MemoryDevice(8 << 20)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024))
+    device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.mkdir("/kept")
         fs.sync()
@@ -106,8 +48,7 @@ def test_abandoned() -> None:
 
 
 def test_files_without_names_are_deleted_by_the_next_open() -> None:
-    device = MemoryDevice(8 << 20)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024))
+    device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         free = fs.superblock.free_blocks
         handles = []
@@ -144,8 +85,7 @@ def test_a_failing_write_leaves_what_was_synced() -> None:
             self.left -= 1
             super().write(offset, data)
 
-    device = MemoryDevice(8 << 20)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024))
+    device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.write_bytes("/kept", b"k" * 5000)
     pristine = bytes(device.data)
@@ -173,8 +113,7 @@ def test_a_copied_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest
     """Wherever a copy is cut off, with a commit after each of its steps: its name leads to all of it, or its space is free."""
     content = os.urandom(3 << 20)
     (tmp_path / "large").write_bytes(content)
-    device = MemoryDevice(8 << 20)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=8 << 20, block_size=1024), stamp=STAMP)
+    device = empty_image()
     before = bytes(device.data)
     recorded = RecordingDevice(device)
     monkeypatch.setattr(Session, "crowded", True)

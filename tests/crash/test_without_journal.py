@@ -6,63 +6,35 @@ import pytest
 
 import ext3
 from ext3.constants import STATE_VALID, SUPERBLOCK_OFFSET
-from ext3.device.base import MemoryDevice
+from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice
 from ext3.format.superblock import read_superblock
-from ext3.newfs.plan import ImageOptions
-from ext3.newfs.stamp import Stamp
 
+from ..support.crashes import key_of
 from ..support.image_checks import check_counts
-from ..support.sessions import clock, empty_tree
-from .test_edit_filesystem import STEPS, state
-from .test_transaction import Recording, allowed, cuts
-
-SIZE = {1024: 8 << 20, 4096: 24 << 20}
+from ..support.recorded_edits import STEPS, record_steps, state
+from ..support.sessions import clock, empty_image
 
 
-def image(block_size: int) -> MemoryDevice:
-    device = MemoryDevice(SIZE[block_size])
-    options = ImageOptions(size=SIZE[block_size], block_size=block_size, journal=False)
-    ext3.build_image(empty_tree(), device, options=options, stamp=Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
-    return device
-
-
-def record(block_size: int) -> Recording:
-    """All steps, each followed by a sync."""
-    device = image(block_size)
-    before = bytes(device.data)
-    recorded = RecordingDevice(device)
-    states, synced = [state(device)], [0]
-    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
-        assert not fs.superblock.has_journal
-        for step in STEPS:
-            step(fs)
-            fs.sync()
-            states.append(state(device))
-            synced.append(len(recorded.events))
-    assert len(set(states)) == len(states)
-    return Recording(before, recorded.events, states, synced)
-
-
-def is_valid(device: MemoryDevice) -> bool:
+def is_valid(device: BlockDevice) -> bool:
     return bool(read_superblock(device).state & STATE_VALID)
 
 
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_cut_anywhere(block_size: int) -> None:
     """What says that it is in order holds a synced state; the rest is refused until it was checked."""
-    recording = record(block_size)
+    recording = record_steps(block_size, journal=False)
     seen = {True: 0, False: 0}
-    for happened, left in cuts(recording, seed=block_size):
+    for happened, left in recording.cuts(seed=block_size):
         valid = is_valid(left)
         seen[valid] += 1
         if not valid:
-            before = bytes(left.data)
+            before = key_of(left)
             with pytest.raises(ext3.NeedsCheckError):
                 ext3.Filesystem.open(left, "r+", clock=clock)
-            assert bytes(left.data) == before
+            assert key_of(left) == before
             continue
-        assert state(left) in allowed(recording, happened)
+        assert state(left) in recording.allowed(happened)
         with ext3.Filesystem.open(left) as fs:
             check_counts(fs)
     assert min(seen.values()) > 20
@@ -71,7 +43,7 @@ def test_cut_anywhere(block_size: int) -> None:
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_disorder_is_on_storage_before_the_first_change_and_gone_after_the_last(block_size: int) -> None:
     """Of every transaction: the mark alone, a sync, the changes, a sync, the mark's end alone, a sync."""
-    recording = record(block_size)
+    recording = record_steps(block_size, journal=False)
     device = MemoryDevice(recording.before)
     valid, loose, turns = True, [], 0
     for event in recording.events:
@@ -93,7 +65,7 @@ def test_disorder_is_on_storage_before_the_first_change_and_gone_after_the_last(
 
 
 def test_an_abandoned_edit_leaves_the_last_sync() -> None:
-    device = image(1024)
+    device = empty_image(journal=False)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.mkdir("/kept")
         fs.sync()
@@ -114,7 +86,7 @@ def test_storage_that_fails_leaves_the_mark() -> None:
                 raise ext3.DeviceError("no more")
             super().write(offset, data)
 
-    device = image(1024)
+    device = empty_image(journal=False)
     with pytest.raises(ext3.DeviceError), ext3.Filesystem.open(Failing(device), "r+", clock=clock) as fs:
         fs.mkdir("/new")
         fs.sync()

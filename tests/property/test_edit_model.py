@@ -5,16 +5,12 @@ from __future__ import annotations
 import pytest
 
 import ext3
-from ext3.device.base import MemoryDevice
-from ext3.newfs.plan import ImageOptions
-from ext3.newfs.stamp import Stamp
 
+from ..support.edits import Edits
 from ..support.image_checks import check_counts
-from ..support.model_edits import ModelEdits
-from ..support.model_tree import compare
-from ..support.sessions import clock, empty_tree
-
-STAMP = Stamp(1_700_000_000, b"u" * 16, b"h" * 16)
+from ..support.operations import ImageTree, Outcome
+from ..support.random_operations import FULL_PHASES
+from ..support.sessions import clock, empty_image
 
 
 @pytest.mark.parametrize(
@@ -29,21 +25,18 @@ STAMP = Stamp(1_700_000_000, b"u" * 16, b"h" * 16)
 )
 def test_small_images_that_run_full(block_size: int, inode_size: int, journal: bool, inodes: int | None) -> None:
     """What does not fit leaves the image as it was, and what was done is there to the last byte."""
-    size = 8 << 20
-    device = MemoryDevice(size)
-    options = ImageOptions(size=size, block_size=block_size, inode_size=inode_size, journal=journal, inodes=inodes)
-    ext3.build_image(empty_tree(), device, options=options, stamp=STAMP)
-    edits = ModelEdits(block_size + inode_size, block_size=block_size, largest=200_000)
+    device = empty_image(block_size=block_size, inode_size=inode_size, journal=journal, inodes=inodes)
+    edits = Edits(block_size + inode_size, block_size=block_size, largest=200_000, phases=FULL_PHASES, lengths=(10, 60))
     for _ in range(5):
         with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+            image = ImageTree(fs)
             for _ in range(2):
                 for _ in range(60):
-                    edits.step(fs)
+                    edits.step(image)
                 fs.sync()
-                compare(fs, edits.tree)
-        edits.held.clear()
+                edits.check(fs)
         with ext3.Filesystem.open(device) as after:
-            compare(after, edits.tree)
+            edits.check(after)
             check_counts(after)
-    assert edits.outcomes["done"] > 200
-    assert edits.outcomes["no room"] > 5
+    assert edits.outcomes[Outcome.DONE] > 200
+    assert edits.outcomes[Outcome.NO_ROOM] > 5

@@ -16,8 +16,8 @@ from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import Ext3Error, NoSpaceError, XattrError
 from ext3.format import dirhash
 
-from ..support.edit_checks import check_directory, make_directory, reopened
-from ..support.memory_blocks import MemoryBlocks
+from ..support.blocks import MemoryBlocks
+from ..support.directory_checks import check_directory, make_directory, reopened
 
 any_name = st.one_of(
     st.binary(min_size=1, max_size=255).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"0")),

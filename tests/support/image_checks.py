@@ -9,7 +9,7 @@ from ext3.constants import ROOT_INO
 from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.format.inode import Inode, fast_symlink
 
-from .memory_blocks import MemoryBlocks
+from .blocks import MemoryBlocks
 
 __all__ = ["check_counts"]
 

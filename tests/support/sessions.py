@@ -1,4 +1,4 @@
-"""Small images for tests of sessions: made in memory, changed through blocks and inodes alone, and read back."""
+"""Small images in memory: empty ones to be edited, and samples that sessions change through blocks and inodes alone."""
 
 from __future__ import annotations
 
@@ -16,17 +16,54 @@ from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 from ext3.newfs.tree import Tree
 
-__all__ = ["COMMIT_START", "FILES", "clock", "empty_tree", "grow", "inode_of", "sample", "session", "set_size", "signature"]
+__all__ = [
+    "COMMIT_START",
+    "FILES",
+    "STAMP",
+    "clock",
+    "empty_image",
+    "empty_tree",
+    "grow",
+    "inode_of",
+    "sample",
+    "session",
+    "set_size",
+    "signature",
+]
 
 FILES = 6
 COMMIT_START = bytes.fromhex("c03b399800000002")
 """The first bytes of a commit block."""
 SECONDS = 1_700_000_000
+STAMP = Stamp(SECONDS, b"u" * 16, b"h" * 16)
 
 
 def clock() -> int:
     """A time that stands still, in nanoseconds."""
     return SECONDS * 10**9
+
+
+def empty_tree() -> Tree:
+    """A root directory with nothing in it."""
+    builder = TreeBuilder()
+    builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, (SECONDS,) * 3 + (0,) * 3)
+    return builder.finish(MemoryContent({}))
+
+
+def empty_image(
+    size: int = 8 << 20,
+    *,
+    block_size: int = 1024,
+    inode_size: int = 256,
+    inodes: int | None = None,
+    journal: bool = True,
+    stamp: Stamp = STAMP,
+) -> MemoryDevice:
+    """An image with nothing in it but lost+found."""
+    device = MemoryDevice(size)
+    options = ImageOptions(size=size, block_size=block_size, inode_size=inode_size, inodes=inodes, journal=journal)
+    ext3.build_image(empty_tree(), device, options=options, stamp=stamp)
+    return device
 
 
 def session(device: BlockDevice) -> Session:
@@ -45,8 +82,7 @@ def sample(*, size: int = 8 << 20, block_size: int = 1024, journal: bool = True,
         data[node] = (pattern * (length // 251 + 1))[:length]
     device = MemoryDevice(size)
     options = ImageOptions(size=size, block_size=block_size, journal=journal)
-    stamp = Stamp(SECONDS, b"u" * 16, b"h" * 16)
-    ext3.build_image(builder.finish(MemoryContent(data)), device, options=options, stamp=stamp)
+    ext3.build_image(builder.finish(MemoryContent(data)), device, options=options, stamp=STAMP)
     return device
 
 
@@ -61,13 +97,6 @@ def set_size(session: Session, ino: int, size: int) -> None:
     INODE_CORE.view(raw)["i_size"] = size
     session.write_inode(ino, raw)
     cut_inode(session, ino)
-
-
-def empty_tree() -> Tree:
-    """A root directory with nothing in it."""
-    builder = TreeBuilder()
-    builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, (SECONDS,) * 3 + (0,) * 3)
-    return builder.finish(MemoryContent({}))
 
 
 def grow(session: Session, ino: int, blocks: int, fill: int) -> None:

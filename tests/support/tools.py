@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ __all__ = [
     "assert_clean",
     "copy_window",
     "dumpe2fs",
+    "fill_and_empty",
     "find",
     "kernel_mount",
     "require",
@@ -212,3 +213,13 @@ def kernel_mount(image: Path | str, *, rw: bool = False, offset: int = 0) -> Ite
             yield point
         finally:
             run("umount", point)
+
+
+def fill_and_empty(point: Path) -> None:
+    """Use every block there is: one that was given out twice would show."""
+    before = point.stat()
+    with (point / "fill").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"fill" * 16384):
+            pass
+    (point / "fill").unlink()
+    os.utime(point, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -11,7 +11,7 @@ from ext3.edit.block_map_edit import BlockMapEditor, FileTooLargeError
 from ext3.edit.blocks import Run
 from ext3.errors import CorruptError, NoSpaceError
 
-from ....support.memory_blocks import MemoryBlocks
+from ....support.blocks import MemoryBlocks
 
 P = 256
 """Pointers in a block of 1024 bytes."""

@@ -22,8 +22,8 @@ from ext3.edit.namehash import NameHash
 from ext3.errors import CorruptError, NoSpaceError, PathNotFoundError
 from ext3.format.dirent import iter_dirents
 
-from ....support.edit_checks import check_directory, make_directory, reopened
-from ....support.memory_blocks import MemoryBlocks
+from ....support.blocks import MemoryBlocks
+from ....support.directory_checks import check_directory, make_directory, reopened
 
 SEED = struct.unpack("<4I", bytes.fromhex("0123456789abcdef0123456789abcdef"))
 

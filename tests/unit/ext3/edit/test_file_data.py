@@ -15,7 +15,7 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.pointer_blocks import blocks_needed
 from ext3.newfs.plan import ImageOptions
 
-from ....support.memory_blocks import MemoryBlocks
+from ....support.blocks import MemoryBlocks
 from ....support.sessions import clock, empty_tree
 
 BLOCK = 1024

@@ -17,27 +17,19 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.orphan_list import OrphanLinks
 from ext3.format.inode import parse_inode
 from ext3.journal.transaction import LogWriter
-from ext3.newfs.plan import ImageOptions
-from ext3.newfs.stamp import Stamp
 
+from ....support.edits import Edits
 from ....support.image_checks import check_counts
-from ....support.model_edits import ModelEdits
-from ....support.model_tree import compare
-from ....support.sessions import clock, empty_tree
-
-
-def blank(*, size: int = 8 << 20, block_size: int = 1024) -> MemoryDevice:
-    device = MemoryDevice(size)
-    stamp = Stamp(1_600_000_000, b"u" * 16, b"h" * 16)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=size, block_size=block_size), stamp=stamp)
-    return device
+from ....support.operations import ImageTree
+from ....support.random_operations import FULL_PHASES
+from ....support.sessions import clock, empty_image
 
 
 @pytest.mark.parametrize("exchange", [False, True])
 def test_moved_deeper_than_inodes_are_remembered(exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way up from the new place leads through the old one, which was forgotten meanwhile."""
     monkeypatch.setattr(nodes, "KEPT", 8)
-    device = blank()
+    device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         deep = 2
         for _ in range(20):
@@ -92,7 +84,7 @@ def test_a_held_file_with_a_name_is_cut_in_steps(
     prepare: Callable[[WritableFilesystem], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever that is interrupted, the rest of the cut is made up for: no blocks are left behind the end."""
-    device = blank(size=24 << 20)
+    device = empty_image(24 << 20)
     recorded = RecordingDevice(device)
     with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
         ino = prepare(fs)
@@ -127,7 +119,7 @@ def test_a_failing_storage_is_named_and_not_what_came_of_it() -> None:
                 raise ext3.DeviceError("the storage is gone")
             super().write(offset, data)
 
-    device = Failing(bytes(blank().data))
+    device = Failing(bytes(empty_image().data))
     with pytest.raises(ext3.DeviceError, match="the storage is gone"), ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.write_bytes("/open", b"open")
         free = fs.superblock.free_blocks
@@ -150,7 +142,7 @@ def test_a_failing_storage_is_named_and_not_what_came_of_it() -> None:
 
 def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the journal takes at once: until all of it is there it has no name."""
-    device = blank(size=24 << 20)
+    device = empty_image(24 << 20)
     before = bytes(device.data)
     recorded = RecordingDevice(device)
     content = b"f" * (18 << 20)
@@ -178,23 +170,23 @@ def test_all_that_is_remembered_is_what_is_stored(kept: int, capacity: int | Non
     monkeypatch.setattr(nodes, "KEPT", kept)
     if capacity is not None:
         monkeypatch.setattr(LogWriter, "capacity", capacity)
-    device = blank(size=6 << 20)
-    edits = ModelEdits(kept + (capacity or 0), block_size=1024)
+    device = empty_image(6 << 20)
+    edits = Edits(kept + (capacity or 0), phases=FULL_PHASES)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        image = ImageTree(fs)
         for number in range(500):
-            edits.step(fs)
+            edits.step(image)
             if number % 5 == 0:
                 name_later(fs, edits, b"n%d" % number)
             check_remembered(fs)
-        compare(fs, edits.tree)
-        edits.held.clear()
-    assert all(edits.outcomes.values())
+        edits.check(fs)
+    assert len(edits.outcomes) == 3
     with ext3.Filesystem.open(device) as fs:
-        compare(fs, edits.tree)
+        edits.check(fs)
         check_counts(fs)
 
 
-def name_later(fs: WritableFilesystem, edits: ModelEdits, name: bytes) -> None:
+def name_later(fs: WritableFilesystem, edits: Edits, name: bytes) -> None:
     """A file that has its content, or as much of it as there is room for, before it has its name."""
     with suppress(ext3.NoFreeInodesError):
         ino = fs.create_nameless(2)
@@ -203,7 +195,7 @@ def name_later(fs: WritableFilesystem, edits: ModelEdits, name: bytes) -> None:
                 fs.write_bytes(ino, b"n" * 3000)
             with suppress(ext3.NoSpaceError):
                 fs.name_at(ino, 2, name)
-                edits.tree.write_bytes(b"/" + name, fs.read_bytes(ino))
+                edits.model.write_bytes(b"/" + name, fs.read_bytes(ino))
         finally:
             fs.release(ino)
 
@@ -232,7 +224,7 @@ def check_remembered(fs: WritableFilesystem) -> None:
 
 def test_what_cannot_get_its_name_is_refused() -> None:
     """A directory that does not change, a name that is too long: the file without a name is deleted with its last hold."""
-    device = blank()
+    device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fixed = fs.mkdir("/fixed")
         fs._nodes.edit(fixed).record.flags |= InodeFlag.IMMUTABLE
@@ -250,7 +242,7 @@ def test_what_cannot_get_its_name_is_refused() -> None:
 
 def test_what_is_no_file_without_a_name_gets_none() -> None:
     """A directory that was removed while it was held, a file that has a name: the books would be wrong."""
-    device = blank()
+    device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         removed, named = fs.mkdir("/removed"), fs.create("/named")
         fs.hold(removed)

@@ -12,7 +12,7 @@ from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import CorruptError, NoSpaceError, XattrError
 from ext3.format import acl, xattr
 
-from ....support.memory_blocks import MemoryBlocks
+from ....support.blocks import MemoryBlocks
 
 AREA = 96
 

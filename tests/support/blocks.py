@@ -1,4 +1,7 @@
-"""Blocks over a whole image in memory: bitmaps and counts are put right at the end, with no journal and no order."""
+"""Blocks in memory, for editors of maps, directories and attributes: what an edit must not do with them is noticed.
+
+That is to free a block twice, to write one that is not taken, to read outside the filesystem.
+"""
 
 from __future__ import annotations
 
@@ -15,55 +18,97 @@ from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import NoSpaceError
 from ext3.format.schema import GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK
 
-__all__ = ["ImageBlocks"]
+__all__ = ["ImageBlocks", "MemoryBlocks"]
 
 
-class ImageBlocks:
-    """An ext3 image that structures are edited in. ``save`` makes it whole again."""
+class MemoryBlocks:
+    """A filesystem of blocks and nothing else. ``used`` are the blocks taken, ``gone`` those given back, with how."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data = bytearray(path.read_bytes())
-        self.super = SUPERBLOCK.view(self.data, offset=1024)[0]
-        self._block_size = 1024 << int(self.super["s_log_block_size"])
-        self.first = int(self.super["s_first_data_block"])
-        self.end = int(self.super["s_blocks_count"])
-        self.per_group = int(self.super["s_blocks_per_group"])
-        count = -(-(self.end - self.first) // self.per_group)
-        self.groups = GROUP_DESC.view(self.data, count, (self.first + 1) * self._block_size)
-        bits = [self._bitmap(int(block)) for block in self.groups["bg_block_bitmap"]]
-        self.used = np.concatenate([np.ones(self.first, np.uint8), *bits])[: self.end]
-        self.sharing = AttributeSharing()
-
-    def _bitmap(self, block: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        return np.unpackbits(np.frombuffer(self.read(block), np.uint8), bitorder="little")[: self.per_group]
+    def __init__(self, count: int, *, block_size: int = 1024, first: int = 1) -> None:
+        self._block_size = block_size
+        self.first = first
+        self.end = first + count
+        self.content: dict[int, bytes] = {}
+        self.used: set[int] = set()
+        self.gone: list[tuple[int, bool]] = []
+        self.longest = count
+        self.cursor = first
 
     @property
     def block_size(self) -> int:
         return self._block_size
 
     def read(self, block: int) -> bytes:
-        assert 0 <= block < self.end
+        assert self.first <= block < self.end
+        return self.content.get(block) or bytes(self._block_size)
+
+    def write(self, block: int, data: bytes) -> None:
+        assert isinstance(data, bytes)
+        assert len(data) == self._block_size
+        assert block in self.used, f"write to block {block}, which is free"
+        self.content[block] = data
+
+    def allocate(self, count: int, goal: int) -> list[Run]:
+        assert count > 0
+        if count > self.end - self.first - len(self.used):
+            raise NoSpaceError("full", needed_bytes=count * self._block_size, available_bytes=0)
+        runs: list[Run] = []
+        block = goal if self.first <= goal < self.end else self.cursor
+        left = count
+        while left:
+            if block >= self.end:
+                block = self.first
+            start = block
+            while block < self.end and left and block not in self.used and block - start < self.longest:
+                self.used.add(block)
+                block += 1
+                left -= 1
+            if block > start:
+                runs.append((start, block - start))
+                if self.longest < count:
+                    block += 1
+            else:
+                block += 1
+        self.cursor = block
+        return runs
+
+    def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
+        for first, count in runs:
+            for block in range(first, first + count):
+                self.used.remove(block)
+                self.gone.append((block, metadata))
+
+
+class ImageBlocks(MemoryBlocks):
+    """Blocks of a whole ext3 image in which structures are edited, with no journal and no order of writes.
+
+    ``save`` makes the bitmaps and counts agree with the blocks taken, and writes the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = bytearray(path.read_bytes())
+        self.super = SUPERBLOCK.view(self.data, offset=1024)[0]
+        first = int(self.super["s_first_data_block"])
+        block_size = 1024 << int(self.super["s_log_block_size"])
+        super().__init__(int(self.super["s_blocks_count"]) - first, block_size=block_size, first=first)
+        self.per_group = int(self.super["s_blocks_per_group"])
+        count = -(-(self.end - first) // self.per_group)
+        self.groups = GROUP_DESC.view(self.data, count, (first + 1) * block_size)
+        for group, bitmap in enumerate(self.groups["bg_block_bitmap"]):
+            bits = np.unpackbits(np.frombuffer(self.read(int(bitmap)), np.uint8), bitorder="little")[: self.per_group]
+            start = first + group * self.per_group
+            self.used.update((start + np.flatnonzero(bits[: self.end - start])).tolist())
+        self.sharing = AttributeSharing()
+
+    def read(self, block: int) -> bytes:
+        assert self.first <= block < self.end
         return bytes(self.data[block * self._block_size : (block + 1) * self._block_size])
 
     def write(self, block: int, data: bytes) -> None:
         assert len(data) == self._block_size
-        assert self.used[block]
+        assert block in self.used, f"write to block {block}, which is free"
         self.data[block * self._block_size : (block + 1) * self._block_size] = data
-
-    def allocate(self, count: int, goal: int) -> list[Run]:
-        free = np.flatnonzero(self.used == 0)
-        if count > len(free):
-            raise NoSpaceError("full", needed_bytes=count * self._block_size, available_bytes=0)
-        free = np.roll(free, -int(np.searchsorted(free, goal)))[:count]
-        self.used[free] = 1
-        pieces = np.split(free, np.flatnonzero(np.diff(free) != 1) + 1)
-        return [(int(piece[0]), len(piece)) for piece in pieces]
-
-    def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
-        for first, count in runs:
-            assert self.used[first : first + count].all()
-            self.used[first : first + count] = 0
 
     def inode(self, ino: int) -> np.void:
         """The inode's fields, to be changed in place."""
@@ -146,13 +191,15 @@ class ImageBlocks:
 
     def save(self) -> None:
         """Bitmaps and counts as the blocks taken say, then the file."""
+        taken = np.zeros(self.end, np.uint8)
+        taken[list(self.used)] = 1
         for group, row in enumerate(self.groups):
             start = self.first + group * self.per_group
-            used = self.used[start : start + self.per_group]
+            used = taken[start : start + self.per_group]
             bits = np.ones(self._block_size * 8, np.uint8)
             bits[: len(used)] = used
             at = int(row["bg_block_bitmap"]) * self._block_size
             self.data[at : at + self._block_size] = np.packbits(bits, bitorder="little").tobytes()
             row["bg_free_blocks_count"] = int((used == 0).sum())
-        self.super["s_free_blocks_count"] = int((self.used == 0).sum())
+        self.super["s_free_blocks_count"] = int((taken[self.first :] == 0).sum())
         self.path.write_bytes(self.data)

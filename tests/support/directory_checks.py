@@ -9,7 +9,7 @@ from ext3.edit.directory import Directory, DirectoryRules, new_directory_block
 from ext3.edit.namehash import NameHash
 from ext3.format.dirent import iter_dirents
 
-from .memory_blocks import MemoryBlocks
+from .blocks import MemoryBlocks
 
 __all__ = ["check_directory", "make_directory", "reopened"]
 
