@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..read.file import SeekableFile
 from . import file_data as content
-from .inode_cache import Nodes
+from .inode_cache import InodeCache
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -21,7 +21,7 @@ class FileEditor(SeekableFile):
     ``writable`` False: it is only read. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
     """
 
-    def __init__(self, nodes: Nodes, ino: int, *, writable: bool) -> None:
+    def __init__(self, nodes: InodeCache, ino: int, *, writable: bool) -> None:
         super().__init__()
         content.regular(nodes.edit(ino) if writable else nodes.load(ino))
         self.ino = ino

@@ -1,6 +1,6 @@
-"""The inodes of an open filesystem that are being edited: what is known of each, and the life of one from new to deleted.
+"""Inode cache of an edit session: loads, changes and frees inodes.
 
-What is kept here is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
+What is cached is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
 are called inside an operation, but for ``run`` itself and ``release``.
 """
 
@@ -20,7 +20,7 @@ from .record import InodeRecord
 from .session import Session
 from .xattr_edit import AttributeEditor, AttributeSharing
 
-__all__ = ["Node", "Nodes", "check_changeable"]
+__all__ = ["Node", "InodeCache", "check_changeable"]
 
 T = TypeVar("T")
 OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
@@ -57,8 +57,8 @@ def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> N
         raise PathError(name, "Operation not permitted: the file is marked as immutable or append-only", code=errno.EPERM)
 
 
-class Nodes:
-    """The inodes of one session."""
+class InodeCache:
+    """The inodes of one session; at most KEPT are remembered."""
 
     def __init__(self, session: Session) -> None:
         superblock = session.superblock
@@ -156,13 +156,6 @@ class Nodes:
         if flags:
             raise CorruptError(f"inode {ino}", "i_flags", f"{node.record.flags:#x}", f"without {flags:#x}")
         node.checked = True
-        return node
-
-    def edit_directory(self, ino: int) -> Node:
-        """A directory to change. PathNotDirectoryError."""
-        node = self.edit(ino)
-        if not node.record.is_dir:
-            raise PathNotDirectoryError(f"inode {ino}", "not a directory")
         return node
 
     def inode(self, ino: int) -> Inode:
@@ -352,11 +345,11 @@ class Nodes:
         self._held.pop(ino, None)
         if ino in self._orphans and self.session.usable:
             try:
-                self.run(lambda: self._bury(ino))
+                self.run(lambda: self._delete_orphan(ino))
             except JournalFullError:
                 cut_in_steps(self.session, ino, 0)
                 self.drop(ino)
-                self.run(lambda: self._bury(ino))
+                self.run(lambda: self._delete_orphan(ino))
             self._orphans.discard(ino)
 
     def abandon(self) -> None:
@@ -370,7 +363,7 @@ class Nodes:
             self._held[ino] = 1
             self.release(ino)
 
-    def _bury(self, ino: int) -> None:
+    def _delete_orphan(self, ino: int) -> None:
         if not self.load(ino).record.links:  # else the operation that took its last name was undone
             self._change_orphans(ino, remove_orphan)
             self._delete(self.edit(ino))
