@@ -23,7 +23,7 @@ from ..journal.transaction import LogWriter, log_blocks, write_blocks
 from .blocks import Run
 from .opening import block_bitmaps, inode_bitmaps, open_for_changes
 from .orphan_list import process_orphans
-from .rollback import Changes
+from .rollback import Rollback
 from .superblock_editor import SuperblockEditor
 
 __all__ = ["Clock", "Session"]
@@ -81,7 +81,7 @@ class Session:
             blocks=self.blocks,
             load=inode_bitmaps(device, superblock, self._groups),
         )
-        self._changes = Changes()
+        self._changes = Rollback()
         self.rollbacks = 0
         """How often something was undone: what was kept of blocks and inodes before is void then."""
         # The kernel brings the superblock's counts up to date when it unmounts, never in the journal.
