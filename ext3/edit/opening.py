@@ -80,8 +80,7 @@ def block_bitmaps(
     """What reads the block bitmap of a group. CorruptError from it where the group's own metadata is marked as free."""
 
     def load(group: int) -> GroupBitmap:
-        first = superblock.first_data_block + group * superblock.blocks_per_group
-        count = min(superblock.blocks_per_group, superblock.blocks_count - first)
+        first, count = int(superblock.geometry.group_first[group]), int(superblock.geometry.group_blocks[group])
         name = f"block bitmap of group {group}"
         bitmap = _bitmap(device, superblock, metadata_block(superblock, groups, group, "bg_block_bitmap"), count, name)
         for low, high in zones.of_group(group):

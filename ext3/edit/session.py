@@ -16,7 +16,6 @@ from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZ
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
 from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
-from ..format.group_desc import descriptor_block
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
@@ -274,8 +273,8 @@ class Session:
 
     def goal_of(self, ino: int) -> int:
         """Where the blocks of an inode begin if nothing else says so: the start of its group."""
-        group = (ino - 1) // self._super.fixed.inodes_per_group
-        return self._super.fixed.first_data_block + group * self._super.fixed.blocks_per_group
+        geometry = self._super.fixed.geometry
+        return int(geometry.group_first[geometry.group_of_inode(ino)[0]])
 
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
@@ -312,7 +311,7 @@ class Session:
     def _needed(self) -> int:
         """Blocks of the log that the running transaction takes at most."""
         groups = len(self.blocks.dirty) + len(self.inodes.dirty)
-        descriptors = min(groups, -(-self._super.fixed.groups_count // self._super.fixed.descriptors_per_block))
+        descriptors = min(groups, self._super.fixed.geometry.descriptor_blocks)
         return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
 
     def _check_room(self) -> None:
@@ -392,9 +391,10 @@ class Session:
         for allocator, field in ((self.blocks, "bg_block_bitmap"), (self.inodes, "bg_inode_bitmap")):
             for group in allocator.dirty:
                 changed[int(groups[field][group])] = allocator.bitmap(group).pack(size)
-        per_block = self._super.fixed.descriptors_per_block
+        geometry = self._super.fixed.geometry
+        per_block = geometry.descriptors_per_block
         for index in sorted({group // per_block for group in (*self.blocks.dirty, *self.inodes.dirty)}):
-            block = descriptor_block(self._super.fixed, index)
+            block = geometry.descriptor_block(index)
             rows = groups[index * per_block : (index + 1) * per_block].tobytes()
             changed[block] = rows + self.read(block)[len(rows) :]
         block, place = divmod(SUPERBLOCK_OFFSET, size)

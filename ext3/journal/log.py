@@ -146,7 +146,7 @@ def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, i
     if ino > superblock.inodes_count:
         raise CorruptError("superblock", "s_journal_inum", ino, f"<= {superblock.inodes_count}")
     group, index = divmod(ino - 1, superblock.inodes_per_group)
-    table = metadata_block(superblock, groups, group, "bg_inode_table", superblock.inode_table_blocks)
+    table = metadata_block(superblock, groups, group, "bg_inode_table", superblock.geometry.inode_table_blocks)
     offset = table * superblock.block_size + index * superblock.inode_size
     inode = parse_inode(device.read(offset, superblock.inode_size), ino)
     where = f"journal inode {ino}"

@@ -32,7 +32,7 @@ from ..format import xattr
 from ..format.block_map import BlockMap, map_limit, read_block_map
 from ..format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from ..format.geometry import Geometry
-from ..format.group_desc import geometry_of, metadata_block, read_bitmap, read_groups
+from ..format.group_desc import metadata_block, read_bitmap, read_groups
 from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.layout import Table
@@ -159,8 +159,8 @@ class Filesystem:
         return self._superblock.needs_recovery
 
     def geometry(self) -> Geometry:
-        """The fixed numbers (its places of metadata hold for images without meta_bg; ``groups`` has the real ones)."""
-        return geometry_of(self._superblock)
+        """The fixed numbers (its places of metadata are those of a fresh image; ``groups`` has the real ones)."""
+        return self._superblock.geometry
 
     def block_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
         """Bool, shape (8 * block_size,), True = used; behind the group's last block lies padding."""
@@ -205,7 +205,7 @@ class Filesystem:
     def _inode_table_offset(self, group: int) -> int:
         offset = self._table_offsets.get(group)
         if offset is None:
-            blocks = self._superblock.inode_table_blocks
+            blocks = self._superblock.geometry.inode_table_blocks
             block = metadata_block(self._superblock, self._groups, group, "bg_inode_table", blocks)
             offset = self._table_offsets[group] = block * self._superblock.block_size
         return offset

@@ -220,7 +220,7 @@ def _records(filesystem: Filesystem, inos: Numbers) -> npt.NDArray[np.uint8]:
         raise PathNotFoundError(f"inode {wrong}", f"inodes are from 1 to {superblock.inodes_count}")
     groups, index = np.divmod(inos - 1, superblock.inodes_per_group)
     used, which = np.unique(groups, return_inverse=True)
-    blocks = superblock.inode_table_blocks
+    blocks = superblock.geometry.inode_table_blocks
     starts = [
         metadata_block(superblock, filesystem.groups, group, "bg_inode_table", blocks) * superblock.block_size
         for group in used.tolist()
