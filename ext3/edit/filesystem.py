@@ -56,7 +56,6 @@ class WritableFilesystem(Filesystem):
         self._groups = self._session.groups
         self._stack = ExitStack()
         self._last_inode = None
-        self._table_offsets = {}
         self._chunk = (-1, b"")
 
     @classmethod

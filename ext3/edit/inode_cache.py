@@ -12,11 +12,10 @@ from typing import TypeVar
 
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
-from ..format.inode import Inode, parse_inode
+from ..format.inode import Inode, InodeRecord, check_map_flags, parse_inode
 from .block_map_edit import SECTORS_LIMIT, BlockMapEditor
 from .directory import Directory, DirectoryRules
 from .orphan_list import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
-from .record import InodeRecord
 from .session import Session
 from .xattr_edit import AttributeEditor, AttributeSharing
 
@@ -30,7 +29,6 @@ OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 INDEX = int(InodeFlag.INDEX)
-NO_MAP = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
 KEPT = 4096
 """Inodes that are remembered at most."""
 
@@ -152,9 +150,7 @@ class InodeCache:
             error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
             error.hint = CHECK_HINT
             raise error
-        flags = node.record.flags & NO_MAP
-        if flags:
-            raise CorruptError(f"inode {ino}", "i_flags", f"{node.record.flags:#x}", f"without {flags:#x}")
+        check_map_flags(node.record.flags, f"inode {ino}")
         node.checked = True
         return node
 

@@ -31,10 +31,10 @@ from ..errors import (
     PathNotFoundError,
 )
 from ..format.inode import file_type_of
+from ..format.inode_fields import check_owner, encode_device
 from .directory import NameTooLongError, new_directory_block
 from .inode_cache import IMMUTABLE, InodeCache, Node, check_changeable
 from .permissions import inherit
-from .record import check_owner, device_words
 
 __all__ = [
     "ACCESS",
@@ -156,7 +156,7 @@ def make_node(
     node.record.links = 1
     if kind in (FileType.CHARACTER, FileType.BLOCK):
         try:
-            node.record.i_block = (*device_words(*device), *(0,) * (N_BLOCKS - 2))
+            node.record.i_block = (*encode_device(*device), *(0,) * (N_BLOCKS - 2))
         except ValueError as error:
             raise PathError(name, str(error)) from error
     nodes.store(node)

@@ -13,13 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
+from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, XATTR_MAGIC
 from ..device.base import BlockDevice
 from ..errors import CorruptError, JournalFullError
 from ..format.block_map import BlockMap, map_limit, read_block_map
-from ..format.inode import Inode, fast_symlink, parse_inode
-from ..format.layout import Table
-from ..format.schema import INODE_CORE, XATTR_HEADER
+from ..format.inode import Inode, check_map_flags, has_block_map, parse_inode, patch_inode
+from ..format.inode_fields import MASK32
+from ..format.schema import XATTR_HEADER
 from ..format.superblock import Superblock
 
 __all__ = [
@@ -36,8 +36,6 @@ __all__ = [
 ]
 
 Run = tuple[int, int]
-_XATTR_MAGIC = 0xEA020000
-_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
 
 class OrphanHost(Protocol):
@@ -116,10 +114,8 @@ def add_orphan(host: OrphanHost, ino: int, links: OrphanLinks | None = None) -> 
     links = OrphanLinks(host) if links is None else links
     if ino in links:
         return ()
-    raw, row = _row(host, ino)
-    row["i_dtime"] = host.last_orphan
     links.put_first(ino, host.last_orphan)
-    host.write_inode(ino, raw)
+    _set_next(host, ino, host.last_orphan)
     host.last_orphan = ino
     return (ino,)
 
@@ -129,18 +125,18 @@ def remove_orphan(host: OrphanHost, ino: int, links: OrphanLinks | None = None) 
     links = OrphanLinks(host) if links is None else links
     if ino not in links:
         raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
-    raw, row = _row(host, ino)
-    following = int(row["i_dtime"][0])
+    following = parse_inode(host.read_inode(ino), ino).dtime
     previous = links.take_out(ino, following)
-    row["i_dtime"] = 0
-    host.write_inode(ino, raw)
+    _set_next(host, ino, 0)
     if not previous:
         host.last_orphan = following
         return (ino,)
-    raw, row = _row(host, previous)
-    row["i_dtime"] = following
-    host.write_inode(previous, raw)
+    _set_next(host, previous, following)
     return ino, previous
+
+
+def _set_next(host: OrphanHost, ino: int, following: int) -> None:
+    host.write_inode(ino, patch_inode(host.read_inode(ino), i_dtime=following))
 
 
 def process_orphans(host: OrphanHost) -> tuple[int, int]:
@@ -201,11 +197,9 @@ def delete_inode(host: OrphanHost, ino: int) -> None:
         _free_all(host, inode)
     if inode.stat.file_acl:
         release_attributes(host, inode.stat.file_acl, ino)
-    raw, row = _row(host, ino)
-    row["i_links_count"] = row["i_size"] = row["i_size_high"] = row["i_blocks"] = row["i_file_acl"] = 0
-    row["i_block"] = 0
-    row["i_dtime"] = min(max(1, host.seconds), 0xFFFFFFFF)
-    host.write_inode(ino, raw)
+    gone = dict.fromkeys(("i_links_count", "i_size", "i_size_high", "i_blocks", "i_file_acl", "i_block"), 0)
+    dtime = min(max(1, host.seconds), MASK32)
+    host.write_inode(ino, patch_inode(host.read_inode(ino), **gone, i_dtime=dtime))
     host.free_inode(ino, is_dir=inode.stat.is_dir)
 
 
@@ -234,10 +228,8 @@ def cut_inode(host: OrphanHost, ino: int, *, keep: int | None = None) -> None:
         start += (size // 4) ** level
     host.free(_as_runs(cut.data), metadata=not inode.stat.is_file)
     host.free(_as_runs(cut.tables), metadata=True)
-    raw, row = _row(host, ino)
-    row["i_block"] = i_block
-    row["i_blocks"] = max(0, inode.stat.blocks - (len(cut.data) + len(cut.tables)) * (size // SECTOR))
-    host.write_inode(ino, raw)
+    blocks = max(0, inode.stat.blocks - (len(cut.data) + len(cut.tables)) * (size // SECTOR))
+    host.write_inode(ino, patch_inode(host.read_inode(ino), i_block=i_block, i_blocks=blocks))
     if zero_rest:
         kept = read_block_map(
             host.device, i_block, block_size=size, first=host.superblock.first_data_block,
@@ -299,12 +291,8 @@ def _as_runs(blocks: list[int]) -> list[Run]:
 
 
 def _has_map(host: OrphanHost, inode: Inode) -> bool:
-    if inode.stat.flags & _NO_MAP:
-        flags = inode.stat.flags & _NO_MAP.value
-        raise CorruptError(f"inode {inode.stat.ino}", "i_flags", f"{inode.stat.flags:#x}", f"without {flags:#x}")
-    if inode.stat.is_symlink:
-        return fast_symlink(inode, host.superblock.block_size) is None
-    return inode.stat.file_type in (FileType.REGULAR, FileType.DIRECTORY)
+    check_map_flags(inode.stat.flags, f"inode {inode.stat.ino}")
+    return has_block_map(inode, host.superblock.block_size)
 
 
 def _map_end(host: OrphanHost, inode: Inode) -> int:
@@ -342,7 +330,7 @@ def release_attributes(host: OrphanHost, block: int, ino: int) -> None:
         raise CorruptError(f"inode {ino}", "i_file_acl", block, want)
     data = bytearray(host.read(block))
     header = XATTR_HEADER.view(data)
-    if header["h_magic"][0] != _XATTR_MAGIC:
+    if header["h_magic"][0] != XATTR_MAGIC:
         raise CorruptError(f"inode {ino}", "i_file_acl", block, "an attribute block")
     shares = int(header["h_refcount"][0])
     if shares <= 1:
@@ -350,9 +338,3 @@ def release_attributes(host: OrphanHost, block: int, ino: int) -> None:
         return
     header["h_refcount"] = shares - 1
     host.write(block, bytes(data))
-
-
-def _row(host: OrphanHost, ino: int) -> tuple[bytearray, Table]:
-    """An inode's bytes, to change, and its fields over them."""
-    raw = bytearray(host.read_inode(ino))
-    return raw, INODE_CORE.view(raw)

@@ -15,7 +15,8 @@ from ..alloc.system_blocks import SystemZones
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
-from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
+from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError
+from ..format.inode_table import check_number, inode_offset
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
@@ -62,7 +63,6 @@ class Session:
         superblock = opened.superblock
         self.block_size = superblock.block_size
         self._groups = opened.groups
-        self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
         self._zones = SystemZones(superblock, self._groups, None if journal is None else journal.blocks)
         self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
         self.blocks = BlockAllocator(
@@ -327,13 +327,8 @@ class Session:
     # Inodes
 
     def _inode_place(self, ino: int) -> tuple[int, int]:
-        """(block, byte in it) of an inode."""
-        superblock = self._super.fixed
-        if not 1 <= ino <= superblock.inodes_count:
-            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
-        group, index = divmod(ino - 1, superblock.inodes_per_group)
-        block, place = divmod(index * superblock.inode_size, self.block_size)
-        return self._tables[group] + block, place
+        """(block, byte in it) of an inode. PathNotFoundError for a number that is none."""
+        return divmod(inode_offset(self._super.fixed, self._groups, ino), self.block_size)
 
     def read_inode(self, ino: int) -> bytes:
         """The record of an inode (inode size bytes) as it is now."""
@@ -358,8 +353,8 @@ class Session:
 
     def inode_in_use(self, ino: int) -> bool:
         """What the inode bitmap says."""
-        self._inode_place(ino)
-        group, index = divmod(ino - 1, self._super.fixed.inodes_per_group)
+        check_number(self._super.fixed, ino)
+        group, index = self._super.fixed.geometry.group_of_inode(ino)
         return bool(self.inodes.bitmap(group).cells[index])
 
     def allocate_inode(self, parent: int, *, is_dir: bool) -> int:

@@ -10,10 +10,10 @@ import errno
 
 from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ..errors import CorruptError, XattrError, show
+from ..format.inode_fields import check_owner
 from .inode_cache import InodeCache, Node, check_changeable
 from .namei import ACCESS, DEFAULT
 from .permissions import acl_after_chmod, is_no_acl, mode_of_acl
-from .record import check_owner
 
 __all__ = ["chmod", "chown", "content_changed", "remove_attribute", "set_attribute", "set_times"]
 

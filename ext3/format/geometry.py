@@ -84,7 +84,7 @@ class Geometry:
     def groups(self) -> int:
         return group_count(self.blocks, self.first_data_block, self.blocks_per_group)
 
-    @property
+    @cached_property
     def inodes(self) -> int:
         return self.inodes_per_group * self.groups
 

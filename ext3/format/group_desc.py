@@ -36,9 +36,10 @@ def read_groups(device: BlockDevice, superblock: Superblock) -> Table:
 
 def metadata_block(superblock: Superblock, groups: Table, group: int, field: str, count: int = 1) -> int:
     """The block a descriptor's ``field`` names, if ``count`` blocks from there are in the filesystem; else CorruptError."""
+    geometry = superblock.geometry
     block = int(groups[field][group])
-    if not superblock.first_data_block <= block <= superblock.blocks_count - count:
-        want = f"from {superblock.first_data_block} to {superblock.blocks_count - count}"
+    if not geometry.first_data_block <= block <= geometry.blocks - count:
+        want = f"from {geometry.first_data_block} to {geometry.blocks - count}"
         raise CorruptError(f"group {group}", field, block, want)
     return block
 

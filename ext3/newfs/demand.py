@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import (
-    EXTRA_ISIZE,
     FAST_SYMLINK_MAX,
-    GOOD_INODE_SIZE,
     LOST_FOUND_INO,
     ROOT_INO,
     S_IFDIR,
@@ -26,6 +24,7 @@ from ..constants import (
 )
 from ..errors import SourceError, XattrError
 from ..format import xattr
+from ..format.inode_fields import area_size
 from .builder import Segment
 from .directories import Directories, lay_out_directories
 from .indirect_blocks import BlockMap, indirect_counts
@@ -187,7 +186,7 @@ def _extents(segments: Sequence[Segment], block_size: int) -> list[tuple[int, in
 
 def _place_attributes(tree: Tree, block_size: int, inode_size: int) -> Attributes:
     placed = Attributes()
-    room = inode_size - GOOD_INODE_SIZE - EXTRA_ISIZE if inode_size > GOOD_INODE_SIZE else 0
+    room = area_size(inode_size)
     shared: dict[tuple[xattr.Attribute, ...], tuple[int, int]] = {}
     contents: list[list[xattr.Attribute]] = []
     counts: list[int] = []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
+from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType
 from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import (
     CorruptError,
@@ -32,8 +32,9 @@ from ..format import xattr
 from ..format.block_map import BlockMap, map_limit, read_block_map
 from ..format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from ..format.geometry import Geometry
-from ..format.group_desc import metadata_block, read_bitmap, read_groups
-from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
+from ..format.group_desc import read_bitmap, read_groups
+from ..format.inode import Inode, Stat, check_map_flags, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
+from ..format.inode_table import core_rows, inode_offset, table_offset
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.layout import Table
 from ..format.superblock import Superblock, read_superblock
@@ -54,7 +55,6 @@ READ_LIMIT = 1 << 30
 
 PathOrIno = bytes | str | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
-_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
 
 class Filesystem:
@@ -79,7 +79,6 @@ class Filesystem:
             )
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
-        self._table_offsets: dict[int, int] = {}
         self._chunk: tuple[int, bytes] = (-1, b"")
 
     @overload
@@ -178,8 +177,8 @@ class Filesystem:
         per_group = self._superblock.inodes_per_group
         count = per_group if count is None else max(0, min(count, per_group))
         size = self._superblock.inode_size
-        offset = self._inode_table_offset(self._checked_group(group))
-        return table_view(self.device.read(offset, count * size), count, size)
+        offset = table_offset(self._superblock, self._groups, self._checked_group(group))
+        return core_rows(np.frombuffer(self.device.read(offset, count * size), np.uint8).reshape(count, size))
 
     def journal_superblock(self) -> dict[str, Any] | None:
         """The fields of the journal's superblock; None without a journal, or with one on another device."""
@@ -202,14 +201,6 @@ class Filesystem:
             raise IndexError(f"group {group} is not from 0 to {self._superblock.groups_count - 1}")
         return group
 
-    def _inode_table_offset(self, group: int) -> int:
-        offset = self._table_offsets.get(group)
-        if offset is None:
-            blocks = self._superblock.geometry.inode_table_blocks
-            block = metadata_block(self._superblock, self._groups, group, "bg_inode_table", blocks)
-            offset = self._table_offsets[group] = block * self._superblock.block_size
-        return offset
-
     # Paths and inodes
 
     def lookup(self, path: bytes | str, *, follow: bool = True) -> int:
@@ -228,16 +219,13 @@ class Filesystem:
         last = self._last_inode
         if last is not None and last.stat.ino == ino:
             return last
-        superblock = self._superblock
-        if not 1 <= ino <= superblock.inodes_count:
-            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
-        group, index = divmod(ino - 1, superblock.inodes_per_group)
+        geometry = self._superblock.geometry
+        offset = inode_offset(self._superblock, self._groups, ino)
         # Neighbours are asked for next more often than not: a block of the table is read at once.
-        chunk, place = divmod(index * superblock.inode_size, superblock.block_size)
-        offset = self._inode_table_offset(group) + chunk * superblock.block_size
-        if self._chunk[0] != offset:
-            self._chunk = (offset, self.device.read(offset, superblock.block_size))
-        found = parse_inode(self._chunk[1][place : place + superblock.inode_size], ino)
+        place = offset % geometry.block_size
+        if self._chunk[0] != offset - place:
+            self._chunk = (offset - place, self.device.read(offset - place, geometry.block_size))
+        found = parse_inode(self._chunk[1][place : place + geometry.inode_size], ino)
         self._last_inode = found
         return found
 
@@ -414,17 +402,11 @@ class Filesystem:
         blocks = -(-inode.stat.size // block_size)
         if blocks > map_limit(block_size) and inode.stat.is_file:
             raise CorruptError(f"inode {inode.stat.ino}", "i_size", inode.stat.size, f"<= {map_limit(block_size) * block_size}")
-        file_type = inode.stat.file_type
-        has_map = file_type in (FileType.REGULAR, FileType.DIRECTORY)
-        if file_type is FileType.SYMLINK:
-            has_map = fast_symlink(inode, block_size) is None
-        return self._map(inode, min(blocks, map_limit(block_size)) if has_map else 0)
+        return self._map(inode, min(blocks, map_limit(block_size)) if has_block_map(inode, block_size) else 0)
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
-        flags = inode.stat.flags & _NO_MAP.value
         where = f"inode {inode.stat.ino}"
-        if flags:
-            raise CorruptError(where, "i_flags", f"{inode.stat.flags:#x}", f"without {flags:#x}, which ext3 does not have")
+        check_map_flags(inode.stat.flags, where)
         return read_block_map(
             self.device,
             inode.i_block,
