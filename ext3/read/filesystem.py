@@ -39,12 +39,12 @@ from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.layout import Table
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
+from . import directory_scan
 from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
     from ..edit.filesystem import WritableFilesystem
-    from .directory_scan import Listing
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
 
@@ -287,11 +287,9 @@ class Filesystem:
             raise PathNotDirectoryError(_shown(path_or_ino), "not a directory")
         return self._entries(inode)
 
-    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
-        """``scandir`` of the first of these directories, at least one, read together; see ``bulkdirs.read_directories``."""
-        from .directory_scan import read_directories  # which needs this module
-
-        return read_directories(self, inos, most_names)
+    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[directory_scan.Listing | None]:
+        """``scandir`` of the first of these directories, at least one, read together; see ``directory_scan``."""
+        return directory_scan.read_directories(self, inos, most_names)
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
         """``seen`` counts the blocks of several directories: CorruptError where they have more than the filesystem."""
