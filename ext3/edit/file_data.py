@@ -14,17 +14,16 @@ from contextlib import suppress
 from functools import partial
 from typing import IO
 
-from ..constants import SECTOR
 from ..device.base import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
-from ..format.block_map import map_limit
-from .block_map_edit import Extent, FileTooLargeError
+from ..format.block_map import Extent
+from ..format.indirect_blocks import blocks_needed, file_limit
+from .block_map_edit import FileTooLargeError
 from .inode_cache import FIXED, IMMUTABLE, InodeCache, Node, check_changeable
 from .orphan_list import add_orphan, cut_in_steps, cut_inode, remove_orphan
-from .pointer_blocks import blocks_needed
 from .setattr import content_changed
 
-__all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
+__all__ = ["copy_from", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
 
 LARGE_FILE = 1 << 31
 """Files of this size and more need the feature large_file."""
@@ -35,14 +34,6 @@ STORED_BYTES = 4 << 20
 COPY_BYTES = 1 << 20
 """Read and written at once."""
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
-
-
-def file_size_limit(block_size: int) -> int:
-    """Bytes a file can have: what its map addresses, and what 32 bits of sectors count, pointer blocks among them."""
-    pointers = block_size // 4
-    tables = 1 + (1 + pointers) + (1 + pointers + pointers * pointers)
-    counted = 0xFFFFFFFF // (block_size // SECTOR) - tables
-    return min(map_limit(block_size), counted) * block_size
 
 
 def regular(node: Node) -> Node:
@@ -60,7 +51,7 @@ def _writable(nodes: InodeCache, ino: int, end: int, *, start: int = -1) -> Node
     flags = node.record.flags
     if flags:
         check_changeable(node, f"inode {ino}", IMMUTABLE if start >= node.record.size else FIXED)
-    if end > (limit := file_size_limit(nodes.block_size)):
+    if end > (limit := file_limit(nodes.block_size)):
         raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
     return node
 

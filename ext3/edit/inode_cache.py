@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
+from ..format.indirect_blocks import SECTORS_LIMIT
 from ..format.inode import Inode, InodeRecord, check_map_flags, parse_inode
-from .block_map_edit import SECTORS_LIMIT, BlockMapEditor
+from .block_map_edit import BlockMapEditor
 from .directory import Directory, DirectoryRules
 from .orphan_list import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
 from .session import Session

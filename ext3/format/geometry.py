@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
+from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS, POINTER_SIZE
 from ..defaults import default_block_size, default_inode_ratio
 from ..errors import GeometryError
 from .schema import GROUP_DESC
@@ -117,7 +117,7 @@ class Geometry:
 
     @property
     def pointers_per_block(self) -> int:
-        return self.block_size // 4
+        return self.block_size // POINTER_SIZE
 
     def has_super(self, group: int) -> bool:
         """Whether a group begins with a superblock: the primary or a copy."""

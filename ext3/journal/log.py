@@ -16,8 +16,8 @@ import numpy.typing as npt
 from ..constants import JBD_MAGIC, S_IFMT, S_IFREG
 from ..device.base import BlockDevice
 from ..errors import CorruptError, UnsupportedError
-from ..format.block_map import map_limit, read_block_map
-from ..format.inode import Inode, check_map_flags, parse_inode
+from ..format.block_map import map_limit, read_inode_map
+from ..format.inode import Inode, parse_inode
 from ..format.inode_table import inode_offset
 from ..format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from ..format.layout import Table
@@ -150,7 +150,6 @@ def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, i
         raise CorruptError(where, "i_mode", f"{inode.stat.mode:#o}", "a regular file")
     if inode.stat.links == 0:
         raise CorruptError(where, "i_links_count", 0, 1)
-    check_map_flags(inode.stat.flags, where)
     return inode
 
 
@@ -161,15 +160,7 @@ def _journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -
     most = min(superblock.blocks_count, map_limit(superblock.block_size))
     if not 3 <= count <= most:
         raise CorruptError(where, "i_size", inode.stat.size, f"from 3 to {most} blocks")
-    extents = read_block_map(
-        device,
-        inode.i_block,
-        block_size=superblock.block_size,
-        first=superblock.first_data_block,
-        end=superblock.blocks_count,
-        wanted=count,
-        where=where,
-    ).extents
+    extents = read_inode_map(device, superblock, inode, count, where=where).extents
     mapped = int(extents[:, 2].sum())
     if mapped != count:
         raise CorruptError(where, "block map", f"{count - mapped} holes", "none")

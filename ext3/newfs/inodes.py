@@ -11,7 +11,6 @@ from ..constants import (
     DIRECT_BLOCKS,
     FAST_SYMLINK_MAX,
     GOOD_INODE_SIZE,
-    IND_SLOT,
     JOURNAL_INO,
     LOST_FOUND_INO,
     N_BLOCKS,
@@ -22,9 +21,10 @@ from ..constants import (
     S_IFMT,
     S_IFREG,
     SECTOR,
-    TIND_SLOT,
     InodeFlag,
 )
+from ..format.block_map import indirect_trees
+from ..format.indirect_blocks import dense_roots
 from ..format.inode import InodeRecord
 from ..format.inode_fields import SECOND, encode_device
 from ..format.inode_table import Records, pack_table
@@ -105,11 +105,11 @@ class InodeWriter:
             i_block = [0] * N_BLOCKS
             i_block[DIND_SLOT] = plan.space.block(plan.resize_map_at)
             record.i_block = tuple(i_block)
-            pointers = geometry.pointers_per_block
-            record.size = (pointers * pointers + pointers + DIRECT_BLOCKS) * geometry.block_size
+            _, double, _ = indirect_trees(geometry.pointers_per_block)
+            record.size = (double.start + double.span) * geometry.block_size
             blocks = 1 + geometry.reserved_gdt_blocks * (1 + len(geometry.backup_groups))
         elif ino == JOURNAL_INO and plan.journal is not None:
-            record.i_block = tuple(plan.journal.i_block(plan.space, plan.journal_at).tolist())
+            record.i_block = tuple(plan.journal.pack_inode().tolist())
             record.size = plan.journal_blocks * geometry.block_size
             blocks = plan.journal_blocks + plan.journal.indirect
         else:
@@ -153,15 +153,9 @@ class InodeWriter:
         positions = np.where(wanted, first[:, None] + np.arange(DIRECT_BLOCKS), 0)
         i_block = np.zeros((len(nodes), N_BLOCKS), np.uint32)
         i_block[:, :DIRECT_BLOCKS] = np.where(wanted, plan.space.blocks(positions), 0)
-        pointers = demand.pointers
         at = plan.indirect_at[nodes]
-        double_leaves = np.clip(-(-(count - DIRECT_BLOCKS - pointers) // pointers), 0, pointers)
-        for slot, needed, position in (
-            (IND_SLOT, count > DIRECT_BLOCKS, at),
-            (DIND_SLOT, count > DIRECT_BLOCKS + pointers, at + 1),
-            (TIND_SLOT, count > DIRECT_BLOCKS + pointers + pointers * pointers, at + 2 + double_leaves),
-        ):
-            i_block[:, slot] = np.where(needed, plan.space.blocks(np.where(needed, position, 0)), 0)
+        for slot, needed, number in dense_roots(count, demand.pointers):
+            i_block[:, slot] = np.where(needed, plan.space.blocks(np.where(needed, at + number, 0)), 0)
         return i_block
 
     def _i_block(self, nodes: npt.NDArray[np.int64], mode: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -175,7 +169,7 @@ class InodeWriter:
         if demand.maps or tree.devices:
             for row, node in enumerate(nodes.tolist()):
                 if node in demand.maps:
-                    i_block[row] = plan.block_map(node).i_block(plan.space, int(plan.indirect_at[node]))
+                    i_block[row] = plan.block_map(node).pack_inode()
                 elif node in tree.devices:
                     i_block[row, :2] = encode_device(*tree.devices[node])
         return i_block

@@ -149,7 +149,7 @@ class Metadata:
         row["s_journal_inum"] = JOURNAL_INO
         row["s_jnl_backup_type"] = JOURNAL_BACKUP_BLOCKS
         size = plan.journal_blocks * plan.geometry.block_size
-        row["s_jnl_blocks"][:15] = plan.journal.i_block(plan.space, plan.journal_at)
+        row["s_jnl_blocks"][:15] = plan.journal.pack_inode()
         row["s_jnl_blocks"][15:] = (size >> 32, size & 0xFFFFFFFF)
 
     def journal_superblock(self, sequence: int) -> bytes:

@@ -29,11 +29,11 @@ from ..errors import (
     PathNotFoundError,
 )
 from ..format import xattr
-from ..format.block_map import BlockMap, map_limit, read_block_map
+from ..format.block_map import BlockMap, PointerBounds, extent_list, map_limit, read_inode_map
 from ..format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from ..format.geometry import Geometry
 from ..format.group_desc import read_bitmap, read_groups
-from ..format.inode import Inode, Stat, check_map_flags, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
+from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
 from ..format.inode_table import core_rows, inode_offset, table_offset
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.layout import Table
@@ -247,7 +247,7 @@ class Filesystem:
         found = xattr.parse_inode_area(inode.area, where=where)
         block = inode.stat.file_acl
         if block:
-            self._check_block(block, where, "i_file_acl")
+            PointerBounds.of(self._superblock, where).check(block, "i_file_acl")
             size = self._superblock.block_size
             where = f"{where}, attribute block {block}"
             found = {**xattr.parse_block(self.device.read(block * size, size), where=where), **found}
@@ -391,7 +391,7 @@ class Filesystem:
 
     def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
         """(logical block, physical block, count) of a file's or directory's data, ascending; what lies between is a hole."""
-        return [(row[0], row[1], row[2]) for row in self.block_map(path_or_ino).extents.tolist()]
+        return extent_list(self.block_map(path_or_ino).extents)
 
     def block_map(self, path_or_ino: PathOrIno | Inode) -> BlockMap:
         """The block map up to the size of the file, which a map can hold; empty for what has its data in the inode."""
@@ -403,22 +403,7 @@ class Filesystem:
         return self._map(inode, min(blocks, map_limit(block_size)) if has_block_map(inode, block_size) else 0)
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
-        where = f"inode {inode.stat.ino}"
-        check_map_flags(inode.stat.flags, where)
-        return read_block_map(
-            self.device,
-            inode.i_block,
-            block_size=self._superblock.block_size,
-            first=self._superblock.first_data_block,
-            end=self._superblock.blocks_count,
-            wanted=wanted,
-            where=where,
-        )
-
-    def _check_block(self, block: int, where: str, field: str) -> None:
-        if not self._superblock.first_data_block <= block < self._superblock.blocks_count:
-            want = f"a block from {self._superblock.first_data_block} to {self._superblock.blocks_count - 1}"
-            raise CorruptError(where, field, block, want)
+        return read_inode_map(self.device, self._superblock, inode, wanted)
 
 
 def _shown(path_or_ino: PathOrIno) -> bytes | str:
