@@ -20,6 +20,7 @@ from ..constants import (
     MAX_BLOCK_SIZE,
     MIN_BLOCK_SIZE,
     MIN_INODE_SIZE,
+    SECTOR,
     STATE_VALID,
     SUPERBLOCK_OFFSET,
     SUPERBLOCK_SIZE,
@@ -30,9 +31,10 @@ from ..constants import (
 from ..device.base import BlockDevice
 from ..errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
 from .geometry import Geometry, first_data_block
+from .layout import Table
 from .schema import SUPERBLOCK
 
-__all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock"]
+__all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock", "set_needs_recovery", "write_superblock"]
 
 MAX_LOG_BLOCK_SIZE = 6
 """64 KiB, the largest block of the format; this package reads up to MAX_BLOCK_SIZE."""
@@ -195,6 +197,17 @@ def read_superblock(device: BlockDevice) -> Superblock:
         what = _look(device)
         raise NotExt3Error("no ext3 filesystem: there is no superblock at byte 1024", hint=what)
     return parse_superblock(raw, device_size=device.size)
+
+
+def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
+    """Write the first sector of the primary superblock; all fields that change in use are in it."""
+    device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
+
+
+def set_needs_recovery(row: Table, needed: bool) -> None:
+    """Say in a SUPERBLOCK row whether the journal has to be replayed before anything else."""
+    others = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
+    row["s_feature_incompat"] = others | (Incompat.NEEDS_RECOVERY.value if needed else 0)
 
 
 def _look(device: BlockDevice) -> str:
