@@ -33,6 +33,8 @@ IND_SLOT = 12
 DIND_SLOT = 13
 TIND_SLOT = 14
 N_BLOCKS = 15
+POINTER_SIZE = 4
+"""Bytes of a block number in an indirect block."""
 
 NAME_MAX = 255
 LINK_MAX = 32000

@@ -12,7 +12,6 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
-from ext3.format.group_desc import descriptor_block
 from ext3.format.inode import Inode
 from ext3.format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from ext3.format.layout import Layout
@@ -134,9 +133,10 @@ def sample_of(data: bytes) -> Sample:
 def _spots(fs: ext3.Filesystem, numbers: set[int]) -> Iterator[Spot]:
     superblock, size = fs.superblock, fs.superblock.block_size
     yield SUPER, 1024, SUPERBLOCK
-    per_block = superblock.descriptors_per_block
+    geometry = superblock.geometry
+    per_block = geometry.descriptors_per_block
     for group, row in enumerate(fs.groups):
-        yield "group", descriptor_block(superblock, group // per_block) * size + group % per_block * GROUP_DESC.size, GROUP_DESC
+        yield "group", geometry.descriptor_block(group // per_block) * size + group % per_block * GROUP_DESC.size, GROUP_DESC
         for name in ("bg_block_bitmap", "bg_inode_bitmap"):
             numbers.add(int(row[name]))
             yield "bitmap", int(row[name]) * size, size // 4

@@ -26,7 +26,6 @@ from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import DeviceError, Ext3Error
-from ext3.format.group_desc import descriptor_block
 from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 from ext3.read.directory_scan import read_directories
@@ -206,9 +205,7 @@ class Trial:
 def _fixed(device: MemoryDevice, superblock: Superblock) -> object:
     """What no edit may change: the geometry, and where the metadata of the groups lies."""
     row = SUPERBLOCK.record(device.read(1024, SUPERBLOCK.size))
-    blocks = {
-        descriptor_block(superblock, index) for index in range(-(-superblock.groups_count // superblock.descriptors_per_block))
-    }
+    blocks = {superblock.geometry.descriptor_block(index) for index in range(superblock.geometry.descriptor_blocks)}
     size = superblock.block_size
     tables = [GROUP_DESC.view(device.read(block * size, size), size // GROUP_DESC.size) for block in sorted(blocks)]
     return [row[name] for name in FIXED], [table[name].tolist() for table in tables for name in PLACES]

@@ -11,9 +11,7 @@ from bisect import bisect_right
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import Incompat
 from ..errors import CorruptError
-from ..format.group_desc import has_super
 from ..format.layout import Table
 from ..format.superblock import Superblock
 
@@ -35,10 +33,10 @@ class SystemZones:
             cuts = np.flatnonzero(np.diff(ordered) != 1) + 1
             self._starts = ordered[np.concatenate([[0], cuts])].tolist()
             self._ends = (ordered[np.concatenate([cuts - 1, [len(ordered) - 1]])] + 1).tolist()
-        count = len(groups)
-        first = superblock.first_data_block + np.arange(count, dtype=np.int64) * superblock.blocks_per_group
-        end = np.minimum(first + superblock.blocks_per_group, superblock.blocks_count)
-        for name, blocks in (("bg_block_bitmap", 1), ("bg_inode_bitmap", 1), ("bg_inode_table", superblock.inode_table_blocks)):
+        self._table_blocks = superblock.geometry.inode_table_blocks
+        first = superblock.geometry.group_first
+        end = first + superblock.geometry.group_blocks
+        for name, blocks in (("bg_block_bitmap", 1), ("bg_inode_bitmap", 1), ("bg_inode_table", self._table_blocks)):
             places = groups[name].astype(np.int64)
             bad = (places < first) | (places + blocks > end)
             if bad.any():
@@ -49,28 +47,17 @@ class SystemZones:
         """Return (first block, end) of each range of system blocks in a group."""
         found = self._known.get(group)
         if found is None:
-            start = self.superblock.first_data_block + group * self.superblock.blocks_per_group
+            geometry = self.superblock.geometry
+            start = int(geometry.group_first[group])
             row = self._groups[group]
             table = int(row["bg_inode_table"])
             found = self._known[group] = [
-                (start, start + self._head(group)),
+                (start, start + int(geometry.head_blocks[group])),
                 (int(row["bg_block_bitmap"]), int(row["bg_block_bitmap"]) + 1),
                 (int(row["bg_inode_bitmap"]), int(row["bg_inode_bitmap"]) + 1),
-                (table, table + self.superblock.inode_table_blocks),
+                (table, table + self._table_blocks),
             ]
         return found
-
-    def _head(self, group: int) -> int:
-        """Count the blocks of superblock, descriptors and reserved descriptors at the start of a group."""
-        superblock = self.superblock
-        per_block = superblock.descriptors_per_block
-        backup = int(has_super(superblock, group))
-        descriptors = -(-superblock.groups_count // per_block)
-        if not superblock.incompat & Incompat.META_BG:
-            return backup * (1 + descriptors + superblock.reserved_gdt_blocks)
-        if group < superblock.first_meta_bg * per_block:
-            return backup * (1 + min(descriptors, superblock.first_meta_bg))
-        return backup + (group % per_block in (0, 1, per_block - 1))
 
     def check(self, block: int, count: int, where: str) -> None:
         """Raise CorruptError (``where``) unless ``count`` blocks from ``block`` are in the filesystem and no system blocks."""

@@ -7,26 +7,33 @@ out in full first and then made at once, so an error leaves the map as it was. S
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR
+from ..constants import DIRECT_BLOCKS, N_BLOCKS, POINTER_SIZE, SECTOR
 from ..errors import CorruptError, NoSpaceError, PathError
-from ..format.block_map import map_limit
+from ..format.block_map import (
+    Extent,
+    MapReader,
+    PointerBounds,
+    Pointers,
+    extent_list,
+    group_runs,
+    map_limit,
+    map_path,
+)
+from ..format.indirect_blocks import SECTORS_LIMIT
+from .block_map_cut import Cut
 from .blocks import Blocks, Run
-from .pointer_blocks import FORMATS, POINTER, Cut, group_runs, runs_of
 
-__all__ = ["SECTORS_LIMIT", "BlockMapEditor", "Extent", "FileTooLargeError"]
+__all__ = ["BlockMapEditor", "FileTooLargeError"]
 
-Pointers = npt.NDArray[np.uint32]
-Extent = tuple[int, int, int]
-"""(logical block, physical block, count)."""
-
-SECTORS_LIMIT = 0xFFFFFFFF
-"""i_blocks is a 32-bit number without huge_file."""
+FORMATS = tuple(struct.Struct(f"<{count}I") for count in range(65))
+"""Packers of so many pointers; beyond that arrays are faster."""
 
 
 class FileTooLargeError(PathError):
@@ -37,11 +44,10 @@ class FileTooLargeError(PathError):
 
 
 @dataclass(slots=True)
-class _Leaf:
-    """A table of pointers to data: ``i_block``'s direct part (``block`` 0), a pointer block, or one to be made (None)."""
+class _Table:
+    """Table of pointers to data: those in the inode (``block`` 0), a pointer block, or one to be made (None)."""
 
     start: int
-    length: int
     block: int | None
     pointers: Pointers
     holes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -70,11 +76,9 @@ class BlockMapEditor:
             raise ValueError(f"i_block has {N_BLOCKS} words, not {len(i_block)}")
         self._blocks = blocks
         self._words = list(i_block)
-        self._first = first
-        self._end = end
-        self._where = where
+        self._bounds = PointerBounds(first, end, where)
         self._metadata = metadata
-        self._per_block = blocks.block_size // POINTER
+        self._per_block = blocks.block_size // POINTER_SIZE
         self._tail: tuple[int, int] | None = None
         self.sectors = sectors
 
@@ -94,14 +98,14 @@ class BlockMapEditor:
         """The block that holds logical block ``logical``, None at a hole. CorruptError for a pointer that leads outside."""
         slot, indices = self._path(logical)
         block = self._words[slot]
-        if block and not self._first <= block < self._end:
-            raise self._bad(f"i_block[{slot}]", block)
+        if block:
+            self._bounds.check(block, f"i_block[{slot}]")
         for index in indices:
             if not block:
                 return None
-            (pointer,) = FORMATS[1].unpack_from(self._blocks.read(block), index * POINTER)
-            if pointer and not self._first <= pointer < self._end:
-                raise self._bad(f"pointers in block {block}[{index}]", pointer)
+            (pointer,) = FORMATS[1].unpack_from(self._blocks.read(block), index * POINTER_SIZE)
+            if pointer:
+                self._bounds.check(pointer, f"pointers in block {block}[{index}]")
             block = pointer
         return block or None
 
@@ -110,14 +114,15 @@ class BlockMapEditor:
         end = min(logical + count, self.limit)
         if count == 1 or end <= DIRECT_BLOCKS:
             single = [(at, block) for at in range(logical, end) if (block := self.block(at)) is not None]
-            return group_runs(np.array([at for at, _ in single], np.int64), np.array([block for _, block in single], np.int64))
+            return _runs(np.array([at for at, _ in single], np.int64), np.array([block for _, block in single], np.int64))
         where, what = [], []
-        for leaf in self._leaves(logical, end):
-            low, high = max(logical - leaf.start, 0), min(end - leaf.start, leaf.length)
-            used = self._used(leaf.pointers[low:high], leaf.block, low)
+        for leaf in self._reader().leaves(self._words, logical, end):
+            low = max(logical - leaf.start, 0)
+            pointers = leaf.pointers[low : end - leaf.start]
+            used = self._bounds.used(pointers, leaf.name, low)
             where.append(leaf.start + low + used)
-            what.append(leaf.pointers[low:high][used].astype(np.int64))
-        return group_runs(np.concatenate(where), np.concatenate(what)) if where else []
+            what.append(pointers[used].astype(np.int64))
+        return _runs(np.concatenate(where), np.concatenate(what)) if where else []
 
     def measure(self) -> tuple[int, int]:
         """(data blocks, pointer blocks), counted by reading the whole map."""
@@ -136,10 +141,10 @@ class BlockMapEditor:
         if count <= 0:
             return []
         if logical + count > self.limit:
-            raise FileTooLargeError(self._where, f"a file of {logical + count} blocks; its map holds {self.limit}")
-        if count > self._end - self._first:
-            size = self._blocks.block_size
-            message = f"{self._where}: {count} blocks are wanted and the filesystem has {self._end - self._first}"
+            raise FileTooLargeError(self._bounds.where, f"a file of {logical + count} blocks; its map holds {self.limit}")
+        if count > self._bounds.end - self._bounds.first:
+            size, most = self._blocks.block_size, self._bounds.end - self._bounds.first
+            message = f"{self._bounds.where}: {count} blocks are wanted and the filesystem has {most}"
             raise NoSpaceError(message, needed_bytes=count * size, available_bytes=0)
         goal = self._near(logical, goal)
         found = self._map_in_one_table(logical, count, goal)
@@ -155,7 +160,7 @@ class BlockMapEditor:
         found = self.map(logical, len(data), goal)
         numbers = [block for _, first, count in found for block in range(first, first + count)]
         if len(numbers) != len(data):
-            raise CorruptError(self._where, "block map", f"blocks from {logical} on", "none behind the end")
+            raise CorruptError(self._bounds.where, "block map", f"blocks from {logical} on", "none behind the end")
         for block, content in zip(numbers, data, strict=True):
             self._blocks.write(block, content)
         return found
@@ -183,15 +188,15 @@ class BlockMapEditor:
             return None
         self.block(logical)  # checks the way to the table
         for index in indices[:-1]:
-            (table,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER)
+            (table,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER_SIZE)
             if not table:
                 return None
         data = self._blocks.read(table)
-        at = indices[-1] * POINTER
+        at = indices[-1] * POINTER_SIZE
         if any(FORMATS[count].unpack_from(data, at)):
             return None
         numbers, found = self._take(logical, count, goal)
-        self._blocks.write(table, data[:at] + FORMATS[count].pack(*numbers) + data[at + count * POINTER :])
+        self._blocks.write(table, data[:at] + FORMATS[count].pack(*numbers) + data[at + count * POINTER_SIZE :])
         return found
 
     def _take(self, logical: int, count: int, goal: int) -> tuple[list[int], list[Extent]]:
@@ -209,7 +214,7 @@ class BlockMapEditor:
         """Map the holes of [low, high): pointer blocks that are missing first, then the data behind them."""
         leaves = self._all_leaves(low, high)
         data = 0
-        fresh: list[_Leaf] = []
+        fresh: list[_Table] = []
         for leaf in leaves:
             inside = leaf.pointers[max(low - leaf.start, 0) : high - leaf.start]
             leaf.holes = np.flatnonzero(inside == 0) + max(low - leaf.start, 0)
@@ -221,10 +226,10 @@ class BlockMapEditor:
         missing = self._missing_tables(fresh)
         tables = len(fresh) + len(missing)
         self._check_sectors(data + tables)
-        numbers = runs_of(self._blocks.allocate(data + tables, goal))
+        numbers = _numbers(self._blocks.allocate(data + tables, goal))
         table_numbers = iter(numbers[:tables].tolist())
         numbers = numbers[tables:]
-        new_tables = self._hang_in(missing, fresh, table_numbers)
+        new_tables = self._link_tables(missing, fresh, table_numbers)
         done = 0
         for leaf in leaves:
             if not len(leaf.holes):
@@ -238,24 +243,25 @@ class BlockMapEditor:
         for block, pointers in new_tables.items():
             self._blocks.write(block, pointers.tobytes())
         self._count(data + tables)
-        return group_runs(np.concatenate([leaf.start + leaf.holes for leaf in leaves]), numbers)
+        return _runs(np.concatenate([leaf.start + leaf.holes for leaf in leaves]), numbers)
 
-    def _all_leaves(self, low: int, high: int) -> list[_Leaf]:
+    def _all_leaves(self, low: int, high: int) -> list[_Table]:
         """Every table of data pointers that [low, high) touches, those that have to be made among them."""
-        there = {leaf.start: leaf for leaf in self._leaves(low, high)}
+        there = {leaf.start: leaf for leaf in self._reader().leaves(self._words, low, high)}
         found = []
         size = self._per_block
         start = 0 if low < DIRECT_BLOCKS else low - (low - DIRECT_BLOCKS) % size
         while start < high:
             length = size if start else DIRECT_BLOCKS
-            leaf = there.get(start) or _Leaf(start, length, None, np.zeros(length, np.uint32))
-            if leaf.block:
-                leaf.pointers = leaf.pointers.copy()
-            found.append(leaf)
+            leaf = there.get(start)
+            if leaf is None:
+                found.append(_Table(start, None, np.zeros(length, np.uint32)))
+            else:
+                found.append(_Table(start, leaf.block, leaf.pointers.copy()))
             start += length
         return found
 
-    def _missing_tables(self, fresh: list[_Leaf]) -> list[tuple[int, ...]]:
+    def _missing_tables(self, fresh: list[_Table]) -> list[tuple[int, ...]]:
         """The tables of tables above fresh leaves that are not there: (slot,) or (slot, index), in the order of need."""
         missing: dict[tuple[int, ...], None] = {}
         for leaf in fresh:
@@ -268,7 +274,7 @@ class BlockMapEditor:
                     missing.setdefault(key)
         return list(missing)
 
-    def _hang_in(self, missing: list[tuple[int, ...]], fresh: list[_Leaf], numbers: Iterator[int]) -> dict[int, Pointers]:
+    def _link_tables(self, missing: list[tuple[int, ...]], fresh: list[_Table], numbers: Iterator[int]) -> dict[int, Pointers]:
         """Number the new tables and enter them in those above them; the content of all that changed, by block."""
         changed: dict[int, Pointers] = {}
 
@@ -310,9 +316,9 @@ class BlockMapEditor:
         cut = self._cut_from(logical, min(logical + count, self.limit))
         if not len(cut.data) and not cut.tables:
             return 0
-        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.seen), np.int64)))
+        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.seen), np.int64)))
         if len(both):
-            raise CorruptError(self._where, "data block", int(cut.data[both[0]]), "one that holds no pointers")
+            raise CorruptError(self._bounds.where, "data block", int(cut.data[both[0]]), "one that holds no pointers")
         data = self._once(cut.data, "data block")
         tables = self._once(np.array(cut.tables, np.int64), "pointer block")
         # First what may be refused: to give back a block that nobody has taken.
@@ -329,104 +335,49 @@ class BlockMapEditor:
         return freed
 
     def _cut_from(self, low: int, high: int) -> Cut:
-        cut = Cut(self._blocks, low, high, first=self._first, end=self._end, where=self._where)
-        cut.words = list(self._words)
-        if high <= low:
-            return cut
-        direct = np.array(self._words[:DIRECT_BLOCKS], np.uint32)
-        cut.take(direct, 0, "i_block")
-        cut.words[:DIRECT_BLOCKS] = direct.tolist()
-        start = DIRECT_BLOCKS
-        for slot in range(IND_SLOT, N_BLOCKS):
-            span = self._per_block ** (slot - IND_SLOT + 1)
-            block = self._words[slot]
-            if block and start < high and start + span > low:
-                if not self._first <= block < self._end:
-                    raise self._bad(f"i_block[{slot}]", block)
-                if cut.descend(block, slot - IND_SLOT + 1, start):
-                    cut.words[slot] = 0
-            start += span
-        return cut
+        return Cut(self._reader(), self._words, low, high)
 
     def _once(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
         """The blocks as runs; CorruptError if one is there twice, since it could be given back only once."""
         numbers = np.sort(numbers)
         twice = np.flatnonzero(numbers[1:] == numbers[:-1])
         if len(twice):
-            raise CorruptError(self._where, name, int(numbers[twice[0]]), "one that is used once")
-        return [(physical, count) for _, physical, count in group_runs(np.arange(len(numbers)), numbers)]
+            raise CorruptError(self._bounds.where, name, int(numbers[twice[0]]), "one that is used once")
+        return [(physical, count) for _, physical, count in _runs(np.arange(len(numbers)), numbers)]
 
-    # -- the tree --------------------------------------------------------------------------------------------------
+    # -- pointer blocks --------------------------------------------------------------------------------------------
 
     def _path(self, logical: int) -> tuple[int, tuple[int, ...]]:
         """(word of i_block, index in each pointer block below it) of a logical block."""
-        if logical < 0:
-            raise ValueError(f"logical block {logical}")
-        if logical < DIRECT_BLOCKS:
-            return logical, ()
-        size = self._per_block
-        logical -= DIRECT_BLOCKS
-        if logical < size:
-            return IND_SLOT, (logical,)
-        logical -= size
-        if logical < size * size:
-            return IND_SLOT + 1, (logical // size, logical % size)
-        logical -= size * size
-        if logical < size**3:
-            return IND_SLOT + 2, (logical // (size * size), logical // size % size, logical % size)
-        raise FileTooLargeError(self._where, f"block {logical} lies behind what a map holds, {self.limit} blocks")
+        try:
+            slot, *indices = map_path(logical, self._per_block)
+        except ValueError:
+            if logical < 0:
+                raise
+            message = f"block {logical} lies behind what a map holds, {self.limit} blocks"
+            raise FileTooLargeError(self._bounds.where, message) from None
+        return slot, tuple(indices)
 
-    def _leaves(self, low: int, high: int) -> Iterator[_Leaf]:
-        """The tables of data pointers under [low, high) that are there, ascending; each pointer block at most once."""
-        if low < DIRECT_BLOCKS:
-            yield _Leaf(0, DIRECT_BLOCKS, 0, np.array(self._words[:DIRECT_BLOCKS], np.uint32))
-        start = DIRECT_BLOCKS
-        seen: set[int] = set()
-        for slot in range(IND_SLOT, N_BLOCKS):
-            level = slot - IND_SLOT + 1
-            span = self._per_block**level
-            block = self._words[slot]
-            if block and start < high and start + span > low:
-                if not self._first <= block < self._end:
-                    raise self._bad(f"i_block[{slot}]", block)
-                yield from self._below(block, level, start, low, high, seen)
-            start += span
-
-    def _below(self, block: int, level: int, start: int, low: int, high: int, seen: set[int]) -> Iterator[_Leaf]:
-        if block in seen:
-            raise CorruptError(self._where, "pointer block", block, "one that is used once")
-        seen.add(block)
-        pointers = np.frombuffer(self._blocks.read(block), "<u4")
-        if level == 1:
-            yield _Leaf(start, self._per_block, block, pointers)
-            return
-        span = self._per_block ** (level - 1)
-        first = max(0, (low - start) // span)
-        part = pointers[first : -(-(high - start) // span)]
-        for index in self._used(part, block, first).tolist():
-            yield from self._below(int(part[index]), level - 1, start + (first + index) * span, low, high, seen)
-
-    def _used(self, pointers: Pointers, block: int | None, base: int) -> npt.NDArray[np.int64]:
-        """Where pointers (from index ``base`` of their table) are no holes; all of them lie in the filesystem."""
-        used = np.flatnonzero(pointers)
-        values = pointers[used]
-        bad = (values < self._first) | (values >= self._end)
-        if bad.any():
-            at = int(bad.argmax())
-            name = f"pointers in block {block}" if block else "i_block"
-            raise self._bad(f"{name}[{base + int(used[at])}]", int(values[at]))
-        return used
+    def _reader(self) -> MapReader:
+        return MapReader(self._blocks.read, self._per_block, self._bounds)
 
     def _pointer(self, table: int, index: int) -> int:
-        (pointer,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER)
+        (pointer,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER_SIZE)
         return int(pointer)
-
-    def _bad(self, name: str, block: int) -> CorruptError:
-        return CorruptError(self._where, name, block, f"a block from {self._first} to {self._end - 1}")
 
     def _check_sectors(self, count: int) -> None:
         if self.sectors + count * (self._blocks.block_size // SECTOR) > SECTORS_LIMIT:
-            raise FileTooLargeError(self._where, f"more than {SECTORS_LIMIT} sectors of 512 bytes")
+            raise FileTooLargeError(self._bounds.where, f"more than {SECTORS_LIMIT} sectors of 512 bytes")
 
     def _count(self, count: int) -> None:
         self.sectors += count * (self._blocks.block_size // SECTOR)
+
+
+def _numbers(runs: Iterable[Run]) -> npt.NDArray[np.int64]:
+    """The block numbers of runs, one by one."""
+    pieces = [np.arange(first, first + count, dtype=np.int64) for first, count in runs]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+
+
+def _runs(logical: npt.NDArray[np.int64], physical: npt.NDArray[np.int64]) -> list[Extent]:
+    return extent_list(group_runs(logical, physical))

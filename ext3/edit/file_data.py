@@ -14,17 +14,16 @@ from functools import partial
 from typing import IO
 
 from .. import hostio
-from ..constants import SECTOR
 from ..device.base import FileDevice
 from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
-from ..format.block_map import map_limit
-from .block_map_edit import Extent, FileTooLargeError
-from .inode_cache import FIXED, IMMUTABLE, Node, Nodes, check_changeable
+from ..format.block_map import Extent
+from ..format.indirect_blocks import blocks_needed, file_limit
+from .block_map_edit import FileTooLargeError
+from .inode_cache import FIXED, IMMUTABLE, InodeCache, Node, check_changeable
 from .orphan_list import add_orphan, cut_in_steps, cut_inode, remove_orphan
-from .pointer_blocks import blocks_needed
 from .setattr import content_changed
 
-__all__ = ["copy_from", "file_size_limit", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
+__all__ = ["copy_from", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
 
 LARGE_FILE = 1 << 31
 """Files of this size and more need the feature large_file."""
@@ -36,14 +35,6 @@ COPY_BYTES = 1 << 20
 """Read and written at once."""
 
 
-def file_size_limit(block_size: int) -> int:
-    """Bytes a file can have: what its map addresses, and what 32 bits of sectors count, pointer blocks among them."""
-    pointers = block_size // 4
-    tables = 1 + (1 + pointers) + (1 + pointers + pointers * pointers)
-    counted = 0xFFFFFFFF // (block_size // SECTOR) - tables
-    return min(map_limit(block_size), counted) * block_size
-
-
 def regular(node: Node) -> Node:
     """The node, if it is a regular file's. PathIsDirectoryError, PathError."""
     if not node.record.is_file:
@@ -53,13 +44,13 @@ def regular(node: Node) -> Node:
     return node
 
 
-def _writable(nodes: Nodes, ino: int, end: int, *, start: int = -1) -> Node:
+def _writable(nodes: InodeCache, ino: int, end: int, *, start: int = -1) -> Node:
     """A regular file that may be changed up to byte ``end``; ``start``: data goes in from there; -1: it is cut."""
     node = regular(nodes.edit(ino))
     flags = node.record.flags
     if flags:
         check_changeable(node, f"inode {ino}", IMMUTABLE if start >= node.record.size else FIXED)
-    if end > (limit := file_size_limit(nodes.block_size)):
+    if end > (limit := file_limit(nodes.block_size)):
         raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
     return node
 
@@ -67,7 +58,7 @@ def _writable(nodes: Nodes, ino: int, end: int, *, start: int = -1) -> Node:
 # -- read ----------------------------------------------------------------------------------------------------------
 
 
-def read(nodes: Nodes, ino: int, offset: int, size: int) -> bytes:
+def read(nodes: InodeCache, ino: int, offset: int, size: int) -> bytes:
     """``size`` bytes from byte ``offset``, fewer at the end of the file; holes are zeros."""
     node = regular(nodes.load(ino))
     end = min(offset + size, node.record.size)
@@ -93,7 +84,7 @@ def read(nodes: Nodes, ino: int, offset: int, size: int) -> bytes:
 # -- write ---------------------------------------------------------------------------------------------------------
 
 
-def write(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+def write(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of ``data`` at byte ``offset``. NoSpaceError, FileTooLargeError: nothing was written."""
     view = memoryview(data).cast("B")
     if not len(view):
@@ -119,7 +110,7 @@ def write(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | memoryv
     _written(nodes, node, end)
 
 
-def write_all(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+def write_all(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
     """``write`` as one operation, or as several where that is too much for the journal."""
     try:
         nodes.run(lambda: write(nodes, ino, offset, data))
@@ -132,7 +123,7 @@ def write_all(nodes: Nodes, ino: int, offset: int, data: bytes | bytearray | mem
         write_all(nodes, ino, offset + half, view[half:])
 
 
-def replace(nodes: Nodes, ino: int, data: bytes | bytearray | memoryview) -> None:
+def replace(nodes: InodeCache, ino: int, data: bytes | bytearray | memoryview) -> None:
     """Give a file other content: at once where there is room for both, else the old one goes first."""
 
     def both() -> None:
@@ -148,7 +139,7 @@ def replace(nodes: Nodes, ino: int, data: bytes | bytearray | memoryview) -> Non
         write_all(nodes, ino, 0, data)
 
 
-def _make_room(nodes: Nodes, node: Node, offset: int, end: int) -> list[Extent]:
+def _make_room(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Extent]:
     """Blocks for every hole in the bytes from ``offset`` to ``end``; those that are new."""
     size = nodes.block_size
     first = offset // size
@@ -159,14 +150,14 @@ def _make_room(nodes: Nodes, node: Node, offset: int, end: int) -> list[Extent]:
     return nodes.map(node).map(first, -(-end // size) - first, nodes.session.goal_of(node.ino))
 
 
-def _written(nodes: Nodes, node: Node, end: int) -> None:
+def _written(nodes: InodeCache, node: Node, end: int) -> None:
     record = node.record
     record.size = max(record.size, end)
     nodes.mapped(node)
     content_changed(nodes, node)
 
 
-def _old_part(nodes: Nodes, node: Node, logical: int, new: list[Extent], low: int, high: int) -> bytes:
+def _old_part(nodes: InodeCache, node: Node, logical: int, new: list[Extent], low: int, high: int) -> bytes:
     """Bytes ``low`` to ``high`` of a block that is written in part: what is there already, zeros behind the end of the file."""
     if low >= high:
         return b""
@@ -179,7 +170,7 @@ def _old_part(nodes: Nodes, node: Node, logical: int, new: list[Extent], low: in
     return nodes.session.read(block)[low:inside].ljust(high - low, b"\0")
 
 
-def _clear_tail(nodes: Nodes, node: Node) -> None:
+def _clear_tail(nodes: InodeCache, node: Node) -> None:
     """The file is about to grow past its last block: what lies behind its end there reads as zero."""
     size = nodes.block_size
     inside = node.record.size % size
@@ -187,7 +178,7 @@ def _clear_tail(nodes: Nodes, node: Node) -> None:
         _zero(nodes, node, node.record.size // size, inside, size)
 
 
-def _zero(nodes: Nodes, node: Node, logical: int, low: int, high: int) -> None:
+def _zero(nodes: InodeCache, node: Node, logical: int, low: int, high: int) -> None:
     """Zero a part of one block, through the journal: it is undone when the operation fails."""
     block = nodes.map(node).block(logical)
     if block is None:
@@ -200,7 +191,7 @@ def _zero(nodes: Nodes, node: Node, logical: int, low: int, high: int) -> None:
 # -- size and holes ------------------------------------------------------------------------------------------------
 
 
-def set_size(nodes: Nodes, ino: int, size: int) -> None:
+def set_size(nodes: InodeCache, ino: int, size: int) -> None:
     """Cut a file to ``size`` bytes, or make it longer by a hole."""
     if size < 0:
         raise ValueError(f"a file cannot have {size} bytes")
@@ -213,7 +204,7 @@ def set_size(nodes: Nodes, ino: int, size: int) -> None:
         nodes.run(lambda: _end_cut(nodes, ino))
 
 
-def _set_size(nodes: Nodes, ino: int, size: int) -> None:
+def _set_size(nodes: InodeCache, ino: int, size: int) -> None:
     node = _writable(nodes, ino, size)
     record = node.record
     if size > record.size:
@@ -230,7 +221,7 @@ def _set_size(nodes: Nodes, ino: int, size: int) -> None:
     content_changed(nodes, node)
 
 
-def _begin_cut(nodes: Nodes, ino: int, size: int) -> None:
+def _begin_cut(nodes: InodeCache, ino: int, size: int) -> None:
     """From here on the orphan list sees to it that the file is cut, whatever happens."""
     node = _writable(nodes, ino, size)
     node.record.size = size
@@ -238,13 +229,13 @@ def _begin_cut(nodes: Nodes, ino: int, size: int) -> None:
     nodes.as_orphan(ino, add_orphan)
 
 
-def _end_cut(nodes: Nodes, ino: int) -> None:
+def _end_cut(nodes: InodeCache, ino: int) -> None:
     nodes.as_orphan(ino, remove_orphan)
     cut_inode(nodes.session, ino)
     nodes.drop(ino)
 
 
-def punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
+def punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
     """Make the bytes a hole as far as they are whole blocks, and zeros; the size stays."""
     if offset < 0 or length < 0:
         raise ValueError(f"{length} bytes from byte {offset}")
@@ -259,7 +250,7 @@ def punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
         punch(nodes, ino, offset + half, length - half)
 
 
-def _punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
+def _punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
     node = _writable(nodes, ino, 0)
     size = nodes.block_size
     end = min(offset + length, node.record.size)
@@ -283,7 +274,7 @@ def _punch(nodes: Nodes, ino: int, offset: int, length: int) -> None:
 # -- copy in -------------------------------------------------------------------------------------------------------
 
 
-def copy_from(nodes: Nodes, ino: int, source: int | IO[bytes], advance: Callable[[int], None]) -> int:
+def copy_from(nodes: InodeCache, ino: int, source: int | IO[bytes], advance: Callable[[int], None]) -> int:
     """Give a file the content of a host's file, from its beginning; holes stay holes. Its size in bytes.
 
     The file is emptied first, and empty again if this fails. NoSpaceError, before anything is changed, where the source
@@ -323,7 +314,7 @@ def _descriptor(source: IO[bytes]) -> int | None:
     return fd if seekable else None
 
 
-def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[int], None]) -> int:
+def _copy_stream(nodes: InodeCache, ino: int, source: IO[bytes], advance: Callable[[int], None]) -> int:
     set_size(nodes, ino, 0)
     offset = 0
     try:
@@ -338,7 +329,7 @@ def _copy_stream(nodes: Nodes, ino: int, source: IO[bytes], advance: Callable[[i
     return offset
 
 
-def _check_space(nodes: Nodes, ino: int, segments: Iterable[tuple[int, int]]) -> None:
+def _check_space(nodes: InodeCache, ino: int, segments: Iterable[tuple[int, int]]) -> None:
     """NoSpaceError unless data in these (first byte, end) fits once the file gave back its own."""
     record = nodes.load(ino).record
     own = record.sectors // nodes.sectors_per_block - bool(record.file_acl)
@@ -356,7 +347,7 @@ def _check_space(nodes: Nodes, ino: int, segments: Iterable[tuple[int, int]]) ->
 class _Copier:
     """Copies parts of one host's file, inside the kernel where it can."""
 
-    def __init__(self, nodes: Nodes, ino: int, fd: int, advance: Callable[[int], None]) -> None:
+    def __init__(self, nodes: InodeCache, ino: int, fd: int, advance: Callable[[int], None]) -> None:
         self.nodes = nodes
         self.ino = ino
         self.fd = fd

@@ -6,8 +6,8 @@ import io
 from typing import TYPE_CHECKING
 
 from ..read.file import SeekableFile
-from . import file_data as content
-from .inode_cache import Nodes
+from . import file_data
+from .inode_cache import InodeCache
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -21,9 +21,9 @@ class FileEditor(SeekableFile):
     ``writable`` False: it is only read. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
     """
 
-    def __init__(self, nodes: Nodes, ino: int, *, writable: bool) -> None:
+    def __init__(self, nodes: InodeCache, ino: int, *, writable: bool) -> None:
         super().__init__()
-        content.regular(nodes.edit(ino) if writable else nodes.load(ino))
+        file_data.regular(nodes.edit(ino) if writable else nodes.load(ino))
         self.ino = ino
         self._nodes = nodes
         self._writable = writable
@@ -40,12 +40,12 @@ class FileEditor(SeekableFile):
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from byte ``offset``, fewer at the end of the file."""
         self._check_open()
-        return content.read(self._nodes, self.ino, offset, size)
+        return file_data.read(self._nodes, self.ino, offset, size)
 
     def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at byte ``offset``."""
         self._check_writable()
-        content.write_all(self._nodes, self.ino, offset, data)
+        file_data.write_all(self._nodes, self.ino, offset, data)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Bytes read: as many as fit the buffer, or as there are."""
@@ -72,13 +72,13 @@ class FileEditor(SeekableFile):
         """Cut the file to ``size`` bytes (to where it stands if None), or make it longer by a hole; its size."""
         self._check_writable()
         size = self._position if size is None else size
-        content.set_size(self._nodes, self.ino, size)
+        file_data.set_size(self._nodes, self.ino, size)
         return size
 
     def punch_hole(self, offset: int, length: int) -> None:
         """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
         self._check_writable()
-        content.punch(self._nodes, self.ino, offset, length)
+        file_data.punch(self._nodes, self.ino, offset, length)
 
     def close(self) -> None:
         """Let go of the file; without a name it is deleted now."""

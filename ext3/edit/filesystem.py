@@ -30,7 +30,7 @@ from ..format.superblock import Superblock
 from ..read.filesystem import Filesystem, PathOrIno
 from . import file_data, namei, rename, setattr
 from .file_handle import FileEditor
-from .inode_cache import Nodes
+from .inode_cache import InodeCache
 from .path_args import Path, PathArguments, errors_name
 from .session import Clock, Session
 from .tree_removal import remove_tree
@@ -49,7 +49,7 @@ class WritableFilesystem(Filesystem):
         Raises NeedsCheckError for an image that is marked as damaged, UnsupportedError, CorruptError, DeviceError.
         """
         self._session = Session(device, clock=clock or time.time_ns)
-        self._nodes = Nodes(self._session)
+        self._nodes = InodeCache(self._session)
         self._paths = PathArguments(self, self._nodes)
         self.device = self._session.device
         self.journal_problem = None
@@ -57,7 +57,6 @@ class WritableFilesystem(Filesystem):
         self._groups = self._session.groups
         self._stack = ExitStack()
         self._last_inode = None
-        self._table_offsets = {}
         self._chunk = (-1, b"")
 
     @classmethod

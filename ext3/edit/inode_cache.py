@@ -1,6 +1,6 @@
-"""The inodes of an open filesystem that are being edited: what is known of each, and the life of one from new to deleted.
+"""Inode cache of an edit session: loads, changes and frees inodes.
 
-What is kept here is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
+What is cached is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
 are called inside an operation, but for ``run`` itself and ``release``.
 """
 
@@ -12,15 +12,15 @@ from typing import TypeVar
 
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
-from ..format.inode import Inode, parse_inode
-from .block_map_edit import SECTORS_LIMIT, BlockMapEditor
+from ..format.indirect_blocks import SECTORS_LIMIT
+from ..format.inode import Inode, InodeRecord, check_map_flags, parse_inode
+from .block_map_edit import BlockMapEditor
 from .directory import Directory, DirectoryRules
 from .orphan_list import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
-from .record import InodeRecord
 from .session import Session
 from .xattr_edit import AttributeEditor, AttributeSharing
 
-__all__ = ["Node", "Nodes", "check_changeable"]
+__all__ = ["Node", "InodeCache", "check_changeable"]
 
 T = TypeVar("T")
 OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
@@ -30,7 +30,6 @@ OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 INDEX = int(InodeFlag.INDEX)
-NO_MAP = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
 KEPT = 4096
 """Inodes that are remembered at most."""
 
@@ -57,8 +56,8 @@ def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> N
         raise PathError(name, "Operation not permitted: the file is marked as immutable or append-only", code=errno.EPERM)
 
 
-class Nodes:
-    """The inodes of one session."""
+class InodeCache:
+    """The inodes of one session; at most KEPT are remembered."""
 
     def __init__(self, session: Session) -> None:
         superblock = session.superblock
@@ -152,17 +151,8 @@ class Nodes:
             error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
             error.hint = CHECK_HINT
             raise error
-        flags = node.record.flags & NO_MAP
-        if flags:
-            raise CorruptError(f"inode {ino}", "i_flags", f"{node.record.flags:#x}", f"without {flags:#x}")
+        check_map_flags(node.record.flags, f"inode {ino}")
         node.checked = True
-        return node
-
-    def edit_directory(self, ino: int) -> Node:
-        """A directory to change. PathNotDirectoryError."""
-        node = self.edit(ino)
-        if not node.record.is_dir:
-            raise PathNotDirectoryError(f"inode {ino}", "not a directory")
         return node
 
     def inode(self, ino: int) -> Inode:
@@ -352,11 +342,11 @@ class Nodes:
         self._held.pop(ino, None)
         if ino in self._orphans and self.session.usable:
             try:
-                self.run(lambda: self._bury(ino))
+                self.run(lambda: self._delete_orphan(ino))
             except JournalFullError:
                 cut_in_steps(self.session, ino, 0)
                 self.drop(ino)
-                self.run(lambda: self._bury(ino))
+                self.run(lambda: self._delete_orphan(ino))
             self._orphans.discard(ino)
 
     def abandon(self) -> None:
@@ -370,7 +360,7 @@ class Nodes:
             self._held[ino] = 1
             self.release(ino)
 
-    def _bury(self, ino: int) -> None:
+    def _delete_orphan(self, ino: int) -> None:
         if not self.load(ino).record.links:  # else the operation that took its last name was undone
             self._change_orphans(ino, remove_orphan)
             self._delete(self.edit(ino))

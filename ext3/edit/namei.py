@@ -31,10 +31,10 @@ from ..errors import (
     PathNotFoundError,
 )
 from ..format.inode import file_type_of
+from ..format.inode_fields import check_owner, encode_device
 from .directory import NameTooLongError, new_directory_block
-from .inode_cache import IMMUTABLE, Node, Nodes, check_changeable
+from .inode_cache import IMMUTABLE, InodeCache, Node, check_changeable
 from .permissions import inherit
-from .record import check_owner, device_words
 
 __all__ = [
     "ACCESS",
@@ -65,7 +65,7 @@ _INHERITED_BY_DIRECTORIES = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag
 DOTS = (b".", b"..")
 
 
-def directory(nodes: Nodes, ino: int, name: bytes) -> Node:
+def directory(nodes: InodeCache, ino: int, name: bytes) -> Node:
     """A directory in which ``name`` is to be changed."""
     node = nodes.edit(ino)
     if not node.record.is_dir:
@@ -85,7 +85,7 @@ def check_name(name: bytes) -> None:
         raise PathError(name, "not a name", code=errno.EINVAL if name else errno.ENOENT)
 
 
-def find(nodes: Nodes, parent: int, name: bytes) -> int | None:
+def find(nodes: InodeCache, parent: int, name: bytes) -> int | None:
     """The inode of a name in a directory, None if it is not there."""
     entry = nodes.directory(nodes.load(parent)).find(name)
     return entry.ino if entry else None
@@ -94,7 +94,7 @@ def find(nodes: Nodes, parent: int, name: bytes) -> int | None:
 # -- make ----------------------------------------------------------------------------------------------------------
 
 
-def _new(nodes: Nodes, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
+def _new(nodes: InodeCache, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
     """A new inode for a name that is free."""
     check_name(name)
     check_changeable(parent, name, IMMUTABLE)
@@ -103,7 +103,7 @@ def _new(nodes: Nodes, parent: Node, name: bytes, mode: int, uid: int, gid: int,
     return born(nodes, parent, mode, uid, gid, now, umask)
 
 
-def born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
+def born(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
     """A new inode with what it has from its directory: group, flags, ACLs; the umask counts where there is no default ACL."""
     check_owner(uid, gid)
     is_dir = mode & S_IFMT == S_IFDIR
@@ -130,13 +130,13 @@ def born(nodes: Nodes, parent: Node, mode: int, uid: int, gid: int, now: int, um
     return node
 
 
-def _enter(nodes: Nodes, parent: Node, name: bytes, node: Node, now: int) -> None:
+def _enter(nodes: InodeCache, parent: Node, name: bytes, node: Node, now: int) -> None:
     nodes.directory(parent).insert(name, node.ino, file_type_of(node.record.mode))
     nodes.store_directory(parent, now)
 
 
 def make_node(
-    nodes: Nodes,
+    nodes: InodeCache,
     parent: int,
     name: bytes,
     mode: int,
@@ -156,7 +156,7 @@ def make_node(
     node.record.links = 1
     if kind in (FileType.CHARACTER, FileType.BLOCK):
         try:
-            node.record.i_block = (*device_words(*device), *(0,) * (N_BLOCKS - 2))
+            node.record.i_block = (*encode_device(*device), *(0,) * (N_BLOCKS - 2))
         except ValueError as error:
             raise PathError(name, str(error)) from error
     nodes.store(node)
@@ -164,7 +164,7 @@ def make_node(
     return node
 
 
-def make_nameless(nodes: Nodes, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
+def make_nameless(nodes: InodeCache, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
     """A file without content that ``give_name`` is to put into directory ``parent``; a crash before that deletes it."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, b".")
@@ -174,7 +174,7 @@ def make_nameless(nodes: Nodes, parent: int, mode: int, *, uid: int, gid: int, u
     return node
 
 
-def give_name(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
+def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     """The first name of a file that was made without one. PathExistsError, PathError (EINVAL) for what is no such file."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
@@ -192,7 +192,7 @@ def give_name(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
     _enter(nodes, above, name, node, now)
 
 
-def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
+def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
     """An empty directory. PathExistsError, PathError (EMLINK)."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
@@ -213,7 +213,7 @@ def make_directory(nodes: Nodes, parent: int, name: bytes, mode: int, *, uid: in
     return node
 
 
-def make_symlink(nodes: Nodes, target: bytes, parent: int, name: bytes, *, uid: int, gid: int) -> Node:
+def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, uid: int, gid: int) -> Node:
     """A symbolic link. PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG)."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
@@ -236,7 +236,7 @@ def make_symlink(nodes: Nodes, target: bytes, parent: int, name: bytes, *, uid: 
     return node
 
 
-def link(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
+def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     """One more name for a file. PathExistsError, PathError (EPERM for a directory, EMLINK), PathNotFoundError."""
     now = nodes.session.nanoseconds
     above, node = directory(nodes, parent, name), nodes.edit(ino)
@@ -260,7 +260,7 @@ def link(nodes: Nodes, ino: int, parent: int, name: bytes) -> None:
 # -- take away -----------------------------------------------------------------------------------------------------
 
 
-def victim(nodes: Nodes, above: Node, name: bytes) -> Node:
+def victim(nodes: InodeCache, above: Node, name: bytes) -> Node:
     """The inode behind a name that is to go."""
     entry = nodes.directory(above).find(name)
     if entry is None:
@@ -275,7 +275,7 @@ def victim(nodes: Nodes, above: Node, name: bytes) -> Node:
     return node
 
 
-def unlink(nodes: Nodes, parent: int, name: bytes) -> None:
+def unlink(nodes: InodeCache, parent: int, name: bytes) -> None:
     """Remove a name that is no directory's. PathNotFoundError, PathIsDirectoryError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
@@ -291,7 +291,7 @@ def unlink(nodes: Nodes, parent: int, name: bytes) -> None:
     lose_link(nodes, node, now)
 
 
-def rmdir(nodes: Nodes, parent: int, name: bytes) -> None:
+def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
     """Remove an empty directory. PathNotFoundError, PathNotDirectoryError, PathNotEmptyError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
@@ -309,7 +309,7 @@ def rmdir(nodes: Nodes, parent: int, name: bytes) -> None:
     lose_directory(nodes, node, now)
 
 
-def check_removable(nodes: Nodes, node: Node, name: bytes) -> None:
+def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
     """PathNotDirectoryError, PathNotEmptyError or PathError (EBUSY) for what is no directory that may go."""
     if not node.record.is_dir:
         raise PathNotDirectoryError(name, "Not a directory")
@@ -319,7 +319,7 @@ def check_removable(nodes: Nodes, node: Node, name: bytes) -> None:
         raise PathNotEmptyError(name, "Directory not empty")
 
 
-def lose_link(nodes: Nodes, node: Node, now: int) -> None:
+def lose_link(nodes: InodeCache, node: Node, now: int) -> None:
     """A name of a file is gone; the file too, with its last one."""
     node.record.links -= 1
     node.record.ctime = now
@@ -329,7 +329,7 @@ def lose_link(nodes: Nodes, node: Node, now: int) -> None:
         nodes.unlinked(node)
 
 
-def lose_directory(nodes: Nodes, node: Node, now: int) -> None:
+def lose_directory(nodes: InodeCache, node: Node, now: int) -> None:
     """The name of an empty directory is gone."""
     node.record.links = 0
     node.record.ctime = now

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..alloc.system_blocks import SystemZones
-from ..constants import EXT3_COMPAT, EXT3_RO_COMPAT, FIRST_INO, STATE_ERROR, STATE_VALID
+from ..constants import FIRST_INO, STATE_ERROR, STATE_VALID
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
 from ..format.bitmap import GroupBitmap
 from ..format.group_desc import metadata_block, read_groups
 from ..format.layout import Table
-from ..format.superblock import Superblock, feature_names, read_superblock
+from ..format.superblock import Superblock, read_superblock
 from ..journal.log import Journal, read_journal, scan_log
 from ..journal.replay import recover
 
@@ -59,12 +59,8 @@ def open_for_changes(device: BlockDevice) -> Opened:
 
 
 def _writable(superblock: Superblock) -> Superblock:
-    strange = (
-        *feature_names("ro_compat", superblock.ro_compat & ~EXT3_RO_COMPAT.value),
-        *feature_names("compat", superblock.compat & ~EXT3_COMPAT.value),
-    )
-    if strange:
-        raise UnsupportedError(strange, hint="the image can be read, but not changed")
+    if superblock.unsupported_features:
+        raise UnsupportedError(superblock.unsupported_features, hint="the image can be read, but not changed")
     if superblock.state & STATE_ERROR:
         raise NeedsCheckError("has errors")
     if superblock.needs_recovery and not superblock.has_journal:
@@ -80,8 +76,7 @@ def block_bitmaps(
     """What reads the block bitmap of a group. CorruptError from it where the group's own metadata is marked as free."""
 
     def load(group: int) -> GroupBitmap:
-        first = superblock.first_data_block + group * superblock.blocks_per_group
-        count = min(superblock.blocks_per_group, superblock.blocks_count - first)
+        first, count = int(superblock.geometry.group_first[group]), int(superblock.geometry.group_blocks[group])
         name = f"block bitmap of group {group}"
         bitmap = _bitmap(device, superblock, metadata_block(superblock, groups, group, "bg_block_bitmap"), count, name)
         for low, high in zones.of_group(group):

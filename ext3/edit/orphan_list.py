@@ -8,22 +8,20 @@ deleted at the next recovery, one with links is cut to its size. Source: Linux `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, SECTOR, FileType, InodeFlag
-from ..device.base import BlockDevice
+from ..constants import XATTR_MAGIC
 from ..errors import CorruptError, JournalFullError
-from ..format.block_map import BlockMap, map_limit, read_block_map
-from ..format.inode import Inode, fast_symlink, parse_inode
-from ..format.layout import Table
-from ..format.schema import INODE_CORE, XATTR_HEADER
-from ..format.superblock import Superblock
+from ..format.block_map import PointerBounds, map_limit, read_inode_map
+from ..format.inode import Inode, check_map_flags, has_block_map, parse_inode, patch_inode
+from ..format.inode_fields import MASK32
+from ..format.schema import XATTR_HEADER
+from .block_map_edit import BlockMapEditor
+
+if TYPE_CHECKING:
+    from .session import Session
 
 __all__ = [
-    "OrphanHost",
     "OrphanLinks",
     "add_orphan",
     "cut_in_steps",
@@ -35,41 +33,12 @@ __all__ = [
     "remove_orphan",
 ]
 
-Run = tuple[int, int]
-_XATTR_MAGIC = 0xEA020000
-_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
-
-class OrphanHost(Protocol):
-    """What is needed of a filesystem that is being edited."""
-
-    last_orphan: int
-
-    @property
-    def superblock(self) -> Superblock: ...
-    @property
-    def device(self) -> BlockDevice:
-        """The blocks as they are now."""
-        ...
-
-    @property
-    def seconds(self) -> int: ...
-    def read(self, block: int) -> bytes: ...
-    def write(self, block: int, data: bytes) -> None: ...
-    def free(self, runs: list[Run], *, metadata: bool) -> None: ...
-    def read_inode(self, ino: int) -> bytes: ...
-    def write_inode(self, ino: int, raw: bytes | bytearray) -> None: ...
-    def free_inode(self, ino: int, *, is_dir: bool) -> None: ...
-    def inode_in_use(self, ino: int) -> bool: ...
-    def sync(self) -> None: ...
-    def operation(self) -> AbstractContextManager[None]: ...
-
-
-def orphan_chain(host: OrphanHost) -> Iterator[int]:
+def orphan_chain(session: Session) -> Iterator[int]:
     """The inodes of the list from its head. CorruptError for one that is none, or that is met twice."""
     seen: set[int] = set()
-    ino, where, field = host.last_orphan, "superblock", "s_last_orphan"
-    superblock = host.superblock
+    ino, where, field = session.last_orphan, "superblock", "s_last_orphan"
+    superblock = session.superblock
     while ino:
         if not superblock.first_ino <= ino <= superblock.inodes_count:
             raise CorruptError(where, field, ino, f"an inode from {superblock.first_ino} to {superblock.inodes_count}")
@@ -78,17 +47,17 @@ def orphan_chain(host: OrphanHost) -> Iterator[int]:
         seen.add(ino)
         yield ino
         where, field = f"orphan inode {ino}", "i_dtime"
-        ino = parse_inode(host.read_inode(ino), ino).dtime
+        ino = parse_inode(session.read_inode(ino), ino).dtime
 
 
 class OrphanLinks:
     """The list as it is now: which inode comes before which. Who keeps it need not walk the list for every change."""
 
-    def __init__(self, host: OrphanHost) -> None:
+    def __init__(self, session: Session) -> None:
         """Walk the list. CorruptError as from ``orphan_chain``."""
         self._before: dict[int, int] = {}
         previous = 0
-        for ino in orphan_chain(host):
+        for ino in orphan_chain(session):
             self._before[ino] = previous
             previous = ino
 
@@ -108,54 +77,52 @@ class OrphanLinks:
         return previous
 
 
-def add_orphan(host: OrphanHost, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
+def add_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
     """Put an inode at the head of the list (nothing happens if the list holds it already); the inodes that changed.
 
     ``links``: the list as it is now, which is kept up to date; None: the list is walked. Void where this raises.
     """
-    links = OrphanLinks(host) if links is None else links
+    links = OrphanLinks(session) if links is None else links
     if ino in links:
         return ()
-    raw, row = _row(host, ino)
-    row["i_dtime"] = host.last_orphan
-    links.put_first(ino, host.last_orphan)
-    host.write_inode(ino, raw)
-    host.last_orphan = ino
+    links.put_first(ino, session.last_orphan)
+    _set_next(session, ino, session.last_orphan)
+    session.last_orphan = ino
     return (ino,)
 
 
-def remove_orphan(host: OrphanHost, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
+def remove_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
     """Take an inode out of the list; its i_dtime is 0 afterwards. The inodes that changed. CorruptError if it is not there."""
-    links = OrphanLinks(host) if links is None else links
+    links = OrphanLinks(session) if links is None else links
     if ino not in links:
         raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
-    raw, row = _row(host, ino)
-    following = int(row["i_dtime"][0])
+    following = parse_inode(session.read_inode(ino), ino).dtime
     previous = links.take_out(ino, following)
-    row["i_dtime"] = 0
-    host.write_inode(ino, raw)
+    _set_next(session, ino, 0)
     if not previous:
-        host.last_orphan = following
+        session.last_orphan = following
         return (ino,)
-    raw, row = _row(host, previous)
-    row["i_dtime"] = following
-    host.write_inode(previous, raw)
+    _set_next(session, previous, following)
     return ino, previous
 
 
-def process_orphans(host: OrphanHost) -> tuple[int, int]:
+def _set_next(session: Session, ino: int, following: int) -> None:
+    session.write_inode(ino, patch_inode(session.read_inode(ino), i_dtime=following))
+
+
+def process_orphans(session: Session) -> tuple[int, int]:
     """Delete or cut every inode of the list, each as one operation: (deleted, cut). CorruptError where the list is damaged."""
     deleted = cut = 0
-    for ino in list(orphan_chain(host)):
-        inode = parse_inode(host.read_inode(ino), ino)
-        if not host.inode_in_use(ino):
+    for ino in list(orphan_chain(session)):
+        inode = parse_inode(session.read_inode(ino), ino)
+        if not session.inode_in_use(ino):
             raise CorruptError(f"orphan inode {ino}", "inode bitmap", "free", "in use")
         try:
-            _finish(host, ino, inode)
+            _finish(session, ino, inode)
         except JournalFullError:
-            size = host.superblock.block_size
-            cut_in_steps(host, ino, -(-inode.stat.size // size) if inode.stat.links else 0)
-            _finish(host, ino, inode)
+            size = session.superblock.block_size
+            cut_in_steps(session, ino, -(-inode.stat.size // size) if inode.stat.links else 0)
+            _finish(session, ino, inode)
         if inode.stat.links:
             cut += 1
         else:
@@ -163,196 +130,105 @@ def process_orphans(host: OrphanHost) -> tuple[int, int]:
     return deleted, cut
 
 
-def _finish(host: OrphanHost, ino: int, inode: Inode) -> None:
-    with host.operation():
-        remove_orphan(host, ino)
+def _finish(session: Session, ino: int, inode: Inode) -> None:
+    with session.operation():
+        remove_orphan(session, ino)
         if inode.stat.links:
-            cut_inode(host, ino)
+            cut_inode(session, ino)
         else:
-            delete_inode(host, ino)
+            delete_inode(session, ino)
 
 
-def cut_in_steps(host: OrphanHost, ino: int, keep: int) -> None:
+def cut_in_steps(session: Session, ino: int, keep: int) -> None:
     """Free what an inode has behind its first ``keep`` blocks, in as many operations as the journal needs.
 
     The inode must be in the orphan list, and no operation may be running: after each step the rest is the list's work.
     JournalFullError if not even one block fits.
     """
-    end = _map_end(host, parse_inode(host.read_inode(ino), ino))
+    end = _map_end(session, parse_inode(session.read_inode(ino), ino))
     while end > keep:
         target = keep
         while True:
             try:
-                with host.operation():
-                    cut_inode(host, ino, keep=target)
+                with session.operation():
+                    cut_inode(session, ino, keep=target)
                 break
             except JournalFullError:
                 if target + 1 >= end:
                     raise
-                host.sync()
+                session.sync()
                 target = (target + end) // 2
         end = target
 
 
-def delete_inode(host: OrphanHost, ino: int) -> None:
+def delete_inode(session: Session, ino: int) -> None:
     """Free an inode with everything it has: blocks, attribute block, its number. Its i_dtime becomes the present time."""
-    inode = parse_inode(host.read_inode(ino), ino)
-    if _has_map(host, inode):
-        _free_all(host, inode)
+    inode = parse_inode(session.read_inode(ino), ino)
+    if _has_map(session, inode):
+        _map_editor(session, inode).truncate(0)
     if inode.stat.file_acl:
-        release_attributes(host, inode.stat.file_acl, ino)
-    raw, row = _row(host, ino)
-    row["i_links_count"] = row["i_size"] = row["i_size_high"] = row["i_blocks"] = row["i_file_acl"] = 0
-    row["i_block"] = 0
-    row["i_dtime"] = min(max(1, host.seconds), 0xFFFFFFFF)
-    host.write_inode(ino, raw)
-    host.free_inode(ino, is_dir=inode.stat.is_dir)
+        release_attributes(session, inode.stat.file_acl, ino)
+    gone = dict.fromkeys(("i_links_count", "i_size", "i_size_high", "i_blocks", "i_file_acl", "i_block"), 0)
+    dtime = min(max(1, session.seconds), MASK32)
+    session.write_inode(ino, patch_inode(session.read_inode(ino), **gone, i_dtime=dtime))
+    session.free_inode(ino, is_dir=inode.stat.is_dir)
 
 
-def cut_inode(host: OrphanHost, ino: int, *, keep: int | None = None) -> None:
+def cut_inode(session: Session, ino: int, *, keep: int | None = None) -> None:
     """Free what a file has behind its size, pointer blocks that become empty too, and zero the rest of its last block.
 
     With ``keep``: what is behind that many blocks, of a directory or a target too; its last block stays as it is.
     """
-    inode = parse_inode(host.read_inode(ino), ino)
-    if (inode.stat.is_dir and keep is None) or not _has_map(host, inode):
+    inode = parse_inode(session.read_inode(ino), ino)
+    if (inode.stat.is_dir and keep is None) or not _has_map(session, inode):
         return
-    size = host.superblock.block_size
+    size = session.superblock.block_size
     zero_rest = keep is None and inode.stat.size % size != 0
     keep = min(-(-inode.stat.size // size) if keep is None else keep, map_limit(size))
-    cut = _Cut(host, ino)
-    i_block = list(inode.i_block)
-    for slot in range(min(keep, DIRECT_BLOCKS), DIRECT_BLOCKS):
-        if i_block[slot]:
-            cut.data.append(i_block[slot])
-            i_block[slot] = 0
-    start = DIRECT_BLOCKS
-    for slot in range(IND_SLOT, N_BLOCKS):
-        level = slot - IND_SLOT + 1
-        if i_block[slot] and not cut.pointers(i_block[slot], level, keep - start):
-            i_block[slot] = 0
-        start += (size // 4) ** level
-    host.free(_as_runs(cut.data), metadata=not inode.stat.is_file)
-    host.free(_as_runs(cut.tables), metadata=True)
-    raw, row = _row(host, ino)
-    row["i_block"] = i_block
-    row["i_blocks"] = max(0, inode.stat.blocks - (len(cut.data) + len(cut.tables)) * (size // SECTOR))
-    host.write_inode(ino, raw)
-    if zero_rest:
-        kept = read_block_map(
-            host.device, i_block, block_size=size, first=host.superblock.first_data_block,
-            end=host.superblock.blocks_count, wanted=keep, where=f"inode {ino}",
-        ).extents  # fmt: skip
-        if len(kept) and int(kept[-1, 0] + kept[-1, 2]) == keep:
-            block = int(kept[-1, 1] + kept[-1, 2]) - 1
-            data = host.device.read(block * size, size)
-            # Through the journal: in place it would be lost if the cut never happens.
-            host.write(block, data[: inode.stat.size % size].ljust(size, b"\0"))
+    mapping = _map_editor(session, inode)
+    mapping.truncate(keep)
+    session.write_inode(ino, patch_inode(session.read_inode(ino), i_block=mapping.i_block, i_blocks=mapping.sectors))
+    block = mapping.block(keep - 1) if zero_rest else None
+    if block is not None:
+        # Through the journal: in place it would be lost if the cut never happens.
+        session.write(block, session.read(block)[: inode.stat.size % size].ljust(size, b"\0"))
 
 
-class _Cut:
-    """The blocks a file loses."""
-
-    def __init__(self, host: OrphanHost, ino: int) -> None:
-        self.host = host
-        self.where = f"inode {ino}"
-        self.data: list[int] = []
-        self.tables: list[int] = []
-        self.seen: set[int] = set()
-
-    def pointers(self, block: int, level: int, keep: int) -> bool:
-        """Cut what the pointer block maps to its first ``keep`` blocks of data; whether the block itself stays."""
-        superblock = self.host.superblock
-        if not superblock.first_data_block <= block < superblock.blocks_count or block in self.seen:
-            raise CorruptError(self.where, "pointer block", block, "a block of the filesystem that is used once")
-        self.seen.add(block)
-        before = np.frombuffer(self.host.read(block), "<u4")
-        after = before.copy()
-        span = len(before) ** (level - 1)
-        for index in np.flatnonzero(before).tolist():
-            inside = keep - index * span
-            if inside >= span:
-                continue
-            if level == 1:
-                self.data.append(int(before[index]))
-                after[index] = 0
-                if len(self.data) > superblock.blocks_count:
-                    raise CorruptError(self.where, "block map", "more blocks than there are", f"<= {superblock.blocks_count}")
-            elif not self.pointers(int(before[index]), level - 1, inside):
-                after[index] = 0
-        if not after.any():
-            self.tables.append(block)
-            return False
-        if (after != before).any():
-            self.host.write(block, after.tobytes())
-        return True
+def _has_map(session: Session, inode: Inode) -> bool:
+    check_map_flags(inode.stat.flags, f"inode {inode.stat.ino}")
+    return has_block_map(inode, session.superblock.block_size)
 
 
-def _as_runs(blocks: list[int]) -> list[Run]:
-    runs: list[Run] = []
-    for block in sorted(blocks):
-        if runs and runs[-1][0] + runs[-1][1] == block:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((block, 1))
-    return runs
-
-
-def _has_map(host: OrphanHost, inode: Inode) -> bool:
-    if inode.stat.flags & _NO_MAP:
-        flags = inode.stat.flags & _NO_MAP.value
-        raise CorruptError(f"inode {inode.stat.ino}", "i_flags", f"{inode.stat.flags:#x}", f"without {flags:#x}")
-    if inode.stat.is_symlink:
-        return fast_symlink(inode, host.superblock.block_size) is None
-    return inode.stat.file_type in (FileType.REGULAR, FileType.DIRECTORY)
-
-
-def _map_end(host: OrphanHost, inode: Inode) -> int:
+def _map_end(session: Session, inode: Inode) -> int:
     """The block behind the last one an inode has."""
-    extents = _whole_map(host, inode).extents
+    superblock = session.superblock
+    extents = read_inode_map(session.device, superblock, inode, map_limit(superblock.block_size)).extents
     return int(extents[-1, 0] + extents[-1, 2]) if len(extents) else 0
 
 
-def _whole_map(host: OrphanHost, inode: Inode) -> BlockMap:
-    superblock = host.superblock
-    return read_block_map(
-        host.device,
+def _map_editor(session: Session, inode: Inode) -> BlockMapEditor:
+    superblock = session.superblock
+    return BlockMapEditor(
+        session,
         inode.i_block,
-        block_size=superblock.block_size,
         first=superblock.first_data_block,
         end=superblock.blocks_count,
-        wanted=map_limit(superblock.block_size),
         where=f"inode {inode.stat.ino}",
+        sectors=inode.stat.blocks,
+        metadata=not inode.stat.is_file,  # blocks of a directory, or a target, may lie in the log
     )
 
 
-def _free_all(host: OrphanHost, inode: Inode) -> None:
-    found = _whole_map(host, inode)
-    data = [(row[1], row[2]) for row in found.extents.tolist()]
-    # A directory's blocks, and a target's, may lie in the log.
-    host.free(data, metadata=not inode.stat.is_file)
-    host.free(_as_runs(found.indirect), metadata=True)
-
-
-def release_attributes(host: OrphanHost, block: int, ino: int) -> None:
+def release_attributes(session: Session, block: int, ino: int) -> None:
     """Give up one inode's share of an attribute block; the last one frees it. CorruptError if it is none."""
-    superblock = host.superblock
-    if not superblock.first_data_block <= block < superblock.blocks_count:
-        want = f"a block from {superblock.first_data_block} to {superblock.blocks_count - 1}"
-        raise CorruptError(f"inode {ino}", "i_file_acl", block, want)
-    data = bytearray(host.read(block))
+    PointerBounds.of(session.superblock, f"inode {ino}").check(block, "i_file_acl")
+    data = bytearray(session.read(block))
     header = XATTR_HEADER.view(data)
-    if header["h_magic"][0] != _XATTR_MAGIC:
+    if header["h_magic"][0] != XATTR_MAGIC:
         raise CorruptError(f"inode {ino}", "i_file_acl", block, "an attribute block")
     shares = int(header["h_refcount"][0])
     if shares <= 1:
-        host.free([(block, 1)], metadata=True)
+        session.free([(block, 1)], metadata=True)
         return
     header["h_refcount"] = shares - 1
-    host.write(block, bytes(data))
-
-
-def _row(host: OrphanHost, ino: int) -> tuple[bytearray, Table]:
-    """An inode's bytes, to change, and its fields over them."""
-    raw = bytearray(host.read_inode(ino))
-    return raw, INODE_CORE.view(raw)
+    session.write(block, bytes(data))

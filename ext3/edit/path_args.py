@@ -13,7 +13,7 @@ from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, Pat
 from ..read.filesystem import PathOrIno
 from ..read.path_walk import PathEnd, Tree, resolve
 from . import namei
-from .inode_cache import Nodes
+from .inode_cache import InodeCache
 
 __all__ = ["Path", "PathArguments", "errors_name"]
 
@@ -24,7 +24,7 @@ Path = bytes | str
 class PathArguments:
     """Resolves the paths of one filesystem, ``tree``, whose inodes are edited in ``nodes``."""
 
-    def __init__(self, tree: Tree, nodes: Nodes) -> None:
+    def __init__(self, tree: Tree, nodes: InodeCache) -> None:
         self._tree = tree
         self._nodes = nodes
 

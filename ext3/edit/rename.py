@@ -11,13 +11,13 @@ import errno
 from ..constants import LINK_MAX, ROOT_INO, S_IFCHR, FileType
 from ..errors import CorruptError, PathError, PathExistsError, PathIsDirectoryError, PathNotDirectoryError, PathNotEmptyError
 from ..format.inode import file_type_of
-from .inode_cache import IMMUTABLE, Node, Nodes, check_changeable
+from .inode_cache import IMMUTABLE, InodeCache, Node, check_changeable
 from .namei import DOTS, born, check_name, check_removable, directory, lose_directory, lose_link, victim
 
 __all__ = ["exchange", "rename"]
 
 
-def _is_below(nodes: Nodes, ino: int, top: int) -> bool:
+def _is_below(nodes: InodeCache, ino: int, top: int) -> bool:
     """Whether directory ``ino`` is ``top`` or lies below it. CorruptError where the way up has no end."""
     seen: set[int] = set()
     while ino != top:
@@ -30,7 +30,7 @@ def _is_below(nodes: Nodes, ino: int, top: int) -> bool:
     return True
 
 
-def _above(nodes: Nodes, ino: int) -> int:
+def _above(nodes: InodeCache, ino: int) -> int:
     """The directory above a directory. CorruptError where ".." says one that has no name for it."""
     parent = nodes.directory(nodes.load(ino)).parent()
     above = nodes.load(parent)
@@ -39,7 +39,7 @@ def _above(nodes: Nodes, ino: int) -> int:
     return parent
 
 
-def _check_move(nodes: Nodes, moved: Node, source: Node, into: Node, name: bytes) -> None:
+def _check_move(nodes: InodeCache, moved: Node, source: Node, into: Node, name: bytes) -> None:
     """A directory does not go below itself, and comes from where its ".." says, for that one loses the link."""
     if not moved.record.is_dir:
         return
@@ -63,7 +63,7 @@ def _room_below(above: Node, name: bytes) -> None:
 
 
 def rename(
-    nodes: Nodes, old: tuple[int, bytes], new: tuple[int, bytes], *, replace: bool = True, whiteout: bool = False
+    nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes], *, replace: bool = True, whiteout: bool = False
 ) -> None:
     """Move a name. What the new name led to is gone then, or it is an error unless ``replace``.
 
@@ -121,7 +121,7 @@ def rename(
             lose_link(nodes, target, now)
 
 
-def _check_replaced(nodes: Nodes, node: Node, target: Node, source: int, name: bytes) -> None:
+def _check_replaced(nodes: InodeCache, node: Node, target: Node, source: int, name: bytes) -> None:
     """What is moved out of directory ``source`` may take the place of ``target``."""
     if node.record.is_dir:
         if not target.record.is_dir:
@@ -133,13 +133,13 @@ def _check_replaced(nodes: Nodes, node: Node, target: Node, source: int, name: b
         raise PathIsDirectoryError(name, "Is a directory")
 
 
-def _set_parent(nodes: Nodes, node: Node, parent: int) -> None:
+def _set_parent(nodes: InodeCache, node: Node, parent: int) -> None:
     """Let ".." of a moved directory lead to its new place; its own times stay."""
     nodes.directory(node).set_parent(parent)
     nodes.mapped(node)
 
 
-def exchange(nodes: Nodes, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
+def exchange(nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
     """Let two names change places. Both are there."""
     now = nodes.session.nanoseconds
     (old_parent, old_name), (new_parent, new_name) = old, new

@@ -1,16 +1,16 @@
-"""What a transaction will hold: changed blocks and revokes in memory, with a way back to where an operation began."""
+"""Rollback: the changed blocks and revokes of the running transaction, and how to undo those of an operation that fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Changes"]
+__all__ = ["Rollback"]
 
 Content = bytes | bytearray
 
 
-class Changes:
+class Rollback:
     """``blocks``: number -> new content (a bytearray is changed in place). ``revoked``: blocks the journal must forget.
 
     While ``depth`` is above 0 each change is remembered with what undoes it.

@@ -15,15 +15,15 @@ from ..alloc.system_blocks import SystemZones
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
-from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError, PathNotFoundError
-from ..format.group_desc import descriptor_block
+from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError
+from ..format.inode_table import check_number, inode_offset
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
 from .blocks import Run
 from .opening import block_bitmaps, inode_bitmaps, open_for_changes
 from .orphan_list import process_orphans
-from .rollback import Changes
+from .rollback import Rollback
 from .superblock_editor import SuperblockEditor
 
 __all__ = ["Clock", "Session"]
@@ -63,7 +63,6 @@ class Session:
         superblock = opened.superblock
         self.block_size = superblock.block_size
         self._groups = opened.groups
-        self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
         self._zones = SystemZones(superblock, self._groups, None if journal is None else journal.blocks)
         self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
         self.blocks = BlockAllocator(
@@ -81,7 +80,7 @@ class Session:
             blocks=self.blocks,
             load=inode_bitmaps(device, superblock, self._groups),
         )
-        self._changes = Changes()
+        self._changes = Rollback()
         self.rollbacks = 0
         """How often something was undone: what was kept of blocks and inodes before is void then."""
         # The kernel brings the superblock's counts up to date when it unmounts, never in the journal.
@@ -274,8 +273,8 @@ class Session:
 
     def goal_of(self, ino: int) -> int:
         """Where the blocks of an inode begin if nothing else says so: the start of its group."""
-        group = (ino - 1) // self._super.fixed.inodes_per_group
-        return self._super.fixed.first_data_block + group * self._super.fixed.blocks_per_group
+        geometry = self._super.fixed.geometry
+        return int(geometry.group_first[geometry.group_of_inode(ino)[0]])
 
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
@@ -312,7 +311,7 @@ class Session:
     def _needed(self) -> int:
         """Blocks of the log that the running transaction takes at most."""
         groups = len(self.blocks.dirty) + len(self.inodes.dirty)
-        descriptors = min(groups, -(-self._super.fixed.groups_count // self._super.fixed.descriptors_per_block))
+        descriptors = min(groups, self._super.fixed.geometry.descriptor_blocks)
         return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
 
     def _check_room(self) -> None:
@@ -328,13 +327,8 @@ class Session:
     # Inodes
 
     def _inode_place(self, ino: int) -> tuple[int, int]:
-        """(block, byte in it) of an inode."""
-        superblock = self._super.fixed
-        if not 1 <= ino <= superblock.inodes_count:
-            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
-        group, index = divmod(ino - 1, superblock.inodes_per_group)
-        block, place = divmod(index * superblock.inode_size, self.block_size)
-        return self._tables[group] + block, place
+        """(block, byte in it) of an inode. PathNotFoundError for a number that is none."""
+        return divmod(inode_offset(self._super.fixed, self._groups, ino), self.block_size)
 
     def read_inode(self, ino: int) -> bytes:
         """The record of an inode (inode size bytes) as it is now."""
@@ -359,8 +353,8 @@ class Session:
 
     def inode_in_use(self, ino: int) -> bool:
         """What the inode bitmap says."""
-        self._inode_place(ino)
-        group, index = divmod(ino - 1, self._super.fixed.inodes_per_group)
+        check_number(self._super.fixed, ino)
+        group, index = self._super.fixed.geometry.group_of_inode(ino)
         return bool(self.inodes.bitmap(group).cells[index])
 
     def allocate_inode(self, parent: int, *, is_dir: bool) -> int:
@@ -392,9 +386,10 @@ class Session:
         for allocator, field in ((self.blocks, "bg_block_bitmap"), (self.inodes, "bg_inode_bitmap")):
             for group in allocator.dirty:
                 changed[int(groups[field][group])] = allocator.bitmap(group).pack(size)
-        per_block = self._super.fixed.descriptors_per_block
+        geometry = self._super.fixed.geometry
+        per_block = geometry.descriptors_per_block
         for index in sorted({group // per_block for group in (*self.blocks.dirty, *self.inodes.dirty)}):
-            block = descriptor_block(self._super.fixed, index)
+            block = geometry.descriptor_block(index)
             rows = groups[index * per_block : (index + 1) * per_block].tobytes()
             changed[block] = rows + self.read(block)[len(rows) :]
         block, place = divmod(SUPERBLOCK_OFFSET, size)

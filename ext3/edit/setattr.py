@@ -10,10 +10,10 @@ import errno
 
 from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ..errors import CorruptError, XattrError, show
-from .inode_cache import Node, Nodes, check_changeable
+from ..format.inode_fields import check_owner
+from .inode_cache import InodeCache, Node, check_changeable
 from .namei import ACCESS, DEFAULT
 from .permissions import acl_after_chmod, is_no_acl, mode_of_acl
-from .record import check_owner
 
 __all__ = ["chmod", "chown", "content_changed", "remove_attribute", "set_attribute", "set_times"]
 
@@ -21,13 +21,13 @@ S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
 CAPABILITY = b"security.capability"
 
 
-def _node(nodes: Nodes, ino: int) -> Node:
+def _node(nodes: InodeCache, ino: int) -> Node:
     node = nodes.edit(ino)
     check_changeable(node, f"inode {ino}")
     return node
 
 
-def chmod(nodes: Nodes, ino: int, mode: int) -> None:
+def chmod(nodes: InodeCache, ino: int, mode: int) -> None:
     """Set the permission bits (12 of them); an access ACL follows."""
     node = _node(nodes, ino)
     record = node.record
@@ -46,7 +46,7 @@ def chmod(nodes: Nodes, ino: int, mode: int) -> None:
     nodes.store(node)
 
 
-def chown(nodes: Nodes, ino: int, uid: int | None, gid: int | None) -> None:
+def chown(nodes: InodeCache, ino: int, uid: int | None, gid: int | None) -> None:
     """Set owner and group, where not None. What ran as the old owner no longer does: set-id bits and capabilities go."""
     check_owner(uid or 0, gid or 0)
     node = _node(nodes, ino)
@@ -62,7 +62,7 @@ def chown(nodes: Nodes, ino: int, uid: int | None, gid: int | None) -> None:
     nodes.store(node)
 
 
-def drop_capability(nodes: Nodes, node: Node) -> None:
+def drop_capability(nodes: InodeCache, node: Node) -> None:
     """The file has not the capabilities it had: its content or its owner is another. The caller stores the inode."""
     if nodes.has_attributes(node):
         editor = nodes.attributes(node)
@@ -71,14 +71,14 @@ def drop_capability(nodes: Nodes, node: Node) -> None:
             nodes.take_attributes(node, editor)
 
 
-def content_changed(nodes: Nodes, node: Node) -> None:
+def content_changed(nodes: InodeCache, node: Node) -> None:
     """Store an inode whose content was changed now. Capabilities go, whoever changed it; set-id bits stay, as for root."""
     drop_capability(nodes, node)
     node.record.mtime = node.record.ctime = nodes.session.nanoseconds
     nodes.store(node)
 
 
-def set_times(nodes: Nodes, ino: int, atime: int | None, mtime: int | None) -> None:
+def set_times(nodes: InodeCache, ino: int, atime: int | None, mtime: int | None) -> None:
     """Set the times (nanoseconds since 1970) that are not None; one that cannot be stored becomes the nearest that can."""
     node = _node(nodes, ino)
     if atime is None and mtime is None:
@@ -90,7 +90,7 @@ def set_times(nodes: Nodes, ino: int, atime: int | None, mtime: int | None) -> N
     nodes.store(node)
 
 
-def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
+def set_attribute(nodes: InodeCache, ino: int, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
     """Set an attribute; an ACL without entries takes it out.
 
     XattrError: EEXIST with ``create``, ENODATA with ``replace``, or what ext3 cannot hold.
@@ -125,7 +125,7 @@ def set_attribute(nodes: Nodes, ino: int, name: bytes, value: bytes, *, create: 
     nodes.store(node)
 
 
-def remove_attribute(nodes: Nodes, ino: int, name: bytes) -> None:
+def remove_attribute(nodes: InodeCache, ino: int, name: bytes) -> None:
     """Take an attribute out. XattrError (ENODATA) if it is not there, but for ACLs, as in the kernel."""
     node = _node(nodes, ino)
     editor = nodes.attributes(node)

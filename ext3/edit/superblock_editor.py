@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
+from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..format.schema import SUPERBLOCK
-from ..format.superblock import Superblock
-from ..journal.replay import write_superblock
+from ..format.superblock import Superblock, set_needs_recovery, write_superblock
 
 __all__ = ["SuperblockEditor"]
 
@@ -64,8 +63,7 @@ class SuperblockEditor:
         if state is not None:
             row["s_state"] = int(row["s_state"][0]) & ~STATE_VALID | state
         if recovery is not None:
-            incompat = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
-            row["s_feature_incompat"] = incompat | (Incompat.NEEDS_RECOVERY.value if recovery else 0)
+            set_needs_recovery(row, recovery)
         write_superblock(self._device, raw)
         self._device.sync()
         self._stored = bytes(raw)

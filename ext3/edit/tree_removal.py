@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CorruptError, PathExistsError, PathNotFoundError
 from . import namei
-from .inode_cache import Nodes
+from .inode_cache import InodeCache
 
 if TYPE_CHECKING:
     from .filesystem import WritableFilesystem
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["remove_tree"]
 
 
-def remove_tree(filesystem: WritableFilesystem, nodes: Nodes, parent: int, name: bytes) -> None:
+def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, name: bytes) -> None:
     """Remove a name and all that is below it. PathNotFoundError; CorruptError where directories lead in a circle, or have
     more blocks together than there are."""
     if name in (b".", b".."):
@@ -44,7 +44,7 @@ def remove_tree(filesystem: WritableFilesystem, nodes: Nodes, parent: int, name:
         pending.append((ino, entry, child, _below(nodes, child, left)))
 
 
-def _below(nodes: Nodes, ino: int, left: list[int]) -> list[tuple[bytes, int]]:
+def _below(nodes: InodeCache, ino: int, left: list[int]) -> list[tuple[bytes, int]]:
     """(name, inode) of what is in a directory, the first one last. ``left``: blocks that directories may still have."""
     directory = nodes.directory(nodes.load(ino))
     left[0] -= directory.size // nodes.block_size

@@ -1,32 +1,221 @@
-"""The block map of an inode: 12 direct pointers, then blocks of pointers, one, two and three levels deep.
+"""Block map of an inode: 12 direct pointers, then trees of pointer blocks one, two and three levels high.
 
-Reading gives runs. A pointer 0 is a hole; a pointer block 0 is a hole as large as all it would map. Source: Linux
-``fs/ext4/indirect.c``.
+A pointer 0 is a hole; a pointer block 0 is a hole as large as all it would map. Which pointer blocks a new file needs, and
+what they hold: see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS
+from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..device.base import BlockDevice
 from ..errors import CorruptError
+from .inode import Inode, check_map_flags
+from .superblock import Superblock
 
-__all__ = ["BlockMap", "map_limit", "read_block_map"]
+__all__ = [
+    "BlockMap",
+    "Extent",
+    "Extents",
+    "Leaf",
+    "MapReader",
+    "PointerBounds",
+    "Pointers",
+    "extent_list",
+    "group_runs",
+    "indirect_trees",
+    "map_limit",
+    "map_path",
+    "read_block_map",
+    "read_inode_map",
+    "table_name",
+]
 
+Pointers = npt.NDArray[np.uint32]
+Array64 = npt.NDArray[np.int64]
 Extents = npt.NDArray[np.int64]
+"""Rows (logical block, physical block, count), ascending, without holes."""
+Extent = tuple[int, int, int]
+"""One row of Extents."""
+
+
+# -- shape -----------------------------------------------------------------------------------------------------------
+
+
+def map_limit(block_size: int) -> int:
+    """Return how many blocks a map can hold: 12 + p + p^2 + p^3, p being the pointers of a block."""
+    pointers = block_size // POINTER_SIZE
+    return DIRECT_BLOCKS + pointers + pointers**2 + pointers**3
+
+
+class Tree(NamedTuple):
+    """Tree of pointer blocks that hangs at word ``slot`` of the inode, ``level`` (1 to 3) above the data.
+
+    It maps the ``span`` logical blocks from ``start`` on.
+    """
+
+    slot: int
+    level: int
+    start: int
+    span: int
+
+
+def indirect_trees(pointers: int) -> Iterator[Tree]:
+    """Yield the three trees of a map with so many pointers in a block."""
+    start = DIRECT_BLOCKS
+    for slot in range(IND_SLOT, N_BLOCKS):
+        level = slot - IND_SLOT + 1
+        yield Tree(slot, level, start, pointers**level)
+        start += pointers**level
+
+
+def map_path(logical: int, pointers: int) -> tuple[int, ...]:
+    """Return the word of the inode that leads to a logical block, then the index in each pointer block on the way.
+
+    Raises ValueError for a block that no map holds.
+    """
+    if 0 <= logical < DIRECT_BLOCKS:
+        return (logical,)
+    rest = logical - DIRECT_BLOCKS
+    if 0 <= rest < pointers:
+        return IND_SLOT, rest
+    rest -= pointers
+    if 0 <= rest < pointers**2:
+        return IND_SLOT + 1, rest // pointers, rest % pointers
+    rest -= pointers**2
+    if 0 <= rest < pointers**3:
+        return IND_SLOT + 2, rest // pointers**2, rest // pointers % pointers, rest % pointers
+    raise ValueError(f"logical block {logical}")
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def group_runs(logical: Array64, physical: Array64) -> Extents:
+    """Return the runs of blocks that follow each other on both sides; both columns ascend in the order given."""
+    if not len(logical):
+        return np.zeros((0, 3), np.int64)
+    breaks = np.flatnonzero((np.diff(logical) != 1) | (np.diff(physical) != 1)) + 1
+    starts = np.concatenate([np.zeros(1, np.int64), breaks])
+    counts = np.diff(np.append(starts, len(logical)))
+    return np.stack([logical[starts], physical[starts], counts], axis=1)
+
+
+def extent_list(extents: Extents) -> list[Extent]:
+    """Return the rows as tuples."""
+    return [(row[0], row[1], row[2]) for row in extents.tolist()]
+
+
+# -- judged and read -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PointerBounds:
+    """Range of blocks that a file's pointers may name: ``first`` to ``end`` - 1. ``where``: the file, in errors."""
+
+    first: int
+    end: int
+    where: str
+
+    @classmethod
+    def of(cls, superblock: Superblock, where: str) -> Self:
+        """Return the bounds of a whole filesystem."""
+        return cls(superblock.first_data_block, superblock.blocks_count, where)
+
+    def check(self, block: int, name: str) -> None:
+        """Raise CorruptError for a pointer that leads outside."""
+        if not self.first <= block < self.end:
+            raise CorruptError(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
+
+    def used(self, pointers: Pointers, name: str, base: int = 0) -> Array64:
+        """Return the indices of the pointers that are no holes. Raises CorruptError if one of them leads outside.
+
+        ``base``: the index in its table, called ``name``, of the first.
+        """
+        used = np.flatnonzero(pointers)
+        values = pointers[used]
+        bad = (values < self.first) | (values >= self.end)
+        if bad.any():
+            at = int(bad.argmax())
+            self.check(int(values[at]), f"{name}[{base + int(used[at])}]")
+        return used
+
+
+class Leaf(NamedTuple):
+    """Pointers to data, from logical block ``start`` on: those in the inode itself (``block`` 0) or in a pointer block."""
+
+    start: int
+    block: int
+    pointers: Pointers
+
+    @property
+    def name(self) -> str:
+        return table_name(self.block)
+
+
+def table_name(block: int) -> str:
+    """Return what errors call the pointers in the inode (0) or in a pointer block."""
+    return f"pointers in block {block}" if block else "i_block"
+
+
+class MapReader:
+    """Reader of the pointer blocks of one map, of ``pointers`` pointers each.
+
+    None is read twice, so that any walk through any map ends. ``seen``: those that were read, in this order.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], pointers: int, bounds: PointerBounds) -> None:
+        self.bounds = bounds
+        self.pointers = pointers
+        self.seen: dict[int, None] = {}
+        self._read = read
+
+    def load(self, block: int) -> Pointers:
+        """Return the pointers in a pointer block. Raises CorruptError if it was read before."""
+        if block in self.seen:
+            raise CorruptError(self.bounds.where, "pointer block", block, "one that is used once")
+        self.seen[block] = None
+        return np.frombuffer(self._read(block), "<u4")
+
+    def trees(self, i_block: Sequence[int], low: int, high: int) -> Iterator[Tree]:
+        """Yield the trees that are there for logical blocks [low, high)."""
+        for tree in indirect_trees(self.pointers):
+            if i_block[tree.slot] and tree.start < high and tree.start + tree.span > low:
+                self.bounds.check(i_block[tree.slot], f"i_block[{tree.slot}]")
+                yield tree
+
+    def children(self, block: int, pointers: Pointers, level: int, start: int, low: int, high: int) -> list[tuple[int, int]]:
+        """Return (index, first logical block) of each pointer block that a table of them names for [low, high)."""
+        span = self.pointers ** (level - 1)
+        first = max(0, (low - start) // span)
+        used = self.bounds.used(pointers[first : -(-(high - start) // span)], table_name(block), first) + first
+        return [(index, start + index * span) for index in used.tolist()]
+
+    def leaves(self, i_block: Sequence[int], low: int, high: int) -> Iterator[Leaf]:
+        """Yield the tables of pointers to data that are there for logical blocks [low, high), ascending."""
+        if low < DIRECT_BLOCKS:
+            yield Leaf(0, 0, np.array(i_block[:DIRECT_BLOCKS], np.uint32))
+        for tree in self.trees(i_block, low, high):
+            yield from self._below(i_block[tree.slot], tree.level, tree.start, low, high)
+
+    def _below(self, block: int, level: int, start: int, low: int, high: int) -> Iterator[Leaf]:
+        pointers = self.load(block)
+        if level == 1:
+            yield Leaf(start, block, pointers)
+            return
+        for index, first in self.children(block, pointers, level, start, low, high):
+            yield from self._below(int(pointers[index]), level - 1, first, low, high)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockMap:
-    """Where a file's blocks are: ``extents`` has rows (logical block, physical block, count), ascending, without holes.
-
-    ``indirect`` are the pointer blocks in the order they were read.
-    """
+    """Where a file's blocks are: ``extents``, and ``indirect``, the pointer blocks in the order they were read."""
 
     extents: Extents
     indirect: list[int]
@@ -37,107 +226,57 @@ class BlockMap:
         return int(self.extents[:, 2].sum())
 
 
-def map_limit(block_size: int) -> int:
-    """Blocks a map can hold: 12 + p + p^2 + p^3."""
-    pointers = block_size // 4
-    return DIRECT_BLOCKS + pointers + pointers**2 + pointers**3
-
-
-@dataclass(slots=True)
-class _Walk:
-    device: BlockDevice
-    block_size: int
-    first: int
-    end: int
-    wanted: int
-    where: str
-    pieces: list[tuple[int, npt.NDArray[np.uint32]]] = field(default_factory=list)
-    seen: dict[int, None] = field(default_factory=dict)
-    mapped: int = 0
-
-    def check(self, pointers: npt.NDArray[np.uint32], name: str) -> npt.NDArray[np.int64]:
-        """Indices of the pointers that are no holes; all of them must lie in the filesystem."""
-        used = np.flatnonzero(pointers)
-        values = pointers[used]
-        bad = (values < self.first) | (values >= self.end)
-        if bad.any():
-            at = int(bad.argmax())
-            raise CorruptError(
-                self.where, f"{name}[{used[at]}]", int(values[at]), f"a block from {self.first} to {self.end - 1}"
-            )
-        return used
-
-    def leaf(self, start: int, pointers: npt.NDArray[np.uint32], name: str) -> None:
-        """Take pointers to data, the first of which is for logical block ``start``."""
-        pointers = pointers[: max(0, self.wanted - start)]
-        self.mapped += len(self.check(pointers, name))
-        if self.mapped > self.end:
-            raise CorruptError(self.where, "block map", f"{self.mapped} blocks or more", f"<= {self.end}")
-        self.pieces.append((start, pointers))
-
-    def descend(self, block: int, level: int, start: int) -> None:
-        """Take the pointer block ``block``, ``level`` (1 to 3) above the data. No block serves twice, so this ends."""
-        if block in self.seen:
-            raise CorruptError(self.where, "pointer block", block, "one that is used once")
-        self.seen[block] = None
-        pointers = np.frombuffer(self.device.read(block * self.block_size, self.block_size), "<u4")
-        name = f"pointers in block {block}"
-        if level == 1:
-            self.leaf(start, pointers, name)
-            return
-        span = len(pointers) ** (level - 1)
-        for index in self.check(pointers[: -(-(self.wanted - start) // span)], name).tolist():
-            self.descend(int(pointers[index]), level - 1, start + index * span)
-
-
 def read_block_map(
     device: BlockDevice, i_block: Sequence[int], *, block_size: int, first: int, end: int, wanted: int, where: str
 ) -> BlockMap:
-    """The map of an inode's first ``wanted`` blocks; blocks must lie in [first, end), the filesystem.
+    """Read the map of an inode's first ``wanted`` blocks; blocks must lie in [first, end), the filesystem.
 
-    CorruptError (``where``, the pointer, ...) for a pointer outside, a pointer block met twice, more blocks than there are.
+    Raises CorruptError (``where``, the pointer, ...) for a pointer outside, a pointer block met twice, and more blocks than
+    there are.
     """
+    bounds = PointerBounds(first, end, where)
     if wanted <= DIRECT_BLOCKS:
-        return BlockMap(_direct_runs(i_block[:wanted], first, end, where), [])
-    pointers = block_size // 4
-    walk = _Walk(device, block_size, first, end, wanted, where)
-    top = np.array(i_block, np.uint32)
-    walk.leaf(0, top[:DIRECT_BLOCKS], "i_block")
-    start = DIRECT_BLOCKS
-    for slot in range(IND_SLOT, N_BLOCKS):
-        if start >= wanted:
-            break
-        level = slot - IND_SLOT + 1
-        if top[slot]:
-            walk.check(top[: slot + 1], "i_block")
-            walk.descend(int(top[slot]), level, start)
-        start += pointers**level
-    return BlockMap(_runs(walk.pieces), list(walk.seen))
+        return BlockMap(_direct_runs(i_block[:wanted], bounds), [])
+    reader = MapReader(lambda block: device.read(block * block_size, block_size), block_size // POINTER_SIZE, bounds)
+    logical, physical, mapped = [], [], 0
+    for leaf in reader.leaves(i_block, 0, wanted):
+        pointers = leaf.pointers[: wanted - leaf.start]
+        used = bounds.used(pointers, leaf.name)
+        mapped += len(used)
+        if mapped > end:
+            raise CorruptError(where, "block map", f"{mapped} blocks or more", f"<= {end}")
+        logical.append(leaf.start + used)
+        physical.append(pointers[used])
+    return BlockMap(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)), list(reader.seen))
 
 
-def _direct_runs(pointers: Sequence[int], first: int, end: int, where: str) -> Extents:
-    """The runs of a small file, which most are; the same as _runs, without the cost of setting up arrays."""
+def read_inode_map(
+    device: BlockDevice, superblock: Superblock, inode: Inode, wanted: int, *, where: str | None = None
+) -> BlockMap:
+    """``read_block_map`` of an inode that has one. ``where``: the inode in errors, if it has a name of its own."""
+    where = where or f"inode {inode.stat.ino}"
+    check_map_flags(inode.stat.flags, where)
+    return read_block_map(
+        device,
+        inode.i_block,
+        block_size=superblock.block_size,
+        first=superblock.first_data_block,
+        end=superblock.blocks_count,
+        wanted=wanted,
+        where=where,
+    )
+
+
+def _direct_runs(pointers: Sequence[int], bounds: PointerBounds) -> Extents:
+    """Group the pointers of a small file, which most are; as group_runs, without the cost of setting up arrays."""
     rows: list[list[int]] = []
     for logical, physical in enumerate(pointers):
         if not physical:
             continue
-        if not first <= physical < end:
-            raise CorruptError(where, f"i_block[{logical}]", physical, f"a block from {first} to {end - 1}")
+        if not bounds.first <= physical < bounds.end:
+            bounds.check(physical, f"i_block[{logical}]")
         if rows and rows[-1][0] + rows[-1][2] == logical and rows[-1][1] + rows[-1][2] == physical:
             rows[-1][2] += 1
         else:
             rows.append([logical, physical, 1])
     return np.array(rows, np.int64).reshape(-1, 3)
-
-
-def _runs(pieces: list[tuple[int, npt.NDArray[np.uint32]]]) -> Extents:
-    """Pieces of the map, ascending, as runs of blocks that follow each other on both sides."""
-    used = [np.flatnonzero(pointers) for _, pointers in pieces]
-    logical = np.concatenate([start + index for (start, _), index in zip(pieces, used, strict=True)])
-    physical = np.concatenate([pointers[index] for (_, pointers), index in zip(pieces, used, strict=True)]).astype(np.int64)
-    if not len(logical):
-        return np.zeros((0, 3), np.int64)
-    breaks = np.flatnonzero((np.diff(logical) != 1) | (np.diff(physical) != 1)) + 1
-    starts = np.concatenate([[0], breaks])
-    counts = np.diff(np.concatenate([starts, [len(logical)]]))
-    return np.stack([logical[starts], physical[starts], counts], axis=1)

@@ -1,7 +1,9 @@
-"""Where everything lies: block size, groups, inode tables, backups, reserved descriptors. Pure arithmetic, no I/O.
+"""Geometry: the numbers that follow from a superblock's, and the choice of them for a new filesystem. Pure arithmetic.
 
-The numbers are those mke2fs chooses for the same request (compared with the real one in the tests). Source of the
-rules: e2fsprogs ``misc/mke2fs.c`` and ``lib/ext2fs/initialize.c``; Linux ``Documentation/filesystems/ext4``.
+``Geometry`` holds for every filesystem: groups, backups, descriptor blocks, inode tables. ``plan_geometry`` chooses as
+mke2fs does for the same request (compared with the real one in the tests). Source of the rules: e2fsprogs
+``misc/mke2fs.c``, ``lib/ext2fs/initialize.c`` and ``lib/ext2fs/closefs.c``; Linux ``fs/ext4/super.c`` (descriptor_loc),
+``fs/ext4/balloc.c`` (ext4_bg_has_super, ext4_bg_num_gdb).
 Units: blocks unless a name says bytes; group numbers start at 0, inode numbers at 1.
 """
 
@@ -13,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS
+from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS, POINTER_SIZE
 from ..defaults import default_block_size, default_inode_ratio
 from ..errors import GeometryError
 from .schema import GROUP_DESC
@@ -30,21 +32,41 @@ RESERVED_GROWTH = 1024
 Array64 = npt.NDArray[np.int64]
 
 
-def _is_power_of(number: int, base: int) -> bool:
-    while number > 1 and number % base == 0:
-        number //= base
-    return number == 1
+SPARSE_GROUPS = frozenset({0, 1} | {base**power for base in (3, 5, 7) for power in range(1, 21) if base**power < 1 << 32})
+"""Groups that begin with a superblock under sparse_super: 0, which has the primary, 1, and the powers of 3, 5 and 7."""
 
 
 def backup_groups(groups: int) -> list[int]:
-    """Groups that hold a superblock backup under sparse_super: 1 and the powers of 3, 5 and 7 (0 holds the primary)."""
-    found = {1} | {base**power for base in (3, 5, 7) for power in range(1, 32)}
-    return sorted(group for group in found if group < groups)
+    """Groups that hold a superblock backup under sparse_super, where there are ``groups``."""
+    return sorted(group for group in SPARSE_GROUPS if 0 < group < groups)
+
+
+def first_data_block(block_size: int) -> int:
+    """The block that holds the primary superblock, with which group 0 begins."""
+    return 1 if block_size == MIN_BLOCK_SIZE else 0
+
+
+def group_count(blocks: int, first: int, per_group: int) -> int:
+    """Groups of ``per_group`` blocks from block ``first`` to the end of ``blocks``; the last may be shorter."""
+    return -(-(blocks - first) // per_group)
+
+
+def table_blocks(inodes: int, inode_size: int, block_size: int) -> int:
+    """Blocks of a table of so many inodes."""
+    return -(-inodes * inode_size // block_size)
+
+
+def descriptor_blocks(groups: int, block_size: int) -> int:
+    """Blocks of the descriptors of so many groups."""
+    return -(-groups // (block_size // GROUP_DESC.size))
 
 
 @dataclass(frozen=True, slots=False)
 class Geometry:
-    """The fixed layout of one filesystem."""
+    """The fixed layout of one filesystem. ``first_meta_bg``: the first descriptor block that lies in a group it describes
+    (meta_bg), None if all of them follow the superblock. Where bitmaps and inode tables lie, the descriptors say; the
+    places here are those of a fresh filesystem without meta_bg.
+    """
 
     block_size: int
     blocks: int
@@ -56,12 +78,13 @@ class Geometry:
     reserved_blocks: int
     resize_inode: bool
     sparse_super: bool = True
+    first_meta_bg: int | None = None
 
     @cached_property
     def groups(self) -> int:
-        return -(-(self.blocks - self.first_data_block) // self.blocks_per_group)
+        return group_count(self.blocks, self.first_data_block, self.blocks_per_group)
 
-    @property
+    @cached_property
     def inodes(self) -> int:
         return self.inodes_per_group * self.groups
 
@@ -70,25 +93,47 @@ class Geometry:
         return self.blocks * self.block_size
 
     @property
+    def log_block_size(self) -> int:
+        """The block size as the superblock has it: how often the smallest is doubled."""
+        return (self.block_size // MIN_BLOCK_SIZE).bit_length() - 1
+
+    @cached_property
     def inode_table_blocks(self) -> int:
-        return -(-self.inodes_per_group * self.inode_size // self.block_size)
+        """Blocks of one group's inode table."""
+        return table_blocks(self.inodes_per_group, self.inode_size, self.block_size)
 
     @property
     def descriptors_per_block(self) -> int:
         return self.block_size // GROUP_DESC.size
 
-    @property
+    @cached_property
     def descriptor_blocks(self) -> int:
-        return -(-self.groups // self.descriptors_per_block)
+        return descriptor_blocks(self.groups, self.block_size)
+
+    @property
+    def leading_descriptor_blocks(self) -> int:
+        """Descriptor blocks that follow the superblock, all in a row."""
+        return self.descriptor_blocks if self.first_meta_bg is None else min(self.descriptor_blocks, self.first_meta_bg)
 
     @property
     def pointers_per_block(self) -> int:
-        return self.block_size // 4
+        return self.block_size // POINTER_SIZE
+
+    def has_super(self, group: int) -> bool:
+        """Whether a group begins with a superblock: the primary or a copy."""
+        return not self.sparse_super or group in SPARSE_GROUPS
 
     @cached_property
     def backup_groups(self) -> list[int]:
         """Groups with a copy of the superblock and the descriptors, without group 0."""
         return backup_groups(self.groups) if self.sparse_super else list(range(1, self.groups))
+
+    def descriptor_block(self, index: int) -> int:
+        """The block that holds descriptor block ``index`` (0 = groups 0 to descriptors_per_block - 1)."""
+        if self.first_meta_bg is None or index < self.first_meta_bg:
+            return self.first_data_block + 1 + index
+        group = index * self.descriptors_per_block
+        return self.first_data_block + group * self.blocks_per_group + self.has_super(group)
 
     @cached_property
     def group_first(self) -> Array64:
@@ -103,15 +148,21 @@ class Geometry:
         return counts
 
     @cached_property
-    def _super_overhead(self) -> Array64:
-        overhead = np.zeros(self.groups, np.int64)
-        overhead[[0, *self.backup_groups]] = 1 + self.descriptor_blocks + self.reserved_gdt_blocks
-        return overhead
+    def head_blocks(self) -> Array64:
+        """Blocks of superblock, descriptors and reserved descriptors at the start of each group, shape (groups,)."""
+        supers = np.zeros(self.groups, np.int64)
+        supers[[0, *self.backup_groups]] = 1
+        if self.first_meta_bg is None:
+            return supers * (1 + self.descriptor_blocks + self.reserved_gdt_blocks)
+        group = np.arange(self.groups)
+        index, place = np.divmod(group, self.descriptors_per_block)
+        own = (place <= 1) | (place == self.descriptors_per_block - 1)
+        return np.where(index < self.first_meta_bg, supers * (1 + self.leading_descriptor_blocks), supers + own)
 
     @cached_property
     def block_bitmap(self) -> Array64:
         """Block number of each group's block bitmap; the inode bitmap and the inode table follow it."""
-        return self.group_first + self._super_overhead
+        return self.group_first + self.head_blocks
 
     @cached_property
     def inode_bitmap(self) -> Array64:
@@ -125,7 +176,7 @@ class Geometry:
     @cached_property
     def group_overhead(self) -> Array64:
         """Blocks of static metadata in each group."""
-        return self._super_overhead + 2 + self.inode_table_blocks
+        return self.head_blocks + 2 + self.inode_table_blocks
 
     @cached_property
     def free_first(self) -> Array64:
@@ -183,7 +234,7 @@ def plan_geometry(
             f"{size_bytes} bytes are too many blocks of {block_size} for ext3",
             hint=f"the largest size is {(2**32 - 1) * block_size // TIB} TiB with this block size",
         )
-    first_data_block = 1 if block_size == 1024 else 0
+    first = first_data_block(block_size)
     wanted = inodes if inodes is not None else blocks * block_size // (inode_ratio or default_inode_ratio(size_bytes))
     if inodes is None:
         wanted = max(1, wanted)
@@ -193,9 +244,9 @@ def plan_geometry(
     per_group, all_blocks = 8 * block_size, blocks
     smallest = f"the smallest with these settings is about {_smallest_bytes(block_size, inode_size, wanted)} bytes"
     while True:
-        if blocks <= first_data_block:
+        if blocks <= first:
             raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", hint=smallest)
-        groups = -(-(blocks - first_data_block) // per_group)
+        groups = group_count(blocks, first, per_group)
         per_group_inodes = -(-wanted // groups)
         if per_group_inodes > 8 * block_size:
             # A group's inodes must fit one bitmap block: smaller groups, and the blocks cut off come back.
@@ -205,11 +256,10 @@ def plan_geometry(
             blocks = all_blocks
             continue
         per_group_inodes = _whole_table(per_group_inodes, groups, block_size, inode_size)
-        descriptor_blocks = -(-groups // (block_size // GROUP_DESC.size))
         reserved_gdt = 0
         if resize_inode:
-            reserved_gdt = _reserved_gdt(blocks, first_data_block, per_group, block_size, descriptor_blocks)
-            if reserved_gdt + descriptor_blocks > per_group * 3 // 4:
+            reserved_gdt = _reserved_gdt(blocks, per_group, block_size)
+            if reserved_gdt + descriptor_blocks(groups, block_size) > per_group * 3 // 4:
                 raise GeometryError(
                     f"{size_bytes} bytes in blocks of {block_size} need too many group descriptors for ext3",
                     hint=f"use -b {MAX_BLOCK_SIZE}",
@@ -217,7 +267,7 @@ def plan_geometry(
         geometry = Geometry(
             block_size=block_size,
             blocks=blocks,
-            first_data_block=first_data_block,
+            first_data_block=first,
             blocks_per_group=per_group,
             inodes_per_group=per_group_inodes,
             inode_size=inode_size,
@@ -231,7 +281,7 @@ def plan_geometry(
                 hint="fewer inodes, or a larger --size",
             )
         overhead = int(geometry.group_overhead[-1])
-        rest = (blocks - first_data_block) % per_group
+        rest = (blocks - first) % per_group
         if groups == 1 and rest and rest < overhead:
             raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", hint=smallest)
         if rest and rest < overhead + MIN_LAST_GROUP_BLOCKS and groups > 1:
@@ -246,20 +296,21 @@ def _whole_table(count: int, groups: int, block_size: int, inode_size: int) -> i
     """Inodes per group, at least ``count``, so that a table fills whole blocks and a bitmap whole bytes."""
     limit = 65536 - block_size // inode_size  # free counts are 16 bit
     while True:
-        table_blocks = -(-min(count, limit) * inode_size // block_size)
-        fitted = min(max(8, table_blocks * block_size // inode_size) & ~7, 8 * block_size)
+        whole = table_blocks(min(count, limit), inode_size, block_size)
+        fitted = min(max(8, whole * block_size // inode_size) & ~7, 8 * block_size)
         if fitted * groups > FIRST_INO:
             return fitted
         count += 8
 
 
-def _reserved_gdt(blocks: int, first_data_block: int, per_group: int, block_size: int, descriptor_blocks: int) -> int:
+def _reserved_gdt(blocks: int, per_group: int, block_size: int) -> int:
+    first = first_data_block(block_size)
     most = 0xFFFFFFFF if blocks >= 0xFFFFFFFF // RESERVED_GROWTH else blocks * RESERVED_GROWTH
-    groups = -(-(most - first_data_block) // per_group)
-    return min(-(-groups // (block_size // GROUP_DESC.size)) - descriptor_blocks, block_size // 4)
+    now, later = (descriptor_blocks(group_count(count, first, per_group), block_size) for count in (blocks, most))
+    return min(later - now, block_size // 4)
 
 
 def _smallest_bytes(block_size: int, inode_size: int, inodes: int) -> int:
     """A size that surely holds a filesystem of one group with a smallest journal; for a hint only."""
-    metadata = 64 + -(-inodes * inode_size // block_size) + block_size // 4
+    metadata = 64 + table_blocks(inodes, inode_size, block_size) + block_size // 4
     return -(-(metadata + 2 * MIN_JOURNAL_BLOCKS) * block_size // MIB) * MIB

@@ -1,42 +1,71 @@
-"""Inodes: one decoded with all its facts, or a whole table as numpy rows.
+"""One inode: decoded, judged, changed and packed.
 
-Source: Linux ``fs/ext4/ext4.h`` (struct ext4_inode, the epoch bits of times, ext4_inode_is_fast_symlink) and
-``include/linux/kdev_t.h`` (device numbers).
+``parse_inode`` gives what readers ask for, an ``InodeRecord`` is changed and packed again. Bytes that have no field there
+(and fields an inode is too small for) stay as they were. Source: Linux ``fs/ext4/ext4.h`` (struct ext4_inode) and
+``fs/ext4/inode.c`` (ext4_inode_is_fast_symlink). Many inodes at once: see ``inode_table``.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ..constants import (
     FAST_SYMLINK_MAX,
     FILE_TYPE_OF_FORMAT,
     GOOD_INODE_SIZE,
-    S_IFBLK,
-    S_IFCHR,
+    N_BLOCKS,
     S_IFDIR,
     S_IFLNK,
     S_IFMT,
     S_IFREG,
     SECTOR,
     FileType,
+    InodeFlag,
 )
 from ..errors import CorruptError
-from .layout import Table
+from .inode_fields import (
+    CRTIME_END,
+    CRTIME_EXTRA_END,
+    MASK32,
+    TIMES_END,
+    check_extra_size,
+    decode_device,
+    decode_owner,
+    decode_size,
+    decode_time,
+    encode_owner,
+    encode_time,
+    new_extra_size,
+)
 from .schema import INODE_CORE, INODE_EXTRA
 
-__all__ = ["Inode", "Stat", "fast_symlink", "file_type_of", "parse_inode", "table_view"]
+__all__ = [
+    "NO_MAP",
+    "Inode",
+    "InodeRecord",
+    "Stat",
+    "check_map_flags",
+    "checked_target",
+    "fast_symlink",
+    "file_type_of",
+    "has_block_map",
+    "parse_inode",
+    "patch_inode",
+]
 
-SECOND = 1_000_000_000
+NO_MAP = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
+"""Flags of inodes that have something else in the place of the block map, which ext3 does not know."""
+
 _I_BLOCK = struct.Struct("<15I")
 _EXTRA_ISIZE = struct.Struct("<H")
-assert INODE_EXTRA.dtype.fields is not None
-_CRTIME_END = int(INODE_EXTRA.dtype.fields["i_crtime_extra"][1])
-"""i_extra_isize from which an inode has a creation time."""
+_core_unpack = INODE_CORE.packer.unpack_from
+_core_pack = INODE_CORE.packer.pack
+_extra_unpack = INODE_EXTRA.packer.unpack
+_extra_pack = INODE_EXTRA.packer.pack
+_NO_REST = (0,) * 6
+_NO_EXTRA = INODE_EXTRA.packer.unpack(bytes(INODE_EXTRA.size))
 
 
 class Stat(NamedTuple):
@@ -96,64 +125,179 @@ def file_type_of(mode: int) -> FileType:
     return FILE_TYPE_OF_FORMAT.get((mode & S_IFMT) >> 12, FileType.UNKNOWN)
 
 
+class InodeRecord:
+    """The fields of one inode, to be changed. Times are nanoseconds since 1970, ``size`` bytes, ``sectors`` 512 bytes each
+    (i_blocks). ``area`` is what follows the fields, for attributes; it keeps its length.
+    """
+
+    __slots__ = (
+        "_extra",
+        "_rest",
+        "_unknown",
+        "area",
+        "atime",
+        "crtime",
+        "ctime",
+        "dtime",
+        "extra_isize",
+        "file_acl",
+        "flags",
+        "generation",
+        "gid",
+        "i_block",
+        "links",
+        "mode",
+        "mtime",
+        "sectors",
+        "size",
+        "uid",
+    )
+
+    mode: int
+    links: int
+    sectors: int
+    size: int
+    flags: int
+    dtime: int
+    generation: int
+    file_acl: int
+
+    def __init__(self, raw: bytes, ino: int) -> None:
+        """Decode a whole record (inode size bytes). CorruptError if its extra area leaves it."""
+        fields = _core_unpack(raw)
+        mode, uid, size, atime, ctime, mtime, self.dtime, gid, self.links, self.sectors, self.flags, version = fields[:12]
+        self.mode = mode
+        self.i_block: tuple[int, ...] = fields[12 : 12 + N_BLOCKS]
+        self.generation, self.file_acl, size_high, faddr, blocks_high, acl_high, uid_high, gid_high, reserved = fields[27:]
+        self.uid = decode_owner(uid, uid_high)
+        self.gid = decode_owner(gid, gid_high)
+        self.size = decode_size(mode, size, size_high)
+        self._rest = version, size_high, faddr, blocks_high, acl_high, reserved
+        self.extra_isize, self._extra, self._unknown, self.area = _split_extra(raw, ino)
+        _, _, ctime_extra, mtime_extra, atime_extra, crtime, crtime_extra, _, _ = self._extra
+        self.atime = decode_time(atime, atime_extra)
+        self.ctime = decode_time(ctime, ctime_extra)
+        self.mtime = decode_time(mtime, mtime_extra)
+        self.crtime = decode_time(crtime, crtime_extra)
+
+    @classmethod
+    def new(cls, inode_size: int, *, mode: int, uid: int, gid: int, now: int, generation: int) -> InodeRecord:
+        """An inode without links, blocks and attributes, made at ``now`` (nanoseconds)."""
+        found = cls.__new__(cls)
+        found.mode, found.uid, found.gid = mode, uid, gid
+        found.links = found.sectors = found.size = found.flags = found.dtime = found.file_acl = 0
+        found.atime = found.mtime = found.ctime = found.crtime = now
+        found.generation = generation & MASK32
+        found.i_block = (0,) * N_BLOCKS
+        found.extra_isize = new_extra_size(inode_size)
+        found.area = bytes(inode_size - GOOD_INODE_SIZE - found.extra_isize)
+        found._rest = _NO_REST
+        found._extra = _NO_EXTRA
+        found._unknown = b""
+        return found
+
+    @property
+    def is_dir(self) -> bool:
+        return self.mode & S_IFMT == S_IFDIR
+
+    @property
+    def is_file(self) -> bool:
+        return self.mode & S_IFMT == S_IFREG
+
+    def freeze(self, ino: int) -> Inode:
+        """What readers see of it, as inode ``ino``."""
+        major, minor = decode_device(self.mode, self.i_block[0], self.i_block[1])
+        stat = Stat(
+            ino,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.size,
+            self.links,
+            self.sectors,
+            self.atime,
+            self.mtime,
+            self.ctime,
+            self.crtime if self.extra_isize >= CRTIME_END else None,
+            major,
+            minor,
+            self.flags,
+            self.generation,
+            self.file_acl,
+        )
+        return Inode(stat, self.i_block, self.dtime, self.extra_isize, self.area)
+
+    def pack(self) -> bytes:
+        """The record as it has to stand in the inode table."""
+        version, size_high, faddr, blocks_high, acl_high, reserved = self._rest
+        if self.mode & S_IFMT == S_IFREG:
+            size_high = self.size >> 32
+        wide = self.extra_isize >= TIMES_END
+        ctime, ctime_extra = encode_time(self.ctime, wide=wide)
+        same = ctime, ctime_extra
+        mtime, mtime_extra = same if self.mtime == self.ctime else encode_time(self.mtime, wide=wide)
+        atime, atime_extra = same if self.atime == self.ctime else encode_time(self.atime, wide=wide)
+        uid, uid_high = encode_owner(self.uid)
+        gid, gid_high = encode_owner(self.gid)
+        core = _core_pack(
+            self.mode, uid, self.size & MASK32, atime, ctime, mtime, self.dtime, gid, self.links, self.sectors, self.flags,
+            version, *self.i_block, self.generation, self.file_acl, size_high, faddr, blocks_high, acl_high, uid_high,
+            gid_high, reserved,
+        )  # fmt: skip
+        length = self.extra_isize
+        if not length:
+            return core
+        _, checksum, _, _, _, crtime, crtime_extra, version_high, project = self._extra
+        if length >= CRTIME_EXTRA_END:
+            crtime, crtime_extra = same if wide and self.crtime == self.ctime else encode_time(self.crtime, wide=True)
+        extra = _extra_pack(
+            length, checksum, ctime_extra, mtime_extra, atime_extra, crtime, crtime_extra, version_high, project
+        )  # fmt: skip
+        return core + extra[:length] + self._unknown + self.area
+
+
+def _split_extra(raw: bytes, ino: int) -> tuple[int, tuple[int, ...], bytes, bytes]:
+    """(i_extra_isize, the fields of INODE_EXTRA, those it has and we do not know, the area behind them).
+
+    Fields that it does not reach are 0; if it is 0 there is no area either. CorruptError if it leaves the inode.
+    """
+    if len(raw) == GOOD_INODE_SIZE:
+        return 0, _NO_EXTRA, b"", b""
+    (length,) = _EXTRA_ISIZE.unpack_from(raw, GOOD_INODE_SIZE)
+    check_extra_size(length, len(raw) - GOOD_INODE_SIZE, ino)
+    if not length:
+        return 0, _NO_EXTRA, b"", b""
+    end, known = GOOD_INODE_SIZE + length, GOOD_INODE_SIZE + INODE_EXTRA.size
+    fields = raw[GOOD_INODE_SIZE : min(end, known)].ljust(INODE_EXTRA.size, b"\0")
+    return length, _extra_unpack(fields), raw[known:end], raw[end:]
+
+
 def parse_inode(raw: bytes, ino: int) -> Inode:
     """Decode ``raw``, the whole record (inode size bytes) of inode ``ino``. CorruptError if its extra area leaves it."""
-    (
-        mode, uid, size, atime, ctime, mtime, dtime, gid, links, blocks, flags, _version, *i_block,
-        generation, file_acl, size_high, _faddr, _blocks_high, _acl_high, uid_high, gid_high, _reserved,
-    ) = INODE_CORE.packer.unpack_from(raw)  # fmt: skip
-    extra_isize = 0
-    area = b""
-    atime_extra = mtime_extra = ctime_extra = crtime_low = crtime_extra = 0
-    crtime = None
-    if len(raw) > GOOD_INODE_SIZE:
-        (extra_isize,) = _EXTRA_ISIZE.unpack_from(raw, GOOD_INODE_SIZE)
-        room = len(raw) - GOOD_INODE_SIZE
-        if extra_isize % 4 or extra_isize > room:
-            raise CorruptError(f"inode {ino}", "i_extra_isize", extra_isize, f"a multiple of 4, <= {room}")
-        if extra_isize:  # the fields it does not reach are not there, and none of the area is if it is 0
-            fields = raw[GOOD_INODE_SIZE : GOOD_INODE_SIZE + extra_isize]
-            fields = fields[: INODE_EXTRA.size].ljust(INODE_EXTRA.size, b"\0")
-            _, _, ctime_extra, mtime_extra, atime_extra, crtime_low, crtime_extra, _, _ = INODE_EXTRA.packer.unpack(fields)
-            if extra_isize >= _CRTIME_END:
-                crtime = _time(crtime_low, crtime_extra)
-            area = raw[GOOD_INODE_SIZE + extra_isize :]
-    form = mode & S_IFMT
-    if form == S_IFREG:  # in a directory the word once held an ACL's block
-        size |= size_high << 32
-    major, minor = _device(i_block[0], i_block[1]) if form in (S_IFCHR, S_IFBLK) else (0, 0)
-    stat = Stat(
-        ino,
-        mode,
-        uid | uid_high << 16,
-        gid | gid_high << 16,
-        size,
-        links,
-        blocks,
-        _time(atime, atime_extra),
-        _time(mtime, mtime_extra),
-        _time(ctime, ctime_extra),
-        crtime,
-        major,
-        minor,
-        flags,
-        generation,
-        file_acl,
-    )
-    return Inode(stat, tuple(i_block), dtime, extra_isize, area)
+    return InodeRecord(raw, ino).freeze(ino)
 
 
-def _time(low: int, extra: int) -> int:
-    """Nanoseconds since 1970: 32 signed bits, 2 bits of epoch that count 2**32 seconds each, 30 bits of nanoseconds."""
-    seconds = low - (low >> 31 << 32) + ((extra & 3) << 32)
-    return seconds * SECOND + (extra >> 2)
+def patch_inode(raw: bytes, **fields: Any) -> bytes:
+    """The record with these fields of INODE_CORE changed, and every other byte as it was."""
+    changed = bytearray(raw)
+    row = INODE_CORE.view(changed)
+    for name, value in fields.items():
+        row[name] = value
+    return bytes(changed)
 
 
-def _device(old: int, new: int) -> tuple[int, int]:
-    """(major, minor) from the first two words of the block map: 8 + 8 bits in the first, or 12 + 20 in the second."""
-    if old:
-        return old >> 8 & 0xFF, old & 0xFF
-    return new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00
+def check_map_flags(flags: int, where: str) -> None:
+    """CorruptError for flags that say there is no block map where one belongs."""
+    strange = flags & NO_MAP
+    if strange:
+        raise CorruptError(where, "i_flags", f"{flags:#x}", f"without {strange:#x}, which ext3 does not have")
+
+
+def has_block_map(inode: Inode, block_size: int) -> bool:
+    """Whether the 15 words are a block map: not of a device, nor of a symlink whose target lies there."""
+    if inode.stat.is_symlink:
+        return fast_symlink(inode, block_size) is None
+    return inode.stat.file_type in (FileType.REGULAR, FileType.DIRECTORY)
 
 
 def fast_symlink(inode: Inode, block_size: int) -> bytes | None:
@@ -175,8 +319,3 @@ def checked_target(target: bytes, ino: int) -> bytes:
     if b"\0" in target:
         raise CorruptError(f"inode {ino}", "i_size", len(target), f"{target.index(0)}, where the target ends")
     return target
-
-
-def table_view(raw: bytes, count: int, inode_size: int) -> Table:
-    """``count`` inode records of ``inode_size`` bytes as INODE_CORE rows, without a copy; shape (count,)."""
-    return np.ndarray((count,), INODE_CORE.dtype, raw, 0, (inode_size,))

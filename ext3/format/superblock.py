@@ -20,6 +20,7 @@ from ..constants import (
     MAX_BLOCK_SIZE,
     MIN_BLOCK_SIZE,
     MIN_INODE_SIZE,
+    SECTOR,
     STATE_VALID,
     SUPERBLOCK_OFFSET,
     SUPERBLOCK_SIZE,
@@ -29,9 +30,11 @@ from ..constants import (
 )
 from ..device.base import BlockDevice
 from ..errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
-from .schema import GROUP_DESC, SUPERBLOCK
+from .geometry import Geometry, first_data_block
+from .layout import Table
+from .schema import SUPERBLOCK
 
-__all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock"]
+__all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock", "set_needs_recovery", "write_superblock"]
 
 MAX_LOG_BLOCK_SIZE = 6
 """64 KiB, the largest block of the format; this package reads up to MAX_BLOCK_SIZE."""
@@ -66,19 +69,14 @@ _BACKUPS = ((8193, 1024), (16384, 2048), (32768, 4096))
 
 @dataclass(frozen=True, slots=True)
 class Superblock:
-    """The decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes."""
+    """The decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes.
 
-    block_size: int
-    blocks_count: int
-    reserved_blocks: int
+    ``geometry``: the numbers that no use of the filesystem changes, and what follows from them.
+    """
+
+    geometry: Geometry
     free_blocks: int
-    inodes_count: int
     free_inodes: int
-    first_data_block: int
-    blocks_per_group: int
-    inodes_per_group: int
-    groups_count: int
-    inode_size: int
     first_ino: int
     revision: int
     state: int
@@ -101,8 +99,6 @@ class Superblock:
     max_mount_count: int
     reserved_uid: int
     reserved_gid: int
-    reserved_gdt_blocks: int
-    first_meta_bg: int
     journal_ino: int
     journal_dev: int
     journal_uuid: UUID
@@ -118,17 +114,44 @@ class Superblock:
     overhead_blocks: int
 
     @property
+    def block_size(self) -> int:
+        return self.geometry.block_size
+
+    @property
+    def blocks_count(self) -> int:
+        return self.geometry.blocks
+
+    @property
+    def reserved_blocks(self) -> int:
+        return self.geometry.reserved_blocks
+
+    @property
+    def inodes_count(self) -> int:
+        return self.geometry.inodes
+
+    @property
+    def first_data_block(self) -> int:
+        return self.geometry.first_data_block
+
+    @property
+    def blocks_per_group(self) -> int:
+        return self.geometry.blocks_per_group
+
+    @property
+    def inodes_per_group(self) -> int:
+        return self.geometry.inodes_per_group
+
+    @property
+    def groups_count(self) -> int:
+        return self.geometry.groups
+
+    @property
+    def inode_size(self) -> int:
+        return self.geometry.inode_size
+
+    @property
     def size_bytes(self) -> int:
-        return self.blocks_count * self.block_size
-
-    @property
-    def inode_table_blocks(self) -> int:
-        """Blocks of one group's inode table."""
-        return -(-self.inodes_per_group * self.inode_size // self.block_size)
-
-    @property
-    def descriptors_per_block(self) -> int:
-        return self.block_size // GROUP_DESC.size
+        return self.geometry.size_bytes
 
     @property
     def has_journal(self) -> bool:
@@ -176,6 +199,17 @@ def read_superblock(device: BlockDevice) -> Superblock:
     return parse_superblock(raw, device_size=device.size)
 
 
+def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
+    """Write the first sector of the primary superblock; all fields that change in use are in it."""
+    device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
+
+
+def set_needs_recovery(row: Table, needed: bool) -> None:
+    """Say in a SUPERBLOCK row whether the journal has to be replayed before anything else."""
+    others = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
+    row["s_feature_incompat"] = others | (Incompat.NEEDS_RECOVERY.value if needed else 0)
+
+
 def _look(device: BlockDevice) -> str:
     """What is in the place of a filesystem, as far as a few bytes tell; for a hint."""
     if not device.size:
@@ -217,30 +251,34 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
     per_group, inodes_per_group = fields["s_blocks_per_group"], fields["s_inodes_per_group"]
     whole = inode_size & (inode_size - 1) == 0 and MIN_INODE_SIZE <= inode_size <= block_size
     _want("s_inode_size", inode_size, f"a power of two from {MIN_INODE_SIZE} to {block_size}", whole)
-    first_wanted = 1 if block_size == MIN_BLOCK_SIZE else 0
+    first_wanted = first_data_block(block_size)
     _want("s_first_data_block", first, first_wanted, first == first_wanted)
     _want("s_blocks_count", blocks, f"> {first}", blocks > first)
     held = device_size // block_size
     _want("s_blocks_count", blocks, f"<= {held}, what the image holds (is it cut short?)", blocks <= held)
     _want("s_blocks_per_group", per_group, f"from 8 to {8 * block_size}", 8 <= per_group <= 8 * block_size)
     _want("s_inodes_per_group", inodes_per_group, f"from 1 to {8 * block_size}", 0 < inodes_per_group <= 8 * block_size)
-    groups = -(-(blocks - first) // per_group)
-    if groups > MAX_GROUPS:
-        raise UnsupportedError([f"{groups} block groups"], hint=f"up to {MAX_GROUPS} are read")
-    inodes = fields["s_inodes_count"]
-    _want("s_inodes_count", inodes, groups * inodes_per_group, inodes == groups * inodes_per_group)
-    return Superblock(
+    geometry = Geometry(
         block_size=block_size,
-        blocks_count=blocks,
-        reserved_blocks=fields["s_r_blocks_count"],
-        free_blocks=fields["s_free_blocks_count"],
-        inodes_count=inodes,
-        free_inodes=fields["s_free_inodes_count"],
+        blocks=blocks,
         first_data_block=first,
         blocks_per_group=per_group,
         inodes_per_group=inodes_per_group,
-        groups_count=groups,
         inode_size=inode_size,
+        reserved_gdt_blocks=fields["s_reserved_gdt_blocks"],
+        reserved_blocks=fields["s_r_blocks_count"],
+        resize_inode=bool(compat & Compat.RESIZE_INODE),
+        sparse_super=bool(ro_compat & RoCompat.SPARSE_SUPER),
+        first_meta_bg=fields["s_first_meta_bg"] if incompat & Incompat.META_BG else None,
+    )
+    if geometry.groups > MAX_GROUPS:
+        raise UnsupportedError([f"{geometry.groups} block groups"], hint=f"up to {MAX_GROUPS} are read")
+    inodes = fields["s_inodes_count"]
+    _want("s_inodes_count", inodes, geometry.inodes, inodes == geometry.inodes)
+    return Superblock(
+        geometry=geometry,
+        free_blocks=fields["s_free_blocks_count"],
+        free_inodes=fields["s_free_inodes_count"],
         first_ino=fields["s_first_ino"] if revision else FIRST_INO,
         revision=revision,
         state=fields["s_state"],
@@ -267,8 +305,6 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
         max_mount_count=fields["s_max_mnt_count"],
         reserved_uid=fields["s_def_resuid"],
         reserved_gid=fields["s_def_resgid"],
-        reserved_gdt_blocks=fields["s_reserved_gdt_blocks"],
-        first_meta_bg=fields["s_first_meta_bg"],
         journal_ino=fields["s_journal_inum"],
         journal_dev=fields["s_journal_dev"],
         journal_uuid=UUID(bytes=fields["s_journal_uuid"]),

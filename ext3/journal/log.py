@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import JBD_MAGIC, S_IFMT, S_IFREG, InodeFlag
+from ..constants import JBD_MAGIC, S_IFMT, S_IFREG
 from ..device.base import BlockDevice
 from ..errors import CorruptError, UnsupportedError
-from ..format.block_map import map_limit, read_block_map
-from ..format.group_desc import metadata_block
+from ..format.block_map import map_limit, read_inode_map
 from ..format.inode import Inode, parse_inode
+from ..format.inode_table import inode_offset
 from ..format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from ..format.layout import Table
 from ..format.superblock import Superblock
@@ -36,7 +36,6 @@ _INCOMPAT_NAMES = {
     16: "journal_checksum_v3",
     32: "journal_fast_commit",
 }
-_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 _WRAP = 1 << 32
 
 Numbers = npt.NDArray[np.int64]
@@ -145,17 +144,12 @@ def _check_features(incompat: int, ro_compat: int) -> None:
 def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, ino: int) -> Inode:
     if ino > superblock.inodes_count:
         raise CorruptError("superblock", "s_journal_inum", ino, f"<= {superblock.inodes_count}")
-    group, index = divmod(ino - 1, superblock.inodes_per_group)
-    table = metadata_block(superblock, groups, group, "bg_inode_table", superblock.inode_table_blocks)
-    offset = table * superblock.block_size + index * superblock.inode_size
-    inode = parse_inode(device.read(offset, superblock.inode_size), ino)
+    inode = parse_inode(device.read(inode_offset(superblock, groups, ino), superblock.inode_size), ino)
     where = f"journal inode {ino}"
     if inode.stat.mode & S_IFMT != S_IFREG:
         raise CorruptError(where, "i_mode", f"{inode.stat.mode:#o}", "a regular file")
     if inode.stat.links == 0:
         raise CorruptError(where, "i_links_count", 0, 1)
-    if inode.stat.flags & _NO_MAP:
-        raise CorruptError(where, "i_flags", f"{inode.stat.flags:#x}", "a block map")
     return inode
 
 
@@ -166,15 +160,7 @@ def _journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -
     most = min(superblock.blocks_count, map_limit(superblock.block_size))
     if not 3 <= count <= most:
         raise CorruptError(where, "i_size", inode.stat.size, f"from 3 to {most} blocks")
-    extents = read_block_map(
-        device,
-        inode.i_block,
-        block_size=superblock.block_size,
-        first=superblock.first_data_block,
-        end=superblock.blocks_count,
-        wanted=count,
-        where=where,
-    ).extents
+    extents = read_inode_map(device, superblock, inode, count, where=where).extents
     mapped = int(extents[:, 2].sum())
     if mapped != count:
         raise CorruptError(where, "block map", f"{count - mapped} holes", "none")

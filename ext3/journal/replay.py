@@ -5,19 +5,17 @@ Source: Linux ``fs/jbd2/recovery.c`` and ``fs/ext4/super.c`` (ext4_load_journal)
 
 from __future__ import annotations
 
-from ..constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, Incompat
+from ..constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
 from ..errors import Ext3Error
 from ..format.group_desc import read_groups
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.schema import SUPERBLOCK
-from ..format.superblock import Superblock, read_superblock
+from ..format.superblock import Superblock, read_superblock, set_needs_recovery, write_superblock
 from .log import Journal, Replay, read_journal, scan_log
 
-__all__ = ["recover", "through_journal", "write_journal_superblock", "write_superblock"]
-
-SECTOR = 512
+__all__ = ["recover", "through_journal", "write_journal_superblock"]
 
 
 def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockDevice, Ext3Error | None]:
@@ -65,7 +63,7 @@ def recover(device: BlockDevice, superblock: Superblock, journal: Journal) -> Re
     device.sync()
     raw = bytearray(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
     row = SUPERBLOCK.view(raw)
-    row["s_feature_incompat"] &= 0xFFFFFFFF ^ Incompat.NEEDS_RECOVERY.value
+    set_needs_recovery(row, False)
     if journal.errno:
         row["s_state"] |= STATE_ERROR
     write_superblock(device, raw)
@@ -78,13 +76,8 @@ def _still_in_recovery(data: bytes, place: int) -> bytes:
     changed = bytearray(data)
     row = SUPERBLOCK.view(changed, 1, place)
     if row["s_magic"][0] == EXT3_MAGIC:
-        row["s_feature_incompat"] |= Incompat.NEEDS_RECOVERY.value
+        set_needs_recovery(row, True)
     return bytes(changed)
-
-
-def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
-    """Write the first sector of the primary superblock; all fields that change in use are in it."""
-    device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
 
 
 def write_journal_superblock(

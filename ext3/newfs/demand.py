@@ -6,29 +6,26 @@ the geometry. They are computed once; the automatic size and the plan both start
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from ..constants import (
-    EXTRA_ISIZE,
     FAST_SYMLINK_MAX,
-    GOOD_INODE_SIZE,
     LOST_FOUND_INO,
+    POINTER_SIZE,
     ROOT_INO,
     S_IFDIR,
     S_IFLNK,
     S_IFREG,
-    SECTOR,
     XATTR_REFCOUNT_MAX,
 )
 from ..errors import SourceError, XattrError
 from ..format import xattr
-from .builder import Segment
+from ..format.indirect_blocks import IndirectBlocks, dense_counts, file_limit, segment_extents
+from ..format.inode_fields import area_size
 from .directories import Directories, lay_out_directories
-from .indirect_blocks import BlockMap, indirect_counts
 from .tree import Tree
 
 __all__ = ["Demand", "LARGE_FILE_BYTES", "measure"]
@@ -73,7 +70,7 @@ class Demand:
     @property
     def pointers(self) -> int:
         """Pointers per indirect block."""
-        return self.block_size // 4
+        return self.block_size // POINTER_SIZE
 
     @property
     def blocks(self) -> int:
@@ -102,12 +99,13 @@ def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, 
     data_blocks[slow] = 1
     directories = lay_out_directories(tree, inos, block_size, hash_seed)
     data_blocks[directories.nodes] = directories.blocks
-    indirect = indirect_counts(data_blocks, block_size // 4)
+    pointers = block_size // POINTER_SIZE
+    indirect = dense_counts(data_blocks, pointers)
     maps = {}
     for node, segments in tree.segments.items():
-        maps[node] = _extents(segments, block_size)
+        maps[node] = segment_extents(((offset, offset + length) for offset, length, _ in segments), block_size)
         data_blocks[node] = sum(count for _, _, count in maps[node])
-        indirect[node] = BlockMap(maps[node], block_size // 4).indirect
+        indirect[node] = IndirectBlocks(maps[node], pointers).count
     filled = regular & (data_blocks > 0)
     single = size >= LARGE_FILE_BYTES
     single[list(maps)] = True
@@ -140,12 +138,7 @@ def _number_inodes(tree: Tree) -> npt.NDArray[np.uint32]:
 def _check_file_sizes(tree: Tree, regular: Array64, block_size: int) -> None:
     if not len(regular):
         return
-    pointers = block_size // 4
-    by_map = 12 + pointers + pointers**2 + pointers**3
-    # i_blocks counts 512-byte sectors in 32 bits, indirect blocks included.
-    by_sectors = (2**32 - 1) // (block_size // SECTOR)
-    by_sectors -= int(indirect_counts(np.array([by_sectors]), pointers)[0])
-    largest = min(by_map, by_sectors) * block_size
+    largest = file_limit(block_size)
     sizes = tree.nodes["size"][regular]
     if int(sizes.max()) > largest:
         node = int(regular[int(sizes.argmax())])
@@ -168,26 +161,9 @@ def _slow_symlinks(tree: Tree, block_size: int) -> Array64:
     return slow
 
 
-def _extents(segments: Sequence[Segment], block_size: int) -> list[tuple[int, int, int]]:
-    """Convert segments of bytes to (logical block, position relative to the first data block, count), sorted and disjoint."""
-    extents: list[tuple[int, int, int]] = []
-    position = 0
-    for offset, length, _ in segments:
-        first, end = offset // block_size, -(-(offset + length) // block_size)
-        if extents and first <= extents[-1][0] + extents[-1][2]:
-            logical, at, count = extents[-1]
-            grown = max(count, end - logical)
-            position += grown - count
-            extents[-1] = (logical, at, grown)
-        elif end > first:
-            extents.append((first, position, end - first))
-            position += end - first
-    return extents
-
-
 def _place_attributes(tree: Tree, block_size: int, inode_size: int) -> Attributes:
     placed = Attributes()
-    room = inode_size - GOOD_INODE_SIZE - EXTRA_ISIZE if inode_size > GOOD_INODE_SIZE else 0
+    room = area_size(inode_size)
     shared: dict[tuple[xattr.Attribute, ...], tuple[int, int]] = {}
     contents: list[list[xattr.Attribute]] = []
     counts: list[int] = []

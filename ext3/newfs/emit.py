@@ -15,11 +15,11 @@ import numpy.typing as npt
 from ..constants import SUPERBLOCK_OFFSET
 from ..device.base import BlockDevice, FileDevice
 from ..device.writeback import WriteBehind
+from ..format.indirect_blocks import dense_counts
 from ..progress import Progress
 from ..workers import MOST_JOBS, Advance, cut, share_out, workers_for
 from .copy import DataWriter
 from .free_space_writer import LineWriter
-from .indirect_blocks import indirect_counts
 from .inodes import InodeWriter
 from .metadata import Metadata
 from .plan import Plan
@@ -69,7 +69,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
 def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[EmitJob]:
     """Return jobs that write directories, inode tables and indirect blocks, independent of each other."""
     demand = plan.demand
-    single = (demand.indirect_blocks == 1) & (indirect_counts(demand.data_blocks, demand.pointers) == 1)
+    single = (demand.indirect_blocks == 1) & (dense_counts(demand.data_blocks, demand.pointers) == 1)
     if demand.maps:
         single[list(demand.maps)] = False
     alone = single.nonzero()[0]
@@ -126,14 +126,14 @@ def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
 
 def _write_indirect_blocks(plan: Plan, line: LineWriter, nodes: npt.NDArray[np.int64]) -> None:
     for node in nodes.tolist():
-        for position, rows in plan.block_map(node).blocks(plan.space, int(plan.indirect_at[node])):
+        for position, rows in plan.block_map(node).pack():
             line.write(position, rows.tobytes())
 
 
 def _write_journal(plan: Plan, line: LineWriter, sequence: int) -> None:
     if plan.journal is None:
         return
-    for position, rows in plan.journal.blocks(plan.space, plan.journal_at):
+    for position, rows in plan.journal.pack():
         line.write(position, rows.tobytes())
     first = plan.journal_at + plan.journal.indirect
     line.make_zero(first, plan.journal_blocks)

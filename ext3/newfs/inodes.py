@@ -9,10 +9,8 @@ from ..constants import (
     BAD_INO,
     DIND_SLOT,
     DIRECT_BLOCKS,
-    EXTRA_ISIZE,
     FAST_SYMLINK_MAX,
     GOOD_INODE_SIZE,
-    IND_SLOT,
     JOURNAL_INO,
     LOST_FOUND_INO,
     N_BLOCKS,
@@ -20,24 +18,22 @@ from ..constants import (
     ROOT_INO,
     S_IFDIR,
     S_IFLNK,
+    S_IFMT,
     S_IFREG,
     SECTOR,
-    TIND_SLOT,
     InodeFlag,
 )
-from ..format.layout import Table
-from ..format.schema import INODE_CORE, INODE_EXTRA
+from ..format.block_map import indirect_trees
+from ..format.indirect_blocks import dense_roots
+from ..format.inode import InodeRecord
+from ..format.inode_fields import SECOND, encode_device
+from ..format.inode_table import Records, pack_table
 from .plan import Plan
 
 __all__ = ["InodeWriter"]
 
 INODES_AT_ONCE = 2048
 """Few enough that the arrays they pass through stay in the processor's cache, and in memory the process has already."""
-TIME_MIN = -(2**31)
-TIME_MAX = 2**34 - 2**31 - 1
-"""What 32 bits and two epoch bits hold: 1901 to 2446."""
-TIME_MAX_CORE = 2**31 - 1
-"""What an inode of 128 bytes holds: 2038."""
 
 
 class InodeWriter:
@@ -47,14 +43,6 @@ class InodeWriter:
         self.plan = plan
         demand, tree = plan.demand, plan.tree
         self.size = plan.geometry.inode_size
-        names = ["core"]
-        formats: list[object] = [INODE_CORE.dtype]
-        offsets = [0]
-        if self.size > GOOD_INODE_SIZE:
-            names.append("extra")
-            formats.append(INODE_EXTRA.dtype)
-            offsets.append(GOOD_INODE_SIZE)
-        self.dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size})
         # Node of each inode from lost+found's on; the numbers are dense.
         self._node_of = np.empty(len(tree) - 1, np.int64)
         self._node_of[demand.inos[1:].astype(np.int64) - LOST_FOUND_INO] = np.arange(1, len(tree))
@@ -89,137 +77,104 @@ class InodeWriter:
         geometry = self.plan.geometry
         group, index = geometry.group_of_inode(first)
         offset = int(geometry.inode_table[group]) * geometry.block_size + index * self.size
-        return offset, self._rows(first, count).tobytes()
+        return offset, self._records(first, count).tobytes()
 
-    def _rows(self, first: int, count: int) -> Table:
-        rows = np.zeros(count, self.dtype)
+    def _records(self, first: int, count: int) -> Records:
+        records = np.zeros((count, self.size), np.uint8)
         ends = first + count
         for ino in range(first, min(ends, LOST_FOUND_INO)):
-            self._reserved(ino, rows[ino - first : ino - first + 1])
+            if ino == ROOT_INO:
+                records[ino - first] = self._packed(np.zeros(1, np.int64))[0]
+            elif (record := self._reserved(ino)) is not None:
+                packed = record.pack()
+                records[ino - first, : len(packed)] = np.frombuffer(packed, np.uint8)
         low = max(first, LOST_FOUND_INO)
         if low < ends:
-            self._fill(rows[low - first :], self._node_of[low - LOST_FOUND_INO : ends - LOST_FOUND_INO])
-        return rows
+            records[low - first :] = self._packed(self._node_of[low - LOST_FOUND_INO : ends - LOST_FOUND_INO])
+        return records
 
-    def _reserved(self, ino: int, row: Table) -> None:
-        """Inodes 1 to 10, as mke2fs leaves them."""
+    def _reserved(self, ino: int) -> InodeRecord | None:
+        """One of inodes 1 to 10 but the root, as mke2fs leaves it; None: all zeros."""
         plan, geometry = self.plan, self.plan.geometry
-        seconds = plan.stamp.seconds & 0xFFFFFFFF
-        core = row["core"]
-        if ino == ROOT_INO:
-            self._fill(row, np.zeros(1, np.int64))
-            return
-        resize = ino == RESIZE_INO and plan.resize_map_at is not None
-        journal = ino == JOURNAL_INO and plan.journal is not None
-        if ino not in (BAD_INO, RESIZE_INO, JOURNAL_INO) or not (resize or journal or ino == BAD_INO):
-            return
-        for field in ("i_atime", "i_ctime", "i_mtime"):
-            core[field] = seconds
-        if ino == BAD_INO:
-            return
-        core["i_mode"] = S_IFREG | 0o600
-        core["i_links_count"] = 1
-        if self.size > GOOD_INODE_SIZE:
-            row["extra"]["i_extra_isize"] = EXTRA_ISIZE
-            row["extra"]["i_crtime"] = seconds
-        sectors = geometry.block_size // SECTOR
-        if resize:
-            assert plan.resize_map_at is not None
-            pointers = geometry.pointers_per_block
-            size = (pointers * pointers + pointers + DIRECT_BLOCKS) * geometry.block_size
-            core["i_block"][0, DIND_SLOT] = plan.space.block(plan.resize_map_at)
+        now = plan.stamp.seconds * SECOND
+        if ino == BAD_INO:  # has no extra area
+            return InodeRecord.new(GOOD_INODE_SIZE, mode=0, uid=0, gid=0, now=now, generation=0)
+        record = InodeRecord.new(self.size, mode=S_IFREG | 0o600, uid=0, gid=0, now=now, generation=0)
+        record.links = 1
+        if ino == RESIZE_INO and plan.resize_map_at is not None:
+            i_block = [0] * N_BLOCKS
+            i_block[DIND_SLOT] = plan.space.block(plan.resize_map_at)
+            record.i_block = tuple(i_block)
+            _, double, _ = indirect_trees(geometry.pointers_per_block)
+            record.size = (double.start + double.span) * geometry.block_size
             blocks = 1 + geometry.reserved_gdt_blocks * (1 + len(geometry.backup_groups))
-        else:
-            assert plan.journal is not None
-            size = plan.journal_blocks * geometry.block_size
-            core["i_block"][0] = plan.journal.i_block(plan.space, plan.journal_at)
+        elif ino == JOURNAL_INO and plan.journal is not None:
+            record.i_block = tuple(plan.journal.pack_inode().tolist())
+            record.size = plan.journal_blocks * geometry.block_size
             blocks = plan.journal_blocks + plan.journal.indirect
-        core["i_size"] = size & 0xFFFFFFFF
-        core["i_size_high"] = size >> 32
-        core["i_blocks"] = blocks * sectors
+        else:
+            return None
+        record.sectors = blocks * (geometry.block_size // SECTOR)
+        return record
 
-    def _fill(self, rows: Table, nodes: npt.NDArray[np.int64]) -> None:
+    def _packed(self, nodes: npt.NDArray[np.int64]) -> Records:
         """Inodes of ``nodes``, row by row."""
         plan, demand = self.plan, self.plan.demand
         source = plan.tree.nodes[nodes]
-        core = rows["core"]
-        mode = source["mode"]
-        is_dir = (mode & 0o170000) == S_IFDIR
-        core["i_mode"] = mode
-        core["i_uid"] = source["uid"] & 0xFFFF
-        core["i_uid_high"] = source["uid"] >> 16
-        core["i_gid"] = source["gid"] & 0xFFFF
-        core["i_gid_high"] = source["gid"] >> 16
-        size = np.where(is_dir, demand.data_blocks[nodes] * demand.block_size, source["size"])
-        core["i_size"] = size & 0xFFFFFFFF
-        core["i_size_high"] = size >> 32
-        core["i_links_count"] = np.where(is_dir, 2 + self._subdirectories[nodes], source["links"])
+        is_dir = (source["mode"] & S_IFMT) == S_IFDIR
         blocks = demand.data_blocks[nodes] + demand.indirect_blocks[nodes] + self._has_block[nodes]
-        core["i_blocks"] = blocks * (demand.block_size // SECTOR)
-        core["i_flags"] = np.where(self._indexed[nodes], int(InodeFlag.INDEX), 0)
-        core["i_file_acl"] = self._acl[nodes]
-        self._times(rows, source)
-        self._dense_maps(core, nodes)
-        self._singly(rows, nodes, mode)
+        atime, mtime, ctime = (
+            (source[name], source[name + "_ns"].astype(np.int64)) for name in ("atime", "mtime", "ctime")
+        )  # fmt: skip
+        return pack_table(
+            self.size,
+            mode=source["mode"],
+            uid=source["uid"],
+            gid=source["gid"],
+            size=np.where(is_dir, demand.data_blocks[nodes] * demand.block_size, source["size"]),
+            links=np.where(is_dir, 2 + self._subdirectories[nodes], source["links"]),
+            sectors=blocks * (demand.block_size // SECTOR),
+            flags=np.where(self._indexed[nodes], int(InodeFlag.INDEX), 0),
+            file_acl=self._acl[nodes],
+            atime=atime,
+            mtime=mtime,
+            ctime=ctime,
+            crtime=(np.full(1, plan.stamp.seconds, np.int64), np.zeros(1, np.int64)),
+            i_block=self._i_block(nodes, source["mode"]),
+            areas=self._areas(nodes),
+        )
 
-    def _times(self, rows: Table, source: Table) -> None:
-        core = rows["core"]
-        large = self.size > GOOD_INODE_SIZE
-        for name in ("atime", "ctime", "mtime"):
-            seconds = np.clip(source[name], TIME_MIN, TIME_MAX if large else TIME_MAX_CORE)
-            core["i_" + name] = seconds & 0xFFFFFFFF
-            if large:
-                # Epoch bits: how often 2^32 seconds must be added to the sign-extended low word.
-                low = ((seconds & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
-                rows["extra"][f"i_{name}_extra"] = ((seconds - low) >> 32) & 3 | source[name + "_ns"].astype(np.int64) << 2
-        if large:
-            rows["extra"]["i_extra_isize"] = EXTRA_ISIZE
-            rows["extra"]["i_crtime"] = self.plan.stamp.seconds & 0xFFFFFFFF
-
-    def _dense_maps(self, core: Table, nodes: npt.NDArray[np.int64]) -> None:
+    def _dense_maps(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """i_block of everything whose blocks lie one behind the other."""
         plan, demand = self.plan, self.plan.demand
         count = demand.data_blocks[nodes]
         first = plan.data_at[nodes]
         wanted = np.arange(DIRECT_BLOCKS) < count[:, None]
         positions = np.where(wanted, first[:, None] + np.arange(DIRECT_BLOCKS), 0)
-        core["i_block"][:, :DIRECT_BLOCKS] = np.where(wanted, plan.space.blocks(positions), 0)
-        pointers = demand.pointers
+        i_block = np.zeros((len(nodes), N_BLOCKS), np.uint32)
+        i_block[:, :DIRECT_BLOCKS] = np.where(wanted, plan.space.blocks(positions), 0)
         at = plan.indirect_at[nodes]
-        double_leaves = np.clip(-(-(count - DIRECT_BLOCKS - pointers) // pointers), 0, pointers)
-        for slot, needed, position in (
-            (IND_SLOT, count > DIRECT_BLOCKS, at),
-            (DIND_SLOT, count > DIRECT_BLOCKS + pointers, at + 1),
-            (TIND_SLOT, count > DIRECT_BLOCKS + pointers + pointers * pointers, at + 2 + double_leaves),
-        ):
-            core["i_block"][:, slot] = np.where(needed, plan.space.blocks(np.where(needed, position, 0)), 0)
+        for slot, needed, number in dense_roots(count, demand.pointers):
+            i_block[:, slot] = np.where(needed, plan.space.blocks(np.where(needed, at + number, 0)), 0)
+        return i_block
 
-    def _singly(self, rows: Table, nodes: npt.NDArray[np.int64], mode: npt.NDArray[np.uint32]) -> None:
-        """What few nodes have: fast symlinks, devices, sparse maps, attributes in the inode."""
+    def _i_block(self, nodes: npt.NDArray[np.int64], mode: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """The 15 words of each: a block map, the target of a fast symlink, or device numbers."""
         plan, demand, tree = self.plan, self.plan.demand, self.plan.tree
-        core = rows["core"]
-        links = np.flatnonzero(((mode & 0o170000) == S_IFLNK) & (tree.nodes["size"][nodes] <= FAST_SYMLINK_MAX))
+        i_block = self._dense_maps(nodes)
+        links = np.flatnonzero(((mode & S_IFMT) == S_IFLNK) & (tree.nodes["size"][nodes] <= FAST_SYMLINK_MAX))
         if len(links):
             text = b"".join(tree.targets[node].ljust(4 * N_BLOCKS, b"\0") for node in nodes[links].tolist())
-            core["i_block"][links] = np.frombuffer(text, "<u4").reshape(-1, N_BLOCKS)
-        present = nodes.tolist()
-        if demand.maps or tree.devices or demand.attributes.areas:
-            for row, node in enumerate(present):
+            i_block[links] = np.frombuffer(text, "<u4").reshape(-1, N_BLOCKS)
+        if demand.maps or tree.devices:
+            for row, node in enumerate(nodes.tolist()):
                 if node in demand.maps:
-                    core["i_block"][row] = plan.block_map(node).i_block(plan.space, int(plan.indirect_at[node]))
+                    i_block[row] = plan.block_map(node).pack_inode()
                 elif node in tree.devices:
-                    core["i_block"][row, :2] = encode_device(*tree.devices[node])
-        if demand.attributes.areas:
-            raw = rows.view(np.uint8).reshape(len(rows), self.size)
-            for row, node in enumerate(present):
-                area = demand.attributes.areas.get(node)
-                if area:
-                    begin = GOOD_INODE_SIZE + EXTRA_ISIZE
-                    raw[row, begin : begin + len(area)] = np.frombuffer(area, np.uint8)
+                    i_block[row, :2] = encode_device(*tree.devices[node])
+        return i_block
 
-
-def encode_device(major: int, minor: int) -> tuple[int, int]:
-    """The first two words of i_block of a device: the old encoding where both numbers fit a byte, else the new one."""
-    if major < 256 and minor < 256:
-        return major << 8 | minor, 0
-    return 0, (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
+    def _areas(self, nodes: npt.NDArray[np.int64]) -> dict[int, bytes]:
+        """Attributes that lie in the inode, by row."""
+        areas = self.plan.demand.attributes.areas
+        return {row: areas[node] for row, node in enumerate(nodes.tolist()) if node in areas} if areas else {}

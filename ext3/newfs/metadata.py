@@ -108,7 +108,7 @@ class Metadata:
         row["s_free_blocks_count"] = plan.free_blocks
         row["s_free_inodes_count"] = plan.free_inodes
         row["s_first_data_block"] = geometry.first_data_block
-        row["s_log_block_size"] = row["s_log_frag_size"] = geometry.block_size.bit_length() - 11
+        row["s_log_block_size"] = row["s_log_frag_size"] = geometry.log_block_size
         row["s_blocks_per_group"] = row["s_frags_per_group"] = geometry.blocks_per_group
         row["s_inodes_per_group"] = geometry.inodes_per_group
         row["s_wtime"] = row["s_lastcheck"] = row["s_mkfs_time"] = stamp.seconds & 0xFFFFFFFF
@@ -149,7 +149,7 @@ class Metadata:
         row["s_journal_inum"] = JOURNAL_INO
         row["s_jnl_backup_type"] = JOURNAL_BACKUP_BLOCKS
         size = plan.journal_blocks * plan.geometry.block_size
-        row["s_jnl_blocks"][:15] = plan.journal.i_block(plan.space, plan.journal_at)
+        row["s_jnl_blocks"][:15] = plan.journal.pack_inode()
         row["s_jnl_blocks"][15:] = (size >> 32, size & 0xFFFFFFFF)
 
     def journal_superblock(self, sequence: int) -> bytes:

@@ -16,9 +16,10 @@ from ..constants import FIRST_INO, MAX_JOURNAL_BLOCKS, MIN_JOURNAL_BLOCKS
 from ..defaults import default_block_size, default_journal_blocks
 from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
 from ..format.geometry import Geometry, plan_geometry
+from ..format.indirect_blocks import dense_count
 from .demand import LARGE_FILE_BYTES, Demand, measure
 from .free_space import Space
-from .indirect_blocks import BlockMap
+from .placed_map import PlacedMap
 from .stamp import Stamp
 from .tree import Tree
 
@@ -64,7 +65,7 @@ class Plan:
     stamp: Stamp
     options: ImageOptions
     space: Space
-    journal: BlockMap | None
+    journal: PlacedMap | None
     journal_at: int
     journal_blocks: int
     resize_map_at: int | None
@@ -87,13 +88,14 @@ class Plan:
     def free_inodes(self) -> int:
         return self.geometry.inodes - self.demand.inodes
 
-    def block_map(self, node: int) -> BlockMap:
+    def block_map(self, node: int) -> PlacedMap:
         """Return the map of a node's data, by position."""
         at = int(self.data_at[node])
         relative = self.demand.maps.get(node)
         if relative is None:
             relative = [(0, 0, int(self.demand.data_blocks[node]))]
-        return BlockMap([(logical, at + position, count) for logical, position, count in relative], self.demand.pointers)
+        extents = [(logical, at + position, count) for logical, position, count in relative]
+        return PlacedMap(self.space, extents, int(self.indirect_at[node]), self.demand.pointers)
 
 
 def plan_image(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
@@ -209,8 +211,7 @@ def _journal_blocks(geometry: Geometry, options: ImageOptions) -> int:
 def _fixed_blocks(geometry: Geometry, options: ImageOptions) -> int:
     """Count the blocks of the journal and of the resize inode's map, which every filesystem of this geometry has."""
     journal = _journal_blocks(geometry, options)
-    indirect = BlockMap([(0, 0, journal)], geometry.pointers_per_block).indirect if journal else 0
-    return journal + indirect + int(geometry.resize_inode)
+    return journal + dense_count(journal, geometry.pointers_per_block) + int(geometry.resize_inode)
 
 
 def _no_space(text: str, demand: Demand, geometry: Geometry, options: ImageOptions, seed: tuple[int, ...]) -> NoSpaceError:
@@ -246,9 +247,10 @@ def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: S
         at += 1
     journal, journal_at = None, at
     if journal_blocks:
-        indirect = BlockMap([(0, 0, journal_blocks)], geometry.pointers_per_block).indirect
-        journal = BlockMap([(0, at + indirect, journal_blocks)], geometry.pointers_per_block)
-        at += indirect + journal_blocks
+        pointers = geometry.pointers_per_block
+        first = at + dense_count(journal_blocks, pointers)
+        journal = PlacedMap(space, [(0, first, journal_blocks)], at, pointers)
+        at = first + journal_blocks
     directories_at = at
     rest = directories.nodes[(directories.nodes != 0) & (directories.nodes != tree.lost_found)]
     for nodes in (rest, demand.slow_symlinks):

@@ -11,12 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType, InodeFlag
+from ..constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType
+from ..device.base import BlockDevice
 from ..errors import Ext3Error
 from ..format.dirent import MIN_REC_LEN, Entry, make_entry
+from ..format.inode import NO_MAP
+from ..format.inode_fields import Flags, Numbers
+from ..format.inode_table import Columns
 from ..format.schema import DIRENT
-from .filesystem import Filesystem
-from .inode_scan import Columns, Numbers, read_columns
+from ..format.superblock import Superblock
+from .inode_scan import read_columns
+from .volume import Volume
 
 __all__ = ["BYTES_AT_ONCE", "Listing", "read_directories"]
 
@@ -27,7 +32,6 @@ USUAL_BYTES = 128
 FEW = 16
 """So few chains of records are followed faster one by one."""
 
-_NO_MAP = (InodeFlag.EXTENTS | InodeFlag.INLINE_DATA).value
 _TYPES: list[FileType | None] = [None, *(FileType(number) for number in range(1, 8)), *[None] * 248]
 """By the number in a record; None: not known there, the inode has to be asked."""
 
@@ -39,30 +43,31 @@ class Listing(NamedTuple):
     blocks: list[int]
 
 
-def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
+def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
     """What is in the first of these directories, at least one: as many as have blocks for ``most_names``, and 2 MiB of them.
 
     None where the directory is not as it should be, or has more than direct blocks, or leaves the type of a file to its inode:
     ``Filesystem.scandir`` reads it, and says what is wrong.
     """
-    size = filesystem.superblock.block_size
+    superblock = volume.superblock
+    size = superblock.block_size
     most = max(1, min(BYTES_AT_ONCE, most_names * USUAL_BYTES) // size)
     inos = inos[:most]
     if not inos:
         return []
     try:
-        columns = read_columns(filesystem, inos)
-        plain, counts = _plain(filesystem, columns)
+        columns = read_columns(volume, inos)
+        plain, counts = _plain(superblock, columns)
         many = max(1, int(np.searchsorted(np.cumsum(counts), most, side="right")))
         plain, counts = plain[:many], counts[:many]
         pointers = columns.rows["i_block"][:many, :DIRECT_BLOCKS].astype(np.int64)
         blocks = pointers[np.arange(DIRECT_BLOCKS) < counts[:, None]]
-        raw = _read_blocks(filesystem, blocks)
+        raw = _read_blocks(volume.device, blocks, size)
     except Ext3Error:  # of one of them
-        return read_directories(filesystem, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
+        return read_directories(volume, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
     data = np.frombuffer(raw, np.uint8)
     owner = np.repeat(np.arange(many), counts)
-    at, damaged = _records(data, len(blocks), size, filesystem.superblock.inodes_count)
+    at, damaged = _records(data, len(blocks), size, superblock.inodes_count)
     kinds = data[at + 7]
     plain[owner[damaged]] = False
     plain[owner[at[(kinds == 0) | (kinds > 7)] // size]] = False
@@ -84,13 +89,12 @@ def read_directories(filesystem: Filesystem, inos: Sequence[int], most_names: in
     ]
 
 
-def _plain(filesystem: Filesystem, columns: Columns) -> tuple[npt.NDArray[np.bool_], Numbers]:
+def _plain(superblock: Superblock, columns: Columns) -> tuple[Flags, Numbers]:
     """Which are directories of direct blocks alone, all there and inside the filesystem; and how many blocks these have."""
-    superblock = filesystem.superblock
     counts, rest = np.divmod(columns.size, superblock.block_size)
     pointers = columns.rows["i_block"][:, :DIRECT_BLOCKS].astype(np.int64)
     inside = (pointers >= superblock.first_data_block) & (pointers < superblock.blocks_count) & (pointers > 0)
-    plain = ((columns.mode & S_IFMT) == S_IFDIR) & ((columns.rows["i_flags"] & _NO_MAP) == 0) & ~columns.bad
+    plain = ((columns.mode & S_IFMT) == S_IFDIR) & ((columns.rows["i_flags"] & NO_MAP) == 0) & ~columns.bad
     plain &= (rest == 0) & (counts > 0) & (counts <= DIRECT_BLOCKS)
     plain &= (inside | (np.arange(DIRECT_BLOCKS) >= counts[:, None])).all(axis=1)
     if not superblock.has_filetype:
@@ -98,12 +102,11 @@ def _plain(filesystem: Filesystem, columns: Columns) -> tuple[npt.NDArray[np.boo
     return plain, np.where(plain, counts, 0)
 
 
-def _read_blocks(filesystem: Filesystem, blocks: Numbers) -> bytes:
+def _read_blocks(device: BlockDevice, blocks: Numbers, size: int) -> bytes:
     """The blocks one behind the other, and some zeros, so that a record may be looked at that begins in the last bytes."""
-    size = filesystem.superblock.block_size
     breaks = (np.flatnonzero(np.diff(blocks) != 1) + 1).tolist()
     runs = zip([0, *breaks], [*breaks, len(blocks)], strict=True) if len(blocks) else ()
-    pieces = [filesystem.device.read(int(blocks[low]) * size, (high - low) * size) for low, high in runs]
+    pieces = [device.read(int(blocks[low]) * size, (high - low) * size) for low, high in runs]
     return b"".join([*pieces, bytes(MIN_REC_LEN)])
 
 

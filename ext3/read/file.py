@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..device.base import BlockDevice
-from ..format.block_map import Extents
+from ..format.block_map import Extents, extent_list
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -64,7 +64,7 @@ class FileReader(SeekableFile):
     @property
     def extents(self) -> list[tuple[int, int, int]]:
         """As ``Filesystem.data_extents`` has them."""
-        return [(row[0], row[1], row[2]) for row in self._extents.tolist()]
+        return extent_list(self._extents)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Bytes read: as many as fit the buffer, or as there are."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType, InodeFlag
+from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType
 from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import (
     CorruptError,
@@ -29,21 +29,22 @@ from ..errors import (
     PathNotFoundError,
 )
 from ..format import xattr
-from ..format.block_map import BlockMap, map_limit, read_block_map
+from ..format.block_map import BlockMap, PointerBounds, extent_list, map_limit, read_inode_map
 from ..format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
 from ..format.geometry import Geometry
-from ..format.group_desc import geometry_of, metadata_block, read_bitmap, read_groups
-from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, parse_inode, table_view
+from ..format.group_desc import read_bitmap, read_groups
+from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
+from ..format.inode_table import core_rows, inode_offset, table_offset
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.layout import Table
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
+from . import directory_scan
 from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
 
 if TYPE_CHECKING:
     from ..edit.filesystem import WritableFilesystem
-    from .directory_scan import Listing
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
 
@@ -54,7 +55,6 @@ READ_LIMIT = 1 << 30
 
 PathOrIno = bytes | str | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
-_NO_MAP = InodeFlag.EXTENTS | InodeFlag.INLINE_DATA
 
 
 class Filesystem:
@@ -79,7 +79,6 @@ class Filesystem:
             )
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
-        self._table_offsets: dict[int, int] = {}
         self._chunk: tuple[int, bytes] = (-1, b"")
 
     @overload
@@ -159,8 +158,8 @@ class Filesystem:
         return self._superblock.needs_recovery
 
     def geometry(self) -> Geometry:
-        """The fixed numbers (its places of metadata hold for images without meta_bg; ``groups`` has the real ones)."""
-        return geometry_of(self._superblock)
+        """The fixed numbers (its places of metadata are those of a fresh image; ``groups`` has the real ones)."""
+        return self._superblock.geometry
 
     def block_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
         """Bool, shape (8 * block_size,), True = used; behind the group's last block lies padding."""
@@ -178,8 +177,8 @@ class Filesystem:
         per_group = self._superblock.inodes_per_group
         count = per_group if count is None else max(0, min(count, per_group))
         size = self._superblock.inode_size
-        offset = self._inode_table_offset(self._checked_group(group))
-        return table_view(self.device.read(offset, count * size), count, size)
+        offset = table_offset(self._superblock, self._groups, self._checked_group(group))
+        return core_rows(np.frombuffer(self.device.read(offset, count * size), np.uint8).reshape(count, size))
 
     def journal_superblock(self) -> dict[str, Any] | None:
         """The fields of the journal's superblock; None without a journal, or with one on another device."""
@@ -202,14 +201,6 @@ class Filesystem:
             raise IndexError(f"group {group} is not from 0 to {self._superblock.groups_count - 1}")
         return group
 
-    def _inode_table_offset(self, group: int) -> int:
-        offset = self._table_offsets.get(group)
-        if offset is None:
-            blocks = self._superblock.inode_table_blocks
-            block = metadata_block(self._superblock, self._groups, group, "bg_inode_table", blocks)
-            offset = self._table_offsets[group] = block * self._superblock.block_size
-        return offset
-
     # Paths and inodes
 
     def lookup(self, path: bytes | str, *, follow: bool = True) -> int:
@@ -228,16 +219,13 @@ class Filesystem:
         last = self._last_inode
         if last is not None and last.stat.ino == ino:
             return last
-        superblock = self._superblock
-        if not 1 <= ino <= superblock.inodes_count:
-            raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
-        group, index = divmod(ino - 1, superblock.inodes_per_group)
+        geometry = self._superblock.geometry
+        offset = inode_offset(self._superblock, self._groups, ino)
         # Neighbours are asked for next more often than not: a block of the table is read at once.
-        chunk, place = divmod(index * superblock.inode_size, superblock.block_size)
-        offset = self._inode_table_offset(group) + chunk * superblock.block_size
-        if self._chunk[0] != offset:
-            self._chunk = (offset, self.device.read(offset, superblock.block_size))
-        found = parse_inode(self._chunk[1][place : place + superblock.inode_size], ino)
+        place = offset % geometry.block_size
+        if self._chunk[0] != offset - place:
+            self._chunk = (offset - place, self.device.read(offset - place, geometry.block_size))
+        found = parse_inode(self._chunk[1][place : place + geometry.inode_size], ino)
         self._last_inode = found
         return found
 
@@ -259,7 +247,7 @@ class Filesystem:
         found = xattr.parse_inode_area(inode.area, where=where)
         block = inode.stat.file_acl
         if block:
-            self._check_block(block, where, "i_file_acl")
+            PointerBounds.of(self._superblock, where).check(block, "i_file_acl")
             size = self._superblock.block_size
             where = f"{where}, attribute block {block}"
             found = {**xattr.parse_block(self.device.read(block * size, size), where=where), **found}
@@ -299,11 +287,9 @@ class Filesystem:
             raise PathNotDirectoryError(_shown(path_or_ino), "not a directory")
         return self._entries(inode)
 
-    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
-        """``scandir`` of the first of these directories, at least one, read together; see ``bulkdirs.read_directories``."""
-        from .directory_scan import read_directories  # which needs this module
-
-        return read_directories(self, inos, most_names)
+    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[directory_scan.Listing | None]:
+        """``scandir`` of the first of these directories, at least one, read together; see ``directory_scan``."""
+        return directory_scan.read_directories(self, inos, most_names)
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
         """``seen`` counts the blocks of several directories: CorruptError where they have more than the filesystem."""
@@ -405,7 +391,7 @@ class Filesystem:
 
     def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
         """(logical block, physical block, count) of a file's or directory's data, ascending; what lies between is a hole."""
-        return [(row[0], row[1], row[2]) for row in self.block_map(path_or_ino).extents.tolist()]
+        return extent_list(self.block_map(path_or_ino).extents)
 
     def block_map(self, path_or_ino: PathOrIno | Inode) -> BlockMap:
         """The block map up to the size of the file, which a map can hold; empty for what has its data in the inode."""
@@ -414,31 +400,10 @@ class Filesystem:
         blocks = -(-inode.stat.size // block_size)
         if blocks > map_limit(block_size) and inode.stat.is_file:
             raise CorruptError(f"inode {inode.stat.ino}", "i_size", inode.stat.size, f"<= {map_limit(block_size) * block_size}")
-        file_type = inode.stat.file_type
-        has_map = file_type in (FileType.REGULAR, FileType.DIRECTORY)
-        if file_type is FileType.SYMLINK:
-            has_map = fast_symlink(inode, block_size) is None
-        return self._map(inode, min(blocks, map_limit(block_size)) if has_map else 0)
+        return self._map(inode, min(blocks, map_limit(block_size)) if has_block_map(inode, block_size) else 0)
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
-        flags = inode.stat.flags & _NO_MAP.value
-        where = f"inode {inode.stat.ino}"
-        if flags:
-            raise CorruptError(where, "i_flags", f"{inode.stat.flags:#x}", f"without {flags:#x}, which ext3 does not have")
-        return read_block_map(
-            self.device,
-            inode.i_block,
-            block_size=self._superblock.block_size,
-            first=self._superblock.first_data_block,
-            end=self._superblock.blocks_count,
-            wanted=wanted,
-            where=where,
-        )
-
-    def _check_block(self, block: int, where: str, field: str) -> None:
-        if not self._superblock.first_data_block <= block < self._superblock.blocks_count:
-            want = f"a block from {self._superblock.first_data_block} to {self._superblock.blocks_count - 1}"
-            raise CorruptError(where, field, block, want)
+        return read_inode_map(self.device, self._superblock, inode, wanted)
 
 
 def _shown(path_or_ino: PathOrIno) -> bytes | str:

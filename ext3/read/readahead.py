@@ -11,30 +11,31 @@ from contextlib import suppress
 
 import numpy as np
 
-from ..constants import DIRECT_BLOCKS, S_IFMT, S_IFREG, InodeFlag
+from ..constants import DIRECT_BLOCKS, S_IFMT, S_IFREG
 from ..errors import DeviceError
-from .filesystem import Filesystem
-from .inode_scan import Columns, Flags, Numbers
+from ..format.inode import NO_MAP
+from ..format.inode_fields import Flags, Numbers
+from ..format.inode_table import Columns
+from .volume import Volume
 
 __all__ = ["ReadAhead", "straight_files"]
 
 RUN_BYTES = 4 << 20
 GAP_BLOCKS = 8
 """Blocks that nobody asked for are read, too, where they are at most so many between two that are."""
-_NO_MAP = (InodeFlag.EXTENTS | InodeFlag.INLINE_DATA).value
 
 
-def straight_files(filesystem: Filesystem, columns: Columns) -> tuple[Flags, Numbers]:
+def straight_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
     """Which rows are regular files without holes whose data lies in one run of direct blocks, inside the filesystem, and the
     block where that begins (0 where there is none: the file is empty, or not straight)."""
-    superblock = filesystem.superblock
+    superblock = volume.superblock
     need = -(-columns.size // superblock.block_size)
     pointers = columns.rows["i_block"][:, :DIRECT_BLOCKS].astype(np.int64)
     first = pointers[:, 0]
     steps = np.arange(DIRECT_BLOCKS)
     straight = ((pointers == first[:, None] + steps) | (steps >= need[:, None])).all(axis=1)
     inside = (first >= superblock.first_data_block) & (first + need <= superblock.blocks_count) & (first > 0)
-    regular = ((columns.mode & S_IFMT) == S_IFREG) & ((columns.rows["i_flags"] & _NO_MAP) == 0) & ~columns.bad
+    regular = ((columns.mode & S_IFMT) == S_IFREG) & ((columns.rows["i_flags"] & NO_MAP) == 0) & ~columns.bad
     found = regular & (columns.size >= 0) & (need <= DIRECT_BLOCKS) & ((need == 0) | (straight & inside))
     return found, np.where(found & (need > 0), first, 0)
 
@@ -46,9 +47,9 @@ class ReadAhead:
     4 MiB are held at a time.
     """
 
-    def __init__(self, filesystem: Filesystem, first: Sequence[int], sizes: Sequence[int], rows: Sequence[int]) -> None:
-        self._device = filesystem.device
-        self._block_size = filesystem.superblock.block_size
+    def __init__(self, volume: Volume, first: Sequence[int], sizes: Sequence[int], rows: Sequence[int]) -> None:
+        self._device = volume.device
+        self._block_size = volume.superblock.block_size
         self._first = first
         self._runs: dict[int, tuple[int, int]] = {}
         """Row -> (first block, blocks) of the run that it begins."""

@@ -13,7 +13,6 @@ from ext3 import hostio
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ext3.device.base import FileDevice
 from ext3.errors import CorruptError
-from ext3.format.group_desc import has_super
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 
@@ -129,11 +128,9 @@ def copy_data(source: int, target: int, size: int, progress: Progress | None) ->
 
 def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:
     """Put ``uuid`` into the primary superblock and every backup, nothing else. Raises CorruptError without a backup's magic."""
-    for group in range(superblock.groups_count):
-        if not has_super(superblock, group):
-            continue
-        first = superblock.first_data_block + group * superblock.blocks_per_group
-        offset = first * superblock.block_size if group else SUPERBLOCK_OFFSET
+    geometry = superblock.geometry
+    for group in (0, *geometry.backup_groups):
+        offset = int(geometry.group_first[group]) * geometry.block_size if group else SUPERBLOCK_OFFSET
         data = bytearray(device.read(offset, SUPERBLOCK_SIZE))
         row = SUPERBLOCK.view(data)
         if bytes(row[0]["s_uuid"]) != superblock.uuid.bytes:

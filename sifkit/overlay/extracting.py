@@ -18,9 +18,11 @@ from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, 
 from ext3.device.base import FileDevice
 from ext3.errors import CorruptError, Ext3Error, SourceError
 from ext3.format.block_map import map_limit
+from ext3.format.inode_fields import Flags, Numbers
+from ext3.format.inode_table import Columns, nanoseconds
 from ext3.progress import Progress, Silent
 from ext3.read.filesystem import Filesystem
-from ext3.read.inode_scan import Columns, Flags, Numbers, column_parts, nanoseconds
+from ext3.read.inode_scan import column_parts
 from ext3.read.readahead import ReadAhead, straight_files
 from ext3.workers import MOST_JOBS, share_out, workers_for
 

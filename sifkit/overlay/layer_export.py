@@ -18,10 +18,11 @@ import numpy as np
 
 from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
 from ext3.errors import CorruptError, Ext3Error
+from ext3.format.inode_table import Columns, nanoseconds
 from ext3.progress import Progress, Silent
 from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem, Stat
-from ext3.read.inode_scan import Columns, column_parts, nanoseconds
+from ext3.read.inode_scan import column_parts
 from ext3.read.readahead import ReadAhead, straight_files
 from sifkit.tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
 

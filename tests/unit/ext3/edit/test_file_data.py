@@ -12,7 +12,7 @@ import ext3
 from ext3.device.base import MemoryDevice
 from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.filesystem import WritableFilesystem
-from ext3.edit.pointer_blocks import blocks_needed
+from ext3.format.indirect_blocks import blocks_needed
 from ext3.newfs.plan import ImageOptions
 
 from ....support.blocks import MemoryBlocks

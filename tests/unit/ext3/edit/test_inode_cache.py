@@ -12,7 +12,7 @@ import ext3
 from ext3.constants import InodeFlag
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
-from ext3.edit import inode_cache as nodes
+from ext3.edit import inode_cache
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.orphan_list import OrphanLinks
 from ext3.format.inode import parse_inode
@@ -28,7 +28,7 @@ from ....support.sessions import clock, empty_image
 @pytest.mark.parametrize("exchange", [False, True])
 def test_moved_deeper_than_inodes_are_remembered(exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way up from the new place leads through the old one, which was forgotten meanwhile."""
-    monkeypatch.setattr(nodes, "KEPT", 8)
+    monkeypatch.setattr(inode_cache, "KEPT", 8)
     device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         deep = 2
@@ -66,14 +66,14 @@ def kept_by_failure(fs: WritableFilesystem) -> int:
     fs.hold(ino)
     with pytest.MonkeyPatch.context() as patch:
 
-        def fails(self: nodes.Nodes) -> None:
+        def fails(self: inode_cache.InodeCache) -> None:
             raise ext3.PathError("/f", "not now")
 
-        def unlinked(self: nodes.Nodes, node: nodes.Node) -> None:
+        def unlinked(self: inode_cache.InodeCache, node: inode_cache.Node) -> None:
             self.nameless(node)
-            patch.setattr(nodes.Nodes, "_write_out", fails)
+            patch.setattr(inode_cache.InodeCache, "_write_out", fails)
 
-        patch.setattr(nodes.Nodes, "unlinked", unlinked)
+        patch.setattr(inode_cache.InodeCache, "unlinked", unlinked)
         with pytest.raises(ext3.PathError):
             fs.unlink("/f")
     return ino
@@ -164,10 +164,10 @@ def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("capacity", [None, 60])
-@pytest.mark.parametrize("kept", [6, nodes.KEPT])
+@pytest.mark.parametrize("kept", [6, inode_cache.KEPT])
 def test_all_that_is_remembered_is_what_is_stored(kept: int, capacity: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each of many random edits, those that failed and those that were begun again after a commit among them."""
-    monkeypatch.setattr(nodes, "KEPT", kept)
+    monkeypatch.setattr(inode_cache, "KEPT", kept)
     if capacity is not None:
         monkeypatch.setattr(LogWriter, "capacity", capacity)
     device = empty_image(6 << 20)

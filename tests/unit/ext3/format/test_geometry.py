@@ -93,6 +93,35 @@ def test_backups_lie_in_powers() -> None:
     assert backup_groups(130) == [1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
 
 
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("first_meta_bg", [None, 0, 2, 9])
+def test_what_groups_begin_with(sparse: bool, first_meta_bg: int | None) -> None:
+    """As Linux fs/ext4/balloc.c (ext4_bg_has_super, ext4_bg_num_gdb) has it; 32 descriptors fill a block of 1 KiB."""
+    geometry = Geometry(
+        block_size=1024,
+        blocks=1 + 100 * 8192,
+        first_data_block=1,
+        blocks_per_group=8192,
+        inodes_per_group=64,
+        inode_size=128,
+        reserved_gdt_blocks=0 if first_meta_bg is not None else 7,
+        reserved_blocks=0,
+        resize_inode=False,
+        sparse_super=sparse,
+        first_meta_bg=first_meta_bg,
+    )
+    assert geometry.descriptor_blocks == 4
+    for group in range(100):
+        has_super = not sparse or group in (0, 1, 3, 5, 7, 9, 25, 27, 49, 81)
+        if first_meta_bg is None:
+            want = has_super * (1 + 4 + 7)
+        elif group < 32 * first_meta_bg:
+            want = has_super * (1 + min(4, first_meta_bg))
+        else:
+            want = has_super + (group % 32 in (0, 1, 31))
+        assert (geometry.has_super(group), int(geometry.head_blocks[group])) == (has_super, want), group
+
+
 @pytest.mark.parametrize(
     ("size", "options"),
     [

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ext3.constants import Incompat, RoCompat
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError, Ext3Error, NotExt3Error, UnsupportedError
-from ext3.format.group_desc import descriptor_block, has_super
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import feature_names, parse_superblock, read_superblock
 from ext3.read.filesystem import Filesystem
@@ -174,14 +173,14 @@ def test_any_bytes(noise: bytes, at: int) -> None:
 def test_where_backups_and_descriptors_lie() -> None:
     image = TinyImage()
     image.superblock(s_feature_ro_compat=1)
-    sparse = read_superblock(MemoryDevice(image.data))
-    assert [group for group in range(130) if has_super(sparse, group)] == [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
-    assert [descriptor_block(sparse, index) for index in (0, 1, 5)] == [2, 3, 7]
+    sparse = read_superblock(MemoryDevice(image.data)).geometry
+    assert [group for group in range(130) if sparse.has_super(group)] == [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
+    assert [sparse.descriptor_block(index) for index in (0, 1, 5)] == [2, 3, 7]
     image.superblock(s_feature_incompat=0x12, s_first_meta_bg=1)
-    meta = read_superblock(MemoryDevice(image.data))
-    assert descriptor_block(meta, 0) == 2
-    assert descriptor_block(meta, 1) == 1 + 32 * 8192
+    meta = read_superblock(MemoryDevice(image.data)).geometry
+    assert meta.descriptor_block(0) == 2
+    assert meta.descriptor_block(1) == 1 + 32 * 8192
     image.superblock(s_feature_ro_compat=0)
-    plain = read_superblock(MemoryDevice(image.data))
-    assert all(has_super(plain, group) for group in range(10))
-    assert descriptor_block(plain, 1) == 1 + 32 * 8192 + 1
+    plain = read_superblock(MemoryDevice(image.data)).geometry
+    assert all(plain.has_super(group) for group in range(10))
+    assert plain.descriptor_block(1) == 1 + 32 * 8192 + 1

@@ -6,7 +6,7 @@ import pytest
 
 from ext3.constants import FileType
 from ext3.errors import CorruptError, PathNotDirectoryError
-from ext3.read import directory_scan as bulkdirs
+from ext3.read import directory_scan
 from ext3.read.directory_scan import read_directories
 from ext3.read.filesystem import Filesystem
 from sifkit.overlay import listing
@@ -89,7 +89,8 @@ def test_no_more_is_read_ahead_than_some_names(monkeypatch):
     image.file(60, b"")
     with image.open() as filesystem:
         for single in (False, True):
-            monkeypatch.setattr(bulkdirs, "read_directories", lambda fs, inos, most: [None] * len(inos)) if single else None
+            if single:
+                monkeypatch.setattr(directory_scan, "read_directories", lambda fs, inos, most: [None] * len(inos))
             tracer = CountingTracer(filesystem)
             Listings(tracer).take(2)
             assert 10 < len(tracer.asked) <= 1 + 18  # with four names each
@@ -111,7 +112,7 @@ def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
     monkeypatch.setattr(listing, "AT_ONCE", 8)
     monkeypatch.setattr(listing, "LEAST", 1)
     monkeypatch.setattr(listing, "USUAL_NAMES", 1)
-    monkeypatch.setattr(bulkdirs, "USUAL_BYTES", BLOCK)
+    monkeypatch.setattr(directory_scan, "USUAL_BYTES", BLOCK)
     monkeypatch.setattr(listing, "MOST_AHEAD", most)
     with chains(5, 10).open() as filesystem:
         listings = Listings(Tracer(filesystem))
@@ -137,7 +138,7 @@ def test_names_are_not_read_again_and_again(monkeypatch):
         decoded.extend(entry for listed in found if listed for entry in listed.entries)
         return found
 
-    monkeypatch.setattr(bulkdirs, "read_directories", counted)
+    monkeypatch.setattr(directory_scan, "read_directories", counted)
     image = TinyImage()
     for number in range(30):
         image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)

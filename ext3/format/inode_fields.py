@@ -1,0 +1,192 @@
+"""Inode fields that are spread over several words: times, owners, sizes, device numbers, the extra area.
+
+Each rule is written for one inode (ints) and below it for columns of many (int64); a function of ``N`` serves both. Source:
+Linux ``fs/ext4/ext4.h`` (EXT4_INODE_SET_XTIME, EXT4_INODE_GET_XTIME, EXT4_FITS_IN_INODE, ext4_isize) and
+``include/linux/kdev_t.h`` (new_encode_dev, old_encode_dev).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG
+from ..errors import CorruptError
+from .schema import INODE_EXTRA
+
+__all__ = [
+    "CRTIME_END",
+    "CRTIME_EXTRA_END",
+    "MASK16",
+    "MASK32",
+    "SECOND",
+    "TIMES_END",
+    "Flags",
+    "Numbers",
+    "Times",
+    "area_size",
+    "bad_extra_sizes",
+    "check_extra_size",
+    "check_owner",
+    "decode_device",
+    "decode_devices",
+    "decode_owner",
+    "decode_size",
+    "decode_sizes",
+    "decode_time",
+    "decode_times",
+    "encode_device",
+    "encode_time",
+    "encode_times",
+    "extra_end",
+    "new_extra_size",
+]
+
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Times = tuple[Numbers, Numbers]
+"""Columns of seconds since 1970 and of nanoseconds: together they may not fit 64 bits."""
+N = TypeVar("N", int, Numbers)
+
+SECOND = 1_000_000_000
+MASK16 = 0xFFFF
+MASK32 = 0xFFFFFFFF
+TIME_MIN = -(2**31)
+TIME_MAX = 2**34 - 2**31 - 1
+"""What 32 bits and two epoch bits hold: 1901 to 2446."""
+TIME_MAX_CORE = 2**31 - 1
+"""What 32 bits hold: 2038."""
+ID_MAX = 0xFFFFFFFE
+"""The highest owner: the number above it means none."""
+
+
+# -- the extra area: a field that i_extra_isize does not reach is not there ------------------------------------------
+
+
+def extra_end(name: str) -> int:
+    """The i_extra_isize from which an inode has this field of INODE_EXTRA."""
+    assert INODE_EXTRA.dtype.fields is not None
+    field = INODE_EXTRA.dtype.fields[name]
+    return int(field[1]) + field[0].itemsize
+
+
+TIMES_END = extra_end("i_atime_extra")
+"""i_extra_isize from which all three times have their nanoseconds and epoch."""
+CRTIME_END = extra_end("i_crtime")
+"""i_extra_isize from which an inode has a creation time."""
+CRTIME_EXTRA_END = extra_end("i_crtime_extra")
+
+
+def new_extra_size(inode_size: int) -> int:
+    """The i_extra_isize that inodes are made with."""
+    return min(EXTRA_ISIZE, inode_size - GOOD_INODE_SIZE)
+
+
+def area_size(inode_size: int) -> int:
+    """Bytes that a new inode has for attributes."""
+    return inode_size - GOOD_INODE_SIZE - new_extra_size(inode_size)
+
+
+def check_extra_size(size: int, room: int, ino: int) -> None:
+    """CorruptError for an i_extra_isize that leaves the ``room`` behind the core, or does not end at a word."""
+    if size % 4 or size > room:
+        raise CorruptError(f"inode {ino}", "i_extra_isize", size, f"a multiple of 4, <= {room}")
+
+
+def bad_extra_sizes(sizes: Numbers, room: int) -> Flags:
+    """The rows for which ``check_extra_size`` raises."""
+    bad: Flags = (sizes % 4 != 0) | (sizes > room)
+    return bad
+
+
+# -- times: 32 signed bits of seconds, 2 bits of epoch that count 2**32 seconds each, 30 bits of nanoseconds ----------
+
+
+def decode_time(low: int, extra: int) -> int:
+    """Nanoseconds since 1970."""
+    return (low - (low >> 31 << 32) + ((extra & 3) << 32)) * SECOND + (extra >> 2)
+
+
+def decode_times(low: Numbers, extra: Numbers) -> Times:
+    return low - (low >> 31 << 32) + ((extra & 3) << 32), extra >> 2
+
+
+def encode_time(time: int, *, wide: bool) -> tuple[int, int]:
+    """The two words of the nearest time that can be stored; not ``wide``: the inode has only the first."""
+    seconds, nano = divmod(time, SECOND)
+    if not TIME_MIN <= seconds <= (TIME_MAX if wide else TIME_MAX_CORE):
+        seconds, nano = min(max(seconds, TIME_MIN), TIME_MAX if wide else TIME_MAX_CORE), 0
+    low = seconds & MASK32
+    return low, _epoch(seconds, low) | nano << 2 if wide else 0
+
+
+def encode_times(times: Times, *, wide: bool) -> Times:
+    stored = np.clip(times[0], TIME_MIN, TIME_MAX if wide else TIME_MAX_CORE)
+    low = stored & MASK32
+    if not wide:
+        return low, np.zeros_like(low)
+    return low, _epoch(stored, low) | np.where(stored == times[0], times[1], 0) << 2
+
+
+def _epoch(seconds: N, low: N) -> N:
+    """How often 2**32 seconds must be added to the low word, taken as signed."""
+    return (seconds - (low - (low >> 31 << 32))) >> 32 & 3
+
+
+# -- owners: 16 bits in each of two words ----------------------------------------------------------------------------
+
+
+def decode_owner(low: N, high: N) -> N:
+    return low | high << 16
+
+
+def encode_owner(number: N) -> tuple[N, N]:
+    return number & MASK16, number >> 16
+
+
+def check_owner(uid: int, gid: int) -> None:
+    """ValueError for what is no user or group."""
+    if not (0 <= uid <= ID_MAX and 0 <= gid <= ID_MAX):
+        raise ValueError(f"{uid}, {gid} are no user and group: those are from 0 to {ID_MAX}")
+
+
+# -- sizes: of regular files only, the high word counts: in a directory it once was the block of an ACL ---------------
+
+
+def decode_size(mode: int, low: int, high: int) -> int:
+    return low | high << 32 if mode & S_IFMT == S_IFREG else low
+
+
+def decode_sizes(mode: Numbers, low: Numbers, high: Numbers) -> Numbers:
+    return low | np.where((mode & S_IFMT) == S_IFREG, high, 0) << 32
+
+
+# -- devices: 8 and 8 bits in the first word of the block map, else 12 and 20 in the second ---------------------------
+
+
+def decode_device(mode: int, old: int, new: int) -> tuple[int, int]:
+    """(major, minor); zeros for what is no device."""
+    if mode & S_IFMT not in (S_IFCHR, S_IFBLK):
+        return 0, 0
+    if old:
+        return old >> 8 & 0xFF, old & 0xFF
+    return new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00
+
+
+def decode_devices(mode: Numbers, old: Numbers, new: Numbers) -> tuple[Numbers, Numbers]:
+    form = mode & S_IFMT
+    device = (form == S_IFCHR) | (form == S_IFBLK)
+    major = np.where(old != 0, old >> 8 & 0xFF, new >> 8 & 0xFFF)
+    minor = np.where(old != 0, old & 0xFF, new & 0xFF | new >> 12 & 0xFFF00)
+    return np.where(device, major, 0), np.where(device, minor, 0)
+
+
+def encode_device(major: int, minor: int) -> tuple[int, int]:
+    """The first two words of the block map. ValueError for numbers that do not fit 12 and 20 bits."""
+    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+        raise ValueError(f"device numbers {major}, {minor} do not fit 12 and 20 bits")
+    if major < 256 and minor < 256:
+        return major << 8 | minor, 0
+    return 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12

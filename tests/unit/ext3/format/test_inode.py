@@ -1,0 +1,100 @@
+"""One inode: what is decoded, what is kept that has no field, and rules that hold for one and for columns of many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
+from ext3.errors import CorruptError
+from ext3.format import inode_fields
+from ext3.format.inode import InodeRecord, parse_inode, patch_inode
+from ext3.format.schema import INODE_CORE
+
+word = st.integers(0, 0xFFFFFFFF)
+mode = st.sampled_from([S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK, 0, 0o170000]).map(lambda form: form | 0o644)
+SECOND = 1_000_000_000
+
+
+def column(*values: int) -> inode_fields.Numbers:
+    return np.array(values, np.int64)
+
+
+def test_times_that_were_seen() -> None:
+    """As the table in Linux Documentation/filesystems/ext4/inodes.rst has it."""
+    for low, epoch, seconds in (
+        (0x80000000, 0, -(2**31)), (0xFFFFFFFF, 0, -1), (0, 0, 0), (0x7FFFFFFF, 0, 2**31 - 1), (0x80000000, 1, 2**31),
+        (0, 1, 2**32), (0x7FFFFFFF, 2, 2**33 + 2**31 - 1), (0x7FFFFFFF, 3, 2**34 - 2**31 - 1),
+    ):  # fmt: skip
+        assert inode_fields.decode_time(low, epoch | 5 << 2) == seconds * SECOND + 5
+        assert inode_fields.encode_time(seconds * SECOND + 5, wide=True) == (low, epoch | 5 << 2)
+
+
+@given(word, word)
+def test_a_time_of_one_and_of_many(low: int, extra: int) -> None:
+    seconds, nano = inode_fields.decode_times(column(low), column(extra))
+    assert int(seconds[0]) * SECOND + int(nano[0]) == inode_fields.decode_time(low, extra)
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(0, SECOND - 1), st.booleans())
+def test_a_time_is_stored_as_near_as_it_can_be(seconds: int, nano: int, wide: bool) -> None:
+    low, extra = inode_fields.encode_time(seconds * SECOND + nano, wide=wide)
+    lows, extras = inode_fields.encode_times((column(seconds), column(nano)), wide=wide)
+    assert (int(lows[0]), int(extras[0])) == (low, extra)
+    stored = inode_fields.decode_time(low, extra)
+    highest = 2**34 - 2**31 - 1 if wide else 2**31 - 1
+    if -(2**31) <= seconds <= highest:
+        assert stored == seconds * SECOND + (nano if wide else 0)
+    else:
+        assert stored == min(max(seconds, -(2**31)), highest) * SECOND
+
+
+@given(mode, word, word)
+def test_sizes_and_devices_of_one_and_of_many(mode: int, one: int, two: int) -> None:
+    size = int(inode_fields.decode_sizes(column(mode), column(one), column(two & 0x7FFFFFFF))[0])
+    assert size == inode_fields.decode_size(mode, one, two & 0x7FFFFFFF)
+    major, minor = inode_fields.decode_devices(column(mode), column(one), column(two))
+    assert (int(major[0]), int(minor[0])) == inode_fields.decode_device(mode, one, two)
+
+
+@given(st.integers(0, 0xFFF), st.integers(0, 0xFFFFF))
+def test_device_numbers_come_back(major: int, minor: int) -> None:
+    old, new = inode_fields.encode_device(major, minor)
+    assert inode_fields.decode_device(S_IFCHR, old, new) == (major, minor)
+    assert (old == 0) == (max(major, minor) > 255 or (major, minor) == (0, 0))
+
+
+@pytest.mark.parametrize("numbers", [(0x1000, 0), (0, 0x100000), (-1, 0)])
+def test_device_numbers_that_do_not_fit(numbers: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        inode_fields.encode_device(*numbers)
+
+
+@given(st.binary(min_size=256, max_size=256), st.integers(4, 32).map(lambda words: 4 * words))
+def test_what_has_no_field_stays(noise: bytes, extra_size: int) -> None:
+    """Times apart: what they hold beyond a second is put in order."""
+    raw = noise[:128] + extra_size.to_bytes(2, "little") + noise[130:]
+    packed = InodeRecord(raw, 12).pack()
+    kept = np.ones(256, np.bool_)
+    kept[8:20] = kept[132:152] = False
+    same = np.frombuffer(packed, np.uint8) == np.frombuffer(raw, np.uint8)
+    assert same[kept].all()
+    assert parse_inode(packed, 12).i_block == parse_inode(raw, 12).i_block
+
+
+@pytest.mark.parametrize("size", [2, 130, 132, 0xFFFC])
+def test_an_extra_area_that_leaves_the_inode(size: int) -> None:
+    raw = bytes(128) + size.to_bytes(2, "little") + bytes(126)
+    with pytest.raises(CorruptError, match="inode 12: i_extra_isize"):
+        parse_inode(raw, 12)
+
+
+def test_patch_changes_nothing_else() -> None:
+    raw = bytes(range(256))
+    patched = patch_inode(raw, i_dtime=7, i_block=[9] * 15)
+    row = INODE_CORE.view(patched)[0]
+    assert (row["i_dtime"], row["i_block"].tolist()) == (7, [9] * 15)
+    assert (patched[:20], patched[24:40], patched[100:]) == (raw[:20], raw[24:40], raw[100:])
+    assert raw == bytes(range(256))
