@@ -1,7 +1,7 @@
-"""Trouble has four kinds: the image is wrong, the image is not ours, the caller is wrong, the device failed.
+"""Errors: the image is damaged, the image is unsupported, the caller is wrong, or the device failed.
 
-Every class carries its facts as attributes; the text is made from them once. ``kind`` is a stable word for machines
-(it ends up in ``--json`` errors), ``hint`` says what to do next and may be empty.
+Every class carries its facts as attributes; the text is made from them. ``kind`` is a stable word for programs. ``hint`` says
+what to do next, if that does not depend on the program around this package; else it is empty, and the facts say enough.
 """
 
 from __future__ import annotations
@@ -29,23 +29,26 @@ __all__ = [
     "PathNotEmptyError",
     "PathNotFoundError",
     "SourceError",
+    "TooLargeError",
     "UnsupportedError",
     "XattrError",
 ]
 
 
+EUCLEAN = getattr(errno, "EUCLEAN", errno.EIO)
+"""Errno of a damaged filesystem; only Linux has it."""
 CHECK_HINT = "e2fsck -f finds and repairs what is wrong"
-"""What to do with an image that is damaged."""
+"""Hint for a damaged image."""
 
 
 def show(name: bytes | str) -> str:
-    """A path or name as text for a message: bytes that are not UTF-8 and control characters are escaped."""
+    """Return a path or name as text for a message: bytes that are not UTF-8 and control characters are escaped."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Ext3Error(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all errors of this package."""
 
     kind = "ext3"
 
@@ -59,7 +62,7 @@ class Ext3Error(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        # From one process to another: facts are attributes, and the constructors of the kinds differ.
+        # Between processes: facts are attributes, and constructors differ from class to class.
         return _rebuild, (type(self), self.args, self.__dict__, getattr(self, "errno", None))
 
 
@@ -72,13 +75,14 @@ def _rebuild(kind: type[Ext3Error], args: tuple[object, ...], facts: dict[str, o
     return error
 
 
-class CorruptError(Ext3Error):
-    """The image contradicts the format: ``where`` it does, in which ``field``, what it says and what it should."""
+class CorruptError(Ext3Error, OSError):
+    """Contradiction of the format: ``where``, in which ``field``, the value there and the values allowed. EUCLEAN."""
 
     kind = "corrupt"
 
     def __init__(self, where: str, field: str, got: object, want: object) -> None:
         super().__init__(f"{where}: {field} is {got}, want {want}")
+        self.errno = EUCLEAN
         self.where = where
         self.field = field
         self.got = got
@@ -86,23 +90,24 @@ class CorruptError(Ext3Error):
 
 
 class NotExt3Error(Ext3Error):
-    """There is no ext2/ext3 superblock where one should be."""
+    """No ext2/ext3 superblock where one should be."""
 
     kind = "not-ext3"
 
 
-class UnsupportedError(Ext3Error):
-    """A valid filesystem with features this package does not read or write; they are named in ``features``."""
+class UnsupportedError(Ext3Error, OSError):
+    """Valid filesystem with ``features`` that this package does not read or write. EOPNOTSUPP."""
 
     kind = "unsupported"
 
     def __init__(self, features: Iterable[str], *, hint: str = "") -> None:
         self.features = tuple(features)
         super().__init__(f"filesystem features that are not ext3: {', '.join(self.features)}", hint=hint)
+        self.errno = errno.EOPNOTSUPP
 
 
 class DeviceError(Ext3Error, OSError):
-    """Reading or writing the device failed, or would leave its window."""
+    """Failed read or write of the device, or one that would leave its window."""
 
     kind = "io"
 
@@ -112,13 +117,23 @@ class DeviceError(Ext3Error, OSError):
 
 
 class GeometryError(Ext3Error, ValueError):
-    """The numbers asked for (size, block size, inodes, journal ...) make no filesystem."""
+    """Numbers that make no filesystem.
+
+    ``field`` names the one to change: "size", "block_size", "inode_size", "inodes", "inode_ratio", "reserved_percent",
+    "journal" or "label". ``least`` and ``most`` bound it where that is known (sizes and the journal in bytes).
+    """
 
     kind = "geometry"
 
+    def __init__(self, message: str, *, field: str, least: int | None = None, most: int | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.least = least
+        self.most = most
+
 
 class NoSpaceError(Ext3Error, OSError):
-    """The content does not fit. ``needed_bytes`` is the smallest size found to hold it."""
+    """Content that does not fit. ``needed_bytes`` is the smallest size found to hold it."""
 
     kind = "no-space"
 
@@ -135,11 +150,8 @@ class NoInodesError(Ext3Error, OSError):
     kind = "no-inodes"
 
     def __init__(self, *, needed: int, available: int, enough: int) -> None:
-        """``enough``: a count to ask for that surely suffices after rounding to whole groups."""
-        super().__init__(
-            f"the content needs {needed:,} inodes and the filesystem has {available:,}",
-            hint=f"give -N {enough}, or leave -N, -i and --profile out",
-        )
+        """``enough``: a count that suffices after rounding to whole groups."""
+        super().__init__(f"the content needs {needed:,} inodes and the filesystem has {available:,}")
         self.errno = errno.ENOSPC
         self.needed = needed
         self.available = available
@@ -147,7 +159,7 @@ class NoInodesError(Ext3Error, OSError):
 
 
 class NoFreeInodesError(Ext3Error, OSError):
-    """An open image has no inode left for one more file."""
+    """Open image without a free inode."""
 
     kind = "no-inodes"
 
@@ -160,7 +172,7 @@ class NoFreeInodesError(Ext3Error, OSError):
 
 
 class JournalFullError(Ext3Error):
-    """One operation changes more blocks (``needed``) than a transaction of this journal holds (``capacity``)."""
+    """Operation that changes more blocks (``needed``) than a transaction of this journal holds (``capacity``)."""
 
     kind = "journal-full"
 
@@ -174,7 +186,7 @@ class JournalFullError(Ext3Error):
 
 
 class NeedsCheckError(Ext3Error):
-    """The image is marked as damaged, or as never put in order: it is not changed before it was checked."""
+    """Image that is marked as damaged or as not cleanly unmounted, and must be checked before it is changed."""
 
     kind = "needs-check"
 
@@ -183,14 +195,26 @@ class NeedsCheckError(Ext3Error):
 
 
 class PathError(Ext3Error, OSError):
-    """A path inside the image is missing or of the wrong type; see the subclasses. ``code``: errno, unless the kind's own."""
+    """Path in the image that is missing or of the wrong type. ``reason`` is the text without the path; ``code``: errno.
+
+    ``ino`` is set if the caller gave an inode number instead of a path.
+    """
 
     kind = "path"
     code = errno.EINVAL
 
-    def __init__(self, path: bytes | str, message: str, *, code: int | None = None) -> None:
-        super().__init__(f"{show(path)}: {message}", path=path)
+    def __init__(self, path: bytes | str | int, message: str, *, code: int | None = None) -> None:
+        self.ino = path if isinstance(path, int) else None
+        text = f"inode {path}" if isinstance(path, int) else path
+        super().__init__(f"{show(text)}: {message}", path=text)
+        self.reason = message
         self.errno = self.code if code is None else code
+
+    def rename(self, path: bytes | str) -> None:
+        """Name another path: the one the caller gave, where the error was found at a part of it."""
+        self.path = path
+        self.message = f"{show(path)}: {self.reason}"
+        self.args = (self.message,)
 
 
 class PathNotFoundError(PathError, FileNotFoundError):
@@ -219,22 +243,35 @@ class PathNotEmptyError(PathError):
 
 
 class SourceError(Ext3Error, OSError):
-    """Something on the host, or in an archive, cannot be taken in; ``path`` names it."""
+    """File of the host, or member of an archive, that cannot be read or stored. ``reason`` is the text without ``path``."""
 
     kind = "source"
 
     def __init__(self, path: bytes | str, message: str, *, error: OSError | None = None, hint: str = "") -> None:
         super().__init__(f"{show(path)}: {message}", path=path, hint=hint)
+        self.reason = message
         self.errno = error.errno if error else errno.EINVAL
 
 
+class TooLargeError(SourceError):
+    """File or symlink target that is larger than ext3 holds in blocks of ``block_size``. Sizes in bytes."""
+
+    def __init__(self, path: bytes | str, message: str, *, size_bytes: int, limit_bytes: int, block_size: int) -> None:
+        super().__init__(path, message)
+        self.errno = errno.EFBIG
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+        self.block_size = block_size
+
+
 class ContentChangedError(SourceError):
-    """A file changed while it was read, and again when it was read once more."""
+    """File that changed while it was read, and again when it was read once more."""
 
     kind = "changed"
 
 
 class XattrError(SourceError):
-    """An extended attribute that ext3 cannot hold."""
+    """Extended attribute that ext3 cannot store. ``block_size``, in bytes, if the attributes of a file exceed one block."""
 
     kind = "xattr"
+    block_size: int | None = None

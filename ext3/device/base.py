@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 from collections.abc import Iterator
@@ -115,8 +114,7 @@ class FileDevice:
             raise self.write_failed(offset, error) from error
 
     def write_failed(self, offset: int, error: OSError) -> DeviceError:
-        hint = "free some space there, or choose a smaller --size" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return DeviceError(f"writing at byte {self.offset + offset}: {error.strerror}", error=error, hint=hint)
+        return DeviceError(f"writing at byte {self.offset + offset}: {error.strerror}", error=error)
 
     def start_writeback(self, offset: int, size: int) -> None:
         """Have the kernel begin to write the range to storage now, so that the final sync finds little left to do."""

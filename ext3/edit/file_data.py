@@ -39,8 +39,8 @@ def regular(node: Node) -> Node:
     """The node, if it is a regular file's. PathIsDirectoryError, PathError."""
     if not node.record.is_file:
         if node.record.is_dir:
-            raise PathIsDirectoryError(f"inode {node.ino}", "Is a directory")
-        raise PathError(f"inode {node.ino}", "not a regular file")
+            raise PathIsDirectoryError(node.ino, "Is a directory")
+        raise PathError(node.ino, "not a regular file")
     return node
 
 

@@ -211,7 +211,7 @@ class InodeCache:
         if found is None:
             record = node.record
             if not record.is_dir:
-                raise PathNotDirectoryError(f"inode {node.ino}", "not a directory")
+                raise PathNotDirectoryError(node.ino, "not a directory")
             found = node.directory = Directory(
                 self.session,
                 self.map(node),
@@ -276,7 +276,7 @@ class InodeCache:
     def need_large_file(self, node: Node) -> None:
         """A file is about to pass 2 GiB."""
         if not self._dynamic:
-            raise PathError(f"inode {node.ino}", "files of this old filesystem end at 2 GiB", code=errno.EFBIG)
+            raise PathError(node.ino, "files of this old filesystem end at 2 GiB", code=errno.EFBIG)
         self.session.add_features(ro_compat=RoCompat.LARGE_FILE)
 
     # Life

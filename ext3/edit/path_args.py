@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError, show
+from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
 from ..read.filesystem import PathOrIno
 from ..read.path_walk import PathEnd, Tree, resolve
 from . import namei
@@ -110,11 +110,8 @@ def errors_name(*paths: PathOrIno) -> Iterator[None]:
     except PathError as error:
         for path in paths:
             if isinstance(path, bytes | str) and error.path is not None:
-                said = show(error.path)
                 last = _bytes(path).rstrip(b"/").rpartition(b"/")[2] or b"."
-                if error.path == last or (len(paths) == 1 and said.startswith("inode ")):
-                    error.path = path
-                    error.message = show(path) + error.message[len(said) :]
-                    error.args = (error.message,)
+                if error.path == last or (len(paths) == 1 and error.ino is not None):
+                    error.rename(path)
                     break
         raise

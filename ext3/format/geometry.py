@@ -215,16 +215,23 @@ def plan_geometry(
     if block_size is None:
         block_size = default_block_size(size_bytes)
     if block_size not in (1024, 2048, 4096):
-        raise GeometryError(f"block size {block_size} is not 1024, 2048 or 4096", hint="leave -b out, or give one of these")
+        raise GeometryError(f"block size {block_size} is not 1024, 2048 or 4096", field="block_size")
     if inode_size & (inode_size - 1) or not MIN_INODE_SIZE <= inode_size <= block_size:
         raise GeometryError(
             f"inode size {inode_size} is not a power of two from {MIN_INODE_SIZE} to the block size {block_size}",
-            hint="leave -I out, or give 128 or 256",
+            field="inode_size",
+            least=MIN_INODE_SIZE,
+            most=block_size,
         )
     if not 0 <= reserved_percent <= 50:
-        raise GeometryError(f"reserved percentage {reserved_percent:g} is not from 0 to 50")
+        raise GeometryError(f"reserved percentage {reserved_percent:g} is not from 0 to 50", field="reserved_percent", most=50)
     if inode_ratio is not None and not MIN_BLOCK_SIZE <= inode_ratio <= 64 * MIB:
-        raise GeometryError(f"{inode_ratio} bytes per inode is not from {MIN_BLOCK_SIZE} to {64 * MIB}")
+        raise GeometryError(
+            f"{inode_ratio} bytes per inode is not from {MIN_BLOCK_SIZE} to {64 * MIB}",
+            field="inode_ratio",
+            least=MIN_BLOCK_SIZE,
+            most=64 * MIB,
+        )
     if inode_ratio is not None and inode_ratio < block_size:
         # One inode per block is the densest that can ever be used up.
         inode_ratio = block_size
@@ -232,26 +239,29 @@ def plan_geometry(
     if blocks >= 2**32:
         raise GeometryError(
             f"{size_bytes} bytes are too many blocks of {block_size} for ext3",
-            hint=f"the largest size is {(2**32 - 1) * block_size // TIB} TiB with this block size",
+            field="size",
+            most=(2**32 - 1) * block_size,
         )
     first = first_data_block(block_size)
     wanted = inodes if inodes is not None else blocks * block_size // (inode_ratio or default_inode_ratio(size_bytes))
     if inodes is None:
         wanted = max(1, wanted)
     if wanted < 1 or wanted >= 2**32:
-        raise GeometryError(f"{wanted} inodes: the count must be from 1 to {2**32 - 1}")
+        raise GeometryError(
+            f"{wanted} inodes: the count must be from 1 to {2**32 - 1}", field="inodes", least=1, most=2**32 - 1
+        )
     reserved_blocks = int(reserved_percent * blocks / 100)
     per_group, all_blocks = 8 * block_size, blocks
-    smallest = f"the smallest with these settings is about {_smallest_bytes(block_size, inode_size, wanted)} bytes"
+    smallest = _smallest_bytes(block_size, inode_size, wanted)
     while True:
         if blocks <= first:
-            raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", hint=smallest)
+            raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", field="size", least=smallest)
         groups = group_count(blocks, first, per_group)
         per_group_inodes = -(-wanted // groups)
         if per_group_inodes > 8 * block_size:
             # A group's inodes must fit one bitmap block: smaller groups, and the blocks cut off come back.
             if per_group < 256:
-                raise GeometryError(f"{wanted} inodes are too many for {size_bytes} bytes", hint="fewer, or a larger --size")
+                raise GeometryError(f"{wanted} inodes are too many for {size_bytes} bytes", field="inodes")
             per_group -= 8
             blocks = all_blocks
             continue
@@ -262,7 +272,8 @@ def plan_geometry(
             if reserved_gdt + descriptor_blocks(groups, block_size) > per_group * 3 // 4:
                 raise GeometryError(
                     f"{size_bytes} bytes in blocks of {block_size} need too many group descriptors for ext3",
-                    hint=f"use -b {MAX_BLOCK_SIZE}",
+                    field="block_size",
+                    least=MAX_BLOCK_SIZE,
                 )
         geometry = Geometry(
             block_size=block_size,
@@ -278,12 +289,12 @@ def plan_geometry(
         if int(geometry.group_overhead.max()) > per_group:
             raise GeometryError(
                 f"{wanted} inodes in {size_bytes} bytes: the inode tables leave no room",
-                hint="fewer inodes, or a larger --size",
+                field="inodes",
             )
         overhead = int(geometry.group_overhead[-1])
         rest = (blocks - first) % per_group
         if groups == 1 and rest and rest < overhead:
-            raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", hint=smallest)
+            raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", field="size", least=smallest)
         if rest and rest < overhead + MIN_LAST_GROUP_BLOCKS and groups > 1:
             share = 100 * reserved_blocks / blocks
             blocks -= rest
@@ -311,6 +322,6 @@ def _reserved_gdt(blocks: int, per_group: int, block_size: int) -> int:
 
 
 def _smallest_bytes(block_size: int, inode_size: int, inodes: int) -> int:
-    """A size that surely holds a filesystem of one group with a smallest journal; for a hint only."""
+    """Return a size in bytes that holds a filesystem of one group with the smallest journal; for errors."""
     metadata = 64 + table_blocks(inodes, inode_size, block_size) + block_size // 4
     return -(-(metadata + 2 * MIN_JOURNAL_BLOCKS) * block_size // MIB) * MIB

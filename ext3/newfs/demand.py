@@ -21,7 +21,7 @@ from ..constants import (
     S_IFREG,
     XATTR_REFCOUNT_MAX,
 )
-from ..errors import SourceError, XattrError
+from ..errors import TooLargeError, XattrError
 from ..format import xattr
 from ..format.indirect_blocks import IndirectBlocks, dense_counts, file_limit, segment_extents
 from ..format.inode_fields import area_size
@@ -142,9 +142,12 @@ def _check_file_sizes(tree: Tree, regular: Array64, block_size: int) -> None:
     sizes = tree.nodes["size"][regular]
     if int(sizes.max()) > largest:
         node = int(regular[int(sizes.argmax())])
-        hint = "use -b 4096" if block_size < 4096 else "split it"
-        raise SourceError(
-            tree.path(node), f"{int(sizes.max())} bytes; ext3 holds {largest} in blocks of {block_size}", hint=hint
+        raise TooLargeError(
+            tree.path(node),
+            f"{int(sizes.max())} bytes; ext3 holds {largest} in blocks of {block_size}",
+            size_bytes=int(sizes.max()),
+            limit_bytes=largest,
+            block_size=block_size,
         )
 
 
@@ -153,10 +156,12 @@ def _slow_symlinks(tree: Tree, block_size: int) -> Array64:
     slow = np.flatnonzero(tree.is_kind(S_IFLNK) & (lengths > FAST_SYMLINK_MAX))
     if len(slow) and int(lengths[slow].max()) >= block_size:
         node = int(slow[int(lengths[slow].argmax())])
-        raise SourceError(
+        raise TooLargeError(
             tree.path(node),
             f"the symlink's target has {int(lengths[node])} bytes; ext3 holds {block_size - 1} in blocks of {block_size}",
-            hint="use -b 4096" if block_size < 4096 else "",
+            size_bytes=int(lengths[node]),
+            limit_bytes=block_size - 1,
+            block_size=block_size,
         )
     return slow
 
@@ -171,7 +176,7 @@ def _place_attributes(tree: Tree, block_size: int, inode_size: int) -> Attribute
         try:
             rest = xattr.to_disk(attributes)
         except ValueError as error:
-            raise XattrError(tree.path(node), str(error), hint="--xattrs none leaves attributes out") from error
+            raise XattrError(tree.path(node), str(error)) from error
         if room:
             area, rest = xattr.pack_inode_area(rest, room)
             if area:
@@ -180,11 +185,9 @@ def _place_attributes(tree: Tree, block_size: int, inode_size: int) -> Attribute
             continue
         if not xattr.block_fits(rest, block_size):
             total = sum(len(attribute.value) for attribute in rest)
-            raise XattrError(
-                tree.path(node),
-                f"extended attributes of {total} bytes do not fit one block of {block_size}",
-                hint="use -b 4096, or --xattrs none" if block_size < 4096 else "--xattrs none leaves attributes out",
-            )
+            too_large = XattrError(tree.path(node), f"extended attributes of {total} bytes do not fit a block of {block_size}")
+            too_large.block_size = block_size
+            raise too_large
         key = tuple(rest)
         row, count = shared.get(key, (-1, XATTR_REFCOUNT_MAX))
         if count == XATTR_REFCOUNT_MAX:

@@ -104,7 +104,7 @@ def build_image(
 def plan_tree(tree: Tree, options: ImageOptions, stamp: Stamp) -> Plan:
     """Plan an image of ``tree``; a lost+found that was added to it gets the stamp's time."""
     if len(options.label) > LABEL_MAX:
-        raise GeometryError(f"the label has {len(options.label)} bytes; ext3 holds {LABEL_MAX}")
+        raise GeometryError(f"the label has {len(options.label)} bytes; ext3 holds {LABEL_MAX}", field="label", most=LABEL_MAX)
     if tree.lost_found_made:
         for name in ("atime", "mtime", "ctime"):
             tree.nodes[name][tree.lost_found] = stamp.seconds

@@ -191,19 +191,23 @@ def _journal_blocks(geometry: Geometry, options: ImageOptions) -> int:
             raise GeometryError(
                 f"a journal of {options.journal_bytes} bytes has {blocks} blocks; it must have {MIN_JOURNAL_BLOCKS} to"
                 f" {MAX_JOURNAL_BLOCKS}",
-                hint=f"-J size={-(-MIN_JOURNAL_BLOCKS * geometry.block_size // MIB)} is the smallest here",
+                field="journal",
+                least=MIN_JOURNAL_BLOCKS * geometry.block_size,
+                most=MAX_JOURNAL_BLOCKS * geometry.block_size,
             )
         if blocks > geometry.free_blocks // 2:
             raise GeometryError(
                 f"a journal of {options.journal_bytes} bytes takes over half of {geometry.size_bytes} bytes",
-                hint="a smaller one, or a larger --size",
+                field="journal",
+                most=geometry.free_blocks // 2 * geometry.block_size,
             )
         return blocks
     blocks = default_journal_blocks(geometry.blocks)
     if not blocks:
         raise GeometryError(
             f"{geometry.size_bytes} bytes are too few for a journal",
-            hint=f"at least {2048 * geometry.block_size // 1024}K, or --no-journal",
+            field="size",
+            least=2048 * geometry.block_size,
         )
     return blocks
 
@@ -217,8 +221,7 @@ def _fixed_blocks(geometry: Geometry, options: ImageOptions) -> int:
 def _no_space(text: str, demand: Demand, geometry: Geometry, options: ImageOptions, seed: tuple[int, ...]) -> NoSpaceError:
     smallest = replace(options, size=None, smallest=MIB, slack=0.0)
     needed = _choose(demand.tree, smallest, seed)[1].size_bytes
-    hint = f"at least --size {-(-needed // MIB)}M, or leave it out"
-    return NoSpaceError(text, needed_bytes=needed, available_bytes=geometry.size_bytes, hint=hint)
+    return NoSpaceError(text, needed_bytes=needed, available_bytes=geometry.size_bytes)
 
 
 def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: Stamp) -> Plan:

@@ -237,7 +237,7 @@ class Filesystem:
         """The target of a symbolic link. PathError (EINVAL) if it is none."""
         inode = self._inode_of(path_or_ino, False)
         if not inode.stat.is_symlink:
-            raise PathError(_shown(path_or_ino), "not a symbolic link")
+            raise PathError(path_or_ino, "not a symbolic link")
         return self._target(inode)
 
     def xattrs(self, path_or_ino: PathOrIno, *, follow: bool = True) -> dict[bytes, bytes]:
@@ -284,7 +284,7 @@ class Filesystem:
         """The entries of a directory but ``.`` and ``..``, in the order they lie. PathNotDirectoryError if it is none."""
         inode = self._inode_of(path_or_ino, True)
         if not inode.stat.is_dir:
-            raise PathNotDirectoryError(_shown(path_or_ino), "not a directory")
+            raise PathNotDirectoryError(path_or_ino, "not a directory")
         return self._entries(inode)
 
     def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[directory_scan.Listing | None]:
@@ -333,7 +333,7 @@ class Filesystem:
         def entries_of(ino: int) -> Iterator[Entry]:
             inode = self.inode(ino)
             if not inode.stat.is_dir:
-                raise PathNotDirectoryError(_shown(ino), "not a directory")
+                raise PathNotDirectoryError(ino, "not a directory")
             return self._entries(inode, blocks)
 
         prefix = b""
@@ -377,16 +377,16 @@ class Filesystem:
         inode = self._inode_of(path_or_ino, True)
         form = inode.stat.mode & S_IFMT
         if form == S_IFDIR:
-            raise PathIsDirectoryError(_shown(path_or_ino), "a directory")
+            raise PathIsDirectoryError(path_or_ino, "a directory")
         if form != S_IFREG:
-            raise PathError(_shown(path_or_ino), "not a regular file")
+            raise PathError(path_or_ino, "not a regular file")
         return FileReader(self.device, self.block_map(inode).extents, inode.stat.size, self._superblock.block_size)
 
     def read_bytes(self, path_or_ino: PathOrIno, *, limit: int = READ_LIMIT) -> bytes:
         """The whole content of a regular file of at most ``limit`` bytes; PathError (EFBIG) if it is longer."""
         with self.open_file(path_or_ino) as file:
             if file.size > limit:
-                raise PathError(_shown(path_or_ino), f"{file.size} bytes are more than {limit}", code=errno.EFBIG)
+                raise PathError(path_or_ino, f"{file.size} bytes are more than {limit}", code=errno.EFBIG)
             return file.readall()
 
     def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
@@ -404,7 +404,3 @@ class Filesystem:
 
     def _map(self, inode: Inode, wanted: int) -> BlockMap:
         return read_inode_map(self.device, self._superblock, inode, wanted)
-
-
-def _shown(path_or_ino: PathOrIno) -> bytes | str:
-    return f"inode {path_or_ino}" if isinstance(path_or_ino, int) else path_or_ino

@@ -79,6 +79,10 @@ def report(error: BaseException, console: Console) -> int:
             path, message = console.image, f"{show(console.image)}: {message}"
         if isinstance(error, InputError):
             kind = _KINDS.get(error.errno or 0, "io")
+        if not hint and console.command == "overlay create":
+            from .hints import creation_hint
+
+            hint = creation_hint(error)
         if not hint:
             hint = _OF_IMAGES.get(kind, "")
         if not hint and kind in _INSIDE and console.image is not None and not isinstance(error, SifkitError):

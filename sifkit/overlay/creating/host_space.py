@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ext3 import hostio
-from ext3.errors import DeviceError, SourceError
+from ext3.errors import DeviceError, Ext3Error, SourceError
 
 from ...errors import TargetError, human, show
 
@@ -30,8 +30,10 @@ def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> I
     try:
         yield
     except OSError as error:
+        if isinstance(error, Ext3Error) and not isinstance(error, DeviceError | SourceError):
+            raise
         if error.errno not in hostio.FULL:
-            if isinstance(error, DeviceError | SourceError):
+            if isinstance(error, Ext3Error):
                 raise
             raise TargetError(f"{show(target)}: {error.strerror}", path=target, error=error) from error
         used = (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size

@@ -87,7 +87,7 @@ def _plan(tree: Tree, options: CreateOptions, stamp: Stamp) -> Plan:
     try:
         return plan_tree(tree, _image_options(options), stamp)
     except GeometryError as error:  # of a size that followed from the content; the others were refused before
-        raise UsageError(error.message, hint=error.hint) from error
+        raise UsageError(error.message) from error
     except NoSpaceError as error:
         least = -(-error.needed_bytes // MIB)
         raise NoSpaceError(
