@@ -34,7 +34,7 @@ GLOBAL_LIMIT = 32
 TIME_LIMIT = 1 << 60
 
 _ZEROS = bytes(BLOCK)
-_TYPEFLAG = FIELDS["typeflag"]
+_TYPEFLAG, _SIZE = FIELDS["typeflag"], FIELDS["size"]
 _EXTENSIONS = b"xXgLK"
 """Typeflags of headers that say more about the next one: pax, Solaris' pax, global pax, GNU's long names and link targets."""
 _WITH_DATA = b"0\x007SD"
@@ -134,7 +134,7 @@ def _next_block(archive: Archive) -> bytes:
 
 
 def _read_payload(archive: Archive, block: bytes, flag: bytes) -> bytes:
-    size = parse_number(unpack_header(block).size, "the size of an extended header")
+    size = parse_number(block[_SIZE], "the size of an extended header")
     limit = NAME_PAYLOAD_LIMIT if flag in b"LK" else PAX_PAYLOAD_LIMIT
     if not 0 <= size <= limit:
         raise HeaderError(f"an extended header of {size} bytes; at most {limit} are taken")
