@@ -130,7 +130,8 @@ def read_at(fd: int, offset: int, size: int) -> bytes:
     """``size`` bytes at ``offset``; fewer only at the end of the file."""
     pieces = []
     while size > 0:
-        piece = _pread(fd, min(size, CALL_BYTES), offset)
+        wanted = min(size, CALL_BYTES)
+        piece = os.pread(fd, wanted, offset) if hasattr(os, "pread") else _seek_and_read(fd, wanted, offset)
         if not piece:
             break
         pieces.append(piece)
@@ -147,7 +148,7 @@ def read_into(fd: int, offset: int, view: memoryview) -> int:
         if hasattr(os, "preadv"):
             count = os.preadv(fd, [piece], offset + done)
         else:
-            data = _pread(fd, len(piece), offset + done)
+            data = read_at(fd, offset + done, len(piece))
             count = len(data)
             piece[:count] = data
         if not count:
@@ -160,7 +161,10 @@ def write_at(fd: int, offset: int, data: Data) -> None:
     """Write all of ``data`` at ``offset``."""
     view = memoryview(data)
     while view:
-        done = _written(_pwrite(fd, view[:CALL_BYTES], offset))
+        piece = view[:CALL_BYTES]
+        done = os.pwrite(fd, piece, offset) if hasattr(os, "pwrite") else _seek_and_write(fd, piece, offset)
+        if not done:
+            raise OSError(errno.EIO, "nothing was written")  # this loop would not end
         offset += done
         view = view[done:]
 
@@ -169,27 +173,20 @@ def write_all(fd: int, data: Data) -> None:
     """Write all of ``data`` where the descriptor stands; it may be a pipe."""
     view = memoryview(data)
     while view:
-        view = view[_written(os.write(fd, view[:CALL_BYTES])) :]
+        done = os.write(fd, view[:CALL_BYTES])
+        if not done:
+            raise OSError(errno.EIO, "nothing was written")
+        view = view[done:]
 
 
-def _pread(fd: int, size: int, offset: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(fd, size, offset)
+def _seek_and_read(fd: int, size: int, offset: int) -> bytes:
     os.lseek(fd, offset, os.SEEK_SET)  # Windows: no two threads may do this at once
     return os.read(fd, size)
 
 
-def _pwrite(fd: int, data: memoryview, offset: int) -> int:
-    if hasattr(os, "pwrite"):
-        return os.pwrite(fd, data, offset)
+def _seek_and_write(fd: int, data: memoryview, offset: int) -> int:
     os.lseek(fd, offset, os.SEEK_SET)
     return os.write(fd, data)
-
-
-def _written(count: int) -> int:
-    if not count:  # a loop that waits for more would not end
-        raise OSError(errno.EIO, "nothing was written")
-    return count
 
 
 # -- copies --------------------------------------------------------------------------------------------------------
