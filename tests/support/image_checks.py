@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 import ext3
@@ -28,13 +30,14 @@ class _Reader(MemoryBlocks):
 
 
 def check_counts(fs: ext3.Filesystem) -> None:
-    """i_blocks, link counts, bitmaps' inodes and free counts agree with what can be reached from the root."""
+    """i_blocks, link counts, users of attribute blocks, bitmaps and free counts agree with what the root leads to."""
     superblock = fs.superblock
     reader = _Reader(fs)
     names: dict[int, int] = {ROOT_INO: 1}
     for _, entry in fs.walk("/"):
         names[entry.ino] = names.get(entry.ino, 0) + 1
     blocks: set[int] = set()
+    sharing: Counter[int] = Counter()
     for ino, count in names.items():
         inode = fs.inode(ino)
         if not inode.stat.is_dir:
@@ -42,8 +45,12 @@ def check_counts(fs: ext3.Filesystem) -> None:
         taken = _blocks_of(reader, inode)
         assert len(taken) * (superblock.block_size // 512) == inode.stat.blocks, ino
         own = [block for block in taken if block != inode.stat.file_acl]
+        sharing[inode.stat.file_acl] += 1
         assert not blocks.intersection(own)
         blocks.update(taken)
+    del sharing[0]
+    for block, count in sharing.items():
+        assert int.from_bytes(reader.read(block)[4:8], "little") == count, f"h_refcount of block {block}"
     used_inodes = set()
     for group in range(superblock.groups_count):
         bits = fs.inode_bitmap(group)[: superblock.inodes_per_group]

@@ -23,13 +23,15 @@ OWNERS = (0, 1, 5, 70_000)
 MODES = (0o600, 0o700, 0o750, 0o755, 0o1777, 0o2750, 0o4711, 0o4755)
 NODES = (stat.S_IFREG, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
 XATTR_NAMES = (b"user.a", b"user.b", b"trusted.overlay.opaque", b"trusted.overlay.origin", b"security.x", b"user." + b"n" * 200)
+SHARED_ATTRIBUTE = (b"trusted.overlay.origin", b"same" * 80)
+"""An attribute that many files have: those that have no other share a block."""
 JOURNAL_MAGIC = b"\xc0\x3b\x39\x98"
 """The first bytes of a block that the journal must not take for one of its own."""
 
 GROW = ("mkdir", "new_file", "new_file", "write", "append", "symlink", "node", "set_xattr", "link")
 FILL = ("new_file", "write", "append")
 SHRINK = ("unlink", "unlink_file", "orphan", "rmdir", "truncate", "punch", "remove_xattr", "rename")
-CHANGE = ("rename", "rename_noreplace", "rename_whiteout", "rename_exchange", "chmod", "chown", "utimens")
+CHANGE = ("rename", "rename_noreplace", "rename_whiteout", "rename_exchange", "chmod", "chown", "set_xattr", "utimens")
 ANY = (*GROW, *SHRINK, *CHANGE, "create", "create", "write", "remove_tree")
 
 
@@ -141,7 +143,7 @@ class RandomOperations:
                     return verb, pick.choice(paths.empty)
                 return verb, self._directory(paths) or b"/none"
             case "rename" | "rename_noreplace" | "rename_whiteout" | "rename_exchange":
-                return verb, self._some(paths), self._some(paths) if pick.random() < 0.5 else self._fresh(paths)
+                return verb, *self._two(paths)
             case "chmod":
                 path = self._some(paths)
                 return verb if path not in paths.symlinks else "lchmod", path, pick.choice(self._modes)
@@ -150,6 +152,8 @@ class RandomOperations:
             case "utimens":
                 return verb, self._some(paths), pick.randrange(2**62), pick.randrange(2**33 * 10**9)
             case "set_xattr":
+                if pick.random() < 0.3:
+                    return verb, self._some(paths), *SHARED_ATTRIBUTE
                 if paths.attributes and pick.random() < 0.3:
                     return verb, *pick.choice(paths.attributes), self._value()
                 return verb, self._some(paths), pick.choice(XATTR_NAMES), self._value()
@@ -172,6 +176,12 @@ class RandomOperations:
         if self.chance.random() < 0.03:
             return self.chance.choice(self._fresh_paths)
         return self._one_of(paths.everything)
+
+    def _two(self, paths: Paths) -> tuple[bytes, bytes]:
+        """What is moved, and where to; now and then a directory in the place of an empty one."""
+        if paths.empty and self.chance.random() < 0.15:
+            return self._directory(paths) or b"/none", self.chance.choice(paths.empty)
+        return self._some(paths), self._some(paths) if self.chance.random() < 0.5 else self._fresh(paths)
 
     def _file(self, paths: Paths) -> bytes:
         return self._one_of(paths.files)
