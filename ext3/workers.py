@@ -1,7 +1,10 @@
-"""A few processes that share one list of jobs: reading and writing files keeps more than one core busy.
+"""A few processes, or threads, that share work.
 
-The jobs' numbers wait in a pipe, each process takes the next: whoever is fast does more. Forked processes, because the work is
-many short system calls, which threads of one interpreter would do one after the other.
+``parallel_map``: forked processes, for work that keeps a processor busy, such as many short system calls, which threads of one
+interpreter would make one after the other. The jobs' numbers wait in a pipe, and each process takes the next: the fastest does
+most. ``Threads``: for work that waits, for a network filesystem or a cold disk. ``WaitMeter`` measures which it is.
+
+Fork no process while threads run: the child would have the locks they hold, and not the threads that release them.
 """
 
 from __future__ import annotations
@@ -13,32 +16,43 @@ import signal
 import struct
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from .errors import DeviceError
 from .progress import Progress
 
-__all__ = ["MOST_JOBS", "Advance", "Job", "cut", "share_out", "workers_for"]
+__all__ = ["MOST_JOBS", "Advance", "Job", "Threads", "WaitMeter", "cut", "parallel_map", "workers_for"]
 
 MOST_WORKERS = 4
 MOST_JOBS = 8192
 """Their numbers must fit a pipe (64 KiB on Linux) before anybody reads."""
+THREADS = 16
+WAIT_SECONDS = 1e-4
+"""Calls that wait longer than this are worth threads: answers from memory take a hundredth of it, those of a server ten times
+as long."""
+SAMPLE_CALLS = 32
+"""Calls that are measured together."""
+SLOW_SAMPLES = 4
+"""So many samples in a row must wait: anything may hold up a process once."""
 _number = struct.Struct("=I")
 _count = struct.Struct("=Q")
 
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
-"""Tells how much more is done."""
+"""Reports how much more is done."""
 Job = Callable[[Advance], None]
 
 
 def workers_for(jobs: int) -> int:
-    """How many processes are worth while for so many jobs: 1 where this system or program cannot fork safely."""
+    """How many processes are worth having for so many jobs: 1 where this system or program cannot fork safely."""
     if sys.platform != "linux" or threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
         return 1
     return max(1, min(jobs // 2, MOST_WORKERS, len(os.sched_getaffinity(0))))
@@ -50,37 +64,28 @@ def cut(length: int, most: int, *, least: int = 1) -> list[slice]:
     return [slice(number * length // count, (number + 1) * length // count) for number in range(count)] if length else []
 
 
-def share_out(
-    jobs: int,
-    work: Callable[[int, Advance], Result],
-    workers: int,
-    progress: Progress,
-    *,
-    meanwhile: Callable[[], None] | None = None,
-) -> list[Result]:
-    """``work(number, advance)`` of each number below ``jobs`` (at most MOST_JOBS), in order, done by ``workers`` processes.
+def parallel_map(jobs: int, work: Callable[[int, Advance], Result], workers: int, progress: Progress) -> list[Result]:
+    """The results of ``work(number, advance)`` for each number below ``jobs`` (at most MOST_JOBS), in order.
 
-    The first exception of any process is raised here, after all others ended. ``work`` must not depend on what other jobs
-    left in memory; files are seen by all. Results are pickled where another process made them. ``meanwhile``: what this
-    process does before it takes jobs, while the others begin.
+    ``workers`` processes share the jobs: this one and forked helpers, whose results are pickled. ``work`` must not depend on
+    what other jobs left in memory; files are seen by all. The first exception of any process is raised here, after all others
+    ended. Where the numbers do not fit a pipe, this process does everything.
     """
     if jobs > MOST_JOBS:
-        raise ValueError(f"{jobs} jobs; at most {MOST_JOBS} can be shared out")
+        raise ValueError(f"{jobs} jobs; at most {MOST_JOBS} can be shared")
     jobs_out = _queue(jobs) if workers > 1 else None
     if jobs_out is None:
-        if meanwhile is not None:
-            meanwhile()
         return [work(number, progress.advance) for number in range(jobs)]
     done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: what each helper advanced
     parent = os.getpid()
     helpers: dict[int, int] = {}
-    told = [0] * workers
+    counted = [0] * workers
 
     def advance(count: int) -> None:
         for helper in range(1, workers):
             now = _count.unpack_from(done, helper * _count.size)[0]
-            count += now - told[helper]
-            told[helper] = now
+            count += now - counted[helper]
+            counted[helper] = now
         progress.advance(count)
 
     try:
@@ -96,8 +101,6 @@ def share_out(
                 helpers[pid] = report_out
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, kept)
-        if meanwhile is not None:
-            meanwhile()
         results = _take(jobs_out, work, advance)
         while helpers:
             results.update(_finish(*helpers.popitem()))
@@ -156,7 +159,7 @@ def _take(jobs: int, work: Callable[[int, Advance], Result], advance: Advance) -
 
 
 def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent: int, counter: _Counter) -> NoReturn:
-    """What a helper does until it ends; it never returns. It tells (results, None) or (None, exception)."""
+    """Body of a helper process: does jobs until none is left, and writes (results, None) or (None, exception) to ``report``."""
     try:
         for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)  # the parent decides, and kills
@@ -168,11 +171,11 @@ def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent
             counter.add(count)
 
         try:
-            told: tuple[object, object] = (_take(jobs, work, advance), None)
+            outcome: tuple[object, object] = (_take(jobs, work, advance), None)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent raises it
-            told = (None, error)
+            outcome = (None, error)
         with suppress(OSError), open(report, "wb") as file:
-            pickle.dump(told, file, protocol=pickle.HIGHEST_PROTOCOL)
+            pickle.dump(outcome, file, protocol=pickle.HIGHEST_PROTOCOL)
     finally:
         os._exit(0)
 
@@ -195,3 +198,84 @@ def _finish(pid: int, report: int) -> dict[int, Any]:
         raise error
     found: dict[int, Any] = results
     return found
+
+
+class WaitMeter:
+    """Measures whether calls wait (for a network filesystem, for a cold disk) or keep the processor busy.
+
+    Waiting is wall-clock time less processor time of the thread. ``waits``: SLOW_SAMPLES samples in a row waited, on average,
+    over WAIT_SECONDS a call. It stays so.
+    """
+
+    def __init__(self) -> None:
+        self.waits = False
+        self._began = 0.0
+        self._waited = 0.0
+        self._calls = 0
+        self._slow_samples = 0
+
+    def start(self) -> None:
+        self._began = time.perf_counter() - time.thread_time()
+
+    def stop(self, calls: int) -> None:
+        """So many calls were made since ``start``."""
+        self._waited += time.perf_counter() - time.thread_time() - self._began
+        self._calls += calls
+        if self._calls >= SAMPLE_CALLS:
+            self._slow_samples = self._slow_samples + 1 if self._waited > self._calls * WAIT_SECONDS else 0
+            self.waits = self.waits or self._slow_samples >= SLOW_SAMPLES
+            self._calls, self._waited = 0, 0.0
+
+
+class Threads(Generic[Task, Result]):
+    """Threads that call ``work(task)``, for work that waits. Close them before processes are forked."""
+
+    def __init__(self, work: Callable[[Task], Result]) -> None:
+        self._work = work
+        self._closed = False
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._results: SimpleQueue[tuple[Task, Result | None, BaseException | None]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        with suppress(RuntimeError):  # of a user's limit: fewer, or none, will do
+            for _ in range(THREADS):
+                # A daemon: a call that never returns, as from a dead server, must not keep a process from ending.
+                thread = threading.Thread(target=self._run, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+
+    def put(self, task: Task) -> None:
+        """Have a task done."""
+        if self._threads:
+            self._tasks.put(task)
+        else:
+            self._do(task)
+
+    def get(self) -> tuple[Task, Result]:
+        """Wait for the next task that is done, in any order; raise what its work raised."""
+        task, result, error = self._results.get()
+        if error is not None:
+            raise error
+        return task, cast(Result, result)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a task is done already."""
+        return not self._results.empty()
+
+    def close(self) -> None:
+        """Begin no more tasks, and wait for those that are being done."""
+        self._closed = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None and not self._closed:
+            self._do(task)
+
+    def _do(self, task: Task) -> None:
+        try:
+            self._results.put((task, self._work(task), None))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, who waits for the task raises it
+            self._results.put((task, None, error))

@@ -4,49 +4,25 @@ before that is loaded.
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..constants import NAME_MAX, S_IFDIR, S_IFMT
 from ..errors import SourceError
 from .content import Content
+from .node import PARENT_AT, ROW, Segment, Times
 
 if TYPE_CHECKING:
     from .tree import Tree
 
-__all__ = ["BY_NODE", "FIELDS", "LeftOut", "Segment", "Times", "TreeBuilder", "TreePart"]
-
-FIELDS = {
-    "mode": "I",
-    "uid": "I",
-    "gid": "I",
-    "parent": "I",
-    "size": "q",
-    "atime": "q",
-    "mtime": "q",
-    "ctime": "q",
-    "atime_ns": "I",
-    "mtime_ns": "I",
-    "ctime_ns": "I",
-    "links": "I",
-}
-"""The columns of a node and their little-endian struct codes: times are whole seconds since 1970 (may be negative) plus
-nanoseconds; links counts its entries, and for directories is left 0 (the plan counts subdirectories)."""
-
-_node_struct = struct.Struct("<" + "".join(FIELDS.values()))
-_pack_node = _node_struct.pack
-_unpack_node = _node_struct.unpack_from
+__all__ = ["LeftOut", "Segment", "Times", "TreeBuilder"]
 
 LOST_FOUND = b"lost+found"
+NO_NAMES = frozenset((b"", b".", b".."))
 
-Segment = tuple[int, int, int]
-"""(logical offset, length, source offset) in bytes: a part of a file that holds data; what lies between is a hole."""
-
-Times = tuple[int, int, int, int, int, int]
-"""atime, mtime, ctime in whole seconds, then the nanoseconds of each."""
+_pack_node = ROW.pack
 
 
 @dataclass(slots=True)
@@ -63,23 +39,6 @@ class LeftOut:
     def merge(self, later: LeftOut) -> None:
         self.counts += later.counts
         self.first = later.first | self.first
-
-
-BY_NODE = ("targets", "devices", "xattrs", "segments")
-
-
-@dataclass(frozen=True, slots=True)
-class TreePart:
-    """A subtree on its way from one builder to another (``tree.graft``). ``facts``: the columns few nodes have, by name and
-    node. ``links``: its nodes that may have names elsewhere too, by the identity of the file."""
-
-    rows: bytes
-    names: list[bytes]
-    links: Mapping[tuple[int, int], int]
-    extra_links: list[tuple[int, bytes, int]]
-    facts: dict[str, dict[int, Any]]
-    left_out: LeftOut
-    unreadable: list[tuple[bytes, str]]
 
 
 class TreeBuilder:
@@ -104,8 +63,8 @@ class TreeBuilder:
     def add(self, parent: int, name: bytes, mode: int, uid: int, gid: int, size: int, times: Times) -> int:
         """The number of a new node named ``name`` in directory ``parent``; the first is the root (its name is not used)."""
         node = len(self.names)
-        if node and (not 0 < len(name) <= NAME_MAX or name in (b".", b"..") or b"/" in name or b"\0" in name):
-            raise SourceError(name, _bad_name(name))
+        if node:
+            _check_name(name)
         atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns = times
         self.rows += _pack_node(
             mode, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, parent, size, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, 1
@@ -113,26 +72,47 @@ class TreeBuilder:
         self.names.append(name)
         return node
 
+    def add_rows(self, parent: int, names: Sequence[bytes], rows: bytearray) -> None:
+        """Add nodes to directory ``parent`` whose ``rows``, one after the other, are packed already but for the parent."""
+        joined = b"".join(names)
+        if b"/" in joined or b"\0" in joined or max(map(len, names)) > NAME_MAX or not NO_NAMES.isdisjoint(names):
+            for name in names:
+                _check_name(name)
+        for at, byte in enumerate(parent.to_bytes(4, "little"), PARENT_AT):
+            rows[at :: ROW.size] = bytes((byte,)) * len(names)
+        self.names += names
+        self.rows += rows
+
     def row(self, node: int) -> tuple[int, ...]:
         """FIELDS of a node already added."""
-        return _unpack_node(self.rows, node * _node_struct.size)
+        return ROW.unpack_from(self.rows, node * ROW.size)
 
     def link(self, parent: int, name: bytes, node: int) -> None:
         """One more name for ``node``, which is not a directory."""
-        if not 0 < len(name) <= NAME_MAX or b"/" in name or b"\0" in name:
-            raise SourceError(name, _bad_name(name))
+        _check_name(name)
         self.extra_links.append((parent, name, node))
-
-    def part(self, links: Mapping[tuple[int, int], int]) -> TreePart:
-        """What was added so far, as one value to graft, in this process or another."""
-        facts = {name: getattr(self, name) for name in BY_NODE}
-        return TreePart(bytes(self.rows), self.names, links, self.extra_links, facts, self.left_out, self.unreadable)
 
     def finish(self, content: Content) -> Tree:
         """The finished tree, with a lost+found. SourceError where a directory or a file has more links than ext3 holds."""
-        from .tree import finished  # with numpy
+        from .tree import Tree, node_table  # with numpy
 
-        return finished(self, content)
+        lost_found, made = self.lost_found()
+        tree = Tree(
+            node_table(self.rows, self.extra_links),
+            self.names,
+            self.extra_links,
+            self.targets,
+            self.devices,
+            self.xattrs,
+            self.segments,
+            content,
+            lost_found,
+            made,
+            self.left_out,
+            self.unreadable,
+        )
+        tree.check_links()
+        return tree
 
     def lost_found(self) -> tuple[int, bool]:
         """The node of the root's lost+found, and whether it had to be made."""
@@ -146,7 +126,8 @@ class TreeBuilder:
         return self.add(0, LOST_FOUND, S_IFDIR | 0o700, 0, 0, 0, (0,) * 6), True
 
 
-def _bad_name(name: bytes) -> str:
+def _check_name(name: bytes) -> None:
     if len(name) > NAME_MAX:
-        return f"the name has {len(name)} bytes; ext3 holds {NAME_MAX}"
-    return "not a name a directory can hold"
+        raise SourceError(name, f"the name has {len(name)} bytes; ext3 holds {NAME_MAX}")
+    if name in NO_NAMES or b"/" in name or b"\0" in name:
+        raise SourceError(name, "not a name a directory can hold")

@@ -32,8 +32,8 @@ class ContentFile(Protocol):
 class Content(Protocol):
     """Source of the data of regular files. Both methods raise SourceError with the path concerned.
 
-    Forked processes may call them at the same time, each on its own copy of the object: reading must not depend on the
-    position of a shared file descriptor.
+    Several threads may call them at the same time, and forked processes, each on its own copy of the object: reading must not
+    depend on the position of a shared file descriptor.
     """
 
     def read_whole(self, node: int, view: memoryview) -> None:

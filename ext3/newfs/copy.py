@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,10 @@ from .. import hostio
 from ..device.base import BlockDevice
 from ..device.writeback import WriteBehind
 from ..errors import ContentChangedError
-from ..workers import MOST_JOBS, Advance, Job, cut
-from .builder import Segment
+from ..workers import MOST_JOBS, Advance, Job, Threads, WaitMeter, cut
 from .content import ContentFile
 from .free_space_writer import LineWriter
+from .node import Segment
 from .plan import Plan
 
 __all__ = ["DataWriter"]
@@ -33,7 +34,7 @@ Array64 = npt.NDArray[np.int64]
 
 
 class DataWriter:
-    """Copies the data of all regular files of a plan."""
+    """Copies the data of all regular files of a plan. Leaving its block ends the threads that read where reading waits."""
 
     def __init__(self, plan: Plan, device: BlockDevice, line: LineWriter, *, allow_changed: bool) -> None:
         self.plan = plan
@@ -42,6 +43,15 @@ class DataWriter:
         self.allow_changed = allow_changed
         self._advance: Advance = lambda count: None
         self._buffer = bytearray(BUFFER_BYTES)
+        self._meter = WaitMeter()
+        self._threads: Threads[tuple[int, memoryview], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads is not None:
+            self._threads.close()
 
     @property
     def total(self) -> int:
@@ -82,28 +92,42 @@ class DataWriter:
         self._advance = advance
         plan, block_size = self.plan, self.plan.geometry.block_size
         sizes = plan.tree.nodes["size"][small].tolist()
-        read_whole = plan.tree.content.read_whole
         view = memoryview(self._buffer)
         position = int(plan.data_at[small[0]])
-        fill = 0
         zeros = bytes(block_size)
+        parts: list[tuple[int, memoryview]] = []
+        fill = 0
         for node, size in zip(small.tolist(), sizes, strict=True):
-            end = fill + size
-            padded = -(-end // block_size) * block_size
-            if padded > BUFFER_BYTES:
-                self._flush(position, view[:fill])
+            padded = -(-size // block_size) * block_size
+            if fill + padded > BUFFER_BYTES:
+                self._fill_and_write(position, parts, view[:fill])
                 position += fill // block_size
-                end, padded = size, -(-size // block_size) * block_size
-                fill = 0
-            read_whole(node, view[fill:end])
-            view[end:padded] = zeros[: padded - end]
-            fill = padded
+                parts, fill = [], 0
+            parts.append((node, view[fill : fill + size]))
+            view[fill + size : fill + padded] = zeros[: padded - size]
+            fill += padded
         if fill:
-            self._flush(position, view[:fill])
+            self._fill_and_write(position, parts, view[:fill])
 
-    def _flush(self, position: int, data: memoryview) -> None:
+    def _fill_and_write(self, position: int, parts: list[tuple[int, memoryview]], data: memoryview) -> None:
+        """Read files into their ``parts`` of ``data``, and write that to the line at ``position``."""
+        if self._threads is None:
+            self._meter.start()
+            for part in parts:
+                self._read_part(part)
+            self._meter.stop(len(parts))
+            if self._meter.waits:
+                self._threads = Threads(self._read_part)
+        else:
+            for part in parts:
+                self._threads.put(part)
+            for _ in parts:
+                self._threads.get()
         self.line.write(position, data)
         self._advance(len(data))
+
+    def _read_part(self, part: tuple[int, memoryview]) -> None:
+        self.plan.tree.content.read_whole(*part)
 
     def _copy_large(self, node: int) -> None:
         tree = self.plan.tree

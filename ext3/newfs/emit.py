@@ -17,7 +17,7 @@ from ..device.base import BlockDevice, FileDevice
 from ..device.writeback import WriteBehind
 from ..format.indirect_blocks import dense_counts
 from ..progress import Progress
-from ..workers import MOST_JOBS, Advance, cut, share_out, workers_for
+from ..workers import MOST_JOBS, Advance, cut, parallel_map, workers_for
 from .copy import DataWriter
 from .free_space_writer import LineWriter
 from .inodes import InodeWriter
@@ -50,16 +50,16 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
     if isinstance(device, FileDevice):
         device = WriteBehind(device, release=plan.used * plan.geometry.block_size > CACHED_BYTES)
     line = LineWriter(plan.space, device, plan.geometry.block_size)
-    data = DataWriter(plan, device, line, allow_changed=allow_changed)
-    progress.phase("copy", data.total, "bytes")
-    _write_journal(plan, line, 1 if fresh else plan.stamp.journal_sequence)
-    _write_group_metadata(plan, device)
-    _zero_inode_tables(plan, device)
-    large, small = data.jobs()
-    jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long jobs first, short ones last
-    shared = isinstance(device, WriteBehind) and len(plan.demand.small) >= WORTH_SHARING
-    workers = workers_for(len(jobs)) if shared else 1
-    written = share_out(len(jobs), lambda number, advance: jobs[number](advance), workers, progress)
+    with DataWriter(plan, device, line, allow_changed=allow_changed) as data:
+        progress.phase("copy", data.total, "bytes")
+        _write_journal(plan, line, 1 if fresh else plan.stamp.journal_sequence)
+        _write_group_metadata(plan, device)
+        _zero_inode_tables(plan, device)
+        large, small = data.jobs()
+        jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long jobs first, short ones last
+        shared = isinstance(device, WriteBehind) and len(plan.demand.small) >= WORTH_SHARING
+        workers = workers_for(len(jobs)) if shared else 1
+        written = parallel_map(len(jobs), lambda number, advance: jobs[number](advance), workers, progress)
     device.write(SUPERBLOCK_OFFSET, Metadata(plan).superblock())
     if isinstance(device, WriteBehind):
         device.flush()

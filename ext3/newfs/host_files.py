@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from .. import hostio
 from ..errors import ContentChangedError, SourceError
-from .builder import FIELDS, TreeBuilder
+from .builder import TreeBuilder
 from .content import ContentFile
+from .node import FIELDS
 
 __all__ = ["DirectoryContent", "open_host_file"]
 

@@ -24,7 +24,7 @@ from ext3.progress import Progress, Silent
 from ext3.read.filesystem import Filesystem
 from ext3.read.inode_scan import column_parts
 from ext3.read.readahead import ReadAhead, straight_files
-from ext3.workers import MOST_JOBS, share_out, workers_for
+from ext3.workers import MOST_JOBS, parallel_map, workers_for
 
 from .host_writer import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
 from .selection import Survey, survey_paths
@@ -157,7 +157,7 @@ def _extract(work: _Work, counts: Counts, progress: Progress) -> None:
     work.claimed = np.frombuffer(mmap.mmap(-1, 8 * max(1, len(jobs))), np.int64)  # seen by all processes
     plain = _plain_device(filesystem)
     progress.phase("extract", len(own), "files")
-    results = share_out(
+    results = parallel_map(
         len(jobs),
         lambda number, advance: _do_job(work, number, jobs[number].tolist(), advance),
         workers_for(len(jobs)) if plain is not None else 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,64 +42,40 @@ class Gathered:
     notes: list[str]
 
 
-def gather(
-    target: str, options: CreateOptions, progress: Progress, stack: ExitStack, *, meanwhile: Callable[[], None]
-) -> Gathered:
+def gather(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> Gathered:
     """Scan the source and put upper/ and work/ around it. ``stack`` closes the source when the image is written.
 
-    ``meanwhile`` is called once, while helpers scan if there are any. Raises LayoutError, SourceError, XattrError and
-    UsageError for what cannot go in, and what ``meanwhile`` raises.
+    Raises LayoutError, SourceError, XattrError and UsageError for what cannot go in.
     """
     image = ImageTree()
     content: Content
-    excluded = _Tally(stack)
+    excluded = _Tally()
     if options.from_dir is not None:
-        layout, content = _from_directory(image, target, options, progress, excluded, meanwhile)
+        layout, content = _from_directory(image, target, options, progress, excluded)
     elif options.from_tar is not None:
-        meanwhile()
         layout, content = _from_tar(image, target, options, progress, stack)
     else:
-        meanwhile()
         layout = "data" if options.layout == "data" else "upper"
         image.made.append(image.start(layout, _own_facts()))
         content = MemoryContent()
         image.complete(layout, _own_facts())
     image.create_directories(options.create_dirs)
-    count = excluded.take()
-    notes = _notes(image, options, layout, count)
+    notes = _notes(image, options, layout, excluded.count)
     tree = image.builder.finish(content)
     image.set_owners(tree, options.owner, options.upper_owner)
-    return Gathered(image, tree, layout, image.entries(tree), count, notes)
+    return Gathered(image, tree, layout, image.entries(tree), excluded.count, notes)
 
 
 class _Tally:
-    """Counts what is excluded. The scan may be shared by forked processes: Linux has a counter for that."""
+    """Counts what is excluded, for several threads."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._here = 0
-        self._shared: int | None = None
-        if hasattr(os, "eventfd"):
-            try:
-                self._shared = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            except OSError:
-                return  # no more descriptors: the processes of the scan have none either
-            stack.callback(os.close, self._shared)
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
 
     def add(self) -> None:
-        if self._shared is None:
-            self._here += 1
-        else:
-            os.eventfd_write(self._shared, 1)
-
-    def take(self) -> int:
-        """What was counted since the last call."""
-        if self._shared is None:
-            count, self._here = self._here, 0
-            return count
-        try:
-            return os.eventfd_read(self._shared)
-        except BlockingIOError:  # nothing
-            return 0
+        with self._lock:
+            self.count += 1
 
 
 def _notes(image: ImageTree, options: CreateOptions, layout: Layout, excluded: int) -> list[str]:
@@ -168,7 +144,6 @@ def _from_directory(
     options: CreateOptions,
     progress: Progress,
     tally: _Tally,
-    meanwhile: Callable[[], None],
 ) -> tuple[Layout, Content]:
     assert options.from_dir is not None
     source = os.fsencode(options.from_dir)
@@ -193,7 +168,7 @@ def _from_directory(
     top = [
         name for name in names if not excluded(name, False) and not (never and _identities(os.path.join(source, name)) & never)
     ]
-    tally.take()  # the top is looked at once more
+    tally.count = 0  # the top is looked at once more
     layout = choose_layout(options.layout, top, os.fsdecode(source))
     facts = RootFacts(found.st_mode, found.st_uid, found.st_gid, host_times(found))
     node = image.start(layout, facts)
@@ -210,7 +185,6 @@ def _from_directory(
             allow_changed=options.allow_changed,
         ),
         progress,
-        meanwhile=meanwhile,
     )
     image.complete(layout, facts)
     return layout, content

@@ -1,7 +1,7 @@
 """Make an overlay: a source and options become an ext3 image that appears whole under its name, or not at all.
 
 Steps: look at the target, scan the source into a tree, put upper/ and work/ around it, plan (all that can be refused is
-refused here), write beside the target, check, rename. What plans and writes needs numpy, and is loaded while helpers scan.
+refused here), write beside the target, check, rename. What plans and writes needs numpy, and is loaded after the scan.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ext3 import hostio
@@ -50,15 +48,11 @@ def create(path: HostPath, options: CreateOptions, *, progress: Progress | None 
 def prepare(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> Prepared:
     """Everything before the first byte is written, for a request that was checked. ``stack`` keeps open what the content is
     read from; ``target`` is not taken in where it lies in the source."""
-    source = gather(target, options, progress, stack, meanwhile=partial(_check_size, options))
+    check_size(options)  # with numpy, but only if a size was given: a wrong one is refused before a long scan
+    source = gather(target, options, progress, stack)
     from .planning import plan_overlay
 
     return plan_overlay(source, options, progress)
-
-
-def _check_size(options: CreateOptions) -> None:
-    import_module(".planning", __package__)  # with numpy, while there is time
-    check_size(options)
 
 
 def _check_target(target: str, options: CreateOptions) -> None:

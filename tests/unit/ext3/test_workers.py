@@ -11,7 +11,7 @@ import pytest
 import ext3
 from ext3.errors import ContentChangedError
 from ext3.progress import Silent
-from ext3.workers import Advance, cut, share_out, workers_for
+from ext3.workers import Advance, cut, parallel_map, workers_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="helper processes are made on Linux only")
 
@@ -32,7 +32,7 @@ def test_every_job_is_done_once_and_results_are_in_order(workers: int) -> None:
         advance(number)
         return number * number, os.getpid()
 
-    results = share_out(1000, work, workers, progress)
+    results = parallel_map(1000, work, workers, progress)
     assert [square for square, _ in results] == [number * number for number in range(1000)]
     assert progress.total == sum(range(1000))
 
@@ -48,7 +48,7 @@ def test_slices_are_all_of_it_and_of_equal_length(length: int, least: int) -> No
 
 
 def test_no_jobs() -> None:
-    assert share_out(0, lambda number, advance: number, 2, Silent()) == []
+    assert parallel_map(0, lambda number, advance: number, 2, Silent()) == []
     assert workers_for(0) == 1
 
 
@@ -71,7 +71,7 @@ def test_an_error_of_a_helper_is_raised_with_its_facts() -> None:
 
     with pytest.raises(ext3.NoSpaceError) as caught:
         while True:  # until the helper had a job
-            share_out(500, work, 2, Silent())
+            parallel_map(500, work, 2, Silent())
     assert (caught.value.needed_bytes, caught.value.hint, str(caught.value)) == (7, "more", "full")
     assert _no_children()
 
@@ -86,38 +86,7 @@ def test_an_error_here_ends_the_helpers() -> None:
             signal.pause()
 
     with pytest.raises(KeyboardInterrupt):
-        share_out(10, work, 3, Silent())
-    assert _no_children()
-
-
-def test_something_else_is_done_while_the_helpers_begin() -> None:
-    reader, writer = os.pipe()
-    done: list[bytes] = []
-
-    def work(number: int, advance: Advance) -> int:
-        os.write(writer, b"x")
-        return number
-
-    # What is read is what a helper wrote: this process takes no job before.
-    assert share_out(10, work, 2, Silent(), meanwhile=lambda: done.append(os.read(reader, 1))) == list(range(10))
-    assert done == [b"x"]
-    done.clear()
-    assert share_out(3, work, 1, Silent(), meanwhile=lambda: done.append(b"alone")) == [0, 1, 2]
-    assert done == [b"alone"]
-    os.close(reader)
-    os.close(writer)
-
-
-def test_an_error_meanwhile_ends_the_helpers() -> None:
-    def work(number: int, advance: Advance) -> None:
-        while True:
-            signal.pause()
-
-    def fail() -> None:
-        raise ext3.GeometryError("too small")
-
-    with pytest.raises(ext3.GeometryError):
-        share_out(10, work, 3, Silent(), meanwhile=fail)
+        parallel_map(10, work, 3, Silent())
     assert _no_children()
 
 
@@ -129,7 +98,7 @@ def test_a_killed_helper_is_noticed() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(ext3.DeviceError, match="killed"):
-        share_out(8000, work, 2, Silent())
+        parallel_map(8000, work, 2, Silent())
     assert _no_children()
 
 

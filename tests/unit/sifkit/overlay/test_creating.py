@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import ext3
+from ext3 import workers
 from ext3.newfs import copy as build_copy
-from ext3.scan import host_directory as build_scan
 from sifkit.errors import LayoutError, NotReplaceableError, TargetError, UsageError
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions, CreateResult
@@ -167,12 +167,10 @@ def test_excludes(tmp_path: Path, source: Path) -> None:
     assert names(tmp_path / "o.img") == {"upper", "upper/etc", "upper/opt", "work", "lost+found"}
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_what_is_excluded_is_counted(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
-    if not shared:
-        monkeypatch.delattr(os, "eventfd", raising=False)
-        monkeypatch.setattr(build_scan, "workers_for", lambda jobs: 1)
-    for number in range(200):  # enough for the scan to be shared by processes
+@pytest.mark.parametrize("wait", [-1.0, float("inf")], ids=["threads", "plain"])
+def test_what_is_excluded_is_counted(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, wait: float) -> None:
+    monkeypatch.setattr(workers, "WAIT_SECONDS", wait)
+    for number in range(200):
         (source / f"{number}" / "skip").mkdir(parents=True)
         (source / f"{number}" / "skip" / "inside").touch()
         (source / f"{number}" / "kept").touch()

@@ -1,0 +1,196 @@
+"""DirectoryReader: what the host says of the names in a directory.
+
+It decides nothing about the tree, so that several threads can read directories whose turn comes later. What of the tree is
+known so far only spares it calls: names whose file has a node already, devices without extended attributes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .. import hostio
+from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from ..newfs.host_files import open_host_file
+from ..newfs.node import ROW, Segment
+
+__all__ = ["Attributes", "DirectoryReader", "Found", "FoundNames", "ScanOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanOptions:
+    """``take_attribute(name)`` says which extended attributes go in (None: none, and none is counted);
+    ``exclude(path, is_dir)`` which paths (bytes, relative to the source) do not: it is asked once for each, perhaps by several
+    threads at the same time. ``never``: (st_dev, st_ino) of files never taken, such as the image being written."""
+
+    take_attribute: Callable[[bytes], bool] | None = lambda name: True
+    exclude: Callable[[bytes, bool], bool] | None = None
+    never: Container[tuple[int, int]] = ()
+    one_file_system: bool = False
+    skip_unreadable: bool = False
+    allow_changed: bool = False
+
+
+Attributes = list[tuple[bytes, bytes | OSError | None]] | OSError
+"""Name and value of each extended attribute in byte order of names, None for one that is not taken; or why there is no list."""
+
+
+class Found(NamedTuple):
+    """A name that is more than a plain file, or less. ``status`` None: it cannot be read, ``problem`` says why. ``detail``: the
+    target of a symlink, the data of a sparse file. ``attributes`` None: it has none, or was not asked."""
+
+    name: bytes
+    status: os.stat_result | None
+    detail: bytes | list[Segment] | None = None
+    attributes: Attributes | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class FoundNames:
+    """Names of one directory in byte order. Most are plain files, with one name, no holes and no extended attributes: of them
+    there are the names, and the rows that TreeBuilder wants. The others have the number of plain files before them."""
+
+    plain: list[bytes] = field(default_factory=list)
+    rows: bytearray = field(default_factory=bytearray)
+    others: list[tuple[int, Found]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class DirectoryReader:
+    """Reads directories of a source that is on ``device``, and whose path, with the slash behind it, is ``prefix`` bytes long.
+
+    Who adds what is found to a tree says here what it knows: ``known``, the nodes of files that may have more names, by
+    (st_dev, st_ino), and ``without_attributes``, the devices that have no extended attributes. ``stopped`` ends what other
+    threads read.
+    """
+
+    options: ScanOptions
+    prefix: int
+    device: int
+    known: dict[tuple[int, int], int] = field(default_factory=dict)
+    without_attributes: set[int] = field(default_factory=set)
+    stopped: bool = False
+    lists_attributes: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lists_attributes = self.options.take_attribute is not None and hasattr(os, "listxattr")
+
+    def enters(self, device: int) -> bool:
+        """Whether directories on ``device`` are read."""
+        return not self.options.one_file_system or device == self.device
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The names in a directory, in byte order. Raises OSError."""
+        names = os.listdir(path)
+        names.sort()
+        return names
+
+    def lookup(self, directory: bytes, names: Sequence[bytes]) -> FoundNames:
+        """What is found of ``names``; those that are excluded or were removed since they were listed are left out."""
+        exclude, never, known, prefix = self.options.exclude, self.options.never, self.known, self.prefix
+        lists_attributes, without_attributes = self.lists_attributes, self.without_attributes
+        lstat, pack = os.lstat, ROW.pack
+        base = directory if directory.endswith(b"/") else directory + b"/"
+        result = FoundNames()
+        plain, rows, others = result.plain, result.rows, result.others
+        status: Any  # as a sequence it has the times in whole seconds
+        for name in names:
+            if self.stopped:
+                break
+            path = base + name
+            try:
+                status = lstat(path)
+            except OSError as error:
+                others += _missed(len(plain), name, error)
+                continue
+            mode, ino, device, nlink, uid, gid, size, atime, mtime, ctime = status[:10]
+            kind = mode & S_IFMT
+            if exclude is not None and exclude(path[prefix:], kind == S_IFDIR):
+                continue
+            if never and (device, ino) in never:
+                continue
+            if nlink > 1 and kind != S_IFDIR and (device, ino) in known:
+                others.append((len(plain), Found(name, status)))
+                continue
+            detail: bytes | list[Segment] | None = None
+            try:
+                if kind == S_IFREG:
+                    if size and mode & 0o444 != 0o444:  # what all may read need not be asked for
+                        _check_readable(path)
+                    if status.st_blocks * 512 < size:
+                        detail = _data_segments(path, size)
+                elif kind == S_IFLNK:
+                    detail = os.readlink(path)
+            except OSError as error:
+                others += _missed(len(plain), name, error)
+                continue
+            attributes = self.attributes(path) if lists_attributes and device not in without_attributes else None
+            if kind == S_IFREG and nlink == 1 and detail is None and attributes is None:
+                plain.append(name)
+                rows += pack(
+                    mode,
+                    uid & 0xFFFFFFFF,
+                    gid & 0xFFFFFFFF,
+                    0,
+                    size,
+                    atime,
+                    mtime,
+                    ctime,
+                    status.st_atime_ns % 1_000_000_000,
+                    status.st_mtime_ns % 1_000_000_000,
+                    status.st_ctime_ns % 1_000_000_000,
+                    1,
+                )
+            else:
+                others.append((len(plain), Found(name, status, detail, attributes)))
+        return result
+
+    def attributes(self, path: bytes) -> Attributes | None:
+        """The extended attributes of a file, of a symlink itself."""
+        try:
+            names = os.listxattr(path, follow_symlinks=False)
+        except OSError as error:
+            return error
+        if not names:
+            return None
+        take = self.options.take_attribute
+        assert take is not None
+        result: list[tuple[bytes, bytes | OSError | None]] = []
+        for name in sorted(map(os.fsencode, names)):
+            value: bytes | OSError | None = None
+            if take(name):
+                try:
+                    value = os.getxattr(path, name, follow_symlinks=False)
+                except OSError as error:
+                    value = error.with_traceback(None)  # which would keep this frame, and all found so far
+            result.append((name, value))
+        return result
+
+
+def _missed(before: int, name: bytes, error: OSError) -> list[tuple[int, Found]]:
+    """A name that cannot be looked at; nothing where it was removed since the directory was listed."""
+    if error.errno == errno.ENOENT:
+        return []
+    return [(before, Found(name, None, problem=error.strerror or os.strerror(error.errno or errno.EIO)))]
+
+
+def _check_readable(path: bytes) -> None:
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _data_segments(path: bytes, size: int) -> list[Segment] | None:
+    """The data of a file that has fewer blocks than bytes; None where it has no hole (it may be compressed) or none can be
+    seen. Raises OSError."""
+    if not hasattr(os, "SEEK_DATA"):
+        return None  # and it need not be opened
+    fd = open_host_file(path)
+    try:
+        segments = [(begin, length, begin) for begin, length in hostio.data_ranges(fd, 0, size)]
+    finally:
+        os.close(fd)
+    return None if segments == [(0, size, 0)] else segments

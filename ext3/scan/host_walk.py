@@ -1,0 +1,135 @@
+"""Host walk: the directories below a source in canonical order, read by threads ahead of their turn where reading waits.
+
+A local disk answers lstat from memory, and threads of one interpreter would only take turns. On a network filesystem each call
+waits for a server: sixteen threads wait for sixteen answers at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
+from typing import NamedTuple, Self
+
+from ..constants import S_IFDIR, S_IFMT
+from ..workers import THREADS, Threads, WaitMeter
+from .directory_reader import DirectoryReader, FoundNames
+
+__all__ = ["HostWalk", "Piece"]
+
+PIECE = 64
+"""So many names of a directory are looked at in one go: a large directory keeps all threads busy."""
+MOST_RUNNING = 2 * THREADS
+"""So many pieces are given to the threads: each finds the next one there when it is done with one."""
+MOST_HELD = 1 << 16
+"""Names read ahead are kept until their turn. With so many kept, the threads pause."""
+
+
+class Piece(NamedTuple):
+    """Some names of the directory ``path``: how many were listed, what was found of them; or why it cannot be listed."""
+
+    path: bytes
+    listed: int
+    found: FoundNames
+    error: OSError | None = None
+
+
+class _Task(NamedTuple):
+    """A piece of a directory that is to be read: its number, and its names, of the first piece (0) not known yet.
+
+    ``key``: the directory's path with NUL for ``/``. No name holds a NUL, so tasks compare by their canonical order.
+    """
+
+    key: bytes
+    number: int
+    names: Sequence[bytes] = ()
+
+    @property
+    def path(self) -> bytes:
+        return self.key.replace(b"\0", b"/")
+
+
+class HostWalk:
+    """Walks what a DirectoryReader can read. Leaving its block ends the threads.
+
+    The caller's thread decides what is read, and in which order it is handed out; the others only read.
+    """
+
+    def __init__(self, reader: DirectoryReader) -> None:
+        self._reader = reader
+        self._meter = WaitMeter()
+        self._threads: Threads[_Task, tuple[Piece, list[_Task]]] | None = None
+        self._order: list[_Task] = []
+        """A heap of what was not handed out yet."""
+        self._waiting: list[_Task] = []
+        """A heap of what of it no thread was given."""
+        self._running = 0
+        self._read: dict[tuple[bytes, int], Piece] = {}
+        """What threads read, and is not handed out yet."""
+        self._held = 0
+
+    def walk(self, top: bytes) -> Iterator[Piece]:
+        """The pieces of ``top`` and of the directories below it, in canonical order."""
+        self._add([_Task(top.replace(b"/", b"\0"), 0)])
+        while self._order:
+            task = heappop(self._order)
+            yield self._read_here(task) if self._threads is None else self._wait_for(task)
+
+    def _add(self, tasks: list[_Task]) -> None:
+        for task in tasks:
+            heappush(self._order, task)
+            if self._threads is not None:
+                heappush(self._waiting, task)
+
+    def _read_here(self, task: _Task) -> Piece:
+        self._meter.start()
+        piece, more = self._read_piece(task)
+        self._meter.stop(1 + piece.listed)
+        self._add(more)
+        if self._meter.waits:
+            self._waiting = self._order.copy()
+            self._threads = Threads(self._read_piece)
+        return piece
+
+    def _wait_for(self, task: _Task) -> Piece:
+        assert self._threads is not None
+        wanted = (task.key, task.number)
+        while wanted not in self._read or self._threads.ready:
+            # With nothing running, the first that waits is the wanted one.
+            while self._waiting and self._running < MOST_RUNNING and (self._held < MOST_HELD or not self._running):
+                self._threads.put(heappop(self._waiting))
+                self._running += 1
+            done, (piece, more) = self._threads.get()
+            self._running -= 1
+            self._held += piece.listed
+            self._read[done.key, done.number] = piece
+            self._add(more)
+        piece = self._read.pop(wanted)
+        self._held -= piece.listed
+        return piece
+
+    def _read_piece(self, task: _Task) -> tuple[Piece, list[_Task]]:
+        """A piece of a directory, and what is to be read because of it: the pieces behind the first, and directories found."""
+        path, names = task.path, task.names
+        more: list[_Task] = []
+        if task.number == 0:
+            try:
+                names = self._reader.names(path)
+            except OSError as error:
+                return Piece(path, 0, FoundNames(), error), []
+            starts = range(PIECE, len(names), PIECE)
+            more = [_Task(task.key, number, names[start : start + PIECE]) for number, start in enumerate(starts, 1)]
+            names = names[:PIECE]
+        found = self._reader.lookup(path, names)
+        base = task.key.rstrip(b"\0") + b"\0"  # of the host's root there is nothing before it
+        for _, (name, status, *_) in found.others:
+            if status is not None and status.st_mode & S_IFMT == S_IFDIR and self._reader.enters(status.st_dev):
+                more.append(_Task(base + name, 0))
+        return Piece(path, len(names), found), more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads is not None:
+            self._reader.stopped = True
+            self._threads.close()
