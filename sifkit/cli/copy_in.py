@@ -23,7 +23,7 @@ from .support.reading import looking, on_host
 if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
     from ..overlay.copy_source import HostSource, ImageSource, Source
-    from ..overlay.resolve import Spot, Tracer
+    from ..overlay.resolve import ResolvedPath, Resolver
     from ..overlay.upper_edit import Editor
 
 __all__ = ["copy_in"]
@@ -77,7 +77,7 @@ class _CopyIn:
         self.bar = bar
         self.stack = stack
         self.jobs: list[_Job] = []
-        self.directory: Spot | None = None
+        self.directory: ResolvedPath | None = None
         self.data_bytes = 0
         self._images: dict[str, ImageSource] = {}
         self._host: HostSource | None = None
@@ -116,11 +116,11 @@ class _CopyIn:
             return self._find_on_host(source)
         found = self._image(editor, inside[0])
         path = os.fsencode(inside[1])
-        ino = source_in_image(self.changes, found.tracer, source, path, self.settings)
+        ino = source_in_image(self.changes, found.resolver, source, path, self.settings)
         if ino is None:
             return None
-        facts = found.tracer.stat(ino)
-        leads_to = _leads_to(editor, path) if facts.is_symlink and found.tracer is editor else None
+        facts = found.resolver.stat(ino)
+        leads_to = _leads_to(editor, path) if facts.is_symlink and found.resolver is editor else None
         return _Job(found, ino, show(source), base_name(inside[1]), facts.is_dir, leads_to)
 
     def _find_on_host(self, source: str) -> _Job | None:
@@ -147,18 +147,18 @@ class _CopyIn:
         from .sif.session import concerning
 
         if image not in self._images:
-            tracer: Tracer = editor
+            resolver: Resolver = editor
             if not os.path.samefile(image, self.target.image):
                 with concerning(image):
                     partition = partition_of(image, self.settings)
                     view = self.stack.enter_context(
                         looking(self.changes.console, image, partition, upper=self.settings.change.upper)
                     )
-                tracer = view.tracer
-            self._images[image] = ImageSource(tracer)
+                resolver = view.resolver
+            self._images[image] = ImageSource(resolver)
         return self._images[image]
 
-    def _place(self, editor: Editor, job: _Job) -> tuple[Spot, Goal]:
+    def _place(self, editor: Editor, job: _Job) -> tuple[ResolvedPath, Goal]:
         """Where the copy goes. A slash behind the target asks for a directory. PathError."""
         from ext3.errors import PathNotDirectoryError
 
@@ -167,7 +167,7 @@ class _CopyIn:
             if job.base in (b"", b".", b".."):
                 return self.directory, target
             return into(editor, self.directory, target, job.base)
-        spot = editor.spot(target.path.rstrip(b"/") or b"/", follow=False)
+        spot = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
         is_dir = job.is_dir if spot.ino is None else editor.stat(spot.ino).is_dir
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
@@ -199,7 +199,7 @@ class _CopyIn:
         from ext3.errors import PathError
 
         try:
-            return editor.spot(self.target.path.rstrip(b"/") or b"/", follow=False).ino is not None
+            return editor.resolve(self.target.path.rstrip(b"/") or b"/", follow=False).ino is not None
         except PathError:
             return False
 
@@ -223,10 +223,10 @@ class _CopyIn:
         )
 
 
-def _leads_to(tracer: Tracer, path: bytes) -> int | None:
+def _leads_to(resolver: Resolver, path: bytes) -> int | None:
     from ext3.errors import PathError
 
     try:
-        return tracer.spot(path, follow=True).ino
+        return resolver.resolve(path, follow=True).ino
     except PathError:
         return None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
     from ..overlay.listing import Row as FoundRow
-    from ..overlay.resolve import Named
+    from ..overlay.resolve import DirectoryEntry
     from ..overlay.view import View
 
 __all__ = ["command"]
@@ -283,5 +283,5 @@ def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Ite
                 pending.append((base + name, number))
 
 
-def _subdirectories(entries: Iterable[Named]) -> list[tuple[bytes, int]]:
+def _subdirectories(entries: Iterable[DirectoryEntry]) -> list[tuple[bytes, int]]:
     return [(entry.name, entry.ino) for entry in entries if entry.file_type == DIRECTORY]

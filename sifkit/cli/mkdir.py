@@ -82,7 +82,7 @@ def _make(
     """One directory, of the mode ``exact`` whatever its parent's default ACL says, or as ``mask`` and that ACL let it be."""
     from ext3.errors import PathExistsError
 
-    spot = editor.spot(path.rstrip(b"/") or b"/", follow=False)
+    spot = editor.resolve(path.rstrip(b"/") or b"/", follow=False)
     if spot.ino is not None:
         raise PathExistsError(path, "File exists")
     warn_outside(changes.console, editor, spot, goal)
@@ -104,7 +104,7 @@ def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, m
         shown = goal.shown if last else f"{show(goal.image)}:{show(path)}"
         before = len(changes.errors)
         with changes.attempt(f"cannot create directory '{shown}'", goal):
-            spot = editor.spot(path, follow=False)
+            spot = editor.resolve(path, follow=False)
             if spot.ino is None:
                 _make(
                     editor,
@@ -116,7 +116,7 @@ def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, m
                     who,
                 )
                 continue
-            found = editor.spot(path, follow=True)
+            found = editor.resolve(path, follow=True)
             if found.ino is None:  # a link that leads nowhere
                 raise PathExistsError(path, "File exists")
             if not editor.stat(found.ino).is_dir:

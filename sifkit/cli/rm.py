@@ -15,7 +15,7 @@ from .support.reading import Upper
 from .support.render import shell_word
 
 if TYPE_CHECKING:
-    from ..overlay.resolve import Spot
+    from ..overlay.resolve import ResolvedPath
     from ..overlay.upper_edit import Editor
 
 __all__ = ["command"]
@@ -81,7 +81,7 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
             if editor.hide(spot):
                 changes.each(f"hidden '{goal.shown}'")
         elif not force:
-            hint = "-f hides what a lower layer has of this name" if editor.upper and not spot.whiteout else ""
+            hint = "-f hides what a lower layer has of this name" if editor.upper and not spot.whiteouts else ""
             changes.refuse(f"{what} '{goal.shown}': No such file or directory", goal, kind="not-found", hint=hint)
         return
     if not editor.stat(spot.ino).is_dir:
@@ -98,7 +98,7 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
     if spot.name == b"":
         changes.refuse(f"{what} '{goal.shown}': it is the top of the image", goal, hint="name what is in it")
         return
-    if goal.path.endswith(b"/") and editor.stat(editor.existing(goal.path.rstrip(b"/"), follow=False)).is_symlink:
+    if goal.path.endswith(b"/") and editor.stat(editor.lookup(goal.path.rstrip(b"/"), follow=False)).is_symlink:
         changes.refuse(f"{what} '{goal.shown}': Not a directory", goal, kind="not-a-directory")
         return
     below = [(path, entry.file_type == 2) for path, entry in editor.walk(spot.ino)]
@@ -108,12 +108,12 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
     changes.each(f"removed directory '{goal.shown}'")
 
 
-def _found(editor: Editor, changes: Changes, goal: Goal, force: bool) -> Spot | None:
+def _found(editor: Editor, changes: Changes, goal: Goal, force: bool) -> ResolvedPath | None:
     """Where it is; None where there is no directory on the way to it, and nobody minds."""
     from ext3.errors import PathNotDirectoryError, PathNotFoundError
 
     try:
-        return editor.spot(goal.path, follow=False)
+        return editor.resolve(goal.path, follow=False)
     except (PathNotFoundError, PathNotDirectoryError):
         if not force:
             raise

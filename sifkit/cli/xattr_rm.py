@@ -46,7 +46,7 @@ def command(
 
     def change(editor: Editor, goal: Goal) -> None:
         with changes.attempt(f"cannot remove {show(name)} of '{goal.shown}'", goal):
-            ino = editor.existing(goal.path, follow=follow)
+            ino = editor.lookup(goal.path, follow=follow)
             editor.check_attribute(goal.path, os.fsencode(name))
             editor.filesystem.remove_xattr(ino, os.fsencode(name))
             changes.each(f"removed {show(name)} of '{goal.shown}'")

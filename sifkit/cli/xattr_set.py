@@ -52,7 +52,7 @@ def command(
 
     def change(editor: Editor, goal: Goal) -> None:
         with changes.attempt(f"cannot set {show(name)} of '{goal.shown}'", goal):
-            ino = editor.existing(goal.path, follow=follow)
+            ino = editor.lookup(goal.path, follow=follow)
             editor.check_attribute(goal.path, os.fsencode(name))
             editor.filesystem.set_xattr(ino, os.fsencode(name), data)
             changes.each(f"set {show(name)} of '{goal.shown}'")

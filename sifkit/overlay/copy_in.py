@@ -20,7 +20,7 @@ from ext3.read.filesystem import Stat
 
 from ..errors import SifkitError, show
 from .copy_source import FileFacts, HostSource, ImageSource, Source
-from .resolve import Spot
+from .resolve import ResolvedPath
 from .upper_edit import Editor
 from .xattr_filter import ACLS
 
@@ -62,7 +62,7 @@ class CopyOptions:
     umask: int = 0o022
 
 
-Pending = list[tuple[H, str, FileFacts, int, list[tuple[bytes, H]], Spot]]
+Pending = list[tuple[H, str, FileFacts, int, list[tuple[bytes, H]], ResolvedPath]]
 """Directories on the way: handle, name to show, facts, inode of the copy, what is still to be copied, where it goes."""
 
 
@@ -104,7 +104,7 @@ class Copier:
         self._named: set[tuple[int, bytes]] = set()
         """What was given on the command line, and where that went."""
 
-    def copy(self, source: Source[H], handle: H, shown: str, spot: Spot, *, leads_to: int | None = None) -> None:
+    def copy(self, source: Source[H], handle: H, shown: str, spot: ResolvedPath, *, leads_to: int | None = None) -> None:
         """Copy to a place. Raises what ends all copying; the rest goes to ``trouble``.
 
         ``leads_to``: in the same image, the file a symbolic link that is copied as such leads to.
@@ -121,10 +121,10 @@ class Copier:
                 self._try(partial(self._dress, source, above, above_shown, ino, facts), place)
                 continue
             name, below = rest.pop()
-            into = self.editor.below(place, name)
+            into = self.editor.child(place, name)
             self._try(partial(self._one, source, below, f"{above_shown.rstrip('/')}/{show(name)}", into, pending), into)
 
-    def _try(self, work: Callable[[], None], spot: Spot) -> None:
+    def _try(self, work: Callable[[], None], spot: ResolvedPath) -> None:
         try:
             work()
         except CopyError as error:
@@ -144,7 +144,7 @@ class Copier:
             text = f"cannot {what} '{goal}': {os.strerror(error.errno or 0) if plain else why}"
         return CopyError(text, kind=error.kind, path=path, hint=error.hint)
 
-    def _one(self, source: Source[H], handle: H, shown: str, spot: Spot, pending: Pending[H]) -> None:
+    def _one(self, source: Source[H], handle: H, shown: str, spot: ResolvedPath, pending: Pending[H]) -> None:
         with _reading("cannot stat", shown):
             facts = source.facts(handle)
         form = stat.S_IFMT(facts.mode)
@@ -168,13 +168,13 @@ class Copier:
                 text = f"cannot overwrite directory '{goal}' with non-directory '{shown}'"
                 raise CopyError(text, kind="is-a-directory", path=spot.path)
         if there is not None and not there.is_dir:
-            if not pending and spot.place in self._named:
+            if not pending and spot.location in self._named:
                 raise CopyError(f"will not overwrite just-created '{goal}' with '{shown}'", kind="exists", path=spot.path)
             if form == stat.S_IFDIR:
                 text = f"cannot overwrite non-directory '{goal}' with directory '{shown}'"
                 raise CopyError(text, kind="not-a-directory", path=spot.path)
         if not pending:
-            self._named.add(spot.place)
+            self._named.add(spot.location)
         if form == stat.S_IFDIR:
             self._directory(source, handle, facts, there, shown, spot, pending)
             return
@@ -202,11 +202,18 @@ class Copier:
         return facts.key[1] == there.ino
 
     def _directory(
-        self, source: Source[H], handle: H, facts: FileFacts, there: Stat | None, shown: str, spot: Spot, pending: Pending[H]
+        self,
+        source: Source[H],
+        handle: H,
+        facts: FileFacts,
+        there: Stat | None,
+        shown: str,
+        spot: ResolvedPath,
+        pending: Pending[H],
     ) -> None:
         goal = self._name(spot.path)
         # A directory is not copied into itself; one that was just made is met where that was tried through a link.
-        if self._is_ours(source) and (facts.key[1] in spot.way or facts.key[1] in self._made):
+        if self._is_ours(source) and (facts.key[1] in spot.ancestors or facts.key[1] in self._made):
             raise CopyError(f"cannot copy a directory, '{shown}', into itself, '{goal}'", path=spot.path)
         if len(pending) >= MOST_DEEP:
             raise CopyError(f"'{shown}': directories are nested deeper than {MOST_DEEP}", path=shown)
@@ -221,12 +228,12 @@ class Copier:
             self._made.add(ino)
             self.files += 1
         self._listed(shown, goal)
-        made = Spot(spot.path, spot.parent, spot.name, ino, spot.way)
+        made = ResolvedPath(spot.path, spot.parent, spot.name, ino, spot.ancestors)
         pending.append((handle, shown, facts, ino, [], made))
         with _reading("cannot access", shown):
             pending[-1][4].extend(reversed(source.below(handle)))
 
-    def _make_directory(self, mode: int, spot: Spot) -> int:
+    def _make_directory(self, mode: int, spot: ResolvedPath) -> int:
         """A new directory. As cp does it, what others may write is added to what a default ACL made of the rest."""
         (uid, gid), umask = self.options.owner, self.options.umask
         ino = self.editor.make_directory(spot, mode & 0o1755, uid=uid, gid=gid, umask=umask)
@@ -235,7 +242,7 @@ class Copier:
             self.editor.filesystem.chmod(ino, made | writable)
         return ino
 
-    def _file(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> None:
+    def _file(self, source: Source[H], handle: H, facts: FileFacts, spot: ResolvedPath, shown: str) -> None:
         filesystem, options = self.editor.filesystem, self.options
         form = stat.S_IFMT(facts.mode)
         key = id(source), facts.key
@@ -258,16 +265,16 @@ class Copier:
         if twin is not None and twin == spot.ino:
             return
         if spot.ino is not None:
-            filesystem.unlink_at(*spot.place)
+            filesystem.unlink_at(*spot.location)
         with self.editor.taking(spot):
             if twin is not None:
                 self._noun = "hard link"
-                filesystem.link_at(twin, *spot.place)
+                filesystem.link_at(twin, *spot.location)
                 return
             ino = self._make(source, handle, facts, spot, shown)
         self._finish(source, handle, shown, ino, facts)
 
-    def _make(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> int:
+    def _make(self, source: Source[H], handle: H, facts: FileFacts, spot: ResolvedPath, shown: str) -> int:
         """A new file that is no directory; its inode."""
         filesystem, (uid, gid) = self.editor.filesystem, self.options.owner
         form = stat.S_IFMT(facts.mode)
@@ -276,13 +283,13 @@ class Copier:
         if form == stat.S_IFLNK:
             with _reading("cannot read symbolic link", shown):
                 target = source.target(handle)
-            return filesystem.symlink_at(target, *spot.place, uid=uid, gid=gid)
+            return filesystem.symlink_at(target, *spot.location, uid=uid, gid=gid)
         if form != stat.S_IFREG:
-            return filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid, umask=umask)
+            return filesystem.mknod_at(*spot.location, mode, rdev=facts.rdev, uid=uid, gid=gid, umask=umask)
         ino = filesystem.create_nameless(spot.parent, mode, uid=uid, gid=gid, umask=umask)
         try:
             self._fill(source, handle, ino, shown)
-            filesystem.name_at(ino, *spot.place)
+            filesystem.name_at(ino, *spot.location)
         finally:
             filesystem.release(ino)
         return ino
@@ -291,9 +298,9 @@ class Copier:
         with _reading("cannot open", shown, " for reading", (SourceError,)):  # a PathError is about the copy
             source.fill(handle, self.editor.filesystem, ino, self._advance)
 
-    def _through(self, spot: Spot) -> Spot:
+    def _through(self, spot: ResolvedPath) -> ResolvedPath:
         """Where a link in the image leads, for a file is written through it."""
-        found = self.editor.spot(spot.path, follow=True)
+        found = self.editor.resolve(spot.path, follow=True)
         if found.ino is None:
             raise CopyError(f"not writing through dangling symlink '{self._name(spot.path)}'", path=spot.path)
         if self.editor.stat(found.ino).is_dir:

@@ -14,7 +14,7 @@ from ext3.format.xattr import split_name
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import read_stats
 
-from .resolve import Tracer
+from .resolve import Resolver
 from .whiteouts import seen_xattrs
 
 __all__ = ["FileFacts", "HostSource", "ImageSource", "Segments", "Source"]
@@ -135,21 +135,21 @@ def _host_facts(found: os.stat_result) -> FileFacts:
 
 
 class ImageSource:
-    """Files of an image; handles are inodes. What its tracer does not see is not copied."""
+    """Files of an image; handles are inodes. What its resolver does not see is not copied."""
 
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer = tracer
-        self.filesystem: Filesystem = tracer.reads
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.filesystem: Filesystem = resolver.filesystem
 
     def facts(self, handle: int) -> FileFacts:
         return _image_facts(self.filesystem.stat(handle))
 
     def below(self, handle: int) -> list[tuple[bytes, int]]:
-        return [(entry.name, entry.ino) for entry in self.tracer.entries(handle)]
+        return [(entry.name, entry.ino) for entry in self.resolver.entries(handle)]
 
     def scan(self, handle: int) -> Iterator[tuple[bytes, int, FileFacts]]:
         try:
-            entries = self.tracer.entries(handle)
+            entries = self.resolver.entries(handle)
             stats = read_stats(self.filesystem, [entry.ino for entry in entries])
         except Ext3Error:  # it is told when it is copied
             return
@@ -170,7 +170,7 @@ class ImageSource:
 
     def xattrs(self, handle: int) -> dict[bytes, bytes]:
         found = self.filesystem.xattrs(handle)
-        return seen_xattrs(found) if self.tracer.hides else found
+        return seen_xattrs(found) if self.resolver.hide_whiteouts else found
 
     def fill(self, handle: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
         size = self.filesystem.stat(handle).size

@@ -79,7 +79,7 @@ class Room:
             for name, below, inside in source.scan(handle):
                 count += 1
                 names += 8 + (len(name) + 3 & ~3)
-                old = None if there is None else self.editor.look(there, name)
+                old = None if there is None else self.editor.find_visible(there, name)
                 if stat.S_ISDIR(inside.mode):
                     pending.append((below, inside, old))
                 else:

@@ -13,7 +13,7 @@ from ext3.read.filesystem import Entry, Stat
 from ext3.read.inode_scan import read_facts
 from ext3.read.path_walk import MAX_COMPONENTS
 
-from .resolve import Tracer
+from .resolve import Resolver
 
 __all__ = ["Listed", "Listings", "Row"]
 
@@ -57,9 +57,9 @@ class Listings:
     Each directory is read ahead at most once, so that one that lies costs no more than it holds.
     """
 
-    def __init__(self, tracer: Tracer, *, levels: int = MAX_COMPONENTS) -> None:
+    def __init__(self, resolver: Resolver, *, levels: int = MAX_COMPONENTS) -> None:
         """``levels``: how many directories lie between the first one that is asked for, itself counted, and the lowest."""
-        self._tracer = tracer
+        self._resolver = resolver
         self._ahead: dict[int, Listed] = {}
         self._rows_ahead = 0
         self._seen: set[int] = set()
@@ -101,7 +101,7 @@ class Listings:
         names, wave = AT_ONCE, [(directory, levels)]
         while wave:
             self._seen.update(ino for ino, _ in wave)
-            listed = self._tracer.entries_of([ino for ino, _ in wave], names)
+            listed = self._resolver.scan_many([ino for ino, _ in wave], names)
             below: list[tuple[int, int]] = []
             for (ino, left), (entries, problem) in zip(wave, listed, strict=False):
                 lot.append((ino, entries, problem))
@@ -127,7 +127,7 @@ class Listings:
 
     def _look(self, lot: list[tuple[int, list[Entry], Ext3Error | None]]) -> None:
         """Read the inodes of what is in these directories."""
-        facts, attributed = read_facts(self._tracer.reads, [entry.ino for _, entries, _ in lot for entry in entries])
+        facts, attributed = read_facts(self._resolver.filesystem, [entry.ino for _, entries, _ in lot for entry in entries])
         start = 0
         for directory, entries, problem in lot:
             end = start + len(entries)

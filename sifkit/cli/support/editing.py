@@ -22,7 +22,7 @@ from .render import shell_word
 if TYPE_CHECKING:
     from ext3.edit.filesystem import WritableFilesystem
 
-    from ...overlay.resolve import Spot
+    from ...overlay.resolve import ResolvedPath
     from ...overlay.upper_edit import Editor
 
 __all__ = [
@@ -142,7 +142,7 @@ class Changes:
     def below(self, editor: Editor, goal: Goal, *, follow: bool, recursive: bool) -> list[tuple[int, str]]:
         """(inode, how it is written) of an argument, and with ``recursive`` of all that is below it, as it is before anything
         is changed. PathError where there is no such file."""
-        ino = editor.existing(goal.path, follow=follow)
+        ino = editor.lookup(goal.path, follow=follow)
         found = [(ino, goal.shown)]
         if recursive and editor.stat(ino).is_dir:
             base = goal.shown.rstrip("/")
@@ -194,10 +194,10 @@ def dangling(editor: Editor, goal: Goal) -> bool:
     from ext3.errors import PathError, PathNotFoundError
 
     try:
-        ino = editor.spot(goal.path, follow=False).ino
+        ino = editor.resolve(goal.path, follow=False).ino
         if ino is None or not editor.stat(ino).is_symlink:
             return False
-        return editor.spot(goal.path, follow=True).ino is None
+        return editor.resolve(goal.path, follow=True).ino is None
     except PathNotFoundError:
         return True
     except PathError:
@@ -249,7 +249,7 @@ def changing(
         yield editors[0]
 
 
-def warn_outside(console: Console, editor: Editor, spot: Spot, goal: Goal) -> None:
+def warn_outside(console: Console, editor: Editor, spot: ResolvedPath, goal: Goal) -> None:
     """Tell of a new file where no container will see it."""
     if editor.outside(spot):
         path = b"/upper" + b"/" + spot.path.lstrip(b"/")

@@ -185,10 +185,10 @@ def test_what_is_counted_is_never_more_than_what_it_takes(image, tmp_path, seed,
             (ImageSource(editor), b"/upper/copy"),
             (HostSource(), b"/upper/tree"),  # all is there already
         ):
-            handle = os.fsencode(top) if isinstance(source, HostSource) else editor.existing(b"/upper/tree", follow=False)
+            handle = os.fsencode(top) if isinstance(source, HostSource) else editor.lookup(b"/upper/tree", follow=False)
             progress.phase("scan", None, "files")
             room = Room(editor, options, progress)
-            spot = editor.spot(path, follow=False)
+            spot = editor.resolve(path, follow=False)
             room.add(source, handle, spot.ino)
             before = edited.filesystem.superblock
             progress.phase("copy", room.data_bytes, "bytes")
