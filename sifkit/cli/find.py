@@ -81,7 +81,7 @@ def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
         from ..overlay.view import View
 
         with open_image(pair[0], partition if is_sif(pair[0]) else None) as filesystem:
-            view = View.of(filesystem, upper=upper, marks=False)
+            view = View.of(filesystem, upper=upper, whiteouts=False)
             limit = filesystem.stat(view.lookup(os.fsencode(pair[1]))).mtime
     return lambda _, found: found.mtime > limit
 

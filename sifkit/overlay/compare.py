@@ -16,7 +16,7 @@ from ext3 import hostio
 from ext3.errors import Ext3Error
 
 from .view import View
-from .whiteouts import seen_xattrs
+from .whiteouts import without_overlay_xattrs
 
 __all__ = ["Change", "HostSide", "ImageSide", "Item", "Side", "compare"]
 
@@ -154,7 +154,7 @@ class HostSide:
             found = {os.fsencode(name): os.getxattr(item.handle, name, follow_symlinks=False) for name in names}
         except OSError:
             return None
-        return found if self.marks else seen_xattrs(found)
+        return found if self.marks else without_overlay_xattrs(found)
 
 
 def _host_facts(found: os.stat_result) -> HostFacts:

@@ -15,7 +15,7 @@ from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import read_stats
 
 from .resolve import Resolver
-from .whiteouts import seen_xattrs
+from .whiteouts import without_overlay_xattrs
 
 __all__ = ["FileFacts", "HostSource", "ImageSource", "Segments", "Source"]
 
@@ -170,7 +170,7 @@ class ImageSource:
 
     def xattrs(self, handle: int) -> dict[bytes, bytes]:
         found = self.filesystem.xattrs(handle)
-        return seen_xattrs(found) if self.resolver.hide_whiteouts else found
+        return without_overlay_xattrs(found) if self.resolver.hide_whiteouts else found
 
     def fill(self, handle: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
         size = self.filesystem.stat(handle).size

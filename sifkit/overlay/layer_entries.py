@@ -16,13 +16,12 @@ from ext3.read.filesystem import Entry, Filesystem
 from sifkit.overlay.selection import Directories
 from sifkit.tar.writer import PATH_LIMIT
 
-from .whiteouts import OPAQUE_MARK, PREFIX, is_mark, is_opaque
+from .whiteouts import OPAQUE_WHITEOUT, REDIRECT_XATTRS, WHITEOUT_PREFIX, has_whiteout_prefix, is_opaque
 
 __all__ = ["LayerName", "layer_names"]
 
 RESERVED = b".wh..wh."
 """Names of aufs that mean something else; one of them is the mark of an opaque directory."""
-REDIRECTS = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 
 Trouble = Callable[[bytes, str], None]
 """Told of a path (from the top of the layer on, with a slash in front) and why it is left out."""
@@ -78,13 +77,13 @@ def _inside(
         trouble(where, str(error))
     with suppress(Ext3Error):  # told there, too
         xattrs = filesystem.xattrs(directory)
-    if any(name in xattrs for name in REDIRECTS):
+    if any(name in xattrs for name in REDIRECT_XATTRS):
         trouble(where, "the directory was renamed: what lower layers hold of it is not in the layer")
     entries.sort()
-    named = [entry for entry in entries if is_mark(entry.name)]
+    named = [entry for entry in entries if has_whiteout_prefix(entry.name)]
     found = []
-    if is_opaque(xattrs) or any(entry.name == OPAQUE_MARK for entry in named):
-        found.append(LayerName(prefix + OPAQUE_MARK, directory, False, True))
+    if is_opaque(xattrs) or any(entry.name == OPAQUE_WHITEOUT for entry in named):
+        found.append(LayerName(prefix + OPAQUE_WHITEOUT, directory, False, True))
     if named or len(prefix) + NAME_MAX >= PATH_LIMIT:
         return found + _chosen(filesystem, prefix, entries, trouble)
     found += [LayerName(prefix + name, ino, kind is FileType.DIRECTORY, False) for name, ino, kind in entries]
@@ -96,7 +95,9 @@ def _chosen(filesystem: Filesystem, prefix: bytes, entries: list[Entry], trouble
     marks = {
         entry.name
         for entry in entries
-        if is_mark(entry.name) and entry.name != OPAQUE_MARK and _is_whiteout(filesystem, prefix, entry, trouble)
+        if has_whiteout_prefix(entry.name)
+        and entry.name != OPAQUE_WHITEOUT
+        and _is_whiteout(filesystem, prefix, entry, trouble)
     }
     found = []
     for entry in entries:
@@ -106,7 +107,7 @@ def _chosen(filesystem: Filesystem, prefix: bytes, entries: list[Entry], trouble
             trouble(b"/" + path[:200] + b"...", f"a path of {len(path)} bytes is longer than any program takes")
         elif entry.name in marks:
             found.append(LayerName(path, entry.ino, False, True))
-        elif not is_mark(entry.name) and PREFIX + entry.name not in marks:
+        elif not has_whiteout_prefix(entry.name) and WHITEOUT_PREFIX + entry.name not in marks:
             found.append(LayerName(path, entry.ino, is_dir, False))
     return found
 
@@ -118,7 +119,7 @@ def _is_whiteout(filesystem: Filesystem, prefix: bytes, entry: Entry, trouble: T
     except Ext3Error as error:
         trouble(b"/" + prefix + entry.name, str(error))
         return False
-    if facts.is_file and not facts.size and entry.name != PREFIX and not entry.name.startswith(RESERVED):
+    if facts.is_file and not facts.size and entry.name != WHITEOUT_PREFIX and not entry.name.startswith(RESERVED):
         return True
     trouble(b"/" + prefix + entry.name, "a name that begins with .wh. would remove a file where the layer is used")
     return False

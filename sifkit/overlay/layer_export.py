@@ -29,13 +29,10 @@ from sifkit.tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, x
 from ..errors import SifkitError, human, show
 from .layer_entries import LayerName, layer_names
 from .view import View
-from .whiteouts import OPAQUE_MARK, PREFIX, is_whiteout, seen_xattrs
+from .whiteouts import METACOPY_XATTRS, OPAQUE_WHITEOUT, WHITEOUT_PREFIX, WHITEOUT_XATTRS, is_whiteout, without_overlay_xattrs
 
 __all__ = ["Exported", "LayerTooLargeError", "export_layer"]
 
-WHITEOUT_NAMES = (b"trusted.overlay.whiteout", b"user.overlay.whiteout")
-"""An empty file with one of these is a whiteout, too (Linux 6.7)."""
-METACOPY_NAMES = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
 FREE_BYTES, TIMES_SIZE = 1 << 30, 8
 """How large an archive may get: so much, and so many times the filesystem."""
 AT_ONCE = 2048
@@ -156,17 +153,17 @@ class _Export:
         form = facts.mode & S_IFMT
         if (form == S_IFDIR) != name.is_dir or form not in _FLAGS:
             raise CorruptError(f"inode {ino}", "i_mode", f"{facts.mode:#o}", "what its entry says")
-        if is_whiteout(facts) or (form == S_IFREG and not facts.size and any(key in xattrs for key in WHITEOUT_NAMES)):
+        if is_whiteout(facts) or (form == S_IFREG and not facts.size and any(key in xattrs for key in WHITEOUT_XATTRS)):
             above, slash, last = path.rpartition(b"/")
-            if len(PREFIX + last) > NAME_MAX or len(PREFIX + path) >= PATH_LIMIT:
+            if len(WHITEOUT_PREFIX + last) > NAME_MAX or len(WHITEOUT_PREFIX + path) >= PATH_LIMIT:
                 self.done.problem(b"/" + path, "the name is too long for a mark: where the layer is used, the file shows again")
                 return
-            self._mark(above + slash + PREFIX + last, facts.mtime)
+            self._mark(above + slash + WHITEOUT_PREFIX + last, facts.mtime)
             return
         if form == S_IFSOCK:
             self.done.left_out += 1
             return
-        kept = [(key, value) for key, value in sorted(seen_xattrs(xattrs).items()) if b"\0" not in key]
+        kept = [(key, value) for key, value in sorted(without_overlay_xattrs(xattrs).items()) if b"\0" not in key]
         head = NewMember(
             path, _FLAGS[form], facts.mode & 0o7777, facts.uid, facts.gid, 0, facts.mtime, records=xattr_records(kept)
         )
@@ -175,7 +172,7 @@ class _Export:
         elif facts.links > 1 and ino in self._first:
             self._tar.add(head._replace(typeflag=b"1", target=self._first[ino], records=()))
         elif form == S_IFREG:
-            if any(key in xattrs for key in METACOPY_NAMES):
+            if any(key in xattrs for key in METACOPY_XATTRS):
                 self.done.problem(b"/" + path, "its content is in a lower layer (metacopy)")
                 return
             self._regular(head, facts)
@@ -188,7 +185,7 @@ class _Export:
         self.done.entries += 1
 
     def _mark(self, path: bytes, mtime: int) -> None:
-        if path.rpartition(b"/")[2] == OPAQUE_MARK:
+        if path.rpartition(b"/")[2] == OPAQUE_WHITEOUT:
             self.done.opaque += 1
         else:
             self.done.whiteouts += 1

@@ -12,7 +12,7 @@ from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryErro
 from ext3.read.filesystem import Entry, Filesystem, Stat
 from ext3.read.path_walk import MAX_COMPONENTS, MAX_SYMLINKS
 
-from .whiteouts import is_mark, is_whiteout, mark_of, visible
+from .whiteouts import has_whiteout_prefix, is_whiteout, whiteout_name, without_whiteouts
 
 __all__ = ["DirectoryEntry", "ResolvedPath", "Resolver", "find_upper", "walk"]
 
@@ -124,17 +124,17 @@ class Resolver:
         ino = self.find_name(directory, name)
         if not self.hide_whiteouts:
             return ResolvedPath(path, directory, name, ino, ancestors)
-        if is_mark(name):
+        if has_whiteout_prefix(name):
             return ResolvedPath(path, directory, name, None, ancestors, hidden_ino=ino)
         whiteouts: list[bytes] = []
         if ino is not None and is_whiteout(self.stat(ino)):
             ino = None
             whiteouts.append(name)
-        mark = mark_of(name)
+        file_whiteout = whiteout_name(name)
         hidden_ino = None
-        if mark is not None and self.find_name(directory, mark) is not None:
+        if file_whiteout is not None and self.find_name(directory, file_whiteout) is not None:
             ino, hidden_ino = None, ino
-            whiteouts.append(mark)
+            whiteouts.append(file_whiteout)
         return ResolvedPath(path, directory, name, ino, ancestors, tuple(whiteouts), hidden_ino)
 
     def child(self, directory: ResolvedPath, name: bytes) -> ResolvedPath:
@@ -163,7 +163,7 @@ class Resolver:
             if problems is None:
                 raise
             problems.append(error)
-        return sorted(visible(self.filesystem, found) if self.hide_whiteouts else found)
+        return sorted(without_whiteouts(self.filesystem, found) if self.hide_whiteouts else found)
 
     def scan_many(self, directories: Sequence[int], max_names: int) -> list[tuple[list[Entry], Ext3Error | None]]:
         """Read the first of these directories together: for each its ``entries``, and the error that cut them short.
@@ -177,7 +177,7 @@ class Resolver:
                 entries = self.entries(directory, problems)
                 listed.append((entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
             else:
-                shown = visible(self.filesystem, found.entries) if self.hide_whiteouts else found.entries
+                shown = without_whiteouts(self.filesystem, found.entries) if self.hide_whiteouts else found.entries
                 listed.append((sorted(shown), None))
             max_names -= len(listed[-1][0])
             if max_names <= 0:

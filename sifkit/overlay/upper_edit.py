@@ -17,7 +17,7 @@ from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
 
 from ..errors import show
 from .resolve import ResolvedPath, Resolver, find_upper
-from .whiteouts import OPAQUE_NAMES, OWN_XATTRS, is_mark, is_opaque_directory
+from .whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_opaque_directory
 
 __all__ = ["Editor"]
 
@@ -66,7 +66,7 @@ class Editor(Resolver):
 
     def check_free(self, spot: ResolvedPath) -> None:
         """Raise PathError where a file with this name would not be seen, or would take the place of one that is hidden."""
-        if self.hide_whiteouts and is_mark(spot.name):
+        if self.hide_whiteouts and has_whiteout_prefix(spot.name):
             error = PathError(spot.path, "a name that begins with .wh. hides a file from the container")
             error.hint = "without --upper it is a name like any other"
             raise error
@@ -79,7 +79,7 @@ class Editor(Resolver):
 
     def check_attribute(self, path: bytes, name: bytes) -> None:
         """Raise PathError where the container would not see the attribute ``name``."""
-        if self.hide_whiteouts and name.startswith(OWN_XATTRS):
+        if self.hide_whiteouts and name.startswith(OVERLAY_XATTR_PREFIXES):
             error = PathError(path, "overlay filesystems keep it for themselves, and show it to no container")
             error.hint = "without --upper it is an attribute like any other"
             raise error
@@ -93,7 +93,7 @@ class Editor(Resolver):
         return ino
 
     def make_opaque(self, ino: int) -> None:
-        for name in OPAQUE_NAMES:
+        for name in OPAQUE_XATTRS:
             self.filesystem.set_xattr(ino, name, b"y")
 
     def _replacing(self, spot: ResolvedPath, remove: Callable[[], None]) -> None:
