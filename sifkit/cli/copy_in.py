@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
     from ..overlay.copy_source import HostSource, ImageSource, Source
     from ..overlay.resolve import ResolvedPath, Resolver
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["copy_in"]
 
@@ -84,7 +84,7 @@ class _CopyIn:
 
     # Before anything is written
 
-    def prepare(self, editor: Editor) -> None:
+    def prepare(self, editor: OverlayEditor) -> None:
         """Find the sources, and see whether there is room for them. NoRoomError."""
         from ext3.errors import PathError
 
@@ -109,7 +109,7 @@ class _CopyIn:
         self.data_bytes = room.data_bytes
         self.changes.console.image = target.image
 
-    def _find(self, editor: Editor, source: str) -> _Job | None:
+    def _find(self, editor: OverlayEditor, source: str) -> _Job | None:
         """A source; None where there is none, which is told."""
         inside = place(source)
         if inside is None:
@@ -141,7 +141,7 @@ class _CopyIn:
         is_dir = stat.S_ISDIR(found.st_mode) or (followed and os.path.isdir(handle))
         return _Job(self._host, handle, show(source), base_name(source), is_dir)
 
-    def _image(self, editor: Editor, image: str) -> ImageSource:
+    def _image(self, editor: OverlayEditor, image: str) -> ImageSource:
         """An image that is copied from; the one that is changed, too."""
         from ..overlay.copy_source import ImageSource
         from .sif.session import concerning
@@ -158,7 +158,7 @@ class _CopyIn:
             self._images[image] = ImageSource(resolver)
         return self._images[image]
 
-    def _place(self, editor: Editor, job: _Job) -> tuple[ResolvedPath, Goal]:
+    def _place(self, editor: OverlayEditor, job: _Job) -> tuple[ResolvedPath, Goal]:
         """Where the copy goes. A slash behind the target asks for a directory. PathError."""
         from ext3.errors import PathNotDirectoryError
 
@@ -175,7 +175,7 @@ class _CopyIn:
 
     # The copy itself
 
-    def copy(self, editor: Editor) -> int:
+    def copy(self, editor: OverlayEditor) -> int:
         """Bytes of data that were written."""
         from ext3.errors import PathError
 
@@ -195,7 +195,7 @@ class _CopyIn:
         self.bar.done()
         return copier.bytes
 
-    def _target_is_there(self, editor: Editor) -> bool:
+    def _target_is_there(self, editor: OverlayEditor) -> bool:
         from ext3.errors import PathError
 
         try:
@@ -203,7 +203,7 @@ class _CopyIn:
         except PathError:
             return False
 
-    def _copier(self, editor: Editor) -> Copier:
+    def _copier(self, editor: OverlayEditor) -> Copier:
         from ..overlay.copy_in import Copier
 
         changes, image = self.changes, show(self.target.image)

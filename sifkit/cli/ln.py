@@ -32,7 +32,7 @@ from .support.reading import Upper
 
 if TYPE_CHECKING:
     from ..overlay.resolve import ResolvedPath
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -99,7 +99,7 @@ def command(
 class _Linker:
     def __init__(
         self,
-        editor: Editor,
+        editor: OverlayEditor,
         changes: Changes,
         target: Goal,
         *,
@@ -172,7 +172,7 @@ class _Linker:
             if old is None:
                 self._check_target(source.path, goal)  # before the old file goes
             editor.filesystem.unlink_at(*new.location)
-        with editor.taking(new):
+        with editor.replacing_whiteouts(new):
             if old is None:
                 uid, gid = self.owner
                 editor.filesystem.symlink_at(source.path, *new.location, uid=uid, gid=gid)

@@ -17,7 +17,7 @@ from .support.modes import adjusted, parse_mode
 from .support.reading import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -52,7 +52,7 @@ def command(
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
-    def make(editor: Editor, goal: Goal) -> None:
+    def make(editor: OverlayEditor, goal: Goal) -> None:
         if parents:
             _make_all(editor, changes, goal, exact, mask, who)
             return
@@ -77,7 +77,7 @@ def _hinting() -> Iterator[None]:
 
 
 def _make(
-    editor: Editor, changes: Changes, goal: Goal, path: bytes, exact: int | None, mask: int, who: tuple[int, int]
+    editor: OverlayEditor, changes: Changes, goal: Goal, path: bytes, exact: int | None, mask: int, who: tuple[int, int]
 ) -> None:
     """One directory, of the mode ``exact`` whatever its parent's default ACL says, or as ``mask`` and that ACL let it be."""
     from ext3.errors import PathExistsError
@@ -93,7 +93,7 @@ def _make(
     changes.each(f"created directory '{shown}'")
 
 
-def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, mask: int, who: tuple[int, int]) -> None:
+def _make_all(editor: OverlayEditor, changes: Changes, goal: Goal, exact: int | None, mask: int, who: tuple[int, int]) -> None:
     """Each directory on the way that is not there; trouble names the first that cannot be."""
     from ext3.errors import PathExistsError, PathNotDirectoryError
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
     from ..overlay.resolve import ResolvedPath
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command", "directory_at", "into"]
 
@@ -76,7 +76,7 @@ def command(
     return changes.finish(image, text, {"moved": changes.done, "whiteouts": whiteouts})
 
 
-def into(editor: Editor, directory: ResolvedPath, target: Goal, name: bytes) -> tuple[ResolvedPath, Goal]:
+def into(editor: OverlayEditor, directory: ResolvedPath, target: Goal, name: bytes) -> tuple[ResolvedPath, Goal]:
     """The place of ``name`` in the directory a target leads to, and how it is written."""
     shown = f"{target.shown.rstrip('/')}/{show(name)}"
     path = target.path.rstrip(b"/") + b"/" + name
@@ -84,7 +84,7 @@ def into(editor: Editor, directory: ResolvedPath, target: Goal, name: bytes) -> 
 
 
 class _Mover:
-    def __init__(self, editor: Editor, changes: Changes, target: Goal, *, exact: bool, keep: bool) -> None:
+    def __init__(self, editor: OverlayEditor, changes: Changes, target: Goal, *, exact: bool, keep: bool) -> None:
         self.editor = editor
         self.changes = changes
         self.target = target
@@ -148,7 +148,7 @@ class _Mover:
             changes.refuse(text, source, kind="not-a-directory")
         else:
             with changes.attempt(f"cannot move '{source.shown}' to '{goal.shown}'", source):
-                editor.move(old, new)
+                editor.rename(old, new)
                 self._made.add(new.location)
                 warn_outside(changes.console, editor, new, goal)
                 changes.each(f"renamed '{source.shown}' -> '{goal.shown}'")
@@ -169,7 +169,7 @@ class _Mover:
         return leads_to.ino == new.ino and (there.links == 1 or leads_to.location == new.location)
 
 
-def directory_at(editor: Editor, target: Goal) -> tuple[ResolvedPath | None, str]:
+def directory_at(editor: OverlayEditor, target: Goal) -> tuple[ResolvedPath | None, str]:
     """Where a target leads, if that is a directory; else None, and why as a system error has it."""
     from ext3.errors import PathError
 

@@ -21,7 +21,7 @@ from ext3.read.filesystem import Stat
 from ..errors import SifkitError, show
 from .copy_source import FileFacts, HostSource, ImageSource, Source
 from .resolve import ResolvedPath
-from .upper_edit import Editor
+from .upper_edit import OverlayEditor
 from .xattr_filter import ACLS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Copier:
 
     def __init__(
         self,
-        editor: Editor,
+        editor: OverlayEditor,
         options: CopyOptions,
         *,
         name: Callable[[bytes], str],
@@ -266,7 +266,7 @@ class Copier:
             return
         if spot.ino is not None:
             filesystem.unlink_at(*spot.location)
-        with self.editor.taking(spot):
+        with self.editor.replacing_whiteouts(spot):
             if twin is not None:
                 self._noun = "hard link"
                 filesystem.link_at(twin, *spot.location)

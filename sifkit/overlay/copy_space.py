@@ -15,7 +15,7 @@ from ext3.errors import Ext3Error
 from ..errors import SifkitError, counted, human
 from .copy_in import CopyOptions
 from .copy_source import FileFacts, Source
-from .upper_edit import Editor
+from .upper_edit import OverlayEditor
 
 if TYPE_CHECKING:
     from .options import Progress
@@ -46,7 +46,7 @@ class NoRoomError(SifkitError):
 class Room:
     """Adds up copies to one image. ``data_bytes``: what is going to be copied; ``blocks`` and ``inodes``: what that takes."""
 
-    def __init__(self, editor: Editor, options: CopyOptions, progress: Progress) -> None:
+    def __init__(self, editor: OverlayEditor, options: CopyOptions, progress: Progress) -> None:
         self.editor = editor
         self.options = options
         self.data_bytes = self.blocks = self.inodes = 0

@@ -18,7 +18,7 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.upper_edit import Editor
+from sifkit.overlay.upper_edit import OverlayEditor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 
 from ....support.sif_images import partition
@@ -179,7 +179,7 @@ def test_what_is_counted_is_never_more_than_what_it_takes(image, tmp_path, seed,
     options = CopyOptions(recursive=True, preserve=PRESERVE_ALL if archive else frozenset())
     progress = Counting()
     with edit_image(image) as edited:
-        editor = Editor(edited.filesystem)
+        editor = OverlayEditor(edited.filesystem)
         for source, path in (
             (HostSource(), b"/upper/tree"),
             (ImageSource(editor), b"/upper/copy"),
