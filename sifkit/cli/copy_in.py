@@ -22,7 +22,7 @@ from .support.reading import looking, on_host
 
 if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
-    from ..overlay.copy_source import HostSource, ImageSource, Source
+    from ..overlay.copy_source import CopySource, HostSource, ImageSource
     from ..overlay.resolve import ResolvedPath, Resolver
     from ..overlay.upper_edit import OverlayEditor
 
@@ -33,7 +33,7 @@ __all__ = ["copy_in"]
 class _Job:
     """One source. ``base``: the name its copy gets in a directory; ``leads_to``: see ``Copier.copy``."""
 
-    source: Source[Any]
+    source: CopySource[Any]
     handle: Any
     shown: str
     base: bytes
@@ -85,17 +85,17 @@ class _CopyIn:
     # Before anything is written
 
     def prepare(self, editor: OverlayEditor) -> None:
-        """Find the sources, and see whether there is room for them. NoRoomError."""
+        """Find the sources, and see whether there is room for them. CopySpaceError."""
         from ext3.errors import PathError
 
-        from ..overlay.copy_space import Room
+        from ..overlay.copy_space import SpaceEstimate
 
         target, sources = self.target, self.sources
         self.directory, reason = (None, "") if self.settings.exact else directory_at(editor, target)
         if len(sources) > 1 and self.directory is None:
             self.changes.refuse(f"target '{target.shown}': {reason}", target, kind="not-a-directory")
             return
-        room = Room(editor, self.settings.copy, self.bar)
+        room = SpaceEstimate(editor, self.settings.copy, self.bar)
         self.bar.phase("scan", None, "files")
         for source in sources:
             job = self._find(editor, source)
@@ -187,11 +187,11 @@ class _CopyIn:
             except PathError as error:
                 there = self._target_is_there(editor)
                 noun = "directory" if job.is_dir else "regular file"
-                self.changes.fail(copier.refused(error, self.target.path, noun, there=there))
+                self.changes.fail(copier.copy_error(error, self.target.path, noun, exists=there))
                 continue
             if spot.ino is None:
                 warn_outside(self.changes.console, editor, spot, goal)
-            copier.copy(job.source, job.handle, job.shown, spot, leads_to=job.leads_to)
+            copier.copy(job.source, job.handle, job.shown, spot, link_target=job.leads_to)
         self.bar.done()
         return copier.bytes
 
@@ -215,11 +215,11 @@ class _CopyIn:
             editor,
             self.settings.copy,
             name=name,
-            listed=lambda old, new: changes.each(f"'{old}' -> '{new}'"),
-            trouble=changes.fail,
-            warn=changes.console.warn,
+            on_copied=lambda old, new: changes.each(f"'{old}' -> '{new}'"),
+            on_error=changes.fail,
+            on_warning=changes.console.warn,
             progress=self.bar,
-            own=on_host(self.target.image),
+            image_identity=on_host(self.target.image),
         )
 
 

@@ -1,4 +1,4 @@
-"""``sifkit cp`` looks before it writes: how much there is to copy, whether there is room, and what is left out."""
+"""``sifkit cp`` looks before it writes: how much there is to copy, whether there is space, and what is left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from ext3 import Filesystem
 from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
 from sifkit.overlay.copy_source import HostSource, ImageSource
-from sifkit.overlay.copy_space import Room
+from sifkit.overlay.copy_space import SpaceEstimate
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.embedding.in_partition import embed
@@ -71,7 +71,7 @@ def make_files(top: Path, count: int, size: int) -> None:
         (top / f"{number}").write_bytes(b"x" * size)
 
 
-# Room
+# Space
 
 
 def test_a_copy_that_does_not_fit_leaves_the_image_as_it_is(run, image, tmp_path):
@@ -185,28 +185,28 @@ def test_what_is_counted_is_never_more_than_what_it_takes(image, tmp_path, seed,
             (ImageSource(editor), b"/upper/copy"),
             (HostSource(), b"/upper/tree"),  # all is there already
         ):
-            handle = os.fsencode(top) if isinstance(source, HostSource) else editor.lookup(b"/upper/tree", follow=False)
+            node = os.fsencode(top) if isinstance(source, HostSource) else editor.lookup(b"/upper/tree", follow=False)
             progress.phase("scan", None, "files")
-            room = Room(editor, options, progress)
-            spot = editor.resolve(path, follow=False)
-            room.add(source, handle, spot.ino)
+            space = SpaceEstimate(editor, options, progress)
+            target = editor.resolve(path, follow=False)
+            space.add(source, node, target.ino)
             before = edited.filesystem.superblock
-            progress.phase("copy", room.data_bytes, "bytes")
+            progress.phase("copy", space.data_bytes, "bytes")
             copier = Copier(
                 editor,
                 options,
                 name=os.fsdecode,
-                listed=lambda old, new: None,
-                trouble=pytest.fail,
-                warn=pytest.fail,
+                on_copied=lambda old, new: None,
+                on_error=pytest.fail,
+                on_warning=pytest.fail,
                 progress=progress,
             )
-            copier.copy(source, handle, "tree", spot)
+            copier.copy(source, node, "tree", target)
             after = edited.filesystem.superblock
-            assert room.inodes == before.free_inodes - after.free_inodes
-            assert room.blocks <= before.free_blocks - after.free_blocks
-            assert room.blocks >= before.free_blocks - after.free_blocks - 40
-            assert progress.phases[-1] == ["copy", room.data_bytes, copier.bytes] and room.data_bytes == copier.bytes
+            assert space.inodes == before.free_inodes - after.free_inodes
+            assert space.blocks <= before.free_blocks - after.free_blocks
+            assert space.blocks >= before.free_blocks - after.free_blocks - 40
+            assert progress.phases[-1] == ["copy", space.data_bytes, copier.bytes] and space.data_bytes == copier.bytes
             edited.sync()
 
 
