@@ -144,8 +144,8 @@ def command(
                     problems.append(error)
                     continue
                 walk = view.walk(path, ino, problems) if found.is_dir else iter(())
-                for where, row in chain([(path, Row(path, ino, found.file_type, found, attributed=False))], walk):
-                    facts = row.facts
+                for where, row in chain([(path, Row(path, ino, found.file_type, found, may_have_xattrs=False))], walk):
+                    facts = row.stat
                     if isinstance(facts, Ext3Error):
                         problems.append(facts)
                         facts.args = (f"{show(where)}: {facts}",)

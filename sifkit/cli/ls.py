@@ -254,14 +254,14 @@ def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Ite
     from ext3.errors import Ext3Error
 
     view, with_facts = lister.view, lister.long or lister.console.json
-    listings = view.listings() if recursive else view.listings(levels=1)
+    listings = view.lister() if recursive else view.lister(levels=1)
     seen = {ino}
     pending = [(path, ino)]
     while pending:
         directory, inode = pending.pop()
         try:
             if with_facts:
-                found = listings.whole(inode)
+                found = listings.all_rows(inode)
                 below, rows = _subdirectories(found), lister.rows(directory, found)
             else:
                 entries = view.entries(inode)

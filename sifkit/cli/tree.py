@@ -41,7 +41,7 @@ class _Drawer:
         from ..overlay.whiteouts import has_whiteout_prefix
 
         seen = {top}
-        listings = self.view.listings(levels=self.levels)
+        listings = self.view.lister(levels=self.levels)
         pending = [(path.rstrip(b"/") + b"/", "", listings.rows(top, self.problems)[::-1])]
         while pending:
             base, indent, rows = pending[-1]

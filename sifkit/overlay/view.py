@@ -9,7 +9,7 @@ from typing import Self
 from ext3.read.filesystem import Entry, Filesystem
 from ext3.read.path_walk import MAX_COMPONENTS
 
-from .listing import Listings, Row
+from .listing import DirectoryLister, Row
 from .resolve import Resolver, walk
 from .whiteouts import UpperView
 
@@ -48,14 +48,14 @@ class View:
         """Return the entries of a directory in byte order. Errors are appended to ``problems``; without it they are raised."""
         return self.resolver.entries(directory, problems)
 
-    def listings(self, *, levels: int = MAX_COMPONENTS) -> Listings:
-        """Return a lister of directories with the Stats of their entries, at most ``levels`` deep."""
-        return Listings(self.resolver, levels=levels)
+    def lister(self, *, levels: int = MAX_COMPONENTS) -> DirectoryLister:
+        """Return a lister of directories with the Stats of their entries, for a walk ``levels`` deep."""
+        return DirectoryLister(self.resolver, levels=levels)
 
     def walk(self, path: bytes, ino: int, problems: list[Exception]) -> Iterator[tuple[bytes, Row]]:
         """Walk everything below a directory, parents first, in byte order: (path, row).
 
         Errors of reading directories are appended to ``problems``.
         """
-        listings = self.listings()
-        return walk(ino, path.rstrip(b"/") + b"/", lambda directory: listings.rows(directory, problems), problems)
+        lister = self.lister()
+        return walk(ino, path.rstrip(b"/") + b"/", lambda directory: lister.rows(directory, problems), problems)

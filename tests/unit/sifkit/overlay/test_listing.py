@@ -10,7 +10,7 @@ from ext3.read import directory_scan
 from ext3.read.directory_scan import read_directories
 from ext3.read.filesystem import Filesystem
 from sifkit.overlay import listing
-from sifkit.overlay.listing import Listings
+from sifkit.overlay.listing import DirectoryLister
 from sifkit.overlay.resolve import Resolver, walk
 from sifkit.overlay.usage import directory_usage
 from sifkit.overlay.view import View
@@ -47,7 +47,7 @@ def nested() -> TinyImage:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 4096])
 def test_a_walk_is_the_same_however_much_is_read_ahead(monkeypatch, at_once):
-    monkeypatch.setattr(listing, "AT_ONCE", at_once)
+    monkeypatch.setattr(listing, "BATCH_NAMES", at_once)
     with nested().open() as filesystem:
         problems: list[Exception] = []
         resolver = CountingResolver(filesystem)
@@ -57,9 +57,9 @@ def test_a_walk_is_the_same_however_much_is_read_ahead(monkeypatch, at_once):
         assert [path for path, _ in found] == [b"/a", b"/a/b", b"/a/b/file", b"/a/z", b"/bad", b"/c", b"/c/file"]
         for path, row in found:
             if path == b"/bad":
-                assert isinstance(row.facts, CorruptError) and "i_extra_isize" in str(row.facts)
+                assert isinstance(row.stat, CorruptError) and "i_extra_isize" in str(row.stat)
             else:
-                assert row.facts == filesystem.stat(row.ino)
+                assert row.stat == filesystem.stat(row.ino)
         assert not problems
 
 
@@ -67,21 +67,21 @@ def test_a_walk_is_the_same_however_much_is_read_ahead(monkeypatch, at_once):
 def test_nothing_is_read_below_the_lowest_level(levels):
     with nested().open() as filesystem:
         resolver = CountingResolver(filesystem)
-        assert [row.name for row in Listings(resolver, levels=levels).take(2).rows] == [b"a", b"bad", b"c"]
+        assert [row.name for row in DirectoryLister(resolver, levels=levels).read(2).rows] == [b"a", b"bad", b"c"]
         assert sorted(resolver.asked) == {1: [2], 2: [2, 11, 13], 3: [2, 11, 12, 13]}[levels]
 
 
 def test_directories_may_be_asked_for_in_any_order():
     with nested().open() as filesystem:
-        listings = Listings(Resolver(filesystem), levels=1)
+        lister = DirectoryLister(Resolver(filesystem), levels=1)
         for ino in (13, 2, 12, 11):
-            assert [row.name for row in listings.take(ino).rows] == [entry.name for entry in Resolver(filesystem).entries(ino)]
+            assert [row.name for row in lister.read(ino).rows] == [entry.name for entry in Resolver(filesystem).entries(ino)]
 
 
 def test_no_more_is_read_ahead_than_some_names(monkeypatch):
-    monkeypatch.setattr(listing, "AT_ONCE", 100)
-    monkeypatch.setattr(listing, "LEAST", 1)
-    monkeypatch.setattr(listing, "USUAL_NAMES", 1)  # they turn out to have more
+    monkeypatch.setattr(listing, "BATCH_NAMES", 100)
+    monkeypatch.setattr(listing, "MIN_NAMES", 1)
+    monkeypatch.setattr(listing, "TYPICAL_NAMES", 1)  # they turn out to have more
     image = TinyImage()
     for number in range(30):
         image.entry(b"dir%02d" % number, 11 + number, FileType.DIRECTORY)
@@ -92,7 +92,7 @@ def test_no_more_is_read_ahead_than_some_names(monkeypatch):
             if single:
                 monkeypatch.setattr(directory_scan, "read_directories", lambda fs, inos, most: [None] * len(inos))
             resolver = CountingResolver(filesystem)
-            Listings(resolver).take(2)
+            DirectoryLister(resolver).read(2)
             assert 10 < len(resolver.asked) <= 1 + 18  # with four names each
 
 
@@ -109,18 +109,18 @@ def chains(count: int, depth: int) -> TinyImage:
 
 @pytest.mark.parametrize("most", [8, 1000])
 def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
-    monkeypatch.setattr(listing, "AT_ONCE", 8)
-    monkeypatch.setattr(listing, "LEAST", 1)
-    monkeypatch.setattr(listing, "USUAL_NAMES", 1)
+    monkeypatch.setattr(listing, "BATCH_NAMES", 8)
+    monkeypatch.setattr(listing, "MIN_NAMES", 1)
+    monkeypatch.setattr(listing, "TYPICAL_NAMES", 1)
     monkeypatch.setattr(directory_scan, "USUAL_BYTES", BLOCK)
-    monkeypatch.setattr(listing, "MOST_AHEAD", most)
+    monkeypatch.setattr(listing, "MAX_ROWS_AHEAD", most)
     with chains(5, 10).open() as filesystem:
-        listings = Listings(Resolver(filesystem))
+        lister = DirectoryLister(Resolver(filesystem))
         ahead = []
 
         def rows(ino):
-            taken = listings.take(ino).rows
-            ahead.append(sum(len(listed.rows) for listed in listings._ahead.values()))
+            taken = lister.read(ino).rows
+            ahead.append(sum(len(listed.rows) for listed in lister._ahead.values()))
             return taken
 
         found = [path for path, _ in walk(2, b"/", rows, [])]
@@ -129,8 +129,8 @@ def test_what_is_read_ahead_of_a_deep_tree_is_bounded(monkeypatch, most):
 
 
 def test_names_are_not_read_again_and_again(monkeypatch):
-    monkeypatch.setattr(listing, "AT_ONCE", 64)
-    monkeypatch.setattr(listing, "LEAST", 1)
+    monkeypatch.setattr(listing, "BATCH_NAMES", 64)
+    monkeypatch.setattr(listing, "MIN_NAMES", 1)
     decoded = []
 
     def counted(filesystem, inos, most_names):
@@ -160,10 +160,10 @@ def test_a_directory_that_cannot_be_read_is_told_when_it_is_reached():
         for path, _ in View(Resolver(filesystem)).walk(b"/", 2, problems):
             assert (path, problems) == (b"/a", []) or path == b"/b"
         assert len(problems) == 1
-        listings = Listings(Resolver(filesystem))
-        assert listings.whole(2)
+        lister = DirectoryLister(Resolver(filesystem))
+        assert lister.all_rows(2)
         with pytest.raises(PathNotDirectoryError):
-            listings.whole(12)
+            lister.all_rows(12)
 
 
 def test_directories_that_lead_to_each_other_are_read_once():
@@ -180,6 +180,6 @@ def test_directories_that_lead_to_each_other_are_read_once():
 def test_a_damaged_inode_costs_du_one_file():
     with nested().open() as filesystem:
         problems: list[Exception] = []
-        rows = directory_usage(View(Resolver(filesystem)), b"/", 2, every=False, problems=problems, seen=set())
+        rows = directory_usage(View(Resolver(filesystem)), b"/", 2, all_files=False, problems=problems, seen=set())
         assert [(path, inodes) for path, _, inodes, _ in rows] == [(b"/a/b", 2), (b"/a", 3), (b"/c", 2), (b"/", 6)]
         assert len(problems) == 1
