@@ -219,7 +219,7 @@ class _CopyIn:
             on_error=changes.fail,
             on_warning=changes.console.warn,
             progress=self.bar,
-            image_identity=on_host(self.target.image),
+            image_id=on_host(self.target.image),
         )
 
 

@@ -99,7 +99,9 @@ class _CopyOut:
             text = f"cannot overwrite non-directory '{shown}' with directory '{what}'"
             self._refuse(text, goal, kind="not-a-directory")
             return
-        made = copy_tree_out(resolver.filesystem, found.ino, goal, self.settings.copy, keep=on_host(image), progress=self.bar)
+        made = copy_tree_out(
+            resolver.filesystem, found.ino, goal, self.settings.copy, image_id=on_host(image), progress=self.bar
+        )
         for path, why in made.problems:
             self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", goal)
         if made.specials_left:

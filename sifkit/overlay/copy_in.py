@@ -81,7 +81,7 @@ class Copier:
     """Copies files into one image.
 
     ``name`` renders a path of the image for messages. ``on_copied`` gets source and target of each copy, ``on_error`` the
-    files that were not copied, ``on_warning`` what needs no copy. ``image_identity``: device and inode of the image on the
+    files that were not copied, ``on_warning`` what needs no copy. ``image_id``: device and inode of the image on the
     host, which is not copied into itself.
     """
 
@@ -95,7 +95,7 @@ class Copier:
         on_error: Callable[[SifkitError], None],
         on_warning: Callable[[str], None],
         progress: Progress,
-        image_identity: tuple[int, int] | None = None,
+        image_id: tuple[int, int] | None = None,
     ) -> None:
         self.editor = editor
         self.options = options
@@ -106,7 +106,7 @@ class Copier:
         self._on_error = on_error
         self._on_warning = on_warning
         self._progress = progress
-        self._image_identity = image_identity
+        self._image_id = image_id
         self._noun = "regular file"
         self._link_target: int | None = None
         self._links: dict[tuple[int, tuple[int, int]], int] = {}
@@ -173,7 +173,7 @@ class Copier:
         if form == stat.S_IFDIR and not self.options.recursive:
             text = f"-r not specified; omitting directory '{label}'"
             raise CopyError(text, kind="is-a-directory", path=label, hint="give -r")
-        if isinstance(source, HostSource) and st.identity == self._image_identity:
+        if isinstance(source, HostSource) and st.identity == self._image_id:
             self._on_warning(f"'{label}' is the image itself, and not copied")
             return
         if not pending and self._is_repeated(source, st, label):
