@@ -144,23 +144,23 @@ def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOption
 
 @contextmanager
 def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator[EditedFilesystem]:
-    from .embedding.reservation import settle_signatures  # with the SIF library
+    from .embedding.reservation import apply_signature_policy  # with the SIF library
 
     with editing(name, stamp=options.stamp, require_lock=options.require_lock) as edited:
         sif = edited.sif
         found = choose(sif, partition, name)
         check_readable(sif, edited.fd, found, name)
         what = f"changing object {found.id}"
-        settled = settle_signatures(sif, name, what, options.on_signatures, old=found, adds=found.group or 1)
+        decision = apply_signature_policy(sif, name, what, options.on_signatures, old=found, group=found.group or 1)
         locked = lock_partition(edited.fd, name, found, write=True, require_lock=options.require_lock)
         window = Window(name, edited.fd, found.offset, found.size, found)
         check_window(window)
         with ExitStack() as stack:
             # Opened first: what cannot be changed keeps its signatures.
             filesystem = stack.enter_context(_changing(window.device(), options))
-            if settled.dropped:
-                sif.delete(settled.dropped)
-            yield EditedFilesystem(name, filesystem, locked, notes=settled.notes, dropped=settled.dropped)
+            if decision.dropped:
+                sif.delete(decision.dropped)
+            yield EditedFilesystem(name, filesystem, locked, notes=decision.notes, dropped=decision.dropped)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 from uuid import UUID
 
-__all__ = ["CreateOptions", "CreateResult", "Layout", "Profile", "Progress", "XattrPolicy"]
+__all__ = ["CreateOptions", "CreateResult", "ImageLayout", "Profile", "Progress", "XattrPolicy"]
 
-Layout = Literal["auto", "root", "upper", "data"]
+ImageLayout = Literal["auto", "root", "upper", "data"]
 Profile = Literal["default", "conda", "data"]
 XattrPolicy = Literal["default", "all", "none", "strict"]
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -29,7 +29,7 @@ class CreateOptions:
     size: int | None = None
     from_dir: HostPath | None = None
     from_tar: HostPath | IO[bytes] | None = None
-    layout: Layout = "auto"
+    layout: ImageLayout = "auto"
     create_dirs: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
     upper_owner: tuple[int, int] | None = None
@@ -69,7 +69,7 @@ class CreateResult:
     free_bytes: int
     files: int
     content_bytes: int
-    layout: Layout
+    layout: ImageLayout
     seconds: float
     uuid: UUID
     label: bytes

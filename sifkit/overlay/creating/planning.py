@@ -1,4 +1,4 @@
-"""Plan an overlay image: the source's tree and the options become a plan that can be written, or a refusal."""
+"""Plan of an overlay image, made from the source's tree and the options."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ from ...errors import UsageError, human
 from ..options import CreateOptions, CreateResult
 from .layout import ImageTree
 from .request import SMALLEST_BYTES, default_size
-from .source import Gathered
+from .source import ScannedSource
 
-__all__ = ["FIXED_EPOCH", "Prepared", "plan_overlay"]
+__all__ = ["FIXED_EPOCH", "OverlayPlan", "plan_overlay"]
 
 MIB = 1 << 20
 SLACK = 0.25
 FIXED_EPOCH = 315532800
-"""1980-01-01 (as zip files have it): the time of what is made here under --reproducible, without SOURCE_DATE_EPOCH."""
+"""1980-01-01 (the epoch of zip files): creation time of a reproducible image without SOURCE_DATE_EPOCH."""
 NEVER = 1 << 62
 PROFILES = {"default": None, "conda": 4096, "data": 1 << 20}
-"""Bytes per inode of each profile; None: as mke2fs has it for the size."""
+"""Bytes per inode of each profile; None: the default of mke2fs for the size."""
 LARGE_JOURNAL = 256 * MIB
-"""Half of what has blocks of 1 KiB by itself: an image for a journal of more has blocks of 4 KiB."""
+"""Half the largest size that gets 1 KiB blocks by default; an image for a larger journal gets 4 KiB blocks."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What is to be written: the source, what became of it, and lines a person should see. ``size_bytes``: of the image, with
-    what lies behind the filesystem's last block."""
+class OverlayPlan:
+    """Plan of an overlay image, its source, and notes for the user. ``size_bytes``: of the image file or partition.
+
+    It may be larger than the filesystem, which is a whole number of blocks.
+    """
 
     plan: Plan
-    source: Gathered
+    source: ScannedSource
     notes: list[str]
     size_bytes: int
 
     def result(self, target: str, seconds: float) -> CreateResult:
-        """The facts of the image once it is made, in ``seconds``."""
+        """Return the result of creating the image at ``target`` in ``seconds``."""
         plan, geometry = self.plan, self.plan.geometry
         free = plan.free_blocks * geometry.block_size
         regular = plan.tree.is_kind(S_IFREG)
@@ -71,22 +73,22 @@ class Prepared:
         )
 
 
-def plan_overlay(source: Gathered, options: CreateOptions, progress: Progress) -> Prepared:
-    """Raises UsageError, NoSpaceError, NoInodesError, XattrError for what does not go into an image as asked for."""
+def plan_overlay(source: ScannedSource, options: CreateOptions, progress: Progress) -> OverlayPlan:
+    """Plan the image. Raises UsageError, NoSpaceError, NoInodesError, XattrError if the source does not fit it."""
     progress.phase("plan", len(source.tree), "files")
     stamp = _stamp(source.tree, source.image, options)
-    source.image.set_made_times(source.tree, stamp)
+    source.image.set_created_times(source.tree, stamp)
     plan = _plan(source.tree, options, stamp)
     progress.advance(len(source.tree))
-    # mke2fs too leaves the file as long as asked for
+    # as mke2fs does
     size = max(plan.geometry.size_bytes, options.size or 0)
-    return Prepared(plan, source, source.notes + _notes(options, source.image, plan), size)
+    return OverlayPlan(plan, source, source.notes + _notes(options, source.image, plan), size)
 
 
 def _plan(tree: Tree, options: CreateOptions, stamp: Stamp) -> Plan:
     try:
         return plan_tree(tree, _image_options(options), stamp)
-    except GeometryError as error:  # of a size that followed from the content; the others were refused before
+    except GeometryError as error:  # of a size that follows from the content; check_size refused the others
         raise UsageError(error.message, hint=error.hint) from error
     except NoSpaceError as error:
         least = -(-error.needed_bytes // MIB)
@@ -107,7 +109,7 @@ def _image_options(options: CreateOptions) -> ImageOptions:
     if ratio is None and options.profile is not None:
         ratio = PROFILES[options.profile]
         if ratio is None and options.inodes is None:
-            # The density of mke2fs, asked for by name: it is then not raised for the content.
+            # The default of mke2fs, given explicitly, is not raised for the content.
             ratio = default_inode_ratio(size) if size is not None else None
     return ImageOptions(
         size=size,
@@ -129,8 +131,8 @@ def _stamp(tree: Tree, image: ImageTree, options: CreateOptions) -> Stamp:
         return Stamp.now(options.uuid)
     seconds = options.source_date_epoch
     if seconds is None:
-        # Times of files are the input's own. What is made here, the superblock too, gets a time that is surely past:
-        # e2fsck complains of one in the future, and the newest file may be dated so.
+        # Files keep their times. The superblock and created directories get a time in the past, because e2fsck reports
+        # times in the future, and the newest file may be from there.
         seconds = FIXED_EPOCH
         tree.clamp_times(NEVER)
     else:
