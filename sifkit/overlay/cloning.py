@@ -1,4 +1,4 @@
-"""Copy an overlay image: one for each job. Blocks are shared where the filesystem can, else holes stay holes."""
+"""Clone of an overlay image, for example one per job: a reflink if the filesystem can, else a copy that keeps holes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ext3.errors import CorruptError
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 
-from ..atomic import lock_range
+from ..atomic import HostPath, lock_range
 from ..errors import FormatError, SifkitError, UsageError, show
 from .destination import check_destination, new_file
 from .in_use import check_image, check_unused
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CloneResult", "clone", "copy_data"]
 
-HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloneResult:
-    """One copy that was made. ``method``: "reflink" shares all blocks, "copy" wrote ``copied_bytes`` of data.
+    """Result of a clone. ``method``: "reflink" shares all blocks, "copy" wrote ``copied_bytes`` of data.
 
-    ``locked`` False: the filesystem of the original has no locks, nothing kept others from writing meanwhile.
-    ``journal_dirty``: the journal of both holds changes that are not in place yet.
+    ``locked`` False: file locking is unavailable, so others could write during the copy. ``journal_dirty``: the journal of both
+    images needs recovery.
     """
 
     path: str
@@ -55,10 +53,9 @@ def clone(
 ) -> CloneResult:
     """Copy the ext3 image ``source`` to the new file ``target``, with the same permissions.
 
-    ``new_uuid`` gives the copy a UUID of its own (or the one given), in every superblock. ``force`` replaces a target that
-    is itself an ext3 image in no use, or empty. The original is read-locked meanwhile. Raises ImageInUseError where
-    somebody may write to the original, UsageError where both are one file, TargetError, NotReplaceableError, FormatError,
-    Ext3Error, OSError.
+    ``new_uuid`` sets a new UUID (or the one given) in every superblock of the copy. ``force`` replaces a target that is an
+    unused ext3 image or empty. The original is read-locked during the copy. Raises ImageInUseError if another process may write
+    to the original, UsageError if both are the same file, TargetError, NotReplaceableError, FormatError, Ext3Error, OSError.
     """
     started = time.monotonic()
     name, new_name = os.fsdecode(source), os.fsdecode(target)
@@ -127,7 +124,7 @@ def copy_data(source: int, target: int, size: int, progress: Progress | None) ->
 
 
 def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:
-    """Put ``uuid`` into the primary superblock and every backup, nothing else. Raises CorruptError without a backup's magic."""
+    """Write ``uuid`` to the primary superblock and every backup. Raises CorruptError for a backup with another UUID."""
     geometry = superblock.geometry
     for group in (0, *geometry.backup_groups):
         offset = int(geometry.group_first[group]) * geometry.block_size if group else SUPERBLOCK_OFFSET

@@ -1,4 +1,4 @@
-"""Where a new image is to appear: what can be refused is refused before the work, with words that fit the place."""
+"""Checks of the destination of a new image, made before any work, and its file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ELSEWHERE = "write the image to a directory of yours"
 
 
 def check_destination(target: str, *, force: bool) -> None:
-    """Raise where no image can be made or (with ``force``) replaced under this name.
+    """Raise if no image can be created or (with ``force``) replaced under this name.
 
-    UsageError without a name; TargetError for a directory, a missing or unwritable one above, a name that is taken, a
-    symbolic link that leads nowhere; NotReplaceableError and ImageInUseError as ``check_replaceable``.
+    UsageError without a name; TargetError for a directory, a missing or unwritable parent, an existing file, a dangling
+    symlink; NotReplaceableError and ImageInUseError as ``check_replaceable`` does.
     """
     if not target:
         raise UsageError("the image has no name", hint="name a file")
@@ -37,8 +37,8 @@ def check_destination(target: str, *, force: bool) -> None:
     if not os.path.lexists(target):
         return
     if not force:
-        may = os.path.isfile(target) and is_replaceable(target)
-        hint = "or --force to replace it" if may else "for --force does not replace such a file"
+        replaceable = os.path.isfile(target) and is_replaceable(target)
+        hint = "or --force to replace it" if replaceable else "for --force does not replace such a file"
         raise TargetError(f"{show(target)} exists", path=target, hint=f"give another name, {hint}")
     check_replaceable(target)
 
@@ -47,12 +47,12 @@ def _check_directory(target: str) -> None:
     above = os.path.realpath(target) if os.path.islink(target) else target
     directory = os.path.dirname(above) or os.curdir
     if not os.path.isdir(directory):
-        there = directory
-        while there and not os.path.lexists(there):
-            there = os.path.dirname(there)
-        if there and not os.path.isdir(there):
-            what = "a file" if os.path.exists(there) else "a symbolic link that leads nowhere"
-            raise TargetError(f"{show(there)} is {what}, not a directory", path=target, hint="name a file in a directory")
+        existing = directory
+        while existing and not os.path.lexists(existing):
+            existing = os.path.dirname(existing)
+        if existing and not os.path.isdir(existing):
+            what = "a file" if os.path.exists(existing) else "a symbolic link that leads nowhere"
+            raise TargetError(f"{show(existing)} is {what}, not a directory", path=target, hint="name a file in a directory")
         raise TargetError(f"the directory {show(directory)} does not exist", path=target, hint="make the directory first")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise TargetError(f"the directory {show(directory)} is not writable", path=target, hint=ELSEWHERE)
@@ -60,7 +60,7 @@ def _check_directory(target: str) -> None:
 
 @contextmanager
 def new_file(target: str, mode: int) -> Iterator[AtomicFile]:
-    """An AtomicFile. Where none can be made in a directory that is there, TargetError says so (/proc has such)."""
+    """Create an AtomicFile. Raises TargetError, also for a directory that takes no new files, as in /proc."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(AtomicFile(target, mode=mode))

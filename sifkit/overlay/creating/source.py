@@ -17,7 +17,7 @@ from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
 from ...errors import counted, show
 from ..options import CreateOptions, ImageLayout
-from ..xattr_filter import attribute_filter
+from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
 from .layout import ImageTree, RootAttributes, choose_layout
 
@@ -205,7 +205,7 @@ def _from_directory(
         source,
         node,
         ScanOptions(
-            take_attribute=None if options.xattrs == "none" else attribute_filter(options.xattrs),
+            take_attribute=None if options.xattrs == "none" else xattr_predicate(options.xattrs),
             exclude=excluded if exclude is not None or temporary is not None else None,
             never=never,
             one_file_system=options.one_file_system,
@@ -231,7 +231,7 @@ def _from_tar(
         found = stack.enter_context(
             read_tar(
                 options.from_tar,
-                xattr_filter=attribute_filter(options.xattrs),
+                xattr_filter=xattr_predicate(options.xattrs),
                 progress=progress.advance,
                 spool_dir=directory,
             )

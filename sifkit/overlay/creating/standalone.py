@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from ext3 import hostio
 from ext3.progress import Progress, Silent
 
+from ...atomic import HostPath
 from ...errors import NotReplaceableError, show
 from ..destination import check_destination, new_file
 from ..in_use import check_replaceable, file_format
-from ..options import CreateOptions, CreateResult, HostPath
+from ..options import CreateOptions, CreateResult
 from .request import check_request, check_size
 from .source import scan_source
 

@@ -15,13 +15,14 @@ from ext3.device.base import FileDevice
 from ext3.newfs.image import write_image
 from ext3.progress import Progress, Silent
 
+from ...atomic import HostPath
 from ...errors import UsageError, show
 from ...sif import Descriptor, Stamp
 from ..creating.host_space import space_errors
 from ..creating.planning import FIXED_EPOCH
 from ..creating.request import check_request
 from ..creating.standalone import scan_and_plan
-from ..options import CreateOptions, CreateResult, HostPath
+from ..options import CreateOptions, CreateResult
 from ..target import editing, kept_space
 from .reservation import EmbedOptions, apply_signature_policy, find_slot, reserve_partition
 
