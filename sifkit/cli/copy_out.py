@@ -117,7 +117,7 @@ class _CopyOut:
         shown, options = show(goal), self.settings.copy
         regular = stat.S_ISREG(found.mode)
         if not regular and not options.recursive and not (options.links and found.is_symlink):
-            self._refuse(f"'{what}' is not a regular file", goal, hint="-r copies devices and fifos as what they are")
+            self._refuse(f"'{what}' is not a regular file", goal, hint="-r copies devices and fifos as such")
             return
         if not self._may_write(what, goal, image, regular=regular):
             return

@@ -76,9 +76,9 @@ def clone(
         superblock = read_superblock(device)
         if new_uuid is not False and superblock.needs_recovery:
             raise SifkitError(
-                f"{show(name)}: its journal is not empty, and playing it back could bring the old UUID back",
+                f"{show(name)}: its journal is not empty, and replaying it could restore the old UUID",
                 path=name,
-                hint="use the image writable once, which empties the journal, or clone it without --new-uuid",
+                hint="empty the journal by using the image writable once, or clone it without --new-uuid",
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
         with new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file:
@@ -86,7 +86,7 @@ def clone(
             copied = 0 if shared else copy_data(fd, file.fd, found.st_size, progress)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
                 raise SifkitError(
-                    f"{show(name)} was written to while it was copied", path=name, hint="stop what uses it, then try again"
+                    f"{show(name)} changed while it was copied", path=name, hint="stop the process that uses it, then try again"
                 )
             if new_uuid is not False:
                 _write_uuid(FileDevice(file.fd), superblock, chosen)

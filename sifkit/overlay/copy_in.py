@@ -174,7 +174,7 @@ class Copier:
             text = f"-r not specified; omitting directory '{label}'"
             raise CopyError(text, kind="is-a-directory", path=label, hint="give -r")
         if isinstance(source, HostSource) and st.identity == self._image_id:
-            self._on_warning(f"'{label}' is the image itself, and not copied")
+            self._on_warning(f"'{label}' is the image itself and is not copied")
             return
         if not pending and self._is_repeated(source, st, label):
             return
@@ -277,7 +277,7 @@ class Copier:
             if self._is_same(source, st, old):  # it would be truncated before it is read
                 raise CopyError(f"'{label}' and '{self._name(target.path)}' are the same file", path=target.path)
         if form != stat.S_IFREG and not options.recursive and not (options.links and form == stat.S_IFLNK):
-            hint = "-r copies devices and fifos as what they are"
+            hint = "-r copies devices and fifos as such"
             raise CopyError(f"'{label}' is not a regular file", path=label, hint=hint)
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
         if keeps and old is not None and linked is None and not ("links" in options.preserve and old.links > 1):

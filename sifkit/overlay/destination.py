@@ -12,7 +12,7 @@ from .in_use import check_replaceable, is_replaceable
 
 __all__ = ["check_destination", "new_file"]
 
-ELSEWHERE = "write the image to a directory of yours"
+WRITABLE_HINT = "write the image to a directory you can write to"
 
 
 def check_destination(target: str, *, force: bool) -> None:
@@ -22,11 +22,11 @@ def check_destination(target: str, *, force: bool) -> None:
     symlink; NotReplaceableError and ImageInUseError as ``check_replaceable`` does.
     """
     if not target:
-        raise UsageError("the image has no name", hint="name a file")
+        raise UsageError("the name of the image is empty", hint="name a file")
     if os.path.isdir(target):
         raise TargetError(f"{show(target)} is a directory", path=target, hint="name a file in it")
     if target.endswith("/"):
-        raise TargetError(f"{show(target)} ends in a slash, as a directory does", path=target, hint="name a file")
+        raise TargetError(f"{show(target)} ends with a slash, but the image is a file", path=target, hint="name a file")
     if os.path.islink(target) and not os.path.exists(target):
         raise TargetError(
             f"{show(target)} is a symbolic link to {show(os.readlink(target))}, which does not exist",
@@ -38,8 +38,8 @@ def check_destination(target: str, *, force: bool) -> None:
         return
     if not force:
         replaceable = os.path.isfile(target) and is_replaceable(target)
-        hint = "or --force to replace it" if replaceable else "for --force does not replace such a file"
-        raise TargetError(f"{show(target)} exists", path=target, hint=f"give another name, {hint}")
+        hint = ", or --force to replace it" if replaceable else "; --force does not replace such a file"
+        raise TargetError(f"{show(target)} exists", path=target, hint=f"give another name{hint}")
     check_replaceable(target)
 
 
@@ -51,11 +51,11 @@ def _check_directory(target: str) -> None:
         while existing and not os.path.lexists(existing):
             existing = os.path.dirname(existing)
         if existing and not os.path.isdir(existing):
-            what = "a file" if os.path.exists(existing) else "a symbolic link that leads nowhere"
+            what = "a file" if os.path.exists(existing) else "a dangling symbolic link"
             raise TargetError(f"{show(existing)} is {what}, not a directory", path=target, hint="name a file in a directory")
-        raise TargetError(f"the directory {show(directory)} does not exist", path=target, hint="make the directory first")
+        raise TargetError(f"the directory {show(directory)} does not exist", path=target, hint="create the directory first")
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise TargetError(f"the directory {show(directory)} is not writable", path=target, hint=ELSEWHERE)
+        raise TargetError(f"the directory {show(directory)} is not writable", path=target, hint=WRITABLE_HINT)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def new_file(target: str, mode: int) -> Iterator[AtomicFile]:
             directory = os.path.dirname(os.path.realpath(target))
             if isinstance(error.__cause__, FileNotFoundError) and os.path.isdir(directory):
                 raise TargetError(
-                    f"{show(directory)} takes no new files", path=target, hint=ELSEWHERE, error=error.__cause__
+                    f"cannot create files in {show(directory)}", path=target, hint=WRITABLE_HINT, error=error.__cause__
                 ) from error
             raise
         yield file

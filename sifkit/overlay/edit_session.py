@@ -83,11 +83,11 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
     name = os.fsdecode(path)
     kind = image_kind(name)
     if kind == "squashfs":
-        raise FormatError(f"{show(name)} is a squashfs image, which cannot be changed", path=name, hint="give an ext3 image")
+        raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
     if kind == "sif":
         if options.partition is None:
             raise NotYetError(
-                f"{show(name)} is a SIF image, and this release does not change what a container sees of it",
+                f"{show(name)} is a SIF image, and this release does not change a container's view of it",
                 path=name,
                 hint="--partition overlay changes its overlay",
             )
@@ -95,7 +95,7 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
             yield edited
         return
     if options.partition is not None:
-        raise UsageError(f"{show(name)} is no SIF image, and --partition is for SIF images", hint="leave --partition out")
+        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
     with _edit_file(name, options) as edited:
         yield edited
 
@@ -141,8 +141,8 @@ def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOption
                 os.fchown(file.fd, found.st_uid, found.st_gid)
         now = os.fstat(fd)
         if (now.st_mtime_ns, now.st_size) != (found.st_mtime_ns, found.st_size):
-            hint = "stop what uses it, then try again"
-            raise SifkitError(f"{show(name)} was written to by somebody else meanwhile", path=name, hint=hint)
+            hint = "stop the process that uses it, then try again"
+            raise SifkitError(f"{show(name)} was changed by another process", path=name, hint=hint)
         file.commit(replace=True)
 
 

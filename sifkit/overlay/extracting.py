@@ -72,7 +72,7 @@ def extract(
     ``problems``.
     """
     if not supported():
-        raise SourceError(os.fsencode(target), "this system cannot keep an extraction inside a directory")
+        raise SourceError(os.fsencode(target), "this system lacks the calls that keep an extraction inside its directory")
     progress = progress or Silent()
     result = ExtractResult()
     progress.phase("look", None, "files")

@@ -198,12 +198,12 @@ class HostWriter:
 
     def _unlink_existing(self, fd: int, name: bytes) -> None:
         if not self.force:
-            raise FileExistsError(errno.EEXIST, "something of this name is there already")
+            raise FileExistsError(errno.EEXIST, "a file of this name exists")
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "a directory of this name is there already")
+            raise IsADirectoryError(errno.EISDIR, "a directory of this name exists")
         if self.image_id == (found.st_dev, found.st_ino):
-            raise FileExistsError(errno.EEXIST, "the image itself is there")
+            raise FileExistsError(errno.EEXIST, "the file is the image itself")
         os.unlink(name, dir_fd=fd)
 
 

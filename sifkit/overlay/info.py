@@ -227,15 +227,15 @@ def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
     upper: DirectoryOwner | None = known["upper"]
     if not known["problem"]:
         if upper is None:
-            notes.append("there is no upper/: read-only use (:ro) fails, writable use has to make it")
+            notes.append("there is no upper/: read-only use (:ro) fails, writable use must create it")
         elif upper.uid == 0 and not upper.mode & 0o002:
-            notes.append("upper/ is owned by root: in a container only root, or --fakeroot, can write")
+            notes.append("upper/ is owned by root: in a container only root (or --fakeroot) can write")
     if state == "dirty" and known["use"].written:
-        notes.append("the journal is in use: what a container writes now may not show yet")
+        notes.append("the journal is in use: recent writes of the container may not be visible yet")
     elif state == "dirty":
         notes.append("the journal is not empty: use the image writable once before sharing it :ro")
     elif state in ("errors", "not clean"):
-        notes.append("it was not left in order: check it with e2fsck -f before use")
+        notes.append("the filesystem is not clean: check it with e2fsck -f before use")
     return tuple(notes)
 
 

@@ -78,7 +78,7 @@ def _directory_entries(
     with suppress(Ext3Error):  # reported there too
         xattrs = filesystem.xattrs(directory)
     if any(name in xattrs for name in REDIRECT_XATTRS):
-        on_problem(path, "the directory was renamed: what lower layers hold of it is not in the layer")
+        on_problem(path, "the directory was renamed: its content in lower layers is not in the layer")
     entries.sort()
     prefixed = [entry for entry in entries if has_whiteout_prefix(entry.name)]
     found = []
@@ -104,7 +104,7 @@ def _filter_whiteouts(filesystem: Filesystem, prefix: bytes, entries: list[Entry
         path = prefix + entry.name
         is_dir = entry.file_type is FileType.DIRECTORY
         if len(path) + is_dir >= PATH_LIMIT:
-            on_problem(b"/" + path[:200] + b"...", f"a path of {len(path)} bytes is longer than any program takes")
+            on_problem(b"/" + path[:200] + b"...", f"the path is too long: {len(path)} bytes")
         elif entry.name in whiteouts:
             found.append(LayerEntry(path, entry.ino, False, True))
         elif not has_whiteout_prefix(entry.name) and WHITEOUT_PREFIX + entry.name not in whiteouts:
@@ -121,5 +121,5 @@ def _is_whiteout(filesystem: Filesystem, prefix: bytes, entry: Entry, on_problem
         return False
     if stat.is_file and not stat.size and entry.name != WHITEOUT_PREFIX and not entry.name.startswith(AUFS_PREFIX):
         return True
-    on_problem(b"/" + prefix + entry.name, "a name that begins with .wh. would remove a file where the layer is used")
+    on_problem(b"/" + prefix + entry.name, "a name that begins with .wh. would be a whiteout where the layer is used")
     return False

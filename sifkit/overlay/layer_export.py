@@ -143,7 +143,7 @@ class _LayerWriter:
                     raise
                 self.result.add_problem(b"/" + entry.path, str(error))
         if self._tar.size > self._limit:
-            self._too_large("the names and attributes of the image", "sifkit ls -R shows what they are")
+            self._too_large("the names and attributes of the image", "list them with: sifkit ls -R")
 
     def _add_other(self, entry: LayerEntry, *, may_have_xattrs: bool) -> None:
         """Write anything but a small file with one name and no xattrs."""
@@ -207,7 +207,7 @@ class _LayerWriter:
         else:
             if self._tar.size + size > self._limit:
                 what = f"{show(b'/' + head.name)}, {human(size)} of which {human(mapped * block_size)} are data,"
-                hint = "--sparse leaves holes out, which tar, bsdtar and apptainer understand; -o DIR/ keeps them"
+                hint = "--sparse stores holes as holes, which tar, bsdtar and apptainer read; -o DIR/ keeps them"
                 self._too_large(what, hint)
             self._tar.add_pieces(head, _chunks(reader, [(0, size)]))
         self.result.content_bytes += size

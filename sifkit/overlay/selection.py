@@ -172,7 +172,7 @@ def _add_path(
     """Add one path, and the directories above it."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise PathError(path, ".. is not taken: write the path it leads to")
+        raise PathError(path, ".. is not supported: write the path it leads to")
     index = 0
     for position, name in enumerate(parts):
         last = position == len(parts) - 1
@@ -180,10 +180,10 @@ def _add_path(
         if found is None:
             entry = next((entry for entry in filesystem.scandir(selection.inos[index]) if entry.name == name), None)
             if entry is None:
-                raise PathNotFoundError(path, "there is no such file in the image")
+                raise PathNotFoundError(path, "no such file in the image")
             if entry.file_type is not FileType.DIRECTORY:
                 if not last or path.endswith(b"/"):
-                    raise PathNotDirectoryError(path, "a part of the path is not a directory (links are not followed here)")
+                    raise PathNotDirectoryError(path, "a component is not a directory (symbolic links are not followed here)")
                 if (index, name) not in selected:
                     selected.add((index, name))
                     selection.entry_directories.append(index)

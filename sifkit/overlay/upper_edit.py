@@ -68,8 +68,8 @@ class OverlayEditor(Resolver):
     def check_visible(self, path: ResolvedPath) -> None:
         """Raise PathError if a file of this name would not be visible, or would take the place of a hidden one."""
         if self.hide_whiteouts and has_whiteout_prefix(path.name):
-            error = PathError(path.path, "a name that begins with .wh. hides a file from the container")
-            error.hint = "without --upper it is a name like any other"
+            error = PathError(path.path, "a name that begins with .wh. is a whiteout, which hides a file from containers")
+            error.hint = "without --upper it is an ordinary name"
             raise error
         if path.hidden_ino is not None:
             names = " and ".join(show(name) for name in (path.name, *path.whiteouts))
@@ -81,8 +81,8 @@ class OverlayEditor(Resolver):
     def check_xattr(self, path: bytes, name: bytes) -> None:
         """Raise PathError if a container would not see the xattr ``name``."""
         if self.hide_whiteouts and name.startswith(OVERLAY_XATTR_PREFIXES):
-            error = PathError(path, "overlay filesystems keep it for themselves, and show it to no container")
-            error.hint = "without --upper it is an attribute like any other"
+            error = PathError(path, "overlay filesystems reserve this attribute and hide it from containers")
+            error.hint = "without --upper it is an ordinary attribute"
             raise error
 
     def make_directory(self, path: ResolvedPath, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:

@@ -75,5 +75,5 @@ def _expression(pattern: str) -> bytes:
     try:
         re.compile(result)
     except re.error as error:
-        raise UsageError(f"--exclude '{show(pattern)}': {error.msg}", hint="check what stands in brackets") from error
+        raise UsageError(f"--exclude '{show(pattern)}': {error.msg}", hint="check the brackets") from error
     return b"(?:" + result + b")"

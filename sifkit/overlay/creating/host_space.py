@@ -38,7 +38,7 @@ def space_errors(target: str, overlay: OverlayPlan, fd: int, *, sparse: bool) ->
         needed = used if sparse else overlay.size_bytes
         if error.errno == errno.EFBIG:
             raise TargetError(
-                f"{show(target)}: its filesystem takes no files of {human(plan.geometry.size_bytes)}",
+                f"{show(target)}: its filesystem does not allow files of {human(plan.geometry.size_bytes)}",
                 path=target,
                 hint="choose a smaller --size, or another filesystem",
                 error=error,

@@ -38,10 +38,10 @@ def choose_layout(layout: ImageLayout, names: Collection[bytes], source: str) ->
     if not more:
         return "root"
     raise LayoutError(
-        f"{show(source)} holds upper/ and also {show(more[0])}{' and more' if len(more) > 1 else ''}: it may be a whole"
-        " overlay, or what goes into one",
+        f"{show(source)} contains upper/ and also {show(more[0])}{' and more' if len(more) > 1 else ''}: it may be an"
+        " overlay, or the content of one",
         path=source,
-        hint="say --layout root (it becomes the image's root) or --layout upper (all of it goes below upper/)",
+        hint="choose --layout root (it becomes the image's root) or --layout upper (all of it goes below upper/)",
     )
 
 
@@ -50,15 +50,15 @@ def split_directory_path(path: str) -> list[bytes]:
     raw = os.fsencode(path)
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise UsageError(f"--create-dir {show(path)}: .. is not taken", hint="write the path it leads to, below upper/")
+        raise UsageError(f"--create-dir {show(path)}: .. is not supported", hint="write the path it leads to, below upper/")
     if not parts:
-        raise UsageError(f"--create-dir {show(path)}: names no directory", hint="give a path below upper/, as opt/data")
+        raise UsageError(f"--create-dir {show(path)}: names no directory", hint="give a path below upper/, like opt/data")
     if b"\0" in raw:
-        raise UsageError(f"--create-dir {show(path)}: a name cannot hold a NUL byte", hint="leave it out")
+        raise UsageError(f"--create-dir {show(path)}: a name cannot contain a NUL byte", hint="leave it out")
     longest = max(parts, key=len)
     if len(longest) > NAME_MAX:
         raise UsageError(
-            f"--create-dir {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 holds {NAME_MAX}",
+            f"--create-dir {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 allows {NAME_MAX}",
             hint="choose a shorter one",
         )
     return parts
@@ -112,7 +112,7 @@ class ImageTree:
             if self.builder.row(node)[0] & 0o170000 != DIRECTORY:
                 raise LayoutError(
                     f"{name.decode()} at the top of the source is not a directory",
-                    hint="--layout data takes the source as it is, --layout upper puts it below upper/",
+                    hint="--layout data uses the source as it is, --layout upper puts it below upper/",
                 )
 
     def create_directories(self, paths: Collection[str]) -> None:
@@ -127,7 +127,7 @@ class ImageTree:
                     found = self.make_directory(node, part, row[1], row[2])
                 elif self.builder.row(found)[0] & 0o170000 != DIRECTORY:
                     raise UsageError(
-                        f"--create-dir {show(path)}: {show(part)} is in the source and not a directory",
+                        f"--create-dir {show(path)}: {show(part)} in the source is not a directory",
                         hint="choose another path, or --exclude it",
                     )
                 node = found

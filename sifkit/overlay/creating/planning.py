@@ -93,10 +93,10 @@ def _plan(tree: Tree, options: CreateOptions, stamp: Stamp) -> Plan:
     except NoSpaceError as error:
         least = -(-error.needed_bytes // MIB)
         raise NoSpaceError(
-            f"the content does not fit an image of {human(error.available_bytes)}: it needs {human(least * MIB)}",
+            f"the content does not fit in an image of {human(error.available_bytes)}: it needs {human(least * MIB)}",
             needed_bytes=error.needed_bytes,
             available_bytes=error.available_bytes,
-            hint=f"give --size {least}M or more, or leave --size out",
+            hint=f"give --size {least}M or more, or leave out --size",
         ) from error
 
 
@@ -145,23 +145,25 @@ def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
     notes = []
     epoch = options.source_date_epoch
     if epoch is not None and epoch > time.time():
-        notes.append("SOURCE_DATE_EPOCH lies in the future: until then e2fsck will want to correct the time of the last write")
+        notes.append("SOURCE_DATE_EPOCH is in the future: until then e2fsck will want to fix the time of the last write")
     needed, inodes = plan.demand.inodes, plan.geometry.inodes
     if 2 * needed > inodes:
         more = "-N" if options.profile == "conda" else "--profile conda, or -N,"
-        notes.append(f"{100 * needed // inodes} % of the {inodes:,} inodes are taken: {more} makes more")
+        notes.append(f"{100 * needed // inodes} % of the {inodes:,} inodes are used: {more} gives more")
     elif options.inodes is None and options.inode_ratio is None and options.profile is None:
         usual = plan.geometry.size_bytes // default_inode_ratio(plan.geometry.size_bytes)
         if inodes > usual * 1.5:
-            notes.append(f"{inodes:,} inodes instead of {usual:,}: twice what the content needs (-N chooses)")
+            notes.append(
+                f"{inodes:,} inodes instead of the default {usual:,}: twice what the content needs (-N sets the number)"
+            )
     if image.upper is None:
-        notes.append("there is no upper/: a container can use the image read-only, with data in it, but not write to it")
+        notes.append("there is no upper/: containers can use the image as read-only data, but not write to it")
     if not options.journal:
         notes.append("no journal: Apptainer refuses such an image, and a crash can damage it")
     unset = options.owner is None and options.upper_owner is None
     if image.upper is not None and unset and plan.tree.nodes["uid"][image.upper] == 0:
         notes.append(
-            "upper/ is owned by root: only root, or --fakeroot, can write to it in a container; --owner 1000:1000 (or"
-            " --owner me) changes that"
+            "upper/ is owned by root: in a container only root (or --fakeroot) can write to it; set another owner with"
+            " --owner 1000:1000 or --owner me"
         )
     return notes

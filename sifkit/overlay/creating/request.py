@@ -63,7 +63,7 @@ def _check_source(options: CreateOptions) -> None:
         }
         for option, value in given.items():
             if value:
-                raise UsageError(f"{option} is for --from-dir", hint="name a directory, or leave it out")
+                raise UsageError(f"{option} is for --from-dir", hint="give --from-dir, or leave it out")
     if options.layout == "data" and options.create_dirs:
         raise UsageError("--create-dir needs an upper/, which --layout data does not make", hint="leave one of them out")
     if options.inodes is not None and options.inode_ratio is not None:
@@ -75,7 +75,7 @@ def _check_source(options: CreateOptions) -> None:
 def _check_numbers(options: CreateOptions) -> None:
     block_size, inode_size, ratio = options.block_size, options.inode_size, options.inode_ratio
     if block_size is not None and block_size not in BLOCK_SIZES:
-        raise UsageError(f"--block-size {block_size}: must be 1024, 2048 or 4096", hint="leave it out, and it fits the size")
+        raise UsageError(f"--block-size {block_size}: must be 1024, 2048 or 4096", hint="leave it out to get the default")
     if block_size is None:
         size = default_size(options)
         block_size = default_block_size(size) if size is not None else max(BLOCK_SIZES)
@@ -84,19 +84,19 @@ def _check_numbers(options: CreateOptions) -> None:
         raise UsageError(
             f"--inode-size {inode_size}: must be {', '.join(fitting[:-1])} or {fitting[-1]}"
             + (f" (blocks have {block_size} bytes)" if inode_size > block_size else ""),
-            hint="256 is usual, leave it out",
+            hint="leave it out to get 256",
         )
     if ratio is not None and not MIN_BLOCK_SIZE <= ratio <= MAX_INODE_RATIO:
         raise UsageError(
             f"--inode-ratio {_plain(ratio)}: must be from {_plain(MIN_BLOCK_SIZE)} to {_plain(MAX_INODE_RATIO)} for one inode",
-            hint="16K is usual, fewer bytes make more inodes",
+            hint="the default is 16K; fewer bytes give more inodes",
         )
     if options.inodes is not None and not 0 < options.inodes < 2**32:
-        raise UsageError(f"--inodes {options.inodes}: must be from 1 to {2**32 - 1:,}", hint="leave it out for a usual number")
+        raise UsageError(f"--inodes {options.inodes}: must be from 1 to {2**32 - 1:,}", hint="leave it out to get the default")
     if not 0 <= options.reserved_percent <= MAX_RESERVED_PERCENT:
         raise UsageError(
             f"--reserved-percent {options.reserved_percent:g}: must be from 0 to {MAX_RESERVED_PERCENT}",
-            hint="an overlay needs none, leave it out",
+            hint="an overlay needs none: leave it out",
         )
     if len(options.label) > LABEL_MAX:
         raise UsageError(f"--label: {len(options.label)} bytes; a label has at most {LABEL_MAX}", hint="choose a shorter one")
@@ -113,7 +113,7 @@ def _check_journal(options: CreateOptions, block_size: int | None) -> None:
         blocks = f" with blocks of {_plain(block_size)}" if block_size else ""
         raise UsageError(
             f"--journal size={_plain(wanted)}: must be from {_plain(least)} to {_plain(most)}{blocks}",
-            hint="leave it out, and it fits the size of the image",
+            hint="leave it out to get the default",
         )
 
 
@@ -125,7 +125,7 @@ def check_size(options: CreateOptions) -> None:
     block_size = options.block_size or default_block_size(size)
     if size // block_size >= 2**32:
         limit = _plain(2**32 * block_size)
-        larger = "" if block_size == max(BLOCK_SIZES) else ", or leave --block-size out"
+        larger = "" if block_size == max(BLOCK_SIZES) else ", or leave out --block-size"
         raise UsageError(
             f"--size {_plain(size)}: ext3 with blocks of {_plain(block_size)} holds less than {limit}",
             hint="choose a smaller size" + larger,
@@ -136,26 +136,26 @@ def check_size(options: CreateOptions) -> None:
         most = _most_inodes(options, size)
         raise UsageError(
             f"--inodes {options.inodes:,}: too many for {_plain(size)}, which holds at most {most:,}",
-            hint="fewer, or a larger --size",
+            hint="give fewer, or a larger --size",
         )
     if options.inode_ratio is not None and _fits(replace(options, inode_ratio=None), size):
-        text = f"--inode-ratio {_plain(options.inode_ratio)}: the inodes leave no room in {_plain(size)}"
-        raise UsageError(text, hint="more bytes for one inode, or a larger --size")
+        text = f"--inode-ratio {_plain(options.inode_ratio)}: the inodes leave no space in {_plain(size)}"
+        raise UsageError(text, hint="give more bytes for one inode, or a larger --size")
     if options.inode_size > DEFAULT_INODE_SIZE and _fits(replace(options, inode_size=DEFAULT_INODE_SIZE), size):
-        text = f"--inode-size {options.inode_size}: the inodes leave no room in {_plain(size)}"
-        raise UsageError(text, hint=f"{DEFAULT_INODE_SIZE} is usual; or give fewer with --inodes")
+        text = f"--inode-size {options.inode_size}: the inodes leave no space in {_plain(size)}"
+        raise UsageError(text, hint=f"leave it out to get {DEFAULT_INODE_SIZE}, or give fewer with --inodes")
     if options.block_size is not None and _fits(replace(options, block_size=None), size) and size > TIB:
-        text = f"--block-size {options.block_size}: too small for {_plain(size)}, which has too many groups then"
-        raise UsageError(text, hint="leave it out, and it fits the size")
+        text = f"--block-size {options.block_size}: too small for {_plain(size)}: there would be too many groups"
+        raise UsageError(text, hint="leave it out to get the default")
     least = next((mib for mib in range(size // MIB + 1, size // MIB + SIZES_TRIED) if _fits(options, mib * MIB)), None)
     enough = f"at least --size {least}M" if least is not None else "a larger --size"
     if options.journal_bytes is not None and _fits(replace(options, journal_bytes=None), size):
         raise UsageError(
-            f"--journal size={_plain(options.journal_bytes)}: takes over half of an image of {_plain(size)}",
-            hint=f"a smaller journal, or {enough}",
+            f"--journal size={_plain(options.journal_bytes)}: takes more than half of an image of {_plain(size)}",
+            hint=f"give a smaller journal, or {enough}",
         )
     if size > TIB:
-        raise UsageError(f"--size {_plain(size)}: the inodes, blocks or journal do not fit", hint="leave their options out")
+        raise UsageError(f"--size {_plain(size)}: the inodes, blocks or journal do not fit", hint="leave out their options")
     raise UsageError(
         f"--size {_plain(size)}: too small for an ext3 image{' with a journal' if options.journal else ''}",
         hint=f"give {enough} with these options (a bare number is MiB)",

@@ -138,7 +138,7 @@ def _notes(image: ImageTree, options: CreateOptions, layout: ImageLayout, exclud
             raise SourceError(_source_name(options), f"would lose: {kinds}", hint="--xattrs default leaves them out")
         kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in lost)
         if options.xattrs != "none":
-            notes.append(f"left out, which the image has no place or use for: {kinds}")
+            notes.append(f"left out, because the image cannot store or use them: {kinds}")
     return notes
 
 
@@ -179,10 +179,9 @@ def _from_directory(
         found = os.stat(source)
         names = os.listdir(source)
     except OSError as error:
-        hint = {errno.ENOTDIR: "--from-tar takes an archive", errno.ENOENT: "check the name"}.get(error.errno or 0, "")
-        if not hint:
-            hint = "take it in as a user who may read it" if isinstance(error, PermissionError) else "see what is wrong with it"
-        raise SourceError(source, f"cannot be read: {error.strerror}", error=error, hint=hint) from error
+        hints = {errno.ENOTDIR: "for an archive use --from-tar", errno.EACCES: "run as a user who can read it"}
+        hint = hints.get(error.errno or 0, "")
+        raise SourceError(source, error.strerror or str(error), error=error, hint=hint) from error
     exclude = path_filter(options.exclude)
     temporary = _temporary_names(source, target)
 
@@ -239,7 +238,7 @@ def _from_tar(
     except OSError as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(_source_name(options), f"cannot be read: {error.strerror}", error=error) from error
+        raise SourceError(_source_name(options), error.strerror or str(error), error=error) from error
     layout = choose_layout(options.layout, found.top_names, _source_name(options))
     own = _default_attributes()
     top = found.root

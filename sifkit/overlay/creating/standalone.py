@@ -68,9 +68,9 @@ def _check_target(target: str, options: CreateOptions) -> None:
     """Refuse an unusable target before the source is scanned."""
     if os.path.isfile(target) and file_format(target) == "sif":
         raise NotReplaceableError(
-            f"{show(target)} is a SIF image, which is not replaced",
+            f"{show(target)} is a SIF image and is not replaced",
             path=target,
-            hint="give another name, or put the overlay into it: sifkit overlay create without --force",
+            hint="give another name; without --force the overlay is created inside it",
         )
     check_destination(target, force=options.force)
 

@@ -123,7 +123,7 @@ def attach(
     _check_sif(name, "sifkit overlay attach IMAGE.sif overlay.img")
     notes = _check_overlay(source_name, name)
     if move and os.path.islink(source_name):
-        raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave --move out")
+        raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave out --move")
     fd = os.open(source_name, os.O_RDONLY | hostio.NO_WAIT)
     try:
         found = os.fstat(fd)
@@ -146,9 +146,9 @@ def attach(
                     copy_in(source, FileStore(reservation.fd), reservation.offset, advance=advance)
                 if os.fstat(fd).st_size != found.st_size or os.fstat(fd).st_mtime_ns != found.st_mtime_ns:
                     raise SifkitError(
-                        f"{show(source_name)} was written to while it was copied",
+                        f"{show(source_name)} changed while it was copied",
                         path=source_name,
-                        hint="stop what uses it, then try again",
+                        hint="stop the process that uses it, then try again",
                     )
                 partition = reservation.descriptor
             locked &= sif.locked
@@ -172,7 +172,7 @@ def attach(
 
 def _check_sif(path: str, example: str) -> None:
     if image_kind(path) != "sif":
-        raise FormatError(f"{show(path)} is no SIF image", path=path, hint=f"name the SIF first: {example}")
+        raise FormatError(f"{show(path)} is not a SIF image", path=path, hint=f"name the SIF first: {example}")
 
 
 def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
@@ -185,20 +185,20 @@ def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
         raise FormatError(
             f"{show(image)} is a squashfs image, which is read-only",
             path=image,
-            hint=f"sifkit sif add --parttype overlay {show(sif)} {show(image)} puts it in",
+            hint=f"add it with: sifkit sif add --parttype overlay {show(sif)} {show(image)}",
         )
     info = image_info(image)
     if not info.accepted:
         raise FormatError(
             f"{show(image)}: Apptainer refuses it: {'; '.join(info.reasons)}",
             path=image,
-            hint="make an overlay it takes: sifkit overlay create",
+            hint="create an overlay that it accepts with: sifkit overlay create",
         )
     if not info.readable:
-        raise FormatError(f"{show(image)}: {info.problem}", path=image, hint="repair it first: e2fsck -f")
+        raise FormatError(f"{show(image)}: {info.problem}", path=image, hint=f"repair it with: e2fsck -f {show(image)}")
     if info.state == "errors":
         raise FormatError(
-            f"{show(image)}: its filesystem has errors that were never repaired", path=image, hint="repair it first: e2fsck -f"
+            f"{show(image)}: its filesystem has errors", path=image, hint=f"repair it with: e2fsck -f {show(image)}"
         )
     return _notes(info)
 
@@ -206,9 +206,9 @@ def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
 def _notes(info: ImageInfo) -> tuple[str, ...]:
     notes = []
     if info.journal is not None and info.journal.dirty:
-        notes.append("its journal is not empty: the first use with --writable plays it back, and read-only use fails before")
+        notes.append("its journal is not empty: read-only use fails until a use with --writable replays it")
     if info.upper is None:
-        notes.append("there is no upper/ in it: read-only use fails, the first use with --writable makes it")
+        notes.append("it has no upper/: read-only use fails until a use with --writable creates it")
     return tuple(notes)
 
 
@@ -218,7 +218,7 @@ def _remove(image: str, fd: int, sif: str) -> None:
         if os.path.samestat(os.lstat(image), os.fstat(fd)):
             os.unlink(image)
             return
-        reason = "another file has its name now"
+        reason = "its name is another file's by now"
     except OSError as error:
         reason = error.strerror or str(error)
     raise TargetError(
@@ -274,7 +274,7 @@ def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp |
         try:
             sif.delete([found.id, *decision.dropped])
         except SifkitError as error:
-            error.message += f"; {show(request.target)} is made, and the overlay is still in {show(request.sif)}"
+            error.message += f"; {show(request.target)} was created, and the overlay is still in {show(request.sif)}"
             raise
         return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *kept_space(sif)))
 
@@ -297,9 +297,9 @@ def _detach_copy(request: _DetachRequest) -> DetachResult:
 def _check_overlay_partition(found: Descriptor, path: str) -> Descriptor:
     if found.part_type != PartType.OVERLAY:
         raise ObjectNotFoundError(
-            f"{show(path)}: object {found.id} is no overlay",
+            f"{show(path)}: object {found.id} is not an overlay",
             path=path,
-            hint=f"any object is taken out by: sifkit sif dump {found.id} {show(path)} -o FILE",
+            hint=f"extract it with: sifkit sif dump {found.id} {show(path)} -o FILE",
         )
     return found
 

@@ -87,11 +87,11 @@ def _check_options(path: str, options: CreateOptions) -> None:
     """Refuse options that concern a new file."""
     if options.force:
         raise UsageError(
-            f"--force: {show(path)} is a SIF image, which it never replaces",
-            hint="leave it out: the overlay goes into the image; --replace is for one that is in it already",
+            f"--force: {show(path)} is a SIF image, which is never replaced",
+            hint="leave it out: the overlay is created inside the image; --replace replaces one that it has",
         )
     if options.mode != CreateOptions().mode:
-        raise UsageError(f"--mode: {show(path)} is there, and keeps its permissions", hint="leave it out")
+        raise UsageError(f"--mode: {show(path)} exists, and keeps its permissions", hint="leave it out")
 
 
 def _stamp(options: CreateOptions) -> Stamp | None:

@@ -86,7 +86,7 @@ def find_slot(sif: SIF, path: str, *, replace: bool) -> OverlaySlot:
     root = sif.primary
     if root is not None and root.fs_type in ENCRYPTED:
         raise EditError(
-            f"{image}: the root filesystem is encrypted, and the runtimes use no overlay inside such an image",
+            f"{image}: the root filesystem is encrypted, and the runtimes ignore an overlay inside such an image",
             hint=f"make a stand-alone one: sifkit overlay create overlay.img; apptainer exec --overlay overlay.img {image} CMD",
         )
     if sif.select(data_type=DataType.OCI_ROOT_INDEX):
@@ -98,26 +98,26 @@ def find_slot(sif: SIF, path: str, *, replace: bool) -> OverlaySlot:
     old = writable[0] if writable else None
     if old is not None and not replace:
         raise EditError(
-            f"{image} has a writable overlay in it, object {old.id}, and one is in use at a time",
-            hint=f"--replace puts the new one in its place; to keep it: sifkit overlay detach {image} -o FILE",
+            f"{image} has a writable overlay, object {old.id}, and only one can be used at a time",
+            hint=f"--replace replaces it; to keep it, first: sifkit overlay detach {image} -o FILE",
         )
     if len(writable) > 1:
         ids = " ".join(str(overlay.id) for overlay in writable[1:20])
         raise EditError(
-            f"{image} has {len(writable)} writable overlays, and --replace puts one in the place of one",
-            hint=f"remove those that nobody uses, for example: sifkit sif del {ids} {image}",
+            f"{image} has {len(writable)} writable overlays, and --replace replaces only one",
+            hint=f"first delete the unused ones, for example: sifkit sif del {ids} {image}",
         )
     if old is None and len(sif) >= sif.capacity:
         raise ImageFullError(len(sif), sif.capacity, path=path)
     group = old.group if old is not None else root.group if root is not None and root.group else 1
     notes = []
     if root is None:
-        notes.append("the image has no primary partition, and without one the runtimes cannot use it")
+        notes.append("the image has no primary partition, without which the runtimes cannot use it")
     elif group != root.group:
         of_root = f"group {root.group}" if root.group else "no group"
         notes.append(
             f"the overlay is in group {group} and the primary partition in {of_root}: the"
-            f" runtimes will not find it; sifkit sif update {root.id} --groupid changes that"
+            f" runtimes will not find it; change it with: sifkit sif update {root.id} --groupid"
         )
     return OverlaySlot(group, _arch(sif), old, tuple(notes))
 

@@ -119,7 +119,7 @@ def test_with_upper_the_attributes_overlay_filesystems_keep_for_themselves_are_n
     found = json.loads(good(run, "stat", "--json", "--upper", "overlay.img", "/opt"))
     assert (found["xattrs"], found["opaque"]) == (1, True)
     for words in (["set", "trusted.overlay.opaque", "y"], ["rm", "trusted.overlay.opaque"]):
-        assert "show it to no container; without --upper" in refused(run, "xattr", *words, "--upper", "overlay.img:/opt")
+        assert "hide it from containers; without --upper" in refused(run, "xattr", *words, "--upper", "overlay.img:/opt")
     good(run, "cp", "-a", "--upper", "overlay.img:/opt", "overlay.img:/copy")
     create("other.img", CreateOptions(size=8 << 20))
     good(run, "cp", "-a", "--upper", "overlay.img:/opt", "other.img:/copy")
@@ -200,7 +200,7 @@ def test_names_of_marks_are_not_made_with_upper(run, image, tmp_path):
         ("mv", "overlay.img:/etc/here", "overlay.img:/etc/.wh.new"),
         ("rm", "-f", "overlay.img:/etc/.wh.new"),
     ):
-        assert "begins with .wh. hides a file" in refused(run, words[0], "--upper", *words[1:])
+        assert "begins with .wh. is a whiteout" in refused(run, words[0], "--upper", *words[1:])
     assert b".wh.new" not in names(image, "/upper/etc") and b"here" in names(image, "/upper/etc")
     good(run, "cp", "new", "overlay.img:/upper/etc/.wh.new")
 
