@@ -16,12 +16,10 @@ from ext3.read.filesystem import Entry, Filesystem
 
 from ..tar.writer import PATH_LIMIT
 from .selection import DirectoryReader
-from .whiteouts import OPAQUE_WHITEOUT, REDIRECT_XATTRS, WHITEOUT_PREFIX, has_whiteout_prefix, is_opaque
+from .whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, REDIRECT_XATTRS, WHITEOUT_PREFIX, has_whiteout_prefix, is_opaque
 
 __all__ = ["LayerEntry", "walk_layer"]
 
-AUFS_PREFIX = b".wh..wh."
-"""Prefix of names that aufs reserves; one of them is the opaque whiteout."""
 
 OnProblem = Callable[[bytes, str], None]
 """Callback for an entry that is left out: its path from the top of the layer, with a leading slash, and the reason."""

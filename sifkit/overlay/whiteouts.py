@@ -16,6 +16,7 @@ from ext3.read.directory_scan import Listing
 from ext3.read.filesystem import Entry, Filesystem, PathOrIno, Stat
 
 __all__ = [
+    "AUFS_PREFIX",
     "METACOPY_XATTRS",
     "OPAQUE_WHITEOUT",
     "OPAQUE_XATTRS",
@@ -36,6 +37,8 @@ __all__ = [
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
+AUFS_PREFIX = b".wh..wh."
+"""Prefix of names that aufs reserves; one of them is the opaque whiteout."""
 OPAQUE_XATTRS = (b"trusted.overlay.opaque", b"user.overlay.opaque")
 """Xattrs that make a directory opaque: of mounts by root, and by users."""
 _ALL_OPAQUE_XATTRS = (*OPAQUE_XATTRS, b"user.fuseoverlayfs.opaque")

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ext3.errors import SourceError
@@ -240,13 +240,8 @@ def _from_tar(
             raise
         raise SourceError(_source_name(options), error.strerror or str(error), error=error) from error
     layout = choose_layout(options.layout, found.top_names, _source_name(options))
-    own = _default_attributes()
     top = found.root
-    attributes = (
-        RootAttributes(top.mode, top.uid, top.gid, top.times, found.root_xattrs)
-        if top is not None
-        else RootAttributes(own.mode, own.uid, own.gid, own.times, found.root_xattrs)
-    )
+    attributes = top or replace(_default_attributes(), xattrs=found.root_xattrs)
     node = image.add_root(layout, attributes)
     if top is None:
         image.created.append(node)
