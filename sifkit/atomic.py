@@ -22,7 +22,7 @@ from ext3 import hostio
 
 from .errors import ImageInUseError, TargetError, show
 
-__all__ = ["AtomicFile", "LockState", "lock_range", "lock_state", "new_file_mode"]
+__all__ = ["AtomicFile", "HostPath", "LockState", "lock_range", "lock_state", "new_file_mode"]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 LockState = Literal["none", "read", "write", "unsupported"]

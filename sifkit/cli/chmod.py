@@ -16,7 +16,7 @@ from .support.modes import adjusted, parse_mode
 from .support.reading import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -64,7 +64,7 @@ def command(
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
-    def change(editor: Editor, goal: Goal) -> None:
+    def change(editor: OverlayEditor, goal: Goal) -> None:
         if dangling(editor, goal):
             changes.refuse(f"cannot operate on dangling symlink '{goal.shown}'", goal, kind="not-found")
             return

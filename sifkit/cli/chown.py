@@ -15,7 +15,7 @@ from .support.frame import verb
 from .support.reading import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -51,7 +51,7 @@ def command(
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
-    def change(editor: Editor, goal: Goal) -> None:
+    def change(editor: OverlayEditor, goal: Goal) -> None:
         follow = not (links or recursive)
         word = "dereference" if follow and dangling(editor, goal) else "access"
         with changes.attempt(f"cannot {word} '{goal.shown}'", goal):

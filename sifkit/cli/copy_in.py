@@ -22,9 +22,9 @@ from .support.reading import looking, on_host
 
 if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
-    from ..overlay.copy_source import HostSource, ImageSource, Source
-    from ..overlay.resolve import Spot, Tracer
-    from ..overlay.upper_edit import Editor
+    from ..overlay.copy_source import CopySource, HostSource, ImageSource
+    from ..overlay.resolve import ResolvedPath, Resolver
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["copy_in"]
 
@@ -33,7 +33,7 @@ __all__ = ["copy_in"]
 class _Job:
     """One source. ``base``: the name its copy gets in a directory; ``leads_to``: see ``Copier.copy``."""
 
-    source: Source[Any]
+    source: CopySource[Any]
     handle: Any
     shown: str
     base: bytes
@@ -77,25 +77,25 @@ class _CopyIn:
         self.bar = bar
         self.stack = stack
         self.jobs: list[_Job] = []
-        self.directory: Spot | None = None
+        self.directory: ResolvedPath | None = None
         self.data_bytes = 0
         self._images: dict[str, ImageSource] = {}
         self._host: HostSource | None = None
 
     # Before anything is written
 
-    def prepare(self, editor: Editor) -> None:
-        """Find the sources, and see whether there is room for them. NoRoomError."""
+    def prepare(self, editor: OverlayEditor) -> None:
+        """Find the sources, and see whether there is room for them. CopySpaceError."""
         from ext3.errors import PathError
 
-        from ..overlay.copy_space import Room
+        from ..overlay.copy_space import SpaceEstimate
 
         target, sources = self.target, self.sources
         self.directory, reason = (None, "") if self.settings.exact else directory_at(editor, target)
         if len(sources) > 1 and self.directory is None:
             self.changes.refuse(f"target '{target.shown}': {reason}", target, kind="not-a-directory")
             return
-        room = Room(editor, self.settings.copy, self.bar)
+        room = SpaceEstimate(editor, self.settings.copy, self.bar)
         self.bar.phase("scan", None, "files")
         for source in sources:
             job = self._find(editor, source)
@@ -109,18 +109,18 @@ class _CopyIn:
         self.data_bytes = room.data_bytes
         self.changes.console.image = target.image
 
-    def _find(self, editor: Editor, source: str) -> _Job | None:
+    def _find(self, editor: OverlayEditor, source: str) -> _Job | None:
         """A source; None where there is none, which is told."""
         inside = place(source)
         if inside is None:
             return self._find_on_host(source)
         found = self._image(editor, inside[0])
         path = os.fsencode(inside[1])
-        ino = source_in_image(self.changes, found.tracer, source, path, self.settings)
+        ino = source_in_image(self.changes, found.resolver, source, path, self.settings)
         if ino is None:
             return None
-        facts = found.tracer.stat(ino)
-        leads_to = _leads_to(editor, path) if facts.is_symlink and found.tracer is editor else None
+        facts = found.resolver.stat(ino)
+        leads_to = _leads_to(editor, path) if facts.is_symlink and found.resolver is editor else None
         return _Job(found, ino, show(source), base_name(inside[1]), facts.is_dir, leads_to)
 
     def _find_on_host(self, source: str) -> _Job | None:
@@ -141,24 +141,24 @@ class _CopyIn:
         is_dir = stat.S_ISDIR(found.st_mode) or (followed and os.path.isdir(handle))
         return _Job(self._host, handle, show(source), base_name(source), is_dir)
 
-    def _image(self, editor: Editor, image: str) -> ImageSource:
+    def _image(self, editor: OverlayEditor, image: str) -> ImageSource:
         """An image that is copied from; the one that is changed, too."""
         from ..overlay.copy_source import ImageSource
         from .sif.session import concerning
 
         if image not in self._images:
-            tracer: Tracer = editor
+            resolver: Resolver = editor
             if not os.path.samefile(image, self.target.image):
                 with concerning(image):
                     partition = partition_of(image, self.settings)
                     view = self.stack.enter_context(
                         looking(self.changes.console, image, partition, upper=self.settings.change.upper)
                     )
-                tracer = view.tracer
-            self._images[image] = ImageSource(tracer)
+                resolver = view.resolver
+            self._images[image] = ImageSource(resolver)
         return self._images[image]
 
-    def _place(self, editor: Editor, job: _Job) -> tuple[Spot, Goal]:
+    def _place(self, editor: OverlayEditor, job: _Job) -> tuple[ResolvedPath, Goal]:
         """Where the copy goes. A slash behind the target asks for a directory. PathError."""
         from ext3.errors import PathNotDirectoryError
 
@@ -167,7 +167,7 @@ class _CopyIn:
             if job.base in (b"", b".", b".."):
                 return self.directory, target
             return into(editor, self.directory, target, job.base)
-        spot = editor.spot(target.path.rstrip(b"/") or b"/", follow=False)
+        spot = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
         is_dir = job.is_dir if spot.ino is None else editor.stat(spot.ino).is_dir
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
@@ -175,7 +175,7 @@ class _CopyIn:
 
     # The copy itself
 
-    def copy(self, editor: Editor) -> int:
+    def copy(self, editor: OverlayEditor) -> int:
         """Bytes of data that were written."""
         from ext3.errors import PathError
 
@@ -187,23 +187,23 @@ class _CopyIn:
             except PathError as error:
                 there = self._target_is_there(editor)
                 noun = "directory" if job.is_dir else "regular file"
-                self.changes.fail(copier.refused(error, self.target.path, noun, there=there))
+                self.changes.fail(copier.copy_error(error, self.target.path, noun, exists=there))
                 continue
             if spot.ino is None:
                 warn_outside(self.changes.console, editor, spot, goal)
-            copier.copy(job.source, job.handle, job.shown, spot, leads_to=job.leads_to)
+            copier.copy(job.source, job.handle, job.shown, spot, link_target=job.leads_to)
         self.bar.done()
         return copier.bytes
 
-    def _target_is_there(self, editor: Editor) -> bool:
+    def _target_is_there(self, editor: OverlayEditor) -> bool:
         from ext3.errors import PathError
 
         try:
-            return editor.spot(self.target.path.rstrip(b"/") or b"/", follow=False).ino is not None
+            return editor.resolve(self.target.path.rstrip(b"/") or b"/", follow=False).ino is not None
         except PathError:
             return False
 
-    def _copier(self, editor: Editor) -> Copier:
+    def _copier(self, editor: OverlayEditor) -> Copier:
         from ..overlay.copy_in import Copier
 
         changes, image = self.changes, show(self.target.image)
@@ -215,18 +215,18 @@ class _CopyIn:
             editor,
             self.settings.copy,
             name=name,
-            listed=lambda old, new: changes.each(f"'{old}' -> '{new}'"),
-            trouble=changes.fail,
-            warn=changes.console.warn,
+            on_copied=lambda old, new: changes.each(f"'{old}' -> '{new}'"),
+            on_error=changes.fail,
+            on_warning=changes.console.warn,
             progress=self.bar,
-            own=on_host(self.target.image),
+            image_id=on_host(self.target.image),
         )
 
 
-def _leads_to(tracer: Tracer, path: bytes) -> int | None:
+def _leads_to(resolver: Resolver, path: bytes) -> int | None:
     from ext3.errors import PathError
 
     try:
-        return tracer.spot(path, follow=True).ino
+        return resolver.resolve(path, follow=True).ino
     except PathError:
         return None

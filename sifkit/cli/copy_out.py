@@ -19,7 +19,7 @@ from .support.render import shell_word
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.resolve import Tracer
+    from ..overlay.resolve import Resolver
 
 __all__ = ["copy_out"]
 
@@ -38,13 +38,13 @@ def copy_out(
         if inside is None:
             raise UsageError(f"{show(source)} is not in an image, and neither is {show(target)}", hint="cp copies that")
         with looking(changes.console, inside[0], partition_of(inside[0], settings), upper=settings.change.upper) as view:
-            tracer = view.tracer
-            ino = source_in_image(changes, tracer, source, os.fsencode(inside[1]), settings)
+            resolver = view.resolver
+            ino = source_in_image(changes, resolver, source, os.fsencode(inside[1]), settings)
             if ino is not None:
                 name = base_name(inside[1])
                 inside_target = into_directory and name not in (b"", b".", b"..")
                 goal = os.path.join(os.fsencode(target), name) if inside_target else os.fsencode(target)
-                work.copy(tracer, os.path.realpath(inside[0]), ino, show(source), goal)
+                work.copy(resolver, os.path.realpath(inside[0]), ino, show(source), goal)
     bar.tell_times(changes.console)
     return finish(changes, (place(sources[0]) or ("", ""))[0], work.bytes)
 
@@ -60,9 +60,9 @@ class _CopyOut:
         self._made: set[bytes] = set()
         self._links: dict[tuple[str, int], bytes] = {}
 
-    def copy(self, tracer: Tracer, image: str, ino: int, shown: str, goal: bytes) -> None:
+    def copy(self, resolver: Resolver, image: str, ino: int, shown: str, goal: bytes) -> None:
         """Copy one to the path ``goal``; trouble with it is told."""
-        found = tracer.stat(ino)
+        found = resolver.stat(ino)
         if found.is_dir and not self.settings.copy.recursive:
             self._refuse(f"-r not specified; omitting directory '{shown}'", goal, kind="is-a-directory", hint="give -r")
             return
@@ -73,9 +73,9 @@ class _CopyOut:
         self._given.add(key)
         try:
             if found.is_dir:
-                self._tree(tracer, image, found, shown, goal)
+                self._tree(resolver, image, found, shown, goal)
             else:
-                self._file(tracer, image, found, shown, goal)
+                self._file(resolver, image, found, shown, goal)
         except OSError as error:
             if hasattr(error, "kind"):
                 raise
@@ -91,7 +91,7 @@ class _CopyOut:
     def _refuse(self, text: str, goal: bytes, *, kind: str = "path", hint: str = "") -> None:
         self.changes.refuse(text, Goal("", goal, show(goal)), kind=kind, hint=hint)
 
-    def _tree(self, tracer: Tracer, image: str, found: Stat, what: str, goal: bytes) -> None:
+    def _tree(self, resolver: Resolver, image: str, found: Stat, what: str, goal: bytes) -> None:
         from ..overlay.copy_out import copy_tree_out
 
         shown = show(goal)
@@ -99,7 +99,9 @@ class _CopyOut:
             text = f"cannot overwrite non-directory '{shown}' with directory '{what}'"
             self._refuse(text, goal, kind="not-a-directory")
             return
-        made = copy_tree_out(tracer.reads, found.ino, goal, self.settings.copy, keep=on_host(image), progress=self.bar)
+        made = copy_tree_out(
+            resolver.filesystem, found.ino, goal, self.settings.copy, image_id=on_host(image), progress=self.bar
+        )
         for path, why in made.problems:
             self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", goal)
         if made.specials_left:
@@ -109,13 +111,13 @@ class _CopyOut:
         self.changes.console.detail(f"'{what}' -> '{shown}'")
         self.bytes += made.written_bytes
 
-    def _file(self, tracer: Tracer, image: str, found: Stat, what: str, goal: bytes) -> None:
+    def _file(self, resolver: Resolver, image: str, found: Stat, what: str, goal: bytes) -> None:
         from ..overlay.copy_out import copy_file_out
 
         shown, options = show(goal), self.settings.copy
         regular = stat.S_ISREG(found.mode)
         if not regular and not options.recursive and not (options.links and found.is_symlink):
-            self._refuse(f"'{what}' is not a regular file", goal, hint="-r copies devices and fifos as what they are")
+            self._refuse(f"'{what}' is not a regular file", goal, hint="-r copies devices and fifos as such")
             return
         if not self._may_write(what, goal, image, regular=regular):
             return
@@ -126,7 +128,7 @@ class _CopyOut:
             os.link(twin, goal, follow_symlinks=False)
         else:
             self.bar.phase("copy", found.size, "bytes")
-            self.bytes += copy_file_out(tracer.reads, found.ino, goal, options, advance=self.bar.advance).written_bytes
+            self.bytes += copy_file_out(resolver.filesystem, found.ino, goal, options, advance=self.bar.advance).written_bytes
             self.bar.done()
         if found.links > 1:
             self._links[image, found.ino] = goal

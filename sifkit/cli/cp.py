@@ -70,9 +70,9 @@ def command(
     if exact and len(arguments) > 2:
         raise UsageError("-T takes one source and a target", hint="leave -T out to copy into a directory")
 
-    from ..overlay.copy_in import PRESERVE_ALL, PRESERVE_FACTS, CopyOptions
+    from ..overlay.copy_in import PRESERVE_ALL, PRESERVE_ATTRIBUTES, CopyOptions
 
-    kept = PRESERVE_ALL if archive else PRESERVE_FACTS if preserve else frozenset[str]()
+    kept = PRESERVE_ALL if archive else PRESERVE_ATTRIBUTES if preserve else frozenset[str]()
     copy = CopyOptions(
         recursive=recursive or archive,
         links=links or recursive or archive,

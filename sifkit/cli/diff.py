@@ -61,13 +61,13 @@ def command(
 
 
 def _diff(console: Console, old: str, new: str, *, owners: bool, partition: str | None, upper: bool, zero: bool) -> int:
-    from ..overlay.compare import compare
+    from ..overlay.compare import compare_trees
 
     counts = dict.fromkeys(LETTERS, 0)
     problems: list[Exception] = []
     with ExitStack() as stack:
         first, second = (_side(console, stack, text, partition, upper) for text in (old, new))
-        for change in compare(first, second, problems, owners=owners):
+        for change in compare_trees(first, second, problems, owners=owners):
             counts[change.kind] += 1
             if console.json:
                 kind = {0o100000: 1, 0o040000: 2, 0o020000: 3, 0o060000: 4, 0o010000: 5, 0o140000: 6, 0o120000: 7}
@@ -90,7 +90,7 @@ def _side(console: Console, stack: ExitStack, text: str, partition: str | None, 
 
     pair = place(text)
     if pair is None and os.path.isdir(text):
-        return HostSide(os.fsencode(text), marks=not upper)
+        return HostSide(os.fsencode(text), overlay_xattrs=not upper)
     image, path = pair or (text, "/")
     wanted = partition
     if partition is not None and image_kind(image) != "sif":

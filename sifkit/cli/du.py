@@ -53,7 +53,7 @@ def command(
             for path in paths:
                 try:
                     top = locate(view, path, follow=False)
-                    rows = directory_usage(view, path, top, every=every and not summary, problems=problems, seen=seen)
+                    rows = directory_usage(view, path, top, all_files=every and not summary, problems=problems, seen=seen)
                 except Ext3Error as error:
                     problems.append(error)
                     continue

@@ -20,7 +20,7 @@ from .support.progress import MODES, reporter
 from .support.reading import Upper, looking, on_host
 
 if TYPE_CHECKING:
-    from ..overlay.extracting import Extracted
+    from ..overlay.extracting import ExtractResult
 
 __all__ = ["command", "not_empty", "tell_extracted", "tell_problems"]
 
@@ -49,7 +49,7 @@ def not_empty(target: str) -> UsageError:
     return UsageError(f"{show(target)} is there already, and not a directory", hint="choose another DIR")
 
 
-def tell_extracted(console: Console, made: Extracted) -> None:
+def tell_extracted(console: Console, made: ExtractResult) -> None:
     """What an extraction could not make or keep."""
     tell_problems(console, made.problems, made.failed)
     if made.owners_left:
@@ -104,7 +104,7 @@ def command(
 
     with looking(console, image, partition, upper=upper) as view, reporter(progress, console) as bar:
         try:
-            made = extract(view.filesystem, target, paths, top=view.root, force=force, keep=on_host(image), progress=bar)
+            made = extract(view.filesystem, target, paths, top=view.root, force=force, image_id=on_host(image), progress=bar)
         except FileExistsError as error:
             if error.filename is None:
                 raise

@@ -81,7 +81,7 @@ def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
         from ..overlay.view import View
 
         with open_image(pair[0], partition if is_sif(pair[0]) else None) as filesystem:
-            view = View.of(filesystem, upper=upper, marks=False)
+            view = View.of(filesystem, upper=upper, whiteouts=False)
             limit = filesystem.stat(view.lookup(os.fsencode(pair[1]))).mtime
     return lambda _, found: found.mtime > limit
 
@@ -144,8 +144,8 @@ def command(
                     problems.append(error)
                     continue
                 walk = view.walk(path, ino, problems) if found.is_dir else iter(())
-                for where, row in chain([(path, Row(path, ino, found.file_type, found, attributed=False))], walk):
-                    facts = row.facts
+                for where, row in chain([(path, Row(path, ino, found.file_type, found, may_have_xattrs=False))], walk):
+                    facts = row.stat
                     if isinstance(facts, Ext3Error):
                         problems.append(facts)
                         facts.args = (f"{show(where)}: {facts}",)

@@ -31,8 +31,8 @@ from .support.image_path import place
 from .support.reading import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.resolve import Spot
-    from ..overlay.upper_edit import Editor
+    from ..overlay.resolve import ResolvedPath
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -99,7 +99,7 @@ def command(
 class _Linker:
     def __init__(
         self,
-        editor: Editor,
+        editor: OverlayEditor,
         changes: Changes,
         target: Goal,
         *,
@@ -121,7 +121,7 @@ class _Linker:
             self.directory, self.why_none = None, os.strerror(errno.ENOTDIR)
 
     def _is_link(self, path: bytes) -> bool:
-        ino = self.editor.spot(path or b"/", follow=False).ino
+        ino = self.editor.resolve(path or b"/", follow=False).ino
         return ino is not None and self.editor.stat(ino).is_symlink
 
     def link(self, source: Goal) -> None:
@@ -131,7 +131,7 @@ class _Linker:
         old = None
         if not self.symbolic:
             with self.changes.attempt(f"failed to access '{source.shown}'", source):
-                old = self.editor.existing(source.path, follow=False)
+                old = self.editor.lookup(source.path, follow=False)
             if old is None:
                 return
             if self.editor.stat(old).is_dir:
@@ -152,36 +152,36 @@ class _Linker:
                 what += f" => '{source.shown}'"
             self.changes.fail(refused(what, error, goal))
 
-    def _named(self) -> Spot:
+    def _named(self) -> ResolvedPath:
         """The place of the new name. A slash behind it asks for a directory, which it is not."""
         from ext3.errors import PathNotDirectoryError, PathNotFoundError
 
         path = self.target.path
-        found = self.editor.spot(path.rstrip(b"/") or b"/", follow=False)
+        found = self.editor.resolve(path.rstrip(b"/") or b"/", follow=False)
         if path.endswith(b"/") and found.ino is None:
             raise PathNotFoundError(path, "No such file or directory")
         if path.endswith(b"/") and found.ino is not None and not self.editor.stat(found.ino).is_dir:
             raise PathNotDirectoryError(path, "Not a directory")
         return found
 
-    def _link(self, source: Goal, old: int | None, new: Spot, goal: Goal) -> None:
+    def _link(self, source: Goal, old: int | None, new: ResolvedPath, goal: Goal) -> None:
         editor = self.editor
         if new.ino is not None:
             if not self._may_replace(source, old, new, new.ino, goal):
                 return
             if old is None:
                 self._check_target(source.path, goal)  # before the old file goes
-            editor.filesystem.unlink_at(*new.place)
-        with editor.taking(new):
+            editor.filesystem.unlink_at(*new.location)
+        with editor.replacing_whiteouts(new):
             if old is None:
                 uid, gid = self.owner
-                editor.filesystem.symlink_at(source.path, *new.place, uid=uid, gid=gid)
+                editor.filesystem.symlink_at(source.path, *new.location, uid=uid, gid=gid)
             else:
-                editor.filesystem.link_at(old, *new.place)
+                editor.filesystem.link_at(old, *new.location)
         warn_outside(self.changes.console, editor, new, goal)
         self.changes.each(f"'{goal.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
 
-    def _may_replace(self, source: Goal, old: int | None, new: Spot, there: int, goal: Goal) -> bool:
+    def _may_replace(self, source: Goal, old: int | None, new: ResolvedPath, there: int, goal: Goal) -> bool:
         """Whether the file that is there goes; why not is told."""
         found = self.editor.stat(there)
         if not self.force:
@@ -189,7 +189,7 @@ class _Linker:
             self.changes.refuse(text, goal, kind="exists", hint="-f replaces it")
         elif found.is_dir:
             self.changes.refuse(f"{goal.shown}: cannot overwrite directory", goal, kind="is-a-directory")
-        elif old == there and self.editor.spot(source.path, follow=False).place != new.place:
+        elif old == there and self.editor.resolve(source.path, follow=False).location != new.location:
             pass  # they are links of one file already
         elif old == there or (self.symbolic and source.path == new.name and not found.is_symlink):
             self.changes.refuse(f"'{source.shown}' and '{goal.shown}' are the same file", goal)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
     from ..overlay.listing import Row as FoundRow
-    from ..overlay.resolve import Named
+    from ..overlay.resolve import DirectoryEntry
     from ..overlay.view import View
 
 __all__ = ["command"]
@@ -254,14 +254,14 @@ def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Ite
     from ext3.errors import Ext3Error
 
     view, with_facts = lister.view, lister.long or lister.console.json
-    listings = view.listings() if recursive else view.listings(levels=1)
+    listings = view.lister() if recursive else view.lister(levels=1)
     seen = {ino}
     pending = [(path, ino)]
     while pending:
         directory, inode = pending.pop()
         try:
             if with_facts:
-                found = listings.whole(inode)
+                found = listings.all_rows(inode)
                 below, rows = _subdirectories(found), lister.rows(directory, found)
             else:
                 entries = view.entries(inode)
@@ -283,5 +283,5 @@ def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Ite
                 pending.append((base + name, number))
 
 
-def _subdirectories(entries: Iterable[Named]) -> list[tuple[bytes, int]]:
+def _subdirectories(entries: Iterable[DirectoryEntry]) -> list[tuple[bytes, int]]:
     return [(entry.name, entry.ino) for entry in entries if entry.file_type == DIRECTORY]

@@ -17,7 +17,7 @@ from .support.modes import adjusted, parse_mode
 from .support.reading import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -52,7 +52,7 @@ def command(
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
-    def make(editor: Editor, goal: Goal) -> None:
+    def make(editor: OverlayEditor, goal: Goal) -> None:
         if parents:
             _make_all(editor, changes, goal, exact, mask, who)
             return
@@ -77,12 +77,12 @@ def _hinting() -> Iterator[None]:
 
 
 def _make(
-    editor: Editor, changes: Changes, goal: Goal, path: bytes, exact: int | None, mask: int, who: tuple[int, int]
+    editor: OverlayEditor, changes: Changes, goal: Goal, path: bytes, exact: int | None, mask: int, who: tuple[int, int]
 ) -> None:
     """One directory, of the mode ``exact`` whatever its parent's default ACL says, or as ``mask`` and that ACL let it be."""
     from ext3.errors import PathExistsError
 
-    spot = editor.spot(path.rstrip(b"/") or b"/", follow=False)
+    spot = editor.resolve(path.rstrip(b"/") or b"/", follow=False)
     if spot.ino is not None:
         raise PathExistsError(path, "File exists")
     warn_outside(changes.console, editor, spot, goal)
@@ -93,7 +93,7 @@ def _make(
     changes.each(f"created directory '{shown}'")
 
 
-def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, mask: int, who: tuple[int, int]) -> None:
+def _make_all(editor: OverlayEditor, changes: Changes, goal: Goal, exact: int | None, mask: int, who: tuple[int, int]) -> None:
     """Each directory on the way that is not there; trouble names the first that cannot be."""
     from ext3.errors import PathExistsError, PathNotDirectoryError
 
@@ -104,7 +104,7 @@ def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, m
         shown = goal.shown if last else f"{show(goal.image)}:{show(path)}"
         before = len(changes.errors)
         with changes.attempt(f"cannot create directory '{shown}'", goal):
-            spot = editor.spot(path, follow=False)
+            spot = editor.resolve(path, follow=False)
             if spot.ino is None:
                 _make(
                     editor,
@@ -116,7 +116,7 @@ def _make_all(editor: Editor, changes: Changes, goal: Goal, exact: int | None, m
                     who,
                 )
                 continue
-            found = editor.spot(path, follow=True)
+            found = editor.resolve(path, follow=True)
             if found.ino is None:  # a link that leads nowhere
                 raise PathExistsError(path, "File exists")
             if not editor.stat(found.ino).is_dir:

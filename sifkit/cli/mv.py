@@ -18,8 +18,8 @@ from .support.reading import Upper
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.resolve import Spot
-    from ..overlay.upper_edit import Editor
+    from ..overlay.resolve import ResolvedPath
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command", "directory_at", "into"]
 
@@ -76,15 +76,15 @@ def command(
     return changes.finish(image, text, {"moved": changes.done, "whiteouts": whiteouts})
 
 
-def into(editor: Editor, directory: Spot, target: Goal, name: bytes) -> tuple[Spot, Goal]:
+def into(editor: OverlayEditor, directory: ResolvedPath, target: Goal, name: bytes) -> tuple[ResolvedPath, Goal]:
     """The place of ``name`` in the directory a target leads to, and how it is written."""
     shown = f"{target.shown.rstrip('/')}/{show(name)}"
     path = target.path.rstrip(b"/") + b"/" + name
-    return editor.below(directory, name), Goal(target.image, path, shown)
+    return editor.child(directory, name), Goal(target.image, path, shown)
 
 
 class _Mover:
-    def __init__(self, editor: Editor, changes: Changes, target: Goal, *, exact: bool, keep: bool) -> None:
+    def __init__(self, editor: OverlayEditor, changes: Changes, target: Goal, *, exact: bool, keep: bool) -> None:
         self.editor = editor
         self.changes = changes
         self.target = target
@@ -101,7 +101,7 @@ class _Mover:
         if last in (b"", b".", b".."):
             changes.refuse(f"cannot move '{source.shown}' to '{self.target.shown}': Device or resource busy", source)
             return
-        old = editor.spot(source.path, follow=False)
+        old = editor.resolve(source.path, follow=False)
         if old.ino is None:
             raise PathNotFoundError(source.path, "No such file or directory")
         is_dir = editor.stat(old.ino).is_dir
@@ -110,17 +110,17 @@ class _Mover:
             if found is not None:
                 self._move(source, old, *found, is_dir=is_dir)
 
-    def _place(self, source: Goal, name: bytes, is_dir: bool) -> tuple[Spot, Goal] | None:
+    def _place(self, source: Goal, name: bytes, is_dir: bool) -> tuple[ResolvedPath, Goal] | None:
         """Where it goes; None where it cannot, which is told."""
         from ext3.errors import PathNotDirectoryError
 
         editor, target = self.editor, self.target
         plain = source.path.rstrip(b"/")
-        if plain != source.path and editor.stat(editor.existing(plain, follow=False)).is_symlink:
+        if plain != source.path and editor.stat(editor.lookup(plain, follow=False)).is_symlink:
             raise PathNotDirectoryError(source.path, "Not a directory")  # as the kernel has it
         if self.directory is not None:
             return into(editor, self.directory, target, name)
-        spot = editor.spot(target.path.rstrip(b"/") or b"/", follow=False)
+        spot = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
         if target.path.endswith(b"/") and spot.ino is not None and not editor.stat(spot.ino).is_dir:
             self.changes.refuse(f"cannot stat '{target.shown}': Not a directory", target, kind="not-a-directory")
             return None
@@ -128,7 +128,7 @@ class _Mover:
             raise PathNotDirectoryError(target.path, "Not a directory")
         return spot, target
 
-    def _move(self, source: Goal, old: Spot, new: Spot, goal: Goal, *, is_dir: bool) -> None:
+    def _move(self, source: Goal, old: ResolvedPath, new: ResolvedPath, goal: Goal, *, is_dir: bool) -> None:
         editor, changes = self.editor, self.changes
         assert old.ino is not None
         there = None if new.ino is None else editor.stat(new.ino)
@@ -136,24 +136,24 @@ class _Mover:
             return
         if there is not None and self._is_same(source, old, new, there):
             changes.refuse(f"'{source.shown}' and '{goal.shown}' are the same file", source)
-        elif is_dir and old.ino in new.way:
+        elif is_dir and old.ino in new.ancestors:
             changes.refuse(f"cannot move '{source.shown}' to a subdirectory of itself, '{goal.shown}'", source)
         elif there is not None and there.is_dir and not is_dir:
             text = f"cannot overwrite directory '{goal.shown}' with non-directory '{source.shown}'"
             changes.refuse(text, source, kind="is-a-directory")
-        elif there is not None and not there.is_dir and new.place in self._made:
+        elif there is not None and not there.is_dir and new.location in self._made:
             changes.refuse(f"will not overwrite just-created '{goal.shown}' with '{source.shown}'", source, kind="exists")
         elif there is not None and is_dir and not there.is_dir:
             text = f"cannot overwrite non-directory '{goal.shown}' with directory '{source.shown}'"
             changes.refuse(text, source, kind="not-a-directory")
         else:
             with changes.attempt(f"cannot move '{source.shown}' to '{goal.shown}'", source):
-                editor.move(old, new)
-                self._made.add(new.place)
+                editor.rename(old, new)
+                self._made.add(new.location)
                 warn_outside(changes.console, editor, new, goal)
                 changes.each(f"renamed '{source.shown}' -> '{goal.shown}'")
 
-    def _is_same(self, source: Goal, old: Spot, new: Spot, there: Stat) -> bool:
+    def _is_same(self, source: Goal, old: ResolvedPath, new: ResolvedPath, there: Stat) -> bool:
         """Whether a move would lose the file: onto itself, or a link onto what it leads to."""
         from ext3.errors import PathError
 
@@ -163,18 +163,18 @@ class _Mover:
         if there.is_symlink or not self.editor.stat(old.ino).is_symlink:
             return False
         try:
-            leads_to = self.editor.spot(source.path, follow=True)
+            leads_to = self.editor.resolve(source.path, follow=True)
         except PathError:
             return False
-        return leads_to.ino == new.ino and (there.links == 1 or leads_to.place == new.place)
+        return leads_to.ino == new.ino and (there.links == 1 or leads_to.location == new.location)
 
 
-def directory_at(editor: Editor, target: Goal) -> tuple[Spot | None, str]:
+def directory_at(editor: OverlayEditor, target: Goal) -> tuple[ResolvedPath | None, str]:
     """Where a target leads, if that is a directory; else None, and why as a system error has it."""
     from ext3.errors import PathError
 
     try:
-        found = editor.spot(target.path, follow=True)
+        found = editor.resolve(target.path, follow=True)
     except PathError as error:  # also a link that leads to itself, which may be replaced
         return None, os.strerror(error.errno or 0)
     if found.ino is None:

@@ -15,8 +15,8 @@ from .support.reading import Upper
 from .support.render import shell_word
 
 if TYPE_CHECKING:
-    from ..overlay.resolve import Spot
-    from ..overlay.upper_edit import Editor
+    from ..overlay.resolve import ResolvedPath
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -55,7 +55,7 @@ def command(
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
-    def remove(editor: Editor, goal: Goal) -> None:
+    def remove(editor: OverlayEditor, goal: Goal) -> None:
         with changes.attempt(f"cannot remove '{goal.shown}'", goal):
             _remove(editor, changes, goal, recursive=recursive, force=force, empty=empty)
 
@@ -68,7 +68,7 @@ def command(
     )
 
 
-def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, force: bool, empty: bool) -> None:
+def _remove(editor: OverlayEditor, changes: Changes, goal: Goal, *, recursive: bool, force: bool, empty: bool) -> None:
     if goal.path.rstrip(b"/").rpartition(b"/")[2] in (b".", b".."):
         changes.refuse(f"refusing to remove '.' or '..' directory: skipping '{goal.shown}'", goal)
         return
@@ -78,10 +78,10 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
     what = "cannot remove"
     if spot.ino is None:
         if force and editor.upper:
-            if editor.hide(spot):
+            if editor.add_whiteout(spot):
                 changes.each(f"hidden '{goal.shown}'")
         elif not force:
-            hint = "-f hides what a lower layer has of this name" if editor.upper and not spot.whiteout else ""
+            hint = "-f hides what a lower layer has of this name" if editor.upper and not spot.whiteouts else ""
             changes.refuse(f"{what} '{goal.shown}': No such file or directory", goal, kind="not-found", hint=hint)
         return
     if not editor.stat(spot.ino).is_dir:
@@ -98,7 +98,7 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
     if spot.name == b"":
         changes.refuse(f"{what} '{goal.shown}': it is the top of the image", goal, hint="name what is in it")
         return
-    if goal.path.endswith(b"/") and editor.stat(editor.existing(goal.path.rstrip(b"/"), follow=False)).is_symlink:
+    if goal.path.endswith(b"/") and editor.stat(editor.lookup(goal.path.rstrip(b"/"), follow=False)).is_symlink:
         changes.refuse(f"{what} '{goal.shown}': Not a directory", goal, kind="not-a-directory")
         return
     below = [(path, entry.file_type == 2) for path, entry in editor.walk(spot.ino)]
@@ -108,12 +108,12 @@ def _remove(editor: Editor, changes: Changes, goal: Goal, *, recursive: bool, fo
     changes.each(f"removed directory '{goal.shown}'")
 
 
-def _found(editor: Editor, changes: Changes, goal: Goal, force: bool) -> Spot | None:
+def _found(editor: OverlayEditor, changes: Changes, goal: Goal, force: bool) -> ResolvedPath | None:
     """Where it is; None where there is no directory on the way to it, and nobody minds."""
     from ext3.errors import PathNotDirectoryError, PathNotFoundError
 
     try:
-        return editor.spot(goal.path, follow=False)
+        return editor.resolve(goal.path, follow=False)
     except (PathNotFoundError, PathNotDirectoryError):
         if not force:
             raise

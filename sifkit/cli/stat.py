@@ -21,11 +21,11 @@ __all__ = ["command"]
 
 
 def _kind(found: Stat, name: bytes, opaque: bool) -> str:
-    from ..overlay.whiteouts import hidden_by, is_whiteout
+    from ..overlay.whiteouts import is_whiteout, whited_out_name
 
     if is_whiteout(found):
         return "whiteout (character device 0, 0): the file is removed in the container"
-    if hidden := hidden_by(name):
+    if hidden := whited_out_name(name):
         return f"whiteout of fuse-overlayfs: {escaped(hidden)} is removed in the container"
     word = TYPES[found.file_type]
     if word in ("character", "block"):
@@ -57,7 +57,7 @@ def command(
     """
     from ext3.errors import Ext3Error
 
-    from ..overlay.whiteouts import hidden_by, is_opaque_directory, is_whiteout
+    from ..overlay.whiteouts import is_opaque_directory, is_whiteout, whited_out_name
 
     failed = 0
     first = True
@@ -83,7 +83,7 @@ def command(
                 if json:
                     fields: Fields = {"crtime": born, "flags": found.flags, "generation": found.generation}
                     fields |= {"extents": len(extents), "xattrs": len(xattrs)}
-                    fields |= {"whiteout": is_whiteout(found) or hidden_by(last) is not None, "opaque": opaque}
+                    fields |= {"whiteout": is_whiteout(found) or whited_out_name(last) is not None, "opaque": opaque}
                     console.emit(entry_fields(path, found, target) | fields, image=image)
                     continue
                 if not first:

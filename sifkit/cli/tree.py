@@ -38,10 +38,10 @@ class _Drawer:
         """The entries below ``top``, parents first; a directory that is met twice is told and not entered."""
         from ext3.errors import CorruptError, Ext3Error
 
-        from ..overlay.whiteouts import is_mark
+        from ..overlay.whiteouts import has_whiteout_prefix
 
         seen = {top}
-        listings = self.view.listings(levels=self.levels)
+        listings = self.view.lister(levels=self.levels)
         pending = [(path.rstrip(b"/") + b"/", "", listings.rows(top, self.problems)[::-1])]
         while pending:
             base, indent, rows = pending[-1]
@@ -62,7 +62,7 @@ class _Drawer:
             if self.console.json:
                 self.console.emit_raw(entry_fields(base + name, found, target))
             else:
-                plain = found.is_file and not is_mark(name)
+                plain = found.is_file and not has_whiteout_prefix(name)
                 self._line(indent + self.marks[not rows], name, target, note="" if plain else self._note(name, found))
             if is_dir and len(pending) < self.levels:
                 if ino in seen:
@@ -76,11 +76,11 @@ class _Drawer:
         """What overlay filesystems mean by a file."""
         from ext3.errors import Ext3Error
 
-        from ..overlay.whiteouts import hidden_by, is_opaque_directory, is_whiteout
+        from ..overlay.whiteouts import is_opaque_directory, is_whiteout, whited_out_name
 
         if is_whiteout(found):
             return "  (whiteout)"
-        if hidden := hidden_by(name):
+        if hidden := whited_out_name(name):
             return f"  (whiteout of {escaped(hidden)})"
         try:
             return "  (opaque)" if found.is_dir and is_opaque_directory(self.view.filesystem, found.ino) else ""

@@ -17,7 +17,7 @@ from .support.frame import verb
 from .support.reading import Upper
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import Editor
+    from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
@@ -50,10 +50,10 @@ def command(
     options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
     changes = Changes(console)
 
-    def change(editor: Editor, goal: Goal) -> None:
+    def change(editor: OverlayEditor, goal: Goal) -> None:
         with changes.attempt(f"cannot set {show(name)} of '{goal.shown}'", goal):
-            ino = editor.existing(goal.path, follow=follow)
-            editor.check_attribute(goal.path, os.fsencode(name))
+            ino = editor.lookup(goal.path, follow=follow)
+            editor.check_xattr(goal.path, os.fsencode(name))
             editor.filesystem.set_xattr(ino, os.fsencode(name), data)
             changes.each(f"set {show(name)} of '{goal.shown}'")
 

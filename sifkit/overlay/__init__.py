@@ -1,8 +1,8 @@
-"""Overlays: where container conventions (upper/, work/), SIF images and the ext3 library meet.
+"""Overlay images as containers use them: ext3 with upper/ and work/, in a file or a partition of a SIF image.
 
-``create(path, options)`` makes one, see ``CreateOptions``; ``embed`` makes one inside a SIF; ``attach`` and ``detach`` move
+``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
 one in and out; ``clone`` copies one; ``image_info`` describes one; ``scan_tar`` adds an archive to a tree. Nothing here prints
-or reads the environment. Names are imported when they are first used: a command pays for what it needs.
+or reads the environment. Names are imported on first use, so that a command loads only what it needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Copy an overlay image: one for each job. Blocks are shared where the filesystem can, else holes stay holes."""
+"""Clone of an overlay image, for example one per job: a reflink if the filesystem can, else a copy that keeps holes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ext3.errors import CorruptError
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 
-from ..atomic import lock_range
+from ..atomic import HostPath, lock_range
 from ..errors import FormatError, SifkitError, UsageError, show
 from .destination import check_destination, new_file
 from .in_use import check_image, check_unused
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CloneResult", "clone", "copy_data"]
 
-HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloneResult:
-    """One copy that was made. ``method``: "reflink" shares all blocks, "copy" wrote ``copied_bytes`` of data.
+    """Result of a clone. ``method``: "reflink" shares all blocks, "copy" wrote ``copied_bytes`` of data.
 
-    ``locked`` False: the filesystem of the original has no locks, nothing kept others from writing meanwhile.
-    ``journal_dirty``: the journal of both holds changes that are not in place yet.
+    ``locked`` False: file locking is unavailable, so others could write during the copy. ``journal_dirty``: the journal of both
+    images needs recovery.
     """
 
     path: str
@@ -55,10 +53,9 @@ def clone(
 ) -> CloneResult:
     """Copy the ext3 image ``source`` to the new file ``target``, with the same permissions.
 
-    ``new_uuid`` gives the copy a UUID of its own (or the one given), in every superblock. ``force`` replaces a target that
-    is itself an ext3 image in no use, or empty. The original is read-locked meanwhile. Raises ImageInUseError where
-    somebody may write to the original, UsageError where both are one file, TargetError, NotReplaceableError, FormatError,
-    Ext3Error, OSError.
+    ``new_uuid`` sets a new UUID (or the one given) in every superblock of the copy. ``force`` replaces a target that is an
+    unused ext3 image or empty. The original is read-locked during the copy. Raises ImageInUseError if another process may write
+    to the original, UsageError if both are the same file, TargetError, NotReplaceableError, FormatError, Ext3Error, OSError.
     """
     started = time.monotonic()
     name, new_name = os.fsdecode(source), os.fsdecode(target)
@@ -79,9 +76,9 @@ def clone(
         superblock = read_superblock(device)
         if new_uuid is not False and superblock.needs_recovery:
             raise SifkitError(
-                f"{show(name)}: its journal is not empty, and playing it back could bring the old UUID back",
+                f"{show(name)}: its journal is not empty, and replaying it could restore the old UUID",
                 path=name,
-                hint="use the image writable once, which empties the journal, or clone it without --new-uuid",
+                hint="empty the journal by using the image writable once, or clone it without --new-uuid",
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
         with new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file:
@@ -89,7 +86,7 @@ def clone(
             copied = 0 if shared else copy_data(fd, file.fd, found.st_size, progress)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
                 raise SifkitError(
-                    f"{show(name)} was written to while it was copied", path=name, hint="stop what uses it, then try again"
+                    f"{show(name)} changed while it was copied", path=name, hint="stop the process that uses it, then try again"
                 )
             if new_uuid is not False:
                 _write_uuid(FileDevice(file.fd), superblock, chosen)
@@ -127,7 +124,7 @@ def copy_data(source: int, target: int, size: int, progress: Progress | None) ->
 
 
 def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:
-    """Put ``uuid`` into the primary superblock and every backup, nothing else. Raises CorruptError without a backup's magic."""
+    """Write ``uuid`` to the primary superblock and every backup. Raises CorruptError for a backup with another UUID."""
     geometry = superblock.geometry
     for group in (0, *geometry.backup_groups):
         offset = int(geometry.group_first[group]) * geometry.block_size if group else SUPERBLOCK_OFFSET

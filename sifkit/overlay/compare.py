@@ -1,7 +1,7 @@
-"""What differs between two trees: images, or an image and a directory of the host.
+"""Differences between two trees: images, or an image and a directory of the host.
 
-Compared are type, mode, owner, content, targets of links, device numbers and extended attributes; not times, inode numbers
-or where data lies.
+Compared are type, mode, owner, content, symlink target, device number and xattrs, but not times, inode numbers or data
+placement.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ext3 import hostio
 from ext3.errors import Ext3Error
 
 from .view import View
-from .whiteouts import seen_xattrs
+from .whiteouts import without_overlay_xattrs
 
-__all__ = ["Change", "HostSide", "ImageSide", "Item", "Side", "compare"]
+__all__ = ["Difference", "HostSide", "ImageSide", "ComparedFile", "Side", "compare_trees"]
 
-COMPARED_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 LOST_FOUND = b"lost+found"
 
 
-class Facts(Protocol):
-    """What is compared of any file. ``major`` and ``minor`` are zero but for devices."""
+class ComparedStat(Protocol):
+    """Compared attributes of a file. ``major`` and ``minor`` are 0 except for devices."""
 
     @property
     def mode(self) -> int: ...
@@ -46,8 +46,8 @@ class Facts(Protocol):
     def minor(self) -> int: ...
 
 
-class HostFacts(NamedTuple):
-    """The facts of a file of the host."""
+class HostStat(NamedTuple):
+    """Compared attributes of a file of the host."""
 
     mode: int
     uid: int
@@ -57,17 +57,17 @@ class HostFacts(NamedTuple):
     minor: int
 
 
-class Item(NamedTuple):
-    """One file of a side. ``handle``: what the side finds it by; ``attributed``: it may have extended attributes."""
+class ComparedFile(NamedTuple):
+    """File of one side; ``node`` identifies it there."""
 
-    facts: Facts
-    handle: int | bytes
-    attributed: bool
+    stat: ComparedStat
+    node: int | bytes
+    may_have_xattrs: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """``what`` differs where it is modified: type mode owner content target device xattrs."""
+class Difference:
+    """One file that differs. ``what``, if modified: any of type mode owner content target device xattrs."""
 
     kind: Literal["added", "deleted", "modified"]
     path: bytes
@@ -76,109 +76,111 @@ class Change:
 
 
 class Side(Protocol):
-    def items(self, problems: list[Exception]) -> dict[bytes, Item]: ...
+    """Tree to compare. Paths have no leading slash."""
 
-    def open(self, item: Item) -> IO[bytes]: ...
+    def files(self, problems: list[Exception]) -> dict[bytes, ComparedFile]: ...
 
-    def target(self, item: Item) -> bytes: ...
+    def open(self, file: ComparedFile) -> IO[bytes]: ...
 
-    def xattrs(self, item: Item) -> dict[bytes, bytes] | None: ...
+    def readlink(self, file: ComparedFile) -> bytes: ...
+
+    def xattrs(self, file: ComparedFile) -> dict[bytes, bytes] | None: ...
 
 
 class ImageSide:
-    """The directory ``path`` of an image."""
+    """Directory ``path`` of an image."""
 
     def __init__(self, view: View, path: bytes = b"/") -> None:
         self.view = view
         self.top = view.lookup(path)
 
-    def items(self, problems: list[Exception]) -> dict[bytes, Item]:
-        found: dict[bytes, Item] = {}
-        for path, (_, ino, _, facts, attributed) in self.view.walk(b"", self.top, problems):
-            if isinstance(facts, Ext3Error):
-                problems.append(facts)
+    def files(self, problems: list[Exception]) -> dict[bytes, ComparedFile]:
+        found: dict[bytes, ComparedFile] = {}
+        for path, (_, ino, _, st, may_have_xattrs) in self.view.walk(b"", self.top, problems):
+            if isinstance(st, Ext3Error):
+                problems.append(st)
             else:
-                found[path[1:]] = Item(facts, ino, attributed)
+                found[path[1:]] = ComparedFile(st, ino, may_have_xattrs)
         return found
 
-    def open(self, item: Item) -> IO[bytes]:
-        assert isinstance(item.handle, int)
-        return self.view.filesystem.open_file(item.handle)  # type: ignore[return-value]
+    def open(self, file: ComparedFile) -> IO[bytes]:
+        assert isinstance(file.node, int)
+        return self.view.filesystem.open_file(file.node)  # type: ignore[return-value]
 
-    def target(self, item: Item) -> bytes:
-        assert isinstance(item.handle, int)
-        return self.view.filesystem.readlink(item.handle)
+    def readlink(self, file: ComparedFile) -> bytes:
+        assert isinstance(file.node, int)
+        return self.view.filesystem.readlink(file.node)
 
-    def xattrs(self, item: Item) -> dict[bytes, bytes] | None:
-        assert isinstance(item.handle, int)
-        return self.view.filesystem.xattrs(item.handle) if item.attributed else {}
+    def xattrs(self, file: ComparedFile) -> dict[bytes, bytes] | None:
+        assert isinstance(file.node, int)
+        return self.view.filesystem.xattrs(file.node) if file.may_have_xattrs else {}
 
 
 class HostSide:
-    """A directory of the host. Without ``marks`` files do not have the attributes overlay filesystems keep for themselves."""
+    """Directory of the host. Without ``overlay_xattrs`` the xattrs reserved by overlay filesystems are left out."""
 
-    def __init__(self, path: bytes, *, marks: bool = True) -> None:
+    def __init__(self, path: bytes, *, overlay_xattrs: bool = True) -> None:
         self.top = path
-        self.marks = marks
+        self.overlay_xattrs = overlay_xattrs
 
-    def items(self, problems: list[Exception]) -> dict[bytes, Item]:
-        found: dict[bytes, Item] = {}
+    def files(self, problems: list[Exception]) -> dict[bytes, ComparedFile]:
+        found: dict[bytes, ComparedFile] = {}
         pending = [b""]
         while pending:
             base = pending.pop()
             try:
                 with os.scandir(os.path.join(self.top, base)) as entries:
                     for entry in entries:
-                        facts = _host_facts(entry.stat(follow_symlinks=False))
+                        st = _host_stat(entry.stat(follow_symlinks=False))
                         path = base + entry.name
-                        found[path] = Item(facts, entry.path, attributed=True)
-                        if stat.S_ISDIR(facts.mode):
+                        found[path] = ComparedFile(st, entry.path, may_have_xattrs=True)
+                        if stat.S_ISDIR(st.mode):
                             pending.append(path + b"/")
             except OSError as error:
                 problems.append(error)
         return found
 
-    def open(self, item: Item) -> IO[bytes]:
-        assert isinstance(item.handle, bytes)
-        return open(os.open(item.handle, hostio.READ_REGULAR), "rb", buffering=0)
+    def open(self, file: ComparedFile) -> IO[bytes]:
+        assert isinstance(file.node, bytes)
+        return open(os.open(file.node, hostio.READ_REGULAR), "rb", buffering=0)
 
-    def target(self, item: Item) -> bytes:
-        assert isinstance(item.handle, bytes)
-        return os.readlink(item.handle)
+    def readlink(self, file: ComparedFile) -> bytes:
+        assert isinstance(file.node, bytes)
+        return os.readlink(file.node)
 
-    def xattrs(self, item: Item) -> dict[bytes, bytes] | None:
+    def xattrs(self, file: ComparedFile) -> dict[bytes, bytes] | None:
         if not hasattr(os, "listxattr"):
             return None
         try:
-            names = os.listxattr(item.handle, follow_symlinks=False)
-            found = {os.fsencode(name): os.getxattr(item.handle, name, follow_symlinks=False) for name in names}
+            names = os.listxattr(file.node, follow_symlinks=False)
+            found = {os.fsencode(name): os.getxattr(file.node, name, follow_symlinks=False) for name in names}
         except OSError:
             return None
-        return found if self.marks else seen_xattrs(found)
+        return found if self.overlay_xattrs else without_overlay_xattrs(found)
 
 
-def _host_facts(found: os.stat_result) -> HostFacts:
+def _host_stat(found: os.stat_result) -> HostStat:
     special = stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)
     device = (os.major(found.st_rdev), os.minor(found.st_rdev)) if special else (0, 0)
-    return HostFacts(found.st_mode, found.st_uid, found.st_gid, found.st_size, *device)
+    return HostStat(found.st_mode, found.st_uid, found.st_gid, found.st_size, *device)
 
 
-def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = True) -> Iterator[Change]:
-    """The changes that lead from ``old`` to ``new``, in byte order of the paths; what cannot be read is in ``problems``.
+def compare_trees(old: Side, new: Side, problems: list[Exception], *, owners: bool = True) -> Iterator[Difference]:
+    """Iterate over the differences from ``old`` to ``new``, in byte order of the paths.
 
-    Without ``owners`` they are not compared.
+    Errors are appended to ``problems``. Without ``owners`` owners are not compared.
     """
-    before, after = old.items(problems), new.items(problems)
+    before, after = old.files(problems), new.files(problems)
     for items, others in ((before, after), (after, before)):
         if LOST_FOUND in items and LOST_FOUND not in others and not any(p.startswith(LOST_FOUND + b"/") for p in items):
-            del items[LOST_FOUND]  # every filesystem has one
+            del items[LOST_FOUND]  # every ext3 filesystem has one
     for path in sorted(before.keys() | after.keys()):
         one, other = before.get(path), after.get(path)
         if one is None:
             assert other is not None
-            yield Change("added", path, other.facts.mode)
+            yield Difference("added", path, other.stat.mode)
         elif other is None:
-            yield Change("deleted", path, one.facts.mode)
+            yield Difference("deleted", path, one.stat.mode)
         else:
             try:
                 what = _differences(old, one, new, other, owners=owners)
@@ -186,50 +188,50 @@ def compare(old: Side, new: Side, problems: list[Exception], *, owners: bool = T
                 problems.append(error)
                 continue
             if what:
-                yield Change("modified", path, other.facts.mode, tuple(what))
+                yield Difference("modified", path, other.stat.mode, tuple(what))
 
 
-def _differences(old: Side, one: Item, new: Side, other: Item, *, owners: bool) -> list[str]:
-    """What differs, in the order in which it is told."""
-    first, second = one.facts, other.facts
-    form = stat.S_IFMT(first.mode)
-    if form != stat.S_IFMT(second.mode):
+def _differences(old: Side, one: ComparedFile, new: Side, other: ComparedFile, *, owners: bool) -> list[str]:
+    """Return the attributes that differ, in order of output."""
+    first, second = one.stat, other.stat
+    kind = stat.S_IFMT(first.mode)
+    if kind != stat.S_IFMT(second.mode):
         return ["type"]
     found = []
-    if first.mode != second.mode and form != stat.S_IFLNK and not (_is_whiteout(first) and _is_whiteout(second)):
+    if first.mode != second.mode and kind != stat.S_IFLNK and not (_is_whiteout(first) and _is_whiteout(second)):
         found.append("mode")
     if owners and (first.uid != second.uid or first.gid != second.gid):
         found.append("owner")
     if first.major != second.major or first.minor != second.minor:
         found.append("device")
-    if form == stat.S_IFLNK and old.target(one) != new.target(other):
+    if kind == stat.S_IFLNK and old.readlink(one) != new.readlink(other):
         found.append("target")
-    if form == stat.S_IFREG and (first.size != second.size or not _same_content(old, one, new, other)):
+    if kind == stat.S_IFREG and (first.size != second.size or not _same_content(old, one, new, other)):
         found.append("content")
-    if (one.attributed or other.attributed) and not _same_xattrs(old.xattrs(one), new.xattrs(other)):
+    if (one.may_have_xattrs or other.may_have_xattrs) and not _same_xattrs(old.xattrs(one), new.xattrs(other)):
         found.append("xattrs")
     return found
 
 
-def _is_whiteout(facts: Facts) -> bool:
-    """Whose mode means nothing."""
-    return stat.S_ISCHR(facts.mode) and facts.major == facts.minor == 0
+def _is_whiteout(st: ComparedStat) -> bool:
+    """Return True for a whiteout, whose mode has no meaning."""
+    return stat.S_ISCHR(st.mode) and st.major == st.minor == 0
 
 
 def _same_xattrs(first: dict[bytes, bytes] | None, second: dict[bytes, bytes] | None) -> bool:
-    """True also where one of them cannot be known."""
+    """Return True if xattrs are equal, or one side is unknown (None)."""
     return first is None or second is None or first == second
 
 
-def _same_content(old: Side, one: Item, new: Side, other: Item) -> bool:
-    """Of two files of the same length."""
-    if not one.facts.size:
+def _same_content(old: Side, one: ComparedFile, new: Side, other: ComparedFile) -> bool:
+    """Return True if two files of the same size have the same content."""
+    if not one.stat.size:
         return True
     with old.open(one) as first, new.open(other) as second:
-        while piece := first.read(COMPARED_BYTES):
-            rest = second.read(len(piece))
-            while len(rest) < len(piece) and (more := second.read(len(piece) - len(rest))):
+        while chunk := first.read(CHUNK_BYTES):
+            rest = second.read(len(chunk))
+            while len(rest) < len(chunk) and (more := second.read(len(chunk) - len(rest))):
                 rest += more
-            if piece != rest:
+            if chunk != rest:
                 return False
         return not second.read(1)

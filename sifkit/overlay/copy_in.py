@@ -1,7 +1,7 @@
 """Copies into an image: from the host, from another image, or from the image itself. The rules are those of coreutils' cp.
 
-A directory is merged into one of the same name; a file that is there gets the new content and stays the same file. Trouble
-with one file is told and left out; what concerns all (no space, a damaged image) ends the copy.
+A directory is merged into an existing one; an existing file keeps its inode and gets the new content. An error that concerns
+one file is reported and the file is skipped; one that concerns all (no space, a damaged image) ends the copy.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar
 
 from ext3.errors import Ext3Error, PathError, SourceError, XattrError
 from ext3.read.filesystem import Stat
 
 from ..errors import SifkitError, show
-from .copy_source import FileFacts, HostSource, ImageSource, Source
-from .resolve import Spot
-from .upper_edit import Editor
+from .copy_source import CopySource, HostSource, ImageSource, SourceStat
+from .resolve import ResolvedPath
+from .upper_edit import OverlayEditor
 from .xattr_filter import ACLS
 
 if TYPE_CHECKING:
     from .options import Progress
 
-__all__ = ["PRESERVE_ALL", "PRESERVE_FACTS", "Copier", "CopyError", "CopyOptions"]
+__all__ = ["PRESERVE_ALL", "PRESERVE_ATTRIBUTES", "Copier", "CopyError", "CopyOptions"]
 
-H = TypeVar("H")
-MOST_DEEP = 2048
-PRESERVE_FACTS = frozenset({"mode", "owner", "times"})
-PRESERVE_ALL = PRESERVE_FACTS | {"xattrs", "links"}
+N = TypeVar("N")
+MAX_DEPTH = 2048
+PRESERVE_ATTRIBUTES = frozenset({"mode", "owner", "times"})
+PRESERVE_ALL = PRESERVE_ATTRIBUTES | {"xattrs", "links"}
 NOUNS = {
     stat.S_IFREG: "regular file",
     stat.S_IFDIR: "directory",
@@ -42,7 +42,7 @@ NOUNS = {
 
 
 class CopyError(SifkitError):
-    """One file that is not copied; ``kind`` as the error behind it has it."""
+    """Error that concerns one file, which is not copied; ``kind`` is that of its cause."""
 
     def __init__(self, message: str, *, kind: str = "path", path: bytes | str | None = None, hint: str = "") -> None:
         super().__init__(message, path=path, hint=hint)
@@ -51,8 +51,11 @@ class CopyError(SifkitError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    """``links``: symbolic links are copied as such, with ``recursive`` always. ``preserve``: any of PRESERVE_ALL. ``replace``
-    False: files that are there stay. ``owner``, ``umask``: of new files whose owner and mode are not preserved."""
+    """Options of a copy, as cp has them.
+
+    ``links``: symlinks are copied as symlinks; ``recursive`` implies it. ``preserve``: a subset of PRESERVE_ALL. ``replace``
+    False: existing files are kept. ``owner``, ``umask``: of new files whose owner and mode are not preserved.
+    """
 
     recursive: bool = False
     links: bool = False
@@ -62,267 +65,293 @@ class CopyOptions:
     umask: int = 0o022
 
 
-Pending = list[tuple[H, str, FileFacts, int, list[tuple[bytes, H]], Spot]]
-"""Directories on the way: handle, name to show, facts, inode of the copy, what is still to be copied, where it goes."""
+@dataclass(slots=True)
+class _DirectoryCopy(Generic[N]):
+    """Directory that is being copied. ``label``: its name in messages; ``ino``: the copy; ``remaining``: entries to copy."""
+
+    node: N
+    label: str
+    stat: SourceStat
+    ino: int
+    target: ResolvedPath
+    remaining: list[tuple[bytes, N]]
 
 
 class Copier:
-    """Copies to one image. ``listed`` is told of each copy, ``trouble`` of what was left out, ``warn`` of what needs no copy.
+    """Copies files into one image.
 
-    ``own``: device and inode of the image on the host, which is not copied into itself.
+    ``name`` renders a path of the image for messages. ``on_copied`` gets source and target of each copy, ``on_error`` the
+    files that were not copied, ``on_warning`` what needs no copy. ``image_id``: device and inode of the image on the
+    host, which is not copied into itself.
     """
 
     def __init__(
         self,
-        editor: Editor,
+        editor: OverlayEditor,
         options: CopyOptions,
         *,
         name: Callable[[bytes], str],
-        listed: Callable[[str, str], None],
-        trouble: Callable[[SifkitError], None],
-        warn: Callable[[str], None],
+        on_copied: Callable[[str, str], None],
+        on_error: Callable[[SifkitError], None],
+        on_warning: Callable[[str], None],
         progress: Progress,
-        own: tuple[int, int] | None = None,
+        image_id: tuple[int, int] | None = None,
     ) -> None:
         self.editor = editor
         self.options = options
         self.files = self.bytes = 0
-        """Names made or given new content, and bytes of their data."""
+        """Names created or given new content, and bytes of data copied."""
         self._name = name
-        self._listed = listed
-        self._trouble = trouble
-        self._warn = warn
+        self._on_copied = on_copied
+        self._on_error = on_error
+        self._on_warning = on_warning
         self._progress = progress
-        self._own = own
+        self._image_id = image_id
         self._noun = "regular file"
-        self._leads_to: int | None = None
+        self._link_target: int | None = None
         self._links: dict[tuple[int, tuple[int, int]], int] = {}
-        self._made: set[int] = set()
-        """Directories that were made."""
+        """Copies of files with several names."""
+        self._new_directories: set[int] = set()
         self._entered: set[tuple[int, int]] = set()
-        self._given: set[tuple[int, tuple[int, int], str]] = set()
-        self._named: set[tuple[int, bytes]] = set()
-        """What was given on the command line, and where that went."""
+        """Source directories of the current copy, to detect loops."""
+        self._arguments: set[tuple[int, tuple[int, int], str]] = set()
+        self._argument_targets: set[tuple[int, bytes]] = set()
+        """Sources named by the caller, and where they were copied to."""
 
-    def copy(self, source: Source[H], handle: H, shown: str, spot: Spot, *, leads_to: int | None = None) -> None:
-        """Copy to a place. Raises what ends all copying; the rest goes to ``trouble``.
+    def copy(self, source: CopySource[N], node: N, label: str, target: ResolvedPath, *, link_target: int | None = None) -> None:
+        """Copy ``node`` to ``target``. Errors of single files go to ``on_error``; those that end the copy are raised.
 
-        ``leads_to``: in the same image, the file a symbolic link that is copied as such leads to.
+        ``link_target``: in the same image, the inode that a symlink to be copied as a symlink leads to.
         """
-        pending: Pending[H] = []
-        self._leads_to = leads_to
+        pending: list[_DirectoryCopy[N]] = []
+        self._link_target = link_target
         self._entered.clear()
-        self._try(partial(self._one, source, handle, shown, spot, pending), spot)
-        self._leads_to = None
+        self._try(partial(self._copy_one, source, node, label, target, pending), target)
+        self._link_target = None
         while pending:
-            above, above_shown, facts, ino, rest, place = pending[-1]
-            if not rest:
+            current = pending[-1]
+            if not current.remaining:
                 pending.pop()
-                self._try(partial(self._dress, source, above, above_shown, ino, facts), place)
+                finish = partial(self._set_attributes, source, current.node, current.label, current.ino, current.stat)
+                self._try(finish, current.target)
                 continue
-            name, below = rest.pop()
-            into = self.editor.below(place, name)
-            self._try(partial(self._one, source, below, f"{above_shown.rstrip('/')}/{show(name)}", into, pending), into)
+            name, child = current.remaining.pop()
+            into = self.editor.child(current.target, name)
+            child_label = f"{current.label.rstrip('/')}/{show(name)}"
+            self._try(partial(self._copy_one, source, child, child_label, into, pending), into)
 
-    def _try(self, work: Callable[[], None], spot: Spot) -> None:
+    def _try(self, work: Callable[[], None], target: ResolvedPath) -> None:
         try:
             work()
         except CopyError as error:
-            self._trouble(error)
+            self._on_error(error)
         except (PathError, XattrError) as error:
-            self._trouble(self.refused(error, spot.path))
+            self._on_error(self.copy_error(error, target.path))
 
-    def refused(self, error: PathError | XattrError, path: bytes, noun: str = "", *, there: bool = False) -> CopyError:
-        """What is told of a copy that cannot be made at ``path``. ``noun``: of what kind it is; ``there``: something is."""
+    def copy_error(self, error: PathError | XattrError, path: bytes, noun: str = "", *, exists: bool = False) -> CopyError:
+        """Return the error, in cp's words, of a copy that cannot be created at ``path``.
+
+        ``noun``: the kind of file to create; ``exists``: there is a file at ``path``.
+        """
         goal = self._name(path)
         if isinstance(error, XattrError):
             text = f"setting attributes of '{goal}': {error}"
         else:
             plain = error.errno not in (None, errno.EINVAL)
-            what = "stat" if there or error.errno == errno.ELOOP else f"create {noun or self._noun}"
+            what = "stat" if exists or error.errno == errno.ELOOP else f"create {noun or self._noun}"
             why = error.message.removeprefix(f"{show(error.path or b'')}: ")
             text = f"cannot {what} '{goal}': {os.strerror(error.errno or 0) if plain else why}"
         return CopyError(text, kind=error.kind, path=path, hint=error.hint)
 
-    def _one(self, source: Source[H], handle: H, shown: str, spot: Spot, pending: Pending[H]) -> None:
-        with _reading("cannot stat", shown):
-            facts = source.facts(handle)
-        form = stat.S_IFMT(facts.mode)
+    def _copy_one(
+        self, source: CopySource[N], node: N, label: str, target: ResolvedPath, pending: list[_DirectoryCopy[N]]
+    ) -> None:
+        with _source_errors("cannot stat", label):
+            st = source.stat(node)
+        form = stat.S_IFMT(st.mode)
         self._noun = NOUNS.get(form, "special file")
         if form == stat.S_IFDIR and not self.options.recursive:
-            text = f"-r not specified; omitting directory '{shown}'"
-            raise CopyError(text, kind="is-a-directory", path=shown, hint="give -r")
-        if isinstance(source, HostSource) and facts.key == self._own:
-            self._warn(f"'{shown}' is the image itself, and not copied")
+            text = f"-r not specified; omitting directory '{label}'"
+            raise CopyError(text, kind="is-a-directory", path=label, hint="give -r")
+        if isinstance(source, HostSource) and st.identity == self._image_id:
+            self._on_warning(f"'{label}' is the image itself and is not copied")
             return
-        if not pending and self._given_before(source, facts, shown):
+        if not pending and self._is_repeated(source, st, label):
             return
-        there = None if spot.ino is None else self.editor.stat(spot.ino)
-        goal = self._name(spot.path)
-        if there is not None and self._is_same(source, facts, there):
-            raise CopyError(f"'{shown}' and '{goal}' are the same file", path=spot.path)
-        if there is not None and form != stat.S_IFDIR:
+        existing = None if target.ino is None else self.editor.stat(target.ino)
+        goal = self._name(target.path)
+        if existing is not None and self._is_same(source, st, existing):
+            raise CopyError(f"'{label}' and '{goal}' are the same file", path=target.path)
+        if existing is not None and form != stat.S_IFDIR:
             if not self.options.replace:
                 return
-            if there.is_dir:
-                text = f"cannot overwrite directory '{goal}' with non-directory '{shown}'"
-                raise CopyError(text, kind="is-a-directory", path=spot.path)
-        if there is not None and not there.is_dir:
-            if not pending and spot.place in self._named:
-                raise CopyError(f"will not overwrite just-created '{goal}' with '{shown}'", kind="exists", path=spot.path)
+            if existing.is_dir:
+                text = f"cannot overwrite directory '{goal}' with non-directory '{label}'"
+                raise CopyError(text, kind="is-a-directory", path=target.path)
+        if existing is not None and not existing.is_dir:
+            if not pending and target.location in self._argument_targets:
+                raise CopyError(f"will not overwrite just-created '{goal}' with '{label}'", kind="exists", path=target.path)
             if form == stat.S_IFDIR:
-                text = f"cannot overwrite non-directory '{goal}' with directory '{shown}'"
-                raise CopyError(text, kind="not-a-directory", path=spot.path)
+                text = f"cannot overwrite non-directory '{goal}' with directory '{label}'"
+                raise CopyError(text, kind="not-a-directory", path=target.path)
         if not pending:
-            self._named.add(spot.place)
+            self._argument_targets.add(target.location)
         if form == stat.S_IFDIR:
-            self._directory(source, handle, facts, there, shown, spot, pending)
+            self._directory(source, node, st, existing, label, target, pending)
             return
-        self._file(source, handle, facts, spot, shown)
+        self._file(source, node, st, target, label)
         self.files += 1
-        self._listed(shown, goal)
+        self._on_copied(label, goal)
 
-    def _given_before(self, source: Source[H], facts: FileFacts, shown: str) -> bool:
-        key = id(source), facts.key, shown.rstrip("/")
-        if key not in self._given:
-            self._given.add(key)
+    def _is_repeated(self, source: CopySource[N], st: SourceStat, label: str) -> bool:
+        key = id(source), st.identity, label.rstrip("/")
+        if key not in self._arguments:
+            self._arguments.add(key)
             return False
-        kind = "directory" if stat.S_ISDIR(facts.mode) else "file"
-        self._warn(f"source {kind} '{shown}' specified more than once")
+        kind = "directory" if stat.S_ISDIR(st.mode) else "file"
+        self._on_warning(f"source {kind} '{label}' specified more than once")
         return True
 
-    def _is_ours(self, source: Source[H]) -> TypeGuard[ImageSource]:
+    def _is_ours(self, source: CopySource[N]) -> TypeGuard[ImageSource]:
         return isinstance(source, ImageSource) and source.filesystem is self.editor.filesystem
 
-    def _is_same(self, source: Source[H], facts: FileFacts, there: Stat) -> bool:
+    def _is_same(self, source: CopySource[N], st: SourceStat, existing: Stat) -> bool:
         if not self._is_ours(source):
             return False
-        if stat.S_ISLNK(facts.mode) and not there.is_symlink:
-            return self._leads_to == there.ino
-        return facts.key[1] == there.ino
+        if stat.S_ISLNK(st.mode) and not existing.is_symlink:
+            return self._link_target == existing.ino
+        return st.identity[1] == existing.ino
 
     def _directory(
-        self, source: Source[H], handle: H, facts: FileFacts, there: Stat | None, shown: str, spot: Spot, pending: Pending[H]
+        self,
+        source: CopySource[N],
+        node: N,
+        st: SourceStat,
+        existing: Stat | None,
+        label: str,
+        target: ResolvedPath,
+        pending: list[_DirectoryCopy[N]],
     ) -> None:
-        goal = self._name(spot.path)
-        # A directory is not copied into itself; one that was just made is met where that was tried through a link.
-        if self._is_ours(source) and (facts.key[1] in spot.way or facts.key[1] in self._made):
-            raise CopyError(f"cannot copy a directory, '{shown}', into itself, '{goal}'", path=spot.path)
-        if len(pending) >= MOST_DEEP:
-            raise CopyError(f"'{shown}': directories are nested deeper than {MOST_DEEP}", path=shown)
+        goal = self._name(target.path)
+        # A directory is not copied into itself; through a symlink the copy itself would be met.
+        if self._is_ours(source) and (st.identity[1] in target.ancestors or st.identity[1] in self._new_directories):
+            raise CopyError(f"cannot copy a directory, '{label}', into itself, '{goal}'", path=target.path)
+        if len(pending) >= MAX_DEPTH:
+            raise CopyError(f"'{label}': directories are nested deeper than {MAX_DEPTH}", path=label)
         if isinstance(source, ImageSource):
-            if facts.key in self._entered:
-                raise CopyError(f"'{shown}': the image is damaged: this directory is in it twice", kind="corrupt", path=shown)
-            self._entered.add(facts.key)
-        if there is not None:
-            ino = there.ino
+            if st.identity in self._entered:
+                raise CopyError(f"'{label}': the image is damaged: this directory is in it twice", kind="corrupt", path=label)
+            self._entered.add(st.identity)
+        if existing is not None:
+            ino = existing.ino
         else:
-            ino = self._make_directory(facts.mode, spot)
-            self._made.add(ino)
+            ino = self._make_directory(st.mode, target)
+            self._new_directories.add(ino)
             self.files += 1
-        self._listed(shown, goal)
-        made = Spot(spot.path, spot.parent, spot.name, ino, spot.way)
-        pending.append((handle, shown, facts, ino, [], made))
-        with _reading("cannot access", shown):
-            pending[-1][4].extend(reversed(source.below(handle)))
+        self._on_copied(label, goal)
+        created = ResolvedPath(target.path, target.parent, target.name, ino, target.ancestors)
+        directory = _DirectoryCopy(node, label, st, ino, created, [])
+        pending.append(directory)
+        with _source_errors("cannot access", label):
+            directory.remaining.extend(reversed(source.entries(node)))
 
-    def _make_directory(self, mode: int, spot: Spot) -> int:
-        """A new directory. As cp does it, what others may write is added to what a default ACL made of the rest."""
+    def _make_directory(self, mode: int, target: ResolvedPath) -> int:
+        """Create a directory. As cp does it, write permissions that a default ACL took away are added again."""
         (uid, gid), umask = self.options.owner, self.options.umask
-        ino = self.editor.make_directory(spot, mode & 0o1755, uid=uid, gid=gid, umask=umask)
+        ino = self.editor.make_directory(target, mode & 0o1755, uid=uid, gid=gid, umask=umask)
         made, writable = self.editor.stat(ino).mode, mode & 0o022 & ~umask
         if writable & ~made:
             self.editor.filesystem.chmod(ino, made | writable)
         return ino
 
-    def _file(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> None:
+    def _file(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath, label: str) -> None:
         filesystem, options = self.editor.filesystem, self.options
-        form = stat.S_IFMT(facts.mode)
-        key = id(source), facts.key
-        twin = self._links.get(key) if "links" in options.preserve and facts.links > 1 else None
-        old = None if spot.ino is None else self.editor.stat(spot.ino)
-        if old is not None and old.is_symlink and form == stat.S_IFREG and twin is None:
-            spot = self._through(spot)
-            assert spot.ino is not None
-            old = self.editor.stat(spot.ino)
-            if self._is_same(source, facts, old):  # it would be emptied before it is read
-                raise CopyError(f"'{shown}' and '{self._name(spot.path)}' are the same file", path=spot.path)
+        form = stat.S_IFMT(st.mode)
+        key = id(source), st.identity
+        linked = self._links.get(key) if "links" in options.preserve and st.links > 1 else None
+        old = None if target.ino is None else self.editor.stat(target.ino)
+        if old is not None and old.is_symlink and form == stat.S_IFREG and linked is None:
+            target = self._follow_link(target)
+            assert target.ino is not None
+            old = self.editor.stat(target.ino)
+            if self._is_same(source, st, old):  # it would be truncated before it is read
+                raise CopyError(f"'{label}' and '{self._name(target.path)}' are the same file", path=target.path)
         if form != stat.S_IFREG and not options.recursive and not (options.links and form == stat.S_IFLNK):
-            hint = "-r copies devices and fifos as what they are"
-            raise CopyError(f"'{shown}' is not a regular file", path=shown, hint=hint)
+            hint = "-r copies devices and fifos as such"
+            raise CopyError(f"'{label}' is not a regular file", path=label, hint=hint)
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
-        if keeps and old is not None and twin is None and not ("links" in options.preserve and old.links > 1):
-            self._fill(source, handle, old.ino, shown)
-            self._finish(source, handle, shown, old.ino, facts)
+        if keeps and old is not None and linked is None and not ("links" in options.preserve and old.links > 1):
+            self._copy_data(source, node, old.ino, label)
+            self._finish(source, node, label, old.ino, st)
             return
-        if twin is not None and twin == spot.ino:
+        if linked is not None and linked == target.ino:
             return
-        if spot.ino is not None:
-            filesystem.unlink_at(*spot.place)
-        with self.editor.taking(spot):
-            if twin is not None:
+        if target.ino is not None:
+            filesystem.unlink_at(*target.location)
+        with self.editor.replacing_whiteouts(target):
+            if linked is not None:
                 self._noun = "hard link"
-                filesystem.link_at(twin, *spot.place)
+                filesystem.link_at(linked, *target.location)
                 return
-            ino = self._make(source, handle, facts, spot, shown)
-        self._finish(source, handle, shown, ino, facts)
+            ino = self._make(source, node, st, target, label)
+        self._finish(source, node, label, ino, st)
 
-    def _make(self, source: Source[H], handle: H, facts: FileFacts, spot: Spot, shown: str) -> int:
-        """A new file that is no directory; its inode."""
+    def _make(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath, label: str) -> int:
+        """Create a file that is not a directory; return its inode."""
         filesystem, (uid, gid) = self.editor.filesystem, self.options.owner
-        form = stat.S_IFMT(facts.mode)
+        form = stat.S_IFMT(st.mode)
         umask = self.options.umask
-        mode = form | facts.mode & (0o777 if form == stat.S_IFREG else 0o7777)
+        mode = form | st.mode & (0o777 if form == stat.S_IFREG else 0o7777)
         if form == stat.S_IFLNK:
-            with _reading("cannot read symbolic link", shown):
-                target = source.target(handle)
-            return filesystem.symlink_at(target, *spot.place, uid=uid, gid=gid)
+            with _source_errors("cannot read symbolic link", label):
+                link = source.readlink(node)
+            return filesystem.symlink_at(link, *target.location, uid=uid, gid=gid)
         if form != stat.S_IFREG:
-            return filesystem.mknod_at(*spot.place, mode, rdev=facts.rdev, uid=uid, gid=gid, umask=umask)
-        ino = filesystem.create_nameless(spot.parent, mode, uid=uid, gid=gid, umask=umask)
+            return filesystem.mknod_at(*target.location, mode, rdev=st.rdev, uid=uid, gid=gid, umask=umask)
+        ino = filesystem.create_nameless(target.parent, mode, uid=uid, gid=gid, umask=umask)
         try:
-            self._fill(source, handle, ino, shown)
-            filesystem.name_at(ino, *spot.place)
+            self._copy_data(source, node, ino, label)
+            filesystem.name_at(ino, *target.location)
         finally:
             filesystem.release(ino)
         return ino
 
-    def _fill(self, source: Source[H], handle: H, ino: int, shown: str) -> None:
-        with _reading("cannot open", shown, " for reading", (SourceError,)):  # a PathError is about the copy
-            source.fill(handle, self.editor.filesystem, ino, self._advance)
+    def _copy_data(self, source: CopySource[N], node: N, ino: int, label: str) -> None:
+        with _source_errors("cannot open", label, " for reading", (SourceError,)):  # a PathError concerns the copy
+            source.copy_data(node, self.editor.filesystem, ino, self._advance)
 
-    def _through(self, spot: Spot) -> Spot:
-        """Where a link in the image leads, for a file is written through it."""
-        found = self.editor.spot(spot.path, follow=True)
+    def _follow_link(self, target: ResolvedPath) -> ResolvedPath:
+        """Resolve a symlink in the image: regular files are written through it."""
+        found = self.editor.resolve(target.path, follow=True)
         if found.ino is None:
-            raise CopyError(f"not writing through dangling symlink '{self._name(spot.path)}'", path=spot.path)
+            raise CopyError(f"not writing through dangling symlink '{self._name(target.path)}'", path=target.path)
         if self.editor.stat(found.ino).is_dir:
-            raise CopyError(f"cannot overwrite directory '{self._name(spot.path)}'", kind="is-a-directory", path=spot.path)
+            raise CopyError(f"cannot overwrite directory '{self._name(target.path)}'", kind="is-a-directory", path=target.path)
         return found
 
-    def _finish(self, source: Source[H], handle: H, shown: str, ino: int, facts: FileFacts) -> None:
-        if facts.links > 1:
-            self._links[id(source), facts.key] = ino
-        self._dress(source, handle, shown, ino, facts)
+    def _finish(self, source: CopySource[N], node: N, label: str, ino: int, st: SourceStat) -> None:
+        if st.links > 1:
+            self._links[id(source), st.identity] = ino
+        self._set_attributes(source, node, label, ino, st)
 
-    def _dress(self, source: Source[H], handle: H, shown: str, ino: int, facts: FileFacts) -> None:
-        """Owner, mode, attributes and times, in this order: each of them may change those before it."""
+    def _set_attributes(self, source: CopySource[N], node: N, label: str, ino: int, st: SourceStat) -> None:
+        """Set owner, mode, xattrs and times in this order: chown clears set-ID bits and the file capability."""
         filesystem, preserve = self.editor.filesystem, self.options.preserve
         if "owner" in preserve:
-            filesystem.chown(ino, facts.uid, facts.gid)
-        if "mode" in preserve and not stat.S_ISLNK(facts.mode):
-            filesystem.chmod(ino, stat.S_IMODE(facts.mode))
+            filesystem.chown(ino, st.uid, st.gid)
+        if "mode" in preserve and not stat.S_ISLNK(st.mode):
+            filesystem.chmod(ino, stat.S_IMODE(st.mode))
         if "mode" in preserve or "xattrs" in preserve:
-            with _reading("cannot read the attributes of", shown):
-                found = source.xattrs(handle)
+            with _source_errors("cannot read the attributes of", label):
+                found = source.xattrs(node)
             for name, value in found.items():
                 if "xattrs" in preserve or name in ACLS:
                     filesystem.set_xattr(ino, name, value)
-            if "mode" in preserve and not stat.S_ISLNK(facts.mode):
-                for name in ACLS - found.keys():  # it came from the directory
+            if "mode" in preserve and not stat.S_ISLNK(st.mode):
+                for name in ACLS - found.keys():  # inherited from the directory
                     filesystem.remove_xattr(ino, name)
         if "times" in preserve:
-            filesystem.utimens(ino, facts.atime, facts.mtime)
+            filesystem.utimens(ino, st.atime, st.mtime)
 
     def _advance(self, count: int) -> None:
         self.bytes += count
@@ -330,19 +359,19 @@ class Copier:
 
 
 @contextmanager
-def _reading(
-    what: str, shown: str, more: str = "", kinds: tuple[type[Ext3Error], ...] = (PathError, SourceError)
+def _source_errors(
+    what: str, label: str, more: str = "", kinds: tuple[type[Ext3Error], ...] = (PathError, SourceError)
 ) -> Iterator[None]:
-    """Errors of a source become those of one file; what concerns all of them stays what it is."""
+    """Turn errors of reading a source into CopyError, except those that concern every file."""
     try:
         yield
     except kinds as error:
-        text = f"error reading '{shown}': {error.message.removeprefix('the source: ')}"
-        raise CopyError(text, kind=error.kind, path=shown, hint=error.hint) from error
+        text = f"error reading '{label}': {error.message.removeprefix('the source: ')}"
+        raise CopyError(text, kind=error.kind, path=label, hint=error.hint) from error
     except Ext3Error:
         raise
     except OSError as error:
         if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
         kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
-        raise CopyError(f"{what} '{shown}'{more}: {error.strerror or error}", kind=kind, path=shown) from error
+        raise CopyError(f"{what} '{label}'{more}: {error.strerror or error}", kind=kind, path=label) from error

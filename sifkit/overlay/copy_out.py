@@ -1,4 +1,4 @@
-"""Copies out of an image: one file to a name on the host, or a directory with all below it."""
+"""Copies out of an image: one file, or a directory tree, to the host."""
 
 from __future__ import annotations
 
@@ -10,39 +10,50 @@ from typing import TYPE_CHECKING
 
 from ext3 import hostio
 from ext3.read.filesystem import Filesystem, Stat
-from sifkit.overlay.extracting import Extracted, extract
-from sifkit.overlay.host_writer import Counts, Facts, apply_facts
 
 from .copy_in import CopyOptions
+from .extracting import extract
+from .host_writer import ExtractResult, FileAttributes, set_attributes
 
 if TYPE_CHECKING:
     from .options import Progress
 
 __all__ = ["copy_file_out", "copy_tree_out"]
 
-PIECE_BYTES = 4 << 20
+CHUNK_BYTES = 4 << 20
 
 
 def copy_tree_out(
-    filesystem: Filesystem, ino: int, target: bytes, options: CopyOptions, *, keep: tuple[int, int], progress: Progress
-) -> Extracted:
-    """A directory's content to the directory ``target``, which is made or merged into. Modes, times and attributes are kept,
-    owners where ``options`` preserve them and the caller may; nothing leaves ``target``. ``keep``: device and inode of the
-    image, which is not replaced. Raises as ``sifkit.overlay.extracting``."""
+    filesystem: Filesystem,
+    ino: int,
+    target: bytes,
+    options: CopyOptions,
+    *,
+    image_id: tuple[int, int],
+    progress: Progress,
+) -> ExtractResult:
+    """Copy the content of a directory to the directory ``target``, which is created or merged into.
+
+    Modes, times and xattrs are preserved, owners too if ``options`` say so and the caller is root. ``image_id``: device
+    and inode of the image, which is not replaced. Raises as ``extract`` does.
+    """
     owners = "owner" in options.preserve and hasattr(os, "geteuid") and os.geteuid() == 0
-    return extract(filesystem, target, top=ino, force=True, owners=owners, keep=keep, progress=progress)
+    return extract(filesystem, target, top=ino, force=True, owners=owners, image_id=image_id, progress=progress)
 
 
 def copy_file_out(
     filesystem: Filesystem, ino: int, target: bytes, options: CopyOptions, *, advance: Callable[[int], None]
-) -> Counts:
-    """What is no directory to the name ``target`` on the host; what is there gets its content, or is replaced if it is of
-    another type. Holes stay holes. Raises OSError, and Ext3Error where the image cannot be read."""
+) -> ExtractResult:
+    """Copy a file that is not a directory to the path ``target`` on the host. Holes stay holes.
+
+    An existing regular file gets the content; one of another type is replaced. Raises OSError, and Ext3Error if the image
+    cannot be read.
+    """
     found = filesystem.stat(ino)
-    counts = Counts()
+    result = ExtractResult()
     if stat.S_ISREG(found.mode):
-        _regular(filesystem, found, target, options, counts, advance)
-        return counts
+        _copy_regular(filesystem, found, target, options, result, advance)
+        return result
     with suppress(FileNotFoundError):
         os.unlink(target)
     if found.is_symlink:
@@ -50,16 +61,16 @@ def copy_file_out(
     else:
         os.mknod(target, stat.S_IFMT(found.mode) | found.mode & 0o777 & ~options.umask, os.makedev(found.major, found.minor))
     if options.preserve:
-        _dress(filesystem, found, os.path.basename(target), options, counts, os.path.dirname(target) or b".")
-    return counts
+        _set_attributes(filesystem, found, os.path.basename(target), options, result, os.path.dirname(target) or b".")
+    return result
 
 
-def _regular(
+def _copy_regular(
     filesystem: Filesystem,
     found: Stat,
     target: bytes,
     options: CopyOptions,
-    counts: Counts,
+    result: ExtractResult,
     advance: Callable[[int], None],
 ) -> None:
     block_size = filesystem.superblock.block_size
@@ -75,7 +86,7 @@ def _regular(
                 at, end = logical * block_size, min(found.size, (logical + blocks) * block_size)
                 while at < end:
                     source.seek(at)
-                    data = source.read(min(PIECE_BYTES, end - at))
+                    data = source.read(min(CHUNK_BYTES, end - at))
                     if not data:
                         break
                     if plain:
@@ -83,25 +94,25 @@ def _regular(
                     else:
                         hostio.write_all(fd, data)
                     at += len(data)
-                    counts.written_bytes += len(data)
+                    result.written_bytes += len(data)
                     advance(len(data))
             if options.preserve and plain and hasattr(os, "fchmod"):
-                _dress(filesystem, found, fd, options, counts, None)
+                _set_attributes(filesystem, found, fd, options, result, None)
         finally:
             os.close(fd)
 
 
-def _dress(
-    filesystem: Filesystem, found: Stat, where: int | bytes, options: CopyOptions, counts: Counts, directory: bytes | None
+def _set_attributes(
+    filesystem: Filesystem, found: Stat, file: int | bytes, options: CopyOptions, result: ExtractResult, directory: bytes | None
 ) -> None:
     owners = "owner" in options.preserve and os.geteuid() == 0
     xattrs = filesystem.xattrs(found.ino) if "xattrs" in options.preserve else None
-    facts = Facts(found.mode, found.uid, found.gid, found.atime, found.mtime, xattrs)
+    attributes = FileAttributes(found.mode, found.uid, found.gid, found.atime, found.mtime, xattrs)
     if directory is None:
-        apply_facts(where, facts, counts, owners=owners)
+        set_attributes(file, attributes, result, owners=owners)
         return
     fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
     try:
-        apply_facts(where, facts, counts, owners=owners, directory=fd)
+        set_attributes(file, attributes, result, owners=owners, directory=fd)
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Where copies into an image come from: files of the host, or of an image."""
+"""Sources of copies into an image: files of the host, or of an image."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from ext3.format.xattr import split_name
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import read_stats
 
-from .resolve import Tracer
-from .whiteouts import seen_xattrs
+from .resolve import Resolver
+from .whiteouts import without_overlay_xattrs
 
-__all__ = ["FileFacts", "HostSource", "ImageSource", "Segments", "Source"]
+__all__ = ["CopySource", "DataRanges", "HostSource", "ImageSource", "SourceStat"]
 
-H = TypeVar("H")
-PIECE_BYTES = 4 << 20
+N = TypeVar("N")
+CHUNK_BYTES = 4 << 20
 SECTOR = 512
-Segments = list[tuple[int, int]]
-"""(first byte, end) of what is no hole, ascending."""
+DataRanges = list[tuple[int, int]]
+"""Ascending (start, end) in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What is known of a file to be copied; times in nanoseconds. ``key`` tells hard links of one file. ``allocated``: bytes
-    that are stored for it."""
+class SourceStat:
+    """Stat of a file to be copied; times in nanoseconds.
+
+    ``identity`` is the same for all hard links of a file. ``allocated``: bytes of storage it takes.
+    """
 
     mode: int
     uid: int
@@ -39,56 +41,56 @@ class FileFacts:
     size: int
     links: int
     rdev: tuple[int, int]
-    key: tuple[int, int]
+    identity: tuple[int, int]
     allocated: int
 
 
-class Source(Protocol[H]):
-    """Where files come from; each is known by a handle."""
+class CopySource(Protocol[N]):
+    """Tree of files that can be copied into an image; ``N`` identifies a file in it."""
 
-    def facts(self, handle: H) -> FileFacts: ...
+    def stat(self, node: N) -> SourceStat: ...
 
-    def below(self, handle: H) -> list[tuple[bytes, H]]:
-        """(name, handle) of what is in a directory, in byte order."""
+    def entries(self, node: N) -> list[tuple[bytes, N]]:
+        """Return (name, node) of the entries of a directory, in byte order."""
 
-    def scan(self, handle: H) -> Iterator[tuple[bytes, H, FileFacts]]:
-        """The same with the facts, in any order; what cannot be read is left out."""
+    def scan(self, node: N) -> Iterator[tuple[bytes, N, SourceStat]]:
+        """Iterate over the entries of a directory with their stats, in any order; unreadable ones are skipped."""
 
-    def segments(self, handle: H) -> Segments:
-        """Where a regular file has data."""
+    def data_ranges(self, node: N) -> DataRanges:
+        """Return the ranges of a regular file that are not holes."""
 
-    def target(self, handle: H) -> bytes: ...
+    def readlink(self, node: N) -> bytes: ...
 
-    def xattrs(self, handle: H) -> dict[bytes, bytes]: ...
+    def xattrs(self, node: N) -> dict[bytes, bytes]: ...
 
-    def fill(self, handle: H, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
-        """Give a file of the image the content; ``advance`` is told how many bytes were copied since the last call."""
+    def copy_data(self, node: N, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
+        """Copy the content to the file ``ino`` of an image. ``advance`` gets the bytes copied since its last call."""
 
 
 class HostSource:
-    """Files of the host; handles are paths, and links are not followed."""
+    """Files of the host. Nodes are paths; symlinks are not followed."""
 
-    def facts(self, handle: bytes) -> FileFacts:
-        return _host_facts(os.lstat(handle))
+    def stat(self, node: bytes) -> SourceStat:
+        return _host_stat(os.lstat(node))
 
-    def below(self, handle: bytes) -> list[tuple[bytes, bytes]]:
-        return [(name, os.path.join(handle, name)) for name in sorted(os.listdir(handle))]
+    def entries(self, node: bytes) -> list[tuple[bytes, bytes]]:
+        return [(name, os.path.join(node, name)) for name in sorted(os.listdir(node))]
 
-    def scan(self, handle: bytes) -> Iterator[tuple[bytes, bytes, FileFacts]]:
+    def scan(self, node: bytes) -> Iterator[tuple[bytes, bytes, SourceStat]]:
         try:
-            with os.scandir(handle) as entries:
+            with os.scandir(node) as entries:
                 for entry in entries:
                     try:
-                        facts = _host_facts(entry.stat(follow_symlinks=False))
+                        stat = _host_stat(entry.stat(follow_symlinks=False))
                     except OSError:
                         continue
-                    yield entry.name, entry.path, facts
-        except OSError:  # it is told when it is copied
+                    yield entry.name, entry.path, stat
+        except OSError:  # reported when it is copied
             return
 
-    def segments(self, handle: bytes) -> Segments:
+    def data_ranges(self, node: bytes) -> DataRanges:
         try:
-            fd = os.open(handle, hostio.READ_REGULAR)
+            fd = os.open(node, hostio.READ_REGULAR)
         except OSError:
             return []
         try:
@@ -96,31 +98,31 @@ class HostSource:
         finally:
             os.close(fd)
 
-    def target(self, handle: bytes) -> bytes:
-        return os.readlink(handle)
+    def readlink(self, node: bytes) -> bytes:
+        return os.readlink(node)
 
-    def xattrs(self, handle: bytes) -> dict[bytes, bytes]:
+    def xattrs(self, node: bytes) -> dict[bytes, bytes]:
         if not hasattr(os, "listxattr"):
             return {}
         try:
-            found = [os.fsencode(name) for name in os.listxattr(handle, follow_symlinks=False)]
-            return {name: os.getxattr(handle, name, follow_symlinks=False) for name in found if split_name(name)}
+            found = [os.fsencode(name) for name in os.listxattr(node, follow_symlinks=False)]
+            return {name: os.getxattr(node, name, follow_symlinks=False) for name in found if split_name(name)}
         except OSError as error:
             if error.errno in hostio.NO_XATTRS:
                 return {}
             raise
 
-    def fill(self, handle: bytes, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
-        fd = os.open(handle, hostio.READ_REGULAR)
+    def copy_data(self, node: bytes, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
+        fd = os.open(node, hostio.READ_REGULAR)
         try:
             filesystem.write_from(ino, fd, advance=advance)
         finally:
             os.close(fd)
 
 
-def _host_facts(found: os.stat_result) -> FileFacts:
+def _host_stat(found: os.stat_result) -> SourceStat:
     rdev = (os.major(found.st_rdev), os.minor(found.st_rdev)) if hasattr(os, "major") else (0, 0)
-    return FileFacts(
+    return SourceStat(
         found.st_mode,
         found.st_uid,
         found.st_gid,
@@ -135,54 +137,54 @@ def _host_facts(found: os.stat_result) -> FileFacts:
 
 
 class ImageSource:
-    """Files of an image; handles are inodes. What its tracer does not see is not copied."""
+    """Files of an image. Nodes are inode numbers; names that the resolver hides are not copied."""
 
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer = tracer
-        self.filesystem: Filesystem = tracer.reads
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.filesystem: Filesystem = resolver.filesystem
 
-    def facts(self, handle: int) -> FileFacts:
-        return _image_facts(self.filesystem.stat(handle))
+    def stat(self, node: int) -> SourceStat:
+        return _image_stat(self.filesystem.stat(node))
 
-    def below(self, handle: int) -> list[tuple[bytes, int]]:
-        return [(entry.name, entry.ino) for entry in self.tracer.entries(handle)]
+    def entries(self, node: int) -> list[tuple[bytes, int]]:
+        return [(entry.name, entry.ino) for entry in self.resolver.entries(node)]
 
-    def scan(self, handle: int) -> Iterator[tuple[bytes, int, FileFacts]]:
+    def scan(self, node: int) -> Iterator[tuple[bytes, int, SourceStat]]:
         try:
-            entries = self.tracer.entries(handle)
+            entries = self.resolver.entries(node)
             stats = read_stats(self.filesystem, [entry.ino for entry in entries])
-        except Ext3Error:  # it is told when it is copied
+        except Ext3Error:  # reported when it is copied
             return
         for entry, found in zip(entries, stats, strict=True):
-            yield entry.name, entry.ino, _image_facts(found)
+            yield entry.name, entry.ino, _image_stat(found)
 
-    def segments(self, handle: int) -> Segments:
-        size = self.filesystem.stat(handle).size
+    def data_ranges(self, node: int) -> DataRanges:
+        size = self.filesystem.stat(node).size
         block_size = self.filesystem.superblock.block_size
         try:
-            extents = self.filesystem.data_extents(handle)
+            extents = self.filesystem.data_extents(node)
         except Ext3Error:
             return []
         return [(low * block_size, min(size, (low + count) * block_size)) for low, _, count in extents]
 
-    def target(self, handle: int) -> bytes:
-        return self.filesystem.readlink(handle)
+    def readlink(self, node: int) -> bytes:
+        return self.filesystem.readlink(node)
 
-    def xattrs(self, handle: int) -> dict[bytes, bytes]:
-        found = self.filesystem.xattrs(handle)
-        return seen_xattrs(found) if self.tracer.hides else found
+    def xattrs(self, node: int) -> dict[bytes, bytes]:
+        found = self.filesystem.xattrs(node)
+        return without_overlay_xattrs(found) if self.resolver.hide_whiteouts else found
 
-    def fill(self, handle: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
-        size = self.filesystem.stat(handle).size
+    def copy_data(self, node: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
+        size = self.filesystem.stat(node).size
         block_size = self.filesystem.superblock.block_size
-        with self.filesystem.open_file(handle) as source, filesystem.open_file(ino, "r+") as target:
+        with self.filesystem.open_file(node) as source, filesystem.open_file(ino, "r+") as target:
             if filesystem.stat(ino).size:
                 target.truncate(0)
-            for logical, _, blocks in self.filesystem.data_extents(handle):
+            for logical, _, blocks in self.filesystem.data_extents(node):
                 at, end = logical * block_size, min(size, (logical + blocks) * block_size)
                 while at < end:
                     source.seek(at)
-                    data = source.read(min(PIECE_BYTES, end - at))
+                    data = source.read(min(CHUNK_BYTES, end - at))
                     if not data:
                         break
                     target.write_at(at, data)
@@ -192,8 +194,8 @@ class ImageSource:
                 target.truncate(size)
 
 
-def _image_facts(found: Stat) -> FileFacts:
-    return FileFacts(
+def _image_stat(found: Stat) -> SourceStat:
+    return SourceStat(
         found.mode,
         found.uid,
         found.gid,

@@ -1,7 +1,7 @@
-"""Room for a copy: what it surely takes of an image, counted before anything is written, and whether there is so much.
+"""Space estimate of a copy: the blocks and inodes it needs at least, counted before anything is written.
 
-Counted are data without holes, the pointers to it, new directories and inodes. What is replaced is given back. Attributes that
-need a block, and directories that get longer, are not: where it is close the copy may end for want of space all the same.
+Counted are data without holes, its indirect blocks, new directories and inodes; replaced files are subtracted. Xattr blocks
+and growing directories are not counted, so a copy that barely fits may still run out of space.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from ext3.errors import Ext3Error
 
 from ..errors import SifkitError, counted, human
 from .copy_in import CopyOptions
-from .copy_source import FileFacts, Source
-from .upper_edit import Editor
+from .copy_source import CopySource, SourceStat
+from .upper_edit import OverlayEditor
 
 if TYPE_CHECKING:
     from .options import Progress
 
-__all__ = ["NoRoomError", "Room"]
+__all__ = ["CopySpaceError", "SpaceEstimate"]
 
-H = TypeVar("H")
-ASK_BYTES = 1 << 20
-"""Files from this size on are asked for holes even if as much is stored for them as they are long."""
+N = TypeVar("N")
+MAY_BE_SPARSE_BYTES = 1 << 20
+"""Files of this size or more are searched for holes even if their allocation covers their size."""
 DOTS_BYTES = 24
-"""What "." and ".." take of a directory."""
+"""Bytes of the entries "." and ".." in a directory."""
 
 
-class NoRoomError(SifkitError):
-    """A copy needs more than the image has. ``needed``, ``available``: inodes."""
+class CopySpaceError(SifkitError):
+    """A copy needs more space than the image has. ``needed``, ``available``: inodes."""
 
     kind = "no-space"
 
@@ -43,10 +43,10 @@ class NoRoomError(SifkitError):
         self.available = available
 
 
-class Room:
-    """Adds up copies to one image. ``data_bytes``: what is going to be copied; ``blocks`` and ``inodes``: what that takes."""
+class SpaceEstimate:
+    """Sum of copies to one image. ``data_bytes``: data to copy; ``blocks`` and ``inodes``: what the image needs for it."""
 
-    def __init__(self, editor: Editor, options: CopyOptions, progress: Progress) -> None:
+    def __init__(self, editor: OverlayEditor, options: CopyOptions, progress: Progress) -> None:
         self.editor = editor
         self.options = options
         self.data_bytes = self.blocks = self.inodes = 0
@@ -55,90 +55,90 @@ class Room:
         self._linked: set[tuple[int, tuple[int, int]]] = set()
         self._replaced: set[int] = set()
 
-    def add(self, source: Source[H], handle: H, there: int | None) -> None:
-        """Count a copy to a place where the inode ``there`` is. What cannot be read is left out: the copy tells of it."""
+    def add(self, source: CopySource[N], node: N, existing: int | None) -> None:
+        """Add a copy that replaces the inode ``existing``. Unreadable files are skipped: the copy reports them."""
         try:
-            facts = source.facts(handle)
-            if not stat.S_ISDIR(facts.mode):
-                self._file(source, handle, facts, there)
+            st = source.stat(node)
+            if not stat.S_ISDIR(st.mode):
+                self._add_file(source, node, st, existing)
             elif self.options.recursive:
-                self._tree(source, handle, facts, there)
+                self._add_tree(source, node, st, existing)
         except (Ext3Error, OSError):
             return
 
-    def _tree(self, source: Source[H], handle: H, facts: FileFacts, there: int | None) -> None:
-        pending = [(handle, facts, there)]
+    def _add_tree(self, source: CopySource[N], node: N, st: SourceStat, existing: int | None) -> None:
+        pending = [(node, st, existing)]
         seen: set[tuple[int, int]] = set()
         while pending:
-            handle, facts, there = pending.pop()
-            if facts.key in seen or (there is not None and not self.editor.stat(there).is_dir):
+            node, st, existing = pending.pop()
+            if st.identity in seen or (existing is not None and not self.editor.stat(existing).is_dir):
                 continue
-            seen.add(facts.key)
-            names = DOTS_BYTES
+            seen.add(st.identity)
+            directory_bytes = DOTS_BYTES
             count = 0
-            for name, below, inside in source.scan(handle):
+            for name, child, child_st in source.scan(node):
                 count += 1
-                names += 8 + (len(name) + 3 & ~3)
-                old = None if there is None else self.editor.look(there, name)
-                if stat.S_ISDIR(inside.mode):
-                    pending.append((below, inside, old))
+                directory_bytes += 8 + (len(name) + 3 & ~3)
+                old = None if existing is None else self.editor.find_visible(existing, name)
+                if stat.S_ISDIR(child_st.mode):
+                    pending.append((child, child_st, old))
                 else:
-                    self._file(source, below, inside, old)
-            if there is None:
+                    self._add_file(source, child, child_st, old)
+            if existing is None:
                 self.inodes += 1
-                self.blocks += -(-names // self._block_size)
+                self.blocks += -(-directory_bytes // self._block_size)
             self._progress.advance(count)
 
-    def _file(self, source: Source[H], handle: H, facts: FileFacts, there: int | None) -> None:
-        if facts.links > 1 and "links" in self.options.preserve:
-            key = id(source), facts.key
+    def _add_file(self, source: CopySource[N], node: N, st: SourceStat, existing: int | None) -> None:
+        if st.links > 1 and "links" in self.options.preserve:
+            key = id(source), st.identity
             if key in self._linked:
                 return
             self._linked.add(key)
-        if there is not None and not self._replaces(there):
+        if existing is not None and not self._subtract_replaced(existing):
             return
-        self.inodes += there is None
-        if stat.S_ISREG(facts.mode):
-            self._data(source, handle, facts)
-        elif stat.S_ISLNK(facts.mode):
-            self.blocks += facts.size > FAST_SYMLINK_MAX
+        self.inodes += existing is None
+        if stat.S_ISREG(st.mode):
+            self._add_data(source, node, st)
+        elif stat.S_ISLNK(st.mode):
+            self.blocks += st.size > FAST_SYMLINK_MAX
 
-    def _replaces(self, there: int) -> bool:
-        """Whether a file that is there is going to be replaced, so that its blocks become free; once for all its names."""
-        old = self.editor.stat(there)
-        if old.is_dir or old.is_symlink or not self.options.replace:  # what a link leads to is not looked for
+    def _subtract_replaced(self, ino: int) -> bool:
+        """Subtract the blocks of a file that is replaced, once for all its names; return False if it is not replaced."""
+        old = self.editor.stat(ino)
+        if old.is_dir or old.is_symlink or not self.options.replace:  # the target of a symlink is not looked up
             return False
-        if there in self._replaced:
+        if ino in self._replaced:
             return False
-        self._replaced.add(there)
+        self._replaced.add(ino)
         self.blocks -= old.blocks * 512 // self._block_size
         return True
 
-    def _data(self, source: Source[H], handle: H, facts: FileFacts) -> None:
-        size, unit = facts.size, self._block_size
-        if facts.allocated >= size and size < ASK_BYTES:
-            blocks = -(-size // unit)
+    def _add_data(self, source: CopySource[N], node: N, st: SourceStat) -> None:
+        size, block_size = st.size, self._block_size
+        if st.allocated >= size and size < MAY_BE_SPARSE_BYTES:
+            blocks = -(-size // block_size)
             self.data_bytes += size
             self.blocks += blocks + (blocks > DIRECT_BLOCKS)
             return
         blocks = end = 0
-        for low, high in source.segments(handle):
+        for low, high in source.data_ranges(node):
             self.data_bytes += high - low
-            first, last = max(low // unit, end), -(-high // unit)
+            first, last = max(low // block_size, end), -(-high // block_size)
             blocks += max(0, last - first)
             end = max(end, last)
         self.blocks += blocks
         if blocks > DIRECT_BLOCKS:
-            self.blocks += -(-(blocks - DIRECT_BLOCKS) // (unit // 4))
+            self.blocks += -(-(blocks - DIRECT_BLOCKS) // (block_size // 4))
 
     def check(self, image: str) -> None:
-        """Raise NoRoomError if the image has less than what was counted."""
+        """Raise CopySpaceError if the image has too few free blocks or inodes."""
         found = self.editor.filesystem.superblock
         blocks, inodes = max(0, self.blocks), self.inodes
         if blocks <= found.free_blocks and inodes <= found.free_inodes:
             return
         needed, free = blocks * self._block_size, found.free_blocks * self._block_size
-        raise NoRoomError(
+        raise CopySpaceError(
             f"{image}: the copy needs {human(needed)} and {counted(inodes, 'inode')}, the image has {human(free)} and"
             f" {counted(found.free_inodes, 'inode')} free",
             needed_bytes=needed,

@@ -1,4 +1,4 @@
-"""Where a new image is to appear: what can be refused is refused before the work, with words that fit the place."""
+"""Checks of the destination of a new image, made before any work, and its file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .in_use import check_replaceable, is_replaceable
 
 __all__ = ["check_destination", "new_file"]
 
-ELSEWHERE = "write the image to a directory of yours"
+WRITABLE_HINT = "write the image to a directory you can write to"
 
 
 def check_destination(target: str, *, force: bool) -> None:
-    """Raise where no image can be made or (with ``force``) replaced under this name.
+    """Raise if no image can be created or (with ``force``) replaced under this name.
 
-    UsageError without a name; TargetError for a directory, a missing or unwritable one above, a name that is taken, a
-    symbolic link that leads nowhere; NotReplaceableError and ImageInUseError as ``check_replaceable``.
+    UsageError without a name; TargetError for a directory, a missing or unwritable parent, an existing file, a dangling
+    symlink; NotReplaceableError and ImageInUseError as ``check_replaceable`` does.
     """
     if not target:
-        raise UsageError("the image has no name", hint="name a file")
+        raise UsageError("the name of the image is empty", hint="name a file")
     if os.path.isdir(target):
         raise TargetError(f"{show(target)} is a directory", path=target, hint="name a file in it")
     if target.endswith("/"):
-        raise TargetError(f"{show(target)} ends in a slash, as a directory does", path=target, hint="name a file")
+        raise TargetError(f"{show(target)} ends with a slash, but the image is a file", path=target, hint="name a file")
     if os.path.islink(target) and not os.path.exists(target):
         raise TargetError(
             f"{show(target)} is a symbolic link to {show(os.readlink(target))}, which does not exist",
@@ -37,9 +37,9 @@ def check_destination(target: str, *, force: bool) -> None:
     if not os.path.lexists(target):
         return
     if not force:
-        may = os.path.isfile(target) and is_replaceable(target)
-        hint = "or --force to replace it" if may else "for --force does not replace such a file"
-        raise TargetError(f"{show(target)} exists", path=target, hint=f"give another name, {hint}")
+        replaceable = os.path.isfile(target) and is_replaceable(target)
+        hint = ", or --force to replace it" if replaceable else "; --force does not replace such a file"
+        raise TargetError(f"{show(target)} exists", path=target, hint=f"give another name{hint}")
     check_replaceable(target)
 
 
@@ -47,20 +47,20 @@ def _check_directory(target: str) -> None:
     above = os.path.realpath(target) if os.path.islink(target) else target
     directory = os.path.dirname(above) or os.curdir
     if not os.path.isdir(directory):
-        there = directory
-        while there and not os.path.lexists(there):
-            there = os.path.dirname(there)
-        if there and not os.path.isdir(there):
-            what = "a file" if os.path.exists(there) else "a symbolic link that leads nowhere"
-            raise TargetError(f"{show(there)} is {what}, not a directory", path=target, hint="name a file in a directory")
-        raise TargetError(f"the directory {show(directory)} does not exist", path=target, hint="make the directory first")
+        existing = directory
+        while existing and not os.path.lexists(existing):
+            existing = os.path.dirname(existing)
+        if existing and not os.path.isdir(existing):
+            what = "a file" if os.path.exists(existing) else "a dangling symbolic link"
+            raise TargetError(f"{show(existing)} is {what}, not a directory", path=target, hint="name a file in a directory")
+        raise TargetError(f"the directory {show(directory)} does not exist", path=target, hint="create the directory first")
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise TargetError(f"the directory {show(directory)} is not writable", path=target, hint=ELSEWHERE)
+        raise TargetError(f"the directory {show(directory)} is not writable", path=target, hint=WRITABLE_HINT)
 
 
 @contextmanager
 def new_file(target: str, mode: int) -> Iterator[AtomicFile]:
-    """An AtomicFile. Where none can be made in a directory that is there, TargetError says so (/proc has such)."""
+    """Create an AtomicFile. Raises TargetError, also for a directory that takes no new files, as in /proc."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(AtomicFile(target, mode=mode))
@@ -68,7 +68,7 @@ def new_file(target: str, mode: int) -> Iterator[AtomicFile]:
             directory = os.path.dirname(os.path.realpath(target))
             if isinstance(error.__cause__, FileNotFoundError) and os.path.isdir(directory):
                 raise TargetError(
-                    f"{show(directory)} takes no new files", path=target, hint=ELSEWHERE, error=error.__cause__
+                    f"cannot create files in {show(directory)}", path=target, hint=WRITABLE_HINT, error=error.__cause__
                 ) from error
             raise
         yield file

@@ -1,7 +1,7 @@
-"""Opening an image to change what is in it: who else uses it, locks as Apptainer takes them, signatures, and a safe end.
+"""Edit session of an image: checks who else uses it, takes Apptainer's locks, handles signatures, commits or rolls back.
 
-An image with a journal is changed in place. One without is changed as a copy that takes its name at the end; inside a SIF
-it is changed in place, marked as in disorder while it is written.
+An image with a journal is changed in place. One without a journal is changed as a copy, which is renamed over it at the end;
+inside a SIF it is changed in place, with its valid flag cleared until the end.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ if TYPE_CHECKING:
     from ..sif import Stamp
     from .embedding.reservation import OnSignatures
 
-__all__ = ["EditOptions", "EditedFilesystem", "edit_image"]
+__all__ = ["EditOptions", "EditSession", "edit_image"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditOptions:
-    """How an image is opened. ``partition``: of a SIF, "overlay", "root" or an ID. ``on_signatures``: those that break make it
-    fail, or are removed, or kept. ``require_lock``: no locks, no edit. ``stamp``: the time of changes to the SIF around it.
-    ``check``: is given the open filesystem before anything is changed; what it raises leaves the image as it is."""
+    """Options of an edit session.
+
+    ``partition``: of a SIF: "overlay", "root" or an ID. ``on_signatures``: refuse to break signatures, drop or keep those that
+    break. ``require_lock``: fail if file locking is unavailable. ``stamp``: time of changes to the SIF itself. ``check``:
+    called with the open filesystem before any change; an error it raises leaves the image as it is.
+    """
 
     partition: str | None = None
     on_signatures: OnSignatures = "refuse"
@@ -49,10 +52,11 @@ class EditOptions:
 
 
 @dataclass(slots=True)
-class EditedFilesystem:
-    """An image that is open for changes. ``copied``: it has no journal, and takes the place of the original at the end.
+class EditSession:
+    """Image that is open for changes.
 
-    ``locked`` False: its filesystem has no locks. ``notes``: what to tell. ``dropped``: ids of signatures that went.
+    ``copied``: it has no journal; a copy is changed and renamed at the end. ``locked`` False: file locking is unavailable.
+    ``notes``: for the user. ``dropped``: IDs of removed signatures.
     """
 
     path: str
@@ -63,27 +67,27 @@ class EditedFilesystem:
     dropped: tuple[int, ...] = field(default=())
 
     def sync(self) -> None:
-        """What was done so far is on storage, unless it is a copy that is worked on."""
-        with _uninterrupted():
+        """Commit the changes so far to storage (of a copy: to the copy)."""
+        with _signals_blocked():
             self.filesystem.sync()
 
 
 @contextmanager
-def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[EditedFilesystem]:
-    """The ext3 image at ``path``, or in a SIF there, open and locked for changes; committed at the end of the block.
+def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[EditSession]:
+    """Open and lock the ext3 image at ``path``, or in a SIF there, and commit the changes at the end of the block.
 
-    Leaving the block by an exception drops what was not synced, and leaves the image clean. Raises ImageInUseError,
-    NotYetError, FormatError, SignedError, UsageError, OSError where the file cannot be written, and Ext3Error.
+    An exception in the block rolls back what was not synced and leaves the image clean. Raises ImageInUseError, NotYetError,
+    FormatError, SignedError, UsageError, OSError if the file cannot be written, and Ext3Error.
     """
     options = options or EditOptions()
     name = os.fsdecode(path)
     kind = image_kind(name)
     if kind == "squashfs":
-        raise FormatError(f"{show(name)} is a squashfs image, which cannot be changed", path=name, hint="give an ext3 image")
+        raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
     if kind == "sif":
         if options.partition is None:
             raise NotYetError(
-                f"{show(name)} is a SIF image, and this release does not change what a container sees of it",
+                f"{show(name)} is a SIF image, and this release does not change a container's view of it",
                 path=name,
                 hint="--partition overlay changes its overlay",
             )
@@ -91,13 +95,13 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
             yield edited
         return
     if options.partition is not None:
-        raise UsageError(f"{show(name)} is no SIF image, and --partition is for SIF images", hint="leave --partition out")
+        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
     with _edit_file(name, options) as edited:
         yield edited
 
 
 @contextmanager
-def _edit_file(name: str, options: EditOptions) -> Iterator[EditedFilesystem]:
+def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
     fd = os.open(name, os.O_RDWR | hostio.NO_WAIT)
     try:
         found = os.fstat(fd)
@@ -107,82 +111,81 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditedFilesystem]:
         locked = lock_range(fd, write=True, path=name)
         if options.require_lock and not locked:
             raise no_locks(name)
-        check_unused(name, ours=True)  # a loop device may have come between
+        check_unused(name, ours=True)  # a loop device may have been attached before the lock
         check_window(Window(name, fd, 0, found.st_size))
         superblock = read_superblock(FileDevice(fd))
         if superblock.has_journal:
-            with _changing(FileDevice(fd), options) as filesystem:
-                yield EditedFilesystem(name, filesystem, locked)
+            with _open_writable(FileDevice(fd), options) as filesystem:
+                yield EditSession(name, filesystem, locked)
             return
         with _working_copy(name, fd, found, options) as filesystem:
-            yield EditedFilesystem(name, filesystem, locked, copied=True)
+            yield EditSession(name, filesystem, locked, copied=True)
     finally:
         os.close(fd)
 
 
 @contextmanager
 def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOptions) -> Iterator[WritableFilesystem]:
-    """A copy of the image, which replaces it at the end of the block."""
+    """Open a copy of the image, which replaces it at the end of the block."""
     from .cloning import copy_data
 
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
         if not hostio.clone_file(fd, file.fd):
             copy_data(fd, file.fd, found.st_size, None)
-        # Whoever opens the copy under the name it is about to get finds it locked, too.
+        # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        with _changing(FileDevice(file.fd), options) as filesystem:
+        with _open_writable(FileDevice(file.fd), options) as filesystem:
             yield filesystem
         if hasattr(os, "fchown"):
-            with suppress(OSError):  # another owner's file in a directory of ours
+            with suppress(OSError):  # another user's file in our directory
                 os.fchown(file.fd, found.st_uid, found.st_gid)
         now = os.fstat(fd)
         if (now.st_mtime_ns, now.st_size) != (found.st_mtime_ns, found.st_size):
-            hint = "stop what uses it, then try again"
-            raise SifkitError(f"{show(name)} was written to by somebody else meanwhile", path=name, hint=hint)
+            hint = "stop the process that uses it, then try again"
+            raise SifkitError(f"{show(name)} was changed by another process", path=name, hint=hint)
         file.commit(replace=True)
 
 
 @contextmanager
-def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator[EditedFilesystem]:
-    from .embedding.reservation import settle_signatures  # with the SIF library
+def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator[EditSession]:
+    from .embedding.reservation import apply_signature_policy  # with the SIF library
 
     with editing(name, stamp=options.stamp, require_lock=options.require_lock) as edited:
         sif = edited.sif
         found = choose(sif, partition, name)
         check_readable(sif, edited.fd, found, name)
         what = f"changing object {found.id}"
-        settled = settle_signatures(sif, name, what, options.on_signatures, old=found, adds=found.group or 1)
+        decision = apply_signature_policy(sif, name, what, options.on_signatures, old=found, group=found.group or 1)
         locked = lock_partition(edited.fd, name, found, write=True, require_lock=options.require_lock)
         window = Window(name, edited.fd, found.offset, found.size, found)
         check_window(window)
         with ExitStack() as stack:
-            # Opened first: what cannot be changed keeps its signatures.
-            filesystem = stack.enter_context(_changing(window.device(), options))
-            if settled.dropped:
-                sif.delete(settled.dropped)
-            yield EditedFilesystem(name, filesystem, locked, notes=settled.notes, dropped=settled.dropped)
+            # Opened first: an image that cannot be changed keeps its signatures.
+            filesystem = stack.enter_context(_open_writable(window.device(), options))
+            if decision.dropped:
+                sif.delete(decision.dropped)
+            yield EditSession(name, filesystem, locked, notes=decision.notes, dropped=decision.dropped)
 
 
 @contextmanager
-def _changing(device: FileDevice, options: EditOptions) -> Iterator[WritableFilesystem]:
-    """The filesystem on ``device``; committed at the end, or put back to the last sync where the block fails."""
-    with _uninterrupted():
+def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[WritableFilesystem]:
+    """Open the filesystem on ``device``; commit at the end, or roll back to the last sync if the block fails."""
+    with _signals_blocked():
         filesystem = WritableFilesystem(device)
     try:
         if options.check is not None:
             options.check(filesystem)
         yield filesystem
     except BaseException:
-        with _uninterrupted():
-            _abandon(filesystem, device)
+        with _signals_blocked():
+            _roll_back(filesystem, device)
         raise
-    with _uninterrupted():
+    with _signals_blocked():
         filesystem.close()
 
 
-def _abandon(filesystem: WritableFilesystem, device: FileDevice) -> None:
-    """Drop what was not synced. Opening the image once more finishes or drops a commit that was cut short, and deletes what
-    was to get a name and did not."""
+def _roll_back(filesystem: WritableFilesystem, device: FileDevice) -> None:
+    """Roll back what was not synced. Opening the image again replays or drops an interrupted commit and frees orphans."""
     with suppress(Ext3Error, OSError):
         filesystem.abandon()
     with suppress(Ext3Error, OSError):
@@ -192,8 +195,8 @@ def _abandon(filesystem: WritableFilesystem, device: FileDevice) -> None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Signals that end the program wait until the block is over, where the system can do that."""
+def _signals_blocked() -> Iterator[None]:
+    """Block signals that would end the program until the end of the block, if the system can."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,7 +1,7 @@
-"""Files of an image put onto the host: with their holes, owners, times, attributes, ACLs, devices and hard links.
+"""Extraction of files to the host, with their holes, owners, times, xattrs, ACLs, devices and hard links.
 
-Nothing leaves the directory it is put into, whatever names and links the image holds, and no more data is written than the
-image has blocks. What the caller may not do (owners, devices) is counted. A damaged file is told and left out.
+Nothing is written outside the target directory, whatever names and links the image holds, and no more data than the image has
+blocks. What the caller may not do (owners, devices) is counted. Damaged files are reported and skipped.
 """
 
 from __future__ import annotations
@@ -26,20 +26,27 @@ from ext3.read.inode_scan import column_parts
 from ext3.read.readahead import ReadAhead, straight_files
 from ext3.workers import MOST_JOBS, parallel_map, workers_for
 
-from .host_writer import FATAL, PROBLEMS_KEPT, Counts, Facts, HostTree, NewFiles, apply_facts, supported
-from .selection import Survey, survey_paths
+from .data_limit import SharedBlocksError, check_data_limit
+from .host_writer import (
+    FATAL_ERRNOS,
+    MAX_PROBLEMS,
+    ExtractResult,
+    FileAttributes,
+    HostWriter,
+    NewFileAttributes,
+    set_attributes,
+    supported,
+)
+from .selection import Selection, select_paths
 
-__all__ = ["Extracted", "extract"]
+__all__ = ["ExtractResult", "extract"]
 
-Extracted = Counts
-"""What an extraction made and left out."""
-
-JOB_FILES = 256
-DEEP = 32
-"""From so many levels on the way to a directory costs more than reading data in the order it lies saves."""
+BATCH_FILES = 256
+DEEP_LEVELS = 32
+"""Above this depth opening directories costs more than reading data in disk order saves."""
 COPY_BYTES = 8 << 20
 RANGE_BYTES = 256 << 10
-"""From this length on the kernel copies from file to file."""
+"""Longer ranges are copied by the kernel."""
 _SPECIAL = (S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK)
 
 
@@ -51,38 +58,38 @@ def extract(
     top: int = 2,
     force: bool = False,
     owners: bool | None = None,
-    keep: tuple[int, int] | None = None,
+    image_id: tuple[int, int] | None = None,
     progress: Progress | None = None,
-) -> Extracted:
-    """Put ``paths`` (all there is if empty), which start at the directory inode ``top``, below the directory ``target``.
+) -> ExtractResult:
+    """Extract ``paths`` (everything if empty) below the directory inode ``top`` to the directory ``target``.
 
-    A path keeps its directories: b"/upper/etc" becomes target/upper/etc. ``target`` is made where it is missing; one that
-    holds something is refused without ``force``, with which files there are replaced, but for the file ``keep`` (its device and
-    inode on the host: the image). ``owners`` None: as root only.
+    A path keeps its directories: b"/upper/etc" becomes target/upper/etc. ``target`` is created if it does not exist; it must
+    be empty unless ``force``, which replaces existing files except the image itself (``image_id``, its device and inode
+    on the host). ``owners`` None: set owners only as root.
 
-    Raises PathError for a path that is not there or leads through a symbolic link, OSError where the host takes no more,
-    SourceError where this system lacks the calls, and the errors of reading the image. Trouble with one file is in the
-    result's ``problems``.
+    Raises PathError for a path that does not exist or leads through a symlink, OSError if the host can take no more files,
+    SourceError if this system lacks the calls, and errors of reading the image. Errors of single files are in the result's
+    ``problems``.
     """
     if not supported():
-        raise SourceError(os.fsencode(target), "this system cannot keep an extraction inside a directory")
+        raise SourceError(os.fsencode(target), "this system lacks the calls that keep an extraction inside its directory")
     progress = progress or Silent()
-    counts = Counts()
-    survey = Survey()
+    result = ExtractResult()
     progress.phase("look", None, "files")
     wanted = [path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path for path in paths]
-    survey_paths(filesystem, top, wanted, survey, counts, progress)
+    selection = select_paths(filesystem, top, wanted, result, progress)
     progress.done()
     if owners is None:
         owners = os.geteuid() == 0
     fd = _open_target(os.fsencode(target), force)
-    host = HostTree(fd, survey.names, survey.parents, force=force, keep=keep)
+    writer = HostWriter(fd, selection.names, selection.parents, force=force, image_id=image_id)
     try:
-        _extract(_Work(filesystem, survey, host, owners, deep=survey.depth > DEEP), counts, progress)
+        job = _Extraction(filesystem, selection, writer, owners, deep=selection.depth > DEEP_LEVELS)
+        _extract(job, result, progress)
     finally:
-        host.close()
+        writer.close()
         os.close(fd)
-    return counts
+    return result
 
 
 def _open_target(target: bytes, force: bool) -> int:
@@ -94,104 +101,98 @@ def _open_target(target: bytes, force: bool) -> int:
     return os.open(target, os.O_RDONLY | os.O_DIRECTORY | hostio.OPEN)
 
 
-class _SharedBlocksError(CorruptError):
-    """Ends the extraction; other damage concerns one file."""
-
-
 @dataclass(slots=True)
-class _Work:
-    """What all processes share; each opens directories of its own."""
+class _Extraction:
+    """State shared by all processes; each has its own writer."""
 
     filesystem: Filesystem
-    survey: Survey
-    host: HostTree
+    selection: Selection
+    writer: HostWriter
     owners: bool
-    forked_from: int = field(default_factory=os.getpid)
-    claimed: Numbers = field(default_factory=lambda: np.zeros(1, np.int64))
-    """Blocks of data that each job came across."""
+    pid: int = field(default_factory=os.getpid)
+    """Process that created ``writer``."""
+    data_blocks: Numbers = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Blocks of data found by each batch."""
     deep: bool = False
-    """Directories are nested so deep that the way to each is long: files are made in the order of directories."""
+    """Directories are nested so deep that files are created in directory order, not in disk order."""
 
-    told: int = 0
-    """Problems whose paths are kept, in this process."""
+    recorded_problems: int = 0
+    """Problems recorded with their paths, in this process."""
 
-    def claim(self, job: int, blocks: int) -> None:
-        """Count blocks; CorruptError where the files have more than there are: they share some, and could fill any disk."""
-        self.claimed[job] += blocks
-        limit = self.filesystem.superblock.blocks_count
-        if int(self.claimed.sum()) > limit:
-            raise _SharedBlocksError("files", "blocks of their data", "more than there are", f"<= {limit}")
+    def add_data(self, batch: int, blocks: int) -> None:
+        """Count blocks of data. Raises SharedBlocksError."""
+        self.data_blocks[batch] += blocks
+        check_data_limit(self.filesystem, int(self.data_blocks.sum()))
 
-    def tree(self) -> HostTree:
-        if os.getpid() != self.forked_from:
-            self.forked_from = os.getpid()
-            old = self.host
-            self.host = HostTree(old.top, self.survey.names, self.survey.parents, force=old.force, keep=old.keep)
-        return self.host
+    def own_writer(self) -> HostWriter:
+        """Return the writer of this process; its directories are not shared with the process that forked it."""
+        if os.getpid() != self.pid:
+            self.pid = os.getpid()
+            old, selection = self.writer, self.selection
+            self.writer = HostWriter(old.top, selection.names, selection.parents, force=old.force, image_id=old.image_id)
+        return self.writer
 
 
-def _extract(work: _Work, counts: Counts, progress: Progress) -> None:
-    survey, filesystem = work.survey, work.filesystem
-    made = [True] * len(survey.names)
-    for index in range(1, len(survey.names)):
+def _extract(job: _Extraction, result: ExtractResult, progress: Progress) -> None:
+    selection, filesystem = job.selection, job.filesystem
+    created = [True] * len(selection.names)
+    for index in range(1, len(selection.names)):
         try:
-            if made[survey.parents[index]]:
-                work.host.make_directory(index)
-                counts.directories += 1
+            if created[selection.parents[index]]:
+                job.writer.make_directory(index)
+                result.directories += 1
             else:
-                made[index] = False
+                created[index] = False
         except OSError as error:
-            if error.errno in FATAL:
+            if error.errno in FATAL_ERRNOS:
                 raise
-            made[index] = False
-            counts.problem(survey.path(index), error.strerror or str(error))
-    work.host.close()
-    inos = np.array(survey.entry_inos, np.int64)
-    keep = np.array(made, np.bool_)[np.array(survey.entry_directories, np.int64)]
-    first = _first_names(inos, keep)
+            created[index] = False
+            result.add_problem(selection.path(index), error.strerror or str(error))
+    job.writer.close()
+    inos = np.array(selection.entry_inos, np.int64)
+    keep = np.array(created, np.bool_)[np.array(selection.entry_directories, np.int64)]
+    first = _first_entries(inos, keep)
     own = np.flatnonzero(keep & (first == np.arange(len(inos))))
-    if not work.deep:
-        own = own[np.argsort(inos[own], kind="stable")]  # neighbours in the inode table, and most often on the disk
-    size = max(JOB_FILES, -(-len(own) // MOST_JOBS))
-    jobs = [own[start : start + size] for start in range(0, len(own), size)]
-    work.claimed = np.frombuffer(mmap.mmap(-1, 8 * max(1, len(jobs))), np.int64)  # seen by all processes
+    if not job.deep:
+        own = own[np.argsort(inos[own], kind="stable")]  # inode order is mostly disk order
+    size = max(BATCH_FILES, -(-len(own) // MOST_JOBS))
+    batches = [own[start : start + size] for start in range(0, len(own), size)]
+    job.data_blocks = np.frombuffer(mmap.mmap(-1, 8 * max(1, len(batches))), np.int64)  # shared by all processes
     plain = _plain_device(filesystem)
     progress.phase("extract", len(own), "files")
     results = parallel_map(
-        len(jobs),
-        lambda number, advance: _do_job(work, number, jobs[number].tolist(), advance),
-        workers_for(len(jobs)) if plain is not None else 1,
+        len(batches),
+        lambda number, advance: _extract_batch(job, number, batches[number].tolist(), advance),
+        workers_for(len(batches)) if plain is not None else 1,
         progress,
     )
     progress.done()
-    gone: set[int] = set()
-    for found, failed in results:
-        counts.add(found)
-        gone.update(failed)
+    all_failed: set[int] = set()
+    for batch_result, failed in results:
+        result.add(batch_result)
+        all_failed.update(failed)
     for at in np.flatnonzero(keep & (first != np.arange(len(inos)))).tolist():
         source = int(first[at])
-        name = survey.entry_names[at]
-        if source in gone:
-            counts.problem(survey.path(survey.entry_directories[at], name), "the file it is a link to could not be made")
+        if source in all_failed:
+            result.add_problem(selection.entry_path(at), "the file it is a link to could not be created")
             continue
-        old = (survey.entry_directories[source], survey.entry_names[source])
         try:
-            work.host.link(old, (survey.entry_directories[at], name))
-            counts.links += 1
+            job.writer.link(selection.location(source), selection.location(at))
+            result.links += 1
         except OSError as error:
-            if error.errno in FATAL:
+            if error.errno in FATAL_ERRNOS:
                 raise
-            counts.problem(survey.path(survey.entry_directories[at], name), error.strerror or str(error))
-    _finish_directories(work, made, counts)
+            result.add_problem(selection.entry_path(at), error.strerror or str(error))
+    _set_directory_attributes(job, created, result)
 
 
 def _plain_device(filesystem: Filesystem) -> FileDevice | None:
-    """The device, if data can be taken from its file directly; else None: what is read may lie in the journal."""
+    """Return the device if its file holds the data, None if blocks may have to be read from the journal."""
     return filesystem.device if isinstance(filesystem.device, FileDevice) else None
 
 
-def _first_names(inos: Numbers, keep: Flags) -> Numbers:
-    """For each entry the first entry with the same inode, among those that are made."""
+def _first_entries(inos: Numbers, keep: Flags) -> Numbers:
+    """Return for each entry the first one with the same inode, among those in ``keep``."""
     kept = np.flatnonzero(keep)
     found = np.arange(len(inos))
     if len(kept):
@@ -200,31 +201,31 @@ def _first_names(inos: Numbers, keep: Flags) -> Numbers:
     return found
 
 
-def _finish_directories(work: _Work, made: list[bool], counts: Counts) -> None:
-    """Owners, attributes, modes and times of directories, those below first: what is made in one changes its time."""
-    survey = work.survey
-    all_facts: list[Facts | Ext3Error] = []
-    for _, _, columns in column_parts(work.filesystem, survey.inos):
-        all_facts += [columns] if isinstance(columns, Ext3Error) else _all_facts(work.filesystem, columns)
-    for index in range(len(made) - 1, -1, -1):
-        if not made[index]:
+def _set_directory_attributes(job: _Extraction, created: list[bool], result: ExtractResult) -> None:
+    """Set the attributes of directories, children first, after everything in them: creating files changes their times."""
+    selection = job.selection
+    rows: list[FileAttributes | Ext3Error] = []
+    for _, _, columns in column_parts(job.filesystem, selection.inos):
+        rows += [columns] if isinstance(columns, Ext3Error) else _read_attributes(job.filesystem, columns)
+    for index in range(len(created) - 1, -1, -1):
+        if not created[index]:
             continue
         try:
-            facts = all_facts[index]
-            if isinstance(facts, Ext3Error):
-                raise facts
-            apply_facts(work.host.directory(index), facts, counts, owners=work.owners)
+            attributes = rows[index]
+            if isinstance(attributes, Ext3Error):
+                raise attributes
+            set_attributes(job.writer.directory(index), attributes, result, owners=job.owners)
         except (Ext3Error, OSError) as error:
-            if isinstance(error, OSError) and error.errno in FATAL:
+            if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
                 raise
-            counts.problem(survey.path(index), str(error))
+            result.add_problem(selection.path(index), str(error))
 
 
-def _all_facts(filesystem: Filesystem, columns: Columns) -> list[Facts | Ext3Error]:
-    """What each row's file gets, or why it cannot be known."""
-    found: list[Facts | Ext3Error] = [
-        Facts(*facts)
-        for facts in zip(
+def _read_attributes(filesystem: Filesystem, columns: Columns) -> list[FileAttributes | Ext3Error]:
+    """Return the attributes of each row, or the error of reading them."""
+    found: list[FileAttributes | Ext3Error] = [
+        FileAttributes(*row)
+        for row in zip(
             columns.mode.tolist(),
             columns.uid.tolist(),
             columns.gid.tolist(),
@@ -241,123 +242,127 @@ def _all_facts(filesystem: Filesystem, columns: Columns) -> list[Facts | Ext3Err
     return found
 
 
-def _do_job(work: _Work, number: int, entries: list[int], advance: Callable[[int], None]) -> tuple[Counts, list[int]]:
-    """Make these entries; what was made, and which could not be."""
-    job = _Job(work, number)
-    job.run(entries)
+def _extract_batch(
+    job: _Extraction, number: int, entries: list[int], advance: Callable[[int], None]
+) -> tuple[ExtractResult, list[int]]:
+    """Create the files of these entries; return the result and the entries that failed."""
+    batch = _Batch(job, number)
+    batch.run(entries)
     advance(len(entries))
-    return job.counts, job.failed
+    return batch.result, batch.failed
 
 
-class _Job:
-    """Makes some of the files; ``failed`` are the entries that could not be made."""
+class _Batch:
+    """Batch of files to create; ``failed`` are the entries that could not be created."""
 
-    def __init__(self, work: _Work, number: int) -> None:
-        self.counts = Counts()
+    def __init__(self, job: _Extraction, number: int) -> None:
+        self.result = ExtractResult()
         self.failed: list[int] = []
-        self._work = work
+        self._job = job
         self._number = number
-        self._host = work.tree()
-        self._new = NewFiles(owners=work.owners, alike=not self._host.force)
+        self._writer = job.own_writer()
+        self._attributes = NewFileAttributes(owners=job.owners, uniform=not self._writer.force)
 
     def run(self, entries: list[int]) -> None:
-        """Make the files of these entries."""
-        survey = self._work.survey
-        for start, end, columns in column_parts(self._work.filesystem, [survey.entry_inos[entry] for entry in entries]):
+        """Create the files of these entries."""
+        selection = self._job.selection
+        for start, end, columns in column_parts(self._job.filesystem, [selection.entry_inos[entry] for entry in entries]):
             if isinstance(columns, Ext3Error):
                 self._fail(entries[start], columns)
             else:
-                self._make_all(entries[start:end], columns)
-        self._host.close()
+                self._create_all(entries[start:end], columns)
+        self._writer.close()
 
-    def _make_all(self, entries: list[int], columns: Columns) -> None:
-        survey, filesystem = self._work.survey, self._work.filesystem
+    def _create_all(self, entries: list[int], columns: Columns) -> None:
+        selection, filesystem = self._job.selection, self._job.filesystem
         straight, blocks = straight_files(filesystem, columns)
         block_size = filesystem.superblock.block_size
-        self._work.claim(self._number, int((-(-columns.size // block_size))[straight].sum()))
+        self._job.add_data(self._number, int((-(-columns.size // block_size))[straight].sum()))
         first, sizes, inos, simple = blocks.tolist(), columns.size.tolist(), columns.ino.tolist(), straight.tolist()
-        order = range(len(entries)) if self._work.deep else np.argsort(blocks, kind="stable").tolist()
+        order = range(len(entries)) if self._job.deep else np.argsort(blocks, kind="stable").tolist()
         data = ReadAhead(filesystem, first, sizes, order)
-        all_facts = _all_facts(filesystem, columns)
+        rows = _read_attributes(filesystem, columns)
         for row in order:
-            entry, facts = entries[row], all_facts[row]
-            place = (survey.entry_directories[entry], survey.entry_names[entry])
+            entry, attributes = entries[row], rows[row]
+            location = selection.location(entry)
             try:
-                if isinstance(facts, Ext3Error):
-                    raise facts
+                if isinstance(attributes, Ext3Error):
+                    raise attributes
                 if simple[row]:
-                    self._small(place, facts, data.take(row, sizes[row]))
-                elif facts.mode & S_IFMT == S_IFREG:
-                    self._large(place, facts, inos[row])
+                    self._write_small(location, attributes, data.take(row, sizes[row]))
+                elif attributes.mode & S_IFMT == S_IFREG:
+                    self._write_large(location, attributes, inos[row])
                 else:
-                    self._other(place, facts, inos[row])
-            except _SharedBlocksError:
+                    self._create_other(location, attributes, inos[row])
+            except SharedBlocksError:
                 raise
             except (Ext3Error, OSError) as error:
-                self._fail(entry, error, facts)
+                self._fail(entry, error, attributes)
 
-    def _fail(self, entry: int, error: Ext3Error | OSError, facts: Facts | Ext3Error | None = None) -> None:
-        if not isinstance(error, Ext3Error) and error.errno in FATAL:
+    def _fail(self, entry: int, error: Ext3Error | OSError, attributes: FileAttributes | Ext3Error | None = None) -> None:
+        if not isinstance(error, Ext3Error) and error.errno in FATAL_ERRNOS:
             raise error
         self.failed.append(entry)
-        if isinstance(error, PermissionError) and isinstance(facts, Facts) and facts.mode & S_IFMT in _SPECIAL:
-            self.counts.specials_left += 1
+        is_special = isinstance(attributes, FileAttributes) and attributes.mode & S_IFMT in _SPECIAL
+        if isinstance(error, PermissionError) and is_special:
+            self.result.specials_left += 1
             return
-        if self._work.told >= PROBLEMS_KEPT:  # paths may be long, and problems many
-            self.counts.failed += 1
+        if self._job.recorded_problems >= MAX_PROBLEMS:  # paths may be long and problems many
+            self.result.failed += 1
             return
-        self._work.told += 1
-        survey = self._work.survey
-        why = str(error) if isinstance(error, Ext3Error) else error.strerror or str(error)
-        self.counts.problem(survey.path(survey.entry_directories[entry], survey.entry_names[entry]), why)
+        self._job.recorded_problems += 1
+        reason = str(error) if isinstance(error, Ext3Error) else error.strerror or str(error)
+        self.result.add_problem(self._job.selection.entry_path(entry), reason)
 
-    def _small(self, place: tuple[int, bytes], facts: Facts, content: memoryview) -> None:
-        """A regular file whose data is known. ``place``: a directory's number and a name."""
-        fd = self._host.create(*place, self._new.first_mode(facts))
+    def _write_small(self, location: tuple[int, bytes], attributes: FileAttributes, content: memoryview) -> None:
+        """Create a regular file whose data is at hand. ``location``: the number of a directory, and a name in it."""
+        fd = self._writer.create(*location, self._attributes.create_mode(attributes))
         try:
             if content:
                 hostio.write_at(fd, 0, content)
-                self.counts.written_bytes += len(content)
-            self._new.finish(fd, facts, self.counts)
+                self.result.written_bytes += len(content)
+            self._attributes.set(fd, attributes, self.result)
         finally:
             os.close(fd)
-        self.counts.files += 1
+        self.result.files += 1
 
-    def _large(self, place: tuple[int, bytes], facts: Facts, ino: int) -> None:
-        """A regular file whose data is in several places."""
-        filesystem = self._work.filesystem
+    def _write_large(self, location: tuple[int, bytes], attributes: FileAttributes, ino: int) -> None:
+        """Create a regular file from its extents."""
+        filesystem = self._job.filesystem
         inode = filesystem.inode(ino)
         size, block_size = inode.stat.size, filesystem.superblock.block_size
         if size > map_limit(block_size) * block_size:
             raise CorruptError(f"inode {ino}", "i_size", size, f"<= {map_limit(block_size) * block_size}")
         block_map = filesystem.block_map(inode)
-        self._work.claim(self._number, block_map.mapped)
-        fd = self._host.create(*place, self._new.first_mode(facts))
+        self._job.add_data(self._number, block_map.mapped)
+        fd = self._writer.create(*location, self._attributes.create_mode(attributes))
         try:
-            self.counts.written_bytes += _copy(filesystem, block_map.extents.tolist(), size, fd)
-            self._new.finish(fd, facts, self.counts)
+            self.result.written_bytes += _copy(filesystem, block_map.extents.tolist(), size, fd)
+            self._attributes.set(fd, attributes, self.result)
         finally:
             os.close(fd)
-        self.counts.files += 1
+        self.result.files += 1
 
-    def _other(self, place: tuple[int, bytes], facts: Facts, ino: int) -> None:
-        """What is neither a regular file nor a directory."""
-        filesystem, form = self._work.filesystem, facts.mode & S_IFMT
+    def _create_other(self, location: tuple[int, bytes], attributes: FileAttributes, ino: int) -> None:
+        """Create a symlink, device, fifo or socket."""
+        filesystem, form = self._job.filesystem, attributes.mode & S_IFMT
         if form == S_IFLNK:
-            self._host.symlink(*place, filesystem.readlink(ino))
-            self.counts.symlinks += 1
+            self._writer.symlink(*location, filesystem.readlink(ino))
+            self.result.symlinks += 1
         elif form in _SPECIAL:
             found = filesystem.stat(ino)
-            self._host.node(*place, facts.mode, found.major, found.minor)
-            self.counts.specials += 1
+            self._writer.mknod(*location, attributes.mode, found.major, found.minor)
+            self.result.specials += 1
         else:
             want = "what its entry says" if form == S_IFDIR else "a file type"
-            raise CorruptError(f"inode {ino}", "i_mode", f"{facts.mode:#o}", want)
-        apply_facts(place[1], facts, self.counts, owners=self._work.owners, directory=self._host.directory(place[0]))
+            raise CorruptError(f"inode {ino}", "i_mode", f"{attributes.mode:#o}", want)
+        directory, name = location
+        fd = self._writer.directory(directory)
+        set_attributes(name, attributes, self.result, owners=self._job.owners, directory=fd)
 
 
 def _copy(filesystem: Filesystem, extents: list[list[int]], size: int, fd: int) -> int:
-    """The data where it is, and the length; what lies between stays a hole. Bytes that were written."""
+    """Copy the extents and set the size; what is between them stays a hole. Return the bytes written."""
     block_size = filesystem.superblock.block_size
     plain = _plain_device(filesystem)
     os.ftruncate(fd, size)

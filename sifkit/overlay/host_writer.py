@@ -1,7 +1,7 @@
-"""Making files on the host below one directory, which nothing leaves.
+"""Files created on the host below one directory, never outside it.
 
-Every directory is opened from the one above it, without following links; names come from an image and may be anything a
-directory entry can hold. Linux and other systems whose calls take directories as descriptors; see ``supported``.
+Names come from an image and may be anything a directory entry can hold, so every directory is opened relative to its parent
+and no symlink is followed. Needs system calls that take a directory as a descriptor, see ``supported``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,41 @@ from typing import NamedTuple
 
 from ext3 import hostio
 
-__all__ = ["FATAL", "PROBLEMS_KEPT", "Counts", "Facts", "HostTree", "NewFiles", "apply_facts", "supported"]
+__all__ = [
+    "FATAL_ERRNOS",
+    "MAX_PROBLEMS",
+    "ExtractResult",
+    "FileAttributes",
+    "HostWriter",
+    "NewFileAttributes",
+    "set_attributes",
+    "supported",
+]
 
-OPEN_DIRECTORIES = 64
+MAX_OPEN_DIRECTORIES = 64
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | hostio.NO_FOLLOW
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | hostio.NO_FOLLOW
 
-FATAL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Failures that concern the host as a whole: no other file would fare better."""
-PROBLEMS_KEPT = 100
-NOBODY = 0xFFFFFFFF
+FATAL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Errors that end an extraction, because every other file would fail the same way."""
+MAX_PROBLEMS = 100
+NO_CHANGE_ID = 0xFFFFFFFF
+"""The owner -1, which means "no change" to chown(2)."""
 
 
 def supported() -> bool:
-    """Whether this system has the calls that keep an extraction inside its directory."""
+    """Return True if this system has the calls that keep an extraction inside its directory."""
     needed = (os.open, os.mkdir, os.unlink, os.stat, os.symlink, os.link)
     return all(call in os.supports_dir_fd for call in needed) and hasattr(os, "O_NOFOLLOW")
 
 
 @dataclass(slots=True)
-class Counts:
-    """What was made and what was left out. ``problems``: (path in the image, why), the first hundred of ``failed``."""
+class ExtractResult:
+    """Numbers of files created and skipped.
+
+    ``owners_left``, ``xattrs_left``: files whose owner, and xattrs that could not be set. ``specials_left``: devices, fifos and
+    sockets not created for lack of permission. ``problems``: (path in the image, reason), the first hundred of ``failed``.
+    """
 
     directories: int = 0
     files: int = 0
@@ -51,20 +65,20 @@ class Counts:
     failed: int = 0
     problems: list[tuple[bytes, str]] = field(default_factory=list)
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: ExtractResult) -> None:
         for name in self.__slots__:
             if name != "problems":
                 setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.problems += other.problems[: PROBLEMS_KEPT - len(self.problems)]
+        self.problems += other.problems[: MAX_PROBLEMS - len(self.problems)]
 
-    def problem(self, path: bytes, why: str) -> None:
+    def add_problem(self, path: bytes, reason: str) -> None:
         self.failed += 1
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append((path, why))
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append((path, reason))
 
 
-class Facts(NamedTuple):
-    """What a made file gets; times in nanoseconds."""
+class FileAttributes(NamedTuple):
+    """Attributes of a file to create; times in nanoseconds."""
 
     mode: int
     uid: int
@@ -74,37 +88,45 @@ class Facts(NamedTuple):
     xattrs: dict[bytes, bytes] | None = None
 
 
-class HostTree:
-    """Directories below ``top``, an open directory. ``names[i]`` in directory ``parents[i]`` is directory i; 0 is the top.
+class HostWriter:
+    """Writer of files below the open directory ``top``.
 
-    ``force``: what is there is replaced, but for the file ``keep`` (its device and inode)."""
+    Directories are numbered: i is ``names[i]`` in directory ``parents[i]``, 0 is the top. With ``force`` existing files are
+    replaced, except the image itself (``image_id``, its device and inode).
+    """
 
     def __init__(
-        self, top: int, names: Sequence[bytes], parents: Sequence[int], *, force: bool, keep: tuple[int, int] | None = None
+        self,
+        top: int,
+        names: Sequence[bytes],
+        parents: Sequence[int],
+        *,
+        force: bool,
+        image_id: tuple[int, int] | None = None,
     ) -> None:
         self.top = top
         self.names = names
         self.parents = parents
         self.force = force
-        self.keep = keep
+        self.image_id = image_id
         self._open: OrderedDict[int, int] = OrderedDict()
         self._last = 0
 
     def close(self) -> None:
-        """Close the directories that are open; the top stays the caller's."""
+        """Close the cached directories; the caller closes the top."""
         while self._open:
             os.close(self._open.popitem()[1])
 
     def directory(self, index: int) -> int:
-        """Directory ``index`` as a descriptor, good until the next call."""
+        """Return a descriptor of directory ``index``, valid until the next call."""
         if index == 0:
             return self.top
-        known = self._open.get(index)
-        if known is not None:
+        cached = self._open.get(index)
+        if cached is not None:
             if index != self._last:
                 self._open.move_to_end(index)
                 self._last = index
-            return known
+            return cached
         self._last = index
         chain = [index]
         while (above := self.parents[chain[-1]]) and above not in self._open:
@@ -115,12 +137,12 @@ class HostTree:
             fd = self._open[above]
         for step in reversed(chain):
             fd = self._open[step] = os.open(self.names[step], os.O_RDONLY | _DIRECTORY, dir_fd=fd)
-            while len(self._open) > OPEN_DIRECTORIES:
+            while len(self._open) > MAX_OPEN_DIRECTORIES:
                 os.close(self._open.popitem(last=False)[1])
         return fd
 
     def make_directory(self, index: int) -> None:
-        """Directory ``index``, for us alone as yet. One that is there is taken with ``force``; anything else there goes."""
+        """Create directory ``index`` with mode 0700. With ``force`` an existing one is used, and an existing file replaced."""
         fd, name = self.directory(self.parents[index]), self.names[index]
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
@@ -129,16 +151,16 @@ class HostTree:
                 raise
             if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                 return
-            self._make_way(fd, name)
+            self._unlink_existing(fd, name)
             os.mkdir(name, 0o700, dir_fd=fd)
 
     def create(self, directory: int, name: bytes, mode: int = 0o600) -> int:
-        """A new regular file, open for writing, with at most the permissions ``mode``."""
+        """Create a regular file with at most the permissions ``mode``; return its descriptor, open for writing."""
         fd = self.directory(directory)
         try:
             return os.open(name, _WRITE, mode, dir_fd=fd)
         except FileExistsError:
-            self._make_way(fd, name)
+            self._unlink_existing(fd, name)
             return os.open(name, _WRITE, mode, dir_fd=fd)
 
     def symlink(self, directory: int, name: bytes, target: bytes) -> None:
@@ -146,11 +168,11 @@ class HostTree:
         try:
             os.symlink(target, name, dir_fd=fd)
         except FileExistsError:
-            self._make_way(fd, name)
+            self._unlink_existing(fd, name)
             os.symlink(target, name, dir_fd=fd)
 
-    def node(self, directory: int, name: bytes, mode: int, major: int, minor: int) -> None:
-        """A device, fifo or socket. OSError (EPERM) where the caller may not."""
+    def mknod(self, directory: int, name: bytes, mode: int, major: int, minor: int) -> None:
+        """Create a device, fifo or socket. Raises OSError (EPERM) without the permission."""
         fd = self.directory(directory)
         for attempt in (1, 2):
             try:
@@ -159,129 +181,132 @@ class HostTree:
             except FileExistsError:
                 if attempt == 2:
                     raise
-                self._make_way(fd, name)
+                self._unlink_existing(fd, name)
 
     def link(self, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
-        """One more name for a file that was made."""
+        """Create a hard link ``new`` to a file created before. Both are (directory, name)."""
         source = os.dup(self.directory(old[0]))
         try:
             fd = self.directory(new[0])
             try:
                 os.link(old[1], new[1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
-                self._make_way(fd, new[1])
+                self._unlink_existing(fd, new[1])
                 os.link(old[1], new[1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
         finally:
             os.close(source)
 
-    def _make_way(self, fd: int, name: bytes) -> None:
+    def _unlink_existing(self, fd: int, name: bytes) -> None:
         if not self.force:
-            raise FileExistsError(errno.EEXIST, "something of this name is there already")
+            raise FileExistsError(errno.EEXIST, "a file of this name exists")
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "a directory of this name is there already")
-        if self.keep == (found.st_dev, found.st_ino):
-            raise FileExistsError(errno.EEXIST, "the image itself is there")
+            raise IsADirectoryError(errno.EISDIR, "a directory of this name exists")
+        if self.image_id == (found.st_dev, found.st_ino):
+            raise FileExistsError(errno.EEXIST, "the file is the image itself")
         os.unlink(name, dir_fd=fd)
 
 
-class NewFiles:
-    """Gives regular files that were just created their owner, mode and times, with as few calls as will do.
+class NewFileAttributes:
+    """Setter of owner, mode and times of new regular files, with as few system calls as possible.
 
-    Of the first file of each mode it is learned what the system made of it (umask, set-group-ID directories, default ACLs,
-    servers that change owners); files alike, in directories alike, come out alike, and need no call for what is right already.
+    The first file of each mode shows what the system makes of it (umask, set-group-ID directories, default ACLs, servers that
+    change owners). Files of the same mode in directories of the same kind come out the same, so calls that would change
+    nothing are skipped.
     """
 
-    def __init__(self, *, owners: bool, alike: bool) -> None:
-        """``owners``: give files away, too. ``alike``: all directories were made by us, below one that was empty."""
+    def __init__(self, *, owners: bool, uniform: bool) -> None:
+        """``owners``: set owners too. ``uniform``: all directories were created by this extraction."""
         self._owners = owners
-        self._alike = alike
-        self._own = (0, 0) if owners else (os.geteuid(), os.getegid())
-        self._made: dict[int, tuple[int, tuple[int, int]]] = {}
+        self._uniform = uniform
+        self._caller = (0, 0) if owners else (os.geteuid(), os.getegid())
+        self._observed: dict[int, tuple[int, tuple[int, int]]] = {}
 
     @staticmethod
-    def first_mode(facts: Facts) -> int:
-        """The permissions to create a file with: its own, where no attribute (an ACL) changes what they mean."""
-        return 0o600 if facts.xattrs else facts.mode & 0o777
+    def create_mode(attributes: FileAttributes) -> int:
+        """Return the permissions to create a file with: its own, unless an xattr (an ACL) changes their meaning."""
+        return 0o600 if attributes.xattrs else attributes.mode & 0o777
 
-    def finish(self, fd: int, facts: Facts, counts: Counts) -> None:
-        """``fd``: a file that was created with ``first_mode(facts)``, and written. Raises OSError."""
-        mode, uid, gid, atime, mtime, xattrs = facts
+    def set(self, fd: int, attributes: FileAttributes, result: ExtractResult) -> None:
+        """Set the attributes of a file created with ``create_mode(attributes)`` and written. Raises OSError."""
+        mode, uid, gid, atime, mtime, xattrs = attributes
         if xattrs:
-            apply_facts(fd, facts, counts, owners=self._owners)
+            set_attributes(fd, attributes, result, owners=self._owners)
             return
         mode &= 0o7777
-        made = self._made.get(mode & 0o777)
-        if made is None:
+        observed = self._observed.get(mode & 0o777)
+        if observed is None:
             found = os.fstat(fd)
-            made = (found.st_mode & 0o7777, (found.st_uid, found.st_gid))
-            if self._alike:
-                self._made[mode & 0o777] = made
+            observed = (found.st_mode & 0o7777, (found.st_uid, found.st_gid))
+            if self._uniform:
+                self._observed[mode & 0o777] = observed
         if self._owners:
-            if made[1] != (uid, gid):
-                mode = _change_owner(fd, facts, counts, None)
-        elif self._own != (uid, gid):
-            counts.owners_left += 1
+            if observed[1] != (uid, gid):
+                mode = _set_owner(fd, attributes, result, None)
+        elif self._caller != (uid, gid):
+            result.owners_left += 1
             mode &= 0o1777
-        if made[0] != mode:
+        if observed[0] != mode:
             os.fchmod(fd, mode)
-        try:  # noqa: SIM105 - suppress() takes as long as the call, and this is done for very many files
+        try:  # noqa: SIM105 - suppress() takes as long as the call, once per file
             os.utime(fd, ns=(atime, mtime))
-        except (OSError, OverflowError):  # a time the host's filesystem cannot hold
+        except (OSError, OverflowError):  # the host's filesystem cannot store this time
             pass
 
 
-def apply_facts(where: int | bytes, facts: Facts, counts: Counts, *, owners: bool, directory: int | None = None) -> None:
-    """Give a made file its owner, attributes, mode and times; what the caller may not give is counted.
+def set_attributes(
+    file: int | bytes, attributes: FileAttributes, result: ExtractResult, *, owners: bool, directory: int | None = None
+) -> None:
+    """Set owner, xattrs, mode and times of a new file; what the caller may not set is counted in ``result``.
 
-    ``where`` is an open file, or with ``directory`` a name in it, which is not followed.
+    ``file`` is a descriptor, or with ``directory`` a name in it; a symlink is not followed.
     """
     follow = directory is None
-    link = stat.S_ISLNK(facts.mode)
-    mode = stat.S_IMODE(facts.mode)
+    is_link = stat.S_ISLNK(attributes.mode)
+    mode = stat.S_IMODE(attributes.mode)
     if owners:
-        mode = _change_owner(where, facts, counts, directory)
-    elif (facts.uid, facts.gid) != (os.geteuid(), os.getegid()):
-        counts.owners_left += 1
-        mode &= 0o1777  # never somebody else's privileges in the caller's name
-    if facts.xattrs:
-        _apply_xattrs(where, facts.xattrs, counts, directory)
-    if not link:
-        if isinstance(where, int):
-            os.fchmod(where, mode)
+        mode = _set_owner(file, attributes, result, directory)
+    elif (attributes.uid, attributes.gid) != (os.geteuid(), os.getegid()):
+        result.owners_left += 1
+        mode &= 0o1777  # no set-ID bits for a file that now belongs to the caller
+    if attributes.xattrs:
+        _set_xattrs(file, attributes.xattrs, result, directory)
+    if not is_link:
+        if isinstance(file, int):
+            os.fchmod(file, mode)
         else:
-            os.chmod(where, mode, dir_fd=directory)  # only for what we just made, which is no link
-    with suppress(OSError, OverflowError):  # a time the host's filesystem cannot hold
+            os.chmod(file, mode, dir_fd=directory)  # a file created here, so not a symlink
+    with suppress(OSError, OverflowError):  # the host's filesystem cannot store this time
         if follow:
-            os.utime(where, ns=(facts.atime, facts.mtime))
+            os.utime(file, ns=(attributes.atime, attributes.mtime))
         else:
-            os.utime(where, ns=(facts.atime, facts.mtime), dir_fd=directory, follow_symlinks=False)
+            os.utime(file, ns=(attributes.atime, attributes.mtime), dir_fd=directory, follow_symlinks=False)
 
 
-def _change_owner(where: int | bytes, facts: Facts, counts: Counts, directory: int | None) -> int:
-    """Give a file its owner; the mode that it may then have."""
+def _set_owner(file: int | bytes, attributes: FileAttributes, result: ExtractResult, directory: int | None) -> int:
+    """Set the owner of a file; return the mode to set."""
     try:
-        if NOBODY in (facts.uid, facts.gid):
-            raise OSError(errno.EINVAL, "the system takes this number for no change")
-        if isinstance(where, int):
-            os.fchown(where, facts.uid, facts.gid)
+        if NO_CHANGE_ID in (attributes.uid, attributes.gid):
+            raise OSError(errno.EINVAL, "the ID -1 means no change")
+        if isinstance(file, int):
+            os.fchown(file, attributes.uid, attributes.gid)
         else:
-            os.chown(where, facts.uid, facts.gid, dir_fd=directory, follow_symlinks=False)
-    except OSError:  # a user namespace may not know this number
-        counts.owners_left += 1
-        return facts.mode & 0o1777
-    return facts.mode & 0o7777
+            os.chown(file, attributes.uid, attributes.gid, dir_fd=directory, follow_symlinks=False)
+    except OSError:  # no permission, or not mapped in this user namespace
+        result.owners_left += 1
+        return attributes.mode & 0o1777
+    return attributes.mode & 0o7777
 
 
-def _apply_xattrs(where: int | bytes, xattrs: dict[bytes, bytes], counts: Counts, directory: int | None) -> None:
+def _set_xattrs(file: int | bytes, xattrs: dict[bytes, bytes], result: ExtractResult, directory: int | None) -> None:
     if not hasattr(os, "setxattr"):
-        counts.xattrs_left += len(xattrs)
+        result.xattrs_left += len(xattrs)
         return
-    target: int | bytes = where
-    if directory is not None:  # there is no call that takes a directory: its name in /proc does
-        target = b"/proc/self/fd/%d/%s" % (directory, where)
+    target: int | bytes = file
+    if directory is not None:  # no call takes a directory descriptor, but its path in /proc serves
+        target = b"/proc/self/fd/%d/%s" % (directory, file)
     for name, value in xattrs.items():
         try:
             os.setxattr(target, name, value, follow_symlinks=directory is None)
         except OSError:
-            counts.xattrs_left += 1
+            result.xattrs_left += 1

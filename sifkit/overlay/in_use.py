@@ -151,7 +151,7 @@ def check_replaceable(path: HostPath) -> None:
         what = file_format(name)
     except OSError as error:
         raise NotReplaceableError(
-            f"{show(name)}: cannot see what it is ({error.strerror})", path=name, hint="give the new image another name"
+            f"{show(name)}: cannot read its type: {error.strerror}", path=name, hint="give the new image another name"
         ) from error
     if what not in ("empty", "ext"):
         known = {"sif": "a SIF image", "squashfs": "a squashfs image"}.get(what, "not an ext2 or ext3 image")
@@ -357,7 +357,7 @@ def image_kind(path: HostPath) -> Literal["sif", "squashfs"] | None:
     name = os.fsdecode(path)
     found = os.stat(name)
     if stat.S_ISDIR(found.st_mode):
-        hint = "sifkit overlay create --from-dir makes an image of it"
+        hint = f"create an image from it with: sifkit overlay create --from-dir {show(name)}"
         raise FormatError(f"{show(name)} is a directory, not an image", path=name, hint=hint)
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISBLK(found.st_mode):
         raise FormatError(f"{show(name)} is neither a regular file nor a block device", path=name, hint="give an image file")
@@ -382,9 +382,9 @@ def check_image(path: HostPath) -> None:
     what = image_kind(name)
     if what == "sif":
         raise NotYetError(
-            f"{show(name)} is a SIF image, and this command takes stand-alone ext3 images",
+            f"{show(name)} is a SIF image; this command needs a stand-alone ext3 image",
             path=name,
-            hint="sifkit overlay detach --keep copies the overlay in it, sifkit sif list shows what is in it",
+            hint=f"copy its overlay to a file with: sifkit overlay detach --keep {show(name)}",
         )
     if what == "squashfs":
         raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give a stand-alone ext3 image")

@@ -1,6 +1,6 @@
-"""What an overlay image is: its numbers, its state, who uses it, and whether Apptainer will take it.
+"""Description of an overlay image: size, state, who uses it, and whether Apptainer accepts it.
 
-Apptainer's test of an ext3 image (its own check before any mount): magic 0xEF53; has_journal; incompat features within
+Apptainer's check of an ext3 image before any mount: magic 0xEF53; has_journal; incompat features within
 filetype, needs_recovery, meta_bg; ro_compat features within sparse_super, large_file, btree_dir.
 """
 
@@ -28,6 +28,7 @@ from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
 from ext3.read.filesystem import Filesystem
 
+from ..atomic import HostPath
 from ..errors import FormatError
 from .in_use import Use, image_kind, image_use
 from .opening import check_window
@@ -36,16 +37,14 @@ from .target import Window, open_window
 if TYPE_CHECKING:
     from ..sif import Descriptor
 
-__all__ = ["Directory", "ImageInfo", "Journal", "image_info"]
-
-HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+__all__ = ["DirectoryOwner", "ImageInfo", "JournalState", "image_info"]
 
 ACCEPTED_INCOMPAT = Incompat.FILETYPE | Incompat.NEEDS_RECOVERY | Incompat.META_BG
 ACCEPTED_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
+class DirectoryOwner:
     """Permission bits and owner of upper/ or work/."""
 
     mode: int
@@ -54,8 +53,8 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
-    """``dirty``: it holds changes that are not in place yet. ``size_bytes`` is 0 where it cannot be read."""
+class JournalState:
+    """State of the journal. ``dirty``: it holds transactions to replay. ``size_bytes`` is 0 if it cannot be read."""
 
     size_bytes: int
     dirty: bool
@@ -63,13 +62,12 @@ class Journal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """Facts of one image. Sizes are bytes, times seconds since 1970 (0: never).
+    """Description of an image. Sizes are in bytes, times in seconds since 1970 (0: never).
 
-    ``used_bytes`` counts all that is not free: content, tables and journal. ``state`` is "clean", "dirty" (the journal is to
-    be played back), "not clean" (ext2, not unmounted in order) or "errors". ``readable`` False: ``problem`` says why the
-    content cannot be read, and ``upper`` and ``work`` are not known. ``reasons`` say why Apptainer refuses the image,
-    ``notes`` what to know when it does not. ``partition``: where it is in a SIF image; ``file_bytes`` and
-    ``allocated_bytes`` are then the partition's, and ``use`` is of the partition.
+    ``used_bytes`` includes metadata and journal. ``state`` is "clean", "dirty" (the journal needs recovery), "not clean" (ext2
+    that was not unmounted) or "errors". ``readable`` False: ``problem`` says why the content cannot be read, and ``upper`` and
+    ``work`` are unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of a SIF image;
+    ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
     """
 
     path: str
@@ -89,13 +87,13 @@ class ImageInfo:
     inodes_used: int
     inodes_free: int
     state: str
-    journal: Journal | None
+    journal: JournalState | None
     created: int
     written: int
     mounted: int
     mount_count: int
-    upper: Directory | None = None
-    work: Directory | None = None
+    upper: DirectoryOwner | None = None
+    work: DirectoryOwner | None = None
     readable: bool = True
     problem: str = ""
     use: Use = field(default_factory=lambda: Use("none"))
@@ -106,11 +104,10 @@ class ImageInfo:
 
 
 def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
-    """The facts of the image at ``path``, or of a ``partition`` of the SIF there; nothing is changed or locked.
+    """Describe the image at ``path``, or a ``partition`` of the SIF there, without changing or locking it.
 
-    ``partition``: "overlay" (of a SIF, that is what None means), "root" or an ID. An image with features that are not ext3
-    (ext4) is told about as far as its superblock goes. Raises what ``open_window`` does, NotExt3Error where there is no
-    superblock.
+    ``partition``: "overlay" (the default for a SIF), "root" or an ID. Images with other features than ext3's (ext4) are
+    described from their superblock. Raises what ``open_window`` does, and NotExt3Error without a superblock.
     """
     name = os.fsdecode(path)
     if partition is None and image_kind(name) == "sif":
@@ -121,7 +118,7 @@ def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
         raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE) if file_bytes >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE else b""
         fields = SUPERBLOCK.record(raw) if raw else {}
         if fields.get("s_magic") != EXT3_MAGIC:
-            read_superblock(device)  # says what the file looks like instead
+            read_superblock(device)  # raises an error that says what the file is
         upper = work = None
         journal_blocks = 0
         problem = ""
@@ -198,7 +195,7 @@ def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks
         inodes_used=inodes - free_inodes,
         inodes_free=free_inodes,
         state=state,
-        journal=Journal(min(journal_blocks, blocks) * block_size, dirty) if has_journal else None,
+        journal=JournalState(min(journal_blocks, blocks) * block_size, dirty) if has_journal else None,
         created=fields["s_mkfs_time"],
         written=fields["s_wtime"],
         mounted=fields["s_mtime"],
@@ -212,39 +209,39 @@ def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks
 
 
 def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
-    """Why Apptainer refuses such features; empty: it does not."""
+    """Return the reasons for which Apptainer refuses these features, none if it accepts them."""
     reasons = []
     if not compat & Compat.HAS_JOURNAL:
         reasons.append("it has no journal (has_journal)")
-    strange = (
+    unknown = (
         *feature_names("incompat", incompat & ~ACCEPTED_INCOMPAT.value),
         *feature_names("ro_compat", ro_compat & ~ACCEPTED_RO_COMPAT.value),
     )
-    if strange:
-        reasons.append(f"it has features that are not ext3: {', '.join(strange)}")
+    if unknown:
+        reasons.append(f"it has features that are not ext3: {', '.join(unknown)}")
     return reasons
 
 
 def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
     notes = []
-    upper: Directory | None = known["upper"]
+    upper: DirectoryOwner | None = known["upper"]
     if not known["problem"]:
         if upper is None:
-            notes.append("there is no upper/: read-only use (:ro) fails, writable use has to make it")
+            notes.append("there is no upper/: read-only use (:ro) fails, writable use must create it")
         elif upper.uid == 0 and not upper.mode & 0o002:
-            notes.append("upper/ is owned by root: in a container only root, or --fakeroot, can write")
+            notes.append("upper/ is owned by root: in a container only root (or --fakeroot) can write")
     if state == "dirty" and known["use"].written:
-        notes.append("the journal is in use: what a container writes now may not show yet")
+        notes.append("the journal is in use: recent writes of the container may not be visible yet")
     elif state == "dirty":
         notes.append("the journal is not empty: use the image writable once before sharing it :ro")
     elif state in ("errors", "not clean"):
-        notes.append("it was not left in order: check it with e2fsck -f before use")
+        notes.append("the filesystem is not clean: check it with e2fsck -f before use")
     return tuple(notes)
 
 
-def _directory(filesystem: Filesystem, path: bytes) -> Directory | None:
+def _directory(filesystem: Filesystem, path: bytes) -> DirectoryOwner | None:
     try:
         found = filesystem.stat(path, follow=False)
     except FileNotFoundError:
         return None
-    return Directory(found.mode & 0o7777, found.uid, found.gid) if found.is_dir else None
+    return DirectoryOwner(found.mode & 0o7777, found.uid, found.gid) if found.is_dir else None

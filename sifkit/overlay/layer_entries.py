@@ -1,7 +1,7 @@
-"""What belongs into a layer, by name: the files of upper/ in byte order, and the marks for what is removed and hidden.
+"""Entries of an OCI layer: the files of upper/ in byte order, and whiteouts for removed files and opaque directories.
 
-Both kinds of marks are understood, the kernel's and those of fuse-overlayfs (see ``marks``). Sources: OCI image specification,
-``layer.md``; Linux ``Documentation/filesystems/overlayfs.rst``.
+Whiteouts of fuse-overlayfs (``.wh.`` names) are recognised here; those of the kernel need the inode and are left to
+``layer_export``. Sources: OCI image specification, ``layer.md``; Linux ``Documentation/filesystems/overlayfs.rst``.
 """
 
 from __future__ import annotations
@@ -13,112 +13,111 @@ from typing import NamedTuple
 from ext3.constants import NAME_MAX, FileType
 from ext3.errors import Ext3Error, PathNotDirectoryError
 from ext3.read.filesystem import Entry, Filesystem
-from sifkit.overlay.selection import Directories
-from sifkit.tar.writer import PATH_LIMIT
 
-from .whiteouts import OPAQUE_MARK, PREFIX, is_mark, is_opaque
+from ..tar.writer import PATH_LIMIT
+from .selection import DirectoryReader
+from .whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, REDIRECT_XATTRS, WHITEOUT_PREFIX, has_whiteout_prefix, is_opaque
 
-__all__ = ["LayerName", "layer_names"]
-
-RESERVED = b".wh..wh."
-"""Names of aufs that mean something else; one of them is the mark of an opaque directory."""
-REDIRECTS = (b"trusted.overlay.redirect", b"user.overlay.redirect")
-
-Trouble = Callable[[bytes, str], None]
-"""Told of a path (from the top of the layer on, with a slash in front) and why it is left out."""
+__all__ = ["LayerEntry", "walk_layer"]
 
 
-class LayerName(NamedTuple):
-    """An entry of the layer: its path without a slash at either end, the top's is empty.
+OnProblem = Callable[[bytes, str], None]
+"""Callback for an entry that is left out: its path from the top of the layer, with a leading slash, and the reason."""
 
-    A ``mark`` is an empty file with the times of inode ``ino``. ``is_dir``: what the name in the directory says it is.
+
+class LayerEntry(NamedTuple):
+    """Entry of a layer: its path without a leading or trailing slash, b"" for the top.
+
+    A whiteout is an empty file with the times of inode ``ino``. ``is_dir``: the type in the directory entry.
     """
 
     path: bytes
     ino: int
     is_dir: bool
-    mark: bool
+    is_whiteout: bool
 
 
-def layer_names(filesystem: Filesystem, root: int, trouble: Trouble) -> Iterator[LayerName]:
-    """Everything below the directory inode ``root``, itself first, each directory's mark and content behind it.
+def walk_layer(filesystem: Filesystem, root: int, on_problem: OnProblem) -> Iterator[LayerEntry]:
+    """Iterate over the directory inode ``root`` and everything below it, parents first, an opaque whiteout before the rest.
 
-    What cannot be in a layer or cannot be read is told to ``trouble`` and left out.
+    Files that cannot be read or cannot be in a layer are passed to ``on_problem`` and left out.
     """
-    directories = Directories(filesystem)
+    reader = DirectoryReader(filesystem)
     seen = {root}
-    yield LayerName(b"", root, True, False)
-    pending = [iter(_inside(filesystem, directories, b"", root, trouble))]
+    yield LayerEntry(b"", root, True, False)
+    pending = [iter(_directory_entries(filesystem, reader, b"", root, on_problem))]
     while pending:
         found = next(pending[-1], None)
         if found is None:
             pending.pop()
             continue
         if found.is_dir and found.ino in seen:
-            trouble(b"/" + found.path, "the image is damaged: this directory is in it twice")
+            on_problem(b"/" + found.path, "the image is damaged: this directory is in it twice")
             continue
         yield found
         if found.is_dir:
             seen.add(found.ino)
-            pending.append(iter(_inside(filesystem, directories, found.path + b"/", found.ino, trouble)))
+            pending.append(iter(_directory_entries(filesystem, reader, found.path + b"/", found.ino, on_problem)))
 
 
-def _inside(
-    filesystem: Filesystem, directories: Directories, prefix: bytes, directory: int, trouble: Trouble
-) -> list[LayerName]:
-    """What is in a directory, in order; the mark of an opaque one first."""
-    where = b"/" + prefix.rstrip(b"/")
+def _directory_entries(
+    filesystem: Filesystem, reader: DirectoryReader, prefix: bytes, directory: int, on_problem: OnProblem
+) -> list[LayerEntry]:
+    """Return the layer entries of a directory in order, an opaque whiteout first."""
+    path = b"/" + prefix.rstrip(b"/")
     entries: list[Entry] = []
     xattrs: dict[bytes, bytes] = {}
     try:
-        directories.read(directory, entries)
+        reader.read(directory, entries)
     except PathNotDirectoryError:
-        return []  # told where its inode is looked at
+        return []  # reported when its inode is read
     except Ext3Error as error:
-        trouble(where, str(error))
-    with suppress(Ext3Error):  # told there, too
+        on_problem(path, str(error))
+    with suppress(Ext3Error):  # reported there too
         xattrs = filesystem.xattrs(directory)
-    if any(name in xattrs for name in REDIRECTS):
-        trouble(where, "the directory was renamed: what lower layers hold of it is not in the layer")
+    if any(name in xattrs for name in REDIRECT_XATTRS):
+        on_problem(path, "the directory was renamed: its content in lower layers is not in the layer")
     entries.sort()
-    named = [entry for entry in entries if is_mark(entry.name)]
+    prefixed = [entry for entry in entries if has_whiteout_prefix(entry.name)]
     found = []
-    if is_opaque(xattrs) or any(entry.name == OPAQUE_MARK for entry in named):
-        found.append(LayerName(prefix + OPAQUE_MARK, directory, False, True))
-    if named or len(prefix) + NAME_MAX >= PATH_LIMIT:
-        return found + _chosen(filesystem, prefix, entries, trouble)
-    found += [LayerName(prefix + name, ino, kind is FileType.DIRECTORY, False) for name, ino, kind in entries]
+    if is_opaque(xattrs) or any(entry.name == OPAQUE_WHITEOUT for entry in prefixed):
+        found.append(LayerEntry(prefix + OPAQUE_WHITEOUT, directory, False, True))
+    if prefixed or len(prefix) + NAME_MAX >= PATH_LIMIT:
+        return found + _filter_whiteouts(filesystem, prefix, entries, on_problem)
+    found += [LayerEntry(prefix + name, ino, kind is FileType.DIRECTORY, False) for name, ino, kind in entries]
     return found
 
 
-def _chosen(filesystem: Filesystem, prefix: bytes, entries: list[Entry], trouble: Trouble) -> list[LayerName]:
-    """The entries of a directory where not all are as they seem: marks of fuse-overlayfs, what they hide, and long paths."""
-    marks = {
+def _filter_whiteouts(filesystem: Filesystem, prefix: bytes, entries: list[Entry], on_problem: OnProblem) -> list[LayerEntry]:
+    """Return the layer entries of a directory with whiteouts of fuse-overlayfs or long paths."""
+    whiteouts = {
         entry.name
         for entry in entries
-        if is_mark(entry.name) and entry.name != OPAQUE_MARK and _is_whiteout(filesystem, prefix, entry, trouble)
+        if has_whiteout_prefix(entry.name)
+        and entry.name != OPAQUE_WHITEOUT
+        and _is_whiteout(filesystem, prefix, entry, on_problem)
     }
     found = []
     for entry in entries:
         path = prefix + entry.name
         is_dir = entry.file_type is FileType.DIRECTORY
         if len(path) + is_dir >= PATH_LIMIT:
-            trouble(b"/" + path[:200] + b"...", f"a path of {len(path)} bytes is longer than any program takes")
-        elif entry.name in marks:
-            found.append(LayerName(path, entry.ino, False, True))
-        elif not is_mark(entry.name) and PREFIX + entry.name not in marks:
-            found.append(LayerName(path, entry.ino, is_dir, False))
+            on_problem(b"/" + path[:200] + b"...", f"the path is too long: {len(path)} bytes")
+        elif entry.name in whiteouts:
+            found.append(LayerEntry(path, entry.ino, False, True))
+        elif not has_whiteout_prefix(entry.name) and WHITEOUT_PREFIX + entry.name not in whiteouts:
+            found.append(LayerEntry(path, entry.ino, is_dir, False))
     return found
 
 
-def _is_whiteout(filesystem: Filesystem, prefix: bytes, entry: Entry, trouble: Trouble) -> bool:
-    """Whether a name like that of a whiteout of fuse-overlayfs is one; other files of such names are told."""
+def _is_whiteout(filesystem: Filesystem, prefix: bytes, entry: Entry, on_problem: OnProblem) -> bool:
+    """Return True for a whiteout of fuse-overlayfs; other files with such names are problems."""
     try:
-        facts = filesystem.stat(entry.ino)
+        stat = filesystem.stat(entry.ino)
     except Ext3Error as error:
-        trouble(b"/" + prefix + entry.name, str(error))
+        on_problem(b"/" + prefix + entry.name, str(error))
         return False
-    if facts.is_file and not facts.size and entry.name != PREFIX and not entry.name.startswith(RESERVED):
+    if stat.is_file and not stat.size and entry.name != WHITEOUT_PREFIX and not entry.name.startswith(AUFS_PREFIX):
         return True
-    trouble(b"/" + prefix + entry.name, "a name that begins with .wh. would remove a file where the layer is used")
+    on_problem(b"/" + prefix + entry.name, "a name that begins with .wh. would be a whiteout where the layer is used")
     return False

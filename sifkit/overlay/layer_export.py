@@ -1,10 +1,10 @@
-"""upper/ of an overlay as a container layer: a tar archive with marks for what was removed.
+"""Export of upper/ as an OCI layer: a tar archive with whiteouts for removed files.
 
-A whiteout becomes an empty file ``.wh.NAME``, an opaque directory holds ``.wh..wh..opq``; overlay filesystems' own attributes
-are left out. ``layer_entries`` says what goes in, ``sifkit.tar.writer`` how it looks. Files are stored whole: a layer should
-have no sparse files, which not every program reads. Whatever the image holds, the archive is bounded: no more data than the
-image has blocks, and altogether at most 1 GiB and 8 times the filesystem's size. What is more are zeros of holes, or names that
-a hostile image makes up. Source: OCI image specification, ``layer.md`` ("Whiteouts", "Sparse files").
+A whiteout becomes an empty file ``.wh.NAME``, an opaque directory holds ``.wh..wh..opq``; overlay xattrs are left out.
+``layer_entries`` lists what goes in, ``sifkit.tar.writer`` writes it. Files are stored in full, because not every program reads
+sparse files in a layer. The archive of a hostile image is limited, too: no more data than the image has blocks, and at most
+1 GiB plus 8 times the size of the filesystem in all; the rest could only be holes or invented names. Source: OCI image
+specification, ``layer.md`` ("Whiteouts", "Sparse files").
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import column_parts
 from ext3.read.readahead import ReadAhead, straight_files
-from sifkit.tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
 
 from ..errors import SifkitError, human, show
-from .layer_entries import LayerName, layer_names
+from ..tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
+from .data_limit import SharedBlocksError, check_data_limit
+from .layer_entries import LayerEntry, walk_layer
 from .view import View
-from .whiteouts import OPAQUE_MARK, PREFIX, is_whiteout, seen_xattrs
+from .whiteouts import METACOPY_XATTRS, OPAQUE_WHITEOUT, WHITEOUT_PREFIX, WHITEOUT_XATTRS, is_whiteout, without_overlay_xattrs
 
-__all__ = ["Exported", "LayerTooLargeError", "export_layer"]
+__all__ = ["ExportResult", "LayerTooLargeError", "export_layer"]
 
-WHITEOUT_NAMES = (b"trusted.overlay.whiteout", b"user.overlay.whiteout")
-"""An empty file with one of these is a whiteout, too (Linux 6.7)."""
-METACOPY_NAMES = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
-FREE_BYTES, TIMES_SIZE = 1 << 30, 8
-"""How large an archive may get: so much, and so many times the filesystem."""
-AT_ONCE = 2048
-PIECE_BYTES = 1 << 20
-"""Files of at most so many bytes are written together with others; also how much of others is read at once."""
-PROBLEMS_KEPT = 100
+EXTRA_BYTES, SIZE_FACTOR = 1 << 30, 8
+"""Limit of the archive's size: EXTRA_BYTES plus SIZE_FACTOR times the filesystem's."""
+BATCH_ENTRIES = 2048
+CHUNK_BYTES = 1 << 20
+"""Larger files are read and written in chunks."""
+MAX_PROBLEMS = 100
 _FLAGS = {S_IFREG: b"0", S_IFLNK: b"2", S_IFCHR: b"3", S_IFBLK: b"4", S_IFDIR: b"5", S_IFIFO: b"6", S_IFSOCK: b""}
 
 
 class LayerTooLargeError(SifkitError):
-    """The archive would be larger than an image of this size can reasonably need."""
+    """The archive would exceed its size limit."""
 
     kind = "too-large"
 
 
 @dataclass(slots=True)
-class Exported:
-    """``entries`` with the marks; ``left_out``: sockets, which no archive holds. ``content_bytes`` as files have them, holes
-    included. ``problems``: (path, why), the first hundred of ``failed`` files that are not there."""
+class ExportResult:
+    """Result of an export.
+
+    ``entries``: of the archive, whiteouts included. ``content_bytes``: sizes of files, holes included. ``left_out``: sockets,
+    which no archive holds. ``problems``: (path, reason), the first hundred of ``failed``.
+    """
 
     entries: int = 0
     whiteouts: int = 0
@@ -64,62 +65,58 @@ class Exported:
     failed: int = 0
     problems: list[tuple[bytes, str]] = field(default_factory=list)
 
-    def problem(self, path: bytes, why: str) -> None:
+    def add_problem(self, path: bytes, reason: str) -> None:
         self.failed += 1
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append((path, why))
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append((path, reason))
 
 
-def export_layer(view: View, file: IO[bytes], *, sparse: bool = False, progress: Progress | None = None) -> Exported:
-    """Write what ``view`` shows to ``file`` as a tar archive (pax), in byte order: the same image gives the same bytes.
+def export_layer(view: View, file: IO[bytes], *, sparse: bool = False, progress: Progress | None = None) -> ExportResult:
+    """Write the files of ``view`` to ``file`` as a tar archive (pax) in byte order: the same image gives the same bytes.
 
-    ``sparse``: files with holes are stored as GNU tar stores them (format 1.0), which bsdtar, Python and Apptainer read, too.
-    Raises OSError of ``file``; LayerTooLargeError; CorruptError where files share blocks and hold more than the image has; and
-    the image's errors for data that cannot be read once its entry has begun. Other trouble is in the result's ``problems``.
+    ``sparse``: store files with holes as GNU tar does (format 1.0), which bsdtar, Python and Apptainer read too. Raises OSError
+    of ``file``, LayerTooLargeError, SharedBlocksError, and the image's errors for data that cannot be read once its entry has
+    begun. Errors of single files are in the result's ``problems``.
     """
     progress = progress or Silent()
     tar = TarWriter(file)
-    export = _Export(view.filesystem, tar, sparse=sparse)
+    writer = _LayerWriter(view.filesystem, tar, sparse=sparse)
     progress.phase("export", None, "files")
-    names = layer_names(view.filesystem, view.root, export.done.problem)
-    while batch := list(islice(names, AT_ONCE)):
-        for start, end, columns in column_parts(view.filesystem, [name.ino for name in batch]):
+    entries = walk_layer(view.filesystem, view.root, writer.result.add_problem)
+    while batch := list(islice(entries, BATCH_ENTRIES)):
+        for start, end, columns in column_parts(view.filesystem, [entry.ino for entry in batch]):
             if isinstance(columns, Ext3Error):
-                export.done.problem(b"/" + batch[start].path, str(columns))
+                writer.result.add_problem(b"/" + batch[start].path, str(columns))
             else:
-                export.add(batch[start:end], columns)
+                writer.add(batch[start:end], columns)
         progress.advance(len(batch))
     tar.finish()
     progress.done()
-    return export.done
+    return writer.result
 
 
-class _SharedBlocksError(CorruptError):
-    """Ends the export; other damage concerns one file."""
-
-
-class _Export:
-    """Turns names and facts into entries."""
+class _LayerWriter:
+    """Writer of layer entries to an archive."""
 
     def __init__(self, filesystem: Filesystem, tar: TarWriter, *, sparse: bool) -> None:
         self.filesystem = filesystem
-        self.done = Exported()
+        self.result = ExportResult()
         self._tar = tar
         self._sparse = sparse
         self._block_size = filesystem.superblock.block_size
-        self._blocks_left = filesystem.superblock.blocks_count
-        self._limit = FREE_BYTES + TIMES_SIZE * filesystem.superblock.blocks_count * self._block_size
+        self._data_blocks = 0
+        self._limit = EXTRA_BYTES + SIZE_FACTOR * filesystem.superblock.blocks_count * self._block_size
         self._first: dict[int, bytes] = {}
-        """The path of each file that has several names."""
+        """First paths of files with several names."""
 
-    def add(self, names: Sequence[LayerName], columns: Columns) -> None:
-        """Entries in this order; ``columns`` are those of their inodes."""
+    def add(self, entries: Sequence[LayerEntry], columns: Columns) -> None:
+        """Write entries in this order; ``columns`` are those of their inodes."""
         straight, first = straight_files(self.filesystem, columns)
         sizes = columns.size.tolist()
         plain = straight & (columns.rows["i_links_count"] == 1) & ~columns.attributed
         ahead = ReadAhead(self.filesystem, first.tolist(), sizes, np.flatnonzero(plain).tolist())
-        facts = zip(
-            names,
+        rows = zip(
+            entries,
             columns.mode.tolist(),
             columns.uid.tolist(),
             columns.gid.tolist(),
@@ -128,111 +125,108 @@ class _Export:
             plain.tolist(),
             strict=True,
         )
-        for row, (name, mode, uid, gid, size, mtime, is_plain) in enumerate(facts):
+        for row, (entry, mode, uid, gid, size, mtime, is_plain) in enumerate(rows):
             try:
-                if name.mark:
-                    self._mark(name.path, mtime)
-                elif is_plain and not name.is_dir:
-                    self._claim(-(-size // self._block_size))
-                    self._tar.add(NewMember(name.path, b"0", mode & 0o7777, uid, gid, size, mtime), ahead.take(row, size))
-                    self.done.entries += 1
-                    self.done.content_bytes += size
+                if entry.is_whiteout:
+                    self._add_whiteout(entry.path, mtime)
+                elif is_plain and not entry.is_dir:
+                    self._count_data(-(-size // self._block_size))
+                    self._tar.add(NewMember(entry.path, b"0", mode & 0o7777, uid, gid, size, mtime), ahead.take(row, size))
+                    self.result.entries += 1
+                    self.result.content_bytes += size
                 else:
-                    self._other(name, attributed=bool(columns.attributed[row]))
-            except _SharedBlocksError:
+                    self._add_other(entry, may_have_xattrs=bool(columns.attributed[row]))
+            except SharedBlocksError:
                 raise
             except Ext3Error as error:
                 if self._tar.unfinished:
                     raise
-                self.done.problem(b"/" + name.path, str(error))
+                self.result.add_problem(b"/" + entry.path, str(error))
         if self._tar.size > self._limit:
-            self._too_large("the names and attributes of the image", "sifkit ls -R shows what they are")
+            self._too_large("the names and attributes of the image", "list them with: sifkit ls -R")
 
-    def _other(self, name: LayerName, *, attributed: bool) -> None:
-        """Anything but a small file with one name and no attributes; ``attributed``: it may have some."""
-        path, ino = name.path, name.ino
-        facts = self.filesystem.stat(ino)
-        xattrs = self.filesystem.xattrs(ino) if attributed else {}
-        form = facts.mode & S_IFMT
-        if (form == S_IFDIR) != name.is_dir or form not in _FLAGS:
-            raise CorruptError(f"inode {ino}", "i_mode", f"{facts.mode:#o}", "what its entry says")
-        if is_whiteout(facts) or (form == S_IFREG and not facts.size and any(key in xattrs for key in WHITEOUT_NAMES)):
+    def _add_other(self, entry: LayerEntry, *, may_have_xattrs: bool) -> None:
+        """Write anything but a small file with one name and no xattrs."""
+        path, ino = entry.path, entry.ino
+        stat = self.filesystem.stat(ino)
+        xattrs = self.filesystem.xattrs(ino) if may_have_xattrs else {}
+        form = stat.mode & S_IFMT
+        if (form == S_IFDIR) != entry.is_dir or form not in _FLAGS:
+            raise CorruptError(f"inode {ino}", "i_mode", f"{stat.mode:#o}", "what its entry says")
+        if is_whiteout(stat) or (form == S_IFREG and not stat.size and any(key in xattrs for key in WHITEOUT_XATTRS)):
             above, slash, last = path.rpartition(b"/")
-            if len(PREFIX + last) > NAME_MAX or len(PREFIX + path) >= PATH_LIMIT:
-                self.done.problem(b"/" + path, "the name is too long for a mark: where the layer is used, the file shows again")
+            if len(WHITEOUT_PREFIX + last) > NAME_MAX or len(WHITEOUT_PREFIX + path) >= PATH_LIMIT:
+                reason = "the name is too long for a whiteout: the file will reappear where the layer is used"
+                self.result.add_problem(b"/" + path, reason)
                 return
-            self._mark(above + slash + PREFIX + last, facts.mtime)
+            self._add_whiteout(above + slash + WHITEOUT_PREFIX + last, stat.mtime)
             return
         if form == S_IFSOCK:
-            self.done.left_out += 1
+            self.result.left_out += 1
             return
-        kept = [(key, value) for key, value in sorted(seen_xattrs(xattrs).items()) if b"\0" not in key]
-        head = NewMember(
-            path, _FLAGS[form], facts.mode & 0o7777, facts.uid, facts.gid, 0, facts.mtime, records=xattr_records(kept)
-        )
+        kept = [(key, value) for key, value in sorted(without_overlay_xattrs(xattrs).items()) if b"\0" not in key]
+        head = NewMember(path, _FLAGS[form], stat.mode & 0o7777, stat.uid, stat.gid, 0, stat.mtime, records=xattr_records(kept))
         if form == S_IFDIR:
             self._tar.add(head._replace(name=path + b"/" if path else b"./"))
-        elif facts.links > 1 and ino in self._first:
+        elif stat.links > 1 and ino in self._first:
             self._tar.add(head._replace(typeflag=b"1", target=self._first[ino], records=()))
         elif form == S_IFREG:
-            if any(key in xattrs for key in METACOPY_NAMES):
-                self.done.problem(b"/" + path, "its content is in a lower layer (metacopy)")
+            if any(key in xattrs for key in METACOPY_XATTRS):
+                self.result.add_problem(b"/" + path, "its content is in a lower layer (metacopy)")
                 return
-            self._regular(head, facts)
+            self._add_regular(head, stat)
         elif form == S_IFLNK:
             self._tar.add(head._replace(target=self.filesystem.readlink(ino)))
         else:
-            self._tar.add(head._replace(major=facts.major, minor=facts.minor))
-        if facts.links > 1 and form != S_IFDIR:
+            self._tar.add(head._replace(major=stat.major, minor=stat.minor))
+        if stat.links > 1 and form != S_IFDIR:
             self._first.setdefault(ino, path)
-        self.done.entries += 1
+        self.result.entries += 1
 
-    def _mark(self, path: bytes, mtime: int) -> None:
-        if path.rpartition(b"/")[2] == OPAQUE_MARK:
-            self.done.opaque += 1
+    def _add_whiteout(self, path: bytes, mtime: int) -> None:
+        if path.rpartition(b"/")[2] == OPAQUE_WHITEOUT:
+            self.result.opaque += 1
         else:
-            self.done.whiteouts += 1
+            self.result.whiteouts += 1
         self._tar.add(NewMember(path, b"0", 0o644, 0, 0, 0, mtime))
-        self.done.entries += 1
+        self.result.entries += 1
 
-    def _regular(self, head: NewMember, facts: Stat) -> None:
-        block_size, size = self._block_size, facts.size
-        reader = self.filesystem.open_file(facts.ino)
+    def _add_regular(self, head: NewMember, stat: Stat) -> None:
+        block_size, size = self._block_size, stat.size
+        reader = self.filesystem.open_file(stat.ino)
         extents = reader.extents
         mapped = sum(count for _, _, count in extents)
-        self._claim(mapped)
+        self._count_data(mapped)
         head = head._replace(size=size)
         if self._sparse and mapped < -(-size // block_size):
-            pairs = [(start * block_size, min(size - start * block_size, count * block_size)) for start, _, count in extents]
-            entry, table = sparse_member(head, pairs)
-            self._tar.add_pieces(entry, chain([table], _pieces(reader, pairs)))
-        elif size <= PIECE_BYTES:
+            ranges = [(start * block_size, min(size - start * block_size, count * block_size)) for start, _, count in extents]
+            entry, table = sparse_member(head, ranges)
+            self._tar.add_pieces(entry, chain([table], _chunks(reader, ranges)))
+        elif size <= CHUNK_BYTES:
             self._tar.add(head, reader.readall())
         else:
             if self._tar.size + size > self._limit:
                 what = f"{show(b'/' + head.name)}, {human(size)} of which {human(mapped * block_size)} are data,"
-                hint = "--sparse leaves holes out, which tar, bsdtar and apptainer understand; -o DIR/ keeps them"
+                hint = "--sparse stores holes as holes, which tar, bsdtar and apptainer read; -o DIR/ keeps them"
                 self._too_large(what, hint)
-            self._tar.add_pieces(head, _pieces(reader, [(0, size)]))
-        self.done.content_bytes += size
+            self._tar.add_pieces(head, _chunks(reader, [(0, size)]))
+        self.result.content_bytes += size
 
     def _too_large(self, what: str, hint: str) -> NoReturn:
         raise LayerTooLargeError(f"{what} would make the archive larger than {human(self._limit)}", hint=hint)
 
-    def _claim(self, blocks: int) -> None:
-        """Count blocks of data; files that hold more than there are share some, and could fill any disk."""
-        self._blocks_left -= blocks
-        if self._blocks_left < 0:
-            limit = self.filesystem.superblock.blocks_count
-            raise _SharedBlocksError("files", "blocks of their data", "more than there are", f"<= {limit}")
+    def _count_data(self, blocks: int) -> None:
+        """Count blocks of data. Raises SharedBlocksError."""
+        self._data_blocks += blocks
+        check_data_limit(self.filesystem, self._data_blocks)
 
 
-def _pieces(reader: FileReader, parts: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
-    """These (offset, length) of a file, in pieces that are good until the next one."""
-    buffer = memoryview(bytearray(PIECE_BYTES))
-    for offset, length in parts:
+def _chunks(reader: FileReader, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+    """Iterate over (offset, length) ranges of a file in chunks, each valid until the next one."""
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    for offset, length in ranges:
         reader.seek(offset)
-        for start in range(0, length, PIECE_BYTES):
-            piece = buffer[: min(PIECE_BYTES, length - start)]
-            reader.readinto(piece)
-            yield piece
+        for start in range(0, length, CHUNK_BYTES):
+            chunk = buffer[: min(CHUNK_BYTES, length - start)]
+            reader.readinto(chunk)
+            yield chunk

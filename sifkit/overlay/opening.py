@@ -54,5 +54,5 @@ def check_window(window: Window) -> None:
     raise FormatError(
         f"{show(window.path)}: the filesystem in object {window.partition.id} has {human(needed)}, its partition {human(size)}",
         path=window.path,
-        hint="get the image again, or put its overlay in anew",
+        hint="fetch or copy the image again, or replace its overlay",
     )

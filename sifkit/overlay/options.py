@@ -1,35 +1,37 @@
-"""What ``overlay create`` takes and gives back. No logic, and nothing heavy is imported here."""
+"""Options and result of ``create``. No logic; nothing heavy is imported."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from typing import IO, Literal
 from uuid import UUID
 
-__all__ = ["CreateOptions", "CreateResult", "Layout", "Profile", "Progress", "XattrPolicy"]
+from ext3.progress import Progress
 
-Layout = Literal["auto", "root", "upper", "data"]
+from ..atomic import HostPath
+
+__all__ = ["CreateOptions", "CreateResult", "ImageLayout", "Profile", "Progress", "XattrPolicy"]
+
+ImageLayout = Literal["auto", "root", "upper", "data"]
 Profile = Literal["default", "conda", "data"]
 XattrPolicy = Literal["default", "all", "none", "strict"]
-HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateOptions:
-    """One overlay to be made. Sizes are bytes; None means: choose.
+    """Options of a new overlay. Sizes are in bytes; None chooses a value.
 
-    ``size`` None is the content plus 25 %, at least 64 MiB. ``layout`` says where the source lies in the image: ``root``
-    (its root), ``upper`` (below upper/), ``data`` (its root, and no upper/ and work/ are added), ``auto`` (looks).
-    ``owner`` is for every entry, ``upper_owner`` for upper/ and work/ only. ``source_date_epoch`` (seconds) makes the
-    result reproducible, as ``reproducible`` does with a time of its own. ``inodes`` wins over ``profile``, as ``inode_ratio``
-    does; with each other they are refused.
+    ``size`` None: the content plus 25 %, at least 64 MiB. ``layout``: the place of the source in the image: ``root`` (its
+    root), ``upper`` (below upper/), ``data`` (its root, without adding upper/ and work/), ``auto`` (root if the source has an
+    upper/). ``owner``: of every entry; ``upper_owner``: of upper/ and work/ only. ``source_date_epoch`` (seconds) makes the
+    image reproducible; ``reproducible`` does so with a fixed time. ``inodes`` and ``inode_ratio`` override ``profile`` and
+    exclude each other.
     """
 
     size: int | None = None
     from_dir: HostPath | None = None
     from_tar: HostPath | IO[bytes] | None = None
-    layout: Layout = "auto"
+    layout: ImageLayout = "auto"
     create_dirs: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
     upper_owner: tuple[int, int] | None = None
@@ -57,8 +59,11 @@ class CreateOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateResult:
-    """One overlay that was made. ``files`` counts the source's names taken in, ``content_bytes`` their data, ``excluded`` what
-    ``exclude`` kept out (a directory counts once); ``notes`` are lines a person should see."""
+    """Result of creating an overlay.
+
+    ``files``: names copied from the source; ``content_bytes``: sizes of its files; ``excluded``: names left out by ``exclude``
+    (a directory counts once); ``notes``: for the user.
+    """
 
     path: str
     size_bytes: int
@@ -69,7 +74,7 @@ class CreateResult:
     free_bytes: int
     files: int
     content_bytes: int
-    layout: Layout
+    layout: ImageLayout
     seconds: float
     uuid: UUID
     label: bytes
@@ -78,13 +83,3 @@ class CreateResult:
     journal_bytes: int = 0
     excluded: int = 0
     notes: tuple[str, ...] = ()
-
-
-class Progress(Protocol):
-    """Told how far the work is. ``total`` None: not known."""
-
-    def phase(self, name: str, total: int | None, unit: Literal["files", "bytes"]) -> None: ...
-
-    def advance(self, count: int) -> None: ...
-
-    def done(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Where paths lead in a filesystem: from its root, or from ``upper/`` with what overlay filesystems hide left out."""
+"""Path resolution: components, symlinks and ``..`` below the root or ``upper/``, with whited-out names left out on request."""
 
 from __future__ import annotations
 
@@ -12,46 +12,37 @@ from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryErro
 from ext3.read.filesystem import Entry, Filesystem, Stat
 from ext3.read.path_walk import MAX_COMPONENTS, MAX_SYMLINKS
 
-from .whiteouts import is_mark, is_whiteout, mark_of, visible
+from .whiteouts import has_whiteout_prefix, is_whiteout, whiteout_name, without_whiteouts
 
-__all__ = ["Named", "Spot", "Tracer", "upper_of", "walk"]
+__all__ = ["DirectoryEntry", "ResolvedPath", "Resolver", "find_upper", "walk"]
 
 DOTS = (b".", b"..")
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
-    """Where a path leads: the directory ``parent``, the ``name`` in it, and the inode there (None: nothing).
+class ResolvedPath:
+    """Result of resolving ``path``: the directory ``parent``, the ``name`` in it and its inode ``ino`` (None: no such file).
 
-    ``way``: the directories from the top down to ``parent``. The top itself has the name b"". ``marks``: names in ``parent``
-    that hide this one from containers. ``covered``: the inode of a file that is there and hidden by another name.
+    ``ancestors``: the directories from the top down to ``parent``. The top itself has the name b"". ``whiteouts``: names in
+    ``parent`` that hide this one. ``hidden_ino``: the inode of a file that exists and is hidden by another name.
     """
 
     path: bytes
     parent: int
     name: bytes
     ino: int | None
-    way: tuple[int, ...]
-    marks: tuple[bytes, ...] = ()
-    covered: int | None = None
+    ancestors: tuple[int, ...]
+    whiteouts: tuple[bytes, ...] = ()
+    hidden_ino: int | None = None
 
     @property
-    def place(self) -> tuple[int, bytes]:
+    def location(self) -> tuple[int, bytes]:
+        """(parent, name)."""
         return self.parent, self.name
 
-    @property
-    def shown(self) -> bytes:
-        """The name to give a copy: that of the path as it was written."""
-        return self.path.rstrip(b"/").rpartition(b"/")[2]
 
-    @property
-    def whiteout(self) -> bool:
-        """The name is taken by a whiteout."""
-        return bool(self.marks)
-
-
-def upper_of(filesystem: Filesystem) -> int | None:
-    """The inode of upper/, None where the image has none."""
+def find_upper(filesystem: Filesystem) -> int | None:
+    """Return the inode of upper/, None if the image has none."""
     try:
         ino = filesystem.lookup(b"/upper", follow=False)
     except PathError:
@@ -59,29 +50,32 @@ def upper_of(filesystem: Filesystem) -> int | None:
     return ino if filesystem.stat(ino).is_dir else None
 
 
-class Tracer:
-    """Finds places in a filesystem whose paths start at its root, or with ``upper`` at upper/; neither links nor ``..`` lead
-    above that. ``hides``: what a container does not see is not there (default: with ``upper``)."""
+class Resolver:
+    """Path resolver of one filesystem. Paths start at its root, or with ``upper`` at upper/.
 
-    def __init__(self, filesystem: Filesystem, *, upper: bool = False, hides: bool | None = None) -> None:
+    Neither symlinks nor ``..`` lead above that. With ``hide_whiteouts`` (default: as ``upper``) whiteouts and the names they
+    hide are treated as missing.
+    """
+
+    def __init__(self, filesystem: Filesystem, *, upper: bool = False, hide_whiteouts: bool | None = None) -> None:
         """Raises PathNotFoundError for ``upper`` without upper/."""
-        self.reads = filesystem
+        self.filesystem = filesystem
         self.upper = upper
-        self.hides = upper if hides is None else hides
-        found = upper_of(filesystem) if upper else ROOT_INO
-        if found is None:
+        self.hide_whiteouts = upper if hide_whiteouts is None else hide_whiteouts
+        root = find_upper(filesystem) if upper else ROOT_INO
+        if root is None:
             raise PathNotFoundError(b"/upper", "the image has no upper/")
-        self.root = found
+        self.root = root
 
-    def find(self, directory: int, name: bytes) -> int | None:
-        """The inode of a name, hidden or not."""
-        return self.reads.find_name(directory, name)
+    def find_name(self, directory: int, name: bytes) -> int | None:
+        """Return the inode of a name, hidden or not."""
+        return self.filesystem.find_name(directory, name)
 
     def stat(self, ino: int) -> Stat:
-        return self.reads.stat(ino)
+        return self.filesystem.stat(ino)
 
-    def spot(self, path: bytes, *, follow: bool) -> Spot:
-        """Where ``path`` leads; its last name may be missing. ``follow``: through a link at the end, too.
+    def resolve(self, path: bytes, *, follow: bool) -> ResolvedPath:
+        """Resolve ``path``; its last component may be missing. ``follow``: also follow a symlink in the last component.
 
         Raises PathNotFoundError and PathNotDirectoryError for the directories on the way, PathError (ELOOP, ENAMETOOLONG).
         """
@@ -90,21 +84,21 @@ class Tracer:
         pending = [name for name in path.split(b"/") if name][::-1]
         must_be_directory = path.endswith((b"/", b"/.", b"/.."))
         follow = follow or must_be_directory
-        way: list[tuple[int, bytes]] = [(self.root, b"")]
+        chain: list[tuple[int, bytes]] = [(self.root, b"")]
         links = steps = 0
         while pending:
             name = pending.pop()
             steps += 1
             if steps + len(pending) > MAX_COMPONENTS or len(name) > NAME_MAX:
                 raise PathError(path, "File name too long", code=errno.ENAMETOOLONG)
-            above = way[-1][0]
+            above = chain[-1][0]
             if not self.stat(above).is_dir:
                 raise PathNotDirectoryError(path, "Not a directory")
             if name == b"..":
-                del way[max(1, len(way) - 1) :]
+                del chain[max(1, len(chain) - 1) :]
             if name in DOTS:
                 continue
-            found = self._in(path, above, name, tuple(step[0] for step in way))
+            found = self._resolve_name(path, above, name, tuple(step[0] for step in chain))
             if found.ino is None:
                 if [part for part in pending if part != b"."]:
                     raise PathNotFoundError(path, "No such file or directory")
@@ -113,90 +107,93 @@ class Tracer:
                 links += 1
                 if links > MAX_SYMLINKS:
                     raise PathError(path, "Too many levels of symbolic links", code=errno.ELOOP)
-                target = self.reads.readlink(found.ino)
+                target = self.filesystem.readlink(found.ino)
                 if target.startswith(b"/"):
-                    del way[1:]
+                    del chain[1:]
                 pending += [part for part in target.split(b"/") if part][::-1]
                 continue
-            way.append((found.ino, name))
-        ino, name = way[-1]
+            chain.append((found.ino, name))
+        ino, name = chain[-1]
         if must_be_directory and not self.stat(ino).is_dir:
             raise PathNotDirectoryError(path, "Not a directory")
-        trail = tuple(step[0] for step in way[:-1])
-        return Spot(path, trail[-1] if trail else ino, name, ino, trail or (ino,))
+        ancestors = tuple(step[0] for step in chain[:-1])
+        return ResolvedPath(path, ancestors[-1] if ancestors else ino, name, ino, ancestors or (ino,))
 
-    def _in(self, path: bytes, directory: int, name: bytes, way: tuple[int, ...]) -> Spot:
-        """A name in a directory."""
-        ino = self.find(directory, name)
-        if not self.hides:
-            return Spot(path, directory, name, ino, way)
-        if is_mark(name):
-            return Spot(path, directory, name, None, way, covered=ino)
-        marks: list[bytes] = []
+    def _resolve_name(self, path: bytes, directory: int, name: bytes, ancestors: tuple[int, ...]) -> ResolvedPath:
+        """Resolve one name in a directory."""
+        ino = self.find_name(directory, name)
+        if not self.hide_whiteouts:
+            return ResolvedPath(path, directory, name, ino, ancestors)
+        if has_whiteout_prefix(name):
+            return ResolvedPath(path, directory, name, None, ancestors, hidden_ino=ino)
+        whiteouts: list[bytes] = []
         if ino is not None and is_whiteout(self.stat(ino)):
             ino = None
-            marks.append(name)
-        mark = mark_of(name)
-        covered = None
-        if mark is not None and self.find(directory, mark) is not None:
-            ino, covered = None, ino
-            marks.append(mark)
-        return Spot(path, directory, name, ino, way, tuple(marks), covered)
+            whiteouts.append(name)
+        file_whiteout = whiteout_name(name)
+        hidden_ino = None
+        if file_whiteout is not None and self.find_name(directory, file_whiteout) is not None:
+            ino, hidden_ino = None, ino
+            whiteouts.append(file_whiteout)
+        return ResolvedPath(path, directory, name, ino, ancestors, tuple(whiteouts), hidden_ino)
 
-    def below(self, spot: Spot, name: bytes) -> Spot:
-        """The place of a name in the directory that is at ``spot``."""
-        assert spot.ino is not None
-        way = spot.way if spot.name == b"" else (*spot.way, spot.ino)
-        return self._in(spot.path.rstrip(b"/") + b"/" + name, spot.ino, name, way)
+    def child(self, directory: ResolvedPath, name: bytes) -> ResolvedPath:
+        """Resolve a name in a directory that exists."""
+        assert directory.ino is not None
+        ancestors = directory.ancestors if directory.name == b"" else (*directory.ancestors, directory.ino)
+        return self._resolve_name(directory.path.rstrip(b"/") + b"/" + name, directory.ino, name, ancestors)
 
-    def look(self, directory: int, name: bytes) -> int | None:
-        """The inode of a name, None where nothing is seen."""
-        return self._in(name, directory, name, ()).ino if self.hides else self.find(directory, name)
+    def find_visible(self, directory: int, name: bytes) -> int | None:
+        """Return the inode of a name, None if there is none or it is hidden."""
+        return self._resolve_name(name, directory, name, ()).ino if self.hide_whiteouts else self.find_name(directory, name)
 
-    def existing(self, path: bytes, *, follow: bool) -> int:
-        """The inode of ``path``. Raises as ``spot`` does, and PathNotFoundError where nothing is."""
-        found = self.spot(path, follow=follow).ino
-        if found is None:
+    def lookup(self, path: bytes, *, follow: bool = True) -> int:
+        """Return the inode of ``path``. Raises as ``resolve`` does, and PathNotFoundError if there is no such file."""
+        ino = self.resolve(path, follow=follow).ino
+        if ino is None:
             raise PathNotFoundError(path, "No such file or directory")
-        return found
+        return ino
 
     def entries(self, directory: int, problems: list[Exception] | None = None) -> list[Entry]:
-        """What is in a directory, in byte order. What cannot be read is in ``problems``, and without them raises."""
+        """Return the entries of a directory in byte order. Errors are appended to ``problems``; without it they are raised."""
         found: list[Entry] = []
         try:
-            found.extend(self.reads.scandir(directory))
-        except Ext3Error as error:  # what was read before a damaged block is worth showing
+            found.extend(self.filesystem.scandir(directory))
+        except Ext3Error as error:  # the entries before a damaged block are still worth showing
             if problems is None:
                 raise
             problems.append(error)
-        return sorted(visible(self.reads, found) if self.hides else found)
+        return sorted(without_whiteouts(self.filesystem, found) if self.hide_whiteouts else found)
 
-    def entries_of(self, directories: Sequence[int], most_names: int) -> list[tuple[list[Entry], Ext3Error | None]]:
-        """``entries`` of the first of these directories, read together; and why there may be more in it. At least one, then no
-        more once they have ``most_names``."""
+    def scan_many(self, directories: Sequence[int], max_names: int) -> list[tuple[list[Entry], Ext3Error | None]]:
+        """Read the first of these directories together: for each its ``entries``, and the error that cut them short.
+
+        Reads at least one directory, and no more once there are ``max_names`` names.
+        """
         listed: list[tuple[list[Entry], Ext3Error | None]] = []
-        for directory, found in zip(directories, self.reads.scandirs(directories, most_names), strict=False):
+        for directory, found in zip(directories, self.filesystem.scandirs(directories, max_names), strict=False):
             if found is None:
                 problems: list[Exception] = []
                 entries = self.entries(directory, problems)
                 listed.append((entries, next((one for one in problems if isinstance(one, Ext3Error)), None)))
             else:
-                listed.append((sorted(visible(self.reads, found.entries) if self.hides else found.entries), None))
-            most_names -= len(listed[-1][0])
-            if most_names <= 0:
+                shown = without_whiteouts(self.filesystem, found.entries) if self.hide_whiteouts else found.entries
+                listed.append((sorted(shown), None))
+            max_names -= len(listed[-1][0])
+            if max_names <= 0:
                 break
         return listed
 
     def walk(self, directory: int, path: bytes = b"", problems: list[Exception] | None = None) -> Iterator[tuple[bytes, Entry]]:
-        """Everything below a directory, parents first, in byte order: (path, entry).
+        """Walk everything below a directory, parents first, in byte order: (path, entry).
 
-        What cannot be read is in ``problems``, and without them raises: CorruptError for a directory that is met twice.
+        Errors are appended to ``problems``; without it they are raised, among them CorruptError for a directory met twice.
         """
         return walk(directory, path, lambda ino: self.entries(ino, problems), problems)
 
 
-class Named(Protocol):
-    """An entry of a directory."""
+class DirectoryEntry(Protocol):
+    """Entry of a directory."""
 
     @property
     def name(self) -> bytes: ...
@@ -208,14 +205,16 @@ class Named(Protocol):
     def file_type(self) -> FileType: ...
 
 
-T = TypeVar("T", bound=Named)
+E = TypeVar("E", bound=DirectoryEntry)
 
 
 def walk(
-    directory: int, path: bytes, entries_of: Callable[[int], Iterable[T]], problems: list[Exception] | None
-) -> Iterator[tuple[bytes, T]]:
-    """Everything below a directory, parents first: (path, entry). CorruptError for a directory that is met twice is in
-    ``problems``, and without them raised."""
+    directory: int, path: bytes, entries_of: Callable[[int], Iterable[E]], problems: list[Exception] | None
+) -> Iterator[tuple[bytes, E]]:
+    """Walk everything below a directory, parents first: (path, entry).
+
+    CorruptError for a directory met twice is appended to ``problems``; without it it is raised.
+    """
     seen = {directory}
     pending = [(path, iter(entries_of(directory)))]
     while pending:

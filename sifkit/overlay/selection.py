@@ -1,4 +1,4 @@
-"""What is to be taken out of an image: directories, parents first, and the names in them."""
+"""Selection of files to extract from an image: directories, parents first, and the other files in them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryErro
 from ext3.progress import Progress
 from ext3.read.filesystem import Entry, Filesystem
 
-from .host_writer import Counts
+from .host_writer import ExtractResult
 
-__all__ = ["Directories", "Survey", "survey_paths"]
+__all__ = ["DirectoryReader", "Selection", "select_paths"]
 
-MOST_DEPTH = 4096
-WAVE = 512
-"""Directories read together at most, and the names after which no more are."""
-MOST_NAMES = 16384
-SHOWN_BYTES = 4096
-"""A longer path, which no program takes, is told in part."""
+MAX_DEPTH = 4096
+BATCH_DIRECTORIES = 512
+BATCH_NAMES = 16384
+"""Limits of one read of several directories: it ends with the directory that exceeds BATCH_NAMES."""
+MAX_SHOWN_BYTES = 4096
+"""Longer paths, which no system call accepts, are shortened in messages."""
 
 
-class Directories:
-    """Reads directories of an image that may lie. Each block belongs to one of them, or a few blocks that are used again and
-    again would be millions of names."""
+class DirectoryReader:
+    """Reader of the directories of an untrusted image, which rejects blocks shared by directories.
+
+    Otherwise a few shared blocks could list millions of names.
+    """
 
     def __init__(self, filesystem: Filesystem) -> None:
         self._filesystem = filesystem
-        self._used = np.zeros(filesystem.superblock.blocks_count, np.bool_)  # memory is taken only for what is touched
+        self._used = np.zeros(filesystem.superblock.blocks_count, np.bool_)  # untouched pages take no memory
 
     def read(self, ino: int, into: list[Entry]) -> None:
-        """Append a directory's entries, as far as they can be read. Raises PathNotDirectoryError, CorruptError, DeviceError."""
-        self._take(ino, [(start, count) for _, start, count in self._filesystem.data_extents(ino)])
+        """Append the readable entries of a directory to ``into``. Raises PathNotDirectoryError, CorruptError, DeviceError."""
+        self._claim(ino, [(start, count) for _, start, count in self._filesystem.data_extents(ino)])
         into.extend(self._filesystem.scandir(ino))
 
-    def read_some(self, inos: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
-        """The entries of the first of these directories, at least one, and why there may be more in it."""
+    def read_many(self, inos: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
+        """Read at least the first of these directories: for each its entries, and the error that cut them short."""
         listed: list[tuple[list[Entry], Ext3Error | None]] = []
-        names = MOST_NAMES
+        names = BATCH_NAMES
         for ino, found in zip(inos, self._filesystem.scandirs(inos, names), strict=False):
             entries: list[Entry] = []
             problem = None
@@ -48,7 +50,7 @@ class Directories:
                 if found is None:
                     self.read(ino, entries)
                 else:
-                    self._take(ino, [(block, 1) for block in found.blocks])
+                    self._claim(ino, [(block, 1) for block in found.blocks])
                     entries = found.entries
             except Ext3Error as error:
                 problem = error
@@ -58,8 +60,8 @@ class Directories:
                 break
         return listed
 
-    def _take(self, ino: int, runs: list[tuple[int, int]]) -> None:
-        """These blocks are the directory's from now on."""
+    def _claim(self, ino: int, runs: list[tuple[int, int]]) -> None:
+        """Mark blocks as used by a directory. Raises CorruptError if another directory uses one."""
         for start, count in runs:
             used = self._used[start : start + count]
             if used.any():
@@ -69,8 +71,8 @@ class Directories:
 
 
 @dataclass(slots=True)
-class Survey:
-    """Directories (0 is the top; parents first) and the names in them that are something else."""
+class Selection:
+    """Directories (parents first, 0 is the top), and entries in them that are other files."""
 
     names: list[bytes] = field(default_factory=lambda: [b""])
     parents: list[int] = field(default_factory=lambda: [0])
@@ -80,107 +82,117 @@ class Survey:
     entry_inos: list[int] = field(default_factory=list)
 
     depth: int = 0
-    """How deep directories are nested; the top is not counted."""
+    """Levels of directories below the top."""
 
     def path(self, directory: int, name: bytes = b"") -> bytes:
+        """Return the path of an entry from the top, for messages."""
         parts = [name] if name else []
         size = len(name)
-        while directory and size < SHOWN_BYTES:
+        while directory and size < MAX_SHOWN_BYTES:
             parts.append(self.names[directory])
             size += len(parts[-1]) + 1
             directory = self.parents[directory]
         return (b"..." if directory else b"") + b"/" + b"/".join(reversed(parts))
 
+    def location(self, entry: int) -> tuple[int, bytes]:
+        """Return (directory, name) of an entry."""
+        return self.entry_directories[entry], self.entry_names[entry]
 
-def survey_paths(
-    filesystem: Filesystem, top: int, paths: Sequence[bytes], survey: Survey, counts: Counts, progress: Progress
-) -> None:
-    """Fill ``survey`` with ``paths`` below the directory inode ``top`` and all they hold; directories that cannot be read
-    are told in ``counts``.
+    def entry_path(self, entry: int) -> bytes:
+        return self.path(*self.location(entry))
 
-    Raises PathError for a path that is not there or leads through a symbolic link.
+
+def select_paths(
+    filesystem: Filesystem, top: int, paths: Sequence[bytes], result: ExtractResult, progress: Progress
+) -> Selection:
+    """Select ``paths`` below the directory inode ``top`` and everything in them; without ``paths`` everything.
+
+    Directories that cannot be read are problems of ``result``. Raises PathError for a path that does not exist or leads
+    through a symlink.
     """
-    directories = Directories(filesystem)
-    survey.inos.append(top)
+    selection = Selection()
+    reader = DirectoryReader(filesystem)
+    selection.inos.append(top)
     known: dict[tuple[int, bytes], int] = {}
-    taken: set[tuple[int, bytes]] = set()
+    selected: set[tuple[int, bytes]] = set()
     seen = {top}
     starts: list[int] = []
     for path in paths:
-        _select(filesystem, path, survey, known, taken, starts)
+        _add_path(filesystem, path, selection, known, selected, starts)
     if not paths:
         starts.append(0)
-    seen.update(survey.inos)
+    seen.update(selection.inos)
     pending = [(index, 1) for index in starts][::-1]
     while pending:
-        wave = [pending.pop() for _ in range(min(len(pending), WAVE))]
-        listed = directories.read_some([survey.inos[index] for index, _ in wave])
-        pending += reversed(wave[len(listed) :])
+        batch = [pending.pop() for _ in range(min(len(pending), BATCH_DIRECTORIES))]
+        listed = reader.read_many([selection.inos[index] for index, _ in batch])
+        pending += reversed(batch[len(listed) :])
         below: list[tuple[int, int]] = []
-        for (index, depth), (entries, problem) in zip(wave, listed, strict=False):
-            survey.depth = max(survey.depth, depth)
+        for (index, depth), (entries, problem) in zip(batch, listed, strict=False):
+            selection.depth = max(selection.depth, depth)
             if problem is not None:
-                counts.problem(survey.path(index), str(problem))
+                result.add_problem(selection.path(index), str(problem))
             progress.advance(len(entries))
             for entry in entries:
                 if entry.file_type is not FileType.DIRECTORY:
-                    if (index, entry.name) not in taken:
-                        survey.entry_directories.append(index)
-                        survey.entry_names.append(entry.name)
-                        survey.entry_inos.append(entry.ino)
+                    if (index, entry.name) not in selected:
+                        selection.entry_directories.append(index)
+                        selection.entry_names.append(entry.name)
+                        selection.entry_inos.append(entry.ino)
                     continue
                 if (index, entry.name) in known:
                     if known[index, entry.name] not in starts:
                         below.append((known[index, entry.name], depth + 1))
                     continue
-                if entry.ino in seen or depth >= MOST_DEPTH:
-                    why = "nested too deep" if depth >= MOST_DEPTH else "the image is damaged: this directory is in it twice"
-                    counts.problem(survey.path(index, entry.name), why)
+                if entry.ino in seen or depth >= MAX_DEPTH:
+                    reason = "nested too deep" if depth >= MAX_DEPTH else "the image is damaged: this directory is in it twice"
+                    result.add_problem(selection.path(index, entry.name), reason)
                     continue
                 seen.add(entry.ino)
-                below.append((_add(survey, index, entry.name, entry.ino), depth + 1))
+                below.append((_add_directory(selection, index, entry.name, entry.ino), depth + 1))
         pending += reversed(below)
+    return selection
 
 
-def _add(survey: Survey, parent: int, name: bytes, ino: int) -> int:
-    survey.names.append(name)
-    survey.parents.append(parent)
-    survey.inos.append(ino)
-    return len(survey.names) - 1
+def _add_directory(selection: Selection, parent: int, name: bytes, ino: int) -> int:
+    selection.names.append(name)
+    selection.parents.append(parent)
+    selection.inos.append(ino)
+    return len(selection.names) - 1
 
 
-def _select(
+def _add_path(
     filesystem: Filesystem,
     path: bytes,
-    survey: Survey,
+    selection: Selection,
     known: dict[tuple[int, bytes], int],
-    taken: set[tuple[int, bytes]],
+    selected: set[tuple[int, bytes]],
     starts: list[int],
 ) -> None:
-    """Add one path that was asked for, and the directories above it."""
+    """Add one path, and the directories above it."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise PathError(path, ".. is not taken: write the path it leads to")
+        raise PathError(path, ".. is not supported: write the path it leads to")
     index = 0
-    for place, name in enumerate(parts):
-        last = place == len(parts) - 1
+    for position, name in enumerate(parts):
+        last = position == len(parts) - 1
         found = known.get((index, name))
         if found is None:
-            entry = next((entry for entry in filesystem.scandir(survey.inos[index]) if entry.name == name), None)
+            entry = next((entry for entry in filesystem.scandir(selection.inos[index]) if entry.name == name), None)
             if entry is None:
-                raise PathNotFoundError(path, "there is no such file in the image")
+                raise PathNotFoundError(path, "no such file in the image")
             if entry.file_type is not FileType.DIRECTORY:
                 if not last or path.endswith(b"/"):
-                    raise PathNotDirectoryError(path, "a part of the path is not a directory (links are not followed here)")
-                if (index, name) not in taken:
-                    taken.add((index, name))
-                    survey.entry_directories.append(index)
-                    survey.entry_names.append(name)
-                    survey.entry_inos.append(entry.ino)
+                    raise PathNotDirectoryError(path, "a component is not a directory (symbolic links are not followed here)")
+                if (index, name) not in selected:
+                    selected.add((index, name))
+                    selection.entry_directories.append(index)
+                    selection.entry_names.append(name)
+                    selection.entry_inos.append(entry.ino)
                 return
-            if entry.ino in survey.inos:
+            if entry.ino in selection.inos:
                 raise CorruptError(f"directory inode {entry.ino}", "entries that lead to it", "two or more", 1)
-            found = known[index, name] = _add(survey, index, name, entry.ino)
+            found = known[index, name] = _add_directory(selection, index, name, entry.ino)
         index = found
     if index not in starts:
         starts.append(index)

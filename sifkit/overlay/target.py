@@ -35,7 +35,7 @@ __all__ = [
     "open_window",
 ]
 
-NEEDS_LOCK_HINT = "leave --require-lock out where nobody else can use the image, or copy it to a local filesystem"
+NEEDS_LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window
     name = os.fsdecode(path)
     kind = image_kind(name)
     if kind != "sif" and partition is not None:
-        raise UsageError(f"{show(name)} is no SIF image, and --partition is for SIF images", hint="leave --partition out")
+        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
     if kind == "squashfs":
         raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
     if kind == "sif":
         if partition is None:
             raise NotYetError(
-                f"{show(name)} is a SIF image, and this release does not show what a container sees of it",
+                f"{show(name)} is a SIF image, and this release does not show a container's view of it",
                 path=name,
-                hint=f"--partition overlay shows its overlay, sifkit sif list {show(name)} what is in it",
+                hint=f"--partition overlay shows its overlay; list its objects with: sifkit sif list {show(name)}",
             )
         with _open_partition(name, partition) as window:
             yield window
@@ -146,24 +146,24 @@ def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
             raise FormatError(
                 f"{show(path)}: object {found.id} is {found.type_text}, not a partition",
                 path=path,
-                hint=f"take it out with: sifkit sif dump {found.id} {show(path)}",
+                hint=f"extract it with: sifkit sif dump {found.id} {show(path)}",
             )
         return found
     if wanted == "root":
         if sif.primary is None:
-            hint = f"see what is in it: sifkit sif list {show(path)}"
+            hint = f"list its objects with: sifkit sif list {show(path)}"
             raise ObjectNotFoundError(f"{show(path)} has no primary partition", path=path, hint=hint)
         return sif.primary
     if wanted != "overlay":
         raise UsageError(f"--partition {show(wanted)}: must be overlay, root or an ID", hint="sifkit sif list shows the IDs")
     overlays = sif.overlays
     if not overlays:
-        hint = f"make one: sifkit overlay create --size 500M {show(path)}"
-        raise ObjectNotFoundError(f"{show(path)} has no overlay in it", path=path, hint=hint)
+        hint = f"create one with: sifkit overlay create --size 500M {show(path)}"
+        raise ObjectNotFoundError(f"{show(path)} has no overlay", path=path, hint=hint)
     if len(overlays) > 1:
         ids = tuple(overlay.id for overlay in overlays)
         text = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
-        hint = f"say which: --partition {ids[0]}"
+        hint = f"choose one with: --partition {ids[0]}"
         raise AmbiguousObjectError(f"{show(path)} has {len(ids)} overlays: {text}", ids=ids, hint=hint)
     return overlays[0]
 
@@ -178,19 +178,19 @@ def check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
         )
     what = f"{show(path)}: object {found.id}"
     if found.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS):
-        raise FormatError(f"{what} is encrypted", path=path, hint="apptainer exec with its key shows what is in it")
+        raise FormatError(f"{what} is encrypted", path=path, hint="read it with apptainer exec and its key")
     kind = head_format(hostio.read_at(fd, found.offset, min(HEAD_BYTES, found.size)), found.size)
     if kind == "squashfs":
         raise NotYetError(
             f"{what} is a squashfs filesystem, and this release reads ext3 only",
             path=path,
-            hint=f"take it out with: sifkit sif dump {found.id} {show(path)} -o root.sqfs",
+            hint=f"extract it with: sifkit sif dump {found.id} {show(path)} -o root.sqfs",
         )
     if kind == "unknown" and found.fs_type != FSType.EXT3:
         raise FormatError(
-            f"{what} holds no filesystem that is known",
+            f"{what} holds no known filesystem",
             path=path,
-            hint=f"see what it is: sifkit sif info {found.id} {show(path)}",
+            hint=f"show its descriptor with: sifkit sif info {found.id} {show(path)}",
         )
 
 
@@ -204,7 +204,7 @@ def _reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
     if root is None:
         return ("the image has no primary partition",)
     if root.group != found.group:
-        return (f"it is in {_group(found)}, and the primary partition in {_group(root)}",)
+        return (f"it is in {_group(found)}, but the primary partition is in {_group(root)}",)
     return ()
 
 
@@ -254,4 +254,4 @@ def kept_space(sif: SIF) -> tuple[str, ...]:
 
 
 def no_locks(path: str) -> SifkitError:
-    return SifkitError(f"{show(path)}: its filesystem has no locks", path=path, hint=NEEDS_LOCK_HINT)
+    return SifkitError(f"{show(path)}: its filesystem does not support file locking", path=path, hint=NEEDS_LOCK_HINT)

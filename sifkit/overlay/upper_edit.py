@@ -1,8 +1,9 @@
-"""Changes through the container's view: paths below upper/, and whiteouts for what lower layers may have.
+"""Edits of upper/ as a container makes them: paths below upper/, and whiteouts for files that lower layers may have.
 
-What lower layers hold is not known here, so a name that goes leaves a whiteout (a character device 0, 0) unless a directory
-on the way is opaque, which hides all that is below. A directory that takes a whiteout's place becomes opaque, or what was
-removed would show again in it. Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and opaque directories".
+The lower layers are not known here, so removing a name leaves a whiteout (a character device 0, 0), unless a directory on the
+way is opaque and hides the lower layers anyway. A directory that replaces a whiteout becomes opaque; otherwise the removed
+directory of the lower layer would show through. Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and
+opaque directories".
 """
 
 from __future__ import annotations
@@ -16,149 +17,150 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
 
 from ..errors import show
-from .resolve import Spot, Tracer, upper_of
-from .whiteouts import OPAQUE_NAMES, OWN_XATTRS, is_mark, is_opaque_directory
+from .resolve import ResolvedPath, Resolver, find_upper
+from .whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_opaque_directory
 
-__all__ = ["Editor"]
+__all__ = ["OverlayEditor"]
 
 
-class Editor(Tracer):
-    """Changes names as a container would. Without ``upper`` they are what they are: nothing is left behind."""
+class OverlayEditor(Resolver):
+    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are."""
+
+    filesystem: WritableFilesystem
 
     def __init__(self, filesystem: WritableFilesystem, *, upper: bool = False) -> None:
-        self.filesystem = filesystem
         super().__init__(filesystem, upper=upper)
-        self.upper_ino = upper_of(filesystem)
+        self.upper_ino = find_upper(filesystem)
         self.whiteouts = 0
-        """How many were left."""
+        """Number of whiteouts created."""
 
-    def outside(self, spot: Spot) -> bool:
-        """Whether no container will see this place: the image has an upper/, and it lies elsewhere."""
+    def is_outside_upper(self, path: ResolvedPath) -> bool:
+        """Return True if no container will see this path: the image has an upper/ and the path is elsewhere."""
         if self.upper or self.upper_ino is None:
             return False
-        return self.upper_ino != spot.ino and self.upper_ino not in spot.way
+        return self.upper_ino != path.ino and self.upper_ino not in path.ancestors
 
-    def leaves_whiteout(self, spot: Spot) -> bool:
-        """Whether a name that goes from here must be hidden: no directory on the way is opaque."""
-        return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in spot.way)
+    def needs_whiteout(self, path: ResolvedPath) -> bool:
+        """Return True if removing this name must leave a whiteout: no directory on the way is opaque."""
+        return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors)
 
     @contextmanager
-    def taking(self, spot: Spot) -> Iterator[None]:
-        """A file is made at ``spot``, or moved there, in the block; whiteouts of its name go, unless the block fails.
+    def replacing_whiteouts(self, path: ResolvedPath) -> Iterator[None]:
+        """Remove the whiteouts of a name around a block that creates or moves a file there; a failed block puts them back.
 
-        PathError where a container would not see the file, or another file is hidden there.
+        Raises PathError if a container would not see the file, or if it would take the place of a hidden one.
         """
-        self.check_free(spot)
-        device = spot.name in spot.marks
-        if device:
-            self.filesystem.unlink_at(*spot.place)
+        self.check_visible(path)
+        is_device = path.name in path.whiteouts
+        if is_device:
+            self.filesystem.unlink_at(*path.location)
         try:
             yield
         except BaseException:
-            if device:
-                with suppress(Ext3Error):  # what failed first is what matters
-                    self.filesystem.mknod_at(*spot.place, S_IFCHR)
+            if is_device:
+                with suppress(Ext3Error):  # the first error is the one to report
+                    self.filesystem.mknod_at(*path.location, S_IFCHR)
             raise
-        for mark in spot.marks:
-            if mark != spot.name:
-                self.filesystem.remove_tree_at(spot.parent, mark)
+        for name in path.whiteouts:
+            if name != path.name:
+                self.filesystem.remove_tree_at(path.parent, name)
 
-    def check_free(self, spot: Spot) -> None:
-        """Raise PathError where a file with this name would not be seen, or would take the place of one that is hidden."""
-        if self.hides and is_mark(spot.name):
-            error = PathError(spot.path, "a name that begins with .wh. hides a file from the container")
-            error.hint = "without --upper it is a name like any other"
+    def check_visible(self, path: ResolvedPath) -> None:
+        """Raise PathError if a file of this name would not be visible, or would take the place of a hidden one."""
+        if self.hide_whiteouts and has_whiteout_prefix(path.name):
+            error = PathError(path.path, "a name that begins with .wh. is a whiteout, which hides a file from containers")
+            error.hint = "without --upper it is an ordinary name"
             raise error
-        if spot.covered is not None:
-            names = " and ".join(show(name) for name in (spot.name, *spot.marks))
+        if path.hidden_ino is not None:
+            names = " and ".join(show(name) for name in (path.name, *path.whiteouts))
             why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
-            error = PathError(spot.path, why)
+            error = PathError(path.path, why)
             error.hint = "remove the one you do not want, without --upper"
             raise error
 
-    def check_attribute(self, path: bytes, name: bytes) -> None:
-        """Raise PathError where the container would not see the attribute ``name``."""
-        if self.hides and name.startswith(OWN_XATTRS):
-            error = PathError(path, "overlay filesystems keep it for themselves, and show it to no container")
-            error.hint = "without --upper it is an attribute like any other"
+    def check_xattr(self, path: bytes, name: bytes) -> None:
+        """Raise PathError if a container would not see the xattr ``name``."""
+        if self.hide_whiteouts and name.startswith(OVERLAY_XATTR_PREFIXES):
+            error = PathError(path, "overlay filesystems reserve this attribute and hide it from containers")
+            error.hint = "without --upper it is an ordinary attribute"
             raise error
 
-    def make_directory(self, spot: Spot, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
-        """A new directory; opaque where it takes a whiteout's place. ``umask``: see ``WritableFilesystem.mkdir_at``."""
-        with self.taking(spot):
-            ino = self.filesystem.mkdir_at(*spot.place, mode, uid=uid, gid=gid, umask=umask)
-        if spot.whiteout:
+    def make_directory(self, path: ResolvedPath, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
+        """Create a directory, opaque if it replaces a whiteout. ``umask``: see ``WritableFilesystem.mkdir_at``."""
+        with self.replacing_whiteouts(path):
+            ino = self.filesystem.mkdir_at(*path.location, mode, uid=uid, gid=gid, umask=umask)
+        if path.whiteouts:
             self.make_opaque(ino)
         return ino
 
     def make_opaque(self, ino: int) -> None:
-        for name in OPAQUE_NAMES:
+        for name in OPAQUE_XATTRS:
             self.filesystem.set_xattr(ino, name, b"y")
 
-    def _replacing(self, spot: Spot, remove: Callable[[], None]) -> None:
-        """``remove`` what is at a place, and leave a whiteout where one is needed; it is made first, while there is room."""
-        if not self.leaves_whiteout(spot):
+    def _remove(self, path: ResolvedPath, remove: Callable[[], None]) -> None:
+        """Call ``remove`` and leave a whiteout where one is needed. It is created first, while there is space for it."""
+        if not self.needs_whiteout(path):
             remove()
             return
-        name = next(name for name in map(b".whiteout-%d".__mod__, count()) if self.find(spot.parent, name) is None)
-        self.filesystem.mknod_at(spot.parent, name, S_IFCHR)
+        name = next(name for name in map(b".whiteout-%d".__mod__, count()) if self.find_name(path.parent, name) is None)
+        self.filesystem.mknod_at(path.parent, name, S_IFCHR)
         try:
             remove()
         except BaseException:
-            self.filesystem.unlink_at(spot.parent, name)
+            self.filesystem.unlink_at(path.parent, name)
             raise
-        self.filesystem.rename_at(spot.parent, name, *spot.place)
+        self.filesystem.rename_at(path.parent, name, *path.location)
         self.whiteouts += 1
 
-    def hide(self, spot: Spot) -> bool:
-        """Leave a whiteout where upper/ has nothing, and a lower layer may; False where none is needed."""
-        if spot.whiteout or not self.leaves_whiteout(spot):
+    def add_whiteout(self, path: ResolvedPath) -> bool:
+        """Create a whiteout for a name that only a lower layer may have; return False if none is needed."""
+        if path.whiteouts or not self.needs_whiteout(path):
             return False
-        self.check_free(spot)
-        self._replacing(spot, lambda: None)
+        self.check_visible(path)
+        self._remove(path, lambda: None)
         return True
 
-    def unlink(self, spot: Spot) -> None:
-        """Remove a name that is no directory's."""
-        if not self.leaves_whiteout(spot):
-            self.filesystem.unlink_at(*spot.place)
+    def unlink(self, path: ResolvedPath) -> None:
+        """Remove a name that is not a directory."""
+        if not self.needs_whiteout(path):
+            self.filesystem.unlink_at(*path.location)
             return
-        assert spot.ino is not None
-        if self.stat(spot.ino).is_dir:
-            raise PathIsDirectoryError(spot.path, "Is a directory")
-        self._replacing(spot, lambda: None)  # the whiteout takes the name over
+        assert path.ino is not None
+        if self.stat(path.ino).is_dir:
+            raise PathIsDirectoryError(path.path, "Is a directory")
+        self._remove(path, lambda: None)  # the whiteout is renamed over the file
 
-    def remove_directory(self, spot: Spot) -> None:
-        """Remove a directory that holds nothing, or nothing but whiteouts."""
-        assert spot.ino is not None
-        self._sweep(spot.ino)
-        self._replacing(spot, lambda: self.filesystem.rmdir_at(*spot.place))
+    def remove_directory(self, path: ResolvedPath) -> None:
+        """Remove a directory that is empty or holds only whiteouts."""
+        assert path.ino is not None
+        self._remove_whiteouts(path.ino)
+        self._remove(path, lambda: self.filesystem.rmdir_at(*path.location))
 
-    def remove_tree(self, spot: Spot) -> None:
-        """Remove a directory and all below it; one whiteout hides the whole."""
-        self._replacing(spot, lambda: self.filesystem.remove_tree_at(*spot.place))
+    def remove_tree(self, path: ResolvedPath) -> None:
+        """Remove a directory and everything below it; one whiteout hides it all."""
+        self._remove(path, lambda: self.filesystem.remove_tree_at(*path.location))
 
-    def move(self, old: Spot, new: Spot) -> None:
-        """Move a name; what is at the new place is replaced. A directory shows what it holds here, and nothing of lower layers.
+    def rename(self, old: ResolvedPath, new: ResolvedPath) -> None:
+        """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque.
 
-        Raises PathExistsError and its kin as ``WritableFilesystem.rename`` does.
+        Raises PathExistsError and related errors as ``WritableFilesystem.rename`` does.
         """
         assert old.ino is not None
         if new.ino is not None and old.ino == new.ino:
             return
-        wanted = self.leaves_whiteout(old)
+        whiteout = self.needs_whiteout(old)
         is_dir = self.stat(old.ino).is_dir
         if is_dir and new.ino is not None and self.stat(new.ino).is_dir:
-            self._sweep(new.ino)
-        with self.taking(new):
-            self.filesystem.rename_at(*old.place, *new.place, whiteout=wanted)
-        self.whiteouts += wanted
+            self._remove_whiteouts(new.ino)
+        with self.replacing_whiteouts(new):
+            self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
+        self.whiteouts += whiteout
         if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.ino):
             self.make_opaque(old.ino)
 
-    def _sweep(self, directory: int) -> None:
-        """Remove the whiteouts and marks that are all a directory holds; if it holds more, nothing."""
-        if not self.hides or self.entries(directory):
+    def _remove_whiteouts(self, directory: int) -> None:
+        """Remove the whiteouts in a directory that holds nothing else."""
+        if not self.hide_whiteouts or self.entries(directory):
             return
         for entry in list(self.filesystem.scandir(directory)):
             self.filesystem.remove_tree_at(directory, entry.name)

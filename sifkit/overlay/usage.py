@@ -1,4 +1,4 @@
-"""How full an image is, and what its directories take."""
+"""Space used in an image: totals of the filesystem (df) and of directories (du)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ __all__ = ["ImageUsage", "directory_usage", "image_usage"]
 
 @dataclass(frozen=True, slots=True)
 class ImageUsage:
-    """``size_bytes`` is the whole filesystem, and ``used_bytes`` all that is not free, its tables and journal included;
-    ``available_bytes`` is what all users may take."""
+    """Totals of a filesystem. ``used_bytes`` includes metadata and journal; ``available_bytes`` is what users may allocate."""
 
     size_bytes: int
     used_bytes: int
@@ -27,7 +26,7 @@ class ImageUsage:
 
 
 def image_usage(filesystem: Filesystem) -> ImageUsage:
-    """The counts of the superblock, held within what can be."""
+    """Return the totals of the superblock, clamped to possible values."""
     found = filesystem.superblock
     total = found.blocks_count * found.block_size
     free = min(found.free_blocks * found.block_size, total)
@@ -39,12 +38,12 @@ def image_usage(filesystem: Filesystem) -> ImageUsage:
 
 
 def directory_usage(
-    view: View, path: bytes, top: int, *, every: bool, problems: list[Exception], seen: set[int]
+    view: View, path: bytes, top: int, *, all_files: bool, problems: list[Exception], seen: set[int]
 ) -> list[tuple[bytes, int, int, bool]]:
-    """(path, bytes allocated, inodes, is a directory) of ``path`` (inode ``top``) and of what is below, those below first.
+    """Return (path, bytes allocated, inodes, is a directory) of ``path`` (inode ``top``) and everything below, children first.
 
-    A directory's numbers include what is in it; a file with several names counts where it is met first, by ``seen``.
-    With ``every`` files have rows, too. What is in ``seen`` already has no row.
+    A directory's numbers include those below it. Inodes in ``seen`` are not counted again; inodes counted are added to it.
+    With ``all_files`` files have rows too.
     """
     if top in seen:
         return []
@@ -55,7 +54,7 @@ def directory_usage(
     base = path.rstrip(b"/")
     rows: list[tuple[bytes, int, int, bool]] = []
     totals: list[list[int]] = [[found.blocks * 512, 1]]
-    """Bytes and inodes of the directories on the way; no inodes: what is in it counted before."""
+    """Bytes and inodes of the open directories; 0 inodes: counted before."""
     names: list[bytes] = [base]
     seen.add(top)
 
@@ -72,13 +71,13 @@ def directory_usage(
         parent = where[: -len(entry.name) - 1]
         while names[-1] != parent:
             leave()
-        facts = entry.facts
-        if isinstance(facts, Ext3Error):
-            problems.append(facts)
+        stat = entry.stat
+        if isinstance(stat, Ext3Error):
+            problems.append(stat)
             size, count, is_dir = 0, 0, False
         else:
-            size, count = (0, 0) if entry.ino in seen else (facts.blocks * 512, 1)
-            is_dir = facts.is_dir
+            size, count = (0, 0) if entry.ino in seen else (stat.blocks * 512, 1)
+            is_dir = stat.is_dir
         seen.add(entry.ino)
         if is_dir:
             names.append(where)
@@ -86,7 +85,7 @@ def directory_usage(
             continue
         totals[-1][0] += size
         totals[-1][1] += count
-        if every and count:
+        if all_files and count:
             rows.append((where, size, count, False))
     while names:
         leave()

@@ -1,7 +1,7 @@
-"""Which extended attributes go into an overlay.
+"""Filter of the xattrs that are copied into an overlay.
 
-Copied are those a program in a container can use. Left out are labels of the host (SELinux, IMA, EVM, Lustre's layout),
-which mean nothing elsewhere and which mke2fs copies to people's surprise, and what ext3 has no name for.
+Copied are those that programs in a container can use. Left out are labels of the host (SELinux, IMA, EVM, Lustre), which have
+no meaning elsewhere, although mke2fs copies them, and xattrs that ext3 cannot store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .options import XattrPolicy
 
-__all__ = ["attribute_filter"]
+__all__ = ["xattr_predicate"]
 
 HOST_LABELS = frozenset(
     (
@@ -34,18 +34,18 @@ ACLS = frozenset((b"system.posix_acl_access", b"system.posix_acl_default"))
 COPIED = (b"user.", b"trusted.")
 
 
-def attribute_filter(policy: XattrPolicy) -> Callable[[bytes], bool]:
-    """Whether an attribute of this full name (``user.mime_type``) is taken. ``strict`` takes what ``default`` takes."""
+def xattr_predicate(policy: XattrPolicy) -> Callable[[bytes], bool]:
+    """Return a predicate on full names (``user.mime_type``), True for xattrs to copy. ``strict`` is like ``default``."""
     if policy == "none":
         return lambda name: False
     if policy == "all":
-        from ext3.format.xattr import split_name  # with numpy: the usual policies do not need it
+        from ext3.format.xattr import split_name  # loads numpy, which the other policies do not need
 
         return lambda name: split_name(name) is not None
 
-    def taken(name: bytes) -> bool:
+    def is_copied(name: bytes) -> bool:
         if name in HOST_LABELS:
             return False
         return name == b"security.capability" or name in ACLS or name.startswith(COPIED)
 
-    return taken
+    return is_copied

@@ -61,7 +61,7 @@ def command(
             from ...overlay.extracting import extract
 
             try:
-                made = extract(view.filesystem, output, top=view.root, force=force, keep=on_host(image), progress=bar)
+                made = extract(view.filesystem, output, top=view.root, force=force, image_id=on_host(image), progress=bar)
             except FileExistsError as error:
                 raise not_empty(output) from error
             counts = {

@@ -13,12 +13,12 @@ from ..support.frame import verb
 from ..support.render import bar, pairs, percent, stamp, utc
 
 if TYPE_CHECKING:
-    from ...overlay.info import Directory, ImageInfo
+    from ...overlay.info import DirectoryOwner, ImageInfo
 
 __all__ = ["command"]
 
 
-def _directory(found: Directory | None, readable: bool) -> str:
+def _directory(found: DirectoryOwner | None, readable: bool) -> str:
     if found is None:
         return "none" if readable else "not known"
     return f"{found.mode:04o}, owner {found.uid}:{found.gid}"
@@ -70,7 +70,7 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in info.notes]
 
 
-def _json_directory(found: Directory | None) -> Fields | None:
+def _json_directory(found: DirectoryOwner | None) -> Fields | None:
     return None if found is None else {"mode": f"{found.mode:04o}", "uid": found.uid, "gid": found.gid}
 
 

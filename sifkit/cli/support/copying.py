@@ -11,7 +11,7 @@ from .editing import ChangeOptions, Changes, Goal, refused
 
 if TYPE_CHECKING:
     from ...overlay.copy_in import CopyOptions
-    from ...overlay.resolve import Tracer
+    from ...overlay.resolve import Resolver
 
 __all__ = ["CopySettings", "base_name", "finish", "partition_of", "source_in_image"]
 
@@ -33,12 +33,12 @@ def partition_of(image: str, settings: CopySettings) -> str | None:
     return settings.change.partition if is_sif(image) else None
 
 
-def source_in_image(changes: Changes, tracer: Tracer, source: str, path: bytes, settings: CopySettings) -> int | None:
+def source_in_image(changes: Changes, resolver: Resolver, source: str, path: bytes, settings: CopySettings) -> int | None:
     """The inode of a source in an image; None where there is none, which is told."""
     from ext3.errors import PathError
 
     try:
-        return tracer.existing(path, follow=settings.follow)
+        return resolver.lookup(path, follow=settings.follow)
     except PathError as error:
         changes.fail(refused(f"cannot stat '{show(source)}'", error, Goal("", path, show(source))))
         return None

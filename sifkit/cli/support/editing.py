@@ -22,8 +22,8 @@ from .render import shell_word
 if TYPE_CHECKING:
     from ext3.edit.filesystem import WritableFilesystem
 
-    from ...overlay.resolve import Spot
-    from ...overlay.upper_edit import Editor
+    from ...overlay.resolve import ResolvedPath
+    from ...overlay.upper_edit import OverlayEditor
 
 __all__ = [
     "ChangeOptions",
@@ -130,7 +130,7 @@ class Changes:
         """Whiteouts that were left."""
         self.errors: list[SifkitError] = []
 
-    def over(self, wanted: Sequence[Goal], options: ChangeOptions, do: Callable[[Editor, Goal], None]) -> None:
+    def over(self, wanted: Sequence[Goal], options: ChangeOptions, do: Callable[[OverlayEditor, Goal], None]) -> None:
         """``do`` what is to be done for each argument, in its image, which is open and locked; those that stand together are
         one edit. What ``do`` raises drops the edit; ``attempt`` is for what concerns one argument."""
         for image, group in groupby(wanted, key=lambda goal: goal.image):
@@ -139,10 +139,10 @@ class Changes:
                     do(editor, goal)
                 self.whiteouts += editor.whiteouts
 
-    def below(self, editor: Editor, goal: Goal, *, follow: bool, recursive: bool) -> list[tuple[int, str]]:
+    def below(self, editor: OverlayEditor, goal: Goal, *, follow: bool, recursive: bool) -> list[tuple[int, str]]:
         """(inode, how it is written) of an argument, and with ``recursive`` of all that is below it, as it is before anything
         is changed. PathError where there is no such file."""
-        ino = editor.existing(goal.path, follow=follow)
+        ino = editor.lookup(goal.path, follow=follow)
         found = [(ino, goal.shown)]
         if recursive and editor.stat(ino).is_dir:
             base = goal.shown.rstrip("/")
@@ -189,15 +189,15 @@ class Changes:
         return 1 if self.errors else 0
 
 
-def dangling(editor: Editor, goal: Goal) -> bool:
+def dangling(editor: OverlayEditor, goal: Goal) -> bool:
     """Whether an argument is a symbolic link that leads to nothing."""
     from ext3.errors import PathError, PathNotFoundError
 
     try:
-        ino = editor.spot(goal.path, follow=False).ino
+        ino = editor.resolve(goal.path, follow=False).ino
         if ino is None or not editor.stat(ino).is_symlink:
             return False
-        return editor.spot(goal.path, follow=True).ino is None
+        return editor.resolve(goal.path, follow=True).ino is None
     except PathNotFoundError:
         return True
     except PathError:
@@ -218,18 +218,18 @@ def refused(what: str, error: Exception, goal: Goal) -> SifkitError:
 
 @contextmanager
 def changing(
-    console: Console, image: str, options: ChangeOptions, *, check: Callable[[Editor], None] | None = None
-) -> Iterator[Editor]:
+    console: Console, image: str, options: ChangeOptions, *, check: Callable[[OverlayEditor], None] | None = None
+) -> Iterator[OverlayEditor]:
     """The image, open and locked; what was changed is on storage behind the block. ``check`` looks before anything is changed:
     what it raises leaves the image as it is."""
     from ...overlay.edit_session import EditOptions, edit_image
-    from ...overlay.upper_edit import Editor
+    from ...overlay.upper_edit import OverlayEditor
     from ..sif.session import concerning, stamp
 
-    editors: list[Editor] = []
+    editors: list[OverlayEditor] = []
 
     def before(filesystem: WritableFilesystem) -> None:
-        editors.append(Editor(filesystem, upper=options.upper))
+        editors.append(OverlayEditor(filesystem, upper=options.upper))
         if check is not None:
             check(editors[0])
 
@@ -249,9 +249,9 @@ def changing(
         yield editors[0]
 
 
-def warn_outside(console: Console, editor: Editor, spot: Spot, goal: Goal) -> None:
+def warn_outside(console: Console, editor: OverlayEditor, spot: ResolvedPath, goal: Goal) -> None:
     """Tell of a new file where no container will see it."""
-    if editor.outside(spot):
+    if editor.is_outside_upper(spot):
         path = b"/upper" + b"/" + spot.path.lstrip(b"/")
         meant = shell_word(goal.image) + ":" + show(path)
         console.warn(

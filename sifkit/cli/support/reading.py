@@ -41,7 +41,7 @@ def looking(console: Console, image: str, partition: str | None, *, upper: bool 
         console.detail(described(image, filesystem))
         if filesystem.journal_problem is not None:
             console.warn(f"{show(image)}: its journal cannot be read, what is shown may be old: {filesystem.journal_problem}")
-        yield View.of(filesystem, upper=upper, marks=marks)
+        yield View.of(filesystem, upper=upper, whiteouts=marks)
 
 
 def on_host(image: str) -> tuple[int, int]:

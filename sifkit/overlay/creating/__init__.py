@@ -1,1 +1,1 @@
-"""Making overlay images: the source and the options become a plan, and the plan an image."""
+"""Creation of overlay images: scan the source, plan the image, write it."""

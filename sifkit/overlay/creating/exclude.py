@@ -1,8 +1,8 @@
-"""``--exclude`` patterns: which paths of a source stay outside.
+"""Exclude patterns: paths of a source that are left out of the image.
 
-A pattern without a slash is held against names at any depth (``*.pyc``); one with a slash against the path from the
-source's top (``/build``, ``lib/**/test``). ``*`` and ``?`` stop at slashes, ``**`` does not, ``[...]`` is a set; a slash
-at the end means directories only. What lies below an excluded directory is excluded with it.
+A pattern without a slash matches names at any depth (``*.pyc``); one with a slash matches paths from the top of the source
+(``/build``, ``lib/**/test``). ``*`` and ``?`` do not match slashes, ``**`` does, ``[...]`` is a set; a trailing slash matches
+directories only. Everything below an excluded directory is excluded too.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["path_filter"]
 
 
 def path_filter(patterns: Iterable[str]) -> Callable[[bytes, bool], bool] | None:
-    """Whether a path (bytes, relative to the source) is excluded; the flag says whether it is a directory.
+    """Return a predicate (path relative to the source, is it a directory) that is True for excluded paths.
 
-    None where there is no pattern. Raises UsageError for one that cannot be meant.
+    None without patterns. Raises UsageError for an invalid pattern.
     """
     anywhere: list[bytes] = []
     directories: list[bytes] = []
@@ -38,7 +38,7 @@ def path_filter(patterns: Iterable[str]) -> Callable[[bytes, bool], bool] | None
 
 
 def _expression(pattern: str) -> bytes:
-    """A regular expression for the whole relative path."""
+    """Return a regular expression that matches the whole relative path."""
     text = os.fsencode(pattern).strip(b"/")
     if not text:
         raise UsageError(f"--exclude '{show(pattern)}': matches nothing, or everything", hint="write a name or a path")
@@ -75,5 +75,5 @@ def _expression(pattern: str) -> bytes:
     try:
         re.compile(result)
     except re.error as error:
-        raise UsageError(f"--exclude '{show(pattern)}': {error.msg}", hint="check what stands in brackets") from error
+        raise UsageError(f"--exclude '{show(pattern)}': {error.msg}", hint="check the brackets") from error
     return b"(?:" + result + b")"

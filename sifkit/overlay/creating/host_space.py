@@ -14,18 +14,18 @@ from ext3.errors import DeviceError, Ext3Error, SourceError
 from ...errors import TargetError, human, show
 
 if TYPE_CHECKING:
-    from .planning import Prepared
+    from .planning import OverlayPlan
 
 __all__ = ["space_errors"]
 
 
 @contextmanager
-def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> Iterator[None]:
-    """Say how much was needed where the host's filesystem is full or limits the size of files.
+def space_errors(target: str, overlay: OverlayPlan, fd: int, *, sparse: bool) -> Iterator[None]:
+    """Turn ENOSPC and EFBIG of the host into a TargetError that says how much space is needed.
 
-    ``sparse`` False: the whole image was to have blocks, not only what is used.
+    ``sparse`` False: the whole image is allocated, not only the blocks in use.
     """
-    plan = prepared.plan
+    plan = overlay.plan
     before = _blocks(fd)
     try:
         yield
@@ -37,10 +37,10 @@ def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> I
                 raise
             raise TargetError(f"{show(target)}: {error.strerror}", path=target, error=error) from error
         used = (plan.geometry.blocks - plan.free_blocks) * plan.geometry.block_size
-        needed = used if sparse else prepared.size_bytes
+        needed = used if sparse else overlay.size_bytes
         if error.errno == errno.EFBIG:
             raise TargetError(
-                f"{show(target)}: its filesystem takes no files of {human(plan.geometry.size_bytes)}",
+                f"{show(target)}: its filesystem does not allow files of {human(plan.geometry.size_bytes)}",
                 path=target,
                 hint="choose a smaller --size, or another filesystem",
                 error=error,
@@ -56,16 +56,16 @@ def space_errors(target: str, prepared: Prepared, fd: int, *, sparse: bool) -> I
 
 
 def _blocks(fd: int) -> int:
-    """Blocks of 512 bytes that a file takes; 0 where that cannot be told."""
+    """Return the 512-byte blocks a file takes; 0 if unknown."""
     return getattr(os.fstat(fd), "st_blocks", 0)
 
 
-def _free_bytes(directory: str, given_up: int) -> int | None:
-    """What is free in ``directory`` once ``given_up`` blocks of 512 bytes are given back."""
+def _free_bytes(directory: str, released: int) -> int | None:
+    """Return the free space of ``directory`` once ``released`` blocks of 512 bytes are freed; None if unknown."""
     if not hasattr(os, "statvfs"):
         return None
     try:
         status = os.statvfs(directory)
     except OSError:
         return None
-    return status.f_bavail * status.f_frsize + max(0, given_up) * 512
+    return status.f_bavail * status.f_frsize + max(0, released) * 512

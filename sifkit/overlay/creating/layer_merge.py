@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ext3.newfs.builder import LeftOut, Segment, Times, TreeBuilder
@@ -19,20 +18,17 @@ from ...tar.errors import ArchiveError
 from ...tar.header import PATH_LIMIT, HeaderError
 from ...tar.members import HARD_LINK, SKIPPED, Member
 from ...tar.stream import Archive
+from ..whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX
 from .archive_content import ArchiveContent
+from .layout import RootAttributes
 from .member_xattrs import ACCESS, member_xattrs, mode_of_acl
 
-__all__ = ["LayerMerge", "MemberRefusedError", "RootAttributes"]
+__all__ = ["LayerMerge", "MemberRefusedError"]
 
 LARGE = 1 << 20
 """Files of at least so many bytes get a segment, so that they can be copied from the archive by the kernel."""
 IMPLIED_FREE, IMPLIED_PER_ENTRY = 10_000, 16
 """Directories without an entry of their own: more than these make an archive hostile (each costs it two bytes)."""
-
-WHITEOUT = b".wh."
-AUFS = b".wh..wh."
-OPAQUE = b".wh..wh..opq"
-OPAQUE_XATTRS = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
 
 DISTRUST = "do not trust this archive"
 
@@ -43,17 +39,6 @@ _ROOT = 0
 
 class MemberRefusedError(ArchiveError):
     """Member that cannot be part of a tree: its path leads outside, its link nowhere ..."""
-
-
-@dataclass(frozen=True, slots=True)
-class RootAttributes:
-    """Attributes of the archive's entry for its own top (``./``); ``mode`` with the format bits of a directory."""
-
-    mode: int
-    uid: int
-    gid: int
-    times: Times
-    xattrs: dict[bytes, bytes]
 
 
 class LayerMerge:
@@ -110,11 +95,11 @@ class LayerMerge:
             self._fill(_ROOT, member)
             return
         head, leaf = parts
-        if AUFS in member.name and _has_aufs_part(head, leaf):
+        if AUFS_PREFIX in member.name and _has_aufs_part(head, leaf):
             self.left_out.add("aufs metadata (.wh..wh.*)", member.name)
             return
         parent = self._make_directories(head, member)
-        if leaf.startswith(WHITEOUT):
+        if leaf.startswith(WHITEOUT_PREFIX):
             self._add_whiteout(parent, leaf, member)
         elif member.kind == HARD_LINK:
             self._place(parent, leaf, self._link_target(member))
@@ -270,10 +255,10 @@ class LayerMerge:
         return taken
 
     def _add_whiteout(self, parent: int, leaf: bytes, member: Member) -> None:
-        if leaf == OPAQUE:
+        if leaf == OPAQUE_WHITEOUT:
             self._opaque.add(parent)
             return
-        name = leaf[len(WHITEOUT) :]
+        name = leaf[len(WHITEOUT_PREFIX) :]
         if name in (b"", b".", b".."):
             raise self._refused(member, "a whiteout of no name", DISTRUST)
         self._whiteouts.setdefault(parent, {})[name] = member.times
@@ -348,8 +333,10 @@ class LayerMerge:
 
     def _xattrs_of(self, row: int) -> dict[bytes, bytes]:
         xattrs = self._xattrs.get(row, {})
-        return {**xattrs, **OPAQUE_XATTRS} if row in self._opaque else xattrs
+        return {**xattrs, **dict.fromkeys(OPAQUE_XATTRS, b"y")} if row in self._opaque else xattrs
 
 
 def _has_aufs_part(head: bytes, leaf: bytes) -> bool:
-    return any(name.startswith(AUFS) for name in head.split(b"/")) or (leaf.startswith(AUFS) and leaf != OPAQUE)
+    return any(name.startswith(AUFS_PREFIX) for name in head.split(b"/")) or (
+        leaf.startswith(AUFS_PREFIX) and leaf != OPAQUE_WHITEOUT
+    )

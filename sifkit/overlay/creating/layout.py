@@ -1,7 +1,7 @@
-"""What an overlay image looks like inside: the source's tree, and upper/ and work/, which the runtimes look for.
+"""ImageLayout of an overlay image: the tree of the source, with upper/ and work/ as the runtimes expect them.
 
-The runtimes mount the image and use ``upper/`` as the writable layer of an overlay mount, with ``work/`` as its scratch
-space. A source that already is such a pair becomes the root; anything else goes below ``upper/``.
+The runtimes mount the image and use ``upper/`` as the writable layer of an overlay mount, with ``work/`` as its work
+directory. A source that already has this layout becomes the root; any other goes below ``upper/``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ext3.constants import NAME_MAX
 from ext3.newfs.builder import Times, TreeBuilder
 
 from ...errors import LayoutError, UsageError, show
-from ..options import Layout
+from ..options import ImageLayout
 
 if TYPE_CHECKING:
     from ext3.newfs.stamp import Stamp
     from ext3.newfs.tree import Tree
 
-__all__ = ["ImageTree", "RootFacts", "choose_layout", "split_inner_path"]
+__all__ = ["ImageTree", "RootAttributes", "choose_layout", "split_directory_path"]
 
 DIRECTORY = 0o040000
 DEFAULT_MODE = 0o755
 UPPER, WORK, LOST_FOUND = b"upper", b"work", b"lost+found"
 
 
-def choose_layout(layout: Layout, names: Collection[bytes], source: str) -> Layout:
-    """The layout for a source with these names at its top; LayoutError where ``auto`` could mean two."""
+def choose_layout(layout: ImageLayout, names: Collection[bytes], source: str) -> ImageLayout:
+    """Return the layout for a source with these names at its top. Raises LayoutError if ``auto`` is ambiguous."""
     if layout != "auto":
         return layout
     if UPPER not in names:
@@ -38,35 +38,35 @@ def choose_layout(layout: Layout, names: Collection[bytes], source: str) -> Layo
     if not more:
         return "root"
     raise LayoutError(
-        f"{show(source)} holds upper/ and also {show(more[0])}{' and more' if len(more) > 1 else ''}: it may be a whole"
-        " overlay, or what goes into one",
+        f"{show(source)} contains upper/ and also {show(more[0])}{' and more' if len(more) > 1 else ''}: it may be an"
+        " overlay, or the content of one",
         path=source,
-        hint="say --layout root (it becomes the image's root) or --layout upper (all of it goes below upper/)",
+        hint="choose --layout root (it becomes the image's root) or --layout upper (all of it goes below upper/)",
     )
 
 
-def split_inner_path(path: str) -> list[bytes]:
-    """The components of a ``--create-dir`` path below upper/. UsageError for what names no directory there."""
+def split_directory_path(path: str) -> list[bytes]:
+    """Return the components of a ``--create-dir`` path below upper/. Raises UsageError if it names no directory there."""
     raw = os.fsencode(path)
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise UsageError(f"--create-dir {show(path)}: .. is not taken", hint="write the path it leads to, below upper/")
+        raise UsageError(f"--create-dir {show(path)}: .. is not supported", hint="write the path it leads to, below upper/")
     if not parts:
-        raise UsageError(f"--create-dir {show(path)}: names no directory", hint="give a path below upper/, as opt/data")
+        raise UsageError(f"--create-dir {show(path)}: names no directory", hint="give a path below upper/, like opt/data")
     if b"\0" in raw:
-        raise UsageError(f"--create-dir {show(path)}: a name cannot hold a NUL byte", hint="leave it out")
+        raise UsageError(f"--create-dir {show(path)}: a name cannot contain a NUL byte", hint="leave it out")
     longest = max(parts, key=len)
     if len(longest) > NAME_MAX:
         raise UsageError(
-            f"--create-dir {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 holds {NAME_MAX}",
+            f"--create-dir {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 allows {NAME_MAX}",
             hint="choose a shorter one",
         )
     return parts
 
 
 @dataclass(frozen=True, slots=True)
-class RootFacts:
-    """Mode, owner, times and attributes of the directory that is the source (of an archive: its entry ``./``)."""
+class RootAttributes:
+    """Attributes of the source's top directory (in an archive: of its entry ``./``); ``mode`` includes the file type."""
 
     mode: int
     uid: int
@@ -76,34 +76,34 @@ class RootFacts:
 
 
 class ImageTree:
-    """The tree of an image while it is put together: knows which nodes were made here and need the stamp's time."""
+    """Tree of an image under construction. ``created``: nodes that are not from the source and get the stamp's time."""
 
     def __init__(self) -> None:
         self.builder = TreeBuilder()
-        self.made: list[int] = []
+        self.created: list[int] = []
         self.top = 0
-        """The node that stands for the source."""
+        """Node of the source's top directory."""
         self.upper: int | None = None
         self.work: int | None = None
 
-    def start(self, layout: Layout, facts: RootFacts) -> int:
-        """Add the root, and upper/ where the source goes below it; the node that stands for the source."""
+    def add_root(self, layout: ImageLayout, attributes: RootAttributes) -> int:
+        """Add the root, and upper/ if the source goes below it; return the node of the source's top directory."""
         if layout in ("root", "data"):
-            node = self._add_source(0, b"", facts)
+            node = self._add_source(0, b"", attributes)
         else:
-            self.make_directory(0, b"", facts.uid, facts.gid)
-            node = self.upper = self._add_source(0, UPPER, facts)
+            self.make_directory(0, b"", attributes.uid, attributes.gid)
+            node = self.upper = self._add_source(0, UPPER, attributes)
         self.top = node
         return node
 
-    def complete(self, layout: Layout, facts: RootFacts) -> None:
-        """After the source's entries: upper/ and work/ where the layout has them and the source had not."""
+    def add_missing(self, layout: ImageLayout, attributes: RootAttributes) -> None:
+        """Add upper/ and work/, after the source's entries, if the layout has them and the source had not."""
         if layout == "data":
             return
         if self.upper is None:
             self.upper = self.find(0, UPPER)
         if self.upper is None:
-            self.upper = self.make_directory(0, UPPER, facts.uid, facts.gid)
+            self.upper = self.make_directory(0, UPPER, attributes.uid, attributes.gid)
         self.work = self.find(0, WORK)
         if self.work is None:
             row = self.builder.row(self.upper)
@@ -112,45 +112,45 @@ class ImageTree:
             if self.builder.row(node)[0] & 0o170000 != DIRECTORY:
                 raise LayoutError(
                     f"{name.decode()} at the top of the source is not a directory",
-                    hint="--layout data takes the source as it is, --layout upper puts it below upper/",
+                    hint="--layout data uses the source as it is, --layout upper puts it below upper/",
                 )
 
     def create_directories(self, paths: Collection[str]) -> None:
-        """Directories below upper/, with their parents, owned as upper/ is; those that are there already stay."""
+        """Create directories below upper/, and their parents, with the owner of upper/; existing ones are kept."""
         for path in paths:
             assert self.upper is not None
             node = self.upper
-            for part in split_inner_path(path):
+            for part in split_directory_path(path):
                 found = self.find(node, part)
                 if found is None:
                     row = self.builder.row(self.upper)
                     found = self.make_directory(node, part, row[1], row[2])
                 elif self.builder.row(found)[0] & 0o170000 != DIRECTORY:
                     raise UsageError(
-                        f"--create-dir {show(path)}: {show(part)} is in the source and not a directory",
+                        f"--create-dir {show(path)}: {show(part)} in the source is not a directory",
                         hint="choose another path, or --exclude it",
                     )
                 node = found
 
     def make_directory(self, parent: int, name: bytes, uid: int, gid: int) -> int:
         node = self.builder.add(parent, name, DIRECTORY | DEFAULT_MODE, uid, gid, 0, (0,) * 6)
-        self.made.append(node)
+        self.created.append(node)
         return node
 
     def find(self, parent: int, name: bytes) -> int | None:
-        """The node called ``name`` in ``parent``."""
+        """Return the node called ``name`` in ``parent``."""
         names, row = self.builder.names, self.builder.row
         for node, found in enumerate(names):
             if found == name and node and row(node)[3] == parent:
                 return node
         return next((node for owner, link, node in self.builder.extra_links if owner == parent and link == name), None)
 
-    def entries(self, tree: Tree) -> int:
-        """How many names the tree has from the source: its top, and what was made here, not counted."""
-        return len(tree) + len(tree.extra_links) - int(tree.lost_found_made) - len({0, self.top, *self.made})
+    def count_source_entries(self, tree: Tree) -> int:
+        """Return the number of names from the source, its top directory not counted."""
+        return len(tree) + len(tree.extra_links) - int(tree.lost_found_made) - len({0, self.top, *self.created})
 
     def set_owners(self, tree: Tree, owner: tuple[int, int] | None, upper_owner: tuple[int, int] | None) -> None:
-        """Owners asked for: of every entry (not of a lost+found made here), and of upper/ and work/."""
+        """Set the owner of every entry (but a lost+found created here), and that of upper/ and work/; None leaves them."""
         if owner is not None:
             chosen = slice(0, tree.lost_found if tree.lost_found_made else len(tree))
             tree.nodes["uid"][chosen], tree.nodes["gid"][chosen] = owner
@@ -159,13 +159,13 @@ class ImageTree:
                 if node is not None:
                     tree.nodes["uid"][node], tree.nodes["gid"][node] = upper_owner
 
-    def set_made_times(self, tree: Tree, stamp: Stamp) -> None:
-        """Give what was made here the stamp's time."""
+    def set_created_times(self, tree: Tree, stamp: Stamp) -> None:
+        """Set the times of created nodes to the stamp's."""
         for name in ("atime", "mtime", "ctime"):
-            tree.nodes[name][self.made] = stamp.seconds
+            tree.nodes[name][self.created] = stamp.seconds
 
-    def _add_source(self, parent: int, name: bytes, facts: RootFacts) -> int:
-        node = self.builder.add(parent, name, facts.mode, facts.uid, facts.gid, 0, facts.times)
-        if facts.xattrs:
-            self.builder.xattrs[node] = dict(facts.xattrs)
+    def _add_source(self, parent: int, name: bytes, attributes: RootAttributes) -> int:
+        node = self.builder.add(parent, name, attributes.mode, attributes.uid, attributes.gid, 0, attributes.times)
+        if attributes.xattrs:
+            self.builder.xattrs[node] = dict(attributes.xattrs)
         return node

@@ -1,4 +1,4 @@
-"""Plan an overlay image: the source's tree and the options become a plan that can be written, or a refusal."""
+"""Plan of an overlay image, made from the source's tree and the options."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ from ...errors import UsageError, human
 from ..options import CreateOptions, CreateResult
 from .layout import ImageTree
 from .request import SMALLEST_BYTES, default_size
-from .source import Gathered
+from .source import ScannedSource
 
-__all__ = ["FIXED_EPOCH", "Prepared", "plan_overlay"]
+__all__ = ["FIXED_EPOCH", "OverlayPlan", "plan_overlay"]
 
 MIB = 1 << 20
 SLACK = 0.25
 FIXED_EPOCH = 315532800
-"""1980-01-01 (as zip files have it): the time of what is made here under --reproducible, without SOURCE_DATE_EPOCH."""
+"""1980-01-01 (the epoch of zip files): creation time of a reproducible image without SOURCE_DATE_EPOCH."""
 NEVER = 1 << 62
 PROFILES = {"default": None, "conda": 4096, "data": 1 << 20}
-"""Bytes per inode of each profile; None: as mke2fs has it for the size."""
+"""Bytes per inode of each profile; None: the default of mke2fs for the size."""
 LARGE_JOURNAL = 256 * MIB
-"""Half of what has blocks of 1 KiB by itself: an image for a journal of more has blocks of 4 KiB."""
+"""Half the largest size that gets 1 KiB blocks by default; an image for a larger journal gets 4 KiB blocks."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What is to be written: the source, what became of it, and lines a person should see. ``size_bytes``: of the image, with
-    what lies behind the filesystem's last block."""
+class OverlayPlan:
+    """Plan of an overlay image, its source, and notes for the user. ``size_bytes``: of the image file or partition.
+
+    It may be larger than the filesystem, which is a whole number of blocks.
+    """
 
     plan: Plan
-    source: Gathered
+    source: ScannedSource
     notes: list[str]
     size_bytes: int
 
     def result(self, target: str, seconds: float) -> CreateResult:
-        """The facts of the image once it is made, in ``seconds``."""
+        """Return the result of creating the image at ``target`` in ``seconds``."""
         plan, geometry = self.plan, self.plan.geometry
         free = plan.free_blocks * geometry.block_size
         regular = plan.tree.is_kind(S_IFREG)
@@ -71,30 +73,30 @@ class Prepared:
         )
 
 
-def plan_overlay(source: Gathered, options: CreateOptions, progress: Progress) -> Prepared:
-    """Raises UsageError, NoSpaceError, NoInodesError, XattrError for what does not go into an image as asked for."""
+def plan_overlay(source: ScannedSource, options: CreateOptions, progress: Progress) -> OverlayPlan:
+    """Plan the image. Raises UsageError, NoSpaceError, NoInodesError, XattrError if the source does not fit it."""
     progress.phase("plan", len(source.tree), "files")
     stamp = _stamp(source.tree, source.image, options)
-    source.image.set_made_times(source.tree, stamp)
+    source.image.set_created_times(source.tree, stamp)
     plan = _plan(source.tree, options, stamp)
     progress.advance(len(source.tree))
-    # mke2fs too leaves the file as long as asked for
+    # as mke2fs does
     size = max(plan.geometry.size_bytes, options.size or 0)
-    return Prepared(plan, source, source.notes + _notes(options, source.image, plan), size)
+    return OverlayPlan(plan, source, source.notes + _notes(options, source.image, plan), size)
 
 
 def _plan(tree: Tree, options: CreateOptions, stamp: Stamp) -> Plan:
     try:
         return plan_tree(tree, _image_options(options), stamp)
-    except GeometryError as error:  # of a size that followed from the content; the others were refused before
+    except GeometryError as error:  # of a size that follows from the content; check_size refused the others
         raise UsageError(error.message) from error
     except NoSpaceError as error:
         least = -(-error.needed_bytes // MIB)
         raise NoSpaceError(
-            f"the content does not fit an image of {human(error.available_bytes)}: it needs {human(least * MIB)}",
+            f"the content does not fit in an image of {human(error.available_bytes)}: it needs {human(least * MIB)}",
             needed_bytes=error.needed_bytes,
             available_bytes=error.available_bytes,
-            hint=f"give --size {least}M or more, or leave --size out",
+            hint=f"give --size {least}M or more, or leave out --size",
         ) from error
 
 
@@ -107,7 +109,7 @@ def _image_options(options: CreateOptions) -> ImageOptions:
     if ratio is None and options.profile is not None:
         ratio = PROFILES[options.profile]
         if ratio is None and options.inodes is None:
-            # The density of mke2fs, asked for by name: it is then not raised for the content.
+            # The default of mke2fs, given explicitly, is not raised for the content.
             ratio = default_inode_ratio(size) if size is not None else None
     return ImageOptions(
         size=size,
@@ -129,8 +131,8 @@ def _stamp(tree: Tree, image: ImageTree, options: CreateOptions) -> Stamp:
         return Stamp.now(options.uuid)
     seconds = options.source_date_epoch
     if seconds is None:
-        # Times of files are the input's own. What is made here, the superblock too, gets a time that is surely past:
-        # e2fsck complains of one in the future, and the newest file may be dated so.
+        # Files keep their times. The superblock and created directories get a time in the past, because e2fsck reports
+        # times in the future, and the newest file may be from there.
         seconds = FIXED_EPOCH
         tree.clamp_times(NEVER)
     else:
@@ -143,23 +145,25 @@ def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
     notes = []
     epoch = options.source_date_epoch
     if epoch is not None and epoch > time.time():
-        notes.append("SOURCE_DATE_EPOCH lies in the future: until then e2fsck will want to correct the time of the last write")
+        notes.append("SOURCE_DATE_EPOCH is in the future: until then e2fsck will want to fix the time of the last write")
     needed, inodes = plan.demand.inodes, plan.geometry.inodes
     if 2 * needed > inodes:
         more = "-N" if options.profile == "conda" else "--profile conda, or -N,"
-        notes.append(f"{100 * needed // inodes} % of the {inodes:,} inodes are taken: {more} makes more")
+        notes.append(f"{100 * needed // inodes} % of the {inodes:,} inodes are used: {more} gives more")
     elif options.inodes is None and options.inode_ratio is None and options.profile is None:
         usual = plan.geometry.size_bytes // default_inode_ratio(plan.geometry.size_bytes)
         if inodes > usual * 1.5:
-            notes.append(f"{inodes:,} inodes instead of {usual:,}: twice what the content needs (-N chooses)")
+            notes.append(
+                f"{inodes:,} inodes instead of the default {usual:,}: twice what the content needs (-N sets the number)"
+            )
     if image.upper is None:
-        notes.append("there is no upper/: a container can use the image read-only, with data in it, but not write to it")
+        notes.append("there is no upper/: containers can use the image as read-only data, but not write to it")
     if not options.journal:
         notes.append("no journal: Apptainer refuses such an image, and a crash can damage it")
     unset = options.owner is None and options.upper_owner is None
     if image.upper is not None and unset and plan.tree.nodes["uid"][image.upper] == 0:
         notes.append(
-            "upper/ is owned by root: only root, or --fakeroot, can write to it in a container; --owner 1000:1000 (or"
-            " --owner me) changes that"
+            "upper/ is owned by root: in a container only root (or --fakeroot) can write to it; set another owner with"
+            " --owner 1000:1000 or --owner me"
         )
     return notes

@@ -1,9 +1,11 @@
-"""Does a request make sense? Every value is held against what ext3 can hold, before the source is read; and the values
-together against a filesystem of the size, which needs numpy, before anything is written.
+"""Validation of a request to create an image.
 
-A UsageError names the option as the command line has it (``--inode-size 100``), says what it may be, and where a number
-would do, which. Limits: Linux ``Documentation/filesystems/ext4``; e2fsprogs ``misc/mke2fs.c``; the journal's are
-``JBD2_MIN_JOURNAL_BLOCKS`` and mke2fs's largest.
+Single values are checked against the limits of ext3 before the source is read; their combination, which needs numpy, against a
+filesystem of that size before anything is written.
+
+A UsageError names the option as on the command line (``--inode-size 100``), its valid values, and a value that would work.
+Limits: Linux ``Documentation/filesystems/ext4``; e2fsprogs ``misc/mke2fs.c``; for the journal ``JBD2_MIN_JOURNAL_BLOCKS`` and
+the largest of mke2fs.
 """
 
 from __future__ import annotations
@@ -16,36 +18,36 @@ from ext3.errors import GeometryError
 
 from ...errors import UsageError, counted
 from ..options import CreateOptions
-from .layout import split_inner_path
+from .layout import split_directory_path
 
 __all__ = ["BLOCK_SIZES", "check_request", "check_size", "default_size"]
 
 MIB, TIB = 1 << 20, 1 << 40
 BLOCK_SIZES = (1024, 2048, 4096)
-USUAL_INODE_SIZE = 256
+DEFAULT_INODE_SIZE = 256
 MAX_INODE_RATIO = 64 * MIB
 MAX_RESERVED_PERCENT = 50
 SMALLEST_BYTES = 64 * MIB
-"""The size of an image without a source, and the least that is chosen for one with a source."""
-OWN_BLOCKS = 20
-"""Of an empty image: root directory, lost+found, upper/, work/, the maps of the journal and of the resize inode."""
-LOOK_MIB = 1024
-"""So many sizes are tried where the smallest that works is to be named."""
+"""Size of an empty image, and minimum for one whose size follows from the source."""
+EMPTY_IMAGE_BLOCKS = 20
+"""Blocks of an empty image: root directory, lost+found, upper/, work/, the maps of the journal and of the resize inode."""
+SIZES_TRIED = 1024
+"""Sizes tried, in MiB, to name the smallest that works."""
 
 
 def default_size(options: CreateOptions) -> int | None:
-    """Bytes of the image where they are known before the source is: as asked for, or of an empty image."""
+    """Return the size of the image if it does not follow from the source: as requested, or of an empty image."""
     if options.size is None and options.from_dir is None and options.from_tar is None:
         return SMALLEST_BYTES
     return options.size
 
 
 def check_request(options: CreateOptions) -> None:
-    """Raise UsageError for options that exclude each other and for values no ext3 filesystem can have."""
+    """Raise UsageError for options that exclude each other, and for values that no ext3 filesystem can have."""
     _check_source(options)
     _check_numbers(options)
     for path in options.create_dirs:
-        split_inner_path(path)
+        split_directory_path(path)
     size = default_size(options)
     _check_journal(options, options.block_size if size is None else options.block_size or default_block_size(size))
 
@@ -61,7 +63,7 @@ def _check_source(options: CreateOptions) -> None:
         }
         for option, value in given.items():
             if value:
-                raise UsageError(f"{option} is for --from-dir", hint="name a directory, or leave it out")
+                raise UsageError(f"{option} is for --from-dir", hint="give --from-dir, or leave it out")
     if options.layout == "data" and options.create_dirs:
         raise UsageError("--create-dir needs an upper/, which --layout data does not make", hint="leave one of them out")
     if options.inodes is not None and options.inode_ratio is not None:
@@ -73,7 +75,7 @@ def _check_source(options: CreateOptions) -> None:
 def _check_numbers(options: CreateOptions) -> None:
     block_size, inode_size, ratio = options.block_size, options.inode_size, options.inode_ratio
     if block_size is not None and block_size not in BLOCK_SIZES:
-        raise UsageError(f"--block-size {block_size}: must be 1024, 2048 or 4096", hint="leave it out, and it fits the size")
+        raise UsageError(f"--block-size {block_size}: must be 1024, 2048 or 4096", hint="leave it out to get the default")
     if block_size is None:
         size = default_size(options)
         block_size = default_block_size(size) if size is not None else max(BLOCK_SIZES)
@@ -82,26 +84,26 @@ def _check_numbers(options: CreateOptions) -> None:
         raise UsageError(
             f"--inode-size {inode_size}: must be {', '.join(fitting[:-1])} or {fitting[-1]}"
             + (f" (blocks have {block_size} bytes)" if inode_size > block_size else ""),
-            hint="256 is usual, leave it out",
+            hint="leave it out to get 256",
         )
     if ratio is not None and not MIN_BLOCK_SIZE <= ratio <= MAX_INODE_RATIO:
         raise UsageError(
             f"--inode-ratio {_plain(ratio)}: must be from {_plain(MIN_BLOCK_SIZE)} to {_plain(MAX_INODE_RATIO)} for one inode",
-            hint="16K is usual, fewer bytes make more inodes",
+            hint="the default is 16K; fewer bytes give more inodes",
         )
     if options.inodes is not None and not 0 < options.inodes < 2**32:
-        raise UsageError(f"--inodes {options.inodes}: must be from 1 to {2**32 - 1:,}", hint="leave it out for a usual number")
+        raise UsageError(f"--inodes {options.inodes}: must be from 1 to {2**32 - 1:,}", hint="leave it out to get the default")
     if not 0 <= options.reserved_percent <= MAX_RESERVED_PERCENT:
         raise UsageError(
             f"--reserved-percent {options.reserved_percent:g}: must be from 0 to {MAX_RESERVED_PERCENT}",
-            hint="an overlay needs none, leave it out",
+            hint="an overlay needs none: leave it out",
         )
     if len(options.label) > LABEL_MAX:
         raise UsageError(f"--label: {len(options.label)} bytes; a label has at most {LABEL_MAX}", hint="choose a shorter one")
 
 
 def _check_journal(options: CreateOptions, block_size: int | None) -> None:
-    """The journal's own limits; without a block size those of any."""
+    """Check the journal size; without a block size against the limits of all block sizes."""
     wanted = options.journal_bytes
     if wanted is None:
         return
@@ -111,19 +113,19 @@ def _check_journal(options: CreateOptions, block_size: int | None) -> None:
         blocks = f" with blocks of {_plain(block_size)}" if block_size else ""
         raise UsageError(
             f"--journal size={_plain(wanted)}: must be from {_plain(least)} to {_plain(most)}{blocks}",
-            hint="leave it out, and it fits the size of the image",
+            hint="leave it out to get the default",
         )
 
 
 def check_size(options: CreateOptions) -> None:
-    """Raise UsageError where a filesystem of the size asked for cannot be, or not with the other values."""
+    """Raise UsageError if there is no filesystem of the requested size with the other values."""
     size = default_size(options)
     if size is None:
-        return  # it follows from the source
+        return  # follows from the source
     block_size = options.block_size or default_block_size(size)
     if size // block_size >= 2**32:
         limit = _plain(2**32 * block_size)
-        larger = "" if block_size == max(BLOCK_SIZES) else ", or leave --block-size out"
+        larger = "" if block_size == max(BLOCK_SIZES) else ", or leave out --block-size"
         raise UsageError(
             f"--size {_plain(size)}: ext3 with blocks of {_plain(block_size)} holds less than {limit}",
             hint="choose a smaller size" + larger,
@@ -134,26 +136,26 @@ def check_size(options: CreateOptions) -> None:
         most = _most_inodes(options, size)
         raise UsageError(
             f"--inodes {options.inodes:,}: too many for {_plain(size)}, which holds at most {most:,}",
-            hint="fewer, or a larger --size",
+            hint="give fewer, or a larger --size",
         )
     if options.inode_ratio is not None and _fits(replace(options, inode_ratio=None), size):
-        text = f"--inode-ratio {_plain(options.inode_ratio)}: the inodes leave no room in {_plain(size)}"
-        raise UsageError(text, hint="more bytes for one inode, or a larger --size")
-    if options.inode_size > USUAL_INODE_SIZE and _fits(replace(options, inode_size=USUAL_INODE_SIZE), size):
-        text = f"--inode-size {options.inode_size}: the inodes leave no room in {_plain(size)}"
-        raise UsageError(text, hint=f"{USUAL_INODE_SIZE} is usual; or give fewer with --inodes")
+        text = f"--inode-ratio {_plain(options.inode_ratio)}: the inodes leave no space in {_plain(size)}"
+        raise UsageError(text, hint="give more bytes for one inode, or a larger --size")
+    if options.inode_size > DEFAULT_INODE_SIZE and _fits(replace(options, inode_size=DEFAULT_INODE_SIZE), size):
+        text = f"--inode-size {options.inode_size}: the inodes leave no space in {_plain(size)}"
+        raise UsageError(text, hint=f"leave it out to get {DEFAULT_INODE_SIZE}, or give fewer with --inodes")
     if options.block_size is not None and _fits(replace(options, block_size=None), size) and size > TIB:
-        text = f"--block-size {options.block_size}: too small for {_plain(size)}, which has too many groups then"
-        raise UsageError(text, hint="leave it out, and it fits the size")
-    least = next((mib for mib in range(size // MIB + 1, size // MIB + LOOK_MIB) if _fits(options, mib * MIB)), None)
+        text = f"--block-size {options.block_size}: too small for {_plain(size)}: there would be too many groups"
+        raise UsageError(text, hint="leave it out to get the default")
+    least = next((mib for mib in range(size // MIB + 1, size // MIB + SIZES_TRIED) if _fits(options, mib * MIB)), None)
     enough = f"at least --size {least}M" if least is not None else "a larger --size"
     if options.journal_bytes is not None and _fits(replace(options, journal_bytes=None), size):
         raise UsageError(
-            f"--journal size={_plain(options.journal_bytes)}: takes over half of an image of {_plain(size)}",
-            hint=f"a smaller journal, or {enough}",
+            f"--journal size={_plain(options.journal_bytes)}: takes more than half of an image of {_plain(size)}",
+            hint=f"give a smaller journal, or {enough}",
         )
     if size > TIB:
-        raise UsageError(f"--size {_plain(size)}: the inodes, blocks or journal do not fit", hint="leave their options out")
+        raise UsageError(f"--size {_plain(size)}: the inodes, blocks or journal do not fit", hint="leave out their options")
     raise UsageError(
         f"--size {_plain(size)}: too small for an ext3 image{' with a journal' if options.journal else ''}",
         hint=f"give {enough} with these options (a bare number is MiB)",
@@ -161,7 +163,7 @@ def check_size(options: CreateOptions) -> None:
 
 
 def _fits(options: CreateOptions, size: int) -> bool:
-    """Whether an image of ``size`` bytes can be, and hold its journal."""
+    """Return True if there is an ext3 filesystem of ``size`` bytes with these options that holds its journal."""
     from ext3.format.geometry import plan_geometry
 
     try:
@@ -186,11 +188,11 @@ def _fits(options: CreateOptions, size: int) -> bool:
         blocks = options.journal_bytes // geometry.block_size
         if blocks > geometry.free_blocks // 2:
             return False
-    return OWN_BLOCKS + blocks + -(-blocks // geometry.pointers_per_block) <= geometry.free_blocks
+    return EMPTY_IMAGE_BLOCKS + blocks + -(-blocks // geometry.pointers_per_block) <= geometry.free_blocks
 
 
 def _most_inodes(options: CreateOptions, size: int) -> int:
-    """The largest count that fits, to about a thousandth."""
+    """Return the largest number of inodes that fits, to about a thousandth."""
     low, high = 1, options.inodes or 1
     while high - low > max(1, low >> 10):
         middle = (low + high) // 2
@@ -202,7 +204,7 @@ def _most_inodes(options: CreateOptions, size: int) -> int:
 
 
 def _plain(size: int) -> str:
-    """A size in the largest unit that says it exactly: a limit just missed does not look met."""
+    """Return a size in the largest unit that is exact, so that a limit just missed does not look met."""
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if size and not size & ((1 << power) - 1):
             return f"{size >> power:,} {unit}"

@@ -1,4 +1,4 @@
-"""The source of an overlay (a directory, an archive, nothing) as the tree of the whole image."""
+"""Source of an overlay (a directory, an archive or nothing) as the tree of the whole image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ext3.errors import SourceError
@@ -16,34 +16,37 @@ from ext3.progress import Progress
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
 from ...errors import counted, show
-from ..options import CreateOptions, Layout
-from ..xattr_filter import attribute_filter
+from ..options import CreateOptions, ImageLayout
+from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
-from .layout import ImageTree, RootFacts, choose_layout
+from .layout import ImageTree, RootAttributes, choose_layout
 
 if TYPE_CHECKING:
     from ext3.newfs.tree import Tree
 
-__all__ = ["Gathered", "gather"]
+__all__ = ["ScannedSource", "scan_source"]
 
-UNREADABLE_SHOWN = 20
+MAX_UNREADABLE_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """The tree of the image, the layout taken, how many names it has from the source, how many ``--exclude`` kept out (a
-    directory counts once), and what is to be said about the source."""
+class ScannedSource:
+    """Tree of an image with its source in it.
+
+    ``entries``: names from the source; ``excluded``: names left out by ``--exclude`` (a directory counts once); ``notes``: for
+    the user.
+    """
 
     image: ImageTree
     tree: Tree
-    layout: Layout
+    layout: ImageLayout
     entries: int
     excluded: int
     notes: list[str]
 
 
-def gather(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> Gathered:
-    """Scan the source and put upper/ and work/ around it. ``stack`` closes the source when the image is written.
+def scan_source(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> ScannedSource:
+    """Scan the source and add upper/ and work/. ``stack`` closes the source once the image is written.
 
     Raises LayoutError, SourceError, XattrError and UsageError for what cannot go in.
     """
@@ -56,14 +59,14 @@ def gather(target: str, options: CreateOptions, progress: Progress, stack: ExitS
         layout, content = _from_tar(image, target, options, progress, stack)
     else:
         layout = "data" if options.layout == "data" else "upper"
-        image.made.append(image.start(layout, _own_facts()))
+        image.created.append(image.add_root(layout, _default_attributes()))
         content = MemoryContent()
-        image.complete(layout, _own_facts())
+        image.add_missing(layout, _default_attributes())
     image.create_directories(options.create_dirs)
     notes = _notes(image, options, layout, excluded.count)
     tree = image.builder.finish(content)
     image.set_owners(tree, options.owner, options.upper_owner)
-    return Gathered(image, tree, layout, image.entries(tree), excluded.count, notes)
+    return ScannedSource(image, tree, layout, image.count_source_entries(tree), excluded.count, notes)
 
 
 class _Tally:
@@ -78,8 +81,8 @@ class _Tally:
             self.count += 1
 
 
-def _notes(image: ImageTree, options: CreateOptions, layout: Layout, excluded: int) -> list[str]:
-    """What to say about the source; SourceError where something of it would be lost and may not."""
+def _notes(image: ImageTree, options: CreateOptions, layout: ImageLayout, excluded: int) -> list[str]:
+    """Return notes about the source. Raises SourceError if something would be lost that must not be."""
     notes = []
     builder = image.builder
     if options.layout == "auto" and (options.from_dir is not None or options.from_tar is not None):
@@ -111,7 +114,7 @@ def _notes(image: ImageTree, options: CreateOptions, layout: Layout, excluded: i
             raise SourceError(_source_name(options), f"would lose: {kinds}", hint="--xattrs default leaves them out")
         kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in lost)
         if options.xattrs != "none":
-            notes.append(f"left out, which the image has no place or use for: {kinds}")
+            notes.append(f"left out, because the image cannot store or use them: {kinds}")
     return notes
 
 
@@ -124,18 +127,18 @@ def _source_name(options: CreateOptions) -> str:
 
 
 def _unreadable(found: list[tuple[bytes, str]]) -> str:
-    """The list of what cannot be read: one line for one, else a line each."""
+    """Return the list of unreadable files: one line for one, else a line each."""
     if len(found) == 1:
         return f"cannot be read: {found[0][1]}"
-    lines = [f"  {show(path)}: {reason}" for path, reason in found[:UNREADABLE_SHOWN]]
-    if len(found) > UNREADABLE_SHOWN:
-        lines.append(f"  and {len(found) - UNREADABLE_SHOWN:,} more")
+    lines = [f"  {show(path)}: {reason}" for path, reason in found[:MAX_UNREADABLE_SHOWN]]
+    if len(found) > MAX_UNREADABLE_SHOWN:
+        lines.append(f"  and {len(found) - MAX_UNREADABLE_SHOWN:,} more")
     return f"{len(found):,} files and directories cannot be read:\n" + "\n".join(lines) + "\n"
 
 
-def _own_facts() -> RootFacts:
+def _default_attributes() -> RootAttributes:
     uid, gid = (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else (0, 0)
-    return RootFacts(0o040755, uid, gid, (0,) * 6)
+    return RootAttributes(0o040755, uid, gid, (0,) * 6)
 
 
 def _from_directory(
@@ -144,17 +147,16 @@ def _from_directory(
     options: CreateOptions,
     progress: Progress,
     tally: _Tally,
-) -> tuple[Layout, Content]:
+) -> tuple[ImageLayout, Content]:
     assert options.from_dir is not None
     source = os.fsencode(options.from_dir)
     try:
         found = os.stat(source)
         names = os.listdir(source)
     except OSError as error:
-        hint = {errno.ENOTDIR: "--from-tar takes an archive", errno.ENOENT: "check the name"}.get(error.errno or 0, "")
-        if not hint:
-            hint = "take it in as a user who may read it" if isinstance(error, PermissionError) else "see what is wrong with it"
-        raise SourceError(source, f"cannot be read: {error.strerror}", error=error, hint=hint) from error
+        hints = {errno.ENOTDIR: "for an archive use --from-tar", errno.EACCES: "run as a user who can read it"}
+        hint = hints.get(error.errno or 0, "")
+        raise SourceError(source, error.strerror or str(error), error=error, hint=hint) from error
     exclude = path_filter(options.exclude)
     temporary = _temporary_names(source, target)
 
@@ -170,14 +172,14 @@ def _from_directory(
     ]
     tally.count = 0  # the top is looked at once more
     layout = choose_layout(options.layout, top, os.fsdecode(source))
-    facts = RootFacts(found.st_mode, found.st_uid, found.st_gid, host_times(found))
-    node = image.start(layout, facts)
+    attributes = RootAttributes(found.st_mode, found.st_uid, found.st_gid, host_times(found))
+    node = image.add_root(layout, attributes)
     content = scan_directory(
         image.builder,
         source,
         node,
         ScanOptions(
-            take_attribute=None if options.xattrs == "none" else attribute_filter(options.xattrs),
+            take_attribute=None if options.xattrs == "none" else xattr_predicate(options.xattrs),
             exclude=excluded if exclude is not None or temporary is not None else None,
             never=never,
             one_file_system=options.one_file_system,
@@ -186,13 +188,13 @@ def _from_directory(
         ),
         progress,
     )
-    image.complete(layout, facts)
+    image.add_missing(layout, attributes)
     return layout, content
 
 
 def _from_tar(
     image: ImageTree, target: str, options: CreateOptions, progress: Progress, stack: ExitStack
-) -> tuple[Layout, Content]:
+) -> tuple[ImageLayout, Content]:
     assert options.from_tar is not None
     from .tar_source import read_tar  # with the codecs: only for archives
 
@@ -202,7 +204,7 @@ def _from_tar(
         found = stack.enter_context(
             read_tar(
                 options.from_tar,
-                xattr_filter=attribute_filter(options.xattrs),
+                xattr_filter=xattr_predicate(options.xattrs),
                 progress=progress.advance,
                 spool_dir=directory,
             )
@@ -210,25 +212,20 @@ def _from_tar(
     except OSError as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(_source_name(options), f"cannot be read: {error.strerror}", error=error) from error
+        raise SourceError(_source_name(options), error.strerror or str(error), error=error) from error
     layout = choose_layout(options.layout, found.top_names, _source_name(options))
-    own = _own_facts()
     top = found.root
-    facts = (
-        RootFacts(top.mode, top.uid, top.gid, top.times, found.root_xattrs)
-        if top is not None
-        else RootFacts(own.mode, own.uid, own.gid, own.times, found.root_xattrs)
-    )
-    node = image.start(layout, facts)
+    attributes = top or replace(_default_attributes(), xattrs=found.root_xattrs)
+    node = image.add_root(layout, attributes)
     if top is None:
-        image.made.append(node)
+        image.created.append(node)
     scan = stack.enter_context(found.add_to(image.builder, node))
-    image.complete(layout, facts)
+    image.add_missing(layout, attributes)
     return layout, scan.content
 
 
 def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:
-    """(st_dev, st_ino) of a path and of what it leads to; empty where there is nothing."""
+    """Return (st_dev, st_ino) of a path and of the file it leads to; nothing if it does not exist."""
     found = set()
     for look in (os.stat, os.lstat):
         try:
@@ -240,7 +237,7 @@ def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:
 
 
 def _temporary_names(source: bytes, target: str) -> re.Pattern[bytes] | None:
-    """Temporary files of an earlier, killed run beside the target, where the target lies in the source."""
+    """Return a pattern for temporary files of a killed run beside the target, if the target is in the source."""
     directory, name = os.path.split(os.path.realpath(os.fsencode(target)))
     relative = os.path.relpath(directory, os.path.realpath(source))
     if relative.split(b"/")[0] == b"..":

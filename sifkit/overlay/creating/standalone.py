@@ -1,7 +1,7 @@
-"""Make an overlay: a source and options become an ext3 image that appears whole under its name, or not at all.
+"""Creation of a stand-alone overlay image. Writes are atomic: an interrupted run leaves the target as it was.
 
-Steps: look at the target, scan the source into a tree, put upper/ and work/ around it, plan (all that can be refused is
-refused here), write beside the target, check, rename. What plans and writes needs numpy, and is loaded after the scan.
+Steps: check the target, scan the source into a tree, add upper/ and work/, plan (every refusal happens by here), write to a
+temporary file beside the target, check, rename. Planning and writing need numpy, which is loaded after the scan.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING
 from ext3 import hostio
 from ext3.progress import Progress, Silent
 
+from ...atomic import HostPath
 from ...errors import NotReplaceableError, show
 from ..destination import check_destination, new_file
 from ..in_use import check_replaceable, file_format
-from ..options import CreateOptions, CreateResult, HostPath
+from ..options import CreateOptions, CreateResult
 from .request import check_request, check_size
-from .source import gather
+from .source import scan_source
 
 if TYPE_CHECKING:
-    from .planning import Prepared
+    from .planning import OverlayPlan
 
-__all__ = ["create", "prepare"]
+__all__ = ["create", "scan_and_plan"]
 
 
 def create(path: HostPath, options: CreateOptions, *, progress: Progress | None = None) -> CreateResult:
-    """Make the overlay image ``path``; for one inside a SIF image see ``embed``.
+    """Create the overlay image ``path``; for one inside a SIF image see ``embed``.
 
-    Raises TargetError and its kinds where the target cannot be made or replaced, UsageError and LayoutError for requests
-    that make no sense, and what ``ext3.newfs`` raises: SourceError, XattrError, NoSpaceError, NoInodesError, DeviceError.
-    Whatever is raised, the target is as it was and no temporary file is left.
+    Raises TargetError and its subclasses if the target cannot be created or replaced, UsageError and LayoutError for invalid
+    requests, and the errors of ``ext3.newfs``: SourceError, XattrError, NoSpaceError, NoInodesError, DeviceError. An error
+    leaves the target as it was, and no temporary file.
     """
     began = time.monotonic()
     progress = progress or Silent()
@@ -40,46 +41,48 @@ def create(path: HostPath, options: CreateOptions, *, progress: Progress | None 
     check_request(options)
     _check_target(target, options)
     with ExitStack() as stack:
-        prepared = prepare(target, options, progress, stack)
-        _write(target, options, prepared, progress)
-    return prepared.result(target, time.monotonic() - began)
+        plan = scan_and_plan(target, options, progress, stack)
+        _write(target, options, plan, progress)
+    return plan.result(target, time.monotonic() - began)
 
 
-def prepare(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> Prepared:
-    """Everything before the first byte is written, for a request that was checked. ``stack`` keeps open what the content is
-    read from; ``target`` is not taken in where it lies in the source."""
-    check_size(options)  # with numpy, but only if a size was given: a wrong one is refused before a long scan
-    source = gather(target, options, progress, stack)
+def scan_and_plan(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> OverlayPlan:
+    """Scan the source and plan the image of a checked request; nothing is written.
+
+    ``stack`` keeps the source open. ``target`` is excluded if it is in the source.
+    """
+    check_size(options)  # loads numpy, but only if a size was given: a wrong one is refused before a long scan
+    source = scan_source(target, options, progress, stack)
     from .planning import plan_overlay
 
     return plan_overlay(source, options, progress)
 
 
 def _check_target(target: str, options: CreateOptions) -> None:
-    """Refuse early what would be refused at the end."""
+    """Refuse an unusable target before the source is scanned."""
     if os.path.isfile(target) and file_format(target) == "sif":
         raise NotReplaceableError(
-            f"{show(target)} is a SIF image, which is not replaced",
+            f"{show(target)} is a SIF image and is not replaced",
             path=target,
-            hint="give another name, or put the overlay into it: sifkit overlay create without --force",
+            hint="give another name; without --force the overlay is created inside it",
         )
     check_destination(target, force=options.force)
 
 
-def _write(target: str, options: CreateOptions, prepared: Prepared, progress: Progress) -> None:
+def _write(target: str, options: CreateOptions, plan: OverlayPlan, progress: Progress) -> None:
     from ext3.device.base import FileDevice
     from ext3.newfs.image import write_image
 
     from .host_space import space_errors
 
-    size = prepared.size_bytes
+    size = plan.size_bytes
     with new_file(target, options.mode) as file:
-        with space_errors(target, prepared, file.fd, sparse=options.sparse):
+        with space_errors(target, plan, file.fd, sparse=options.sparse):
             os.ftruncate(file.fd, size)
             if not options.sparse:
                 hostio.allocate(file.fd, 0, size)
             device = FileDevice(file.fd, 0, size, zero_from=0)
-            write_image(prepared.plan, device, progress=progress, allow_changed=options.allow_changed)
+            write_image(plan.plan, device, progress=progress, allow_changed=options.allow_changed)
         if options.force:
             check_replaceable(target)
         file.commit(replace=options.force)

@@ -17,9 +17,10 @@ from ...tar.members import read_members
 from ...tar.stream import ArchiveSource, SpoolDirectory, open_archive
 from .archive_content import ArchiveContent
 from .archive_errors import source_error
-from .layer_merge import LayerMerge, RootAttributes
+from .layer_merge import LayerMerge
+from .layout import RootAttributes
 
-__all__ = ["MergedArchive", "RootAttributes", "TarScan", "read_tar", "scan_tar"]
+__all__ = ["MergedArchive", "TarScan", "read_tar", "scan_tar"]
 
 PROGRESS_STEP = 256
 
@@ -72,7 +73,7 @@ def read_tar(
     progress: Callable[[int], None] | None = None,
     spool_dir: SpoolDirectory | None = None,
 ) -> MergedArchive:
-    """The merged entries of an archive, for a caller who must see what is at its top before choosing where it goes.
+    """Read and merge an archive, for a caller who needs the names at its top before choosing where it goes.
 
     Arguments and errors are those of ``scan_tar``.
     """
@@ -106,7 +107,7 @@ def _read(
 
 
 def _ignore(count: int) -> None:
-    """Reports no progress."""
+    """Report no progress."""
 
 
 class MergedArchive:

@@ -1,1 +1,1 @@
-"""Overlays inside SIF images: made in place, attached, detached; the room reserved for them."""
+"""Overlays inside SIF images: create, attach, detach."""

@@ -1,6 +1,6 @@
-"""Move overlays between files of their own and SIF images: attach puts one in, detach takes one out.
+"""Attach and detach: move an overlay from a file into a SIF image, and back.
 
-What is new is whole and on storage before anything old goes: a kill in between leaves the overlay in both places.
+The copy is complete and on storage before the original is removed: a kill in between leaves the overlay in both places.
 """
 
 from __future__ import annotations
@@ -23,21 +23,31 @@ from ..destination import check_destination, new_file
 from ..in_use import HostPath, check_replaceable, check_unused, image_kind
 from ..info import ImageInfo, image_info
 from ..target import choose, editing, kept_space, lock_partition, no_locks
-from .reservation import EmbedOptions, OnSignatures, Settled, find_place, place_room, settle_signatures
+from .reservation import (
+    EmbedOptions,
+    OnSignatures,
+    SignatureDecision,
+    apply_signature_policy,
+    find_slot,
+    reserve_partition,
+)
 
 __all__ = ["AttachResult", "DetachResult", "attach", "detach"]
 
 Begin = Callable[[int], None]
-"""Told how many bytes are to be copied at most."""
+"""Callback with the bytes to copy at most."""
 Advance = Callable[[int], None]
-"""Told how many bytes were copied since."""
+"""Callback with the bytes copied since its last call."""
 DETACHED_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoveResult:
-    """What both have: ``path`` is what was made or changed, of ``source``; ``partition`` where the overlay is or was in the
-    SIF; ``dropped`` the signatures removed. ``locked`` False: nothing kept others from writing meanwhile."""
+class _TransferResult:
+    """Result of attach or detach.
+
+    ``path``: the file created or changed, from ``source``. ``partition``: the overlay in the SIF, or where it was. ``dropped``:
+    IDs of removed signatures. ``locked`` False: file locking is unavailable, so others could write during the copy.
+    """
 
     path: str
     source: str
@@ -49,23 +59,23 @@ class MoveResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttachResult(MoveResult):
-    """The overlay in the SIF. ``moved``: the file is gone."""
+class AttachResult(_TransferResult):
+    """Overlay in a SIF. ``moved``: its file was removed."""
 
     replaced_bytes: int
     moved: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetachResult(MoveResult):
-    """The file that was made of ``partition``. ``kept``: it is in the SIF too."""
+class DetachResult(_TransferResult):
+    """File with the overlay of a SIF. ``kept``: the SIF still has it."""
 
     kept: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What detaching was asked for: from the SIF ``sif`` to the file ``target``."""
+class _DetachRequest:
+    """Request to detach an overlay from the SIF ``sif`` to the file ``target``."""
 
     sif: str
     target: str
@@ -76,16 +86,16 @@ class _Job:
     advance: Advance | None
     began: float
 
-    def done(
-        self, found: Descriptor, *, locked: bool, settled: Settled | None = None, notes: tuple[str, ...] = ()
+    def result(
+        self, found: Descriptor, *, locked: bool, decision: SignatureDecision | None = None, notes: tuple[str, ...] = ()
     ) -> DetachResult:
-        """``settled``: the overlay was removed, and this was done with signatures; None: it is still in the SIF."""
+        """Return the result. ``decision``: about signatures, if the overlay was removed from the SIF."""
         return DetachResult(
             path=self.target,
             source=self.sif,
             partition=found,
-            kept=settled is None,
-            dropped=settled.dropped if settled else (),
+            kept=decision is None,
+            dropped=decision.dropped if decision else (),
             locked=locked,
             seconds=time.monotonic() - self.began,
             notes=notes,
@@ -102,10 +112,10 @@ def attach(
     begin: Begin | None = None,
     advance: Advance | None = None,
 ) -> AttachResult:
-    """Put the ext3 image ``image`` into the SIF at ``path`` as its overlay; ``move`` removes the file when that is done.
+    """Copy the ext3 image ``image`` into the SIF at ``path`` as its overlay; ``move`` removes the file afterwards.
 
-    Raises FormatError where it is no overlay the runtimes take, ImageInUseError where somebody may write to it (with ``move``:
-    uses it), and what ``embed`` does. Whatever is raised, both are as they were.
+    Raises FormatError if the runtimes would not use the overlay, ImageInUseError if another process may write to it (with
+    ``move``: uses it), and what ``embed`` does. An error leaves both files as they were.
     """
     began = time.monotonic()
     name, source_name = os.fsdecode(path), os.fsdecode(image)
@@ -113,7 +123,7 @@ def attach(
     _check_sif(name, "sifkit overlay attach IMAGE.sif overlay.img")
     notes = _check_overlay(source_name, name)
     if move and os.path.islink(source_name):
-        raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave --move out")
+        raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave out --move")
     fd = os.open(source_name, os.O_RDONLY | hostio.NO_WAIT)
     try:
         found = os.fstat(fd)
@@ -126,24 +136,23 @@ def attach(
         check_unused(source_name, writers_only=not move, ours=True)
         with editing(name, stamp=stamp, require_lock=options.require_lock) as edited:
             sif = edited.sif
-            place = find_place(sif, name, replace=options.replace)
-            what = "replacing the overlay" if place.old is not None else "adding an overlay"
-            group = place.old.group if place.old is not None else place.group
-            settled = settle_signatures(sif, name, what, options.on_signatures, old=place.old, adds=group)
+            slot = find_slot(sif, name, replace=options.replace)
+            decision = apply_signature_policy(sif, name, slot.edit, options.on_signatures, old=slot.old, group=slot.group)
             if begin:
                 begin(found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size)
-            with place_room(edited, place, found.st_size, drop=settled.dropped, require_lock=options.require_lock) as room:
+            lock = options.require_lock
+            with reserve_partition(edited, slot, found.st_size, drop=decision.dropped, require_lock=lock) as reservation:
                 with open_source(fd) as source:
-                    copy_in(source, FileStore(room.fd), room.offset, advance=advance)
+                    copy_in(source, FileStore(reservation.fd), reservation.offset, advance=advance)
                 if os.fstat(fd).st_size != found.st_size or os.fstat(fd).st_mtime_ns != found.st_mtime_ns:
                     raise SifkitError(
-                        f"{show(source_name)} was written to while it was copied",
+                        f"{show(source_name)} changed while it was copied",
                         path=source_name,
-                        hint="stop what uses it, then try again",
+                        hint="stop the process that uses it, then try again",
                     )
-                partition = room.descriptor
+                partition = reservation.descriptor
             locked &= sif.locked
-            notes += (*place.notes, *settled.notes, *kept_space(sif))
+            notes += (*slot.notes, *decision.notes, *kept_space(sif))
         if move:
             _remove(source_name, fd, name)
     finally:
@@ -152,9 +161,9 @@ def attach(
         path=name,
         source=source_name,
         partition=partition,
-        replaced_bytes=place.old.size if place.old is not None else 0,
+        replaced_bytes=slot.old.size if slot.old is not None else 0,
         moved=move,
-        dropped=settled.dropped,
+        dropped=decision.dropped,
         locked=locked,
         seconds=time.monotonic() - began,
         notes=notes,
@@ -163,11 +172,11 @@ def attach(
 
 def _check_sif(path: str, example: str) -> None:
     if image_kind(path) != "sif":
-        raise FormatError(f"{show(path)} is no SIF image", path=path, hint=f"name the SIF first: {example}")
+        raise FormatError(f"{show(path)} is not a SIF image", path=path, hint=f"name the SIF first: {example}")
 
 
 def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
-    """Refuse what the runtimes would refuse; what to know about the rest."""
+    """Refuse an overlay that the runtimes would refuse; return notes about others."""
     kind = image_kind(image)
     if kind == "sif":
         hint = "give a stand-alone ext3 image; sifkit overlay detach --keep copies the overlay of a SIF to one"
@@ -176,20 +185,20 @@ def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
         raise FormatError(
             f"{show(image)} is a squashfs image, which is read-only",
             path=image,
-            hint=f"sifkit sif add --parttype overlay {show(sif)} {show(image)} puts it in",
+            hint=f"add it with: sifkit sif add --parttype overlay {show(sif)} {show(image)}",
         )
     info = image_info(image)
     if not info.accepted:
         raise FormatError(
             f"{show(image)}: Apptainer refuses it: {'; '.join(info.reasons)}",
             path=image,
-            hint="make an overlay it takes: sifkit overlay create",
+            hint="create an overlay that it accepts with: sifkit overlay create",
         )
     if not info.readable:
-        raise FormatError(f"{show(image)}: {info.problem}", path=image, hint="repair it first: e2fsck -f")
+        raise FormatError(f"{show(image)}: {info.problem}", path=image, hint=f"repair it with: e2fsck -f {show(image)}")
     if info.state == "errors":
         raise FormatError(
-            f"{show(image)}: its filesystem has errors that were never repaired", path=image, hint="repair it first: e2fsck -f"
+            f"{show(image)}: its filesystem has errors", path=image, hint=f"repair it with: e2fsck -f {show(image)}"
         )
     return _notes(info)
 
@@ -197,19 +206,19 @@ def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
 def _notes(info: ImageInfo) -> tuple[str, ...]:
     notes = []
     if info.journal is not None and info.journal.dirty:
-        notes.append("its journal is not empty: the first use with --writable plays it back, and read-only use fails before")
+        notes.append("its journal is not empty: read-only use fails until a use with --writable replays it")
     if info.upper is None:
-        notes.append("there is no upper/ in it: read-only use fails, the first use with --writable makes it")
+        notes.append("it has no upper/: read-only use fails until a use with --writable creates it")
     return tuple(notes)
 
 
 def _remove(image: str, fd: int, sif: str) -> None:
-    """Remove the file that is open as ``fd``, unless another has taken its name."""
+    """Remove the file open as ``fd``, unless its name is another file's by now."""
     try:
         if os.path.samestat(os.lstat(image), os.fstat(fd)):
             os.unlink(image)
             return
-        reason = "another file has its name now"
+        reason = "its name is another file's by now"
     except OSError as error:
         reason = error.strerror or str(error)
     raise TargetError(
@@ -230,11 +239,11 @@ def detach(
     begin: Begin | None = None,
     advance: Advance | None = None,
 ) -> DetachResult:
-    """Write the overlay of the SIF at ``path`` to the file ``image`` and remove it from the SIF, unless ``keep``.
+    """Copy the overlay of the SIF at ``path`` to the file ``image`` and delete it from the SIF, unless ``keep``.
 
-    ``partition``: "overlay", or an ID where there are several. ``force``: an unused ext3 image or empty file may be there.
-    Raises ImageInUseError where a container uses the overlay (with ``keep``: may write to it), SignedError, TargetError,
-    ObjectNotFoundError. Until the file is whole the SIF is as it was.
+    ``partition``: "overlay", or an ID if there are several. ``force``: replace an unused ext3 image or empty file. Raises
+    ImageInUseError if a container uses the overlay (with ``keep``: may write to it), SignedError, TargetError,
+    ObjectNotFoundError. The SIF does not change until the file is complete.
     """
     began = time.monotonic()
     name, new_name = os.fsdecode(path), os.fsdecode(image)
@@ -242,7 +251,7 @@ def detach(
     if hostio.same_file(name, new_name):
         raise UsageError(f"{show(new_name)} is the SIF itself", hint="give the overlay another name")
     check_destination(new_name, force=force)
-    job = _Job(
+    request = _DetachRequest(
         sif=name,
         target=new_name,
         partition=partition,
@@ -252,62 +261,62 @@ def detach(
         advance=advance,
         began=began,
     )
-    return _copy_out(job) if keep else _take_out(job, on_signatures, stamp)
+    return _detach_copy(request) if keep else _detach(request, on_signatures, stamp)
 
 
-def _take_out(job: _Job, on_signatures: OnSignatures, stamp: Stamp | None) -> DetachResult:
-    with editing(job.sif, stamp=stamp, require_lock=job.require_lock) as edited:
+def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp | None) -> DetachResult:
+    with editing(request.sif, stamp=stamp, require_lock=request.require_lock) as edited:
         sif = edited.sif
-        found = _overlay(choose(sif, job.partition, job.sif), job.sif)
-        settled = settle_signatures(sif, job.sif, f"removing object {found.id}", on_signatures, old=found)
-        locked = lock_partition(edited.fd, job.sif, found, write=True, require_lock=job.require_lock)
-        _write_out(edited.fd, found, job)
+        found = _check_overlay_partition(choose(sif, request.partition, request.sif), request.sif)
+        decision = apply_signature_policy(sif, request.sif, f"removing object {found.id}", on_signatures, old=found)
+        locked = lock_partition(edited.fd, request.sif, found, write=True, require_lock=request.require_lock)
+        _write_out(edited.fd, found, request)
         try:
-            sif.delete([found.id, *settled.dropped])
+            sif.delete([found.id, *decision.dropped])
         except SifkitError as error:
-            error.message += f"; {show(job.target)} is made, and the overlay is still in {show(job.sif)}"
+            error.message += f"; {show(request.target)} was created, and the overlay is still in {show(request.sif)}"
             raise
-        return job.done(found, locked=locked, settled=settled, notes=(*settled.notes, *kept_space(sif)))
+        return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *kept_space(sif)))
 
 
-def _copy_out(job: _Job) -> DetachResult:
+def _detach_copy(request: _DetachRequest) -> DetachResult:
     from ...sif.image import SIF
     from ...sif.loading import open_image_file
 
-    fd = open_image_file(job.sif, writable=False)
+    fd = open_image_file(request.sif, writable=False)
     try:
-        with SIF(FileStore(fd), path=job.sif) as sif:
-            found = _overlay(choose(sif, job.partition, job.sif), job.sif)
-            locked = lock_partition(fd, job.sif, found, write=False, require_lock=job.require_lock)
-            _write_out(fd, found, job)
+        with SIF(FileStore(fd), path=request.sif) as sif:
+            found = _check_overlay_partition(choose(sif, request.partition, request.sif), request.sif)
+            locked = lock_partition(fd, request.sif, found, write=False, require_lock=request.require_lock)
+            _write_out(fd, found, request)
     finally:
         os.close(fd)
-    return job.done(found, locked=locked)
+    return request.result(found, locked=locked)
 
 
-def _overlay(found: Descriptor, path: str) -> Descriptor:
+def _check_overlay_partition(found: Descriptor, path: str) -> Descriptor:
     if found.part_type != PartType.OVERLAY:
         raise ObjectNotFoundError(
-            f"{show(path)}: object {found.id} is no overlay",
+            f"{show(path)}: object {found.id} is not an overlay",
             path=path,
-            hint=f"any object is taken out by: sifkit sif dump {found.id} {show(path)} -o FILE",
+            hint=f"extract it with: sifkit sif dump {found.id} {show(path)} -o FILE",
         )
     return found
 
 
-def _write_out(fd: int, found: Descriptor, job: _Job) -> None:
-    """The partition as a file; it appears whole, and is on storage then."""
+def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> None:
+    """Write the partition to a file, atomically and durably."""
     store = FileStore(fd)
     check_inside(found, store)
-    if job.begin:
-        job.begin(sum(size for _, size in store.data_spans(found.offset, found.size)))
-    with new_file(job.target, DETACHED_MODE) as file:
+    if request.begin:
+        request.begin(sum(size for _, size in store.data_spans(found.offset, found.size)))
+    with new_file(request.target, DETACHED_MODE) as file:
         try:
-            copy_out(store, found, file.fd, advance=job.advance)
+            copy_out(store, found, file.fd, advance=request.advance)
         except OSError as error:
             if isinstance(error, SifkitError):
-                error.path, error.message = job.target, f"{show(job.target)}: {error.message}"
+                error.path, error.message = request.target, f"{show(request.target)}: {error.message}"
             raise
-        if job.force:
-            check_replaceable(job.target)
-        file.commit(replace=job.force)
+        if request.force:
+            check_replaceable(request.target)
+        file.commit(replace=request.force)

@@ -1,7 +1,7 @@
-"""Room for an overlay in a SIF image: what is refused, which signatures break, and the reservation, locked.
+"""Reservation of a partition for an overlay in a SIF image, after checks of the image and of its signatures.
 
-The new partition is the last object of the image, in the primary partition's group, where the runtimes look for it. It becomes
-part of the image when it is whole; one that it replaces goes in the same commit.
+The new partition is the last object of the image, in the group of the primary partition, where the runtimes look for it. It
+becomes part of the image once it is complete; an overlay that it replaces is deleted in the same commit.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from ..target import EditedImage, lock_partition, no_locks
 __all__ = [
     "EmbedOptions",
     "OnSignatures",
-    "Place",
-    "Settled",
-    "find_place",
-    "place_room",
-    "settle_signatures",
+    "OverlaySlot",
+    "SignatureDecision",
+    "apply_signature_policy",
+    "find_slot",
+    "reserve_partition",
 ]
 
 OnSignatures = Literal["refuse", "drop", "keep"]
@@ -46,8 +46,11 @@ ENCRYPTED = {FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedOptions:
-    """How an overlay is put into a SIF. ``replace``: a writable overlay that is there goes in the same commit.
-    ``on_signatures``: those that break make it fail, or are removed, or kept. ``require_lock``: no locks, no edit."""
+    """Options of putting an overlay into a SIF.
+
+    ``replace``: replace an existing writable overlay in the same commit. ``on_signatures``: refuse to break signatures, drop or
+    keep those that break. ``require_lock``: fail if file locking is unavailable.
+    """
 
     replace: bool = False
     on_signatures: OnSignatures = "refuse"
@@ -55,30 +58,35 @@ class EmbedOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an overlay goes: its group and architecture, and what it replaces."""
+class OverlaySlot:
+    """Group and architecture of an overlay in a SIF, and the partition it replaces."""
 
     group: int
     arch: Arch
     old: Descriptor | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def edit(self) -> str:
+        """Edit of the SIF, for messages."""
+        return "adding an overlay" if self.old is None else "replacing the overlay"
+
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """The signatures an edit breaks: ids of those to be removed with it, and what to tell."""
+class SignatureDecision:
+    """Decision about signatures that an edit breaks: IDs of those to remove with it, and notes for the user."""
 
     dropped: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
-def find_place(sif: SIF, path: str, *, replace: bool) -> Place:
-    """Where an overlay may go in an image. Raises EditError with the command that helps, ImageFullError."""
+def find_slot(sif: SIF, path: str, *, replace: bool) -> OverlaySlot:
+    """Return the slot for a new overlay. Raises EditError, ImageFullError."""
     image = show(path)
     root = sif.primary
     if root is not None and root.fs_type in ENCRYPTED:
         raise EditError(
-            f"{image}: the root filesystem is encrypted, and the runtimes use no overlay inside such an image",
+            f"{image}: the root filesystem is encrypted, and the runtimes ignore an overlay inside such an image",
             hint=f"make a stand-alone one: sifkit overlay create overlay.img; apptainer exec --overlay overlay.img {image} CMD",
         )
     if sif.select(data_type=DataType.OCI_ROOT_INDEX):
@@ -90,32 +98,32 @@ def find_place(sif: SIF, path: str, *, replace: bool) -> Place:
     old = writable[0] if writable else None
     if old is not None and not replace:
         raise EditError(
-            f"{image} has a writable overlay in it, object {old.id}, and one is in use at a time",
-            hint=f"--replace puts the new one in its place; to keep it: sifkit overlay detach {image} -o FILE",
+            f"{image} has a writable overlay, object {old.id}, and only one can be used at a time",
+            hint=f"--replace replaces it; to keep it, first: sifkit overlay detach {image} -o FILE",
         )
     if len(writable) > 1:
         ids = " ".join(str(overlay.id) for overlay in writable[1:20])
         raise EditError(
-            f"{image} has {len(writable)} writable overlays, and --replace puts one in the place of one",
-            hint=f"remove those that nobody uses, for example: sifkit sif del {ids} {image}",
+            f"{image} has {len(writable)} writable overlays, and --replace replaces only one",
+            hint=f"first delete the unused ones, for example: sifkit sif del {ids} {image}",
         )
     if old is None and len(sif) >= sif.capacity:
         raise ImageFullError(len(sif), sif.capacity, path=path)
-    group = root.group if root is not None and root.group else 1
+    group = old.group if old is not None else root.group if root is not None and root.group else 1
     notes = []
     if root is None:
-        notes.append("the image has no primary partition, and without one the runtimes cannot use it")
-    elif (old.group if old is not None else group) != root.group:
+        notes.append("the image has no primary partition, without which the runtimes cannot use it")
+    elif group != root.group:
         of_root = f"group {root.group}" if root.group else "no group"
         notes.append(
-            f"the overlay is in group {old.group if old is not None else group} and the primary partition in {of_root}: the"
-            f" runtimes will not find it; sifkit sif update {root.id} --groupid changes that"
+            f"the overlay is in group {group} and the primary partition in {of_root}: the"
+            f" runtimes will not find it; change it with: sifkit sif update {root.id} --groupid"
         )
-    return Place(group, _arch(sif), old, tuple(notes))
+    return OverlaySlot(group, _arch(sif), old, tuple(notes))
 
 
 def _arch(sif: SIF) -> Arch:
-    """That of the primary partition, else the header's, else this host's."""
+    """Return the architecture of the primary partition, else of the header, else of this host."""
     for found in (sif.primary.arch if sif.primary else None, sif.header.arch):
         if isinstance(found, Arch) and found != Arch.UNKNOWN:
             return found
@@ -123,30 +131,34 @@ def _arch(sif: SIF) -> Arch:
     return host if host != Arch.UNKNOWN else Arch.AMD64
 
 
-def settle_signatures(
-    sif: SIF, path: str, edit: str, options: OnSignatures, *, old: Descriptor | None, adds: int = 0
-) -> Settled:
-    """The rule for signatures. ``adds``: an overlay comes in, into this group (0: none comes); ``old``: the one that goes, or
-    gets other bytes where one comes. ``edit``: as messages say it. Raises SignedError under "refuse"."""
+def apply_signature_policy(
+    sif: SIF, path: str, edit: str, policy: OnSignatures, *, old: Descriptor | None, group: int = 0
+) -> SignatureDecision:
+    """Decide about the signatures that an edit breaks. Raises SignedError if ``policy`` is "refuse".
+
+    ``group``: group of the overlay that is added (0: none is added). ``old``: the overlay that is removed, or rewritten if one
+    is added. ``edit``: the edit, for messages.
+    """
     if old is None:
-        after, rewritten = _with_overlay(sif, adds), set[int]()
-    elif adds:
+        after, rewritten = _with_overlay(sif, group), set[int]()
+    elif group:
         after, rewritten = list(sif), {old.id}
     else:
         after, rewritten = [descriptor for descriptor in sif if descriptor.id != old.id], set[int]()
-    harmed = _broken(sif, after, rewritten)
-    if not harmed:
-        return Settled()
-    if options == "refuse":
-        error = SignedError.of(harmed, edit)
+    affected = _broken_signatures(sif, after, rewritten)
+    if not affected:
+        return SignatureDecision()
+    if policy == "refuse":
+        error = SignedError.of(affected, edit)
         error.path, error.message = path, f"{show(path)}: {error.message}"
         raise error
-    if options == "keep":
-        return Settled(notes=(f"{edit} breaks {named(harmed)}",))
-    return Settled(tuple(signature.id for signature in harmed), (f"{edit} breaks {named(harmed)}, now removed",))
+    if policy == "keep":
+        return SignatureDecision(notes=(f"{edit} breaks {named(affected)}",))
+    dropped = tuple(signature.id for signature in affected)
+    return SignatureDecision(dropped, (f"{edit} breaks {named(affected)}, now removed",))
 
 
-def _broken(sif: SIF, after: Sequence[Descriptor], rewritten: Collection[int]) -> tuple[Descriptor, ...]:
+def _broken_signatures(sif: SIF, after: Sequence[Descriptor], rewritten: Collection[int]) -> tuple[Descriptor, ...]:
     found: dict[int, Signed] = {}
     for signature in signatures(sif):
         whole = signature.size <= SIGNATURE_LIMIT and signature.end <= sif.file_size
@@ -155,7 +167,7 @@ def _broken(sif: SIF, after: Sequence[Descriptor], rewritten: Collection[int]) -
 
 
 def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:
-    """The descriptors with one more, as far as signatures care."""
+    """Return the descriptors with one more, as far as it matters to signatures."""
     id = max((descriptor.id for descriptor in sif), default=0) + 1
     new = Descriptor(
         data_type=DataType.PARTITION,
@@ -171,22 +183,24 @@ def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:
 
 
 @contextmanager
-def place_room(
-    edited: EditedImage, place: Place, size: int, *, drop: Iterable[int] = (), require_lock: bool = False
+def reserve_partition(
+    edited: EditedImage, slot: OverlaySlot, size: int, *, drop: Iterable[int] = (), require_lock: bool = False
 ) -> Iterator[Reservation]:
-    """``size`` bytes for the overlay, which read as zero and are locked as Apptainer locks a partition it writes to; at the end
-    of the block it is in the image, and the objects ``drop`` are not, in one commit. Raises ImageInUseError where the old one
-    is in use, and what ``SIF.reserve`` does."""
-    sif, old = edited.sif, place.old
+    """Reserve ``size`` zero bytes for the overlay, locked as Apptainer locks a partition it writes to.
+
+    The end of the block commits the partition and the deletion of the objects ``drop`` at once. Raises ImageInUseError if the
+    old overlay is in use, and what ``SIF.reserve`` does.
+    """
+    sif, old = edited.sif, slot.old
     if old is None:
-        new = PartitionMeta(FSType.EXT3, PartType.OVERLAY, place.arch)
-        reserved = sif.reserve(size, new, group=place.group, drop=drop)
+        new = PartitionMeta(FSType.EXT3, PartType.OVERLAY, slot.arch)
+        reserved = sif.reserve(size, new, group=slot.group, drop=drop)
     else:
         lock_partition(edited.fd, edited.path, old, write=True, require_lock=require_lock)
         meta = old.partition and replace(old.partition, fs_type=FSType.EXT3)
         reserved = sif.reserve_again(old.id, size, metadata=meta, drop=drop)
-    with reserved as room:
-        locked = lock_range(room.fd, write=True, offset=room.offset, size=size, path=edited.path)
+    with reserved as reservation:
+        locked = lock_range(reservation.fd, write=True, offset=reservation.offset, size=size, path=edited.path)
         if require_lock and not locked:
             raise no_locks(edited.path)
-        yield room
+        yield reservation

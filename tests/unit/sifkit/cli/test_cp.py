@@ -1,4 +1,4 @@
-"""``sifkit cp`` looks before it writes: how much there is to copy, whether there is room, and what is left out."""
+"""``sifkit cp`` looks before it writes: how much there is to copy, whether there is space, and what is left out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from ext3 import Filesystem
 from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
 from sifkit.overlay.copy_source import HostSource, ImageSource
-from sifkit.overlay.copy_space import Room
+from sifkit.overlay.copy_space import SpaceEstimate
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.upper_edit import Editor
+from sifkit.overlay.upper_edit import OverlayEditor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 
 from ....support.sif_images import partition
@@ -71,7 +71,7 @@ def make_files(top: Path, count: int, size: int) -> None:
         (top / f"{number}").write_bytes(b"x" * size)
 
 
-# Room
+# Space
 
 
 def test_a_copy_that_does_not_fit_leaves_the_image_as_it_is(run, image, tmp_path):
@@ -179,34 +179,34 @@ def test_what_is_counted_is_never_more_than_what_it_takes(image, tmp_path, seed,
     options = CopyOptions(recursive=True, preserve=PRESERVE_ALL if archive else frozenset())
     progress = Counting()
     with edit_image(image) as edited:
-        editor = Editor(edited.filesystem)
+        editor = OverlayEditor(edited.filesystem)
         for source, path in (
             (HostSource(), b"/upper/tree"),
             (ImageSource(editor), b"/upper/copy"),
             (HostSource(), b"/upper/tree"),  # all is there already
         ):
-            handle = os.fsencode(top) if isinstance(source, HostSource) else editor.existing(b"/upper/tree", follow=False)
+            node = os.fsencode(top) if isinstance(source, HostSource) else editor.lookup(b"/upper/tree", follow=False)
             progress.phase("scan", None, "files")
-            room = Room(editor, options, progress)
-            spot = editor.spot(path, follow=False)
-            room.add(source, handle, spot.ino)
+            space = SpaceEstimate(editor, options, progress)
+            target = editor.resolve(path, follow=False)
+            space.add(source, node, target.ino)
             before = edited.filesystem.superblock
-            progress.phase("copy", room.data_bytes, "bytes")
+            progress.phase("copy", space.data_bytes, "bytes")
             copier = Copier(
                 editor,
                 options,
                 name=os.fsdecode,
-                listed=lambda old, new: None,
-                trouble=pytest.fail,
-                warn=pytest.fail,
+                on_copied=lambda old, new: None,
+                on_error=pytest.fail,
+                on_warning=pytest.fail,
                 progress=progress,
             )
-            copier.copy(source, handle, "tree", spot)
+            copier.copy(source, node, "tree", target)
             after = edited.filesystem.superblock
-            assert room.inodes == before.free_inodes - after.free_inodes
-            assert room.blocks <= before.free_blocks - after.free_blocks
-            assert room.blocks >= before.free_blocks - after.free_blocks - 40
-            assert progress.phases[-1] == ["copy", room.data_bytes, copier.bytes] and room.data_bytes == copier.bytes
+            assert space.inodes == before.free_inodes - after.free_inodes
+            assert space.blocks <= before.free_blocks - after.free_blocks
+            assert space.blocks >= before.free_blocks - after.free_blocks - 40
+            assert progress.phases[-1] == ["copy", space.data_bytes, copier.bytes] and space.data_bytes == copier.bytes
             edited.sync()
 
 
@@ -225,7 +225,7 @@ def test_progress_has_a_total(run, image, tmp_path):
 def test_the_image_is_not_copied_into_itself(run, image, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     code, _, err = run("cp", "-r", ".", "overlay.img:/upper")
-    assert code == 0 and err == "sifkit cp: warning: './overlay.img' is the image itself, and not copied\n"
+    assert code == 0 and err == "sifkit cp: warning: './overlay.img' is the image itself and is not copied\n"
     with Filesystem.open(image) as filesystem:
         assert sorted(entry.name for entry in filesystem.scandir("/upper")) == [b"file"]
 
@@ -339,7 +339,7 @@ def test_an_image_is_not_overwritten_by_what_is_in_it(run, image, tmp_path):
         ["overlay", "export", "--force", "overlay.img", "-o", "./"],
     ):
         code, _, err = run(*words)
-        assert code == 1 and "overlay.img" in err and "the image itself is there" in err, err
+        assert code == 1 and "overlay.img" in err and "the file is the image itself" in err, err
         assert (tmp_path / "other").is_dir()
     assert digest(image) == before
 

@@ -398,7 +398,7 @@ def test_arguments_are_in_an_image(run, image, source):
     assert "is not IMAGE:/PATH" in refused(run, "rm", "./overlay.img:/x", code=2)
     assert "no.img: No such file" in refused(run, "rm", "no.img:/x")
     assert "neither src/a nor b is in an image" in refused(run, "cp", "src/a", "b", code=2)
-    assert "no SIF image" in refused(run, "rm", "--partition", "overlay", "overlay.img:/upper/a", code=2)
+    assert "not a SIF image" in refused(run, "rm", "--partition", "overlay", "overlay.img:/upper/a", code=2)
 
 
 def test_json(run, image, source):

@@ -61,7 +61,7 @@ def test_problems_are_lines_and_count(run, tmp_path, monkeypatch):
     assert main(["-q", "overlay", "create", "--layout", "root", "--from-dir", "source", "a.img"]) == 0
     code, out, err = run("overlay", "export", "--json", "a.img", "-o", "layer.tar")
     assert (code, json.loads(out)["errors"], json.loads(out)["entries"]) == (1, 1, 2)
-    assert err.startswith("sifkit overlay export: /.wh.odd\\n: a name that begins with .wh. would remove a file")
+    assert err.startswith("sifkit overlay export: /.wh.odd\\n: a name that begins with .wh. would be a whiteout")
     assert err.count("\n") == 1
 
 

@@ -108,7 +108,7 @@ def test_what_is_no_overlay(image: Path, tmp_path: Path) -> None:
         with pytest.raises(FormatError, match=said) as caught:
             attach(image, tmp_path / name)
         assert caught.value.hint
-    with pytest.raises(FormatError, match="no SIF image") as caught:
+    with pytest.raises(FormatError, match="not a SIF image") as caught:
         attach(tmp_path / "ext2.img", image)
     assert "name the SIF first" in caught.value.hint
     for missing in ((image, tmp_path / "none"), (tmp_path / "none", image)):
@@ -196,11 +196,11 @@ def test_detach_refuses(image: Path, overlay: Path) -> None:
     out.write_bytes(b"precious")
     with pytest.raises(NotReplaceableError):
         detach(image, out, force=True)
-    with pytest.raises(ObjectNotFoundError, match="object 1 is no overlay"):
+    with pytest.raises(ObjectNotFoundError, match="object 1 is not an overlay"):
         detach(image, image.parent / "x.img", partition="1")
     with pytest.raises(TargetError, match="does not exist"):
         detach(image, image.parent / "no" / "x.img")
-    with pytest.raises(FormatError, match="no SIF image"):
+    with pytest.raises(FormatError, match="not a SIF image"):
         detach(overlay, image.parent / "x.img")
     assert image.read_bytes() == before and out.read_bytes() == b"precious"
     with SIF.open(image, "r+") as sif:
@@ -230,7 +230,7 @@ def test_failures_leave_both(image, overlay, monkeypatch, trouble):
             detach(image, image.parent / "out.img")
     with monkeypatch.context() as patch:
         patch.setattr(SIF, "delete", lambda *a, **k: (_ for _ in ()).throw(SifkitError("no")))
-        with pytest.raises(SifkitError, match=r"out.img is made, and the overlay is still in"):
+        with pytest.raises(SifkitError, match=r"out.img was created, and the overlay is still in"):
             detach(image, image.parent / "out.img")
     assert image.read_bytes() == before
     assert sorted(os.listdir(image.parent)) == ["a.sif", "o.img", "out.img"]
@@ -246,7 +246,7 @@ def test_an_original_that_changes(image, overlay, monkeypatch):
         return done
 
     monkeypatch.setattr(attaching, "copy_in", change_it)
-    with pytest.raises(SifkitError, match="written to while it was copied"):
+    with pytest.raises(SifkitError, match="changed while it was copied"):
         attach(image, overlay)
     assert image.read_bytes() == before
 
@@ -260,7 +260,7 @@ def test_the_verbs(image, overlay, capfd, monkeypatch):
         (["overlay", "attach", "a.sif"], 1, "overlay.img"),
         (["overlay", "attach", "a.sif", "o.img"], 1, "--replace"),
         (["overlay", "attach"], 2, "IMAGE is missing"),
-        (["overlay", "detach", "o.img"], 1, "no SIF image"),
+        (["overlay", "detach", "o.img"], 1, "not a SIF image"),
         (["overlay", "detach", "a.sif", "o.img"], 2, "too many arguments"),
         (["overlay", "detach", "a.sif", "-o", "o.img"], 1, "--force"),
         (["overlay", "detach", "a.sif", "--partition", "upper"], 2, "must be overlay"),

@@ -191,12 +191,12 @@ def test_only_what_the_source_has_is_counted(tmp_path: Path, source: Path) -> No
 def test_an_epoch_to_come_is_told_once(tmp_path: Path, source: Path) -> None:
     for epoch, said in ((EPOCH, 0), (int(time.time()) + 1000, 1), (2**32 - 1, 1)):
         notes = make(tmp_path / f"{epoch}.img", from_dir=source, source_date_epoch=epoch).notes
-        assert sum("SOURCE_DATE_EPOCH lies in the future" in note for note in notes) == said
+        assert sum("SOURCE_DATE_EPOCH is in the future" in note for note in notes) == said
 
 
 def test_too_little_space_is_told_in_sizes(tmp_path: Path, source: Path) -> None:
     (source / "big").write_bytes(bytes(range(256)) * (40 << 10))
-    with pytest.raises(ext3.NoSpaceError, match=r"^the content does not fit an image of 4 MiB: it needs \d+ MiB$") as caught:
+    with pytest.raises(ext3.NoSpaceError, match=r"^the content does not fit in an image of 4 MiB: it needs \d+ MiB$") as caught:
         make(tmp_path / "o.img", from_dir=source, size=4 << 20)
     size = int(caught.value.hint.partition("--size ")[2].partition("M")[0]) << 20
     assert caught.value.needed_bytes <= size
@@ -207,7 +207,7 @@ def test_the_size_that_is_named_is_enough_for_the_inodes(tmp_path: Path) -> None
     (tmp_path / "many").mkdir()
     for number in range(12_000):
         (tmp_path / "many" / f"{number}").touch()
-    with pytest.raises(ext3.NoSpaceError, match=r"^the content does not fit an image of 4 MiB: it needs \d+ MiB$") as caught:
+    with pytest.raises(ext3.NoSpaceError, match=r"^the content does not fit in an image of 4 MiB: it needs \d+ MiB$") as caught:
         make(tmp_path / "o.img", from_dir=tmp_path / "many", size=4 << 20)
     enough = int(caught.value.hint.partition("--size ")[2].partition("M")[0]) << 20
     assert make(tmp_path / "o.img", from_dir=tmp_path / "many", size=enough).size_bytes == enough

@@ -32,11 +32,11 @@ def place(tmp_path, monkeypatch):
     ("target", "force", "says", "hint"),
     [
         ("dir", True, "dir is a directory", "name a file"),
-        ("new/", False, "ends in a slash", "name a file"),
+        ("new/", False, "ends with a slash", "name a file"),
         ("plain/x.img", False, "plain is a file, not a directory", "name a file"),
         ("plain/a/b/x.img", True, "plain is a file, not a directory", "name a file"),
-        ("dangling/x.img", False, "dangling is a symbolic link that leads nowhere", "name a file"),
-        ("none/x.img", False, "the directory none does not exist", "make the directory"),
+        ("dangling/x.img", False, "dangling is a dangling symbolic link", "name a file"),
+        ("none/x.img", False, "the directory none does not exist", "create the directory"),
         ("dangling", False, "dangling is a symbolic link to nowhere, which does not exist", "remove the link"),
         ("dangling", True, "dangling is a symbolic link to nowhere, which does not exist", "remove the link"),
         ("empty", False, "empty exists", "or --force to replace it"),
@@ -66,7 +66,9 @@ def test_places_that_are_taken(place):
 
 @pytest.mark.skipif(sys.platform != "linux" or not os.path.isdir("/proc/self"), reason="no /proc")
 def test_a_directory_that_takes_no_files():
-    with pytest.raises(TargetError, match=r"^/proc (takes no new files|is not writable)|^the directory /proc") as caught:
+    with pytest.raises(
+        TargetError, match=r"^cannot create files in /proc|^/proc is not writable|^the directory /proc"
+    ) as caught:
         create("/proc/x.img", CreateOptions())
     assert caught.value.hint
 

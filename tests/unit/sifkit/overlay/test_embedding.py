@@ -218,7 +218,7 @@ def test_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         os.close(fd)
     embed(image, SMALL, EmbedOptions(replace=True, require_lock=True))
     monkeypatch.setattr("sifkit.sif.loading.lock_range", lambda *a, **k: False)
-    with pytest.raises(SifkitError, match="no locks"):
+    with pytest.raises(SifkitError, match="does not support file locking"):
         embed(image, SMALL, EmbedOptions(replace=True, require_lock=True))
     assert embed(image, SMALL, EmbedOptions(replace=True)).locked is False
 
@@ -246,7 +246,7 @@ def test_the_verbs(image, capfd):
     err = capfd.readouterr().err
     assert code == 0 and "object 3, group 2, 8 MiB at byte" in err
     for argv, wanted, said in (
-        (["overlay", "create", str(image)], 1, "--replace puts the new one in its place"),
+        (["overlay", "create", str(image)], 1, "--replace replaces it"),
         (["overlay", "create", "--force", str(image)], 2, "--force"),
         (["overlay", "create", "--replace", "--drop-signatures", "--keep-broken-signatures", str(image)], 2, "contradict"),
         (["overlay", "create", "--replace", str(image.parent / "new.img")], 2, "--replace is for SIF images"),
@@ -274,7 +274,7 @@ def test_a_partition_the_runtimes_would_not_use(image, capfd):
     with SIF.open(image, "r+") as sif:
         sif.update(done.partition.id, group=7)
     assert main(["overlay", "info", str(image)]) == 0
-    assert "refuses it: it is in group 7, and the primary partition in group 2" in capfd.readouterr().out
+    assert "refuses it: it is in group 7, but the primary partition is in group 2" in capfd.readouterr().out
 
 
 def test_a_sif_that_is_cut_short(image, capfd, monkeypatch, tmp_path):
@@ -297,7 +297,7 @@ def test_hostile_partitions(image, capfd):
             err = capfd.readouterr().err
             assert err.count("\n") == 1 and "Traceback" not in err and "internal" not in err
     assert main(["overlay", "info", str(image)]) == 1
-    assert "has 3 overlays: 3, 4, 5; say which: --partition 3" in capfd.readouterr().err
+    assert "has 3 overlays: 3, 4, 5; choose one with: --partition 3" in capfd.readouterr().err
 
 
 def test_space_the_file_keeps_is_told(image, monkeypatch):

@@ -232,7 +232,7 @@ def test_all_are_shown_anyway(run, made):
         (["cat", "{}"], "PATH is missing: the file in {}; sifkit ls shows what is in it"),
         (["ls", "{}:"], "{}:: no path behind the colon; write {}:/"),
         (["ls", "{}.none"], "{}.none: No such file or directory; check the name"),
-        (["ls", "."], ". is a directory, not an image; sifkit overlay create --from-dir makes an image of it"),
+        (["ls", "."], ". is a directory, not an image; create an image from it with: sifkit overlay create --from-dir ."),
     ],
 )
 def test_every_error_says_what_to_do_next(run, made, argv, says):

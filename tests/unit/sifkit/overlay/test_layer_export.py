@@ -240,8 +240,8 @@ def test_sparse_changes_nothing_for_files_without_holes():
 
 
 def test_names_and_attributes_are_bounded_too(monkeypatch):
-    monkeypatch.setattr("sifkit.overlay.layer_export.FREE_BYTES", 0)
-    monkeypatch.setattr("sifkit.overlay.layer_export.TIMES_SIZE", 0)
+    monkeypatch.setattr("sifkit.overlay.layer_export.EXTRA_BYTES", 0)
+    monkeypatch.setattr("sifkit.overlay.layer_export.SIZE_FACTOR", 0)
     upper = Upper()
     for number in range(2100):  # so many that some were written
         upper.add(b"%04d" % number)

@@ -13,7 +13,7 @@ from ext3.constants import S_IFCHR
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.whiteouts import hidden_by, is_mark, mark_of
+from sifkit.overlay.whiteouts import has_whiteout_prefix, whited_out_name, whiteout_name
 
 
 @pytest.fixture
@@ -49,10 +49,11 @@ def refused(run, *argv, code=1):
     return err
 
 
-def test_names_of_marks():
-    assert [hidden_by(name) for name in (b".wh.a", b".wh.", b".wh..wh..opq", b"a", b".who")] == [b"a", None, None, None, None]
-    assert is_mark(b".wh.") and not is_mark(b".w")
-    assert mark_of(b"n" * 251) == b".wh." + b"n" * 251 and mark_of(b"n" * 252) is None
+def test_names_of_whiteouts():
+    assert whited_out_name(b".wh.a") == b"a"
+    assert [whited_out_name(name) for name in (b".wh.", b".wh..wh..opq", b"a", b".who")] == [None] * 4
+    assert has_whiteout_prefix(b".wh.") and not has_whiteout_prefix(b".w")
+    assert whiteout_name(b"n" * 251) == b".wh." + b"n" * 251 and whiteout_name(b"n" * 252) is None
 
 
 def test_reading_with_upper_shows_what_the_container_sees(run, image):
@@ -118,7 +119,7 @@ def test_with_upper_the_attributes_overlay_filesystems_keep_for_themselves_are_n
     found = json.loads(good(run, "stat", "--json", "--upper", "overlay.img", "/opt"))
     assert (found["xattrs"], found["opaque"]) == (1, True)
     for words in (["set", "trusted.overlay.opaque", "y"], ["rm", "trusted.overlay.opaque"]):
-        assert "show it to no container; without --upper" in refused(run, "xattr", *words, "--upper", "overlay.img:/opt")
+        assert "hide it from containers; without --upper" in refused(run, "xattr", *words, "--upper", "overlay.img:/opt")
     good(run, "cp", "-a", "--upper", "overlay.img:/opt", "overlay.img:/copy")
     create("other.img", CreateOptions(size=8 << 20))
     good(run, "cp", "-a", "--upper", "overlay.img:/opt", "other.img:/copy")
@@ -199,7 +200,7 @@ def test_names_of_marks_are_not_made_with_upper(run, image, tmp_path):
         ("mv", "overlay.img:/etc/here", "overlay.img:/etc/.wh.new"),
         ("rm", "-f", "overlay.img:/etc/.wh.new"),
     ):
-        assert "begins with .wh. hides a file" in refused(run, words[0], "--upper", *words[1:])
+        assert "begins with .wh. is a whiteout" in refused(run, words[0], "--upper", *words[1:])
     assert b".wh.new" not in names(image, "/upper/etc") and b"here" in names(image, "/upper/etc")
     good(run, "cp", "new", "overlay.img:/upper/etc/.wh.new")
 
