@@ -4,12 +4,14 @@
 
 prints one line per violation and exits 1 if there is one. ROOT is the folder that holds ``ext3`` and ``sifkit``. Which layer
 may import which is in pyproject.toml (``lint-imports``). Checked here: third-party packages, purity of planners, who sees
-construct, modules that not every platform has, who prints, exits and reads the environment, and what a starting command loads.
+construct, modules that not every platform has, who prints, exits and reads the environment, texts of ext3 that name options,
+and what a starting command loads.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,6 +127,15 @@ def _check_import(module: Module, found: Imported) -> Iterator[str]:
         yield f"imports {top} unconditionally: not every platform has it"
 
 
+def _check_texts(module: Module) -> Iterator[tuple[int, str]]:
+    """Texts of ext3, error messages and docstrings alike, name no option or command of the program around it."""
+    if module.package == "ext3":
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+|\bsifkit\b", node.value):
+                    yield node.lineno, f"names {word}: ext3 states facts, the command line makes hints of them"
+
+
 def _check_calls(module: Module) -> Iterator[tuple[int, str]]:
     """Environment, output and exit: the command line's alone. External programs: nobody's."""
     in_cli = module.package == "sifkit" and module.part in ("cli", "__main__")
@@ -155,7 +166,7 @@ def check(root: Path) -> list[str]:
     known = {module.name for module in found_modules}
     lines: list[str] = []
     for module in found_modules:
-        problems = set(_check_calls(module))
+        problems = {*_check_calls(module), *_check_texts(module)}
         for found in imports(module, known):
             problems |= {(found.line, text) for text in _check_import(module, found)}
         lines += [f"{module.path}:{line}: {text}" for line, text in sorted(problems)]

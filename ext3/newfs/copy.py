@@ -146,7 +146,6 @@ class DataWriter:
         raise ContentChangedError(
             tree.path(node),
             "changed while it was read" + ("" if node in tree.segments else ", twice"),
-            hint="wait until nobody writes it, or --allow-changed takes it as it is",
         )
 
     def _runs(self, node: int, offset: int, length: int) -> list[tuple[int, int, int]]:

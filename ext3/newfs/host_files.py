@@ -14,7 +14,6 @@ from .node import FIELDS
 
 __all__ = ["DirectoryContent", "open_host_file"]
 
-LEAVE_OUT = "leave it out with --exclude"
 PARENT, SIZE, MTIME, MTIME_NS = map(list(FIELDS).index, ("parent", "size", "mtime", "mtime_ns"))
 
 
@@ -25,10 +24,6 @@ class DirectoryContent:
     builder: TreeBuilder
     allow_changed: bool = False
     directories: dict[int, bytes] = field(default_factory=dict)
-
-    def host_path(self, node: int) -> bytes:
-        """Where a node was found on the host."""
-        return os.path.join(self.directories[self.builder.row(node)[PARENT]], self.builder.names[node])
 
     def read_whole(self, node: int, view: memoryview) -> None:
         row = self.builder.row(node)
@@ -66,14 +61,13 @@ class DirectoryContent:
 
 
 def _unreadable(path: bytes, error: OSError) -> SourceError:
-    return SourceError(path, f"reading: {error.strerror}", hint=LEAVE_OUT, error=error)
+    return SourceError(path, f"reading: {error.strerror}", error=error)
 
 
 def changed(path: bytes) -> ContentChangedError:
     return ContentChangedError(
         path,
         "changed while it was read, twice",
-        hint="wait until nobody writes it, or --allow-changed takes it as it is",
     )
 
 
@@ -88,7 +82,7 @@ def open_host_file(path: bytes) -> int:
     except FileNotFoundError as error:
         raise SourceError(path, "was removed while the image was made", hint="run again", error=error) from error
     except OSError as error:
-        raise SourceError(path, f"cannot be opened: {error.strerror}", hint=LEAVE_OUT, error=error) from error
+        raise SourceError(path, f"cannot be opened: {error.strerror}", error=error) from error
 
 
 def _fingerprint(fd: int) -> Fingerprint:

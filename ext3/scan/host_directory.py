@@ -52,7 +52,7 @@ def scan_directory(
     progress.phase("scan", None, "files")
     found = os.stat(source)
     if not stat.S_ISDIR(found.st_mode):
-        raise SourceError(source, "not a directory", hint="--from-dir takes a directory, --from-tar an archive")
+        raise SourceError(source, "not a directory", error=NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     path = source.rstrip(b"/")
     scanner = _Scanner(builder, DirectoryReader(options, len(path) + 1, found.st_dev))
     scanner.scan(path or b"/", root, progress)

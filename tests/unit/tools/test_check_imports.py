@@ -76,6 +76,8 @@ def test_a_good_project(tmp_path: Path) -> None:
         ("ext3__format__inode", "print(1)", "print()"),
         ("ext3__format__inode", "import sys\nsys.exit(1)", "sys.exit"),
         ("ext3__format__inode", "import fcntl", "not every platform"),
+        ("ext3__format__inode", "x = 'leave it out with --exclude'", "names --exclude"),
+        ("ext3__format__inode", 'def f():\n    """As sifkit does."""', "names sifkit"),
         ("ext3__format__inode", "import subprocess", "no external program"),
         ("ext3__format__inode", "import os\nos.system('x')", "no external program"),
         ("sifkit__cli__main", "import subprocess", "no external program"),
