@@ -77,7 +77,7 @@ def _image(size: int, block_size: int, inode_size: int, journal: bool, *, dirty:
         _fill(fs, block_size)
     if not dirty:
         return bytes(device.data)
-    before = bytes(device.data)
+    before = MemoryDevice(bytes(device.data))
     recorded = RecordingDevice(device)
     fs = ext3.Filesystem.open(recorded, "r+", clock=clock)
     for name in ("one", "two", "three"):
@@ -87,7 +87,7 @@ def _image(size: int, block_size: int, inode_size: int, journal: bool, *, dirty:
     fs.symlink("\u00c0" * 200, "/new-link")
     fs.sync()
     commits = [number for number, event in enumerate(recorded.events) if event.data[:8] == COMMIT_START]
-    return bytes(play(before, recorded.events[: commits[-1] + 1]).data)
+    return play(before, recorded.events[: commits[-1] + 1]).read(0, size)
 
 
 def _fill(fs: WritableFilesystem, block_size: int) -> None:

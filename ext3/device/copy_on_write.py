@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import DeviceError
-from .base import BlockDevice, MemoryDevice
+from .base import BlockDevice
 
 __all__ = ["CowDevice", "Event", "RecordingDevice", "play"]
 
@@ -99,9 +99,9 @@ class RecordingDevice:
         self.events.append(Event("sync"))
 
 
-def play(before: bytes, events: Iterable[Event], *, torn: Sequence[int] = ()) -> MemoryDevice:
+def play(before: BlockDevice, events: Iterable[Event], *, torn: Sequence[int] = ()) -> CowDevice:
     """Return ``before`` with ``events`` applied, the last write cut to the 512-byte sectors ``torn``."""
-    device = MemoryDevice(before)
+    device = CowDevice(before)
     pending = [event for event in events if event.kind != "sync"]
     for number, event in enumerate(pending):
         if event.kind == "zero":

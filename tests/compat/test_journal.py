@@ -18,8 +18,8 @@ from ext3.format.superblock import read_superblock
 from ext3.journal.log import read_journal, scan_log
 from ext3.journal.replay import recover
 
-from ..crash.test_transaction import allowed, cuts, record, step
-from ..support.sessions import COMMIT_START, FILES, clock, inode_of, signature
+from ..support.crashes import content_of
+from ..support.sessions import COMMIT_START, FILES, clock, inode_of, record_session, signature, step
 from ..support.tools import assert_clean, kernel_mount, require, run
 
 
@@ -102,17 +102,17 @@ def test_ours_by_debugfs_and_e2fsck(scratch: Path) -> None:
     """After every sync the image is clean; a log that we wrote and never put in place is played back by e2fsck as meant."""
     require("e2fsck", "debugfs")
     image = scratch / "image"
-    recording = record(1024, 6)
+    recording = record_session(1024, 6)
     checked = 0
-    for end in recording.synced[1:]:
-        left = play(recording.before, recording.events[:end])
+    for end, _ in recording.syncs[1:]:
+        left = play(MemoryDevice(recording.before), recording.events[:end])
         if not read_superblock(left).last_orphan:  # with -n such inodes are complaints
-            image.write_bytes(left.data)
+            image.write_bytes(content_of(left))
             assert_clean(image)
             checked += 1
     assert checked > 2
     commits = [n for n, event in enumerate(recording.events) if event.kind == "write" and event.data[:8] == COMMIT_START]
-    image.write_bytes(play(recording.before, recording.events[: commits[-1] + 1]).data)
+    image.write_bytes(content_of(play(MemoryDevice(recording.before), recording.events[: commits[-1] + 1])))
     dump = run("debugfs", "-R", "logdump -a", image).stdout
     assert b"Revoke FS block" in dump
     assert b"sequence 6, type 2 (commit block)" in dump
@@ -122,27 +122,27 @@ def test_ours_by_debugfs_and_e2fsck(scratch: Path) -> None:
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_cut_anywhere_and_recovered_by_e2fsck(block_size: int, scratch: Path) -> None:
     require("e2fsck")
-    recording = record(block_size, 4)
+    recording = record_session(block_size, 4)
     image = scratch / "image"
-    for number, (happened, left) in enumerate(cuts(recording, seed=7)):
+    for number, (happened, left) in enumerate(recording.cuts(seed=7)):
         if number % 2:
             continue
-        image.write_bytes(left.data)
+        image.write_bytes(content_of(left))
         text = run("e2fsck", "-fy", image, ok=(0, 1)).stdout
         assert b"? yes" not in text, text
         assert_clean(image)
-        assert signature(MemoryDevice(image.read_bytes())) in allowed(recording, happened)
+        assert signature(MemoryDevice(image.read_bytes())) in recording.allowed(happened)
 
 
 @pytest.mark.root
 def test_cut_and_recovered_by_the_kernel(scratch: Path) -> None:
     """Committed and not in place: the kernel plays it back, fills the image, and nothing is damaged."""
     require("e2fsck")
-    recording = record(1024, 3)
+    recording = record_session(1024, 3)
     commits = [n for n, event in enumerate(recording.events) if event.kind == "write" and event.data[:8] == COMMIT_START]
     image = scratch / "image"
     for end, expected in ((commits[-1], recording.states[2]), (commits[-1] + 1, recording.states[3])):
-        image.write_bytes(play(recording.before, recording.events[:end]).data)
+        image.write_bytes(content_of(play(MemoryDevice(recording.before), recording.events[:end])))
         with kernel_mount(image, rw=True) as point:
             (point / "more").mkdir()
             for number in range(30):

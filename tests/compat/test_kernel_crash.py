@@ -16,6 +16,7 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.format.jbd_schema import JOURNAL_SUPERBLOCK
 
+from ..support.crashes import content_of
 from ..support.edits import Edits
 from ..support.operations import KERNEL_VERBS, HostTree
 from ..support.recorded_edits import state_of
@@ -94,7 +95,7 @@ def test_numbers_of_transactions_begin_again(scratch: Path) -> None:
     with ext3.Filesystem.open(device) as fs:
         at = fs.data_extents(8)[0][1] * 1024
     JOURNAL_SUPERBLOCK.view(device.data, 1, at)["s_sequence"] = 0xFFFFFFFE
-    before = bytes(device.data)
+    before = MemoryDevice(bytes(device.data))
     recorded = RecordingDevice(device)
     with ext3.Filesystem.open(recorded, "r+") as fs:
         for number in range(4):
@@ -106,7 +107,7 @@ def test_numbers_of_transactions_begin_again(scratch: Path) -> None:
     for number, end in enumerate(commits):
         for judge in ("us", "e2fsck", "kernel"):
             copy = scratch / judge
-            copy.write_bytes(play(before, recorded.events[: end + 1]).data)
+            copy.write_bytes(content_of(play(before, recorded.events[: end + 1])))
             if judge == "us":
                 with ext3.Filesystem.open(copy, "r+") as fs:
                     fs.mkdir("/more")

@@ -128,7 +128,7 @@ def test_a_copied_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest
     assert len(ends) > 12
     seen = set()
     for end in ends:
-        cut = play(before, recorded.events[:end])
+        cut = play(MemoryDevice(before), recorded.events[:end])
         with ext3.Filesystem.open(cut, "r+", clock=clock) as fs:
             there = fs.find_name(2, b"copied") is not None
             seen.add(there)

@@ -8,11 +8,11 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
-from ext3.device.copy_on_write import RecordingDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.format.superblock import read_superblock
 from ext3.journal.transaction import LogWriter
 
-from ..support.crashes import key_of, replay
+from ..support.crashes import key_of
 from ..support.image_checks import check_counts
 from ..support.recorded_edits import KINDS, record_random_edits, state, state_of
 from ..support.sessions import COMMIT_START, clock, empty_image
@@ -65,7 +65,7 @@ def test_a_large_file_goes_in_steps(how: str, monkeypatch: pytest.MonkeyPatch) -
     assert sum(event.data[:8] == COMMIT_START for event in recorded.events) > 2
     orphans = 0
     for end in random.Random(5).choices(range(len(recorded.events)), k=40):
-        left = replay(before, recorded.events[:end])
+        left = play(before, recorded.events[:end])
         seen = state(left)
         assert seen in states
         orphans += bool(read_superblock(left).last_orphan)

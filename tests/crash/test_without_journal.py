@@ -5,19 +5,14 @@ from __future__ import annotations
 import pytest
 
 import ext3
-from ext3.constants import STATE_VALID, SUPERBLOCK_OFFSET
-from ext3.device.base import BlockDevice, MemoryDevice
+from ext3.constants import SUPERBLOCK_OFFSET
+from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import Event, RecordingDevice
-from ext3.format.superblock import read_superblock
 
 from ..support.crashes import key_of
 from ..support.image_checks import check_counts
-from ..support.recorded_edits import STEPS, record_steps, state
+from ..support.recorded_edits import STEPS, is_valid, record_steps, state
 from ..support.sessions import clock, empty_image
-
-
-def is_valid(device: BlockDevice) -> bool:
-    return bool(read_superblock(device).state & STATE_VALID)
 
 
 @pytest.mark.parametrize("block_size", [1024, 4096])

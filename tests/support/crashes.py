@@ -7,32 +7,17 @@ whole sectors of it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ext3.device.base import BlockDevice, MemoryDevice
-from ext3.device.copy_on_write import CowDevice, Event
+from ext3.device.copy_on_write import CowDevice, Event, play
 
-__all__ = ["Recording", "content_of", "key_of", "replay"]
+__all__ = ["Recording", "content_of", "key_of"]
 
 SECTOR = 512
 State = TypeVar("State")
-
-
-def replay(before: MemoryDevice, events: Iterable[Event], *, torn: Sequence[int] = ()) -> CowDevice:
-    """The image that is left of ``before`` when ``events`` reached it, of the last one only the sectors ``torn``."""
-    device = CowDevice(before)
-    pending = [event for event in events if event.kind != "sync"]
-    for number, event in enumerate(pending):
-        if event.kind == "zero":
-            device.make_zero(event.offset, event.size)
-        elif torn and number == len(pending) - 1:
-            for sector in torn:
-                device.write(event.offset + sector * SECTOR, event.data[sector * SECTOR : (sector + 1) * SECTOR])
-        else:
-            device.write(event.offset, event.data)
-    return device
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +35,19 @@ class Recording(Generic[State]):
         generator = random.Random(seed)
         before, events = MemoryDevice(self.before), self.events
         for end in range(len(events) + 1):
-            yield end, replay(before, events[:end])
+            yield end, play(before, events[:end])
             if not end or events[end - 1].kind != "write":
                 continue
             sectors = events[end - 1].size // SECTOR
             if sectors > 1:
                 torn = sorted(generator.sample(range(sectors), generator.randrange(1, sectors)))
-                yield end - 1, replay(before, events[:end], torn=torn)
+                yield end - 1, play(before, events[:end], torn=torn)
             last_sync = max((n + 1 for n in range(end) if events[n].kind == "sync"), default=0)
             loose = events[last_sync:end]
             if len(loose) > 1:
                 kept = [event for event in loose if generator.random() < 0.5]
                 generator.shuffle(kept)
-                yield last_sync, replay(before, [*events[:last_sync], *kept])
+                yield last_sync, play(before, [*events[:last_sync], *kept])
 
     def allowed(self, happened: int) -> list[State]:
         """What may be found when ``happened`` events are on storage: nothing before the last sync, nothing after the next.

@@ -9,20 +9,19 @@ import os
 from collections.abc import Callable
 
 import ext3
+from ext3.constants import STATE_VALID
 from ext3.device.base import BlockDevice
 from ext3.device.copy_on_write import RecordingDevice
 from ext3.edit.filesystem import WritableFilesystem
+from ext3.format.superblock import read_superblock
 
 from .crashes import Recording
 from .edits import Edits
 from .facts import digest_of, facts_of_image
 from .operations import ImageTree
-from .sessions import clock, empty_image
+from .sessions import SIZE, clock, empty_image
 
-__all__ = ["KINDS", "SIZE", "STEPS", "record_random_edits", "record_steps", "state", "state_of"]
-
-SIZE = {1024: 8 << 20, 4096: 24 << 20}
-"""Bytes of an image by the size of its blocks."""
+__all__ = ["KINDS", "STEPS", "is_valid", "record_random_edits", "record_steps", "state", "state_of"]
 
 ATOMIC = {
     "mkdir", "create", "mknod", "mkdev", "symlink", "link", "unlink", "rmdir", "append", "chmod", "lchmod", "chown", "utimens",
@@ -46,6 +45,11 @@ def state(device: BlockDevice) -> str:
     with ext3.Filesystem.open(device) as fs:
         assert fs.journal_problem is None
         return state_of(fs)
+
+
+def is_valid(device: BlockDevice) -> bool:
+    """Whether an image says that it is in order."""
+    return bool(read_superblock(device).state & STATE_VALID)
 
 
 def _fill(fs: WritableFilesystem) -> None:

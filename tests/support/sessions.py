@@ -7,7 +7,8 @@ from hashlib import sha256
 import ext3
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device.base import BlockDevice, MemoryDevice
-from ext3.edit.orphan_list import cut_inode
+from ext3.device.copy_on_write import RecordingDevice
+from ext3.edit.orphan_list import add_orphan, cut_inode, remove_orphan
 from ext3.edit.session import Session
 from ext3.format.schema import INODE_CORE
 from ext3.newfs.builder import TreeBuilder
@@ -16,25 +17,32 @@ from ext3.newfs.plan import ImageOptions
 from ext3.newfs.stamp import Stamp
 from ext3.newfs.tree import Tree
 
+from .crashes import Recording
+
 __all__ = [
     "COMMIT_START",
     "FILES",
+    "SIZE",
     "STAMP",
     "clock",
     "empty_image",
     "empty_tree",
     "grow",
     "inode_of",
+    "record_session",
     "sample",
     "session",
     "set_size",
     "signature",
+    "step",
 ]
 
 FILES = 6
 COMMIT_START = bytes.fromhex("c03b399800000002")
 """The first bytes of a commit block."""
 SECONDS = 1_700_000_000
+SIZE = {1024: 8 << 20, 4096: 24 << 20}
+"""Bytes of an image by the size of its blocks."""
 STAMP = Stamp(SECONDS, b"u" * 16, b"h" * 16)
 
 
@@ -118,3 +126,37 @@ def signature(device: BlockDevice) -> tuple[str, ...]:
     with ext3.Filesystem.open(device) as fs:
         assert fs.journal_problem is None
         return tuple(sha256(fs.read_bytes(b"f%d" % number)).hexdigest() for number in range(FILES))
+
+
+def step(edit: Session, number: int) -> None:
+    """One change: of a file's length and blocks, its data, attribute-like blocks that come and go, the orphan list."""
+    ino = inode_of(number % FILES)
+    set_size(edit, ino, (number * 977) % 14_000)
+    if number % 3 == 0:
+        set_size(edit, ino, 0)
+        grow(edit, ino, 1 + number % 12, 1 + number)
+    if number % 4 == 1:
+        add_orphan(edit, inode_of((number + 1) % FILES))
+    if number % 4 == 3 and edit.last_orphan:
+        remove_orphan(edit, edit.last_orphan)
+    runs = edit.allocate(3, 0)
+    for first, count in runs:
+        for block in range(first, first + count):
+            edit.write(block, bytes((number,)) * edit.block_size)
+    edit.free(runs, metadata=True)
+
+
+def record_session(block_size: int, steps: int) -> Recording[tuple[str, ...]]:
+    """Some steps, each followed by a sync; ``states`` are signatures."""
+    device = sample(block_size=block_size, size=SIZE[block_size])
+    before = bytes(device.data)
+    recorded = RecordingDevice(device)
+    states, syncs = [signature(device)], [(0, 0)]
+    with session(recorded) as edit:
+        for number in range(steps):
+            with edit.operation():
+                step(edit, number)
+            edit.sync()
+            states.append(signature(device))
+            syncs.append((len(recorded.events), len(states) - 1))
+    return Recording(before, recorded.events, states, syncs)

@@ -40,8 +40,8 @@ def test_cow_keeps_its_bounds() -> None:
 
 
 def test_recorded_and_played() -> None:
-    before = bytes(4096)
-    device = RecordingDevice(MemoryDevice(before))
+    before = MemoryDevice(4096)
+    device = RecordingDevice(MemoryDevice(4096))
     device.write(10, b"abc")
     device.sync()
     device.make_zero(11, 1)
@@ -52,9 +52,10 @@ def test_recorded_and_played() -> None:
         Event("zero", 11, 1),
         Event("write", 1024, 1024, b"x" * 1024),
     ]
-    assert play(before, device.events).data == device.read(0, 4096)
+    assert play(before, device.events).read(0, 4096) == device.read(0, 4096)
     torn = play(before, device.events, torn=[1])
     assert torn.read(1024, 1024) == bytes(512) + b"x" * 512
+    assert before.data == bytes(4096)
     with pytest.raises(DeviceError):
         device.write(4095, b"ab")
     assert len(device.events) == 4

@@ -89,7 +89,7 @@ def test_a_held_file_with_a_name_is_cut_in_steps(
     with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
         ino = prepare(fs)
         fs.sync()
-        before, done = bytes(device.data), len(recorded.events)
+        before, done = MemoryDevice(bytes(device.data)), len(recorded.events)
         with monkeypatch.context() as patch:
             patch.setattr(LogWriter, "capacity", 10)
             fs.truncate(ino, 300 * 1024)
@@ -143,7 +143,7 @@ def test_a_failing_storage_is_named_and_not_what_came_of_it() -> None:
 def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the journal takes at once: until all of it is there it has no name."""
     device = empty_image(24 << 20)
-    before = bytes(device.data)
+    before = MemoryDevice(bytes(device.data))
     recorded = RecordingDevice(device)
     content = b"f" * (18 << 20)
     with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:

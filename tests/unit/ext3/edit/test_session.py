@@ -110,7 +110,7 @@ def test_revokes_and_escapes() -> None:
             edit.write(first, content)
         edit.sync()
     commit = next(n for n, e in enumerate(recorded.events) if e.kind == "write" and e.data[4:8] == b"\0\0\0\2")
-    torn = play(bytes(sample().data), recorded.events[: commit + 1])
+    torn = play(sample(), recorded.events[: commit + 1])
     superblock = read_superblock(torn)
     journal = read_journal(torn, superblock, read_groups(torn, superblock))
     replay = scan_log(torn, journal, blocks_count=superblock.blocks_count)
@@ -389,7 +389,7 @@ def test_without_journal_the_state_is_cleared_first_and_set_last() -> None:
     assert kinds[0] == "write"
     assert kinds[1] == kinds[-1] == "sync"
     with pytest.raises(NeedsCheckError):
-        session(play(bytes(sample(journal=False).data), recorded.events[:4]))
+        session(play(sample(journal=False), recorded.events[:4]))
     assert read_superblock(device).clean
     assert clock() // 10**9 == read_superblock(device).write_time
 
