@@ -177,7 +177,7 @@ class _CopyOut:
 
 def _is_image(path: bytes) -> bool:
     """Whether there is an image: then a ``:/`` was forgotten, rather than a file meant."""
-    from ..overlay.in_use import file_format
+    from ..overlay.image_format import file_format
 
     try:
         return os.path.isfile(path) and file_format(path) in ("ext", "sif", "squashfs")

@@ -86,7 +86,7 @@ def _diff(console: Console, old: str, new: str, *, owners: bool, partition: str 
 
 def _side(console: Console, stack: ExitStack, text: str, partition: str | None, upper: bool) -> Side:
     from ..overlay.compare import HostSide, ImageSide
-    from ..overlay.in_use import image_kind
+    from ..overlay.image_format import image_kind
 
     pair = place(text)
     if pair is None and os.path.isdir(text):

@@ -76,7 +76,7 @@ def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
     if pair is None:
         limit = os.stat(text).st_mtime_ns
     else:
-        from ..overlay.in_use import is_sif
+        from ..overlay.image_format import is_sif
         from ..overlay.opening import open_image
         from ..overlay.view import View
 

@@ -19,7 +19,8 @@ from ext3.format.superblock import Superblock, read_superblock
 from ..atomic import HostPath, lock_range
 from ..errors import FormatError, SifkitError, UsageError, show
 from .destination import check_destination, new_file
-from .in_use import check_image, check_unused
+from .image_format import check_standalone
+from .in_use import check_unused
 from .opening import check_whole
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def clone(
     """
     started = time.monotonic()
     name, new_name = os.fsdecode(source), os.fsdecode(target)
-    check_image(name)
+    check_standalone(name)
     if hostio.same_file(name, new_name):
         raise UsageError(f"{show(name)} cannot be copied onto itself", hint="give the copy another name")
     check_destination(new_name, force=force)
@@ -71,7 +72,7 @@ def clone(
             raise FormatError(f"{show(name)} is not a regular file", path=name, hint="give an image file")
         check_unused(name, writers_only=True)
         locked = lock_range(fd, write=False, path=name)
-        check_unused(name, writers_only=True, ours=True)  # a loop device may have come between
+        check_unused(name, writers_only=True, own_lock=True)  # a loop device may have come between
         device = FileDevice(fd)
         superblock = read_superblock(device)
         if new_uuid is not False and superblock.needs_recovery:

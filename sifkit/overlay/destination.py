@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from ..atomic import AtomicFile
-from ..errors import TargetError, UsageError, show
-from .in_use import check_replaceable, is_replaceable
+from ..atomic import AtomicFile, HostPath
+from ..errors import ImageInUseError, NotReplaceableError, TargetError, UsageError, show
+from .image_format import file_format
+from .in_use import check_unused
 
-__all__ = ["check_destination", "new_file"]
+__all__ = ["check_destination", "check_replaceable", "is_replaceable", "new_file"]
 
 WRITABLE_HINT = "write the image to a directory you can write to"
 
@@ -56,6 +58,43 @@ def _check_directory(target: str) -> None:
         raise TargetError(f"the directory {show(directory)} does not exist", path=target, hint="create the directory first")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise TargetError(f"the directory {show(directory)} is not writable", path=target, hint=WRITABLE_HINT)
+
+
+def check_replaceable(path: HostPath) -> None:
+    """Raise if ``path`` exists and is neither an empty file nor an unused ext2/ext3 image.
+
+    Raises NotReplaceableError, ImageInUseError.
+    """
+    name = os.fsdecode(path)
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise NotReplaceableError(f"{show(name)} is not a regular file", path=name, hint="give the new image another name")
+    try:
+        kind = file_format(name)
+    except OSError as error:
+        raise NotReplaceableError(
+            f"{show(name)}: cannot read its type: {error.strerror}", path=name, hint="give the new image another name"
+        ) from error
+    if kind not in ("empty", "ext"):
+        known = {"sif": "a SIF image", "squashfs": "a squashfs image"}.get(kind, "not an ext2 or ext3 image")
+        raise NotReplaceableError(
+            f"{show(name)} is {known}; --force replaces only ext3 images and empty files",
+            path=name,
+            hint="give the new image another name, or remove the file first",
+        )
+    check_unused(name)
+
+
+def is_replaceable(path: HostPath) -> bool:
+    """Return True if ``check_replaceable`` passes."""
+    try:
+        check_replaceable(path)
+    except (NotReplaceableError, ImageInUseError):
+        return False
+    return True
 
 
 @contextmanager

@@ -20,11 +20,12 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
 
-from ..atomic import AtomicFile, lock_range
+from ..atomic import AtomicFile, HostPath, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
-from .in_use import HostPath, check_unused, image_kind
-from .opening import check_window
-from .target import Window, check_readable, choose, editing, lock_partition, no_locks
+from .image_format import image_kind
+from .in_use import check_unused
+from .sif_partition import check_ext3_partition, edit_sif, lock_partition, no_locks_error, select_partition
+from .window import Window, check_window
 
 if TYPE_CHECKING:
     from ..sif import Stamp
@@ -110,8 +111,8 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
         check_unused(name)
         locked = lock_range(fd, write=True, path=name)
         if options.require_lock and not locked:
-            raise no_locks(name)
-        check_unused(name, ours=True)  # a loop device may have been attached before the lock
+            raise no_locks_error(name)
+        check_unused(name, own_lock=True)  # a loop device may have been attached before the lock
         check_window(Window(name, fd, 0, found.st_size))
         superblock = read_superblock(FileDevice(fd))
         if superblock.has_journal:
@@ -150,10 +151,10 @@ def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOption
 def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator[EditSession]:
     from .embedding.reservation import apply_signature_policy  # with the SIF library
 
-    with editing(name, stamp=options.stamp, require_lock=options.require_lock) as edited:
+    with edit_sif(name, stamp=options.stamp, require_lock=options.require_lock) as edited:
         sif = edited.sif
-        found = choose(sif, partition, name)
-        check_readable(sif, edited.fd, found, name)
+        found = select_partition(sif, partition, name)
+        check_ext3_partition(sif, edited.fd, found, name)
         what = f"changing object {found.id}"
         decision = apply_signature_policy(sif, name, what, options.on_signatures, old=found, group=found.group or 1)
         locked = lock_partition(edited.fd, name, found, write=True, require_lock=options.require_lock)

@@ -30,9 +30,10 @@ from ext3.read.filesystem import Filesystem
 
 from ..atomic import HostPath
 from ..errors import FormatError
-from .in_use import Use, image_kind, image_use
-from .opening import check_window
-from .target import Window, open_window
+from .image_format import image_kind
+from .in_use import ImageUse, image_use
+from .opening import open_window
+from .window import Window, check_window
 
 if TYPE_CHECKING:
     from ..sif import Descriptor
@@ -96,7 +97,7 @@ class ImageInfo:
     work: DirectoryOwner | None = None
     readable: bool = True
     problem: str = ""
-    use: Use = field(default_factory=lambda: Use("none"))
+    use: ImageUse = field(default_factory=lambda: ImageUse("none"))
     accepted: bool = True
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

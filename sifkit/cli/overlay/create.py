@@ -268,7 +268,7 @@ def command(
         "on_signatures": on_signatures(drop_signatures, keep_broken_signatures),
         "require_lock": require_lock,
     }
-    from ...overlay.in_use import is_sif
+    from ...overlay.image_format import is_sif
     from ...overlay.options import CreateOptions
 
     options = CreateOptions(**chosen)

@@ -106,11 +106,11 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
 
     Locks are the library's to see; a loop device takes none.
     """
-    from ...overlay.in_use import Use, image_use
+    from ...overlay.in_use import ImageUse, image_use
 
     for descriptor in found:
         if descriptor.partition is not None and descriptor.size:
-            use = Use("none", mounts=image_use(image, span=(descriptor.offset, descriptor.size)).mounts)
+            use = ImageUse("none", mounts=image_use(image, span=(descriptor.offset, descriptor.size)).mounts)
             if use.busy:
                 raise ImageInUseError(
                     f"{show(image)}: object {descriptor.id} is in use: {use.describe()}",
@@ -123,7 +123,7 @@ def check_not_written(image: str) -> Sequence[str]:
     """Raise ImageInUseError where the kernel may write to the image by a loop device. Where it only reads: the mount points."""
     from ...overlay.in_use import check_unused
 
-    use = check_unused(image, writers_only=True, ours=True)
+    use = check_unused(image, writers_only=True, own_lock=True)
     return [mount.path or mount.device for mount in use.mounts]
 
 

@@ -28,7 +28,7 @@ class CopySettings:
 
 def partition_of(image: str, settings: CopySettings) -> str | None:
     """--partition is for those of several images that are SIF images."""
-    from ...overlay.in_use import is_sif
+    from ...overlay.image_format import is_sif
 
     return settings.change.partition if is_sif(image) else None
 

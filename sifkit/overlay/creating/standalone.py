@@ -16,8 +16,8 @@ from ext3.progress import Progress, Silent
 
 from ...atomic import HostPath
 from ...errors import NotReplaceableError, show
-from ..destination import check_destination, new_file
-from ..in_use import check_replaceable, file_format
+from ..destination import check_destination, check_replaceable, new_file
+from ..image_format import file_format
 from ..options import CreateOptions, CreateResult
 from .request import check_request, check_size
 from .source import scan_source

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 
 from ext3 import hostio
 
-from ...atomic import lock_range
+from ...atomic import HostPath, lock_range
 from ...errors import FormatError, SifkitError, TargetError, UsageError, show
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
 from ...sif.object_io import check_inside
 from ...sif.payload import copy_in, copy_out, open_source
 from ...sif.store import FileStore
-from ..destination import check_destination, new_file
-from ..in_use import HostPath, check_replaceable, check_unused, image_kind
+from ..destination import check_destination, check_replaceable, new_file
+from ..image_format import image_kind
+from ..in_use import check_unused
 from ..info import ImageInfo, image_info
-from ..target import choose, editing, kept_space, lock_partition, no_locks
+from ..sif_partition import edit_sif, lock_partition, no_locks_error, select_partition, space_notes
 from .reservation import (
     EmbedOptions,
     OnSignatures,
@@ -132,9 +133,9 @@ def attach(
         check_unused(source_name, writers_only=not move)
         locked = lock_range(fd, write=False, path=source_name)
         if options.require_lock and not locked:
-            raise no_locks(source_name)
-        check_unused(source_name, writers_only=not move, ours=True)
-        with editing(name, stamp=stamp, require_lock=options.require_lock) as edited:
+            raise no_locks_error(source_name)
+        check_unused(source_name, writers_only=not move, own_lock=True)
+        with edit_sif(name, stamp=stamp, require_lock=options.require_lock) as edited:
             sif = edited.sif
             slot = find_slot(sif, name, replace=options.replace)
             decision = apply_signature_policy(sif, name, slot.edit, options.on_signatures, old=slot.old, group=slot.group)
@@ -152,7 +153,7 @@ def attach(
                     )
                 partition = reservation.descriptor
             locked &= sif.locked
-            notes += (*slot.notes, *decision.notes, *kept_space(sif))
+            notes += (*slot.notes, *decision.notes, *space_notes(sif))
         if move:
             _remove(source_name, fd, name)
     finally:
@@ -265,9 +266,9 @@ def detach(
 
 
 def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp | None) -> DetachResult:
-    with editing(request.sif, stamp=stamp, require_lock=request.require_lock) as edited:
+    with edit_sif(request.sif, stamp=stamp, require_lock=request.require_lock) as edited:
         sif = edited.sif
-        found = _check_overlay_partition(choose(sif, request.partition, request.sif), request.sif)
+        found = _check_overlay_partition(select_partition(sif, request.partition, request.sif), request.sif)
         decision = apply_signature_policy(sif, request.sif, f"removing object {found.id}", on_signatures, old=found)
         locked = lock_partition(edited.fd, request.sif, found, write=True, require_lock=request.require_lock)
         _write_out(edited.fd, found, request)
@@ -276,7 +277,7 @@ def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp |
         except SifkitError as error:
             error.message += f"; {show(request.target)} was created, and the overlay is still in {show(request.sif)}"
             raise
-        return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *kept_space(sif)))
+        return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *space_notes(sif)))
 
 
 def _detach_copy(request: _DetachRequest) -> DetachResult:
@@ -286,7 +287,7 @@ def _detach_copy(request: _DetachRequest) -> DetachResult:
     fd = open_image_file(request.sif, writable=False)
     try:
         with SIF(FileStore(fd), path=request.sif) as sif:
-            found = _check_overlay_partition(choose(sif, request.partition, request.sif), request.sif)
+            found = _check_overlay_partition(select_partition(sif, request.partition, request.sif), request.sif)
             locked = lock_partition(fd, request.sif, found, write=False, require_lock=request.require_lock)
             _write_out(fd, found, request)
     finally:

@@ -23,7 +23,7 @@ from ..creating.planning import FIXED_EPOCH
 from ..creating.request import check_request
 from ..creating.standalone import scan_and_plan
 from ..options import CreateOptions, CreateResult
-from ..target import editing, kept_space
+from ..sif_partition import edit_sif, space_notes
 from .reservation import EmbedOptions, apply_signature_policy, find_slot, reserve_partition
 
 __all__ = ["EmbedResult", "embed"]
@@ -58,7 +58,7 @@ def embed(
     embedding = embedding or EmbedOptions()
     _check_options(target, options)
     check_request(options)
-    with editing(target, stamp=_stamp(options), require_lock=embedding.require_lock) as edited, ExitStack() as stack:
+    with edit_sif(target, stamp=_stamp(options), require_lock=embedding.require_lock) as edited, ExitStack() as stack:
         sif = edited.sif
         slot = find_slot(sif, target, replace=embedding.replace)
         decision = apply_signature_policy(sif, target, slot.edit, embedding.on_signatures, old=slot.old, group=slot.group)
@@ -72,7 +72,7 @@ def embed(
                 write_image(plan.plan, device, progress=progress, allow_changed=options.allow_changed)
             partition = reservation.descriptor
         locked = sif.locked
-        notes = (*slot.notes, *decision.notes, *kept_space(sif))
+        notes = (*slot.notes, *decision.notes, *space_notes(sif))
     made = plan.result(target, time.monotonic() - began)
     return EmbedResult(
         made=replace(made, notes=(*made.notes, *notes)),

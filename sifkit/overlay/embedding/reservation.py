@@ -28,7 +28,7 @@ from ...sif import (
 )
 from ...sif.format.descriptor import join_group
 from ...sif.signatures import SIGNATURE_LIMIT, Signed, SignedError, broken, named, parse_signed, signatures
-from ..target import EditedImage, lock_partition, no_locks
+from ..sif_partition import EditedSif, lock_partition, no_locks_error
 
 __all__ = [
     "EmbedOptions",
@@ -184,7 +184,7 @@ def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:
 
 @contextmanager
 def reserve_partition(
-    edited: EditedImage, slot: OverlaySlot, size: int, *, drop: Iterable[int] = (), require_lock: bool = False
+    edited: EditedSif, slot: OverlaySlot, size: int, *, drop: Iterable[int] = (), require_lock: bool = False
 ) -> Iterator[Reservation]:
     """Reserve ``size`` zero bytes for the overlay, locked as Apptainer locks a partition it writes to.
 
@@ -202,5 +202,5 @@ def reserve_partition(
     with reserved as reservation:
         locked = lock_range(reservation.fd, write=True, offset=reservation.offset, size=size, path=edited.path)
         if require_lock and not locked:
-            raise no_locks(edited.path)
+            raise no_locks_error(edited.path)
         yield reservation

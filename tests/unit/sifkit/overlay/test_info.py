@@ -17,7 +17,9 @@ from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.in_use import check_replaceable, file_format, head_format, image_use, is_replaceable
+from sifkit.overlay.destination import check_replaceable, is_replaceable
+from sifkit.overlay.image_format import file_format, head_format
+from sifkit.overlay.in_use import image_use
 from sifkit.overlay.info import image_info
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import NotSIFError

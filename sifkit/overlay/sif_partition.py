@@ -1,7 +1,7 @@
-"""Where an overlay's filesystem is: a file of its own, or a partition in a SIF image. Either way a window of an open file.
+"""Partitions of SIF images: select one, open it for reading, edit the SIF around it, lock it.
 
-Reading takes no lock. Editing a SIF takes the lock of those who change its structure; a partition that is to be replaced or
-removed is locked too, as Apptainer locks the ext3 partitions it mounts.
+Reading takes no lock. Editing a SIF takes the lock for changes of its structure; a partition to replace or remove is locked as
+well, as Apptainer locks the ext3 partitions it mounts.
 """
 
 from __future__ import annotations
@@ -13,58 +13,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ext3 import hostio
-from ext3.device.base import FileDevice
 
-from ..atomic import lock_range
+from ..atomic import HostPath, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
-from .in_use import HEAD_BYTES, HostPath, check_unused, head_format, image_kind
+from .image_format import HEAD_BYTES, head_format
+from .in_use import check_unused
+from .window import Window
 
 if TYPE_CHECKING:
     from ..sif import SIF, Descriptor, Stamp
 
 __all__ = [
-    "check_readable",
-    "NEEDS_LOCK_HINT",
-    "EditedImage",
-    "Window",
-    "choose",
-    "editing",
-    "kept_space",
+    "EditedSif",
+    "check_ext3_partition",
+    "edit_sif",
     "lock_partition",
-    "no_locks",
-    "open_window",
+    "no_locks_error",
+    "open_partition",
+    "select_partition",
+    "space_notes",
 ]
 
-NEEDS_LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
+LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """``size`` bytes at ``offset`` of the open file ``fd``, which is ``path``.
-
-    ``partition`` None: the window is the whole file. ``reasons``: why the runtimes do not use the partition, whatever is in
-    it.
-    """
-
-    path: str
-    fd: int
-    offset: int
-    size: int
-    partition: Descriptor | None = None
-    reasons: tuple[str, ...] = ()
-
-    def device(self) -> FileDevice:
-        return FileDevice(self.fd, self.offset, self.size)
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        """(offset, size) of a partition; None for a whole file."""
-        return (self.offset, self.size) if self.partition is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class EditedImage:
-    """A SIF that is open and locked for writing, and the file descriptor it is open as."""
+class EditedSif:
+    """SIF that is open and locked for writing, and its file descriptor."""
 
     sif: SIF
     fd: int
@@ -72,37 +47,8 @@ class EditedImage:
 
 
 @contextmanager
-def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window]:
-    """The image at ``path``, or the ``partition`` ("overlay", "root" or an ID) of the SIF there, open for reading.
-
-    Raises OSError, FormatError for what is no such image, NotYetError for a filesystem this release does not read, UsageError
-    for a SIF without ``partition`` and for other files with one, and the SIF library's errors.
-    """
-    name = os.fsdecode(path)
-    kind = image_kind(name)
-    if kind != "sif" and partition is not None:
-        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
-    if kind == "squashfs":
-        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
-    if kind == "sif":
-        if partition is None:
-            raise NotYetError(
-                f"{show(name)} is a SIF image, and this release does not show a container's view of it",
-                path=name,
-                hint=f"--partition overlay shows its overlay; list its objects with: sifkit sif list {show(name)}",
-            )
-        with _open_partition(name, partition) as window:
-            yield window
-        return
-    fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)
-    try:
-        yield Window(name, fd, 0, os.lseek(fd, 0, os.SEEK_END))
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _open_partition(name: str, partition: str) -> Iterator[Window]:
+def open_partition(name: str, partition: str) -> Iterator[Window]:
+    """Open a partition ("overlay", "root" or an ID) of the SIF ``name`` for reading."""
     from ..sif.image import SIF
     from ..sif.loading import open_image_file
     from ..sif.store import FileStore
@@ -110,8 +56,8 @@ def _open_partition(name: str, partition: str) -> Iterator[Window]:
     fd = open_image_file(name, writable=False)
     try:
         with _concerning(name), SIF(FileStore(fd), path=name) as sif:
-            found = choose(sif, partition, name)
-            check_readable(sif, fd, found, name)
+            found = select_partition(sif, partition, name)
+            check_ext3_partition(sif, fd, found, name)
             window = Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
         yield window
     finally:
@@ -120,7 +66,7 @@ def _open_partition(name: str, partition: str) -> Iterator[Window]:
 
 @contextmanager
 def _concerning(path: str) -> Iterator[None]:
-    """Errors of the SIF library that name no file are about this one."""
+    """Add the path to errors of the SIF library that name no file."""
     from ..sif import SIFError
 
     try:
@@ -133,10 +79,10 @@ def _concerning(path: str) -> Iterator[None]:
         raise
 
 
-def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
-    """The partition that is meant by "overlay", "root" or an ID.
+def select_partition(sif: SIF, wanted: str, path: str) -> Descriptor:
+    """Return the partition "overlay", "root" or with an ID.
 
-    Raises UsageError for another word, ObjectNotFoundError, AmbiguousObjectError, FormatError for what is no partition.
+    Raises UsageError for another word, ObjectNotFoundError, AmbiguousObjectError, FormatError for other objects.
     """
     from ..sif import AmbiguousObjectError, DataType, ObjectNotFoundError
 
@@ -168,8 +114,8 @@ def choose(sif: SIF, wanted: str, path: str) -> Descriptor:
     return overlays[0]
 
 
-def check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
-    """Raise where the partition holds no ext3 filesystem, as far as its first bytes and its descriptor tell."""
+def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
+    """Raise if a partition is no ext3 filesystem, according to its first bytes and its descriptor."""
     from ..sif import FSType, TruncatedError
 
     if found.end > sif.file_size:
@@ -195,7 +141,7 @@ def check_readable(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
 
 
 def _reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
-    """Why the runtimes do not use a partition as the overlay."""
+    """Return the reasons for which the runtimes would not use a partition as the overlay."""
     from ..sif import PartType
 
     root = sif.primary
@@ -213,11 +159,11 @@ def _group(descriptor: Descriptor) -> str:
 
 
 @contextmanager
-def editing(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool = False) -> Iterator[EditedImage]:
-    """The SIF at ``path``, open for writing; what an interrupted edit left is put right first.
+def edit_sif(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool = False) -> Iterator[EditedSif]:
+    """Open the SIF at ``path`` for writing, after completing an interrupted edit.
 
-    Raises NotWritableError, ImageInUseError, the errors of what is no SIF image or a damaged one, and with ``require_lock``
-    SifkitError where the filesystem has no locks.
+    Raises NotWritableError, ImageInUseError, errors of a file that is no SIF or a damaged one, and with ``require_lock``
+    SifkitError if file locking is unavailable.
     """
     from ..sif.image import SIF
     from ..sif.loading import open_image_file
@@ -228,30 +174,30 @@ def editing(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool = 
     try:
         with SIF(FileStore(fd), path=name, mode="r+", stamp=stamp) as sif:
             if require_lock and not sif.locked:
-                raise no_locks(name)
-            yield EditedImage(sif, fd, name)
+                raise no_locks_error(name)
+            yield EditedSif(sif, fd, name)
     finally:
         os.close(fd)
 
 
 def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, require_lock: bool = False) -> bool:
-    """Lock a partition's bytes until ``fd`` is closed; False where there are no locks. ``write``: nobody may even read it.
+    """Lock a partition until ``fd`` is closed; return False if file locking is unavailable. ``write``: an exclusive lock.
 
-    Raises ImageInUseError where a container uses it or a loop device lies over it.
+    Raises ImageInUseError if a container or a loop device uses it.
     """
     span = (partition.offset, partition.size)
     check_unused(path, writers_only=not write, span=span)
     locked = lock_range(fd, write=write, offset=partition.offset, size=partition.size, path=path)
     if require_lock and not locked:
-        raise no_locks(path)
-    check_unused(path, writers_only=not write, span=span, ours=True)  # a loop device may have come between
+        raise no_locks_error(path)
+    check_unused(path, writers_only=not write, span=span, own_lock=True)  # a loop device may have been attached before the lock
     return locked
 
 
-def kept_space(sif: SIF) -> tuple[str, ...]:
-    """What to tell where the file could not give up the space of an object that went."""
+def space_notes(sif: SIF) -> tuple[str, ...]:
+    """Return notes about deleted objects whose space could not be released."""
     return tuple(notice.message for notice in sif.warnings if notice.kind == "space-kept")
 
 
-def no_locks(path: str) -> SifkitError:
-    return SifkitError(f"{show(path)}: its filesystem does not support file locking", path=path, hint=NEEDS_LOCK_HINT)
+def no_locks_error(path: str) -> SifkitError:
+    return SifkitError(f"{show(path)}: its filesystem does not support file locking", path=path, hint=LOCK_HINT)

@@ -1,0 +1,66 @@
+"""Window of an open file: where the filesystem of an overlay is, the whole file or a partition of a SIF image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ext3.device.base import BlockDevice, FileDevice
+from ext3.format.schema import SUPERBLOCK
+from ext3.format.superblock import MAX_LOG_BLOCK_SIZE
+
+from ..errors import FormatError, TruncatedError, human, show
+
+if TYPE_CHECKING:
+    from ..sif import Descriptor
+
+__all__ = ["Window", "check_window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Window of ``size`` bytes at ``offset`` of the file at ``path``, open as ``fd``.
+
+    ``partition`` None: the window is the whole file. ``reasons``: why the runtimes would not use the partition, whatever its
+    content.
+    """
+
+    path: str
+    fd: int
+    offset: int
+    size: int
+    partition: Descriptor | None = None
+    reasons: tuple[str, ...] = ()
+
+    def device(self) -> FileDevice:
+        return FileDevice(self.fd, self.offset, self.size)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """(offset, size) of a partition; None for a whole file."""
+        return (self.offset, self.size) if self.partition is not None else None
+
+
+def check_window(window: Window) -> None:
+    """Raise TruncatedError (for a partition FormatError) if the filesystem is larger than the window.
+
+    Passes without a superblock.
+    """
+    device: BlockDevice = window.device()
+    size = window.size
+    if size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
+        return
+    fields = SUPERBLOCK.record(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+    if fields["s_magic"] != EXT3_MAGIC or fields["s_log_block_size"] > MAX_LOG_BLOCK_SIZE or fields["s_first_data_block"] > 1:
+        return
+    needed = fields["s_blocks_count"] * (1024 << fields["s_log_block_size"])
+    if needed <= size:
+        return
+    if window.partition is None:
+        raise TruncatedError(window.path, needed_bytes=needed, available_bytes=size)
+    raise FormatError(
+        f"{show(window.path)}: the filesystem in object {window.partition.id} has {human(needed)}, its partition {human(size)}",
+        path=window.path,
+        hint="fetch or copy the image again, or replace its overlay",
+    )
