@@ -22,6 +22,7 @@ from ..format.block_map import (
     PointerBounds,
     Pointers,
     extent_list,
+    group_few,
     group_runs,
     map_limit,
     map_path,
@@ -113,8 +114,7 @@ class BlockMapEditor:
         """The mapped parts of ``count`` blocks from ``logical``, ascending, as few runs as there can be; holes left out."""
         end = min(logical + count, self.limit)
         if count == 1 or end <= DIRECT_BLOCKS:
-            single = [(at, block) for at in range(logical, end) if (block := self.block(at)) is not None]
-            return _runs(np.array([at for at, _ in single], np.int64), np.array([block for _, block in single], np.int64))
+            return group_few((at, block) for at in range(logical, end) if (block := self.block(at)) is not None)
         where, what = [], []
         for leaf in self._reader().leaves(self._words, logical, end):
             low = max(logical - leaf.start, 0)
@@ -313,7 +313,10 @@ class BlockMapEditor:
 
         CorruptError, with nothing changed, where a pointer leads outside or a block serves twice.
         """
-        cut = self._cut_from(logical, min(logical + count, self.limit))
+        end = min(logical + count, self.limit)
+        if not any(self._words[DIRECT_BLOCKS:]):
+            return self._punch_direct(logical, min(end, DIRECT_BLOCKS))
+        cut = self._cut_from(logical, end)
         if not len(cut.data) and not cut.tables:
             return 0
         both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.seen), np.int64)))
@@ -329,10 +332,34 @@ class BlockMapEditor:
         self._words = cut.words
         for block, pointers in cut.changed:
             self._blocks.write(block, pointers.tobytes())
-        freed = len(cut.data) + len(cut.tables)
-        self.sectors = max(0, self.sectors - freed * (self._blocks.block_size // SECTOR))
+        return self._freed(len(cut.data) + len(cut.tables))
+
+    def _punch_direct(self, low: int, high: int) -> int:
+        """The usual case, without arrays: there are no pointer blocks."""
+        for slot in range(low, high):
+            block = self._words[slot]
+            if block and not self._bounds.first <= block < self._bounds.end:
+                self._bounds.check(block, f"i_block[{slot}]")
+        blocks = sorted(block for block in self._words[low:high] if block)
+        if not blocks:
+            return 0
+        runs: list[Run] = []
+        for block in blocks:
+            first, count = runs[-1] if runs else (block, 0)
+            if block == first + count - 1:
+                raise CorruptError(self._bounds.where, "data block", block, "one that is used once")
+            if block == first + count:
+                runs[-1:] = [(first, count + 1)]
+            else:
+                runs.append((block, 1))
+        self._blocks.free(runs, metadata=self._metadata)
+        self._words[low:high] = [0] * (high - low)
+        return self._freed(len(blocks))
+
+    def _freed(self, count: int) -> int:
+        self.sectors = max(0, self.sectors - count * (self._blocks.block_size // SECTOR))
         self._tail = None
-        return freed
+        return count
 
     def _cut_from(self, low: int, high: int) -> Cut:
         return Cut(self._reader(), self._words, low, high)
@@ -350,13 +377,12 @@ class BlockMapEditor:
     def _path(self, logical: int) -> tuple[int, tuple[int, ...]]:
         """(word of i_block, index in each pointer block below it) of a logical block."""
         try:
-            slot, *indices = map_path(logical, self._per_block)
+            return map_path(logical, self._per_block)
         except ValueError:
             if logical < 0:
                 raise
             message = f"block {logical} lies behind what a map holds, {self.limit} blocks"
             raise FileTooLargeError(self._bounds.where, message) from None
-        return slot, tuple(indices)
 
     def _reader(self) -> MapReader:
         return MapReader(self._blocks.read, self._per_block, self._bounds)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
 from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
 from ..format.indirect_blocks import SECTORS_LIMIT
-from ..format.inode import Inode, InodeRecord, check_map_flags, parse_inode
+from ..format.inode import Inode, InodeRecord, check_map_flags
 from .block_map_edit import BlockMapEditor
 from .directory import Directory, DirectoryRules
 from .orphan_list import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
@@ -159,12 +159,13 @@ class InodeCache:
         """An inode as readers see it."""
         node = self.load(ino)
         if node.seen is None:
-            node.seen = parse_inode(node.record.pack().ljust(self.inode_size, b"\0"), ino)
+            node.seen = node.record.freeze(ino)
         return node.seen
 
     def store(self, node: Node) -> None:
         """The record of an inode was changed."""
         node.seen = None
+        node.record.round_times()
         # It may have been forgotten since the caller got it, and loaded anew.
         self._unwritten[node.ino] = self._nodes[node.ino] = node
 

@@ -120,7 +120,7 @@ def process_orphans(session: Session) -> tuple[int, int]:
         try:
             _finish(session, ino, inode)
         except JournalFullError:
-            size = session.superblock.block_size
+            size = session.block_size
             cut_in_steps(session, ino, -(-inode.stat.size // size) if inode.stat.links else 0)
             _finish(session, ino, inode)
         if inode.stat.links:
@@ -182,7 +182,7 @@ def cut_inode(session: Session, ino: int, *, keep: int | None = None) -> None:
     inode = parse_inode(session.read_inode(ino), ino)
     if (inode.stat.is_dir and keep is None) or not _has_map(session, inode):
         return
-    size = session.superblock.block_size
+    size = session.block_size
     zero_rest = keep is None and inode.stat.size % size != 0
     keep = min(-(-inode.stat.size // size) if keep is None else keep, map_limit(size))
     mapping = _map_editor(session, inode)
@@ -196,7 +196,7 @@ def cut_inode(session: Session, ino: int, *, keep: int | None = None) -> None:
 
 def _has_map(session: Session, inode: Inode) -> bool:
     check_map_flags(inode.stat.flags, f"inode {inode.stat.ino}")
-    return has_block_map(inode, session.superblock.block_size)
+    return has_block_map(inode, session.block_size)
 
 
 def _map_end(session: Session, inode: Inode) -> int:

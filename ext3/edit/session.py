@@ -16,7 +16,7 @@ from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZ
 from ..device.base import BlockDevice
 from ..device.block_overlay import OverlaidDevice
 from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError
-from ..format.inode_table import check_number, inode_offset
+from ..format.inode_table import check_number
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
@@ -63,6 +63,7 @@ class Session:
         superblock = opened.superblock
         self.block_size = superblock.block_size
         self._groups = opened.groups
+        self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
         self._zones = SystemZones(superblock, self._groups, None if journal is None else journal.blocks)
         self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
         self.blocks = BlockAllocator(
@@ -328,7 +329,10 @@ class Session:
 
     def _inode_place(self, ino: int) -> tuple[int, int]:
         """(block, byte in it) of an inode. PathNotFoundError for a number that is none."""
-        return divmod(inode_offset(self._super.fixed, self._groups, ino), self.block_size)
+        superblock = self._super.fixed
+        check_number(superblock, ino)
+        group, block, byte = superblock.geometry.place_of_inode(ino)
+        return self._tables[group] + block, byte
 
     def read_inode(self, ino: int) -> bytes:
         """The record of an inode (inode size bytes) as it is now."""

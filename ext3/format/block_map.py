@@ -6,7 +6,7 @@ what they hold: see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -28,6 +28,7 @@ __all__ = [
     "PointerBounds",
     "Pointers",
     "extent_list",
+    "group_few",
     "group_runs",
     "indirect_trees",
     "map_limit",
@@ -75,22 +76,22 @@ def indirect_trees(pointers: int) -> Iterator[Tree]:
         start += pointers**level
 
 
-def map_path(logical: int, pointers: int) -> tuple[int, ...]:
-    """Return the word of the inode that leads to a logical block, then the index in each pointer block on the way.
+def map_path(logical: int, pointers: int) -> tuple[int, tuple[int, ...]]:
+    """Return the word of the inode that leads to a logical block, and the index in each pointer block on the way.
 
     Raises ValueError for a block that no map holds.
     """
     if 0 <= logical < DIRECT_BLOCKS:
-        return (logical,)
+        return logical, ()
     rest = logical - DIRECT_BLOCKS
     if 0 <= rest < pointers:
-        return IND_SLOT, rest
+        return IND_SLOT, (rest,)
     rest -= pointers
     if 0 <= rest < pointers**2:
-        return IND_SLOT + 1, rest // pointers, rest % pointers
+        return IND_SLOT + 1, (rest // pointers, rest % pointers)
     rest -= pointers**2
     if 0 <= rest < pointers**3:
-        return IND_SLOT + 2, rest // pointers**2, rest // pointers % pointers, rest % pointers
+        return IND_SLOT + 2, (rest // pointers**2, rest // pointers % pointers, rest % pointers)
     raise ValueError(f"logical block {logical}")
 
 
@@ -103,8 +104,24 @@ def group_runs(logical: Array64, physical: Array64) -> Extents:
         return np.zeros((0, 3), np.int64)
     breaks = np.flatnonzero((np.diff(logical) != 1) | (np.diff(physical) != 1)) + 1
     starts = np.concatenate([np.zeros(1, np.int64), breaks])
-    counts = np.diff(np.append(starts, len(logical)))
-    return np.stack([logical[starts], physical[starts], counts], axis=1)
+    extents = np.empty((len(starts), 3), np.int64)
+    extents[:, 0], extents[:, 1] = logical[starts], physical[starts]
+    extents[:, 2] = np.diff(np.append(starts, len(logical)))
+    return extents
+
+
+def group_few(blocks: Iterable[tuple[int, int]]) -> list[Extent]:
+    """Return the runs among (logical, physical) blocks; as ``group_runs``, for so few that arrays cost more than they save."""
+    runs: list[Extent] = []
+    at = to = 0
+    for logical, physical in blocks:
+        if runs and (logical, physical) == (at, to):
+            first, start, count = runs[-1]
+            runs[-1] = (first, start, count + 1)
+        else:
+            runs.append((logical, physical, 1))
+        at, to = logical + 1, physical + 1
+    return runs
 
 
 def extent_list(extents: Extents) -> list[Extent]:
@@ -268,15 +285,8 @@ def read_inode_map(
 
 
 def _direct_runs(pointers: Sequence[int], bounds: PointerBounds) -> Extents:
-    """Group the pointers of a small file, which most are; as group_runs, without the cost of setting up arrays."""
-    rows: list[list[int]] = []
-    for logical, physical in enumerate(pointers):
-        if not physical:
-            continue
-        if not bounds.first <= physical < bounds.end:
-            bounds.check(physical, f"i_block[{logical}]")
-        if rows and rows[-1][0] + rows[-1][2] == logical and rows[-1][1] + rows[-1][2] == physical:
-            rows[-1][2] += 1
-        else:
-            rows.append([logical, physical, 1])
-    return np.array(rows, np.int64).reshape(-1, 3)
+    """Return the extents of a small file, as most are."""
+    for slot, block in enumerate(pointers):
+        if block and not bounds.first <= block < bounds.end:
+            bounds.check(block, f"i_block[{slot}]")
+    return np.array(group_few((slot, block) for slot, block in enumerate(pointers) if block), np.int64).reshape(-1, 3)

@@ -197,6 +197,12 @@ class Geometry:
         """(group, index in its table) of an inode number."""
         return divmod(ino - 1, self.inodes_per_group)
 
+    def place_of_inode(self, ino: int) -> tuple[int, int, int]:
+        """(group, block of its table, byte in that block) of an inode's record."""
+        group, index = divmod(ino - 1, self.inodes_per_group)
+        block, byte = divmod(index * self.inode_size, self.block_size)
+        return group, block, byte
+
 
 def plan_geometry(
     size_bytes: int,

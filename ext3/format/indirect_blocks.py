@@ -10,6 +10,7 @@ indirect one. How a map is read: see ``block_map``. Source: Linux ``fs/ext4/indi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +66,7 @@ def dense_roots(blocks: Array64, pointers: int) -> list[tuple[int, npt.NDArray[n
     ]
 
 
+@cache
 def file_limit(block_size: int) -> int:
     """Return the bytes of the largest file: what a map addresses, and i_blocks counts, indirect blocks among them."""
     counted = SECTORS_LIMIT // (block_size // SECTOR)

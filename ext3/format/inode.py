@@ -29,6 +29,9 @@ from .inode_fields import (
     CRTIME_END,
     CRTIME_EXTRA_END,
     MASK32,
+    SECOND,
+    TIME_MAX,
+    TIME_MIN,
     TIMES_END,
     check_extra_size,
     decode_device,
@@ -203,6 +206,14 @@ class InodeRecord:
     @property
     def is_file(self) -> bool:
         return self.mode & S_IFMT == S_IFREG
+
+    def round_times(self) -> None:
+        """Make the times those that ``pack`` stores: the nearest that the inode can hold."""
+        times = self.atime, self.mtime, self.ctime, self.crtime
+        wide = self.extra_isize >= TIMES_END
+        if not (wide and TIME_MIN * SECOND <= min(times) <= max(times) <= TIME_MAX * SECOND):
+            rounded = (decode_time(*encode_time(time, wide=wide)) for time in times)
+            self.atime, self.mtime, self.ctime, self.crtime = rounded
 
     def freeze(self, ino: int) -> Inode:
         """What readers see of it, as inode ``ino``."""

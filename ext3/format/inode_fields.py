@@ -23,6 +23,8 @@ __all__ = [
     "MASK32",
     "SECOND",
     "TIMES_END",
+    "TIME_MAX",
+    "TIME_MIN",
     "Flags",
     "Numbers",
     "Times",
@@ -119,7 +121,7 @@ def encode_time(time: int, *, wide: bool) -> tuple[int, int]:
     if not TIME_MIN <= seconds <= (TIME_MAX if wide else TIME_MAX_CORE):
         seconds, nano = min(max(seconds, TIME_MIN), TIME_MAX if wide else TIME_MAX_CORE), 0
     low = seconds & MASK32
-    return low, _epoch(seconds, low) | nano << 2 if wide else 0
+    return low, (seconds - (low - (low >> 31 << 32))) >> 32 & 3 | nano << 2 if wide else 0
 
 
 def encode_times(times: Times, *, wide: bool) -> Times:
@@ -127,12 +129,8 @@ def encode_times(times: Times, *, wide: bool) -> Times:
     low = stored & MASK32
     if not wide:
         return low, np.zeros_like(low)
-    return low, _epoch(stored, low) | np.where(stored == times[0], times[1], 0) << 2
-
-
-def _epoch(seconds: N, low: N) -> N:
-    """How often 2**32 seconds must be added to the low word, taken as signed."""
-    return (seconds - (low - (low >> 31 << 32))) >> 32 & 3
+    nano = np.where(stored == times[0], times[1], 0)
+    return low, (stored - (low - (low >> 31 << 32))) >> 32 & 3 | nano << 2
 
 
 # -- owners: 16 bits in each of two words ----------------------------------------------------------------------------

@@ -73,8 +73,8 @@ def inode_offset(superblock: Superblock, groups: Table, ino: int) -> int:
     """The byte where the record of an inode begins. PathNotFoundError for a number that is none, CorruptError."""
     geometry = superblock.geometry
     check_number(superblock, ino)
-    group, index = geometry.group_of_inode(ino)
-    return table_offset(superblock, groups, group) + index * geometry.inode_size
+    group, block, byte = geometry.place_of_inode(ino)
+    return table_offset(superblock, groups, group) + block * geometry.block_size + byte
 
 
 def inode_offsets(superblock: Superblock, groups: Table, inos: Numbers) -> Numbers:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
-from ext3.format.block_map import BlockMap, map_limit, read_block_map
+from ext3.format.block_map import BlockMap, extent_list, group_few, group_runs, map_limit, read_block_map
 
 BLOCK = 64  # 16 pointers: all levels in a few blocks
 BLOCKS = 600
@@ -53,6 +53,16 @@ def read(device: MemoryDevice, i_block: list[int], wanted: int, end: int = BLOCK
 
 def rows(found: BlockMap) -> list[list[int]]:
     return found.extents.tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 3)), max_size=30))
+def test_runs_of_few_and_of_many(steps: list[tuple[int, int]]) -> None:
+    blocks, logical, physical = [], 0, 100
+    for skip, jump in steps:
+        blocks.append((logical := logical + 1 + skip, physical := physical + 1 + jump))
+    found = group_runs(np.array([at for at, _ in blocks], np.int64), np.array([block for _, block in blocks], np.int64))
+    assert extent_list(found) == group_few(blocks)
+    assert [(at + step, block + step) for at, block, count in group_few(blocks) for step in range(count)] == blocks
 
 
 def test_limit_of_real_block_sizes() -> None:

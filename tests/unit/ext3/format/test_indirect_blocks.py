@@ -62,9 +62,9 @@ def test_paths_lead_through_their_tree(pointers: int) -> None:
     assert [tree.slot for tree in trees] == [12, 13, 14]
     for tree in trees:
         first, last = map_path(tree.start, pointers), map_path(tree.start + tree.span - 1, pointers)
-        assert first == (tree.slot, *[0] * tree.level)
-        assert last == (tree.slot, *[pointers - 1] * tree.level)
-        assert map_path(tree.start + 1 % tree.span, pointers)[-1] == 1
+        assert first == (tree.slot, (0,) * tree.level)
+        assert last == (tree.slot, (pointers - 1,) * tree.level)
+        assert map_path(tree.start + 1, pointers) == (tree.slot, (*(0,) * (tree.level - 1), 1))
     end = trees[-1].start + trees[-1].span
     for outside in (-1, end):
         with pytest.raises(ValueError, match="logical block"):

@@ -84,6 +84,16 @@ def test_what_has_no_field_stays(noise: bytes, extra_size: int) -> None:
     assert parse_inode(packed, 12).i_block == parse_inode(raw, 12).i_block
 
 
+@given(st.tuples(*[st.integers(-(2**66), 2**66)] * 4), st.sampled_from([0, 4, 12, 16, 20, 24, 32]))
+def test_rounded_times_are_those_that_are_stored(times: tuple[int, int, int, int], extra_size: int) -> None:
+    record = InodeRecord(bytes(128) + extra_size.to_bytes(2, "little") + bytes(126), 12)
+    record.atime, record.mtime, record.ctime, crtime = times
+    if extra_size >= 24:
+        record.crtime = crtime
+    record.round_times()
+    assert record.freeze(12) == parse_inode(record.pack().ljust(256, b"\0"), 12)
+
+
 @pytest.mark.parametrize("size", [2, 130, 132, 0xFFFC])
 def test_an_extra_area_that_leaves_the_inode(size: int) -> None:
     raw = bytes(128) + size.to_bytes(2, "little") + bytes(126)
