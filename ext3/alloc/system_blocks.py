@@ -15,10 +15,10 @@ from ..errors import CorruptError
 from ..format.layout import Table
 from ..format.superblock import Superblock
 
-__all__ = ["SystemZones"]
+__all__ = ["SystemBlocks"]
 
 
-class SystemZones:
+class SystemBlocks:
     """System blocks of each group, and the blocks of the journal (in any order)."""
 
     def __init__(self, superblock: Superblock, groups: Table, journal: npt.NDArray[np.int64] | None = None) -> None:

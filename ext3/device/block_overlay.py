@@ -8,10 +8,10 @@ from typing import Any
 from ..errors import DeviceError
 from .base import BlockDevice
 
-__all__ = ["OverlaidDevice"]
+__all__ = ["BlockOverlay"]
 
 
-class OverlaidDevice:
+class BlockOverlay:
     """Read-only device: ``load(block)`` stands in for each block (``block_size`` bytes) in ``blocks``, else ``device``.
 
     The mapping may change between reads.

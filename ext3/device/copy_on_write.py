@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ..errors import DeviceError
 from .base import BlockDevice
 
-__all__ = ["CowDevice", "Event", "RecordingDevice", "play"]
+__all__ = ["CopyOnWriteDevice", "Event", "RecordingDevice", "play"]
 
 PAGE = 4096
 
 
-class CowDevice:
+class CopyOnWriteDevice:
     """Device whose writes stay in memory, in pages; ``device`` below never changes."""
 
     def __init__(self, device: BlockDevice) -> None:
@@ -99,9 +99,9 @@ class RecordingDevice:
         self.events.append(Event("sync"))
 
 
-def play(before: BlockDevice, events: Iterable[Event], *, torn: Sequence[int] = ()) -> CowDevice:
+def play(before: BlockDevice, events: Iterable[Event], *, torn: Sequence[int] = ()) -> CopyOnWriteDevice:
     """Return ``before`` with ``events`` applied, the last write cut to the 512-byte sectors ``torn``."""
-    device = CowDevice(before)
+    device = CopyOnWriteDevice(before)
     pending = [event for event in events if event.kind != "sync"]
     for number, event in enumerate(pending):
         if event.kind == "zero":

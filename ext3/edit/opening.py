@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..alloc.system_blocks import SystemZones
+from ..alloc.system_blocks import SystemBlocks
 from ..constants import FIRST_INO, STATE_ERROR, STATE_VALID
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
@@ -71,7 +71,7 @@ def _writable(superblock: Superblock) -> Superblock:
 
 
 def block_bitmaps(
-    device: BlockDevice, superblock: Superblock, groups: Table, zones: SystemZones
+    device: BlockDevice, superblock: Superblock, groups: Table, system_blocks: SystemBlocks
 ) -> Callable[[int], GroupBitmap]:
     """What reads the block bitmap of a group. CorruptError from it where the group's own metadata is marked as free."""
 
@@ -79,7 +79,7 @@ def block_bitmaps(
         first, count = int(superblock.geometry.group_first[group]), int(superblock.geometry.group_blocks[group])
         name = f"block bitmap of group {group}"
         bitmap = _bitmap(device, superblock, metadata_block(superblock, groups, group, "bg_block_bitmap"), count, name)
-        for low, high in zones.of_group(group):
+        for low, high in system_blocks.of_group(group):
             if bitmap.cells.find(0, max(0, low - first), max(0, high - first)) >= 0:
                 raise CorruptError(name, f"blocks {low} to {high - 1}", "free", "in use: metadata")
         return bitmap

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
-from ..read.filesystem import PathOrIno
-from ..read.path_walk import PathEnd, Tree, resolve
+from ..read.filesystem import Filesystem, PathOrIno
+from ..read.path_walk import PathEnd, resolve
 from . import namei
 from .inode_cache import InodeCache
 
@@ -24,7 +24,7 @@ Path = bytes | str
 class PathArguments:
     """Resolves the paths of one filesystem, ``tree``, whose inodes are edited in ``nodes``."""
 
-    def __init__(self, tree: Tree, nodes: InodeCache) -> None:
+    def __init__(self, tree: Filesystem, nodes: InodeCache) -> None:
         self._tree = tree
         self._nodes = nodes
 

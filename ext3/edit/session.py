@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from ..alloc.allocator import BlockAllocator, InodeAllocator
-from ..alloc.system_blocks import SystemZones
+from ..alloc.system_blocks import SystemBlocks
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
-from ..device.block_overlay import OverlaidDevice
+from ..device.block_overlay import BlockOverlay
 from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
 from ..format.layout import Table
@@ -64,14 +64,14 @@ class Session:
         self.block_size = superblock.block_size
         self._groups = opened.groups
         self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
-        self._zones = SystemZones(superblock, self._groups, None if journal is None else journal.blocks)
+        self._system_blocks = SystemBlocks(superblock, self._groups, None if journal is None else journal.blocks)
         self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
         self.blocks = BlockAllocator(
             first=superblock.first_data_block,
             end=superblock.blocks_count,
             per_group=superblock.blocks_per_group,
             free_counts=self._groups["bg_free_blocks_count"].tolist(),
-            load=block_bitmaps(device, superblock, self._groups, self._zones),
+            load=block_bitmaps(device, superblock, self._groups, self._system_blocks),
         )
         self.inodes = InodeAllocator(
             per_group=superblock.inodes_per_group,
@@ -92,7 +92,7 @@ class Session:
         self._in_use = False
         self._failed = False
         self._closed = False
-        self.device: BlockDevice = OverlaidDevice(device, self.block_size, self._changes.blocks, self.read)
+        self.device: BlockDevice = BlockOverlay(device, self.block_size, self._changes.blocks, self.read)
         self.orphans = process_orphans(self) if self.last_orphan else (0, 0)
         """(deleted, cut): inodes the orphan list held."""
         self.sync()
@@ -205,7 +205,7 @@ class Session:
         """Change a block of a file's metadata (a whole block). CorruptError if the block belongs to the filesystem itself."""
         if len(data) != self.block_size:
             raise ValueError(f"{len(data)} bytes are not a block of {self.block_size}")
-        self._zones.check(block, 1, "block to change")
+        self._system_blocks.check(block, 1, "block to change")
         self._put(block, bytes(data))
 
     def write_data(self, block: int, data: bytes | bytearray | memoryview) -> None:
@@ -218,7 +218,7 @@ class Session:
             return
         size = self.block_size
         count = -(-len(data) // size)
-        self._zones.check(block, count, "data to write")
+        self._system_blocks.check(block, count, "data to write")
         changed = self._changes.blocks
         if changed and any(number in changed for number in range(block, block + count)):
             self._write_over(block, memoryview(data))
@@ -229,7 +229,7 @@ class Session:
     def place_for_data(self, block: int, count: int) -> BlockDevice:
         """The image itself, for data of a file that is written by other means to these blocks, all just allocated."""
         self._check_usable()
-        self._zones.check(block, count, "data to write")
+        self._system_blocks.check(block, count, "data to write")
         self._data_written = True
         return self._base
 
@@ -256,7 +256,7 @@ class Session:
             raise
         self._changes.remember(self.blocks.undo_allocate, runs)
         for run in runs:
-            self._zones.check(*run, "free blocks")
+            self._system_blocks.check(*run, "free blocks")
         self._check_room()
         return runs
 
@@ -265,7 +265,7 @@ class Session:
         self._check_usable()
         given = list(runs)
         for run in given:
-            self._zones.check(*run, "blocks to give back")
+            self._system_blocks.check(*run, "blocks to give back")
         self.blocks.free(given)
         self._changes.remember(self.blocks.undo_free, given)
         for first, count in given:

@@ -55,7 +55,7 @@ def map_limit(block_size: int) -> int:
     return DIRECT_BLOCKS + pointers + pointers**2 + pointers**3
 
 
-class Tree(NamedTuple):
+class IndirectTree(NamedTuple):
     """Tree of pointer blocks that hangs at word ``slot`` of the inode, ``level`` (1 to 3) above the data.
 
     It maps the ``span`` logical blocks from ``start`` on.
@@ -67,12 +67,12 @@ class Tree(NamedTuple):
     span: int
 
 
-def indirect_trees(pointers: int) -> Iterator[Tree]:
+def indirect_trees(pointers: int) -> Iterator[IndirectTree]:
     """Yield the three trees of a map with so many pointers in a block."""
     start = DIRECT_BLOCKS
     for slot in range(IND_SLOT, N_BLOCKS):
         level = slot - IND_SLOT + 1
-        yield Tree(slot, level, start, pointers**level)
+        yield IndirectTree(slot, level, start, pointers**level)
         start += pointers**level
 
 
@@ -200,7 +200,7 @@ class MapReader:
         self.seen[block] = None
         return np.frombuffer(self._read(block), "<u4")
 
-    def trees(self, i_block: Sequence[int], low: int, high: int) -> Iterator[Tree]:
+    def trees(self, i_block: Sequence[int], low: int, high: int) -> Iterator[IndirectTree]:
         """Yield the trees that are there for logical blocks [low, high)."""
         for tree in indirect_trees(self.pointers):
             if i_block[tree.slot] and tree.start < high and tree.start + tree.span > low:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
-from ..device.block_overlay import OverlaidDevice
+from ..device.block_overlay import BlockOverlay
 from ..errors import Ext3Error
 from ..format.group_desc import read_groups
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
@@ -36,9 +36,9 @@ def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockD
     return view, None
 
 
-def _played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> OverlaidDevice:
+def _played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> BlockOverlay:
     """Return the device with the blocks of the log in place. Raises Ext3Error if the result is no filesystem."""
-    view = OverlaidDevice(device, superblock.block_size, replay.blocks, lambda block: replay.load(device, block))
+    view = BlockOverlay(device, superblock.block_size, replay.blocks, lambda block: replay.load(device, block))
     read_groups(view, read_superblock(view))
     return view
 

@@ -1,6 +1,6 @@
 """File data: small files through one buffer, large ones in the kernel where it can.
 
-Small files lie one behind the other on the line, so a buffer full of them is one write (cut where group metadata lies in
+Small files are at consecutive positions, so a buffer full of them is one write (cut where group metadata lies in
 between). Large files and files with holes are copied piece by piece with copy_file_range, which shares blocks on
 filesystems that can (btrfs, XFS), and otherwise through the buffer.
 """
@@ -20,7 +20,7 @@ from ..device.writeback import WriteBehind
 from ..errors import ContentChangedError
 from ..workers import MOST_JOBS, Advance, Job, Threads, WaitMeter, cut
 from .content import ContentFile
-from .free_space_writer import LineWriter
+from .free_space_writer import FreeSpaceWriter
 from .node import Segment
 from .plan import Plan
 
@@ -36,10 +36,10 @@ Array64 = npt.NDArray[np.int64]
 class DataWriter:
     """Copies the data of all regular files of a plan. Leaving its block ends the threads that read where reading waits."""
 
-    def __init__(self, plan: Plan, device: BlockDevice, line: LineWriter, *, allow_changed: bool) -> None:
+    def __init__(self, plan: Plan, device: BlockDevice, writer: FreeSpaceWriter, *, allow_changed: bool) -> None:
         self.plan = plan
         self.device = device
-        self.line = line
+        self.writer = writer
         self.allow_changed = allow_changed
         self._advance: Advance = lambda count: None
         self._buffer = bytearray(BUFFER_BYTES)
@@ -110,7 +110,7 @@ class DataWriter:
             self._fill_and_write(position, parts, view[:fill])
 
     def _fill_and_write(self, position: int, parts: list[tuple[int, memoryview]], data: memoryview) -> None:
-        """Read files into their ``parts`` of ``data``, and write that to the line at ``position``."""
+        """Read files into their ``parts`` of ``data``, and write that at ``position``."""
         if self._threads is None:
             self._meter.start()
             for part in parts:
@@ -123,7 +123,7 @@ class DataWriter:
                 self._threads.put(part)
             for _ in parts:
                 self._threads.get()
-        self.line.write(position, data)
+        self.writer.write(position, data)
         self._advance(len(data))
 
     def _read_part(self, part: tuple[int, memoryview]) -> None:

@@ -19,7 +19,7 @@ from ..format.indirect_blocks import dense_counts
 from ..progress import Progress
 from ..workers import MOST_JOBS, Advance, cut, parallel_map, workers_for
 from .copy import DataWriter
-from .free_space_writer import LineWriter
+from .free_space_writer import FreeSpaceWriter
 from .inodes import InodeWriter
 from .metadata import Metadata
 from .plan import Plan
@@ -49,14 +49,14 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
     fresh = isinstance(device, FileDevice) and device.discard()
     if isinstance(device, FileDevice):
         device = WriteBehind(device, release=plan.used * plan.geometry.block_size > CACHED_BYTES)
-    line = LineWriter(plan.space, device, plan.geometry.block_size)
-    with DataWriter(plan, device, line, allow_changed=allow_changed) as data:
+    writer = FreeSpaceWriter(plan.space, device, plan.geometry.block_size)
+    with DataWriter(plan, device, writer, allow_changed=allow_changed) as data:
         progress.phase("copy", data.total, "bytes")
-        _write_journal(plan, line, 1 if fresh else plan.stamp.journal_sequence)
+        _write_journal(plan, writer, 1 if fresh else plan.stamp.journal_sequence)
         _write_group_metadata(plan, device)
         _zero_inode_tables(plan, device)
         large, small = data.jobs()
-        jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, line), *small]  # long jobs first, short ones last
+        jobs: list[EmitJob] = [*large, *_metadata_jobs(plan, device, writer), *small]  # long jobs first, short ones last
         shared = isinstance(device, WriteBehind) and len(plan.demand.small) >= WORTH_SHARING
         workers = workers_for(len(jobs)) if shared else 1
         written = parallel_map(len(jobs), lambda number, advance: jobs[number](advance), workers, progress)
@@ -66,7 +66,7 @@ def emit(plan: Plan, device: BlockDevice, progress: Progress, *, allow_changed: 
     return [piece for pieces in written for piece in pieces or ()]
 
 
-def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[EmitJob]:
+def _metadata_jobs(plan: Plan, device: BlockDevice, writer: FreeSpaceWriter) -> list[EmitJob]:
     """Return jobs that write directories, inode tables and indirect blocks, independent of each other."""
     demand = plan.demand
     single = (demand.indirect_blocks == 1) & (dense_counts(demand.data_blocks, demand.pointers) == 1)
@@ -86,17 +86,17 @@ def _metadata_jobs(plan: Plan, device: BlockDevice, line: LineWriter) -> list[Em
         return written
 
     def write_alone(some: slice, advance: Advance) -> None:
-        line.write_single_indirect(plan, alone[some])
+        writer.write_single_indirect(plan, alone[some])
 
     return [
-        lambda advance: _write_directories(plan, line),
+        lambda advance: _write_directories(plan, writer),
         *[partial(write_inodes, some) for some in cut(len(pieces), MOST_JOBS // 8)],
         *[partial(write_alone, some) for some in cut(len(alone), MOST_JOBS // 8, least=INDIRECT_AT_ONCE)],
-        lambda advance: _write_indirect_blocks(plan, line, others),
+        lambda advance: _write_indirect_blocks(plan, writer, others),
     ]
 
 
-def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
+def _write_directories(plan: Plan, writer: FreeSpaceWriter) -> list[Written]:
     """Write directories, symlink targets and attribute blocks. Return some of the directories to read back."""
     demand, block_size = plan.demand, plan.geometry.block_size
     directories = demand.directories
@@ -104,18 +104,18 @@ def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
     first_of = dict(zip(directories.nodes.tolist(), directories.first.tolist(), strict=True))
     for node in (0, plan.tree.lost_found):
         begin = first_of[node] * block_size
-        line.write(int(plan.data_at[node]), data[begin : begin + int(demand.data_blocks[node]) * block_size].data)
+        writer.write(int(plan.data_at[node]), data[begin : begin + int(demand.data_blocks[node]) * block_size].data)
     # The other directories have positions in the order of data, in which root and lost+found stand between them.
     begin, end = 0, directories.total
     at = plan.directories_at
     for node in sorted((0, plan.tree.lost_found), key=first_of.__getitem__):
-        at += line.write_blocks(at, data, begin, first_of[node])
+        at += writer.write_blocks(at, data, begin, first_of[node])
         begin = first_of[node] + int(demand.data_blocks[node])
-    line.write_blocks(at, data, begin, end)
+    writer.write_blocks(at, data, begin, end)
     targets = b"".join(plan.tree.targets[node].ljust(block_size, b"\0") for node in demand.slow_symlinks.tolist())
     if targets:
-        line.write(int(plan.data_at[demand.slow_symlinks[0]]), targets)
-    line.write(plan.attributes_at, b"".join(demand.attributes.blocks))
+        writer.write(int(plan.data_at[demand.slow_symlinks[0]]), targets)
+    writer.write(plan.attributes_at, b"".join(demand.attributes.blocks))
     written = []
     for row in range(0, len(directories.nodes), max(1, len(directories.nodes) // READ_BACK)):
         begin = int(directories.first[row]) * block_size
@@ -124,20 +124,20 @@ def _write_directories(plan: Plan, line: LineWriter) -> list[Written]:
     return written
 
 
-def _write_indirect_blocks(plan: Plan, line: LineWriter, nodes: npt.NDArray[np.int64]) -> None:
+def _write_indirect_blocks(plan: Plan, writer: FreeSpaceWriter, nodes: npt.NDArray[np.int64]) -> None:
     for node in nodes.tolist():
         for position, rows in plan.block_map(node).pack():
-            line.write(position, rows.tobytes())
+            writer.write(position, rows.tobytes())
 
 
-def _write_journal(plan: Plan, line: LineWriter, sequence: int) -> None:
+def _write_journal(plan: Plan, writer: FreeSpaceWriter, sequence: int) -> None:
     if plan.journal is None:
         return
     for position, rows in plan.journal.pack():
-        line.write(position, rows.tobytes())
+        writer.write(position, rows.tobytes())
     first = plan.journal_at + plan.journal.indirect
-    line.make_zero(first, plan.journal_blocks)
-    line.write(first, Metadata(plan).journal_superblock(sequence).ljust(plan.geometry.block_size, b"\0"))
+    writer.make_zero(first, plan.journal_blocks)
+    writer.write(first, Metadata(plan).journal_superblock(sequence).ljust(plan.geometry.block_size, b"\0"))
 
 
 def _zero_inode_tables(plan: Plan, device: BlockDevice) -> None:

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from ..format.geometry import Geometry
 
-__all__ = ["Space"]
+__all__ = ["FreeSpace"]
 
 Array64 = npt.NDArray[np.int64]
 
 
-class Space:
+class FreeSpace:
     """Free blocks of a new filesystem, in ascending order."""
 
     def __init__(self, geometry: Geometry) -> None:

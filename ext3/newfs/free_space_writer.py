@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 from ..constants import DIRECT_BLOCKS
 from ..device.base import BlockDevice
-from .free_space import Space
+from .free_space import FreeSpace
 from .plan import Plan
 
-__all__ = ["LineWriter"]
+__all__ = ["FreeSpaceWriter"]
 
 WRITE_BYTES = 512 << 10
 """Indirect blocks computed at once. Larger arrays come as fresh memory from the system each time, which is slower."""
 
 
-class LineWriter:
+class FreeSpaceWriter:
     """Writer that splits a range of positions into runs of device blocks."""
 
-    def __init__(self, space: Space, device: BlockDevice, block_size: int) -> None:
+    def __init__(self, space: FreeSpace, device: BlockDevice, block_size: int) -> None:
         self.space = space
         self.device = device
         self.block_size = block_size

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..format.block_map import Extent, Pointers
 from ..format.indirect_blocks import IndirectBlocks
-from .free_space import Space
+from .free_space import FreeSpace
 
 __all__ = ["PlacedMap"]
 
@@ -19,7 +19,7 @@ class PlacedMap:
     ``indirect``: how many there are, each of ``pointers`` pointers.
     """
 
-    def __init__(self, space: Space, extents: Sequence[Extent], position: int, pointers: int) -> None:
+    def __init__(self, space: FreeSpace, extents: Sequence[Extent], position: int, pointers: int) -> None:
         self._blocks = IndirectBlocks(_physical(space, extents), pointers)
         self.indirect = self._blocks.count
         self._position = position
@@ -37,7 +37,7 @@ class PlacedMap:
             position += len(rows)
 
 
-def _physical(space: Space, extents: Sequence[Extent]) -> list[Extent]:
+def _physical(space: FreeSpace, extents: Sequence[Extent]) -> list[Extent]:
     """Return the extents with block numbers; one that is interrupted by the metadata of a group becomes several."""
     rows = np.array(extents, np.int64).reshape(-1, 3)
     counts = rows[:, 2]

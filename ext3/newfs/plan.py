@@ -18,7 +18,7 @@ from ..errors import GeometryError, NoInodesError, NoSpaceError, SourceError
 from ..format.geometry import Geometry, plan_geometry
 from ..format.indirect_blocks import dense_count
 from .demand import LARGE_FILE_BYTES, Demand, measure
-from .free_space import Space
+from .free_space import FreeSpace
 from .placed_map import PlacedMap
 from .stamp import Stamp
 from .tree import Tree
@@ -64,7 +64,7 @@ class Plan:
     geometry: Geometry
     stamp: Stamp
     options: ImageOptions
-    space: Space
+    space: FreeSpace
     journal: PlacedMap | None
     journal_at: int
     journal_blocks: int
@@ -228,7 +228,7 @@ def _lay_out(demand: Demand, geometry: Geometry, options: ImageOptions, stamp: S
     if demand.inodes > geometry.inodes:
         enough = demand.inodes + 8 * geometry.groups  # a group's count is rounded down to a multiple of 8
         raise NoInodesError(needed=demand.inodes, available=geometry.inodes, enough=enough)
-    space = Space(geometry)
+    space = FreeSpace(geometry)
     journal_blocks = _journal_blocks(geometry, options)
     needed = demand.blocks + _fixed_blocks(geometry, options)
     if needed > space.total:

@@ -6,26 +6,20 @@ Source: Linux ``fs/namei.c`` (link_path_walk, step_into).
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..constants import NAME_MAX, ROOT_INO
 from ..errors import PathError, PathNotDirectoryError, PathNotFoundError
-from ..format.inode import Inode
 
-__all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "PathEnd", "Tree", "resolve"]
+if TYPE_CHECKING:
+    from .filesystem import Filesystem
+
+__all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "PathEnd", "resolve"]
 
 MAX_SYMLINKS = 40
 """As many as the kernel follows in one path."""
 MAX_COMPONENTS = 4096
 """Names in one path, those of symlinks' targets included; also how deep a walk goes."""
-
-
-class Tree(Protocol):
-    """What a path is looked up in."""
-
-    def inode(self, ino: int) -> Inode: ...
-    def find_name(self, directory: int, name: bytes) -> int | None: ...
-    def readlink(self, path_or_ino: int) -> bytes: ...
 
 
 class PathEnd(NamedTuple):
@@ -39,7 +33,7 @@ class PathEnd(NamedTuple):
     ino: int | None
 
 
-def resolve(tree: Tree, path: bytes, *, follow: bool) -> PathEnd:
+def resolve(tree: Filesystem, path: bytes, *, follow: bool) -> PathEnd:
     """Where ``path`` ends. Symlinks stay inside the image, at most 40 of them; the last only if ``follow``, or before a slash.
 
     Raises PathNotFoundError for a directory on the way that is not there, PathNotDirectoryError, and PathError (ELOOP,

@@ -1,4 +1,4 @@
-"""DirectoryReader: what the host says of the names in a directory.
+"""HostDirectoryReader: what the host says of the names in a directory.
 
 It decides nothing about the tree, so that several threads can read directories whose turn comes later. What of the tree is
 known so far only spares it calls: names whose file has a node already, devices without extended attributes.
@@ -17,7 +17,7 @@ from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ..newfs.host_files import open_host_file
 from ..newfs.node import ROW, Segment
 
-__all__ = ["Attributes", "DirectoryReader", "Found", "FoundNames", "ScanOptions"]
+__all__ = ["Attributes", "HostDirectoryReader", "Found", "FoundNames", "ScanOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class FoundNames:
 
 
 @dataclass(slots=True)
-class DirectoryReader:
+class HostDirectoryReader:
     """Reads directories of a source that is on ``device``, and whose path, with the slash behind it, is ``prefix`` bytes long.
 
     Who adds what is found to a tree says here what it knows: ``known``, the nodes of files that may have more names, by

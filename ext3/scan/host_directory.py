@@ -19,7 +19,7 @@ from ..newfs.builder import TreeBuilder
 from ..newfs.host_files import DirectoryContent
 from ..newfs.node import ROW, Times
 from ..progress import Progress, Silent
-from .directory_reader import Attributes, DirectoryReader, Found, FoundNames, ScanOptions
+from .directory_reader import Attributes, Found, FoundNames, HostDirectoryReader, ScanOptions
 from .host_walk import HostWalk
 
 __all__ = ["ScanOptions", "host_times", "scan_directory"]
@@ -54,15 +54,15 @@ def scan_directory(
     if not stat.S_ISDIR(found.st_mode):
         raise SourceError(source, "not a directory", error=NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     path = source.rstrip(b"/")
-    scanner = _Scanner(builder, DirectoryReader(options, len(path) + 1, found.st_dev))
+    scanner = _Scanner(builder, HostDirectoryReader(options, len(path) + 1, found.st_dev))
     scanner.scan(path or b"/", root, progress)
     return DirectoryContent(builder, options.allow_changed, scanner.directories)
 
 
 class _Scanner:
-    """Adds what a DirectoryReader finds to a builder, in canonical order."""
+    """Adds what a HostDirectoryReader finds to a builder, in canonical order."""
 
-    def __init__(self, builder: TreeBuilder, reader: DirectoryReader) -> None:
+    def __init__(self, builder: TreeBuilder, reader: HostDirectoryReader) -> None:
         self.builder = builder
         self.reader = reader
         self.directories: dict[int, bytes] = {}

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 from ..constants import S_IFDIR, S_IFMT
 from ..workers import THREADS, Threads, WaitMeter
-from .directory_reader import DirectoryReader, FoundNames
+from .directory_reader import FoundNames, HostDirectoryReader
 
 __all__ = ["HostWalk", "Piece"]
 
@@ -49,12 +49,12 @@ class _Task(NamedTuple):
 
 
 class HostWalk:
-    """Walks what a DirectoryReader can read. Leaving its block ends the threads.
+    """Walks what a HostDirectoryReader can read. Leaving its block ends the threads.
 
     The caller's thread decides what is read, and in which order it is handed out; the others only read.
     """
 
-    def __init__(self, reader: DirectoryReader) -> None:
+    def __init__(self, reader: HostDirectoryReader) -> None:
         self._reader = reader
         self._meter = WaitMeter()
         self._threads: Threads[_Task, tuple[Piece, list[_Task]]] | None = None

@@ -159,8 +159,7 @@ class Copier:
         else:
             plain = error.errno not in (None, errno.EINVAL)
             what = "stat" if exists or error.errno == errno.ELOOP else f"create {noun or self._noun}"
-            why = error.message.removeprefix(f"{show(error.path or b'')}: ")
-            text = f"cannot {what} '{goal}': {os.strerror(error.errno or 0) if plain else why}"
+            text = f"cannot {what} '{goal}': {os.strerror(error.errno or 0) if plain else error.reason}"
         return CopyError(text, kind=error.kind, path=path, hint=error.hint)
 
     def _copy_one(
@@ -366,7 +365,7 @@ def _source_errors(
     try:
         yield
     except kinds as error:
-        text = f"error reading '{label}': {error.message.removeprefix('the source: ')}"
+        text = f"error reading '{label}': {error.reason if isinstance(error, SourceError) else error.message}"
         raise CopyError(text, kind=error.kind, path=label, hint=error.hint) from error
     except Ext3Error:
         raise

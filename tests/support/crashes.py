@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ext3.device.base import BlockDevice, MemoryDevice
-from ext3.device.copy_on_write import CowDevice, Event, play
+from ext3.device.copy_on_write import CopyOnWriteDevice, Event, play
 
 __all__ = ["Recording", "content_of", "key_of"]
 
@@ -30,7 +30,7 @@ class Recording(Generic[State]):
     states: list[State]
     syncs: list[tuple[int, int]]
 
-    def cuts(self, seed: int) -> Iterator[tuple[int, CowDevice]]:
+    def cuts(self, seed: int) -> Iterator[tuple[int, CopyOnWriteDevice]]:
         """(events that surely happened, what is left): cut after every event, the rest since the last sync lost in part."""
         generator = random.Random(seed)
         before, events = MemoryDevice(self.before), self.events
@@ -64,6 +64,6 @@ def content_of(device: BlockDevice) -> bytes:
     return device.read(0, device.size)
 
 
-def key_of(left: CowDevice) -> int:
+def key_of(left: CopyOnWriteDevice) -> int:
     """A number that is the same for images with the same bytes written."""
     return hash(tuple(sorted((number, bytes(page)) for number, page in left.pages.items())))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext3.device.base import MemoryDevice
-from ext3.device.copy_on_write import CowDevice, Event, RecordingDevice, play
+from ext3.device.copy_on_write import CopyOnWriteDevice, Event, RecordingDevice, play
 from ext3.errors import DeviceError
 
 SIZE = 20_000
@@ -17,7 +17,7 @@ SIZE = 20_000
 def test_cow_reads_what_was_written(writes: list[tuple[int, int, int, bool]]) -> None:
     under = MemoryDevice(b"\xee" * SIZE)
     expected = bytearray(under.data)
-    device = CowDevice(under)
+    device = CopyOnWriteDevice(under)
     for offset, wanted, fill, zero in writes:
         size = min(wanted, SIZE - offset)
         if zero:
@@ -32,7 +32,7 @@ def test_cow_reads_what_was_written(writes: list[tuple[int, int, int, bool]]) ->
 
 
 def test_cow_keeps_its_bounds() -> None:
-    device = CowDevice(MemoryDevice(SIZE))
+    device = CopyOnWriteDevice(MemoryDevice(SIZE))
     with pytest.raises(DeviceError):
         device.write(SIZE - 1, b"ab")
     with pytest.raises(DeviceError):

@@ -13,8 +13,8 @@ import pytest
 import ext3
 from ext3.constants import JBD_MAGIC, SUPERBLOCK_OFFSET, Incompat
 from ext3.device.base import MemoryDevice
-from ext3.device.block_overlay import OverlaidDevice
-from ext3.device.copy_on_write import CowDevice
+from ext3.device.block_overlay import BlockOverlay
+from ext3.device.copy_on_write import CopyOnWriteDevice
 from ext3.edit.session import Session
 from ext3.errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
 from ext3.format.group_desc import read_groups
@@ -295,7 +295,7 @@ def test_error_in_the_journal_marks_the_filesystem() -> None:
 def test_overlaid() -> None:
     under = MemoryDevice(bytes(range(256)) * 40)
     newer = {2: content(1), 3: content(2), 7: content(3)}
-    view = OverlaidDevice(under, BLOCK, newer, newer.__getitem__)
+    view = BlockOverlay(under, BLOCK, newer, newer.__getitem__)
     expected = bytearray(under.data)
     for block, data in newer.items():
         expected[block * BLOCK : (block + 1) * BLOCK] = data
@@ -320,7 +320,7 @@ def test_any_damage_gives_a_typed_error_or_an_image(seed: int) -> None:
     superblock, journal = open_journal(device)
     table = int(read_groups(device, superblock)["bg_inode_table"][0]) * BLOCK + 7 * superblock.inode_size
     for _ in range(25):
-        damaged = CowDevice(device)
+        damaged = CopyOnWriteDevice(device)
         for _ in range(generator.randrange(1, 6)):
             base, span = generator.choice([(table, 128), (journal.offset(0), 96), (journal.offset(1), 8 * BLOCK)])
             value = generator.choice([b"\0", b"\xff", bytes([generator.randrange(256)])])

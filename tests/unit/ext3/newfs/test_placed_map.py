@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from ext3.format.geometry import plan_geometry
 from ext3.format.indirect_blocks import dense_count
-from ext3.newfs.free_space import Space
+from ext3.newfs.free_space import FreeSpace
 from ext3.newfs.placed_map import PlacedMap
 
 GEOMETRY = plan_geometry(64 << 20, block_size=1024)
-SPACE = Space(GEOMETRY)
+SPACE = FreeSpace(GEOMETRY)
 POINTERS = 256
 
 
