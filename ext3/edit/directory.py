@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from ..constants import NAME_MAX, FileType, HashVersion
 from ..errors import CorruptError, PathError, PathExistsError, PathNotFoundError
 from ..format.dirent import BYTES_LIMIT, Entry
+from ..format.dirhash import DirHash
 from ..format.htree import DOT_SIZE
 from ..format.schema import DIRENT
 from . import records
 from .block_map_edit import BlockMapEditor
 from .blocks import Blocks
 from .index import Frame, OddIndexError, Table, new_node, new_root, next_leaves, read_root, read_table
-from .namehash import NameHash
 
 __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError", "new_directory_block"]
 
@@ -87,8 +87,8 @@ class Directory:
         self._checked: dict[int, tuple[bytes, int]] = {}
         self._physical: dict[int, int] = {}
         self._tables: dict[int, Table] = {}
-        self._root: tuple[Table, NameHash, int] | None = None
-        self._hashes: dict[int, NameHash] = {}
+        self._root: tuple[Table, DirHash, int] | None = None
+        self._hashes: dict[int, DirHash] = {}
         self._probed: tuple[bytes, int, list[Frame]] | None = None
         """The name whose way was found last, while nothing changed: one that is looked for is often added next."""
         self._absent: bytes | None = None
@@ -295,10 +295,10 @@ class Directory:
             raise OddIndexError(f"block {logical} of {self._count}")
         return logical
 
-    def _hash(self, version: int) -> NameHash:
+    def _hash(self, version: int) -> DirHash:
         found = self._hashes.get(version)
         if found is None:
-            found = self._hashes[version] = NameHash(version, self._rules.seed, signed=self._rules.signed)
+            found = self._hashes[version] = DirHash(version, self._rules.seed, signed=self._rules.signed)
         return found
 
     def _candidates(self, number: int, frames: list[Frame]) -> Iterator[int]:
@@ -356,7 +356,7 @@ class Directory:
         if records.sparse(everything, self._size):
             self._store(0, *records.fill([*found[:2], *everything], self._size))
             return
-        numbers = hashes.many([name for _, _, name in everything])
+        numbers = hashes.many([name for _, _, name in everything]).tolist()
         left, right, border = records.halves(everything, numbers)
         (low, low_room), (high, high_room) = records.fill(left, self._size), records.fill(right, self._size)
         self._append(name, low, high)
@@ -382,7 +382,7 @@ class Directory:
             self._store(leaf, *records.fill(everything, self._size))
             return
         version, _ = read_root(frames[0].table.data)
-        numbers = self._hash(version).many([other for _, _, other in everything[:-1]])
+        numbers = self._hash(version).many([other for _, _, other in everything[:-1]]).tolist()
         left, right, border = records.halves(everything, [*numbers, number])
         (low, low_room), (high, high_room) = records.fill(left, self._size), records.fill(right, self._size)
         new_leaf = self._enter(name, frames, border, high)

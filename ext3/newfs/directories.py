@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType
-from ..format.dirhash import half_md4
+from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType, HashVersion
+from ..format.dirhash import DirHash
 from ..format.htree import DOT_SIZE, Index, plan_index
 from ..format.schema import DIRENT
 from .tree import Tree
@@ -93,7 +93,8 @@ def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: in
     large: dict[int, tuple[Index | None, Array64]] = {}
     several = np.flatnonzero(~single).tolist()
     spans = [(int(entries.first[row]), int(entries.first[row + 1])) for row in several]
-    hashes = half_md4([name for low, high in spans for name in entries.names[low:high]], seed)
+    hashed_names = [name for low, high in spans for name in entries.names[low:high]]
+    hashes = DirHash(HashVersion.HALF_MD4, seed, signed=True).many(hashed_names)
     hashed = 0
     for row, (low, high) in zip(several, spans, strict=True):
         index = plan_index(hashes[hashed : hashed + high - low], entries.sizes[low:high], block_size)
