@@ -30,8 +30,9 @@ from ..errors import (
     PathNotEmptyError,
     PathNotFoundError,
 )
+from ..format.dirent_block import new_directory_block
 from ..format.inode import file_type_of
-from .directory import NameTooLongError, new_directory_block
+from .directory import NameTooLongError
 from .inode_cache import IMMUTABLE, Node, Nodes, check_changeable
 from .permissions import inherit
 from .record import check_owner, device_words

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 
 from ext3.edit.block_map_edit import BlockMapEditor
-from ext3.edit.directory import Directory, DirectoryRules, new_directory_block
-from ext3.format.dirent import iter_dirents
+from ext3.edit.directory import Directory, DirectoryRules
+from ext3.format.dirent_block import new_directory_block
 from ext3.format.dirhash import DirHash
 
+from .directory_blocks import parse_block
 from .memory_blocks import MemoryBlocks
 
 __all__ = ["check_directory", "make_directory", "reopened"]
@@ -55,7 +56,7 @@ def check_directory(directory: Directory, *, hashed: DirHash | None = None) -> i
         physical = directory.mapping.block(logical)
         assert physical is not None
         data.append(blocks.read(physical))
-    names = [[record.name for record in iter_dirents(block, inodes=INODES, where="check")] for block in data]
+    names = [[record.name for record in parse_block(block, logical, inodes=INODES)] for logical, block in enumerate(data)]
     everything = [name for part in names for name in part]
     assert len(everything) == len(set(everything))
     assert sum(directory.mapping.measure()) * (size // 512) == directory.mapping.sectors

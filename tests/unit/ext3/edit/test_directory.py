@@ -19,12 +19,12 @@ from ext3.edit.directory import (
     DirectoryRules,
     NameExistsError,
     NameTooLongError,
-    new_directory_block,
 )
 from ext3.errors import CorruptError, NoSpaceError, PathNotFoundError
-from ext3.format.dirent import iter_dirents
+from ext3.format.dirent_block import new_directory_block
 from ext3.format.dirhash import DirHash
 
+from ....support.directory_blocks import parse_block
 from ....support.edit_checks import check_directory, make_directory, reopened
 from ....support.memory_blocks import MemoryBlocks
 
@@ -75,7 +75,7 @@ def test_removal_merges_into_the_record_before() -> None:
     directory.insert(b"b", 21, FileType.REGULAR)
     directory.remove(b"a")
     block = blocks.read(directory.mapping.i_block[0])
-    records = [(record.offset, record.rec_len) for record in iter_dirents(block, inodes=1000, where="test")]
+    records = [(record.offset, record.rec_len) for record in parse_block(block, 0, inodes=1000)]
     assert records == [(0, 12), (12, 24), (36, 988)]
     assert b"a" not in block
 
