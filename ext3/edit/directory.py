@@ -27,10 +27,10 @@ from ..format.dirent_block import (
     split_records,
 )
 from ..format.dirhash import DirHash
+from ..format.htree import DxFrame, DxNode, OddIndexError, leaves_of, pack_node, pack_root, probe, read_node, read_root_info
 from ..format.schema import DIRENT
 from .block_map_edit import BlockMapEditor
 from .blocks import Blocks
-from .index import Frame, OddIndexError, Table, new_node, new_root, next_leaves, read_root, read_table
 
 __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError"]
 
@@ -88,10 +88,10 @@ class Directory:
         self._flag = indexed
         self._checked: dict[int, tuple[bytes, int]] = {}
         self._physical: dict[int, int] = {}
-        self._tables: dict[int, Table] = {}
-        self._root: tuple[Table, DirHash, int] | None = None
+        self._nodes: dict[int, DxNode] = {}
+        self._root: tuple[DxNode, DirHash, int] | None = None
         self._hashes: dict[int, DirHash] = {}
-        self._probed: tuple[bytes, int, list[Frame]] | None = None
+        self._probed: tuple[bytes, int, list[DxFrame]] | None = None
         """The name whose way was found last, while nothing changed: one that is looked for is often added next."""
         self._absent: bytes | None = None
         """A name that was looked for in vain, while nothing changed."""
@@ -265,7 +265,7 @@ class Directory:
         if self._uses_index:
             try:
                 number, frames = self._probe(name)
-                return self._search(self._candidates(number, frames), name)
+                return self._search(leaves_of(frames, number, self._node, blocks=self._count), name)
             except OddIndexError:
                 pass
         return self._search(range(self._count), name)
@@ -278,62 +278,33 @@ class Directory:
                 return logical, block, *found
         return None
 
-    def _probe(self, name: bytes) -> tuple[int, list[Frame]]:
+    def _probe(self, name: bytes) -> tuple[int, list[DxFrame]]:
         """The hash of a name, and the way to the leaf that would hold it."""
         if self._probed is None or self._probed[0] != name:
             self._probed = name, *self._way(name)
         return self._probed[1:]
 
-    def _way(self, name: bytes) -> tuple[int, list[Frame]]:
-        table = self._table(0)
+    def _way(self, name: bytes) -> tuple[int, list[DxFrame]]:
+        node = self._node(0)
         root = self._root
-        if root is None or root[0] is not table:
-            version, levels = read_root(table.data)
-            root = self._root = table, self._hash(version), levels
+        if root is None or root[0] is not node:
+            version, levels = read_root_info(node.data)
+            root = self._root = node, self._hash(version), levels
         number = root[1](name)
-        slot = table.slot(number)
-        if not root[2]:
-            return number, [Frame(table, slot)]
-        node = self._table(self._below(table.blocks[slot]))
-        return number, [Frame(table, slot), Frame(node, node.slot(number))]
+        return number, probe(number, root[2], self._node)
 
-    def _table(self, logical: int) -> Table:
+    def _node(self, logical: int) -> DxNode:
         data = self._blocks.read(self._block(logical))
-        known = self._tables.get(logical)
+        known = self._nodes.get(logical)
         if known is None or not (known.data is data or known.data == data):
-            known = self._tables[logical] = read_table(data, logical, root=not logical)
+            known = self._nodes[logical] = read_node(data, logical, blocks=self._count)
         return known
-
-    def _child(self, frame: Frame) -> int:
-        return self._below(frame.table.blocks[frame.slot])
-
-    def _below(self, logical: int) -> int:
-        if not 0 < logical < self._count:
-            raise OddIndexError(f"block {logical} of {self._count}")
-        return logical
 
     def _hash(self, version: int) -> DirHash:
         found = self._hashes.get(version)
         if found is None:
             found = self._hashes[version] = DirHash(version, self._rules.seed, signed=self._rules.signed)
         return found
-
-    def _candidates(self, number: int, frames: list[Frame]) -> Iterator[int]:
-        """The leaves that may hold a hash: one, and those behind it that continue it."""
-        yield self._child(frames[-1])
-        yield from self._continued(number, frames)
-
-    def _continued(self, number: int, frames: list[Frame]) -> Iterator[int]:
-        """The leaves behind the one of ``frames`` that continue its last hash. No more than there are blocks."""
-        left = self._count
-        for logical in next_leaves(frames, number, self._node):
-            left -= 1
-            if not left:
-                raise OddIndexError("more leaves than blocks")
-            yield self._below(logical)
-
-    def _node(self, logical: int) -> Table:
-        return self._table(self._below(logical))
 
     # -- insert ----------------------------------------------------------------------------------------------------
 
@@ -374,7 +345,7 @@ class Directory:
         left, right, border = split_records(everything, numbers)
         (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
         self._append(name, low, high)
-        self._write(0, new_root(pack_block(found[:2], self._size)[0], version, 0, (0, border), (1, 2)))
+        self._write(0, pack_root(pack_block(found[:2], self._size)[0], version, 0, (0, border), (1, 2)))
         self._checked.clear()
         self._remember(1, low, low_gap)
         self._remember(2, high, high_gap)
@@ -382,9 +353,9 @@ class Directory:
 
     def _insert_indexed(self, name: bytes, ino: int, file_type: int) -> None:
         number, frames = self._probe(name)
-        leaf = self._child(frames[-1])
+        leaf = frames[-1].child
         block, gap = self._load(leaf)
-        if name != self._absent and (find_record(block, name) or self._search(self._continued(number, frames), name)):
+        if name != self._absent and self._search(leaves_of(frames, number, self._node, blocks=self._count), name):
             raise NameExistsError(name, f"is in {self._where} already")
         changed = insert_record(block, gap, name, ino, file_type) if gap < self._size else None
         if changed:
@@ -395,7 +366,7 @@ class Directory:
         if fits_packed(everything, self._size):
             self._store(leaf, *pack_block(everything, self._size))
             return
-        version, _ = read_root(frames[0].table.data)
+        version, _ = read_root_info(frames[0].node.data)
         numbers = self._hash(version).many([other for _, _, other in everything[:-1]]).tolist()
         left, right, border = split_records(everything, [*numbers, number])
         (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
@@ -403,27 +374,26 @@ class Directory:
         self._store(leaf, low, low_gap)
         self._remember(new_leaf, high, high_gap)
 
-    def _enter(self, name: bytes, frames: list[Frame], border: int, content: bytes) -> int:
+    def _enter(self, name: bytes, frames: list[DxFrame], border: int, content: bytes) -> int:
         """Append a leaf with this content and enter it in the index, behind the one ``frames`` lead to; its block."""
-        table, slot = frames[-1]
-        if not table.full:
+        node, slot = frames[-1]
+        if not node.full:
             self._append(name, content)
-            self._write(table.block, table.inserted(slot + 1, border, self._count - 1))
+            self._write(node.block, node.inserted(slot + 1, border, self._count - 1))
             return self._count - 1
-        hashes = [*table.hashes[: slot + 1], border, *table.hashes[slot + 1 :]]
-        node, leaf = self._count, self._count + 1
-        blocks = [*table.blocks[: slot + 1], leaf, *table.blocks[slot + 1 :]]
+        added, leaf = self._count, self._count + 1
+        hashes, blocks = node.with_entry(slot + 1, border, leaf)
         if len(frames) == 1:
             # The root becomes the parent of a node, which takes its entries: a node has room for three more.
-            version, _ = read_root(table.data)
-            self._append(name, new_node(hashes, blocks, self._size), content)
-            self._write(0, new_root(table.data, version, 1, (0,), (node,)))
+            version, _ = read_root_info(node.data)
+            self._append(name, pack_node(hashes, blocks, self._size), content)
+            self._write(0, pack_root(node.data, version, 1, (0,), (added,)))
             return leaf
         root, at = frames[0]
         if root.full:
             raise DirectoryFullError(name, f"{self._where}: the directory index is full")
         middle = len(hashes) // 2
-        self._append(name, new_node([0, *hashes[middle + 1 :]], blocks[middle:], self._size), content)
-        self._write(table.block, table.packed(hashes[:middle], blocks[:middle]))
-        self._write(0, root.inserted(at + 1, hashes[middle], node))
+        self._append(name, pack_node([0, *hashes[middle + 1 :]], blocks[middle:], self._size), content)
+        self._write(node.block, node.packed(hashes[:middle], blocks[:middle]))
+        self._write(0, root.inserted(at + 1, hashes[middle], added))
         return leaf

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType, HashVersion
 from ..format.dirent_block import DOT_REC_LEN, empty_block, pack_records, record_sizes
 from ..format.dirhash import DirHash
-from ..format.htree import Index, plan_index
+from ..format.htree import IndexPlan, plan_index
 from .tree import Tree
 
 __all__ = ["Directories", "lay_out_directories"]
@@ -55,7 +55,7 @@ class Directories:
     _block_size: int
     _entries: _Entries
     _single: npt.NDArray[np.bool_]
-    _large: dict[int, tuple[Index | None, Array64]]
+    _large: dict[int, tuple[IndexPlan | None, Array64]]
     """By row, of those of several blocks: the index, and which entry each block begins with."""
 
     def pack(self) -> npt.NDArray[np.uint8]:
@@ -70,7 +70,8 @@ class Directories:
                 _place(entries, np.arange(low, high), firsts, base, size, reserve=DOTS_SIZE)
             else:
                 node = int(self.nodes[row])
-                index.write(data[base : base + index.blocks * size], int(inos[node]), _parent_ino(tree, inos, node))
+                head = index.pack(int(inos[node]), _parent_ino(tree, inos, node))
+                data[base : base + len(head)] = np.frombuffer(head, np.uint8)
                 _place(entries, low + index.order, firsts, base + (1 + index.nodes) * size, size, reserve=0)
         pack_records(
             data,
@@ -94,7 +95,7 @@ def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: in
     single = content + DOTS_SIZE <= block_size
     blocks = np.ones(len(nodes), np.int64)
     indexed = np.zeros(len(nodes), bool)
-    large: dict[int, tuple[Index | None, Array64]] = {}
+    large: dict[int, tuple[IndexPlan | None, Array64]] = {}
     several = np.flatnonzero(~single).tolist()
     spans = [(int(entries.first[row]), int(entries.first[row + 1])) for row in several]
     hashed_names = [name for low, high in spans for name in entries.names[low:high]]

@@ -12,8 +12,19 @@ import pytest
 import ext3
 from ext3.errors import CorruptError
 
-from ..support.directory_damage import BLOCK_SIZE, DAMAGE, DIRECTORY, SOUND, Recipe, damaged_image
-from ..support.tools import run
+from ..support.directory_damage import (
+    BLOCK_SIZE,
+    DAMAGE,
+    DIRECTORY,
+    INDEX_DAMAGE,
+    SOUND,
+    IndexRecipe,
+    Recipe,
+    damaged_image,
+    damaged_index,
+    indexed_image,
+)
+from ..support.tools import assert_clean, run
 
 pytestmark = pytest.mark.compat
 
@@ -69,3 +80,17 @@ def test_random_damage(seed: int, tmp_path: Path) -> None:
     path = tmp_path / "a.img"
     path.write_bytes(image)
     assert we_refuse(bytes(image)) == e2fsck_complains(path)
+
+
+@pytest.mark.parametrize("recipe", INDEX_DAMAGE.values(), ids=list(INDEX_DAMAGE))
+def test_e2fsck_complains_of_an_odd_index(recipe: IndexRecipe, tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(damaged_index(recipe))
+    assert b"HTREE directory inode" in run("e2fsck", "-fn", path, ok=range(256)).stdout
+
+
+@pytest.mark.parametrize("levels", [0, 1])
+def test_the_index_before_it_is_damaged(levels: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(indexed_image(levels))
+    assert_clean(path)

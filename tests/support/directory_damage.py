@@ -1,4 +1,4 @@
-"""Recipes for directory blocks that contradict the format, and an image to try them on."""
+"""Recipes for directory blocks and indexes that contradict the format, and images to try them on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,21 @@ from ext3.format.schema import SUPERBLOCK
 from .sessions import clock, empty_tree
 from .tiny_image import dirents
 
-__all__ = ["BLOCK_SIZE", "DAMAGE", "DIRECTORY", "NAMES", "SOUND", "Recipe", "damaged_image", "sample_image"]
+__all__ = [
+    "BLOCK_SIZE",
+    "DAMAGE",
+    "DIRECTORY",
+    "INDEX_DAMAGE",
+    "NAMES",
+    "SOUND",
+    "IndexRecipe",
+    "Recipe",
+    "damaged_image",
+    "damaged_index",
+    "directory_block",
+    "indexed_image",
+    "sample_image",
+]
 
 BLOCK_SIZE = 1024
 INODES = 1024
@@ -57,16 +71,24 @@ def sample_image() -> bytes:
 def damaged_image(recipe: Recipe) -> bytearray:
     """The sample with the directory changed."""
     image = bytearray(sample_image())
+    change_block(image, recipe.logical, recipe.change)
+    return image
+
+
+def directory_block(image: bytearray, logical: int) -> int:
+    """The byte where a block of the directory begins."""
     with ext3.Filesystem.open(MemoryDevice(image)) as fs:
         extents = fs.data_extents(DIRECTORY)
-    start = next(
-        physical + recipe.logical - first for first, physical, count in extents if first <= recipe.logical < first + count
-    )
-    block = image[start * BLOCK_SIZE : (start + 1) * BLOCK_SIZE]
-    recipe.change(block)
+    found = next(block + logical - first for first, block, count in extents if first <= logical < first + count)
+    return found * BLOCK_SIZE
+
+
+def change_block(image: bytearray, logical: int, change: Callable[[bytearray], None]) -> None:
+    start = directory_block(image, logical)
+    block = image[start : start + BLOCK_SIZE]
+    change(block)
     assert len(block) == BLOCK_SIZE
-    image[start * BLOCK_SIZE : (start + 1) * BLOCK_SIZE] = block
-    return image
+    image[start : start + BLOCK_SIZE] = block
 
 
 def put(offset: int, code: str, *values: object) -> Callable[[bytearray], None]:
@@ -174,3 +196,77 @@ SOUND = {
     "unused record with a name": Recipe(both(put(BBBB, "I", 0), put(BBBB + 8, "4s", b"a/b\0")), "", 0),
 }
 """What no judge minds, though it looks odd."""
+
+
+# -- indexes -------------------------------------------------------------------------------------------------------
+
+ENTRIES = 32
+"""Byte of the root where limit, count and the entries are."""
+
+
+class IndexRecipe(NamedTuple):
+    """A change to the root of an index, or with ``levels`` 1 to the node that its first entry leads to."""
+
+    change: Callable[[bytearray], None]
+    levels: int = 0
+
+
+@cache
+def indexed_image(levels: int) -> bytes:
+    """An image in which the directory has an index with so many levels of nodes."""
+    size = 4 << 20
+    device = MemoryDevice(size)
+    options = ext3.ImageOptions(size=size, block_size=BLOCK_SIZE, inodes=INODES)
+    ext3.build_image(empty_tree(), device, options=options, stamp=ext3.Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.mkdir(DIRECTORY)
+        for number in range(700 if levels else 150):
+            fs.create(DIRECTORY + b"/name-%d" % number + b"y" * (200 if levels else 20))
+    image = bytes(device.data)
+    root = directory_block(bytearray(image), 0)
+    assert image[root + 30] == levels
+    return image
+
+
+def damaged_index(recipe: IndexRecipe) -> bytearray:
+    """The sample with its index changed."""
+    image = bytearray(indexed_image(recipe.levels))
+    node = 0
+    if recipe.levels:
+        node = int(struct.unpack_from("<I", image, directory_block(image, 0) + ENTRIES + 4)[0])
+    change_block(image, node, recipe.change)
+    return image
+
+
+def swap(one: int, other: int, size: int) -> Callable[[bytearray], None]:
+    def change(block: bytearray) -> None:
+        block[one : one + size], block[other : other + size] = block[other : other + size], block[one : one + size]
+
+    return change
+
+
+INDEX_DAMAGE = {
+    "reserved field": IndexRecipe(put(24, "I", 1)),
+    "unknown hash version": IndexRecipe(put(28, "B", 3)),
+    "other hash version": IndexRecipe(put(28, "B", 2)),
+    "length of the information": IndexRecipe(put(29, "B", 4)),
+    "a level more": IndexRecipe(put(30, "B", 1)),
+    "two levels": IndexRecipe(put(30, "B", 2)),
+    "incompatible flag": IndexRecipe(put(31, "B", 1)),
+    "limit": IndexRecipe(put(ENTRIES, "H", 123)),
+    "no entries": IndexRecipe(put(ENTRIES + 2, "H", 0)),
+    "more entries than fit": IndexRecipe(put(ENTRIES + 2, "H", 125)),
+    "an entry more": IndexRecipe(lambda block: put(ENTRIES + 2, "H", block[ENTRIES + 2] + 1)(block)),
+    "leads to the root": IndexRecipe(put(ENTRIES + 12, "I", 0)),
+    "leads outside": IndexRecipe(put(ENTRIES + 12, "I", 900)),
+    "not ascending": IndexRecipe(swap(ENTRIES + 8, ENTRIES + 16, 8)),
+    "leaves swapped": IndexRecipe(swap(ENTRIES + 12, ENTRIES + 20, 4)),
+    "all zero": IndexRecipe(put(24, f"{BLOCK_SIZE - 24}x")),
+    "node: limit": IndexRecipe(put(8, "H", 124), levels=1),
+    "node: no entries": IndexRecipe(put(10, "H", 0), levels=1),
+    "node: leads outside": IndexRecipe(put(20, "I", 5000), levels=1),
+    "node: not ascending": IndexRecipe(swap(16, 24, 8), levels=1),
+    "node: leaves swapped": IndexRecipe(swap(20, 28, 4), levels=1),
+    "node: in use": IndexRecipe(put(0, "IHBB4s", 12, BLOCK_SIZE, 4, 1, b"name"), levels=1),
+}
+"""What e2fsck complains of: by its index a directory does not give all of its names."""
