@@ -13,20 +13,29 @@ from dataclasses import dataclass
 
 from ..constants import NAME_MAX, FileType, HashVersion
 from ..errors import CorruptError, PathError, PathExistsError, PathNotFoundError
-from ..format.dirent import BYTES_LIMIT, Entry
-from ..format.htree import DOT_SIZE
+from ..format.dirent import BYTES_LIMIT, DOTS, DirentFields, Entry, directory_block_count, read_dirents
+from ..format.dirent_block import (
+    Record,
+    delete_record,
+    find_record,
+    first_gap,
+    fits_packed,
+    insert_record,
+    is_name,
+    pack_block,
+    set_inode,
+    split_records,
+)
+from ..format.dirhash import DirHash
+from ..format.htree import DxFrame, DxNode, OddIndexError, leaves_of, pack_node, pack_root, probe, read_node, read_root_info
 from ..format.schema import DIRENT
-from . import records
 from .block_map_edit import BlockMapEditor
 from .blocks import Blocks
-from .index import Frame, OddIndexError, Table, new_node, new_root, next_leaves, read_root, read_table
-from .namehash import NameHash
 
-__all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError", "new_directory_block"]
+__all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError"]
 
 KEPT_BLOCKS = 1024
 """Blocks of one directory whose check is remembered."""
-DOT_NAMES = (b".", b"..")
 _TYPES = {int(kind): kind for kind in FileType}
 
 
@@ -60,11 +69,6 @@ class DirectoryRules:
     dir_index: bool = True
 
 
-def new_directory_block(ino: int, parent: int, *, block_size: int, filetype: bool = True) -> bytes:
-    """The only block of a new directory: "." and ".."."""
-    return records.dots(ino, parent, FileType.DIRECTORY if filetype else 0, block_size)
-
-
 class Directory:
     """One directory. ``mapping`` is its inode's block map, ``size`` its i_size in bytes, ``indexed`` its flag INDEX.
 
@@ -77,19 +81,17 @@ class Directory:
     ) -> None:
         self._where = f"directory inode {ino}"
         self._size = blocks.block_size
-        if size <= 0 or size % self._size or size > BYTES_LIMIT:
-            raise CorruptError(self._where, "i_size", size, f"a multiple of {self._size}, to {BYTES_LIMIT}")
         self._blocks = blocks
         self._rules = rules
         self._mapping = mapping
-        self._count = size // self._size
+        self._count = directory_block_count(size, self._size, self._where)
         self._flag = indexed
         self._checked: dict[int, tuple[bytes, int]] = {}
         self._physical: dict[int, int] = {}
-        self._tables: dict[int, Table] = {}
-        self._root: tuple[Table, NameHash, int] | None = None
-        self._hashes: dict[int, NameHash] = {}
-        self._probed: tuple[bytes, int, list[Frame]] | None = None
+        self._nodes: dict[int, DxNode] = {}
+        self._root: tuple[DxNode, DirHash, int] | None = None
+        self._hashes: dict[int, DirHash] = {}
+        self._probed: tuple[bytes, int, list[DxFrame]] | None = None
         """The name whose way was found last, while nothing changed: one that is looked for is often added next."""
         self._absent: bytes | None = None
         """A name that was looked for in vain, while nothing changed."""
@@ -123,16 +125,21 @@ class Directory:
     def entries(self) -> Iterator[Entry]:
         """All entries, "." and ".." too, as they lie."""
         for logical in range(self._count):
-            for ino, file_type, name in records.used_records(self._load(logical)[0]):
+            for ino, file_type, name in self._records(logical):
                 yield Entry(name, ino, _TYPES.get(file_type, FileType.UNKNOWN))
 
     def is_empty(self) -> bool:
         """Whether there is nothing but "." and ".."."""
-        return all(entry.name in DOT_NAMES for entry in self.entries())
+        return all(entry.name in DOTS for entry in self.entries())
 
     def has(self, ino: int) -> bool:
         """Whether a name in it leads to this inode."""
-        return any(records.leads_to(self._load(logical)[0], ino) for logical in range(self._count))
+        raw = ino.to_bytes(4, "little")
+        return any(
+            raw in self._load(logical)[0]
+            and any(other == ino and name not in DOTS for other, _, name in self._records(logical))
+            for logical in range(self._count)
+        )
 
     def parent(self) -> int:
         """The inode of ".."."""
@@ -145,7 +152,7 @@ class Directory:
 
     def insert(self, name: bytes, ino: int, file_type: int) -> None:
         """Add a name. NameExistsError, NameTooLongError, DirectoryFullError, NoSpaceError: nothing has changed."""
-        if not records.good_name(name):
+        if not is_name(name):
             if len(name) > NAME_MAX:
                 raise NameTooLongError(name, f"a name has {NAME_MAX} bytes at most")
             raise ValueError(f"{name!r} is no name")
@@ -162,20 +169,20 @@ class Directory:
 
     def remove(self, name: bytes) -> Entry:
         """Take a name out; what it led to. PathNotFoundError if it is not there."""
-        if name in DOT_NAMES:
+        if name in DOTS:
             raise ValueError(f"{name!r} stays")
         logical, block, offset, before = self._require(name)
         entry = self._entry(name, block, offset)
-        _, room = self._load(logical)
-        self._store(logical, records.cut_out(block, offset, before), min(room, offset if before < 0 else before))
+        _, gap = self._load(logical)
+        self._store(logical, delete_record(block, offset, before), min(gap, offset if before < 0 else before))
         return entry
 
     def replace(self, name: bytes, ino: int, file_type: int) -> Entry:
         """Let a name lead to another inode; what it led to. PathNotFoundError if it is not there."""
         logical, block, offset, _ = self._require(name)
         entry = self._entry(name, block, offset)
-        _, room = self._load(logical)
-        self._store(logical, records.relink(block, offset, ino, file_type if self._rules.filetype else 0), room)
+        _, gap = self._load(logical)
+        self._store(logical, set_inode(block, offset, ino, file_type if self._rules.filetype else 0), gap)
         return entry
 
     def set_parent(self, ino: int) -> None:
@@ -195,23 +202,33 @@ class Directory:
         return known
 
     def _load(self, logical: int) -> tuple[bytes, int]:
-        """A block whose records are in order, and where there is room in it."""
+        """A block whose records are in order, and its first gap."""
         data = self._blocks.read(self._block(logical))
         known = self._checked.get(logical)
         if known is not None and (known[0] is data or known[0] == data):
             return known
-        room = records.check(data, inodes=self._rules.inodes, where=f"{self._where}, block {logical}")
-        return self._remember(logical, data, room)
+        return self._remember(logical, data, first_gap(self._judge(logical, data)))
 
-    def _remember(self, logical: int, data: bytes, room: int) -> tuple[bytes, int]:
+    def _judge(self, logical: int, data: bytes) -> list[DirentFields]:
+        """The records of a block. CorruptError where it is damaged."""
+        found: list[DirentFields] = []
+        read_dirents(data, logical, found, inodes=self._rules.inodes, where=self._where)
+        return found
+
+    def _records(self, logical: int) -> list[Record]:
+        """(inode, file type, name) of the records of a block."""
+        dirents = self._judge(logical, self._blocks.read(self._block(logical)))
+        return [(ino, file_type, name) for _, ino, _, file_type, name in dirents]
+
+    def _remember(self, logical: int, data: bytes, gap: int) -> tuple[bytes, int]:
         if len(self._checked) >= KEPT_BLOCKS:
             self._checked.clear()
-        self._checked[logical] = known = data, room
+        self._checked[logical] = known = data, gap
         return known
 
-    def _store(self, logical: int, data: bytes, room: int) -> None:
+    def _store(self, logical: int, data: bytes, gap: int) -> None:
         self._write(logical, data)
-        self._remember(logical, data, room)
+        self._remember(logical, data, gap)
 
     def _write(self, logical: int, data: bytes) -> None:
         self._probed = self._absent = None
@@ -243,12 +260,12 @@ class Directory:
 
     def _place(self, name: bytes) -> tuple[int, bytes, int, int] | None:
         """(logical block, its content, offset of the record, offset of the one before or -1) of a name."""
-        if name in DOT_NAMES:
+        if name in DOTS:
             return self._search((0,), name)
         if self._uses_index:
             try:
                 number, frames = self._probe(name)
-                return self._search(self._candidates(number, frames), name)
+                return self._search(leaves_of(frames, number, self._node, blocks=self._count), name)
             except OddIndexError:
                 pass
         return self._search(range(self._count), name)
@@ -256,78 +273,49 @@ class Directory:
     def _search(self, logicals: Iterable[int], name: bytes) -> tuple[int, bytes, int, int] | None:
         for logical in logicals:
             block, _ = self._load(logical)
-            found = records.locate(block, name)
+            found = find_record(block, name)
             if found:
                 return logical, block, *found
         return None
 
-    def _probe(self, name: bytes) -> tuple[int, list[Frame]]:
+    def _probe(self, name: bytes) -> tuple[int, list[DxFrame]]:
         """The hash of a name, and the way to the leaf that would hold it."""
         if self._probed is None or self._probed[0] != name:
             self._probed = name, *self._way(name)
         return self._probed[1:]
 
-    def _way(self, name: bytes) -> tuple[int, list[Frame]]:
-        table = self._table(0)
+    def _way(self, name: bytes) -> tuple[int, list[DxFrame]]:
+        node = self._node(0)
         root = self._root
-        if root is None or root[0] is not table:
-            version, levels = read_root(table.data)
-            root = self._root = table, self._hash(version), levels
+        if root is None or root[0] is not node:
+            version, levels = read_root_info(node.data)
+            root = self._root = node, self._hash(version), levels
         number = root[1](name)
-        slot = table.slot(number)
-        if not root[2]:
-            return number, [Frame(table, slot)]
-        node = self._table(self._below(table.blocks[slot]))
-        return number, [Frame(table, slot), Frame(node, node.slot(number))]
+        return number, probe(number, root[2], self._node)
 
-    def _table(self, logical: int) -> Table:
+    def _node(self, logical: int) -> DxNode:
         data = self._blocks.read(self._block(logical))
-        known = self._tables.get(logical)
+        known = self._nodes.get(logical)
         if known is None or not (known.data is data or known.data == data):
-            known = self._tables[logical] = read_table(data, logical, root=not logical)
+            known = self._nodes[logical] = read_node(data, logical, blocks=self._count)
         return known
 
-    def _child(self, frame: Frame) -> int:
-        return self._below(frame.table.blocks[frame.slot])
-
-    def _below(self, logical: int) -> int:
-        if not 0 < logical < self._count:
-            raise OddIndexError(f"block {logical} of {self._count}")
-        return logical
-
-    def _hash(self, version: int) -> NameHash:
+    def _hash(self, version: int) -> DirHash:
         found = self._hashes.get(version)
         if found is None:
-            found = self._hashes[version] = NameHash(version, self._rules.seed, signed=self._rules.signed)
+            found = self._hashes[version] = DirHash(version, self._rules.seed, signed=self._rules.signed)
         return found
-
-    def _candidates(self, number: int, frames: list[Frame]) -> Iterator[int]:
-        """The leaves that may hold a hash: one, and those behind it that continue it."""
-        yield self._child(frames[-1])
-        yield from self._continued(number, frames)
-
-    def _continued(self, number: int, frames: list[Frame]) -> Iterator[int]:
-        """The leaves behind the one of ``frames`` that continue its last hash. No more than there are blocks."""
-        left = self._count
-        for logical in next_leaves(frames, number, self._node):
-            left -= 1
-            if not left:
-                raise OddIndexError("more leaves than blocks")
-            yield self._below(logical)
-
-    def _node(self, logical: int) -> Table:
-        return self._table(self._below(logical))
 
     # -- insert ----------------------------------------------------------------------------------------------------
 
     def _insert_linear(self, name: bytes, ino: int, file_type: int, *, drop_index: bool) -> None:
         place = None
         for logical in range(self._count):
-            block, room = self._load(logical)
-            if records.locate(block, name):
+            block, gap = self._load(logical)
+            if find_record(block, name):
                 raise NameExistsError(name, f"is in {self._where} already")
-            if place is None and room < self._size:
-                changed = records.put_in(block, room, name, ino, file_type)
+            if place is None and gap < self._size:
+                changed = insert_record(block, gap, name, ino, file_type)
                 if changed:
                     place = logical, *changed
         if place:
@@ -335,81 +323,77 @@ class Directory:
         elif self._count == 1 and self._rules.dir_index and not drop_index:
             self._make_index(name, ino, file_type)
         else:
-            block, room = records.fill([(ino, file_type, name)], self._size)
+            block, gap = pack_block([(ino, file_type, name)], self._size)
             self._append(name, block)
-            self._remember(self._count - 1, block, room)
+            self._remember(self._count - 1, block, gap)
         if drop_index:
             self._flag = False
 
     def _make_index(self, name: bytes, ino: int, file_type: int) -> None:
         """Turn the only block into a root over two leaves, one of which takes the name (or pack it, where gaps fill it)."""
-        block, _ = self._load(0)
-        found = records.used_records(block)
-        if [name for _, _, name in found[:2]] != list(DOT_NAMES) or DIRENT.packer.unpack_from(block)[1] != DOT_SIZE:
-            raise CorruptError(f"{self._where}, block 0", "records", "others", "first . and .., of 12 bytes")
+        found = self._records(0)
         version = self._rules.hash_version
         try:
             hashes = self._hash(version)
         except ValueError:
             raise CorruptError("superblock", "s_def_hash_version", version, "0, 1 or 2") from None
         everything = [*found[2:], (ino, file_type, name)]
-        if records.sparse(everything, self._size):
-            self._store(0, *records.fill([*found[:2], *everything], self._size))
+        if fits_packed(everything, self._size):
+            self._store(0, *pack_block([*found[:2], *everything], self._size))
             return
-        numbers = hashes.many([name for _, _, name in everything])
-        left, right, border = records.halves(everything, numbers)
-        (low, low_room), (high, high_room) = records.fill(left, self._size), records.fill(right, self._size)
+        numbers = hashes.many([name for _, _, name in everything]).tolist()
+        left, right, border = split_records(everything, numbers)
+        (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
         self._append(name, low, high)
-        self._write(0, new_root(block, version, 0, (0, border), (1, 2)))
+        self._write(0, pack_root(pack_block(found[:2], self._size)[0], version, 0, (0, border), (1, 2)))
         self._checked.clear()
-        self._remember(1, low, low_room)
-        self._remember(2, high, high_room)
+        self._remember(1, low, low_gap)
+        self._remember(2, high, high_gap)
         self._flag = True
 
     def _insert_indexed(self, name: bytes, ino: int, file_type: int) -> None:
         number, frames = self._probe(name)
-        leaf = self._child(frames[-1])
-        block, room = self._load(leaf)
-        if name != self._absent and (records.locate(block, name) or self._search(self._continued(number, frames), name)):
+        leaf = frames[-1].child
+        block, gap = self._load(leaf)
+        if name != self._absent and self._search(leaves_of(frames, number, self._node, blocks=self._count), name):
             raise NameExistsError(name, f"is in {self._where} already")
-        changed = records.put_in(block, room, name, ino, file_type) if room < self._size else None
+        changed = insert_record(block, gap, name, ino, file_type) if gap < self._size else None
         if changed:
             self._store(leaf, *changed)
             return
-        everything = records.used_records(block)
+        everything = self._records(leaf)
         everything.append((ino, file_type, name))
-        if records.sparse(everything, self._size):
-            self._store(leaf, *records.fill(everything, self._size))
+        if fits_packed(everything, self._size):
+            self._store(leaf, *pack_block(everything, self._size))
             return
-        version, _ = read_root(frames[0].table.data)
-        numbers = self._hash(version).many([other for _, _, other in everything[:-1]])
-        left, right, border = records.halves(everything, [*numbers, number])
-        (low, low_room), (high, high_room) = records.fill(left, self._size), records.fill(right, self._size)
+        version, _ = read_root_info(frames[0].node.data)
+        numbers = self._hash(version).many([other for _, _, other in everything[:-1]]).tolist()
+        left, right, border = split_records(everything, [*numbers, number])
+        (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
         new_leaf = self._enter(name, frames, border, high)
-        self._store(leaf, low, low_room)
-        self._remember(new_leaf, high, high_room)
+        self._store(leaf, low, low_gap)
+        self._remember(new_leaf, high, high_gap)
 
-    def _enter(self, name: bytes, frames: list[Frame], border: int, content: bytes) -> int:
+    def _enter(self, name: bytes, frames: list[DxFrame], border: int, content: bytes) -> int:
         """Append a leaf with this content and enter it in the index, behind the one ``frames`` lead to; its block."""
-        table, slot = frames[-1]
-        if not table.full:
+        node, slot = frames[-1]
+        if not node.full:
             self._append(name, content)
-            self._write(table.block, table.inserted(slot + 1, border, self._count - 1))
+            self._write(node.block, node.inserted(slot + 1, border, self._count - 1))
             return self._count - 1
-        hashes = [*table.hashes[: slot + 1], border, *table.hashes[slot + 1 :]]
-        node, leaf = self._count, self._count + 1
-        blocks = [*table.blocks[: slot + 1], leaf, *table.blocks[slot + 1 :]]
+        added, leaf = self._count, self._count + 1
+        hashes, blocks = node.with_entry(slot + 1, border, leaf)
         if len(frames) == 1:
             # The root becomes the parent of a node, which takes its entries: a node has room for three more.
-            version, _ = read_root(table.data)
-            self._append(name, new_node(hashes, blocks, self._size), content)
-            self._write(0, new_root(table.data, version, 1, (0,), (node,)))
+            version, _ = read_root_info(node.data)
+            self._append(name, pack_node(hashes, blocks, self._size), content)
+            self._write(0, pack_root(node.data, version, 1, (0,), (added,)))
             return leaf
         root, at = frames[0]
         if root.full:
             raise DirectoryFullError(name, f"{self._where}: the directory index is full")
         middle = len(hashes) // 2
-        self._append(name, new_node([0, *hashes[middle + 1 :]], blocks[middle:], self._size), content)
-        self._write(table.block, table.packed(hashes[:middle], blocks[:middle]))
-        self._write(0, root.inserted(at + 1, hashes[middle], node))
+        self._append(name, pack_node([0, *hashes[middle + 1 :]], blocks[middle:], self._size), content)
+        self._write(node.block, node.packed(hashes[:middle], blocks[:middle]))
+        self._write(0, root.inserted(at + 1, hashes[middle], added))
         return leaf

@@ -30,9 +30,10 @@ from ..errors import (
     PathNotEmptyError,
     PathNotFoundError,
 )
+from ..format.dirent_block import new_directory_block
 from ..format.inode import file_type_of
 from ..format.inode_fields import check_owner, encode_device
-from .directory import NameTooLongError, new_directory_block
+from .directory import NameTooLongError
 from .inode_cache import IMMUTABLE, InodeCache, Node, check_changeable
 from .permissions import inherit
 

@@ -1,7 +1,10 @@
-"""Directory entries: the chain of records that tiles each block of a directory.
+"""Directory entries: the chain of records that tiles each block of a directory, judged and decoded.
 
-An indexed directory reads the same way: the index hides in records that look unused. Source: Linux ``fs/ext4/dir.c``
-(ext4_check_dir_entry) and ``fs/ext4/ext4.h``.
+There is one judge, of a block alone: a block that it refuses is one that e2fsck would change whatever else is in the image.
+It comes in two forms that agree: ``read_dirents`` walks one block, ``read_dirent_columns`` many side by side. The inode a
+name leads to has to exist; whether it may have a name (in use, not reserved, of that type) is not judged here. An indexed
+directory reads the same way: the index hides in records that look unused. Source: Linux ``fs/ext4/dir.c``
+(ext4_check_dir_entry), e2fsprogs ``e2fsck/pass2.c`` (check_dir_block).
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ..constants import FileType
 from ..device.base import BlockDevice
 from ..errors import CorruptError, Ext3Error, show
@@ -17,23 +23,38 @@ from .block_map import Extents
 from .schema import DIRENT
 
 __all__ = [
+    "BYTES_LIMIT",
+    "DOTS",
+    "MIN_REC_LEN",
     "Dirent",
-    "DirentFacts",
+    "DirentColumns",
+    "DirentFields",
     "Entry",
     "directory_block_count",
     "directory_blocks",
-    "iter_dirents",
     "make_entry",
+    "read_dirent_columns",
     "read_dirents",
     "read_entries",
 ]
 
+Numbers = npt.NDArray[np.int64]
+
 MIN_REC_LEN = 12
-DOTS = frozenset((b".", b".."))
+DOTS = (b".", b"..")
+DOT_REC_LEN_MAX = 24
+"""A longer record of ``.`` is one that e2fsck splits."""
 READ_BLOCKS = 256
 """Blocks of a directory that are read at once at most."""
 BYTES_LIMIT = 1 << 31
 """A directory is not larger than this (e2fsprogs ``e2fsck/pass1.c``)."""
+FEW = 16
+"""So few chains of records are followed faster one by one."""
+
+_HEAD = DIRENT.size
+_NO_NAMES = frozenset((b"", *DOTS))
+assert DIRENT.dtype.fields is not None
+_REC_LEN, _NAME_LEN, _FILE_TYPE = (int(DIRENT.dtype.fields[name][1]) for name in ("rec_len", "name_len", "file_type"))
 
 
 class Entry(NamedTuple):
@@ -58,21 +79,27 @@ class Dirent(NamedTuple):
     name: bytes
 
 
-DirentFacts = tuple[int, int, int, int, bytes]
+DirentFields = tuple[int, int, int, int, bytes]
 """The fields of a Dirent: of many, the tuples alone are made in half the time."""
+
+_Damage = tuple[int, str, object, str]
+"""(byte, field, what it is, what it should be)."""
+
+
+# -- blocks of a directory -----------------------------------------------------------------------------------------
 
 
 def directory_block_count(length: int, block_size: int, where: str) -> int:
     """Blocks of a directory of ``length`` bytes; CorruptError if that is no size of one."""
-    if not length or length % block_size or length > BYTES_LIMIT:
+    if not 0 < length <= BYTES_LIMIT or length % block_size:
         raise CorruptError(where, "i_size", length, f"a multiple of {block_size}, from {block_size} to {BYTES_LIMIT}")
     return length // block_size
 
 
 def directory_blocks(
     device: BlockDevice, extents: Extents, count: int, *, block_size: int, where: str
-) -> Iterator[tuple[str, bytes]]:
-    """(where, data) of each of a directory's ``count`` blocks, which ``extents`` maps; CorruptError at a hole."""
+) -> Iterator[tuple[int, bytes]]:
+    """(logical block, data) of each of a directory's ``count`` blocks, which ``extents`` maps; CorruptError at a hole."""
     expected = 0
     for logical, physical, run in extents.tolist():
         if logical != expected:
@@ -82,77 +109,202 @@ def directory_blocks(
             part = min(READ_BLOCKS, run - start)
             data = device.read((physical + start) * block_size, part * block_size)
             for index in range(part):
-                yield f"{where}, block {logical + start + index}", data[index * block_size : (index + 1) * block_size]
+                yield logical + start + index, data[index * block_size : (index + 1) * block_size]
     if expected != count:
         raise CorruptError(where, "directory", f"a hole at block {expected}", "a block")
 
 
-def iter_dirents(block: bytes, *, inodes: int, where: str) -> Iterator[Dirent]:
-    """The used records of one directory block, ``.`` and ``..`` too, in the order they lie. Raises as ``read_dirents``,
-    behind the records before the damaged one."""
-    found: list[DirentFacts] = []
-    damage: CorruptError | None = None
-    try:
-        read_dirents(block, found, inodes=inodes, where=where)
-    except CorruptError as error:
-        damage = error
-    yield from map(Dirent._make, found)
-    if damage is not None:
-        raise damage
+# -- one block -----------------------------------------------------------------------------------------------------
 
 
-def read_dirents(block: bytes, into: list[DirentFacts], *, inodes: int, where: str) -> None:
-    """Append the used records of one directory block, ``.`` and ``..`` too. ``inodes`` is the filesystem's count.
+def read_dirents(block: bytes, logical: int, into: list[DirentFields], *, inodes: int, where: str) -> None:
+    """Append the used records of a directory's block ``logical``, ``.`` and ``..`` too. ``inodes``: the filesystem's count.
 
-    CorruptError (``where``, field, ...) for records that do not tile the block, inodes that do not exist and names no
-    directory can hold (empty, with a slash or a NUL); those before are in ``into``. Every record is at least 12 bytes, so
-    this ends.
+    CorruptError for a block that is damaged: records that do not tile it, names that leave their record, inodes that do not
+    exist, names no directory can hold, block 0 without ``.`` and ``..`` in front, or those elsewhere. The records before the
+    damage are in ``into``. ``where`` names the directory.
     """
-    size = len(block)
-    last = size - MIN_REC_LEN
+    damage = _walk(block, 0, len(block), 0 if logical else len(DOTS), into, inodes)
+    if damage is not None:
+        offset, field, got, want = damage
+        raise CorruptError(f"{where}, block {logical} at byte {offset}", field, got, want)
+
+
+def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields], inodes: int) -> _Damage | None:
+    """Append the used records from ``offset`` to ``end``; the first ``dots`` are ``.`` and ``..``, or ``..`` alone.
+
+    Every record is at least 12 bytes, so this ends.
+    """
+    last = end - MIN_REC_LEN
     unpack = DIRENT.packer.unpack_from
-    head = DIRENT.size
     append = into.append
-    offset = 0
-    while offset < size:
+    head, no_names = _HEAD, _NO_NAMES
+    slash = data.find(b"/", offset, end) >= 0  # hardly ever: then names need not be searched one by one
+    while offset < end:
         if offset > last:
-            raise CorruptError(f"{where} at byte {offset}", "record", f"{size - offset} bytes", f">= {MIN_REC_LEN}")
-        ino, rec_len, name_len, file_type = unpack(block, offset)
-        if rec_len < MIN_REC_LEN or rec_len & 3 or offset + rec_len > size:
-            want = f"a multiple of 4 from {MIN_REC_LEN} to {size - offset}"
-            raise CorruptError(f"{where} at byte {offset}", "rec_len", rec_len, want)
-        if ino:
-            start = offset + head
-            if head + name_len > rec_len:
-                raise CorruptError(f"{where} at byte {offset}", "name_len", name_len, f"<= {rec_len - head}")
-            name = block[start : start + name_len]
-            if ino > inodes:
-                raise CorruptError(f"{where} at byte {offset}", "inode", ino, f"<= {inodes}")
-            if not name or b"/" in name or b"\0" in name:
-                raise CorruptError(f"{where} at byte {offset}", "name", repr(show(name)), "a name without slash or NUL")
+            return offset, "record", f"{end - offset} bytes", f">= {MIN_REC_LEN}"
+        ino, rec_len, name_len, file_type = unpack(data, offset)
+        if rec_len < MIN_REC_LEN or rec_len & 3 or offset + rec_len > end:
+            return offset, "rec_len", rec_len, f"a multiple of 4 from {MIN_REC_LEN} to {end - offset}"
+        if head + name_len > rec_len:
+            return offset, "name_len", name_len, f"<= {rec_len - head}"
+        if ino or dots:
+            name = data[offset + head : offset + head + name_len]
+            if dots:
+                damage = _dot_damage(data, offset, ino, rec_len, name, DOTS[-dots], inodes)
+                if damage is not None:
+                    return damage
+                dots -= 1
+            elif ino > inodes or b"\0" in name or (name_len < 3 and name in no_names) or (slash and b"/" in name):
+                return _entry_damage(offset, ino, rec_len, name, inodes)
             append((offset, ino, rec_len, file_type, name))
         offset += rec_len
+    if dots:
+        return end, "record", "missing", show(DOTS[-dots])
+    return None
+
+
+def _dot_damage(data: bytes, offset: int, ino: int, rec_len: int, name: bytes, want: bytes, inodes: int) -> _Damage | None:
+    """What is wrong with a record that should be ``.`` or ``..``."""
+    if not ino:
+        return offset, "inode", 0, f"that of {show(want)}"
+    if ino > inodes:
+        return offset, "inode", ino, f"<= {inodes}"
+    if name != want:
+        return offset, "name", repr(show(name)), repr(show(want))
+    end = offset + _HEAD + len(name)
+    if data[end]:
+        return offset, "name", repr(show(data[end - len(name) : end + 1])), f"{show(want)!r} and a NUL"
+    if want == b"." and rec_len > DOT_REC_LEN_MAX:
+        return offset, "rec_len", rec_len, f"from {MIN_REC_LEN} to {DOT_REC_LEN_MAX}"
+    return None
+
+
+def _entry_damage(offset: int, ino: int, rec_len: int, name: bytes, inodes: int) -> _Damage:
+    """What is wrong with another record."""
+    if not name:
+        return offset, "name_len", 0, f"from 1 to {rec_len - _HEAD}"
+    if ino > inodes:
+        return offset, "inode", ino, f"<= {inodes}"
+    if name in DOTS:
+        return offset, "name", repr(show(name)), "one of the first two names of block 0, or another name"
+    return offset, "name", repr(show(name)), "a name without slash or NUL"
 
 
 def read_entries(
-    block: bytes, *, inodes: int, where: str, known: Mapping[int, FileType], type_of: Callable[[int], FileType]
+    block: bytes,
+    logical: int,
+    *,
+    inodes: int,
+    where: str,
+    known: Mapping[int, FileType],
+    type_of: Callable[[int], FileType],
 ) -> tuple[list[Entry], Ext3Error | None]:
     """The entries of one directory block but ``.`` and ``..``; of a damaged one those before the damage, and what that is.
 
     ``known``: the file type for each number a record may hold; for others ``type_of`` is asked, with the inode.
     """
-    records: list[DirentFacts] = []
+    records: list[DirentFields] = []
     found: list[Entry] = []
     append, entry = found.append, make_entry
     damage: Ext3Error | None = None
     try:
-        read_dirents(block, records, inodes=inodes, where=where)
+        read_dirents(block, logical, records, inodes=inodes, where=where)
     except CorruptError as error:
         damage = error
+    if not logical:
+        del records[: len(DOTS)]
     try:
         for _, ino, _, number, name in records:
-            if name not in DOTS:
-                append(entry((name, ino, known.get(number) or type_of(ino))))
+            append(entry((name, ino, known.get(number) or type_of(ino))))
     except Ext3Error as error:
         damage = error
     return found, damage
+
+
+# -- many blocks ---------------------------------------------------------------------------------------------------
+
+
+class DirentColumns(NamedTuple):
+    """The used records of many blocks but ``.`` and ``..``, in the order they lie: of each the byte ``at``, and its fields."""
+
+    at: Numbers
+    inodes: npt.NDArray[np.uint32]
+    file_types: npt.NDArray[np.uint8]
+    names: list[bytes]
+    damaged: Numbers
+    """Blocks that ``read_dirents`` refuses, some of them more than once; some of their records may be among the others."""
+
+
+def read_dirent_columns(raw: bytes, first: npt.NDArray[np.bool_], *, block_size: int, inodes: int) -> DirentColumns:
+    """The records of ``len(first)`` directory blocks that follow each other in ``raw``, with 12 bytes or more behind them.
+
+    ``first``: which of them are block 0 of a directory. ``inodes``: the filesystem's count.
+    """
+    data = np.frombuffer(raw, np.uint8)
+    at, damaged = _chains(raw, data, first, block_size, inodes)
+    begin = at + _HEAD
+    lengths = data[at + _NAME_LEN]
+    stray = (data[begin] == ord(".")) & ((lengths == 1) | ((lengths == 2) & (data[begin + 1] == ord("."))))
+    end = begin + lengths
+    names = [raw[low:high] for low, high in zip(begin.tolist(), end.tolist(), strict=True)]
+    whole = b"".join(names)
+    if b"/" in whole or b"\0" in whole:
+        stray |= np.array([b"/" in name or b"\0" in name for name in names], bool)
+    return DirentColumns(
+        at=at,
+        inodes=data.view("<u4")[at >> 2],
+        file_types=data[at + _FILE_TYPE],
+        names=names,
+        damaged=np.concatenate([damaged, at[stray] // block_size]),
+    )
+
+
+def _chains(
+    raw: bytes, data: npt.NDArray[np.uint8], first: npt.NDArray[np.bool_], size: int, inodes: int
+) -> tuple[Numbers, Numbers]:
+    """Where the used records behind ``.`` and ``..`` begin, ascending; and the blocks with other damage than in names."""
+    words, halves = data.view("<u4"), data.view("<u2")
+    at = np.arange(len(first), dtype=np.int64) * size
+    end = at + size
+    bad = _pass_dots(data, at, np.flatnonzero(first), size, inodes)
+    found, damaged = [], [np.flatnonzero(bad)]
+    on = ~bad & (at < end)
+    at, end = at[on], end[on]
+    while len(at) > FEW:
+        ino, length = words[at >> 2], halves[(at + _REC_LEN) >> 1].astype(np.int64)
+        name = data[at + _NAME_LEN].astype(np.int64)
+        used = ino != 0
+        bad = (length < MIN_REC_LEN) | (length & 3 != 0) | (at + length > end) | (name + _HEAD > length)
+        bad |= used & ((name == 0) | (ino > inodes))
+        found.append(at[used & ~bad])
+        damaged.append(at[bad] // size)
+        at = at + length
+        on = ~bad & (at < end)
+        at, end = at[on], end[on]
+    records: list[DirentFields] = []
+    for start, stop in zip(at.tolist(), end.tolist(), strict=True):
+        if _walk(raw, start, stop, 0, records, inodes) is not None:
+            damaged.append(np.array([start // size]))
+    found.append(np.fromiter((record[0] for record in records), np.int64, len(records)))
+    return np.sort(np.concatenate(found)), np.concatenate(damaged)
+
+
+def _pass_dots(data: npt.NDArray[np.uint8], at: Numbers, rows: Numbers, size: int, inodes: int) -> npt.NDArray[np.bool_]:
+    """Move ``at`` of these rows behind ``.`` and ``..``; which rows do not begin with the two."""
+    words, halves = data.view("<u4"), data.view("<u2")
+    bad = np.zeros(len(at), bool)
+    for name in DOTS:
+        here = at[rows]
+        ino, length = words[here >> 2], halves[(here + _REC_LEN) >> 1].astype(np.int64)
+        wrong = (length < MIN_REC_LEN) | (length & 3 != 0) | (here % size + length > size)
+        wrong |= (ino == 0) | (ino > inodes)
+        wrong |= data[here + _NAME_LEN] != len(name)
+        for place, byte in enumerate(name + b"\0"):
+            wrong |= data[here + _HEAD + place] != byte
+        if name == b".":
+            wrong |= length > DOT_REC_LEN_MAX
+        bad[rows[wrong]] = True
+        rows = rows[~wrong]
+        at[rows] += length[~wrong]
+    return bad

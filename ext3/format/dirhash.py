@@ -1,75 +1,118 @@
-"""The directory hash half_md4, for many names at once.
+"""Directory hashes: half_md4, TEA and legacy, each with signed or unsigned characters; of one name, or of many in columns.
 
-Source: Linux ``fs/ext4/hash.c``, e2fsprogs ``lib/ext2fs/dirhash.c``. Names are cut into chunks of 32 bytes, each packed
-into eight words and mixed into a 4-word state that starts as the filesystem's hash seed; the hash is the state's second
-word with its lowest bit clear (that bit means "continued" in an index).
+A name is cut into chunks, packed into words and mixed into a state that starts as the filesystem's hash seed. The lowest
+bit of a hash is clear: in an index it says that a leaf continues the hash of the leaf before. Source: Linux
+``fs/ext4/hash.c``, e2fsprogs ``lib/ext2fs/dirhash.c``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["half_md4"]
+from ..constants import HashVersion
+
+__all__ = ["DirHash"]
 
 U32 = npt.NDArray[np.uint32]
+Array64 = npt.NDArray[np.int64]
 
+MASK = 0xFFFFFFFF
 MD4_START = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
 """State where the seed is all zero."""
-CHUNK = 32
+ROUND_2 = 0x5A827999
+ROUND_3 = 0x6ED9EBA1
+"""Constants of the second and third round of MD4."""
+TEA_DELTA = 0x9E3779B9
+LEGACY_START = (0x12A3FE2D, 0x37ABE8F9)
+LEGACY_FACTOR = 7152373
+MD4_CHUNK = 32
+TEA_CHUNK = 16
 EOF_HASH = 0xFFFFFFFE
 """Reserved by the kernel for the end of a directory; a name that hashes to it gets the hash before."""
 
+MANY = 32
+"""From so many names on, columns are faster than one name after the other."""
 NAMES_AT_ONCE = 8192
 """Hashed in pieces whose columns stay in the processor's cache."""
 
-_ROUNDS = (
+_WORDS8 = struct.Struct(">8I")
+_WORDS4 = struct.Struct(">4I")
+_MD4_ROUNDS = (
     (0x00000000, (3, 7, 11, 19), (0, 1, 2, 3, 4, 5, 6, 7)),
-    (0x5A827999, (3, 5, 9, 13), (1, 3, 5, 7, 0, 2, 4, 6)),
-    (0x6ED9EBA1, (3, 9, 11, 15), (3, 7, 2, 6, 1, 5, 0, 4)),
+    (ROUND_2, (3, 5, 9, 13), (1, 3, 5, 7, 0, 2, 4, 6)),
+    (ROUND_3, (3, 9, 11, 15), (3, 7, 2, 6, 1, 5, 0, 4)),
 )
 
 
-def half_md4(names: Sequence[bytes], seed: Sequence[int], *, signed: bool = True) -> U32:
-    """Hash of each name (1 to 255 bytes), shape (len(names),); ``seed`` is s_hash_seed as four numbers.
+class DirHash:
+    """The hash of one index: its version, the filesystem's seed (s_hash_seed, four words), and whether characters are signed.
 
-    ``signed``: bytes above 127 count as negative, as s_flags says (1 = signed).
+    ``signed``: bytes above 127 count as negative, as s_flags says (1 = signed). ValueError for an unknown version.
     """
-    lengths = np.fromiter(map(len, names), np.int64, len(names))
-    hashes = np.zeros(len(names), np.uint32)
-    chunks = (lengths + CHUNK - 1) // CHUNK
-    start = seed if any(seed) else MD4_START
-    for count in sorted(set(chunks.tolist())):
-        alike = np.flatnonzero(chunks == count)
-        for low in range(0, len(alike), NAMES_AT_ONCE):
-            rows = alike[low : low + NAMES_AT_ONCE]
-            text = b"".join(names[row].ljust(count * CHUNK, b"\0") for row in rows.tolist())
-            state = [np.full(len(rows), word, np.uint32) for word in start]
-            words = np.frombuffer(text, np.int8 if signed else np.uint8).reshape(len(rows), -1).astype(np.uint32)
-            for begin in range(0, count * CHUNK, CHUNK):
-                state = _mix(state, _pack(words[:, begin : begin + CHUNK], lengths[rows] - begin))
-            hashes[rows] = state[1] & np.uint32(0xFFFFFFFE)
-    hashes[hashes == EOF_HASH] = EOF_HASH - 2
-    return hashes
+
+    def __init__(self, version: int, seed: Sequence[int], *, signed: bool) -> None:
+        self.version = HashVersion(version)
+        self._signed = signed
+        self._function = _FUNCTIONS[self.version]
+        start = tuple(seed) if any(seed) else MD4_START
+        self._start = LEGACY_START if self.version is HashVersion.LEGACY else start
+        self._one = self._function.one
+
+    def __call__(self, name: bytes) -> int:
+        """The hash of one name (1 to 255 bytes)."""
+        number = self._one(name, self._start, self._signed) & 0xFFFFFFFE
+        return EOF_HASH - 2 if number == EOF_HASH else number
+
+    def many(self, names: Sequence[bytes]) -> U32:
+        """The hash of each name, shape (len(names),)."""
+        if len(names) < MANY:
+            return np.fromiter(map(self, names), np.uint32, len(names))
+        chunk, mix = self._function.chunk, self._function.mix
+        lengths = np.fromiter(map(len, names), np.int64, len(names))
+        hashes = np.zeros(len(names), np.uint32)
+        chunks = (lengths + chunk - 1) // chunk
+        for count in sorted(set(chunks.tolist())):
+            alike = np.flatnonzero(chunks == count)
+            for low in range(0, len(alike), NAMES_AT_ONCE):
+                rows = alike[low : low + NAMES_AT_ONCE]
+                text = b"".join(names[row].ljust(count * chunk, b"\0") for row in rows.tolist())
+                raw = np.frombuffer(text, np.int8 if self._signed else np.uint8)
+                characters = raw.reshape(len(rows), -1).astype(np.uint32)
+                state = [np.full(len(rows), word, np.uint32) for word in self._start]
+                for begin in range(0, count * chunk, chunk):
+                    state = mix(state, characters[:, begin : begin + chunk], lengths[rows] - begin)
+                hashes[rows] = state[self._function.result]
+        if self.version is HashVersion.LEGACY:
+            hashes <<= np.uint32(1)
+        hashes &= np.uint32(0xFFFFFFFE)
+        hashes[hashes == EOF_HASH] = EOF_HASH - 2
+        return hashes
 
 
-def _pack(text: U32, left: npt.NDArray[np.int64]) -> list[U32]:
-    """Eight words from a chunk: bytes come in from the right over a padding made of the remaining length."""
+# -- many names: columns of words ----------------------------------------------------------------------------------
+
+
+def _pack(characters: U32, left: Array64) -> list[U32]:
+    """Words of a chunk: characters come in from the right over a padding made of the remaining length."""
     pad = (left & 0xFF).astype(np.uint32) * np.uint32(0x01010101)
     words = []
-    for first in range(0, CHUNK, 4):
+    for first in range(0, characters.shape[1], 4):
         word = pad
         for position in range(first, first + 4):
-            word = np.where(position < left, text[:, position] + (word << np.uint32(8)), word)
+            word = np.where(position < left, characters[:, position] + (word << np.uint32(8)), word)
         words.append(word)
     return words
 
 
-def _mix(state: list[U32], words: list[U32]) -> list[U32]:
+def _half_md4_columns(state: list[U32], characters: U32, left: Array64) -> list[U32]:
+    words = _pack(characters, left)
     a, b, c, d = state
-    for number, (constant, turns, order) in enumerate(_ROUNDS):
+    for number, (constant, turns, order) in enumerate(_MD4_ROUNDS):
         for step, word in enumerate(order):
             if number == 0:
                 mixed = d ^ (b & (c ^ d))
@@ -82,3 +125,167 @@ def _mix(state: list[U32], words: list[U32]) -> list[U32]:
             a = (a << np.uint32(turn)) | (a >> np.uint32(32 - turn))
             a, b, c, d = d, a, b, c
     return [state[0] + a, state[1] + b, state[2] + c, state[3] + d]
+
+
+def _tea_columns(state: list[U32], characters: U32, left: Array64) -> list[U32]:
+    k0, k1, k2, k3 = _pack(characters, left)
+    x, y = state[:2]
+    four, five, total = np.uint32(4), np.uint32(5), 0
+    for _ in range(16):
+        total = (total + TEA_DELTA) & MASK
+        step = np.uint32(total)
+        x = x + (((y << four) + k0) ^ (y + step) ^ ((y >> five) + k1))
+        y = y + (((x << four) + k2) ^ (x + step) ^ ((x >> five) + k3))
+    return [state[0] + x, state[1] + y]
+
+
+def _legacy_columns(state: list[U32], characters: U32, left: Array64) -> list[U32]:
+    newer, older = state
+    factor, sign, range_ = np.uint32(LEGACY_FACTOR), np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
+    for position in range(characters.shape[1]):
+        number = older + (newer ^ characters[:, position] * factor)
+        number = np.where(number & sign, number - range_, number)
+        there = position < left
+        newer, older = np.where(there, number, newer), np.where(there, newer, older)
+    return [newer, older]
+
+
+# -- one name ------------------------------------------------------------------------------------------------------
+
+
+def _padded_words(text: bytes, left: int, words: int) -> bytes:
+    """Big-endian words of one chunk, of which ``left`` bytes of name are still to come; the padding says how many.
+
+    The bytes of an unfinished word come last in it, the padding first.
+    """
+    size = words * 4
+    if len(text) >= size:
+        return text
+    pad = (left & 0xFF).to_bytes(1, "little")
+    rest = len(text) & 3
+    if rest:
+        whole = len(text) - rest
+        text = text[:whole] + pad * (4 - rest) + text[whole:]
+    return text.ljust(size, pad)
+
+
+def _signed_words(text: bytes, left: int, words: int) -> list[int]:
+    """As _padded_words, for a chunk with bytes above 127 that count as negative: borrows run into the bytes before."""
+    pad = (left & 0xFF) * 0x01010101
+    found = []
+    for first in range(0, words * 4, 4):
+        value = pad
+        for byte in text[first : first + 4]:
+            value = (value << 8) + (byte - 256 if byte > 127 else byte)
+        found.append(value & MASK)
+    return found
+
+
+def _half_md4(name: bytes, start: Sequence[int], signed: bool) -> int:
+    a0, b0, c0, d0 = start
+    slow = signed and not name.isascii()
+    for first in range(0, len(name), MD4_CHUNK):
+        text = name[first : first + MD4_CHUNK]
+        left = len(name) - first
+        words = _signed_words(text, left, 8) if slow else _WORDS8.unpack(_padded_words(text, left, 8))
+        a, b, c, d = _rounds(a0, b0, c0, d0, *words)
+        a0, b0, c0, d0 = (a0 + a) & MASK, (b0 + b) & MASK, (c0 + c) & MASK, (d0 + d) & MASK
+    return b0
+
+
+def _rounds(
+    a: int, b: int, c: int, d: int, w0: int, w1: int, w2: int, w3: int, w4: int, w5: int, w6: int, w7: int
+) -> tuple[int, int, int, int]:
+    """The 24 steps of one chunk, written out for speed. Bits above 31 do not reach the lower ones."""
+    t = (a + (d ^ (b & (c ^ d))) + w0) & MASK
+    a = t << 3 | t >> 29
+    t = (d + (c ^ (a & (b ^ c))) + w1) & MASK
+    d = t << 7 | t >> 25
+    t = (c + (b ^ (d & (a ^ b))) + w2) & MASK
+    c = t << 11 | t >> 21
+    t = (b + (a ^ (c & (d ^ a))) + w3) & MASK
+    b = t << 19 | t >> 13
+    t = (a + (d ^ (b & (c ^ d))) + w4) & MASK
+    a = t << 3 | t >> 29
+    t = (d + (c ^ (a & (b ^ c))) + w5) & MASK
+    d = t << 7 | t >> 25
+    t = (c + (b ^ (d & (a ^ b))) + w6) & MASK
+    c = t << 11 | t >> 21
+    t = (b + (a ^ (c & (d ^ a))) + w7) & MASK
+    b = t << 19 | t >> 13
+    t = (a + ((b & c) | ((b ^ c) & d)) + w1 + ROUND_2) & MASK
+    a = t << 3 | t >> 29
+    t = (d + ((a & b) | ((a ^ b) & c)) + w3 + ROUND_2) & MASK
+    d = t << 5 | t >> 27
+    t = (c + ((d & a) | ((d ^ a) & b)) + w5 + ROUND_2) & MASK
+    c = t << 9 | t >> 23
+    t = (b + ((c & d) | ((c ^ d) & a)) + w7 + ROUND_2) & MASK
+    b = t << 13 | t >> 19
+    t = (a + ((b & c) | ((b ^ c) & d)) + w0 + ROUND_2) & MASK
+    a = t << 3 | t >> 29
+    t = (d + ((a & b) | ((a ^ b) & c)) + w2 + ROUND_2) & MASK
+    d = t << 5 | t >> 27
+    t = (c + ((d & a) | ((d ^ a) & b)) + w4 + ROUND_2) & MASK
+    c = t << 9 | t >> 23
+    t = (b + ((c & d) | ((c ^ d) & a)) + w6 + ROUND_2) & MASK
+    b = t << 13 | t >> 19
+    t = (a + (b ^ c ^ d) + w3 + ROUND_3) & MASK
+    a = t << 3 | t >> 29
+    t = (d + (a ^ b ^ c) + w7 + ROUND_3) & MASK
+    d = t << 9 | t >> 23
+    t = (c + (d ^ a ^ b) + w2 + ROUND_3) & MASK
+    c = t << 11 | t >> 21
+    t = (b + (c ^ d ^ a) + w6 + ROUND_3) & MASK
+    b = t << 15 | t >> 17
+    t = (a + (b ^ c ^ d) + w1 + ROUND_3) & MASK
+    a = t << 3 | t >> 29
+    t = (d + (a ^ b ^ c) + w5 + ROUND_3) & MASK
+    d = t << 9 | t >> 23
+    t = (c + (d ^ a ^ b) + w0 + ROUND_3) & MASK
+    c = t << 11 | t >> 21
+    t = (b + (c ^ d ^ a) + w4 + ROUND_3) & MASK
+    b = t << 15 | t >> 17
+    return a, b, c, d
+
+
+def _tea(name: bytes, start: Sequence[int], signed: bool) -> int:
+    x, y = start[:2]
+    slow = signed and not name.isascii()
+    for first in range(0, len(name), TEA_CHUNK):
+        text = name[first : first + TEA_CHUNK]
+        left = len(name) - first
+        k0, k1, k2, k3 = _signed_words(text, left, 4) if slow else _WORDS4.unpack(_padded_words(text, left, 4))
+        b0, b1, total = x, y, 0
+        for _ in range(16):
+            total = (total + TEA_DELTA) & MASK
+            b0 = (b0 + (((b1 << 4) + k0) ^ (b1 + total) ^ ((b1 >> 5) + k1))) & MASK
+            b1 = (b1 + (((b0 << 4) + k2) ^ (b0 + total) ^ ((b0 >> 5) + k3))) & MASK
+        x, y = (x + b0) & MASK, (y + b1) & MASK
+    return x
+
+
+def _legacy(name: bytes, start: Sequence[int], signed: bool) -> int:
+    newer, older = start
+    for byte in name:
+        value = byte - 256 if signed and byte > 127 else byte
+        number = (older + (newer ^ (value * LEGACY_FACTOR & MASK))) & MASK
+        if number & 0x80000000:
+            number = (number - 0x7FFFFFFF) & MASK
+        newer, older = number, newer
+    return newer << 1 & MASK
+
+
+class _Function(NamedTuple):
+    """One version: of a name; of columns, mixed in chunk by chunk; and which word of the state is the hash."""
+
+    one: Callable[[bytes, Sequence[int], bool], int]
+    chunk: int
+    mix: Callable[[list[U32], U32, Array64], list[U32]]
+    result: int
+
+
+_FUNCTIONS = {
+    HashVersion.LEGACY: _Function(_legacy, MD4_CHUNK, _legacy_columns, 0),
+    HashVersion.HALF_MD4: _Function(_half_md4, MD4_CHUNK, _half_md4_columns, 1),
+    HashVersion.TEA: _Function(_tea, TEA_CHUNK, _tea_columns, 0),
+}

@@ -1,33 +1,245 @@
-"""The hash index of a directory: which leaf holds which hashes, and the index blocks that say so.
+"""The hash index of a directory: its blocks read and judged, searched, planned for new filesystems, and packed.
 
-Source: Linux ``fs/ext4/namei.c`` (dx_root, dx_node), e2fsprogs ``e2fsck/rehash.c``. Block 0 is the root: "." and "..",
-then the table; with one more level, nodes follow; then come the leaves, ordinary directory blocks.
+Block 0 is the root (dx_root): ``.`` and ``..``, then entries (dx_entry), each a hash and the block that holds the names from
+that hash on. With one more level the root leads to nodes (dx_node), and these to leaves: ordinary directory blocks, in which
+all names are. So an index that contradicts the format is odd, not fatal: a search of all blocks finds what is there. Source:
+Linux ``fs/ext4/namei.c`` (dx_probe, ext4_htree_next_block, dx_insert_block), e2fsprogs ``e2fsck/pass2.c`` (parse_int_node)
+and ``e2fsck/rehash.c``.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import gt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..constants import FileType, HashVersion
+from .dirent_block import DOT_REC_LEN, pack_dots
 from .schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
 
-__all__ = ["Index", "plan_index"]
+__all__ = [
+    "DxFrame",
+    "DxNode",
+    "IndexPlan",
+    "OddIndexError",
+    "leaves_of",
+    "node_limit",
+    "pack_node",
+    "pack_root",
+    "plan_index",
+    "probe",
+    "read_node",
+    "read_root_info",
+    "root_limit",
+]
 
 Array64 = npt.NDArray[np.int64]
 
-DOT_SIZE = 12
-ROOT_HEAD = 2 * DOT_SIZE + DX_ROOT_INFO.size
+DOTS_SIZE = 2 * DOT_REC_LEN
+ROOT_HEAD = DOTS_SIZE + DX_ROOT_INFO.size
 NODE_HEAD = DIRENT.size
+BLOCK_MASK = 0x0FFFFFFF
+"""The upper bits of an entry's block number are reserved."""
+MAX_LEVELS = 1
+"""Levels of nodes below the root; more would need large_dir."""
 LEAF_FILL_PERCENT = 80
 """Leaves are left partly empty, so that the first names added later do not split every one of them."""
 
 
+class OddIndexError(Exception):
+    """The index contradicts the format; what it says is no reason not to find a name."""
+
+
+# -- read ----------------------------------------------------------------------------------------------------------
+
+
+class DxNode(NamedTuple):
+    """The root or a node: its entries, from byte ``start`` of ``data``, logical block ``block``. ``hashes[0]`` counts as 0."""
+
+    block: int
+    data: bytes
+    start: int
+    hashes: list[int]
+    blocks: list[int]
+
+    @property
+    def full(self) -> bool:
+        return len(self.hashes) >= (len(self.data) - self.start) // DX_ENTRY.size
+
+    def slot(self, number: int) -> int:
+        """The entry whose leaf or node holds this hash."""
+        return bisect_right(self.hashes, number, 1) - 1
+
+    def with_entry(self, slot: int, number: int, block: int) -> tuple[list[int], list[int]]:
+        """Hashes and blocks with one entry more, at ``slot``."""
+        return (
+            [*self.hashes[:slot], number, *self.hashes[slot:]],
+            [*self.blocks[:slot], block, *self.blocks[slot:]],
+        )
+
+    def packed(self, hashes: Sequence[int], blocks: Sequence[int]) -> bytes:
+        """The block with other entries."""
+        return self.data[: self.start] + _pack_entries(hashes, blocks, len(self.data) - self.start)
+
+    def inserted(self, slot: int, number: int, block: int) -> bytes:
+        """The block with one entry more, at ``slot`` (1 or more)."""
+        at = self.start + slot * DX_ENTRY.size
+        end = self.start + len(self.hashes) * DX_ENTRY.size
+        changed = bytearray(self.data)
+        changed[at + DX_ENTRY.size : end + DX_ENTRY.size] = self.data[at:end]
+        DX_ENTRY.packer.pack_into(changed, at, number, block)
+        limit = (len(changed) - self.start) // DX_ENTRY.size
+        DX_COUNTLIMIT.packer.pack_into(changed, self.start, limit, len(self.hashes) + 1)
+        return bytes(changed)
+
+
+def root_limit(block_size: int) -> int:
+    """Entries the root has room for."""
+    return (block_size - ROOT_HEAD) // DX_ENTRY.size
+
+
+def node_limit(block_size: int) -> int:
+    """Entries a node has room for."""
+    return (block_size - NODE_HEAD) // DX_ENTRY.size
+
+
+def read_root_info(data: bytes) -> tuple[int, int]:
+    """(hash version, levels of nodes) of a directory's block 0. OddIndexError where it is not the root of an index."""
+    zero, version, length, levels, flags = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
+    _, dot_length, _, _ = DIRENT.packer.unpack_from(data, 0)
+    _, dotdot_length, _, _ = DIRENT.packer.unpack_from(data, DOT_REC_LEN)
+    if dot_length != DOT_REC_LEN or dotdot_length != len(data) - DOT_REC_LEN:
+        raise OddIndexError("names where the root of the index should be")
+    if zero or length != DX_ROOT_INFO.size or flags & 1:
+        raise OddIndexError("no root of an index")
+    if version > HashVersion.TEA or levels > MAX_LEVELS:
+        raise OddIndexError(f"hash version {version}, {levels} levels")
+    return version, levels
+
+
+def read_node(data: bytes, block: int, *, blocks: int) -> DxNode:
+    """The entries in logical block ``block`` (0: the root) of a directory of ``blocks`` blocks.
+
+    OddIndexError for a wrong limit, a count beyond it, hashes that are not ascending, and entries that lead to the root or out
+    of the directory.
+    """
+    start, right_limit = (NODE_HEAD, node_limit(len(data))) if block else (ROOT_HEAD, root_limit(len(data)))
+    if block:
+        ino, rec_len, _, _ = DIRENT.packer.unpack_from(data, 0)
+        if ino or rec_len != len(data):
+            raise OddIndexError(f"block {block} is no node")
+    limit, count = DX_COUNTLIMIT.packer.unpack_from(data, start)
+    if limit != right_limit or not 0 < count <= limit:
+        raise OddIndexError(f"block {block}: {count} entries of {limit}")
+    pairs = DX_ENTRY.packer.iter_unpack(data[start : start + count * DX_ENTRY.size])
+    hashes, numbers = map(list, zip(*pairs, strict=True))
+    hashes[0] = 0
+    if any(map(gt, hashes, hashes[1:])):
+        raise OddIndexError(f"block {block}: the hashes are not ascending")
+    numbers = [number & BLOCK_MASK for number in numbers]
+    if min(numbers) < 1 or max(numbers) >= blocks:
+        raise OddIndexError(f"block {block} leads out of {blocks} blocks")
+    return DxNode(block, data, start, hashes, numbers)
+
+
+# -- search --------------------------------------------------------------------------------------------------------
+
+
+class DxFrame(NamedTuple):
+    """A node on the way to a leaf, and the slot taken there."""
+
+    node: DxNode
+    slot: int
+
+    @property
+    def child(self) -> int:
+        """The block below."""
+        return self.node.blocks[self.slot]
+
+
+def probe(number: int, levels: int, node_at: Callable[[int], DxNode]) -> list[DxFrame]:
+    """The way to the leaf that would hold a hash; the last frame's child is the leaf. ``node_at`` reads root and nodes."""
+    node = node_at(0)
+    frames = [DxFrame(node, node.slot(number))]
+    for _ in range(levels):
+        node = node_at(frames[-1].child)
+        frames.append(DxFrame(node, node.slot(number)))
+    return frames
+
+
+def leaves_of(frames: Sequence[DxFrame], number: int, node_at: Callable[[int], DxNode], *, blocks: int) -> Iterable[int]:
+    """The leaves that may hold a hash: the one ``frames`` lead to, and those behind it whose entries, by their lowest bit, say
+    that they begin with the same hash.
+
+    OddIndexError where there are more than the directory has ``blocks``.
+    """
+    node, slot = frames[-1]
+    leaf = node.blocks[slot]
+    if slot + 1 < len(node.hashes) and node.hashes[slot + 1] != number | 1:
+        return (leaf,)  # nearly always
+    return chain((leaf,), _bounded(_continued(frames, number | 1, node_at), blocks))
+
+
+def _bounded(leaves: Iterator[int], blocks: int) -> Iterator[int]:
+    for found, leaf in enumerate(leaves, 1):
+        if found >= blocks:
+            raise OddIndexError("more leaves than blocks")
+        yield leaf
+
+
+def _continued(frames: Sequence[DxFrame], wanted: int, node_at: Callable[[int], DxNode]) -> Iterator[int]:
+    *above, (node, slot) = frames
+    for at in range(slot + 1, len(node.hashes)):
+        if node.hashes[at] != wanted:
+            return
+        yield node.blocks[at]
+    if not above:
+        return
+    root, slot = above[0]
+    for following in range(slot + 1, len(root.hashes)):
+        if root.hashes[following] != wanted:
+            return
+        node = node_at(root.blocks[following])
+        yield node.blocks[0]
+        for at in range(1, len(node.hashes)):
+            if node.hashes[at] != wanted:
+                return
+            yield node.blocks[at]
+
+
+# -- pack ----------------------------------------------------------------------------------------------------------
+
+
+def _pack_entries(hashes: Sequence[int], blocks: Sequence[int], size: int) -> bytes:
+    """Entries in ``size`` bytes. Slot 0 needs no hash (it covers everything below slot 1): limit and count lie there."""
+    raw = bytearray(b"".join(map(DX_ENTRY.packer.pack, hashes, blocks)))
+    DX_COUNTLIMIT.packer.pack_into(raw, 0, size // DX_ENTRY.size, len(hashes))
+    return bytes(raw).ljust(size, b"\0")
+
+
+def pack_root(first_block: bytes, version: int, levels: int, hashes: Sequence[int], blocks: Sequence[int]) -> bytes:
+    """The root with these entries. ``first_block`` begins with ``.``, of 12 bytes, and ``..``, which reaches to its end."""
+    info = DX_ROOT_INFO.packer.pack(0, version, DX_ROOT_INFO.size, levels, 0)
+    return first_block[:DOTS_SIZE] + info + _pack_entries(hashes, blocks, len(first_block) - ROOT_HEAD)
+
+
+def pack_node(hashes: Sequence[int], blocks: Sequence[int], block_size: int) -> bytes:
+    """A node with these entries."""
+    return DIRENT.packer.pack(0, block_size, 0, 0) + _pack_entries(hashes, blocks, block_size - NODE_HEAD)
+
+
+# -- new filesystems -----------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class Index:
-    """An index over leaves. ``order``: entries sorted by hash; ``leaf_first``: where in ``order`` each leaf begins.
+class IndexPlan:
+    """The index of a new directory. ``order``: entries sorted by hash; ``leaf_first``: where in ``order`` each leaf begins.
 
     ``hashes``: first hash of each leaf, its lowest bit set where the leaf before ends with the same hash. ``nodes``:
     number of interior blocks (0 where the root points at leaves).
@@ -48,38 +260,21 @@ class Index:
         """Blocks of the directory: the root, the nodes, the leaves."""
         return 1 + self.nodes + self.leaves
 
-    def write(self, out: npt.NDArray[np.uint8], directory: int, parent: int) -> None:
-        """Fill the index blocks at the start of ``out`` (uint8, the directory's blocks); inode numbers of . and .."""
+    def pack(self, ino: int, parent: int) -> bytes:
+        """The index blocks, with which the directory begins; inode numbers of ``.`` and ``..``."""
         size = self.block_size
-        head = DIRENT.packer.pack(directory, DOT_SIZE, 1, FileType.DIRECTORY) + b".\0\0\0"
-        head += DIRENT.packer.pack(parent, size - DOT_SIZE, 2, FileType.DIRECTORY) + b"..\0\0"
-        head += DX_ROOT_INFO.packer.pack(0, HashVersion.HALF_MD4, DX_ROOT_INFO.size, 1 if self.nodes else 0, 0)
-        out[:ROOT_HEAD] = np.frombuffer(head, np.uint8)
-        first_leaf = 1 + self.nodes
-        leaf_blocks = np.arange(first_leaf, first_leaf + self.leaves)
+        dots = pack_dots(ino, parent, size, FileType.DIRECTORY).ljust(size, b"\0")
+        hashes = self.hashes.tolist()
+        leaves = list(range(1 + self.nodes, self.blocks))
         if not self.nodes:
-            _write_table(out[ROOT_HEAD:size], self.hashes, leaf_blocks)
-            return
+            return pack_root(dots, HashVersion.HALF_MD4, 0, hashes, leaves)
         parts = np.array_split(np.arange(self.leaves), self.nodes)
-        firsts = np.array([part[0] for part in parts])
-        _write_table(out[ROOT_HEAD:size], self.hashes[firsts], 1 + np.arange(self.nodes))
-        for number, part in enumerate(parts, 1):
-            block = out[number * size : (number + 1) * size]
-            block[:NODE_HEAD] = np.frombuffer(DIRENT.packer.pack(0, size, 0, 0), np.uint8)
-            _write_table(block[NODE_HEAD:], self.hashes[part], leaf_blocks[part])
+        spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
+        root = pack_root(dots, HashVersion.HALF_MD4, 1, [hashes[span.start] for span in spans], range(1, 1 + self.nodes))
+        return root + b"".join(pack_node(hashes[span], leaves[span], size) for span in spans)
 
 
-def _write_table(space: npt.NDArray[np.uint8], hashes: Array64, blocks: Array64) -> None:
-    table = DX_ENTRY.zeros(len(hashes))
-    table["hash"] = hashes
-    table["block"] = blocks
-    raw = table.view(np.uint8)
-    space[: len(raw)] = raw
-    # Slot 0 needs no hash (it covers everything below slot 1): limit and count lie there.
-    space[: DX_COUNTLIMIT.size] = np.frombuffer(DX_COUNTLIMIT.packer.pack(len(space) // DX_ENTRY.size, len(hashes)), np.uint8)
-
-
-def plan_index(hashes: npt.NDArray[np.uint32], sizes: Array64, block_size: int) -> Index | None:
+def plan_index(hashes: npt.NDArray[np.uint32], sizes: Array64, block_size: int) -> IndexPlan | None:
     """The index of a directory whose entries have these hashes and sizes (bytes, padded), or None where two levels of
     index cannot reach so many leaves (the directory is then left without one, which is slow but valid)."""
     order = np.argsort(hashes, kind="stable")
@@ -94,16 +289,14 @@ def plan_index(hashes: npt.NDArray[np.uint32], sizes: Array64, block_size: int) 
         first = int(np.searchsorted(ends, begin + room, side="right"))
         begin = int(ends[first - 1])
     leaf_first = np.array(firsts, np.int64)
-    root_limit = (block_size - ROOT_HEAD) // DX_ENTRY.size
-    node_limit = (block_size - NODE_HEAD) // DX_ENTRY.size
     nodes = 0
-    if len(leaf_first) > root_limit:
+    if len(leaf_first) > root_limit(block_size):
         # Nodes too keep some room for splits.
-        nodes = min(root_limit, -(-len(leaf_first) * 100 // (node_limit * LEAF_FILL_PERCENT)))
-        if len(leaf_first) > nodes * node_limit:
+        nodes = min(root_limit(block_size), -(-len(leaf_first) * 100 // (node_limit(block_size) * LEAF_FILL_PERCENT)))
+        if len(leaf_first) > nodes * node_limit(block_size):
             return None
     sorted_hashes = hashes[order].astype(np.int64)
     starts = sorted_hashes[leaf_first]
     continued = np.zeros(len(starts), bool)
     continued[1:] = sorted_hashes[leaf_first[1:] - 1] == starts[1:]
-    return Index(block_size, order, leaf_first, starts | continued, nodes)
+    return IndexPlan(block_size, order, leaf_first, starts | continued, nodes)

@@ -12,19 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType
-from ..format.dirhash import half_md4
-from ..format.htree import DOT_SIZE, Index, plan_index
-from ..format.schema import DIRENT
+from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType, HashVersion
+from ..format.dirent_block import DOT_REC_LEN, empty_block, pack_records, record_sizes
+from ..format.dirhash import DirHash
+from ..format.htree import IndexPlan, plan_index
 from .tree import Tree
 
 __all__ = ["Directories", "lay_out_directories"]
 
 Array64 = npt.NDArray[np.int64]
 
-DOTS_SIZE = 2 * DOT_SIZE
-NAMES_AT_ONCE = 8192
-"""Written in pieces whose columns stay in the processor's cache."""
+DOTS_SIZE = 2 * DOT_REC_LEN
 LOST_FOUND_BYTES = 16384
 """lost+found is made this large (but no more than its direct blocks), so that repairs need not allocate."""
 
@@ -36,7 +34,6 @@ class _Entries:
     names: list[bytes]
     inos: Array64
     types: npt.NDArray[np.uint8]
-    lengths: Array64
     sizes: Array64
     first: Array64  # of each directory, and the end
     position: Array64  # byte in the blocks
@@ -58,7 +55,7 @@ class Directories:
     _block_size: int
     _entries: _Entries
     _single: npt.NDArray[np.bool_]
-    _large: dict[int, tuple[Index | None, Array64]]
+    _large: dict[int, tuple[IndexPlan | None, Array64]]
     """By row, of those of several blocks: the index, and which entry each block begins with."""
 
     def pack(self) -> npt.NDArray[np.uint8]:
@@ -73,9 +70,17 @@ class Directories:
                 _place(entries, np.arange(low, high), firsts, base, size, reserve=DOTS_SIZE)
             else:
                 node = int(self.nodes[row])
-                index.write(data[base : base + index.blocks * size], int(inos[node]), _parent_ino(tree, inos, node))
+                head = index.pack(int(inos[node]), _parent_ino(tree, inos, node))
+                data[base : base + len(head)] = np.frombuffer(head, np.uint8)
                 _place(entries, low + index.order, firsts, base + (1 + index.nodes) * size, size, reserve=0)
-        _write_entries(data, entries)
+        pack_records(
+            data,
+            at=entries.position,
+            inodes=entries.inos,
+            rec_lens=entries.rec_len,
+            file_types=entries.types,
+            names=entries.names,
+        )
         _write_dots(data, tree, self.nodes, inos, entries, self._single, self.first, self.indexed, size)
         _end_blocks(data, self.nodes, self.first, self.blocks, self._single, tree.lost_found, size)
         return data
@@ -90,10 +95,11 @@ def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: in
     single = content + DOTS_SIZE <= block_size
     blocks = np.ones(len(nodes), np.int64)
     indexed = np.zeros(len(nodes), bool)
-    large: dict[int, tuple[Index | None, Array64]] = {}
+    large: dict[int, tuple[IndexPlan | None, Array64]] = {}
     several = np.flatnonzero(~single).tolist()
     spans = [(int(entries.first[row]), int(entries.first[row + 1])) for row in several]
-    hashes = half_md4([name for low, high in spans for name in entries.names[low:high]], seed)
+    hashed_names = [name for low, high in spans for name in entries.names[low:high]]
+    hashes = DirHash(HashVersion.HALF_MD4, seed, signed=True).many(hashed_names)
     hashed = 0
     for row, (low, high) in zip(several, spans, strict=True):
         index = plan_index(hashes[hashed : hashed + high - low], entries.sizes[low:high], block_size)
@@ -125,16 +131,15 @@ def _collect(tree: Tree, nodes: Array64, inos: npt.NDArray[np.uint32]) -> _Entri
     kinds = np.zeros(16, np.uint8)
     for format_bits, file_type in FILE_TYPE_OF_FORMAT.items():
         kinds[format_bits] = file_type
-    lengths = np.fromiter(map(len, names), np.int64, len(names))
+    sizes = record_sizes(np.fromiter(map(len, names), np.int64, len(names)))
     return _Entries(
         names=names,
         inos=inos[children].astype(np.int64),
         types=kinds[(tree.nodes["mode"][children] >> 12) & 15],
-        lengths=lengths,
-        sizes=(lengths + DIRENT.size + 3) & ~3,
+        sizes=sizes,
         first=np.append(np.searchsorted(parents[order], nodes), len(names)).astype(np.int64),
         position=np.zeros(len(names), np.int64),
-        rec_len=(lengths + DIRENT.size + 3) & ~3,
+        rec_len=sizes.copy(),
     )
 
 
@@ -176,19 +181,6 @@ def _place(entries: _Entries, rows: Array64, firsts: Array64, base: int, block_s
     entries.rec_len[rows[last]] = block_size - offset[last]
 
 
-def _write_entries(data: npt.NDArray[np.uint8], entries: _Entries) -> None:
-    words = data.view("<u4")
-    word = entries.position >> 2
-    words[word] = entries.inos
-    words[word + 1] = entries.rec_len | entries.lengths << 16 | entries.types.astype(np.int64) << 24
-    for low in range(0, len(entries.names), NAMES_AT_ONCE):
-        high = min(low + NAMES_AT_ONCE, len(entries.names))
-        text = np.frombuffer(b"".join(entries.names[low:high]), np.uint8)
-        lengths = entries.lengths[low:high]
-        target = entries.position[low:high] + DIRENT.size - (np.cumsum(lengths) - lengths)
-        data[np.repeat(target, lengths) + np.arange(len(text))] = text
-
-
 def _parent_ino(tree: Tree, inos: npt.NDArray[np.uint32], node: int) -> int:
     return int(inos[int(tree.nodes["parent"][node])])
 
@@ -205,15 +197,21 @@ def _write_dots(
     block_size: int,
 ) -> None:
     rows = np.flatnonzero(~indexed)
-    words = data.view("<u4")
-    at = first[rows] * (block_size // 4)
+    at = first[rows] * block_size
     empty = (entries.first[1:] == entries.first[:-1])[rows]
-    words[at] = inos[nodes[rows]]
-    words[at + 1] = DOT_SIZE | 1 << 16 | FileType.DIRECTORY << 24
-    words[at + 2] = ord(".")
-    words[at + 3] = inos[tree.nodes["parent"][nodes[rows]]]
-    words[at + 4] = np.where(empty, block_size - DOT_SIZE, DOT_SIZE) | 2 << 16 | FileType.DIRECTORY << 24
-    words[at + 5] = ord(".") | ord(".") << 8
+    parents = tree.nodes["parent"][nodes[rows]]
+    for name, owners, place, rec_lens in (
+        (b".", nodes[rows], at, np.full(len(rows), DOT_REC_LEN)),
+        (b"..", parents, at + DOT_REC_LEN, np.where(empty, block_size - DOT_REC_LEN, DOT_REC_LEN)),
+    ):
+        pack_records(
+            data,
+            at=place,
+            inodes=inos[owners],
+            rec_lens=rec_lens,
+            file_types=FileType.DIRECTORY,
+            names=[name] * len(rows),
+        )
 
 
 def _end_blocks(
@@ -229,9 +227,7 @@ def _end_blocks(
     if not lost_found:
         return
     row = int(np.searchsorted(nodes, lost_found))
-    words = data.view("<u4")
     begin = int(first[row]) + (1 if single[row] else 0)
-    for block in range(begin, int(first[row] + blocks[row])):
-        at = block * (block_size // 4)
-        if words[at + 1] == 0:
-            words[at + 1] = block_size
+    unused = np.frombuffer(empty_block(block_size), np.uint8)
+    blocks_of_row = data.reshape(-1, block_size)[begin : int(first[row] + blocks[row])]
+    blocks_of_row[~blocks_of_row.any(axis=1)] = unused

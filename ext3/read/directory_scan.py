@@ -5,20 +5,18 @@ One after the other takes five times as long where directories are small, as mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType
 from ..device.base import BlockDevice
 from ..errors import Ext3Error
-from ..format.dirent import MIN_REC_LEN, Entry, make_entry
+from ..format.dirent import MIN_REC_LEN, Entry, make_entry, read_dirent_columns
 from ..format.inode import NO_MAP
 from ..format.inode_fields import Flags, Numbers
 from ..format.inode_table import Columns
-from ..format.schema import DIRENT
 from ..format.superblock import Superblock
 from .inode_scan import read_columns
 from .volume import Volume
@@ -29,8 +27,6 @@ BYTES_AT_ONCE = 2 << 20
 """Of directory blocks at most; a longer list of directories is read in part."""
 USUAL_BYTES = 128
 """Of a directory for each name in it."""
-FEW = 16
-"""So few chains of records are followed faster one by one."""
 
 _TYPES: list[FileType | None] = [None, *(FileType(number) for number in range(1, 8)), *[None] * 248]
 """By the number in a record; None: not known there, the inode has to be asked."""
@@ -65,26 +61,21 @@ def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 <<
         raw = _read_blocks(volume.device, blocks, size)
     except Ext3Error:  # of one of them
         return read_directories(volume, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
-    data = np.frombuffer(raw, np.uint8)
+    ends = np.cumsum(counts)
+    first = np.zeros(len(blocks), bool)
+    first[(ends - counts)[counts > 0]] = True
+    records = read_dirent_columns(raw, first, block_size=size, inodes=superblock.inodes_count)
     owner = np.repeat(np.arange(many), counts)
-    at, damaged = _records(data, len(blocks), size, superblock.inodes_count)
-    kinds = data[at + 7]
-    plain[owner[damaged]] = False
-    plain[owner[at[(kinds == 0) | (kinds > 7)] // size]] = False
-    begin = at + DIRENT.size
-    end = begin + data[at + 6]
-    names = [raw[first:last] for first, last in zip(begin.tolist(), end.tolist(), strict=True)]
-    whole = b"".join(names)
-    if b"/" in whole or b"\0" in whole:
-        wrong = np.array([b"/" in name or b"\0" in name for name in names], bool)
-        plain[owner[at[wrong] // size]] = False
-    inodes = data.view("<u4")[at >> 2].tolist()
-    entries = list(map(make_entry, zip(names, inodes, map(_TYPES.__getitem__, kinds.tolist()), strict=True)))
-    bounds = np.searchsorted(owner[at // size], np.arange(many + 1)).tolist()
-    ends = [0, *np.cumsum(counts).tolist()]
+    kinds = records.file_types
+    plain[owner[records.damaged]] = False
+    plain[owner[records.at[(kinds == 0) | (kinds > 7)] // size]] = False
+    types = map(_TYPES.__getitem__, kinds.tolist())
+    entries = list(map(make_entry, zip(records.names, records.inodes.tolist(), types, strict=True)))
+    bounds = np.searchsorted(owner[records.at // size], np.arange(many + 1)).tolist()
+    edges = [0, *ends.tolist()]
     numbers = blocks.tolist()
     return [
-        Listing(entries[bounds[row] : bounds[row + 1]], numbers[ends[row] : ends[row + 1]]) if good else None
+        Listing(entries[bounds[row] : bounds[row + 1]], numbers[edges[row] : edges[row + 1]]) if good else None
         for row, good in enumerate(plain.tolist())
     ]
 
@@ -108,49 +99,3 @@ def _read_blocks(device: BlockDevice, blocks: Numbers, size: int) -> bytes:
     runs = zip([0, *breaks], [*breaks, len(blocks)], strict=True) if len(blocks) else ()
     pieces = [device.read(int(blocks[low]) * size, (high - low) * size) for low, high in runs]
     return b"".join([*pieces, bytes(MIN_REC_LEN)])
-
-
-def _records(data: npt.NDArray[np.uint8], count: int, size: int, inodes: int) -> tuple[Numbers, Numbers]:
-    """Where the used records but ``.`` and ``..`` of ``count`` blocks begin in ``data``, ascending; and which blocks are not
-    tiled by records, or have one that no directory can hold."""
-    words, halves = data.view("<u4"), data.view("<u2")
-    at = np.arange(count, dtype=np.int64) * size
-    end = at + size
-    found, damaged = [], []
-    while len(at) > FEW:
-        ino, length, name = words[at >> 2], halves[(at >> 1) + 2].astype(np.int64), data[at + 6].astype(np.int64)
-        used = ino != 0
-        bad = (length < MIN_REC_LEN) | (length & 3 != 0) | (at + length > end)
-        bad |= used & ((name == 0) | (name + DIRENT.size > length) | (ino > inodes))
-        found.append(at[used & ~bad])
-        damaged.append(at[bad] // size)
-        at = at + length
-        on = ~bad & (at < end)
-        at, end = at[on], end[on]
-    raw = data.data
-    for start, stop in zip(at.tolist(), end.tolist(), strict=True):
-        chain = list(_chain(raw, start, stop, inodes))
-        if chain and chain[-1] is None:
-            damaged.append(np.array([start // size]))
-            chain.pop()
-        found.append(np.array(chain, np.int64))
-    records = np.sort(np.concatenate(found)) if found else np.zeros(0, np.int64)
-    first, length = data[records + 8], data[records + 6]
-    dots = (first == ord(".")) & ((length == 1) | ((length == 2) & (data[records + 9] == ord("."))))
-    return records[~dots], np.concatenate(damaged) if damaged else np.zeros(0, np.int64)
-
-
-def _chain(raw: memoryview, at: int, end: int, inodes: int) -> Iterator[int | None]:
-    """Where the used records from ``at`` on begin; None where the chain is damaged."""
-    unpack = DIRENT.packer.unpack_from
-    while at < end:
-        ino, length, name, _ = unpack(raw, at)
-        if length < MIN_REC_LEN or length & 3 or at + length > end:
-            yield None
-            return
-        if ino:
-            if not name or name + DIRENT.size > length or ino > inodes:
-                yield None
-                return
-            yield at
-        at += length

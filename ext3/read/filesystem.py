@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..format import xattr
 from ..format.block_map import BlockMap, PointerBounds, extent_list, map_limit, read_inode_map
-from ..format.dirent import Entry, directory_block_count, directory_blocks, iter_dirents, read_entries
+from ..format.dirent import DirentFields, Entry, directory_block_count, directory_blocks, read_dirents, read_entries
 from ..format.geometry import Geometry
 from ..format.group_desc import read_bitmap, read_groups
 from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
@@ -258,11 +258,14 @@ class Filesystem:
 
     def find_name(self, directory: int, name: bytes) -> int | None:
         """The inode of ``name`` in a directory, None if it is not there."""
-        for where, block in self._directory_blocks(self.inode(directory)):
-            if name in block:  # far cheaper than taking every block apart
-                for entry in iter_dirents(block, inodes=self._superblock.inodes_count, where=where):
-                    if entry.name == name:
-                        return entry.ino
+        inodes, where = self._superblock.inodes_count, f"directory inode {directory}"
+        for logical, block in self._directory_blocks(self.inode(directory)):
+            found: list[DirentFields] = []
+            read_dirents(block, logical, found, inodes=inodes, where=where)
+            if name in block:
+                for _, ino, _, _, other in found:
+                    if other == name:
+                        return ino
         return None
 
     def _target(self, inode: Inode) -> bytes:
@@ -298,11 +301,12 @@ class Filesystem:
     def _entry_lists(self, inode: Inode, seen: Iterator[int] | None) -> Iterator[list[Entry]]:
         """The entries of each block of a directory; of a damaged one those before the damage."""
         known = _FILE_TYPES if self._superblock.has_filetype else {}
-        inodes = self._superblock.inodes_count
-        for where, block in self._directory_blocks(inode):
+        inodes, where = self._superblock.inodes_count, f"directory inode {inode.stat.ino}"
+        for logical, block in self._directory_blocks(inode):
             if seen is not None and next(seen) >= self._superblock.blocks_count:
-                raise CorruptError(where, "blocks of directories", "more than there are", f"<= {self._superblock.blocks_count}")
-            found, damage = read_entries(block, inodes=inodes, where=where, known=known, type_of=self._file_type)
+                want = f"<= {self._superblock.blocks_count}"
+                raise CorruptError(f"{where}, block {logical}", "blocks of directories", "more than there are", want)
+            found, damage = read_entries(block, logical, inodes=inodes, where=where, known=known, type_of=self._file_type)
             yield found
             if damage is not None:
                 raise damage
@@ -310,10 +314,10 @@ class Filesystem:
     def _file_type(self, ino: int) -> FileType:
         return file_type_of(self.inode(ino).stat.mode)
 
-    def _directory_blocks(self, inode: Inode) -> Iterator[tuple[str, bytes]]:
-        """(where, data) of each block of a directory."""
+    def _directory_blocks(self, inode: Inode) -> Iterator[tuple[int, bytes]]:
+        """(logical block, data) of each block of a directory."""
         size = self._superblock.block_size
-        where = f"inode {inode.stat.ino}"
+        where = f"directory inode {inode.stat.ino}"
         count = directory_block_count(inode.stat.size, size, where)
         return directory_blocks(self.device, self._map(inode, count).extents, count, block_size=size, where=where)
 

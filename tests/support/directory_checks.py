@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 
 from ext3.edit.block_map_edit import BlockMapEditor
-from ext3.edit.directory import Directory, DirectoryRules, new_directory_block
-from ext3.edit.namehash import NameHash
-from ext3.format.dirent import iter_dirents
+from ext3.edit.directory import Directory, DirectoryRules
+from ext3.format.dirent_block import new_directory_block
+from ext3.format.dirhash import DirHash
 
 from .blocks import MemoryBlocks
+from .directory_blocks import parse_block
 
 __all__ = ["check_directory", "make_directory", "reopened"]
 
@@ -45,7 +46,7 @@ def reopened(directory: Directory) -> Directory:
     return Directory(blocks, mapping, rules, ino=12, size=directory.size, indexed=directory.indexed)
 
 
-def check_directory(directory: Directory, *, hashed: NameHash | None = None) -> int:
+def check_directory(directory: Directory, *, hashed: DirHash | None = None) -> int:
     """All blocks tile, the index leads to each leaf once, hashes are in the range of their leaf; its levels of nodes."""
     blocks, rules = parts_of(directory)
     size = blocks.block_size
@@ -55,13 +56,13 @@ def check_directory(directory: Directory, *, hashed: NameHash | None = None) -> 
         physical = directory.mapping.block(logical)
         assert physical is not None
         data.append(blocks.read(physical))
-    names = [[record.name for record in iter_dirents(block, inodes=INODES, where="check")] for block in data]
+    names = [[record.name for record in parse_block(block, logical, inodes=INODES)] for logical, block in enumerate(data)]
     everything = [name for part in names for name in part]
     assert len(everything) == len(set(everything))
     assert sum(directory.mapping.measure()) * (size // 512) == directory.mapping.sectors
     if not directory.indexed:
         return 0
-    hashed = hashed or NameHash(1, rules.seed, signed=rules.signed)
+    hashed = hashed or DirHash(1, rules.seed, signed=rules.signed)
     assert names[0] == [b".", b".."]
     levels = data[0][30]
     leaves = _entries(data[0], 32, 0)

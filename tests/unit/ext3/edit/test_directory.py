@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ext3.constants import FileType
@@ -16,57 +19,31 @@ from ext3.edit.directory import (
     DirectoryRules,
     NameExistsError,
     NameTooLongError,
-    new_directory_block,
 )
-from ext3.edit.namehash import NameHash
 from ext3.errors import CorruptError, NoSpaceError, PathNotFoundError
-from ext3.format.dirent import iter_dirents
+from ext3.format.dirent_block import new_directory_block
+from ext3.format.dirhash import DirHash
 
 from ....support.blocks import MemoryBlocks
+from ....support.directory_blocks import parse_block
 from ....support.directory_checks import check_directory, make_directory, reopened
 
 SEED = struct.unpack("<4I", bytes.fromhex("0123456789abcdef0123456789abcdef"))
 
 
-class WeakHash(NameHash):
+class WeakHash(DirHash):
     """Three hashes for all names: leaves end and begin with the same one."""
 
     def __call__(self, name: bytes) -> int:
         return 0x10000 * (name[0] % 3)
 
-    def many(self, names: list[bytes]) -> list[int]:  # type: ignore[override]
-        return [self(name) for name in names]
+    def many(self, names: Sequence[bytes]) -> npt.NDArray[np.uint32]:
+        return np.array([self(name) for name in names], np.uint32)
 
 
 @pytest.fixture
 def weak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NameHash", WeakHash)
-
-
-@pytest.mark.parametrize(
-    ("version", "signed", "name", "value"),
-    [
-        (0, True, b"lost+found", 0x5E2ABA24),
-        (0, False, b"caf\xc3\xa9", 0x6DDE4230),
-        (1, True, b"this_is_a_name_longer_than_thirty_two_bytes.txt", 0x0E73DCD2),
-        (1, True, b"caf\xc3\xa9", 0xD6B4AD14),
-        (1, False, b"caf\xc3\xa9", 0x3349CEA2),
-        (2, True, b"this_is_a_name_longer_than_thirty_two_bytes.txt", 0x9A3DF28C),
-        (2, True, b"caf\xc3\xa9", 0x105842EA),
-        (2, False, b"caf\xc3\xa9", 0x6621F032),
-    ],
-)
-def test_hash_vectors(version: int, signed: bool, name: bytes, value: int) -> None:
-    assert NameHash(version, SEED, signed=signed)(name) == value
-
-
-def test_zero_seed() -> None:
-    assert NameHash(1, (0, 0, 0, 0), signed=True)(b"a") == 0xD5FA7D7A
-
-
-def test_unknown_hash_version() -> None:
-    with pytest.raises(ValueError, match="6"):
-        NameHash(6, SEED, signed=True)
+    monkeypatch.setattr(module, "DirHash", WeakHash)
 
 
 def test_a_new_directory_has_dots() -> None:
@@ -98,7 +75,7 @@ def test_removal_merges_into_the_record_before() -> None:
     directory.insert(b"b", 21, FileType.REGULAR)
     directory.remove(b"a")
     block = blocks.read(directory.mapping.i_block[0])
-    records = [(record.offset, record.rec_len) for record in iter_dirents(block, inodes=1000, where="test")]
+    records = [(record.offset, record.rec_len) for record in parse_block(block, 0, inodes=1000)]
     assert records == [(0, 12), (12, 24), (36, 988)]
     assert b"a" not in block
 
@@ -302,7 +279,7 @@ def test_an_odd_index_is_read_over(what: str) -> None:
 
 def test_an_index_that_continues_into_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred entries that all lead to one leaf: a search gives up on the index."""
-    monkeypatch.setattr(module, "NameHash", WeakHash)
+    monkeypatch.setattr(module, "DirHash", WeakHash)
     root = root_block([(0, 1), *[(0x10001, 1)] * 100])
     _, directory = crafted(root, leaf_block(b"here", b"there"))
     name = next(bytes([byte]) for byte in b"abc" if byte % 3 == 1)

@@ -7,30 +7,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext3.errors import CorruptError
-from ext3.format.dirent import iter_dirents
 
+from ....support.directory_blocks import parse_block
 from ....support.tiny_image import dirents
 
 
-def parse(block: bytes, inodes: int = 100) -> list[tuple[bytes, int, int]]:
-    return [(entry.name, entry.ino, entry.file_type) for entry in iter_dirents(block, inodes=inodes, where="inode 2, block 0")]
+def parse(block: bytes, inodes: int = 100, *, logical: int = 1) -> list[tuple[bytes, int, int]]:
+    found = parse_block(block, logical, inodes=inodes, where="inode 2")
+    return [(entry.name, entry.ino, entry.file_type) for entry in found]
 
 
 def test_unused_records_are_passed() -> None:
-    block = dirents([(b".", 2, 2), (b"gone", 0, 1), (b"file", 12, 1)])
-    assert parse(block) == [(b".", 2, 2), (b"file", 12, 1)]
+    block = dirents([(b"here", 13, 2), (b"gone", 0, 1), (b"file", 12, 1)])
+    assert parse(block) == [(b"here", 13, 2), (b"file", 12, 1)]
     assert parse(struct.pack("<IHBB", 0, 1024, 0, 0).ljust(1024, b"\0")) == []
 
 
 def test_where_records_lie() -> None:
-    found = list(iter_dirents(dirents([(b"abcde", 7, 1), (b"x", 8, 2)]), inodes=8, where=""))
+    found = parse_block(dirents([(b"abcde", 7, 1), (b"x", 8, 2)]), 1, inodes=8)
     assert [(entry.offset, entry.rec_len) for entry in found] == [(0, 16), (16, 1008)]
 
 
 def test_an_index_node_looks_unused() -> None:
     root = dirents([(b".", 2, 2), (b"..", 2, 2)])
     root = root[:24] + b"\xff" * 1000
-    assert parse(root) == [(b".", 2, 2), (b"..", 2, 2)]
+    assert parse(root, logical=0) == [(b".", 2, 2), (b"..", 2, 2)]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_an_index_node_looks_unused() -> None:
         (struct.pack("<IHBB", 12, 1020, 1, 1) + b"x", "record"),
         (struct.pack("<IHBB", 12, 12, 5, 1) + b"xxxx", "name_len"),
         (struct.pack("<IHBB", 101, 1024, 1, 1) + b"x", "inode"),
-        (struct.pack("<IHBB", 12, 1024, 0, 1), "name"),
+        (struct.pack("<IHBB", 12, 1024, 0, 1), "name_len"),
         (struct.pack("<IHBB", 12, 1024, 3, 1) + b"a/b", "name"),
         (struct.pack("<IHBB", 12, 1024, 3, 1) + b"a\0b", "name"),
     ],
@@ -53,7 +54,7 @@ def test_damage_is_named(record: bytes, field: str) -> None:
     with pytest.raises(CorruptError) as caught:
         parse(record.ljust(1024, b"\0"))
     assert caught.value.field == field
-    assert caught.value.where.startswith("inode 2, block 0 at byte ")
+    assert caught.value.where.startswith("inode 2, block 1 at byte ")
 
 
 @settings(deadline=None)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import struct
 import uuid
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.format.dirhash import half_md4
+from ext3.format.dirhash import MANY, DirHash
 
 SEED = struct.unpack("<4I", uuid.UUID("01234567-89ab-cdef-0123-456789abcdef").bytes)
 
+LONG = b"long-" * 50 + b"abcde"
 VECTORS = [
     (b"a", 0x35DC0CC4),
     (b"lost+found", 0x663BDC72),
@@ -22,18 +24,63 @@ VECTORS = [
 ]
 
 
+def half_md4(names: list[bytes], seed: tuple[int, ...], *, signed: bool = True) -> list[int]:
+    """The hashes of some names, in columns."""
+    found = DirHash(1, seed, signed=signed).many(names * MANY)
+    assert found.dtype == np.uint32
+    hashes: list[int] = found.tolist()
+    assert hashes == hashes[: len(names)] * MANY
+    return hashes[: len(names)]
+
+
 @pytest.mark.parametrize(("name", "value"), VECTORS)
 def test_signed_vectors(name: bytes, value: int) -> None:
-    assert half_md4([name], SEED).tolist() == [value]
+    assert half_md4([name], SEED) == [value]
 
 
 def test_unsigned_differs_for_high_bytes_only() -> None:
-    assert half_md4(["café".encode()], SEED, signed=False).tolist() == [0x3349CEA2]
-    assert half_md4([b"a"], SEED, signed=False).tolist() == [0x35DC0CC4]
+    assert half_md4(["café".encode()], SEED, signed=False) == [0x3349CEA2]
+    assert half_md4([b"a"], SEED, signed=False) == [0x35DC0CC4]
 
 
 def test_zero_seed_starts_from_the_md4_constants() -> None:
-    assert half_md4([b"a"], (0, 0, 0, 0)).tolist() == [0xD5FA7D7A]
+    assert half_md4([b"a"], (0, 0, 0, 0)) == [0xD5FA7D7A]
+    assert DirHash(1, (0, 0, 0, 0), signed=True)(b"a") == 0xD5FA7D7A
+
+
+@pytest.mark.parametrize(
+    ("version", "signed", "name", "value"),
+    [
+        (0, True, b"lost+found", 0x5E2ABA24),
+        (0, True, b"caf\xc3\xa9", 0x96CA5A2C),
+        (0, False, b"caf\xc3\xa9", 0x6DDE4230),
+        (0, True, b"this_is_a_name_longer_than_thirty_two_bytes.txt", 0xF971F9AE),
+        (0, True, LONG, 0xC3111700),
+        (1, True, b"this_is_a_name_longer_than_thirty_two_bytes.txt", 0x0E73DCD2),
+        (1, True, b"caf\xc3\xa9", 0xD6B4AD14),
+        (1, False, b"caf\xc3\xa9", 0x3349CEA2),
+        (1, True, LONG, 0x4C5E93D0),
+        (2, True, b"lost+found", 0x2DBF9E80),
+        (2, True, b"this_is_a_name_longer_than_thirty_two_bytes.txt", 0x9A3DF28C),
+        (2, True, b"caf\xc3\xa9", 0x105842EA),
+        (2, False, b"caf\xc3\xa9", 0x6621F032),
+        (2, True, LONG, 0x27B6D054),
+    ],
+)
+def test_vectors(version: int, signed: bool, name: bytes, value: int) -> None:
+    hashed = DirHash(version, SEED, signed=signed)
+    assert hashed(name) == value
+    assert hashed.many([name]).tolist() == [value]
+    assert hashed.many([name, b"other"] * MANY).tolist()[::2] == [value] * MANY
+
+
+def test_unknown_version() -> None:
+    with pytest.raises(ValueError, match="6"):
+        DirHash(6, SEED, signed=True)
+
+
+def test_no_names() -> None:
+    assert DirHash(1, SEED, signed=True).many([]).tolist() == []
 
 
 def _plain(name: bytes, seed: tuple[int, ...]) -> int:
@@ -74,4 +121,4 @@ def _plain(name: bytes, seed: tuple[int, ...]) -> int:
 
 @given(st.lists(st.binary(min_size=1, max_size=255), min_size=1, max_size=20))
 def test_many_at_once_equal_one_by_one(names: list[bytes]) -> None:
-    assert half_md4(names, SEED).tolist() == [_plain(name, SEED) for name in names]
+    assert half_md4(names, SEED) == [_plain(name, SEED) for name in names]

@@ -1,0 +1,157 @@
+"""The index of a directory: judged, searched, planned and packed."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext3.format.dirent_block import new_directory_block
+from ext3.format.htree import (
+    DxNode,
+    IndexPlan,
+    OddIndexError,
+    leaves_of,
+    node_limit,
+    pack_node,
+    pack_root,
+    plan_index,
+    probe,
+    read_node,
+    read_root_info,
+    root_limit,
+)
+
+SIZE = 1024
+HEAD = new_directory_block(12, 2, block_size=SIZE)
+
+
+def root(*entries: tuple[int, int], levels: int = 0) -> bytes:
+    hashes, blocks = zip(*entries, strict=True)
+    return pack_root(HEAD, 1, levels, hashes, blocks)
+
+
+def node(*entries: tuple[int, int]) -> bytes:
+    hashes, blocks = zip(*entries, strict=True)
+    return pack_node(hashes, blocks, SIZE)
+
+
+def changed(block: bytes, at: int, code: str, value: int) -> bytes:
+    copy = bytearray(block)
+    struct.pack_into("<" + code, copy, at, value)
+    return bytes(copy)
+
+
+def test_every_byte_of_a_root_and_a_node() -> None:
+    want = struct.pack("<IHBB4sIHBB4s", 12, 12, 1, 2, b".", 2, SIZE - 12, 2, 2, b"..")
+    want += struct.pack("<IBBBBHHIII", 0, 1, 8, 0, 0, 124, 2, 7, 0x1000, 8)
+    assert root((0, 7), (0x1000, 8)) == want.ljust(SIZE, b"\0")
+    want = struct.pack("<IHBBHHIII", 0, SIZE, 0, 0, 127, 2, 7, 0x1000, 8)
+    assert node((0, 7), (0x1000, 8)) == want.ljust(SIZE, b"\0")
+    assert (root_limit(SIZE), node_limit(SIZE)) == (124, 127)
+
+
+def test_what_was_packed_is_read() -> None:
+    assert read_root_info(root((0, 1), levels=1)) == (1, 1)
+    for block, data in ((0, root((0, 3), (10, 1), (10, 2))), (4, node((0, 3), (10, 1), (10, 2)))):
+        found = read_node(data, block, blocks=5)
+        assert (found.block, found.hashes, found.blocks, found.full) == (block, [0, 10, 10], [3, 1, 2], False)
+
+
+def test_the_upper_bits_of_a_block_number_are_not_looked_at() -> None:
+    assert read_node(root((0, 0xF0000003)), 0, blocks=4).blocks == [3]
+
+
+@pytest.mark.parametrize(
+    ("at", "code", "value"),
+    [(4, "H", 16), (16, "H", 12), (24, "I", 1), (28, "B", 3), (29, "B", 9), (30, "B", 2), (31, "B", 1)],
+)
+def test_no_root(at: int, code: str, value: int) -> None:
+    with pytest.raises(OddIndexError):
+        read_root_info(changed(root((0, 1)), at, code, value))
+
+
+@pytest.mark.parametrize(
+    ("start", "data"), [(32, root((0, 1), (10, 2), (20, 3))), (8, node((0, 1), (10, 2), (20, 3)))], ids=["root", "node"]
+)
+@pytest.mark.parametrize(
+    ("at", "code", "value"),
+    [(0, "H", 123), (0, "H", 0), (2, "H", 0), (2, "H", 200), (4, "I", 0), (4, "I", 4), (12, "I", 900), (8, "I", 30)],
+)
+def test_entries_that_cannot_be(start: int, data: bytes, at: int, code: str, value: int) -> None:
+    block = 0 if start == 32 else 1
+    read_node(data, block, blocks=4)
+    with pytest.raises(OddIndexError):
+        read_node(changed(data, start + at, code, value), block, blocks=4)
+
+
+@pytest.mark.parametrize(("at", "code", "value"), [(0, "I", 5), (4, "H", 12)])
+def test_a_leaf_is_no_node(at: int, code: str, value: int) -> None:
+    with pytest.raises(OddIndexError):
+        read_node(changed(node((0, 1)), at, code, value), 1, blocks=4)
+
+
+def tree() -> dict[int, DxNode]:
+    """Two nodes; the hash 20 goes on in the second leaf of the first node and into the second node."""
+    blocks = {
+        0: root((0, 1), (21, 2), levels=1),
+        1: node((0, 3), (10, 4), (20, 5), (21, 6)),
+        2: node((0, 7), (21, 8), (30, 9)),
+    }
+    return {number: read_node(data, number, blocks=10) for number, data in blocks.items()}
+
+
+@pytest.mark.parametrize(
+    ("number", "leaf", "more"),
+    [(0, 3, []), (8, 3, []), (10, 4, []), (18, 4, []), (20, 5, [6, 7, 8]), (22, 8, []), (30, 9, []), (0xFFFFFFFC, 9, [])],
+)
+def test_search(number: int, leaf: int, more: list[int]) -> None:
+    nodes = tree()
+    frames = probe(number, 1, nodes.__getitem__)
+    assert frames[-1].child == leaf
+    assert list(leaves_of(frames, number, nodes.__getitem__, blocks=10)) == [leaf, *more]
+
+
+def test_a_search_ends() -> None:
+    data = root((0, 1), *[(21, 1)] * 50)
+    nodes = {0: read_node(data, 0, blocks=3)}
+    frames = probe(0, 0, nodes.__getitem__)
+    with pytest.raises(OddIndexError):
+        list(leaves_of(frames, 20, nodes.__getitem__, blocks=3))
+
+
+@given(st.lists(st.integers(1, 2**31 - 1).map(lambda number: number * 2), min_size=1, max_size=100, unique=True), st.data())
+def test_entries_are_inserted_in_place(hashes: list[int], data: st.DataObject) -> None:
+    number = hashes.pop()
+    hashes = [0, *sorted(hashes)]
+    found = read_node(pack_node(hashes, range(1, 1 + len(hashes)), SIZE), 5, blocks=1000)
+    slot = found.slot(number) + 1
+    inserted = found.inserted(slot, number, 999)
+    assert inserted == found.packed(*found.with_entry(slot, number, 999))
+    assert read_node(inserted, 5, blocks=1000).hashes == [0, *sorted([*hashes[1:], number])]
+
+
+def planned(count: int, block_size: int = SIZE, length: int = 60) -> IndexPlan | None:
+    hashes = np.random.default_rng(1).integers(0, 1 << 31, count, np.uint32) * np.uint32(2)
+    return plan_index(hashes, np.full(count, length, np.int64), block_size)
+
+
+@pytest.mark.parametrize(("count", "nodes"), [(20, 0), (1600, 0), (1700, 2), (100_000, 76)])
+def test_a_plan_leads_to_each_leaf(count: int, nodes: int) -> None:
+    plan = planned(count)
+    assert plan is not None
+    assert plan.nodes == nodes
+    data = plan.pack(12, 2)
+    assert len(data) == (1 + nodes) * SIZE
+    parts = {at: read_node(data[at * SIZE : (at + 1) * SIZE], at, blocks=plan.blocks) for at in range(1 + nodes)}
+    assert read_root_info(data[:SIZE]) == (1, bool(nodes))
+    for first, leaf in zip(plan.hashes.tolist(), range(1 + nodes, plan.blocks), strict=True):
+        if not first & 1:
+            assert probe(first, bool(nodes), parts.__getitem__)[-1].child == leaf
+
+
+def test_too_many_names_for_an_index() -> None:
+    assert planned(300_000) is None
