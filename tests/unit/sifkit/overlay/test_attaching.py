@@ -270,7 +270,7 @@ def test_the_verbs(image, overlay, capfd, monkeypatch):
         out, err = capfd.readouterr()
         assert out == "" and err.count("\n") == 1 and said in err, (argv, err)
     assert main(["overlay", "detach", "-v", "a.sif"]) == 0
-    assert "overlay.img: 8 MiB, no longer in a.sif (object 2)" in capfd.readouterr().err
+    assert "overlay.img: 8 MiB, removed from a.sif (object 2)" in capfd.readouterr().err
     assert (image.parent / "overlay.img").read_bytes() == overlay.read_bytes()
 
 

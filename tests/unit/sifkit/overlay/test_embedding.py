@@ -274,7 +274,7 @@ def test_a_partition_the_runtimes_would_not_use(image, capfd):
     with SIF.open(image, "r+") as sif:
         sif.update(done.partition.id, group=7)
     assert main(["overlay", "info", str(image)]) == 0
-    assert "refuses it: it is in group 7, but the primary partition is in group 2" in capfd.readouterr().out
+    assert "refused: it is in group 7, but the primary partition is in group 2" in capfd.readouterr().out
 
 
 def test_a_sif_that_is_cut_short(image, capfd, monkeypatch, tmp_path):
