@@ -12,15 +12,7 @@ from ..support.console import Console, name_fields
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
 from ..support.frame import verb
-from ..support.options import (
-    Deterministic,
-    JSONResult,
-    ProgressMode,
-    ReplaceOverlay,
-    RequireLock,
-    SIFImage,
-    SignatureFlags,
-)
+from ..support.options import EmbedFlags, ReplaceOverlay, SIFImage
 from ..support.progress import MODES, reporter
 from ..support.results import next_step_writable, partition_fields, partition_text, print_notes, warn_unlocked
 
@@ -41,38 +33,34 @@ def command(
     overlay: Annotated[str, typer.Argument(metavar="FILE", help="ext3 image (default: overlay.img)")] = "overlay.img",
     move: Annotated[bool, typer.Option("--move", help="remove FILE after it was added and synced")] = False,
     replace: ReplaceOverlay = False,
-    flags: SignatureFlags,
-    require_lock: RequireLock = False,
-    deterministic: Deterministic = False,
-    progress: ProgressMode = "auto",
-    json: JSONResult = False,
+    flags: EmbedFlags,
 ) -> None:
     """Add an overlay image to a SIF image, for `apptainer exec --writable`.
 
     FILE is copied with its holes, and kept unless --move is given. Fails while another process may write to FILE. A
     failure leaves both files unchanged.
     """
-    values.choice("--progress", progress, MODES)
+    values.choice("--progress", flags.progress, MODES)
 
     from ...overlay.embedding.attaching import attach
     from ...overlay.embedding.reservation import EmbedOptions
 
     console.image = image
-    options = EmbedOptions(replace=replace, on_signatures=flags.signatures, require_lock=require_lock)
-    with errors_about(image), reporter(progress, console) as bar:
+    options = EmbedOptions(replace=replace, on_signatures=flags.signatures, require_lock=flags.require_lock)
+    with errors_about(image), reporter(flags.progress, console) as bar:
         made = attach(
             image,
             overlay,
             options,
             move=move,
-            stamp=sif_stamp(deterministic),
+            stamp=sif_stamp(flags.deterministic),
             begin=lambda total: bar.phase("copy", total, "bytes"),
             advance=bar.advance,
         )
     warn_unlocked(console, image, made.locked)
     print_notes(console, made.notes)
     bar.print_times(console)
-    if json:
+    if flags.json:
         fields = {
             **name_fields("path", made.source),
             "partition": partition_fields(made.partition),

@@ -12,7 +12,7 @@ from ..support.console import Console, name_fields
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
 from ..support.frame import verb
-from ..support.options import Deterministic, JSONResult, ProgressMode, RequireLock, SIFImage, SignatureFlags
+from ..support.options import EmbedFlags, SIFImage
 from ..support.progress import MODES, reporter
 from ..support.results import next_step_overlay, partition_fields, print_notes, warn_unlocked
 
@@ -39,23 +39,19 @@ def command(
     partition: Annotated[
         str, typer.Option("--partition", metavar="ID|overlay", help="overlay to move, if there are several")
     ] = "overlay",
-    flags: SignatureFlags,
-    require_lock: RequireLock = False,
-    deterministic: Deterministic = False,
-    progress: ProgressMode = "auto",
-    json: JSONResult = False,
+    flags: EmbedFlags,
 ) -> None:
     """Move the overlay of a SIF image to a file, for `apptainer exec --overlay`, and free its space in the SIF image.
 
     Holes are preserved. Fails while a container uses the overlay. The SIF image is not changed before FILE is complete and
     synced.
     """
-    values.choice("--progress", progress, MODES)
+    values.choice("--progress", flags.progress, MODES)
 
     from ...overlay.embedding.attaching import detach
 
     console.image = image
-    with errors_about(image), reporter(progress, console) as bar:
+    with errors_about(image), reporter(flags.progress, console) as bar:
         made = detach(
             image,
             output,
@@ -63,15 +59,15 @@ def command(
             keep=keep,
             force=force,
             on_signatures=flags.signatures,
-            require_lock=require_lock,
-            stamp=sif_stamp(deterministic),
+            require_lock=flags.require_lock,
+            stamp=sif_stamp(flags.deterministic),
             begin=lambda total: bar.phase("copy", total, "bytes"),
             advance=bar.advance,
         )
     warn_unlocked(console, image, made.locked)
     print_notes(console, made.notes)
     bar.print_times(console)
-    if json:
+    if flags.json:
         fields = {
             **name_fields("path", made.path),
             "partition": partition_fields(made.partition),

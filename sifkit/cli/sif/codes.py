@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import UsageError, show
-from ..support.values import closest
+from ..support import values
 
 if TYPE_CHECKING:
     from ...sif import Arch
@@ -109,7 +109,7 @@ def code(kind: type[C], option: str, text: str) -> C:
     try:
         return kind.parse(text)
     except UnknownCodeError as error:
-        suggested = closest(text.lower(), [word for member in kind.choices() for word in (member.word, *member.aliases)])
+        suggested = values.closest(text.lower(), [word for member in kind.choices() for word in (member.word, *member.aliases)])
         hint = f"did you mean {suggested}?" if suggested else error.hint
         raise UsageError(f"{option} {show(text)[:80]}: unknown {kind.what()}", hint=hint) from error
 
@@ -151,11 +151,7 @@ def group(option: str, text: str) -> int:
 
 def name(option: str, text: str) -> bytes:
     """Parse the name of an object."""
-    raw = os.fsencode(text)
-    if len(raw) > NAME_BYTES or b"\0" in raw:
-        what = f"{len(raw)} bytes; a name has at most {NAME_BYTES}" if len(raw) > NAME_BYTES else "contains a NUL byte"
-        raise UsageError(f"{option} {show(text)}: {what}", hint="give a shorter one with --name")
-    return raw
+    return values.name(option, text, NAME_BYTES, "name", hint="give a shorter one with --name")
 
 
 def fingerprint(option: str, text: str) -> bytes:

@@ -51,7 +51,7 @@ class _PrefixedStream:
 
 @contextmanager
 def open_object_source(file: str, image: str) -> Iterator[ObjectSource]:
-    """Open the file (- for standard input) to be added to ``image``. Raises UsageError, SourceError."""
+    """Open the file (- for standard input) to be added to ``image``. Raises UsageError, SIFSourceError."""
     if file == STDIN:
         yield _stdin()
         return
@@ -72,8 +72,8 @@ def open_object_source(file: str, image: str) -> Iterator[ObjectSource]:
 
 
 def _open(file: str) -> BinaryIO:
-    """Open a file for reading. Raises SourceError, also for directories and endless devices."""
-    from ...sif import SourceError
+    """Open a file for reading. Raises SIFSourceError, also for directories and endless devices."""
+    from ...sif import SIFSourceError
 
     try:
         kind = os.stat(file).st_mode
@@ -81,12 +81,12 @@ def _open(file: str) -> BinaryIO:
         if stat.S_ISCHR(kind) and file not in (os.devnull, "/dev/stdin"):
             what = "an endless device"
         if what:
-            raise SourceError(f"{show(file)} is {what}", path=file, hint="give a file")
+            raise SIFSourceError(f"{show(file)} is {what}", path=file, hint="give a file")
         return open(file, "rb")
-    except SourceError:
+    except SIFSourceError:
         raise
     except OSError as error:
-        raise SourceError(f"{show(file)}: {error.strerror}", path=file, error=error) from error
+        raise SIFSourceError(f"{show(file)}: {error.strerror}", path=file, error=error) from error
 
 
 def _stdin() -> ObjectSource:

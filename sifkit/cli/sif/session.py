@@ -15,7 +15,7 @@ from ..support.failures import errors_about
 from ..support.render import shell_quote
 
 if TYPE_CHECKING:
-    from ...sif import SIF, Descriptor, Notice, Stamp
+    from ...sif import SIF, Descriptor, Notice, SIFStamp
     from ..support.options import SIFEditFlags
 
 __all__ = [
@@ -59,7 +59,7 @@ def check_not_written(image: str) -> Sequence[str]:
 
 
 @contextmanager
-def _open(console: Console, image: str, mode: Literal["r", "r+"], stamp: Stamp | None) -> Iterator[SIF]:
+def _open(console: Console, image: str, mode: Literal["r", "r+"], stamp: SIFStamp | None) -> Iterator[SIF]:
     from ...sif import SIF
 
     console.image = image
@@ -145,9 +145,9 @@ def signatures_to_drop(
     ``edit`` describes it in messages. ``edited``: the object it changes, which it cannot remove. Raises SignedError if the
     edit breaks signatures and ``flags`` do not allow that.
     """
-    from ...sif.signatures import SignedError, broken, named, what_is_signed
+    from ...sif.signatures import SignedError, broken_signatures, read_coverage, signature_text
 
-    harmed = broken(sif.descriptors, after, what_is_signed(sif), rewritten=rewritten)
+    harmed = broken_signatures(sif.descriptors, after, read_coverage(sif), rewritten=rewritten)
     if not harmed:
         return []
     if flags.signatures != "keep" and any(signature.id == edited for signature in harmed):
@@ -157,7 +157,7 @@ def signatures_to_drop(
     if flags.signatures == "refuse":
         raise SignedError.of(harmed, edit)
     if flags.signatures == "keep":
-        notes.warn(f"{edit} broke {named(harmed)}")
+        notes.warn(f"{edit} broke {signature_text(harmed)}")
         return []
-    notes.note(f"removed {named(harmed)}, which {edit} broke")
+    notes.note(f"removed {signature_text(harmed)}, which {edit} broke")
     return [signature.id for signature in harmed]

@@ -9,7 +9,7 @@ from . import values
 from .console import Console
 
 if TYPE_CHECKING:
-    from ...sif import Stamp
+    from ...sif import SIFStamp
 
 __all__ = ["runtime_flag", "sif_stamp", "source_date_epoch"]
 
@@ -31,11 +31,11 @@ def source_date_epoch() -> int | None:
     return values.epoch("SOURCE_DATE_EPOCH", text) if text else None
 
 
-def sif_stamp(deterministic: bool) -> Stamp | None:
+def sif_stamp(deterministic: bool) -> SIFStamp | None:
     """Timestamps of an edited SIF image: none if ``deterministic``, else SOURCE_DATE_EPOCH; None for the present time."""
-    from ...sif import Stamp
+    from ...sif import SIFStamp
 
     if deterministic:
-        return Stamp.deterministic()
+        return SIFStamp.deterministic()
     seconds = source_date_epoch()
-    return None if seconds is None else Stamp.at(seconds)
+    return None if seconds is None else SIFStamp.at(seconds)

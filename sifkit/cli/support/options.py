@@ -20,6 +20,7 @@ __all__ = [
     "Deterministic",
     "EditArguments",
     "EditFlags",
+    "EmbedFlags",
     "Exact",
     "ForceReplace",
     "HumanReadable",
@@ -135,6 +136,16 @@ class EditFlags(SignatureFlags):
     partition: Partition = None
     upper: Upper = False
     require_lock: RequireLock = False
+    json: JSONResult = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedFlags(SignatureFlags):
+    """Options of verbs that move an overlay into or out of a SIF image."""
+
+    require_lock: RequireLock = False
+    deterministic: Deterministic = False
+    progress: ProgressMode = "auto"
     json: JSONResult = False
 
 

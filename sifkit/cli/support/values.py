@@ -27,6 +27,7 @@ __all__ = [
     "journal_size",
     "label",
     "mode",
+    "name",
     "owner",
     "percent",
     "size",
@@ -211,10 +212,15 @@ def uuid(option: str, text: str) -> UUID | None:
 
 def label(option: str, text: str) -> bytes:
     """Parse a volume label: at most 16 bytes, no NUL."""
+    return name(option, text, LABEL_BYTES, "label", hint="choose a shorter one")
+
+
+def name(option: str, text: str, limit: int, noun: str, *, hint: str) -> bytes:
+    """Parse a name of at most ``limit`` bytes without NUL; ``noun``: for the message."""
     raw = os.fsencode(text)
-    if len(raw) > LABEL_BYTES or b"\0" in raw:
-        what = f"{len(raw)} bytes; a label has at most {LABEL_BYTES}" if len(raw) > LABEL_BYTES else "contains a NUL byte"
-        raise UsageError(f"{_shown(option, text)}: {what}", hint="choose a shorter one")
+    if len(raw) > limit or b"\0" in raw:
+        what = f"{len(raw)} bytes; a {noun} has at most {limit}" if len(raw) > limit else "contains a NUL byte"
+        raise UsageError(f"{_shown(option, text)}: {what}", hint=hint)
     return raw
 
 

@@ -130,7 +130,7 @@ def window(image, number):
     [
         ("1", 2, "object 1 is a squashfs filesystem"),
         ("root", 2, "object 1 is a squashfs filesystem"),
-        ("9", 1, "no object has the id 9"),
+        ("9", 1, "no object with ID 9"),
         ("upper", 2, "must be overlay, root or an ID"),
     ],
 )

@@ -131,19 +131,19 @@ def test_usage_is_refused_in_one_line_and_nothing_is_written(run, image, argv, s
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["info", "9", "i.sif"], "i.sif: no object has the id 9; there are: 1, 2, 3"),
-        (["dump", "--name", "nix", "i.sif"], "i.sif: no object is named nix"),
+        (["info", "9", "i.sif"], "i.sif: no object with ID 9; IDs: 1, 2, 3"),
+        (["dump", "--name", "nix", "i.sif"], "i.sif: no object named nix"),
         (["del", "--type", "sbom", "i.sif"], "no object is of type sbom; list them with: sifkit sif list i.sif"),
-        (["setprim", "1", "i.sif"], "i.sif: object 1 is no partition"),
-        (["add", "i.sif", "root.sqfs", "--parttype", "primsys"], "i.sif: the image has a primary partition, object 2"),
-        (["add", "i.sif", "a.json", "--datatype", "6", "--link", "9"], "no object has the id 9"),
+        (["setprim", "1", "i.sif"], "i.sif: object 1 is not a partition"),
+        (["add", "i.sif", "root.sqfs", "--parttype", "primsys"], "i.sif: the image already has a primary partition, object 2"),
+        (["add", "i.sif", "a.json", "--datatype", "6", "--link", "9"], "cannot link to object 9: no such object"),
         (["add", "i.sif", "nosuch", "--datatype", "6"], "nosuch: No such file or directory"),
         (["add", "i.sif", "/dev/zero", "--datatype", "6"], "/dev/zero is an endless device"),
         (["add", "nosuch.sif", "a.json", "--datatype", "6"], "nosuch.sif: No such file or directory"),
         (["add", "i.sif", ".", "--datatype", "6"], ". is a directory"),
         (["dump", "1", "i.sif", "-o", "a.json"], "a.json exists; give another name, or --force"),
         (["new", "i.sif"], "i.sif exists; give another name, or --force"),
-        (["new", "--force", "a.json"], "a.json is no SIF image; --force replaces nothing else"),
+        (["new", "--force", "a.json"], "a.json is not a SIF image; --force replaces only SIF images and empty files"),
         (["list", "a.json"], "a.json: not a SIF image"),
         (["list", "."], ". is a directory, not an image"),
     ],
@@ -302,7 +302,7 @@ def test_full_table_says_how_to_make_room(run, tmp_path, monkeypatch):
     run("new", "n.sif", "--capacity", "1")
     assert run("add", "n.sif", "f", "--datatype", "generic")[0] == 0
     code, _, err = run("add", "n.sif", "f", "--datatype", "generic")
-    assert code == 1 and "1 of 1 descriptors are used; make room with: sifkit sif compact n.sif --capacity 48" in err
+    assert code == 1 and "1 of 1 descriptors are used; raise the capacity with: sifkit sif compact n.sif --capacity 48" in err
 
 
 def test_check_has_e2fsck_s_exit_codes(run, image):
@@ -378,7 +378,7 @@ def test_a_signature_that_is_edited_itself_is_not_dropped_with_the_edit(run, ima
         code, _, err = run("update", "3", image, "--link", "1", *options)
         assert code == 1 and "use --keep-broken-signatures, or remove it with: sifkit sif del 3 i.sif" in err
     code, _, err = run("update", "3", image, "--link-group", "9", "--keep-broken-signatures")
-    assert code == 1 and "no object is in group 9" in err
+    assert code == 1 and "cannot link to group 9: it has no objects" in err
     assert image.read_bytes() == before
     assert run("update", "3", image, "--link", "1", "--keep-broken-signatures")[0] == 0
 
@@ -413,7 +413,7 @@ def test_what_cuts_trailing_bytes_off_is_said(run, image):
     image.write_bytes(image.read_bytes() + b"more")
     for argv in (["check", image], ["check", "--repair", image]):
         code, out, _ = run(*argv)
-        assert code == 4 and "an addition was cut short, or something was appended" in out
+        assert code == 4 and "an interrupted addition, or appended data" in out
         assert f"(sifkit sif check --repair --cut {image} removes them" in out
     assert run("check", "--repair", "--cut", image)[0] == 1 and run("check", image)[0] == 0
 

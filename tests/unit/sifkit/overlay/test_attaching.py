@@ -264,7 +264,7 @@ def test_the_verbs(image, overlay, capfd, monkeypatch):
         (["overlay", "detach", "a.sif", "o.img"], 2, "too many arguments"),
         (["overlay", "detach", "a.sif", "-o", "o.img"], 1, "--force"),
         (["overlay", "detach", "a.sif", "--partition", "upper"], 2, "must be overlay"),
-        (["overlay", "detach", "a.sif", "--partition", "9"], 1, "no object has the id 9"),
+        (["overlay", "detach", "a.sif", "--partition", "9"], 1, "no object with ID 9"),
     ):
         assert main(argv) == code, argv
         out, err = capfd.readouterr()

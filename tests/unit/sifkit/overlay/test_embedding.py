@@ -255,7 +255,7 @@ def test_the_verbs(image, capfd):
         (["cat", f"{image}:/upper/x"], 2, "--partition overlay"),
         (["ls", "--partition", "root", str(image)], 2, "squashfs"),
         (["ls", "--partition", "1", str(image)], 1, "not a partition"),
-        (["ls", "--partition", "7", str(image)], 1, "no object has the id 7"),
+        (["ls", "--partition", "7", str(image)], 1, "no object with ID 7"),
         (["ls", "--partition", "upper", str(image)], 2, "must be overlay, root or an ID"),
         (["overlay", "clone", str(image), "x.img"], 2, "overlay detach --keep"),
     ):
