@@ -1,6 +1,6 @@
-"""AtomicFile: a new file appears whole under its name, or not at all. Byte-range locks as Apptainer takes them.
+"""Atomic writes of new files, and byte-range locks as Apptainer takes them.
 
-The locks are open-file-description locks (``F_OFD_SETLK``, Linux): they belong to the open file, so closing some other
+The locks are open file description locks (``F_OFD_SETLK``, Linux): they belong to the open file, so closing another
 descriptor of the same file does not drop them, and they conflict with POSIX locks of other processes.
 """
 
@@ -22,11 +22,11 @@ from ext3 import hostio
 
 from .errors import ImageInUseError, TargetError, show
 
-__all__ = ["AtomicFile", "HostPath", "LockState", "lock_range", "lock_state", "new_file_mode"]
+__all__ = ["AtomicFile", "HostPath", "LockState", "current_umask", "lock_range", "lock_state", "new_file_mode"]
 
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 LockState = Literal["none", "read", "write", "unsupported"]
-"""What others hold on a range; ``unsupported``: this system or filesystem has no such locks."""
+"""Locks that others hold on a range; ``unsupported``: the system or filesystem has no such locks."""
 
 DEFAULT_NAME_MAX = 255
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
@@ -40,26 +40,26 @@ _OWN_FDS = "/proc/self/fd"
 
 
 class AtomicFile:
-    """A file that is written without a name, or under a temporary one beside ``target``, and gets its name at the end.
+    """New file that gets its name at ``commit``; until then it has no name, or a temporary one beside ``target``.
 
         with AtomicFile("overlay.img") as file:
             os.pwrite(file.fd, data, 0)
             file.commit(replace=False)
 
-    Leaving the block without ``commit``, by whatever exception, leaves nothing; where the filesystem has files without a name
-    (``O_TMPFILE``, Linux), so does a kill -9. ``target`` may be a symbolic link: the file it leads to is the one made or
-    replaced. Raises TargetError where no file can be made there.
+    Leaving the block without ``commit`` removes the file. If the filesystem supports unnamed files (``O_TMPFILE``, Linux), a
+    kill -9 leaves nothing either. A symbolic link is followed: the file it leads to is created or replaced. Raises
+    TargetError if the file cannot be created.
     """
 
     def __init__(self, target: HostPath, mode: int = 0o600) -> None:
         given = os.fsdecode(target)
         self.target = os.path.realpath(given) if os.path.islink(given) else given
-        """The file that appears."""
+        """Path of the file at ``commit``."""
         self.mode = mode
         self.fd = -1
-        """Open for reading and writing inside the block."""
+        """Descriptor, open for reading and writing inside the block."""
         self.path = ""
-        """The temporary file's path, "" while it has no name."""
+        """Path of the temporary file, "" while it has no name."""
         self._committed = False
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class AtomicFile:
             if self.fd < 0:
                 self._take_temporary_name(self._open_named)
         except OSError as error:
-            raise self._refused(directory or os.curdir, error) from error
+            raise self._target_error(directory or os.curdir, error) from error
         except BaseException:
             self._discard()
             raise
@@ -80,7 +80,7 @@ class AtomicFile:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | hostio.OPEN, 0o600)
 
     def _take_temporary_name(self, take: Callable[[str], None]) -> None:
-        """``take`` a free name beside the target; what it raises, but for names that are not free."""
+        """Call ``take`` with temporary names beside the target until one is free."""
         directory, name = os.path.split(self.target)
         limit = _name_max(directory or os.curdir)
         for _ in range(100):
@@ -99,10 +99,10 @@ class AtomicFile:
         self._discard()
 
     def commit(self, replace: bool) -> None:
-        """Sync the file, give it its mode and its name, sync the directory.
+        """Sync the file, set its mode and its name, sync the directory.
 
-        With ``replace`` False a file that appeared under the name meanwhile is kept and TargetError raised. Raises
-        TargetError where syncing or renaming fails (a full disk may show only here).
+        Raises TargetError if syncing or renaming fails (a full disk may show only here), and if a file of that name exists
+        by now and ``replace`` is False.
         """
         try:
             if hasattr(os, "fchmod"):
@@ -120,7 +120,7 @@ class AtomicFile:
                 self._rename_without_replacing()
         except FileExistsError as error:
             raise TargetError(
-                f"{show(self.target)} appeared while the new file was written; it was kept",
+                f"{show(self.target)} was created by another process meanwhile; it was kept",
                 path=self.target,
                 hint="give another name, or --force to replace it",
                 error=error,
@@ -152,30 +152,30 @@ class AtomicFile:
         os.unlink(self.path)
 
     def _check(self, directory: str, name: str) -> None:
-        """What the rename would find out only after all the work was done."""
+        """Raise TargetError for what the rename would find only after all the work."""
         if not name:
-            raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="name a file in it")
+            raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="give a file name in it")
         try:
             found = os.lstat(self.target)
         except FileNotFoundError:
             found = None
         except OSError as error:
-            raise self._refused(directory, error) from error
+            raise self._target_error(directory, error) from error
         if found is not None and stat.S_ISDIR(found.st_mode):
-            raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="name a file in it")
+            raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="give a file name in it")
         if len(os.fsencode(name)) > _name_max(directory):
             raise TargetError(f"the name {show(name)} is too long for this filesystem", path=self.target)
 
-    def _refused(self, directory: str, error: OSError) -> TargetError:
+    def _target_error(self, directory: str, error: OSError) -> TargetError:
         if not os.path.isdir(directory):
             what = "is not a directory" if os.path.lexists(directory) else "does not exist"
-            hint = "" if os.path.lexists(directory) else "make the directory first"
+            hint = "" if os.path.lexists(directory) else "create the directory first"
             return TargetError(f"the directory {show(directory)} {what}", path=self.target, hint=hint, error=error)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return TargetError(
                 f"the directory {show(directory)} is not writable: {error.strerror}",
                 path=self.target,
-                hint="write the image to a directory of yours",
+                hint="choose a directory you can write to",
                 error=error,
             )
         return TargetError(f"{show(self.target)}: {error.strerror}", path=self.target, error=error)
@@ -195,14 +195,14 @@ class AtomicFile:
 
 
 def _open_unnamed(directory: str) -> int:
-    """A file in ``directory`` that vanishes when it is closed unless it got a name; -1 where there is no such thing."""
+    """Open an unnamed file in ``directory``; -1 if that is unsupported."""
     flags = getattr(os, "O_TMPFILE", 0)
     if not flags or not os.path.isdir(_OWN_FDS):
         return -1
     try:
         return os.open(directory, os.O_RDWR | flags | hostio.OPEN, 0o600)
     except OSError:
-        return -1  # this filesystem has none, or no file can be made here: that shows with a name
+        return -1  # unsupported, or no file can be created here: a named one will tell
 
 
 def _link_unnamed(fd: int, path: str) -> None:
@@ -210,11 +210,16 @@ def _link_unnamed(fd: int, path: str) -> None:
     os.link(f"{_OWN_FDS}/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
 
-def new_file_mode(mode: int) -> int:
-    """``mode`` without what the process's umask takes away."""
+def current_umask() -> int:
+    """Return the process's umask."""
     mask = os.umask(0o077)
     os.umask(mask)
-    return mode & ~mask
+    return mask
+
+
+def new_file_mode(mode: int) -> int:
+    """Return ``mode`` without the bits of the umask."""
+    return mode & ~current_umask()
 
 
 def _temporary_name(name: str, limit: int) -> str:
@@ -230,7 +235,7 @@ def _name_max(directory: str) -> int:
 
 
 def _renameat2(source: str, target: str) -> bool:
-    """Rename unless the target exists (FileExistsError); False where this system or filesystem cannot do that in one step."""
+    """Rename unless the target exists (FileExistsError); False if the system or filesystem has no such call."""
     if sys.platform != "linux":
         return False
     try:
@@ -249,8 +254,8 @@ def _renameat2(source: str, target: str) -> bool:
 def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: HostPath = "") -> bool:
     """Lock ``size`` bytes at ``offset`` of the open file ``fd`` (0: to the end, however far it grows) without waiting.
 
-    A write lock needs ``fd`` open for writing. False where this system or filesystem has no such locks: whether to go on
-    is the caller's choice. Raises ImageInUseError where another open file holds a conflicting lock.
+    A write lock needs ``fd`` open for writing. Returns False if the system or filesystem has no such locks. Raises
+    ImageInUseError if another open file holds a conflicting lock.
     """
     if sys.platform != "linux":
         return False
@@ -272,9 +277,9 @@ def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: Ho
 
 
 def lock_state(fd: int, *, offset: int = 0, size: int = 0) -> tuple[LockState, int | None]:
-    """What other open files hold on the range, and the process if the kernel tells (for these locks it does not).
+    """Return the lock that other open files hold on a range, and its process if known (it is not for OFD locks).
 
-    Nothing is taken; ``fd`` may be open for reading only. Where there are a read and no write lock, the answer is "read".
+    No lock is taken; ``fd`` may be open for reading only.
     """
     if sys.platform != "linux":
         return "unsupported", None

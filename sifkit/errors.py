@@ -1,8 +1,8 @@
-"""What goes wrong above the file formats: the request, the target file, somebody else using it.
+"""Errors above the file formats: invalid requests, target files that cannot be created, images in use.
 
-Like ``ext3.errors``: each class carries its facts, the text is made once, ``kind`` is a stable word for machines, ``hint``
-says what to do next (it may be empty). ``exit_code`` is what the command line exits with. Numbers in texts: ``human`` for
-sizes, ``counted`` for things.
+As in ``ext3.errors`` each class carries its facts, and the message is made from them once. ``kind`` is a stable word for
+programs, ``hint`` says what to do next (may be empty), ``exit_code`` is for the command line. ``human`` and ``counted`` format
+sizes and numbers in messages.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show(name: bytes | str) -> str:
-    """A path or name as one line of text: what is not UTF-8 and control characters are escaped."""
+    """Format a path or name as one line of text: control characters and bytes that are not UTF-8 are escaped."""
     raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
     text = raw.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def human(size: int) -> str:
-    """``size`` bytes in powers of 1024, at most one decimal: 512 bytes, 1.5 GiB, 500 MiB."""
+    """Format a size in bytes in powers of 1024, with at most one decimal: 512 bytes, 1.5 GiB, 500 MiB."""
     value = float(size)
     for unit in UNITS:
         if round(value, 1) < 1024 or unit == UNITS[-1]:
@@ -50,12 +50,12 @@ def human(size: int) -> str:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """A number of things: ``counted(1, "file")`` is "1 file", of 2000 "2,000 files"."""
+    """Format a number of things: ``counted(1, "file")`` is "1 file", ``counted(2000, "file")`` "2,000 files"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 class SifkitError(Exception):
-    """Base of everything this package raises on purpose. ``path``: the file concerned, where there is one."""
+    """Base of the errors this package raises. ``path``: the file concerned, if there is one."""
 
     kind = "failed"
     exit_code = 1
@@ -71,26 +71,26 @@ class SifkitError(Exception):
 
 
 class UsageError(SifkitError):
-    """The request makes no sense, whatever the files are."""
+    """Invalid request, whatever the files are."""
 
     kind = "usage"
     exit_code = 2
 
 
 class LayoutError(UsageError):
-    """The source can be meant in two ways and nothing says which."""
+    """Source whose layout is ambiguous."""
 
     kind = "layout"
 
 
 class NotYetError(UsageError):
-    """A request this release does not serve; the hint says what does."""
+    """Request that this release does not support; the hint says what does."""
 
     kind = "not-yet"
 
 
 class InputError(SifkitError, OSError):
-    """A file named beside the image (a list of patterns) cannot be read. ``kind`` follows from the system's answer."""
+    """File given beside the image (a list of patterns) that cannot be read. ``kind`` depends on ``errno``."""
 
     kind = "io"
 
@@ -100,34 +100,34 @@ class InputError(SifkitError, OSError):
 
 
 class OutputError(SifkitError):
-    """What was asked for could not be written to standard output."""
+    """Failed write to standard output."""
 
     kind = "io"
 
 
 class FormatError(SifkitError):
-    """The file is not what the command works on; ``message`` says what it is."""
+    """File of another format than the command works on; ``message`` says which."""
 
     kind = "format"
 
 
 class TruncatedError(FormatError):
-    """The file is shorter than the filesystem in it."""
+    """File that is shorter than the filesystem in it."""
 
     kind = "truncated"
 
     def __init__(self, path: bytes | str, *, needed_bytes: int, available_bytes: int) -> None:
         super().__init__(
-            f"{show(path)} is cut short: its filesystem has {human(needed_bytes)}, the file {human(available_bytes)}",
+            f"{show(path)} is truncated: the filesystem has {human(needed_bytes)}, the file {human(available_bytes)}",
             path=path,
-            hint="fetch or copy it again",
+            hint="download or copy it again",
         )
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
 
 
 class TargetError(SifkitError, OSError):
-    """The file to be made cannot be made there: directory missing or not writable, a directory in its place ..."""
+    """Target file that cannot be created: the directory is missing or not writable, the target is a directory."""
 
     kind = "target"
 
@@ -137,13 +137,13 @@ class TargetError(SifkitError, OSError):
 
 
 class NotReplaceableError(TargetError):
-    """The target exists, and is nothing that may be replaced."""
+    """Target that exists and may not be replaced."""
 
     kind = "not-replaceable"
 
 
 class ImageInUseError(SifkitError):
-    """Another process holds a lock on the image, or it is mounted. ``holders`` names who, as far as one can see."""
+    """Image that another process has locked or mounted. ``holders``: the processes, as far as known."""
 
     kind = "in-use"
 

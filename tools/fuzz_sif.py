@@ -31,7 +31,7 @@ from sifkit.sif import (
     Stamp,
 )
 from sifkit.sif.checking import check_state
-from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, Layout
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PackedStruct
 from sifkit.sif.state import load
 from sifkit.sif.store import ObjectStore
 
@@ -86,7 +86,7 @@ def mutate(image: bytes, chance: random.Random) -> bytes:
     return bytes(raw)
 
 
-def _set_field(raw: bytearray, layout: Layout, start: int, chance: random.Random) -> None:
+def _set_field(raw: bytearray, layout: PackedStruct, start: int, chance: random.Random) -> None:
     if start + layout.size > len(raw):
         return
     fields = layout.read(raw, start)

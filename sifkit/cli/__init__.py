@@ -1,6 +1,6 @@
-"""The command line. ``run`` is the entry point of ``sifkit`` and ``python -m sifkit``; ``main`` is for who calls from Python.
+"""Command line. ``run`` is the entry point of ``sifkit`` and ``python -m sifkit``; ``main`` is for callers in Python.
 
-Light to import: typer, the verbs' modules and everything below them load when they are needed.
+The package is light to import: typer and the modules of the verbs are loaded when they are needed.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ INTERRUPTED = 130
 
 
 def run() -> NoReturn:
-    """Do what the process was started for and end it. Nobody hunts for cycles before, nor takes the interpreter apart after:
-    each takes 20 ms and more."""
-    gc.disable()  # and stays so: enabled again, it would look through everything once more
+    """Run the command and end the process, without garbage collection or interpreter shutdown: each takes 20 ms and more."""
+    gc.disable()  # for good: enabled again, it would scan all objects once more
     code = main()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # full, closed, or none from the start
+        with suppress(OSError, ValueError, AttributeError):  # full, closed, or missing from the start
             stream.flush()
     os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command (``argv`` without the program's name; None: the process's own); the exit code.
+    """Run one command and return the exit code. ``argv``: arguments without the program's name (default: ``sys.argv``).
 
-    No exception leaves it. SIGTERM and SIGHUP end it as Ctrl-C does, so that temporary files are removed.
+    Never raises. SIGTERM and SIGHUP end the command as Ctrl-C does, so that temporary files are removed.
     """
     from ..errors import OutputError
     from .support.console import Console
@@ -41,20 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     console = Console()
     before_end = args[: args.index("--")] if "--" in args else args
-    console.json = "--json" in before_end  # an error in the arguments is reported as asked for, too
+    console.json = "--json" in before_end  # usage errors are JSON too
     try:
-        with _signals(), _short_process():
+        with _terminating_signals(), _one_shot_process():
             try:
                 code = _run(args, console)
                 _flush()
             except (KeyboardInterrupt, BrokenPipeError, Terminated):
                 raise
-            except Exception as error:  # noqa: BLE001 - a traceback would be a bug: this is where all errors become text
+            except Exception as error:  # noqa: BLE001 - all errors become text here; a traceback would be a bug
                 code = report(error, console)
                 _flush()
             return code
     except BrokenPipeError:
-        _forget_output()
+        _discard_stdout()
         return BROKEN_PIPE
     except KeyboardInterrupt:
         console.error("interrupted")
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error("terminated")
         return signal.exit_code
     except (OSError, OutputError) as error:  # stdout itself failed while the error was reported
-        _forget_output()
+        _discard_stdout()
         console.json = False
         return report(error, console)
 
@@ -88,8 +87,8 @@ def _run(args: list[str], console: object) -> int:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated inside the block; only the main thread can have that."""
+def _terminating_signals() -> Iterator[None]:
+    """Raise Terminated on SIGTERM and SIGHUP inside the block; in the main thread only."""
     import signal
     import threading
 
@@ -102,20 +101,20 @@ def _signals() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise Terminated(number)
 
-    kept = {}
+    previous = {}
     for number in [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]:
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup's SIG_IGN stays
-            kept[number] = signal.signal(number, end)
+            previous[number] = signal.signal(number, end)
     try:
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def _short_process() -> Iterator[None]:
-    """What pays in a process that does one thing and ends: no hunt for cycles, no pool of threads for linear algebra."""
+def _one_shot_process() -> Iterator[None]:
+    """Settings for a process that runs one command: no garbage collection, no thread pool for linear algebra."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is first imported
     collecting = gc.isenabled()
     gc.disable()
@@ -138,8 +137,8 @@ def _flush() -> None:
             raise OutputError(f"standard output: {error.strerror}") from error
 
 
-def _forget_output() -> None:
-    """Nothing more can be written to stdout: keep the interpreter from trying, and complaining, when it ends."""
+def _discard_stdout() -> None:
+    """Redirect stdout to /dev/null, so that the interpreter does not fail to flush it at exit."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .support.console import Console
-from .support.embedding import Partition
 from .support.frame import verb
-from .support.image_path import places
-from .support.reading import Upper, looking, tell
+from .support.image_path import group_by_image, several_paths
+from .support.options import ReadFlags
+from .support.reading import open_for_reading, print_problems
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import FileReader
@@ -32,32 +32,29 @@ COPY_BYTES = 4 << 20
 )
 def command(
     console: Console,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and files in it; or IMAGE:/PATH")
-    ],
-    partition: Partition = None,
-    upper: Upper = False,
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH...", help="ext3 image and files in it, or IMAGE:/PATH")],
+    flags: ReadFlags,
 ) -> int:
-    """Write files in an image to standard output, unchanged.
+    """Print files in an image.
 
-    Paths start at the root of the image's own filesystem, which holds upper/ and work/. Symbolic links are followed inside
-    the image. Holes come out as zeros. The image is only read.
+    Paths are relative to the root of the image's filesystem, which has upper/ and work/. Symbolic links are followed within
+    the image. Holes are written as zeros. The image is not modified.
     """
     from ext3.errors import PathError
 
-    wanted = places(arguments)
-    several = sum(len(paths) for _, paths in wanted) > 1
+    groups = group_by_image(arguments)
+    several = several_paths(groups)
     failed = 0
-    for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
+    for image, paths in groups:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
             for path in paths:
                 try:
-                    file = _opened(view, path)
+                    file = _open_file(view, path)
                 except PathError as error:
                     if not several:
                         raise
                     failed += 1
-                    tell(console, [error])
+                    print_problems(console, [error])
                     continue
                 with file:
                     while piece := file.read(COPY_BYTES):
@@ -65,7 +62,7 @@ def command(
     return 1 if failed else 0
 
 
-def _opened(view: View, path: bytes) -> FileReader:
+def _open_file(view: View, path: bytes) -> FileReader:
     from ext3.errors import PathError, PathIsDirectoryError
 
     ino = view.lookup(path)

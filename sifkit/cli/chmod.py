@@ -9,28 +9,27 @@ import typer
 
 from ..errors import counted
 from .support.console import Console
-from .support.editing import ChangeOptions, Changes, Goal, Json, dangling, goals, umask
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.editing import EditBatch, is_dangling
 from .support.frame import VerbCommand, verb
-from .support.modes import adjusted, parse_mode
-from .support.reading import Upper
+from .support.image_path import ImagePath, parse_image_paths
+from .support.modes import apply_mode, parse_mode
+from .support.options import EditArguments, EditFlags, RecursiveChange
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 
-
-_TAKEN_AWAY = re.compile(r"-([rwxXst]+|[ugo])([-+=,].*)?")
+_DASH_MODE = re.compile(r"-([rwxXst]+|[ugo])([-+=,].*)?")
 
 
 class _ChmodCommand(VerbCommand):
-    """A mode may begin with a dash, as in ``chmod -w FILE``; no option looks like that."""
+    """Command whose mode may begin with a dash, as in ``chmod -w FILE``; no option looks like that."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         for index, word in enumerate(args[:end]):
-            if _TAKEN_AWAY.fullmatch(word):
+            if _DASH_MODE.fullmatch(word):
                 return super().parse_args(ctx, [*args[:index], f"+,{word}", *args[index + 1 :]])  # a "+" alone does nothing
         return super().parse_args(ctx, args)
 
@@ -48,37 +47,36 @@ def command(
     console: Console,
     *,
     mode: Annotated[str, typer.Argument(metavar="MODE", help="octal (0755) or symbolic (u+x,go=rX)")],
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="files and directories")],
-    recursive: Annotated[bool, typer.Option("-R", "--recursive", help="all that is in directories, too")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    json: Json = False,
+    arguments: EditArguments,
+    recursive: RecursiveChange = False,
+    flags: EditFlags,
 ) -> int:
-    """Change permissions in an image, as chmod does. Links are followed where they are named, and left alone with -R."""
-    steps = parse_mode(mode)
-    wanted = goals(arguments)
-    mask = umask()
-    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    changes = Changes(console)
+    """Change the mode of files in an image, as chmod does.
 
-    def change(editor: OverlayEditor, goal: Goal) -> None:
-        if dangling(editor, goal):
-            changes.refuse(f"cannot operate on dangling symlink '{goal.shown}'", goal, kind="not-found")
+    Symbolic links on the command line are followed; links found with -R are skipped.
+    """
+    from ..atomic import current_umask
+
+    actions = parse_mode(mode)
+    targets = parse_image_paths(arguments)
+    mask = current_umask()
+    batch = EditBatch(console)
+
+    def edit(editor: OverlayEditor, target: ImagePath) -> None:
+        if is_dangling(editor, target):
+            batch.refuse(f"cannot operate on dangling symlink '{target.shown}'", target, kind="not-found")
             return
-        with changes.attempt(f"cannot access '{goal.shown}'", goal):
-            for number, (ino, shown) in enumerate(changes.below(editor, goal, follow=True, recursive=recursive)):
+        with batch.attempt(f"cannot access '{target.shown}'", target):
+            for number, (ino, shown) in enumerate(batch.expand(editor, target, follow=True, recursive=recursive)):
                 found = editor.stat(ino)
                 if number and found.is_symlink:
                     continue
-                bits = adjusted(steps, found.mode, is_dir=found.is_dir, mask=mask)
+                bits = apply_mode(actions, found.mode, is_dir=found.is_dir, mask=mask)
                 if bits == found.mode & 0o7777:
                     continue
-                with changes.attempt(f"changing permissions of '{shown}'", goal):
+                with batch.attempt(f"changing permissions of '{shown}'", target):
                     editor.filesystem.chmod(ino, bits)
-                    changes.each(f"mode of '{shown}' changed from {found.mode & 0o7777:04o} to {bits:04o}")
+                    batch.count(f"mode of '{shown}' changed from {found.mode & 0o7777:04o} to {bits:04o}")
 
-    changes.over(wanted, options, change)
-    return changes.finish(wanted[0].image, f"mode of {counted(changes.done, 'file')} set", {"changed": changes.done})
+    batch.run(targets, flags, edit)
+    return batch.finish(targets[0].image, f"mode of {counted(batch.done, 'file')} changed", {"changed": batch.done})

@@ -1,4 +1,4 @@
-"""``sifkit completion``: scripts made from the command tree, static, so that pressing Tab starts no Python."""
+"""``sifkit completion``: static scripts made from the command tree, so that pressing Tab starts no Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .support import values
 from .support.console import Console
 from .support.frame import VerbGroup, verb
 
-__all__ = ["Node", "command", "script", "tree"]
+__all__ = ["CommandNode", "command", "script", "tree"]
 
 SHELLS = ("bash", "zsh", "fish")
 FILE_WORDS = ("FILE", "DIR", "IMAGE", "NEW", "PATH")
@@ -21,7 +21,7 @@ FILE_WORDS = ("FILE", "DIR", "IMAGE", "NEW", "PATH")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: its spellings, what its value may be (words; or a file), whether it takes one, its help."""
+    """Option of a command: spellings, whether it takes a value and which (``words``, or a file), help."""
 
     names: tuple[str, ...]
     takes_value: bool
@@ -32,8 +32,8 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A verb or a group: ``path`` without the program's name, its verbs (name, help), its options, words of its argument."""
+class CommandNode:
+    """Verb or group: ``path`` without the program's name, its verbs (name, help), options, and words of its argument."""
 
     path: tuple[str, ...]
     verbs: tuple[tuple[str, str], ...]
@@ -41,19 +41,19 @@ class Node:
     words: tuple[str, ...]
 
 
-def tree(group: VerbGroup) -> list[Node]:
-    """The group and everything below it, each verb's module loaded."""
+def tree(group: VerbGroup) -> list[CommandNode]:
+    """Return the group and everything below it; loads the module of each verb."""
     return list(_nodes(group, ()))
 
 
-def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[Node]:
+def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[CommandNode]:
     help_names = tuple(node.context_settings.get("help_option_names", ("--help",)))
     options = [_option(param) for param in node.params if param.param_type_name == "option" and not param.hidden]
     options.append(Option(help_names, False, (), False, False, "show help"))
     verbs = node.verbs if isinstance(node, VerbGroup) else ()
     arguments = [param.metavar or "" for param in node.params if param.param_type_name == "argument"]
     words = arguments[0].split("|") if arguments and "|" in arguments[0] else []
-    yield Node(path, tuple((entry.name, entry.help) for entry in verbs), tuple(options), tuple(words))
+    yield CommandNode(path, tuple((entry.name, entry.help) for entry in verbs), tuple(options), tuple(words))
     for entry in verbs:
         yield from _nodes(node.get_command(None, entry.name), (*path, entry.name))
 
@@ -72,18 +72,18 @@ def _option(param: Any) -> Option:
     )
 
 
-def script(shell: str, nodes: list[Node]) -> str:
-    """The script for ``bash``, ``zsh`` or ``fish``."""
+def script(shell: str, nodes: list[CommandNode]) -> str:
+    """Return the script for ``bash``, ``zsh`` or ``fish``."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](nodes)
 
 
 def _quoted(text: str) -> str:
-    """One word of a POSIX shell, whatever is in it."""
+    """Quote a word for a POSIX shell."""
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _verb_walk(nodes: list[Node], shift: str, first: str) -> list[str]:
-    """Shell lines that find the verb: which of the words before the cursor lead down the tree."""
+def _verb_walk(nodes: list[CommandNode], shift: str, first: str) -> list[str]:
+    """Return shell lines that set ``verb`` from the words before the cursor."""
     groups = [node for node in nodes if node.verbs]
     lines = [
         '  local verb="" index word',
@@ -98,7 +98,7 @@ def _verb_walk(nodes: list[Node], shift: str, first: str) -> list[str]:
     return [*lines, "    esac", "  done"]
 
 
-def _bash(nodes: list[Node]) -> str:
+def _bash(nodes: list[CommandNode]) -> str:
     lines = ['# bash completion of sifkit; load it with: eval "$(sifkit completion bash)"', "_sifkit() {"]
     lines += ['  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} list="" words=("${COMP_WORDS[@]}")']
     lines += _verb_walk(nodes, "COMP_CWORD", "1")
@@ -129,7 +129,7 @@ def _bash(nodes: list[Node]) -> str:
     return "\n".join([*lines, "complete -F _sifkit sifkit", ""])
 
 
-def _zsh(nodes: list[Node]) -> str:
+def _zsh(nodes: list[CommandNode]) -> str:
     def described(name: str, text: str) -> str:
         return _quoted(name.replace(":", "\\:") + ":" + text)
 
@@ -159,7 +159,7 @@ def _zsh(nodes: list[Node]) -> str:
     return "\n".join(lines)
 
 
-def _fish(nodes: list[Node]) -> str:
+def _fish(nodes: list[CommandNode]) -> str:
     def quoted(text: str) -> str:
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
@@ -198,9 +198,9 @@ def _fish(nodes: list[Node]) -> str:
     ]
 )
 def command(
-    console: Console, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="the shell to make it for")]
+    console: Console, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="shell to print the script for")]
 ) -> None:
-    """Print a script that completes sifkit's verbs, options and their values in your shell."""
+    """Print a shell completion script."""
     from .root import root
 
     console.write(script(values.choice("SHELL", shell, SHELLS), tree(root)).encode())

@@ -1,6 +1,6 @@
 """``sifkit cp`` into an image: from the host, from other images, or from the image itself.
 
-All sources are looked at first: how much they need is held against what the image has before anything is written.
+All sources are scanned first, so that a lack of space is found before anything is written.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SifkitError, show
-from .mv import directory_at, into
-from .support.copying import CopySettings, base_name, finish, partition_of, source_in_image
-from .support.editing import ChangeOptions, Changes, Goal, changing, warn_outside
-from .support.image_path import place
+from .support.copying import CopySettings, base_name, find_source, finish_copy, partition_of
+from .support.destination import entry_in, target_directory
+from .support.editing import EditBatch, open_for_editing, warn_outside
+from .support.failures import errors_about
+from .support.image_path import ImagePath, split_image_path
+from .support.options import EditFlags
 from .support.progress import Reporter
-from .support.reading import looking, on_host
+from .support.reading import host_identity, open_for_reading
 
 if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
@@ -30,8 +32,8 @@ __all__ = ["copy_in"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """One source. ``base``: the name its copy gets in a directory; ``leads_to``: see ``Copier.copy``."""
+class _SourceArgument:
+    """Source of a copy. ``base``: name of the copy in a directory; ``leads_to``: see ``Copier.copy``."""
 
     source: CopySource[Any]
     handle: Any
@@ -41,89 +43,90 @@ class _Job:
     leads_to: int | None = None
 
 
-def copy_in(changes: Changes, sources: Sequence[str], target: Goal, settings: CopySettings, bar: Reporter) -> int:
-    """Copy to IMAGE:/PATH; the exit code."""
+def copy_in(batch: EditBatch, sources: Sequence[str], target: ImagePath, settings: CopySettings, bar: Reporter) -> int:
+    """Copy to IMAGE:/PATH; return the exit code."""
     with ExitStack() as stack:
-        work = _CopyIn(changes, sources, target, settings, bar, stack)
-        with changing(changes.console, target.image, _change(sources, target, settings), check=work.prepare) as editor:
+        work = _CopyIn(batch, sources, target, settings, bar, stack)
+        flags = _flags(sources, target, settings)
+        with open_for_editing(batch.console, target.image, flags, check=work.prepare) as editor:
             written = work.copy(editor)
-    bar.tell_times(changes.console)
-    return finish(changes, target.image, written)
+    bar.print_times(batch.console)
+    return finish_copy(batch, target.image, written)
 
 
-def _change(sources: Sequence[str], target: Goal, settings: CopySettings) -> ChangeOptions:
-    """How the target is opened: of several images, --partition is for those that are SIF images."""
-    images = [found[0] for found in map(place, sources) if found is not None]
+def _flags(sources: Sequence[str], target: ImagePath, settings: CopySettings) -> EditFlags:
+    """Return the flags for the target: of several images, --partition is for those that are SIF images."""
+    images = [found[0] for found in map(split_image_path, sources) if found is not None]
     partition = partition_of(target.image, settings)
     if partition is None and not any(partition_of(image, settings) for image in images):
-        return settings.change  # where none is, --partition is refused
-    return replace(settings.change, partition=partition)
+        return settings.flags  # without a SIF image --partition is refused
+    return replace(settings.flags, partition=partition)
 
 
 class _CopyIn:
     def __init__(
         self,
-        changes: Changes,
+        batch: EditBatch,
         sources: Sequence[str],
-        target: Goal,
+        target: ImagePath,
         settings: CopySettings,
         bar: Reporter,
         stack: ExitStack,
     ) -> None:
-        self.changes = changes
+        self.batch = batch
         self.sources = sources
         self.target = target
         self.settings = settings
         self.bar = bar
         self.stack = stack
-        self.jobs: list[_Job] = []
+        self.found: list[_SourceArgument] = []
         self.directory: ResolvedPath | None = None
         self.data_bytes = 0
         self._images: dict[str, ImageSource] = {}
         self._host: HostSource | None = None
 
-    # Before anything is written
+    # Before the copy
 
     def prepare(self, editor: OverlayEditor) -> None:
-        """Find the sources, and see whether there is room for them. CopySpaceError."""
+        """Find the sources and check that there is room for them. Raises CopySpaceError."""
         from ext3.errors import PathError
 
         from ..overlay.copy_space import SpaceEstimate
 
         target, sources = self.target, self.sources
-        self.directory, reason = (None, "") if self.settings.exact else directory_at(editor, target)
+        self.directory, reason = (None, "") if self.settings.exact else target_directory(editor, target)
         if len(sources) > 1 and self.directory is None:
-            self.changes.refuse(f"target '{target.shown}': {reason}", target, kind="not-a-directory")
+            self.batch.refuse(f"target '{target.shown}': {reason}", target, kind="not-a-directory")
             return
         room = SpaceEstimate(editor, self.settings.copy, self.bar)
         self.bar.phase("scan", None, "files")
         for source in sources:
-            job = self._find(editor, source)
-            if job is None:
+            found = self._find(editor, source)
+            if found is None:
                 continue
-            self.jobs.append(job)
-            with suppress(PathError):  # it is told when it is copied
-                room.add(job.source, job.handle, self._place(editor, job)[0].ino)
+            self.found.append(found)
+            with suppress(PathError):  # reported by the copy
+                room.add(found.source, found.handle, self._destination(editor, found)[0].ino)
         self.bar.done()
         room.check(show(target.image))
         self.data_bytes = room.data_bytes
-        self.changes.console.image = target.image
+        self.batch.console.image = target.image
 
-    def _find(self, editor: OverlayEditor, source: str) -> _Job | None:
-        """A source; None where there is none, which is told."""
-        inside = place(source)
+    def _find(self, editor: OverlayEditor, source: str) -> _SourceArgument | None:
+        """Find a source; None, with the error recorded, if there is none."""
+        inside = split_image_path(source)
         if inside is None:
             return self._find_on_host(source)
         found = self._image(editor, inside[0])
         path = os.fsencode(inside[1])
-        ino = source_in_image(self.changes, found.resolver, source, path, self.settings)
+        ino = find_source(self.batch, found.resolver, source, path, self.settings)
         if ino is None:
             return None
-        facts = found.resolver.stat(ino)
-        leads_to = _leads_to(editor, path) if facts.is_symlink and found.resolver is editor else None
-        return _Job(found, ino, show(source), base_name(inside[1]), facts.is_dir, leads_to)
+        status = found.resolver.stat(ino)
+        leads_to = _link_target(editor, path) if status.is_symlink and found.resolver is editor else None
+        return _SourceArgument(found, ino, show(source), base_name(inside[1]), status.is_dir, leads_to)
 
-    def _find_on_host(self, source: str) -> _Job | None:
+    def _find_on_host(self, source: str) -> _SourceArgument | None:
         from ..overlay.copy_source import HostSource
 
         self._host = self._host or HostSource()
@@ -134,68 +137,66 @@ class _CopyIn:
             followed = self.settings.follow or (host != plain and os.path.islink(plain))
             handle = os.path.realpath(host) if followed else plain
         except OSError as error:
-            told = SifkitError(f"cannot stat '{show(source)}': {error.strerror}", path=source)
-            told.kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
-            self.changes.fail(told)
+            failure = SifkitError(f"cannot stat '{show(source)}': {error.strerror}", path=source)
+            failure.kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
+            self.batch.fail(failure)
             return None
         is_dir = stat.S_ISDIR(found.st_mode) or (followed and os.path.isdir(handle))
-        return _Job(self._host, handle, show(source), base_name(source), is_dir)
+        return _SourceArgument(self._host, handle, show(source), base_name(source), is_dir)
 
     def _image(self, editor: OverlayEditor, image: str) -> ImageSource:
-        """An image that is copied from; the one that is changed, too."""
+        """Open an image to copy from, which may be the target's."""
         from ..overlay.copy_source import ImageSource
-        from .sif.session import concerning
 
         if image not in self._images:
             resolver: Resolver = editor
             if not os.path.samefile(image, self.target.image):
-                with concerning(image):
+                with errors_about(image):
                     partition = partition_of(image, self.settings)
-                    view = self.stack.enter_context(
-                        looking(self.changes.console, image, partition, upper=self.settings.change.upper)
-                    )
+                    upper = self.settings.flags.upper
+                    view = self.stack.enter_context(open_for_reading(self.batch.console, image, partition, upper=upper))
                 resolver = view.resolver
             self._images[image] = ImageSource(resolver)
         return self._images[image]
 
-    def _place(self, editor: OverlayEditor, job: _Job) -> tuple[ResolvedPath, Goal]:
-        """Where the copy goes. A slash behind the target asks for a directory. PathError."""
+    def _destination(self, editor: OverlayEditor, source: _SourceArgument) -> tuple[ResolvedPath, ImagePath]:
+        """Resolve the destination of a copy. A slash after the target asks for a directory. Raises PathError."""
         from ext3.errors import PathNotDirectoryError
 
         target = self.target
         if self.directory is not None:
-            if job.base in (b"", b".", b".."):
+            if source.base in (b"", b".", b".."):
                 return self.directory, target
-            return into(editor, self.directory, target, job.base)
+            return entry_in(editor, self.directory, target, source.base)
         spot = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
-        is_dir = job.is_dir if spot.ino is None else editor.stat(spot.ino).is_dir
+        is_dir = source.is_dir if spot.ino is None else editor.stat(spot.ino).is_dir
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
         return spot, target
 
-    # The copy itself
+    # The copy
 
     def copy(self, editor: OverlayEditor) -> int:
-        """Bytes of data that were written."""
+        """Copy the sources; return the bytes of data written."""
         from ext3.errors import PathError
 
         copier = self._copier(editor)
         self.bar.phase("copy", self.data_bytes, "bytes")
-        for job in self.jobs:
+        for found in self.found:
             try:
-                spot, goal = self._place(editor, job)
+                spot, destination = self._destination(editor, found)
             except PathError as error:
-                there = self._target_is_there(editor)
-                noun = "directory" if job.is_dir else "regular file"
-                self.changes.fail(copier.copy_error(error, self.target.path, noun, exists=there))
+                there = self._target_exists(editor)
+                noun = "directory" if found.is_dir else "regular file"
+                self.batch.fail(copier.copy_error(error, self.target.path, noun, exists=there))
                 continue
             if spot.ino is None:
-                warn_outside(self.changes.console, editor, spot, goal)
-            copier.copy(job.source, job.handle, job.shown, spot, link_target=job.leads_to)
+                warn_outside(self.batch.console, editor, spot, destination)
+            copier.copy(found.source, found.handle, found.shown, spot, link_target=found.leads_to)
         self.bar.done()
         return copier.bytes
 
-    def _target_is_there(self, editor: OverlayEditor) -> bool:
+    def _target_exists(self, editor: OverlayEditor) -> bool:
         from ext3.errors import PathError
 
         try:
@@ -206,7 +207,7 @@ class _CopyIn:
     def _copier(self, editor: OverlayEditor) -> Copier:
         from ..overlay.copy_in import Copier
 
-        changes, image = self.changes, show(self.target.image)
+        batch, image = self.batch, show(self.target.image)
 
         def name(path: bytes) -> str:
             return f"{image}:{show(path)}"
@@ -215,15 +216,15 @@ class _CopyIn:
             editor,
             self.settings.copy,
             name=name,
-            on_copied=lambda old, new: changes.each(f"'{old}' -> '{new}'"),
-            on_error=changes.fail,
-            on_warning=changes.console.warn,
+            on_copied=lambda old, new: batch.count(f"'{old}' -> '{new}'"),
+            on_error=batch.fail,
+            on_warning=batch.console.warn,
             progress=self.bar,
-            image_id=on_host(self.target.image),
+            image_id=host_identity(self.target.image),
         )
 
 
-def _leads_to(resolver: Resolver, path: bytes) -> int | None:
+def _link_target(resolver: Resolver, path: bytes) -> int | None:
     from ext3.errors import PathError
 
     try:

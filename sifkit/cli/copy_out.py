@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import SifkitError, UsageError, counted, show
-from .support.copying import CopySettings, base_name, finish, partition_of, source_in_image
-from .support.editing import Changes, Goal
-from .support.image_path import place
+from .support.copying import CopySettings, base_name, find_source, finish_copy, partition_of
+from .support.editing import EditBatch
+from .support.image_path import ImagePath, split_image_path
 from .support.progress import Reporter
-from .support.reading import looking, on_host
-from .support.render import shell_word
+from .support.reading import host_identity, open_for_reading
+from .support.render import shell_quote
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
@@ -25,33 +25,34 @@ __all__ = ["copy_out"]
 
 
 def copy_out(
-    changes: Changes, sources: Sequence[str], target: str, settings: CopySettings, bar: Reporter, *, force: bool
+    batch: EditBatch, sources: Sequence[str], target: str, settings: CopySettings, bar: Reporter, *, force: bool
 ) -> int:
-    """Copy to a path of the host; the exit code."""
+    """Copy to a path on the host; return the exit code."""
     into_directory = not settings.exact and os.path.isdir(target)
     if len(sources) > 1 and not into_directory:
         reason = "Not a directory" if os.path.lexists(target) else "No such file or directory"
-        raise SifkitError(f"target '{show(target)}': {reason}", path=target, hint="make the directory first")
-    work = _CopyOut(changes, settings, bar, force=force)
+        raise SifkitError(f"target '{show(target)}': {reason}", path=target, hint="create the directory first")
+    work = _CopyOut(batch, settings, bar, force=force)
     for source in sources:
-        inside = place(source)
+        inside = split_image_path(source)
         if inside is None:
-            raise UsageError(f"{show(source)} is not in an image, and neither is {show(target)}", hint="cp copies that")
-        with looking(changes.console, inside[0], partition_of(inside[0], settings), upper=settings.change.upper) as view:
+            raise UsageError(f"neither {show(source)} nor {show(target)} is in an image", hint="copy host files with cp")
+        partition = partition_of(inside[0], settings)
+        with open_for_reading(batch.console, inside[0], partition, upper=settings.flags.upper) as view:
             resolver = view.resolver
-            ino = source_in_image(changes, resolver, source, os.fsencode(inside[1]), settings)
+            ino = find_source(batch, resolver, source, os.fsencode(inside[1]), settings)
             if ino is not None:
                 name = base_name(inside[1])
                 inside_target = into_directory and name not in (b"", b".", b"..")
-                goal = os.path.join(os.fsencode(target), name) if inside_target else os.fsencode(target)
-                work.copy(resolver, os.path.realpath(inside[0]), ino, show(source), goal)
-    bar.tell_times(changes.console)
-    return finish(changes, (place(sources[0]) or ("", ""))[0], work.bytes)
+                destination = os.path.join(os.fsencode(target), name) if inside_target else os.fsencode(target)
+                work.copy(resolver, os.path.realpath(inside[0]), ino, show(source), destination)
+    bar.print_times(batch.console)
+    return finish_copy(batch, (split_image_path(sources[0]) or ("", ""))[0], work.bytes)
 
 
 class _CopyOut:
-    def __init__(self, changes: Changes, settings: CopySettings, bar: Reporter, *, force: bool) -> None:
-        self.changes = changes
+    def __init__(self, batch: EditBatch, settings: CopySettings, bar: Reporter, *, force: bool) -> None:
+        self.batch = batch
         self.settings = settings
         self.bar = bar
         self.force = force
@@ -60,22 +61,22 @@ class _CopyOut:
         self._made: set[bytes] = set()
         self._links: dict[tuple[str, int], bytes] = {}
 
-    def copy(self, resolver: Resolver, image: str, ino: int, shown: str, goal: bytes) -> None:
-        """Copy one to the path ``goal``; trouble with it is told."""
+    def copy(self, resolver: Resolver, image: str, ino: int, shown: str, destination: bytes) -> None:
+        """Copy one file to the path ``destination``; errors are recorded."""
         found = resolver.stat(ino)
         if found.is_dir and not self.settings.copy.recursive:
-            self._refuse(f"-r not specified; omitting directory '{shown}'", goal, kind="is-a-directory", hint="give -r")
+            self._refuse(f"-r not specified; omitting directory '{shown}'", destination, kind="is-a-directory", hint="give -r")
             return
         key = image, ino, shown.rstrip("/")
         if key in self._given:
-            self.changes.console.warn(f"source {'directory' if found.is_dir else 'file'} '{shown}' specified more than once")
+            self.batch.console.warn(f"source {'directory' if found.is_dir else 'file'} '{shown}' specified more than once")
             return
         self._given.add(key)
         try:
             if found.is_dir:
-                self._tree(resolver, image, found, shown, goal)
+                self._tree(resolver, image, found, shown, destination)
             else:
-                self._file(resolver, image, found, shown, goal)
+                self._file(resolver, image, found, shown, destination)
         except OSError as error:
             if hasattr(error, "kind"):
                 raise
@@ -83,100 +84,102 @@ class _CopyOut:
             word = f"create {noun.get(stat.S_IFMT(found.mode), 'special file')}"
             if error.errno == errno.ELOOP:
                 word = "stat"
-            text = f"cannot {word} '{show(goal)}': {error.strerror}"
-            if found.is_dir and os.path.isdir(goal):  # it is there: something in it failed
-                text = f"copying '{shown}' to '{show(goal)}': {error.strerror}"
-            self._refuse(text, goal, kind="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target")
+            text = f"cannot {word} '{show(destination)}': {error.strerror}"
+            if found.is_dir and os.path.isdir(destination):  # it exists: something below it failed
+                text = f"copying '{shown}' to '{show(destination)}': {error.strerror}"
+            self._refuse(text, destination, kind="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target")
 
-    def _refuse(self, text: str, goal: bytes, *, kind: str = "path", hint: str = "") -> None:
-        self.changes.refuse(text, Goal("", goal, show(goal)), kind=kind, hint=hint)
+    def _refuse(self, text: str, destination: bytes, *, kind: str = "path", hint: str = "") -> None:
+        self.batch.refuse(text, ImagePath("", destination, show(destination)), kind=kind, hint=hint)
 
-    def _tree(self, resolver: Resolver, image: str, found: Stat, what: str, goal: bytes) -> None:
+    def _tree(self, resolver: Resolver, image: str, found: Stat, what: str, destination: bytes) -> None:
         from ..overlay.copy_out import copy_tree_out
 
-        shown = show(goal)
-        if os.path.lexists(goal) and not os.path.isdir(goal):
+        shown = show(destination)
+        if os.path.lexists(destination) and not os.path.isdir(destination):
             text = f"cannot overwrite non-directory '{shown}' with directory '{what}'"
-            self._refuse(text, goal, kind="not-a-directory")
+            self._refuse(text, destination, kind="not-a-directory")
             return
         made = copy_tree_out(
-            resolver.filesystem, found.ino, goal, self.settings.copy, image_id=on_host(image), progress=self.bar
+            resolver.filesystem, found.ino, destination, self.settings.copy, image_id=host_identity(image), progress=self.bar
         )
         for path, why in made.problems:
-            self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", goal)
+            self._refuse(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", destination)
         if made.specials_left:
             text = f"cannot create {counted(made.specials_left, 'device')} in '{shown}': Operation not permitted"
-            self._refuse(text, goal, kind="permission", hint="only root may make them")
-        self.changes.done += made.files + made.directories + made.symlinks + made.specials + made.links
-        self.changes.console.detail(f"'{what}' -> '{shown}'")
+            self._refuse(text, destination, kind="permission", hint="only root can create devices")
+        self.batch.done += made.files + made.directories + made.symlinks + made.specials + made.links
+        self.batch.console.detail(f"'{what}' -> '{shown}'")
         self.bytes += made.written_bytes
 
-    def _file(self, resolver: Resolver, image: str, found: Stat, what: str, goal: bytes) -> None:
+    def _file(self, resolver: Resolver, image: str, found: Stat, what: str, destination: bytes) -> None:
         from ..overlay.copy_out import copy_file_out
 
-        shown, options = show(goal), self.settings.copy
+        shown, options = show(destination), self.settings.copy
         regular = stat.S_ISREG(found.mode)
         if not regular and not options.recursive and not (options.links and found.is_symlink):
-            self._refuse(f"'{what}' is not a regular file", goal, hint="-r copies devices and fifos as such")
+            self._refuse(f"'{what}' is not a regular file", destination, hint="-r copies devices and FIFOs as such")
             return
-        if not self._may_write(what, goal, image, regular=regular):
+        if not self._may_write(what, destination, image, regular=regular):
             return
-        twin = self._links.get((image, found.ino)) if "links" in options.preserve else None
-        if twin is not None:
-            if os.path.lexists(goal):
-                os.unlink(goal)
-            os.link(twin, goal, follow_symlinks=False)
+        first = self._links.get((image, found.ino)) if "links" in options.preserve else None
+        if first is not None:
+            if os.path.lexists(destination):
+                os.unlink(destination)
+            os.link(first, destination, follow_symlinks=False)
         else:
             self.bar.phase("copy", found.size, "bytes")
-            self.bytes += copy_file_out(resolver.filesystem, found.ino, goal, options, advance=self.bar.advance).written_bytes
+            self.bytes += copy_file_out(
+                resolver.filesystem, found.ino, destination, options, advance=self.bar.advance
+            ).written_bytes
             self.bar.done()
         if found.links > 1:
-            self._links[image, found.ino] = goal
-        self._made.add(goal)
-        self.changes.each(f"'{what}' -> '{shown}'")
+            self._links[image, found.ino] = destination
+        self._made.add(destination)
+        self.batch.count(f"'{what}' -> '{shown}'")
 
-    def _may_write(self, what: str, goal: bytes, image: str, *, regular: bool) -> bool:
-        """Whether a file may be put there; why not is told. OSError where the path leads nowhere."""
-        shown = show(goal)
-        plain = goal.rstrip(b"/") or b"/"
-        if plain != goal and not os.path.isdir(plain):
+    def _may_write(self, what: str, destination: bytes, image: str, *, regular: bool) -> bool:
+        """Whether a file may be written there; if not, the error is recorded. Raises OSError for a bad path."""
+        shown = show(destination)
+        plain = destination.rstrip(b"/") or b"/"
+        if plain != destination and not os.path.isdir(plain):
             if os.path.lexists(plain):
-                self._refuse(f"cannot stat '{shown}': Not a directory", goal, kind="not-a-directory")
+                self._refuse(f"cannot stat '{shown}': Not a directory", destination, kind="not-a-directory")
                 return False
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), goal)
-        if not os.path.lexists(goal):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), destination)
+        if not os.path.lexists(destination):
             return True
-        is_link = os.path.islink(goal)
-        if os.path.isdir(goal) and not is_link:
+        is_link = os.path.islink(destination)
+        if os.path.isdir(destination) and not is_link:
             text = f"cannot overwrite directory '{shown}' with non-directory '{what}'"
-            self._refuse(text, goal, kind="is-a-directory")
+            self._refuse(text, destination, kind="is-a-directory")
             return False
         if not self.settings.copy.replace:
             return False
-        if os.path.exists(goal) and os.path.samefile(goal, image):
-            hint = f"write {shell_word(os.fsdecode(goal))}:/ for a place in it"
-            self._refuse(f"'{shown}' is the image itself, and not overwritten", goal, kind="exists", hint=hint)
+        if os.path.exists(destination) and os.path.samefile(destination, image):
+            hint = f"write {shell_quote(os.fsdecode(destination))}:/ to copy into it"
+            self._refuse(f"will not overwrite '{shown}': it is the source image", destination, kind="exists", hint=hint)
             return False
-        if not self.force and os.path.basename(goal) != os.path.basename(os.fsencode(what)) and _is_image(goal):
-            hint = f"write {shell_word(os.fsdecode(goal))}:/ for a place in it, or -f to replace it"
-            self._refuse(f"'{shown}' is an image, and not overwritten with '{what}'", goal, kind="exists", hint=hint)
+        if not self.force and os.path.basename(destination) != os.path.basename(os.fsencode(what)) and _is_image(destination):
+            hint = f"write {shell_quote(os.fsdecode(destination))}:/ to copy into it, or give -f to replace it"
+            self._refuse(f"will not overwrite image '{shown}' with '{what}'", destination, kind="exists", hint=hint)
             return False
-        if goal in self._made:
-            self._refuse(f"will not overwrite just-created '{shown}' with '{what}'", goal, kind="exists")
+        if destination in self._made:
+            self._refuse(f"will not overwrite just-created '{shown}' with '{what}'", destination, kind="exists")
             return False
         if is_link and regular:
             try:
-                os.stat(goal)
+                os.stat(destination)
             except FileNotFoundError:
-                self._refuse(f"not writing through dangling symlink '{shown}'", goal)
+                self._refuse(f"not writing through dangling symlink '{shown}'", destination)
                 return False
-        if self.force and not os.access(goal, os.W_OK):
-            os.unlink(goal)
+        if self.force and not os.access(destination, os.W_OK):
+            os.unlink(destination)
         return True
 
 
 def _is_image(path: bytes) -> bool:
-    """Whether there is an image: then a ``:/`` was forgotten, rather than a file meant."""
+    """Whether a file is an image: then ``:/`` was probably forgotten."""
     from ..overlay.image_format import file_format
 
     try:

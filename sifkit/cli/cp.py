@@ -13,12 +13,11 @@ from .copy_out import copy_out
 from .support import values
 from .support.console import Console
 from .support.copying import CopySettings
-from .support.editing import ChangeOptions, Changes, Exact, Json, NewOwner, goals, new_owner, umask
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.editing import EditBatch, new_owner
 from .support.frame import verb
-from .support.image_path import check_not_dotted, place
+from .support.image_path import parse_image_paths, reject_dot_prefix, split_image_path
+from .support.options import EditFlags, Exact, NewOwner, ProgressMode
 from .support.progress import MODES, reporter
-from .support.reading import Upper
 
 __all__ = ["command"]
 
@@ -31,77 +30,74 @@ __all__ = ["command"]
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
     ],
-    taken="d",
+    own_letters="d",
 )
 def command(
     console: Console,
     *,
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE... TARGET", help="files of the host, or IMAGE:/PATH; TARGET: a new name or a directory"),
+        typer.Argument(metavar="SOURCE... TARGET", help="host paths or IMAGE:/PATH; TARGET is a new name or a directory"),
     ],
     archive: Annotated[
-        bool, typer.Option("-a", "--archive", help="-r, and all of mode, owner, times, attributes, hard links")
+        bool, typer.Option("-a", "--archive", help="-r, and preserve mode, owner, times, extended attributes and hard links")
     ] = False,
-    recursive: Annotated[bool, typer.Option("-r", "-R", "--recursive", help="directories, and links as links")] = False,
-    links: Annotated[bool, typer.Option("-P", "-d", "--no-dereference", help="links as links, without -r too")] = False,
-    preserve: Annotated[bool, typer.Option("-p", "--preserve", help="keep mode, owner and times")] = False,
-    force: Annotated[bool, typer.Option("-f", "--force", help="remove a file on the host that cannot be opened")] = False,
-    keep: Annotated[bool, typer.Option("-n", "--no-clobber", help="leave files that are there as they are")] = False,
+    recursive: Annotated[
+        bool, typer.Option("-r", "-R", "--recursive", help="copy directories recursively, and symbolic links as such")
+    ] = False,
+    links: Annotated[bool, typer.Option("-P", "-d", "--no-dereference", help="copy symbolic links as such")] = False,
+    preserve: Annotated[bool, typer.Option("-p", "--preserve", help="preserve mode, owner and times")] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="remove host files that cannot be opened")] = False,
+    keep: Annotated[bool, typer.Option("-n", "--no-clobber", help="do not overwrite existing files")] = False,
     exact: Exact = False,
     owner: NewOwner = "",
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
-    json: Json = False,
+    flags: EditFlags,
+    progress: ProgressMode = "auto",
 ) -> int:
-    """Copy files into an image, out of one, or within one. Holes stay holes. Where an image has not room for all, nothing is
-    copied into it.
+    """Copy files into an image, out of an image, or within one. Holes are preserved. If an image lacks room for all files,
+    none is copied.
 
-    SOURCE and TARGET are as cp has them; what is written IMAGE:/PATH is in an image. New files belong to you unless -p, -a or
-    --owner say else. Out of an image directories keep modes, times and attributes always.
+    Paths in images are written IMAGE:/PATH, others are on the host. New files are owned by you, unless -p, -a or --owner is
+    given. Directories copied out of an image always keep their mode, times and extended attributes.
     """
     values.choice("--progress", progress, MODES)
     if len(arguments) < 2:
-        raise UsageError(f"no TARGET behind {show(arguments[0])}", hint="write where the copy is to be")
+        raise UsageError(f"missing TARGET after {show(arguments[0])}", hint="give a new name or a directory")
     if exact and len(arguments) > 2:
-        raise UsageError("-T takes one source and a target", hint="leave -T out to copy into a directory")
+        raise UsageError("-T takes one source and a target", hint="omit -T to copy into a directory")
 
+    from ..atomic import current_umask
     from ..overlay.copy_in import PRESERVE_ALL, PRESERVE_ATTRIBUTES, CopyOptions
 
-    kept = PRESERVE_ALL if archive else PRESERVE_ATTRIBUTES if preserve else frozenset[str]()
+    preserved = PRESERVE_ALL if archive else PRESERVE_ATTRIBUTES if preserve else frozenset[str]()
     copy = CopyOptions(
         recursive=recursive or archive,
         links=links or recursive or archive,
-        preserve=kept,
+        preserve=preserved,
         replace=not keep,
         owner=new_owner(owner),
-        umask=umask(),
+        umask=current_umask(),
     )
-    change = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    settings = CopySettings(copy, change, exact, follow=not copy.links)
+    settings = CopySettings(copy, flags, exact, follow=not copy.links)
     for argument in arguments:
-        check_not_dotted(argument)
+        reject_dot_prefix(argument)
     *sources, target = arguments
-    changes = Changes(console)
+    batch = EditBatch(console)
     with reporter(progress, console) as bar:
-        if place(target) is not None or _is_missing_image(target):
-            return copy_in(changes, sources, goals([target])[0], settings, bar)
-        if not any(place(source) for source in sources):
+        if split_image_path(target) is not None or _names_missing_image(target):
+            return copy_in(batch, sources, parse_image_paths([target])[0], settings, bar)
+        if not any(split_image_path(source) for source in sources):
             for source in sources:
-                if _is_missing_image(source):
-                    goals([source])
+                if _names_missing_image(source):
+                    parse_image_paths([source])
             raise UsageError(
                 f"neither {show(sources[0])} nor {show(target)} is in an image",
-                hint="write IMAGE:/PATH for what is in one, for example overlay.img:/upper/opt",
+                hint="write IMAGE:/PATH for a path in an image, for example overlay.img:/upper/opt",
             )
-        return copy_out(changes, sources, target, settings, bar, force=force)
+        return copy_out(batch, sources, target, settings, bar, force=force)
 
 
-def _is_missing_image(argument: str) -> bool:
-    """Whether it looks like IMAGE:/PATH of an image that is not there."""
+def _names_missing_image(argument: str) -> bool:
+    """Whether an argument reads as IMAGE:/PATH of an image that does not exist."""
     image, colon, _ = argument.partition(":/")
     return bool(colon and image) and not argument.startswith("./") and not os.path.lexists(f"{image}:")

@@ -8,11 +8,11 @@ import typer
 
 from ..errors import SifkitError
 from .support.console import Console
-from .support.embedding import Partition
 from .support.failures import report
 from .support.frame import verb
-from .support.reading import looking
-from .support.render import bar, escaped, percent, short_size
+from .support.options import HumanReadable, Partition
+from .support.reading import open_for_reading
+from .support.render import bar, escape, percent, short_size
 
 __all__ = ["command"]
 
@@ -25,11 +25,11 @@ def command(
     console: Console,
     *,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="ext3 images")],
-    human: Annotated[bool, typer.Option("-h", "--human-readable", help="sizes as 1.5G, in powers of 1024")] = False,
+    human: HumanReadable = False,
     partition: Partition = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object for each image")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object per image")] = False,
 ) -> int:
-    """Tell how full images are, in KiB (or with -h as 1.5G) and in inodes: one may run out long before the other."""
+    """Show the space and inode usage of images, in KiB. An image may run out of inodes long before space."""
     from ext3.errors import Ext3Error
 
     from ..overlay.usage import image_usage
@@ -38,7 +38,7 @@ def command(
     rows: list[tuple[str, ...]] = [("Image", "", "Size", "Used", "Avail", "Use%")]
     for image in images:
         try:
-            with looking(console, image, partition) as view:
+            with open_for_reading(console, image, partition) as view:
                 usage = image_usage(view.filesystem)
         except (SifkitError, Ext3Error, OSError) as error:
             if len(images) == 1:
@@ -67,7 +67,7 @@ def command(
             share = percent(used, total).replace(" ", "")
             return f"{share:>4} {bar(used, total, console)}" if console.out_is_terminal else share
 
-        name = escaped(image.encode("utf-8", "surrogateescape"))
+        name = escape(image.encode("utf-8", "surrogateescape"))
         used, available = usage.used_bytes, usage.available_bytes
         space = "bytes" if human else "KiB"
         rows.append((name, space, size(usage.size_bytes), size(used), size(available), full(used, used + available)))

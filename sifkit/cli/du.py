@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .support.console import Console, named
-from .support.embedding import Partition
+from .support.console import Console, name_fields
 from .support.frame import verb
-from .support.image_path import places
-from .support.reading import Upper, locate, looking, tell
-from .support.render import short_size, shown_name
+from .support.image_path import group_by_image
+from .support.options import ZERO_HELP, HumanReadable, ReadArguments, ReadFlags
+from .support.reading import lookup, open_for_reading, print_problems
+from .support.render import display_name, short_size
 
 __all__ = ["command"]
 
@@ -27,32 +27,29 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
-    ],
-    summary: Annotated[bool, typer.Option("-s", "--summarize", help="only a total for each path")] = False,
-    every: Annotated[bool, typer.Option("-a", "--all", help="files, too, not only directories")] = False,
-    human: Annotated[bool, typer.Option("-h", "--human-readable", help="sizes as 1.5G, in powers of 1024")] = False,
-    inodes: Annotated[bool, typer.Option("--inodes", help="count inodes, not KiB")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
-    zero: Annotated[bool, typer.Option("-0", "--null", help="end each line with NUL, and escape nothing")] = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object for each line, and a summary last")] = False,
+    arguments: ReadArguments,
+    summary: Annotated[bool, typer.Option("-s", "--summarize", help="print only a total for each path")] = False,
+    every: Annotated[bool, typer.Option("-a", "--all", help="print files too, not just directories")] = False,
+    human: HumanReadable = False,
+    inodes: Annotated[bool, typer.Option("--inodes", help="print numbers of inodes instead of KiB")] = False,
+    flags: ReadFlags,
+    zero: Annotated[bool, typer.Option("-0", "--null", help=ZERO_HELP)] = False,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object per line, and a summary")] = False,
 ) -> int:
-    """Tell what directories in an image take, in KiB, what is below them included. A file with several names counts once."""
+    """Show the disk usage of directories in an image, in KiB, including everything below them. Hard links count once."""
     from ext3.errors import Ext3Error
 
     from ..overlay.usage import directory_usage
 
     failed = 0
-    for image, paths in places(arguments, default=["/"]):
+    for image, paths in group_by_image(arguments, default=["/"]):
         problems: list[Exception] = []
         seen: set[int] = set()
         total = count = entries = 0
-        with looking(console, image, partition, upper=upper) as view:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
             for path in paths:
                 try:
-                    top = locate(view, path, follow=False)
+                    top = lookup(view, path, follow=False)
                     rows = directory_usage(view, path, top, all_files=every and not summary, problems=problems, seen=seen)
                 except Ext3Error as error:
                     problems.append(error)
@@ -64,12 +61,12 @@ def command(
                     entries += 1
                     if json:
                         kind = {"directory": is_directory, "allocated_bytes": size, "inodes": number}
-                        console.emit_raw({**named("path", where), **kind})
+                        console.emit_raw({**name_fields("path", where), **kind})
                         continue
                     text = str(number) if inodes else short_size(size) if human else str(-(-size // 1024))
-                    name = where if zero else shown_name(where, console)
+                    name = where if zero else display_name(where, console)
                     console.write(text.encode() + b"\t" + name + (b"\0" if zero else b"\n"))
-        tell(console, problems)
+        print_problems(console, problems)
         failed += len(problems)
         if json:
             sums = {"entries": entries, "errors": len(problems), "allocated_bytes": total, "inodes": count}

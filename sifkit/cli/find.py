@@ -13,12 +13,12 @@ import typer
 
 from ..errors import UsageError, show
 from .support.console import Console
-from .support.embedding import Partition
 from .support.frame import VerbCommand, verb
-from .support.image_path import place, places
-from .support.reading import TYPES, Upper, entry_fields, looking, tell
-from .support.render import shown_name
-from .support.values import closest
+from .support.image_path import group_by_image, split_image_path
+from .support.options import ZERO_HELP, ReadArguments, ReadFlags
+from .support.reading import TYPES, entry_fields, open_for_reading, print_problems
+from .support.render import display_name
+from .support.suggest import unknown_option
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
@@ -34,7 +34,7 @@ Test = Callable[[bytes, "Stat"], bool]
 
 
 class _FindCommand(VerbCommand):
-    """Its tests are words behind one dash: one that is not known is named as a whole."""
+    """Command with tests such as ``-name``: an unknown one is reported as a whole, not letter by letter."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
@@ -45,23 +45,21 @@ class _FindCommand(VerbCommand):
                 raise
             known = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
             word = next((arg for arg in args if arg.startswith("-") and letters[1:] in arg[1:] and arg not in known), letters)
-            meant = closest(word, known)
-            what = f"no such option {show(word)}" + (f" (did you mean {meant}?)" if meant else "")
-            raise UsageError(what, hint=f"see {ctx.command_path} -h") from error
+            raise UsageError(unknown_option(word, self.params), hint=f"see {ctx.command_path} -h") from error
 
 
 def _name_test(glob: str) -> Test:
-    """As find has it: * ? [a-z] [!a-z], a backslash takes the next for itself; a dot at the beginning is nothing special."""
+    """Test of ``-name``: * ? [a-z] [!a-z] and backslash escapes, as find; a leading dot is not special."""
     plain = _ESCAPED.sub(lambda match: f"[{match[1]}]" if match[1] in "*?[" else match[1], glob).replace("[^", "[!")
     matches = re.compile(fnmatch.translate(plain), re.DOTALL).match
     return lambda path, _: matches(os.fsdecode(path.rstrip(b"/").rpartition(b"/")[2] or b"/")) is not None
 
 
 def _size_test(text: str) -> Test:
-    """As find has it: the size in units, rounded up, is the number, above it (+) or below it (-)."""
+    """Test of ``-size``: the size in units, rounded up, equals the number, is above (+) or below it (-), as find."""
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"-size {show(text)}: not a size", hint="write for example -size +10M, -size -4k or -size 0")
+        raise UsageError(f"-size {show(text)}: not a size", hint="write -size +10M, -size -4k or -size 0")
     sign, number, unit = match[1], int(match[2]), UNITS[match[3]]
 
     def test(_: bytes, found: Stat) -> bool:
@@ -71,8 +69,9 @@ def _size_test(text: str) -> Test:
     return test
 
 
-def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
-    pair = place(text)
+def _newer_test(text: str, flags: ReadFlags) -> Test:
+    """Test of ``-newer``: the file was modified after the one named, on the host or in an image."""
+    pair = split_image_path(text)
     if pair is None:
         limit = os.stat(text).st_mtime_ns
     else:
@@ -80,8 +79,8 @@ def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
         from ..overlay.opening import open_image
         from ..overlay.view import View
 
-        with open_image(pair[0], partition if is_sif(pair[0]) else None) as filesystem:
-            view = View.of(filesystem, upper=upper, whiteouts=False)
+        with open_image(pair[0], flags.partition if is_sif(pair[0]) else None) as filesystem:
+            view = View.of(filesystem, upper=flags.upper, whiteouts=False)
             limit = filesystem.stat(view.lookup(os.fsencode(pair[1]))).mtime
     return lambda _, found: found.mtime > limit
 
@@ -99,32 +98,31 @@ def _newer_test(text: str, partition: str | None, *, upper: bool) -> Test:
 def command(
     console: Console,
     *,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
-    ],
-    name: Annotated[str | None, typer.Option("-name", metavar="GLOB", help="the last part of the path matches")] = None,
-    kind: Annotated[str | None, typer.Option("-type", metavar="f|d|l|p|s|b|c", help="what it is; several: f,l")] = None,
-    size: Annotated[str | None, typer.Option("-size", metavar="[+-]N[ckMG]", help="more (+), less (-) or exactly")] = None,
-    newer: Annotated[str | None, typer.Option("-newer", metavar="FILE", help="changed after FILE, or IMAGE:/PATH")] = None,
-    partition: Partition = None,
-    upper: Upper = False,
-    zero: Annotated[bool, typer.Option("-0", "-print0", "--zero", help="end each path with NUL, and escape nothing")] = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object for each file, and a summary last")] = False,
+    arguments: ReadArguments,
+    name: Annotated[str | None, typer.Option("-name", metavar="GLOB", help="base name matches GLOB")] = None,
+    kind: Annotated[str | None, typer.Option("-type", metavar="f|d|l|p|s|b|c", help="file type, or several as in f,l")] = None,
+    size: Annotated[
+        str | None, typer.Option("-size", metavar="[+-]N[ckMG]", help="size is N units, more (+) or less (-)")
+    ] = None,
+    newer: Annotated[str | None, typer.Option("-newer", metavar="FILE", help="modified after FILE (or IMAGE:/PATH)")] = None,
+    flags: ReadFlags,
+    zero: Annotated[bool, typer.Option("-0", "-print0", "--zero", help=ZERO_HELP)] = False,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object per file, and a summary")] = False,
 ) -> int:
-    """Find files in an image: all tests given must hold. Links are not followed. The image is only read."""
-    wanted = places(arguments, default=["/"])
+    """Find files in an image for which all given tests are true. Symbolic links are not followed. The image is not modified."""
+    groups = group_by_image(arguments, default=["/"])
     tests: list[Test] = []
     if name is not None:
         tests.append(_name_test(name))
     if kind is not None:
         if unknown := [letter for letter in kind.split(",") if letter not in LETTERS]:
             raise UsageError(f"-type {show(unknown[0])}: must be one of {', '.join(LETTERS)}", hint="f is a regular file")
-        words = {LETTERS[letter] for letter in kind.split(",")}
-        tests.append(lambda _, found: TYPES[found.file_type] in words)
+        types = {LETTERS[letter] for letter in kind.split(",")}
+        tests.append(lambda _, found: TYPES[found.file_type] in types)
     if size is not None:
         tests.append(_size_test(size))
     if newer is not None:
-        tests.append(_newer_test(newer, partition, upper=upper))
+        tests.append(_newer_test(newer, flags))
 
     from ext3.errors import Ext3Error
 
@@ -132,10 +130,10 @@ def command(
 
     end = b"\0" if zero else b"\n"
     failed = 0
-    for image, paths in wanted:
+    for image, paths in groups:
         count = 0
         problems: list[Exception] = []
-        with looking(console, image, partition, upper=upper) as view:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
             for path in paths:
                 try:
                     ino = view.lookup(path, follow=False)
@@ -145,21 +143,21 @@ def command(
                     continue
                 walk = view.walk(path, ino, problems) if found.is_dir else iter(())
                 for where, row in chain([(path, Row(path, ino, found.file_type, found, may_have_xattrs=False))], walk):
-                    facts = row.stat
-                    if isinstance(facts, Ext3Error):
-                        problems.append(facts)
-                        facts.args = (f"{show(where)}: {facts}",)
+                    status = row.stat
+                    if isinstance(status, Ext3Error):
+                        problems.append(status)
+                        status.args = (f"{show(where)}: {status}",)
                         continue
-                    if tests and not all(test(where, facts) for test in tests):
+                    if tests and not all(test(where, status) for test in tests):
                         continue
                     count += 1
                     if json:
-                        target = view.filesystem.readlink(facts.ino) if facts.is_symlink else None
-                        console.emit_raw(entry_fields(where, facts, target))
+                        target = view.filesystem.readlink(status.ino) if status.is_symlink else None
+                        console.emit_raw(entry_fields(where, status, target))
                     else:
-                        console.write((where if zero else shown_name(where, console)) + end)
+                        console.write((where if zero else display_name(where, console)) + end)
             failed += len(problems)
-            tell(console, problems)
+            print_problems(console, problems)
             if json:
                 console.emit({"entries": count, "errors": len(problems)}, image=image)
     return 1 if failed else 0

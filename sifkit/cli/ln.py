@@ -9,26 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, counted, show
-from .mv import directory_at, into
 from .support.console import Console
-from .support.editing import (
-    ChangeOptions,
-    Changes,
-    Exact,
-    Goal,
-    Json,
-    NewOwner,
-    changing,
-    goals,
-    new_owner,
-    one_image,
-    refused,
-    warn_outside,
-)
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.destination import entry_in, target_directory
+from .support.editing import EditBatch, coreutils_error, new_owner, open_for_editing, warn_outside
 from .support.frame import verb
-from .support.image_path import place
-from .support.reading import Upper
+from .support.image_path import ImagePath, common_image, parse_image_paths, split_image_path
+from .support.options import EditFlags, Exact, NewOwner
 
 if TYPE_CHECKING:
     from ..overlay.resolve import ResolvedPath
@@ -50,58 +36,56 @@ def command(
     *,
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET... IMAGE:/PATH", help="with -s the text of the link, else IMAGE:/FILE; the new name"),
+        typer.Argument(
+            metavar="TARGET... IMAGE:/PATH",
+            help="IMAGE:/FILE, or with -s the text of the link; then the new name or a directory",
+        ),
     ],
-    symbolic: Annotated[bool, typer.Option("-s", "--symbolic", help="a symbolic link; TARGET may be anything")] = False,
-    force: Annotated[bool, typer.Option("-f", "--force", help="replace a file that is there")] = False,
+    symbolic: Annotated[bool, typer.Option("-s", "--symbolic", help="create symbolic links; TARGET may be any text")] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="replace existing files")] = False,
     plain: Annotated[
-        bool, typer.Option("-n", "--no-dereference", help="a link that leads to a directory is no directory")
+        bool, typer.Option("-n", "--no-dereference", help="treat a symbolic link to a directory as a file")
     ] = False,
     exact: Exact = False,
     owner: NewOwner = "",
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    json: Json = False,
+    flags: EditFlags,
 ) -> int:
-    """Make links in an image: hard ones, or with -s symbolic ones. The text of a symbolic link is kept as it is written: what
-    the container sees, without upper/."""
+    """Create links in an image: hard links, or with -s symbolic links.
+
+    The text of a symbolic link is stored as given: a path in the container, without upper/.
+    """
     if len(arguments) < 2:
-        raise UsageError(f"no IMAGE:/PATH behind {show(arguments[0])}", hint="write where the link is to be")
+        raise UsageError(f"missing IMAGE:/PATH after {show(arguments[0])}", hint="give the name of the link")
     *texts, last = arguments
-    target = goals([last])[0]
+    target = parse_image_paths([last])[0]
     if symbolic:
         for text in texts:
-            if place(text) is not None:
-                path = place(text)
-                assert path is not None
-                raise UsageError(f"-s {show(text)}: a link holds a path, not an image", hint=f"write {show(path[1])}")
-        sources = [Goal(target.image, os.fsencode(text), show(text)) for text in texts]
+            if (inside := split_image_path(text)) is not None:
+                message = f"-s {show(text)}: the text of a link is a path without an image"
+                raise UsageError(message, hint=f"write {show(inside[1])}")
+        sources = [ImagePath(target.image, os.fsencode(text), show(text)) for text in texts]
         image = target.image
     else:
-        sources = goals(texts)
-        image = one_image([target, *sources], "sifkit ln")
-    who = new_owner(owner)
-    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    changes = Changes(console)
-    with changing(console, image, options) as editor:
-        linker = _Linker(editor, changes, target, symbolic=symbolic, force=force, owner=who, exact=exact, plain=plain)
+        sources = parse_image_paths(texts)
+        image = common_image([target, *sources], "sifkit ln")
+    new_links_owner = new_owner(owner)
+    batch = EditBatch(console)
+    with open_for_editing(console, image, flags) as editor:
+        linker = _Linker(editor, batch, target, symbolic=symbolic, force=force, owner=new_links_owner, exact=exact, plain=plain)
         if linker.directory is None and len(sources) > 1:
-            changes.refuse(f"target '{target.shown}': {linker.why_none}", target, kind="not-a-directory")
+            batch.refuse(f"target '{target.shown}': {linker.why_none}", target, kind="not-a-directory")
             sources = []
         for source in sources:
             linker.link(source)
-    return changes.finish(image, f"{counted(changes.done, 'link')} made", {"made": changes.done})
+    return batch.finish(image, f"{counted(batch.done, 'link')} created", {"made": batch.done})
 
 
 class _Linker:
     def __init__(
         self,
         editor: OverlayEditor,
-        changes: Changes,
-        target: Goal,
+        batch: EditBatch,
+        target: ImagePath,
         *,
         symbolic: bool,
         force: bool,
@@ -110,13 +94,13 @@ class _Linker:
         plain: bool,
     ) -> None:
         self.editor = editor
-        self.changes = changes
+        self.batch = batch
         self.target = target
         self.symbolic = symbolic
         self.force = force
         self.owner = owner
         self.kind = "symbolic link" if symbolic else "hard link"
-        self.directory, self.why_none = (None, "") if exact else directory_at(editor, target)
+        self.directory, self.why_none = (None, "") if exact else target_directory(editor, target)
         if plain and self.directory is not None and self._is_link(target.path.rstrip(b"/")):
             self.directory, self.why_none = None, os.strerror(errno.ENOTDIR)
 
@@ -124,36 +108,36 @@ class _Linker:
         ino = self.editor.resolve(path or b"/", follow=False).ino
         return ino is not None and self.editor.stat(ino).is_symlink
 
-    def link(self, source: Goal) -> None:
-        """Make one link."""
+    def link(self, source: ImagePath) -> None:
+        """Create one link; errors are recorded."""
         from ext3.errors import PathError
 
         old = None
         if not self.symbolic:
-            with self.changes.attempt(f"failed to access '{source.shown}'", source):
+            with self.batch.attempt(f"failed to access '{source.shown}'", source):
                 old = self.editor.lookup(source.path, follow=False)
             if old is None:
                 return
             if self.editor.stat(old).is_dir:
                 text = f"{source.shown}: hard link not allowed for directory"
-                self.changes.refuse(text, source, kind="is-a-directory")
+                self.batch.refuse(text, source, kind="is-a-directory")
                 return
-        goal = self.target
+        destination = self.target
         try:
             if self.directory is not None:
                 name = source.path.rstrip(b"/").rpartition(b"/")[2] or b"."
-                new, goal = into(self.editor, self.directory, self.target, name)
+                new, destination = entry_in(self.editor, self.directory, self.target, name)
             else:
-                new = self._named()
-            self._link(source, old, new, goal)
+                new = self._new_name()
+            self._link(source, old, new, destination)
         except PathError as error:
-            what = f"failed to create {self.kind} '{goal.shown}'"
+            what = f"failed to create {self.kind} '{destination.shown}'"
             if not self.symbolic and error.errno not in (errno.EEXIST, errno.ENOSPC, errno.EMLINK):
                 what += f" => '{source.shown}'"
-            self.changes.fail(refused(what, error, goal))
+            self.batch.fail(coreutils_error(what, error, destination))
 
-    def _named(self) -> ResolvedPath:
-        """The place of the new name. A slash behind it asks for a directory, which it is not."""
+    def _new_name(self) -> ResolvedPath:
+        """Resolve the name of the link. A slash after it asks for a directory, which a link is not."""
         from ext3.errors import PathNotDirectoryError, PathNotFoundError
 
         path = self.target.path
@@ -164,13 +148,13 @@ class _Linker:
             raise PathNotDirectoryError(path, "Not a directory")
         return found
 
-    def _link(self, source: Goal, old: int | None, new: ResolvedPath, goal: Goal) -> None:
+    def _link(self, source: ImagePath, old: int | None, new: ResolvedPath, destination: ImagePath) -> None:
         editor = self.editor
         if new.ino is not None:
-            if not self._may_replace(source, old, new, new.ino, goal):
+            if not self._may_replace(source, old, new, new.ino, destination):
                 return
             if old is None:
-                self._check_target(source.path, goal)  # before the old file goes
+                self._check_length(source.path, destination)  # before the old file is removed
             editor.filesystem.unlink_at(*new.location)
         with editor.replacing_whiteouts(new):
             if old is None:
@@ -178,27 +162,27 @@ class _Linker:
                 editor.filesystem.symlink_at(source.path, *new.location, uid=uid, gid=gid)
             else:
                 editor.filesystem.link_at(old, *new.location)
-        warn_outside(self.changes.console, editor, new, goal)
-        self.changes.each(f"'{goal.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
+        warn_outside(self.batch.console, editor, new, destination)
+        self.batch.count(f"'{destination.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
 
-    def _may_replace(self, source: Goal, old: int | None, new: ResolvedPath, there: int, goal: Goal) -> bool:
-        """Whether the file that is there goes; why not is told."""
+    def _may_replace(self, source: ImagePath, old: int | None, new: ResolvedPath, there: int, destination: ImagePath) -> bool:
+        """Whether the existing file may be replaced; if not, the error is recorded."""
         found = self.editor.stat(there)
         if not self.force:
-            text = f"failed to create {self.kind} '{goal.shown}': File exists"
-            self.changes.refuse(text, goal, kind="exists", hint="-f replaces it")
+            text = f"failed to create {self.kind} '{destination.shown}': File exists"
+            self.batch.refuse(text, destination, kind="exists", hint="-f replaces it")
         elif found.is_dir:
-            self.changes.refuse(f"{goal.shown}: cannot overwrite directory", goal, kind="is-a-directory")
+            self.batch.refuse(f"{destination.shown}: cannot overwrite directory", destination, kind="is-a-directory")
         elif old == there and self.editor.resolve(source.path, follow=False).location != new.location:
-            pass  # they are links of one file already
+            pass  # they are hard links to one file already
         elif old == there or (self.symbolic and source.path == new.name and not found.is_symlink):
-            self.changes.refuse(f"'{source.shown}' and '{goal.shown}' are the same file", goal)
+            self.batch.refuse(f"'{source.shown}' and '{destination.shown}' are the same file", destination)
         else:
             return True
         return False
 
-    def _check_target(self, text: bytes, goal: Goal) -> None:
+    def _check_length(self, text: bytes, destination: ImagePath) -> None:
         if len(text) >= self.editor.filesystem.superblock.block_size:
             from ext3.errors import PathError
 
-            raise PathError(goal.path, "File name too long", code=errno.ENAMETOOLONG)
+            raise PathError(destination.path, "File name too long", code=errno.ENAMETOOLONG)

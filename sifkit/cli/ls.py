@@ -10,16 +10,16 @@ import typer
 
 from ..errors import show
 from .support.console import Console, Fields
-from .support.embedding import Partition
 from .support.frame import verb
-from .support.image_path import places
-from .support.reading import Upper, entry_fields, locate, looking
-from .support.render import mode_text, short_size, shown_name, stamp
+from .support.image_path import group_by_image, several_paths
+from .support.options import HumanReadable, ReadArguments, ReadFlags, ZeroTerminated
+from .support.reading import entry_fields, lookup, open_for_reading
+from .support.render import display_name, local_time, mode_text, short_size
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.listing import Row as FoundRow
+    from ..overlay.listing import Row
     from ..overlay.resolve import DirectoryEntry
     from ..overlay.view import View
 
@@ -29,8 +29,8 @@ DIRECTORY = 2
 MINUTE = 60_000_000_000
 FORMAT, SYMLINK = 0o170000, 0o120000
 
-Row = tuple[bytes, "Stat | None", bytes | None]
-"""Name to show, facts where they are asked for, target of a symbolic link."""
+Line = tuple[bytes, "Stat | None", bytes | None]
+"""Name to show, stat if needed, target of a symbolic link."""
 
 
 class _Lister:
@@ -49,15 +49,15 @@ class _Lister:
         self.errors += 1
         self.console.error(f"{show(path)}: {error}")
 
-    def facts(self, ino: int) -> tuple[Stat, bytes | None]:
+    def stat(self, ino: int) -> tuple[Stat, bytes | None]:
         found = self.view.filesystem.stat(ino)
         return found, self.view.filesystem.readlink(ino) if found.is_symlink else None
 
-    def rows(self, path: bytes, entries: list[FoundRow]) -> list[Row]:
-        """What is shown of these entries with their facts; those of damaged inodes are told and left out."""
+    def lines(self, path: bytes, entries: list[Row]) -> list[Line]:
+        """Return the lines for entries with their stats; damaged inodes are reported and skipped."""
         from ext3.errors import Ext3Error
 
-        rows: list[Row] = []
+        lines: list[Line] = []
         for name, ino, _, found, _ in entries:
             target = None
             try:
@@ -68,16 +68,16 @@ class _Lister:
             except Ext3Error as error:
                 self.problem(path.rstrip(b"/") + b"/" + name, error)
                 continue
-            rows.append((name, found, target))
-        return rows
+            lines.append((name, found, target))
+        return lines
 
-    def show(self, rows: list[Row], heading: bytes = b"") -> None:
-        """Lines of text, columns aligned where they are long ones."""
-        if not rows:
+    def print_lines(self, lines: list[Line], heading: bytes = b"") -> None:
+        """Print lines; with -l in aligned columns."""
+        if not lines:
             self.console.write(heading)
             return
-        self.count += len(rows)
-        names, facts, targets = zip(*rows, strict=True)
+        self.count += len(lines)
+        names, stats, targets = zip(*lines, strict=True)
         if self.escape:
             names = tuple(map(self.name, names))
         if not self.long:
@@ -87,22 +87,22 @@ class _Lister:
             names = tuple(
                 name if to is None else name + b" -> " + self.name(to) for name, to in zip(names, targets, strict=True)
             )
-        self.console.write(heading + self._lines(names, facts))
+        self.console.write(heading + self._columns(names, stats))
 
     def name(self, name: bytes) -> bytes:
-        return shown_name(name, self.console) if self.escape else name
+        return display_name(name, self.console) if self.escape else name
 
-    def _lines(self, names: tuple[bytes, ...], facts: tuple[Stat, ...]) -> bytes:
-        _, modes, uids, gids, sizes, links, _, _, mtimes, *_ = zip(*facts, strict=True)
+    def _columns(self, names: tuple[bytes, ...], stats: tuple[Stat, ...]) -> bytes:
+        _, modes, uids, gids, sizes, links, _, _, mtimes, *_ = zip(*stats, strict=True)
         times = [_minute(time // MINUTE) for time in mtimes]
         widths = _digits(links), _digits(uids), _digits(gids), max(map(len, times))
         if self.human or any(map(_is_device, set(modes))):
-            sizes = tuple(map(self._size, facts))
+            sizes = tuple(map(self._size, stats))
             size = f"%{max(map(len, sizes))}s"
         else:
             size = f"%{_digits(sizes)}d"
-        layout = _layout(*widths, size) + self.end
-        return b"".join(map(layout.__mod__, zip(map(_mode, modes), links, uids, gids, sizes, times, names, strict=True)))
+        template = _template(*widths, size) + self.end
+        return b"".join(map(template.__mod__, zip(map(_mode, modes), links, uids, gids, sizes, times, names, strict=True)))
 
     def _size(self, found: Stat) -> bytes:
         if _is_device(found.mode):
@@ -111,13 +111,13 @@ class _Lister:
 
 
 def _digits(numbers: Iterable[int]) -> int:
-    """As many as the longest has; none is negative."""
+    """Number of digits of the largest; none is negative."""
     return len(str(max(numbers)))
 
 
 @lru_cache
-def _layout(links: int, uid: int, gid: int, time: int, size: str) -> bytes:
-    """Of a line but its end: mode, links, uid, gid, size, time, name."""
+def _template(links: int, uid: int, gid: int, time: int, size: str) -> bytes:
+    """Format of a line without its end: mode, links, uid, gid, size, time, name."""
     return f"%s %{links}d %{uid}d %{gid}d {size} %{time}s %s".encode()
 
 
@@ -128,12 +128,12 @@ def _is_device(mode: int) -> bool:
 
 @cache
 def _mode(mode: int) -> bytes:
-    return mode_text(mode).encode()  # of at most 65,536
+    return mode_text(mode).encode()  # 65,536 at most
 
 
 @lru_cache(maxsize=65_536)
 def _minute(number: int) -> bytes:
-    return stamp(number * MINUTE).encode()
+    return local_time(number * MINUTE).encode()
 
 
 @verb(
@@ -145,37 +145,32 @@ def _minute(number: int) -> bytes:
         "sifkit ls -R0 overlay.img /upper | xargs -0 -n1 echo",
         "sifkit ls --partition overlay image.sif /upper",
     ],
-    taken="d",
+    own_letters="d",
 )
 def command(
     console: Console,
     *,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
-    ],
-    partition: Partition = None,
-    upper: Upper = False,
-    long: Annotated[bool, typer.Option("-l", "--long", help="mode, links, owner and group numbers, size, time, name")] = False,
-    recursive: Annotated[bool, typer.Option("-R", "--recursive", help="directories below, too")] = False,
-    itself: Annotated[bool, typer.Option("-d", "--directory", help="directories themselves, not what is in them")] = False,
-    human: Annotated[bool, typer.Option("-h", "--human-readable", help="with -l: sizes as 1.5G, in powers of 1024")] = False,
-    every: Annotated[bool, typer.Option("-a", "--all", help="names that begin with a dot, too: as without it")] = False,
-    single: Annotated[bool, typer.Option("-1", help="one name a line: as without it")] = False,
-    zero: Annotated[bool, typer.Option("-0", "--zero", help="end each line with NUL, and escape nothing")] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="one JSON object; with -R one for each entry, and a summary last")
-    ] = False,
+    arguments: ReadArguments,
+    flags: ReadFlags,
+    long: Annotated[bool, typer.Option("-l", "--long", help="print mode, links, UID, GID, size, time and name")] = False,
+    recursive: Annotated[bool, typer.Option("-R", "--recursive", help="list subdirectories recursively")] = False,
+    itself: Annotated[bool, typer.Option("-d", "--directory", help="list directories themselves, not their content")] = False,
+    human: HumanReadable = False,
+    every: Annotated[bool, typer.Option("-a", "--all", help="list entries that begin with a dot too (the default)")] = False,
+    single: Annotated[bool, typer.Option("-1", help="print one entry per line (the default)")] = False,
+    zero: ZeroTerminated = False,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object; with -R one per entry, and a summary")] = False,
 ) -> int:
-    """List files in an image. All entries are shown, those that begin with a dot too, in byte order.
+    """List files in an image, in byte order, including those that begin with a dot.
 
-    Paths start at the root of the image's own filesystem, which holds upper/ and work/. The image is only read.
+    Paths are relative to the root of the image's filesystem, which has upper/ and work/. The image is not modified.
     """
-    wanted = places(arguments, default=["/"])
+    groups = group_by_image(arguments, default=["/"])
 
     errors = 0
-    several = sum(len(paths) for _, paths in wanted) > 1
-    for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
+    several = several_paths(groups)
+    for image, paths in groups:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
             lister = _Lister(console, view, long=long, human=human, end=b"\0" if zero else b"\n")
             for path in paths:
                 _list(lister, path, recursive=recursive and not itself, itself=itself, heading=several or recursive)
@@ -192,13 +187,13 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, headin
 
     console = lister.console
     try:
-        ino = _named(lister, path, itself=itself)
+        ino = _inode_to_list(lister, path, itself=itself)
         if itself or not lister.view.filesystem.stat(ino).is_dir:
-            row = (path, *lister.facts(ino))
+            line = (path, *lister.stat(ino))
             if console.json:
-                _give(lister, [(path, row)], recursive=recursive)
+                _emit(lister, [(path, line)], recursive=recursive)
             else:
-                lister.show([row])
+                lister.print_lines([line])
             return
     except Ext3Error as error:
         if not heading:
@@ -209,75 +204,76 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, headin
     headed = heading and not console.json and not (lister.end == b"\0" and not lister.long)
     whole_paths = lister.end == b"\0" and recursive and not lister.long  # one path an item, for xargs -0
     between = b""
-    for directory, rows in _directories(lister, path, ino, recursive):
+    for directory, lines in _directories(lister, path, ino, recursive):
         if console.json:
             base = directory.rstrip(b"/") + b"/"
-            _give(lister, [(base + row[0], row) for row in rows], recursive=recursive)
+            _emit(lister, [(base + line[0], line) for line in lines], recursive=recursive)
         elif whole_paths:
             base = directory.rstrip(b"/") + b"/"
-            lister.show([(base + name, facts, target) for name, facts, target in rows])
+            lister.print_lines([(base + name, found, target) for name, found, target in lines])
         else:
-            lister.show(rows, between + lister.name(directory) + b":" + lister.end if headed else b"")
+            lister.print_lines(lines, between + lister.name(directory) + b":" + lister.end if headed else b"")
             between = b"\n"
 
 
-def _named(lister: _Lister, path: bytes, *, itself: bool) -> int:
-    """The inode to list for an argument. As ls has it: a link that leads to a directory is that directory, unless the lines are
-    long or it is wanted ``itself``; any other link is listed itself."""
+def _inode_to_list(lister: _Lister, path: bytes, *, itself: bool) -> int:
+    """Look up the inode to list for an argument. As ls: without -l and -d links to directories are followed, no others."""
     from ext3.errors import PathError
 
-    here = locate(lister.view, path, follow=False)
+    here = lookup(lister.view, path, follow=False)
     if itself or lister.long or not lister.view.filesystem.stat(here).is_symlink:
         return here
     try:
-        led_to = lister.view.lookup(path)
+        target = lister.view.lookup(path)
     except PathError:
         return here
-    return led_to if lister.view.filesystem.stat(led_to).is_dir else here
+    return target if lister.view.filesystem.stat(target).is_dir else here
 
 
-def _give(lister: _Lister, rows: list[tuple[bytes, Row]], *, recursive: bool) -> None:
-    """Each entry as JSON, under its path."""
-    lister.count += len(rows)
-    for path, (_, facts, target) in rows:
-        assert facts is not None
-        fields = entry_fields(path, facts, target)
+def _emit(lister: _Lister, lines: list[tuple[bytes, Line]], *, recursive: bool) -> None:
+    """Emit each entry as JSON, under its path."""
+    lister.count += len(lines)
+    for path, (_, found, target) in lines:
+        assert found is not None
+        fields = entry_fields(path, found, target)
         if recursive:
             lister.console.emit_raw(fields)
         else:
             lister.entries.append(fields)
 
 
-def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Iterator[tuple[bytes, list[Row]]]:
-    """The directory with what is shown of it, and with ``recursive`` all below it, parents first. One that is met twice (a
-    loop) is told and skipped."""
+def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Iterator[tuple[bytes, list[Line]]]:
+    """Yield a directory and its lines, with ``recursive`` all directories below it too, parents first.
+
+    A directory met twice (a loop) is reported and skipped.
+    """
     from ext3.errors import Ext3Error
 
-    view, with_facts = lister.view, lister.long or lister.console.json
+    view, with_stats = lister.view, lister.long or lister.console.json
     listings = view.lister() if recursive else view.lister(levels=1)
     seen = {ino}
     pending = [(path, ino)]
     while pending:
         directory, inode = pending.pop()
         try:
-            if with_facts:
+            if with_stats:
                 found = listings.all_rows(inode)
-                below, rows = _subdirectories(found), lister.rows(directory, found)
+                below, lines = _subdirectories(found), lister.lines(directory, found)
             else:
                 entries = view.entries(inode)
-                below, rows = _subdirectories(entries), [(entry.name, None, None) for entry in entries]
+                below, lines = _subdirectories(entries), [(entry.name, None, None) for entry in entries]
         except Ext3Error as error:
             if not recursive:
                 raise
             lister.problem(directory, error)
             continue
-        yield directory, rows
+        yield directory, lines
         if not recursive:
             return
         base = directory.rstrip(b"/") + b"/"
         for name, number in reversed(below):
             if number in seen:
-                lister.problem(base + name, "the image is damaged: this directory is in it twice")
+                lister.problem(base + name, "the image is damaged: directory has more than one name")
             else:
                 seen.add(number)
                 pending.append((base + name, number))

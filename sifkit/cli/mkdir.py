@@ -10,11 +10,11 @@ import typer
 
 from ..errors import counted, show
 from .support.console import Console
-from .support.editing import ChangeOptions, Changes, Goal, Json, NewOwner, goals, new_owner, umask, warn_outside
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.editing import EditBatch, new_owner, warn_outside
 from .support.frame import verb
-from .support.modes import adjusted, parse_mode
-from .support.reading import Upper
+from .support.image_path import ImagePath, parse_image_paths
+from .support.modes import apply_mode, parse_mode
+from .support.options import EditFlags, NewOwner
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import OverlayEditor
@@ -33,93 +33,95 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="the directories to make")],
-    parents: Annotated[bool, typer.Option("-p", "--parents", help="those above it too; what is there already is fine")] = False,
-    mode: Annotated[str, typer.Option("-m", "--mode", metavar="MODE", help="as chmod has it (default: by the umask)")] = "",
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="directories to create")],
+    parents: Annotated[
+        bool, typer.Option("-p", "--parents", help="create parent directories as needed; no error if existing")
+    ] = False,
+    mode: Annotated[
+        str, typer.Option("-m", "--mode", metavar="MODE", help="mode, as chmod takes it (default: from the umask)")
+    ] = "",
     owner: NewOwner = "",
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    json: Json = False,
+    flags: EditFlags,
 ) -> int:
-    """Make directories in an image."""
-    wanted = goals(arguments)
-    mask = umask()
-    exact = adjusted(parse_mode(mode, "--mode"), 0o777, is_dir=True, mask=mask) if mode else None
-    who = new_owner(owner)
-    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    changes = Changes(console)
+    """Create directories in an image."""
+    from ..atomic import current_umask
 
-    def make(editor: OverlayEditor, goal: Goal) -> None:
+    targets = parse_image_paths(arguments)
+    mask = current_umask()
+    exact = apply_mode(parse_mode(mode, "--mode"), 0o777, is_dir=True, mask=mask) if mode else None
+    ids = new_owner(owner)
+    batch = EditBatch(console)
+
+    def create(editor: OverlayEditor, target: ImagePath) -> None:
         if parents:
-            _make_all(editor, changes, goal, exact, mask, who)
+            _create_with_parents(editor, batch, target, exact, mask, ids)
             return
-        with changes.attempt(f"cannot create directory '{goal.shown}'", goal), _hinting():
-            _make(editor, changes, goal, goal.path, exact, mask, who)
+        with batch.attempt(f"cannot create directory '{target.shown}'", target), _parents_hint():
+            _create(editor, batch, target, target.path, exact, mask, ids)
 
-    changes.over(wanted, options, make)
-    text = f"{counted(changes.done, 'directory', 'directories')} made"
-    return changes.finish(wanted[0].image, text, {"made": changes.done})
+    batch.run(targets, flags, create)
+    text = f"{counted(batch.done, 'directory', 'directories')} created"
+    return batch.finish(targets[0].image, text, {"made": batch.done})
 
 
 @contextmanager
-def _hinting() -> Iterator[None]:
-    """What helps where the directory above is missing is said with it."""
+def _parents_hint() -> Iterator[None]:
+    """Add a hint to errors about a missing parent directory."""
     from ext3.errors import PathNotFoundError
 
     try:
         yield
     except PathNotFoundError as error:
-        error.hint = error.hint or "-p makes those above it, too"
+        error.hint = error.hint or "-p creates parent directories"
         raise
 
 
-def _make(
-    editor: OverlayEditor, changes: Changes, goal: Goal, path: bytes, exact: int | None, mask: int, who: tuple[int, int]
+def _create(
+    editor: OverlayEditor, batch: EditBatch, target: ImagePath, path: bytes, exact: int | None, mask: int, ids: tuple[int, int]
 ) -> None:
-    """One directory, of the mode ``exact`` whatever its parent's default ACL says, or as ``mask`` and that ACL let it be."""
+    """Create one directory. ``exact``: its mode (None: from the umask ``mask`` and the parent's default ACL)."""
     from ext3.errors import PathExistsError
 
     spot = editor.resolve(path.rstrip(b"/") or b"/", follow=False)
     if spot.ino is not None:
         raise PathExistsError(path, "File exists")
-    warn_outside(changes.console, editor, spot, goal)
-    ino = editor.make_directory(spot, 0o777 if exact is None else exact & 0o777, uid=who[0], gid=who[1], umask=mask)
+    warn_outside(batch.console, editor, spot, target)
+    ino = editor.make_directory(spot, 0o777 if exact is None else exact & 0o777, uid=ids[0], gid=ids[1], umask=mask)
     if exact is not None:
         editor.filesystem.chmod(ino, exact | editor.stat(ino).mode & 0o2000)
-    shown = goal.shown if path == goal.path else f"{show(goal.image)}:{show(path)}"
-    changes.each(f"created directory '{shown}'")
+    shown = target.shown if path == target.path else f"{show(target.image)}:{show(path)}"
+    batch.count(f"created directory '{shown}'")
 
 
-def _make_all(editor: OverlayEditor, changes: Changes, goal: Goal, exact: int | None, mask: int, who: tuple[int, int]) -> None:
-    """Each directory on the way that is not there; trouble names the first that cannot be."""
+def _create_with_parents(
+    editor: OverlayEditor, batch: EditBatch, target: ImagePath, exact: int | None, mask: int, ids: tuple[int, int]
+) -> None:
+    """Create the missing directories of a path; an error names the first one that cannot be created."""
     from ext3.errors import PathExistsError, PathNotDirectoryError
 
-    names = [name for name in goal.path.split(b"/") if name]
+    names = [name for name in target.path.split(b"/") if name]
     for count in range(1, len(names) + 1):
         path = b"/" + b"/".join(names[:count])
         last = count == len(names)
-        shown = goal.shown if last else f"{show(goal.image)}:{show(path)}"
-        before = len(changes.errors)
-        with changes.attempt(f"cannot create directory '{shown}'", goal):
+        shown = target.shown if last else f"{show(target.image)}:{show(path)}"
+        before = len(batch.errors)
+        with batch.attempt(f"cannot create directory '{shown}'", target):
             spot = editor.resolve(path, follow=False)
             if spot.ino is None:
-                _make(
+                _create(
                     editor,
-                    changes,
-                    goal,
-                    goal.path if last else path,
+                    batch,
+                    target,
+                    target.path if last else path,
                     exact if last else None,
                     mask if last else mask & ~0o300,
-                    who,
+                    ids,
                 )
                 continue
             found = editor.resolve(path, follow=True)
-            if found.ino is None:  # a link that leads nowhere
+            if found.ino is None:  # a dangling link
                 raise PathExistsError(path, "File exists")
             if not editor.stat(found.ino).is_dir:
                 raise PathExistsError(path, "File exists") if last else PathNotDirectoryError(path, "Not a directory")
-        if len(changes.errors) > before:
+        if len(batch.errors) > before:
             return

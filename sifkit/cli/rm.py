@@ -8,11 +8,11 @@ import typer
 
 from ..errors import UsageError, counted, show
 from .support.console import Console
-from .support.editing import ChangeOptions, Changes, Goal, Json, goals
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.editing import EditBatch
 from .support.frame import verb
-from .support.reading import Upper
-from .support.render import shell_word
+from .support.image_path import ImagePath, parse_image_paths
+from .support.options import EditFlags
+from .support.render import shell_quote
 
 if TYPE_CHECKING:
     from ..overlay.resolve import ResolvedPath
@@ -28,98 +28,94 @@ __all__ = ["command"]
         "sifkit rm --upper overlay.img:/etc/motd",
         "sifkit rm -r --partition overlay image.sif:/upper/opt/x",
     ],
-    taken="d",
+    own_letters="d",
 )
 def command(
     console: Console,
     *,
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="IMAGE:/PATH...", help="what to remove")] = None,
-    recursive: Annotated[bool, typer.Option("-r", "-R", "--recursive", help="directories and all that is in them")] = False,
-    empty: Annotated[bool, typer.Option("-d", "--dir", help="empty directories")] = False,
-    force: Annotated[bool, typer.Option("-f", "--force", help="say nothing of what is not there")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    json: Json = False,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="IMAGE:/PATH...", help="files to remove")] = None,
+    recursive: Annotated[
+        bool, typer.Option("-r", "-R", "--recursive", help="remove directories and everything below them")
+    ] = False,
+    empty: Annotated[bool, typer.Option("-d", "--dir", help="remove empty directories")] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="ignore missing files")] = False,
+    flags: EditFlags,
 ) -> int:
-    """Remove files in an image. Nobody is asked.
+    """Remove files in an image. Never prompts.
 
-    With --upper a whiteout stays where lower layers may have a file of that name, so that the container does not see it; -f
-    leaves one also for what only a lower layer has.
+    With --upper a whiteout replaces a removed file if a lower layer may have a file of that name, which it hides from the
+    container. With -f whiteouts also hide files that only a lower layer has.
     """
     if not arguments and not force:
         raise UsageError("IMAGE:/PATH... is missing", hint="see sifkit rm -h")
-    wanted = goals(arguments or [])
-    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    changes = Changes(console)
+    targets = parse_image_paths(arguments or [])
+    batch = EditBatch(console)
 
-    def remove(editor: OverlayEditor, goal: Goal) -> None:
-        with changes.attempt(f"cannot remove '{goal.shown}'", goal):
-            _remove(editor, changes, goal, recursive=recursive, force=force, empty=empty)
+    def remove(editor: OverlayEditor, target: ImagePath) -> None:
+        with batch.attempt(f"cannot remove '{target.shown}'", target):
+            _remove(editor, batch, target, recursive=recursive, force=force, empty=empty)
 
-    changes.over(wanted, options, remove)
-    left = f", {counted(changes.whiteouts, 'whiteout')} left" if changes.whiteouts else ""
-    return changes.finish(
-        wanted[0].image if wanted else None,
-        f"{counted(changes.done, 'file')} removed{left}",
-        {"removed": changes.done, "whiteouts": changes.whiteouts},
+    batch.run(targets, flags, remove)
+    added = f", {counted(batch.whiteouts, 'whiteout')} created" if batch.whiteouts else ""
+    return batch.finish(
+        targets[0].image if targets else None,
+        f"{counted(batch.done, 'file')} removed{added}",
+        {"removed": batch.done, "whiteouts": batch.whiteouts},
     )
 
 
-def _remove(editor: OverlayEditor, changes: Changes, goal: Goal, *, recursive: bool, force: bool, empty: bool) -> None:
-    if goal.path.rstrip(b"/").rpartition(b"/")[2] in (b".", b".."):
-        changes.refuse(f"refusing to remove '.' or '..' directory: skipping '{goal.shown}'", goal)
+def _remove(editor: OverlayEditor, batch: EditBatch, target: ImagePath, *, recursive: bool, force: bool, empty: bool) -> None:
+    if target.path.rstrip(b"/").rpartition(b"/")[2] in (b".", b".."):
+        batch.refuse(f"refusing to remove '.' or '..' directory: skipping '{target.shown}'", target)
         return
-    spot = _found(editor, changes, goal, force)
+    spot = _resolve(editor, batch, target, force)
     if spot is None:
         return
     what = "cannot remove"
     if spot.ino is None:
         if force and editor.upper:
             if editor.add_whiteout(spot):
-                changes.each(f"hidden '{goal.shown}'")
+                batch.count(f"hidden '{target.shown}'")
         elif not force:
-            hint = "-f hides what a lower layer has of this name" if editor.upper and not spot.whiteouts else ""
-            changes.refuse(f"{what} '{goal.shown}': No such file or directory", goal, kind="not-found", hint=hint)
+            hint = "-f hides a file of this name in a lower layer" if editor.upper and not spot.whiteouts else ""
+            batch.refuse(f"{what} '{target.shown}': No such file or directory", target, kind="not-found", hint=hint)
         return
     if not editor.stat(spot.ino).is_dir:
         editor.unlink(spot)
-        changes.each(f"removed '{goal.shown}'")
+        batch.count(f"removed '{target.shown}'")
         return
     if not recursive and empty:
         editor.remove_directory(spot)
-        changes.each(f"removed directory '{goal.shown}'")
+        batch.count(f"removed directory '{target.shown}'")
         return
     if not recursive:
-        changes.refuse(f"{what} '{goal.shown}': Is a directory", goal, kind="is-a-directory", hint="-r removes directories")
+        batch.refuse(f"{what} '{target.shown}': Is a directory", target, kind="is-a-directory", hint="-r removes directories")
         return
     if spot.name == b"":
-        changes.refuse(f"{what} '{goal.shown}': it is the top of the image", goal, hint="name what is in it")
+        batch.refuse(f"{what} '{target.shown}': it is the root of the image", target, hint="give the files in it")
         return
-    if goal.path.endswith(b"/") and editor.stat(editor.lookup(goal.path.rstrip(b"/"), follow=False)).is_symlink:
-        changes.refuse(f"{what} '{goal.shown}': Not a directory", goal, kind="not-a-directory")
+    if target.path.endswith(b"/") and editor.stat(editor.lookup(target.path.rstrip(b"/"), follow=False)).is_symlink:
+        batch.refuse(f"{what} '{target.shown}': Not a directory", target, kind="not-a-directory")
         return
     below = [(path, entry.file_type == 2) for path, entry in editor.walk(spot.ino)]
     editor.remove_tree(spot)
     for path, is_dir in reversed(below):
-        changes.each(f"removed {'directory ' if is_dir else ''}'{goal.shown.rstrip('/')}/{show(path)}'")
-    changes.each(f"removed directory '{goal.shown}'")
+        batch.count(f"removed {'directory ' if is_dir else ''}'{target.shown.rstrip('/')}/{show(path)}'")
+    batch.count(f"removed directory '{target.shown}'")
 
 
-def _found(editor: OverlayEditor, changes: Changes, goal: Goal, force: bool) -> ResolvedPath | None:
-    """Where it is; None where there is no directory on the way to it, and nobody minds."""
+def _resolve(editor: OverlayEditor, batch: EditBatch, target: ImagePath, force: bool) -> ResolvedPath | None:
+    """Resolve a target; None if a parent directory is missing and ``force`` is set."""
     from ext3.errors import PathNotDirectoryError, PathNotFoundError
 
     try:
-        return editor.resolve(goal.path, follow=False)
+        return editor.resolve(target.path, follow=False)
     except (PathNotFoundError, PathNotDirectoryError):
         if not force:
             raise
     if editor.upper:
-        above = show(goal.path.rstrip(b"/").rpartition(b"/")[0])
-        options = " ".join(changes.console.image_options)
-        hint = f"make it first: sifkit mkdir -p {options} {shell_word(goal.image)}:{above}"
-        changes.refuse(f"cannot hide '{goal.shown}': upper/ has no directory {above}", goal, kind="not-found", hint=hint)
+        parent = show(target.path.rstrip(b"/").rpartition(b"/")[0])
+        options = " ".join(batch.console.image_options)
+        hint = f"create it first: sifkit mkdir -p {options} {shell_quote(target.image)}:{parent}"
+        batch.refuse(f"cannot hide '{target.shown}': upper/ has no directory {parent}", target, kind="not-found", hint=hint)
     return None

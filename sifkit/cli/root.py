@@ -1,4 +1,4 @@
-"""The root of the command tree: which verbs there are, and where other tools' words live here."""
+"""Root of the command tree: the groups and verbs of ``sifkit``."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def _version(wanted: bool) -> None:
 
 @group(
     verbs=[
-        Verb("overlay", "Make", "overlay", "make overlay images, look at them, copy them", group=True),
-        Verb("sif", "Make", "sif", "SIF images: look at them, add and remove objects, check and repack them", group=True),
+        Verb("overlay", "Make", "overlay", "create, inspect and copy overlay images", group=True),
+        Verb("sif", "Make", "sif", "inspect, edit, check and repack SIF images", group=True),
         Verb("ls", "Look", "ls", "list files in an image"),
         Verb("tree", "Look", "tree", "show an image's directories as a tree"),
         Verb("find", "Look", "find", "find files in an image"),
-        Verb("stat", "Look", "stat", "all there is to know of a file in an image"),
-        Verb("cat", "Look", "cat", "write a file in an image to standard output"),
-        Verb("extract", "Look", "extract", "put files of an image into a directory"),
+        Verb("stat", "Look", "stat", "show a file's metadata"),
+        Verb("cat", "Look", "cat", "print files in an image"),
+        Verb("extract", "Look", "extract", "extract files from an image into a directory"),
         Verb("diff", "Look", "diff", "compare two images, or an image and a directory"),
-        Verb("df", "Look", "df", "how full images are, in bytes and inodes"),
-        Verb("du", "Look", "du", "what directories in an image take"),
-        Verb("xattr", "Look", "xattr", "extended attributes of files in an image", group=True),
-        Verb("cp", "Change", "cp", "copy files into an image, out of one, or within one"),
+        Verb("df", "Look", "df", "show the space and inode usage of images"),
+        Verb("du", "Look", "du", "show the disk usage of directories in an image"),
+        Verb("xattr", "Look", "xattr", "manage extended attributes of files in an image", group=True),
+        Verb("cp", "Change", "cp", "copy files into, out of or within an image"),
         Verb("rm", "Change", "rm", "remove files in an image"),
         Verb("mv", "Change", "mv", "move or rename files in an image"),
-        Verb("mkdir", "Change", "mkdir", "make directories in an image"),
-        Verb("ln", "Change", "ln", "make links in an image"),
-        Verb("chmod", "Change", "chmod", "change permissions in an image"),
-        Verb("chown", "Change", "chown", "change owners in an image"),
+        Verb("mkdir", "Change", "mkdir", "create directories in an image"),
+        Verb("ln", "Change", "ln", "create links in an image"),
+        Verb("chmod", "Change", "chmod", "change the mode of files in an image"),
+        Verb("chown", "Change", "chown", "change the owner of files in an image"),
         Verb("completion", "Host", "completion", "print a completion script for bash, zsh or fish"),
     ],
     examples=[
@@ -49,7 +49,7 @@ def _version(wanted: bool) -> None:
         "sifkit overlay info overlay.img",
         "sifkit ls -l overlay.img /upper",
     ],
-    first=START,
+    intro=START,
 )
 def root(
     console: Console,
@@ -58,4 +58,5 @@ def root(
         typer.Option("--version", "-V", is_eager=True, callback=_version, help="show the version", rich_help_panel=GENERAL),
     ] = False,
 ) -> None:
-    """Overlay images (ext3) and SIF images for Apptainer and Singularity, without root, mounting or other programs."""
+    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, without root privileges, mounting or
+    external programs."""

@@ -8,11 +8,11 @@ import typer
 
 from ..errors import counted
 from .support.console import Console, Fields
-from .support.embedding import Partition
 from .support.frame import verb
-from .support.image_path import places
-from .support.reading import TYPES, Upper, entry_fields, locate, looking
-from .support.render import escaped, mode_text, pairs, utc
+from .support.image_path import group_by_image, several_paths
+from .support.options import Dereference, ReadFlags
+from .support.reading import TYPES, entry_fields, lookup, open_for_reading
+from .support.render import escape, mode_text, print_pairs, rfc3339
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
@@ -24,13 +24,13 @@ def _kind(found: Stat, name: bytes, opaque: bool) -> str:
     from ..overlay.whiteouts import is_whiteout, whited_out_name
 
     if is_whiteout(found):
-        return "whiteout (character device 0, 0): the file is removed in the container"
+        return "whiteout (character device 0, 0): hides the file of a lower layer"
     if hidden := whited_out_name(name):
-        return f"whiteout of fuse-overlayfs: {escaped(hidden)} is removed in the container"
+        return f"whiteout of fuse-overlayfs: hides {escape(hidden)} of a lower layer"
     word = TYPES[found.file_type]
     if word in ("character", "block"):
         return f"{word} device {found.major}, {found.minor}"
-    return f"{word}, opaque: it hides what lower layers have in it" if opaque else word
+    return f"{word}, opaque: hides its content in lower layers" if opaque else word
 
 
 @verb(
@@ -43,17 +43,14 @@ def _kind(found: Stat, name: bytes, opaque: bool) -> str:
 def command(
     console: Console,
     *,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE PATH...", help="an ext3 image and paths in it; or IMAGE:/PATH")
-    ],
-    follow: Annotated[bool, typer.Option("-L", "--dereference", help="of links, tell about the file they lead to")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object for each file")] = False,
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH...", help="ext3 image and paths in it, or IMAGE:/PATH")],
+    follow: Dereference = False,
+    flags: ReadFlags,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object per file")] = False,
 ) -> int:
-    """Tell all there is to know of files in an image: type, size, mode, owner, times, attributes, and where the data lies.
+    """Show the metadata of files in an image: type, size, mode, owner, links, inode, extents, times and extended attributes.
 
-    Times are UTC. The image is only read.
+    Times are in UTC. The image is not modified.
     """
     from ext3.errors import Ext3Error
 
@@ -61,13 +58,13 @@ def command(
 
     failed = 0
     first = True
-    wanted = places(arguments)
-    several = sum(len(paths) for _, paths in wanted) > 1
-    for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
+    groups = group_by_image(arguments)
+    several = several_paths(groups)
+    for image, paths in groups:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
             for path in paths:
                 try:
-                    found = view.filesystem.stat(locate(view, path, follow=follow, word="stat"))
+                    found = view.filesystem.stat(lookup(view, path, follow=follow, verb="stat"))
                     target = view.filesystem.readlink(found.ino) if found.is_symlink else None
                     xattrs = view.filesystem.xattrs(found.ino)
                     extents = view.filesystem.data_extents(found.ino)
@@ -79,9 +76,9 @@ def command(
                     continue
                 opaque = found.is_dir and is_opaque_directory(view.filesystem, found.ino)
                 last = path.rstrip(b"/").rpartition(b"/")[2]
-                born = None if found.crtime is None else utc(found.crtime)
+                created = None if found.crtime is None else rfc3339(found.crtime)
                 if json:
-                    fields: Fields = {"crtime": born, "flags": found.flags, "generation": found.generation}
+                    fields: Fields = {"crtime": created, "flags": found.flags, "generation": found.generation}
                     fields |= {"extents": len(extents), "xattrs": len(xattrs)}
                     fields |= {"whiteout": is_whiteout(found) or whited_out_name(last) is not None, "opaque": opaque}
                     console.emit(entry_fields(path, found, target) | fields, image=image)
@@ -89,22 +86,22 @@ def command(
                 if not first:
                     console.line("")
                 first = False
-                name = escaped(path)
-                pairs(
+                name = escape(path)
+                print_pairs(
                     [
-                        ("file", name if target is None else f"{name} -> {escaped(target)}"),
+                        ("file", name if target is None else f"{name} -> {escape(target)}"),
                         ("type", _kind(found, last, opaque)),
-                        ("size", f"{counted(found.size, 'byte')}, {found.blocks * 512:,} in the image"),
+                        ("size", f"{counted(found.size, 'byte')}, {found.blocks * 512:,} allocated"),
                         ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
                         ("owner", f"{found.uid}:{found.gid}"),
                         ("links", str(found.links)),
                         ("inode", f"{found.ino}, generation {found.generation}, flags {found.flags:#x}"),
                         ("data", counted(len(extents), "extent")),
-                        ("changed", utc(found.mtime)),
-                        ("inode changed", utc(found.ctime)),
-                        ("read", utc(found.atime)),
-                        ("made", born or "not known"),
-                        ("attributes", " ".join(escaped(key) for key in sorted(xattrs)) or "none"),
+                        ("modified", rfc3339(found.mtime)),
+                        ("changed", rfc3339(found.ctime)),
+                        ("accessed", rfc3339(found.atime)),
+                        ("created", created or "unknown"),
+                        ("attributes", " ".join(escape(key) for key in sorted(xattrs)) or "none"),
                     ],
                     console,
                 )

@@ -8,11 +8,11 @@ import typer
 
 from ..errors import UsageError, counted
 from .support.console import Console
-from .support.embedding import Partition
 from .support.frame import verb
-from .support.image_path import places
-from .support.reading import Upper, entry_fields, locate, looking, tell
-from .support.render import escaped, shown_name
+from .support.image_path import group_by_image, several_paths
+from .support.options import ReadArguments, ReadFlags
+from .support.reading import entry_fields, lookup, open_for_reading, print_problems
+from .support.render import display_name, escape
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-MOST_LEVELS = 4096
+MAX_LEVELS = 4096
 
 
-class _Drawer:
+class _TreePrinter:
     def __init__(self, console: Console, view: View, levels: int) -> None:
         self.console = console
         self.view = view
@@ -32,10 +32,10 @@ class _Drawer:
         self.directories = self.files = 0
         self.problems: list[Exception] = []
         unicode = console.out_is_unicode
-        self.marks = ("├── ", "└── ", "│   ", "    ") if unicode else ("|-- ", "`-- ", "|   ", "    ")
+        self.branches = ("├── ", "└── ", "│   ", "    ") if unicode else ("|-- ", "`-- ", "|   ", "    ")
 
-    def draw(self, path: bytes, top: int) -> None:
-        """The entries below ``top``, parents first; a directory that is met twice is told and not entered."""
+    def print_tree(self, path: bytes, top: int) -> None:
+        """Print the entries below ``top``, parents first; a directory met twice is a problem and not entered."""
         from ext3.errors import CorruptError, Ext3Error
 
         from ..overlay.whiteouts import has_whiteout_prefix
@@ -63,17 +63,17 @@ class _Drawer:
                 self.console.emit_raw(entry_fields(base + name, found, target))
             else:
                 plain = found.is_file and not has_whiteout_prefix(name)
-                self._line(indent + self.marks[not rows], name, target, note="" if plain else self._note(name, found))
+                self._line(indent + self.branches[not rows], name, target, note="" if plain else self._note(name, found))
             if is_dir and len(pending) < self.levels:
                 if ino in seen:
                     self.problems.append(CorruptError(f"directory inode {ino}", "entries that lead to it", "two or more", 1))
                     continue
                 seen.add(ino)
                 below = listings.rows(ino, self.problems)[::-1]
-                pending.append((base + name + b"/", indent + self.marks[3 if not rows else 2], below))
+                pending.append((base + name + b"/", indent + self.branches[3 if not rows else 2], below))
 
     def _note(self, name: bytes, found: Stat) -> str:
-        """What overlay filesystems mean by a file."""
+        """Meaning of a file to overlay filesystems."""
         from ext3.errors import Ext3Error
 
         from ..overlay.whiteouts import is_opaque_directory, is_whiteout, whited_out_name
@@ -81,7 +81,7 @@ class _Drawer:
         if is_whiteout(found):
             return "  (whiteout)"
         if hidden := whited_out_name(name):
-            return f"  (whiteout of {escaped(hidden)})"
+            return f"  (whiteout of {escape(hidden)})"
         try:
             return "  (opaque)" if found.is_dir and is_opaque_directory(self.view.filesystem, found.ino) else ""
         except Ext3Error as error:
@@ -89,9 +89,9 @@ class _Drawer:
             return ""
 
     def _line(self, head: str, name: bytes, target: bytes | None, *, note: str = "") -> None:
-        line = head.encode() + shown_name(name, self.console)
+        line = head.encode() + display_name(name, self.console)
         if target is not None:
-            line += b" -> " + shown_name(target, self.console)
+            line += b" -> " + display_name(target, self.console)
         self.console.write(b"%b%b\n" % (line, note.encode()))
 
 
@@ -105,48 +105,47 @@ class _Drawer:
 def command(
     console: Console,
     *,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE [PATH]...", help="an ext3 image and paths in it (default: /); or IMAGE:/PATH")
-    ],
-    level: Annotated[str | None, typer.Option("-L", "--level", metavar="N", help="go down N levels at most")] = None,
-    partition: Partition = None,
-    upper: Upper = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object for each entry, and a summary last")] = False,
+    arguments: ReadArguments,
+    level: Annotated[str | None, typer.Option("-L", "--level", metavar="N", help="descend at most N levels")] = None,
+    flags: ReadFlags,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object per entry, and a summary")] = False,
 ) -> int:
-    """Show the directories of an image as a tree. What overlayfs keeps in upper/ is named: whiteouts, for files that were
-    removed, and opaque directories, which hide those below. With --upper whiteouts are not shown. The image is only read.
+    """Show the files in an image as a tree.
+
+    Whiteouts (removed files) and opaque directories (which hide their content in lower layers) are marked. With --upper
+    whiteouts are not shown. The image is not modified.
     """
     from ext3.errors import PathError
 
-    if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MOST_LEVELS):
-        raise UsageError(f"-L {level}: not a number of levels", hint="write for example -L 2")
-    levels = MOST_LEVELS if level is None else int(level[:5])
+    if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MAX_LEVELS):
+        raise UsageError(f"-L {level}: not a number of levels", hint="write -L 2")
+    levels = MAX_LEVELS if level is None else int(level[:5])
     failed = 0
-    wanted = places(arguments, default=["/"])
-    several = sum(len(paths) for _, paths in wanted) > 1
-    for image, paths in wanted:
-        with looking(console, image, partition, upper=upper) as view:
-            drawer = _Drawer(console, view, levels)
+    groups = group_by_image(arguments, default=["/"])
+    several = several_paths(groups)
+    for image, paths in groups:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
+            printer = _TreePrinter(console, view, levels)
             for path in paths:
                 try:
-                    ino = locate(view, path)
+                    ino = lookup(view, path)
                 except PathError as error:
                     if not several:
                         raise
-                    drawer.problems.append(error)
+                    printer.problems.append(error)
                     continue
                 if not json:
-                    console.write(shown_name(path, console) + b"\n")
+                    console.write(display_name(path, console) + b"\n")
                 if view.filesystem.stat(ino).is_dir:
-                    drawer.draw(path, ino)
+                    printer.print_tree(path, ino)
                 else:
-                    drawer.files += 1
-            tell(console, drawer.problems)
-            failed += len(drawer.problems)
+                    printer.files += 1
+            print_problems(console, printer.problems)
+            failed += len(printer.problems)
             if json:
-                counts = {"directories": drawer.directories, "files": drawer.files, "errors": len(drawer.problems)}
+                counts = {"directories": printer.directories, "files": printer.files, "errors": len(printer.problems)}
                 console.emit(counts, image=image)
             else:
-                directories = counted(drawer.directories, "directory", "directories")
-                console.write(f"\n{directories}, {counted(drawer.files, 'file')}\n".encode())
+                directories = counted(printer.directories, "directory", "directories")
+                console.write(f"\n{directories}, {counted(printer.files, 'file')}\n".encode())
     return 1 if failed else 0

@@ -10,13 +10,13 @@ __all__ = ["command"]
 
 @group(
     verbs=[
-        Verb("list", "Look", "xattr_list", "the attributes of files"),
-        Verb("get", "Look", "xattr_get", "the value of one attribute, unchanged"),
-        Verb("set", "Change", "xattr_set", "set an attribute of files"),
-        Verb("rm", "Change", "xattr_rm", "remove an attribute of files"),
+        Verb("list", "Look", "xattr_list", "list the extended attributes of files"),
+        Verb("get", "Look", "xattr_get", "print the value of an extended attribute"),
+        Verb("set", "Change", "xattr_set", "set an extended attribute of files"),
+        Verb("rm", "Change", "xattr_rm", "remove an extended attribute of files"),
     ],
     examples=["sifkit xattr list overlay.img /upper", "sifkit xattr get user.comment overlay.img /upper/notes"],
-    elsewhere={"ls": "xattr list", "show": "xattr get", "dump": "xattr list", "remove": "xattr rm", "del": "xattr rm"},
+    aliases={"ls": "xattr list", "show": "xattr get", "dump": "xattr list", "remove": "xattr rm", "del": "xattr rm"},
 )
 def command(console: Console) -> None:
-    """Extended attributes of files in an image, ACLs among them."""
+    """Manage extended attributes of files in an image, including ACLs."""

@@ -9,10 +9,10 @@ import typer
 
 from ..errors import SifkitError, UsageError, show
 from .support.console import Console
-from .support.embedding import Partition
 from .support.frame import verb
-from .support.image_path import places
-from .support.reading import Upper, looking
+from .support.image_path import group_by_image, several_paths
+from .support.options import AttributeName, Dereference, ReadFlags
+from .support.reading import open_for_reading
 
 __all__ = ["command"]
 
@@ -26,22 +26,19 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="the attribute, for example user.comment")],
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="IMAGE PATH", help="an ext3 image and a path in it; or IMAGE:/PATH")
-    ],
-    follow: Annotated[bool, typer.Option("-L", "--dereference", help="of a link, take the file it leads to")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
+    name: AttributeName,
+    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH", help="ext3 image and a path in it, or IMAGE:/PATH")],
+    follow: Dereference = False,
+    flags: ReadFlags,
 ) -> None:
-    """Write the value of an extended attribute to standard output, unchanged; ACLs in the form the kernel's calls use."""
-    wanted = places(arguments)
-    if len(wanted) != 1 or len(wanted[0][1]) != 1:
-        raise UsageError("one path at a time", hint="sifkit xattr list shows the attributes of several files")
-    image, (path,) = wanted[0]
-    with looking(console, image, partition, upper=upper) as view:
+    """Print the value of an extended attribute as raw bytes; ACLs in the format of getxattr(2)."""
+    groups = group_by_image(arguments)
+    if several_paths(groups):
+        raise UsageError("more than one path", hint="for several files use: sifkit xattr list")
+    image, (path,) = groups[0]
+    with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
         value = view.filesystem.xattrs(view.lookup(path, follow=follow)).get(os.fsencode(name))
     if value is None:
-        hint = "sifkit xattr list shows which there are"
+        hint = "list them with: sifkit xattr list"
         raise SifkitError(f"{show(path)} has no attribute {show(name)}", path=path, hint=hint)
     console.write(value)

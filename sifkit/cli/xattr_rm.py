@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ..errors import counted, show
 from .support.console import Console
-from .support.editing import ChangeOptions, Changes, Goal, Json, goals
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.editing import EditBatch
 from .support.frame import verb
-from .support.reading import Upper
+from .support.image_path import ImagePath, parse_image_paths
+from .support.options import AttributeName, Dereference, EditArguments, EditFlags
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import OverlayEditor
@@ -29,28 +27,22 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="the attribute, for example user.comment")],
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="files and directories")],
-    follow: Annotated[bool, typer.Option("-L", "--dereference", help="of links, take the file they lead to")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    json: Json = False,
+    name: AttributeName,
+    arguments: EditArguments,
+    follow: Dereference = False,
+    flags: EditFlags,
 ) -> int:
     """Remove an extended attribute of files in an image."""
-    wanted = goals(arguments)
-    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    changes = Changes(console)
+    targets = parse_image_paths(arguments)
+    batch = EditBatch(console)
 
-    def change(editor: OverlayEditor, goal: Goal) -> None:
-        with changes.attempt(f"cannot remove {show(name)} of '{goal.shown}'", goal):
-            ino = editor.lookup(goal.path, follow=follow)
-            editor.check_xattr(goal.path, os.fsencode(name))
+    def edit(editor: OverlayEditor, target: ImagePath) -> None:
+        with batch.attempt(f"cannot remove {show(name)} of '{target.shown}'", target):
+            ino = editor.lookup(target.path, follow=follow)
+            editor.check_xattr(target.path, os.fsencode(name))
             editor.filesystem.remove_xattr(ino, os.fsencode(name))
-            changes.each(f"removed {show(name)} of '{goal.shown}'")
+            batch.count(f"removed {show(name)} of '{target.shown}'")
 
-    changes.over(wanted, options, change)
-    text = f"{show(name)} of {counted(changes.done, 'file')} removed"
-    return changes.finish(wanted[0].image, text, {"changed": changes.done})
+    batch.run(targets, flags, edit)
+    text = f"{show(name)} of {counted(batch.done, 'file')} removed"
+    return batch.finish(targets[0].image, text, {"changed": batch.done})

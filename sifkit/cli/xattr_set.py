@@ -11,10 +11,10 @@ import typer
 
 from ..errors import UsageError, counted, show
 from .support.console import Console
-from .support.editing import ChangeOptions, Changes, Goal, Json, goals
-from .support.embedding import DropSignatures, KeepSignatures, Partition, RequireLock
+from .support.editing import EditBatch
 from .support.frame import verb
-from .support.reading import Upper
+from .support.image_path import ImagePath, parse_image_paths
+from .support.options import AttributeName, Dereference, EditArguments, EditFlags
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import OverlayEditor
@@ -28,41 +28,39 @@ __all__ = ["command"]
         "sifkit xattr set trusted.overlay.opaque y overlay.img:/upper/opt",
         "sifkit xattr set user.raw 0x00ff10 overlay.img:/upper/notes",
     ],
-    may_be_empty=("value",),
+    allow_empty=("value",),
 )
 def command(
     console: Console,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="the attribute, for example user.comment")],
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="text; 0x... is hexadecimal, 0s... base64")],
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="files and directories")],
-    follow: Annotated[bool, typer.Option("-L", "--dereference", help="of links, take the file they lead to")] = False,
-    partition: Partition = None,
-    upper: Upper = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    json: Json = False,
+    name: AttributeName,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="text, 0x and hexadecimal digits, or 0s and base64")],
+    arguments: EditArguments,
+    follow: Dereference = False,
+    flags: EditFlags,
 ) -> int:
-    """Set an extended attribute of files in an image. ACLs are in the form the kernel's calls use; the mode follows them."""
-    data = _value(value)
-    wanted = goals(arguments)
-    options = ChangeOptions.of(partition, upper, drop=drop_signatures, keep=keep_broken_signatures, require_lock=require_lock)
-    changes = Changes(console)
+    """Set an extended attribute of files in an image.
 
-    def change(editor: OverlayEditor, goal: Goal) -> None:
-        with changes.attempt(f"cannot set {show(name)} of '{goal.shown}'", goal):
-            ino = editor.lookup(goal.path, follow=follow)
-            editor.check_xattr(goal.path, os.fsencode(name))
+    ACLs are given in the format of setxattr(2), and change the mode accordingly.
+    """
+    data = _parse_value(value)
+    targets = parse_image_paths(arguments)
+    batch = EditBatch(console)
+
+    def edit(editor: OverlayEditor, target: ImagePath) -> None:
+        with batch.attempt(f"cannot set {show(name)} of '{target.shown}'", target):
+            ino = editor.lookup(target.path, follow=follow)
+            editor.check_xattr(target.path, os.fsencode(name))
             editor.filesystem.set_xattr(ino, os.fsencode(name), data)
-            changes.each(f"set {show(name)} of '{goal.shown}'")
+            batch.count(f"set {show(name)} of '{target.shown}'")
 
-    changes.over(wanted, options, change)
-    text = f"{show(name)} of {counted(changes.done, 'file')} set"
-    return changes.finish(wanted[0].image, text, {"changed": changes.done})
+    batch.run(targets, flags, edit)
+    text = f"{show(name)} of {counted(batch.done, 'file')} set"
+    return batch.finish(targets[0].image, text, {"changed": batch.done})
 
 
-def _value(text: str) -> bytes:
+def _parse_value(text: str) -> bytes:
+    """Parse VALUE. Raises UsageError."""
     hint = "write text, 0x and hexadecimal digits, or 0s and base64"
     try:
         if text[:2].lower() == "0x":

@@ -1,7 +1,7 @@
-"""SIF images: read, write and edit them. Knows nothing of what the partitions hold.
+"""SIF images: reading, creating and editing them, whatever their partitions hold.
 
-``SIF.open`` and ``SIF.create`` give an image; descriptors, metadata and codes are values. See the module ``image``. Names are
-imported when they are first used: a command pays for what it needs.
+``SIF.open`` and ``SIF.create`` return an image; descriptors, metadata and codes are values. See the module ``image``. Names
+are imported on first use, so that a command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from .errors import ObjectNotFoundError as ObjectNotFoundError
     from .errors import ObjectSizeError as ObjectSizeError
     from .errors import SIFError as SIFError
+    from .errors import SIFSourceError as SIFSourceError
+    from .errors import SIFSourceError as SourceError
     from .errors import SourceChangedError as SourceChangedError
-    from .errors import SourceError as SourceError
     from .errors import StoreError as StoreError
-    from .errors import TruncatedError as TruncatedError
+    from .errors import TruncatedSIFError as TruncatedError
+    from .errors import TruncatedSIFError as TruncatedSIFError
     from .errors import UnknownCodeError as UnknownCodeError
     from .finding import Finding as Finding
     from .finding import Problem as Problem
@@ -65,7 +67,8 @@ if TYPE_CHECKING:
     from .sniff import is_text as is_text
     from .sniff import sniff_filesystem as sniff_filesystem
     from .sniff import sniff_sbom as sniff_sbom
-    from .stamp import Stamp as Stamp
+    from .stamp import SIFStamp as SIFStamp
+    from .stamp import SIFStamp as Stamp
     from .state import Notice as Notice
     from .writing import Reservation as Reservation
 
@@ -111,9 +114,12 @@ __all__ = [
     "Severity",
     "SignatureMeta",
     "SourceChangedError",
+    "SIFSourceError",
     "SourceError",
+    "SIFStamp",
     "Stamp",
     "StoreError",
+    "TruncatedSIFError",
     "TruncatedError",
     "UnknownCodeError",
     "check",
@@ -170,10 +176,10 @@ _MODULE_OF = {
     "Severity": ".finding",
     "SignatureMeta": ".format.metadata",
     "SourceChangedError": ".errors",
-    "SourceError": ".errors",
-    "Stamp": ".stamp",
+    "SIFSourceError": ".errors",
+    "SIFStamp": ".stamp",
     "StoreError": ".errors",
-    "TruncatedError": ".errors",
+    "TruncatedSIFError": ".errors",
     "UNCHANGED": ".plan",
     "UnknownCodeError": ".errors",
     "YEAR_ONE": ".format.header",
@@ -192,10 +198,15 @@ _MODULE_OF = {
 }
 
 
+_ALIASES = {"SourceError": "SIFSourceError", "Stamp": "SIFStamp", "TruncatedError": "TruncatedSIFError"}
+"""Names of release 0.1, by which other packages of the project mean other classes."""
+
+
 def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
+    wanted = _ALIASES.get(name, name)
+    if wanted not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name], __name__), name)
+    value = getattr(import_module(_MODULE_OF[wanted], __name__), wanted)
     globals()[name] = value
     return value
 

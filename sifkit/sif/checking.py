@@ -1,7 +1,7 @@
-"""Look for everything that is wrong with an image, without changing it.
+"""Check of a SIF image, which it does not modify.
 
-The rules are the invariants of the format as the reference library's writers keep them, what the runtimes demand of
-partitions, and that no bytes of deleted objects are left in the file. Memory is bounded, and holes are not read.
+Checked are the invariants that the reference library's writers keep, what runtimes demand of partitions, and that no bytes of
+deleted objects are left in the file. Memory is bounded, and holes are not read.
 """
 
 from __future__ import annotations
@@ -13,20 +13,29 @@ from hashlib import sha256
 
 from ..atomic import HostPath
 from ..errors import counted, human, show
-from .errors import CorruptSIFError, NotSIFError, SIFError
-from .errors import TruncatedError as ShortFileError
+from .errors import CorruptSIFError, NotSIFError, SIFError, TruncatedSIFError
 from .finding import Finding, Problem, Severity
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
 from .format.header import HEADER_BYTES, MAX_LAUNCH_BYTES, GlobalHeader
 from .format.metadata import OCIMeta
 from .format.placement import MAX_OFFSET, data_end, home_of_table
 from .format.types import Arch, Code, DataType, FSType, PartType, describe
-from .gaps import first_nonzero, unowned
+from .gaps import first_nonzero, unowned_spans
 from .image import SIF
 from .loading import open_image_file
 from .select import matching, primary
 from .sniff import HEAD_BYTES, FilesystemName, filesystem_name
-from .state import State, check_objects, load, meant_arch
+from .state import (
+    INTERRUPTED_EDIT,
+    State,
+    check_objects,
+    data_size_text,
+    free_count_text,
+    load,
+    table_size_text,
+    truncated_arch,
+    unused_slot_text,
+)
 from .store import CHUNK_BYTES, FileStore, Store
 
 __all__ = ["check", "check_file", "check_state"]
@@ -37,20 +46,22 @@ _FILESYSTEMS: dict[int, tuple[FilesystemName, ...]] = {
     FSType.ENCRYPTED_SQUASHFS: ("luks",),
     FSType.GOCRYPTFS_SQUASHFS: ("squashfs",),
 }
-"""What partitions declared so begin with; others may hold anything."""
+"""Filesystems that partitions of these types may hold; others may hold anything."""
 
 
 def check(sif: SIF, *, digests: bool = False) -> Iterator[Finding]:
-    """What is wrong with an open image, header first. ``digests``: read OCI objects and compare them with their digests.
+    """Yield the findings in an open image, header first. ``digests``: verify the digests of OCI objects.
 
-    What opening for writing puts right is not found in an image that was opened so. Raises StoreError.
+    Problems that opening for writing repairs are not found in an image opened so. Raises StoreError.
     """
     return check_state(sif._open_store, sif._state, digests=digests)
 
 
 def check_file(path: HostPath, *, digests: bool = False) -> Iterator[Finding]:
-    """What is wrong with a file, also with one that ``SIF.open`` refuses: then nothing in it is repairable, and the last
-    finding may be all there is to say. Raises OSError, FormatError for what can be no image (a directory), StoreError."""
+    """Yield the findings in a file, also in one that ``SIF.open`` refuses, in which nothing is repairable.
+
+    Raises OSError, FormatError for what cannot be an image (a directory), StoreError.
+    """
     name = os.fsdecode(path)
     fd = open_image_file(name, writable=False)
     try:
@@ -65,26 +76,26 @@ def _check_store(store: Store, digests: bool) -> Iterator[Finding]:
     except NotSIFError as error:
         yield Finding(problem=Problem.NOT_SIF, severity="error", text=error.message)
     except CorruptSIFError as error:
-        text = f"the image cannot be opened: {error.message}"
+        text = f"cannot open the image: {error.message}"
         yield Finding(
             problem=Problem.UNREADABLE, severity="error", text=text, field=error.field, got=error.got, want=error.want
         )
-    except ShortFileError as error:
-        yield Finding(problem=Problem.TRUNCATED, severity="error", text=f"the image cannot be opened: {error.message}")
+    except TruncatedSIFError as error:
+        yield Finding(problem=Problem.TRUNCATED, severity="error", text=f"cannot open the image: {error.message}")
     else:
         yield from check_state(store, state, digests=digests)
 
 
 def check_state(store: Store, state: State, *, digests: bool = False) -> Iterator[Finding]:
-    """``check``, of a state that may be too broken for an image to be opened."""
+    """Yield the findings in a state, which may be too corrupt for ``SIF.open``."""
     try:
         check_objects(state)
         sound = True
     except SIFError:
         sound = False
-    # Objects that lie over one another could have us read the same bytes thousands of times.
+    # With overlapping objects the same bytes would be read thousands of times.
     for finding in _all_findings(store, state, digests and sound):
-        yield finding if sound else finding.hopeless()
+        yield finding if sound else finding.without_repair()
 
 
 def _all_findings(store: Store, state: State, digests: bool) -> Iterator[Finding]:
@@ -106,31 +117,26 @@ def _all_findings(store: Store, state: State, digests: bool) -> Iterator[Finding
 def _header_findings(store: Store, state: State) -> Iterator[Finding]:
     header, descriptors = state.header, state.descriptors
     if header.table_in_data and home_of_table(header, descriptors) is not None:
-        text = "an edit was interrupted; opening the image for writing finishes it"
-        yield _of_image(Problem.INTERRUPTED_EDIT, "warning", text, repairable=True)
+        yield _of_image(Problem.INTERRUPTED_EDIT, "warning", INTERRUPTED_EDIT, repairable=True)
     if len(header.launch) > MAX_LAUNCH_BYTES:
-        text = "the launch script has no NUL at its end"
+        text = "the launch script is not NUL-terminated"
         yield _of_image(Problem.LAUNCH_SCRIPT, "warning", text, field="LaunchScript")
     free = header.descriptors_total - len(descriptors)
     if header.descriptors_free != free:
-        text = f"the header counts {counted(header.descriptors_free, 'free descriptor')}, there are {free}"
+        text = free_count_text(header, free)
         yield _of_image(Problem.FREE_COUNT, "error", text, "DescriptorsFree", header.descriptors_free, free, repairable=True)
     want = data_end(header, descriptors) - header.data_offset
     if header.data_size != want:
         small = header.data_size < want
-        text = (
-            f"the header counts {header.data_size} bytes of data, there are {want}" + small * ": an addition may destroy some"
-        )
+        text = data_size_text(header, want) + small * "; adding an object may overwrite data"
         severity: Severity = "error" if small else "warning"
         yield _of_image(Problem.DATA_SIZE, severity, text, "DataSize", header.data_size, want, repairable=True)
     if header.descriptors_size != header.table_bytes:
-        # Either number may be the wrong one. Where nothing is hidden behind the table, it is the size.
+        # Either the count or the size may be wrong. If nothing follows the table, it is the size.
         objects = [d.offset for d in descriptors if d.size > 0 and d.offset >= header.table_end]
         end = min([header.descriptors_offset + header.descriptors_size, store.size, *objects])
-        behind = end - header.table_end
-        hidden = first_nonzero(store, header.table_end, behind) is not None
-        text = f"the header gives the table {header.descriptors_size} bytes, it takes {header.table_bytes}"
-        text += hidden * ": there may be descriptors that nobody sees"
+        hidden = first_nonzero(store, header.table_end, end - header.table_end) is not None
+        text = table_size_text(header) + hidden * "; there may be hidden descriptors"
         yield _of_image(
             Problem.TABLE_SIZE,
             "error" if hidden else "warning",
@@ -143,11 +149,11 @@ def _header_findings(store: Store, state: State) -> Iterator[Finding]:
     primaries = matching(descriptors, part_type=PartType.PRIMARY_SYSTEM)
     if len(primaries) > 1:
         ids = ", ".join(str(descriptor.id) for descriptor in primaries[:20])
-        yield _of_image(Problem.SEVERAL_PRIMARIES, "error", f"{len(primaries)} partitions say they are primary: {ids}")
+        yield _of_image(Problem.SEVERAL_PRIMARIES, "error", f"{len(primaries)} primary partitions: objects {ids}")
     arch = primaries[0].arch if primaries else Arch.UNKNOWN
     if header.arch != arch and not isinstance(arch, bytes):
         text = f"the header's architecture is {describe(header.arch)}, " + (
-            f"the primary partition's {describe(arch or Arch.UNKNOWN)}" if primaries else "and there is no primary partition"
+            f"the primary partition's is {describe(arch or Arch.UNKNOWN)}" if primaries else "and there is no primary partition"
         )
         yield _of_image(
             Problem.HEADER_ARCH,
@@ -164,12 +170,12 @@ def _slot_findings(state: State) -> Iterator[Finding]:
     used = state.used_slots
     for slot in range(state.header.descriptors_total):
         if slot not in used and state.slot_bytes(slot) != EMPTY_SLOT:
-            text = f"the unused descriptor {slot + 1} is not empty: an edit that was cut short leaves it so"
+            text = f"{unused_slot_text(slot)}: left by an interrupted edit"
             yield Finding(problem=Problem.UNUSED_SLOT, severity="warning", text=text, slot=slot, repairable=True)
     for descriptor in state.descriptors:
         byte = state.table[descriptor.slot * DESCRIPTOR_BYTES + USED_OFFSET]
         if byte != 1:
-            yield _of(descriptor, Problem.USED_BYTE, "note", f"the byte that says it is used is {byte}", "Used", byte, 1)
+            yield _of(descriptor, Problem.USED_BYTE, "note", f"its Used byte is {byte}", "Used", byte, 1)
 
 
 def _place_findings(state: State, size: int) -> Iterator[Finding]:
@@ -181,14 +187,14 @@ def _place_findings(state: State, size: int) -> Iterator[Finding]:
             yield _of(descriptor, Problem.BAD_PLACE, "error", "its size is negative", "Size", descriptor.size, "0 or more")
             continue
         if not 0 <= descriptor.offset <= MAX_OFFSET - descriptor.size:
-            text = "its place is outside any file"
-            yield _of(descriptor, Problem.BAD_PLACE, "error", text, "Offset", descriptor.offset, "a place in the file")
+            text = "its offset is out of range"
+            yield _of(descriptor, Problem.BAD_PLACE, "error", text, "Offset", descriptor.offset, "an offset in the file")
             continue
         if not descriptor.size:
             continue
         if descriptor.offset < HEADER_BYTES or (descriptor.offset < table[1] and descriptor.end > table[0]):
-            what = "header" if descriptor.offset < HEADER_BYTES else "table of descriptors"
-            yield _of(descriptor, Problem.OVERLAP, "error", f"it lies over the {what}", "Offset", descriptor.offset)
+            what = "header" if descriptor.offset < HEADER_BYTES else "descriptor table"
+            yield _of(descriptor, Problem.OVERLAP, "error", f"it overlaps the {what}", "Offset", descriptor.offset)
         elif descriptor.offset < header.data_offset:
             text = f"it begins at byte {descriptor.offset}, before the data at {header.data_offset}"
             yield _of(descriptor, Problem.OUTSIDE_DATA, "warning", text, "Offset", descriptor.offset, header.data_offset)
@@ -196,7 +202,7 @@ def _place_findings(state: State, size: int) -> Iterator[Finding]:
             text = f"it begins at byte {descriptor.offset}, inside object {reach.id}, which ends at {reach.end}"
             yield _of(descriptor, Problem.OVERLAP, "error", text, "Offset", descriptor.offset, reach.end)
         if descriptor.end > size:
-            text = f"it ends at byte {descriptor.end}, the file at {size}"
+            text = f"it ends at byte {descriptor.end}, the file at byte {size}"
             yield _of(descriptor, Problem.TRUNCATED, "error", text, "Size", descriptor.size)
         if reach is None or descriptor.end > reach.end:
             reach = descriptor
@@ -207,26 +213,26 @@ def _identity_findings(descriptors: tuple[Descriptor, ...]) -> Iterator[Finding]
     ids = Counter(descriptor.id for descriptor in descriptors)
     for number, count in ids.items():
         if count > 1:
-            text = f"{count} objects have the id {number}"
+            text = f"{count} objects have the ID {number}"
             yield Finding(problem=Problem.DUPLICATE_ID, severity="error", text=text, id=number, field="ID", got=number)
     for descriptor in descriptors:
         if not descriptor.id:
-            yield _of(descriptor, Problem.ID_ZERO, "error", f"descriptor {descriptor.slot + 1} has the id 0", "ID", 0)
+            yield _of(descriptor, Problem.ID_ZERO, "error", f"descriptor {descriptor.slot + 1} has the ID 0", "ID", 0)
         if descriptor.group_id != join_group(descriptor.group):
-            text = f"the group is written as {descriptor.group_id:#x}, and read as {descriptor.group}"
+            text = f"group {descriptor.group} is stored as {descriptor.group_id:#x}"
             wanted = join_group(descriptor.group)
             yield _of(descriptor, Problem.GROUP, "warning", text, "GroupID", descriptor.group_id, wanted, repairable=True)
         if descriptor.link and descriptor.link not in ids:
-            text = f"it is linked to object {descriptor.link}, which is not there"
+            text = f"it is linked to object {descriptor.link}, which does not exist"
             yield _of(descriptor, Problem.LINK, "warning", text, "LinkedID", descriptor.linked_id)
         if descriptor.link_group and descriptor.link_group not in groups:
             text = f"it is linked to group {descriptor.link_group}, which is empty"
             yield _of(descriptor, Problem.LINK, "warning", text, "LinkedID", descriptor.linked_id)
         if descriptor.linked_id not in (descriptor.link, descriptor.link_group | ~MAX_GROUP & 0xFFFFFFFF):
-            text = f"the link is written as {descriptor.linked_id:#x}, and read as object {descriptor.link}"
+            text = f"the link to object {descriptor.link} is stored as {descriptor.linked_id:#x}"
             yield _of(descriptor, Problem.LINK, "warning", text, "LinkedID", descriptor.linked_id, descriptor.link)
         if descriptor.size >= 0 and descriptor.size_with_padding < descriptor.size:
-            text = f"it has {descriptor.size_with_padding} bytes with padding, and {descriptor.size} without"
+            text = f"its size with padding, {descriptor.size_with_padding}, is less than its size, {descriptor.size}"
             got, want = descriptor.size_with_padding, f"at least {descriptor.size}"
             yield _of(descriptor, Problem.PADDING, "warning", text, "SizeWithPadding", got, want, repairable=True)
 
@@ -242,9 +248,11 @@ def _code_findings(descriptor: Descriptor, header: GlobalHeader, root: Descripto
     for field in metadata.__slots__:
         value = getattr(metadata, field)
         unknown = isinstance(value, bytes) if field == "arch" else isinstance(value, int) and not isinstance(value, Code)
-        if field == "arch" and isinstance(value, bytes) and (meant := meant_arch(descriptor, header, root)):
-            text = f"its architecture is {show(value)}, the start of a name, and should be the code of {meant.word}"
-            yield _of(descriptor, Problem.PARTITION_ARCH, "error", text, "Arch", describe(value), meant.word, repairable=True)
+        if field == "arch" and isinstance(value, bytes) and (intended := truncated_arch(descriptor, header, root)):
+            text = f"its architecture is the truncated name {show(value)}, not the code of {intended.word}"
+            yield _of(
+                descriptor, Problem.PARTITION_ARCH, "error", text, "Arch", describe(value), intended.word, repairable=True
+            )
         elif field != "entity" and unknown and not empty:
             text = f"its {field.replace('_', ' ')} is {describe(value)}"
             yield _of(descriptor, Problem.UNKNOWN_CODE, "warning", text, field, describe(value))
@@ -256,7 +264,9 @@ def _partition_findings(store: Store, descriptor: Descriptor, root: Descriptor |
         return
     overlay = meta.part_type == PartType.OVERLAY
     if overlay and root is not None and descriptor.group != root.group:
-        text = f"an overlay in group {descriptor.group}; the runtimes look in {root.group} only, the primary partition's"
+        text = (
+            f"it is an overlay in group {descriptor.group}; runtimes look in group {root.group} only, the primary partition's"
+        )
         yield _of(descriptor, Problem.OVERLAY_GROUP, "warning", text, "GroupID", descriptor.group, root.group)
     wanted = _FILESYSTEMS.get(meta.fs_type, ())
     if not wanted or not 0 <= descriptor.offset < size or descriptor.size < 0:
@@ -264,10 +274,10 @@ def _partition_findings(store: Store, descriptor: Descriptor, root: Descriptor |
     found = filesystem_name(store.read_some(descriptor.offset, min(HEAD_BYTES, descriptor.size)))
     declared = describe(meta.fs_type)
     if found not in wanted:
-        text = f"it is declared {declared}, and holds {found or 'something else'}"
+        text = f"it is declared as {declared}, but holds {found or 'an unknown filesystem'}"
         yield _of(descriptor, Problem.FILESYSTEM, "error", text, "FSType", found or "unknown", declared)
     elif overlay and found == "ext2":
-        text = "an overlay without a journal: the runtimes refuse it"
+        text = "it is an overlay without a journal, which runtimes refuse"
         yield _of(descriptor, Problem.FILESYSTEM, "warning", text, "FSType", found, declared)
 
 
@@ -276,13 +286,13 @@ def _overlay_findings(descriptors: tuple[Descriptor, ...], root: Descriptor | No
         return
     writable = matching(descriptors, part_type=PartType.OVERLAY, fs_type=FSType.EXT3, group=root.group)
     for descriptor in writable[1:]:
-        text = f"a second writable overlay; the runtimes use the first, object {writable[0].id}"
+        text = f"it is a second writable overlay; runtimes use the first, object {writable[0].id}"
         yield _of(descriptor, Problem.SEVERAL_OVERLAYS, "note", text)
 
 
 def _digest_findings(store: Store, descriptor: Descriptor, meta: OCIMeta, read: bool) -> Iterator[Finding]:
     if not meta.valid:
-        text = f"its digest is not one of SHA-256: {show(meta.digest[:80])}"
+        text = f"its digest is not a SHA-256 digest: {show(meta.digest[:80])}"
         yield _of(descriptor, Problem.NO_DIGEST, "error", text, "Digest", show(meta.digest[:80]), "sha256:...")
         return
     if not read or descriptor.size < 0 or descriptor.offset < 0:
@@ -293,30 +303,30 @@ def _digest_findings(store: Store, descriptor: Descriptor, meta: OCIMeta, read: 
     got = f"sha256:{hasher.hexdigest()}"
     want = meta.digest.decode("ascii")
     if got != want:
-        yield _of(descriptor, Problem.DIGEST_MISMATCH, "error", f"its bytes have the digest {got}", "Digest", got, want)
+        yield _of(descriptor, Problem.DIGEST_MISMATCH, "error", f"its content has the digest {got}", "Digest", got, want)
 
 
 def _gap_findings(store: Store, state: State, size: int) -> Iterator[Finding]:
     header = state.header
     end = max(data_end(header, state.descriptors), HEADER_BYTES)
     home = home_of_table(header, state.descriptors) if header.table_in_data else None
-    for begin, length in unowned(header, state.descriptors, min(size, end)):
+    for begin, length in unowned_spans(header, state.descriptors, min(size, end)):
         found = first_nonzero(store, begin, length)
         if found is None or (home is not None and begin <= home < begin + length):
-            continue  # zero, or the old table while an edit is under way
+            continue  # zero, or the old table during an edit
         hidden = begin == header.table_end and header.descriptors_size > header.table_bytes
-        what = f"and {'is' if length == 1 else 'are'} not zero, first at byte {found}: a removed object leaves such"
-        text = f"{_nobodys(length, f'at byte {begin}')} {what}"
+        what = f"and {'is' if length == 1 else 'are'} not zero, first at byte {found}: probably of a removed object"
+        text = f"{_unowned_text(length, f'at byte {begin}')} {what}"
         yield _of_image(Problem.STALE_BYTES, "warning", text, offset=begin, size=length, repairable=not hidden)
     if size > end:
-        text = f"{_nobodys(size - end, 'behind the last object')}: an addition was cut short, or something was appended"
+        text = f"{_unowned_text(size - end, 'after the last object')}: an interrupted addition, or appended data"
         yield _of_image(Problem.TRAILING_BYTES, "warning", text, offset=end, size=size - end, repairable=True)
 
 
-def _nobodys(size: int, where: str) -> str:
-    """So many bytes belong to nothing; many of them in a unit too."""
+def _unowned_text(size: int, where: str) -> str:
+    """Text for bytes that belong to no object."""
     about = "" if size < 1024 else f" ({human(size)})"
-    return f"{counted(size, 'byte')}{about} {where} {'belongs' if size == 1 else 'belong'} to nothing"
+    return f"{counted(size, 'byte')}{about} {where} {'belongs' if size == 1 else 'belong'} to no object"
 
 
 def _of_image(

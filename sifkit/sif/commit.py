@@ -1,13 +1,13 @@
-"""The order in which edits reach the file: at every moment, whatever was written last, readers find the old image or the new.
+"""Commit of edits: the order of writes, chosen so that readers always find the old image or the new one.
 
-The orders were tried against the reference library. They rest on two facts: one byte is written whole or not at all, and so
-is the header, which lies in one sector. ``store.sync`` separates what must not change places.
+The orders were tested with the reference library. They rely on two atomic writes: of one byte, and of the header, which lies
+in one sector. ``store.sync`` separates writes that must not be reordered.
 
-* An object is added: its data; the header (more data, one free descriptor less); the descriptor, still unused; the byte that
-  says it is used. A writer that trusts the header's data size cannot overwrite it at any stage.
-* One object is deleted: that byte; the rest of the descriptor; the header; only then is space given back.
-* Everything else goes through a second table at the end of the file: it is written; the header points there (this is the
-  moment); the table in its place is rewritten; the header points back; the second table is cut off.
+* An object is added: its data; the header (larger data size, one free descriptor less); the descriptor, still unused; its
+  Used byte. A writer that trusts the header's data size cannot overwrite the object at any stage.
+* An object is deleted: its Used byte; the rest of the descriptor; the header; only then its space is freed.
+* All other edits go through a second table at the end of the file: it is written; the header points to it (the commit); the
+  table at home is rewritten; the header points back; the second table is truncated.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import Self
 
 from .errors import StoreError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET
-from .format.placement import PAGE_BYTES, align, data_end, dead_spans, touched
+from .format.placement import PAGE_BYTES, align, data_end, dead_spans, intersecting
 from .state import State
 from .store import Store
 
-__all__ = ["Growth", "commit_add", "commit_delete", "commit_switch", "finish_switch", "give_back"]
+__all__ = ["Growth", "commit_add", "commit_delete", "commit_switch", "finish_switch", "free_space"]
 
 
 class Growth:
-    """What an edit writes behind the old end of the file: cut off again when the edit fails.
+    """Growth of the file during an edit; truncated again if the edit fails.
 
-    ``end``: where the data ends now. What the file has behind it belongs to nothing, and is cut off first, so that everything
-    behind ``end`` reads as zero; None where nothing is to be put there but a table.
+    ``end``: end of the data. Bytes after it belong to no object and are truncated first, so that everything after ``end``
+    reads as zero. None if only a table is written there.
     """
 
     def __init__(self, store: Store, end: int | None) -> None:
         self.store = store
         self.end = end
         self.keep = False
-        """Something behind the old end is, or may be, in use."""
+        """Do not truncate: bytes after the old end may be in use."""
 
     def __enter__(self) -> Self:
         self.old_size = self.store.size
@@ -62,7 +62,7 @@ def _slot_offset(state: State, slot: int) -> int:
 
 
 def commit_add(store: Store, old: State, new: State, slot: int, growth: Growth) -> None:
-    """Make the object in ``slot`` of ``new`` part of the image; its data is written, but not yet synced."""
+    """Add the object in ``slot`` of ``new`` to the image. Its data is written, but not yet synced."""
     store.sync()
     offset = _slot_offset(old, slot)
     record = bytearray(new.slot_bytes(slot))
@@ -75,7 +75,7 @@ def commit_add(store: Store, old: State, new: State, slot: int, growth: Growth) 
         store.write(offset + USED_OFFSET, used)
         store.sync()
     except BaseException:
-        # The way back, as careful as the way there: unused, empty, counted as free.
+        # Roll back in order: unused, empty, counted as free.
         store.write(offset + USED_OFFSET, b"\0")
         store.sync()
         store.write(offset, old.slot_bytes(slot))
@@ -85,7 +85,7 @@ def commit_add(store: Store, old: State, new: State, slot: int, growth: Growth) 
 
 
 def commit_delete(store: Store, old: State, new: State, slot: int) -> None:
-    """Free one descriptor. The space of the object is ``give_back``'s to free."""
+    """Free one descriptor; ``free_space`` frees the object's space."""
     offset = _slot_offset(old, slot)
     try:
         store.write(offset + USED_OFFSET, b"\0")
@@ -104,7 +104,7 @@ def commit_delete(store: Store, old: State, new: State, slot: int) -> None:
 
 
 def commit_switch(store: Store, old: State, new: State, growth: Growth, *, size_after: int) -> None:
-    """Replace the whole table at once; ``size_after``: the file's length when all is done."""
+    """Replace the whole table in one commit. ``size_after``: length of the file at the end."""
     shadow = align(max(store.size, data_end(old.header, old.descriptors), data_end(new.header, new.descriptors)), PAGE_BYTES)
     size = shadow + new.header.table_bytes
     store.write(shadow, new.table[: new.header.table_bytes])
@@ -120,27 +120,29 @@ def commit_switch(store: Store, old: State, new: State, growth: Growth, *, size_
     try:
         finish_switch(store, new, size_after=size_after)
     except OSError:
-        raise  # the next one who opens the image for writing finishes it
+        raise  # opening the image for writing finishes it
     except BaseException:
         finish_switch(store, new, size_after=size_after)
         raise
 
 
 def finish_switch(store: Store, new: State, *, size_after: int) -> None:
-    """The second half: the header points to a table elsewhere, and ``new`` is the image with its table at home."""
+    """Finish ``commit_switch``: the header points to the second table, and ``new`` has the table at home."""
     store.write(new.header.descriptors_offset, new.table[: new.header.table_bytes])
     store.sync()
     _write_header(store, new)
     store.set_size(size_after)
 
 
-def give_back(store: Store, state: State, gone: Iterable[tuple[int, int]], *, zero: bool = False, cut: bool = True) -> bool:
-    """Free the space of objects that are no longer in ``state`` and were at ``gone``, (begin, end): holes are punched between
-    its objects, and the file is cut behind the last one (``cut`` False: it is not). False where the file could not be made to
-    give up something: its bytes stay, unless ``zero`` wants them written over."""
+def free_space(store: Store, state: State, gone: Iterable[tuple[int, int]], *, zero: bool = False, cut: bool = True) -> bool:
+    """Free the space of deleted objects, which were at ``gone``, (begin, end), and are not in ``state``.
+
+    Holes are punched between the remaining objects, and with ``cut`` the file is truncated after the last one. Returns False if
+    space could not be freed; its bytes remain, unless ``zero`` overwrites them.
+    """
     done = True
     end = data_end(state.header, state.descriptors)
-    for begin, size in touched(dead_spans(state.header, state.descriptors), gone):
+    for begin, size in intersecting(dead_spans(state.header, state.descriptors), gone):
         released = store.release(begin, min(size, max(0, store.size - begin)))
         if zero and not released:
             store.make_zero(begin, size)

@@ -1,7 +1,7 @@
-"""Make an image anew without the space that deleted objects left, or with room for another number of objects.
+"""Compaction of an image: a new image without the space of deleted objects, or with another capacity.
 
-The new image is written beside the old one and takes its name at the end: nothing moves inside a file that a running container
-may have mounted, and a crash leaves the old image or the new one.
+The new image is written beside the old one and renamed at the end: nothing moves in a file that a running container may have
+mounted, and a crash leaves the old image or the new one.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .format.placement import (
 )
 from .format.schema import DESCRIPTOR
 from .format.types import DataType, FSType
-from .gaps import first_nonzero, unowned
+from .gaps import first_nonzero, unowned_spans
 from .image import SIF
 from .loading import NewFileStore, lock_for_writing
 from .payload import Advance, Source, copy_in
 from .plan import seconds_for
-from .stamp import Stamp
+from .stamp import SIFStamp
 from .state import State, check_header, check_objects, load
 from .store import FileStore, Store
 
@@ -41,8 +41,11 @@ __all__ = ["CompactResult", "compact", "plan_compact"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactResult:
-    """What became of an image. Sizes are bytes of the file; ``used_before`` and ``used_after`` what it takes on disk (holes
-    take nothing). ``changed`` False: it was compact already, and is untouched. ``notes``: lines a person should see."""
+    """Result of ``compact``.
+
+    ``before_bytes``, ``after_bytes``: length of the file; ``used_before``, ``used_after``: bytes on disk, without holes.
+    ``changed`` False: it was compact already. ``notes``: lines for the user.
+    """
 
     path: str
     before_bytes: int
@@ -56,32 +59,31 @@ class CompactResult:
 
 
 def compact(
-    path: HostPath, *, capacity: int | None = None, stamp: Stamp | None = None, advance: Advance | None = None
+    path: HostPath, *, capacity: int | None = None, stamp: SIFStamp | None = None, advance: Advance | None = None
 ) -> CompactResult:
-    """Give back the space between the objects of the image at ``path`` and behind them.
+    """Free the space between and after the objects of the image at ``path``.
 
-    Ids, names, places in the table, the order of the data and alignments stay; what lies between objects is zero afterwards,
-    holes in them stay holes; mode and owner are kept. A symbolic link stays one: the file it leads to is replaced. ``capacity``
-    is the new number of descriptors (0: as few as there is use for); ``stamp`` gives the time of the change. ``advance`` is
-    told how many bytes were copied.
+    IDs, names, slots, order of the data, alignment, holes, mode and owner are preserved; gaps are zeroed. A symbolic link is
+    followed: the file it leads to is replaced. ``capacity``: new number of descriptors (0: as few as needed). ``stamp``: time
+    of the change. ``advance``: called with the number of bytes copied.
 
-    Raises what ``SIF.open`` does for writing, EditError (a capacity too small or too large), TruncatedError, ImageInUseError
-    (an ext3 partition is locked by a container), TargetError, StoreError. A squashfs that is mounted does not mind; whether
-    something has mounted a partition without a lock is for the caller to find out.
+    Raises the errors of ``SIF.open`` for writing, EditError (bad capacity), TruncatedSIFError, ImageInUseError (a container has
+    locked an ext3 partition), TargetError, StoreError. A mounted squashfs does no harm. The caller checks for mounts without a
+    lock.
     """
     name = os.fsdecode(path)
     with SIF.open(name, "r+") as sif:
         store, state, _ = sif._begin()
         fd = store.fd
         if fd is None:
-            raise EditError("only a file can be made anew", hint="name the image by its path")
+            raise EditError("only a file can be compacted", hint="open the image by its path")
         _lock_partitions(fd, state, name)
         found = os.fstat(fd)
         seconds = seconds_for(state.header, stamp)
         new = plan_compact(state, capacity=capacity, seconds=seconds)
         end = data_end(new.header, new.descriptors)
         notes: list[str] = []
-        if _same_places(state, new) and store.size == end and _clean(store, state):
+        if _same_layout(state, new) and store.size == end and _gaps_are_zero(store, state):
             used = _used_bytes(found)
             return CompactResult(
                 path=name,
@@ -94,12 +96,12 @@ def compact(
                 changed=False,
             )
         if found.st_nlink > 1:
-            notes.append(f"{counted(found.st_nlink - 1, 'other name')} (hard links) of the image lead to the old one still")
+            notes.append(f"{counted(found.st_nlink - 1, 'other hard link')} of the image still lead to the old one")
         with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
-            _write(store, state, NewFileStore(file.fd), new, end, advance)
+            _write_image(store, state, NewFileStore(file.fd), new, end, advance)
             notes += _keep_owner(fd, file.fd, found)
-            _check_written(file.fd, new)
-            _check_same(file.target, fd, found)
+            _verify_written(file.fd, new)
+            _check_unchanged(file.target, fd, found)
             if os.name == "nt":
                 sif.close()  # an open file cannot be replaced there
             file.commit(replace=True)
@@ -119,14 +121,14 @@ def compact(
 
 
 def plan_compact(state: State, *, capacity: int | None, seconds: int) -> State:
-    """The image without gaps but those of alignment. Pure. Raises EditError for a capacity that cannot be."""
+    """Plan the image with no gaps but for alignment. Pure. Raises EditError for a bad capacity."""
     total = _new_capacity(state, capacity)
     header = state.header
-    home = home_of_table(header, ())  # every object gets a new place
+    home = home_of_table(header, ())  # every object is moved
     table_at = TABLE_OFFSET if home is None else home
     table_end = table_at + table_bytes(total)
     same = total == header.descriptors_total and home is not None
-    # Images of the first releases begin their data a little behind the table: as long as the table stays, that stays.
+    # Images of early releases have a gap between table and data; it is kept with the table.
     data_offset = header.data_offset if same else max(table_end, HEADER_BYTES)
     table = bytearray(state.table[: min(total, header.descriptors_total) * DESCRIPTOR_BYTES])
     table += EMPTY_SLOT * (total - len(table) // DESCRIPTOR_BYTES)
@@ -161,13 +163,13 @@ def _new_capacity(state: State, capacity: int | None) -> int:
     if capacity < least:
         raise EditError(f"a capacity of {capacity} is too small: descriptor {least} is in use", hint=f"give {least} or more")
     if capacity > MAX_CAPACITY:
-        raise EditError(f"a capacity of {capacity} is more than {MAX_CAPACITY} descriptors", hint="48 is usual")
+        raise EditError(f"a capacity of {capacity} is too large: the maximum is {MAX_CAPACITY}", hint="48 is usual")
     return capacity
 
 
 def _alignment(descriptor: Descriptor) -> int:
-    """What the object was aligned to, as far as its place and padding tell: a page for partitions; for others with padding the
-    power of two its place is a multiple of, up to a page. More than a page only where the padding was larger than that."""
+    """Alignment of an object, inferred from offset and padding: a page for partitions; for others with padding the power of two
+    that divides the offset, up to a page. More than a page only if the padding was larger than that."""
     divides = descriptor.offset & -descriptor.offset
     padding = descriptor.size_with_padding - descriptor.size
     if descriptor.data_type != DataType.PARTITION and padding <= 0:
@@ -179,22 +181,22 @@ def _alignment(descriptor: Descriptor) -> int:
 
 
 def _lock_partitions(fd: int, state: State, path: str) -> None:
-    """Keep containers from opening an ext3 partition that is about to be left behind, and see that none has."""
+    """Lock the ext3 partitions, so that no container uses one that is about to be replaced."""
     for descriptor in state.descriptors:
         if descriptor.fs_type == FSType.EXT3 and descriptor.size > 0:
             lock_for_writing(fd, offset=descriptor.offset, size=descriptor.size, path=path)
 
 
-def _same_places(old: State, new: State) -> bool:
+def _same_layout(old: State, new: State) -> bool:
     return replace(new.header, modified=old.header.modified) == old.header and new.descriptors == old.descriptors
 
 
-def _clean(store: Store, state: State) -> bool:
-    spans = unowned(state.header, state.descriptors, store.size)
+def _gaps_are_zero(store: Store, state: State) -> bool:
+    spans = unowned_spans(state.header, state.descriptors, store.size)
     return all(first_nonzero(store, begin, size) is None for begin, size in spans)
 
 
-def _write(store: Store, old: State, target: Store, new: State, end: int, advance: Advance | None) -> None:
+def _write_image(store: Store, old: State, target: Store, new: State, end: int, advance: Advance | None) -> None:
     target.write(0, new.header.pack())
     target.write(new.header.descriptors_offset, new.table)
     target.set_size(new.header.data_offset)
@@ -216,27 +218,27 @@ def _write(store: Store, old: State, target: Store, new: State, end: int, advanc
     target.set_size(end)
 
 
-def _check_written(fd: int, new: State) -> None:
-    """The new image reads as it was planned, before it takes the old one's place."""
+def _verify_written(fd: int, new: State) -> None:
+    """Verify that the new image reads as planned, before it replaces the old one."""
     store = FileStore(fd)
     written = load(store)
     check_header(written.header, store.size)
     check_objects(written)
     if written != new:
-        raise SourceChangedError("the new image does not read as it was written", hint="try again; the old one is untouched")
+        raise SourceChangedError("the new image does not match the plan", hint="try again; the old image is unchanged")
 
 
-def _check_same(target: str, fd: int, found: os.stat_result) -> None:
-    """Nobody put another file in the image's place, or wrote to it, since it was opened."""
+def _check_unchanged(target: str, fd: int, found: os.stat_result) -> None:
+    """Raise ImageInUseError if the image was written to or replaced since it was opened."""
     now, there = os.fstat(fd), os.stat(target)
     if not os.path.samestat(now, there) or (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
         raise ImageInUseError(
-            f"{show(target)} changed while it was copied", path=target, hint="try again when nobody writes it"
+            f"{show(target)} changed while it was copied", path=target, hint="try again when no process writes to it"
         )
 
 
 def _keep_owner(source: int, target: int, found: os.stat_result) -> list[str]:
-    """Owner and extended attributes (the mode is the file's maker's to set); a note for what could not be kept."""
+    """Copy owner and extended attributes (AtomicFile sets the mode); return notes on what could not be preserved."""
     notes = []
     made = os.fstat(target)
     if hasattr(os, "fchown") and (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
@@ -245,7 +247,9 @@ def _keep_owner(source: int, target: int, found: os.stat_result) -> list[str]:
         except OSError:
             with suppress(OSError):
                 os.fchown(target, -1, found.st_gid)
-            notes.append(f"the owner of the image was user {found.st_uid}, and is user {os.fstat(target).st_uid} now")
+            notes.append(
+                f"could not preserve the owner of the image: it was user {found.st_uid}, now user {os.fstat(target).st_uid}"
+            )
     if hasattr(os, "listxattr"):
         with suppress(OSError):
             for name in os.listxattr(source):

@@ -1,4 +1,4 @@
-"""What goes wrong with SIF files. Each class carries its facts; the text is made once, ``hint`` says what to do next."""
+"""Errors of SIF files. Each class carries its facts, and the message is made from them once."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ __all__ = [
     "ObjectSizeError",
     "SIFError",
     "SourceChangedError",
-    "SourceError",
+    "SIFSourceError",
     "StoreError",
-    "TruncatedError",
+    "TruncatedSIFError",
     "UnknownCodeError",
 ]
 
 
 class SIFError(SifkitError):
-    """Base of what only SIF files raise."""
+    """Base of the errors of SIF files."""
 
     kind = "sif"
 
 
 class NotSIFError(SIFError, FormatError):
-    """There is no SIF header where one should be, or one of another version."""
+    """File without a SIF header, or with one of another version."""
 
     kind = "not-sif"
 
 
 class CorruptSIFError(SIFError, FormatError):
-    """The file contradicts the format: ``where`` it does, in which ``field``, what it says and what it should."""
+    """File that contradicts the format: ``field`` of the structure ``where`` is ``got`` instead of ``want``."""
 
     kind = "corrupt"
 
     def __init__(self, where: str, field: str, got: object, want: object, *, path: bytes | str | None = None) -> None:
-        super().__init__(f"{where}: {field} is {got}, want {want}", path=path, hint="get the image again, or build it anew")
+        super().__init__(f"{where}: {field} is {got}, want {want}", path=path, hint="download or build the image again")
         self.where = where
         self.field = field
         self.got = got
         self.want = want
 
 
-class TruncatedError(SIFError, FormatError):
-    """Bytes that the file should have are behind its end: a download cut short, most of the time."""
+class TruncatedSIFError(SIFError, FormatError):
+    """File that ends before its objects do: an incomplete download, usually."""
 
     kind = "truncated"
 
-    def __init__(self, message: str, *, path: bytes | str | None = None, hint: str = "get the whole file again") -> None:
+    def __init__(self, message: str, *, path: bytes | str | None = None, hint: str = "download or copy the file again") -> None:
         super().__init__(message, path=path, hint=hint)
 
 
 class StoreError(SIFError, OSError):
-    """Reading or writing the file failed."""
+    """Failed read or write of the file."""
 
     kind = "io"
 
@@ -69,7 +69,7 @@ class StoreError(SIFError, OSError):
 
 
 class NotWritableError(SIFError, PermissionError):
-    """The image is to be edited and may not be written."""
+    """Image that cannot be opened for writing."""
 
     kind = "permission"
 
@@ -79,13 +79,13 @@ class NotWritableError(SIFError, PermissionError):
 
 
 class ObjectNotFoundError(SIFError, LookupError):
-    """No data object is the one asked for."""
+    """Object that does not exist."""
 
     kind = "not-found"
 
 
 class AmbiguousObjectError(SIFError, LookupError):
-    """Several data objects are; ``ids`` names them."""
+    """Request that several objects match; ``ids`` lists them."""
 
     kind = "ambiguous"
 
@@ -95,7 +95,7 @@ class AmbiguousObjectError(SIFError, LookupError):
 
 
 class ObjectSizeError(SIFError, ValueError):
-    """An object is larger than the caller wants in memory. ``size_bytes``, ``limit_bytes``."""
+    """Object that is larger than the caller's limit for memory."""
 
     kind = "too-large"
 
@@ -106,13 +106,13 @@ class ObjectSizeError(SIFError, ValueError):
 
 
 class EditError(SIFError, ValueError):
-    """A change that would make the image wrong; nothing was written."""
+    """Edit that would make the image invalid; nothing was written."""
 
     kind = "refused"
 
 
 class ImageFullError(SIFError, OSError):
-    """Every descriptor is used. ``used`` of ``total``."""
+    """Image without a free descriptor."""
 
     kind = "full"
 
@@ -121,15 +121,15 @@ class ImageFullError(SIFError, OSError):
         super().__init__(
             f"{used} of {total} descriptors are used",
             path=path,
-            hint=f"make room with: sifkit sif compact {image} --capacity {max(48, 2 * total)}",
+            hint=f"raise the capacity with: sifkit sif compact {image} --capacity {max(48, 2 * total)}",
         )
         self.errno = errno.ENOSPC
         self.used = used
         self.total = total
 
 
-class SourceError(SIFError, OSError):
-    """What is to become an object cannot be read."""
+class SIFSourceError(SIFError, OSError):
+    """Source of an object that cannot be read."""
 
     kind = "source"
 
@@ -138,19 +138,19 @@ class SourceError(SIFError, OSError):
         self.errno = error.errno if error else errno.EINVAL
 
 
-class SourceChangedError(SourceError):
-    """The source changed while it was copied."""
+class SourceChangedError(SIFSourceError):
+    """Source that changed while it was copied."""
 
     kind = "changed"
 
 
 class UnknownCodeError(SIFError, UsageError):
-    """A word or number that names no data type, filesystem, architecture ... ``words`` are those that do."""
+    """Unknown word or number for a data type, filesystem, architecture and so on; ``words`` are the known ones."""
 
     kind = "usage"
     exit_code = 2
 
     def __init__(self, what: str, given: object, words: tuple[str, ...]) -> None:
         text = show(given) if isinstance(given, str | bytes) else str(given)
-        super().__init__(f"{text[:80]!r} is no {what}", hint=f"one of: {', '.join(words)}")
+        super().__init__(f"unknown {what} {text[:80]!r}", hint=f"one of: {', '.join(words)}")
         self.words = words

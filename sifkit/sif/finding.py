@@ -1,4 +1,4 @@
-"""What a check can find in an image: values, one for each thing that is wrong."""
+"""Findings of a check of an image, as values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Literal
 __all__ = ["Finding", "Problem", "Severity"]
 
 Severity = Literal["error", "warning", "note"]
-"""error: a reader or writer goes wrong; warning: it should not be so, and they cope; note: unusual, and allowed."""
+"""error: readers or writers fail; warning: invalid, but tolerated; note: unusual, but valid."""
 
 
 class Problem(StrEnum):
-    """The words are stable: programs may look for them."""
+    """Kind of a problem. The words are stable, for programs."""
 
     NOT_SIF = "not-sif"
     UNREADABLE = "unreadable"
-    """The header makes it impossible to read the table."""
+    """The header is too corrupt to read the table."""
     TRUNCATED = "truncated"
     INTERRUPTED_EDIT = "interrupted-edit"
     LAUNCH_SCRIPT = "launch-script"
@@ -26,7 +26,7 @@ class Problem(StrEnum):
     TABLE_SIZE = "table-size"
     HEADER_ARCH = "header-arch"
     PARTITION_ARCH = "partition-arch"
-    """The start of a name where the code should be."""
+    """A truncated name instead of the code."""
     SEVERAL_PRIMARIES = "several-primaries"
     UNUSED_SLOT = "unused-slot"
     USED_BYTE = "used-byte"
@@ -50,11 +50,11 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem of an image.
 
-    ``id``: the object concerned (None: the image) in descriptor number ``slot`` (from 0; -1: none); ``field``: the format's
-    name for what has the value ``got`` instead of ``want``, where there is one; ``text``: all of it as a line. ``offset`` and
-    ``size``: the bytes concerned, where there are such. ``repairable``: ``repair`` can put it right.
+    ``id``: the object concerned (None: the image), in descriptor ``slot`` (from 0; -1: none). ``field``: name of the field in
+    the format, which has the value ``got`` instead of ``want``, if there is one. ``text``: the message. ``offset``, ``size``:
+    the bytes concerned, if any. ``repairable``: ``repair`` can repair it.
     """
 
     problem: Problem
@@ -69,6 +69,6 @@ class Finding:
     size: int = 0
     repairable: bool = False
 
-    def hopeless(self) -> Finding:
-        """The same, in an image that cannot be opened for writing."""
+    def without_repair(self) -> Finding:
+        """Return the finding as not repairable: the image cannot be opened for writing."""
         return replace(self, repairable=False)

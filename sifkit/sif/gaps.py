@@ -1,6 +1,6 @@
-"""What lies between the parts of an image: which bytes belong to nothing, and whether they are zero.
+"""Gaps of an image: bytes that belong to no part of it, and whether they are zero.
 
-Deleted objects leave their bytes there in many images: readers never look, but whoever gets the image can.
+Deleted objects leave their bytes there in many images. SIF readers ignore them, but anyone with the file can read them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from .format.descriptor import Descriptor
 from .format.header import HEADER_BYTES, GlobalHeader
 from .store import ZEROS, Store
 
-__all__ = ["Span", "first_nonzero", "unowned"]
+__all__ = ["Span", "first_nonzero", "unowned_spans"]
 
 Span = tuple[int, int]
 """Offset and size in bytes."""
 
 
-def unowned(header: GlobalHeader, descriptors: Iterable[Descriptor], size: int) -> list[Span]:
-    """What belongs neither to the header nor to the table nor to an object, in a file of ``size`` bytes, by place.
+def unowned_spans(header: GlobalHeader, descriptors: Iterable[Descriptor], size: int) -> list[Span]:
+    """Return the spans that belong neither to the header nor to the table nor to an object, in a file of ``size`` bytes.
 
-    The last span may be what the file has behind all of them. Impossible places (negative, behind the end) do no harm.
+    The last span may be after all of them. Invalid offsets (negative, beyond the end) are tolerated.
     """
     taken = [(0, HEADER_BYTES), (header.descriptors_offset, header.table_end)]
     taken += [(descriptor.offset, descriptor.end) for descriptor in descriptors if descriptor.size > 0]
@@ -36,7 +36,7 @@ def unowned(header: GlobalHeader, descriptors: Iterable[Descriptor], size: int) 
 
 
 def first_nonzero(store: Store, offset: int, size: int) -> int | None:
-    """Where the first byte of a range is that is not zero; None where there is none. Holes are not read."""
+    """Return the offset of the first byte of a range that is not zero, or None. Holes are not read."""
     for begin, length in store.data_spans(offset, size):
         end = begin + length
         for start in range(begin, end, len(ZEROS)):

@@ -1,4 +1,4 @@
-"""SIF: an image as an object, with the habits of zipfile: open or create, look, add, delete, change, close."""
+"""SIF images, with an interface like zipfile's: open or create, read, add, delete, change, close."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .format.types import Arch
 from .loading import NewFileStore, check_file_object, load_locked, new_file, open_image_file
 from .plan import plan_new
 from .recover import recover
-from .stamp import Stamp
+from .stamp import SIFStamp
 from .state import Notice, check_objects, load
 from .store import FileStore, ObjectStore, Store, file_descriptor
 from .writing import ImageEditor
@@ -27,23 +27,23 @@ Mode = Literal["r", "r+"]
 
 
 class SIF(ImageEditor):
-    """A SIF image: a sequence of data objects, each told of by a descriptor.
+    """SIF image: a sequence of descriptors of data objects.
 
         with SIF.open("image.sif") as sif:
             for descriptor in sif:
                 ...
 
-    Opening raises NotSIFError, CorruptSIFError and TruncatedError for what is no image or could do harm; what is wrong and
-    harmless is in ``warnings``. With "r+" an interrupted edit is finished first, and the image stays locked against other
-    writers. Each edit is in the file when it returns; one that raises leaves the image as it was.
+    Opening raises NotSIFError, CorruptSIFError and TruncatedSIFError; harmless problems are in ``warnings``. With "r+" an
+    interrupted edit is finished first, and the image stays locked against other writers. Each edit is on storage when it
+    returns; one that raises leaves the image as it was.
     """
 
-    def __init__(self, store: Store, *, path: str | None = None, mode: Mode = "r", stamp: Stamp | None = None) -> None:
-        """Over a store that stays the caller's; ``SIF.open`` and ``SIF.create`` are what is wanted mostly."""
+    def __init__(self, store: Store, *, path: str | None = None, mode: Mode = "r", stamp: SIFStamp | None = None) -> None:
+        """Open the image in a store, which the caller closes. See ``SIF.open`` and ``SIF.create`` for files."""
         self.path = path
         self.mode: Mode = mode
         self.locked = False
-        """Whether other writers are kept out by a lock."""
+        """Whether the image is locked against other writers."""
         self._store: Store | None = store
         self._fd = -1
         self._new: AtomicFile | None = None
@@ -60,16 +60,16 @@ class SIF(ImageEditor):
             check_objects(state)
             state = recover(store, state)
             if store.fd is not None and not self.locked:
-                text = "there are no locks on this filesystem: see to it that nobody else writes to the image"
+                text = "file locking is unavailable: make sure that no other process writes to the image"
                 self._extra.append(Notice("no-locks", text))
         self._adopt(state)
 
     @classmethod
-    def open(cls, where: HostPath | IO[bytes], mode: Mode = "r", *, offset: int = 0, stamp: Stamp | None = None) -> SIF:
-        """The image in a file, from byte ``offset`` on. A path is opened here; a binary file object stays the caller's.
+    def open(cls, where: HostPath | IO[bytes], mode: Mode = "r", *, offset: int = 0, stamp: SIFStamp | None = None) -> SIF:
+        """Open the image in a file, from byte ``offset`` on: a path, or a binary file object, which the caller closes.
 
-        ``stamp`` gives edits their time; without it they have the present one. Raises OSError where a path cannot be
-        opened, NotWritableError where it cannot for writing, ImageInUseError where somebody else changes the image.
+        ``stamp``: time of edits (default: now). Raises OSError if a path cannot be opened, NotWritableError if it cannot be
+        opened for writing, ImageInUseError if another process edits the image.
         """
         if not isinstance(where, str | bytes | os.PathLike):
             fd = file_descriptor(where)
@@ -101,16 +101,16 @@ class SIF(ImageEditor):
         id: UUID | None = None,
         capacity: int = DEFAULT_CAPACITY,
         arch: Arch = Arch.UNKNOWN,
-        stamp: Stamp | None = None,
+        stamp: SIFStamp | None = None,
         force: bool = False,
         mode: int = 0o755,
     ) -> SIF:
-        """A new, empty image, open for writing. It appears under its name when it is closed, or not at all after an error.
+        """Create an empty image, open for writing. It gets its name when it is closed; after an error nothing is left.
 
-        ``launch``: at most 31 bytes; ``arch`` is replaced by that of a primary partition; ``mode`` is without the umask.
-        ``force``: a SIF image or an empty file may be replaced. Raises EditError, TargetError, NotReplaceableError.
+        ``launch``: launch script, at most 31 bytes. ``arch``: until there is a primary partition. ``mode``: before the umask.
+        ``force``: replace a SIF image or an empty file. Raises EditError, TargetError, NotReplaceableError.
         """
-        used = stamp or Stamp.now()
+        used = stamp or SIFStamp.now()
         header = plan_new(used if id is None else replace(used, uuid=id), launch=launch, capacity=capacity, arch=arch)
         file = new_file(path, mode=mode, replace=force)
         with ExitStack() as stack:
@@ -125,7 +125,7 @@ class SIF(ImageEditor):
         return sif
 
     def close(self) -> None:
-        """Give the file back; a new image gets its name. Objects opened from it cannot be read any more."""
+        """Close the image; a new one gets its name. Objects opened from it cannot be read afterwards."""
         new, self._new = self._new, None
         with self._unfinished:
             self._release()
@@ -133,7 +133,7 @@ class SIF(ImageEditor):
                 new.commit(self._replacing)
 
     def abandon(self) -> None:
-        """Close; of a new image nothing is left."""
+        """Close the image; a new one is discarded."""
         self._new = None
         with self._unfinished:
             self._release()

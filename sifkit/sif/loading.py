@@ -1,4 +1,4 @@
-"""Getting at the file of an image: opening it, locking it against other writers, making a new one."""
+"""Files of images: opening them, locking them against other writers, creating new ones."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ __all__ = [
 SECTOR_BYTES = 512
 MOST_TRIES = 5
 _NO_WRITING = {
-    errno.EROFS: "edit a copy on a filesystem that can be written",
-    errno.ETXTBSY: "wait until nobody runs it, or edit a copy",
+    errno.EROFS: "edit a copy on a writable filesystem",
+    errno.ETXTBSY: "wait until it is not running, or edit a copy",
 }
 
 
 class NewFileStore(FileStore):
-    """A file that has no name yet: what is in it is synced once, when it gets one."""
+    """Store in a file that has no name yet, and is synced once, when it gets one."""
 
     def sync(self) -> None:
         pass
 
 
 def open_image_file(path: str, *, writable: bool) -> int:
-    """The file's descriptor. Raises OSError, NotWritableError, and FormatError for what can be no image."""
+    """Open the file of an image. Raises OSError, NotWritableError, and FormatError for what cannot be an image."""
     try:
         fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | hostio.NO_WAIT)
     except IsADirectoryError as error:
-        raise FormatError(f"{show(path)} is a directory, not an image", path=path, hint="name a SIF image") from error
+        raise FormatError(f"{show(path)} is a directory, not an image", path=path, hint="give a SIF image") from error
     except OSError as error:
         if not writable or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
             raise
         hint = _NO_WRITING.get(error.errno, "make it writable (chmod u+w), or edit a copy")
-        text = f"{show(path)} cannot be written: {error.strerror}"
+        text = f"cannot write to {show(path)}: {error.strerror}"
         raise NotWritableError(text, path=path, hint=hint, error=error) from error
     kind = os.fstat(fd).st_mode
     if not stat.S_ISREG(kind) and (writable or not stat.S_ISBLK(kind)):
         os.close(fd)
         what = "a directory" if stat.S_ISDIR(kind) else "a pipe or a device"
-        raise FormatError(f"{show(path)} is {what}, not an image", path=path, hint="name a SIF image")
+        raise FormatError(f"{show(path)} is {what}, not an image", path=path, hint="give a SIF image")
     return fd
 
 
 def check_file_object(file: IO[bytes], fd: int | None) -> None:
-    """Raise NotWritableError unless an image can be edited through a file object: read, and written where it is told to."""
+    """Raise NotWritableError unless a file object can be read, and written at any offset."""
     if fd is None:
         wrong = not (file.readable() and file.writable())
     else:
@@ -73,13 +73,13 @@ def check_file_object(file: IO[bytes], fd: int | None) -> None:
 
 
 def load_locked(store: Store, path: str | None) -> tuple[State, bool]:
-    """Take the lock of those who change the structure, [0, DataOffset), and read what is there then.
+    """Lock [0, DataOffset), as editors of the structure do, and read the header and table.
 
-    False where there are no locks: not on this system or filesystem, or not for a file object. Raises ImageInUseError.
+    The second value is False if locking is unavailable (system, filesystem, file object). Raises ImageInUseError.
     """
     if store.base % SECTOR_BYTES > SECTOR_BYTES - HEADER_BYTES:
         raise EditError(
-            f"an image at byte {store.base} has its header in two sectors, which are not written at once",
+            f"the header of an image at byte {store.base} spans two sectors, which cannot be written atomically",
             hint="copy the image to a file of its own and edit that",
         )
     fd = store.fd
@@ -87,18 +87,18 @@ def load_locked(store: Store, path: str | None) -> tuple[State, bool]:
         return load(store), False
     reach = 0
     for _ in range(MOST_TRIES):
-        # Where the data begins is known only from the header, which may change until it is locked.
+        # DataOffset is in the header, which may change until it is locked.
         state = load(store)
         if state.header.data_offset <= reach:
             return state, True
         reach = state.header.data_offset
         if not lock_for_writing(fd, offset=store.base, size=reach, path=path or ""):
             return state, False
-    raise ImageInUseError(f"{show(path or 'the image')} changes all the time", path=path, hint="try again")
+    raise ImageInUseError(f"{show(path or 'the image')} keeps changing", path=path, hint="try again")
 
 
 def lock_for_writing(fd: int, *, offset: int, size: int, path: str) -> bool:
-    """``atomic.lock_range`` with a hint for SIF images."""
+    """Call ``atomic.lock_range`` for writing, with a hint for SIF images."""
     try:
         return lock_range(fd, write=True, offset=offset, size=size, path=path)
     except ImageInUseError as error:
@@ -107,7 +107,7 @@ def lock_for_writing(fd: int, *, offset: int, size: int, path: str) -> bool:
 
 
 def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:
-    """Raise ImageInUseError where a running container holds a lock on the range (it does on ext3 partitions it has mounted)."""
+    """Raise ImageInUseError if a range is locked: containers lock the ext3 partitions they have mounted."""
     if store.fd is None or size <= 0:
         return
     state, _ = lock_state(store.fd, offset=store.base + offset, size=size)
@@ -116,9 +116,9 @@ def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:
 
 
 def new_file(path: HostPath, *, mode: int, replace: bool) -> AtomicFile:
-    """A file that becomes ``path`` when it is committed. Raises NotReplaceableError, TargetError, ImageInUseError.
+    """Return a file that becomes ``path`` when it is committed. Raises NotReplaceableError, TargetError, ImageInUseError.
 
-    ``replace``: a SIF image or an empty file may be there, and nobody uses it. ``mode``: without the process's umask.
+    ``replace``: replace a SIF image or an empty file that is not in use. ``mode``: before the umask.
     """
     name = os.fsdecode(path)
     if os.path.lexists(name):
@@ -130,7 +130,7 @@ def _check_replaceable(name: str, replace: bool) -> None:
     try:
         fd = open_image_file(name, writable=False)
     except FileNotFoundError:
-        return  # a symbolic link to nothing yet
+        return  # a dangling symbolic link
     except FormatError as error:
         raise NotReplaceableError(str(error), path=name, hint="give the new image another name") from error
     try:
@@ -139,7 +139,9 @@ def _check_replaceable(name: str, replace: bool) -> None:
             raise NotReplaceableError(f"{show(name)} exists", path=name, hint="give another name, or --force to replace it")
         if head and MAGIC not in head[:64]:
             hint = "give the new image another name, or remove the file first"
-            raise NotReplaceableError(f"{show(name)} is no SIF image; --force replaces nothing else", path=name, hint=hint)
+            raise NotReplaceableError(
+                f"{show(name)} is not a SIF image; --force replaces only SIF images and empty files", path=name, hint=hint
+            )
         if lock_state(fd)[0] in ("read", "write"):
             raise ImageInUseError(f"{show(name)} is in use by another process", path=name, hint="wait until it is free")
     finally:

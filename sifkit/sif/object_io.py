@@ -1,4 +1,4 @@
-"""A data object as a file: seekable, read-only, and confined to the object's bytes."""
+"""Data objects as seekable, read-only files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 from typing import TYPE_CHECKING
 
-from .errors import TruncatedError
+from .errors import TruncatedSIFError
 from .format.descriptor import Descriptor
 from .store import Store
 
@@ -17,15 +17,17 @@ __all__ = ["ObjectReader", "check_inside"]
 
 
 def check_inside(descriptor: Descriptor, store: Store) -> None:
-    """Raise TruncatedError where the object's bytes are not all in the file."""
+    """Raise TruncatedSIFError if the object extends beyond the end of the file."""
     size = store.size
     if descriptor.size and descriptor.end > size:
         missing = descriptor.end - size
-        raise TruncatedError(f"object {descriptor.id} ends at byte {descriptor.end}, the file {missing} bytes before")
+        raise TruncatedSIFError(
+            f"object {descriptor.id} ends at byte {descriptor.end}, {missing} bytes beyond the end of the file"
+        )
 
 
 class ObjectReader(io.RawIOBase):
-    """The bytes of one object. It shares the image's file, and works as long as that is open."""
+    """Reader of one object. It uses the image's file, and works as long as that is open."""
 
     def __init__(self, store: Store, descriptor: Descriptor) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The bytes of an object on their way in and out. Holes stay holes, large pieces are copied inside the kernel.
+"""Payload of objects: copies into and out of an image, with holes, and inside the kernel if possible.
 
-What is written to lies behind the old end of the image's file and reads as zero before: nothing is written for a hole.
+Objects are written after the old end of the file, which reads as zero: for holes nothing is written.
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ from typing import IO, Protocol
 from ext3 import hostio
 
 from ..errors import show
-from .errors import SourceChangedError, SourceError, StoreError
+from .errors import SIFSourceError, SourceChangedError, StoreError
 from .format.descriptor import Descriptor
 from .store import CHUNK_BYTES, Store, file_descriptor
 
 __all__ = ["Advance", "Hasher", "Source", "SourceLike", "copy_in", "copy_out", "digest_hasher", "open_source"]
 
 SourceLike = str | os.PathLike[str] | os.PathLike[bytes] | int | bytes | bytearray | memoryview | IO[bytes]
-"""A path (bytes are content, not a path), a file descriptor, content, or a binary file object, which need not be seekable."""
+"""Path (as text or PathLike), file descriptor, content as bytes, or binary file object, which need not be seekable."""
 Advance = Callable[[int], None]
-"""Told the number of bytes that came in since it was told last."""
+"""Callback of copies, called with the number of bytes copied since the last call."""
 
 BUFFER_BYTES = 4 << 20
 WRITEBACK_BYTES = 32 << 20
 PIECE_BYTES = 64 << 10
-"""What reads as zero for so long is left out where nobody tells us of holes."""
+"""Runs of zeros of this length become holes, if the source does not report holes."""
 ZEROS = bytes(PIECE_BYTES)
 
 
 class Hasher(Protocol):
+    """Interface of hashlib's hash objects."""
+
     def update(self, data: bytes | memoryview, /) -> None: ...
 
     def hexdigest(self) -> str: ...
 
 
 def digest_hasher() -> Hasher:
-    """For the digest of OCI objects."""
+    """Return a hasher for the digest of OCI objects."""
     from hashlib import sha256
 
     return sha256()
@@ -50,47 +52,50 @@ def digest_hasher() -> Hasher:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Content to be copied: ``size`` bytes at ``start`` of ``fd``, or, where ``fd`` is None, what ``read`` gives until it is
-    empty. ``size`` None: not known before."""
+    """Source of a copy: ``size`` bytes at ``start`` of ``fd``, or, if ``fd`` is None, what ``read`` returns until it is empty.
+
+    ``size`` None: unknown. ``label``: for messages.
+    """
 
     label: str
     fd: int | None
     start: int
     size: int | None
     read: Callable[[int], bytes | memoryview]
-    stamp: tuple[int, int] | None
-    """Size and time of change of a regular file when it was opened."""
+    size_and_mtime: tuple[int, int] | None
+    """Size and mtime of a regular file when it was opened."""
 
     def check_unchanged(self) -> None:
-        """Raise SourceChangedError where the file is no longer as it was."""
-        if self.fd is not None and self.stamp is not None and _stamp(self.fd) != self.stamp:
+        """Raise SourceChangedError if size or mtime of the file have changed."""
+        if self.fd is not None and self.size_and_mtime is not None and _size_and_mtime(self.fd) != self.size_and_mtime:
             raise self.changed()
 
     def is_file(self, fd: int | None) -> bool:
-        """Whether this is the file that is open as ``fd``."""
+        """Whether the source is the file that is open as ``fd``."""
         return self.fd is not None and fd is not None and hostio.same_file(self.fd, fd)
 
     def changed(self) -> SourceChangedError:
-        return SourceChangedError(f"{self.label} changed while it was copied", hint="wait until nobody writes it")
+        """Return the error for a source that changed."""
+        return SourceChangedError(f"{self.label} changed while it was copied", hint="try again when no process writes to it")
 
 
 @contextmanager
 def open_source(source: SourceLike) -> Iterator[Source]:
-    """``source`` ready to be read, from where it stands; what is opened here is closed at the end. Raises SourceError.
+    """Open a source for reading, from its current position; a path is closed after the block. Raises SIFSourceError.
 
-    After success a descriptor or object stands behind what was read.
+    After success the position of a descriptor or file object is after the bytes read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        yield _of_bytes(memoryview(source).cast("B"))
+        yield _from_bytes(memoryview(source).cast("B"))
     elif isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         fd = _open_path(path)
         try:
-            yield _of_fd(fd, show(path), 0)
+            yield _from_fd(fd, show(path), 0)
         finally:
             os.close(fd)
     elif isinstance(source, int):
-        opened = _of_fd(source, f"file descriptor {source}", None)
+        opened = _from_fd(source, f"file descriptor {source}", None)
         yield opened
         if opened.fd is not None:
             os.lseek(source, opened.start + (opened.size or 0), os.SEEK_SET)
@@ -101,14 +106,14 @@ def open_source(source: SourceLike) -> Iterator[Source]:
         if own is None or not _seekable(own):
             yield Source(label, None, 0, None, lambda size: _read_object(source, size), None)
         else:
-            opened = _of_fd(own, label, source.tell())
+            opened = _from_fd(own, label, source.tell())
             yield opened
             source.seek(opened.start + (opened.size or 0))
 
 
 def _read_object(file: IO[bytes], size: int) -> bytes:
     data: bytes | None = file.read(size)
-    if data is None:  # a raw object that does not wait; taken for its end, the rest would be missing
+    if data is None:  # a non-blocking raw object, not at its end
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return data
 
@@ -117,17 +122,17 @@ def _open_path(path: str | bytes) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | hostio.OPEN)
     except OSError as error:
-        raise SourceError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
+        raise SIFSourceError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
     kind = os.fstat(fd).st_mode
     endless = stat.S_ISCHR(kind) and not os.isatty(fd) and os.fsdecode(path) not in (os.devnull, "/dev/stdin")
     if stat.S_ISDIR(kind) or endless:
         os.close(fd)
-        what = "a directory" if stat.S_ISDIR(kind) else "a device without an end"
-        raise SourceError(f"{show(path)} is {what}", path=path, hint="name a file")
+        what = "a directory" if stat.S_ISDIR(kind) else "an endless device"
+        raise SIFSourceError(f"{show(path)} is {what}", path=path, hint="give a file")
     return fd
 
 
-def _of_bytes(view: memoryview) -> Source:
+def _from_bytes(view: memoryview) -> Source:
     position = 0
 
     def read(size: int) -> memoryview:
@@ -139,8 +144,8 @@ def _of_bytes(view: memoryview) -> Source:
     return Source("the content", None, 0, len(view), read, None)
 
 
-def _of_fd(fd: int, label: str, start: int | None) -> Source:
-    """``start`` None: where the descriptor stands."""
+def _from_fd(fd: int, label: str, start: int | None) -> Source:
+    """Return a source for a descriptor. ``start`` None: its current position."""
     if not _seekable(fd):
         return Source(label, None, 0, None, lambda size: os.read(fd, size), None)
     try:
@@ -148,8 +153,8 @@ def _of_fd(fd: int, label: str, start: int | None) -> Source:
         end = os.lseek(fd, 0, os.SEEK_END)
         os.lseek(fd, begin, os.SEEK_SET)
     except OSError as error:
-        raise SourceError(f"{label}: {error.strerror}", error=error) from error
-    found = _stamp(fd) if hostio.is_regular(fd) else None
+        raise SIFSourceError(f"{label}: {error.strerror}", error=error) from error
+    found = _size_and_mtime(fd) if hostio.is_regular(fd) else None
     return Source(label, fd, begin, max(0, end - begin), lambda size: b"", found)
 
 
@@ -157,21 +162,21 @@ def _seekable(fd: int) -> bool:
     try:
         kind = os.fstat(fd).st_mode
     except OSError as error:
-        raise SourceError(f"file descriptor {fd}: {error.strerror}", error=error) from error
+        raise SIFSourceError(f"file descriptor {fd}: {error.strerror}", error=error) from error
     return stat.S_ISREG(kind) or stat.S_ISBLK(kind)
 
 
-def _stamp(fd: int) -> tuple[int, int]:
+def _size_and_mtime(fd: int) -> tuple[int, int]:
     found = os.fstat(fd)
     return found.st_size, found.st_mtime_ns
 
 
 def copy_in(source: Source, store: Store, offset: int, *, hasher: Hasher | None = None, advance: Advance | None = None) -> int:
-    """Write the source at ``offset``, at or behind the end of the file, and return its size; the file ends behind it then.
+    """Copy a source to ``offset``, at or after the end of the file, which then ends after it; return its size.
 
-    Raises SourceError, SourceChangedError, StoreError; what was written by then is the caller's to cut off.
+    Raises SIFSourceError, SourceChangedError, StoreError; the caller truncates what was written.
     """
-    writer = _Writer(store, offset, hasher, advance)
+    writer = _PayloadWriter(store, offset, hasher, advance)
     if source.fd is None:
         size = _copy_stream(source, writer)
     else:
@@ -182,8 +187,8 @@ def copy_in(source: Source, store: Store, offset: int, *, hasher: Hasher | None 
     return size
 
 
-class _Writer:
-    """Takes an object's pieces in their order; keeps the kernel writing them to storage meanwhile."""
+class _PayloadWriter:
+    """Writer of an object's pieces in order, which starts their write-back early."""
 
     def __init__(self, store: Store, offset: int, hasher: Hasher | None, advance: Advance | None) -> None:
         self.store = store
@@ -194,7 +199,7 @@ class _Writer:
         self._flushed = 0
 
     def hash_hole(self, position: int) -> None:
-        """Zeros up to ``position`` go into the hash, if there is one."""
+        """Hash zeros up to ``position``, if there is a hasher."""
         while self.hasher is not None and self._hashed < position:
             piece = ZEROS[: min(len(ZEROS), position - self._hashed)]
             self.hasher.update(piece)
@@ -206,9 +211,9 @@ class _Writer:
             self.hash_hole(position)
             self.hasher.update(data)
             self._hashed = position + len(data)
-        self.wrote(position + len(data), len(data))
+        self.account(position + len(data), len(data))
 
-    def wrote(self, end: int, size: int) -> None:
+    def account(self, end: int, size: int) -> None:
         if self.advance is not None:
             self.advance(size)
         if self.store.fd is not None and end - self._flushed >= WRITEBACK_BYTES:
@@ -216,7 +221,7 @@ class _Writer:
             self._flushed = end
 
 
-def _copy_file(source: Source, fd: int, writer: _Writer) -> None:
+def _copy_file(source: Source, fd: int, writer: _PayloadWriter) -> None:
     size = source.size or 0
     in_kernel = writer.hasher is None
     buffer = memoryview(bytearray(min(BUFFER_BYTES, max(size, 1))))
@@ -227,7 +232,7 @@ def _copy_file(source: Source, fd: int, writer: _Writer) -> None:
                 done = writer.store.copy_from(fd, source.start + position, writer.offset + position, end - position)
                 in_kernel = done > 0
                 if done:
-                    writer.wrote(position + done, done)
+                    writer.account(position + done, done)
             if not in_kernel:
                 done = _read_piece(source, fd, source.start + position, buffer[: end - position])
                 writer.write(position, buffer[:done])
@@ -241,23 +246,23 @@ def _source_spans(source: Source, fd: int, size: int) -> Iterator[tuple[int, int
     try:
         yield from hostio.data_ranges(fd, source.start, size)
     except OSError as error:
-        raise SourceError(f"{source.label}: {error.strerror}", error=error) from error
+        raise SIFSourceError(f"{source.label}: {error.strerror}", error=error) from error
 
 
 def _read_piece(source: Source, fd: int, offset: int, buffer: memoryview) -> int:
     try:
         return hostio.read_into(fd, offset, buffer)
     except OSError as error:
-        raise SourceError(f"{source.label}: reading at byte {offset}: {error.strerror}", error=error) from error
+        raise SIFSourceError(f"{source.label}: reading at byte {offset}: {error.strerror}", error=error) from error
 
 
-def _copy_stream(source: Source, writer: _Writer) -> int:
+def _copy_stream(source: Source, writer: _PayloadWriter) -> int:
     position = 0
     while True:
         try:
             data = source.read(CHUNK_BYTES)
         except OSError as error:
-            raise SourceError(f"{source.label}: {error.strerror}", error=error) from error
+            raise SIFSourceError(f"{source.label}: {error.strerror}", error=error) from error
         if not data:
             break
         view = memoryview(data)
@@ -269,7 +274,7 @@ def _copy_stream(source: Source, writer: _Writer) -> int:
 
 
 def _nonzero_pieces(view: memoryview) -> Iterator[tuple[int, int]]:
-    """(offset, size) of what is to be written of some data: all but long zeros, neighbours together."""
+    """Yield the pieces of some data to write, as (offset, size): all but long runs of zeros."""
     begin = 0
     for offset in range(0, len(view), PIECE_BYTES):
         piece = view[offset : offset + PIECE_BYTES]
@@ -282,9 +287,9 @@ def _nonzero_pieces(view: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def copy_out(store: Store, descriptor: Descriptor, target: int | IO[bytes], *, advance: Advance | None = None) -> None:
-    """Write an object to a file descriptor or a binary file object, from where it stands.
+    """Copy an object to a file descriptor or a binary file object, at its current position.
 
-    Holes are kept where the target is a regular file that ends there. Raises StoreError.
+    Holes are preserved if the target is a regular file that ends there. Raises StoreError.
     """
     fd = target if isinstance(target, int) else file_descriptor(target)
     if not isinstance(target, int):

@@ -1,4 +1,4 @@
-"""What an edit will make of an image, decided before a byte is written. Pure: everything that is refused is refused here."""
+"""Plans of edits: pure functions that validate a request and return the new descriptors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .format.placement import (
 )
 from .format.types import Arch, Code, DataType, FSType, PartType
 from .select import by_id, matching, primary
-from .stamp import Stamp
+from .stamp import SIFStamp
 from .state import State
 
 __all__ = [
@@ -51,25 +51,25 @@ __all__ = [
 
 NEEDS_METADATA = {DataType.PARTITION, DataType.SIGNATURE, DataType.SBOM}
 OVERLAY_FILESYSTEMS = {FSType.EXT3, FSType.SQUASHFS}
-"""What the runtimes mount as an overlay."""
+"""Filesystems that runtimes mount as an overlay."""
 
 
 class Unchanged:
-    """The type of ``UNCHANGED``."""
+    """Type of ``UNCHANGED``."""
 
     def __repr__(self) -> str:
         return "UNCHANGED"
 
 
 UNCHANGED: Final = Unchanged()
-"""For a value that stays as it is, where None means something."""
+"""Default of values that may be None, for no change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to become of a descriptor; what is not given stays. ``group``, ``link``, ``link_group``: 0 is none.
+    """Change of a descriptor; fields that are not given are unchanged. ``group``, ``link``, ``link_group``: 0 is none.
 
-    A link to an object and one to a group exclude each other: giving one takes the other away.
+    A link to an object and one to a group exclude each other: setting one removes the other.
     """
 
     name: bytes | Unchanged = UNCHANGED
@@ -81,8 +81,8 @@ class Change:
 
 
 class ObjectFields(TypedDict, total=False):
-    """What a new object is besides its type, bytes and metadata. ``group``, ``link``, ``link_group``: 0 is none; ``alignment``
-    in bytes (None: 4096 for partitions, else none); ``created`` in seconds (None: the edit's time)."""
+    """Optional fields of a new object. ``group``, ``link``, ``link_group``: 0 is none; ``alignment`` in bytes (None: 4096 for
+    partitions, else none); ``created`` in seconds (None: time of the edit)."""
 
     name: bytes
     group: int
@@ -92,16 +92,16 @@ class ObjectFields(TypedDict, total=False):
     created: int | None
 
 
-def seconds_for(header: GlobalHeader, stamp: Stamp | None) -> int:
-    """The time an edit of this image writes: a deterministic image stays one, as with the reference library."""
-    return header.created if header.deterministic else (stamp or Stamp.now()).seconds
+def seconds_for(header: GlobalHeader, stamp: SIFStamp | None) -> int:
+    """Return the time that an edit writes; a deterministic image stays so, as with the reference library."""
+    return header.created if header.deterministic else (stamp or SIFStamp.now()).seconds
 
 
-def plan_new(stamp: Stamp, *, launch: bytes = b"", capacity: int, arch: Arch = Arch.UNKNOWN) -> GlobalHeader:
-    """The header of an empty image, as the reference library lays it out. Raises EditError."""
+def plan_new(stamp: SIFStamp, *, launch: bytes = b"", capacity: int, arch: Arch = Arch.UNKNOWN) -> GlobalHeader:
+    """Plan the header of an empty image, laid out as the reference library does. Raises EditError."""
     check_launch(launch)
     if not 1 <= capacity <= MAX_CAPACITY:
-        raise EditError(f"a capacity of {capacity} descriptors is none from 1 to {MAX_CAPACITY}", hint="48 is usual")
+        raise EditError(f"a capacity of {capacity} descriptors is not from 1 to {MAX_CAPACITY}", hint="48 is usual")
     return GlobalHeader(
         launch=launch,
         arch=arch,
@@ -118,7 +118,7 @@ def plan_new(stamp: Stamp, *, launch: bytes = b"", capacity: int, arch: Arch = A
 
 
 def check_launch(launch: bytes) -> None:
-    """Raise EditError for a launch script the header has no room for."""
+    """Raise EditError for a launch script that does not fit the header."""
     if len(launch) > MAX_LAUNCH_BYTES or b"\0" in launch:
         raise EditError(f"a launch script has at most {MAX_LAUNCH_BYTES} bytes and no NUL", hint="give a shorter one")
 
@@ -137,13 +137,15 @@ def plan_add(
     created: int | None = None,
     path: str | None = None,
 ) -> Descriptor:
-    """The descriptor of a new object, without its size, which ``with_payload`` adds. Raises EditError, ImageFullError,
-    ObjectNotFoundError (a link to nothing)."""
+    """Plan the descriptor of a new object, without its size, which ``with_payload`` adds.
+
+    Raises EditError, ImageFullError, ObjectNotFoundError (a dangling link).
+    """
     slot = next(state.free_slots(), None)
     if slot is None:
         raise ImageFullError(len(state.descriptors), state.header.descriptors_total, path=path)
     if not isinstance(data_type, DataType):
-        raise EditError(f"{data_type:#x} is no data type", hint="name one of sifkit.sif.DataType")
+        raise EditError(f"{data_type:#x} is not a data type", hint="use one of sifkit.sif.DataType")
     check_name(name)
     check_group(group)
     check_link(state, link, link_group)
@@ -171,7 +173,7 @@ def plan_add(
 def plan_replace(
     state: State, id: int, *, seconds: int, alignment: int | None = None, metadata: Metadata | None = None
 ) -> Descriptor:
-    """The descriptor of an object that is to get other bytes, behind all others; ``with_payload`` adds their size."""
+    """Plan the descriptor of an object with new content, after all others; ``with_payload`` adds the size."""
     old = by_id(state.descriptors, id)
     space = default_alignment(old.data_type) if alignment is None else check_alignment(alignment)
     return replace(
@@ -185,19 +187,19 @@ def plan_replace(
 
 
 def with_payload(state: State, planned: Descriptor, size: int, *, digest: str | None = None) -> Descriptor:
-    """The planned descriptor when its payload of ``size`` bytes is known; ``digest``: SHA-256 in hexadecimal, for OCI objects.
+    """Complete a planned descriptor with the size of its payload, and for OCI objects its SHA-256 ``digest`` in hexadecimal.
 
-    The padding counts from the end of the last object before it, as in the reference library. Raises EditError.
+    Padding is counted from the end of the previous object, as in the reference library. Raises EditError.
     """
     if planned.offset + size > MAX_OFFSET:
-        raise EditError(f"{size} bytes at byte {planned.offset} are more than a file holds", hint="add a smaller object")
+        raise EditError(f"{size} bytes at byte {planned.offset} exceed the maximum size of a file", hint="add a smaller object")
     gap = planned.offset - data_end(state.header, state.descriptors)
     extra = planned.extra if digest is None else OCIMeta(f"sha256:{digest}".encode()).digest
     return replace(planned, size=size, size_with_padding=gap + size, extra=extra)
 
 
 def plan_changes(state: State, changes: Mapping[int, Change], *, seconds: int) -> State:
-    """The image with descriptors changed; the same ``state`` where nothing changes. Raises EditError, ObjectNotFoundError."""
+    """Plan changes of descriptors; returns ``state`` itself if nothing changes. Raises EditError, ObjectNotFoundError."""
     slots: dict[int, Descriptor | None] = {}
     for id, change in changes.items():
         old = by_id(state.descriptors, id)
@@ -234,18 +236,18 @@ def _changed(state: State, old: Descriptor, change: Change) -> Descriptor:
 
 
 def plan_primary(state: State, id: int, *, seconds: int) -> State:
-    """The image with another primary partition; the same ``state`` where it is the primary one already.
+    """Plan another primary partition; returns ``state`` itself if it is the primary one already.
 
-    The partition that was primary becomes an ordinary system partition. Raises EditError, ObjectNotFoundError.
+    The previous one becomes a system partition. Raises EditError, ObjectNotFoundError.
     """
     chosen = by_id(state.descriptors, id)
     partition = chosen.partition
     if partition is None:
-        raise EditError(f"object {id} is no partition", hint="see which are with: sifkit sif list")
+        raise EditError(f"object {id} is not a partition", hint="list objects with: sifkit sif list")
     if partition.part_type == PartType.PRIMARY_SYSTEM:
         return state
     if partition.part_type != PartType.SYSTEM:
-        raise EditError(f"object {id} is no system partition", hint="only a system partition can be the primary one")
+        raise EditError(f"object {id} is not a system partition", hint="only a system partition can be the primary one")
     slots: dict[int, Descriptor | None] = {}
     for old in state.descriptors:
         meta = old.partition
@@ -263,14 +265,14 @@ def _with_part_type(old: Descriptor, part_type: PartType, seconds: int) -> Descr
 
 def check_name(name: bytes) -> None:
     if len(name) > NAME_BYTES:
-        raise EditError(f"the name has {len(name)} bytes, and {NAME_BYTES} is the most", hint="give a shorter one with --name")
+        raise EditError(f"the name has {len(name)} bytes, the maximum is {NAME_BYTES}", hint="give a shorter one with --name")
     if b"\0" in name:
-        raise EditError(f"the name {show(name)} has a NUL in it", hint="give another one with --name")
+        raise EditError(f"the name {show(name)} contains a NUL", hint="give another one with --name")
 
 
 def check_group(group: int) -> None:
     if not 0 <= group <= MAX_GROUP:
-        raise EditError(f"the group {group} is none from 1 to {MAX_GROUP}", hint="0 is no group, 1 the usual one")
+        raise EditError(f"the group {group} is not from 1 to {MAX_GROUP}", hint="0 is none, 1 is usual")
 
 
 def check_link(state: State, link: int, link_group: int) -> None:
@@ -278,11 +280,13 @@ def check_link(state: State, link: int, link_group: int) -> None:
         raise EditError("an object is linked to an object or to a group, not to both", hint="give one of them")
     for number, what in ((link, "id"), (link_group, "group")):
         if not 0 <= number <= MAX_GROUP:
-            raise EditError(f"the link to {what} {number} is none from 1 to {MAX_GROUP}", hint="0 is no link")
+            raise EditError(f"the link to {what} {number} is not from 1 to {MAX_GROUP}", hint="0 is none")
     if link and all(descriptor.id != link for descriptor in state.descriptors):
-        raise ObjectNotFoundError(f"the link: no object has the id {link}", hint="see which there are with: sifkit sif list")
+        raise ObjectNotFoundError(f"cannot link to object {link}: no such object", hint="list objects with: sifkit sif list")
     if link_group and all(descriptor.group != link_group for descriptor in state.descriptors):
-        raise ObjectNotFoundError(f"the link: no object is in group {link_group}", hint="see: sifkit sif list")
+        raise ObjectNotFoundError(
+            f"cannot link to group {link_group}: it has no objects", hint="list objects with: sifkit sif list"
+        )
 
 
 def check_time(seconds: int) -> int:
@@ -292,7 +296,7 @@ def check_time(seconds: int) -> int:
 
 
 def _free_id(state: State, slot: int) -> int:
-    """As the reference library: the place in the table, from 1; another one where a damaged or foreign image has that."""
+    """Return the ID of a new object: slot + 1, as the reference library, unless a damaged or foreign image uses that."""
     taken = {descriptor.id for descriptor in state.descriptors}
     if slot + 1 not in taken:
         return slot + 1
@@ -304,30 +308,30 @@ def _new_extra(data_type: DataType, metadata: Metadata | bytes | None) -> bytes:
         return _packed(data_type, metadata, b"")
     if data_type in NEEDS_METADATA:
         wanted = metadata_kind(data_type)
-        raise EditError(f"a {data_type.word} needs its metadata", hint=f"give a {wanted.__name__}" if wanted else "")
+        raise EditError(f"a {data_type.word} needs metadata", hint=f"give a {wanted.__name__}" if wanted else "")
     return b""
 
 
 def _packed(data_type: int, metadata: Metadata | bytes, extra: bytes) -> bytes:
-    """The Extra bytes with new metadata. Raises EditError for what does not belong to the type or has no meaning."""
+    """Return the Extra bytes with new metadata. Raises EditError for metadata of another type and invalid values."""
     kind = metadata_kind(data_type)
     if isinstance(metadata, bytes):
         if kind is not None or len(metadata) > EXTRA_BYTES:
-            raise EditError(f"at most {EXTRA_BYTES} raw bytes, for types without metadata of their own", hint="leave them out")
+            raise EditError(f"raw metadata is for types without their own, and at most {EXTRA_BYTES} bytes", hint="omit it")
         return metadata.rstrip(b"\0")
     if kind is not type(metadata):
         what = data_type.word if isinstance(data_type, DataType) else f"{data_type:#x}"
-        raise EditError(f"{type(metadata).__name__} does not belong to an object of type {what}", hint="leave it out")
+        raise EditError(f"{type(metadata).__name__} is not for objects of type {what}", hint="omit it")
     if isinstance(metadata, PartitionMeta):
         _check_partition(metadata)
     elif isinstance(metadata, SignatureMeta) and len(metadata.entity) not in (0, FINGERPRINT_BYTES):
-        raise EditError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(metadata.entity)}", hint="give it whole")
+        raise EditError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(metadata.entity)}", hint="give all 40 digits")
     elif isinstance(metadata, OCIMeta) and not metadata.valid:
-        raise EditError("an OCI digest is sha256: and 64 hexadecimal digits", hint="it is made from the content; leave it out")
+        raise EditError("an OCI digest is sha256: and 64 hexadecimal digits", hint="omit it: it is computed from the content")
     for field in metadata.__slots__:
         value = getattr(metadata, field)
         if isinstance(value, int) and not isinstance(value, Code):
-            raise EditError(f"{value} is no {field.replace('_', ' ')}", hint="use the codes in sifkit.sif")
+            raise EditError(f"unknown {field.replace('_', ' ')} {value}", hint="use the codes in sifkit.sif")
     return metadata.pack_onto(extra).rstrip(b"\0")
 
 
@@ -336,12 +340,12 @@ def _check_partition(metadata: PartitionMeta) -> None:
         raise EditError("a partition needs an architecture", hint="amd64, arm64 ...: see sifkit sif add -h")
     if metadata.part_type == PartType.OVERLAY and metadata.fs_type not in OVERLAY_FILESYSTEMS:
         what = metadata.fs_type.word if isinstance(metadata.fs_type, FSType) else str(metadata.fs_type)
-        raise EditError(f"an overlay is ext3 or squashfs, not {what}", hint="the runtimes mount nothing else as an overlay")
+        raise EditError(f"an overlay is ext3 or squashfs, not {what}", hint="runtimes mount no other filesystem as an overlay")
 
 
 def _refuse_second_primary(first: Descriptor | None) -> None:
     if first is not None:
         raise EditError(
-            f"the image has a primary partition, object {first.id}",
+            f"the image already has a primary partition, object {first.id}",
             hint="make it a system partition (--parttype system), then: sifkit sif setprim ID IMAGE",
         )

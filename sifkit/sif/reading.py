@@ -1,10 +1,10 @@
-"""Everything about an open image that does not change it."""
+"""Reading of an open image."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Unpack
 
 from ..atomic import AtomicFile, HostPath, new_file_mode
 from . import select
@@ -13,6 +13,7 @@ from .format.descriptor import Descriptor
 from .format.header import GlobalHeader
 from .object_io import ObjectReader, check_inside
 from .payload import Advance, copy_out
+from .select import Criteria
 from .state import Notice, State
 from .store import Store
 
@@ -22,12 +23,12 @@ READ_LIMIT = 32 << 20
 
 
 class ImageReader:
-    """The part of ``SIF`` that only looks. Used after ``close`` it raises ValueError where the file is needed."""
+    """Reading part of ``SIF``. After ``close`` methods that need the file raise ValueError."""
 
     path: str | None
-    """The file's path, where there is one."""
+    """Path of the file, if known."""
     warnings: tuple[Notice, ...]
-    """What is wrong with the image and does no harm by itself."""
+    """Harmless problems of the image."""
     _store: Store | None
     _state: State
 
@@ -49,71 +50,52 @@ class ImageReader:
 
     @property
     def descriptors(self) -> tuple[Descriptor, ...]:
-        """Those in use, in table order."""
+        """Descriptors in use, in table order."""
         return self._state.descriptors
 
     @property
     def capacity(self) -> int:
-        """How many objects the table has room for."""
+        """Number of descriptors in the table, used or free."""
         return self.header.descriptors_total
 
     @property
     def primary(self) -> Descriptor | None:
-        """The primary system partition: the container's root."""
+        """Primary system partition, the container's root."""
         return select.primary(self.descriptors)
 
     @property
     def overlays(self) -> tuple[Descriptor, ...]:
-        """The overlay partitions, whatever their group and filesystem."""
+        """Overlay partitions of any group and filesystem."""
         return select.overlays(self.descriptors)
 
     @property
     def file_size(self) -> int:
-        """Bytes from the image's start to the file's end."""
+        """Bytes from the start of the image to the end of the file."""
         return self._open_store.size
 
     @property
     def offset(self) -> int:
-        """Where the image begins in its file."""
+        """Offset of the image in its file."""
         return self._open_store.base
 
     def get(self, id: int) -> Descriptor:
-        """The object with this id. Raises ObjectNotFoundError, AmbiguousObjectError."""
+        """Return the object with this ID. Raises ObjectNotFoundError, AmbiguousObjectError."""
         return select.by_id(self.descriptors, id)
 
     def by_name(self, name: bytes) -> Descriptor:
-        """The object of this name. Raises ObjectNotFoundError, AmbiguousObjectError."""
+        """Return the object with this name. Raises ObjectNotFoundError, AmbiguousObjectError."""
         return select.by_name(self.descriptors, name)
 
-    def select(
-        self,
-        *,
-        data_type: int | None = None,
-        group: int | None = None,
-        part_type: int | None = None,
-        fs_type: int | None = None,
-        link: int | None = None,
-        link_group: int | None = None,
-        name: bytes | None = None,
-    ) -> tuple[Descriptor, ...]:
-        """The objects for which all of this holds, in table order; 0 for ``group`` and the links means none."""
-        return select.matching(
-            self.descriptors,
-            data_type=data_type,
-            group=group,
-            part_type=part_type,
-            fs_type=fs_type,
-            link=link,
-            link_group=link_group,
-            name=name,
-        )
+    def select(self, **criteria: Unpack[Criteria]) -> tuple[Descriptor, ...]:
+        """Return the objects that match all criteria, in table order; 0 for ``group`` and links means none."""
+        return select.matching(self.descriptors, **criteria)
 
     def open_object(self, id: int) -> ObjectReader:
-        """An object's bytes as a seekable file. Raises TruncatedError where they are not all there."""
+        """Open an object as a seekable file. Raises TruncatedSIFError."""
         return ObjectReader(self._open_store, self.get(id))
 
     def read(self, id: int, *, limit: int | None = READ_LIMIT) -> bytes:
-        """An object's bytes. Raises ObjectSizeError for more than ``limit`` bytes (None: no limit), TruncatedError."""
+        """Read an object. Raises ObjectSizeError for more than ``limit`` bytes (None: no limit), TruncatedSIFError."""
         descriptor = self.get(id)
         check_inside(descriptor, self._open_store)
         if limit is not None and descriptor.size > limit:
@@ -134,10 +116,10 @@ class ImageReader:
         mode: int = 0o666,
         advance: Advance | None = None,
     ) -> None:
-        """Copy an object's bytes to a new file (whole or not at all), a file descriptor or a binary file object.
+        """Copy an object to a new file (atomically), a file descriptor or a binary file object.
 
-        Holes stay holes where the target can have them. ``replace``: a file may be there; ``mode``: of a new file, without
-        the umask. ``advance`` is told how many bytes came in. Raises TargetError, StoreError, TruncatedError.
+        Holes are preserved if possible. ``replace``: replace an existing file; ``mode``: of a new file, before the umask.
+        ``advance``: called with the number of bytes copied. Raises TargetError, StoreError, TruncatedSIFError.
         """
         descriptor = self.get(id)
         check_inside(descriptor, self._open_store)

@@ -1,6 +1,6 @@
-"""What opening an image for writing finishes or puts right: edits that were interrupted, counters that are wrong.
+"""Recovery of an image that is opened for writing: interrupted edits and wrong counts.
 
-Every step may be interrupted itself; the next opening goes on from there.
+Every step may be interrupted itself; the next recovery continues.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from .commit import finish_switch, give_back
+from .commit import finish_switch, free_space
 from .errors import StoreError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
 from .format.placement import data_end, home_of_table
@@ -22,11 +22,11 @@ __all__ = ["plan_recovery", "recover"]
 
 
 def plan_recovery(state: State) -> State:
-    """The image as it should be; equal to ``state`` where nothing is to be done. Pure.
+    """Plan the recovery; returns a state equal to ``state`` if there is nothing to do. Pure.
 
-    The table goes home from the end of the file; unused descriptors are emptied; free descriptors and data are counted. The
-    architecture becomes the primary partition's, if that is one that is known. Without a primary partition it is left alone (a
-    new image may be made for one), unless the free descriptors were counted wrong: then adding or deleting it was interrupted.
+    The table is moved home from the end of the file, unused descriptors are zeroed, free descriptors and data are counted. The
+    architecture becomes the primary partition's, if that is known. Without a primary partition it is kept (a new image may be
+    created for one), unless the count of free descriptors is wrong: then adding or deleting the partition was interrupted.
     """
     header = state.header
     home = home_of_table(header, state.descriptors)
@@ -50,25 +50,25 @@ def plan_recovery(state: State) -> State:
 
 
 def recover(store: Store, state: State) -> State:
-    """Bring the file from ``state`` to ``plan_recovery(state)``; nothing is written where they are equal.
+    """Write ``plan_recovery(state)`` to the file; nothing is written if it equals ``state``.
 
-    The space of an object whose removal or addition was interrupted is given back. Other bytes behind the last object may be
-    somebody's and stay: they go with the next edit.
+    The space of objects whose removal or addition was interrupted is freed. Other bytes after the last object may be of use and
+    are kept until the next edit.
     """
     wanted = plan_recovery(state)
     if wanted == state:
         return state
-    gone = _unfinished(store, state, wanted)
-    _write(store, state, wanted)
+    gone = _interrupted_spans(store, state, wanted)
+    _write_recovered(store, state, wanted)
     if gone:
-        with suppress(StoreError):  # an image without the space, which a check tells of, is better than none
-            give_back(store, wanted, gone, cut=any(begin < store.size <= end for begin, end in gone))
+        with suppress(StoreError):  # a check reports the space; the image is usable
+            free_space(store, wanted, gone, cut=any(begin < store.size <= end for begin, end in gone))
     return wanted
 
 
-def _unfinished(store: Store, state: State, wanted: State) -> list[tuple[int, int]]:
-    """(begin, end) of what unused descriptors tell of, and of what the old table has and the new one has not: where objects
-    were, or were to be."""
+def _interrupted_spans(store: Store, state: State, wanted: State) -> list[tuple[int, int]]:
+    """Return (begin, end) of objects whose removal or addition was interrupted: those of unused descriptors, and those that are
+    in only one of the two tables."""
     table = state.table
     if wanted.header.descriptors_offset != state.header.descriptors_offset:
         table = store.read(wanted.header.descriptors_offset, wanted.header.table_bytes)
@@ -81,10 +81,10 @@ def _unfinished(store: Store, state: State, wanted: State) -> list[tuple[int, in
     return [(begin, end) for begin, end in gone if 0 < begin < end]
 
 
-def _write(store: Store, state: State, wanted: State) -> None:
+def _write_recovered(store: Store, state: State, wanted: State) -> None:
     if wanted.header.descriptors_offset != state.header.descriptors_offset:
         size = store.size
-        # The second table is the last thing in the file, unless somebody appended to it: then nothing is cut off.
+        # The second table is at the end of the file, unless data was appended: then nothing is truncated.
         ours = size == state.header.table_end
         end = data_end(wanted.header, wanted.descriptors)
         finish_switch(store, wanted, size_after=min(size, end) if ours else size)

@@ -1,8 +1,7 @@
-"""Put right what is wrong with an image and can be put right without a choice. Nothing that a reader sees of it changes,
-but an architecture that none knows.
+"""Repair of findings that can be repaired in only one way. Objects are not changed, except for an unknown architecture.
 
-The order is that of edits: descriptors through a second table, then the header in one write, then the bytes that belong to
-nothing. Each step may be interrupted, and be done again.
+The order is that of edits: descriptors through a second table, then the header in one write, then bytes that belong to no
+object. Each step may be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from .format.descriptor import DESCRIPTOR_BYTES, join_group
 from .format.placement import MAX_OFFSET, data_end
 from .format.schema import DESCRIPTOR
 from .format.types import Arch
-from .gaps import unowned
+from .gaps import unowned_spans
 from .image import SIF
 from .select import primary
-from .state import State, meant_arch
+from .state import State, truncated_arch
 from .store import Store
 
 __all__ = ["repair"]
 
 IN_TABLE = {Problem.GROUP, Problem.PADDING, Problem.PARTITION_ARCH}
-"""What changes descriptors."""
+"""Problems whose repair changes descriptors."""
 
 
 def repair(image: HostPath | SIF, findings: Iterable[Finding], *, cut_trailing: bool = False) -> list[Finding]:
-    """Put right those of ``findings`` (from ``check`` or ``check_file``) that are repairable, and return them.
+    """Repair those of ``findings`` (from ``check`` or ``check_file``) that are repairable, and return them.
 
-    ``cut_trailing``: also cut off what the file has behind the image, which may be somebody's. An image that is open must be
-    so for writing. What opening for writing puts right is put right in any case. Nothing repairable: the file is not opened.
-    Raises what ``SIF.open`` does, NotWritableError, StoreError.
+    ``cut_trailing``: also truncate the file after the last object. An open image must be open for writing. Opening for writing
+    makes its own repairs. Without repairable findings the file is not opened. Raises the errors of ``SIF.open``,
+    NotWritableError, StoreError.
     """
     wanted = [f for f in findings if f.repairable and (cut_trailing or f.problem is not Problem.TRAILING_BYTES)]
     if not wanted:
@@ -47,11 +46,11 @@ def repair(image: HostPath | SIF, findings: Iterable[Finding], *, cut_trailing: 
     with ExitStack() as stack:
         sif = image if isinstance(image, SIF) else stack.enter_context(SIF.open(os.fspath(image), "r+"))
         if sif.mode == "r":
-            raise NotWritableError("the image is open for reading only", path=sif.path, hint='open it with mode "r+"')
+            raise NotWritableError("the image is open read-only", path=sif.path, hint='open it with mode "r+"')
         problems = {finding.problem for finding in wanted}
-        # Of an image that is cut short, descriptors stay as they are: there is no end of file to put a second table at.
-        store, state, _ = sif._begin(whole=bool(problems & IN_TABLE))
-        with sif._changing():
+        # In a truncated image descriptors are not changed: there is no place for a second table.
+        store, state, _ = sif._begin(complete=bool(problems & IN_TABLE))
+        with sif._reload_on_error():
             state = _repair_table(store, state, wanted)
             sif._adopt(state)
             _repair_header(store, state, problems)
@@ -76,7 +75,7 @@ def _repair_table(store: Store, state: State, wanted: Iterable[Finding]) -> Stat
         if finding.problem is Problem.GROUP:
             fields["GroupID"] = join_group(descriptor.group)
         elif finding.problem is Problem.PARTITION_ARCH:
-            arch = meant_arch(descriptor, state.header, root)
+            arch = truncated_arch(descriptor, state.header, root)
             if arch is not None and descriptor.partition is not None:
                 fields["Extra"] = replace(descriptor.partition, arch=arch).pack_onto(descriptor.extra)
         elif descriptor.size_with_padding < descriptor.size:
@@ -94,7 +93,7 @@ def _repair_table(store: Store, state: State, wanted: Iterable[Finding]) -> Stat
 
 
 def _gap_before(state: State, ends: list[int], offset: int) -> int:
-    """From the end of the object before ``offset`` (or the start of the data); ``ends``: of all objects, sorted."""
+    """Return the gap before ``offset``, after the last object before it or the start of the data. ``ends``: sorted."""
     before = bisect_right(ends, offset)
     return max(0, offset - max(state.header.data_offset, ends[before - 1] if before else 0))
 
@@ -113,7 +112,7 @@ def _repair_gaps(store: Store, state: State, problems: set[Problem]) -> None:
     end = data_end(state.header, state.descriptors)
     if Problem.STALE_BYTES in problems:
         hidden = state.header.descriptors_size > state.header.table_bytes and Problem.TABLE_SIZE not in problems
-        for begin, size in unowned(state.header, state.descriptors, min(store.size, end)):
+        for begin, size in unowned_spans(state.header, state.descriptors, min(store.size, end)):
             if not (hidden and begin == state.header.table_end):
                 store.make_zero(begin, size)
     if Problem.TRAILING_BYTES in problems and store.size > end:

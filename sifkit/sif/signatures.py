@@ -1,9 +1,9 @@
-"""Which signatures an edit breaks: decided from the descriptors before and after it, and from what was signed. Pure.
+"""Signatures that an edit breaks, from the descriptors before and after it and from what is signed. Pure.
 
-A signature covers the header's launch script and identity, and of each object it names the bytes and most of the descriptor;
-object ids count from the smallest of their group. A group's signature must name all its objects. Nothing verifies where an
-object that is no signature is in no group, and a whole image only where every group has a signature. Nothing here verifies
-anything.
+A signature covers the launch script and ID in the header, and the content and most of the descriptor of each object it names,
+with IDs relative to the smallest in the group. A group's signature must name all objects of the group. No signature verifies
+if an object (other than a signature) is in no group; a whole image verifies only if every group is signed. Signatures are not
+verified here.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 __all__ = [
     "SIGNATURE_LIMIT",
     "Form",
-    "Signed",
+    "Coverage",
     "SignedError",
-    "broken",
-    "named",
-    "parse_signed",
+    "broken_signatures",
+    "signature_text",
+    "parse_coverage",
     "signature_form",
     "signatures",
-    "what_is_signed",
+    "read_coverage",
 ]
 
 SIGNATURE_LIMIT = 1 << 20
-"""A signature is some thousand bytes; of a longer one nothing is read, and it counts as one that covers its whole group."""
+"""Limit of signatures that are read (usual are some KiB); a larger one is taken to cover its whole group."""
 _MOST_OBJECTS = 16384
 _CLEARSIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _ARMOR = b"-----BEGIN PGP SIGNATURE-----"
@@ -47,29 +47,30 @@ _SHOWN = 8
 
 
 class SignedError(SIFError):
-    """The edit would break signatures. ``ids``: the signature objects."""
+    """Edit that would break signatures. ``ids``: the signature objects."""
 
     kind = "signed"
 
     def __init__(self, message: str, *, ids: tuple[int, ...]) -> None:
-        hint = "--drop-signatures removes what breaks, --keep-broken-signatures keeps it, or sign the image again afterwards"
+        hint = "remove them with --drop-signatures, or keep them with --keep-broken-signatures"
         super().__init__(message, hint=hint)
         self.ids = ids
 
     @classmethod
     def of(cls, found: Sequence[Descriptor], edit: str) -> SignedError:
-        """For an ``edit`` (as the message says it) that breaks ``found``."""
-        return cls(f"{edit} would break {named(found)}", ids=tuple(signature.id for signature in found))
+        """Return the error for an ``edit`` (described as in the message) that breaks ``found``."""
+        return cls(f"{edit} would break {signature_text(found)}", ids=tuple(signature.id for signature in found))
 
 
 Form = Literal["openpgp", "dsse"]
-"""What verifiers know: OpenPGP clear text, and DSSE envelopes (of PEM keys), which tell of no fingerprint."""
+"""Forms that verifiers know: OpenPGP cleartext signatures, and DSSE envelopes (PEM keys), which have no fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
-    """What a signature object says it covers: ``relative_ids`` of objects of its group; None: the whole group, as far as one
-    can tell. ``legacy``: the old form, which covers the bytes of objects and nothing else. ``form`` None: none that is known.
+class Coverage:
+    """Coverage of a signature. ``relative_ids``: objects of its group, None for the whole group or if unknown.
+
+    ``legacy``: the old form, which covers only the content of objects. ``form`` None: unknown.
     """
 
     relative_ids: frozenset[int] | None = None
@@ -77,8 +78,8 @@ class Signed:
     form: Form | None = None
 
 
-def named(found: Sequence[Descriptor]) -> str:
-    """Signature objects as messages name them."""
+def signature_text(found: Sequence[Descriptor]) -> str:
+    """Return signature objects as text, for messages."""
     pieces = [f"{signature.id} (of {_what(signature)})" for signature in found[:_SHOWN]]
     more = len(found) - len(pieces)
     text = ", ".join(pieces) + (f" and {more} more" if more else "")
@@ -88,49 +89,49 @@ def named(found: Sequence[Descriptor]) -> str:
 def _what(signature: Descriptor) -> str:
     if signature.link_group:
         return f"group {signature.link_group}"
-    return f"object {signature.link}" if signature.link else "nothing that it names"
+    return f"object {signature.link}" if signature.link else "no object"
 
 
 def signatures(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
-    """The signature objects among them."""
+    """Return the signature objects among the descriptors."""
     return tuple(descriptor for descriptor in descriptors if descriptor.data_type == DataType.SIGNATURE)
 
 
-def what_is_signed(image: ImageReader) -> dict[int, Signed]:
-    """By the id of each signature of an open image, what it covers; nothing is read of one that is too long or cut short."""
-    found: dict[int, Signed] = {}
+def read_coverage(image: ImageReader) -> dict[int, Coverage]:
+    """Read the coverage of each signature of an open image, by ID; that of truncated and too large ones is unknown."""
+    found: dict[int, Coverage] = {}
     for signature in signatures(image):
         readable = signature.size <= SIGNATURE_LIMIT and signature.end <= image.file_size
-        found[signature.id] = parse_signed(image.open_object(signature.id).read()) if readable else Signed()
+        found[signature.id] = parse_coverage(image.open_object(signature.id).read()) if readable else Coverage()
     return found
 
 
 def signature_form(head: bytes) -> Form | None:
-    """The form of a signature that begins with these bytes; None for what no verifier takes for one."""
+    """Detect the form of a signature from its first bytes; None if it is unknown."""
     text = head.lstrip()
     if text.startswith(_CLEARSIGNED):
         return "openpgp"
     return "dsse" if text.startswith(b"{") and _PAYLOAD_TYPE.encode() in text else None
 
 
-def parse_signed(data: bytes) -> Signed:
-    """What the bytes of a signature object cover: OpenPGP clear text or a DSSE envelope, in the present or the legacy form."""
+def parse_coverage(data: bytes) -> Coverage:
+    """Parse the coverage in a signature object: OpenPGP cleartext or DSSE envelope, current or legacy."""
     form = signature_form(data)
     text = _clear_text(data) if form == "openpgp" else _envelope(data) if form == "dsse" else None
     if text is None:
-        return Signed()
+        return Coverage()
     if text.startswith(b"SIFHASH:"):
-        return Signed(legacy=True, form=form)
+        return Coverage(legacy=True, form=form)
     try:
         objects: Any = json.loads(text)["objects"]
         ids = [entry["relativeId"] for entry in objects[:_MOST_OBJECTS]]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return Signed(form=form)
-    return Signed(frozenset(number for number in ids if isinstance(number, int)), form=form)
+        return Coverage(form=form)
+    return Coverage(frozenset(number for number in ids if isinstance(number, int)), form=form)
 
 
 def _clear_text(data: bytes) -> bytes | None:
-    """The text between the armor's head and the signature (OpenPGP, cleartext signatures)."""
+    """Return the signed text of an OpenPGP cleartext signature."""
     body = data.replace(b"\r\n", b"\n").partition(_ARMOR)[0]
     head, blank, text = body.partition(b"\n\n")
     if not blank or _CLEARSIGNED not in head:
@@ -139,7 +140,7 @@ def _clear_text(data: bytes) -> bytes | None:
 
 
 def _envelope(data: bytes) -> bytes | None:
-    """The payload of a DSSE envelope."""
+    """Return the payload of a DSSE envelope."""
     try:
         found: Any = json.loads(data)
         if found["payloadType"] != _PAYLOAD_TYPE:
@@ -149,17 +150,17 @@ def _envelope(data: bytes) -> bytes | None:
         return None
 
 
-def broken(
+def broken_signatures(
     before: Sequence[Descriptor],
     after: Sequence[Descriptor],
-    signed: Mapping[int, Signed],
+    signed: Mapping[int, Coverage],
     *,
     rewritten: Iterable[int] = (),
 ) -> tuple[Descriptor, ...]:
-    """The signatures of ``before`` that an edit breaks; those it removes do not count.
+    """Return the signatures of ``before`` that an edit breaks, except those it removes.
 
-    ``after``: the descriptors it leaves, ids as before; ``rewritten``: ids of objects that get other bytes; ``signed``: by
-    id of the signature object, what ``parse_signed`` says of it (nothing: it covers its group).
+    ``after``: the descriptors it leaves, with the same IDs. ``rewritten``: IDs of objects with new content. ``signed``:
+    coverage by ID of the signature object; others cover their group.
     """
     kept = {descriptor.id: descriptor for descriptor in after}
     found = [signature for signature in signatures(before) if signature.id in kept]
@@ -167,19 +168,19 @@ def broken(
         return ()
     if _all_grouped(before) and not _all_grouped(after):
         return tuple(found)
-    if _all_signed(before) and not _all_signed(after) and _has_new_gap(before, after):
+    if _all_signed(before) and not _all_signed(after) and _has_new_unsigned(before, after):
         return tuple(found)
     changed = frozenset(rewritten)
     return tuple(
         s
         for s in found
-        if _is_moved(s, kept[s.id], signed.get(s.id, Signed()))
-        or _is_broken(s, before, after, signed.get(s.id, Signed()), changed)
+        if _is_changed(s, kept[s.id], signed.get(s.id, Coverage()))
+        or _is_broken(s, before, after, signed.get(s.id, Coverage()), changed)
     )
 
 
-def _is_moved(old: Descriptor, new: Descriptor, signed: Signed) -> bool:
-    """Whether the signature object itself no longer says what verifiers want of it: whom it is of, and what it is linked to."""
+def _is_changed(old: Descriptor, new: Descriptor, signed: Coverage) -> bool:
+    """Whether the edit changes what verifiers check of the signature object itself: its signer and its link."""
     was, now = old.metadata, new.metadata
     if not (isinstance(was, SignatureMeta) and isinstance(now, SignatureMeta)):
         return old.data_type != new.data_type
@@ -188,9 +189,13 @@ def _is_moved(old: Descriptor, new: Descriptor, signed: Signed) -> bool:
 
 
 def _is_broken(
-    signature: Descriptor, before: Sequence[Descriptor], after: Sequence[Descriptor], signed: Signed, rewritten: frozenset[int]
+    signature: Descriptor,
+    before: Sequence[Descriptor],
+    after: Sequence[Descriptor],
+    signed: Coverage,
+    rewritten: frozenset[int],
 ) -> bool:
-    facts = _bytes_only if signed.legacy else _covered
+    digest_input = _legacy_digest_input if signed.legacy else _digest_input
     old, new = (_group_of(signature, these, itself=not signed.legacy) for these in (before, after))
     first_old, first_new = _first(old), _first(new)
     names_all = signed.relative_ids is None or signed.relative_ids >= {d.id - first_old for d in old}
@@ -198,12 +203,15 @@ def _is_broken(
     if names_all and {d.id for d in old} != {d.id for d in new}:
         return True
     left = {d.id: d for d in new}
-    return any(d.id not in left or d.id in rewritten or facts(d, first_old) != facts(left[d.id], first_new) for d in covered)
+    return any(
+        d.id not in left or d.id in rewritten or digest_input(d, first_old) != digest_input(left[d.id], first_new)
+        for d in covered
+    )
 
 
 def _group_of(signature: Descriptor, descriptors: Sequence[Descriptor], *, itself: bool) -> list[Descriptor]:
-    """The objects a signature can cover. ``itself``: a signature in its own group counts, and is one that was not signed; in
-    the legacy form it may be there."""
+    """Return the objects a signature can cover. ``itself``: include the signature if it is in its own group, as an unsigned
+    object; the legacy form allows it there."""
     if signature.link_group:
         return [d for d in descriptors if d.group == signature.link_group and (itself or d.id != signature.id)]
     return [d for d in descriptors if signature.link and d.id == signature.link]
@@ -213,36 +221,36 @@ def _first(group: Iterable[Descriptor]) -> int:
     return min((d.id for d in group), default=0)
 
 
-def _covered(d: Descriptor, first: int) -> tuple[object, ...]:
-    """What the digest of a descriptor is made of."""
+def _digest_input(d: Descriptor, first: int) -> tuple[object, ...]:
+    """Return what the digest of a descriptor is computed from."""
     return int(d.data_type), d.id - first, d.linked_id, d.size, d.created, d.uid, d.gid, d.name, d.extra
 
 
-def _bytes_only(d: Descriptor, first: int) -> tuple[object, ...]:
+def _legacy_digest_input(d: Descriptor, first: int) -> tuple[object, ...]:
     return (d.size,)
 
 
 def _all_grouped(descriptors: Iterable[Descriptor]) -> bool:
-    """Whether every object that is no signature is in a group: without that verifiers refuse the image, whatever is asked."""
+    """Whether every object other than signatures is in a group; otherwise verifiers refuse the image."""
     return all(d.group or d.data_type == DataType.SIGNATURE for d in descriptors)
 
 
 def _all_signed(descriptors: Sequence[Descriptor]) -> bool:
-    """Whether every object that is no signature is in a group that has one: without that a whole image does not verify."""
-    return not any(map(_gap_in(descriptors), descriptors))
+    """Whether every object other than signatures is in a signed group; otherwise the whole image does not verify."""
+    return not any(map(_unsigned_test(descriptors), descriptors))
 
 
-def _gap_in(descriptors: Sequence[Descriptor]) -> Callable[[Descriptor], bool]:
-    """A test for objects without a signature of their group."""
+def _unsigned_test(descriptors: Sequence[Descriptor]) -> Callable[[Descriptor], bool]:
+    """Return a test for objects that are not signed."""
     groups = {signature.link_group for signature in signatures(descriptors)}
     single = {signature.link for signature in signatures(descriptors)}
     return lambda d: d.data_type != DataType.SIGNATURE and (not d.group or d.group not in groups) and d.id not in single
 
 
-def _has_new_gap(before: Sequence[Descriptor], after: Sequence[Descriptor]) -> bool:
-    """Whether the gap is the edit's doing, and not that of a signature it removes on purpose."""
+def _has_new_unsigned(before: Sequence[Descriptor], after: Sequence[Descriptor]) -> bool:
+    """Whether objects are unsigned because of the edit, and not because it removes their signature."""
     removed = {d.id for d in signatures(before)} - {d.id for d in after}
     if not removed:
         return True
     gone = {d.link_group for d in before if d.id in removed}
-    return any(_gap_in(after)(d) and d.group not in gone for d in after)
+    return any(_unsigned_test(after)(d) and d.group not in gone for d in after)

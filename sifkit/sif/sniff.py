@@ -1,6 +1,6 @@
-"""What a file is, told by its first bytes: filesystems, bills of materials, text. Pure; nothing is guessed.
+"""Detection of file formats from the first bytes: filesystems, software bills of materials, text. Pure.
 
-2 KiB are enough for a filesystem; a bill of materials is found in what is given of it.
+2 KiB are enough for a filesystem; a bill of materials is searched in all bytes given.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from .format.types import FSType, SBOMFormat
 __all__ = ["HEAD_BYTES", "FilesystemName", "filesystem_name", "is_text", "sniff_filesystem", "sniff_sbom"]
 
 HEAD_BYTES = 2048
-"""As much of a file as tells its filesystem."""
+"""Number of bytes needed to detect a filesystem."""
 FilesystemName = Literal["squashfs", "ext2", "ext3", "ext4", "luks"]
 
 _SQUASHFS_MAGIC = b"hsqs"
 _SQUASHFS_VERSION = struct.Struct("<28xH")
-"""s_major of the squashfs superblock; all that is in use is version 4."""
+"""s_major of the squashfs superblock; only version 4 is in use."""
 _LUKS_MAGIC = b"LUKS\xba\xbe"
-"""What encrypted partitions of Singularity and Apptainer are: a LUKS container with a squashfs inside."""
+"""Magic of LUKS containers: encrypted partitions of Singularity and Apptainer, with a squashfs inside."""
 _EXT_FIELDS = struct.Struct("<1080xH34xIII")
-"""From the image's start: s_magic, then s_feature_compat, s_feature_incompat, s_feature_ro_compat of the ext superblock."""
+"""Fields of the ext superblock, from the start of the image: s_magic, s_feature_compat, s_feature_incompat,
+s_feature_ro_compat."""
 _EXT_MAGIC = 0xEF53
 _HAS_JOURNAL = 0x0004
 _EXT3_INCOMPAT = 0x0002 | 0x0004 | 0x0010
-"""filetype, recover, meta_bg: what the runtimes take, and ext3 knows."""
+"""filetype, recover, meta_bg: features that runtimes accept and ext3 has."""
 _EXT3_RO_COMPAT = 0x0001 | 0x0002 | 0x0004
 """sparse_super, large_file, btree_dir."""
 _FS_TYPES: dict[FilesystemName, FSType] = {
@@ -40,9 +41,9 @@ _FS_TYPES: dict[FilesystemName, FSType] = {
 
 
 def filesystem_name(head: bytes) -> FilesystemName | None:
-    """Which filesystem begins with these bytes (2 KiB of it); None for none that is known.
+    """Detect the filesystem that begins with these bytes (2 KiB of it); None if it is unknown.
 
-    ext2, 3 and 4 are told apart by their features: ext2 has no journal, ext4 one that ext3 does not know.
+    ext2, ext3 and ext4 differ by their features: ext2 has no journal, ext4 has features that ext3 lacks.
     """
     if head.startswith(_SQUASHFS_MAGIC) and len(head) >= _SQUASHFS_VERSION.size:
         return "squashfs" if _SQUASHFS_VERSION.unpack_from(head)[0] == 4 else None
@@ -59,18 +60,18 @@ def filesystem_name(head: bytes) -> FilesystemName | None:
 
 
 def sniff_filesystem(head: bytes) -> FSType | None:
-    """The code to declare a partition with that begins with these bytes; None where there is none for it.
+    """Detect the filesystem type for a partition that begins with these bytes; None if there is none.
 
-    ext2 is declared ext3, ext4 has no code: the runtimes refuse it. A partition encrypted with gocryptfs is a squashfs on the
-    outside, and taken for one.
+    ext2 is declared as ext3. ext4 has no type, and runtimes refuse it. A gocryptfs partition is detected as squashfs, which it
+    is on the outside.
     """
     name = filesystem_name(head)
     return _FS_TYPES.get(name) if name else None
 
 
 def is_text(head: bytes) -> bool:
-    """Whether these bytes can be shown on a terminal: UTF-8 (possibly cut at its end) without control characters but white
-    space."""
+    """Whether these bytes are text that a terminal can show: UTF-8 (possibly truncated) without control characters other than
+    white space."""
     try:
         decoded = getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -84,7 +85,7 @@ _SBOM_KEYS: tuple[tuple[SBOMFormat, frozenset[str]], ...] = (
     (SBOMFormat.GITHUB_JSON, frozenset({"detector", "manifests"})),
     (SBOMFormat.SYFT_JSON, frozenset({"artifacts", "artifactRelationships"})),
 )
-"""Keys at the top of the document that only this format has."""
+"""Top-level keys that only this format has."""
 _SBOM_TEXTS: tuple[tuple[SBOMFormat, bytes], ...] = (
     (SBOMFormat.CYCLONEDX_XML, rb"<bom\b[^<>]*http://cyclonedx\.org/schema/bom/"),
     (SBOMFormat.SPDX_RDF, rb"<rdf:RDF\b[^<>]*http://spdx\.org/rdf/terms#"),
@@ -95,7 +96,7 @@ _JSON_TOKEN = rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]'
 
 
 def sniff_sbom(head: bytes) -> SBOMFormat | None:
-    """The format of a bill of materials that begins with these bytes; None unless exactly one fits."""
+    """Detect the format of a software bill of materials; None unless exactly one matches."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"{"):
         keys = _top_keys(text)
@@ -106,7 +107,7 @@ def sniff_sbom(head: bytes) -> SBOMFormat | None:
 
 
 def _top_keys(text: bytes) -> set[str]:
-    """The keys of the outermost JSON object, as far as the text goes."""
+    """Return the keys of the outermost JSON object in a possibly truncated text."""
     keys = set()
     depth = 0
     last: bytes | None = None

@@ -1,4 +1,4 @@
-"""Stamp: the clock and the identity that go into an image. They come in from outside, so that builds can be repeated."""
+"""Time and ID that are written into an image, passed in by the caller so that builds are reproducible."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from uuid import UUID, uuid4
 
 from .format.header import NIL_UUID, YEAR_ONE
 
-__all__ = ["Stamp"]
+__all__ = ["SIFStamp"]
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """``seconds``: the time (Unix seconds) of everything made with it; ``uuid``: the identity of a new image."""
+class SIFStamp:
+    """Time in Unix seconds of everything written with it, and ``uuid``, the ID of a new image."""
 
     seconds: int
     uuid: UUID
 
     @classmethod
-    def now(cls) -> Stamp:
-        """The present time and a random identity."""
+    def now(cls) -> SIFStamp:
+        """Return the present time and a random ID."""
         return cls(int(time.time()), uuid4())
 
     @classmethod
-    def deterministic(cls) -> Stamp:
-        """No identity and no time, as the reference library does it: a nil UUID and the first second of year 1.
+    def deterministic(cls) -> SIFStamp:
+        """Return no time and no ID, as the reference library writes them: the first second of year 1 and a nil UUID.
 
-        Later edits, by that library and by us, keep an image so.
+        Later edits keep an image so.
         """
         return cls(YEAR_ONE, NIL_UUID)
 
     @classmethod
-    def at(cls, seconds: int) -> Stamp:
-        """A given date, as of SOURCE_DATE_EPOCH, and an identity that is a function of it."""
+    def at(cls, seconds: int) -> SIFStamp:
+        """Return a given time, as of SOURCE_DATE_EPOCH, and an ID derived from it."""
         from hashlib import sha256
 
         return cls(seconds, UUID(bytes=sha256(b"sifkit %d" % seconds).digest()[:16], version=4))

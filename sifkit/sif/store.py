@@ -1,6 +1,7 @@
-"""Where an image's bytes are: a window of an open file, from a base offset to the file's end. Offsets count from its start.
+"""Stores: windows of open files that hold an image, from a base offset to the end of the file.
 
-Reads are exact or an error. Nothing is buffered here: what was written is in the file, and on storage after ``sync``.
+Offsets are relative to the window. Reads are exact or raise. Nothing is buffered: writes are in the file at once, and on
+storage after ``sync``.
 """
 
 from __future__ import annotations
@@ -14,38 +15,38 @@ from typing import IO, Protocol
 
 from ext3 import hostio
 
-from .errors import StoreError, TruncatedError
+from .errors import StoreError, TruncatedSIFError
 
 __all__ = ["CHUNK_BYTES", "ZEROS", "FileStore", "ObjectStore", "Store", "file_descriptor"]
 
-_HINTS = {errno.ENOSPC: "free some space there", errno.EDQUOT: "free some space, or have the quota raised"}
+_HINTS = {errno.ENOSPC: "free some space there", errno.EDQUOT: "free some space, or raise the quota"}
 CHUNK_BYTES = 1 << 20
 """Read or written at once, where nothing asks for more or less."""
 ZEROS = bytes(CHUNK_BYTES)
 
 
 class Store(Protocol):
-    """What the rest of the package asks of a file."""
+    """Interface of the file that holds an image."""
 
     @property
     def size(self) -> int:
-        """Bytes from the window's start to the file's end."""
+        """Bytes from the start of the window to the end of the file."""
         ...
 
     @property
     def fd(self) -> int | None:
-        """The file descriptor behind it, where there is one: positions in it are ``base`` higher."""
+        """File descriptor, if there is one; offsets in it are ``base`` higher."""
         ...
 
     @property
     def base(self) -> int: ...
 
     def read_some(self, offset: int, size: int) -> bytes:
-        """At most ``size`` bytes, fewer only at the end."""
+        """Read at most ``size`` bytes, fewer only at the end."""
         ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes; TruncatedError where the file ends before."""
+        """Read exactly ``size`` bytes. Raises TruncatedSIFError."""
         ...
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None: ...
@@ -55,28 +56,28 @@ class Store(Protocol):
         ...
 
     def set_size(self, size: int) -> None:
-        """Cut the file, or extend it with zeros."""
+        """Truncate the file, or extend it with zeros."""
         ...
 
     def make_zero(self, offset: int, size: int) -> None:
-        """The range reads as zeros afterwards, as far as the file reaches."""
+        """Zero a range, up to the end of the file."""
         ...
 
     def release(self, offset: int, size: int) -> bool:
-        """Give the space of a range back, which then reads as zero; False (and nothing done) where that is not possible."""
+        """Punch a hole; returns False, with nothing done, if that is unsupported."""
         ...
 
     def data_spans(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
-        """(offset, size) of what holds data in a range; the rest of it reads as zero."""
+        """Yield the parts of a range that hold data, as (offset, size); the rest reads as zero."""
         ...
 
     def sync(self) -> None:
-        """What was written is on stable storage when this returns."""
+        """Sync what was written to stable storage."""
         ...
 
 
 class FileStore:
-    """The window of an open file descriptor, which stays the caller's."""
+    """Store on a file descriptor, which the caller closes."""
 
     def __init__(self, fd: int, base: int = 0) -> None:
         if base < 0:
@@ -97,22 +98,22 @@ class FileStore:
         return max(0, os.lseek(self._fd, 0, os.SEEK_END) - self._base)
 
     def read_some(self, offset: int, size: int) -> bytes:
-        with _told("reading", self._base + offset):
+        with _store_errors("reading", self._base + offset):
             return hostio.read_at(self._fd, self._base + offset, size)
 
     def read(self, offset: int, size: int) -> bytes:
-        return _whole(self.read_some(offset, size), offset, size)
+        return _exact(self.read_some(offset, size), offset, size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        with _told("writing", self._base + offset):
+        with _store_errors("writing", self._base + offset):
             hostio.write_at(self._fd, self._base + offset, data)
 
     def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int:
-        with _told("writing", self._base + offset):
+        with _store_errors("writing", self._base + offset):
             return hostio.kernel_copy(source, source_offset, self._fd, self._base + offset, size)
 
     def set_size(self, size: int) -> None:
-        with _told("setting the length to", self._base + size):
+        with _store_errors("setting the length to", self._base + size):
             os.ftruncate(self._fd, self._base + size)
 
     def make_zero(self, offset: int, size: int) -> None:
@@ -124,17 +125,17 @@ class FileStore:
         return hostio.punch_hole(self._fd, self._base + offset, size)
 
     def data_spans(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
-        with _told("reading", self._base + offset):
+        with _store_errors("reading", self._base + offset):
             for begin, length in hostio.data_ranges(self._fd, self._base + offset, size):
                 yield begin - self._base, length
 
     def sync(self) -> None:
-        with _told("syncing", self._base):
+        with _store_errors("syncing", self._base):
             hostio.sync(self._fd)
 
 
 class ObjectStore:
-    """A seekable binary file object without a file descriptor (a BytesIO, a wrapper), which stays the caller's."""
+    """Store on a seekable binary file object without a file descriptor (BytesIO, wrappers), which the caller closes."""
 
     def __init__(self, file: IO[bytes], base: int = 0) -> None:
         if base < 0:
@@ -155,7 +156,7 @@ class ObjectStore:
         return max(0, self.file.seek(0, os.SEEK_END) - self._base)
 
     def read_some(self, offset: int, size: int) -> bytes:
-        with _told("reading", self._base + offset):
+        with _store_errors("reading", self._base + offset):
             self.file.seek(self._base + offset)
             data = bytearray()
             while len(data) < size:
@@ -166,23 +167,23 @@ class ObjectStore:
             return bytes(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        return _whole(self.read_some(offset, size), offset, size)
+        return _exact(self.read_some(offset, size), offset, size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        with _told("writing", self._base + offset):
+        with _store_errors("writing", self._base + offset):
             self.file.seek(self._base + offset)
             view = memoryview(data)
             while view:
                 done = self.file.write(view)
                 if not done:
-                    raise OSError(errno.EIO, "the file object took nothing")
+                    raise OSError(errno.EIO, "the file object wrote nothing")
                 view = view[done:]
 
     def copy_from(self, source: int, source_offset: int, offset: int, size: int) -> int:
         return 0
 
     def set_size(self, size: int) -> None:
-        with _told("setting the length to", self._base + size):
+        with _store_errors("setting the length to", self._base + size):
             now = self.size
             if size < now:
                 self.file.truncate(self._base + size)
@@ -200,19 +201,19 @@ class ObjectStore:
             yield offset, size
 
     def sync(self) -> None:
-        with _told("syncing", self._base):
+        with _store_errors("syncing", self._base):
             self.file.flush()
 
 
 def file_descriptor(file: IO[bytes]) -> int | None:
-    """The descriptor whose bytes are the object's own; None for objects in memory and for those that decode something."""
+    """Return the descriptor with the bytes of a file object; None for objects in memory and those that decode."""
     raw = getattr(file, "raw", file)
     return raw.fileno() if isinstance(raw, io.FileIO) else None
 
 
-def _whole(data: bytes, offset: int, size: int) -> bytes:
+def _exact(data: bytes, offset: int, size: int) -> bytes:
     if len(data) != size:
-        raise TruncatedError(f"the file ends at byte {offset + len(data)}, {size - len(data)} bytes before it should")
+        raise TruncatedSIFError(f"unexpected end of file at byte {offset + len(data)}, {size - len(data)} bytes are missing")
     return data
 
 
@@ -223,8 +224,8 @@ def _write_zeros(store: Store, offset: int, size: int) -> None:
 
 
 @contextmanager
-def _told(doing: str, offset: int) -> Iterator[None]:
-    """Turn what the system says into a StoreError that says where."""
+def _store_errors(doing: str, offset: int) -> Iterator[None]:
+    """Convert OSErrors of the block into StoreError with the offset."""
     try:
         yield
     except StoreError:

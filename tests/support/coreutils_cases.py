@@ -18,8 +18,8 @@ HINTS = (
     "; -f replaces it",
     "; give -r",
     "; -r removes directories",
-    "; -p makes those above it, too",
-    "; write octal as 0755, or for example u+rwX,go-w",
+    "; -p creates parent directories",
+    "; write for example 0755 or u+rwX,go-w",
 )
 """What we add to the words of coreutils."""
 
@@ -280,7 +280,7 @@ CASES = (
     _case("chmod 755 a/x", 1, "cannot access 'a/x': Not a directory"),
     _case("chmod -R 755 a"),
     _case(
-        "chown 5: a", 2, "invalid spec: '5:': a number has no group of its own; name a group, too: 5:5", but="code words"
+        "chown 5: a", 2, "invalid spec: '5:': a number has no login group; give a group, for example 5:5", but="code words"
     ),  # wrong usage is 2
     _case("chown :6 a"),
     _case("chown 5:6 a l"),
@@ -293,7 +293,7 @@ CASES = (
     _case(
         "chown nosuchuser a",
         2,
-        "OWNER nosuchuser: this host knows no user nosuchuser; write numbers, for example 1000:1000",
+        "OWNER nosuchuser: no such user nosuchuser; write numbers, such as 1000:1000",
         but="code words",
     ),  # wrong usage is 2
     _case("chown 5:6 a/x", 1, "cannot access 'a/x': Not a directory"),

@@ -10,12 +10,12 @@ __all__ = ["command"]
 
 @group(
     verbs=[
-        Verb("create", "Make", "overlay.create", "make an overlay image, empty or from a directory or tar archive"),
-        Verb("clone", "Make", "overlay.clone", "copy an overlay image, sharing its blocks where the filesystem can"),
-        Verb("attach", "Make", "overlay.attach", "put an overlay image into a SIF image"),
-        Verb("detach", "Make", "overlay.detach", "take the overlay out of a SIF image"),
-        Verb("export", "Make", "overlay.export", "write upper/ as a layer archive, or as a directory"),
-        Verb("info", "Look", "overlay.info", "what an image is, how full it is, who uses it"),
+        Verb("create", "Make", "overlay.create", "create an overlay image, empty or from a directory or tar archive"),
+        Verb("clone", "Make", "overlay.clone", "copy an overlay image, sharing blocks if the filesystem can"),
+        Verb("attach", "Make", "overlay.attach", "add an overlay image to a SIF image"),
+        Verb("detach", "Make", "overlay.detach", "move the overlay of a SIF image to a file"),
+        Verb("export", "Make", "overlay.export", "export upper/ as a layer archive or to a directory"),
+        Verb("info", "Look", "overlay.info", "show what an image is, its usage and its users"),
     ],
     examples=[
         "sifkit overlay create --size 500M overlay.img",
@@ -26,8 +26,9 @@ __all__ = ["command"]
         "sifkit overlay attach image.sif overlay.img",
         "sifkit overlay detach image.sif -o overlay.img",
     ],
-    elsewhere={"cp": "overlay clone", "list": "ls", "embed": "overlay create", "extract": "overlay detach"},
+    aliases={"cp": "overlay clone", "list": "ls", "embed": "overlay create", "extract": "overlay detach"},
 )
 def command(console: Console) -> None:
-    """Writable overlays: ext3 images with upper/ and work/, as `apptainer exec --overlay` takes them; and those inside SIF
-    images, for `apptainer exec --writable`."""
+    """Manage writable overlays: ext3 images with upper/ and work/ for `apptainer exec --overlay`, and overlays in SIF images
+    for `apptainer exec --writable`.
+    """

@@ -7,22 +7,14 @@ from typing import Annotated
 import typer
 
 from ...errors import human, show
-from ..sif.session import Deterministic, concerning, stamp
 from ..support import values
-from ..support.console import Console, named
-from ..support.embedding import (
-    DropSignatures,
-    KeepSignatures,
-    Replace,
-    RequireLock,
-    on_signatures,
-    partition_fields,
-    partition_text,
-    tell_locks,
-)
+from ..support.console import Console, name_fields
+from ..support.environment import sif_stamp
+from ..support.failures import errors_about
 from ..support.frame import verb
+from ..support.options import EmbedFlags, ReplaceOverlay, SIFImage
 from ..support.progress import MODES, reporter
-from ..support.render import shell_word
+from ..support.results import next_step_writable, partition_fields, partition_text, print_notes, warn_unlocked
 
 __all__ = ["command"]
 
@@ -37,47 +29,40 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the SIF image")],
-    overlay: Annotated[str, typer.Argument(metavar="FILE", help="the ext3 image (default: overlay.img)")] = "overlay.img",
-    move: Annotated[bool, typer.Option("--move", help="remove FILE when it is in the SIF and on storage")] = False,
-    replace: Replace = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    deterministic: Deterministic = False,
-    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+    image: SIFImage,
+    overlay: Annotated[str, typer.Argument(metavar="FILE", help="ext3 image (default: overlay.img)")] = "overlay.img",
+    move: Annotated[bool, typer.Option("--move", help="remove FILE after it was added and synced")] = False,
+    replace: ReplaceOverlay = False,
+    flags: EmbedFlags,
 ) -> None:
-    """Put an overlay image into a SIF image, where `apptainer exec --writable` finds it. FILE is copied, and kept unless
-    --move is given; holes stay holes.
+    """Add an overlay image to a SIF image, for `apptainer exec --writable`.
 
-    Refused while somebody may write to FILE. A failure leaves both as they were.
+    FILE is copied with its holes, and kept unless --move is given. Fails while another process may write to FILE. A
+    failure leaves both files unchanged.
     """
-    values.choice("--progress", progress, MODES)
-    signatures = on_signatures(drop_signatures, keep_broken_signatures)
+    values.choice("--progress", flags.progress, MODES)
 
     from ...overlay.embedding.attaching import attach
     from ...overlay.embedding.reservation import EmbedOptions
 
     console.image = image
-    options = EmbedOptions(replace=replace, on_signatures=signatures, require_lock=require_lock)
-    with concerning(image), reporter(progress, console) as bar:
+    options = EmbedOptions(replace=replace, on_signatures=flags.signatures, require_lock=flags.require_lock)
+    with errors_about(image), reporter(flags.progress, console) as bar:
         made = attach(
             image,
             overlay,
             options,
             move=move,
-            stamp=stamp(deterministic),
+            stamp=sif_stamp(flags.deterministic),
             begin=lambda total: bar.phase("copy", total, "bytes"),
             advance=bar.advance,
         )
-    tell_locks(console, image, made.locked)
-    for note in made.notes:
-        console.note(note)
-    bar.tell_times(console)
-    if json:
+    warn_unlocked(console, image, made.locked)
+    print_notes(console, made.notes)
+    bar.print_times(console)
+    if flags.json:
         fields = {
-            **named("path", made.source),
+            **name_fields("path", made.source),
             "partition": partition_fields(made.partition),
             "moved": made.moved,
             "replaced_bytes": made.replaced_bytes,
@@ -87,8 +72,7 @@ def command(
         }
         console.emit(fields, image=image)
         return
-    instead = f", instead of one of {human(made.replaced_bytes)}" if made.replaced_bytes else ""
-    gone = f"; {show(overlay)} is removed" if made.moved else ""
-    console.result(f"{show(image)}: {partition_text(made.partition)}{instead}, {made.seconds:.2f} s{gone}")
-    if console.err_is_terminal:
-        console.note(f"use it: apptainer exec --writable {shell_word(image)} CMD")
+    replaced = f", replaces one of {human(made.replaced_bytes)}" if made.replaced_bytes else ""
+    removed = f"; removed {show(overlay)}" if made.moved else ""
+    console.result(f"{show(image)}: {partition_text(made.partition)}{replaced}, {made.seconds:.2f} s{removed}")
+    next_step_writable(console, image)

@@ -10,8 +10,9 @@ from ...errors import human, show
 from ..support import values
 from ..support.console import Console
 from ..support.frame import verb
+from ..support.options import JSONResult, ProgressMode
 from ..support.progress import MODES, reporter
-from ..support.render import shell_word
+from ..support.results import next_step_overlay, warn_unlocked
 
 __all__ = ["command"]
 
@@ -25,17 +26,19 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the ext3 image to copy")],
-    target: Annotated[str, typer.Argument(metavar="NEW", help="the copy; must not exist (but see --force)")],
-    new_uuid: Annotated[bool, typer.Option("--new-uuid", help="give the copy a UUID of its own")] = False,
-    force: Annotated[bool, typer.Option("--force", "-F", help="replace NEW if it is an unused ext3 image or empty")] = False,
-    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="ext3 image to copy")],
+    target: Annotated[str, typer.Argument(metavar="NEW", help="name of the copy; must not exist (but see --force)")],
+    new_uuid: Annotated[bool, typer.Option("--new-uuid", help="give the copy a new UUID")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-F", help="replace NEW if it is an ext3 image not in use, or empty")
+    ] = False,
+    progress: ProgressMode = "auto",
+    json: JSONResult = False,
 ) -> None:
-    """Copy an overlay image, for example one for each job. Where the filesystem can (XFS, Btrfs ...) the copy shares its
-    blocks with the original and takes no time; elsewhere holes stay holes.
+    """Copy an overlay image, for example one for each job.
 
-    Refused while a container may write to the original. Permissions are kept.
+    On filesystems with reflinks (XFS, Btrfs) the copy shares its blocks with the original and takes no time; elsewhere data
+    is copied and holes are preserved. The mode is preserved. Fails while a container may write to the original.
     """
     values.choice("--progress", progress, MODES)
     from ...overlay.cloning import clone
@@ -43,13 +46,12 @@ def command(
     console.image = image
     with reporter(progress, console) as bar:
         made = clone(image, target, new_uuid=new_uuid, force=force, progress=bar)
-    if not made.locked:
-        console.warn(f"{show(image)}: this filesystem has no locks; nothing kept others from writing to it meanwhile")
+    warn_unlocked(console, image, made.locked)
     if made.journal_dirty:
-        console.warn(f"the journal of {show(image)} is not empty: the copy plays it back at its first writable use")
-    locked = "locked meanwhile" if made.locked else "not locked"
-    console.detail(f"{show(image)}: {locked}, UUID {made.uuid} {'of its own' if made.new_uuid else 'kept'}")
-    bar.tell_times(console)
+        console.warn(f"the journal of {show(image)} is not empty: the copy replays it when it is first mounted writable")
+    locked = "locked during the copy" if made.locked else "not locked"
+    console.detail(f"{show(image)}: {locked}, UUID {made.uuid} {'new' if made.new_uuid else 'kept'}")
+    bar.print_times(console)
     if json:
         console.emit(
             {
@@ -69,5 +71,4 @@ def command(
     how = "sharing all blocks" if made.method == "reflink" else f"{human(made.copied_bytes)} copied"
     uuid = f", UUID {made.uuid}" if made.new_uuid else ""
     console.result(f"{show(made.path)}: {human(made.size_bytes)}, {how}{uuid}, {made.seconds:.2f} s")
-    if console.err_is_terminal:
-        console.note(f"use it: apptainer exec --overlay {shell_word(target)} IMAGE.sif CMD")
+    next_step_overlay(console, target)

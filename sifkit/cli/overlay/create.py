@@ -8,23 +8,21 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import InputError, UsageError, counted, human, show
-from ..sif.session import concerning
 from ..support import values
-from ..support.console import Console, Fields, named
-from ..support.embedding import (
-    DropSignatures,
-    KeepSignatures,
-    Replace,
-    RequireLock,
-    on_signatures,
+from ..support.console import Console, Fields, name_fields
+from ..support.environment import runtime_flag, source_date_epoch
+from ..support.failures import errors_about
+from ..support.frame import verb
+from ..support.options import JSONResult, ProgressMode, ReplaceOverlay, RequireLock, SignatureFlags
+from ..support.progress import MODES, Reporter, reporter
+from ..support.results import (
+    next_step_overlay,
+    next_step_writable,
     partition_fields,
     partition_text,
-    tell_locks,
+    print_notes,
+    warn_unlocked,
 )
-from ..support.environment import runtime_flag, source_date_epoch
-from ..support.frame import verb
-from ..support.progress import MODES, Reporter, reporter
-from ..support.render import shell_word
 
 if TYPE_CHECKING:
     from ...overlay.embedding.in_partition import EmbedResult
@@ -36,25 +34,25 @@ __all__ = ["command"]
 LAYOUTS = ("auto", "root", "upper", "data")
 XATTRS = ("default", "all", "none", "strict")
 PROFILES = ("default", "conda", "data")
-PATTERN_BYTES = 16 << 20
-"""No list of patterns is as long as this; an image given by mistake is."""
+MAX_PATTERN_BYTES = 16 << 20
+"""Limit of an exclude file; larger ones are probably images given by mistake."""
 
-SIZE, WHAT, OWNERS, INODES, FORMAT, OUTPUT = (
-    "Size and place",
-    "What goes in",
+SIZE, CONTENT, OWNERS, INODES, FORMAT = (
+    "Size and allocation",
+    "Content",
     "Owners and permissions",
     "Inodes and blocks",
     "Filesystem",
-    "Output",
 )
 
 
 def _option(*names: str, to: str, text: str, **more: Any) -> Any:
+    """Option in the help section ``to``."""
     return typer.Option(*names, help=text, rich_help_panel=to, **more)
 
 
 @verb(
-    taken="d",
+    own_letters="d",
     once=("from_dir", "from_tar"),
     examples=[
         "sifkit overlay create --size 500M",
@@ -69,7 +67,7 @@ def command(
     console: Console,
     *,
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="the file to make (default: overlay.img), or a SIF image")
+        str, typer.Argument(metavar="IMAGE", help="file to create (default: overlay.img), or a SIF image")
     ] = "overlay.img",
     size: Annotated[
         str,
@@ -78,82 +76,84 @@ def command(
             "-s",
             to=SIZE,
             metavar="SIZE",
-            text="500M, 1.5G ..., a bare number is MiB; auto: the content and 25 %, at least 64M",
+            text="size as 500M or 1.5G (a bare number is in MiB), or auto: the content plus 25 %, at least 64M",
         ),
     ] = "auto",
     sparse: Annotated[
         bool | None,
         _option(
-            "--sparse/--no-sparse", "-S", to=SIZE, text="leave unused parts as holes (the default), or allocate all of it now"
+            "--sparse/--no-sparse", "-S", to=SIZE, text="leave unused blocks as holes (the default), or allocate all blocks"
         ),
     ] = None,
     force: Annotated[
-        bool, _option("--force", "-F", to=SIZE, text="replace IMAGE if it is an unused ext3 image or empty")
+        bool, _option("--force", "-F", to=SIZE, text="replace IMAGE if it is an ext3 image not in use, or empty")
     ] = False,
-    from_dir: Annotated[str | None, _option("--from-dir", "-d", to=WHAT, metavar="DIR", text="take in this directory")] = None,
+    from_dir: Annotated[
+        str | None, _option("--from-dir", "-d", to=CONTENT, metavar="DIR", text="copy the content of DIR")
+    ] = None,
     from_tar: Annotated[
         str | None,
         _option(
             "--from-tar",
-            to=WHAT,
+            to=CONTENT,
             metavar="FILE",
-            text="take in this tar archive (plain, gz, xz, zst; a container layer too); - is standard input",
+            text="extract a tar archive (plain, gzip, xz or zstd) or container layer; - for standard input",
         ),
     ] = None,
     layout: Annotated[
         str,
         _option(
             "--layout",
-            to=WHAT,
+            to=CONTENT,
             metavar="|".join(LAYOUTS),
-            text="where the source goes: root (the image's root, as mkfs.ext3 -d), upper (below upper/), data (the root,"
-            " without upper/ and work/ added); auto: root if it holds nothing but upper/ (and work/), else upper",
+            text="where the source goes: root (the image's root, as mkfs.ext3 -d), upper (upper/), data (the root, without"
+            " creating upper/ and work/), or auto: root if the source has only upper/ (and work/), else upper",
         ),
     ] = "auto",
     create_dir: Annotated[
-        list[str] | None, _option("--create-dir", to=WHAT, metavar="PATH", text="make this directory below upper/")
+        list[str] | None, _option("--create-dir", to=CONTENT, metavar="PATH", text="create this directory below upper/")
     ] = None,
     exclude: Annotated[
-        list[str] | None, _option("--exclude", to=WHAT, metavar="GLOB", text="leave out what matches; ** crosses directories")
+        list[str] | None,
+        _option("--exclude", to=CONTENT, metavar="GLOB", text="exclude paths that match GLOB; ** matches across directories"),
     ] = None,
     exclude_from: Annotated[
-        list[str] | None, _option("--exclude-from", to=WHAT, metavar="FILE", text="leave out what matches a line of FILE")
+        list[str] | None,
+        _option("--exclude-from", to=CONTENT, metavar="FILE", text="read exclude patterns from FILE, one per line"),
     ] = None,
     one_file_system: Annotated[
-        bool, _option("--one-file-system", "-x", to=WHAT, text="do not enter other mounted filesystems")
+        bool, _option("--one-file-system", "-x", to=CONTENT, text="do not cross filesystem boundaries")
     ] = False,
     xattrs: Annotated[
         str,
         _option(
             "--xattrs",
-            to=WHAT,
+            to=CONTENT,
             metavar="|".join(XATTRS),
-            text="extended attributes: default leaves out host labels (SELinux, IMA ...) and what ext3 cannot hold;"
-            " strict: a loss is an error",
+            text="extended attributes to keep: default drops host labels (SELinux, IMA and the like) and those ext3 cannot"
+            " hold; strict fails if one would be lost",
         ),
     ] = "default",
     skip_unreadable: Annotated[
-        bool, _option("--skip-unreadable", to=WHAT, text="leave out what cannot be read, and list it")
+        bool, _option("--skip-unreadable", to=CONTENT, text="skip and list files that cannot be read")
     ] = False,
     allow_changed: Annotated[
-        bool, _option("--allow-changed", to=WHAT, text="take files that change while they are read as they come")
+        bool, _option("--allow-changed", to=CONTENT, text="accept files that change while they are read")
     ] = False,
     owner: Annotated[
         str | None,
-        _option("--owner", to=OWNERS, metavar="UID:GID|NAME|me", text="owner of every entry (default: as in the source)"),
+        _option("--owner", to=OWNERS, metavar="UID:GID|NAME|me", text="owner of all files (default: as in the source)"),
     ] = None,
     upper_owner: Annotated[
         str | None, _option("--upper-owner", to=OWNERS, metavar="UID:GID|NAME|me", text="owner of upper/ and work/ only")
     ] = None,
-    fakeroot: Annotated[
-        bool | None, _option("--fakeroot", "-f", to=OWNERS, text="everything belongs to root, as --owner 0:0")
-    ] = None,
-    mode: Annotated[str, _option("--mode", to=OWNERS, metavar="MODE", text="permissions of the image file, in octal")] = "0600",
+    fakeroot: Annotated[bool | None, _option("--fakeroot", "-f", to=OWNERS, text="same as --owner 0:0")] = None,
+    mode: Annotated[str, _option("--mode", to=OWNERS, metavar="MODE", text="mode of the image file, in octal")] = "0600",
     inodes: Annotated[
-        str | None, _option("--inodes", "-N", to=INODES, metavar="COUNT", text="number of inodes: 200000, 500K, 1.5M")
+        str | None, _option("--inodes", "-N", to=INODES, metavar="COUNT", text="number of inodes, such as 200000, 500K or 1.5M")
     ] = None,
     inode_ratio: Annotated[
-        str | None, _option("--inode-ratio", "-i", to=INODES, metavar="BYTES", text="one inode for so many bytes, 1K to 64M")
+        str | None, _option("--inode-ratio", "-i", to=INODES, metavar="BYTES", text="bytes per inode, from 1K to 64M")
     ] = None,
     profile: Annotated[
         str | None,
@@ -161,7 +161,7 @@ def command(
             "--profile",
             to=INODES,
             metavar="|".join(PROFILES),
-            text="inodes for many small files (conda), or few large ones (data); -N and -i win",
+            text="bytes per inode for many small files (conda) or few large files (data); -N and -i override it",
         ),
     ] = None,
     block_size: Annotated[
@@ -171,12 +171,12 @@ def command(
             "-b",
             to=INODES,
             metavar="1024|2048|4096",
-            text="bytes in a block (default: 1024 below 512M, else 4096)",
+            text="block size (default: 1024 for images below 512M, else 4096)",
         ),
     ] = None,
     inode_size: Annotated[
         str,
-        _option("--inode-size", "-I", to=INODES, metavar="BYTES", text="bytes of an inode: 128, 256, 512 ... up to a block"),
+        _option("--inode-size", "-I", to=INODES, metavar="BYTES", text="inode size: a power of two from 128 to the block size"),
     ] = "256",
     reserved: Annotated[
         str,
@@ -185,7 +185,7 @@ def command(
             "-m",
             to=INODES,
             metavar="PERCENT",
-            text="blocks only root may fill, 0 to 50: an overlay's user is not root",
+            text="percentage of blocks reserved for root, from 0 to 50",
         ),
     ] = "0",
     label: Annotated[str, _option("--label", "-L", to=FORMAT, metavar="TEXT", text="volume label, at most 16 bytes")] = "",
@@ -197,32 +197,31 @@ def command(
             "-J",
             to=FORMAT,
             metavar="size=SIZE",
-            text="size of the journal (default: by the size of the image)",
+            text="journal size (default: from the size of the image)",
         ),
     ] = None,
-    no_journal: Annotated[bool, _option("--no-journal", to=FORMAT, text="ext2: Apptainer refuses it")] = False,
+    no_journal: Annotated[bool, _option("--no-journal", to=FORMAT, text="create ext2, which Apptainer refuses")] = False,
     reproducible: Annotated[
         bool,
         _option(
             "--reproducible",
             to=FORMAT,
-            text="the same input gives the same bytes; SOURCE_DATE_EPOCH does so too, and sets the time",
+            text="create the same bytes from the same input; implied by SOURCE_DATE_EPOCH, which sets the time",
         ),
     ] = False,
-    replace: Replace = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
+    replace: ReplaceOverlay = False,
+    flags: SignatureFlags,
     require_lock: RequireLock = False,
-    progress: Annotated[
-        str, _option("--progress", to=OUTPUT, metavar="|".join(MODES), text="how to tell how far it is")
-    ] = "auto",
-    json: Annotated[bool, _option("--json", to=OUTPUT, text="the result as one JSON object")] = False,
+    progress: ProgressMode = "auto",
+    json: JSONResult = False,
 ) -> None:
-    """Make an overlay image: an ext3 filesystem with upper/ and work/, as `apptainer exec --overlay` takes it; empty, or
-    with the content of a directory or tar archive, with owners, times, attributes and hard links as they are there.
+    """Create an overlay image for `apptainer exec --overlay`: an ext3 filesystem with upper/ and work/, empty or with the
+    content of a directory or tar archive. Owners, times, extended attributes and hard links of the source are preserved.
 
-    Needs no root, no mounting and no other program. The image appears whole or not at all. Where IMAGE is a SIF image, the
-    overlay is made inside it, for `apptainer exec --writable`.
+    Needs no root privileges, mounting or external programs. Writes are atomic: an interrupted command leaves no image.
+
+    If IMAGE is a SIF image, the overlay is created in it, for `apptainer exec --writable`. The options under Editing are for
+    SIF images only.
     """
     values.choice("--progress", progress, MODES)
     if from_dir is not None and from_tar is not None:
@@ -263,11 +262,6 @@ def command(
         "source_date_epoch": source_date_epoch(),
         "reproducible": reproducible,
     }
-    embedding: dict[str, Any] = {
-        "replace": replace,
-        "on_signatures": on_signatures(drop_signatures, keep_broken_signatures),
-        "require_lock": require_lock,
-    }
     from ...overlay.image_format import is_sif
     from ...overlay.options import CreateOptions
 
@@ -275,68 +269,69 @@ def command(
     if is_sif(image):
         from ...overlay.embedding.reservation import EmbedOptions
 
-        _embed(console, image, options, EmbedOptions(**embedding), progress)
+        embedding = EmbedOptions(replace=replace, on_signatures=flags.signatures, require_lock=require_lock)
+        _embed(console, image, options, embedding, progress)
         return
-    given = {"--replace": replace, "--drop-signatures": drop_signatures, "--keep-broken-signatures": keep_broken_signatures}
-    for option in (name for name, value in (given | {"--require-lock": require_lock}).items() if value):
-        hint = (
-            "name a SIF image, or --force to replace an image" if option == "--replace" else "name a SIF image, or leave it out"
-        )
-        raise UsageError(f"{option} is for SIF images, and {show(image)} is none", hint=hint)
-    _make(console, image, options, progress)
+    given = {
+        "--replace": replace,
+        "--drop-signatures": flags.drop_signatures,
+        "--keep-broken-signatures": flags.keep_broken_signatures,
+        "--require-lock": require_lock,
+    }
+    for option in (name for name, value in given.items() if value):
+        hint = "give a SIF image, or --force to replace an image" if option == "--replace" else "give a SIF image, or omit it"
+        raise UsageError(f"{option} is for SIF images, and {show(image)} is not one", hint=hint)
+    _create(console, image, options, progress)
 
 
 def _embed(console: Console, image: str, options: CreateOptions, embedding: EmbedOptions, progress: str) -> None:
     from ...overlay.embedding.in_partition import embed
 
     console.image = image
-    with concerning(image), reporter(progress, console) as bar:
+    with errors_about(image), reporter(progress, console) as bar:
         done = embed(image, options, embedding, progress=bar)
-    tell_locks(console, image, done.locked)
-    for note in done.made.notes:
-        console.note(note)
-    _details(console, done.made, bar)
+    warn_unlocked(console, image, done.locked)
+    print_notes(console, done.made.notes)
+    _print_details(console, done.made, bar)
     if console.json:
         console.emit(_fields(done.made, done), image=image)
         return
-    with_source = options.from_dir is not None or options.from_tar is not None
-    instead = f", instead of one of {human(done.replaced_bytes)}" if done.replaced_bytes else ""
-    console.result(f"{_result_line(done.made, with_source=with_source)}; {partition_text(done.partition)}{instead}")
-    if console.err_is_terminal and options.journal and done.made.layout != "data":
-        console.note(f"use it: apptainer exec --writable {shell_word(image)} CMD")
+    replaced = f", replaces one of {human(done.replaced_bytes)}" if done.replaced_bytes else ""
+    console.result(f"{_result_line(done.made, options)}; {partition_text(done.partition)}{replaced}")
+    if options.journal and done.made.layout != "data":
+        next_step_writable(console, image)
 
 
-def _make(console: Console, image: str, options: CreateOptions, progress: str) -> None:
+def _create(console: Console, image: str, options: CreateOptions, progress: str) -> None:
     from ...overlay.creating.standalone import create
 
     with reporter(progress, console) as bar:
         made = create(image, options, progress=bar)
-    for note in made.notes:
-        console.note(note)
-    _details(console, made, bar)
+    print_notes(console, made.notes)
+    _print_details(console, made, bar)
     if console.json:
         console.emit(_fields(made), image=image)
         return
-    console.result(_result_line(made, with_source=options.from_dir is not None or options.from_tar is not None))
-    if console.err_is_terminal and options.journal and made.layout != "data":
-        console.note(f"use it: apptainer exec --overlay {shell_word(image)} IMAGE.sif CMD")
+    console.result(_result_line(made, options))
+    if options.journal and made.layout != "data":
+        next_step_overlay(console, image)
 
 
-def _details(console: Console, made: CreateResult, bar: Reporter) -> None:
-    """What -v tells: the layout, what was kept out, the geometry, where the time went."""
+def _print_details(console: Console, made: CreateResult, bar: Reporter) -> None:
+    """Print layout, exclusions, geometry and times, with -v."""
     excluded = f", {counted(made.excluded, 'entry', 'entries')} excluded" if made.excluded else ""
-    console.detail(f"layout: {made.layout}, {counted(made.files, 'entry', 'entries')} taken in{excluded}")
+    console.detail(f"layout: {made.layout}, {counted(made.files, 'entry', 'entries')} copied{excluded}")
     journal = f"journal of {human(made.journal_bytes)}" if made.journal_bytes else "no journal"
     console.detail(
         f"geometry: blocks of {human(made.block_size)}, {counted(made.groups, 'group')}, {made.inodes:,} inodes of"
         f" {made.inode_size} bytes, {journal}, UUID {made.uuid}"
     )
-    bar.tell_times(console)
+    bar.print_times(console)
 
 
-def _result_line(made: CreateResult, *, with_source: bool) -> str:
+def _result_line(made: CreateResult, options: CreateOptions) -> str:
     pieces = [f"{human(made.size_bytes)}, {human(made.used_bytes)} used"]
-    if with_source:
+    if options.from_dir is not None or options.from_tar is not None:
         pieces.append(f"{counted(made.files, 'entry', 'entries')} ({human(made.content_bytes)})")
     pieces.append(f"{made.inodes_used:,} of {made.inodes:,} inodes, {made.seconds:.2f} s")
     return f"{show(made.path)}: {', '.join(pieces)}"
@@ -344,7 +339,7 @@ def _result_line(made: CreateResult, *, with_source: bool) -> str:
 
 def _fields(made: CreateResult, embedded: EmbedResult | None = None) -> Fields:
     return {
-        **named("path", made.path),
+        **name_fields("path", made.path),
         "size_bytes": made.size_bytes,
         "used_bytes": made.used_bytes,
         "free_bytes": made.free_bytes,
@@ -358,7 +353,7 @@ def _fields(made: CreateResult, embedded: EmbedResult | None = None) -> Fields:
         "excluded": made.excluded,
         "content_bytes": made.content_bytes,
         "layout": made.layout,
-        **named("label", made.label),
+        **name_fields("label", made.label),
         "uuid": str(made.uuid),
         "seconds": round(made.seconds, 3),
         "notes": list(made.notes),
@@ -369,34 +364,36 @@ def _fields(made: CreateResult, embedded: EmbedResult | None = None) -> Fields:
 
 
 def _archive(given: str | None) -> Any:
+    """Archive as the library takes it: a path, or standard input."""
     return _stdin("--from-tar", "an archive") if given == "-" else given
 
 
 def _stdin(option: str, what: str) -> IO[bytes]:
     if sys.stdin is None or sys.stdin.isatty():
         state = "closed" if sys.stdin is None else "a terminal"
-        raise UsageError(f"{option} -: standard input is {state}", hint=f"pipe {what} in, or name its file")
+        raise UsageError(f"{option} -: standard input is {state}", hint=f"pipe {what} in, or give a file")
     return sys.stdin.buffer
 
 
 def _excluded(patterns: list[str], files: list[str]) -> tuple[str, ...]:
+    """Exclude patterns of the command line and of files."""
     found = list(patterns)
     for name in files:
-        data = _patterns(name)
+        data = _read_patterns(name)
         found += values.globs("--exclude-from", name, data)
     return tuple(found)
 
 
-def _patterns(name: str) -> bytes:
+def _read_patterns(name: str) -> bytes:
     try:
         if name == "-":
-            data = _stdin("--exclude-from", "a list of patterns").read(PATTERN_BYTES + 1)
+            data = _stdin("--exclude-from", "a list of patterns").read(MAX_PATTERN_BYTES + 1)
         else:
             with open(name, "rb") as file:
-                data = file.read(PATTERN_BYTES + 1)
+                data = file.read(MAX_PATTERN_BYTES + 1)
     except OSError as error:
         message = f"--exclude-from {show(name)}: {error.strerror}"
-        raise InputError(message, path=name, hint="name a file with one pattern a line", error=error) from error
-    if len(data) > PATTERN_BYTES:
-        raise UsageError(f"--exclude-from {show(name)}: more than {human(PATTERN_BYTES)}", hint="name a file of patterns")
+        raise InputError(message, path=name, hint="give a file with one pattern per line", error=error) from error
+    if len(data) > MAX_PATTERN_BYTES:
+        raise UsageError(f"--exclude-from {show(name)}: more than {human(MAX_PATTERN_BYTES)}", hint="give a file of patterns")
     return data

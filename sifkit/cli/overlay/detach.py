@@ -7,20 +7,14 @@ from typing import Annotated
 import typer
 
 from ...errors import human, show
-from ..sif.session import Deterministic, concerning, stamp
 from ..support import values
-from ..support.console import Console, named
-from ..support.embedding import (
-    DropSignatures,
-    KeepSignatures,
-    RequireLock,
-    on_signatures,
-    partition_fields,
-    tell_locks,
-)
+from ..support.console import Console, name_fields
+from ..support.environment import sif_stamp
+from ..support.failures import errors_about
 from ..support.frame import verb
+from ..support.options import EmbedFlags, SIFImage
 from ..support.progress import MODES, reporter
-from ..support.render import shell_word
+from ..support.results import next_step_overlay, partition_fields, print_notes, warn_unlocked
 
 __all__ = ["command"]
 
@@ -36,51 +30,46 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the SIF image")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="the file to make")] = "overlay.img",
-    keep: Annotated[bool, typer.Option("--keep", help="only copy: the overlay stays in the SIF")] = False,
-    force: Annotated[bool, typer.Option("--force", "-F", help="replace FILE if it is an unused ext3 image or empty")] = False,
+    image: SIFImage,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="file to create")] = "overlay.img",
+    keep: Annotated[bool, typer.Option("--keep", help="copy the overlay instead of moving it")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-F", help="replace FILE if it is an ext3 image not in use, or empty")
+    ] = False,
     partition: Annotated[
-        str, typer.Option("--partition", metavar="ID|overlay", help="which overlay, where there are several")
+        str, typer.Option("--partition", metavar="ID|overlay", help="overlay to move, if there are several")
     ] = "overlay",
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    require_lock: RequireLock = False,
-    deterministic: Deterministic = False,
-    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+    flags: EmbedFlags,
 ) -> None:
-    """Take the overlay out of a SIF image: it becomes a file, as `apptainer exec --overlay` takes it, and its space in the SIF
-    is given back. Holes stay holes.
+    """Move the overlay of a SIF image to a file, for `apptainer exec --overlay`, and free its space in the SIF image.
 
-    Refused while a container uses the overlay. Until FILE is whole and on storage the SIF is as it was.
+    Holes are preserved. Fails while a container uses the overlay. The SIF image is not changed before FILE is complete and
+    synced.
     """
-    values.choice("--progress", progress, MODES)
-    signatures = on_signatures(drop_signatures, keep_broken_signatures)
+    values.choice("--progress", flags.progress, MODES)
 
     from ...overlay.embedding.attaching import detach
 
     console.image = image
-    with concerning(image), reporter(progress, console) as bar:
+    with errors_about(image), reporter(flags.progress, console) as bar:
         made = detach(
             image,
             output,
             partition=partition,
             keep=keep,
             force=force,
-            on_signatures=signatures,
-            require_lock=require_lock,
-            stamp=stamp(deterministic),
+            on_signatures=flags.signatures,
+            require_lock=flags.require_lock,
+            stamp=sif_stamp(flags.deterministic),
             begin=lambda total: bar.phase("copy", total, "bytes"),
             advance=bar.advance,
         )
-    tell_locks(console, image, made.locked)
-    for note in made.notes:
-        console.note(note)
-    bar.tell_times(console)
-    if json:
+    warn_unlocked(console, image, made.locked)
+    print_notes(console, made.notes)
+    bar.print_times(console)
+    if flags.json:
         fields = {
-            **named("path", made.path),
+            **name_fields("path", made.path),
             "partition": partition_fields(made.partition),
             "kept": made.kept,
             "dropped_signatures": list(made.dropped),
@@ -89,8 +78,7 @@ def command(
         }
         console.emit(fields, image=image)
         return
-    where = "also in" if made.kept else "no longer in"
+    where = "also in" if made.kept else "removed from"
     size = human(made.partition.size)
     console.result(f"{show(output)}: {size}, {where} {show(image)} (object {made.partition.id}), {made.seconds:.2f} s")
-    if console.err_is_terminal:
-        console.note(f"use it: apptainer exec --overlay {shell_word(output)} IMAGE.sif CMD")
+    next_step_overlay(console, output)

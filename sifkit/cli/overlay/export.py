@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from ...errors import TargetError, UsageError, counted, human, show
-from ..extract import not_empty, tell_extracted, tell_problems
 from ..support import values
-from ..support.console import Console, named
-from ..support.embedding import Partition
+from ..support.console import Console, name_fields
+from ..support.extraction import not_empty_error, print_failures, print_losses
 from ..support.frame import verb
+from ..support.options import JSONResult, Partition, ProgressMode
 from ..support.progress import MODES, reporter
-from ..support.reading import looking, on_host
+from ..support.reading import host_identity, open_for_reading
 
 __all__ = ["command"]
 
@@ -31,39 +31,42 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an overlay image")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="overlay image")],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="LAYER.tar|DIR/", help="the archive (- is standard output), or a directory")
+        str,
+        typer.Option(
+            "-o", "--output", metavar="LAYER.tar|DIR/", help="archive to create (- for standard output), or directory"
+        ),
     ] = "",
     partition: Partition = None,
-    sparse: Annotated[bool, typer.Option("--sparse", "-S", help="store files with holes as `tar -S` does")] = False,
+    sparse: Annotated[bool, typer.Option("--sparse", "-S", help="store holes as `tar -S` does")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace the archive, or files in the directory")] = False,
-    progress: Annotated[str, typer.Option("--progress", metavar="|".join(MODES), help="how to tell how far it is")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object")] = False,
+    progress: ProgressMode = "auto",
+    json: JSONResult = False,
 ) -> int:
-    """Write upper/, which is what a container changed, as an OCI layer: a tar archive with `.wh.` files for what was removed.
-    `sifkit overlay create --from-tar` makes an overlay of it again.
+    """Export upper/, the changes of a container, as an OCI layer: a tar archive with `.wh.` files for removed files. To create
+    an overlay from it: `sifkit overlay create --from-tar`.
 
-    Into a directory (one that exists, or a name that ends in /) the files go as they are. Holes of files become zeros in an
-    archive, as layers want it; --sparse leaves them out, which tar, bsdtar and apptainer understand. An archive holds at most
-    1 GiB and 8 times the image's size. The image is only read.
+    To a directory (an existing one, or a name that ends in /) files are copied as they are. In an archive holes become zeros,
+    as OCI layers require; with --sparse they are stored as such, which tar, bsdtar and apptainer support. The size of an
+    archive is limited to 1 GiB plus 8 times the size of the image. The image is not modified.
     """
     values.choice("--progress", progress, MODES)
     if not output:
-        raise UsageError("-o is missing: where to", hint="write -o layer.tar, or -o DIR/")
+        raise UsageError("-o is missing", hint="write -o layer.tar, or -o DIR/")
     if output == "-" and json:
-        raise UsageError("-o - and --json both want standard output", hint="give a file, or leave --json out")
+        raise UsageError("-o - and --json both write to standard output", hint="give a file, or omit --json")
     start = time.monotonic()
-    with looking(console, image, partition, upper=True, marks=True) as view, reporter(progress, console) as bar:
+    with open_for_reading(console, image, partition, upper=True, marks=True) as view, reporter(progress, console) as bar:
         if output != "-" and (output.endswith("/") or os.path.isdir(output)):
             if sparse:
-                raise UsageError("--sparse is for archives", hint="leave it out: a directory gets files with their holes")
+                raise UsageError("--sparse is for archives", hint="omit it: holes are preserved in directories")
             from ...overlay.extracting import extract
 
             try:
-                made = extract(view.filesystem, output, top=view.root, force=force, image_id=on_host(image), progress=bar)
+                made = extract(view.filesystem, output, top=view.root, force=force, image_id=host_identity(image), progress=bar)
             except FileExistsError as error:
-                raise not_empty(output) from error
+                raise not_empty_error(output) from error
             counts = {
                 "entries": made.files + made.directories + made.symlinks + made.specials + made.links,
                 "content_bytes": made.written_bytes,
@@ -71,25 +74,25 @@ def command(
                 "opaque": 0,
                 "errors": made.failed,
             }
-            tell_extracted(console, made)
+            print_losses(console, made)
         else:
-            from ...atomic import AtomicFile
+            from ...atomic import AtomicFile, new_file_mode
             from ...overlay.layer_export import export_layer
 
             if output == "-":
                 done = export_layer(view, sys.stdout.buffer, sparse=sparse, progress=bar)
             else:
                 if os.path.lexists(output) and not force:
-                    raise TargetError(f"{show(output)} exists already", path=output, hint="--force replaces it")
+                    raise TargetError(f"{show(output)} exists", path=output, hint="--force replaces it")
                 if os.path.lexists(output) and (not os.path.isfile(output) or os.path.samefile(image, output)):
-                    raise TargetError(f"{show(output)} is not replaced", path=output, hint="give another name")
-                with AtomicFile(output, 0o666 & ~_umask()) as target:
+                    raise TargetError(f"will not replace {show(output)}", path=output, hint="give another name")
+                with AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
                         done = export_layer(view, file, sparse=sparse, progress=bar)
                     target.commit(replace=force)
-            tell_problems(console, done.problems, done.failed)
+            print_failures(console, done.problems, done.failed)
             if done.left_out:
-                console.note(f"{counted(done.left_out, 'socket')} left out: no archive holds them")
+                console.note(f"skipped {counted(done.left_out, 'socket')}: tar archives cannot hold them")
             counts = {
                 "entries": done.entries,
                 "content_bytes": done.content_bytes,
@@ -99,14 +102,8 @@ def command(
             }
     seconds = time.monotonic() - start
     if json:
-        console.emit({**named("path", output), **counts, "seconds": round(seconds, 3)}, image=image)
+        console.emit({**name_fields("path", output), **counts, "seconds": round(seconds, 3)}, image=image)
     else:
         entries = counted(counts["entries"], "entry", "entries")
         console.result(f"{show(output)}: {entries}, {human(counts['content_bytes'])}, {seconds:.2f} s")
     return 1 if counts["errors"] else 0
-
-
-def _umask() -> int:
-    found = os.umask(0o022)
-    os.umask(found)
-    return found

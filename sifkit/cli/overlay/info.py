@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import counted, human, show
-from ..support.console import Console, Fields, named
-from ..support.embedding import Partition, partition_fields, partition_text
+from ..support.console import Console, Fields, name_fields
 from ..support.frame import verb
-from ..support.render import bar, pairs, percent, stamp, utc
+from ..support.options import JSONTable, Partition
+from ..support.render import bar, local_time, percent, print_pairs, rfc3339
+from ..support.results import partition_fields, partition_text
 
 if TYPE_CHECKING:
     from ...overlay.info import DirectoryOwner, ImageInfo
@@ -20,12 +21,12 @@ __all__ = ["command"]
 
 def _directory(found: DirectoryOwner | None, readable: bool) -> str:
     if found is None:
-        return "none" if readable else "not known"
+        return "none" if readable else "unknown"
     return f"{found.mode:04o}, owner {found.uid}:{found.gid}"
 
 
-def _full(used: int, total: int, text: str, console: Console) -> str:
-    """How full: with a bar on a terminal."""
+def _usage(used: int, total: int, text: str, console: Console) -> str:
+    """Usage, with a bar on a terminal."""
     share = percent(used, total)
     return f"{bar(used, total, console)} {share}: {text}" if console.out_is_terminal else f"{text} ({share})"
 
@@ -35,10 +36,10 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     journal = "none"
     if info.journal is not None:
         size = f"{human(info.journal.size_bytes)}, " if info.journal.size_bytes else ""
-        journal = size + ("not empty: it holds changes that are not in place yet" if info.journal.dirty else "clean")
-    used_by = info.use.describe() or "nobody"
+        journal = size + ("not empty, will be replayed" if info.journal.dirty else "clean")
+    used_by = info.use.describe() or "none"
     if info.use.lock == "unsupported":
-        used_by += " (this filesystem has no locks: others may use it unseen)"
+        used_by += " (file locking is unavailable: other users may be missing)"
     space = f"{human(info.used_bytes)} used, {human(info.free_bytes)} free"
     inodes = f"{info.inodes_used:,} used, {info.inodes_free:,} free"
     geometry = f"of {human(info.block_size)}, in {counted(info.groups, 'group')}; inodes of {human(info.inode_size)}"
@@ -47,8 +48,8 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
         ("image", show(info.path)),
         *where,
         ("file" if info.partition is None else "on disk", human(info.file_bytes) + on_disk),
-        ("space", _full(info.used_bytes, info.size_bytes, space, console)),
-        ("inodes", _full(info.inodes_used, info.inodes, inodes, console)),
+        ("space", _usage(info.used_bytes, info.size_bytes, space, console)),
+        ("inodes", _usage(info.inodes_used, info.inodes, inodes, console)),
         ("blocks", geometry),
         ("label", show(info.label) or "none"),
         ("UUID", str(info.uuid)),
@@ -61,12 +62,12 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     ]
     if console.verbose:
         reserved = f"{human(info.reserved_bytes)} for root"
-        rows += [("reserved", reserved), ("mounts", f"{info.mount_count:,} since it was last checked")]
-    times = [("made", info.created), ("written", info.written), ("mounted", info.mounted)]
-    rows += [(word, stamp(seconds * 10**9) if seconds else "never") for word, seconds in times]
-    rows.append(("Apptainer", "accepts it" if info.accepted else f"refuses it: {'; '.join(info.reasons)}"))
+        rows += [("reserved", reserved), ("mounts", f"{info.mount_count:,} since the last check")]
+    times = [("created", info.created), ("modified", info.written), ("mounted", info.mounted)]
+    rows += [(word, local_time(seconds * 10**9) if seconds else "never") for word, seconds in times]
+    rows.append(("Apptainer", "accepted" if info.accepted else f"refused: {'; '.join(info.reasons)}"))
     if info.problem:
-        rows.append(("content", f"cannot be read: {info.problem}"))
+        rows.append(("content", f"unreadable: {info.problem}"))
     return rows + [("note", note) for note in info.notes]
 
 
@@ -77,14 +78,14 @@ def _json_directory(found: DirectoryOwner | None) -> Fields | None:
 def _fields(info: ImageInfo) -> Fields:
     use = info.use
 
-    def when(seconds: int) -> Any:
-        return utc(seconds * 10**9) if seconds else None
+    def time(seconds: int) -> Any:
+        return rfc3339(seconds * 10**9) if seconds else None
 
     return {
         "partition": partition_fields(info.partition),
         "file_bytes": info.file_bytes,
         "allocated_bytes": info.allocated_bytes,
-        **named("label", info.label),
+        **name_fields("label", info.label),
         "uuid": str(info.uuid),
         "features": list(info.features),
         "block_bytes": info.block_size,
@@ -99,9 +100,9 @@ def _fields(info: ImageInfo) -> Fields:
         "inodes_free": info.inodes_free,
         "state": info.state,
         "journal": None if info.journal is None else {"size_bytes": info.journal.size_bytes, "dirty": info.journal.dirty},
-        "created": when(info.created),
-        "written": when(info.written),
-        "mounted": when(info.mounted),
+        "created": time(info.created),
+        "written": time(info.written),
+        "mounted": time(info.mounted),
         "mount_count": info.mount_count,
         "upper": _json_directory(info.upper),
         "work": _json_directory(info.work),
@@ -113,7 +114,7 @@ def _fields(info: ImageInfo) -> Fields:
             "mounts": [
                 {
                     "device": mount.device,
-                    **(named("path", mount.path) if mount.path else {"path": None}),
+                    **(name_fields("path", mount.path) if mount.path else {"path": None}),
                     "read_only": mount.read_only,
                 }
                 for mount in use.mounts
@@ -133,14 +134,14 @@ def _fields(info: ImageInfo) -> Fields:
 )
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="an ext3 image, or a SIF image with an overlay in it")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="ext3 image, or SIF image with an overlay")],
     partition: Partition = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object instead of the table")] = False,
+    json: JSONTable = False,
 ) -> None:
-    """Tell what an image is: features, size, state, journal, label, UUID, how full it is in bytes and inodes, the owner of
-    upper/ and work/, who uses it now, and whether Apptainer will accept it.
+    """Show what an image is: size, space and inode usage, features, state, journal, label, UUID, owner of upper/ and work/, its
+    current users, and whether Apptainer accepts it.
 
-    The image is only read, and not locked.
+    The image is neither modified nor locked.
     """
     from ...overlay.info import image_info
 
@@ -149,4 +150,4 @@ def command(
     if json:
         console.emit(_fields(info), image=image)
     else:
-        pairs(_rows(info, console), console)
+        print_pairs(_rows(info, console), console)

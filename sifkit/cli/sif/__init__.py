@@ -10,20 +10,20 @@ __all__ = ["command"]
 
 @group(
     verbs=[
-        Verb("new", "Make", "sif.new", "make an empty image"),
-        Verb("pack", "Make", "sif.pack", "make an image from what unpack wrote, or from a list of files"),
-        Verb("header", "Look", "sif.header", "the global header"),
-        Verb("list", "Look", "sif.listing", "the objects in an image"),
-        Verb("info", "Look", "sif.info", "all about one object"),
+        Verb("new", "Make", "sif.new", "create an empty image"),
+        Verb("pack", "Make", "sif.pack", "create an image from the output of unpack, or from a list of files"),
+        Verb("header", "Look", "sif.header", "show the global header"),
+        Verb("list", "Look", "sif.listing", "list the objects in an image"),
+        Verb("info", "Look", "sif.info", "show an object's descriptor"),
         Verb("dump", "Look", "sif.dump", "write an object to standard output or a file"),
         Verb("unpack", "Look", "sif.unpack", "write all objects and a manifest to a directory"),
-        Verb("check", "Look", "sif.check", "find what is wrong with an image, and repair what is safe"),
+        Verb("check", "Look", "sif.check", "check an image, and repair what is safe to repair"),
         Verb("add", "Edit", "sif.add", "add an object: an overlay, a signature, any file"),
-        Verb("del", "Edit", "sif.delete", "remove objects, and give their space back"),
+        Verb("del", "Edit", "sif.delete", "remove objects and free their space"),
         Verb("setprim", "Edit", "sif.setprim", "make a system partition the primary one"),
         Verb("update", "Edit", "sif.update", "change an object's name, group, link or type"),
-        Verb("replace", "Edit", "sif.replace", "give an object other content"),
-        Verb("compact", "Edit", "sif.compact", "give space back, change the room for objects"),
+        Verb("replace", "Edit", "sif.replace", "replace the content of an object"),
+        Verb("compact", "Edit", "sif.compact", "free unused space, change the capacity for objects"),
     ],
     examples=[
         "sifkit sif list image.sif",
@@ -32,7 +32,7 @@ __all__ = ["command"]
         "sifkit sif del 4 image.sif",
         "sifkit sif check image.sif",
     ],
-    elsewhere={
+    aliases={
         "ls": "sif list",
         "create": "sif new",
         "rm": "sif del",
@@ -49,7 +49,7 @@ __all__ = ["command"]
     },
 )
 def command(console: Console) -> None:
-    """SIF images of Apptainer and Singularity: look at them, add, remove and change objects, check and repack them.
+    """Inspect, edit, check and repack SIF images of Apptainer and Singularity.
 
-    All that siftool does, with its options, their numbers, and words beside them.
+    The commands of siftool are included, with their options; codes may be given as numbers or as words.
     """

@@ -9,22 +9,24 @@ import typer
 from ...errors import UsageError, human, show
 from ..support.console import Console
 from ..support.frame import verb
+from ..support.options import ProgressMode, SIFEditFlags, SIFImage
 from ..support.progress import MODES, reporter
-from ..support.render import shell_word
+from ..support.results import next_step_writable, print_result
 from ..support.values import choice
-from . import codes as words
-from .add_request import Wanted, plan, with_group
+from . import codes
+from .add_request import AddRequest, complete, descriptors_after
 from .describe import object_fields
-from .object_source import opened
-from .session import Deterministic, DropSignatures, KeepSignatures, Progress, drop_or_refuse, editing, result
+from .object_source import open_object_source
+from .session import edit_sif, signatures_to_drop
 
 __all__ = ["command"]
 
-PARTITION, SIGNATURE, OTHER, PLACE = "Partitions", "Signatures", "Other types", "Name and place"
+PARTITION, SIGNATURE, OTHER, PLACE = "Partitions", "Signatures", "Other types", "Name, group and placement"
 DEFAULT_FILE = "overlay.img"
 
 
 def _option(*names: str, to: str, metavar: str, text: str) -> Any:
+    """Option in the help section ``to``."""
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=to)
 
 
@@ -39,49 +41,46 @@ def _option(*names: str, to: str, metavar: str, text: str) -> Any:
 )
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the SIF image")],
+    *,
+    image: SIFImage,
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help=f"what goes in; - is standard input (default, of an overlay: {DEFAULT_FILE})"),
+        typer.Argument(metavar="FILE", help=f"content, - for standard input (default for an overlay: {DEFAULT_FILE})"),
     ] = None,
     datatype: Annotated[
         str | None,
-        typer.Option(
-            "--datatype",
-            metavar="DATATYPE",
-            help=f"{words.listed('DATATYPE')}; options of one type imply it",
-        ),
+        typer.Option("--datatype", metavar="DATATYPE", help=f"{codes.listed('DATATYPE')} (implied by options for one type)"),
     ] = None,
     parttype: Annotated[
-        str | None, _option("--parttype", to=PARTITION, metavar="PARTTYPE", text=words.listed("PARTTYPE"))
+        str | None, _option("--parttype", to=PARTITION, metavar="PARTTYPE", text=codes.listed("PARTTYPE"))
     ] = None,
     partfs: Annotated[
         str | None,
-        _option("--partfs", to=PARTITION, metavar="FS", text=words.listed("FS") + " (default: what the content shows)"),
+        _option("--partfs", to=PARTITION, metavar="FS", text=codes.listed("FS") + " (default: detected)"),
     ] = None,
     partarch: Annotated[
         str | None,
-        _option("--partarch", to=PARTITION, metavar="ARCH", text=words.listed("ARCH") + " (default: the primary partition's)"),
+        _option("--partarch", to=PARTITION, metavar="ARCH", text=codes.listed("ARCH") + " (default: the primary partition's)"),
     ] = None,
-    signhash: Annotated[str | None, _option("--signhash", to=SIGNATURE, metavar="HASH", text=words.listed("HASH"))] = None,
+    signhash: Annotated[str | None, _option("--signhash", to=SIGNATURE, metavar="HASH", text=codes.listed("HASH"))] = None,
     signentity: Annotated[
-        str | None, _option("--signentity", to=SIGNATURE, metavar="HEX", text="who signed: the fingerprint, 40 digits; or none")
+        str | None, _option("--signentity", to=SIGNATURE, metavar="HEX", text="fingerprint of the signer, 40 digits, or none")
     ] = None,
     sbomformat: Annotated[
         str | None,
-        _option("--sbomformat", to=OTHER, metavar="SBOM", text=words.listed("SBOM") + " (default: what the content shows)"),
+        _option("--sbomformat", to=OTHER, metavar="SBOM", text=codes.listed("SBOM") + " (default: detected)"),
     ] = None,
     cryptoformat: Annotated[
-        str | None, _option("--cryptoformat", to=OTHER, metavar="FORMAT", text=words.listed("FORMAT"))
+        str | None, _option("--cryptoformat", to=OTHER, metavar="FORMAT", text=codes.listed("FORMAT"))
     ] = None,
     cryptomessage: Annotated[
-        str | None, _option("--cryptomessage", to=OTHER, metavar="MESSAGE", text=words.listed("MESSAGE"))
+        str | None, _option("--cryptomessage", to=OTHER, metavar="MESSAGE", text=codes.listed("MESSAGE"))
     ] = None,
     name: Annotated[
         str | None,
         _option("--name", "--filename", to=PLACE, metavar="NAME", text="at most 128 bytes (default: the file's name)"),
     ] = None,
-    no_name: Annotated[bool, typer.Option("--no-name", help="no name", rich_help_panel=PLACE)] = False,
+    no_name: Annotated[bool, typer.Option("--no-name", help="add the object without a name", rich_help_panel=PLACE)] = False,
     groupid: Annotated[
         str | None,
         _option(
@@ -89,32 +88,26 @@ def command(
             "--group",
             to=PLACE,
             metavar="GROUP",
-            text="0 is none (default: none; an overlay is in the primary partition's, or 1)",
+            text="group, 0 for none (default: none; for an overlay the primary partition's, or 1)",
         ),
     ] = None,
-    link: Annotated[str | None, _option("--link", to=PLACE, metavar="ID", text="the object this one belongs to")] = None,
-    link_group: Annotated[
-        str | None, _option("--link-group", to=PLACE, metavar="GROUP", text="the group this one belongs to")
-    ] = None,
+    link: Annotated[str | None, _option("--link", to=PLACE, metavar="ID", text="object to link to")] = None,
+    link_group: Annotated[str | None, _option("--link-group", to=PLACE, metavar="GROUP", text="group to link to")] = None,
     alignment: Annotated[
         str | None,
-        _option("--alignment", to=PLACE, metavar="BYTES", text="begin at a multiple of it (default: 4096 for partitions)"),
+        _option("--alignment", to=PLACE, metavar="BYTES", text="alignment in the file (default: 4096 for partitions)"),
     ] = None,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    deterministic: Deterministic = False,
-    progress: Progress = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    flags: SIFEditFlags,
+    progress: ProgressMode = "auto",
 ) -> None:
-    """Add an object. siftool's options are taken with its numbers, decimal or 0x, and with words.
+    """Add an object to a SIF image. Codes are siftool's numbers, decimal or 0x, or words.
 
-    An overlay needs only --parttype overlay: that it is a partition, its filesystem, architecture and group follow. What is
-    wrong or contradicts itself is refused before a byte is written.
+    For an overlay --parttype overlay is enough: data type, filesystem, architecture and group are implied. Invalid and
+    contradicting options are refused before anything is written.
     """
     choice("--progress", progress, MODES)
-    if name is not None and no_name:
-        raise UsageError("--name and --no-name contradict each other", hint="give one of them")
-    wanted = Wanted.parse(
+    label = codes.name_option(name, no_name)
+    request = AddRequest.parse(
         datatype=datatype,
         parttype=parttype,
         partfs=partfs,
@@ -130,40 +123,37 @@ def command(
         alignment=alignment,
     )
     if file is None:
-        if not wanted.is_overlay:
-            raise UsageError("FILE is missing", hint=f"only an overlay has a default, {DEFAULT_FILE}; - is standard input")
+        if not request.is_overlay:
+            raise UsageError("FILE is missing", hint=f"only overlays have a default ({DEFAULT_FILE})")
         file = DEFAULT_FILE
-    label = words.optional(words.name, "--name", name)
-    with opened(file, image) as source:
+    with open_object_source(file, image) as source:
         if label is None:
-            label = b"" if no_name else words.name("the name of FILE", source.name)
-        with editing(console, image, deterministic=deterministic) as (sif, later):
-            group, meta = plan(later, sif, wanted, source)
-            first = wanted.is_overlay and not sif.overlays
-            after = with_group(sif, wanted.data_type, group)
-            dropped = drop_or_refuse(
-                later, image, sif, after, f"adding {source.label}", drop=drop_signatures, keep=keep_broken_signatures
-            )
+            label = codes.name("the name of FILE", source.name)
+        with edit_sif(console, image, deterministic=flags.deterministic) as (sif, notes):
+            group, meta = complete(notes, sif, request, source)
+            first = request.is_overlay and not sif.overlays
+            after = descriptors_after(sif, request.data_type, group)
+            dropped = signatures_to_drop(notes, image, sif, after, f"adding {source.label}", flags)
             with reporter(progress, console) as bar:
                 bar.phase("copy", source.size, "bytes")
                 added = sif.add(
                     source.content,
-                    wanted.data_type,
+                    request.data_type,
                     name=label,
                     group=group,
-                    link=wanted.link,
-                    link_group=wanted.link_group,
-                    alignment=wanted.alignment,
+                    link=request.link,
+                    link_group=request.link_group,
+                    alignment=request.alignment,
                     metadata=meta,
                     advance=bar.advance,
                     drop=dropped,
                 )
         text = f"object {added.id}" + (f" {show(added.name)}" if added.name else "")
-        result(
+        print_result(
             console,
             image,
             f"{text}, {added.type_text}, {human(added.size)}",
             object_fields(added) | {"dropped_signatures": dropped},
         )
-    if first and group and console.err_is_terminal and not console.json:
-        console.note(f"use it: apptainer exec --writable {shell_word(image)} CMD")
+    if first and group and not console.json:
+        next_step_writable(console, image)

@@ -9,17 +9,19 @@ import typer
 from ...errors import UsageError, counted, show
 from ..support.check_command import CLEAN, CORRECTED, LEFT, CheckCommand
 from ..support.console import Console, Fields
+from ..support.failures import errors_about
 from ..support.frame import verb
-from ..support.render import shell_word
-from .session import check_not_written, concerning
+from ..support.options import SIFImage
+from ..support.render import shell_quote
+from .session import check_not_written
 
 if TYPE_CHECKING:
     from ...sif.finding import Finding
 
 __all__ = ["command"]
 
-MOST_LINES = 200
-"""A hostile table has thousands of findings, each like the last; --json has them all."""
+MAX_LINES = 200
+"""Limit of printed findings: a hostile table has thousands. --json prints all."""
 
 
 @verb(
@@ -32,68 +34,65 @@ MOST_LINES = 200
 )
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
+    image: SIFImage,
     repair: Annotated[
-        bool, typer.Option("--repair", "-p", help="put right what can be put right without changing what readers see")
+        bool, typer.Option("--repair", "-p", help="repair what can be repaired without changing objects")
     ] = False,
-    cut: Annotated[bool, typer.Option("--cut", help="with --repair: cut off what the file has behind the last object")] = False,
-    digests: Annotated[bool, typer.Option("--digests", help="read OCI objects and compare them with their digests")] = False,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object for each finding, the summary last")] = False,
+    cut: Annotated[bool, typer.Option("--cut", help="with --repair, truncate the file after the last object")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="verify the digests of OCI objects")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print a JSON object per finding, and a summary")] = False,
 ) -> None:
-    """Look for everything that is wrong with an image: its header and table, places and links of objects, filesystems that are
-    not what they are declared as, bytes that belong to nothing.
+    """Check an image: header, descriptors, offsets and links of objects, declared filesystems, and bytes outside of objects.
 
-    Exit code: 0 nothing wrong, 1 all put right, 4 something is left, be it warnings only, 8 it could not be looked at,
-    16 usage, 32 interrupted. Notes do not count.
+    The exit code is 0 if there are no problems, 1 if all were repaired, 4 if errors or warnings are left, 8 on operational
+    errors, 16 on usage errors, 32 if interrupted.
     """
     if cut and not repair:
-        raise UsageError("--cut is for --repair", hint="give both")
+        raise UsageError("--cut needs --repair", hint="give both")
 
     from ...sif import NotSIFError
     from ...sif.checking import check_file
     from ...sif.finding import Problem
-    from ...sif.repairing import repair as put_right
+    from ...sif.repairing import repair as repair_findings
 
     console.image = image
-    with concerning(image):
+    with errors_about(image):
         found = list(check_file(image, digests=digests))
         if any(finding.problem == Problem.NOT_SIF for finding in found):
-            raise NotSIFError(
-                f"{show(image)}: {found[-1].text}", path=image, hint="stand-alone ext3 images are for: sifkit overlay"
-            )
-        mended: list[Finding] = []
+            raise NotSIFError(f"{show(image)}: {found[-1].text}", path=image, hint="for ext3 images use: sifkit overlay")
+        repaired: list[Finding] = []
         if repair and any(finding.repairable for finding in found):
             check_not_written(image)
-            mended = put_right(image, found, cut_trailing=cut)
-            found = mended + list(check_file(image, digests=digests))
-    _tell(console, image, found, mended)
-    left = sum(finding.severity != "note" for finding in found[len(mended) :])
-    return_code = LEFT if left else CORRECTED if mended else CLEAN
+            repaired = repair_findings(image, found, cut_trailing=cut)
+            found = repaired + list(check_file(image, digests=digests))
+    _print_findings(console, image, found, repaired)
+    remaining = sum(finding.severity != "note" for finding in found[len(repaired) :])
+    return_code = LEFT if remaining else CORRECTED if repaired else CLEAN
     if json:
-        _emit_summary(console, image, found, mended)
+        _emit_summary(console, image, found, repaired)
     else:
-        _summary(console, image, found, mended)
+        _summary(console, image, found, repaired)
     raise typer.Exit(return_code)
 
 
-def _tell(console: Console, image: str, found: list[Finding], mended: list[Finding]) -> None:
+def _print_findings(console: Console, image: str, found: list[Finding], repaired: list[Finding]) -> None:
     for index, finding in enumerate(found):
-        done = index < len(mended)
+        done = index < len(repaired)
         if console.json:
             console.emit(_fields(finding, done), image=image)
-        elif index < MOST_LINES and not (console.quiet and finding.severity == "note"):
-            console.line(f"{finding.severity}: {show(finding.text)}{_outlook(finding, done, image)}")
-    if not console.json and len(found) > MOST_LINES:
-        console.line(f"and {len(found) - MOST_LINES} more: see all with --json")
+        elif index < MAX_LINES and not (console.quiet and finding.severity == "note"):
+            console.line(f"{finding.severity}: {show(finding.text)}{_remedy(finding, done, image)}")
+    if not console.json and len(found) > MAX_LINES:
+        console.line(f"and {len(found) - MAX_LINES} more; --json prints all")
 
 
-def _outlook(finding: Finding, done: bool, image: str) -> str:
-    """What became of it, or what would mend it."""
+def _remedy(finding: Finding, done: bool, image: str) -> str:
+    """Suffix of a finding: that it was repaired, or how to repair it."""
     if done:
         return " (repaired)"
     if finding.problem == "trailing-bytes":
-        return f" (sifkit sif check --repair --cut {shell_word(image)} cuts that off, as the next edit does)"
-    return " (--repair mends it)" if finding.repairable else ""
+        return f" (sifkit sif check --repair --cut {shell_quote(image)} removes them, as the next edit does)"
+    return " (repaired by --repair)" if finding.repairable else ""
 
 
 def _fields(finding: Finding, done: bool) -> Fields:
@@ -116,21 +115,21 @@ def _fields(finding: Finding, done: bool) -> Fields:
     }
 
 
-def _counts(found: list[Finding], mended: list[Finding]) -> dict[str, int]:
-    left = [finding.severity for finding in found[len(mended) :]]
-    return {"errors": left.count("error"), "warnings": left.count("warning"), "notes": left.count("note")}
+def _counts(found: list[Finding], repaired: list[Finding]) -> dict[str, int]:
+    remaining = [finding.severity for finding in found[len(repaired) :]]
+    return {severity + "s": remaining.count(severity) for severity in ("error", "warning", "note")}
 
 
-def _emit_summary(console: Console, image: str, found: list[Finding], mended: list[Finding]) -> None:
-    counts: Fields = dict(_counts(found, mended))
-    repairable = sum(finding.repairable for finding in found[len(mended) :])
-    console.emit(counts | {"repaired": len(mended), "repairable": repairable}, image=image)
+def _emit_summary(console: Console, image: str, found: list[Finding], repaired: list[Finding]) -> None:
+    counts: Fields = dict(_counts(found, repaired))
+    repairable = sum(finding.repairable for finding in found[len(repaired) :])
+    console.emit(counts | {"repaired": len(repaired), "repairable": repairable}, image=image)
 
 
-def _summary(console: Console, image: str, found: list[Finding], mended: list[Finding]) -> None:
-    counts = _counts(found, mended)
-    told = [counted(number, what.removesuffix("s")) for what, number in counts.items() if number]
-    pieces = ([f"{len(mended)} repaired"] if mended else []) + (told or (["clean"] if not mended else ["now clean"]))
+def _summary(console: Console, image: str, found: list[Finding], repaired: list[Finding]) -> None:
+    counts = _counts(found, repaired)
+    left = [counted(number, what.removesuffix("s")) for what, number in counts.items() if number]
+    pieces = ([f"{len(repaired)} repaired"] if repaired else []) + (left or (["clean"] if not repaired else ["now clean"]))
     console.note(f"{show(image)}: {', '.join(pieces)}")
-    if not mended and any(finding.repairable for finding in found) and console.err_is_terminal:
-        console.note(f"mend it: sifkit sif check --repair {shell_word(image)}")
+    if not repaired and any(finding.repairable for finding in found) and console.err_is_terminal:
+        console.note(f"repair it with: sifkit sif check --repair {shell_quote(image)}")

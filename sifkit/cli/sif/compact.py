@@ -9,12 +9,15 @@ import typer
 
 from ...errors import human, show
 from ..support.console import Console
+from ..support.environment import sif_stamp
+from ..support.failures import errors_about
 from ..support.frame import verb
+from ..support.options import Deterministic, JSONResult, ProgressMode, SIFImage
 from ..support.progress import MODES, reporter
+from ..support.results import print_result
 from ..support.values import choice
-from . import codes as words
-from .new import MOST_DESCRIPTORS
-from .session import Deterministic, Progress, check_not_written, concerning, result, stamp
+from . import codes
+from .session import check_not_written
 
 if TYPE_CHECKING:
     from ...sif import CompactResult
@@ -25,32 +28,33 @@ __all__ = ["command"]
 @verb(examples=["sifkit sif compact image.sif", "sifkit sif compact --capacity 96 image.sif"])
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
+    image: SIFImage,
     capacity: Annotated[
         str | None,
-        typer.Option("--capacity", metavar="COUNT", help="room for so many objects from now on; 0: as few as are needed"),
+        typer.Option("--capacity", metavar="COUNT", help="new number of descriptors; 0 for as few as are needed"),
     ] = None,
     deterministic: Deterministic = False,
-    progress: Progress = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    progress: ProgressMode = "auto",
+    json: JSONResult = False,
 ) -> None:
-    """Make an image anew without the space that removed objects left. Ids, order and alignment stay, what lies between
-    objects becomes zero; signatures stay valid. The new image takes the old one's place when it is whole.
+    """Rewrite an image without the space of removed objects. IDs, order and alignment of objects are preserved, gaps are
+    zeroed, signatures stay valid.
+
+    Writes are atomic: an interrupted command leaves the old image or the new one.
     """
     choice("--progress", progress, MODES)
-    hint = "48 is usual; 0 is as few as are needed"
-    room = None if capacity is None else words.number("--capacity", capacity, 0, MOST_DESCRIPTORS, hint=hint)
+    descriptors = codes.optional(codes.capacity, "--capacity", capacity)
 
     from ...sif.compacting import compact
 
     console.image = image
-    with concerning(image), reporter(progress, console) as bar:
-        reading = check_not_written(image) if os.path.isfile(image) else ()
+    with errors_about(image), reporter(progress, console) as bar:
+        mounts = check_not_written(image) if os.path.isfile(image) else ()
         bar.phase("copy", _size(image), "bytes")
-        made = compact(image, capacity=room, stamp=stamp(deterministic), advance=bar.advance)
+        made = compact(image, capacity=descriptors, stamp=sif_stamp(deterministic), advance=bar.advance)
     notes = list(made.notes)
-    if reading and made.changed:
-        notes.append(f"what is mounted at {', '.join(reading)} is the old image, whose space is free when that is unmounted")
+    if mounts and made.changed:
+        notes.append(f"the old image is still mounted at {', '.join(mounts)}; its space is freed when it is unmounted")
     if not console.json:
         for note in notes:
             console.note(f"{console.program}: {note}")
@@ -64,15 +68,15 @@ def command(
         "changed": made.changed,
         "notes": [show(note) for note in notes],
     }
-    result(console, image, f"{_change(made)}, room for {made.capacity} objects", fields)
+    print_result(console, image, f"{_change(made)}, capacity of {made.capacity} objects", fields)
 
 
 def _change(made: CompactResult) -> str:
     if not made.changed:
-        return "was compact already"
+        return "already compact"
     less = made.before_bytes - made.after_bytes
     if not less:
-        return f"{human(made.after_bytes)} as before"
+        return f"{human(made.after_bytes)}, unchanged"
     return f"{human(made.after_bytes)}, {human(abs(less))} {'less' if less > 0 else 'more'} than before"
 
 

@@ -10,19 +10,12 @@ import typer
 from ...errors import counted, human, show
 from ..support.console import Console
 from ..support.frame import verb
-from . import codes as words
+from ..support.options import SIFEditFlags
+from ..support.results import print_result
+from . import codes
 from .arguments import ids_and_image
 from .describe import object_fields
-from .session import (
-    Deterministic,
-    DropSignatures,
-    KeepSignatures,
-    Later,
-    check_unmounted,
-    drop_or_refuse,
-    editing,
-    result,
-)
+from .session import DeferredNotes, check_unmounted, edit_sif, signatures_to_drop
 
 if TYPE_CHECKING:
     from ...sif import SIF, DataType, Descriptor
@@ -40,50 +33,46 @@ __all__ = ["command"]
 )
 def command(
     console: Console,
+    *,
     arguments: Annotated[
-        list[str], typer.Argument(metavar="[ID]... IMAGE", help="objects and the SIF image; an image named 4 is ./4")
+        list[str], typer.Argument(metavar="[ID]... IMAGE", help="object IDs and SIF image; write ./4 for an image named 4")
     ],
-    name: Annotated[list[str] | None, typer.Option("--name", metavar="NAME", help="the object of this name")] = None,
+    name: Annotated[list[str] | None, typer.Option("--name", metavar="NAME", help="select an object by name")] = None,
     type_: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="DATATYPE", help="all objects of this type: " + words.listed("DATATYPE")),
+        typer.Option("--type", metavar="DATATYPE", help="select all objects of this type: " + codes.listed("DATATYPE")),
     ] = None,
-    zero: Annotated[bool, typer.Option("--zero", help="write zeros over what the file keeps of them")] = False,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    deterministic: Deterministic = False,
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    zero: Annotated[bool, typer.Option("--zero", help="overwrite content that cannot be freed with zeros")] = False,
+    flags: SIFEditFlags,
 ) -> None:
-    """Remove objects, all of them at once, and give their space back where the filesystem can do that; sifkit sif compact
-    gives back the rest.
+    """Remove objects in one transaction, and free their space if the filesystem supports that. To free the rest: sifkit sif
+    compact.
     """
-    from ...sif.format import types as codes
+    from ...sif import DataType
 
     ids, image = ids_and_image(arguments, need=not (name or type_))
-    names = [words.name("--name", text) for text in name or []]
-    types = [words.code(codes.DataType, "--type", text) for text in type_ or []]
-    with editing(console, image, deterministic=deterministic) as (sif, later):
-        found = _selected(sif, ids, names, types)
-        gone = {descriptor.id for descriptor in found}
-        what = _what(found)
-        after = [descriptor for descriptor in sif if descriptor.id not in gone]
-        dropped = drop_or_refuse(
-            later, image, sif, after, f"removing {what}", drop=drop_signatures, keep=keep_broken_signatures
-        )
+    names = [codes.name("--name", text) for text in name or []]
+    types = [codes.code(DataType, "--type", text) for text in type_ or []]
+    with edit_sif(console, image, deterministic=flags.deterministic) as (sif, notes):
+        found = _select(sif, ids, names, types)
+        removed = {descriptor.id for descriptor in found}
+        what = _describe(found)
+        after = [descriptor for descriptor in sif if descriptor.id not in removed]
+        dropped = signatures_to_drop(notes, image, sif, after, f"removing {what}", flags)
         check_unmounted(image, found)
-        _tell_of_links(later, after, gone | set(dropped))
+        _warn_links(notes, after, removed | set(dropped))
         old = sif.file_size
-        _delete(sif, [*gone, *dropped], zero)
+        _delete(sif, [*removed, *dropped], zero)
         fields = {
             "removed": [object_fields(descriptor) for descriptor in found],
             "dropped_signatures": dropped,
             "file_bytes": sif.file_size,
         }
         cut = f"; the file is now {human(sif.file_size)}" if sif.file_size < old else ""
-    result(console, image, f"removed {what}{cut}", fields)
+    print_result(console, image, f"removed {what}{cut}", fields)
 
 
-def _selected(sif: SIF, ids: list[int], names: list[bytes], types: list[DataType]) -> list[Descriptor]:
+def _select(sif: SIF, ids: list[int], names: list[bytes], types: list[DataType]) -> list[Descriptor]:
     from ...sif import ObjectNotFoundError
 
     found = {id: sif.get(id) for id in ids}
@@ -93,9 +82,7 @@ def _selected(sif: SIF, ids: list[int], names: list[bytes], types: list[DataType
     for data_type in types:
         these = sif.select(data_type=data_type)
         if not these:
-            raise ObjectNotFoundError(
-                f"no object is of type {data_type.word}", hint="see which there are with: sifkit sif list"
-            )
+            raise ObjectNotFoundError(f"no object is of type {data_type.word}", hint="list them with: sifkit sif list")
         found.update((descriptor.id, descriptor) for descriptor in these)
     return list(found.values())
 
@@ -106,13 +93,13 @@ def _delete(sif: SIF, ids: list[int], zero: bool) -> None:
     try:
         sif.delete(ids, zero=zero)
     except StoreError as error:
-        # Several go at one moment by way of a second table; one alone needs no space.
+        # Several objects are removed by writing a second table; a single one needs no space.
         if error.errno == errno.ENOSPC and len(ids) > 1:
-            error.hint = "free some space there, or remove them one by one, which needs none"
+            error.hint = "free some space there, or remove them one by one"
         raise
 
 
-def _what(found: list[Descriptor]) -> str:
+def _describe(found: list[Descriptor]) -> str:
     if len(found) > 1:
         return f"{counted(len(found), 'object')} ({human(sum(descriptor.size for descriptor in found))})"
     one = found[0]
@@ -120,7 +107,7 @@ def _what(found: list[Descriptor]) -> str:
     return f"object {one.id}{label} ({one.type_text}, {human(one.size)})"
 
 
-def _tell_of_links(later: Later, after: list[Descriptor], gone: set[int]) -> None:
+def _warn_links(notes: DeferredNotes, after: list[Descriptor], removed: set[int]) -> None:
     for descriptor in after:
-        if descriptor.link in gone and descriptor.id not in gone:
-            later.warn(f"object {descriptor.id} stays linked to object {descriptor.link}, which is removed")
+        if descriptor.link in removed and descriptor.id not in removed:
+            notes.warn(f"object {descriptor.id} is still linked to object {descriptor.link}, which was removed")

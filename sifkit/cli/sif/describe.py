@@ -1,4 +1,4 @@
-"""What headers and objects are, as JSON and as text for tables."""
+"""Headers and objects as JSON and as rows of tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ...errors import human, show
-from ..support.console import Console, Fields, named
+from ..support.console import Console, Fields, name_fields
 
 if TYPE_CHECKING:
     from ...sif import SIF, Descriptor, GlobalHeader, Notice
@@ -20,39 +20,39 @@ __all__ = [
     "link_text",
     "object_fields",
     "object_rows",
-    "table",
+    "print_table",
     "time_fields",
     "time_text",
     "warning_fields",
 ]
 
 FIRST, LAST = -62135596800, 253402300799
-"""The seconds that a date has a name for: years 1 to 9999."""
+"""First and last second of the years 1 to 9999, which can be written as a date."""
 
 
-def _moment(seconds: int) -> datetime | None:
+def _date(seconds: int) -> datetime | None:
     if not FIRST <= seconds <= LAST:
         return None
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
 
 def time_text(seconds: int) -> str:
-    """UTC to the second; the first second of year 1 stands for none."""
-    moment = _moment(seconds)
-    if moment is None:
-        return f"{seconds} seconds after 1970: no date"
-    return "none" if seconds == FIRST else f"{moment.replace(tzinfo=None).isoformat(sep=' ')} UTC"
+    """Time in UTC to the second; the first second of year 1 stands for none."""
+    date = _date(seconds)
+    if date is None:
+        return f"invalid ({seconds} seconds since 1970)"
+    return "none" if seconds == FIRST else f"{date.replace(tzinfo=None).isoformat(sep=' ')} UTC"
 
 
 def time_fields(key: str, seconds: int) -> Fields:
-    """A time as JSON: null for none and for what is no date; the seconds since 1970 as they are in the file."""
-    moment = _moment(seconds)
-    text = None if moment is None or seconds == FIRST else f"{moment.replace(tzinfo=None).isoformat()}.000000000Z"
+    """Time as JSON: null for none and for an invalid date, and the seconds since 1970 as in the file."""
+    date = _date(seconds)
+    text = None if date is None or seconds == FIRST else f"{date.replace(tzinfo=None).isoformat()}.000000000Z"
     return {key: text, f"{key}_unix": seconds}
 
 
 def exact(size: int) -> str:
-    """A size for a person, and exactly."""
+    """Size as text, in units and in bytes."""
     text = human(size)
     return text if size < 1024 else f"{text} ({size:,} bytes)"
 
@@ -62,14 +62,14 @@ def group_text(descriptor: Descriptor) -> str:
 
 
 def link_text(descriptor: Descriptor) -> str:
-    """The object's id, or a group's number with (G) behind it, as siftool has it."""
+    """Link as siftool prints it: an object ID, or a group number followed by (G)."""
     if descriptor.link_group:
         return f"{descriptor.link_group} (G)"
     return str(descriptor.link) if descriptor.link else "none"
 
 
 def object_fields(descriptor: Descriptor) -> Fields:
-    """A descriptor as JSON."""
+    """Descriptor as JSON."""
     from ...sif import word_of
 
     return {
@@ -78,7 +78,7 @@ def object_fields(descriptor: Descriptor) -> Fields:
         "data_type": word_of(descriptor.data_type),
         "data_type_code": int(descriptor.data_type),
         "type": descriptor.type_text,
-        **named("name", descriptor.name),
+        **name_fields("name", descriptor.name),
         "group": descriptor.group or None,
         "link": descriptor.link or None,
         "link_group": descriptor.link_group or None,
@@ -113,7 +113,7 @@ def _metadata_fields(descriptor: Descriptor) -> Fields:
 
 
 def object_rows(descriptor: Descriptor) -> list[tuple[str, str]]:
-    """One object as a two-column table."""
+    """Descriptor as rows of a two-column table."""
     from ...sif import CryptoMeta, OCIMeta, PartitionMeta, SBOMMeta, SignatureMeta, describe
 
     meta = descriptor.metadata
@@ -123,7 +123,7 @@ def object_rows(descriptor: Descriptor) -> list[tuple[str, str]]:
         ("name", show(descriptor.name) or "none"),
     ]
     if isinstance(meta, PartitionMeta):
-        rows += [("filesystem", describe(meta.fs_type)), ("partition", _use(describe(meta.part_type)))]
+        rows += [("filesystem", describe(meta.fs_type)), ("partition", _partition_type(describe(meta.part_type)))]
         rows += [("architecture", describe(meta.arch))]
     elif isinstance(meta, SignatureMeta):
         rows += [("hash", describe(meta.hash_type)), ("signed by", meta.fingerprint.hex().upper() or "no fingerprint")]
@@ -149,18 +149,18 @@ def object_rows(descriptor: Descriptor) -> list[tuple[str, str]]:
     ]
 
 
-def _use(text: str) -> str:
+def _partition_type(text: str) -> str:
     return "primary System" if text == "*System" else text
 
 
 def header_fields(sif: SIF) -> Fields:
-    """The global header as JSON."""
+    """Global header as JSON."""
     from ...sif import word_of
 
     header = sif.header
     return {
         "version": "01",
-        **named("launch", header.launch),
+        **name_fields("launch", header.launch),
         "arch": word_of(header.arch),
         "id": str(header.id),
         **time_fields("created", header.created),
@@ -178,7 +178,7 @@ def header_fields(sif: SIF) -> Fields:
 
 
 def header_rows(sif: SIF) -> list[tuple[str, str]]:
-    """The global header as a two-column table."""
+    """Global header as rows of a two-column table."""
     from ...sif import describe
 
     header: GlobalHeader = sif.header
@@ -198,13 +198,15 @@ def header_rows(sif: SIF) -> list[tuple[str, str]]:
 
 
 def warning_fields(notices: Iterable[Notice]) -> Fields:
-    """What is wrong and does no harm, as JSON."""
+    """Warnings as JSON."""
     return {"warnings": [{"kind": notice.kind, "message": notice.message, "id": notice.id} for notice in notices]}
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, *, right: Sequence[int] = ()) -> None:
-    """An aligned table on stdout; ``right``: columns of numbers. On a terminal the heading stands out. Lines are as long as
-    they are: a name folded into a narrow column cannot be read or copied."""
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, *, right: Sequence[int] = ()) -> None:
+    """Print an aligned table, on a terminal with a bold heading. ``right``: right-aligned columns.
+
+    Lines are never wrapped, so that names can be copied.
+    """
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for number, row in enumerate([head, *rows]):
         cells = (f"{c:>{w}}" if i in right else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))

@@ -12,12 +12,13 @@ import typer
 from ...errors import OutputError, SifkitError, TargetError, UsageError, human, show
 from ..support.console import Console
 from ..support.frame import verb
-from ..support.progress import Reporter, reporter
-from ..support.render import shell_word
+from ..support.options import IDAndImage, ObjectName, ProgressMode
+from ..support.progress import MODES, Reporter, reporter
+from ..support.render import shell_quote
 from ..support.values import choice
-from . import codes as words
+from . import codes
 from .arguments import id_and_image
-from .session import Progress, reading, same_file
+from .session import open_sif, same_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +29,8 @@ __all__ = ["command"]
 
 COPY_BYTES = 4 << 20
 HEAD_BYTES = 64 << 10
-SHOWN_BYTES = 16 << 20
-"""What is longer is no text to be read on a screen."""
+MAX_SHOWN_BYTES = 16 << 20
+"""Limit of text shown on a terminal."""
 
 
 @verb(
@@ -41,28 +42,24 @@ SHOWN_BYTES = 16 << 20
 )
 def command(
     console: Console,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="ID IMAGE", help="an object and the SIF image; an image named 4 is ./4")
-    ],
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="write to this file; holes stay holes")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-F", help="replace FILE if it is there")] = False,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="the object of this name instead of an ID")] = None,
-    progress: Progress = "auto",
+    arguments: IDAndImage,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="write to FILE, with holes")] = None,
+    force: Annotated[bool, typer.Option("--force", "-F", help="replace FILE if it exists")] = False,
+    name: ObjectName = None,
+    progress: ProgressMode = "auto",
 ) -> None:
-    """Write an object to standard output, or to a file. On a terminal only text is shown."""
-    choice("--progress", progress, ("auto", "plain", "json", "off"))
+    """Write the content of an object to standard output or to a file. Binary content is not written to a terminal."""
+    choice("--progress", progress, MODES)
     id, image = id_and_image(arguments, named=name is not None)
-    wanted = words.optional(words.name, "--name", name)
+    wanted = codes.optional(codes.name, "--name", name)
     to_file = output is not None and output != "-"
     if force and not to_file:
-        raise UsageError("--force is for -o FILE", hint="leave it out, or name a file")
+        raise UsageError("--force needs -o FILE", hint="omit it, or give a file")
     if output is not None and same_file(image, output):
-        raise UsageError(f"{show(output)} is the image itself", hint="name another file")
+        raise UsageError(f"{show(output)} is the image itself", hint="give another file")
     if output is not None and to_file and not force and os.path.lexists(output) and not os.path.isdir(output):
         raise TargetError(f"{show(output)} exists", path=output, hint="give another name, or --force to replace it")
-    with reading(console, image) as sif:
+    with open_sif(console, image) as sif:
         found = sif.by_name(wanted) if wanted is not None else sif.get(id or 0)
         if not to_file and console.out_is_terminal:
             _show(console, sif, found, image)
@@ -78,14 +75,14 @@ def command(
 
 
 def _show(console: Console, sif: SIF, found: Descriptor, image: str) -> None:
-    """Text for a terminal, without what could steer it."""
+    """Show text on a terminal, with control characters escaped."""
     from ...sif.sniff import is_text
 
     with sif.open_object(found.id) as file:
         head = file.read(HEAD_BYTES) or b""
-        if found.size > SHOWN_BYTES or not is_text(head):
-            hint = f"use -o FILE or a pipe: sifkit sif dump {found.id} {shell_word(image)} -o FILE"
-            raise UsageError(f"object {found.id}: binary object, {human(found.size)}", hint=hint)
+        if found.size > MAX_SHOWN_BYTES or not is_text(head):
+            hint = f"use a pipe, or: sifkit sif dump {found.id} {shell_quote(image)} -o FILE"
+            raise UsageError(f"object {found.id} is binary, {human(found.size)}", hint=hint)
         text = (head + file.readall()).decode("utf-8", "backslashreplace")
     for line in text.removesuffix("\n").split("\n"):
         console.line("\t".join(show(piece) for piece in line.removesuffix("\r").split("\t")))
@@ -112,7 +109,7 @@ def _stdout_fd() -> int | None:
 
 @contextmanager
 def _output_errors() -> Iterator[None]:
-    """Trouble with standard output is said to be that."""
+    """Convert OSErrors into OutputError, for writes to standard output."""
     try:
         yield
     except (BrokenPipeError, SifkitError):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from ..support.console import Console
 from ..support.frame import verb
-from ..support.render import pairs
+from ..support.options import JSONTable, SIFImage
+from ..support.render import print_pairs
 from .describe import header_fields, header_rows, warning_fields
-from .session import reading
+from .session import open_sif
 
 __all__ = ["command"]
 
@@ -18,12 +15,12 @@ __all__ = ["command"]
 @verb(examples=["sifkit sif header image.sif", "sifkit sif header --json image.sif | python3 -m json.tool"])
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
-    json: Annotated[bool, typer.Option("--json", help="one JSON object instead of the table")] = False,
+    image: SIFImage,
+    json: JSONTable = False,
 ) -> None:
-    """Show an image's global header: launch script, architecture, identity, times, and how full its table of objects is."""
-    with reading(console, image) as sif:
+    """Show the global header of an image: launch script, architecture, ID, times, and used and free descriptors."""
+    with open_sif(console, image) as sif:
         if json:
             console.emit(header_fields(sif) | warning_fields(sif.warnings), image=image)
         else:
-            pairs(header_rows(sif), console)
+            print_pairs(header_rows(sif), console)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from ..support.console import Console
 from ..support.frame import verb
-from ..support.render import pairs
-from . import codes as words
+from ..support.options import IDAndImage, JSONTable, ObjectName
+from ..support.render import print_pairs
+from . import codes
 from .arguments import id_and_image
 from .describe import object_fields, object_rows, warning_fields
-from .session import reading
+from .session import open_sif
 
 __all__ = ["command"]
 
@@ -26,18 +23,16 @@ __all__ = ["command"]
 )
 def command(
     console: Console,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="ID IMAGE", help="an object and the SIF image; an image named 4 is ./4")
-    ],
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="the object of this name instead of an ID")] = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON object instead of the table")] = False,
+    arguments: IDAndImage,
+    name: ObjectName = None,
+    json: JSONTable = False,
 ) -> None:
-    """Show all that an image tells of one object."""
+    """Show the descriptor of an object."""
     id, image = id_and_image(arguments, named=name is not None)
-    wanted = words.optional(words.name, "--name", name)
-    with reading(console, image) as sif:
+    wanted = codes.optional(codes.name, "--name", name)
+    with open_sif(console, image) as sif:
         found = sif.by_name(wanted) if wanted is not None else sif.get(id or 0)
         if json:
             console.emit(object_fields(found) | warning_fields(sif.warnings), image=image)
         else:
-            pairs(object_rows(found), console)
+            print_pairs(object_rows(found), console)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from ...errors import human, show
 from ..support.console import Console
 from ..support.frame import verb
-from .describe import group_text, link_text, object_fields, table, warning_fields
-from .session import reading
+from ..support.options import JSONTable, SIFImage
+from ..support.render import shell_quote
+from .describe import group_text, link_text, object_fields, print_table, warning_fields
+from .session import open_sif
 
 __all__ = ["command"]
 
@@ -20,13 +18,11 @@ HEAD = ("ID", "GROUP", "LINK", "START-END", "SIZE", "TYPE", "NAME")
 @verb(examples=["sifkit sif list image.sif", "sifkit sif list --json image.sif | python3 -m json.tool"])
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
-    json: Annotated[bool, typer.Option("--json", help="one JSON object instead of the table")] = False,
+    image: SIFImage,
+    json: JSONTable = False,
 ) -> None:
-    """List an image's objects: id, group, the object or group (G) it is linked to, first byte and the byte behind the last,
-    size, type, name.
-    """
-    with reading(console, image) as sif:
+    """List the objects in an image: ID, group, linked object or group (G), offset and end in bytes, size, type and name."""
+    with open_sif(console, image) as sif:
         if json:
             objects = [object_fields(descriptor) for descriptor in sif]
             console.emit({"objects": objects} | warning_fields(sif.warnings), image=image)
@@ -43,6 +39,6 @@ def command(
             )
             for descriptor in sif
         ]
-        table(HEAD, rows, console, right=(0, 3, 4))
+        print_table(HEAD, rows, console, right=(0, 3, 4))
         if not rows:
-            console.note(f"{show(image)}: no objects; put one in: sifkit sif add -h")
+            console.note(f"{show(image)}: no objects; add one with: sifkit sif add {shell_quote(image)} FILE --datatype TYPE")

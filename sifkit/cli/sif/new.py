@@ -7,15 +7,16 @@ from typing import Annotated
 import typer
 
 from ..support.console import Console
+from ..support.environment import sif_stamp
 from ..support.frame import verb
-from ..support.render import shell_word
-from . import codes as words
+from ..support.options import Deterministic, ForceReplace, JSONResult
+from ..support.render import shell_quote
+from ..support.results import print_result
+from ..support.values import uuid
+from . import codes
 from .describe import header_fields
-from .session import Deterministic, result, stamp
 
 __all__ = ["command"]
-
-MOST_DESCRIPTORS = 16384
 
 
 @verb(
@@ -27,25 +28,25 @@ MOST_DESCRIPTORS = 16384
 )
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the file to make")],
-    launch: Annotated[
-        str | None, typer.Option("--launch", metavar="TEXT", help="the script an image starts with, at most 31 bytes")
-    ] = None,
-    id: Annotated[str, typer.Option("--id", metavar="UUID", help="the image's identity")] = "random",
-    capacity: Annotated[str, typer.Option("--capacity", metavar="COUNT", help="room for so many objects")] = "48",
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="file to create")],
+    launch: Annotated[str | None, typer.Option("--launch", metavar="TEXT", help="launch script, at most 31 bytes")] = None,
+    id: Annotated[str, typer.Option("--id", metavar="UUID", help="ID of the image")] = "random",
+    capacity: Annotated[str, typer.Option("--capacity", metavar="COUNT", help="number of descriptors")] = "48",
     arch: Annotated[
         str | None,
-        typer.Option("--arch", metavar="ARCH", help="a primary partition brings its own. " + words.listed("ARCH")),
+        typer.Option(
+            "--arch", metavar="ARCH", help="architecture, until there is a primary partition: " + codes.listed("ARCH")
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-F", help="replace a SIF image or an empty file")] = False,
+    force: ForceReplace = False,
     deterministic: Deterministic = False,
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    json: JSONResult = False,
 ) -> None:
-    """Make an empty SIF image. It appears whole or not at all; what is there already stays unless --force is given."""
-    room = words.number("--capacity", capacity, 1, MOST_DESCRIPTORS, hint="48 is usual")
-    script = words.optional(words.launch, "--launch", launch)
-    chosen = words.optional(words.arch, "--arch", arch)
-    identity = words.identity("--id", id)
+    """Create an empty SIF image. An existing file is kept unless --force is given."""
+    descriptors = codes.capacity("--capacity", capacity, least=1)
+    script = codes.optional(codes.launch, "--launch", launch)
+    chosen = codes.optional(codes.arch, "--arch", arch)
+    image_id = uuid("--id", id)
 
     from ...sif import SIF, Arch
 
@@ -53,13 +54,13 @@ def command(
     with SIF.create(
         image,
         launch=script or b"",
-        id=identity,
-        capacity=room,
+        id=image_id,
+        capacity=descriptors,
         arch=Arch.UNKNOWN if chosen is None else chosen,
-        stamp=stamp(deterministic),
+        stamp=sif_stamp(deterministic),
         force=force,
     ) as sif:
         fields = header_fields(sif)
-    result(console, image, f"an empty image with room for {room} objects", fields)
+    print_result(console, image, f"created, empty, capacity of {descriptors} objects", fields)
     if console.err_is_terminal and not console.json:
-        console.note(f"next: sifkit sif add {shell_word(image)} FILE --datatype TYPE")
+        console.note(f"add objects with: sifkit sif add {shell_quote(image)} FILE --datatype TYPE")

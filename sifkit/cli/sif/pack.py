@@ -8,11 +8,15 @@ import typer
 
 from ...errors import counted, human
 from ..support.console import Console
+from ..support.environment import sif_stamp
+from ..support.failures import errors_about
 from ..support.frame import verb
+from ..support.options import Deterministic, ForceReplace, JSONResult, ProgressMode
 from ..support.progress import MODES, reporter
+from ..support.results import print_result
 from ..support.values import choice
 from .describe import warning_fields
-from .session import Deterministic, Progress, concerning, result, stamp, tell_warnings
+from .session import print_warnings
 
 __all__ = ["command"]
 
@@ -25,29 +29,31 @@ __all__ = ["command"]
 )
 def command(
     console: Console,
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="files and manifest.json, as unpack writes them")],
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="the image to make")],
-    force: Annotated[bool, typer.Option("--force", "-F", help="replace a SIF image or an empty file")] = False,
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="directory with manifest.json and files, as unpack writes them")
+    ],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="image to create")],
+    force: ForceReplace = False,
     deterministic: Deterministic = False,
-    progress: Progress = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    progress: ProgressMode = "auto",
+    json: JSONResult = False,
 ) -> None:
-    """Make an image from a directory with a manifest: what sifkit sif unpack wrote gives the same image, byte for byte. Where a
-    file or a size in it was changed, or the layout taken out, the objects are placed anew.
+    """Create an image from a directory with a manifest. The output of sifkit sif unpack gives the same image, byte for byte. If
+    the size of a file has changed, or the layout is removed from the manifest, objects are placed anew.
 
-    A manifest written by hand needs a list of objects, each with a type and a file, and a partition its fs, part and arch; what
-    unpack writes shows the other keys, and docs/json.md tells of them. Only files in DIR go in.
+    A manifest written by hand needs a list of objects, each with a type and a file, and for partitions fs, part and arch; see
+    the output of unpack and docs/json.md for other keys. Only files in DIR are used.
     """
     choice("--progress", progress, MODES)
 
     from ...sif.pack.packing import pack
 
     console.image = image
-    with concerning(image), reporter(progress, console) as bar:
+    with errors_about(image), reporter(progress, console) as bar:
         bar.phase("copy", None, "bytes")
-        made = pack(directory, image, force=force, stamp=stamp(deterministic), advance=bar.advance)
-    tell_warnings(console, image, made.warnings)
-    how = "every byte where the manifest says" if made.exact else "the objects placed anew"
+        made = pack(directory, image, force=force, stamp=sif_stamp(deterministic), advance=bar.advance)
+    print_warnings(console, image, made.warnings)
+    how = "layout as in the manifest" if made.exact else "new layout"
     text = f"{counted(made.objects, 'object')}, {human(made.size_bytes)}, {how}"
     fields = {"file_bytes": made.size_bytes, "objects": made.objects, "exact": made.exact}
-    result(console, image, text, fields | warning_fields(made.warnings))
+    print_result(console, image, text, fields | warning_fields(made.warnings))

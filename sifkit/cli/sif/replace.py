@@ -10,24 +10,16 @@ import typer
 from ...errors import UsageError, human
 from ..support.console import Console
 from ..support.frame import verb
+from ..support.options import ProgressMode, SIFEditFlags
 from ..support.progress import MODES, reporter
+from ..support.results import print_result
 from ..support.values import choice
-from . import codes as words
-from .add_request import look_at_signature
-from .arguments import split_replace
+from . import codes
+from .add_request import warn_unknown_signature
+from .arguments import id_image_and_file
 from .describe import object_fields
-from .object_source import Source, check_filesystem, opened
-from .session import (
-    Deterministic,
-    DropSignatures,
-    KeepSignatures,
-    Later,
-    Progress,
-    check_unmounted,
-    drop_or_refuse,
-    editing,
-    result,
-)
+from .object_source import ObjectSource, check_filesystem, open_object_source
+from .session import DeferredNotes, check_unmounted, edit_sif, signatures_to_drop
 
 if TYPE_CHECKING:
     from ...sif import Descriptor, Metadata
@@ -44,75 +36,64 @@ __all__ = ["command"]
 )
 def command(
     console: Console,
+    *,
     arguments: Annotated[
         list[str],
-        typer.Argument(metavar="ID IMAGE FILE", help="an object, the SIF image, and what goes in; - is standard input"),
+        typer.Argument(metavar="ID IMAGE FILE", help="object ID, SIF image and new content, - for standard input"),
     ],
     alignment: Annotated[
         str | None,
-        typer.Option("--alignment", metavar="BYTES", help="begin at a multiple of it (default: 4096 of partitions, else 0)"),
+        typer.Option("--alignment", metavar="BYTES", help="alignment in the file (default: 4096 for partitions)"),
     ] = None,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    deterministic: Deterministic = False,
-    progress: Progress = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    flags: SIFEditFlags,
+    progress: ProgressMode = "auto",
 ) -> None:
-    """Give an object other content. It keeps its id, name, group, link and time of creation; a partition is declared to hold
-    what the new content is. Whoever reads meanwhile finds the old content or the new.
+    """Replace the content of an object. ID, name, group, link and creation time are preserved; the filesystem type of a
+    partition is updated. The replacement is atomic: readers see the old content or the new one.
     """
     choice("--progress", progress, MODES)
-    id, image, file = split_replace(arguments)
+    id, image, file = id_image_and_file(arguments)
 
     from ...sif import DataType
 
-    limit = words.ALIGNMENT_LIMIT
-    hint = "4096 is right for partitions, 0 is none"
-    space = None if alignment is None else words.number("--alignment", alignment, -limit, limit, hint=hint)
-    with opened(file, image) as source, editing(console, image, deterministic=deterministic) as (sif, later):
+    boundary = codes.optional(codes.alignment, "--alignment", alignment)
+    with (
+        open_object_source(file, image) as source,
+        edit_sif(console, image, deterministic=flags.deterministic) as (sif, notes),
+    ):
         old = sif.get(id)
         check_unmounted(image, [old])
-        meta = _metadata(later, old, source)
+        meta = _new_metadata(notes, old, source)
         if old.data_type is DataType.SIGNATURE:
-            look_at_signature(later, source)
-        after = [_after(descriptor, meta) if descriptor.id == id else descriptor for descriptor in sif]
-        dropped = drop_or_refuse(
-            later,
-            image,
-            sif,
-            after,
-            f"replacing object {id}",
-            drop=drop_signatures,
-            keep=keep_broken_signatures,
-            rewritten=[id],
-            about=id,
-        )
+            warn_unknown_signature(notes, source)
+        after = [_with_metadata(descriptor, meta) if descriptor.id == id else descriptor for descriptor in sif]
+        dropped = signatures_to_drop(notes, image, sif, after, f"replacing object {id}", flags, rewritten=[id], edited=id)
         with reporter(progress, console) as bar:
             bar.phase("copy", source.size, "bytes")
-            new = sif.replace(id, source.content, metadata=meta, alignment=space, advance=bar.advance, drop=dropped)
-    text = f"object {id}, {new.type_text}: {human(new.size)} instead of {human(old.size)}"
-    result(console, image, text, object_fields(new) | {"old_size_bytes": old.size, "dropped_signatures": dropped})
+            new = sif.replace(id, source.content, metadata=meta, alignment=boundary, advance=bar.advance, drop=dropped)
+    text = f"object {id}, {new.type_text}: {human(new.size)}, replaces {human(old.size)}"
+    print_result(console, image, text, object_fields(new) | {"old_size_bytes": old.size, "dropped_signatures": dropped})
 
 
-def _metadata(later: Later, old: Descriptor, source: Source) -> Metadata | None:
-    """A partition's metadata where the new content is another filesystem; None where it stays."""
+def _new_metadata(notes: DeferredNotes, old: Descriptor, source: ObjectSource) -> Metadata | None:
+    """Metadata of a partition whose new content is another filesystem; None if it is unchanged."""
     from ...sif import FSType
 
     meta = old.partition
     if meta is None:
         return None
     declared = meta.fs_type
-    seen = check_filesystem(source, "--partfs", None)
-    if declared not in (FSType.EXT3, FSType.SQUASHFS, FSType.ENCRYPTED_SQUASHFS) or seen == declared:
+    detected = check_filesystem(source, "--partfs", None)
+    if declared not in (FSType.EXT3, FSType.SQUASHFS, FSType.ENCRYPTED_SQUASHFS) or detected == declared:
         return None
-    if seen is None:
-        later.warn(f"{source.label} does not begin with the filesystem that object {old.id} is declared as")
+    if detected is None:
+        notes.warn(f"{source.label} is not the filesystem that object {old.id} is declared as")
         return None
-    if old.part_type == 4 and seen == FSType.ENCRYPTED_SQUASHFS:
-        raise UsageError(f"{source.label} is encrypted, and an overlay cannot be", hint="name an ext3 or squashfs image")
-    later.warn(f"object {old.id} is {seen.word} from now on")
-    return replace(meta, fs_type=seen)
+    if old.part_type == 4 and detected == FSType.ENCRYPTED_SQUASHFS:
+        raise UsageError(f"{source.label} is encrypted, which an overlay cannot be", hint="give an ext3 or squashfs image")
+    notes.warn(f"object {old.id} is now declared as {detected.word}")
+    return replace(meta, fs_type=detected)
 
 
-def _after(old: Descriptor, meta: Metadata | None) -> Descriptor:
+def _with_metadata(old: Descriptor, meta: Metadata | None) -> Descriptor:
     return old if meta is None else replace(old, extra=meta.pack_onto(old.extra).rstrip(b"\0"))

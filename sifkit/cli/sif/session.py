@@ -1,110 +1,41 @@
-"""Opening images for the verbs: warnings, the image's name in every error, stamps, and the rule for signatures."""
+"""SIF images opened for a verb: reading and editing sessions, warnings, signatures that an edit breaks."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from ...errors import ImageInUseError, SifkitError, UsageError, show
+from ...errors import ImageInUseError, show
 from ..support.console import Console
-from ..support.environment import source_date_epoch
-from ..support.render import shell_word
+from ..support.environment import sif_stamp
+from ..support.failures import errors_about
+from ..support.render import shell_quote
 
 if TYPE_CHECKING:
-    from ...sif import SIF, Descriptor, Notice, Stamp
+    from ...sif import SIF, Descriptor, Notice, SIFStamp
+    from ..support.options import SIFEditFlags
 
 __all__ = [
-    "Deterministic",
-    "DropSignatures",
-    "KeepSignatures",
-    "Later",
-    "Progress",
+    "DeferredNotes",
     "check_not_written",
     "check_unmounted",
-    "concerning",
-    "drop_or_refuse",
-    "editing",
-    "reading",
-    "result",
+    "edit_sif",
+    "open_sif",
+    "print_warnings",
     "same_file",
-    "stamp",
-    "tell_warnings",
+    "signatures_to_drop",
 ]
 
-MOST_WARNINGS = 3
-EDITING = "Editing"
-_OWN_HINT = re.compile(r"sifkit sif (list|check|compact)$")
-
-DropSignatures = Annotated[
-    bool, typer.Option("--drop-signatures", help="remove the signatures that this breaks", rich_help_panel=EDITING)
-]
-KeepSignatures = Annotated[
-    bool,
-    typer.Option("--keep-broken-signatures", help="go on, and keep signatures that this breaks", rich_help_panel=EDITING),
-]
-Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic",
-        help="no times, as the reference library has it; SOURCE_DATE_EPOCH gives a date instead",
-        rich_help_panel=EDITING,
-    ),
-]
-Progress = Annotated[
-    str, typer.Option("--progress", metavar="auto|plain|json|off", help="how to tell how far it is", rich_help_panel="Output")
-]
-
-
-def stamp(deterministic: bool) -> Stamp | None:
-    """The time of what is written: none, SOURCE_DATE_EPOCH's, or (None) the present."""
-    from ...sif import Stamp
-
-    if deterministic:
-        return Stamp.deterministic()
-    seconds = source_date_epoch()
-    return None if seconds is None else Stamp.at(seconds)
-
-
-@contextmanager
-def concerning(image: str) -> Iterator[None]:
-    """Errors that name no file are about ``image``; hints that name a command get the image's name."""
-    from ...sif import SIFError
-
-    try:
-        yield
-    except SifkitError as error:
-        own = isinstance(error, SIFError) and not isinstance(error, UsageError) and error.path in (None, image)
-        if own and show(image) not in error.message:
-            error.path = image
-            error.message = f"{show(image)}: {error.message}"
-        if _OWN_HINT.search(error.hint):
-            error.hint += f" {shell_word(image)}"
-        if isinstance(error, ImageInUseError) and error.message.endswith("by another process"):
-            _name_holders(image, error)
-        raise
-
-
-def _name_holders(image: str, error: ImageInUseError) -> None:
-    """Say who uses the image, as far as that can be seen."""
-    from ...overlay.in_use import image_use
-
-    with suppress(OSError):
-        holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]
-        error.holders = tuple(f"{holder.pid} {holder.command}" for holder in holders)
-        if holders:
-            error.message += ": " + ", ".join(f"process {holder.pid} ({holder.command})" for holder in holders)
+MAX_WARNINGS = 3
 
 
 def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
-    """Raise ImageInUseError where the kernel has one of these partitions mounted: its bytes are about to go.
+    """Raise ImageInUseError if the kernel has one of these partitions mounted.
 
-    Locks are the library's to see; a loop device takes none.
+    Locks are checked by the library; a loop device takes none.
     """
     from ...overlay.in_use import ImageUse, image_use
 
@@ -120,7 +51,7 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
 
 
 def check_not_written(image: str) -> Sequence[str]:
-    """Raise ImageInUseError where the kernel may write to the image by a loop device. Where it only reads: the mount points."""
+    """Raise ImageInUseError if the image is mounted writable; return the mount points of read-only mounts."""
     from ...overlay.in_use import check_unused
 
     use = check_unused(image, writers_only=True, own_lock=True)
@@ -128,111 +59,105 @@ def check_not_written(image: str) -> Sequence[str]:
 
 
 @contextmanager
-def _opened(console: Console, image: str, mode: Literal["r", "r+"], when: Stamp | None) -> Iterator[SIF]:
+def _open(console: Console, image: str, mode: Literal["r", "r+"], stamp: SIFStamp | None) -> Iterator[SIF]:
     from ...sif import SIF
 
     console.image = image
-    with concerning(image), SIF.open(image, mode, stamp=when) as sif:
+    with errors_about(image), SIF.open(image, mode, stamp=stamp) as sif:
         yield sif
 
 
-class Later:
-    """What a verb has to say beside its result, said when it is done: of one that fails only the error is."""
+class DeferredNotes:
+    """Warnings and notes of an edit, printed when it has succeeded: a failed one prints its error only."""
 
     def __init__(self, console: Console) -> None:
         self.program = console.program
         self._console = console
-        self._said: list[Callable[[], None]] = []
+        self._pending: list[Callable[[], None]] = []
 
     def warn(self, text: str) -> None:
-        self._said.append(partial(self._console.warn, text))
+        """Add a warning."""
+        self._pending.append(partial(self._console.warn, text))
 
     def note(self, text: str) -> None:
-        self._said.append(partial(self._console.note, f"{self.program}: {text}"))
+        """Add a note."""
+        self._pending.append(partial(self._console.note, f"{self.program}: {text}"))
 
-    def tell(self) -> None:
-        for say in self._said:
-            say()
+    def flush(self) -> None:
+        """Print them."""
+        for print_one in self._pending:
+            print_one()
 
 
 @contextmanager
-def reading(console: Console, image: str) -> Iterator[SIF]:
-    """The image, to be looked at; what is wrong with it is told at the end."""
-    with _opened(console, image, "r", None) as sif:
+def open_sif(console: Console, image: str) -> Iterator[SIF]:
+    """Open an image for reading; print its warnings after the block."""
+    with _open(console, image, "r", None) as sif:
         yield sif
-        tell_warnings(console, image, sif.warnings)
+        print_warnings(console, image, sif.warnings)
 
 
 @contextmanager
-def editing(console: Console, image: str, *, deterministic: bool = False) -> Iterator[tuple[SIF, Later]]:
-    """The image, open and locked for writing, and what takes notes until the end."""
-    when = stamp(deterministic)
-    with _opened(console, image, "r+", when) as sif:
-        later = Later(console)
-        yield sif, later
-        later.tell()
-        tell_warnings(console, image, sif.warnings)
+def edit_sif(console: Console, image: str, *, deterministic: bool = False) -> Iterator[tuple[SIF, DeferredNotes]]:
+    """Open an image for editing, locked; print notes and warnings after the block."""
+    with _open(console, image, "r+", sif_stamp(deterministic)) as sif:
+        notes = DeferredNotes(console)
+        yield sif, notes
+        notes.flush()
+        print_warnings(console, image, sif.warnings)
 
 
-def tell_warnings(console: Console, image: str, notices: Sequence[Notice]) -> None:
-    """What is wrong and does no harm, the first few, and how to see the rest."""
+def print_warnings(console: Console, image: str, notices: Sequence[Notice]) -> None:
+    """Print the first warnings of an image, and how to see the others."""
     if console.json:
         return
-    for notice in notices[:MOST_WARNINGS]:
+    for notice in notices[:MAX_WARNINGS]:
         console.warn(f"{show(image)}: {notice.message}")
-    if len(notices) <= MOST_WARNINGS:
+    if len(notices) <= MAX_WARNINGS:
         if notices and console.err_is_terminal:
-            console.note(f"look closer: sifkit sif check {shell_word(image)}")
+            console.note(f"check it with: sifkit sif check {shell_quote(image)}")
     else:
-        more = len(notices) - MOST_WARNINGS
-        console.warn(f"{show(image)}: {more} more; see all with: sifkit sif check {shell_word(image)}")
+        more = len(notices) - MAX_WARNINGS
+        console.warn(f"{show(image)}: {more} more warnings; see all with: sifkit sif check {shell_quote(image)}")
 
 
 def same_file(one: str, other: str) -> bool:
-    """Whether two names are of the same file; False where one of them is none."""
+    """Whether two paths lead to the same file; False if one of them leads to none."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return False
 
 
-def drop_or_refuse(
-    later: Later,
+def signatures_to_drop(
+    notes: DeferredNotes,
     image: str,
     sif: SIF,
     after: Sequence[Descriptor],
     edit: str,
+    flags: SIFEditFlags,
     *,
-    drop: bool,
-    keep: bool,
     rewritten: Iterable[int] = (),
-    about: int | None = None,
+    edited: int | None = None,
 ) -> list[int]:
-    """The ids of signatures to remove with an edit that leaves ``after``; raise SignedError where that was not allowed.
-    ``about``: the object that is edited, and cannot be removed with the same edit."""
-    from ...sif.signatures import SignedError, broken, named, what_is_signed
+    """Return the IDs of signatures to remove with an edit that leaves the descriptors ``after``.
 
-    if drop and keep:
-        raise UsageError("--drop-signatures and --keep-broken-signatures contradict each other", hint="give one of them")
-    harmed = broken(sif.descriptors, after, what_is_signed(sif), rewritten=rewritten)
+    ``edit`` describes it in messages. ``edited``: the object it changes, which it cannot remove. Raises SignedError if the
+    edit breaks signatures and ``flags`` do not allow that.
+    """
+    from ...sif.signatures import SignedError, broken_signatures, read_coverage, signature_text
+
+    harmed = broken_signatures(sif.descriptors, after, read_coverage(sif), rewritten=rewritten)
     if not harmed:
         return []
-    if not keep and any(signature.id == about for signature in harmed):
+    if flags.signatures != "keep" and any(signature.id == edited for signature in harmed):
         error = SignedError.of(harmed, edit)
-        error.hint = f"--keep-broken-signatures does it all the same; sifkit sif del {about} {shell_word(image)} removes it"
+        error.hint = f"use --keep-broken-signatures, or remove it with: sifkit sif del {edited} {shell_quote(image)}"
         raise error
-    if not (drop or keep):
+    if flags.signatures == "refuse":
         raise SignedError.of(harmed, edit)
-    if keep:
-        later.warn(f"{edit} broke {named(harmed)}")
+    if flags.signatures == "keep":
+        notes.warn(f"{edit} broke {signature_text(harmed)}")
         return []
-    later.note(f"removed {named(harmed)}, which {edit} broke")
+    notes.note(f"removed {signature_text(harmed)}, which {edit} broke")
     return [signature.id for signature in harmed]
-
-
-def result(console: Console, image: str, text: str, fields: dict[str, Any]) -> None:
-    """What an edit did: a line for a person, or JSON."""
-    if console.json:
-        console.emit(fields, image=image)
-    else:
-        console.result(f"{show(image)}: {text}")

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from ...errors import counted, human, show
-from ..support.console import Console, named
+from ..support.console import Console, name_fields
 from ..support.frame import verb
+from ..support.options import JSONResult, ProgressMode, SIFImage
 from ..support.progress import MODES, reporter
-from ..support.render import shell_word
+from ..support.render import shell_quote
+from ..support.results import print_result
 from ..support.values import choice
-from .session import Progress, reading, result
+from .session import open_sif
 
 __all__ = ["command"]
 
@@ -20,26 +22,26 @@ __all__ = ["command"]
 @verb(examples=["sifkit sif unpack image.sif image.d", "sifkit sif unpack image.sif image.d --force"])
 def command(
     console: Console,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a SIF image")],
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="the directory to make")],
+    image: SIFImage,
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="directory to create")],
     force: Annotated[bool, typer.Option("--force", "-F", help="write into a directory that is not empty")] = False,
-    progress: Progress = "auto",
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    progress: ProgressMode = "auto",
+    json: JSONResult = False,
 ) -> None:
-    """Write every object to a file of its own, and a manifest from which sifkit sif pack makes the same image, byte for byte.
-    Names in an image never lead out of the directory.
+    """Write each object to a file, and a manifest from which sifkit sif pack creates the same image, byte for byte. Nothing is
+    ever written outside DIR.
     """
     choice("--progress", progress, MODES)
 
     from ...sif.pack.unpacking import unpack
 
-    with reading(console, image) as sif:
+    with open_sif(console, image) as sif:
         total = sum(descriptor.size for descriptor in sif)
         with reporter(progress, console) as bar:
             bar.phase("copy", total, "bytes")
             manifest = unpack(sif, directory, force=force, advance=bar.advance)
         count = len(sif)
-    fields = {**named("manifest", manifest), "objects": count, "content_bytes": total}
-    result(console, image, f"{counted(count, 'object')}, {human(total)}, and {show(manifest)}", fields)
+    fields = {**name_fields("manifest", manifest), "objects": count, "content_bytes": total}
+    print_result(console, image, f"{counted(count, 'object')}, {human(total)}, manifest {show(manifest)}", fields)
     if console.err_is_terminal and not console.json:
-        console.note(f"the same image again: sifkit sif pack {shell_word(directory)} NEW.sif")
+        console.note(f"repack it with: sifkit sif pack {shell_quote(directory)} NEW.sif")

@@ -10,10 +10,12 @@ import typer
 from ...errors import UsageError
 from ..support.console import Console
 from ..support.frame import verb
-from . import codes as words
+from ..support.options import IDAndImage, SIFEditFlags
+from ..support.results import print_result
+from . import codes
 from .arguments import id_and_image
 from .describe import object_fields
-from .session import Deterministic, DropSignatures, KeepSignatures, drop_or_refuse, editing, result
+from .session import edit_sif, signatures_to_drop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 TYPE = "Type"
-CODES = {
+METADATA_OPTIONS = {
     "parttype": ("part_type", "PartType"),
     "partfs": ("fs_type", "FSType"),
     "partarch": ("arch", "Arch"),
@@ -33,11 +35,12 @@ CODES = {
     "cryptoformat": ("format_type", "FormatType"),
     "cryptomessage": ("message_type", "MessageType"),
 }
-"""By option: the field of the metadata it sets, and the enumeration of its values."""
+"""Metadata field and enumeration, by option."""
 
 
 def _option(name: str, metavar: str) -> Any:
-    return typer.Option(f"--{name}", metavar=metavar, help=words.listed(metavar), rich_help_panel=TYPE)
+    """Option for a code of the metadata."""
+    return typer.Option(f"--{name}", metavar=metavar, help=codes.listed(metavar), rich_help_panel=TYPE)
 
 
 @verb(
@@ -49,17 +52,16 @@ def _option(name: str, metavar: str) -> Any:
 )
 def command(
     console: Console,
-    arguments: Annotated[
-        list[str], typer.Argument(metavar="ID IMAGE", help="an object and the SIF image; an image named 4 is ./4")
-    ],
+    *,
+    arguments: IDAndImage,
     name: Annotated[str | None, typer.Option("--name", "--filename", metavar="NAME", help="at most 128 bytes")] = None,
-    no_name: Annotated[bool, typer.Option("--no-name", help="take its name away")] = False,
+    no_name: Annotated[bool, typer.Option("--no-name", help="remove the name")] = False,
     groupid: Annotated[
-        str | None, typer.Option("--groupid", "--group", metavar="GROUP", help="the group it is in; 0 is none")
+        str | None, typer.Option("--groupid", "--group", metavar="GROUP", help="group of the object; 0 for none")
     ] = None,
-    link: Annotated[str | None, typer.Option("--link", metavar="ID", help="the object it belongs to; 0 is none")] = None,
+    link: Annotated[str | None, typer.Option("--link", metavar="ID", help="object to link to; 0 for none")] = None,
     link_group: Annotated[
-        str | None, typer.Option("--link-group", metavar="GROUP", help="the group it belongs to; 0 is none")
+        str | None, typer.Option("--link-group", metavar="GROUP", help="group to link to; 0 for none")
     ] = None,
     parttype: Annotated[str | None, _option("parttype", "PARTTYPE")] = None,
     partfs: Annotated[str | None, _option("partfs", "FS")] = None,
@@ -67,25 +69,17 @@ def command(
     signhash: Annotated[str | None, _option("signhash", "HASH")] = None,
     signentity: Annotated[
         str | None,
-        typer.Option(
-            "--signentity", metavar="HEX", help="who signed: the fingerprint, 40 digits; or none", rich_help_panel=TYPE
-        ),
+        typer.Option("--signentity", metavar="HEX", help="fingerprint of the signer, 40 digits, or none", rich_help_panel=TYPE),
     ] = None,
     sbomformat: Annotated[str | None, _option("sbomformat", "SBOM")] = None,
     cryptoformat: Annotated[str | None, _option("cryptoformat", "FORMAT")] = None,
     cryptomessage: Annotated[str | None, _option("cryptomessage", "MESSAGE")] = None,
-    drop_signatures: DropSignatures = False,
-    keep_broken_signatures: KeepSignatures = False,
-    deterministic: Deterministic = False,
-    json: Annotated[bool, typer.Option("--json", help="the result as one JSON object", rich_help_panel="Output")] = False,
+    flags: SIFEditFlags,
 ) -> None:
-    """Change what an image says of an object: name, group, link, and the facts of its type. Its content stays as it is; all
-    changes are made at once.
-    """
+    """Change the descriptor of an object: name, group, link and metadata, in one transaction. The content is not changed."""
     id, image = id_and_image(arguments)
     assert id is not None
-    if name is not None and no_name:
-        raise UsageError("--name and --no-name contradict each other", hint="give one of them")
+    new_name = codes.name_option(name, no_name)
     given = {
         "parttype": parttype,
         "partfs": partfs,
@@ -95,72 +89,61 @@ def command(
         "cryptoformat": cryptoformat,
         "cryptomessage": cryptomessage,
     }
-    codes = _codes(given)
-    entity = words.optional(words.fingerprint, "--signentity", signentity)
-    plain = {
-        "name": b"" if no_name else words.optional(words.name, "--name", name),
-        "group": words.optional(words.group, "--groupid", groupid),
-        "link": words.optional(words.group, "--link", link),
-        "link_group": words.optional(words.group, "--link-group", link_group),
+    metadata = _parse_codes(given)
+    entity = codes.optional(codes.fingerprint, "--signentity", signentity)
+    linked_object, linked_group = codes.link_options(link, link_group)
+    fields = {
+        "name": new_name,
+        "group": codes.optional(codes.group, "--groupid", groupid),
+        "link": linked_object,
+        "link_group": linked_group,
     }
-    plain = {key: value for key, value in plain.items() if value is not None}
-    if plain.get("link") and plain.get("link_group"):
-        raise UsageError("--link and --link-group exclude each other", hint="an object belongs to one of them")
-    if not plain and not codes and entity is None:
-        raise UsageError("nothing to change", hint="give --name, --group, --link ...: see sifkit sif update -h")
+    changes: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
+    if not changes and not metadata and entity is None:
+        raise UsageError("nothing to change", hint="see sifkit sif update -h")
 
     from ...sif import Change
 
-    with editing(console, image, deterministic=deterministic) as (sif, later):
+    with edit_sif(console, image, deterministic=flags.deterministic) as (sif, notes):
         old = sif.get(id)
-        changes: dict[str, Any] = dict(plain)
-        if codes or entity is not None:
-            changes["metadata"] = _metadata(old, codes, entity)
-        wanted = {id: Change(**changes)}
-        dropped = drop_or_refuse(
-            later,
-            image,
-            sif,
-            sif.after_update(wanted),
-            f"changing object {id}",
-            drop=drop_signatures,
-            keep=keep_broken_signatures,
-            about=id,
-        )
-        sif.update_all(wanted, drop=dropped)
+        if metadata or entity is not None:
+            changes["metadata"] = _new_metadata(old, metadata, entity)
+        change = {id: Change(**changes)}
+        dropped = signatures_to_drop(notes, image, sif, sif.after_update(change), f"changing object {id}", flags, edited=id)
+        sif.update_all(change, drop=dropped)
         new = sif.get(id)
-    result(
+    print_result(
         console,
         image,
-        f"object {id} {'changed' if new != old else 'is so already'}",
+        f"object {id} {'changed' if new != old else 'is unchanged'}",
         object_fields(new) | {"changed": new != old, "dropped_signatures": dropped},
     )
 
 
-def _codes(given: Mapping[str, str | None]) -> dict[str, tuple[str, Code]]:
-    """Field of the metadata -> (option, value)."""
+def _parse_codes(given: Mapping[str, str | None]) -> dict[str, tuple[str, Code]]:
+    """Parse the given options: metadata field -> (option, value)."""
     from ...sif.format import types
 
     found = {}
     for option, text in given.items():
         if text is not None:
-            field, kind = CODES[option]
-            found[field] = (f"--{option}", words.code(getattr(types, kind), f"--{option}", text))
+            field, kind = METADATA_OPTIONS[option]
+            found[field] = (f"--{option}", codes.code(getattr(types, kind), f"--{option}", text))
     return found
 
 
-def _metadata(old: Descriptor, codes: Mapping[str, tuple[str, Code]], entity: bytes | None) -> Metadata:
-    """The object's metadata with these fields changed. Raises UsageError for fields it does not have."""
+def _new_metadata(old: Descriptor, given: Mapping[str, tuple[str, Code]], entity: bytes | None) -> Metadata:
+    """Metadata of the object with these fields changed. Raises UsageError for fields it does not have."""
     meta = old.metadata
-    values: dict[str, Any] = {field: value for field, (_, value) in codes.items()}
-    options = {field: option for field, (option, _) in codes.items()}
+    values: dict[str, Any] = {field: value for field, (_, value) in given.items()}
+    options = {field: option for field, (option, _) in given.items()}
     if entity is not None:
         values["entity"], options["entity"] = entity, "--signentity"
     for field, option in options.items():
         if meta is None or field not in meta.__slots__:
             raise UsageError(
-                f"object {old.id} is {old.type_text}, and {option} does not belong to it",
-                hint="sifkit sif info shows what an object has",
+                f"object {old.id} is {old.type_text}, which has no {option}",
+                hint=f"show its metadata with: sifkit sif info {old.id}",
             )
     assert meta is not None
     return replace(meta, **values)

@@ -1,1 +1,1 @@
-"""Shared by the verbs: the frame, the console, values, progress, opening images."""
+"""Code that several verbs share: frame, options, console, values, progress, opening images."""

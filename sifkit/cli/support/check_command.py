@@ -1,6 +1,6 @@
-"""Verbs that exit as e2fsck does: 0 clean, 1 corrected, 4 left, 8 cannot run, 16 usage, 32 cancelled.
+"""Verbs with e2fsck's exit codes: 0 clean, 1 corrected, 4 errors left, 8 operational error, 16 usage, 32 cancelled.
 
-``@verb(kind=CheckCommand, ...)`` makes one; it raises ``typer.Exit`` with the first three, the others are made here.
+``@verb(kind=CheckCommand, ...)`` makes one. The verb raises ``typer.Exit`` with the first three codes; the others are set here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["CANCELLED", "CANNOT_RUN", "CLEAN", "CORRECTED", "LEFT", "USAGE", "Ch
 
 CLEAN, CORRECTED, LEFT, CANNOT_RUN, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""What typer's parser raises for usage; it has no public name there."""
+"""Usage error of typer's parser, which has no public name there."""
 
 
 class CheckCommand(VerbCommand):
-    """A verb whose failures have these codes."""
+    """Command whose failures have these codes."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:

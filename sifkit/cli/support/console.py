@@ -1,7 +1,6 @@
-"""Console: how loud this run is, and the only places where text leaves the program.
+"""Console: verbosity of a run, and the only writes to standard output and standard error.
 
-stdout carries data, as bytes; stderr carries notes, results and errors, one line each. Nothing here is imported from the
-packages below, and nothing heavy.
+stdout carries data, as bytes; stderr carries notes, results and errors, one line each. The module loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from ...errors import OutputError, show
 if TYPE_CHECKING:
     import json
 
-__all__ = ["Console", "Fields", "named"]
+__all__ = ["JSON_SCHEMA", "Console", "Fields", "name_fields"]
 
 Fields = dict[str, Any]
-"""A JSON object."""
+"""JSON object."""
 
 JSON_SCHEMA = 1
 
 
-def named(key: str, name: bytes | str) -> Fields:
-    """A name as JSON: text under ``key``, and the exact bytes under ``key_b64`` where they are not UTF-8."""
+def name_fields(key: str, name: bytes | str) -> Fields:
+    """Name as JSON: text under ``key``, and the exact bytes under ``key_b64`` if they are not UTF-8."""
     raw = name if isinstance(name, bytes) else os.fsencode(name)
     try:
         return {key: raw.decode("utf-8")}
@@ -35,31 +34,31 @@ def named(key: str, name: bytes | str) -> Fields:
 
 
 class Console:
-    """Verbosity, colour and JSON mode of one run. ``program`` is the command as typed: ``sifkit overlay create``."""
+    """Verbosity, color and JSON mode of one run. ``program`` is the command as typed: ``sifkit overlay create``."""
 
     def __init__(self) -> None:
         self.program = "sifkit"
         self.image: str | None = None
-        """The image that is worked on: what an error concerns that names no file itself."""
+        """Image the verb works on; errors without a path of their own are about it."""
         self.image_options: tuple[str, ...] = ()
-        """How it is looked at, as words for the command line."""
+        """Options that open the same view of the image (``--partition``, ``--upper``), for hints."""
         self.quiet = False
         self.verbose = 0
         self.debug = False
         self.json = False
-        """Errors are JSON objects on stdout; set as soon as --json is seen among the arguments."""
+        """Print errors as JSON objects on stdout; set as soon as --json is seen among the arguments."""
         self.json_before = False
-        """--json stood before the verb."""
+        """Whether --json was given before the verb."""
         self.color = not os.environ.get("NO_COLOR") and not any(
             os.environ.get(f"{prefix}_NOCOLOR", "") not in ("", "0", "false") for prefix in ("APPTAINER", "SINGULARITY")
         )
         self._warned: set[str] = set()
         self._terminal: tuple[Any, bool] = (None, False)
-        """The last stdout that was asked whether it is a terminal, and its answer: it is wanted for each of very many names."""
+        """Last stdout and whether it is a terminal, cached: ``ls`` needs it for every name."""
 
     @property
     def command(self) -> str:
-        """The verb alone, as JSON names it: ``overlay create``."""
+        """Verb without the program's name, as in JSON: ``overlay create``."""
         return self.program.partition(" ")[2]
 
     @property
@@ -74,7 +73,7 @@ class Console:
 
     @property
     def out_is_unicode(self) -> bool:
-        """Whether stdout shows more than ASCII."""
+        """Whether stdout can show more than ASCII."""
         return _is_unicode(sys.stdout)
 
     @property
@@ -82,8 +81,8 @@ class Console:
         return _is_unicode(sys.stderr)
 
     def write(self, data: bytes) -> None:
-        """Data to stdout, unchanged. BrokenPipeError and other OSErrors are the caller's caller's: main() ends on them."""
-        if sys.stdout is None:  # closed by whoever started us
+        """Write data to stdout, unchanged. Raises BrokenPipeError, OutputError."""
+        if sys.stdout is None:  # closed by the parent process
             raise BrokenPipeError
         buffer = getattr(sys.stdout, "buffer", None)
         try:
@@ -97,56 +96,57 @@ class Console:
             raise OutputError(f"standard output: {error.strerror}") from error
 
     def line(self, text: str) -> None:
-        """A line of text to stdout; what the encoding cannot hold is escaped."""
+        """Write a line of text to stdout; characters the encoding lacks are escaped."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         if self.out_is_terminal and not self.out_is_unicode:
             encoding = "ascii"
         self.write(text.encode(encoding, "backslashreplace") + b"\n")
 
     def emit(self, fields: Fields, *, image: bytes | str | None = None) -> None:
-        """One JSON object on stdout, with the head every object has."""
+        """Write a JSON object to stdout, with the keys that every report begins with."""
         head: Fields = {"sifkit": JSON_SCHEMA, "command": self.command}
         if image is not None:
-            head |= named("image", image)
+            head |= name_fields("image", image)
         self.emit_raw(head | fields)
 
     def emit_raw(self, fields: Fields) -> None:
+        """Write a JSON object to stdout as it is."""
         self.write(_json_encoder().encode(fields).encode("utf-8", "replace") + b"\n")
 
     def note(self, text: str) -> None:
-        """A line a person should see; -q hides it."""
+        """Print a line for the user; -q hides it."""
         if not self.quiet:
-            self._tell(text)
+            self._print(text)
 
     def result(self, text: str) -> None:
-        """The line that says what was made: for a person, on a terminal or with -v."""
+        """Print the result line, on a terminal or with -v."""
         if self.verbose or self.debug or self.err_is_terminal:
             self.note(text)
 
     def warn(self, text: str) -> None:
-        """A note that something is not as it should be; the same one is told once."""
+        """Print a warning; repeated ones are printed once."""
         if text not in self._warned:
             self._warned.add(text)
             self.note(f"{self.program}: warning: {text}")
 
     def detail(self, text: str) -> None:
-        """A line for -v."""
+        """Print a line with -v only."""
         if self.verbose or self.debug:
-            self._tell(text)
+            self._print(text)
 
     def error(self, text: str) -> None:
-        """The line that says why it failed; nothing hides it."""
-        self._tell(f"{self.program}: {text}")
+        """Print the error line; nothing hides it."""
+        self._print(f"{self.program}: {text}")
 
-    def _tell(self, text: str) -> None:
-        # Text may carry names from images and hosts: no control character but our own line ends reaches a terminal.
+    def _print(self, text: str) -> None:
+        # Text may contain names from images and hosts: no control character but our own newlines may reach a terminal.
         try:
             encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
             for line in text.removesuffix("\n").split("\n"):
                 sys.stderr.write(show(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
-            pass  # nobody listens any more; the exit code still tells
+            pass  # stderr is gone; the exit code is left
 
 
 @cache
@@ -164,7 +164,7 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _is_unicode(stream: Any) -> bool:
-    """By the stream's encoding, and the locale: under LC_ALL=C Python writes UTF-8, which the terminal does not expect."""
+    """Whether a stream shows Unicode: by its encoding and the locale, as Python writes UTF-8 under LC_ALL=C too."""
     try:
         "\u2588".encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):

@@ -1,4 +1,4 @@
-"""What copies into images and out of them have in common: settings, sources in images, the result."""
+"""Copies into images and out of them: settings, sources in images, the result."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import counted, human, show
-from .editing import ChangeOptions, Changes, Goal, refused
+from .editing import EditBatch, coreutils_error
+from .image_path import ImagePath
+from .options import EditFlags
 
 if TYPE_CHECKING:
     from ...overlay.copy_in import CopyOptions
     from ...overlay.resolve import Resolver
 
-__all__ = ["CopySettings", "base_name", "finish", "partition_of", "source_in_image"]
+__all__ = ["CopySettings", "base_name", "find_source", "finish_copy", "partition_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class CopySettings:
-    """``exact``: the target is a name, never a directory. ``follow``: links that are named are followed."""
+    """Settings of one run of ``cp``. ``exact``: the target is never a directory. ``follow``: links on the command line."""
 
     copy: CopyOptions
-    change: ChangeOptions
+    flags: EditFlags
     exact: bool
     follow: bool
 
 
 def partition_of(image: str, settings: CopySettings) -> str | None:
-    """--partition is for those of several images that are SIF images."""
+    """Return the value of --partition if ``image`` is a SIF image: of several images it is for those only."""
     from ...overlay.image_format import is_sif
 
-    return settings.change.partition if is_sif(image) else None
+    return settings.flags.partition if is_sif(image) else None
 
 
-def source_in_image(changes: Changes, resolver: Resolver, source: str, path: bytes, settings: CopySettings) -> int | None:
-    """The inode of a source in an image; None where there is none, which is told."""
+def find_source(batch: EditBatch, resolver: Resolver, source: str, path: bytes, settings: CopySettings) -> int | None:
+    """Return the inode of a source in an image; None, with the error recorded, if there is none."""
     from ext3.errors import PathError
 
     try:
         return resolver.lookup(path, follow=settings.follow)
     except PathError as error:
-        changes.fail(refused(f"cannot stat '{show(source)}'", error, Goal("", path, show(source))))
+        batch.fail(coreutils_error(f"cannot stat '{show(source)}'", error, ImagePath("", path, show(source))))
         return None
 
 
 def base_name(path: str) -> bytes:
-    """The name a copy of ``path`` gets in a directory; b".", b".." and b"" have none."""
+    """Return the name of a copy of ``path`` in a directory; b".", b".." and b"" have none."""
     return os.fsencode(path).rstrip(b"/").rpartition(b"/")[2]
 
 
-def finish(changes: Changes, image: str, written: int) -> int:
-    """Tell the result; the exit code."""
-    text = f"{counted(changes.done, 'file')} copied, {human(written)} of data"
-    return changes.finish(image, text, {"copied": changes.done, "written_bytes": written})
+def finish_copy(batch: EditBatch, image: str, written: int) -> int:
+    """Print the result; return the exit code."""
+    text = f"{counted(batch.done, 'file')} copied, {human(written)} of data"
+    return batch.finish(image, text, {"copied": batch.done, "written_bytes": written})

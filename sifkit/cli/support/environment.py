@@ -1,27 +1,41 @@
-"""Environment variables of commands: those Apptainer has for the same thing, and SOURCE_DATE_EPOCH."""
+"""Environment variables: those Apptainer has for the same options, and SOURCE_DATE_EPOCH."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from . import values
 from .console import Console
 
-__all__ = ["runtime_flag", "source_date_epoch"]
+if TYPE_CHECKING:
+    from ...sif import SIFStamp
+
+__all__ = ["runtime_flag", "sif_stamp", "source_date_epoch"]
 
 
 def runtime_flag(name: str, console: Console, *, default: bool = False) -> bool:
-    """APPTAINER_NAME, then SINGULARITY_NAME (with a warning), then ``default``."""
+    """Value of APPTAINER_NAME, else of SINGULARITY_NAME (with a warning), else ``default``."""
     current, old = f"APPTAINER_{name}", f"SINGULARITY_{name}"
     if current in os.environ:
-        return values.truth(current, os.environ[current])
+        return values.boolean(current, os.environ[current])
     if old in os.environ:
         console.warn(f"{old} is an old name; set {current} instead")
-        return values.truth(old, os.environ[old])
+        return values.boolean(old, os.environ[old])
     return default
 
 
 def source_date_epoch() -> int | None:
-    """Seconds since 1970 from SOURCE_DATE_EPOCH; None where it is not set or empty."""
+    """Value of SOURCE_DATE_EPOCH in seconds since 1970; None if it is unset or empty."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     return values.epoch("SOURCE_DATE_EPOCH", text) if text else None
+
+
+def sif_stamp(deterministic: bool) -> SIFStamp | None:
+    """Timestamps of an edited SIF image: none if ``deterministic``, else SOURCE_DATE_EPOCH; None for the present time."""
+    from ...sif import SIFStamp
+
+    if deterministic:
+        return SIFStamp.deterministic()
+    seconds = source_date_epoch()
+    return None if seconds is None else SIFStamp.at(seconds)

@@ -1,21 +1,34 @@
-"""An exception as the user sees it: one line, or one JSON object, and an exit code. A traceback only with --debug."""
+"""Exceptions as the user sees them: one line or one JSON object, and an exit code. Tracebacks only with --debug."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from ...errors import InputError, SifkitError, show
-from .console import JSON_SCHEMA, Console, Fields, named
-from .render import shell_word
-from .values import closest
+from ...errors import ImageInUseError, InputError, SifkitError, UsageError, show
+from .console import JSON_SCHEMA, Console, Fields, name_fields
+from .render import shell_quote
+from .suggest import unknown_option
 
-__all__ = ["Terminated", "report", "report_usage"]
+__all__ = ["Terminated", "errors_about", "report", "report_usage"]
 
-FACTS = ("needed_bytes", "available_bytes", "needed", "available", "enough", "features", "holders", "ids", "field", "where")
-"""Attributes of errors that JSON carries beside the message."""
+ERROR_ATTRIBUTES = (
+    "needed_bytes",
+    "available_bytes",
+    "needed",
+    "available",
+    "enough",
+    "features",
+    "holders",
+    "ids",
+    "field",
+    "where",
+)
+"""Attributes of errors that JSON has beside the message."""
 
 _KINDS = {
     errno.ENOENT: "not-found",
@@ -31,43 +44,74 @@ _KINDS = {
 
 
 _HINTS = {
-    "not-found": "check the name",
-    "permission": "ask its owner, or work as a user who may",
-    "is-a-directory": "name a file",
+    "permission": "check its owner and permissions",
+    "is-a-directory": "give a file",
     "not-a-directory": "check the path",
     "no-space": "free some space there",
 }
-_INSIDE = {
-    "not-found": "see what is there: sifkit ls {}",
-    "not-a-directory": "see what is there: sifkit ls {}",
-    "is-a-directory": "name a file (sifkit ls lists directories)",
-    "path": "name a regular file (sifkit ls -l shows what it is)",
+_PATH_HINTS = {
+    "not-found": "list files with: sifkit ls {}",
+    "not-a-directory": "list files with: sifkit ls {}",
+    "is-a-directory": "give a file (sifkit ls lists directories)",
+    "path": "give a regular file (sifkit ls -l shows the type)",
 }
-"""Hints where a path inside an image is wrong."""
-_OF_IMAGES = {
-    "corrupt": "the image is damaged; e2fsck -fn tells what is wrong with it",
+"""Hints for a wrong path inside an image."""
+_IMAGE_HINTS = {
+    "corrupt": "the image is damaged; check it with: e2fsck -fn",
     "not-ext3": "give a stand-alone ext3 image",
 }
-"""Hints where an image cannot be read and nothing better is known."""
+"""Hints for images that cannot be read, if the error has none."""
+_COMMAND_HINT = re.compile(r"sifkit sif (list|check|compact)$")
+"""Hint that ends in a command without the image's name."""
 
 
 class Terminated(BaseException):
-    """A signal asked us to end; raised so that temporary files are removed on the way out."""
+    """Signal that ends the process, raised so that temporary files are removed."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.exit_code = 128 + number
 
 
+@contextmanager
+def errors_about(image: str) -> Iterator[None]:
+    """Name ``image`` in errors of the block that name no file, in hints that name a command, and its users in lock errors."""
+    from ...sif import SIFError
+
+    try:
+        yield
+    except SifkitError as error:
+        own = isinstance(error, SIFError) and not isinstance(error, UsageError) and error.path in (None, image)
+        if own and show(image) not in error.message:
+            error.path = image
+            error.message = f"{show(image)}: {error.message}"
+        if _COMMAND_HINT.search(error.hint):
+            error.hint += f" {shell_quote(image)}"
+        if isinstance(error, ImageInUseError) and error.message.endswith("by another process"):
+            _add_holders(image, error)
+        raise
+
+
+def _add_holders(image: str, error: ImageInUseError) -> None:
+    """Add the processes that use the image to the error, as far as they can be seen."""
+    from ...overlay.in_use import image_use
+
+    with suppress(OSError):
+        holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]
+        error.holders = tuple(f"{holder.pid} {holder.command}" for holder in holders)
+        if holders:
+            error.message += ": " + ", ".join(f"process {holder.pid} ({holder.command})" for holder in holders)
+
+
 def report(error: BaseException, console: Console) -> int:
-    """Tell why the command failed; the exit code."""
+    """Print why the command failed; return the exit code."""
     if console.debug:
         console.detail("")
         import traceback
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             console.detail(line)
-    fields: Fields = {}
+    attributes: Fields = {}
     code = 1
     hint = ""
     path: bytes | str | None = None
@@ -84,10 +128,12 @@ def report(error: BaseException, console: Console) -> int:
 
             hint = creation_hint(error)
         if not hint:
-            hint = _OF_IMAGES.get(kind, "")
-        if not hint and kind in _INSIDE and console.image is not None and not isinstance(error, SifkitError):
-            hint = _INSIDE[kind].format(" ".join([*console.image_options, shell_word(console.image)]))
-        fields = {name: getattr(error, name) for name in FACTS if isinstance(getattr(error, name, None), int | str | tuple)}
+            hint = _IMAGE_HINTS.get(kind, "")
+        if not hint and kind in _PATH_HINTS and console.image is not None and not isinstance(error, SifkitError):
+            hint = _PATH_HINTS[kind].format(" ".join([*console.image_options, shell_quote(console.image)]))
+        attributes = {
+            name: getattr(error, name) for name in ERROR_ATTRIBUTES if isinstance(getattr(error, name, None), int | str | tuple)
+        }
     elif isinstance(error, OSError):
         kind = _KINDS.get(error.errno or 0, "io")
         path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
@@ -95,16 +141,16 @@ def report(error: BaseException, console: Console) -> int:
         message = f"{show(path) or repr(path)}: {reason}" if path is not None else reason
         hint = _HINTS.get(kind, "")
     elif isinstance(error, MemoryError):
-        kind, message, hint = "memory", "out of memory", "run it where more memory is free"
+        kind, message, hint = "memory", "out of memory", "free some memory, or use a host with more"
     else:
         kind, message = "internal", f"internal error: {type(error).__name__}: {error}"
-        hint = "this is a bug; --debug shows where, please report it"
-    _tell(console, kind, message, hint=hint, path=path, facts=fields)
+        hint = "this is a bug; please report it with the output of --debug"
+    _print_error(console, kind, message, hint=hint, path=path, attributes=attributes)
     return code
 
 
 def report_usage(error: Any, console: Console) -> int:
-    """The same for what typer finds wrong with the arguments: option names, missing values."""
+    """Print a usage error of typer's parser: unknown options, missing values; return the exit code."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else console.program
     console.program = path
@@ -115,9 +161,7 @@ def report_usage(error: Any, console: Console) -> int:
             console.note(line)
         return 2
     if kind == "NoSuchOption":
-        options = [name for param in ctx.command.params for name in (*param.opts, *param.secondary_opts)] if ctx else []
-        meant = closest(error.option_name, [name for name in options if name.startswith("--")])
-        message = f"no such option {show(error.option_name)}" + (f" (did you mean {meant}?)" if meant else "")
+        message = unknown_option(error.option_name, ctx.command.params if ctx is not None else [])
     elif kind == "MissingParameter" and getattr(error, "param", None) is not None:
         message = f"{error.param.metavar or error.param.name.upper()} is missing"
     else:
@@ -126,16 +170,16 @@ def report_usage(error: Any, console: Console) -> int:
         if found := re.fullmatch(r"got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
             message = f"too many arguments: {found[1]}"
     names = ctx.help_option_names if ctx is not None else ["-h"]
-    _tell(console, "usage", message, hint=f"see {path} {min(names, key=len)}")
+    _print_error(console, "usage", message, hint=f"see {path} {min(names, key=len)}")
     return 2
 
 
-def _tell(
-    console: Console, kind: str, message: str, *, hint: str, path: bytes | str | None = None, facts: Fields | None = None
+def _print_error(
+    console: Console, kind: str, message: str, *, hint: str, path: bytes | str | None = None, attributes: Fields | None = None
 ) -> None:
     if not console.json:
-        joint = "\n" if "\n" in message else "; "  # a hint stands on its own line behind a list
-        console.error(message.rstrip() + joint + hint if hint else message)
+        separator = "\n" if "\n" in message else "; "  # after a list the hint gets a line of its own
+        console.error(message.rstrip() + separator + hint if hint else message)
         return
     error: Fields = {
         "kind": kind,
@@ -143,7 +187,7 @@ def _tell(
         "hint": show(hint),
     }
     if path is not None:
-        error |= named("path", path)
-    for key, value in (facts or {}).items():
+        error |= name_fields("path", path)
+    for key, value in (attributes or {}).items():
         error[key] = list(value) if isinstance(value, tuple) else value
     console.emit_raw({"sifkit": JSON_SCHEMA, "command": console.command, "error": error})

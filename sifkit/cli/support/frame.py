@@ -1,5 +1,4 @@
-"""The frame every verb shares: options that work before and after the verb, help pages, groups that load a verb's module
-only when it is called, usage errors with a suggestion.
+"""Frame of every verb: options before and after the verb, help pages, lazily loaded groups, usage errors with a suggestion.
 
 ``verb`` turns a function into a command; ``group`` makes a group of verbs from a table of names.
 """
@@ -9,19 +8,19 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ...errors import UsageError, show
+from ...errors import UsageError
 from . import helptext
 from .console import Console
-from .values import closest
+from .suggest import unknown_option
 
-__all__ = ["Verb", "VerbCommand", "VerbGroup", "group", "verb"]
+__all__ = ["GENERAL", "Verb", "VerbCommand", "VerbGroup", "group", "verb"]
 
 HELP_NAMES = ("-h", "--help")
 GENERAL = helptext.GENERAL
@@ -29,35 +28,34 @@ GENERAL = helptext.GENERAL
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One line of a group's table: the verb, the title it stands under, its module below ``sifkit.cli``, what it does, and
-    whether it has verbs of its own."""
+    """Verb of a group: name, help section, module below ``sifkit.cli``, one-line help. ``group``: it has verbs of its own."""
 
     name: str
-    title: str
+    section: str
     module: str
     help: str
     group: bool = False
 
 
 class VerbCommand(TyperCommand):
-    """A verb, with its own help page."""
+    """Command of one verb, with our help page."""
 
     examples: tuple[str, ...] = ()
     once: tuple[str, ...] = ()
-    may_be_empty: tuple[str, ...] = ()
+    allow_empty: tuple[str, ...] = ()
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
-        _take_as_given([option])
+        _skip_conversion([option])
         return option
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _entered(ctx)
+        _set_program(ctx)
         if self.once:
             given = self.make_parser(ctx).parse_args(args=list(args))[2]
             for param in given:
                 if param.name in self.once and given.count(param) > 1:
-                    raise UsageError(f"{max(param.opts, key=len)} is given more than once", hint="only one can be taken")
+                    raise UsageError(f"{max(param.opts, key=len)} is given more than once", hint="give it once")
         return super().parse_args(ctx, args)
 
     def get_help(self, ctx: Any) -> str:
@@ -65,20 +63,20 @@ class VerbCommand(TyperCommand):
 
 
 class VerbGroup(TyperGroup):
-    """A group whose verbs are known by name; each one's module is imported when it is asked for."""
+    """Group of verbs; a verb's module is imported when the verb is looked up."""
 
     verbs: tuple[Verb, ...] = ()
     examples: tuple[str, ...] = ()
-    first: str = ""
-    elsewhere: dict[str, str]
+    intro: str = ""
+    aliases: dict[str, str]
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)
-        _take_as_given([option])
+        _skip_conversion([option])
         return option
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _entered(ctx)
+        _set_program(ctx)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -95,72 +93,91 @@ class VerbGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         found = self.get_command(ctx, args[0])
         if found is None:
-            self.unknown(ctx, args[0])
+            self.reject_unknown(ctx, args[0])
         return args[0], found, args[1:]
 
-    def unknown(self, ctx: Any, word: str) -> NoReturn:
-        """Say where the verb lives, or which was meant."""
+    def reject_unknown(self, ctx: Any, word: str) -> NoReturn:
+        """Raise UsageError for a verb or option the group does not have, with a suggestion."""
         path = ctx.command_path
         if word.startswith("-"):
-            known = [name for param in self.params for name in (*param.opts, *param.secondary_opts)]
-            meant = closest(word, known)
-            what = f"no such option {show(word)}" + (f" (did you mean {meant}?)" if meant else "")
+            message = unknown_option(word, self.params)
         else:
-            from .suggest import explain
+            from .suggest import unknown_command
 
-            what = explain(ctx.find_root().command, tuple(path.split(" ")[1:]), word, self.elsewhere)
-        raise UsageError(what, hint=f"see {path} -h")
+            message = unknown_command(ctx.find_root().command, tuple(path.split(" ")[1:]), word, self.aliases)
+        raise UsageError(message, hint=f"see {path} -h")
 
     def get_help(self, ctx: Any) -> str:
-        titles: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {}
         for entry in self.verbs:
-            titles.setdefault(entry.title, []).append((entry.name, entry.help))
-        return helptext.group_help(self, ctx.command_path, ctx.help_option_names, self.examples, titles, first=self.first)
+            sections.setdefault(entry.section, []).append((entry.name, entry.help))
+        return helptext.group_help(self, ctx.command_path, ctx.help_option_names, self.examples, sections, intro=self.intro)
 
 
-def _entered(ctx: Any) -> None:
-    """From here on errors are the verb's own."""
+def _set_program(ctx: Any) -> None:
+    """Report errors from here on as the verb's own."""
     console = ctx.find_root().obj
     if isinstance(console, Console):
         console.program = ctx.command_path
 
 
-def _common_options(taken: str, *, before: bool) -> list[inspect.Parameter]:
-    """-q -v -d --nocolor as parameters; a letter in ``taken`` means something else for the verb. ``before``: of a group, which
-    takes --json for the verb that follows."""
+def _common_options(own_letters: str, *, group: bool) -> list[inspect.Parameter]:
+    """-q -v -d --nocolor as parameters, without the letters in ``own_letters``, which mean something else for the verb.
+
+    A ``group`` also takes --json, for the verb that follows.
+    """
 
     def option(name: str, kind: Any, default: object, *names: str, text: str, **more: Any) -> inspect.Parameter:
-        free = [n for n in names if n.startswith("--") or n[1] not in taken]
+        free = [n for n in names if n.startswith("--") or n[1] not in own_letters]
         annotation = Annotated[kind, typer.Option(*free, help=text, rich_help_panel=GENERAL, **more)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    json = [option("json_", bool, False, "--json", text="the report as JSON, of verbs that have one")] if before else []
+    json = [option("json_", bool, False, "--json", text="print reports as JSON")] if group else []
     return [
         *json,
-        option("quiet_", bool, False, "--quiet", "-q", text="only errors on stderr"),
-        option("verbose_", int, 0, "--verbose", "-v", text="say more", count=True),
-        option("debug_", bool, False, "--debug", "-d", text="on failure, show where in the program"),
-        option("nocolor_", bool, False, "--nocolor", text="no colour (as NO_COLOR does)"),
+        option("quiet_", bool, False, "--quiet", "-q", text="print only errors"),
+        option("verbose_", int, 0, "--verbose", "-v", text="print more details", count=True),
+        option("debug_", bool, False, "--debug", "-d", text="print a traceback on failure"),
+        option("nocolor_", bool, False, "--nocolor", text="disable colors (also: NO_COLOR)"),
     ]
 
 
-def _check_given(params: Sequence[Any], values: dict[str, Any], may_be_empty: Sequence[str]) -> None:
-    """Refuse empty names and values: they come from shell variables that are not set. Where empty is the default, it may be."""
+def _reject_empty(params: Sequence[Any], values: dict[str, Any], allow_empty: Sequence[str]) -> None:
+    """Raise UsageError for empty names and values: they come from unset shell variables. An empty default may be repeated."""
     for param in params:
         value = values.get(param.name)
         for index, text in enumerate(value if isinstance(value, list | tuple) else [value]):
-            if text != "" or param.default == "" or param.name in may_be_empty:
+            if text != "" or param.default == "" or param.name in allow_empty:
                 continue
             if param.param_type_name == "option":
-                raise UsageError(f"{max(param.opts, key=len)} has an empty value", hint="give it one, or leave the option out")
+                raise UsageError(f"{max(param.opts, key=len)} has an empty value", hint="give it one, or omit the option")
             words = (param.metavar or param.name.upper()).replace("[", "").replace("]", "").replace("...", "").split()
             raise UsageError(f"{words[min(index, len(words) - 1)]} is empty", hint="give a name")
 
 
-def _with_common(function: Callable[..., Any], taken: str = "", *, before: bool = False) -> Callable[..., Any]:
-    """``function(console, ...)`` as a callback that takes the common options too and puts them into the console."""
+def _expanded(parameters: Sequence[inspect.Parameter]) -> tuple[list[inspect.Parameter], dict[str, type]]:
+    """Parameters with each group (a dataclass) replaced by its fields; the groups by their parameters' names."""
+    found: list[inspect.Parameter] = []
+    groups: dict[str, type] = {}
+    for parameter in parameters:
+        kind = parameter.annotation
+        if not is_dataclass(kind):
+            found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        assert isinstance(kind, type)
+        groups[parameter.name] = kind
+        hints = get_type_hints(kind, include_extras=True)
+        found += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+            for f in fields(kind)
+        ]
+    return found, groups
+
+
+def _with_common(function: Callable[..., Any], own_letters: str = "", *, group: bool = False) -> Callable[..., Any]:
+    """Wrap ``function(console, ...)`` into a callback that takes the common options too and stores them in the console."""
     signature = inspect.signature(function, eval_str=True)
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in signature.parameters.items() if name != "console"]
+    own, groups = _expanded([p for name, p in signature.parameters.items() if name != "console"])
     context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
     def callback(**values: Any) -> Any:
@@ -172,33 +189,35 @@ def _with_common(function: Callable[..., Any], taken: str = "", *, before: bool 
         console.debug |= values.pop("debug_")
         console.color &= not values.pop("nocolor_")
         console.json_before |= values.pop("json_", False)
-        _check_given(ctx.command.params, values, getattr(ctx.command, "may_be_empty", ()))
+        _reject_empty(ctx.command.params, values, getattr(ctx.command, "allow_empty", ()))
         if "json" in values:
             console.json = values["json"] = values["json"] or console.json_before
-        elif console.json_before and not before:
-            raise UsageError("it has no report for --json", hint="leave --json out")
+        elif console.json_before and not group:
+            raise UsageError("--json is not supported by this command", hint="omit --json")
+        for name, kind in groups.items():
+            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
         return function(console, **values)
 
     callback.__doc__ = function.__doc__
     callback.__name__ = function.__name__
     callback.__annotations__ = {}
-    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(taken, before=before)])
+    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(own_letters, group=group)])
     return callback
 
 
-class _AsGiven:
-    """Takes the place of typer's conversion of one parameter: ours are text, lists of text, flags and one counter."""
+class _NoConversion:
+    """Stand-in for typer's conversion of a parameter: ours are text, lists of text, flags and one counter."""
 
     @staticmethod
     def coerce(value: Any, **_: Any) -> Any:
         return value
 
 
-def _take_as_given(params: Sequence[Any]) -> None:
-    """Newer releases of typer load pydantic to convert a value, which takes longer than all else a short command does."""
+def _skip_conversion(params: Sequence[Any]) -> None:
+    """Turn off typer's conversion: newer releases load pydantic for it, which takes longer than a whole short command."""
     for param in params:
         if hasattr(param, "get_runtime_param"):
-            param.get_runtime_param = _AsGiven
+            param.get_runtime_param = _NoConversion
 
 
 def _app() -> typer.Typer:
@@ -208,48 +227,49 @@ def _app() -> typer.Typer:
 def verb(
     *,
     examples: Sequence[str],
-    taken: str = "",
+    own_letters: str = "",
     once: Sequence[str] = (),
-    may_be_empty: Sequence[str] = (),
+    allow_empty: Sequence[str] = (),
     help_names: Sequence[str] = HELP_NAMES,
     kind: type[VerbCommand] = VerbCommand,
 ) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
 
-    ``taken``: letters of common options that the verb uses itself. ``once``: parameters of which the last does not simply win
-    where an option is repeated, for the others would be missed. ``may_be_empty``: parameters that take an empty text. ``kind``:
-    of command, where its failures end otherwise.
+    A parameter annotated with a dataclass of ``options`` becomes the options of its fields. ``own_letters``: letters of common
+    options that the verb uses itself. ``once``: parameters that may not be repeated (of others the last value wins).
+    ``allow_empty``: parameters that accept an empty text. ``kind``: the class of the command.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbCommand:
         app = _app()
         settings = {"help_option_names": list(help_names)}
-        app.command(cls=kind, context_settings=settings)(_with_common(function, taken))
+        app.command(cls=kind, context_settings=settings)(_with_common(function, own_letters))
         made = get_command(app)
         assert isinstance(made, VerbCommand)
-        _take_as_given(made.params)
-        made.examples, made.once, made.may_be_empty = tuple(examples), tuple(once), tuple(may_be_empty)
+        _skip_conversion(made.params)
+        made.examples, made.once, made.allow_empty = tuple(examples), tuple(once), tuple(allow_empty)
         return made
 
     return decorate
 
 
 def group(
-    *, verbs: Sequence[Verb], examples: Sequence[str], first: str = "", elsewhere: dict[str, str] | None = None
+    *, verbs: Sequence[Verb], examples: Sequence[str], intro: str = "", aliases: dict[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], VerbGroup]:
     """Make a group of ``verbs``; ``function(console, ...)`` runs before the verb.
 
-    ``elsewhere``: what words of other tools mean in this group, as ``{"copy": "overlay clone"}``; see ``elsewhere.WORDS``.
+    ``intro``: first line of the help page. ``aliases``: words of other tools and the verbs that do the same, as
+    ``{"copy": "overlay clone"}``; see ``suggest.SYNONYMS``.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbGroup:
         app = _app()
         settings = {"help_option_names": list(HELP_NAMES)}
-        app.callback(cls=VerbGroup, context_settings=settings, no_args_is_help=True)(_with_common(function, before=True))
+        app.callback(cls=VerbGroup, context_settings=settings, no_args_is_help=True)(_with_common(function, group=True))
         made = get_command(app)
         assert isinstance(made, VerbGroup)
-        _take_as_given(made.params)
-        made.verbs, made.examples, made.first, made.elsewhere = tuple(verbs), tuple(examples), first, elsewhere or {}
+        _skip_conversion(made.params)
+        made.verbs, made.examples, made.intro, made.aliases = tuple(verbs), tuple(examples), intro, aliases or {}
         return made
 
     return decorate

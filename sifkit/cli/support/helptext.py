@@ -1,4 +1,4 @@
-"""Help pages: plain text, options in groups, examples at the end. Made from a command's own parameters."""
+"""Help pages: plain text made from a command's parameters, with options in sections and examples at the end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _option_sections(params: Sequence[Any], help_names: Sequence[str], width: in
             sections.setdefault(param.rich_help_panel or "Options", []).append(_option_row(param))
     general = sections.pop(GENERAL, [])
     names = sorted(help_names, key=len)
-    general.append((("    " if len(names[0]) > 2 else "") + ", ".join(names), "show this page"))
+    general.append((("    " if len(names[0]) > 2 else "") + ", ".join(names), "show this help"))
     for title, rows in [*sections.items(), (GENERAL, general)]:
         yield from _section(title, rows, OPTION_COLUMN, width)
 
@@ -68,13 +68,13 @@ def _usage_of(params: Sequence[Any]) -> str:
 
 
 def command_help(command: Any, path: str, help_names: Sequence[str], examples: Sequence[str]) -> str:
-    """The help page of one verb; ``path`` is how it is called."""
+    """Help page of a verb; ``path`` is the command as typed."""
     width = _width()
     lines = [f"Usage: {path} {_usage_of(command.params)}", ""]
     for paragraph in (command.help or "").split("\n\n"):
         lines += [*textwrap.wrap(" ".join(paragraph.split()), width, break_on_hyphens=False), ""]
     lines.pop()
-    arguments = [(param.metavar or param.name.upper(), param.help or "") for param in command.params if _is_told(param)]
+    arguments = [(param.metavar or param.name.upper(), param.help or "") for param in command.params if _has_help(param)]
     if arguments:
         lines += _section("Arguments", arguments, OPTION_COLUMN, width)
     lines += _option_sections(command.params, help_names, width)
@@ -82,7 +82,7 @@ def command_help(command: Any, path: str, help_names: Sequence[str], examples: S
     return "\n".join(lines)
 
 
-def _is_told(param: Any) -> bool:
+def _has_help(param: Any) -> bool:
     return bool(param.param_type_name == "argument" and getattr(param, "help", None))
 
 
@@ -94,15 +94,15 @@ def _examples(examples: Sequence[str]) -> Iterable[str]:
 
 
 def group_help(
-    group: Any, path: str, help_names: Sequence[str], examples: Sequence[str], verbs: dict[str, Rows], *, first: str = ""
+    group: Any, path: str, help_names: Sequence[str], examples: Sequence[str], sections: dict[str, Rows], *, intro: str = ""
 ) -> str:
-    """The help page of a group of verbs; ``verbs``: title -> (name, one line)."""
+    """Help page of a group of verbs; ``sections``: title -> (name, one-line help)."""
     width = _width()
-    lines = [first, ""] if first else []
+    lines = [intro, ""] if intro else []
     lines += [f"Usage: {path} [OPTIONS] COMMAND ...", ""]
     lines += textwrap.wrap(" ".join((group.help or "").split()), width, break_on_hyphens=False)
-    column = 2 + max(len(name) for rows in verbs.values() for name, _ in rows)
-    for title, rows in verbs.items():
+    column = 2 + max(len(name) for rows in sections.values() for name, _ in rows)
+    for title, rows in sections.items():
         lines += _section(title, rows, column, width)
     lines += _option_sections(group.params, help_names, width)
     lines += _examples(examples)

@@ -1,7 +1,7 @@
-"""Where a path lies: ``IMAGE PATH...`` or ``IMAGE:/PATH``.
+"""Arguments that name files in images: ``IMAGE PATH...`` or ``IMAGE:/PATH``.
 
-An argument is IMAGE:/PATH when it holds ``:/``, the part before the first ``:/`` is an existing file and the whole is
-not; ``./a:/b`` is always a host path.
+An argument is IMAGE:/PATH if it contains ``:/``, the part before the first ``:/`` is an existing file and the whole is not;
+``./a:/b`` is always a host path.
 """
 
 from __future__ import annotations
@@ -9,14 +9,32 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...errors import UsageError, show
 
-__all__ = ["check_not_dotted", "place", "places"]
+__all__ = [
+    "ImagePath",
+    "common_image",
+    "group_by_image",
+    "parse_image_paths",
+    "reject_dot_prefix",
+    "several_paths",
+    "split_image_path",
+]
 
 
-def place(argument: str) -> tuple[str, str] | None:
-    """(image, path in it) of an IMAGE:/PATH; None for a host path."""
+@dataclass(frozen=True, slots=True)
+class ImagePath:
+    """An argument IMAGE:/PATH; ``shown`` is the argument as given, escaped."""
+
+    image: str
+    path: bytes
+    shown: str
+
+
+def split_image_path(argument: str) -> tuple[str, str] | None:
+    """Split IMAGE:/PATH into image and path; None for a host path."""
     image, colon, rest = argument.partition(":/")
     if not colon or not image or argument.startswith("./"):
         return None
@@ -25,42 +43,77 @@ def place(argument: str) -> tuple[str, str] | None:
     return image, "/" + rest
 
 
-def check_not_dotted(argument: str) -> None:
-    """UsageError for an IMAGE:/PATH behind ``./``, which makes it a file of the host, where none can be."""
+def reject_dot_prefix(argument: str) -> None:
+    """Raise UsageError for ``./IMAGE:/PATH``, a host path, if there is no such file but the image exists."""
     rest = argument.removeprefix("./")
-    if rest != argument and not os.path.isdir(os.path.dirname(argument)) and place(rest) is not None:
-        raise UsageError(f"{show(argument)}: what begins with ./ is a file of the host", hint=f"write {show(rest)}")
+    if rest != argument and not os.path.isdir(os.path.dirname(argument)) and split_image_path(rest) is not None:
+        raise UsageError(f"{show(argument)}: a path that begins with ./ is a host path", hint=f"write {show(rest)}")
 
 
-def places(arguments: Sequence[str], *, default: Sequence[str] = ()) -> list[tuple[str, list[bytes]]]:
-    """(image, paths in it) in the order given, for ``IMAGE [PATH...]`` or ``IMAGE:/PATH...``.
+def parse_image_paths(arguments: Sequence[str]) -> list[ImagePath]:
+    """Parse arguments that are all IMAGE:/PATH. Raises UsageError for host paths, FileNotFoundError for missing images."""
+    return [_parse(argument) for argument in arguments]
 
-    ``default``: the paths where there is an image only; without it UsageError. FileNotFoundError for IMAGE:/PATH
-    where there is no such image.
+
+def _parse(argument: str) -> ImagePath:
+    found = split_image_path(argument)
+    if found is not None:
+        return ImagePath(found[0], os.fsencode(found[1]), show(argument))
+    reject_dot_prefix(argument)
+    image, colon, _ = argument.partition(":/")
+    if colon and image and not argument.startswith("./") and not os.path.lexists(image):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
+    hint = "name a path in an image, for example overlay.img:/upper/opt/x"
+    raise UsageError(f"{show(argument)} is not IMAGE:/PATH", hint=hint)
+
+
+def common_image(paths: Sequence[ImagePath], verb: str) -> str:
+    """Return the image that all paths are in. Raises UsageError if there are several."""
+    for path in paths[1:]:
+        if path.image != paths[0].image and not os.path.samefile(path.image, paths[0].image):
+            raise UsageError(
+                f"{path.shown} and {paths[0].shown} are in different images",
+                hint=f"{verb} works within one image; to copy between images: sifkit cp",
+            )
+    return paths[0].image
+
+
+def group_by_image(arguments: Sequence[str], *, default: Sequence[str] = ()) -> list[tuple[str, list[bytes]]]:
+    """Parse ``IMAGE [PATH...]`` or ``IMAGE:/PATH...`` into (image, paths in it), in the order given.
+
+    ``default``: the paths if there is an image only; without it that raises UsageError. Raises FileNotFoundError for
+    IMAGE:/PATH if there is no such image.
     """
     for argument in arguments:
-        check_not_dotted(argument)
-    first = place(arguments[0])
+        reject_dot_prefix(argument)
+    first = split_image_path(arguments[0])
     if first is None:
         image, colon, _ = arguments[0].partition(":/")
         if arguments[0].endswith(":") and os.path.isfile(arguments[0][:-1]) and not os.path.lexists(arguments[0]):
-            raise UsageError(f"{show(arguments[0])}: no path behind the colon", hint=f"write {show(arguments[0])}/")
+            raise UsageError(f"{show(arguments[0])}: no path after the colon", hint=f"write {show(arguments[0])}/")
         if colon and image and not arguments[0].startswith("./") and not os.path.lexists(arguments[0]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
         paths = list(arguments[1:]) or list(default)
         if not paths:
-            raise UsageError(f"PATH is missing: the file in {show(arguments[0])}", hint="sifkit ls shows what is in it")
+            raise UsageError(
+                f"PATH is missing: a file in {show(arguments[0])}", hint=f"list files with: sifkit ls {show(arguments[0])}"
+            )
         return [(arguments[0], [os.fsencode(path) for path in paths])]
-    found: list[tuple[str, list[bytes]]] = []
+    groups: list[tuple[str, list[bytes]]] = []
     for argument in arguments:
-        pair = place(argument)
+        pair = split_image_path(argument)
         if pair is None:
             raise UsageError(
-                f"{show(argument)} is not IMAGE:/PATH, as {show(arguments[0])} is",
-                hint="write IMAGE PATH... or IMAGE:/PATH for all",
+                f"{show(argument)} is not IMAGE:/PATH, unlike {show(arguments[0])}",
+                hint="write IMAGE PATH..., or IMAGE:/PATH for each",
             )
-        if found and found[-1][0] == pair[0]:
-            found[-1][1].append(os.fsencode(pair[1]))
+        if groups and groups[-1][0] == pair[0]:
+            groups[-1][1].append(os.fsencode(pair[1]))
         else:
-            found.append((pair[0], [os.fsencode(pair[1])]))
-    return found
+            groups.append((pair[0], [os.fsencode(pair[1])]))
+    return groups
+
+
+def several_paths(groups: Sequence[tuple[str, list[bytes]]]) -> bool:
+    """Whether the groups of ``group_by_image`` hold more than one path: then the verb goes on after a failure."""
+    return sum(len(paths) for _, paths in groups) > 1

@@ -1,6 +1,6 @@
-"""Modes as chmod takes them: octal, or clauses as ``u+rwX,go=``; what they make of the mode a file has.
+"""Modes as chmod takes them: octal, or symbolic clauses such as ``u+rwX,go=``.
 
-Source: POSIX ``chmod``, and GNU coreutils' rule that set-id bits of directories stay unless they are named.
+Source: POSIX ``chmod``, and the rule of GNU coreutils that set-id bits of directories stay unless they are named.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 from ...errors import UsageError, show
 
-__all__ = ["Change", "adjusted", "parse_mode"]
+__all__ = ["ModeChange", "apply_mode", "parse_mode"]
 
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007, "a": 0o7777}
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000, "X": 0}
@@ -21,10 +21,11 @@ _ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])(?=[-+=]|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One step: what is done with which bits. ``who`` 0: all, as far as the umask lets. ``named``: bits that are told of.
+class ModeChange:
+    """One action of a mode. ``who``: mask of the classes it is for, 0 for all within the umask.
 
-    ``how``: "bits" as they are; "copy" those another class has; "maybe" x too, for directories and what has x already.
+    ``value``: bits to add, remove or set. ``named``: bits the mode mentions. ``how``: "bits" takes ``value`` as it is, "copy"
+    takes the bits of that class, "maybe" adds x to directories and files that have an x already.
     """
 
     action: str
@@ -34,17 +35,17 @@ class Change:
     how: Literal["bits", "copy", "maybe"] = "bits"
 
 
-def parse_mode(text: str, option: str = "MODE") -> tuple[Change, ...]:
-    """The steps that ``text`` asks for. Raises UsageError."""
+def parse_mode(text: str, option: str = "MODE") -> tuple[ModeChange, ...]:
+    """Parse a mode into its actions. Raises UsageError."""
     if re.fullmatch(r"[0-7]+", text, re.ASCII) and int(text, 8) <= 0o7777:
         value = int(text, 8)
         named = 0o7777 if len(text) > 4 else value & 0o6000 | 0o1777
-        return (Change("=", 0o7777, value, named),)
-    found: list[Change] = []
+        return (ModeChange("=", 0o7777, value, named),)
+    found: list[ModeChange] = []
     for clause in text.split(","):
         match = _CLAUSE.fullmatch(clause)
         if match is None:
-            hint = "write octal as 0755, or for example u+rwX,go-w"
+            hint = "write for example 0755 or u+rwX,go-w"
             raise UsageError(f"{'' if option == 'MODE' else option + ' '}invalid mode: '{show(text)}'", hint=hint)
         who = 0
         for letter in match[1]:
@@ -54,17 +55,17 @@ def parse_mode(text: str, option: str = "MODE") -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _change(action: str, letters: str, who: int) -> Change:
+def _change(action: str, letters: str, who: int) -> ModeChange:
     if letters in _COPIED:
-        return Change(action, who, _COPIED[letters], who & _COPIED[letters] if who else _COPIED[letters], "copy")
+        return ModeChange(action, who, _COPIED[letters], who & _COPIED[letters] if who else _COPIED[letters], "copy")
     value = 0
     for letter in letters:
         value |= _BITS[letter]
-    return Change(action, who, value, who & value if who else value, "maybe" if "X" in letters else "bits")
+    return ModeChange(action, who, value, who & value if who else value, "maybe" if "X" in letters else "bits")
 
 
-def adjusted(changes: tuple[Change, ...], mode: int, *, is_dir: bool, mask: int) -> int:
-    """The 12 bits that a file of ``mode`` gets."""
+def apply_mode(changes: tuple[ModeChange, ...], mode: int, *, is_dir: bool, mask: int) -> int:
+    """Return the 12 permission bits that a file of ``mode`` gets."""
     new = mode & 0o7777
     for change in changes:
         kept = (0o6000 if is_dir else 0) & ~change.named

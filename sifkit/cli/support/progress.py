@@ -1,8 +1,7 @@
-"""How far a long command is, on stderr: a bar on a terminal, a plain line every 30 s elsewhere, JSON lines, or nothing."""
+"""Progress of long commands on stderr: a bar on a terminal, else a line every 30 s; JSON lines, or nothing."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from types import TracebackType
@@ -21,10 +20,10 @@ Unit = Literal["files", "bytes"]
 
 
 class Reporter:
-    """Counts and times the phases, and shows nothing: the base of the others.
+    """Progress reporter that counts and times the phases and shows nothing; base of the others.
 
-    What is counted never passes the total that was told: small files are copied in whole blocks. ``phases`` are the
-    phases that are over, as (name, unit, count, seconds). Leaving its block ends whatever is on the screen.
+    The count never exceeds the total: small files are copied in whole blocks. ``phases``: the phases that are over, as
+    (name, unit, count, seconds).
     """
 
     def __init__(self) -> None:
@@ -36,14 +35,14 @@ class Reporter:
         self._began = self._start = time.monotonic()
 
     def phase(self, name: str, total: int | None, unit: Unit) -> None:
-        """A new part of the work begins."""
+        """Begin a phase. ``total`` None: unknown."""
         self.done()
         self._name, self._total, self._unit, self._count = name, total, unit, 0
         self._start = time.monotonic()
         self.show_begin()
 
     def advance(self, count: int) -> None:
-        """``count`` more files or bytes are done."""
+        """Count ``count`` more files or bytes as done."""
         self._count += count
         if self._total is not None and self._count > self._total:
             count -= self._count - self._total
@@ -51,28 +50,28 @@ class Reporter:
         self.show_more(count)
 
     def done(self) -> None:
-        """The part is over."""
+        """End the phase."""
         if self._name:
             self.show_end()
             self.phases.append((self._name, self._unit, self._count, time.monotonic() - self._start))
         self._name = ""
 
-    def tell_times(self, console: Console) -> None:
-        """How long each phase took, for -v."""
+    def print_times(self, console: Console) -> None:
+        """Print how long each phase took, with -v."""
         if self.phases:
             console.detail("time: " + ", ".join(f"{name} {seconds:.2f} s" for name, _, _, seconds in self.phases))
 
     def show_begin(self) -> None:
-        """A phase began."""
+        """Show that a phase began."""
 
     def show_more(self, count: int) -> None:
-        """``count`` more are done, and counted."""
+        """Show that ``count`` more are done."""
 
     def show_end(self) -> None:
-        """The phase is over."""
+        """Show that the phase is over."""
 
     def show_last(self, failed: bool) -> None:
-        """All is over."""
+        """Show that the command is over."""
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +81,8 @@ class Reporter:
         self.show_last(kind is not None)
 
 
-class _Plain(Reporter):
-    """A line now and then."""
+class _PlainReporter(Reporter):
+    """Progress reporter that prints a line every 30 s."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -99,8 +98,8 @@ class _Plain(Reporter):
             self._console.note(f"{self._console.program}: {self._name}: {done}{of}")
 
 
-class _Json(Reporter):
-    """An object when a phase begins, every second, and when it ends; a last one at the end of all."""
+class _JSONReporter(Reporter):
+    """Progress reporter that prints a JSON object when a phase begins and ends, every second, and at the end."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class _Json(Reporter):
         self._next = 0.0
 
     def show_begin(self) -> None:
-        self._tell(self._name, self._unit, self._count, self._total)
+        self._emit(self._name, self._unit, self._count, self._total)
         self._next = time.monotonic() + JSON_SECONDS
 
     def show_more(self, count: int) -> None:
@@ -116,27 +115,29 @@ class _Json(Reporter):
             self.show_begin()
 
     def show_end(self) -> None:
-        self._tell(self._name, self._unit, self._count, self._count)
+        self._emit(self._name, self._unit, self._count, self._count)
 
     def show_last(self, failed: bool) -> None:
-        files = next((count for _, unit, count, _ in self.phases if unit == "files"), 0)  # the scan's, which is the first
+        files = next((count for _, unit, count, _ in self.phases if unit == "files"), 0)  # those of the scan, the first phase
         size = sum(count for _, unit, count, _ in self.phases if unit == "bytes")
         times = {name: round(seconds, 3) for name, _, _, seconds in self.phases}
-        self._tell("failed" if failed else "done", "bytes", size, size, files=files, phases=times)
+        self._emit("failed" if failed else "done", "bytes", size, size, files=files, phases=times)
 
-    def _tell(self, name: str, unit: Unit, done: int, total: int | None, **more: Any) -> None:
+    def _emit(self, name: str, unit: Unit, done: int, total: int | None, **more: Any) -> None:
         seconds = round(time.monotonic() - self._began, 3)
         fields = {"phase": name, "unit": unit, "done": done, "total": total, "seconds": seconds, **more}
+        import json
+
         try:
             head = {"sifkit": JSON_SCHEMA, "command": self._console.command}
             sys.stderr.write(json.dumps(head | {"progress": fields}) + "\n")
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
-            pass  # nobody listens any more
+            pass  # stderr is gone
 
 
-class _Bar(Reporter):
-    """tqdm's bar; a phase that is over soon never shows one."""
+class _BarReporter(Reporter):
+    """Progress reporter with tqdm's bar; short phases show none."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class _Bar(Reporter):
     def show_begin(self) -> None:
         from tqdm import tqdm
 
-        tqdm.monitor_interval = 0  # no thread beside a program that may fork or be interrupted
+        tqdm.monitor_interval = 0  # no thread in a process that may fork or be interrupted
         in_bytes = self._unit == "bytes"
         self._bar = tqdm(
             desc=self._name,
@@ -172,11 +173,11 @@ class _Bar(Reporter):
 
 
 def reporter(mode: str, console: Console) -> Reporter:
-    """What fits ``mode`` (one of MODES), the terminal and -q."""
+    """Return the reporter for ``mode`` (one of MODES), the terminal and -q."""
     if mode == "off" or (console.quiet and mode != "json"):
         return Reporter()
     if mode == "json":
-        return _Json(console)
+        return _JSONReporter(console)
     if mode == "plain" or not console.err_is_terminal:
-        return _Plain(console)
-    return _Bar(console)
+        return _PlainReporter(console)
+    return _BarReporter(console)

@@ -1,4 +1,4 @@
-"""Numbers, names, bars and tables as text. rich is loaded only for a table on a terminal, and is only given Text."""
+"""Numbers, names, bars and tables as text. rich is loaded only for a table on a terminal, and only gets Text."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bar",
-    "described",
-    "escaped",
+    "display_name",
+    "escape",
+    "image_summary",
+    "local_time",
     "mode_text",
-    "pairs",
     "percent",
-    "shell_word",
+    "print_pairs",
+    "rfc3339",
+    "shell_quote",
     "short_size",
-    "shown_name",
-    "stamp",
-    "utc",
 ]
 
 
 def short_size(size: int) -> str:
-    """As ``ls -h`` writes it: rounded up, one decimal below 10, a letter: 1.5G, 500M, 512."""
+    """Size as ``ls -h`` prints it: rounded up, one decimal below 10, a letter: 1.5G, 500M, 512."""
     unit, letters = 1, iter("KMGTPE")
     letter = ""
     while size >= 1024 * unit and (following := next(letters, "")):
@@ -46,9 +46,11 @@ def short_size(size: int) -> str:
     return f"{whole}{letter}"
 
 
-def escaped(name: bytes, *, unicode: bool = True) -> str:
-    """A name for a terminal, as ``ls -b``: backslash, space, control characters and what is not UTF-8 are escaped; without
-    ``unicode`` all that is not ASCII."""
+def escape(name: bytes, *, unicode: bool = True) -> str:
+    """Escape a name for a terminal, as ``ls -b``: backslash, space, control characters and bytes that are not UTF-8.
+
+    Without ``unicode`` everything that is not ASCII is escaped too.
+    """
     simple = {
         "\n": "\\n",
         "\t": "\\t",
@@ -71,16 +73,16 @@ def escaped(name: bytes, *, unicode: bool = True) -> str:
     return "".join(pieces)
 
 
-def shown_name(name: bytes, console: Console) -> bytes:
-    """A name for stdout: escaped on a terminal, exact in a pipe."""
+def display_name(name: bytes, console: Console) -> bytes:
+    """Name for stdout: escaped on a terminal, exact in a pipe."""
     if not console.out_is_terminal:
         return name
-    shown = escaped(name, unicode=console.out_is_unicode)
+    shown = escape(name, unicode=console.out_is_unicode)
     return shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
 
 
-def described(image: str, filesystem: Filesystem) -> str:
-    """One line about an image that is read, for -v."""
+def image_summary(image: str, filesystem: Filesystem) -> str:
+    """One line about an image that is opened, for -v."""
     found = filesystem.superblock
     journal = "no journal" if not found.has_journal else "journal not empty" if filesystem.needs_recovery else "journal clean"
     kind = "ext3" if found.has_journal else "ext2"
@@ -88,21 +90,21 @@ def described(image: str, filesystem: Filesystem) -> str:
 
 
 def percent(used: int, total: int) -> str:
-    """The share used: 19 %; what is more than nothing is never 0."""
+    """Share used, as ``19 %``; more than nothing is at least ``<1 %``."""
     share = 100 * min(used, total) / total if total > 0 else 0.0
     return "<1 %" if 0 < share < 0.5 else f"{share:.0f} %"
 
 
 def bar(used: int, total: int, console: Console, *, width: int = 20) -> str:
-    """A bar of ``width`` cells; in ASCII where the terminal cannot show block characters."""
+    """Bar of ``width`` cells, in ASCII if the terminal cannot show block characters."""
     share = min(1.0, used / total) if total > 0 else 0.0
     filled = round(share * width)
     full, rest = ("\u2588", "\u2591") if console.out_is_unicode else ("#", ".")
     return f"{full * filled}{rest * (width - filled)}"
 
 
-def pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """A two-column table on stdout: aligned text; on a terminal the keys stand out and long values wrap."""
+def print_pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """Print a two-column table; on a terminal keys are bold and long values wrap."""
     width = max((len(key) for key, _ in rows), default=0)
     if not console.out_is_terminal:
         for key, value in rows:
@@ -124,22 +126,22 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
-def shell_word(text: str) -> str:
-    """A name as one writes it to a shell; as an argument it is never taken for an option."""
+def shell_quote(text: str) -> str:
+    """Quote a name for a shell, so that it is never taken for an option."""
     import shlex
 
     return show(shlex.quote(f"./{text}" if text.startswith("-") else text))
 
 
 def mode_text(mode: int) -> str:
-    """``drwxr-xr-x``; ``?`` for format bits that mean nothing."""
+    """Mode as ``drwxr-xr-x``; ``?`` for an unknown file type."""
     import stat
 
     return stat.filemode(mode)
 
 
-def stamp(nanoseconds: int) -> str:
-    """Local time to the minute, for a person; the raw seconds where the platform cannot tell."""
+def local_time(nanoseconds: int) -> str:
+    """Local time to the minute; ``@SECONDS`` if the platform cannot convert it."""
     try:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(nanoseconds // 1_000_000_000))
     except (OverflowError, ValueError, OSError):
@@ -147,8 +149,8 @@ def stamp(nanoseconds: int) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def utc(nanoseconds: int) -> str:
-    """RFC 3339 in UTC with nanoseconds, for JSON."""
+def rfc3339(nanoseconds: int) -> str:
+    """Time in RFC 3339, UTC, with nanoseconds."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return f"{_utc_second(seconds)}.{rest:09d}Z"
 

@@ -1,13 +1,13 @@
-"""Which verb was meant: names that live in another group, words of other tools, slips of the finger.
+"""Suggestions for unknown verbs and options: verbs of other groups, other tools' names, spelling mistakes.
 
-Only verbs that exist are ever suggested: everything is looked up in the command tree. Of a word whose verbs are all still to
-come it is said that this release has none.
+Only verbs of the command tree are suggested. For a name whose verbs all belong to later releases the message says that this
+release has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ...errors import show
 from .values import closest
@@ -15,10 +15,10 @@ from .values import closest
 if TYPE_CHECKING:
     from .frame import VerbGroup
 
-__all__ = ["WORDS", "explain", "paths"]
+__all__ = ["SYNONYMS", "unknown_command", "unknown_option", "verb_paths"]
 
-ALIKE = 0.72
-"""How alike a slip must be to the verb that was meant."""
+SIMILARITY = 0.72
+"""Least similarity of a misspelt verb and the suggested one, from 0 to 1."""
 
 _VERBS = {
     "overlay create": "new make mkfs mkfs.ext3 mke2fs",
@@ -43,42 +43,56 @@ _VERBS = {
     **{name: name for name in ("tree", "stat", "find", "extract", "du", "df", "mkdir", "ln", "chmod")},
     **{name: name for name in ("chown", "build", "diff", "exec", "run", "shell", "instance", "doctor")},
 }
-WORDS = {word: [verb for verb, words in _VERBS.items() if word in words.split()] for word in " ".join(_VERBS.values()).split()}
-"""A word, and the verbs that do it, the best first: those of this release and of later ones."""
+SYNONYMS = {
+    word: [verb for verb, words in _VERBS.items() if word in words.split()] for word in " ".join(_VERBS.values()).split()
+}
+"""Verbs by other tools' names for them, best match first, of this release and of later ones."""
 _OPTIONS = {"help": "sifkit -h", "version": "sifkit --version"}
 
 
-def paths(group: VerbGroup, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every verb below ``group`` as the words that call it."""
+def verb_paths(group: VerbGroup, parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield every verb below ``group`` as the words that call it."""
     for entry in group.verbs:
-        path = (*above, entry.name)
+        path = (*parent, entry.name)
         yield path
         if entry.group:
-            yield from paths(group.get_command(None, entry.name), path)
+            yield from verb_paths(group.get_command(None, entry.name), path)
 
 
-def explain(root: VerbGroup, at: tuple[str, ...], word: str, own: Mapping[str, str]) -> str:
-    """What is wrong with ``word`` as a verb of the group called ``at``; ``own``: words the group itself knows a verb for."""
-    known = [" ".join(path) for path in paths(root)]
-    meant = _OPTIONS.get(word) or " or ".join(f"sifkit {path}" for path in _meant(known, " ".join(at), word, own))
-    if meant:
-        return f"no such command {show(word)} (did you mean {meant}?)"
-    return f"no such command {show(word)}" + (" in this release" if word in WORDS else "")
+def unknown_option(option: str, params: Sequence[Any]) -> str:
+    """Error message for an unknown option of a command with these parameters."""
+    names = [name for param in params for name in (*param.opts, *param.secondary_opts) if len(name) > 2]
+    return f"no such option {show(option)}" + _did_you_mean(closest(option, names))
 
 
-def _meant(known: list[str], at: str, word: str, own: Mapping[str, str]) -> list[str]:
-    if own.get(word) in known:
-        return [own[word]]
-    if named := _called(known, word):
-        return named
-    if word in WORDS:
-        return [path for path in WORDS[word] if path in known][:1]
-    slip = closest(word, [path.rpartition(" ")[2] for path in known], cutoff=ALIKE)
-    if slip is None:
+def unknown_command(root: VerbGroup, group: tuple[str, ...], word: str, aliases: Mapping[str, str]) -> str:
+    """Error message for an unknown verb ``word`` of the group called ``group``, which has ``aliases`` of its own."""
+    known = [" ".join(path) for path in verb_paths(root)]
+    suggested = _OPTIONS.get(word) or " or ".join(
+        f"sifkit {path}" for path in _candidates(known, " ".join(group), word, aliases)
+    )
+    if suggested:
+        return f"no such command {show(word)}" + _did_you_mean(suggested)
+    return f"no such command {show(word)}" + (" in this release" if word in SYNONYMS else "")
+
+
+def _did_you_mean(suggested: str | None) -> str:
+    return f" (did you mean {suggested}?)" if suggested else ""
+
+
+def _candidates(known: list[str], group: str, word: str, aliases: Mapping[str, str]) -> list[str]:
+    if aliases.get(word) in known:
+        return [aliases[word]]
+    if exact := _named(known, word):
+        return exact
+    if word in SYNONYMS:
+        return [path for path in SYNONYMS[word] if path in known][:1]
+    similar = closest(word, [path.rpartition(" ")[2] for path in known], cutoff=SIMILARITY)
+    if similar is None:
         return []
-    inside = [path for path in known if path.rpartition(" ")[0] == at]
-    return _called(inside, slip) or _called(known, slip)
+    siblings = [path for path in known if path.rpartition(" ")[0] == group]
+    return _named(siblings, similar) or _named(known, similar)
 
 
-def _called(known: list[str], name: str) -> list[str]:
+def _named(known: list[str], name: str) -> list[str]:
     return [path for path in known if path.rpartition(" ")[2] == name]

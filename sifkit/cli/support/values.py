@@ -1,5 +1,4 @@
-"""What people write on the command line, turned into numbers and names. Every function raises UsageError with both the
-option and the value in it.
+"""Values of options and arguments: text to numbers and names. Every function raises UsageError that names option and value.
 
 Sizes: digits with K M G T or KiB MiB GiB TiB, any case, decimals allowed, powers of 1024. Counts: K = 1000, M = 1,000,000.
 """
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 __all__ = [
+    "boolean",
     "choice",
     "closest",
     "count",
@@ -27,17 +27,17 @@ __all__ = [
     "journal_size",
     "label",
     "mode",
+    "name",
     "owner",
     "percent",
     "size",
-    "truth",
     "uuid",
 ]
 
 MIB = 1 << 20
 MAX_BYTES = 1 << 62
 MAX_ID = 2**32 - 2
-"""Largest uid and gid: 2^32 - 1 means "leave it" to chown and belongs to nobody."""
+"""Largest uid and gid: 2^32 - 1 means "unchanged" to chown."""
 LABEL_BYTES = 16
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)", re.ASCII)
@@ -46,14 +46,14 @@ _DECIMAL = {"": 1, "k": 1000, "m": 1_000_000, "g": 1_000_000_000}
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-def _given(option: str, text: str) -> str:
-    """An option and its value as they were written; quoted where one would not see the value's ends."""
+def _shown(option: str, text: str) -> str:
+    """Option and value for messages; the value is quoted if it is empty or has spaces."""
     shown = show(text)
     return f"{option} {shown}" if shown and " " not in shown else f"{option} '{shown}'"
 
 
 def closest(word: str, words: Iterable[str], *, cutoff: float = 0.65) -> str | None:
-    """The one of ``words`` that ``word`` was probably meant to be; ``cutoff``: how alike it must be, from 0 to 1."""
+    """Return the most similar of ``words``, None if none is; ``cutoff``: least similarity, from 0 to 1."""
     import difflib
 
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)
@@ -61,18 +61,19 @@ def closest(word: str, words: Iterable[str], *, cutoff: float = 0.65) -> str | N
 
 
 def choice(option: str, text: str, words: Sequence[str]) -> str:
-    """``text`` if it is one of ``words``."""
+    """Return ``text`` if it is one of ``words``."""
     if text in words:
         return text
-    meant = closest(text, words)
+    suggested = closest(text, words)
     raise UsageError(
-        f"{_given(option, text)}: must be one of {', '.join(words)}", hint=f"did you mean {meant}?" if meant else "choose one"
+        f"{_shown(option, text)}: must be one of {', '.join(words)}",
+        hint=f"did you mean {suggested}?" if suggested else "choose one",
     )
 
 
 def size(option: str, text: str, *, bare: int = MIB, example: str = "500M or 1.5G") -> int:
-    """Bytes; ``bare`` is the unit, in bytes, of a number without one. At least 1. ``example``: what a hint shows."""
-    return _size(_given(option, text), text, bare, f"write for example {example}")
+    """Parse a size into bytes, at least 1. ``bare``: bytes per unit of a bare number. ``example``: for the hint."""
+    return _size(_shown(option, text), text, bare, f"write {example}")
 
 
 def _size(given: str, text: str, bare: int, hint: str) -> int:
@@ -99,37 +100,36 @@ def _size(given: str, text: str, bare: int, hint: str) -> int:
 
 
 def count(option: str, text: str) -> int:
-    """A count: K is 1000 and M is 1,000,000. At least 1."""
+    """Parse a count, at least 1; K is 1000 and M is 1,000,000."""
     match = _NUMBER.fullmatch(text.strip())
     factor = _DECIMAL.get(match[2].lower()) if match else None
     if not match or factor is None:
-        raise UsageError(f"{_given(option, text)}: not a count", hint="write for example 200000, 500K or 1.5M")
+        raise UsageError(f"{_shown(option, text)}: not a count", hint="write 200000, 500K or 1.5M")
     value = int(Fraction(match[1]) * factor)
     if not 0 < value < 2**32:
-        raise UsageError(f"{_given(option, text)}: must be from 1 to {2**32 - 1:,}", hint="write for example 200000 or 500K")
+        raise UsageError(f"{_shown(option, text)}: must be from 1 to {2**32 - 1:,}", hint="write 200000 or 500K")
     return value
 
 
 def percent(option: str, text: str) -> float:
-    """A percentage from 0 to 50 (mke2fs's limits for reserved blocks)."""
+    """Parse a percentage from 0 to 50, the limits of mke2fs for reserved blocks."""
     match = _NUMBER.fullmatch(text.strip().removesuffix("%"))
     if not match or match[2] or Fraction(match[1]) > 50:
-        raise UsageError(f"{_given(option, text)}: must be from 0 to 50", hint="an overlay needs none, leave it out")
+        raise UsageError(f"{_shown(option, text)}: must be from 0 to 50", hint="an overlay needs none; omit it")
     return float(match[1])
 
 
 def owner(option: str, text: str) -> tuple[int, int]:
-    """(uid, gid) of ``UID:GID``, ``UID``, ``NAME``, ``NAME:GROUP`` or ``me``.
+    """Parse ``UID:GID``, ``UID``, ``NAME``, ``NAME:GROUP`` or ``me`` into (uid, gid).
 
-    A user without a group gets that user's own group; a bare number this host does not know gets the group of the same
-    number.
+    A user without a group gets the user's login group; a number unknown on this host gets the group of the same number.
     """
     if text == "me":
         if not hasattr(os, "getuid"):
-            raise UsageError(f"{option} me: this system has no user numbers", hint="write numbers, for example 1000:1000")
+            raise UsageError(f"{option} me: this system has no user IDs", hint="write numbers, such as 1000:1000")
         return os.getuid(), os.getgid()
     user, colon, group = text.partition(":")
-    given = _given(option, text)
+    given = _shown(option, text)
     if not user or (colon and not group) or ":" in group:
         raise UsageError(f"{given}: not an owner", hint="write UID:GID, NAME, NAME:GROUP or me")
     uid, own_gid = _user(given, user)
@@ -148,7 +148,7 @@ def _user(given: str, text: str) -> tuple[int, int]:
         except (KeyError, OverflowError, ValueError):
             found = None
     if uid is None and found is None:
-        raise UsageError(f"{given}: this host knows no user {show(text)}", hint="write numbers, for example 1000:1000")
+        raise UsageError(f"{given}: no such user {show(text)}", hint="write numbers, such as 1000:1000")
     if uid is None and found is not None:
         return found.pw_uid, found.pw_gid
     assert uid is not None
@@ -164,46 +164,46 @@ def _group(given: str, text: str) -> int:
 
         return grp.getgrnam(text).gr_gid
     except (ImportError, KeyError, ValueError) as error:
-        hint = "write numbers, for example 1000:1000"
-        raise UsageError(f"{given}: this host knows no group {show(text)}", hint=hint) from error
+        hint = "write numbers, such as 1000:1000"
+        raise UsageError(f"{given}: no such group {show(text)}", hint=hint) from error
 
 
 def _identity(given: str, text: str) -> int | None:
-    """The number that ``text`` is; None for a name."""
+    """Parse a user or group number; None for a name."""
     if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
         return None
     if not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
-        raise UsageError(f"{given}: a user or group number is from 0 to {MAX_ID}", hint="write for example 1000:1000")
+        raise UsageError(f"{given}: user and group IDs are from 0 to {MAX_ID}", hint="write numbers, such as 1000:1000")
     return int(text)
 
 
 def group(option: str, text: str, name: str) -> int:
-    """The number of the group ``name``, which is a part of the option's ``text``."""
-    return _group(_given(option, text), name)
+    """Return the gid of the group ``name``, a part of the option's ``text``."""
+    return _group(_shown(option, text), name)
 
 
 def mode(option: str, text: str) -> int:
-    """Permission bits written in octal, 0 to 0777."""
+    """Parse permission bits in octal, 0 to 0777."""
     if not re.fullmatch(r"(0o)?[0-7]{3,4}", text, re.ASCII) or int(text, 8) > 0o777:
-        raise UsageError(f"{_given(option, text)}: must be octal permissions", hint="write for example 0600 or 0644")
+        raise UsageError(f"{_shown(option, text)}: must be octal permissions", hint="write 0600 or 0644")
     return int(text, 8)
 
 
 def journal_size(option: str, text: str) -> int:
-    """Bytes of ``size=16`` (MiB, as mke2fs) or ``size=16M``."""
+    """Parse ``size=16`` (MiB, as mke2fs) or ``size=16M`` into bytes."""
     key, equals, value = text.partition("=")
     if key != "size" or not equals:
-        raise UsageError(f"{_given(option, text)}: only size= is known", hint="write for example -J size=16M")
-    return _size(_given(option, text), value, MIB, "write for example size=16M")
+        raise UsageError(f"{_shown(option, text)}: only size= is supported", hint="write -J size=16M")
+    return _size(_shown(option, text), value, MIB, "write size=16M")
 
 
 def uuid(option: str, text: str) -> UUID | None:
-    """A UUID in its usual form; ``random`` is None: let it be chosen."""
+    """Parse a UUID; ``random`` gives None."""
     if text == "random":
         return None
     if not _UUID.fullmatch(text):
         raise UsageError(
-            f"{_given(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or leave it out for a random one"
+            f"{_shown(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or omit it for a random one"
         )
     from uuid import UUID
 
@@ -211,26 +211,31 @@ def uuid(option: str, text: str) -> UUID | None:
 
 
 def label(option: str, text: str) -> bytes:
-    """A volume label: at most 16 bytes, none of them NUL."""
+    """Parse a volume label: at most 16 bytes, no NUL."""
+    return name(option, text, LABEL_BYTES, "label", hint="choose a shorter one")
+
+
+def name(option: str, text: str, limit: int, noun: str, *, hint: str) -> bytes:
+    """Parse a name of at most ``limit`` bytes without NUL; ``noun``: for the message."""
     raw = os.fsencode(text)
-    if len(raw) > LABEL_BYTES or b"\0" in raw:
-        what = f"{len(raw)} bytes; a label has at most {LABEL_BYTES}" if len(raw) > LABEL_BYTES else "holds a NUL byte"
-        raise UsageError(f"{_given(option, text)}: {what}", hint="choose a shorter one")
+    if len(raw) > limit or b"\0" in raw:
+        what = f"{len(raw)} bytes; a {noun} has at most {limit}" if len(raw) > limit else "contains a NUL byte"
+        raise UsageError(f"{_shown(option, text)}: {what}", hint=hint)
     return raw
 
 
 def epoch(option: str, text: str) -> int:
-    """Whole seconds since 1970, as SOURCE_DATE_EPOCH has them; what a superblock's 32 bits hold."""
+    """Parse SOURCE_DATE_EPOCH: whole seconds since 1970 that fit the 32 bits of a superblock."""
     if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= 2**32:
         raise UsageError(
             f"{option}={show(text)}: must be whole seconds since 1970, at most {2**32 - 1:,}",
-            hint=f"set it for example with {option}=$(git log -1 --format=%ct)",
+            hint=f"set it as in {option}=$(git log -1 --format=%ct)",
         )
     return int(text)
 
 
-def truth(name: str, text: str) -> bool:
-    """An on/off variable, in the spellings Apptainer takes."""
+def boolean(name: str, text: str) -> bool:
+    """Parse a boolean variable, in the spellings Apptainer accepts."""
     if text in ("1", "t", "T", "true", "TRUE", "True"):
         return True
     if text in ("", "0", "f", "F", "false", "FALSE", "False"):
@@ -239,9 +244,9 @@ def truth(name: str, text: str) -> bool:
 
 
 def globs(option: str, path: str, data: bytes) -> tuple[str, ...]:
-    """The patterns of an exclude file: one a line; empty lines and those that begin with # do not count."""
+    """Parse the patterns of an exclude file, one a line; empty lines and those that begin with # are skipped."""
     if b"\0" in data:
-        raise UsageError(f"{option} {show(path)}: not a text file", hint="name a file with one pattern a line")
+        raise UsageError(f"{option} {show(path)}: not a text file", hint="give a file with one pattern per line")
     lines = (line.strip() for line in data.splitlines())
     kept = (line for line in lines if line and not line.startswith(b"#"))
     return tuple(os.fsdecode(line[1:] if line.startswith(b"\\#") else line) for line in kept)

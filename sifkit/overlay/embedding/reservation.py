@@ -27,7 +27,15 @@ from ...sif import (
     Reservation,
 )
 from ...sif.format.descriptor import join_group
-from ...sif.signatures import SIGNATURE_LIMIT, Signed, SignedError, broken, named, parse_signed, signatures
+from ...sif.signatures import (
+    SIGNATURE_LIMIT,
+    Coverage,
+    SignedError,
+    broken_signatures,
+    parse_coverage,
+    signature_text,
+    signatures,
+)
 from ..sif_partition import EditedSif, lock_partition, no_locks_error
 
 __all__ = [
@@ -153,17 +161,17 @@ def apply_signature_policy(
         error.path, error.message = path, f"{show(path)}: {error.message}"
         raise error
     if policy == "keep":
-        return SignatureDecision(notes=(f"{edit} breaks {named(affected)}",))
+        return SignatureDecision(notes=(f"{edit} breaks {signature_text(affected)}",))
     dropped = tuple(signature.id for signature in affected)
-    return SignatureDecision(dropped, (f"{edit} breaks {named(affected)}, now removed",))
+    return SignatureDecision(dropped, (f"{edit} breaks {signature_text(affected)}, now removed",))
 
 
 def _broken_signatures(sif: SIF, after: Sequence[Descriptor], rewritten: Collection[int]) -> tuple[Descriptor, ...]:
-    found: dict[int, Signed] = {}
+    found: dict[int, Coverage] = {}
     for signature in signatures(sif):
         whole = signature.size <= SIGNATURE_LIMIT and signature.end <= sif.file_size
-        found[signature.id] = parse_signed(sif.open_object(signature.id).read()) if whole else Signed()
-    return broken(sif.descriptors, after, found, rewritten=rewritten)
+        found[signature.id] = parse_coverage(sif.open_object(signature.id).read()) if whole else Coverage()
+    return broken_signatures(sif.descriptors, after, found, rewritten=rewritten)
 
 
 def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:

@@ -1,1 +1,1 @@
-"""The format of SIF images: types, header, descriptors, metadata, placement."""
+"""On-disk format of SIF images: types, header, descriptors, metadata, placement."""

@@ -1,4 +1,4 @@
-"""Descriptors: the table's 585-byte records, one for each data object."""
+"""Descriptors: 585-byte records of the table, one for each data object."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from .metadata import EXTRA_BYTES, Metadata, PartitionMeta, parse_metadata
 from .schema import DESCRIPTOR
-from .types import Arch, DataType, FSType, PartType, describe, known
+from .types import Arch, DataType, FSType, PartType, as_code, describe
 
 __all__ = ["DESCRIPTOR_BYTES", "EMPTY_SLOT", "MAX_GROUP", "NAME_BYTES", "Descriptor", "join_group", "join_link"]
 
 DESCRIPTOR_BYTES = DESCRIPTOR.size
 EMPTY_SLOT = bytes(DESCRIPTOR_BYTES)
 NAME_BYTES = 128
-"""The name's field; a name may fill it, there need not be a NUL."""
+"""Size of the name field, which need not be NUL-terminated."""
 GROUP_MASK = 0xF0000000
-"""Set in every group number on disk, and in a link that means a group; without more it says "no group"."""
+"""Mask of group numbers on disk, in the group field and in links to a group; alone it means no group."""
 MAX_GROUP = 0x0FFFFFFF
 USED_OFFSET = DESCRIPTOR.offset_of("Used")
-"""Where in a descriptor the byte is that says whether it counts."""
+"""Offset of the byte that marks a descriptor as used."""
 _FIELDS = {
     "group_id": "GroupID",
     "linked_id": "LinkedID",
@@ -35,10 +35,10 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """One data object. ``offset`` and sizes are bytes, from the image's start; times are Unix seconds.
+    """Descriptor of a data object. ``offset`` and sizes are in bytes, from the start of the image; times are Unix seconds.
 
-    ``group_id`` and ``linked_id`` are as on disk, with the mask; ``group``, ``link`` and ``link_group`` are what they mean.
-    ``name`` and ``extra`` are without the NULs at their end. ``slot`` is the descriptor's place in the table, from 0.
+    ``group_id`` and ``linked_id`` are as on disk, with the mask; ``group``, ``link`` and ``link_group`` are decoded. ``name``
+    and ``extra`` are without trailing NULs. ``slot`` is the index in the table, from 0.
     """
 
     data_type: DataType | int
@@ -58,12 +58,12 @@ class Descriptor:
 
     @classmethod
     def parse(cls, raw: bytes | memoryview, offset: int = 0, *, slot: int = -1) -> Descriptor | None:
-        """The descriptor at byte ``offset`` of ``raw``; None where it is unused. Nothing in it is judged."""
+        """Parse the descriptor at byte ``offset`` of ``raw``, without checks; None if it is unused."""
         if not raw[offset + USED_OFFSET]:
             return None
         fields: dict[str, Any] = DESCRIPTOR.read(raw, offset)
         return cls(
-            data_type=known(DataType, fields["DataType"]),
+            data_type=as_code(DataType, fields["DataType"]),
             id=fields["ID"],
             name=fields["Name"].rstrip(b"\0"),
             extra=fields["Extra"].rstrip(b"\0"),
@@ -72,7 +72,7 @@ class Descriptor:
         )
 
     def pack(self) -> bytes:
-        """The 585 bytes on disk."""
+        """Return the 585 bytes on disk."""
         return DESCRIPTOR.build(
             {
                 "DataType": self.data_type,
@@ -86,22 +86,22 @@ class Descriptor:
 
     @property
     def end(self) -> int:
-        """The first byte behind the object."""
+        """First byte after the object."""
         return self.offset + self.size
 
     @property
     def group(self) -> int:
-        """The group's number, 0 for none. Readers ignore the upper four bits, whatever they hold."""
+        """Group number, 0 for none. Readers ignore the upper four bits."""
         return self.group_id & MAX_GROUP
 
     @property
     def link(self) -> int:
-        """The id of the object this one is linked to, 0 for none. Only four set bits above it make it a group's number."""
+        """ID of the linked object, 0 for none. With all upper four bits set the link is to a group."""
         return 0 if self._links_group else self.linked_id & MAX_GROUP
 
     @property
     def link_group(self) -> int:
-        """The number of the group this object is linked to, 0 for none."""
+        """Number of the linked group, 0 for none."""
         return self.linked_id & MAX_GROUP if self._links_group else 0
 
     @property
@@ -110,19 +110,19 @@ class Descriptor:
 
     @property
     def metadata(self) -> Metadata | None:
-        """What the Extra bytes say; None for types without metadata."""
+        """Metadata in the Extra bytes; None for types without metadata."""
         return parse_metadata(self.data_type, self.extra)
 
     @property
     def partition(self) -> PartitionMeta | None:
-        """``metadata`` of a partition; None for everything else."""
+        """Metadata of a partition; None for other types."""
         if self.data_type != DataType.PARTITION:
             return None
         return PartitionMeta.parse(self.extra.ljust(EXTRA_BYTES, b"\0"))
 
     @property
     def fs_type(self) -> FSType | int | None:
-        """A partition's declared filesystem."""
+        """Declared filesystem of a partition."""
         return self.partition.fs_type if self.partition else None
 
     @property
@@ -135,17 +135,17 @@ class Descriptor:
 
     @property
     def type_text(self) -> str:
-        """Type and metadata as in siftool's table: ``FS (Squashfs/*System/amd64)``."""
+        """Type and metadata as siftool prints them: ``FS (Squashfs/*System/amd64)``."""
         metadata = self.metadata
         detail = metadata.text if metadata else ""
         return describe(self.data_type) + (f" ({detail})" if detail else "")
 
 
 def join_group(group: int) -> int:
-    """A group's number (0: none) as on disk."""
+    """Encode a group number (0: none) as on disk."""
     return GROUP_MASK | group
 
 
 def join_link(link: int, link_group: int) -> int:
-    """A link to an object or to a group (at most one is not 0) as on disk."""
+    """Encode a link to an object or to a group (at most one is not 0) as on disk."""
     return GROUP_MASK | link_group if link_group else link

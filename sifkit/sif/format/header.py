@@ -1,4 +1,4 @@
-"""The global header: the first 128 bytes of a SIF file."""
+"""Global header: the first 128 bytes of a SIF file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["HEADER_BYTES", "MAGIC", "MAX_LAUNCH_BYTES", "NIL_UUID", "VERSION", "
 HEADER_BYTES = GLOBAL_HEADER.size
 MAGIC = b"SIF_MAGIC\0"
 VERSION = b"01\0"
-"""The only version there is."""
+"""Only version of the format."""
 MAX_LAUNCH_BYTES = 31
-"""The launch script's field is 32 bytes, and readers want a NUL at its end."""
+"""Limit of the launch script: its field has 32 bytes, and readers expect a NUL at the end."""
 YEAR_ONE = -62135596800
-"""The first second of year 1: the time of deterministic images, which the reference library writes instead of none."""
+"""First second of year 1: the reference library writes it for no time, in deterministic images."""
 NIL_UUID = UUID(int=0)
 _FIELDS = {
     "created": "CreatedAt",
@@ -35,10 +35,9 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GlobalHeader:
-    """Offsets and sizes are bytes from the image's start, times Unix seconds, counts are of descriptors.
+    """Global header. Offsets and sizes are in bytes from the start of the image, times are Unix seconds.
 
-    ``launch`` is without the NULs at its end; ``arch`` is that of the primary system partition (three raw bytes where they
-    name no architecture we know).
+    ``launch`` is without trailing NULs. ``arch`` is that of the primary system partition, three raw bytes if it is unknown.
     """
 
     launch: bytes
@@ -55,22 +54,20 @@ class GlobalHeader:
 
     @classmethod
     def parse(cls, raw: bytes) -> GlobalHeader:
-        """The header in the first 128 bytes of ``raw``. Raises NotSIFError, and CorruptSIFError where it is cut short.
+        """Parse the first 128 bytes of ``raw``. Raises NotSIFError, and CorruptSIFError if it is truncated.
 
-        Only magic and version are looked at; what the numbers may be is ``state.check_header``'s to say.
+        Only magic and version are checked; ``state.check_header`` checks the numbers.
         """
         if MAGIC not in raw[:64]:
-            raise NotSIFError(
-                "not a SIF image: no SIF_MAGIC at byte 32", hint="stand-alone ext3 images are for: sifkit overlay"
-            )
+            raise NotSIFError("not a SIF image: no SIF_MAGIC at byte 32", hint="for ext3 images use: sifkit overlay")
         if len(raw) < HEADER_BYTES:
             raise CorruptSIFError("global header", "length", f"{len(raw)} bytes", f"{HEADER_BYTES} bytes")
         fields = GLOBAL_HEADER.read(raw)
         if fields["Magic"] != MAGIC:
-            raise NotSIFError("not a SIF image: SIF_MAGIC is not at byte 32", hint="get the image again, or build it anew")
+            raise NotSIFError("not a SIF image: SIF_MAGIC is not at byte 32", hint="download or build the image again")
         if fields["Version"] != VERSION:
             version = show(fields["Version"].rstrip(b"\0"))
-            raise NotSIFError(f"SIF version '{version}', and only version '01' is known", hint="use a newer sifkit")
+            raise NotSIFError(f"SIF version '{version}' is unknown, only version '01' is supported", hint="use a newer sifkit")
         return cls(
             launch=fields["LaunchScript"].rstrip(b"\0"),
             arch=arch_from_bytes(fields["Arch"]),
@@ -79,7 +76,7 @@ class GlobalHeader:
         )
 
     def pack(self) -> bytes:
-        """The 128 bytes on disk."""
+        """Return the 128 bytes on disk."""
         return GLOBAL_HEADER.build(
             {
                 "LaunchScript": self.launch,
@@ -93,7 +90,7 @@ class GlobalHeader:
 
     @property
     def deterministic(self) -> bool:
-        """Whether the image has neither identity nor times; the reference library keeps such images so, and so do we."""
+        """Whether the image has neither ID nor times. Edits keep such images so, as the reference library does."""
         return self.id == NIL_UUID and self.created == self.modified == YEAR_ONE
 
     @property
@@ -102,10 +99,10 @@ class GlobalHeader:
 
     @property
     def table_end(self) -> int:
-        """The first byte behind the descriptors (not what ``descriptors_size`` says: some files say more)."""
+        """First byte after the descriptors; in some files ``descriptors_size`` is larger."""
         return self.descriptors_offset + self.table_bytes
 
     @property
     def table_in_data(self) -> bool:
-        """Whether the table lies among the data: while descriptors are changed, and after such a change was interrupted."""
+        """Whether the table lies in the data: during an edit of descriptors, and after an interrupted one."""
         return self.descriptors_offset >= self.data_offset

@@ -1,6 +1,6 @@
-"""What a descriptor tells about its kind of object: the start of its 384 Extra bytes, as one value per data type.
+"""Metadata of objects: the start of a descriptor's 384 Extra bytes, as one value per data type.
 
-Codes that are not known are plain integers. Writing a value back (``pack_onto``) keeps the Extra bytes behind it as they were.
+Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the metadata as they were.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE, Layout
+from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE, PackedStruct
 from .types import (
     Arch,
     DataType,
@@ -20,8 +20,8 @@ from .types import (
     SBOMFormat,
     arch_bytes,
     arch_from_bytes,
+    as_code,
     describe,
-    known,
 )
 
 __all__ = [
@@ -38,18 +38,18 @@ __all__ = [
 
 EXTRA_BYTES = 384
 FINGERPRINT_BYTES = 20
-"""An OpenPGP v4 fingerprint, at the start of a signature's 256-byte entity."""
+"""Size of an OpenPGP v4 fingerprint, at the start of a signature's 256-byte entity."""
 _ENTITY_BYTES = 256
 _HEX_DIGITS = set(string.digits.encode() + b"abcdef")
 
 
-def _onto(layout: Layout, extra: bytes, **values: object) -> bytes:
+def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:
     return layout.build(values) + extra.ljust(EXTRA_BYTES, b"\0")[layout.size :]
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionMeta:
-    """A partition: the filesystem it is declared to hold, what it is for, and for which processors."""
+    """Metadata of a partition: declared filesystem, partition type, architecture."""
 
     fs_type: FSType | int
     part_type: PartType | int
@@ -58,23 +58,23 @@ class PartitionMeta:
     @classmethod
     def parse(cls, extra: bytes) -> PartitionMeta:
         fields = PARTITION.read(extra)
-        return cls(known(FSType, fields["FSType"]), known(PartType, fields["PartType"]), arch_from_bytes(fields["Arch"]))
+        return cls(as_code(FSType, fields["FSType"]), as_code(PartType, fields["PartType"]), arch_from_bytes(fields["Arch"]))
 
     def pack_onto(self, extra: bytes) -> bytes:
         return _onto(PARTITION, extra, FSType=self.fs_type, PartType=self.part_type, Arch=arch_bytes(self.arch))
 
     @property
     def text(self) -> str:
-        """As siftool's table has it: ``Squashfs/*System/amd64``."""
+        """Text as siftool prints it: ``Squashfs/*System/amd64``."""
         arch = self.arch.text if isinstance(self.arch, Arch) else Arch.UNKNOWN.text
         return f"{describe(self.fs_type)}/{describe(self.part_type)}/{arch}"
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureMeta:
-    """A signature: its hash and who signed, an OpenPGP v4 fingerprint, or nothing for signatures made with a PEM key.
+    """Metadata of a signature: hash type, and the signer's OpenPGP v4 fingerprint, empty for signatures made with a PEM key.
 
-    ``entity`` is without the NULs at its end.
+    ``entity`` is without trailing NULs.
     """
 
     hash_type: HashType | int
@@ -83,14 +83,14 @@ class SignatureMeta:
     @classmethod
     def parse(cls, extra: bytes) -> SignatureMeta:
         fields = SIGNATURE.read(extra)
-        return cls(known(HashType, fields["HashType"]), fields["Entity"].rstrip(b"\0"))
+        return cls(as_code(HashType, fields["HashType"]), fields["Entity"].rstrip(b"\0"))
 
     def pack_onto(self, extra: bytes) -> bytes:
         return _onto(SIGNATURE, extra, HashType=self.hash_type, Entity=self.entity[:_ENTITY_BYTES])
 
     @property
     def fingerprint(self) -> bytes:
-        """20 bytes, or none."""
+        """Fingerprint of 20 bytes, or empty."""
         raw = self.entity[:FINGERPRINT_BYTES]
         return raw.ljust(FINGERPRINT_BYTES, b"\0") if any(raw) else b""
 
@@ -101,7 +101,7 @@ class SignatureMeta:
 
 @dataclass(frozen=True, slots=True)
 class CryptoMeta:
-    """A cryptographic message: how it is packed and what it is."""
+    """Metadata of a cryptographic message: format and type."""
 
     format_type: FormatType | int
     message_type: MessageType | int
@@ -109,7 +109,7 @@ class CryptoMeta:
     @classmethod
     def parse(cls, extra: bytes) -> CryptoMeta:
         fields = CRYPTO.read(extra)
-        return cls(known(FormatType, fields["FormatType"]), known(MessageType, fields["MessageType"]))
+        return cls(as_code(FormatType, fields["FormatType"]), as_code(MessageType, fields["MessageType"]))
 
     def pack_onto(self, extra: bytes) -> bytes:
         return _onto(CRYPTO, extra, FormatType=self.format_type, MessageType=self.message_type)
@@ -121,13 +121,13 @@ class CryptoMeta:
 
 @dataclass(frozen=True, slots=True)
 class SBOMMeta:
-    """A software bill of materials: its format."""
+    """Metadata of a software bill of materials: its format."""
 
     sbom_format: SBOMFormat | int
 
     @classmethod
     def parse(cls, extra: bytes) -> SBOMMeta:
-        return cls(known(SBOMFormat, SBOM.read(extra)["Format"]))
+        return cls(as_code(SBOMFormat, SBOM.read(extra)["Format"]))
 
     def pack_onto(self, extra: bytes) -> bytes:
         return _onto(SBOM, extra, Format=self.sbom_format)
@@ -139,7 +139,7 @@ class SBOMMeta:
 
 @dataclass(frozen=True, slots=True)
 class OCIMeta:
-    """An OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, made while the data is written."""
+    """Metadata of an OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, computed while it is written."""
 
     digest: bytes
 
@@ -152,7 +152,7 @@ class OCIMeta:
 
     @property
     def valid(self) -> bool:
-        """Whether the digest reads as one of SHA-256."""
+        """Whether the digest is a SHA-256 digest."""
         algorithm, _, digits = self.digest.partition(b":")
         return algorithm == b"sha256" and len(digits) == 64 and _HEX_DIGITS.issuperset(digits)
 
@@ -174,11 +174,11 @@ _KINDS: dict[int, type[Metadata]] = {
 
 
 def metadata_kind(data_type: int) -> type[Metadata] | None:
-    """The class that tells about objects of this type; None for types without metadata."""
+    """Return the metadata class of a data type; None for types without metadata."""
     return _KINDS.get(data_type)
 
 
 def parse_metadata(data_type: int, extra: bytes) -> Metadata | None:
-    """What the Extra bytes of a descriptor say, None for types without metadata."""
+    """Parse the Extra bytes of a descriptor; None for types without metadata."""
     kind = _KINDS.get(data_type)
     return kind.parse(extra.ljust(EXTRA_BYTES, b"\0")) if kind else None

@@ -1,4 +1,4 @@
-"""Where things go in an image: pure arithmetic on offsets and sizes in bytes."""
+"""Placement of the table and of objects: pure arithmetic on offsets and sizes in bytes."""
 
 from __future__ import annotations
 
@@ -26,51 +26,53 @@ __all__ = [
     "first_overlap",
     "home_of_table",
     "table_bytes",
-    "touched",
+    "intersecting",
 ]
 
 TABLE_OFFSET = 4096
-"""Where every known writer puts the descriptor table."""
+"""Offset of the descriptor table in the images of all known writers."""
 DEFAULT_CAPACITY = 48
 MAX_CAPACITY = 16384
-"""Descriptors in one table, more than any image has: bounds what a hostile count can make us read (9.6 MB)."""
+"""Limit of descriptors in a table, which bounds what is read for a hostile count (9.6 MB)."""
 PAGE_BYTES = 4096
 MAX_OFFSET = (1 << 63) - 1
-"""Offsets and sizes are signed 64-bit on disk, and in the system's calls."""
+"""Largest offset: offsets and sizes are signed 64-bit on disk and in system calls."""
 MAX_ALIGNMENT = 1 << 30
 
 
 def table_bytes(capacity: int) -> int:
-    """The size of a table of so many descriptors."""
+    """Return the size of a table of ``capacity`` descriptors."""
     return capacity * DESCRIPTOR_BYTES
 
 
 def align(offset: int, alignment: int) -> int:
-    """``offset``, or the next multiple of ``alignment`` behind it. 0 or less aligns nothing; any number may be given."""
+    """Round ``offset`` up to a multiple of ``alignment``, which may be any number; 0 or less aligns nothing."""
     return offset if alignment <= 0 else -(-offset // alignment) * alignment
 
 
 def default_alignment(data_type: int) -> int:
-    """Partitions begin at a page, so that they can be mapped and attached to a loop device; everything else anywhere."""
+    """Return the alignment of a new object: a page for partitions, so that they can be mapped and loop-mounted; else 0."""
     return PAGE_BYTES if data_type == DataType.PARTITION else 0
 
 
 def check_alignment(alignment: int) -> int:
-    """Raises EditError for one that would leave an absurd gap."""
+    """Return ``alignment``. Raises EditError if it would leave a huge gap."""
     if alignment > MAX_ALIGNMENT:
-        raise EditError(f"an alignment of {alignment} bytes is more than 1 GiB", hint="4096 is right for partitions")
+        raise EditError(f"an alignment of {alignment} bytes is more than 1 GiB", hint="4096 is usual for partitions")
     return alignment
 
 
 def data_end(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> int:
-    """The first byte behind everything that counts: objects, and the table where it lies among them."""
+    """Return the end of the data: of the last object, and of the table if it lies in the data."""
     end = max((descriptor.end for descriptor in descriptors), default=0)
     return max(end, header.data_offset, header.table_end if header.table_in_data else 0)
 
 
 def home_of_table(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> int | None:
-    """Where the table belongs, between header and data: where it is, at 4096, or right before the data; None where it lies
-    among the data and none of these places is free."""
+    """Return the offset where the table belongs, between header and data: where it is, at 4096, or just before the data.
+
+    None if it lies in the data and neither of these places is free.
+    """
     if not header.table_in_data:
         return header.descriptors_offset
     taken = [(descriptor.offset, descriptor.end) for descriptor in descriptors if descriptor.size]
@@ -83,7 +85,7 @@ def home_of_table(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> in
 
 
 def dead_spans(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> list[tuple[int, int]]:
-    """(offset, size) of what lies between the objects, from the start of the data to the end of the last object."""
+    """Return the gaps between objects as (offset, size), from the start of the data to the end of the last object."""
     taken = [(descriptor.offset, descriptor.end) for descriptor in descriptors if descriptor.size > 0]
     if header.table_in_data:
         taken.append((header.descriptors_offset, header.table_end))
@@ -96,8 +98,8 @@ def dead_spans(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> list[
     return spans
 
 
-def touched(spans: Iterable[tuple[int, int]], ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Those of ``spans``, (offset, size), that have a byte in one of ``ranges``, (begin, end). Fast with thousands of both."""
+def intersecting(spans: Iterable[tuple[int, int]], ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield those of ``spans``, (offset, size), that intersect one of ``ranges``, (begin, end). Fast with thousands of both."""
     ordered = sorted(ranges)
     starts = [begin for begin, _ in ordered]
     reach = list(accumulate((end for _, end in ordered), max))
@@ -108,6 +110,6 @@ def touched(spans: Iterable[tuple[int, int]], ranges: Iterable[tuple[int, int]])
 
 
 def first_overlap(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, Descriptor] | None:
-    """Two objects that share bytes, the first such by place; objects without bytes share none."""
+    """Return the first two objects that overlap, by offset; empty objects do not."""
     ordered = sorted((d for d in descriptors if d.size > 0), key=lambda d: (d.offset, d.end))
     return next(((one, other) for one, other in pairwise(ordered) if one.end > other.offset), None)

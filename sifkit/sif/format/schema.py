@@ -1,8 +1,8 @@
-"""The structures of a SIF file as they lie on disk: packed, little-endian, counts and offsets signed. Declarations only.
+"""Structures of a SIF file on disk: packed, little-endian, with signed counts and offsets. Declarations only.
 
-Field names are those of the reference library. Each structure is declared once, by its fields and their kinds. The ``struct``
-packer made of that does the work; its construct schema, for documentation and for looking at single structures, is made when
-it is asked for: importing construct takes longer than reading the image.
+Field names are those of the reference library. Each structure is declared once, by its fields and their types, from which a
+``struct`` packer is made. The construct schema, for documentation and inspection, is made on demand: importing construct takes
+longer than reading an image.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CRYPTO", "DESCRIPTOR", "GLOBAL_HEADER", "OCI", "PARTITION", "SBOM", "SIGNATURE", "Layout"]
+__all__ = ["CRYPTO", "DESCRIPTOR", "GLOBAL_HEADER", "OCI", "PARTITION", "SBOM", "SIGNATURE", "PackedStruct"]
 
 I32, I64, U8, U32 = "i", "q", "B", "I"
-"""Integers by the letters of ``struct``: signed 32 and 64 bits, unsigned 8 and 32. A number instead is a byte string's size."""
+"""Integer types by their ``struct`` letters: signed 32 and 64 bits, unsigned 8 and 32. A number: size of a byte string."""
 _CONSTRUCT = {I32: "Int32sl", I64: "Int64sl", U8: "Int8ul", U32: "Int32ul"}
 
 
-class Layout:
-    """A structure of fixed size made of integers and byte strings. Every byte is named, so that none is lost on rewrite."""
+class PackedStruct:
+    """Packed structure of integers and byte strings. Every byte belongs to a field, so that none is lost on rewrite."""
 
     def __init__(self, name: str, size: int, **fields: str | int) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def schema(self) -> Any:
-        """The structure as a construct ``Struct``."""
+        """Structure as a construct ``Struct``."""
         import construct as c
 
         def field(kind: str | int) -> Any:
@@ -41,16 +41,16 @@ class Layout:
         return c.Struct(*(name / field(kind) for name, kind in self.fields.items()))
 
     def offset_of(self, name: str) -> int:
-        """Where a field begins in the record, in bytes."""
+        """Return the offset of a field in bytes."""
         before = self.names[: self.names.index(name)]
         return struct.calcsize("<" + "".join(_letters(self.fields[field]) for field in before))
 
     def read(self, raw: bytes | bytearray | memoryview, offset: int = 0) -> dict[str, Any]:
-        """The fields of the record at byte ``offset`` of ``raw``, which holds it whole."""
+        """Unpack the record at byte ``offset`` of ``raw`` into its fields."""
         return dict(zip(self.names, self.packer.unpack_from(raw, offset), strict=True))
 
     def build(self, values: Mapping[str, Any]) -> bytes:
-        """The record. Every field must be given and no other; byte strings are padded with NUL."""
+        """Pack a record. Exactly its fields must be given; byte strings are padded with NUL."""
         if set(values) != set(self.names):
             raise TypeError(f"{self.name}: fields {sorted(set(values) ^ set(self.names))} are missing or too many")
         return self.packer.pack(*(values[name] for name in self.names))
@@ -60,7 +60,7 @@ def _letters(kind: str | int) -> str:
     return f"{kind}s" if isinstance(kind, int) else kind
 
 
-GLOBAL_HEADER = Layout(
+GLOBAL_HEADER = PackedStruct(
     "global header",
     128,
     LaunchScript=32,
@@ -78,7 +78,7 @@ GLOBAL_HEADER = Layout(
     DataSize=I64,
 )
 
-DESCRIPTOR = Layout(
+DESCRIPTOR = PackedStruct(
     "descriptor",
     585,
     DataType=I32,
@@ -97,9 +97,9 @@ DESCRIPTOR = Layout(
     Extra=384,
 )
 
-# What lies at the start of a descriptor's Extra, by data type; the rest of it is zero.
-PARTITION = Layout("partition", 11, FSType=I32, PartType=I32, Arch=3)
-SIGNATURE = Layout("signature", 260, HashType=I32, Entity=256)
-CRYPTO = Layout("cryptographic message", 8, FormatType=I32, MessageType=I32)
-SBOM = Layout("SBOM", 4, Format=I32)
-OCI = Layout("OCI blob", 384, Digest=384)
+# Metadata at the start of a descriptor's Extra bytes, by data type; the rest is zero.
+PARTITION = PackedStruct("partition", 11, FSType=I32, PartType=I32, Arch=3)
+SIGNATURE = PackedStruct("signature", 260, HashType=I32, Entity=256)
+CRYPTO = PackedStruct("cryptographic message", 8, FormatType=I32, MessageType=I32)
+SBOM = PackedStruct("SBOM", 4, Format=I32)
+OCI = PackedStruct("OCI blob", 384, Digest=384)

@@ -1,8 +1,8 @@
-"""The format's codes: data types, filesystems, partition types, architectures, hashes, message and SBOM formats.
+"""Codes of the format: data types, filesystems, partition types, architectures, hashes, message and SBOM formats.
 
-Each has its value on disk, the number siftool's options take (``number``), a word for the command line (``word``, and
-``aliases``), and the text of siftool's tables (``text``). A code that is not known stays an ``int`` everywhere and is shown
-by its number. Source: the enumerations of the SIF reference library; the texts were compared with siftool 2.24.
+Each code has a value on disk, siftool's number for its options (``number``), words for the command line (``word`` and
+``aliases``), and siftool's text for tables (``text``). Unknown codes are plain integers and printed as such. Source: the
+enumerations of the SIF reference library; the texts were compared with siftool 2.24.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = [
     "SBOMFormat",
     "arch_bytes",
     "arch_from_bytes",
-    "arch_meant",
+    "arch_from_prefix",
     "describe",
-    "known",
+    "as_code",
     "word_of",
 ]
 
@@ -36,7 +36,7 @@ C = TypeVar("C", bound="Code")
 
 
 class Code(IntEnum):
-    """Base of the enumerations; ``Code.parse`` turns what a user wrote into a member."""
+    """Base of the enumerations of codes."""
 
     word: str
     text: str
@@ -54,24 +54,24 @@ class Code(IntEnum):
 
     @property
     def number(self) -> int:
-        """What siftool's options call it."""
+        """Number of the code in siftool's options."""
         return self._siftool
 
     @classmethod
     def what(cls) -> str:
-        """What the enumeration lists, as messages say it."""
+        """Return the noun for a code of this kind, for messages."""
         return _WHAT[cls.__name__]
 
     @classmethod
     def choices(cls) -> tuple[Self, ...]:
-        """The members a user may name, in the order of their numbers."""
+        """Return the codes a user may give, in the order of their numbers."""
         return tuple(member for member in cls if member.word != "unknown")
 
     @classmethod
     def parse(cls, given: str | int) -> Self:
-        """The member for a word (any case, ``-`` and ``_`` alike), siftool's number or the value, decimal or 0x.
+        """Parse a word (in any case, ignoring ``-`` and ``_``), siftool's number or the value, decimal or 0x.
 
-        Raises UnknownCodeError, with the words that exist, for anything else.
+        Raises UnknownCodeError.
         """
         if isinstance(given, str):
             wanted = _plain(given)
@@ -100,7 +100,7 @@ def _number(text: str) -> int | None:
 
 
 class DataType(Code):
-    """What a data object is."""
+    """Type of a data object."""
 
     DEFFILE = 0x4001, "deffile", "Def.FILE", 1
     ENVVAR = 0x4002, "envvar", "Env.Vars", 2
@@ -116,7 +116,7 @@ class DataType(Code):
 
 
 class FSType(Code):
-    """The filesystem a partition is declared to hold."""
+    """Declared filesystem of a partition."""
 
     SQUASHFS = 1, "squashfs", "Squashfs", 1, ("squash",)
     EXT3 = 2, "ext3", "Ext3"
@@ -124,11 +124,11 @@ class FSType(Code):
     RAW = 4, "raw", "Raw"
     ENCRYPTED_SQUASHFS = 5, "encryptedsquashfs", "Encrypted squashfs", 5, ("encryptedsquash",)
     GOCRYPTFS_SQUASHFS = 6, "gocryptfssquashfs", "Gocryptfs squashfs", 6, ("gocryptfs",)
-    """Apptainer's; siftool shows it as unknown."""
+    """Apptainer only; siftool prints it as unknown."""
 
 
 class PartType(Code):
-    """What a partition is for."""
+    """Type of a partition."""
 
     SYSTEM = 1, "system", "System"
     PRIMARY_SYSTEM = 2, "primsys", "*System", 2, ("primary", "primarysystem")
@@ -137,7 +137,7 @@ class PartType(Code):
 
 
 class Arch(Code):
-    """Processor architectures by the names the Go language has for them. On disk: two digits and a NUL."""
+    """Architecture, named as in Go. On disk: two digits and a NUL."""
 
     UNKNOWN = 0, "unknown", "unknown"
     I386 = 1, "386", "386", 1, ("i386", "i486", "i586", "i686", "x86")
@@ -156,13 +156,13 @@ class Arch(Code):
 
     @classmethod
     def of_machine(cls, machine: str) -> Arch:
-        """The architecture the kernel calls ``machine`` (as ``uname -m``); UNKNOWN where there is none."""
+        """Return the architecture for the kernel's name (``uname -m``), or UNKNOWN."""
         wanted = _plain(machine)
         return next((a for a in cls.choices() if wanted in (a.word, *map(_plain, a.aliases))), cls.UNKNOWN)
 
 
 class HashType(Code):
-    """The hash a signature is over."""
+    """Hash of a signature."""
 
     SHA256 = 1, "sha256", "SHA-256"
     SHA384 = 2, "sha384", "SHA-384"
@@ -172,21 +172,21 @@ class HashType(Code):
 
 
 class FormatType(Code):
-    """How a cryptographic message is packed."""
+    """Format of a cryptographic message."""
 
     OPENPGP = 1, "openpgp", "OpenPGP", 1, ("pgp",)
     PEM = 2, "pem", "PEM"
 
 
 class MessageType(Code):
-    """What a cryptographic message is."""
+    """Type of a cryptographic message."""
 
     CLEAR_SIGNATURE = 0x100, "clearsignature", "Clear Signature", 0x100, ("clearsign",)
     RSA_OAEP = 0x200, "rsaoaep", "RSA-OAEP", 0x200, ("rsa",)
 
 
 class SBOMFormat(Code):
-    """How a software bill of materials is written."""
+    """Format of a software bill of materials."""
 
     CYCLONEDX_JSON = 1, "cyclonedx-json", "cyclonedx-json"
     CYCLONEDX_XML = 2, "cyclonedx-xml", "cyclonedx-xml"
@@ -212,8 +212,8 @@ _ARCH_CODES = {arch: b"%02d\0" % arch for arch in Arch}
 _ARCH_OF_CODE = {code: arch for arch, code in _ARCH_CODES.items()}
 
 
-def known(kind: type[C], value: int) -> C | int:
-    """The member with this value on disk, or the value itself where none has it."""
+def as_code(kind: type[C], value: int) -> C | int:
+    """Return the code with this value on disk, or the value itself if it is unknown."""
     try:
         return kind(value)  # type: ignore[call-arg]  # a look-up, not the constructor above
     except ValueError:
@@ -221,7 +221,7 @@ def known(kind: type[C], value: int) -> C | int:
 
 
 def describe(code: int | bytes) -> str:
-    """A code as tables show it: the text of a known one, ``Unknown`` for none (0), the number of any other."""
+    """Return a code as tables print it: its text, ``Unknown`` for none (0), ``Unknown (NUMBER)`` for others."""
     if isinstance(code, Code):
         return code.text
     if isinstance(code, bytes):
@@ -230,21 +230,21 @@ def describe(code: int | bytes) -> str:
 
 
 def word_of(code: int | bytes) -> str:
-    """A code as the command line takes it: the word of a known one, else its number."""
+    """Return a code as the command line takes it: its word, or the number of an unknown one."""
     if isinstance(code, Code):
         return code.word
     return "0x" + code.hex() if isinstance(code, bytes) else str(int(code))
 
 
 def arch_from_bytes(code: bytes) -> Arch | bytes:
-    """The architecture of a 3-byte code; the code itself where it names none."""
+    """Return the architecture of a 3-byte code, or the code itself if it is unknown."""
     return _ARCH_OF_CODE.get(code, code)
 
 
-def arch_meant(code: bytes, header: Arch | bytes | None = None) -> Arch | None:
-    """The architecture of a code that is the start of its name: siftool 2.8's setprim writes ``amd`` for amd64.
+def arch_from_prefix(code: bytes, header: Arch | bytes | None = None) -> Arch | None:
+    """Return the architecture for a code that is a truncated name: setprim of siftool 2.8 writes ``amd`` for amd64.
 
-    ``header`` is what the header says of it, which tells where several names begin so; None: nothing tells.
+    ``header``: architecture in the header, which decides if several names match. None if it cannot be decided.
     """
     likely = [arch for arch in Arch.choices() if code and arch.word.encode().startswith(code)]
     if isinstance(header, Arch) and header in likely:
@@ -253,5 +253,5 @@ def arch_meant(code: bytes, header: Arch | bytes | None = None) -> Arch | None:
 
 
 def arch_bytes(arch: Arch | bytes) -> bytes:
-    """The 3-byte code of an architecture, or the code itself as it was read."""
+    """Return the 3-byte code of an architecture; an unknown code is returned as it is."""
     return arch if isinstance(arch, bytes) else _ARCH_CODES[arch]

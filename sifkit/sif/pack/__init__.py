@@ -1,1 +1,1 @@
-"""Images taken apart into files with a manifest, and put together again."""
+"""Unpacking of images into files with a manifest, and packing them again."""

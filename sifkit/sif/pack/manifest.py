@@ -1,13 +1,13 @@
-"""The manifest of an unpacked image: a JSON file that names every object's file and says what the image says of it.
+"""Manifest of an unpacked image: a JSON file with the file and the descriptor of every object.
 
-An image that is unpacked gets everything in it that makes the same bytes again. One that is written by hand needs little:
+``unpack`` writes everything that is needed to make the same bytes again. A manifest written by hand needs little:
 
     {"objects": [{"type": "deffile", "file": "image.def"},
                  {"type": "partition", "fs": "squashfs", "part": "primsys", "arch": "amd64", "file": "root.squashfs"}]}
 
-Codes are words (or siftool's numbers, as text); ``*_code`` is a code without a word as it is on disk. Bytes that are no UTF-8
-are in ``*_hex``. docs/json.md tells of every key; a key that is not known here is refused, as it may be one misspelt. Nothing
-here touches files; all that is wrong raises ManifestError with the place.
+Codes are words (or siftool's numbers, as text); ``*_code`` is an unknown code as on disk. Bytes that are not UTF-8 are in
+``*_hex``. docs/json.md lists all keys; unknown ones are refused, as they may be misspelt. The module does no I/O; errors are
+ManifestErrors with their location.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
     "MANIFEST_KEYS",
     "UNUSED_KEYS",
     "ManifestError",
-    "Table",
+    "JSONObject",
     "describe_header",
     "describe_object",
     "header_fields",
@@ -71,7 +71,7 @@ NAMES: dict[str, tuple[str, type[Code]]] = {
     "message_type": ("message", MessageType),
     "sbom_format": ("sbom", SBOMFormat),
 }
-"""Fields of metadata: what the manifest calls them, and their codes."""
+"""Key in the manifest and enumeration, by field of the metadata."""
 HEADER_NUMBERS = {
     "created": INT64,
     "modified": INT64,
@@ -107,108 +107,109 @@ METADATA_KEYS: dict[type[Metadata], frozenset[str]] = {
     SBOMMeta: frozenset({"sbom", "sbom_code"}),
     OCIMeta: frozenset({"digest", "digest_hex"}),
 }
-"""What an object has besides OBJECT_KEYS, by its type."""
+"""Keys of an object besides OBJECT_KEYS, by its type."""
 
 
 class ManifestError(SIFError, ValueError):
-    """The manifest cannot be followed; ``where`` names the place in it, nothing the whole."""
+    """Invalid manifest; ``where`` is the location in it, "" for the whole."""
 
     kind = "manifest"
 
     def __init__(self, where: str, message: str, *, path: str | bytes | None = None, hint: str = "") -> None:
-        super().__init__(f"{where}: {message}" if where else message, path=path, hint=hint or "put that right in the manifest")
+        super().__init__(f"{where}: {message}" if where else message, path=path, hint=hint or "fix the manifest")
         self.where = where
 
 
-class Table:
-    """A JSON object of the manifest at a known place, "" for the outermost. Getting what is of the wrong kind or out of range
-    raises."""
+class JSONObject:
+    """JSON object of the manifest and its location, "" for the outermost. Getters raise ManifestError for a value of the wrong
+    type or out of range."""
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, Mapping):
-            raise ManifestError(where, "this is no JSON object")
+            raise ManifestError(where, "not a JSON object")
         self.values: Mapping[str, Any] = value
         self.where = where
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
-    def place(self, key: str) -> str:
-        """Where ``key`` is, as messages say it."""
+    def location(self, key: str) -> str:
+        """Return the location of ``key``, for messages."""
         return f"{self.where}, {key}" if self.where else key
 
-    def wrong(self, key: str, message: str, *, hint: str = "") -> ManifestError:
-        return ManifestError(self.place(key), message, hint=hint)
+    def error(self, key: str, message: str, *, hint: str = "") -> ManifestError:
+        """Return an error at ``key``."""
+        return ManifestError(self.location(key), message, hint=hint)
 
-    def only(self, keys: Set[str], what: str) -> None:
-        """Raise for a key that is none of these; ``what``: of what they are."""
+    def check_keys(self, keys: Set[str], what: str) -> None:
+        """Raise ManifestError for a key that is not in ``keys``; ``what``: the noun they belong to."""
         for key in self.values:
             if key not in keys:
                 from difflib import get_close_matches
 
                 shown = show(key.encode("utf-8", "backslashreplace"))[:80]
-                meant = get_close_matches(key[:80], sorted(keys), 1)
-                raise self.wrong(
-                    shown, f"{what} has no such key", hint=f"did you mean {meant[0]}?" if meant else "leave it out"
+                similar = get_close_matches(key[:80], sorted(keys), 1)
+                raise self.error(
+                    shown, f"{what} has no such key", hint=f"did you mean {similar[0]}?" if similar else "remove it"
                 )
 
-    def one_of(self, key: str, other: str) -> bool:
-        """Whether ``other`` is given for ``key``; both raise."""
+    def exclusive(self, key: str, other: str) -> bool:
+        """Whether ``other`` is given instead of ``key``. Raises ManifestError if both are."""
         if key in self and other in self:
-            raise self.wrong(key, f"it and {other} say the same thing", hint="give one of them")
+            raise self.error(key, f"{key} and {other} exclude each other", hint="give one of them")
         return other in self
 
     def integer(self, key: str, limits: tuple[int, int]) -> int:
         value = self.values.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not limits[0] <= value <= limits[1]:
-            raise self.wrong(key, f"want a number from {limits[0]} to {limits[1]}")
+            raise self.error(key, f"expected a number from {limits[0]} to {limits[1]}")
         return value
 
     def text(self, key: str) -> str:
         value = self.values.get(key)
         if not isinstance(value, str):
-            raise self.wrong(key, "want text" if key in self else "this is missing")
+            raise self.error(key, "expected text" if key in self else "missing")
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise self.wrong(key, "this does not stand for bytes") from error
+            raise self.error(key, "invalid text") from error
         return value
 
     def octets(self, key: str, most: int) -> bytes:
-        """The bytes of ``key``, text, or of ``key`` with ``_hex`` behind it; none where neither is there."""
-        if self.one_of(key, f"{key}_hex"):
+        """Return the bytes of ``key`` (text) or of ``key`` + ``_hex``; empty if neither is given."""
+        if self.exclusive(key, f"{key}_hex"):
             key = f"{key}_hex"
             text = self.text(key)
             try:
                 raw = bytes.fromhex(text)
             except ValueError as error:
-                raise self.wrong(key, "this is not hexadecimal") from error
+                raise self.error(key, "not hexadecimal") from error
         else:
             raw = self.text(key).encode() if key in self else b""
         if len(raw) > most:
-            raise self.wrong(key, f"{len(raw)} bytes, and {most} is the most")
+            raise self.error(key, f"{len(raw)} bytes, the maximum is {most}")
         return raw
 
-    def tables(self, key: str) -> list[Table]:
+    def objects(self, key: str) -> list[JSONObject]:
         value = self.values.get(key, [])
         if not isinstance(value, list):
-            raise self.wrong(key, "want a list")
-        return [Table(item, self.place(f"{key}[{number}]")) for number, item in enumerate(value)]
+            raise self.error(key, "expected a list")
+        return [JSONObject(item, self.location(f"{key}[{number}]")) for number, item in enumerate(value)]
 
     def code(self, key: str, kind: type[C]) -> C | int:
-        """The code of ``key``, a word, or the number in ``key`` with ``_code`` behind it."""
-        if self.one_of(key, f"{key}_code"):
+        """Return the code of ``key`` (a word), or the number in ``key`` + ``_code``."""
+        if self.exclusive(key, f"{key}_code"):
             return self.integer(f"{key}_code", (-(1 << 31), (1 << 31) - 1))
         try:
             return kind.parse(self.text(key))
         except UnknownCodeError as error:
-            raise self.wrong(key, error.message, hint=error.hint) from error
+            raise self.error(key, error.message, hint=error.hint) from error
 
     def arch(self, default: Arch | bytes | None = None) -> Arch | bytes:
-        if self.one_of("arch", "arch_hex"):
+        if self.exclusive("arch", "arch_hex"):
             raw = self.octets("arch", 3)
             if len(raw) != 3:
-                raise self.wrong("arch_hex", "want 3 bytes")
+                raise self.error("arch_hex", "expected 3 bytes")
             return arch_from_bytes(raw)
         if "arch" not in self and default is not None:
             return default
@@ -234,14 +235,14 @@ def _coded(key: str, code: int | bytes) -> dict[str, Any]:
 
 
 def describe_header(header: GlobalHeader) -> dict[str, Any]:
-    """What the manifest says of the header."""
+    """Return the manifest's entry for the header."""
     fields: dict[str, Any] = {**_octets("launch", header.launch), "id": str(header.id), **_coded("arch", header.arch)}
     return fields | {name: getattr(header, name) for name in HEADER_NUMBERS}
 
 
-def header_fields(table: Table) -> dict[str, Any]:
-    """What a manifest gives of the header, by the names of GlobalHeader; what it leaves out is not in there."""
-    table.only(HEADER_KEYS, "the header")
+def header_fields(table: JSONObject) -> dict[str, Any]:
+    """Parse the entry of the header into fields of GlobalHeader; keys that are not given are missing."""
+    table.check_keys(HEADER_KEYS, "the header")
     most = GLOBAL_HEADER.offset_of("Magic")
     fields: dict[str, Any] = {}
     if "launch" in table or "launch_hex" in table:
@@ -250,14 +251,14 @@ def header_fields(table: Table) -> dict[str, Any]:
         try:
             fields["id"] = UUID(table.text("id"))
         except ValueError as error:
-            raise table.wrong("id", "this is no UUID") from error
+            raise table.error("id", "not a UUID") from error
     if "arch" in table or "arch_hex" in table:
         fields["arch"] = table.arch()
     return fields | {name: table.integer(name, limits) for name, limits in HEADER_NUMBERS.items() if name in table}
 
 
 def describe_object(descriptor: Descriptor) -> dict[str, Any]:
-    """What the manifest says of an object, but for its file."""
+    """Return the manifest's entry for an object, without its file."""
     fields: dict[str, Any] = {"id": descriptor.id, "slot": descriptor.slot, **_coded("type", descriptor.data_type)}
     fields |= _octets("name", descriptor.name) if descriptor.name else {}
     if descriptor.group_id == join_group(descriptor.group):
@@ -271,7 +272,9 @@ def describe_object(descriptor: Descriptor) -> dict[str, Any]:
         fields["linked_id"] = descriptor.linked_id
     metadata = descriptor.metadata
     more = descriptor.extra != (metadata.pack_onto(b"").rstrip(b"\0") if metadata else b"")
-    if metadata is not None and not (more and isinstance(metadata, OCIMeta)):  # what is behind a digest goes with a new one
+    if metadata is not None and not (
+        more and isinstance(metadata, OCIMeta)
+    ):  # bytes after a digest are in extra_hex, with the digest
         fields |= _describe_metadata(metadata)
     if more:
         fields["extra_hex"] = descriptor.extra.hex()
@@ -293,21 +296,21 @@ def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
     return fields
 
 
-def object_fields(table: Table) -> dict[str, Any]:
-    """What a manifest gives of an object, by the names of Descriptor; what it leaves out is not in there, but for the type,
-    group and link."""
+def object_fields(table: JSONObject) -> dict[str, Any]:
+    """Parse the entry of an object into fields of Descriptor; keys that are not given are missing, except type, group and
+    link."""
     data_type = table.code("type", DataType)
     kind = metadata_kind(data_type)
     what = f"a {data_type.word}" if isinstance(data_type, DataType) else "an object of this type"
-    table.only(OBJECT_KEYS | (METADATA_KEYS[kind] if kind else frozenset()), what)
+    table.check_keys(OBJECT_KEYS | (METADATA_KEYS[kind] if kind else frozenset()), what)
     fields: dict[str, Any] = {"data_type": data_type, "name": table.octets("name", NAME_BYTES).rstrip(b"\0")}
     groups = {key: table.integer(key, (0, MAX_GROUP)) if key in table else 0 for key in ("group", "link", "link_group")}
     if groups["link"] and groups["link_group"]:
-        raise table.wrong("link", "an object is linked to an object or to a group, not to both")
-    whole_group = table.one_of("group", "group_id")
+        raise table.error("link", "an object is linked to an object or to a group, not to both")
+    whole_group = table.exclusive("group", "group_id")
     fields["group_id"] = table.integer("group_id", UINT32) if whole_group else join_group(groups["group"])
-    whole_link = table.one_of("link", "linked_id")
-    whole_link |= table.one_of("link_group", "linked_id")
+    whole_link = table.exclusive("link", "linked_id")
+    whole_link |= table.exclusive("link_group", "linked_id")
     link = table.integer("linked_id", UINT32) if whole_link else join_link(groups["link"], groups["link_group"])
     fields["linked_id"] = link
     if "id" in table:
@@ -315,15 +318,15 @@ def object_fields(table: Table) -> dict[str, Any]:
     return fields | {name: table.integer(name, limits) for name, limits in OBJECT_NUMBERS.items() if name in table}
 
 
-def object_extra(table: Table, data_type: int, digest: str) -> bytes:
-    """The Extra bytes of an object; ``digest``: of its data, in hexadecimal, for OCI objects that give none."""
+def object_extra(table: JSONObject, data_type: int, digest: str) -> bytes:
+    """Return the Extra bytes of an object. ``digest``: hexadecimal digest of its data, for OCI objects without one."""
     extra = table.octets("extra", EXTRA_BYTES)
     metadata = _metadata(table, metadata_kind(data_type), digest, given="extra_hex" in table)
     return (metadata.pack_onto(extra) if metadata else extra).rstrip(b"\0")
 
 
-def _metadata(table: Table, kind: type[Metadata] | None, digest: str, *, given: bool) -> Metadata | None:
-    """None where there is none, or ``extra_hex`` stands for it."""
+def _metadata(table: JSONObject, kind: type[Metadata] | None, digest: str, *, given: bool) -> Metadata | None:
+    """Parse the metadata; None if there is none, or ``extra_hex`` has it."""
     if kind is PartitionMeta and not (given and "fs" not in table and "fs_code" not in table):
         return PartitionMeta(table.code("fs", FSType), table.code("part", PartType), table.arch())
     if kind is SignatureMeta and not (given and "hash" not in table and "hash_code" not in table):

@@ -1,4 +1,4 @@
-"""Take an image apart: every object becomes a file, and a manifest says what is needed to make the same bytes again."""
+"""Unpacking of an image: a file for every object, and a manifest to make the same bytes again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...atomic import AtomicFile, HostPath, new_file_mode
 from ...errors import TargetError, show
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.types import DataType
-from ..gaps import first_nonzero, unowned
+from ..gaps import first_nonzero, unowned_spans
 from ..image import SIF
 from ..object_io import check_inside
 from ..payload import Advance, copy_out
@@ -43,20 +43,20 @@ _SUFFIXES = {
 
 
 def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advance | None = None) -> str:
-    """Write every object of an open image to a file in ``directory``, and the manifest; the manifest's path.
+    """Write every object of an open image to a file in ``directory``, and the manifest; return the manifest's path.
 
-    The directory is made where it is missing, its parent is not. It must be empty, unless ``force``: then files of the same
-    names are replaced, and others stay. File names are made here, of ids and what is harmless in the objects' names. What is
-    in the image between objects and behind them is kept in files of its own, unless it is zero; holes stay holes. ``advance``
-    is told how many bytes were written. Raises TargetError, TruncatedError (before anything is written), StoreError.
+    The directory is created, but not its parents. It must be empty, unless ``force`` is given: then files of the same names
+    are replaced, and others stay. File names are made from IDs and the safe part of the objects' names. Gaps that are not zero
+    are written to files of their own; holes are preserved. ``advance``: called with the number of bytes written. Raises
+    TargetError, TruncatedSIFError (before anything is written), StoreError.
     """
     import json
 
     store, state = sif._open_store, sif._state
     for descriptor in state.descriptors:
         check_inside(descriptor, store)
-    out = _Directory(os.fsdecode(directory), force, store.fd)
-    out.remove(MANIFEST_NAME)  # of another image, whose files may be replaced
+    out = _OutputDirectory(os.fsdecode(directory), force, store.fd)
+    out.remove(MANIFEST_NAME)  # a manifest of another image, whose files may be replaced
     try:
         manifest = _unpack(store, state, out, advance)
         out.sync()
@@ -71,7 +71,7 @@ def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advan
 
 
 def safe_name(descriptor: Descriptor, head: bytes = b"") -> str:
-    """A file's name for an object, whatever it is called in the image: the id, and what is harmless of its name."""
+    """Return a file name for an object: its ID, and the safe part of its name."""
     name = re.sub(_UNSAFE, "_", descriptor.name.decode("utf-8", "replace")).strip("._-")[:NAME_CHARACTERS]
     if name:
         return f"{descriptor.id}-{name}"
@@ -85,13 +85,13 @@ def safe_name(descriptor: Descriptor, head: bytes = b"") -> str:
 
 
 @dataclass(slots=True)
-class _Directory:
-    """Where the files go. Without ``force`` it is ours alone, and what is in it is removed again after trouble."""
+class _OutputDirectory:
+    """Output directory of ``unpack``; files that were written are removed if it fails."""
 
     path: str
     force: bool
     image: int | None
-    """What is taken apart, open: it may lie in the directory."""
+    """Descriptor of the image, which may lie in the directory."""
     made: bool = False
     written: list[str] = field(default_factory=list)
 
@@ -102,7 +102,7 @@ class _Directory:
         except FileExistsError:
             pass
         except OSError as error:
-            hint = "make the directory above it first" if error.errno == errno.ENOENT else ""
+            hint = "create its parent directory first" if error.errno == errno.ENOENT else ""
             text = f"{show(self.path)}: {error.strerror}"
             raise TargetError(text, path=self.path, hint=hint, error=error) from error
         try:
@@ -110,12 +110,12 @@ class _Directory:
         except OSError as error:
             raise TargetError(f"{show(self.path)}: {error.strerror}", path=self.path, error=error) from error
         if full and not self.force:
-            hint = "name a new one, or --force to write among what is there"
+            hint = "give another one, or --force to write into it"
             raise TargetError(f"the directory {show(self.path)} is not empty", path=self.path, hint=hint)
 
     @contextmanager
     def new_file(self, name: str) -> Iterator[int]:
-        """A new file, open for writing, in the place of one that is there; ``sync`` brings it to storage."""
+        """Create a file, open for writing, replacing an existing one; ``sync`` syncs it."""
         self.remove(name)
         path = os.path.join(self.path, name)
         try:
@@ -129,22 +129,22 @@ class _Directory:
             os.close(fd)
 
     def remove(self, name: str) -> None:
-        """Take away what has the name; nothing has it unless ``force``."""
+        """Remove an existing file; without ``force`` there is none."""
         path = os.path.join(self.path, name)
         try:
             if not (self.force and os.path.lexists(path)):
                 return
             if self.image is not None and os.path.samestat(os.lstat(path), os.fstat(self.image)):
-                raise TargetError(f"{show(path)} is the image itself", path=path, hint="name a new directory")
+                raise TargetError(f"{show(path)} is the image itself", path=path, hint="give another directory")
             os.unlink(path)
         except TargetError:
             raise
         except OSError as error:
-            text, hint = f"{show(path)}: {error.strerror}", "name a new directory"
+            text, hint = f"{show(path)}: {error.strerror}", "give another directory"
             raise TargetError(text, path=path, hint=hint, error=error) from error
 
     def sync(self) -> None:
-        """What was written is on storage when this returns. Only now, for all files: the kernel has written much by then."""
+        """Sync all files that were written, at the end: by then the kernel has written most of them."""
         for path in self.written:
             try:
                 fd = os.open(path, os.O_RDWR | hostio.NO_FOLLOW)
@@ -156,6 +156,7 @@ class _Directory:
                 raise TargetError(f"{show(path)}: {error.strerror}", path=path, error=error) from error
 
     def undo(self) -> None:
+        """Remove what was written."""
         for path in self.written:
             with suppress(OSError):
                 os.unlink(path)
@@ -164,19 +165,19 @@ class _Directory:
                 os.rmdir(self.path)
 
 
-def _unpack(store: Store, state: State, out: _Directory, advance: Advance | None) -> dict[str, Any]:
+def _unpack(store: Store, state: State, out: _OutputDirectory, advance: Advance | None) -> dict[str, Any]:
     objects = []
     taken: set[str] = set()
     for descriptor in state.descriptors:
         name = safe_name(descriptor, store.read_some(descriptor.offset, min(HEAD_BYTES, descriptor.size)))
         if name in taken:
-            name = f"{descriptor.id}-{descriptor.slot}-object.bin"  # of a damaged image with one id twice
+            name = f"{descriptor.id}-{descriptor.slot}-object.bin"  # a damaged image with a duplicate ID
         taken.add(name)
         _write_span(store, descriptor, out, name, advance)
         used = state.table[descriptor.slot * DESCRIPTOR_BYTES + USED_OFFSET]
         objects.append({"file": name, **describe_object(descriptor), **({"used": used} if used != 1 else {})})
     gaps = []
-    for begin, size in unowned(state.header, state.descriptors, store.size):
+    for begin, size in unowned_spans(state.header, state.descriptors, store.size):
         if first_nonzero(store, begin, size) is not None:
             name = f"gap-{begin}.bin"
             _write_span(store, _span(begin, size), out, name, advance)
@@ -199,6 +200,6 @@ def _span(begin: int, size: int) -> Descriptor:
     return Descriptor(data_type=0, id=0, offset=begin, size=size, size_with_padding=size, created=0, modified=0)
 
 
-def _write_span(store: Store, descriptor: Descriptor, out: _Directory, name: str, advance: Advance | None) -> None:
+def _write_span(store: Store, descriptor: Descriptor, out: _OutputDirectory, name: str, advance: Advance | None) -> None:
     with out.new_file(name) as fd:
         copy_out(store, descriptor, fd, advance=advance)

@@ -303,7 +303,7 @@ def test_devices_that_only_root_may_make_are_told(run, image, monkeypatch):
     monkeypatch.setattr(os, "mknod", no_device)
     code, _, err = run("cp", "-r", "overlay.img:/upper/dev", "out")
     assert code == 1
-    assert err == "sifkit cp: cannot create 1 device in 'out': Operation not permitted; only root may make them\n"
+    assert err == "sifkit cp: cannot create 1 device in 'out': Operation not permitted; only root can create devices\n"
 
 
 def test_a_full_disk_is_told_of_the_copy(run, image, tmp_path, monkeypatch):
@@ -332,7 +332,7 @@ def test_an_image_is_not_overwritten_by_what_is_in_it(run, image, tmp_path):
     Path("link").symlink_to("overlay.img")
     for target in ("overlay.img", ".", "link"):
         code, _, err = run("cp", "-f", "overlay.img:/upper/overlay.img", target)
-        assert code == 1 and "overlay.img' is the image itself, and not overwritten" in err.replace("link'", "overlay.img'")
+        assert code == 1 and "overlay.img': it is the source image" in err.replace("link'", "overlay.img'")
     for words in (
         ["cp", "-r", "overlay.img:/upper/.", "."],
         ["extract", "--force", "--upper", "overlay.img", "."],
@@ -371,8 +371,8 @@ def test_another_image_is_not_overwritten_by_accident(run, image, tmp_path):
     code, _, err = run("cp", "overlay.img:/upper/file", "other.img")
     assert code == 1 and Path("other.img").read_bytes() == before
     assert err == (
-        "sifkit cp: 'other.img' is an image, and not overwritten with 'overlay.img:/upper/file'; write other.img:/ for a place"
-        " in it, or -f to replace it\n"
+        "sifkit cp: will not overwrite image 'other.img' with 'overlay.img:/upper/file'; write other.img:/ to copy into it,"
+        " or give -f to replace it\n"
     )
     # one of its own name, or told to
     assert run("cp", "overlay.img:/upper/other.img", ".")[0] == 0 and Path("other.img").read_bytes() == b"text"

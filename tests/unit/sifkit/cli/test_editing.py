@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from sifkit.cli.support.modes import adjusted, parse_mode
+from sifkit.cli.support.modes import apply_mode, parse_mode
 from sifkit.errors import ImageInUseError, UsageError
 from sifkit.overlay import edit_session as edit
 from sifkit.overlay.edit_session import EditOptions, edit_image
@@ -218,7 +218,7 @@ def test_rm(run, image, source):
     assert code == 1 and err.count("\n") == 1
     assert names(image, "/upper/src") == [b"d", b"sparse", b"twin"]
     assert "refusing to remove '.' or '..'" in refused(run, "rm", "-rf", "overlay.img:/upper/src/..")
-    assert "top of the image" in refused(run, "rm", "-rf", "overlay.img:/")
+    assert "root of the image" in refused(run, "rm", "-rf", "overlay.img:/")
     code, _, err = run("rm", "-rv", "overlay.img:/upper/src")
     assert code == 0 and "removed 'overlay.img:/upper/src/d/e/f'\nremoved directory 'overlay.img:/upper/src/d/e'\n" in err
     assert names(image) == []
@@ -270,7 +270,7 @@ def test_ln(run, image, source):
     with Filesystem.open(image) as filesystem:
         assert filesystem.readlink("/upper/s") == b"a"
     assert "hard link not allowed for directory" in refused(run, "ln", "overlay.img:/upper", "overlay.img:/upper/x")
-    assert "a link holds a path" in refused(run, "ln", "-s", "overlay.img:/upper/a", "overlay.img:/upper/x", code=2)
+    assert "the text of a link is a path" in refused(run, "ln", "-s", "overlay.img:/upper/a", "overlay.img:/upper/x", code=2)
     refused(run, "ln", "-sf", "t" * 5000, "overlay.img:/upper/s")
     with Filesystem.open(image) as filesystem:
         assert filesystem.readlink("/upper/s") == b"a"
@@ -301,7 +301,7 @@ def test_ln(run, image, source):
     ],
 )
 def test_modes(text, mode, is_dir, want):
-    assert adjusted(parse_mode(text), mode, is_dir=is_dir, mask=0o022) == want
+    assert apply_mode(parse_mode(text), mode, is_dir=is_dir, mask=0o022) == want
 
 
 @pytest.mark.parametrize("text", ["", "8", "17777", "u", "u+q", "rwx", "u+x,", "0o755", "-1", "u+rg"])
@@ -519,7 +519,7 @@ def test_examples_of_other_kinds_are_refused(run, image, tmp_path):
 
 def test_mkdir_says_what_makes_the_directories_above(run, image):
     code, _, err = run("mkdir", "overlay.img:/upper/a/b")
-    assert code == 1 and err.endswith("No such file or directory; -p makes those above it, too\n")
+    assert code == 1 and err.endswith("No such file or directory; -p creates parent directories\n")
 
 
 def test_xattr_set_says_what_is_wrong_with_an_acl(run, image):
@@ -563,7 +563,7 @@ def test_chown_names_the_owner_as_it_was_written(run, image):
 def test_an_image_behind_a_dot_is_told_how_to_write_it(run, image, tmp_path):
     for words in (["ls"], ["rm"], ["cp", "overlay.img"], ["find"]):
         code, out, err = run(*words, "./overlay.img:/upper")
-        assert (code, out) == (2, "") and err.endswith("is a file of the host; write overlay.img:/upper\n")
+        assert (code, out) == (2, "") and err.endswith("is a host path; write overlay.img:/upper\n")
     (tmp_path / "overlay.img:").mkdir()
     assert run("cp", "-r", "overlay.img:/upper", "./overlay.img:/new") == (0, "", "")
     assert (tmp_path / "overlay.img:" / "new").is_dir()
@@ -571,4 +571,4 @@ def test_an_image_behind_a_dot_is_told_how_to_write_it(run, image, tmp_path):
 
 def test_hints_to_make_a_directory_repeat_the_options(run, image):
     err = run("rm", "-f", "--upper", "overlay.img:/etc/hosts")[2]
-    assert err.endswith("make it first: sifkit mkdir -p --upper overlay.img:/etc\n")
+    assert err.endswith("create it first: sifkit mkdir -p --upper overlay.img:/etc\n")

@@ -23,9 +23,9 @@ from sifkit import atomic
 from sifkit.atomic import AtomicFile
 from sifkit.cli import completion, main
 from sifkit.cli.root import root
-from sifkit.cli.support.console import Console, named
-from sifkit.cli.support.image_path import place, places
-from sifkit.cli.support.render import bar, escaped, percent, shell_word, short_size, utc
+from sifkit.cli.support.console import Console, name_fields
+from sifkit.cli.support.image_path import group_by_image, split_image_path
+from sifkit.cli.support.render import bar, escape, percent, rfc3339, shell_quote, short_size
 from sifkit.errors import UsageError, counted, human
 from sifkit.overlay.options import CreateOptions
 
@@ -211,7 +211,7 @@ def test_verbose_tells_more(run, made):
     err = run("overlay", "create", "-v", "-d", "x", "o.img")[2].splitlines()
     assert err[:3] == [
         "a note",
-        "layout: upper, 1 entry taken in, 2 entries excluded",
+        "layout: upper, 1 entry copied, 2 entries excluded",
         f"geometry: blocks of 1 KiB, 62 groups, 128,016 inodes of 256 bytes, journal of 16 MiB, UUID {UUID_TEXT}",
     ]
     assert err[3].startswith("time: copy ") and err[4] + "\n" == RESULT
@@ -316,31 +316,31 @@ def test_output_that_cannot_be_written_is_an_error():
 def test_places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("o.img").touch()
-    assert place("o.img:/a:/b") == ("o.img", "/a:/b")
-    assert place("./o.img:/a") is None
-    assert place("none.img:/a") is None
-    assert place("o.img") is None
-    assert places(["o.img"], default=["/"]) == [("o.img", [b"/"])]
-    assert places(["o.img", "x", "y"]) == [("o.img", [b"x", b"y"])]
-    assert places(["o.img:/x", "o.img:/y"]) == [("o.img", [b"/x", b"/y"])]
+    assert split_image_path("o.img:/a:/b") == ("o.img", "/a:/b")
+    assert split_image_path("./o.img:/a") is None
+    assert split_image_path("none.img:/a") is None
+    assert split_image_path("o.img") is None
+    assert group_by_image(["o.img"], default=["/"]) == [("o.img", [b"/"])]
+    assert group_by_image(["o.img", "x", "y"]) == [("o.img", [b"x", b"y"])]
+    assert group_by_image(["o.img:/x", "o.img:/y"]) == [("o.img", [b"/x", b"/y"])]
     with pytest.raises(UsageError):
-        places(["o.img:/x", "y"])
+        group_by_image(["o.img:/x", "y"])
     with pytest.raises(UsageError):
-        places(["o.img"])
+        group_by_image(["o.img"])
     with pytest.raises(FileNotFoundError):
-        places(["none.img:/a"])
+        group_by_image(["none.img:/a"])
     Path("o.img:").mkdir()
     Path("o.img:/a").touch()
-    assert place("o.img:/a") is None
+    assert split_image_path("o.img:/a") is None
 
 
 def test_names_for_a_terminal():
-    assert escaped(b"a b\n\x1b[0m\xff\\\xc3\xa9\xe2\x80\xae") == "a\\ b\\n\\033[0m\\377\\\\\u00e9\\342\\200\\256"
+    assert escape(b"a b\n\x1b[0m\xff\\\xc3\xa9\xe2\x80\xae") == "a\\ b\\n\\033[0m\\377\\\\\u00e9\\342\\200\\256"
 
 
 def test_names_in_json():
-    assert named("name", b"caf\xc3\xa9") == {"name": "caf\u00e9"}
-    assert named("name", b"\xff") == {"name": "\ufffd", "name_b64": "/w=="}
+    assert name_fields("name", b"caf\xc3\xa9") == {"name": "caf\u00e9"}
+    assert name_fields("name", b"\xff") == {"name": "\ufffd", "name_b64": "/w=="}
 
 
 def test_numbers():
@@ -355,12 +355,12 @@ def test_numbers():
     assert [human(n) for n in ((1 << 20) - 1, (1 << 30) - 1, 10 << 60)] == ["1 MiB", "1 GiB", "10240 PiB"]
     assert [counted(n, "file") for n in (0, 1, 2, 4000)] == ["0 files", "1 file", "2 files", "4,000 files"]
     assert counted(2, "entry", "entries") == "2 entries"
-    assert [shell_word(name) for name in ("a.img", "a b", "-x")] == ["a.img", "'a b'", "./-x"]
+    assert [shell_quote(name) for name in ("a.img", "a b", "-x")] == ["a.img", "'a b'", "./-x"]
     assert [short_size(n) for n in (0, 1023, 1024, 1025, 10 << 10, (10 << 10) + 1, (1 << 20) - 1, 5 << 40)] == [
         "0", "1023", "1.0K", "1.1K", "10K", "11K", "1.0M", "5.0T",
     ]  # fmt: skip
-    assert utc(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456789Z"
-    assert utc(-1) == "1969-12-31T23:59:59.999999999Z"
+    assert rfc3339(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456789Z"
+    assert rfc3339(-1) == "1969-12-31T23:59:59.999999999Z"
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_bars_and_names_fall_back_to_ascii(monkeypatch, encoding, variables, pla
     assert (console.out_is_unicode, console.err_is_unicode) == (not plain, not plain)
     assert bar(1, 2, console, width=4) == ("##.." if plain else "\u2588\u2588\u2591\u2591")
     assert bar(5, 0, console, width=4) == ("...." if plain else "\u2591" * 4)
-    assert escaped("\u00e9".encode(), unicode=console.out_is_unicode) == ("\\303\\251" if plain else "\u00e9")
+    assert escape("\u00e9".encode(), unicode=console.out_is_unicode) == ("\\303\\251" if plain else "\u00e9")
 
 
 def test_shares():

@@ -103,7 +103,7 @@ def test_every_command_works_on_a_partition(run, image, tmp_path, which, top):
     assert good("find", "a.sif", f"{top}/d", "-type", "f") == f"{top}/d/motd\n{top}/d/twin\n"
     assert good("find", "a.sif", f"{top}/d", "-newer", f"{spot}/d/link", "-type", "f") == ""
     assert "link -> motd" in good("tree", "a.sif", f"{top}/d")
-    assert "owner          5:6" in good("stat", "a.sif", f"{top}/d/motd")
+    assert "owner       5:6" in good("stat", "a.sif", f"{top}/d/motd")
     assert good("xattr", "get", "user.k", "a.sif", f"{top}/d/motd") == "v"
     assert 'user.k="v"' in good("xattr", "list", "a.sif", f"{top}/d/motd")
     good("xattr", "rm", "user.k", f"{spot}/d/motd")
@@ -130,7 +130,7 @@ def window(image, number):
     [
         ("1", 2, "object 1 is a squashfs filesystem"),
         ("root", 2, "object 1 is a squashfs filesystem"),
-        ("9", 1, "no object has the id 9"),
+        ("9", 1, "no object with ID 9"),
         ("upper", 2, "must be overlay, root or an ID"),
     ],
 )

@@ -262,15 +262,15 @@ def test_du_counts_what_is_named_twice_once(run, image):
 
 
 def test_hints_look_where_the_command_looked(run, image):
-    assert run("cat", "--upper", image, "/none")[2].endswith("; see what is there: sifkit ls --upper a.img\n")
-    assert run("cat", image, "/none")[2].endswith("; see what is there: sifkit ls a.img\n")
+    assert run("cat", "--upper", image, "/none")[2].endswith("; list files with: sifkit ls --upper a.img\n")
+    assert run("cat", image, "/none")[2].endswith("; list files with: sifkit ls a.img\n")
 
 
 def test_a_file_is_no_place_to_extract_to(run, image, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     for words in (("extract", image, "file"), ("overlay", "export", image, "-o", "file/")):
         code, out, err = run(*words)
-        assert (code, out) == (2, "") and "is there already, and not a directory" in err
+        assert (code, out) == (2, "") and "exists and is not a directory" in err
 
 
 def test_files_of_the_host_that_cannot_be_compared_are_told_in_words(run, image, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from sifkit.sif import DataType, Descriptor, HashType, SignatureMeta
 from sifkit.sif.format.descriptor import join_group, join_link
-from sifkit.sif.signatures import Signed, SignedError, broken, parse_signed, signature_form, signatures
+from sifkit.sif.signatures import Coverage, SignedError, broken_signatures, parse_coverage, signature_form, signatures
 
 
 def thing(id, group=1, *, kind=DataType.GENERIC, link_group=0, link=0, size=10):
@@ -26,7 +26,7 @@ def signature(id, group):
 
 ONE, TWO, SIGN = thing(1), thing(2), signature(3, 1)
 SIGNED_IMAGE = [ONE, TWO, SIGN]
-WHOLE = {3: Signed(frozenset({0, 1}))}
+WHOLE = {3: Coverage(frozenset({0, 1}))}
 
 
 @pytest.mark.parametrize(
@@ -53,53 +53,53 @@ WHOLE = {3: Signed(frozenset({0, 1}))}
 )
 @pytest.mark.parametrize("signed", [WHOLE, {}], ids=["parsed", "not parsed"])
 def test_what_breaks(after, breaks, signed):
-    assert broken(SIGNED_IMAGE, after, signed) == ((SIGN,) if breaks else ())
+    assert broken_signatures(SIGNED_IMAGE, after, signed) == ((SIGN,) if breaks else ())
 
 
 def test_new_bytes_break_and_those_of_a_signature_do_not():
-    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, WHOLE, rewritten=[2]) == (SIGN,)
-    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, WHOLE, rewritten=[3]) == ()
+    assert broken_signatures(SIGNED_IMAGE, SIGNED_IMAGE, WHOLE, rewritten=[2]) == (SIGN,)
+    assert broken_signatures(SIGNED_IMAGE, SIGNED_IMAGE, WHOLE, rewritten=[3]) == ()
 
 
 def test_a_signature_of_one_object_does_not_care_for_the_others():
-    part = {3: Signed(frozenset({1}))}
-    assert broken(SIGNED_IMAGE, [ONE, TWO, SIGN, thing(4, 1)], part) == ()
-    assert broken(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], part) == ()
-    assert broken(SIGNED_IMAGE, [TWO, SIGN], part) == (SIGN,), "ids count from the first of the group"
-    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, part, rewritten=[2]) == (SIGN,)
+    part = {3: Coverage(frozenset({1}))}
+    assert broken_signatures(SIGNED_IMAGE, [ONE, TWO, SIGN, thing(4, 1)], part) == ()
+    assert broken_signatures(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], part) == ()
+    assert broken_signatures(SIGNED_IMAGE, [TWO, SIGN], part) == (SIGN,), "ids count from the first of the group"
+    assert broken_signatures(SIGNED_IMAGE, SIGNED_IMAGE, part, rewritten=[2]) == (SIGN,)
 
 
 def test_legacy_signatures_cover_bytes_only():
-    legacy = {3: Signed(legacy=True)}
-    assert broken(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], legacy) == ()
-    assert broken(SIGNED_IMAGE, SIGNED_IMAGE, legacy, rewritten=[1]) == (SIGN,)
+    legacy = {3: Coverage(legacy=True)}
+    assert broken_signatures(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], legacy) == ()
+    assert broken_signatures(SIGNED_IMAGE, SIGNED_IMAGE, legacy, rewritten=[1]) == (SIGN,)
 
 
 def test_an_image_that_did_not_verify_as_a_whole_may_get_more_of_the_same():
     loose = [ONE, TWO, SIGN, thing(4, 0)]
-    assert broken(loose, [*loose, thing(5, 0)], WHOLE) == ()
-    assert broken(loose, [*loose, thing(5, 1)], WHOLE) == (SIGN,)
+    assert broken_signatures(loose, [*loose, thing(5, 0)], WHOLE) == ()
+    assert broken_signatures(loose, [*loose, thing(5, 1)], WHOLE) == (SIGN,)
 
 
 def test_a_signature_that_leaves_its_place():
     """Linked elsewhere, or in the group it is of: also where another signature of the group stays as it was."""
     both = [ONE, TWO, SIGN, signature(4, 1)]
-    signed = {3: Signed(frozenset({0, 1})), 4: Signed(frozenset({0, 1}))}
+    signed = {3: Coverage(frozenset({0, 1})), 4: Coverage(frozenset({0, 1}))}
     for linked in (join_link(2, 0), join_link(0, 2), 0):
         moved = replace(SIGN, linked_id=linked)
-        assert broken(both, [ONE, TWO, moved, both[3]], signed) == (SIGN,)
+        assert broken_signatures(both, [ONE, TWO, moved, both[3]], signed) == (SIGN,)
     inside = [ONE, TWO, replace(SIGN, group_id=join_group(1)), both[3]]
-    assert broken(both, inside, signed) == (SIGN, both[3]), "it is an object of the group that was not signed"
-    assert broken(SIGNED_IMAGE, inside[:3], {3: Signed(legacy=True)}) == ()
+    assert broken_signatures(both, inside, signed) == (SIGN, both[3]), "it is an object of the group that was not signed"
+    assert broken_signatures(SIGNED_IMAGE, inside[:3], {3: Coverage(legacy=True)}) == ()
 
 
 @pytest.mark.parametrize(
     ("signed", "breaks"),
     [
-        (Signed(frozenset({0, 1}), form="openpgp"), {"entity"}),
-        (Signed(frozenset({0, 1}), form="dsse"), set()),
-        (Signed(legacy=True, form="openpgp"), {"entity", "hash"}),
-        (Signed(), set()),
+        (Coverage(frozenset({0, 1}), form="openpgp"), {"entity"}),
+        (Coverage(frozenset({0, 1}), form="dsse"), set()),
+        (Coverage(legacy=True, form="openpgp"), {"entity", "hash"}),
+        (Coverage(), set()),
     ],
 )
 def test_a_signature_that_says_something_else(signed, breaks):
@@ -108,7 +108,7 @@ def test_a_signature_that_says_something_else(signed, breaks):
     changes = {"entity": SignatureMeta(HashType.SHA256, b"\2" * 20), "hash": SignatureMeta(HashType.SHA512, b"\1" * 20)}
     for what, meta in changes.items():
         after = [ONE, TWO, replace(by, extra=meta.pack_onto(b""))]
-        assert broken([ONE, TWO, by], after, {3: signed}) == ((by,) if what in breaks else ()), what
+        assert broken_signatures([ONE, TWO, by], after, {3: signed}) == ((by,) if what in breaks else ()), what
 
 
 def test_the_form_is_told_by_the_first_bytes():
@@ -119,8 +119,8 @@ def test_the_form_is_told_by_the_first_bytes():
 def test_groups_are_apart():
     both = [ONE, signature(3, 1), thing(4, 2), signature(5, 2)]
     after = [ONE, signature(3, 1), replace(thing(4, 2), name=b"x"), signature(5, 2)]
-    assert [found.id for found in broken(both, after, {})] == [5]
-    assert [found.id for found in broken(both, both[:3], {})] == [], "a signature is removed knowingly"
+    assert [found.id for found in broken_signatures(both, after, {})] == [5]
+    assert [found.id for found in broken_signatures(both, both[:3], {})] == [], "a signature is removed knowingly"
 
 
 MESSAGE = json.dumps({"version": 1, "header": {}, "objects": [{"relativeId": 0}, {"relativeId": 2}]}).encode()
@@ -134,22 +134,22 @@ def envelope(payload, kind="application/vnd.sylabs.sif-metadata+json"):
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (PGP % MESSAGE, Signed(frozenset({0, 2}), form="openpgp")),
-        ((PGP % MESSAGE).replace(b"\n", b"\r\n"), Signed(frozenset({0, 2}), form="openpgp")),
-        (envelope(MESSAGE), Signed(frozenset({0, 2}), form="dsse")),
-        (PGP % b"SIFHASH:\nabcdef", Signed(legacy=True, form="openpgp")),
-        (PGP % b"{}", Signed(form="openpgp")),
-        (PGP % b'{"objects": [1]}', Signed(form="openpgp")),
-        (envelope(MESSAGE, "text/plain"), Signed()),
-        (envelope(b"[]"), Signed(form="dsse")),
-        (b'{"payloadType": "application/vnd.sylabs.sif-metadata+json", "payload": "!"}', Signed()),
-        (b"[" * 100_000, Signed()),
-        (b"", Signed()),
-        (b"\xff\x00", Signed()),
+        (PGP % MESSAGE, Coverage(frozenset({0, 2}), form="openpgp")),
+        ((PGP % MESSAGE).replace(b"\n", b"\r\n"), Coverage(frozenset({0, 2}), form="openpgp")),
+        (envelope(MESSAGE), Coverage(frozenset({0, 2}), form="dsse")),
+        (PGP % b"SIFHASH:\nabcdef", Coverage(legacy=True, form="openpgp")),
+        (PGP % b"{}", Coverage(form="openpgp")),
+        (PGP % b'{"objects": [1]}', Coverage(form="openpgp")),
+        (envelope(MESSAGE, "text/plain"), Coverage()),
+        (envelope(b"[]"), Coverage(form="dsse")),
+        (b'{"payloadType": "application/vnd.sylabs.sif-metadata+json", "payload": "!"}', Coverage()),
+        (b"[" * 100_000, Coverage()),
+        (b"", Coverage()),
+        (b"\xff\x00", Coverage()),
     ],
 )
 def test_parse(data, found):
-    assert parse_signed(data) == found
+    assert parse_coverage(data) == found
 
 
 def test_the_error_names_the_signatures():

@@ -1,4 +1,4 @@
-"""What is typed wrong: options, verbs that live elsewhere, empty names; one line that helps, exit 2."""
+"""What is typed wrong: options, verbs of other groups, empty names; one line that helps, exit 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from sifkit.cli import completion
 from sifkit.cli.root import root
-from sifkit.cli.support import suggest as elsewhere
+from sifkit.cli.support import suggest
 
 VERBS = [node.path for node in completion.tree(root)]
 
@@ -55,11 +55,11 @@ def test_usage_errors_are_one_line_and_exit_2(run, argv, says):
 
 
 SLIPS = ["help", "version", "creat", "overly", "inof", "clnoe", "comlpetion"]
-KNOWN = {" ".join(path) for path in elsewhere.paths(root)}
+KNOWN = {" ".join(path) for path in suggest.verb_paths(root)}
 
 
 @pytest.mark.parametrize("group", [[], ["overlay"]])
-@pytest.mark.parametrize("word", [*(word for word in elsewhere.WORDS if (word,) not in VERBS), *SLIPS])
+@pytest.mark.parametrize("word", [*(word for word in suggest.SYNONYMS if (word,) not in VERBS), *SLIPS])
 def test_only_verbs_that_exist_are_suggested(run, group, word):
     code, out, err = run(*group, word)
     path = " ".join(["sifkit", *group])
@@ -69,7 +69,7 @@ def test_only_verbs_that_exist_are_suggested(run, group, word):
         assert all(verb.removeprefix("sifkit ") in KNOWN or verb.split()[-1].startswith("-") for verb in meant.split(" or "))
     else:
         assert f"no such command {word} in this release" in err
-        assert not KNOWN & set(elsewhere.WORDS[word])
+        assert not KNOWN & set(suggest.SYNONYMS[word])
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_where_a_verb_lives(run, group, word, verb):
 
 def test_verbs_of_a_group_to_come_are_found_when_they_are_there(monkeypatch):
     known = [("overlay",), ("overlay", "create"), ("overlay", "info"), ("ls",), ("sif",), ("sif", "info"), ("sif", "list")]
-    monkeypatch.setattr(elsewhere, "paths", lambda group: iter([*known, ("sif", "add"), ("sif", "del")]))
+    monkeypatch.setattr(suggest, "verb_paths", lambda group: iter([*known, ("sif", "add"), ("sif", "del")]))
 
     def said(word, at=()):
-        return elsewhere.explain(root, at, word, {})
+        return suggest.unknown_command(root, at, word, {})
 
     assert said("list") == "no such command list (did you mean sifkit sif list?)"
     assert said("add", ("overlay",)) == "no such command add (did you mean sifkit sif add?)"

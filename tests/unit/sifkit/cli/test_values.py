@@ -105,7 +105,7 @@ def test_bad_owners(text):
 
 @pytest.mark.parametrize("text", ["-1:0", "0:-1", "+5", "4294967295", "99999999999"])
 def test_numbers_of_nobody_are_told_as_numbers(text):
-    with pytest.raises(UsageError, match="a user or group number is from 0 to 4294967294") as caught:
+    with pytest.raises(UsageError, match="user and group IDs are from 0 to 4294967294") as caught:
         values.owner("--owner", text)
     assert caught.value.message.startswith(f"--owner {text}: ")
 
@@ -129,7 +129,7 @@ def test_every_refusal_has_a_hint():
         lambda: values.mode("--mode", "9"),
         lambda: values.label("-L", "x" * 17),
         lambda: values.choice("--layout", "zzz", ("a", "b")),
-        lambda: values.truth("V", "x"),
+        lambda: values.boolean("V", "x"),
         lambda: values.epoch("E", "x"),
         lambda: values.globs("-X", "f", b"\0"),
     ]

@@ -264,13 +264,13 @@ def test_the_verbs(image, overlay, capfd, monkeypatch):
         (["overlay", "detach", "a.sif", "o.img"], 2, "too many arguments"),
         (["overlay", "detach", "a.sif", "-o", "o.img"], 1, "--force"),
         (["overlay", "detach", "a.sif", "--partition", "upper"], 2, "must be overlay"),
-        (["overlay", "detach", "a.sif", "--partition", "9"], 1, "no object has the id 9"),
+        (["overlay", "detach", "a.sif", "--partition", "9"], 1, "no object with ID 9"),
     ):
         assert main(argv) == code, argv
         out, err = capfd.readouterr()
         assert out == "" and err.count("\n") == 1 and said in err, (argv, err)
     assert main(["overlay", "detach", "-v", "a.sif"]) == 0
-    assert "overlay.img: 8 MiB, no longer in a.sif (object 2)" in capfd.readouterr().err
+    assert "overlay.img: 8 MiB, removed from a.sif (object 2)" in capfd.readouterr().err
     assert (image.parent / "overlay.img").read_bytes() == overlay.read_bytes()
 
 

@@ -85,7 +85,7 @@ def test_an_image_that_is_cut_short(place, capfd):
     (place / "short.img").write_bytes(data[: 1 << 20])
     check_whole("whole.img")
     check_whole("plain")
-    said = "short.img is cut short: its filesystem has 8 MiB, the file 1 MiB"
+    said = "short.img is truncated: the filesystem has 8 MiB, the file 1 MiB"
     with pytest.raises(TruncatedError, match=said) as caught, open_image("short.img"):
         pytest.fail("it was opened")
     assert (caught.value.needed_bytes, caught.value.available_bytes) == (8 << 20, 1 << 20)
@@ -95,7 +95,7 @@ def test_an_image_that_is_cut_short(place, capfd):
     assert (info.label, info.readable, info.accepted, info.problem) == (b"lab", False, False, said)
     for argv in (["ls", "short.img"], ["cat", "short.img", "/x"], ["overlay", "clone", "short.img", "copy.img"]):
         assert main(argv) == 1
-        assert capfd.readouterr().err.endswith(f": {said}; fetch or copy it again\n")
+        assert capfd.readouterr().err.endswith(f": {said}; download or copy it again\n")
     assert not os.path.exists("copy.img")
 
 

@@ -255,7 +255,7 @@ def test_the_verbs(image, capfd):
         (["cat", f"{image}:/upper/x"], 2, "--partition overlay"),
         (["ls", "--partition", "root", str(image)], 2, "squashfs"),
         (["ls", "--partition", "1", str(image)], 1, "not a partition"),
-        (["ls", "--partition", "7", str(image)], 1, "no object has the id 7"),
+        (["ls", "--partition", "7", str(image)], 1, "no object with ID 7"),
         (["ls", "--partition", "upper", str(image)], 2, "must be overlay, root or an ID"),
         (["overlay", "clone", str(image), "x.img"], 2, "overlay detach --keep"),
     ):
@@ -274,7 +274,7 @@ def test_a_partition_the_runtimes_would_not_use(image, capfd):
     with SIF.open(image, "r+") as sif:
         sif.update(done.partition.id, group=7)
     assert main(["overlay", "info", str(image)]) == 0
-    assert "refuses it: it is in group 7, but the primary partition is in group 2" in capfd.readouterr().out
+    assert "refused: it is in group 7, but the primary partition is in group 2" in capfd.readouterr().out
 
 
 def test_a_sif_that_is_cut_short(image, capfd, monkeypatch, tmp_path):

@@ -129,7 +129,7 @@ def test_info_as_text(run, made):
     text = out.decode()
     assert (code, err) == (0, "")
     rows = dict(line.split("  ", 1) for line in text.splitlines())
-    assert rows["Apptainer"].strip() == "accepts it"
+    assert rows["Apptainer"].strip() == "accepted"
     assert rows["upper/"].strip() == "0755, owner 70000:70001"
     assert rows["space"].strip() == "2.2 MiB used, 13.8 MiB free (13 %)" and "%" in rows["inodes"]
     assert max(map(len, rows)) <= 10 and "\u2588" not in text
@@ -228,12 +228,12 @@ def test_all_are_shown_anyway(run, made):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["ls", "{}", "/nope"], "cannot access '/nope': No such file or directory; see what is there: sifkit ls {}"),
-        (["cat", "{}", "/upper/etc/motd/x"], "/upper/etc/motd/x: Not a directory; see what is there: sifkit ls {}"),
-        (["cat", "{}", "/upper"], "/upper: Is a directory; name a file (sifkit ls lists directories)"),
-        (["cat", "{}"], "PATH is missing: the file in {}; sifkit ls shows what is in it"),
-        (["ls", "{}:"], "{}:: no path behind the colon; write {}:/"),
-        (["ls", "{}.none"], "{}.none: No such file or directory; check the name"),
+        (["ls", "{}", "/nope"], "cannot access '/nope': No such file or directory; list files with: sifkit ls {}"),
+        (["cat", "{}", "/upper/etc/motd/x"], "/upper/etc/motd/x: Not a directory; list files with: sifkit ls {}"),
+        (["cat", "{}", "/upper"], "/upper: Is a directory; give a file (sifkit ls lists directories)"),
+        (["cat", "{}"], "PATH is missing: a file in {}; list files with: sifkit ls {}"),
+        (["ls", "{}:"], "{}:: no path after the colon; write {}:/"),
+        (["ls", "{}.none"], "{}.none: No such file or directory"),
         (["ls", "."], ". is a directory, not an image; create an image from it with: sifkit overlay create --from-dir ."),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_damaged_image_has_a_hint(run, image):
     data = bytearray(image.read_bytes())
     data[2048:2112] = b"\xff" * 64
     image.write_bytes(data)
-    assert "the image is damaged; e2fsck -fn" in run("ls", image)[2]
+    assert "the image is damaged; check it with: e2fsck -fn" in run("ls", image)[2]
     image.write_bytes(b"x" * 5000)
     assert run("ls", image)[2].endswith("; give a stand-alone ext3 image\n")
 

@@ -149,7 +149,7 @@ def test_reading_without_upper_names_the_marks(run, image):
     assert ".wh.gone  (whiteout of gone)" in tree and "old  (whiteout)" in tree and "opt  (opaque)" in tree
     found = json.loads(good(run, "stat", "--json", "overlay.img", "/upper/etc/.wh.gone"))
     assert found["whiteout"] is True and found["type"] == "file"
-    assert "gone is removed in the container" in good(run, "stat", "overlay.img", "/upper/etc/.wh.gone")
+    assert "hides gone of a lower layer" in good(run, "stat", "overlay.img", "/upper/etc/.wh.gone")
     assert json.loads(good(run, "stat", "--json", "overlay.img", "/upper/opt"))["opaque"] is True
     assert good(run, "cat", "overlay.img", "/upper/etc/.wh.gone") == "etc/.wh.gone"
 

@@ -13,7 +13,7 @@ from sifkit.sif import SIF, Arch, CorruptSIFError, DataType, FSType, NotWritable
 from sifkit.sif.checking import check, check_file
 from sifkit.sif.finding import Finding, Problem
 from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
-from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, Layout
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, PackedStruct
 from sifkit.sif.repairing import repair
 from sifkit.sif.sniff import HEAD_BYTES
 
@@ -36,7 +36,7 @@ def sound_image(path: Path) -> None:
         sif.add(b"blob", DataType.OCI_BLOB)
 
 
-def set_field(layout: Layout, start: int, **values: object) -> Recipe:
+def set_field(layout: PackedStruct, start: int, **values: object) -> Recipe:
     def change(raw: bytearray) -> None:
         raw[start : start + layout.size] = layout.build({**layout.read(raw, start), **values})
 
@@ -69,7 +69,7 @@ def cut(size: int) -> Recipe:
     return change
 
 
-def extra(number: int, layout: Layout, **values: object) -> Recipe:
+def extra(number: int, layout: PackedStruct, **values: object) -> Recipe:
     return set_field(layout, TABLE + number * DESCRIPTOR_BYTES + EXTRA, **values)
 
 

@@ -235,41 +235,41 @@ def test_a_changed_file_is_packed_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"type": "nonsense"}, r"objects\[0\], type: 'nonsense' is no data type"),
-        ({"type": None}, "type: this is missing"),
-        ({"file": "../image.sif"}, "outside of the directory"),
+        ({"type": "nonsense"}, r"objects\[0\], type: unknown data type 'nonsense'"),
+        ({"type": None}, "type: missing"),
+        ({"file": "../image.sif"}, "outside the directory"),
         ({"file": "missing"}, "not in the directory"),
-        ({"file": "."}, "no regular file"),
-        ({"file": "/etc/hostname"}, "outside of the directory|not in the directory"),
-        ({"file": "pipe"}, "no regular file"),
+        ({"file": "."}, "not a regular file"),
+        ({"file": "/etc/hostname"}, "outside the directory|not in the directory"),
+        ({"file": "pipe"}, "not a regular file"),
         ({"file": "a\0b"}, "cannot be read"),
-        ({"file": 5}, "want text"),
+        ({"file": 5}, "expected text"),
         ({"name": "x" * 129}, "129 bytes"),
-        ({"name": "\ud800"}, "stand for bytes"),
+        ({"name": "\ud800"}, "invalid text"),
         ({"name_hex": "zz"}, "not hexadecimal"),
-        ({"name": "a", "name_hex": "61"}, "name: it and name_hex say the same thing"),
-        ({"type_code": 7}, "type: it and type_code say the same thing"),
-        ({"group": 1, "group_id": 1}, "group: it and group_id say the same thing"),
-        ({"link_group": 1, "linked_id": 1}, "link_group: it and linked_id say the same thing"),
+        ({"name": "a", "name_hex": "61"}, "name and name_hex exclude each other"),
+        ({"type_code": 7}, "type and type_code exclude each other"),
+        ({"group": 1, "group_id": 1}, "group and group_id exclude each other"),
+        ({"link_group": 1, "linked_id": 1}, "link_group and linked_id exclude each other"),
         ({"grup": 1}, r"objects\[0\], grup: a deffile has no such key"),
         ({"fs": "raw"}, "fs: a deffile has no such key"),
         ({"\ud800\n": 1}, "has no such key"),
-        ({"type": "\ud800"}, "stand for bytes"),
-        ({"file": "\ud800"}, "stand for bytes"),
-        ({"file": ""}, "this is empty"),
-        ({"file": "out"}, "outside of the directory"),
+        ({"type": "\ud800"}, "invalid text"),
+        ({"file": "\ud800"}, "invalid text"),
+        ({"file": ""}, "file: empty"),
+        ({"file": "out"}, "outside the directory"),
         ({"file": "loop"}, "cannot be read"),
-        ({"group": -1}, "want a number from 0"),
-        ({"group": True}, "want a number"),
+        ({"group": -1}, "expected a number from 0"),
+        ({"group": True}, "expected a number"),
         ({"link": 9}, "not listed"),
         ({"link": 1, "link_group": 1}, "not to both"),
-        ({"id": 1 << 40}, "want a number"),
-        ({"id": 0}, "an id is 0"),
-        ({"slot": 1 << 40}, "want a number"),
-        ({"created": 1 << 80}, "want a number"),
+        ({"id": 1 << 40}, "expected a number"),
+        ({"id": 0}, "the id 0 is invalid"),
+        ({"slot": 1 << 40}, "expected a number"),
+        ({"created": 1 << 80}, "expected a number"),
         ({"alignment": 1 << 60}, "1 GiB"),
-        ({"type": "partition"}, "part: this is missing|fs: this is missing"),
-        ({"type": "signature"}, "hash: this is missing"),
+        ({"type": "partition"}, "part: missing|fs: missing"),
+        ({"type": "signature"}, "hash: missing"),
     ],
 )
 def test_a_bad_object(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
@@ -342,10 +342,10 @@ def test_a_second_primary_and_one_id_twice(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="primary"):
         pack(tmp_path / "in", tmp_path / "new.sif")
     hand_written(tmp_path / "in", {**TEXT, "slot": 0}, {**TEXT, "slot": 0})
-    with pytest.raises(ManifestError, match="taken"):
+    with pytest.raises(ManifestError, match="used twice"):
         pack(tmp_path / "in", tmp_path / "new.sif")
     hand_written(tmp_path / "in", {**TEXT, "id": 3}, {**TEXT, "id": 3})
-    with pytest.raises(ManifestError, match="the id 3 is there twice"):
+    with pytest.raises(ManifestError, match="duplicate id 3"):
         pack(tmp_path / "in", tmp_path / "new.sif")
 
 

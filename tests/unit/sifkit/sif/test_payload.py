@@ -165,7 +165,7 @@ def test_a_source_that_changes(image: SIF, tmp_path: Path, monkeypatch: pytest.M
     if change == "touched":
         monkeypatch.setattr(hostio, "data_ranges", changing)
     else:
-        opened = payload._stamp
+        opened = payload._size_and_mtime
 
         def stamp(fd: int) -> tuple[int, int]:
             found = opened(fd)
@@ -173,7 +173,7 @@ def test_a_source_that_changes(image: SIF, tmp_path: Path, monkeypatch: pytest.M
                 os.truncate(path, 50_000 if change == "shorter" else 150_000)
             return found
 
-        monkeypatch.setattr(payload, "_stamp", stamp)
+        monkeypatch.setattr(payload, "_size_and_mtime", stamp)
     with pytest.raises(SourceChangedError, match="source changed"):
         image.add(path, DataType.GENERIC)
     assert Path(str(image.path)).read_bytes() == before
@@ -214,7 +214,7 @@ def test_a_source_that_does_not_wait(image: SIF) -> None:
 
 def test_an_image_as_an_object_of_itself(image: SIF) -> None:
     before = Path(str(image.path)).read_bytes()
-    with pytest.raises(EditError, match="in itself"):
+    with pytest.raises(EditError, match="to itself"):
         image.add(str(image.path), DataType.GENERIC)
     assert Path(str(image.path)).read_bytes() == before
 
@@ -224,7 +224,7 @@ def test_extract_to_a_path(image: SIF, tmp_path: Path) -> None:
     target = tmp_path / "out"
     image.extract(1, target)
     assert target.read_bytes() == b"data" * 10_000
-    with pytest.raises(TargetError, match="appeared"):
+    with pytest.raises(TargetError, match="meanwhile"):
         image.extract(1, target)
     target.write_bytes(b"x" * 100_000)
     image.extract(1, target, replace=True, mode=0o600)

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from sifkit.sif.format.schema import CRYPTO, DESCRIPTOR, GLOBAL_HEADER, OCI, PARTITION, SBOM, SIGNATURE, Layout
+from sifkit.sif.format.schema import CRYPTO, DESCRIPTOR, GLOBAL_HEADER, OCI, PARTITION, SBOM, SIGNATURE, PackedStruct
 
 LAYOUTS = {GLOBAL_HEADER: 128, DESCRIPTOR: 585, PARTITION: 11, SIGNATURE: 260, CRYPTO: 8, SBOM: 4, OCI: 384}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
-def test_two_views_of_one_declaration(layout: Layout) -> None:
+def test_two_views_of_one_declaration(layout: PackedStruct) -> None:
     raw = random.Random(1).randbytes(layout.size)
     assert layout.schema.sizeof() == layout.size == LAYOUTS[layout]
     fields = layout.read(raw)
@@ -39,7 +39,7 @@ def test_no_field_is_forgotten() -> None:
     with pytest.raises(TypeError, match="Other"):
         SBOM.build({"Format": 1, "Other": 2})
     with pytest.raises(TypeError, match="4 bytes, not 5"):
-        Layout("wrong", 5, Format="i")
+        PackedStruct("wrong", 5, Format="i")
 
 
 def test_reading_images_loads_nothing_heavy() -> None:

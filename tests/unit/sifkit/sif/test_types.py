@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sifkit.sif import Arch, DataType, FormatType, FSType, HashType, MessageType, PartType, SBOMFormat, UnknownCodeError
-from sifkit.sif.format.types import Code, arch_bytes, arch_from_bytes, describe, known, word_of
+from sifkit.sif.format.types import Code, arch_bytes, arch_from_bytes, as_code, describe, word_of
 
 KINDS: list[type[Code]] = [DataType, FSType, PartType, Arch, HashType, FormatType, MessageType, SBOMFormat]
 
@@ -21,7 +21,7 @@ def test_every_way_to_name_a_code(member: Code) -> None:
     numbers = [str(member.number), hex(member.number), hex(member.value), str(int(member))]
     for given in [*ways, *numbers, member.number, int(member)]:
         assert kind.parse(given) is member
-    assert known(kind, int(member)) is member
+    assert as_code(kind, int(member)) is member
     assert describe(member) == member.text
     assert word_of(member) == member.word
     assert kind.what() and member.text
@@ -62,7 +62,7 @@ def test_machines(machine: str, arch: Arch) -> None:
 
 
 def test_codes_that_are_not_known() -> None:
-    assert known(FSType, 99) == 99
+    assert as_code(FSType, 99) == 99
     assert describe(99) == "Unknown (0x63)"
     assert describe(0) == "Unknown"
     assert describe(b"99\0") == "Unknown (0x393900)"

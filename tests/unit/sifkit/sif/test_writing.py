@@ -394,9 +394,9 @@ def test_set_primary(path: Path) -> None:
         before = path.read_bytes()
         sif.set_primary(4)
         assert path.read_bytes() == before
-        with pytest.raises(EditError, match="no partition"):
+        with pytest.raises(EditError, match="not a partition"):
             sif.set_primary(1)
-        with pytest.raises(EditError, match="no system partition"):
+        with pytest.raises(EditError, match="not a system partition"):
             sif.set_primary(5)
         with pytest.raises(ObjectNotFoundError):
             sif.set_primary(0)
@@ -521,48 +521,48 @@ def test_an_image_in_memory(path: Path) -> None:
 
 STRANGE = PartitionMeta(99, PartType.DATA, Arch.ARM)
 REFUSED: list[tuple[type[SIFError], str, Callable[[SIF], object]]] = [
-    (EditError, "128 is the most", lambda sif: sif.add(b"x", DataType.GENERIC, name=b"n" * 129)),
+    (EditError, "the maximum is 128", lambda sif: sif.add(b"x", DataType.GENERIC, name=b"n" * 129)),
     (EditError, "NUL", lambda sif: sif.add(b"x", DataType.GENERIC, name=b"a\0b")),
     (EditError, "group", lambda sif: sif.add(b"x", DataType.GENERIC, group=0x10000000)),
     (EditError, "group", lambda sif: sif.add(b"x", DataType.GENERIC, group=-1)),
     (EditError, "link", lambda sif: sif.add(b"x", DataType.GENERIC, link=0xF0000001)),
     (EditError, "link", lambda sif: sif.add(b"x", DataType.GENERIC, link_group=-1)),
     (EditError, "not to both", lambda sif: sif.add(b"x", DataType.GENERIC, link=1, link_group=1)),
-    (ObjectNotFoundError, "id 9", lambda sif: sif.add(b"x", DataType.GENERIC, link=9)),
+    (ObjectNotFoundError, "object 9: no such", lambda sif: sif.add(b"x", DataType.GENERIC, link=9)),
     (ObjectNotFoundError, "group 9", lambda sif: sif.add(b"x", DataType.GENERIC, link_group=9)),
     (EditError, "alignment", lambda sif: sif.add(b"x", DataType.GENERIC, alignment=1 << 40)),
     (EditError, "time", lambda sif: sif.add(b"x", DataType.GENERIC, created=1 << 63)),
-    (EditError, "no data type", lambda sif: sif.add(b"x", 0x4004)),  # type: ignore[arg-type]
+    (EditError, "not a data type", lambda sif: sif.add(b"x", 0x4004)),  # type: ignore[arg-type]
     (EditError, "metadata", lambda sif: sif.add(b"x", DataType.PARTITION)),
     (EditError, "metadata", lambda sif: sif.add(b"x", DataType.SIGNATURE)),
     (EditError, "metadata", lambda sif: sif.add(b"x", DataType.SBOM)),
-    (EditError, "does not belong", lambda sif: sif.add(b"x", DataType.SBOM, metadata=partition(PartType.DATA))),
-    (EditError, "does not belong", lambda sif: sif.add(b"x", DataType.GENERIC, metadata=partition(PartType.DATA))),
-    (EditError, "raw bytes", lambda sif: sif.add(b"x", DataType.PARTITION, metadata=b"raw")),
-    (EditError, "raw bytes", lambda sif: sif.add(b"x", DataType.GENERIC, metadata=bytes(385))),
+    (EditError, "is not for", lambda sif: sif.add(b"x", DataType.SBOM, metadata=partition(PartType.DATA))),
+    (EditError, "is not for", lambda sif: sif.add(b"x", DataType.GENERIC, metadata=partition(PartType.DATA))),
+    (EditError, "raw metadata", lambda sif: sif.add(b"x", DataType.PARTITION, metadata=b"raw")),
+    (EditError, "raw metadata", lambda sif: sif.add(b"x", DataType.GENERIC, metadata=bytes(385))),
     (EditError, "architecture", lambda sif: sif.add(b"x", DataType.PARTITION, metadata=partition(PartType.DATA, arch=Arch(0)))),
     (
         EditError,
-        "no fs type",
+        "unknown fs type",
         lambda sif: sif.add(b"x", DataType.PARTITION, metadata=PartitionMeta(99, PartType.DATA, Arch.ARM)),
     ),
-    (EditError, "no part type", lambda sif: sif.update(2, metadata=PartitionMeta(FSType.RAW, 99, Arch.ARM))),
+    (EditError, "unknown part type", lambda sif: sif.update(2, metadata=PartitionMeta(FSType.RAW, 99, Arch.ARM))),
     (EditError, "not raw", lambda sif: sif.update(5, metadata=partition(PartType.OVERLAY, FSType.RAW))),
-    (EditError, "no hash type", lambda sif: sif.add(b"x", DataType.SIGNATURE, metadata=SignatureMeta(9))),
+    (EditError, "unknown hash type", lambda sif: sif.add(b"x", DataType.SIGNATURE, metadata=SignatureMeta(9))),
     (EditError, "20 bytes", lambda sif: sif.add(b"x", DataType.SIGNATURE, metadata=SignatureMeta(HashType.SHA256, b"short"))),
     (EditError, "digest", lambda sif: sif.add(b"x", DataType.OCI_BLOB, metadata=OCIMeta(b"md5:0"))),
     (EditError, "primary", lambda sif: sif.add(b"x", DataType.PARTITION, metadata=partition(PartType.PRIMARY_SYSTEM))),
     (EditError, "primary", lambda sif: sif.update(4, metadata=partition(PartType.PRIMARY_SYSTEM))),
-    (ObjectNotFoundError, "id 9", lambda sif: sif.update_all({1: Change(name=b"x"), 9: Change(name=b"y")})),
-    (EditError, "128 is the most", lambda sif: sif.update_all({1: Change(name=b"x"), 2: Change(name=b"y" * 129)})),
-    (ObjectNotFoundError, "id 9", lambda sif: sif.replace(9, b"x")),
-    (EditError, "does not belong", lambda sif: sif.replace(2, b"x", metadata=SBOMMeta(SBOMFormat.SPDX_JSON))),
+    (ObjectNotFoundError, "ID 9", lambda sif: sif.update_all({1: Change(name=b"x"), 9: Change(name=b"y")})),
+    (EditError, "the maximum is 128", lambda sif: sif.update_all({1: Change(name=b"x"), 2: Change(name=b"y" * 129)})),
+    (ObjectNotFoundError, "ID 9", lambda sif: sif.replace(9, b"x")),
+    (EditError, "is not for", lambda sif: sif.replace(2, b"x", metadata=SBOMMeta(SBOMFormat.SPDX_JSON))),
     (EditError, "reserved", lambda sif: sif.reserve(0, partition(PartType.DATA)).__enter__()),
-    (EditError, "more than a file", lambda sif: sif.reserve(1 << 63, partition(PartType.DATA)).__enter__()),
+    (EditError, "maximum size of a file", lambda sif: sif.reserve(1 << 63, partition(PartType.DATA)).__enter__()),
     (SIFError, "too large", lambda sif: sif.reserve((1 << 63) - (1 << 20), partition(PartType.DATA)).__enter__()),
     (SIFError, "missing: No such", lambda sif: sif.add("missing", DataType.GENERIC)),
     (SIFError, "directory", lambda sif: sif.add(".", DataType.GENERIC)),
-    (SIFError, "without an end", lambda sif: sif.add("/dev/zero", DataType.GENERIC)),
+    (SIFError, "endless", lambda sif: sif.add("/dev/zero", DataType.GENERIC)),
     (SIFError, "descriptor 9999", lambda sif: sif.add(9999, DataType.GENERIC)),
 ]
 
@@ -589,7 +589,7 @@ def test_a_full_table(path: Path) -> None:
         before = path.read_bytes()
         with pytest.raises(ImageFullError, match="8 of 8") as caught:
             sif.add(b"x", DataType.GENERIC)
-        assert caught.value.hint == f"make room with: sifkit sif compact {path} --capacity 48"
+        assert caught.value.hint == f"raise the capacity with: sifkit sif compact {path} --capacity 48"
         assert path.read_bytes() == before
 
 
@@ -621,7 +621,7 @@ def test_an_object_without_bytes_far_behind_the_end(path: Path) -> None:
     raw[at : at + 8] = (1 << 41).to_bytes(8, "little")
     file = io.BytesIO(raw)
     with SIF.open(file, "r+", stamp=LATER) as sif:
-        with pytest.raises(TruncatedError, match="far behind"):
+        with pytest.raises(TruncatedError, match="far beyond"):
             sif.update(1, name=b"x")
         sif.delete([1, 3])
         assert [descriptor.id for descriptor in sif] == [2, 4, 5, 6, 7]

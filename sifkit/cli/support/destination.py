@@ -1,0 +1,36 @@
+"""Destination of cp, mv and ln in an image: a directory that exists, or the new name."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from ...errors import show
+from .image_path import ImagePath
+
+if TYPE_CHECKING:
+    from ...overlay.resolve import ResolvedPath
+    from ...overlay.upper_edit import OverlayEditor
+
+__all__ = ["entry_in", "target_directory"]
+
+
+def target_directory(editor: OverlayEditor, target: ImagePath) -> tuple[ResolvedPath | None, str]:
+    """Resolve a target to a directory; else None and the reason, as a system error."""
+    from ext3.errors import PathError
+
+    try:
+        found = editor.resolve(target.path, follow=True)
+    except PathError as error:  # also a link that leads to itself, which may be replaced
+        return None, os.strerror(error.errno or 0)
+    if found.ino is None:
+        return None, os.strerror(errno.ENOENT)
+    return (found, "") if editor.stat(found.ino).is_dir else (None, os.strerror(errno.ENOTDIR))
+
+
+def entry_in(editor: OverlayEditor, directory: ResolvedPath, target: ImagePath, name: bytes) -> tuple[ResolvedPath, ImagePath]:
+    """Resolve ``name`` in the directory that ``target`` leads to."""
+    shown = f"{target.shown.rstrip('/')}/{show(name)}"
+    path = target.path.rstrip(b"/") + b"/" + name
+    return editor.child(directory, name), ImagePath(target.image, path, shown)

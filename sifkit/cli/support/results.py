@@ -1,0 +1,68 @@
+"""Notes and results that several verbs print: partitions, missing locks, how to use an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ...errors import human, show
+from .console import Console, Fields
+from .render import shell_quote
+
+if TYPE_CHECKING:
+    from ...sif import Descriptor
+
+__all__ = [
+    "next_step_overlay",
+    "next_step_writable",
+    "partition_fields",
+    "partition_text",
+    "print_notes",
+    "print_result",
+    "warn_unlocked",
+]
+
+
+def print_result(console: Console, image: str, text: str, fields: Fields) -> None:
+    """Print the result of an edit: a line, or JSON."""
+    if console.json:
+        console.emit(fields, image=image)
+    else:
+        console.result(f"{show(image)}: {text}")
+
+
+def print_notes(console: Console, notes: Iterable[str]) -> None:
+    """Print the notes of a result, a line each."""
+    for note in notes:
+        console.note(note)
+
+
+def next_step_overlay(console: Console, image: str) -> None:
+    """Show on a terminal how to use an overlay image."""
+    if console.err_is_terminal:
+        console.note(f"use it: apptainer exec --overlay {shell_quote(image)} IMAGE.sif CMD")
+
+
+def next_step_writable(console: Console, image: str) -> None:
+    """Show on a terminal how to use a SIF image with an overlay in it."""
+    if console.err_is_terminal:
+        console.note(f"use it: apptainer exec --writable {shell_quote(image)} CMD")
+
+
+def warn_unlocked(console: Console, image: str, locked: bool) -> None:
+    """Warn that an image could not be locked."""
+    if not locked:
+        console.warn(f"{show(image)}: file locking is unavailable; other processes could have written to it meanwhile")
+
+
+def partition_fields(found: Descriptor | None) -> Fields | None:
+    """Partition as JSON."""
+    if found is None:
+        return None
+    return {"id": found.id, "group": found.group or None, "offset_bytes": found.offset, "size_bytes": found.size}
+
+
+def partition_text(found: Descriptor) -> str:
+    """Partition as text: object, group, size and offset."""
+    group = f"group {found.group}" if found.group else "no group"
+    return f"object {found.id}, {group}, {human(found.size)} at byte {found.offset}"
