@@ -7,8 +7,7 @@ what they hold: see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,9 @@ from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..device.base import BlockDevice
 from ..errors import CorruptError
 from .inode import Inode, check_map_flags
-from .superblock import Superblock
+
+if TYPE_CHECKING:
+    from .superblock import Superblock
 
 __all__ = [
     "BlockMap",
@@ -132,8 +133,7 @@ def extent_list(extents: Extents) -> list[Extent]:
 # -- judged and read -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PointerBounds:
+class PointerBounds(NamedTuple):
     """Range of blocks that a file's pointers may name: ``first`` to ``end`` - 1. ``where``: the file, in errors."""
 
     first: int
@@ -230,8 +230,7 @@ class MapReader:
             yield from self._below(int(pointers[index]), level - 1, first, low, high)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockMap:
+class BlockMap(NamedTuple):
     """Where a file's blocks are: ``extents``, and ``indirect``, the pointer blocks in the order they were read."""
 
     extents: Extents

@@ -6,6 +6,8 @@ from 0.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +15,9 @@ from ..device.base import BlockDevice
 from ..errors import CorruptError
 from .layout import Table
 from .schema import GROUP_DESC
-from .superblock import Superblock
+
+if TYPE_CHECKING:
+    from .superblock import Superblock
 
 __all__ = ["metadata_block", "read_bitmap", "read_groups"]
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..constants import (
@@ -112,8 +111,7 @@ class Stat(NamedTuple):
         return self.mode & S_IFMT == S_IFLNK
 
 
-@dataclass(frozen=True, slots=True)
-class Inode:
+class Inode(NamedTuple):
     """A decoded inode: its facts, its block map's 15 numbers, deletion time, and the bytes of its attribute area."""
 
     stat: Stat

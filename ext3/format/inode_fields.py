@@ -129,7 +129,9 @@ def encode_times(times: Times, *, wide: bool) -> Times:
     low = stored & MASK32
     if not wide:
         return low, np.zeros_like(low)
-    nano = np.where(stored == times[0], times[1], 0)
+    nano = times[1]
+    if not (kept := stored == times[0]).all():
+        nano = np.where(kept, nano, 0)
     return low, (stored - (low - (low >> 31 << 32))) >> 32 & 3 | nano << 2
 
 

@@ -6,8 +6,8 @@ Source: as ``inode`` and ``inode_fields``, where the rules are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,9 @@ from .inode_fields import (
 )
 from .layout import Table
 from .schema import INODE_CORE, INODE_EXTRA
-from .superblock import Superblock
+
+if TYPE_CHECKING:
+    from .superblock import Superblock
 
 __all__ = [
     "Columns",
@@ -98,8 +100,7 @@ def check_number(superblock: Superblock, ino: int) -> None:
 # -- decoded ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(NamedTuple):
     """What inodes hold, one row for each number that was asked for, in that order.
 
     ``records`` are their bytes, ``rows`` INODE_CORE rows of them. A ``size`` that no file can have may be negative.

@@ -80,17 +80,18 @@ class InodeWriter:
         return offset, self._records(first, count).tobytes()
 
     def _records(self, first: int, count: int) -> Records:
-        records = np.zeros((count, self.size), np.uint8)
         ends = first + count
+        if first >= LOST_FOUND_INO:
+            return self._packed(self._node_of[first - LOST_FOUND_INO : ends - LOST_FOUND_INO])
+        records = np.zeros((count, self.size), np.uint8)
         for ino in range(first, min(ends, LOST_FOUND_INO)):
             if ino == ROOT_INO:
                 records[ino - first] = self._packed(np.zeros(1, np.int64))[0]
             elif (record := self._reserved(ino)) is not None:
                 packed = record.pack()
                 records[ino - first, : len(packed)] = np.frombuffer(packed, np.uint8)
-        low = max(first, LOST_FOUND_INO)
-        if low < ends:
-            records[low - first :] = self._packed(self._node_of[low - LOST_FOUND_INO : ends - LOST_FOUND_INO])
+        if ends > LOST_FOUND_INO:
+            records[LOST_FOUND_INO - first :] = self._packed(self._node_of[: ends - LOST_FOUND_INO])
         return records
 
     def _reserved(self, ino: int) -> InodeRecord | None:
@@ -155,7 +156,8 @@ class InodeWriter:
         i_block[:, :DIRECT_BLOCKS] = np.where(wanted, plan.space.blocks(positions), 0)
         at = plan.indirect_at[nodes]
         for slot, needed, number in dense_roots(count, demand.pointers):
-            i_block[:, slot] = np.where(needed, plan.space.blocks(np.where(needed, at + number, 0)), 0)
+            if needed.any():
+                i_block[needed, slot] = plan.space.blocks((at + number)[needed])
         return i_block
 
     def _i_block(self, nodes: npt.NDArray[np.int64], mode: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
