@@ -268,7 +268,7 @@ def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: Ho
         if error.errno in HELD:
             name = os.fsdecode(path)
             raise ImageInUseError(
-                f"{show(name)} is in use by another process", path=name, hint="see who with: sifkit overlay info"
+                f"{show(name)} is in use by another process", path=name, hint="see who with: sifkit overlay info", locked=True
             ) from error
         if error.errno in NO_LOCKS:
             return False

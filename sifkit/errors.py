@@ -55,7 +55,7 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 class SifkitError(Exception):
-    """Base of the errors this package raises. ``path``: the file concerned, if there is one."""
+    """Base of the errors this package raises. ``path``: the file concerned, if it is known; ``message`` names it then."""
 
     kind = "failed"
     exit_code = 1
@@ -65,6 +65,16 @@ class SifkitError(Exception):
         self.message = message
         self.path = path
         self.hint = hint
+
+    def set_path(self, path: bytes | str) -> None:
+        """Name the file concerned, unless the error names one."""
+        if self.path is None:
+            self.path = path
+            self.message = f"{show(path)}: {self.message}"
+
+    def append(self, text: str) -> None:
+        """Append to the message."""
+        self.message += text
 
     def __str__(self) -> str:
         return self.message
@@ -143,10 +153,22 @@ class NotReplaceableError(TargetError):
 
 
 class ImageInUseError(SifkitError):
-    """Image that another process has locked or mounted. ``holders``: the processes, as far as known."""
+    """Image that another process has locked or mounted. ``holders``: the processes, as far as known.
+
+    ``locked``: a lock says so, which does not tell whose it is.
+    """
 
     kind = "in-use"
 
-    def __init__(self, message: str, *, path: bytes | str | None = None, hint: str = "", holders: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: bytes | str | None = None,
+        hint: str = "",
+        holders: tuple[str, ...] = (),
+        locked: bool = False,
+    ) -> None:
         super().__init__(message, path=path, hint=hint)
         self.holders = holders
+        self.locked = locked

@@ -72,10 +72,7 @@ def _concerning(path: str) -> Iterator[None]:
     try:
         yield
     except SIFError as error:
-        if error.path is None:
-            error.path = path
-            if show(path) not in error.message:
-                error.message = f"{show(path)}: {error.message}"
+        error.set_path(path)
         raise
 
 

@@ -10,7 +10,7 @@ from typing import IO, Literal, Self
 from uuid import UUID
 
 from ..atomic import AtomicFile, HostPath
-from ..errors import SifkitError, show
+from ..errors import SifkitError
 from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch
 from .loading import NewFileStore, check_file_object, load_locked, new_file, open_image_file
@@ -82,9 +82,7 @@ class SIF(ImageEditor):
             sif = cls(FileStore(fd, offset), path=path, mode=mode, stamp=stamp)
         except SifkitError as error:
             os.close(fd)
-            if error.path is None:
-                error.path = path
-                error.message = f"{show(path)}: {error.message}"
+            error.set_path(path)
             raise
         except BaseException:
             os.close(fd)

@@ -112,7 +112,7 @@ def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:
         return
     state, _ = lock_state(store.fd, offset=store.base + offset, size=size)
     if state in ("read", "write"):
-        raise ImageInUseError(f"{what} is in use by another process", hint="stop the container that uses it")
+        raise ImageInUseError(f"{what} is in use by another process", hint="stop the container that uses it", locked=True)
 
 
 def new_file(path: HostPath, *, mode: int, replace: bool) -> AtomicFile:
@@ -143,6 +143,8 @@ def _check_replaceable(name: str, replace: bool) -> None:
                 f"{show(name)} is not a SIF image; --force replaces only SIF images and empty files", path=name, hint=hint
             )
         if lock_state(fd)[0] in ("read", "write"):
-            raise ImageInUseError(f"{show(name)} is in use by another process", path=name, hint="wait until it is free")
+            raise ImageInUseError(
+                f"{show(name)} is in use by another process", path=name, hint="wait until it is free", locked=True
+            )
     finally:
         os.close(fd)

@@ -136,12 +136,12 @@ def is_dangling(editor: OverlayEditor, target: ImagePath) -> bool:
 
 def coreutils_error(what: str, error: Exception, target: ImagePath) -> SifkitError:
     """Convert a library error into one worded as coreutils: ``what`` and the system's text for its errno."""
-    from ext3.errors import PathError
+    from ext3.errors import PathError, SourceError
 
     number = getattr(error, "errno", None) or 0
-    message = getattr(error, "message", str(error)).removeprefix(f"{show(getattr(error, 'path', None) or '')}: ")
     plain = isinstance(error, PathError) and number not in (0, errno.EINVAL, errno.EMLINK)
-    reason = os.strerror(number) if plain else message
+    own = error.reason if isinstance(error, PathError | SourceError) else getattr(error, "message", str(error))
+    reason = os.strerror(number) if plain else own
     made = SifkitError(f"{what}: {reason}", path=target.shown, hint=getattr(error, "hint", ""))
     made.kind = getattr(error, "kind", "path")
     return made

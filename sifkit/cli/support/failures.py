@@ -81,13 +81,11 @@ def errors_about(image: str) -> Iterator[None]:
     try:
         yield
     except SifkitError as error:
-        own = isinstance(error, SIFError) and not isinstance(error, UsageError) and error.path in (None, image)
-        if own and show(image) not in error.message:
-            error.path = image
-            error.message = f"{show(image)}: {error.message}"
+        if isinstance(error, SIFError) and not isinstance(error, UsageError):
+            error.set_path(image)
         if _COMMAND_HINT.search(error.hint):
             error.hint += f" {shell_quote(image)}"
-        if isinstance(error, ImageInUseError) and error.message.endswith("by another process"):
+        if isinstance(error, ImageInUseError) and error.locked:
             _add_holders(image, error)
         raise
 
@@ -100,7 +98,7 @@ def _add_holders(image: str, error: ImageInUseError) -> None:
         holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]
         error.holders = tuple(f"{holder.pid} {holder.command}" for holder in holders)
         if holders:
-            error.message += ": " + ", ".join(f"process {holder.pid} ({holder.command})" for holder in holders)
+            error.append(": " + ", ".join(f"process {holder.pid} ({holder.command})" for holder in holders))
 
 
 def report(error: BaseException, console: Console) -> int:

@@ -61,8 +61,7 @@ def lookup(view: View, path: bytes, *, follow: bool = True, verb: str = "access"
     try:
         return view.lookup(path, follow=follow)
     except PathError as error:
-        error.message = f"cannot {verb} '{show(path)}': {os.strerror(error.errno or 0)}"
-        error.args = (error.message,)
+        error.reword(f"cannot {verb} '{show(path)}': {os.strerror(error.errno or 0)}")
         raise
 
 

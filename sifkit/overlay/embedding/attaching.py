@@ -275,7 +275,7 @@ def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp |
         try:
             sif.delete([found.id, *decision.dropped])
         except SifkitError as error:
-            error.message += f"; {show(request.target)} was created, and the overlay is still in {show(request.sif)}"
+            error.append(f"; {show(request.target)} was created, and the overlay is still in {show(request.sif)}")
             raise
         return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *space_notes(sif)))
 
@@ -316,7 +316,7 @@ def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> None:
             copy_out(store, found, file.fd, advance=request.advance)
         except OSError as error:
             if isinstance(error, SifkitError):
-                error.path, error.message = request.target, f"{show(request.target)}: {error.message}"
+                error.set_path(request.target)
             raise
         if request.force:
             check_replaceable(request.target)

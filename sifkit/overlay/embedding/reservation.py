@@ -158,7 +158,7 @@ def apply_signature_policy(
         return SignatureDecision()
     if policy == "refuse":
         error = SignedError.of(affected, edit)
-        error.path, error.message = path, f"{show(path)}: {error.message}"
+        error.set_path(path)
         raise error
     if policy == "keep":
         return SignatureDecision(notes=(f"{edit} breaks {signature_text(affected)}",))

@@ -138,9 +138,7 @@ def _naming_manifest(path: str) -> Iterator[None]:
     try:
         yield
     except ManifestError as error:
-        if error.path is None:
-            error.path = path
-            error.message = f"{show(path)}: {error.message}"
+        error.set_path(path)
         raise
 
 
