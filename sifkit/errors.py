@@ -55,7 +55,7 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 class SifkitError(Exception):
-    """Base of the errors this package raises. ``path``: the file concerned, if it is known; ``message`` names it then."""
+    """Base of the errors this package raises. ``path``: the file concerned, if there is one."""
 
     kind = "failed"
     exit_code = 1
@@ -65,12 +65,14 @@ class SifkitError(Exception):
         self.message = message
         self.path = path
         self.hint = hint
+        self._names_path = path is not None and show(path) in message
 
     def set_path(self, path: bytes | str) -> None:
-        """Name the file concerned, unless the error names one."""
-        if self.path is None:
+        """Name the file concerned in the message, unless it names that or another."""
+        if self.path in (None, path) and not self._names_path:
             self.path = path
             self.message = f"{show(path)}: {self.message}"
+            self._names_path = True
 
     def append(self, text: str) -> None:
         """Append to the message."""
