@@ -17,6 +17,7 @@ from ext3.errors import (
 )
 
 from ...errors import human
+from ...overlay.creating.archive_errors import ArchiveSourceError
 
 __all__ = ["creation_hint"]
 
@@ -37,6 +38,8 @@ def creation_hint(error: BaseException) -> str:
     if isinstance(error, DeviceError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return "free some space there, or choose a smaller --size" if full else ""
+    if isinstance(error, ArchiveSourceError):
+        return ""  # the others are about directories
     return _source_hint(error) if isinstance(error, SourceError) else ""
 
 

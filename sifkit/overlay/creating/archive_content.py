@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from ext3.errors import ContentChangedError
 from ext3.newfs.content import ContentFile
 
 from ...tar.errors import ArchiveError
 from ...tar.store import MemberData, StoredRange
-from .archive_errors import source_error
+from .archive_errors import ArchiveSourceChangedError, source_error
 
 __all__ = ["ArchiveContent"]
 
@@ -49,7 +48,7 @@ class ArchiveContent:
     def read_whole(self, node: int, view: memoryview) -> None:
         offset, size = self._place(node)
         if len(view) != size:
-            raise ContentChangedError(self._data.path, f"a file has {size} bytes where {len(view)} are asked for")
+            raise ArchiveSourceChangedError(self._data.path, f"a file has {size} bytes where {len(view)} are asked for")
         ranges = self._ranges.get(node)
         try:
             self._data.read_file(view, ((0, size, offset),) if ranges is None else ranges)

@@ -20,7 +20,7 @@ from ...tar.errors import (
 )
 from ...tar.stream import STDIN
 
-__all__ = ["source_error"]
+__all__ = ["ArchiveSourceChangedError", "ArchiveSourceError", "source_error"]
 
 _PROGRAMS = {"gzip": "gzip -dc", "xz": "xz -dc", "bzip2": "bzip2 -dc", "zstd": "zstd -dc --long=31"}
 _HINTS_OF_OPENING = {
@@ -38,9 +38,17 @@ _HINTS: dict[type[ArchiveError], str] = {
 }
 
 
-def source_error(error: ArchiveError) -> SourceError:
-    """The SourceError, or ContentChangedError, to raise from ``error``; it has a hint."""
-    kind = ContentChangedError if isinstance(error, ArchiveChangedError) else SourceError
+class ArchiveSourceError(SourceError):
+    """Archive, or member of one, that cannot be taken in. Hints for directories do not apply to it."""
+
+
+class ArchiveSourceChangedError(ArchiveSourceError, ContentChangedError):
+    """Archive that became shorter while the image was made."""
+
+
+def source_error(error: ArchiveError) -> ArchiveSourceError:
+    """The error to raise from ``error``, with a hint."""
+    kind = ArchiveSourceChangedError if isinstance(error, ArchiveChangedError) else ArchiveSourceError
     return kind(error.path, error.reason, error=error, hint=error.hint or _hint(error))
 
 

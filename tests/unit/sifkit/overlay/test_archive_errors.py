@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import zstandard
 
 from ext3.errors import ContentChangedError
+from sifkit.cli.support.hints import creation_hint
+from sifkit.overlay.creating.archive_errors import ArchiveSourceError
 from sifkit.tar import store as tar_store
 from tests.support.scanned_tar import refused, scanned
 from tests.support.tar_samples import END, SAMPLE, Pipe, directory, file, hardlink, header, padded, pax, symlink
@@ -103,6 +106,9 @@ def test_messages_and_hints(archive: bytes, message: str, hint: str) -> None:
     error = refused(archive)
     assert (str(error), error.hint) == (f"archive: {message}", hint)
     assert (error.kind, error.path, error.errno) == ("source", b"archive", 22)
+    again = pickle.loads(pickle.dumps(error))  # as from a process that helps
+    assert (type(again), str(again), again.hint) == (ArchiveSourceError, str(error), hint)
+    assert creation_hint(again) == ""  # nothing about --exclude, which is for directories
 
 
 def test_a_pipe_is_sent_again() -> None:
@@ -157,6 +163,7 @@ def test_an_archive_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
             got.scan.content.read_whole(got.node(b"/b"), memoryview(bytearray(5)))
         assert str(caught.value) == f"{path}: ends at byte 512 of file data; it was longer when it was scanned"
         assert (caught.value.kind, caught.value.hint) == ("changed", "")
+        assert isinstance(caught.value, ArchiveSourceError) and creation_hint(caught.value) == ""
         with pytest.raises(ContentChangedError) as caught:
             got.scan.content.read_whole(got.node(b"/b"), memoryview(bytearray(4)))
         assert str(caught.value) == f"{path}: a file has 5 bytes where 4 are asked for"
