@@ -1,4 +1,4 @@
-"""Hints for errors of the ext3 library, which knows no option of the command line: made from the facts the errors carry."""
+"""Hints for errors of the ext3 library, made from their facts: the library knows no option of the command line."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ MAX_BLOCK_SIZE = 4096
 
 
 def creation_hint(error: BaseException) -> str:
-    """Return what to change in a request to create an image that failed with ``error``; empty if nothing is known to help."""
+    """Return what to change in a failed request to create an image; empty if unknown."""
     if not isinstance(error, Ext3Error):
         return creation_hint(error.__cause__) if isinstance(error.__cause__, GeometryError) else ""
     if isinstance(error, GeometryError):
         return _geometry_hint(error)
     if isinstance(error, NoInodesError):
-        return f"give -N {error.enough}, or leave -N, -i and --profile out"
+        return f"give -N {error.enough}, or omit -N, -i and --profile"
     if isinstance(error, NoSpaceError):
-        return f"give --size {-(-error.needed_bytes // MIB)}M or more, or leave --size out"
+        return f"give --size {-(-error.needed_bytes // MIB)}M or more, or omit --size"
     if isinstance(error, DeviceError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return "free some space there, or choose a smaller --size" if full else ""
@@ -50,11 +50,11 @@ def _geometry_hint(error: GeometryError) -> str:
         return f"the smallest size with these options is about {human(error.least)}" if error.least is not None else ""
     if error.field == "journal":
         if error.least is not None:
-            return f"-J size={-(-error.least // MIB)} is the smallest here"
-        return "give a smaller one, or a larger --size"
+            return f"the smallest is -J size={-(-error.least // MIB)}"
+        return "give a smaller journal, or a larger --size"
     return {
-        "block_size": f"use -b {MAX_BLOCK_SIZE}" if error.least else "leave -b out, or give one of these",
-        "inode_size": "leave -I out, or give 128 or 256",
+        "block_size": f"use -b {MAX_BLOCK_SIZE}" if error.least else "omit -b, or give one of these",
+        "inode_size": "omit -I, or give 128 or 256",
         "inodes": "give fewer inodes, or a larger --size",
     }.get(error.field, "")
 
@@ -63,11 +63,11 @@ def _source_hint(error: SourceError) -> str:
     larger_blocks = getattr(error, "block_size", None)
     can_grow = larger_blocks is not None and larger_blocks < MAX_BLOCK_SIZE
     if isinstance(error, TooLargeError):
-        return f"use -b {MAX_BLOCK_SIZE}" if can_grow else "leave it out with --exclude"
+        return f"use -b {MAX_BLOCK_SIZE}" if can_grow else "exclude it with --exclude"
     if isinstance(error, XattrError):
-        return f"use -b {MAX_BLOCK_SIZE}, or --xattrs none" if can_grow else "--xattrs none leaves attributes out"
+        return f"use -b {MAX_BLOCK_SIZE}, or --xattrs none" if can_grow else "drop extended attributes with --xattrs none"
     if isinstance(error, ContentChangedError):
-        return "wait until nobody writes it, or --allow-changed takes it as it is"
+        return "try again when no process writes to it, or give --allow-changed"
     if error.errno == errno.ENOTDIR:
         return "--from-dir takes a directory, --from-tar an archive"
-    return "leave it out with --exclude"
+    return "exclude it with --exclude"
