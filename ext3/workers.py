@@ -35,9 +35,9 @@ THREADS = 16
 WAIT_SECONDS = 1e-4
 """Calls that wait longer than this are worth threads: answers from memory take a hundredth of it, those of a server ten times
 as long."""
-SAMPLE_CALLS = 32
+SAMPLE_CALLS = 16
 """Calls that are measured together."""
-SLOW_SAMPLES = 4
+SLOW_SAMPLES = 3
 """So many samples in a row must wait: anything may hold up a process once."""
 _number = struct.Struct("=I")
 _count = struct.Struct("=Q")
@@ -215,11 +215,14 @@ class WaitMeter:
         self._slow_samples = 0
 
     def start(self) -> None:
+        """What passed until now does not count."""
         self._began = time.perf_counter() - time.thread_time()
 
-    def stop(self, calls: int) -> None:
-        """So many calls were made since ``start``."""
-        self._waited += time.perf_counter() - time.thread_time() - self._began
+    def count(self, calls: int) -> None:
+        """So many calls were made since ``start``, or since this was called last."""
+        now = time.perf_counter() - time.thread_time()
+        self._waited += now - self._began
+        self._began = now
         self._calls += calls
         if self._calls >= SAMPLE_CALLS:
             self._slow_samples = self._slow_samples + 1 if self._waited > self._calls * WAIT_SECONDS else 0

@@ -115,7 +115,7 @@ class DataWriter:
             self._meter.start()
             for part in parts:
                 self._read_part(part)
-            self._meter.stop(len(parts))
+            self._meter.count(len(parts))
             if self._meter.waits:
                 self._threads = Threads(self._read_part)
         else:

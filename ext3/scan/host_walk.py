@@ -70,6 +70,7 @@ class HostWalk:
     def walk(self, top: bytes) -> Iterator[Piece]:
         """The pieces of ``top`` and of the directories below it, in canonical order."""
         self._add([_Task(top.replace(b"/", b"\0"), 0)])
+        self._meter.start()
         while self._order:
             task = heappop(self._order)
             yield self._read_here(task) if self._threads is None else self._wait_for(task)
@@ -81,9 +82,8 @@ class HostWalk:
                 heappush(self._waiting, task)
 
     def _read_here(self, task: _Task) -> Piece:
-        self._meter.start()
         piece, more = self._read_piece(task)
-        self._meter.stop(1 + piece.listed)
+        self._meter.count(1 + piece.listed)  # the caller's work in between is none that waits
         self._add(more)
         if self._meter.waits:
             self._waiting = self._order.copy()
