@@ -34,12 +34,12 @@ _HINTS: dict[type[ArchiveError], str] = {
     NotTarError: "tar archives are taken plain or packed with gzip, xz, bzip2 or zstd",
     CorruptHeaderError: "the archive is damaged, or not written by a tar program",
     SparseMapError: "the archive is damaged",
-    SpoolError: "it needs room for the unpacked archive; choose another temporary directory",
+    SpoolError: "it needs space for the unpacked archive; choose another temporary directory",
 }
 
 
 def source_error(error: ArchiveError) -> SourceError:
-    """The SourceError, or ContentChangedError, to raise from ``error``; it has a hint."""
+    """Return the SourceError or ContentChangedError to raise from ``error``, with a hint."""
     kind = ContentChangedError if isinstance(error, ArchiveChangedError) else SourceError
     return kind(error.path, error.reason, error=error, hint=error.hint or _hint(error))
 
@@ -61,5 +61,5 @@ def _hint(error: ArchiveError) -> str:
 
 
 def _again(path: bytes) -> str:
-    """What to do about an archive that did not arrive as it was sent."""
+    """Return the hint for an archive that was damaged in transfer."""
     return "see whether the program that sends it failed, and send it again" if path == STDIN else "fetch it again"
