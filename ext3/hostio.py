@@ -36,6 +36,7 @@ except ImportError:  # Windows
 
 __all__ = [
     "FULL",
+    "HostPath",
     "NO_FOLLOW",
     "NO_WAIT",
     "NO_XATTRS",

@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import Literal, Self
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
 from .errors import ImageInUseError, TargetError, show
 
 __all__ = ["AtomicFile", "HostPath", "LockState", "current_umask", "lock_range", "lock_state", "new_file_mode"]
 
-HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 LockState = Literal["none", "read", "write", "unsupported"]
 """Locks that others hold on a range; ``unsupported``: the system or filesystem has no such locks."""
 

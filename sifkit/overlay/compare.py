@@ -67,7 +67,7 @@ class ComparedFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One file that differs. ``what``, if modified: any of type mode owner content target device xattrs."""
+    """Difference of one file. ``what``, if modified: any of type mode owner content target device xattrs."""
 
     kind: Literal["added", "deleted", "modified"]
     path: bytes

@@ -30,7 +30,7 @@ DOTS_BYTES = 24
 
 
 class CopySpaceError(SifkitError):
-    """A copy needs more space than the image has. ``needed``, ``available``: inodes."""
+    """Copy that needs more space than the image has. ``needed``, ``available``: inodes."""
 
     kind = "no-space"
 

@@ -77,8 +77,8 @@ class ImageUse:
             who = ", ".join(f"process {holder.pid} ({holder.command})" for holder in self.holders)
             parts.append(f"locked for {'writing' if self.lock == 'write' else 'reading'}" + (f" by {who}" if who else ""))
         for mount in self.mounts:
-            where = f"mounted at {show(mount.path)}" if mount.path is not None else f"attached to {mount.device}"
-            parts.append(where + (" (read-only)" if mount.read_only else ""))
+            place = f"mounted at {show(mount.path)}" if mount.path is not None else f"attached to {mount.device}"
+            parts.append(place + (" (read-only)" if mount.read_only else ""))
         return "; ".join(parts)
 
 
@@ -133,12 +133,12 @@ def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | Non
         return
     base = os.path.basename(os.path.realpath(name))
     key = f":{wanted.st_ino} "
-    looked = 0
+    examined = 0
     for pid in _numbers("/proc"):
         kinds = set()
         for fd in _numbers(f"/proc/{pid}/fd"):
-            looked += 1
-            if looked > MAX_DESCRIPTORS:
+            examined += 1
+            if examined > MAX_DESCRIPTORS:
                 return
             link = f"/proc/{pid}/fd/{fd}"
             with suppress(OSError, UnicodeError):

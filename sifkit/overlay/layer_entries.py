@@ -15,7 +15,7 @@ from ext3.errors import Ext3Error, PathNotDirectoryError
 from ext3.read.filesystem import Entry, Filesystem
 
 from ..tar.writer import PATH_LIMIT
-from .selection import DirectoryReader
+from .selection import ImageDirectoryReader
 from .whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, REDIRECT_XATTRS, WHITEOUT_PREFIX, has_whiteout_prefix, is_opaque
 
 __all__ = ["LayerEntry", "walk_layer"]
@@ -42,7 +42,7 @@ def walk_layer(filesystem: Filesystem, root: int, on_problem: OnProblem) -> Iter
 
     Files that cannot be read or cannot be in a layer are passed to ``on_problem`` and left out.
     """
-    reader = DirectoryReader(filesystem)
+    reader = ImageDirectoryReader(filesystem)
     seen = {root}
     yield LayerEntry(b"", root, True, False)
     pending = [iter(_directory_entries(filesystem, reader, b"", root, on_problem))]
@@ -61,7 +61,7 @@ def walk_layer(filesystem: Filesystem, root: int, on_problem: OnProblem) -> Iter
 
 
 def _directory_entries(
-    filesystem: Filesystem, reader: DirectoryReader, prefix: bytes, directory: int, on_problem: OnProblem
+    filesystem: Filesystem, reader: ImageDirectoryReader, prefix: bytes, directory: int, on_problem: OnProblem
 ) -> list[LayerEntry]:
     """Return the layer entries of a directory in order, an opaque whiteout first."""
     path = b"/" + prefix.rstrip(b"/")

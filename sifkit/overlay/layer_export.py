@@ -44,7 +44,7 @@ _FLAGS = {S_IFREG: b"0", S_IFLNK: b"2", S_IFCHR: b"3", S_IFBLK: b"4", S_IFDIR: b
 
 
 class LayerTooLargeError(SifkitError):
-    """The archive would exceed its size limit."""
+    """Archive that would exceed its size limit."""
 
     kind = "too-large"
 

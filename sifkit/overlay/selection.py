@@ -14,7 +14,7 @@ from ext3.read.filesystem import Entry, Filesystem
 
 from .host_writer import ExtractResult
 
-__all__ = ["DirectoryReader", "Selection", "select_paths"]
+__all__ = ["ImageDirectoryReader", "Selection", "select_paths"]
 
 MAX_DEPTH = 4096
 BATCH_DIRECTORIES = 512
@@ -24,7 +24,7 @@ MAX_SHOWN_BYTES = 4096
 """Longer paths, which no system call accepts, are shortened in messages."""
 
 
-class DirectoryReader:
+class ImageDirectoryReader:
     """Reader of the directories of an untrusted image, which rejects blocks shared by directories.
 
     Otherwise a few shared blocks could list millions of names.
@@ -111,7 +111,7 @@ def select_paths(
     through a symlink.
     """
     selection = Selection()
-    reader = DirectoryReader(filesystem)
+    reader = ImageDirectoryReader(filesystem)
     selection.inos.append(top)
     known: dict[tuple[int, bytes], int] = {}
     selected: set[tuple[int, bytes]] = set()

@@ -98,7 +98,7 @@ class OverlayEditor(Resolver):
             self.filesystem.set_xattr(ino, name, b"y")
 
     def _remove(self, path: ResolvedPath, remove: Callable[[], None]) -> None:
-        """Call ``remove`` and leave a whiteout where one is needed. It is created first, while there is space for it."""
+        """Call ``remove`` and leave a whiteout if one is needed. It is created first, while there is space for it."""
         if not self.needs_whiteout(path):
             remove()
             return

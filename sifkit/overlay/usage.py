@@ -67,8 +67,8 @@ def directory_usage(
             totals[-1][0] += size
             totals[-1][1] += count
 
-    for where, entry in view.walk(path, top, problems):
-        parent = where[: -len(entry.name) - 1]
+    for entry_path, entry in view.walk(path, top, problems):
+        parent = entry_path[: -len(entry.name) - 1]
         while names[-1] != parent:
             leave()
         stat = entry.stat
@@ -80,13 +80,13 @@ def directory_usage(
             is_dir = stat.is_dir
         seen.add(entry.ino)
         if is_dir:
-            names.append(where)
+            names.append(entry_path)
             totals.append([size, count])
             continue
         totals[-1][0] += size
         totals[-1][1] += count
         if all_files and count:
-            rows.append((where, size, count, False))
+            rows.append((entry_path, size, count, False))
     while names:
         leave()
     return rows

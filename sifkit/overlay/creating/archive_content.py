@@ -1,4 +1,4 @@
-"""File data of an archive as the content of a tree: which node's data lies where in the archive's store."""
+"""File data of an archive as the content of a tree: the range of each node in the archive's store."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ArchiveContent:
         self._ranges: dict[int, Sequence[StoredRange]] = {}
 
     def begin(self, first: int) -> None:
-        """Sets the lowest node that can be placed."""
+        """Set the lowest node that can be placed."""
         self._first = first
 
     def place(self, node: int, offset: int, size: int, ranges: Sequence[StoredRange] | None) -> None:
-        """Sets where the data of ``node`` lies; nodes come in ascending order."""
+        """Set the range of the data of ``node``; nodes come in ascending order."""
         self._places.extend((0, 0) * (node - self._first - len(self._places) // 2))
         self._places.extend((offset, size))
         if ranges is not None:

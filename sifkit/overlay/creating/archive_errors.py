@@ -34,20 +34,20 @@ _HINTS: dict[type[ArchiveError], str] = {
     NotTarError: "tar archives are taken plain or packed with gzip, xz, bzip2 or zstd",
     CorruptHeaderError: "the archive is damaged, or not written by a tar program",
     SparseMapError: "the archive is damaged",
-    SpoolError: "it needs room for the unpacked archive; choose another temporary directory",
+    SpoolError: "it needs space for the unpacked archive; choose another temporary directory",
 }
 
 
 class ArchiveSourceError(SourceError):
-    """Archive, or member of one, that cannot be taken in. Hints for directories do not apply to it."""
+    """Archive, or member of one, that cannot be stored. Hints for directories do not apply to it."""
 
 
 class ArchiveSourceChangedError(ArchiveSourceError, ContentChangedError):
-    """Archive that became shorter while the image was made."""
+    """Archive that became shorter while the image was written."""
 
 
 def source_error(error: ArchiveError) -> ArchiveSourceError:
-    """The error to raise from ``error``, with a hint."""
+    """Return the error to raise from ``error``, with a hint."""
     kind = ArchiveSourceChangedError if isinstance(error, ArchiveChangedError) else ArchiveSourceError
     return kind(error.path, error.reason, error=error, hint=error.hint or _hint(error))
 
@@ -69,5 +69,5 @@ def _hint(error: ArchiveError) -> str:
 
 
 def _again(path: bytes) -> str:
-    """What to do about an archive that did not arrive as it was sent."""
+    """Return the hint for an archive that was damaged in transfer."""
     return "see whether the program that sends it failed, and send it again" if path == STDIN else "fetch it again"

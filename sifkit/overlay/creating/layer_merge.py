@@ -145,7 +145,7 @@ class LayerMerge:
         return self._refused(member, f"{what} leads outside: it has .. in it", DISTRUST)
 
     def _make_directories(self, head: bytes, member: Member) -> int:
-        """The row of the directory at ``head``; what is missing is made, as ``mkdir -p`` does."""
+        """Return the row of the directory at ``head``, created with its parents if missing, as ``mkdir -p`` does."""
         if head == self._last[0]:
             return self._last[1]
         row = _ROOT
@@ -157,7 +157,7 @@ class LayerMerge:
         return row
 
     def _find_directories(self, head: bytes, member: Member, what: str) -> int | None:
-        """The row of the directory at ``head``; None if it is missing."""
+        """Return the row of the directory at ``head``, None if it is missing."""
         if head == self._last[0]:
             return self._last[1]
         row = _ROOT
@@ -170,7 +170,7 @@ class LayerMerge:
         return row
 
     def _find_directory(self, parent: int, name: bytes, member: Member, what: str) -> int | None:
-        """The row of a directory in another; None if it is missing. MemberRefusedError if it is something else."""
+        """Return the row of a directory in another, None if it is missing. MemberRefusedError if it is not a directory."""
         if name == b"..":
             raise self._leads_outside(member, what)
         self._check_name(member, name)
@@ -181,7 +181,7 @@ class LayerMerge:
         return child
 
     def _imply(self, parent: int, name: bytes, member: Member) -> int:
-        """The row of a new directory that has no entry of its own; it has the mtime of the member that needs it."""
+        """Create a directory without an entry of its own, with the mtime of the member in it; return its row."""
         self._implied += 1
         if self._implied > IMPLIED_FREE + IMPLIED_PER_ENTRY * self._entries:
             raise self._refused(member, f"{self._implied:,} directories have no entry", DISTRUST)
@@ -312,7 +312,7 @@ class LayerMerge:
                     if segments is not None:
                         builder.segments[node] = segments
                 elif kind == S_IFDIR:
-                    # a whiteout applies to the layers below only: what they had in a directory made anew stays hidden
+                    # a whiteout applies to lower layers only: a directory created again does not show their content
                     if name in whiteouts:
                         self._opaque.add(row)
                     below.append((row, node))

@@ -44,7 +44,7 @@ def member_xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes | None]:
 
 
 def mode_of_acl(mode: int, value: bytes) -> int:
-    """The mode that goes with an access ACL, as the kernel sets it; libarchive writes another one if there is a mask."""
+    """Return the mode that goes with an access ACL, as the kernel sets it; libarchive writes another one with a mask."""
     bits: dict[int, int] = {tag: allowed for tag, allowed, _ in ACL_ENTRY.packer.iter_unpack(value[ACL_HEADER.size :])}
     group = bits.get(AclTag.MASK, bits[AclTag.GROUP_OBJ])
     return mode & ~0o777 | bits[AclTag.USER_OBJ] << 6 | group << 3 | bits[AclTag.OTHER]

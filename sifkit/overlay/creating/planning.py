@@ -137,8 +137,8 @@ def _stamp(tree: Tree, image: ImageTree, options: CreateOptions) -> Stamp:
         tree.clamp_times(NEVER)
     else:
         tree.clamp_times(seconds)
-    facts = (options.size, options.block_size, options.inode_size, options.inodes, options.inode_ratio, options.label)
-    return Stamp.derived(seconds, tree, *facts, identity=options.uuid)
+    values = (options.size, options.block_size, options.inode_size, options.inodes, options.inode_ratio, options.label)
+    return Stamp.derived(seconds, tree, *values, identity=options.uuid)
 
 
 def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:

@@ -170,7 +170,7 @@ def _from_directory(
     top = [
         name for name in names if not excluded(name, False) and not (never and _identities(os.path.join(source, name)) & never)
     ]
-    tally.count = 0  # the top is looked at once more
+    tally.count = 0  # the scan will count the top again
     layout = choose_layout(options.layout, top, os.fsdecode(source))
     attributes = RootAttributes(found.st_mode, found.st_uid, found.st_gid, host_times(found))
     node = image.add_root(layout, attributes)

@@ -1,4 +1,4 @@
-"""A tar archive as the source of a tree: an OCI layer, or anything ``tar`` made.
+"""Tar archive as the source of a tree: an OCI layer, or any other archive.
 
 The archive is read once, forwards, and its members are merged (see ``layer_merge``) before they are added to the tree. File
 data is not unpacked: the content returned reads it from the archive, or from a spool if it is compressed or piped.
@@ -60,7 +60,7 @@ def scan_tar(
     ``source``: a path, or a binary file object (kept open until the content is closed, and not closed by it). Attributes
     that ``xattr_filter`` refuses, and members that are no files, are counted in ``builder.left_out``. ``progress`` is called
     with the number of members read since the last call. The caller applies ``TarScan.root`` and closes the content.
-    Raises SourceError with the archive's name, the member and the byte; its cause is an ArchiveError with these facts.
+    Raises SourceError with the archive's name, the member and the byte; its cause is an ArchiveError with the same values.
     """
     with read_tar(source, xattr_filter=xattr_filter, progress=progress, spool_dir=spool_dir) as found:
         return found.add_to(builder, root)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ext3 import hostio
+from ext3.workers import Advance
 
 from ...atomic import HostPath, lock_range
 from ...errors import FormatError, SifkitError, TargetError, UsageError, show
@@ -37,8 +38,6 @@ __all__ = ["AttachResult", "DetachResult", "attach", "detach"]
 
 Begin = Callable[[int], None]
 """Callback with the bytes to copy at most."""
-Advance = Callable[[int], None]
-"""Callback with the bytes copied since its last call."""
 DETACHED_MODE = 0o600
 
 

@@ -151,7 +151,7 @@ def test_no_place_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(tar_store, "SPOOL_MEMORY", 1000)
     error = refused(gzip.compress(SAMPLE), spool_dir=tmp_path / "missing")
     assert str(error) == "archive: writing its temporary file failed: No such file or directory"
-    assert error.hint == "it needs room for the unpacked archive; choose another temporary directory" and error.errno == 2
+    assert error.hint == "it needs space for the unpacked archive; choose another temporary directory" and error.errno == 2
 
 
 def test_an_archive_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
