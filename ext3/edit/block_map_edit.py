@@ -124,11 +124,6 @@ class BlockMapEditor:
             what.append(pointers[used].astype(np.int64))
         return _runs(np.concatenate(where), np.concatenate(what)) if where else []
 
-    def measure(self) -> tuple[int, int]:
-        """(data blocks, pointer blocks), counted by reading the whole map."""
-        cut = self._cut_from(0, self.limit)
-        return len(cut.data), len(cut.tables)
-
     # -- map -------------------------------------------------------------------------------------------------------
 
     def map(self, logical: int, count: int, goal: int) -> list[Extent]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..constants import XATTR_MAGIC
 from ..errors import CorruptError, JournalFullError
 from ..format.block_map import PointerBounds, map_limit, read_inode_map
 from ..format.inode import Inode, check_map_flags, has_block_map, parse_inode, patch_inode
 from ..format.inode_fields import MASK32
-from ..format.schema import XATTR_HEADER
 from .block_map_edit import BlockMapEditor
+from .xattr_edit import release_block
 
 if TYPE_CHECKING:
     from .session import Session
@@ -29,7 +28,6 @@ __all__ = [
     "delete_inode",
     "orphan_chain",
     "process_orphans",
-    "release_attributes",
     "remove_orphan",
 ]
 
@@ -167,7 +165,7 @@ def delete_inode(session: Session, ino: int) -> None:
     if _has_map(session, inode):
         _map_editor(session, inode).truncate(0)
     if inode.stat.file_acl:
-        release_attributes(session, inode.stat.file_acl, ino)
+        release_block(session, inode.stat.file_acl, PointerBounds.of(session.superblock, f"inode {ino}"))
     gone = dict.fromkeys(("i_links_count", "i_size", "i_size_high", "i_blocks", "i_file_acl", "i_block"), 0)
     dtime = min(max(1, session.seconds), MASK32)
     session.write_inode(ino, patch_inode(session.read_inode(ino), **gone, i_dtime=dtime))
@@ -217,18 +215,3 @@ def _map_editor(session: Session, inode: Inode) -> BlockMapEditor:
         sectors=inode.stat.blocks,
         metadata=not inode.stat.is_file,  # blocks of a directory, or a target, may lie in the log
     )
-
-
-def release_attributes(session: Session, block: int, ino: int) -> None:
-    """Give up one inode's share of an attribute block; the last one frees it. CorruptError if it is none."""
-    PointerBounds.of(session.superblock, f"inode {ino}").check(block, "i_file_acl")
-    data = bytearray(session.read(block))
-    header = XATTR_HEADER.view(data)
-    if header["h_magic"][0] != XATTR_MAGIC:
-        raise CorruptError(f"inode {ino}", "i_file_acl", block, "an attribute block")
-    shares = int(header["h_refcount"][0])
-    if shares <= 1:
-        session.free([(block, 1)], metadata=True)
-        return
-    header["h_refcount"] = shares - 1
-    session.write(block, bytes(data))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 
-from ..constants import XATTR_REFCOUNT_MAX
+from ..constants import XATTR_MAGIC, XATTR_REFCOUNT_MAX
 from ..errors import CorruptError, XattrError, show
+from ..format.block_map import PointerBounds
 from ..format.schema import XATTR_HEADER
 from ..format.xattr import (
     Attribute,
@@ -27,7 +28,7 @@ from ..format.xattr import (
 )
 from .blocks import Blocks
 
-__all__ = ["AttributeEditor", "AttributeSharing"]
+__all__ = ["AttributeEditor", "AttributeSharing", "release_block"]
 
 KEPT_CONTENTS = 4096
 
@@ -88,8 +89,8 @@ class AttributeEditor:
         goal: int = 0,
         sharing: AttributeSharing | None = None,
     ) -> None:
-        if file_acl and not first <= file_acl < end:
-            raise CorruptError(where, "i_file_acl", file_acl, f"a block from {first} to {end - 1}")
+        if file_acl:
+            PointerBounds(first, end, where).check(file_acl, "i_file_acl")
         self._blocks = blocks
         self._where = where
         self._goal = goal
@@ -108,11 +109,6 @@ class AttributeEditor:
         return self._block
 
     # -- look ------------------------------------------------------------------------------------------------------
-
-    def all(self) -> dict[bytes, bytes]:
-        """Full name -> value."""
-        inside, outside, _ = self._load()
-        return {**host_values(outside, where=self._where), **host_values(inside, where=self._where)}
 
     def get(self, name: bytes) -> bytes | None:
         """The value of an attribute by its full name, None if it is not there."""
@@ -161,13 +157,6 @@ class AttributeEditor:
             self._area = area
         if len(kept := _without(outside, gone)) != len(outside):
             self._set_block(name, kept)
-
-    def release(self) -> None:
-        """Let go of the attribute block, as for an inode that is deleted."""
-        if self._block:
-            _, _, count = self._load()
-            self._drop(self._block, count)
-            self._block = 0
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -263,6 +252,22 @@ class AttributeEditor:
 
     def _error(self, number: int, message: str, hint: str = "") -> XattrError:
         return XattrError(self._where, message, error=OSError(number, message), hint=hint)
+
+
+def release_block(blocks: Blocks, block: int, bounds: PointerBounds) -> None:
+    """Give up the share in an attribute block of an inode that is deleted; the last one frees it.
+
+    Raises CorruptError if it is no attribute block; what is in it is not looked at.
+    """
+    bounds.check(block, "i_file_acl")
+    data = blocks.read(block)
+    magic, count, *_ = XATTR_HEADER.packer.unpack_from(data)
+    if magic != XATTR_MAGIC:
+        raise CorruptError(bounds.where, "i_file_acl", block, "an attribute block")
+    if count > 1:
+        blocks.write(block, _counted(data, count - 1))
+    else:
+        blocks.free([(block, 1)], metadata=True)
 
 
 def _with(attributes: list[Attribute], new: Attribute) -> list[Attribute]:

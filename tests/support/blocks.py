@@ -16,9 +16,11 @@ from ext3.edit.blocks import Run
 from ext3.edit.directory import Directory, DirectoryRules
 from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
 from ext3.errors import NoSpaceError
+from ext3.format import xattr
+from ext3.format.block_map import MapReader
 from ext3.format.schema import GROUP_DESC, INODE_CORE, INODE_EXTRA, SUPERBLOCK
 
-__all__ = ["ImageBlocks", "MemoryBlocks"]
+__all__ = ["ImageBlocks", "MemoryBlocks", "count_blocks", "read_attributes"]
 
 
 class MemoryBlocks:
@@ -203,3 +205,16 @@ class ImageBlocks(MemoryBlocks):
             row["bg_free_blocks_count"] = int((used == 0).sum())
         self.super["s_free_blocks_count"] = int((taken[self.first :] == 0).sum())
         self.path.write_bytes(self.data)
+
+
+def count_blocks(mapping: BlockMapEditor) -> tuple[int, int]:
+    """Data blocks and pointer blocks of a map, as they are read; Ext3Error if it contradicts the format."""
+    reader = MapReader(mapping._blocks.read, mapping._blocks.block_size // 4, mapping._bounds)
+    data = sum(len(reader.bounds.used(leaf.pointers, leaf.name)) for leaf in reader.leaves(mapping.i_block, 0, mapping.limit))
+    return data, len(reader.seen)
+
+
+def read_attributes(editor: AttributeEditor) -> dict[bytes, bytes]:
+    """The attributes of an inode that is edited, as they are read."""
+    outside = xattr.parse_block(editor._blocks.read(editor.file_acl)) if editor.file_acl else {}
+    return {**outside, **xattr.parse_inode_area(editor.area)}

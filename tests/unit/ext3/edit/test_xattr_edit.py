@@ -8,11 +8,12 @@ import struct
 import pytest
 
 from ext3.edit.permissions import acl_after_chmod, inherit, mode_of_acl
-from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing
+from ext3.edit.xattr_edit import AttributeEditor, AttributeSharing, release_block
 from ext3.errors import CorruptError, NoSpaceError, XattrError
 from ext3.format import acl, xattr
+from ext3.format.block_map import PointerBounds
 
-from ....support.blocks import MemoryBlocks
+from ....support.blocks import MemoryBlocks, read_attributes
 
 AREA = 96
 
@@ -34,10 +35,10 @@ def test_in_the_inode_first() -> None:
     one.set(b"user.a", b"1")
     assert one.file_acl == 0
     assert len(one.area) == AREA
-    assert xattr.parse_inode_area(one.area) == {b"user.a": b"1"} == one.all()
+    assert xattr.parse_inode_area(one.area) == {b"user.a": b"1"} == read_attributes(one)
     one.set(b"user.a", b"22")
     one.set(b"user.b", b"")
-    assert one.all() == {b"user.a": b"22", b"user.b": b""}
+    assert read_attributes(one) == {b"user.a": b"22", b"user.b": b""}
     one.remove(b"user.a")
     one.remove(b"user.b")
     assert one.area == bytes(AREA)
@@ -67,7 +68,7 @@ def test_a_value_that_outgrows_the_inode_moves() -> None:
     one.set(b"user.a", b"1" * 30)
     one.set(b"user.a", b"2" * 200)
     assert one.area == bytes(AREA)
-    assert one.all() == {b"user.a": b"2" * 200}
+    assert read_attributes(one) == {b"user.a": b"2" * 200}
 
 
 def test_small_inodes_have_no_area() -> None:
@@ -106,7 +107,8 @@ def test_equal_blocks_are_shared_and_parted() -> None:
     assert some[1].get(b"user.big") == b"b" * 300
     some[1].remove(b"user.big")
     assert some[1].file_acl == 0
-    some[2].release()
+    release_block(blocks, shared, PointerBounds(blocks.first, blocks.end, "inode 12"))
+    sharing.forget(shared)
     assert blocks.gone == [(shared, True)]
     late = editor(blocks, sharing=sharing)
     late.set(b"user.big", b"b" * 300)
@@ -126,7 +128,17 @@ def test_a_shared_block_is_copied_without_a_cache() -> None:
     two.set(b"user.other", b"o" * 300)
     assert two.file_acl != one.file_acl
     assert refcount(blocks, one.file_acl) == 6
-    assert two.all() == {b"user.big": b"b" * 300, b"user.other": b"o" * 300}
+    assert read_attributes(two) == {b"user.big": b"b" * 300, b"user.other": b"o" * 300}
+
+
+def test_a_share_is_given_up_only_in_an_attribute_block() -> None:
+    blocks = MemoryBlocks(10)
+    blocks.allocate(1, 5)
+    blocks.content[5] = bytes(1024)
+    for block in (5, 11, 1 << 31):
+        with pytest.raises(CorruptError, match="inode 12: i_file_acl"):
+            release_block(blocks, block, PointerBounds(blocks.first, blocks.end, "inode 12"))
+    assert blocks.used == {5}
 
 
 def test_no_more_than_1024_inodes_share() -> None:
@@ -188,7 +200,7 @@ def test_foreign_prefixes_are_kept() -> None:
     one.set(b"user.b", b"2")
     one.remove(b"user.a")
     assert foreign in xattr.inode_attributes(one.area)
-    assert one.all() == {b"user.b": b"2"}
+    assert read_attributes(one) == {b"user.b": b"2"}
 
 
 def test_blocks_that_contradict_the_format() -> None:
@@ -204,7 +216,11 @@ def test_blocks_that_contradict_the_format() -> None:
     ]:
         blocks.content[5] = raw
         one = editor(blocks, file_acl=5)
-        for work in (one.all, one.release, lambda one=one: one.set(b"user.b", b"1"), lambda one=one: one.remove(b"user.a")):
+        for work in (
+            lambda one=one: one.get(b"user.a"),
+            lambda one=one: one.set(b"user.b", b"1"),
+            lambda one=one: one.remove(b"user.a"),
+        ):
             with pytest.raises(CorruptError, match="inode 12") as corrupt:
                 work()
             assert corrupt.value.field == field
