@@ -47,7 +47,7 @@ class Cut:
         return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.int64)
 
     def _take(self, pointers: Pointers, start: int, block: int) -> bool:
-        """Clear the pointers to data that are in the range; whether any was set.
+        """Clear the pointers to data that are in the range. Return whether any was set.
 
         ``start``: the logical block of the first pointer of the table, which lies in ``block``.
         """
@@ -65,7 +65,7 @@ class Cut:
         return True
 
     def _descend(self, block: int, level: int, start: int) -> bool:
-        """Cut what lies below a pointer block, ``level`` (1 to 3) above the data; whether nothing is left of it."""
+        """Cut what lies below a pointer block, ``level`` (1 to 3) above the data. Return whether nothing is left of it."""
         pointers = self.reader.load(block).copy()
         if level == 1:
             changed = self._take(pointers, start, block)

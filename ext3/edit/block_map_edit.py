@@ -1,4 +1,4 @@
-"""The block map of an inode while it is being edited: find blocks, map more of them, give some back.
+"""Block map editor: finds the blocks of an inode, maps more of them, frees some.
 
 The 15 words of ``i_block`` are held here; pointer blocks are read and written through ``Blocks``. Every change is worked
 out in full first and then made at once, so an error leaves the map as it was. Source: Linux ``fs/ext4/indirect.c``.
@@ -38,7 +38,7 @@ FORMATS = tuple(struct.Struct(f"<{count}I") for count in range(65))
 
 
 class FileTooLargeError(PathError):
-    """More blocks than a block map, or the 32 bits of i_blocks, can hold."""
+    """File of more blocks than a block map, or the 32 bits of i_blocks, can hold."""
 
     kind = "too-large"
     code = errno.EFBIG
@@ -55,7 +55,7 @@ class _Table:
 
 
 class BlockMapEditor:
-    """The map of one inode. ``first`` and ``end``: where the filesystem's data blocks may lie (end excluded).
+    """Editor of one map. ``first`` and ``end``: where the filesystem's data blocks may lie (end excluded).
 
     ``sectors`` is the inode's i_blocks, in 512 bytes; it is kept up to date. ``metadata``: its data blocks are a
     directory's, which the journal has to forget when they are given back. After an operation of which the blocks were
@@ -85,7 +85,7 @@ class BlockMapEditor:
 
     @property
     def i_block(self) -> tuple[int, ...]:
-        """The 15 words as they have to stand in the inode now."""
+        """The 15 words to store in the inode."""
         return tuple(self._words)
 
     @property
@@ -96,7 +96,7 @@ class BlockMapEditor:
     # -- look ------------------------------------------------------------------------------------------------------
 
     def block(self, logical: int) -> int | None:
-        """The block that holds logical block ``logical``, None at a hole. CorruptError for a pointer that leads outside."""
+        """Return the block that holds logical block ``logical``, None at a hole. Raises CorruptError for a pointer outside."""
         slot, indices = self._path(logical)
         block = self._words[slot]
         if block:
@@ -111,7 +111,7 @@ class BlockMapEditor:
         return block or None
 
     def runs(self, logical: int, count: int) -> list[Extent]:
-        """The mapped parts of ``count`` blocks from ``logical``, ascending, as few runs as there can be; holes left out."""
+        """Return the mapped parts of ``count`` blocks from ``logical``, ascending, in as few runs as possible."""
         end = min(logical + count, self.limit)
         if count == 1 or end <= DIRECT_BLOCKS:
             return group_few((at, block) for at in range(logical, end) if (block := self.block(at)) is not None)
@@ -127,7 +127,7 @@ class BlockMapEditor:
     # -- map -------------------------------------------------------------------------------------------------------
 
     def map(self, logical: int, count: int, goal: int) -> list[Extent]:
-        """Give every hole among ``count`` blocks from ``logical`` a block; the newly mapped runs, ascending.
+        """Map every hole among ``count`` blocks from ``logical`` to a new block. Return the new runs, ascending.
 
         Where ``logical`` follows what was mapped last, or a mapped block, the new blocks are looked for behind that one,
         else near ``goal``. Nothing has changed when this raises NoSpaceError or FileTooLargeError. What is in the new
@@ -151,7 +151,7 @@ class BlockMapEditor:
         return found
 
     def append(self, logical: int, data: Sequence[bytes], goal: int) -> list[Extent]:
-        """Map as many blocks of metadata from ``logical`` on as there are in ``data``, and write them."""
+        """Map as many blocks of metadata from ``logical`` on as there are in ``data``, and write them. Return the new runs."""
         found = self.map(logical, len(data), goal)
         numbers = [block for _, first, count in found for block in range(first, first + count)]
         if len(numbers) != len(data):
@@ -168,7 +168,7 @@ class BlockMapEditor:
         return goal
 
     def _map_in_one_table(self, logical: int, count: int, goal: int) -> list[Extent] | None:
-        """The usual case, without arrays: a few blocks, all holes, all in one table that is there. None: it is not that."""
+        """Map without arrays, as is usual: a few blocks, all holes, in one existing table. Return None in any other case."""
         slot, indices = self._path(logical)
         if count >= len(FORMATS):
             return None
@@ -241,7 +241,7 @@ class BlockMapEditor:
         return _runs(np.concatenate([leaf.start + leaf.holes for leaf in leaves]), numbers)
 
     def _all_leaves(self, low: int, high: int) -> list[_Table]:
-        """Every table of data pointers that [low, high) touches, those that have to be made among them."""
+        """Return every table of data pointers that [low, high) touches, including those to be made."""
         there = {leaf.start: leaf for leaf in self._reader().leaves(self._words, low, high)}
         found = []
         size = self._per_block
@@ -257,7 +257,7 @@ class BlockMapEditor:
         return found
 
     def _missing_tables(self, fresh: list[_Table]) -> list[tuple[int, ...]]:
-        """The tables of tables above fresh leaves that are not there: (slot,) or (slot, index), in the order of need."""
+        """Return the missing tables above the fresh leaves: (slot,) or (slot, index), in the order of need."""
         missing: dict[tuple[int, ...], None] = {}
         for leaf in fresh:
             slot, indices = self._path(leaf.start)
@@ -270,7 +270,7 @@ class BlockMapEditor:
         return list(missing)
 
     def _link_tables(self, missing: list[tuple[int, ...]], fresh: list[_Table], numbers: Iterator[int]) -> dict[int, Pointers]:
-        """Number the new tables and enter them in those above them; the content of all that changed, by block."""
+        """Number the new tables and enter them in those above. Return the content of all changed tables by block."""
         changed: dict[int, Pointers] = {}
 
         def table(block: int) -> Pointers:
@@ -297,16 +297,16 @@ class BlockMapEditor:
             table(parent)[indices[-2]] = leaf.block
         return changed
 
-    # -- give back -------------------------------------------------------------------------------------------------
+    # -- free ------------------------------------------------------------------------------------------------------
 
     def truncate(self, blocks: int) -> int:
-        """Give back everything from logical block ``blocks`` on; how many blocks were freed, pointer blocks too."""
+        """Free everything from logical block ``blocks`` on. Return the number of blocks freed, pointer blocks included."""
         return self.punch(blocks, self.limit - blocks)
 
     def punch(self, logical: int, count: int) -> int:
-        """Make a hole of ``count`` blocks from ``logical``; how many blocks were freed, pointer blocks too.
+        """Make a hole of ``count`` blocks from ``logical``. Return the number of blocks freed, pointer blocks included.
 
-        CorruptError, with nothing changed, where a pointer leads outside or a block serves twice.
+        Raises CorruptError, with nothing changed, if a pointer leads outside or a block is used twice.
         """
         end = min(logical + count, self.limit)
         if not any(self._words[DIRECT_BLOCKS:]):
@@ -330,7 +330,7 @@ class BlockMapEditor:
         return self._freed(len(cut.data) + len(cut.tables))
 
     def _punch_direct(self, low: int, high: int) -> int:
-        """The usual case, without arrays: there are no pointer blocks."""
+        """Punch without arrays, as is usual: there are no pointer blocks."""
         for slot in range(low, high):
             block = self._words[slot]
             if block and not self._bounds.first <= block < self._bounds.end:
@@ -360,7 +360,7 @@ class BlockMapEditor:
         return Cut(self._reader(), self._words, low, high)
 
     def _once(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
-        """The blocks as runs; CorruptError if one is there twice, since it could be given back only once."""
+        """Return the blocks as runs. Raises CorruptError if one is there twice: it can be freed only once."""
         numbers = np.sort(numbers)
         twice = np.flatnonzero(numbers[1:] == numbers[:-1])
         if len(twice):
@@ -370,7 +370,7 @@ class BlockMapEditor:
     # -- pointer blocks --------------------------------------------------------------------------------------------
 
     def _path(self, logical: int) -> tuple[int, tuple[int, ...]]:
-        """(word of i_block, index in each pointer block below it) of a logical block."""
+        """Return (word of i_block, index in each pointer block below it) of a logical block. Raises FileTooLargeError."""
         try:
             return map_path(logical, self._per_block)
         except ValueError:
@@ -395,7 +395,7 @@ class BlockMapEditor:
 
 
 def _numbers(runs: Iterable[Run]) -> npt.NDArray[np.int64]:
-    """The block numbers of runs, one by one."""
+    """Return the block numbers of runs, one by one."""
     pieces = [np.arange(first, first + count, dtype=np.int64) for first, count in runs]
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
 

@@ -31,11 +31,11 @@ IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 INDEX = int(InodeFlag.INDEX)
 KEPT = 4096
-"""Inodes that are remembered at most."""
+"""Inodes that are cached at most."""
 
 
 class Node:
-    """One inode: its ``record``, and once they are needed its block map and its names."""
+    """Cached inode: its ``record``, and once needed its block map and its names."""
 
     __slots__ = ("checked", "directory", "ino", "map", "record", "seen")
 
@@ -45,19 +45,19 @@ class Node:
         self.map: BlockMapEditor | None = None
         self.directory: Directory | None = None
         self.seen: Inode | None = None
-        """The inode as readers see it, since the last change."""
+        """The inode as readers see it, if it was asked for since the last change."""
         self.checked = False
         """Whether it may be changed."""
 
 
 def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> None:
-    """PathError (EPERM) where one of the flags ``forbidden`` keeps the inode as it is."""
+    """Raise PathError (EPERM) if the inode has one of the flags ``forbidden``."""
     if node.record.flags & forbidden:
         raise PathError(name, "Operation not permitted: the file is marked as immutable or append-only", code=errno.EPERM)
 
 
 class InodeCache:
-    """The inodes of one session; at most KEPT are remembered."""
+    """Inode cache of one session; holds at most KEPT inodes."""
 
     def __init__(self, session: Session) -> None:
         superblock = session.superblock
@@ -81,20 +81,20 @@ class InodeCache:
         self._sharing = AttributeSharing()
         self._nodes: dict[int, Node] = {}
         self._unwritten: dict[int, Node] = {}
-        """Inodes that the running operation changed: their records are written once, at its end."""
+        """Inodes that the running operation changed. Their records are written once, at its end."""
         self._held: dict[int, int] = {}
         self._orphans: set[int] = set()
-        """Inodes that may be without names: they were, unless that was undone, or until they were named."""
+        """Inodes that had no name at some time; an undone operation or ``named`` may have given them one."""
         self._orphan_links: OrphanLinks | None = None
         self._rollbacks = session.rollbacks
         self._generation = session.nanoseconds
         self.parents: dict[bytes, int] = {}
-        """Paths of directories that were looked up; whoever changes where one leads clears this."""
+        """Resolved paths of directories. Cleared by every change of where one leads."""
 
     # Operations
 
     def run(self, work: Callable[[], T]) -> T:
-        """``work`` as one operation: all of it happens, or nothing."""
+        """Run ``work`` as one operation: all of it takes effect, or nothing. Return its result."""
 
         def fresh() -> T:
             if self._unwritten or self.session.rollbacks != self._rollbacks:
@@ -111,7 +111,7 @@ class InodeCache:
             raise
 
     def forget(self) -> None:
-        """What was known is void."""
+        """Empty the cache."""
         self._rollbacks = self.session.rollbacks
         self._nodes.clear()
         self._unwritten.clear()
@@ -122,7 +122,7 @@ class InodeCache:
     # Inodes
 
     def load(self, ino: int) -> Node:
-        """An inode to look at. PathNotFoundError for a number that is none, CorruptError."""
+        """Return an inode for reading. Raises PathNotFoundError for a number that is no inode, CorruptError."""
         node = self._nodes.get(ino)
         if node is None:
             node = self._unwritten.get(ino) or Node(ino, InodeRecord(self.session.read_inode(ino), ino))
@@ -137,7 +137,7 @@ class InodeCache:
         return node
 
     def edit(self, ino: int) -> Node:
-        """An inode to change: one that is in use and not the filesystem's own."""
+        """Return an inode for changing. Raises CorruptError unless it is in use and not one of the filesystem's own."""
         # Directories in use stay among the remembered.
         node = self._nodes.pop(ino, None)
         if node is None:
@@ -156,21 +156,21 @@ class InodeCache:
         return node
 
     def inode(self, ino: int) -> Inode:
-        """An inode as readers see it."""
+        """Return an inode as readers see it."""
         node = self.load(ino)
         if node.seen is None:
             node.seen = node.record.freeze(ino)
         return node.seen
 
     def store(self, node: Node) -> None:
-        """The record of an inode was changed."""
+        """Note that the record of an inode was changed."""
         node.seen = None
         node.record.round_times()
         # It may have been forgotten since the caller got it, and loaded anew.
         self._unwritten[node.ino] = self._nodes[node.ino] = node
 
     def _write_out(self) -> None:
-        """Write the records that were changed into the table."""
+        """Write the changed records into the inode table."""
         for node in self._unwritten.values():
             raw = node.record.pack()
             if len(raw) < self.inode_size:  # an extra area that says it has no fields stays as it is
@@ -179,13 +179,13 @@ class InodeCache:
         self._unwritten.clear()
 
     def drop(self, ino: int) -> None:
-        """Somebody else changed the inode, or it is gone. What was changed here before is written."""
+        """Forget an inode that was changed or deleted without the cache. Its own changes must be written already."""
         self._nodes.pop(ino, None)
 
     # What inodes have
 
     def map(self, node: Node) -> BlockMapEditor:
-        """The block map of a file, directory or long target."""
+        """Return the block map of a file, directory or long symlink target."""
         found = node.map
         if found is None:
             record = node.record
@@ -201,13 +201,13 @@ class InodeCache:
         return found
 
     def mapped(self, node: Node) -> None:
-        """The map was changed: the record says so too."""
+        """Copy a changed map into the record."""
         if node.map is not None:
             node.record.i_block = node.map.i_block
             node.record.sectors = node.map.sectors
 
     def directory(self, node: Node) -> Directory:
-        """The names in a directory. PathNotDirectoryError, CorruptError."""
+        """Return the names in a directory. Raises PathNotDirectoryError, CorruptError."""
         found = node.directory
         if found is None:
             record = node.record
@@ -224,7 +224,7 @@ class InodeCache:
         return found
 
     def store_directory(self, node: Node, now: int) -> None:
-        """Names were changed at ``now``."""
+        """Copy a directory whose names were changed at ``now`` into the record."""
         record = node.record
         directory = node.directory
         assert directory is not None
@@ -238,12 +238,12 @@ class InodeCache:
         self.store(node)
 
     def has_attributes(self, node: Node) -> bool:
-        """Whether there may be attributes."""
+        """Return whether there may be extended attributes."""
         record = node.record
         return bool(record.file_acl) or record.area.count(0) != len(record.area)
 
     def attributes(self, node: Node) -> AttributeEditor:
-        """The attributes of an inode."""
+        """Return an editor of the attributes of an inode."""
         return AttributeEditor(
             self.session,
             node.record.area,
@@ -256,9 +256,9 @@ class InodeCache:
         )
 
     def take_attributes(self, node: Node, editor: AttributeEditor) -> None:
-        """Attributes were changed: the record says so too. CorruptError where the sectors it has counted leave no room.
+        """Copy changed attributes into the record. Raises CorruptError if its count of sectors leaves no room.
 
-        XattrError (EOPNOTSUPP) for a block in a filesystem of revision 0, which cannot say that it has any.
+        XattrError (EOPNOTSUPP) for a block in a filesystem of revision 0, which has no feature for attributes.
         """
         record = node.record
         if editor.file_acl and not self._dynamic:
@@ -275,7 +275,7 @@ class InodeCache:
             self.session.add_features(compat=Compat.EXT_ATTR)
 
     def need_large_file(self, node: Node) -> None:
-        """A file is about to pass 2 GiB."""
+        """Set the feature large_file, before a file passes 2 GiB. Raises PathError (EFBIG) in revision 0."""
         if not self._dynamic:
             raise PathError(node.ino, "files of this old filesystem end at 2 GiB", code=errno.EFBIG)
         self.session.add_features(ro_compat=RoCompat.LARGE_FILE)
@@ -283,7 +283,7 @@ class InodeCache:
     # Life
 
     def new(self, parent: Node, *, mode: int, uid: int, gid: int, is_dir: bool, now: int) -> Node:
-        """A new inode for a child of ``parent``, without links; its record is not written yet. NoFreeInodesError."""
+        """Allocate an inode for a child of ``parent``, without links and not written yet. Raises NoFreeInodesError."""
         ino = self.session.allocate_inode(parent.ino, is_dir=is_dir)
         self._generation += 0x9E3779B1
         generation = self._generation ^ ino
@@ -294,24 +294,24 @@ class InodeCache:
         return node
 
     def hold(self, ino: int) -> None:
-        """Somebody has the inode open: it outlives its last name until ``release``."""
+        """Keep the inode, past its last name, until ``release``: it is open."""
         self._held[ino] = self._held.get(ino, 0) + 1
 
     def unlinked(self, node: Node) -> None:
-        """The record has no links left: delete the inode, or, where it is held, leave that for later."""
+        """Delete an inode whose record has no links left; one that is held, when it is released."""
         if node.ino in self._held:
             self.nameless(node)
             return
         self._delete(node)
 
     def nameless(self, node: Node) -> None:
-        """The record has no links: the inode is deleted when nobody holds it, or by who opens the image after a crash."""
+        """Make an inode without links an orphan: deleted when released, or after a crash by the next open."""
         self.store(node)
         self._change_orphans(node.ino, add_orphan)
         self._orphans.add(node.ino)
 
     def named(self, ino: int) -> Node:
-        """An inode that was nameless, to be given a name. CorruptError where it was not."""
+        """Return an inode that was nameless, to be given a name. Raises CorruptError if it was not."""
         self._change_orphans(ino, remove_orphan)
         return self.edit(ino)
 
@@ -324,7 +324,7 @@ class InodeCache:
             self._sharing.clear()
 
     def _change_orphans(self, ino: int, change: OrphanChange) -> None:
-        """The list runs through the inodes themselves: what is kept of those that change is void."""
+        """Change the orphan list. It runs through the inodes themselves: those that change leave the cache."""
         self._write_out()
         if self._orphan_links is None:
             self._orphan_links = OrphanLinks(self.session)
@@ -332,9 +332,9 @@ class InodeCache:
             self._nodes.pop(changed, None)
 
     def release(self, ino: int) -> None:
-        """Give back a ``hold``; the last one deletes an inode without names. Not inside an operation.
+        """Undo a ``hold``; the last one deletes an inode without names. Not inside an operation.
 
-        Where the storage failed before, that is left to who opens the image next.
+        After a failed write that is left to the next open.
         """
         left = self._held.get(ino, 0) - 1
         if left > 0:
@@ -351,12 +351,12 @@ class InodeCache:
             self._orphans.discard(ino)
 
     def abandon(self) -> None:
-        """Nobody has anything open any more, and nothing is done about it."""
+        """Drop all holds and delete nothing."""
         self._held.clear()
         self._orphans.clear()
 
     def release_all(self) -> None:
-        """Nobody has anything open any more."""
+        """Release all inodes that are held."""
         for ino in list(self._held):
             self._held[ino] = 1
             self.release(ino)
@@ -367,6 +367,6 @@ class InodeCache:
             self._delete(self.edit(ino))
 
     def as_orphan(self, ino: int, change: OrphanChange) -> None:
-        """``change`` (add_orphan or remove_orphan) for an inode that has names; the list has those without anyway."""
+        """Apply ``change`` (add_orphan or remove_orphan) to an inode with names; the list has those without anyway."""
         if self.load(ino).record.links:
             self._change_orphans(ino, change)

@@ -1,4 +1,4 @@
-"""An image made ready for changes: refused where it must not be changed, its journal played back, its state checked."""
+"""Opening for changes: features and state are checked, the journal is replayed, bitmaps are loaded on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Opened", "block_bitmaps", "inode_bitmaps", "open_for_changes"]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """``sequence``: the number of the next transaction of ``journal``. ``replayed``: transactions that were put in place."""
+    """Image ready for changes. ``sequence``: of the next transaction of ``journal``. ``replayed``: transactions replayed."""
 
     superblock: Superblock
     groups: Table
@@ -31,7 +31,7 @@ class Opened:
 
 
 def open_for_changes(device: BlockDevice) -> Opened:
-    """Play back the journal of the image on ``device`` if it holds something, and say what there is.
+    """Replay the journal of the image on ``device`` if it is not empty. Return the image's tables.
 
     Raises NeedsCheckError for an image that is marked as damaged (it is not touched then), UnsupportedError for features
     that cannot be written or a journal that cannot be read, CorruptError, DeviceError.
@@ -73,7 +73,7 @@ def _writable(superblock: Superblock) -> Superblock:
 def block_bitmaps(
     device: BlockDevice, superblock: Superblock, groups: Table, system_blocks: SystemBlocks
 ) -> Callable[[int], GroupBitmap]:
-    """What reads the block bitmap of a group. CorruptError from it where the group's own metadata is marked as free."""
+    """Return the loader of a group's block bitmap. It raises CorruptError if the group's own metadata is marked as free."""
 
     def load(group: int) -> GroupBitmap:
         first, count = int(superblock.geometry.group_first[group]), int(superblock.geometry.group_blocks[group])
@@ -88,7 +88,7 @@ def block_bitmaps(
 
 
 def inode_bitmaps(device: BlockDevice, superblock: Superblock, groups: Table) -> Callable[[int], GroupBitmap]:
-    """What reads the inode bitmap of a group."""
+    """Return the loader of a group's inode bitmap."""
 
     def load(group: int) -> GroupBitmap:
         block = metadata_block(superblock, groups, group, "bg_inode_bitmap")

@@ -1,4 +1,4 @@
-"""The orphan list: inodes that a crash would leave without a name, or longer than they say.
+"""Orphan list: inodes that a crash would leave without a name, or longer than their size.
 
 The superblock's s_last_orphan is its head, i_dtime of each inode leads to the next, 0 ends it. One without links is
 deleted at the next recovery, one with links is cut to its size. Source: Linux ``fs/ext4/orphan.c``
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def orphan_chain(session: Session) -> Iterator[int]:
-    """The inodes of the list from its head. CorruptError for one that is none, or that is met twice."""
+    """Yield the inodes of the list from its head. Raises CorruptError for one that is none, or that is met twice."""
     seen: set[int] = set()
     ino, where, field = session.last_orphan, "superblock", "s_last_orphan"
     superblock = session.superblock
@@ -49,10 +49,10 @@ def orphan_chain(session: Session) -> Iterator[int]:
 
 
 class OrphanLinks:
-    """The list as it is now: which inode comes before which. Who keeps it need not walk the list for every change."""
+    """Links of the list as it is now: which inode comes before which. Saves a walk of the list for every change."""
 
     def __init__(self, session: Session) -> None:
-        """Walk the list. CorruptError as from ``orphan_chain``."""
+        """Walk the list. Raises CorruptError as ``orphan_chain`` does."""
         self._before: dict[int, int] = {}
         previous = 0
         for ino in orphan_chain(session):
@@ -68,7 +68,7 @@ class OrphanLinks:
             self._before[following] = ino
 
     def take_out(self, ino: int, following: int) -> int:
-        """The inode that came before, 0 for the first."""
+        """Remove an inode. Return the one before it, 0 for the first."""
         previous = self._before.pop(ino)
         if following:
             self._before[following] = previous
@@ -76,7 +76,7 @@ class OrphanLinks:
 
 
 def add_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
-    """Put an inode at the head of the list (nothing happens if the list holds it already); the inodes that changed.
+    """Put an inode at the head of the list, if the list does not hold it. Return the inodes that changed.
 
     ``links``: the list as it is now, which is kept up to date; None: the list is walked. Void where this raises.
     """
@@ -90,7 +90,10 @@ def add_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> 
 
 
 def remove_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
-    """Take an inode out of the list; its i_dtime is 0 afterwards. The inodes that changed. CorruptError if it is not there."""
+    """Take an inode out of the list; its i_dtime becomes 0. Return the inodes that changed.
+
+    Raises CorruptError if the list does not hold it.
+    """
     links = OrphanLinks(session) if links is None else links
     if ino not in links:
         raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
@@ -109,7 +112,10 @@ def _set_next(session: Session, ino: int, following: int) -> None:
 
 
 def process_orphans(session: Session) -> tuple[int, int]:
-    """Delete or cut every inode of the list, each as one operation: (deleted, cut). CorruptError where the list is damaged."""
+    """Delete or cut every inode of the list, each as one operation. Return (deleted, cut).
+
+    Raises CorruptError if the list is damaged.
+    """
     deleted = cut = 0
     for ino in list(orphan_chain(session)):
         inode = parse_inode(session.read_inode(ino), ino)
@@ -138,10 +144,10 @@ def _finish(session: Session, ino: int, inode: Inode) -> None:
 
 
 def cut_in_steps(session: Session, ino: int, keep: int) -> None:
-    """Free what an inode has behind its first ``keep`` blocks, in as many operations as the journal needs.
+    """Free what an inode has beyond its first ``keep`` blocks, in as many operations as the journal needs.
 
     The inode must be in the orphan list, and no operation may be running: after each step the rest is the list's work.
-    JournalFullError if not even one block fits.
+    Raises JournalFullError if not even one block fits.
     """
     end = _map_end(session, parse_inode(session.read_inode(ino), ino))
     while end > keep:
@@ -160,7 +166,7 @@ def cut_in_steps(session: Session, ino: int, keep: int) -> None:
 
 
 def delete_inode(session: Session, ino: int) -> None:
-    """Free an inode with everything it has: blocks, attribute block, its number. Its i_dtime becomes the present time."""
+    """Free an inode with its blocks, its attribute block and its number. Its i_dtime becomes the present time."""
     inode = parse_inode(session.read_inode(ino), ino)
     if _has_map(session, inode):
         _map_editor(session, inode).truncate(0)
@@ -173,9 +179,9 @@ def delete_inode(session: Session, ino: int) -> None:
 
 
 def cut_inode(session: Session, ino: int, *, keep: int | None = None) -> None:
-    """Free what a file has behind its size, pointer blocks that become empty too, and zero the rest of its last block.
+    """Free the blocks a file has beyond its size, pointer blocks included, and zero the rest of its last block.
 
-    With ``keep``: what is behind that many blocks, of a directory or a target too; its last block stays as it is.
+    With ``keep``: those beyond that many blocks, also of a directory or a symlink target; the last block stays as it is.
     """
     inode = parse_inode(session.read_inode(ino), ino)
     if (inode.stat.is_dir and keep is None) or not _has_map(session, inode):
@@ -198,7 +204,7 @@ def _has_map(session: Session, inode: Inode) -> bool:
 
 
 def _map_end(session: Session, inode: Inode) -> int:
-    """The block behind the last one an inode has."""
+    """Return the logical block behind the last one an inode has."""
     superblock = session.superblock
     extents = read_inode_map(session.device, superblock, inode, map_limit(superblock.block_size)).extents
     return int(extents[-1, 0] + extents[-1, 2]) if len(extents) else 0

@@ -11,7 +11,9 @@ Content = bytes | bytearray
 
 
 class Rollback:
-    """``blocks``: number -> new content (a bytearray is changed in place). ``revoked``: blocks the journal must forget.
+    """Changes of the running transaction, each with what undoes it.
+
+    ``blocks``: number -> new content (a bytearray is changed in place). ``revoked``: blocks the journal must revoke.
 
     While ``depth`` is above 0 each change is remembered with what undoes it.
     """
@@ -24,31 +26,31 @@ class Rollback:
 
     @property
     def mark(self) -> int:
-        """A point to go back to."""
+        """The present point in the undo log, for ``roll_back``."""
         return len(self._undo)
 
     def remember(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Something was done that ``function(*arguments)`` undoes."""
+        """Note that ``function(*arguments)`` undoes what was just done."""
         if self.depth:
             self._undo.append((function, arguments))
 
-    def go_back(self, mark: int) -> None:
+    def roll_back(self, mark: int) -> None:
         """Undo what was done since ``mark``, the last first."""
         while len(self._undo) > mark:
             function, arguments = self._undo.pop()
             function(*arguments)
 
     def forget_undo(self) -> None:
-        """What was done stays."""
+        """Empty the undo log: what was done stays."""
         self._undo.clear()
 
     def clear(self) -> None:
-        """All is in place."""
+        """Forget all changes: they are committed."""
         self.blocks.clear()
         self.revoked.clear()
 
     def put(self, block: int, data: Content) -> bool:
-        """Change a block, which is no longer revoked then; whether it was unchanged before."""
+        """Change a block and cancel its revoke. Return whether it was unchanged before."""
         old = self.blocks.get(block)
         self.remember(self._restore, block, old)
         self.blocks[block] = data
@@ -59,7 +61,7 @@ class Rollback:
         return old is None
 
     def drop(self, first: int, count: int, *, revoke: bool) -> None:
-        """Blocks were given back: their new content is void, and with ``revoke`` what older transactions hold of them."""
+        """Drop the new content of freed blocks, and with ``revoke`` what older transactions hold of them."""
         if revoke:
             for block in range(first, first + count):
                 self._take_out(block)

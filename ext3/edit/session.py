@@ -153,7 +153,7 @@ class Session:
             yield
         except BaseException as error:
             self.rollbacks += changes.mark > mark
-            changes.go_back(mark)
+            changes.roll_back(mark)
             if isinstance(error, CorruptError) and not error.hint:
                 error.hint = CHECK_HINT
             for dirty, kept in zip((self.blocks.dirty, self.inodes.dirty), groups, strict=True):

@@ -1,4 +1,4 @@
-"""The superblock of a filesystem that is edited: what it will say, and what it says on storage.
+"""Superblock editor: the superblock as it will be committed, and as it is on storage.
 
 The two differ until a commit: what is marked in place meanwhile (``mark``) says nothing of changes that may never come.
 """
@@ -28,7 +28,7 @@ class SuperblockEditor:
         self._next = self._stored
 
     def present(self, free_blocks: int, free_inodes: int) -> Superblock:
-        """As it is with these counts."""
+        """Return the superblock with these counts."""
         return replace(self.fixed, free_blocks=free_blocks, free_inodes=free_inodes, last_orphan=self.last_orphan)
 
     def set_orphan(self, ino: int) -> None:
@@ -40,7 +40,7 @@ class SuperblockEditor:
         self.changed = True
 
     def packed(self, free_blocks: int, free_inodes: int, seconds: int) -> bytes:
-        """What is to be committed, written at ``seconds`` since 1970; ``committed`` says that it was."""
+        """Return the bytes to commit, written at ``seconds`` since 1970. Call ``committed`` when they are on storage."""
         raw = bytearray(self._stored)
         row = SUPERBLOCK.view(raw)
         row["s_free_blocks_count"] = free_blocks
@@ -52,12 +52,12 @@ class SuperblockEditor:
         return self._next
 
     def committed(self) -> None:
-        """What was packed last is on storage."""
+        """Note that what was packed last is on storage."""
         self._stored = self._next
         self.changed = False
 
     def mark(self, *, state: int | None = None, recovery: bool | None = None) -> None:
-        """Change these two in place, and sync: whether it is in order (0 or STATE_VALID), whether its journal counts."""
+        """Change state (0 or STATE_VALID) and needs_recovery in place, and sync."""
         raw = bytearray(self._stored)
         row = SUPERBLOCK.view(raw)
         if state is not None:

@@ -37,33 +37,33 @@ SPARSE_GROUPS = frozenset({0, 1} | {base**power for base in (3, 5, 7) for power 
 
 
 def backup_groups(groups: int) -> list[int]:
-    """Groups that hold a superblock backup under sparse_super, where there are ``groups``."""
+    """Return which of ``groups`` groups hold a superblock backup under sparse_super."""
     return sorted(group for group in SPARSE_GROUPS if 0 < group < groups)
 
 
 def first_data_block(block_size: int) -> int:
-    """The block that holds the primary superblock, with which group 0 begins."""
+    """Return the block that holds the primary superblock: group 0 begins there."""
     return 1 if block_size == MIN_BLOCK_SIZE else 0
 
 
 def group_count(blocks: int, first: int, per_group: int) -> int:
-    """Groups of ``per_group`` blocks from block ``first`` to the end of ``blocks``; the last may be shorter."""
+    """Count the groups of ``per_group`` blocks from block ``first`` to the end of ``blocks``; the last may be shorter."""
     return -(-(blocks - first) // per_group)
 
 
 def table_blocks(inodes: int, inode_size: int, block_size: int) -> int:
-    """Blocks of a table of so many inodes."""
+    """Count the blocks of a table of so many inodes."""
     return -(-inodes * inode_size // block_size)
 
 
 def descriptor_blocks(groups: int, block_size: int) -> int:
-    """Blocks of the descriptors of so many groups."""
+    """Count the blocks of the descriptors of so many groups."""
     return -(-groups // (block_size // GROUP_DESC.size))
 
 
 @dataclass(frozen=True, slots=False)
 class Geometry:
-    """The fixed layout of one filesystem. ``first_meta_bg``: the first descriptor block that lies in a group it describes
+    """Fixed layout of one filesystem. ``first_meta_bg``: the first descriptor block that lies in a group it describes
     (meta_bg), None if all of them follow the superblock. Where bitmaps and inode tables lie, the descriptors say; the
     places here are those of a fresh filesystem without meta_bg.
     """
@@ -120,7 +120,7 @@ class Geometry:
         return self.block_size // POINTER_SIZE
 
     def has_super(self, group: int) -> bool:
-        """Whether a group begins with a superblock: the primary or a copy."""
+        """Return whether a group begins with a superblock: the primary or a copy."""
         return not self.sparse_super or group in SPARSE_GROUPS
 
     @cached_property
@@ -129,7 +129,7 @@ class Geometry:
         return backup_groups(self.groups) if self.sparse_super else list(range(1, self.groups))
 
     def descriptor_block(self, index: int) -> int:
-        """The block that holds descriptor block ``index`` (0 = groups 0 to descriptors_per_block - 1)."""
+        """Return the block that holds descriptor block ``index`` (0 = groups 0 to descriptors_per_block - 1)."""
         if self.first_meta_bg is None or index < self.first_meta_bg:
             return self.first_data_block + 1 + index
         group = index * self.descriptors_per_block
@@ -194,11 +194,11 @@ class Geometry:
         return int(self.free_counts.sum())
 
     def group_of_inode(self, ino: int) -> tuple[int, int]:
-        """(group, index in its table) of an inode number."""
+        """Return (group, index in its table) of an inode."""
         return divmod(ino - 1, self.inodes_per_group)
 
     def place_of_inode(self, ino: int) -> tuple[int, int, int]:
-        """(group, block of its table, byte in that block) of an inode's record."""
+        """Return (group, block of its table, byte in that block) of an inode's record."""
         group, index = divmod(ino - 1, self.inodes_per_group)
         block, byte = divmod(index * self.inode_size, self.block_size)
         return group, block, byte
@@ -214,7 +214,7 @@ def plan_geometry(
     reserved_percent: float = 0.0,
     resize_inode: bool = True,
 ) -> Geometry:
-    """The geometry mke2fs gives a filesystem of ``size_bytes`` (the part that is not a whole block is left unused).
+    """Return the geometry mke2fs gives a filesystem of ``size_bytes`` (what is not a whole block is left unused).
 
     ``inodes`` (a count) wins over ``inode_ratio`` (bytes per inode). Raises GeometryError where the numbers make none.
     """
@@ -310,7 +310,7 @@ def plan_geometry(
 
 
 def _whole_table(count: int, groups: int, block_size: int, inode_size: int) -> int:
-    """Inodes per group, at least ``count``, so that a table fills whole blocks and a bitmap whole bytes."""
+    """Return inodes per group, at least ``count``, so that a table fills whole blocks and a bitmap whole bytes."""
     limit = 65536 - block_size // inode_size  # free counts are 16 bit
     while True:
         whole = table_blocks(min(count, limit), inode_size, block_size)

@@ -23,7 +23,10 @@ __all__ = ["metadata_block", "read_bitmap", "read_groups"]
 
 
 def read_groups(device: BlockDevice, superblock: Superblock) -> Table:
-    """The descriptors of all groups: GROUP_DESC rows, shape (groups,). CorruptError where they would leave the filesystem."""
+    """Return the descriptors of all groups: GROUP_DESC rows, shape (groups,).
+
+    Raises CorruptError if they leave the filesystem.
+    """
     geometry, size = superblock.geometry, superblock.block_size
     leading = geometry.leading_descriptor_blocks
     last = superblock.first_data_block + leading
@@ -39,7 +42,7 @@ def read_groups(device: BlockDevice, superblock: Superblock) -> Table:
 
 
 def metadata_block(superblock: Superblock, groups: Table, group: int, field: str, count: int = 1) -> int:
-    """The block a descriptor's ``field`` names, if ``count`` blocks from there are in the filesystem; else CorruptError."""
+    """Return the block a descriptor's ``field`` names. Raises CorruptError unless ``count`` blocks from there are in bounds."""
     geometry = superblock.geometry
     block = int(groups[field][group])
     if not geometry.first_data_block <= block <= geometry.blocks - count:
@@ -49,7 +52,7 @@ def metadata_block(superblock: Superblock, groups: Table, group: int, field: str
 
 
 def read_bitmap(device: BlockDevice, superblock: Superblock, groups: Table, group: int, field: str) -> npt.NDArray[np.bool_]:
-    """One bitmap block (``bg_block_bitmap`` or ``bg_inode_bitmap``) of a group: bool, shape (8 * block_size,), True = used.
+    """Return a bitmap (``bg_block_bitmap`` or ``bg_inode_bitmap``) of a group: bool, shape (8 * block_size,), True = used.
 
     Bit 0 is the group's first block or inode; bits behind its last are padding, which should be set.
     """

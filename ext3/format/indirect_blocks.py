@@ -106,12 +106,12 @@ def blocks_needed(segments: Iterable[tuple[int, int]], block_size: int) -> int:
 
 
 def _distinct(ascending: Array64) -> Array64:
-    """Each value once. (np.unique would load numpy.ma, for nothing.)"""
+    """Return each value once. (np.unique would load numpy.ma, for nothing.)"""
     return ascending[np.append(True, np.diff(ascending) != 0)] if len(ascending) else ascending
 
 
 class IndirectBlocks:
-    """The indirect blocks of one file with these extents, ascending; ``count`` of them, with ``pointers`` pointers each.
+    """Indirect blocks of one file with these extents, ascending: ``count`` of them, with ``pointers`` pointers each.
 
     What is packed has the physical blocks of the extents, and the blocks ``numbers``, in which the indirect blocks will lie
     in their order.

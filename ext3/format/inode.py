@@ -1,4 +1,4 @@
-"""One inode: decoded, judged, changed and packed.
+"""Inode: one decoded, judged, changed and packed.
 
 ``parse_inode`` gives what readers ask for, an ``InodeRecord`` is changed and packed again. Bytes that have no field there
 (and fields an inode is too small for) stay as they were. Source: Linux ``fs/ext4/ext4.h`` (struct ext4_inode) and
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 NO_MAP = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
-"""Flags of inodes that have something else in the place of the block map, which ext3 does not know."""
+"""Flags of inodes that have something in the place of the block map that ext3 does not know."""
 
 _I_BLOCK = struct.Struct("<15I")
 _EXTRA_ISIZE = struct.Struct("<H")
@@ -71,9 +71,9 @@ _NO_EXTRA = INODE_EXTRA.packer.unpack(bytes(INODE_EXTRA.size))
 
 
 class Stat(NamedTuple):
-    """What stat tells of one inode; a tuple, since listings make one for each of very many names.
+    """Result of stat for one inode; a tuple, because listings make very many.
 
-    Times are nanoseconds since 1970, ``crtime`` None where the inode has no room for it.
+    Times are nanoseconds since 1970, ``crtime`` None if the inode has no field for it.
     ``blocks`` counts 512 bytes, indirect and attribute blocks included. ``major`` and ``minor`` are 0 but for devices.
     """
 
@@ -112,7 +112,7 @@ class Stat(NamedTuple):
 
 
 class Inode(NamedTuple):
-    """A decoded inode: its facts, its block map's 15 numbers, deletion time, and the bytes of its attribute area."""
+    """Decoded inode: stat, the 15 words of the block map, deletion time, and the bytes of the attribute area."""
 
     stat: Stat
     i_block: tuple[int, ...]
@@ -122,12 +122,12 @@ class Inode(NamedTuple):
 
 
 def file_type_of(mode: int) -> FileType:
-    """The directory entry's type for a mode; UNKNOWN for format bits that mean nothing."""
+    """Return the file type of a directory entry for a mode; UNKNOWN for format bits that mean nothing."""
     return FILE_TYPE_OF_FORMAT.get((mode & S_IFMT) >> 12, FileType.UNKNOWN)
 
 
 class InodeRecord:
-    """The fields of one inode, to be changed. Times are nanoseconds since 1970, ``size`` bytes, ``sectors`` 512 bytes each
+    """Fields of one inode, to be changed. Times are nanoseconds since 1970, ``size`` bytes, ``sectors`` 512 bytes each
     (i_blocks). ``area`` is what follows the fields, for attributes; it keeps its length.
     """
 
@@ -164,7 +164,7 @@ class InodeRecord:
     file_acl: int
 
     def __init__(self, raw: bytes, ino: int) -> None:
-        """Decode a whole record (inode size bytes). CorruptError if its extra area leaves it."""
+        """Decode a whole record (inode size bytes). Raises CorruptError if its extra area leaves it."""
         fields = _core_unpack(raw)
         mode, uid, size, atime, ctime, mtime, self.dtime, gid, self.links, self.sectors, self.flags, version = fields[:12]
         self.mode = mode
@@ -183,7 +183,7 @@ class InodeRecord:
 
     @classmethod
     def new(cls, inode_size: int, *, mode: int, uid: int, gid: int, now: int, generation: int) -> InodeRecord:
-        """An inode without links, blocks and attributes, made at ``now`` (nanoseconds)."""
+        """Return an inode without links, blocks and attributes, made at ``now`` (nanoseconds)."""
         found = cls.__new__(cls)
         found.mode, found.uid, found.gid = mode, uid, gid
         found.links = found.sectors = found.size = found.flags = found.dtime = found.file_acl = 0
@@ -206,7 +206,7 @@ class InodeRecord:
         return self.mode & S_IFMT == S_IFREG
 
     def round_times(self) -> None:
-        """Make the times those that ``pack`` stores: the nearest that the inode can hold."""
+        """Round the times to those that ``pack`` stores: the nearest that the inode can hold."""
         times = self.atime, self.mtime, self.ctime, self.crtime
         wide = self.extra_isize >= TIMES_END
         if not (wide and TIME_MIN * SECOND <= min(times) <= max(times) <= TIME_MAX * SECOND):
@@ -214,7 +214,7 @@ class InodeRecord:
             self.atime, self.mtime, self.ctime, self.crtime = rounded
 
     def freeze(self, ino: int) -> Inode:
-        """What readers see of it, as inode ``ino``."""
+        """Return it as readers see it, as inode ``ino``."""
         major, minor = decode_device(self.mode, self.i_block[0], self.i_block[1])
         stat = Stat(
             ino,
@@ -237,7 +237,7 @@ class InodeRecord:
         return Inode(stat, self.i_block, self.dtime, self.extra_isize, self.area)
 
     def pack(self) -> bytes:
-        """The record as it has to stand in the inode table."""
+        """Return the record for the inode table."""
         version, size_high, faddr, blocks_high, acl_high, reserved = self._rest
         if self.mode & S_IFMT == S_IFREG:
             size_high = self.size >> 32
@@ -266,9 +266,9 @@ class InodeRecord:
 
 
 def _split_extra(raw: bytes, ino: int) -> tuple[int, tuple[int, ...], bytes, bytes]:
-    """(i_extra_isize, the fields of INODE_EXTRA, those it has and we do not know, the area behind them).
+    """Return (i_extra_isize, fields of INODE_EXTRA, bytes of fields not in INODE_EXTRA, the area behind them).
 
-    Fields that it does not reach are 0; if it is 0 there is no area either. CorruptError if it leaves the inode.
+    Fields that it does not reach are 0; if it is 0 there is no area either. Raises CorruptError if it leaves the inode.
     """
     if len(raw) == GOOD_INODE_SIZE:
         return 0, _NO_EXTRA, b"", b""
@@ -282,12 +282,12 @@ def _split_extra(raw: bytes, ino: int) -> tuple[int, tuple[int, ...], bytes, byt
 
 
 def parse_inode(raw: bytes, ino: int) -> Inode:
-    """Decode ``raw``, the whole record (inode size bytes) of inode ``ino``. CorruptError if its extra area leaves it."""
+    """Decode ``raw``, the whole record (inode size bytes) of inode ``ino``. Raises CorruptError if its extra area leaves it."""
     return InodeRecord(raw, ino).freeze(ino)
 
 
 def patch_inode(raw: bytes, **fields: Any) -> bytes:
-    """The record with these fields of INODE_CORE changed, and every other byte as it was."""
+    """Return the record with these fields of INODE_CORE changed, and every other byte as it was."""
     changed = bytearray(raw)
     row = INODE_CORE.view(changed)
     for name, value in fields.items():
@@ -296,23 +296,23 @@ def patch_inode(raw: bytes, **fields: Any) -> bytes:
 
 
 def check_map_flags(flags: int, where: str) -> None:
-    """CorruptError for flags that say there is no block map where one belongs."""
+    """Raise CorruptError for flags by which there is something else in the place of the block map."""
     strange = flags & NO_MAP
     if strange:
         raise CorruptError(where, "i_flags", f"{flags:#x}", f"without {strange:#x}, which ext3 does not have")
 
 
 def has_block_map(inode: Inode, block_size: int) -> bool:
-    """Whether the 15 words are a block map: not of a device, nor of a symlink whose target lies there."""
+    """Return whether the 15 words are a block map: not of a device, nor of a symlink whose target lies there."""
     if inode.stat.is_symlink:
         return fast_symlink(inode, block_size) is None
     return inode.stat.file_type in (FileType.REGULAR, FileType.DIRECTORY)
 
 
 def fast_symlink(inode: Inode, block_size: int) -> bytes | None:
-    """The target if it lies in the inode (no blocks but perhaps an attribute block), None if in a block.
+    """Return the target if it lies in the inode (which has no blocks but an attribute block), None if in a block.
 
-    CorruptError if the length is none a target can have there.
+    Raises CorruptError for a length that no target can have there.
     """
     attribute_blocks = block_size // SECTOR if inode.stat.file_acl else 0
     if inode.stat.blocks > attribute_blocks:
@@ -324,7 +324,7 @@ def fast_symlink(inode: Inode, block_size: int) -> bytes | None:
 
 
 def checked_target(target: bytes, ino: int) -> bytes:
-    """A symlink's target, which may not hold a NUL."""
+    """Return a symlink's target. Raises CorruptError if it holds a NUL."""
     if b"\0" in target:
         raise CorruptError(f"inode {ino}", "i_size", len(target), f"{target.index(0)}, where the target ends")
     return target

@@ -68,7 +68,7 @@ ID_MAX = 0xFFFFFFFE
 
 
 def extra_end(name: str) -> int:
-    """The i_extra_isize from which an inode has this field of INODE_EXTRA."""
+    """Return the i_extra_isize from which an inode has this field of INODE_EXTRA."""
     assert INODE_EXTRA.dtype.fields is not None
     field = INODE_EXTRA.dtype.fields[name]
     return int(field[1]) + field[0].itemsize
@@ -82,23 +82,23 @@ CRTIME_EXTRA_END = extra_end("i_crtime_extra")
 
 
 def new_extra_size(inode_size: int) -> int:
-    """The i_extra_isize that inodes are made with."""
+    """Return the i_extra_isize of new inodes."""
     return min(EXTRA_ISIZE, inode_size - GOOD_INODE_SIZE)
 
 
 def area_size(inode_size: int) -> int:
-    """Bytes that a new inode has for attributes."""
+    """Return the bytes that a new inode has for attributes."""
     return inode_size - GOOD_INODE_SIZE - new_extra_size(inode_size)
 
 
 def check_extra_size(size: int, room: int, ino: int) -> None:
-    """CorruptError for an i_extra_isize that leaves the ``room`` behind the core, or does not end at a word."""
+    """Raise CorruptError for an i_extra_isize that leaves the ``room`` behind the core, or does not end at a word."""
     if size % 4 or size > room:
         raise CorruptError(f"inode {ino}", "i_extra_isize", size, f"a multiple of 4, <= {room}")
 
 
 def bad_extra_sizes(sizes: Numbers, room: int) -> Flags:
-    """The rows for which ``check_extra_size`` raises."""
+    """Return the rows for which ``check_extra_size`` raises."""
     bad: Flags = (sizes % 4 != 0) | (sizes > room)
     return bad
 
@@ -107,7 +107,7 @@ def bad_extra_sizes(sizes: Numbers, room: int) -> Flags:
 
 
 def decode_time(low: int, extra: int) -> int:
-    """Nanoseconds since 1970."""
+    """Return nanoseconds since 1970."""
     return (low - (low >> 31 << 32) + ((extra & 3) << 32)) * SECOND + (extra >> 2)
 
 
@@ -116,7 +116,7 @@ def decode_times(low: Numbers, extra: Numbers) -> Times:
 
 
 def encode_time(time: int, *, wide: bool) -> tuple[int, int]:
-    """The two words of the nearest time that can be stored; not ``wide``: the inode has only the first."""
+    """Return the two words of the nearest time that can be stored; not ``wide``: the inode has only the first."""
     seconds, nano = divmod(time, SECOND)
     if not TIME_MIN <= seconds <= (TIME_MAX if wide else TIME_MAX_CORE):
         seconds, nano = min(max(seconds, TIME_MIN), TIME_MAX if wide else TIME_MAX_CORE), 0
@@ -147,7 +147,7 @@ def encode_owner(number: N) -> tuple[N, N]:
 
 
 def check_owner(uid: int, gid: int) -> None:
-    """ValueError for what is no user or group."""
+    """Raise ValueError for a number that is no user or group."""
     if not (0 <= uid <= ID_MAX and 0 <= gid <= ID_MAX):
         raise ValueError(f"{uid}, {gid} are no user and group: those are from 0 to {ID_MAX}")
 
@@ -167,7 +167,7 @@ def decode_sizes(mode: Numbers, low: Numbers, high: Numbers) -> Numbers:
 
 
 def decode_device(mode: int, old: int, new: int) -> tuple[int, int]:
-    """(major, minor); zeros for what is no device."""
+    """Return (major, minor); zeros for what is no device."""
     if mode & S_IFMT not in (S_IFCHR, S_IFBLK):
         return 0, 0
     if old:
@@ -184,7 +184,7 @@ def decode_devices(mode: Numbers, old: Numbers, new: Numbers) -> tuple[Numbers, 
 
 
 def encode_device(major: int, minor: int) -> tuple[int, int]:
-    """The first two words of the block map. ValueError for numbers that do not fit 12 and 20 bits."""
+    """Return the first two words of the block map. Raises ValueError for numbers that do not fit 12 and 20 bits."""
     if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
         raise ValueError(f"device numbers {major}, {minor} do not fit 12 and 20 bits")
     if major < 256 and minor < 256:

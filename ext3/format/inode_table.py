@@ -1,4 +1,4 @@
-"""Many inodes at once: where they lie, decoded as numpy columns, and packed from them. One inode: see ``inode``.
+"""Inode table: where inodes lie, many decoded as numpy columns, and packed from columns. One inode: see ``inode``.
 
 Source: as ``inode`` and ``inode_fields``, where the rules are.
 """
@@ -66,13 +66,13 @@ SAFE_SECONDS = (1 << 63) // SECOND - 2
 
 
 def table_offset(superblock: Superblock, groups: Table, group: int) -> int:
-    """The byte where a group's inode table begins. CorruptError where it leaves the filesystem."""
+    """Return the byte where a group's inode table begins. Raises CorruptError if the table leaves the filesystem."""
     blocks = superblock.geometry.inode_table_blocks
     return metadata_block(superblock, groups, group, "bg_inode_table", blocks) * superblock.block_size
 
 
 def inode_offset(superblock: Superblock, groups: Table, ino: int) -> int:
-    """The byte where the record of an inode begins. PathNotFoundError for a number that is none, CorruptError."""
+    """Return the byte where the record of an inode begins. Raises PathNotFoundError for a number that is none, CorruptError."""
     geometry = superblock.geometry
     check_number(superblock, ino)
     group, block, byte = geometry.place_of_inode(ino)
@@ -80,7 +80,7 @@ def inode_offset(superblock: Superblock, groups: Table, ino: int) -> int:
 
 
 def inode_offsets(superblock: Superblock, groups: Table, inos: Numbers) -> Numbers:
-    """``inode_offset`` of each."""
+    """Return ``inode_offset`` of each."""
     geometry = superblock.geometry
     if len(inos) and not 1 <= int(inos.min()) <= int(inos.max()) <= geometry.inodes:
         check_number(superblock, int(inos[(inos < 1) | (inos > geometry.inodes)][0]))
@@ -92,7 +92,7 @@ def inode_offsets(superblock: Superblock, groups: Table, inos: Numbers) -> Numbe
 
 
 def check_number(superblock: Superblock, ino: int) -> None:
-    """PathNotFoundError for a number that is no inode's."""
+    """Raise PathNotFoundError for a number that is no inode's."""
     if not 1 <= ino <= superblock.inodes_count:
         raise PathNotFoundError(f"inode {ino}", f"inodes are from 1 to {superblock.inodes_count}")
 
@@ -101,7 +101,7 @@ def check_number(superblock: Superblock, ino: int) -> None:
 
 
 class Columns(NamedTuple):
-    """What inodes hold, one row for each number that was asked for, in that order.
+    """Columns of inodes: one row for each number asked for, in that order.
 
     ``records`` are their bytes, ``rows`` INODE_CORE rows of them. A ``size`` that no file can have may be negative.
     ``attributed``: the inode may have extended attributes. ``bad``: its extra area leaves it, and ``parse_inode`` refuses it.
@@ -124,13 +124,13 @@ class Columns(NamedTuple):
 
 
 def core_rows(records: Records) -> Table:
-    """The INODE_CORE of each record, without a copy; shape (count,)."""
+    """Return the INODE_CORE of each record, without a copy; shape (count,)."""
     rows: Table = records[:, :GOOD_INODE_SIZE].view(INODE_CORE.dtype)[:, 0]
     return rows
 
 
 def extra_rows(records: Records) -> Table | None:
-    """The INODE_EXTRA of each record, without a copy; shape (count,). None where inodes have no room for it."""
+    """Return the INODE_EXTRA of each record, without a copy; shape (count,). None if inodes have no room for it."""
     if records.shape[1] == GOOD_INODE_SIZE:
         return None
     rows: Table = records[:, GOOD_INODE_SIZE : GOOD_INODE_SIZE + INODE_EXTRA.size].view(INODE_EXTRA.dtype)[:, 0]
@@ -138,7 +138,7 @@ def extra_rows(records: Records) -> Table | None:
 
 
 def decode_columns(records: Records, inos: Numbers) -> Columns:
-    """The columns of these records, which are those of ``inos``."""
+    """Decode the records of ``inos``."""
     count, inode_size = records.shape
     rows, extra = core_rows(records), extra_rows(records)
     nothing = np.zeros(count, np.int64)
@@ -182,7 +182,7 @@ _stat = partial(tuple.__new__, Stat)
 
 
 def stats_of(columns: Columns) -> list[Stat]:
-    """Columns as one Stat for each inode; of bad ones times may be missing."""
+    """Return one Stat for each inode; of bad ones times may be missing."""
     rows = columns.rows
     words = rows["i_block"][:, :2].astype(np.int64)
     major, minor = decode_devices(columns.mode, words[:, 0], words[:, 1])
@@ -212,7 +212,7 @@ def stats_of(columns: Columns) -> list[Stat]:
 
 
 def nanoseconds(times: Times) -> list[int]:
-    """A pair of columns as nanoseconds since 1970."""
+    """Return a pair of columns as nanoseconds since 1970."""
     seconds, nano = times
     if not len(seconds) or (int(seconds.min()) > -SAFE_SECONDS and int(seconds.max()) < SAFE_SECONDS):
         return (seconds * SECOND + nano).tolist()  # type: ignore[no-any-return]
@@ -240,7 +240,7 @@ def pack_table(
     i_block: npt.NDArray[np.uint32],
     areas: Mapping[int, bytes],
 ) -> Records:
-    """New inodes: columns of the same length, ``i_block`` of shape (count, 15); ``areas``: attributes in the inode, by row.
+    """Pack new inodes: columns of the same length, ``i_block`` of shape (count, 15); ``areas``: attribute areas by row.
 
     Times that cannot be stored become the nearest that can, all else must fit.
     """

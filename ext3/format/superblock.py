@@ -1,4 +1,4 @@
-"""The superblock: found, recognised, decoded and checked as far as reading needs it.
+"""Superblock: found, recognised, decoded and checked as far as reading needs it.
 
 Sources: Linux ``fs/ext4/ext4.h`` and the checks of ``fs/ext4/super.c``; e2fsprogs ``lib/ext2fs/openfs.c``; feature names
 as dumpe2fs prints them (``lib/e2p/feature.c``).
@@ -69,7 +69,7 @@ _BACKUPS = ((8193, 1024), (16384, 2048), (32768, 4096))
 
 @dataclass(frozen=True, slots=True)
 class Superblock:
-    """The decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes.
+    """Decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes.
 
     ``geometry``: the numbers that no use of the filesystem changes, and what follows from them.
     """
@@ -163,7 +163,7 @@ class Superblock:
 
     @property
     def needs_recovery(self) -> bool:
-        """The journal holds changes that are not yet in place: what is read may be old or inconsistent."""
+        """The journal must be replayed first: what is read without it may be old or inconsistent."""
         return bool(self.incompat & Incompat.NEEDS_RECOVERY)
 
     @property
@@ -173,7 +173,7 @@ class Superblock:
 
     @property
     def unsupported_features(self) -> tuple[str, ...]:
-        """Names of the features that are not ext3. One that is opened can only have such as do not matter to reading."""
+        """Names of the features that are not ext3. An image that can be opened has only such as do not affect reading."""
         return (
             *feature_names("compat", self.compat & ~EXT3_COMPAT.value),
             *feature_names("incompat", self.incompat & ~EXT3_INCOMPAT.value),
@@ -182,13 +182,13 @@ class Superblock:
 
 
 def feature_names(word: str, bits: int) -> tuple[str, ...]:
-    """Names of the bits set in a feature word (``compat``, ``incompat``, ``ro_compat``), as dumpe2fs prints them."""
+    """Return the names of the bits set in a feature word (``compat``, ``incompat``, ``ro_compat``), as dumpe2fs has them."""
     letter = {"compat": "C", "incompat": "I", "ro_compat": "R"}[word]
     return tuple(FEATURE_NAMES.get((word, 1 << bit), f"FEATURE_{letter}{bit}") for bit in range(32) if bits >> bit & 1)
 
 
 def read_superblock(device: BlockDevice) -> Superblock:
-    """The primary superblock of ``device``, checked. Raises NotExt3Error, UnsupportedError, CorruptError and DeviceError."""
+    """Return the primary superblock of ``device``. Raises NotExt3Error, UnsupportedError, CorruptError, DeviceError."""
     if device.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
         count = "1 byte is" if device.size == 1 else f"{device.size} bytes are"
         raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=_look(device))
@@ -205,7 +205,7 @@ def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
 
 
 def set_needs_recovery(row: Table, needed: bool) -> None:
-    """Say in a SUPERBLOCK row whether the journal has to be replayed before anything else."""
+    """Set or clear needs_recovery in a SUPERBLOCK row."""
     others = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
     row["s_feature_incompat"] = others | (Incompat.NEEDS_RECOVERY.value if needed else 0)
 
@@ -331,7 +331,10 @@ def _want(field: str, got: Any, want: Any, holds: bool) -> None:
 
 
 def _check_features(incompat: int, ro_compat: int) -> None:
-    """Unknown incompat bits forbid reading. Unknown ro_compat bits do not, but clusters change what a bitmap's bit means."""
+    """Raise UnsupportedError for features that forbid reading.
+
+    Unknown ro_compat bits do not, but clusters change what a bit of a bitmap means.
+    """
     unread = incompat & ~EXT3_INCOMPAT.value
     strange = ro_compat & ~EXT3_RO_COMPAT.value
     if not unread and not strange & RoCompat.BIGALLOC:

@@ -1,4 +1,4 @@
-"""Inode tables of a planned image, built as whole arrays, a bounded number of inodes at a time."""
+"""Inode tables of a planned image, packed from columns, a bounded number of inodes at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INODES_AT_ONCE = 2048
 
 
 class InodeWriter:
-    """The used inodes of a plan as bytes of the inode tables."""
+    """Packer of the inodes of a plan."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -61,7 +61,7 @@ class InodeWriter:
             self._acl[nodes] = plan.space.blocks(plan.attributes_at + rows)
 
     def pieces(self) -> list[tuple[int, int]]:
-        """(first inode, count) of pieces of the tables in use, cut at group boundaries."""
+        """Return (first inode, count) of pieces of the tables in use, cut at group boundaries."""
         geometry = self.plan.geometry
         last = self.plan.demand.inodes
         found = []
@@ -73,7 +73,7 @@ class InodeWriter:
         return found
 
     def table(self, first: int, count: int) -> tuple[int, bytes]:
-        """(byte offset in the image, bytes) of one piece."""
+        """Return (byte offset in the image, bytes) of one piece."""
         geometry = self.plan.geometry
         group, index = geometry.group_of_inode(first)
         offset = int(geometry.inode_table[group]) * geometry.block_size + index * self.size
@@ -95,7 +95,7 @@ class InodeWriter:
         return records
 
     def _reserved(self, ino: int) -> InodeRecord | None:
-        """One of inodes 1 to 10 but the root, as mke2fs leaves it; None: all zeros."""
+        """Return one of inodes 1 to 10 except the root, as mke2fs leaves it; None: all zeros."""
         plan, geometry = self.plan, self.plan.geometry
         now = plan.stamp.seconds * SECOND
         if ino == BAD_INO:  # has no extra area
@@ -119,7 +119,7 @@ class InodeWriter:
         return record
 
     def _packed(self, nodes: npt.NDArray[np.int64]) -> Records:
-        """Inodes of ``nodes``, row by row."""
+        """Pack the inodes of ``nodes``, row by row."""
         plan, demand = self.plan, self.plan.demand
         source = plan.tree.nodes[nodes]
         is_dir = (source["mode"] & S_IFMT) == S_IFDIR
@@ -146,7 +146,7 @@ class InodeWriter:
         )
 
     def _dense_maps(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-        """i_block of everything whose blocks lie one behind the other."""
+        """Return the block maps of nodes whose blocks are consecutive positions."""
         plan, demand = self.plan, self.plan.demand
         count = demand.data_blocks[nodes]
         first = plan.data_at[nodes]
@@ -161,7 +161,7 @@ class InodeWriter:
         return i_block
 
     def _i_block(self, nodes: npt.NDArray[np.int64], mode: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """The 15 words of each: a block map, the target of a fast symlink, or device numbers."""
+        """Return the 15 words of each: a block map, the target of a fast symlink, or device numbers."""
         plan, demand, tree = self.plan, self.plan.demand, self.plan.tree
         i_block = self._dense_maps(nodes)
         links = np.flatnonzero(((mode & S_IFMT) == S_IFLNK) & (tree.nodes["size"][nodes] <= FAST_SYMLINK_MAX))
@@ -177,6 +177,6 @@ class InodeWriter:
         return i_block
 
     def _areas(self, nodes: npt.NDArray[np.int64]) -> dict[int, bytes]:
-        """Attributes that lie in the inode, by row."""
+        """Return the attributes that lie in the inode, by row."""
         areas = self.plan.demand.attributes.areas
         return {row: areas[node] for row, node in enumerate(nodes.tolist()) if node in areas} if areas else {}

@@ -1,6 +1,6 @@
-"""Inode scan: many inodes at once, as columns, for listings and extraction, where one after the other would be slow.
+"""Inode scan: many inodes read at once, as columns, for listings and extraction. One after the other is slow.
 
-Nothing here judges an inode but for what would make its columns wrong: ``Columns.bad`` marks those.
+Inodes are judged only as far as their columns depend on it: ``Columns.bad`` marks those that are damaged.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .volume import Volume
 __all__ = ["column_parts", "read_columns", "read_facts", "read_stats"]
 
 GAP_BYTES = 16 << 10
-"""Rows of the inode table that nobody asked for are read, too, where they are fewer than this between two that are."""
+"""Gaps between wanted rows of an inode table are read too, up to this size."""
 RUN_BYTES = 4 << 20
 AT_ONCE = 32_768
 """Inodes that are decoded in one go; bounds the memory of a long list."""
 
 
 def read_columns(volume: Volume, inos: Sequence[int] | Numbers) -> Columns:
-    """The columns of ``inos``, which may come in any order and more than once.
+    """Return the columns of ``inos``, in any order and with repeats.
 
     Raises PathNotFoundError for a number that is no inode, CorruptError and DeviceError from reading the tables.
     """
@@ -36,8 +36,8 @@ def read_columns(volume: Volume, inos: Sequence[int] | Numbers) -> Columns:
 def column_parts(
     volume: Volume, inos: Sequence[int] | Numbers, start: int = 0
 ) -> Iterator[tuple[int, int, Columns | Ext3Error]]:
-    """The columns of ``inos`` in parts: (first index, behind the last, columns). Where a table cannot be read, each inode it
-    concerns is a part of its own, with the error in place of columns."""
+    """Yield the columns of ``inos`` in parts: (first index, end, columns). If a table cannot be read, each of its inodes is a
+    part of its own, with the error in place of columns."""
     try:
         yield start, start + len(inos), read_columns(volume, inos)
         return
@@ -51,7 +51,7 @@ def column_parts(
 
 
 def read_stats(volume: Volume, inos: Sequence[int]) -> list[Stat]:
-    """The Stat of each of ``inos``. Raises what ``read_columns`` does, and CorruptError for a damaged inode."""
+    """Return the Stat of each of ``inos``. Raises as ``read_columns``, and CorruptError for a damaged inode."""
     found: list[Stat] = []
     for start in range(0, len(inos), AT_ONCE):
         columns = read_columns(volume, inos[start : start + AT_ONCE])
@@ -62,7 +62,7 @@ def read_stats(volume: Volume, inos: Sequence[int]) -> list[Stat]:
 
 
 def read_facts(volume: Volume, inos: Sequence[int]) -> tuple[list[Stat | Ext3Error], list[bool]]:
-    """For each of ``inos`` its Stat, or why it cannot be known; and whether it may have extended attributes."""
+    """Return for each of ``inos`` its Stat, or the error; and whether it may have extended attributes."""
     found: list[Stat | Ext3Error] = []
     attributed: list[bool] = []
     for first in range(0, len(inos), AT_ONCE):
@@ -80,7 +80,7 @@ def read_facts(volume: Volume, inos: Sequence[int]) -> tuple[list[Stat | Ext3Err
 
 
 def _damage(columns: Columns, row: int) -> CorruptError:
-    """What is wrong with a bad inode."""
+    """Return the error of a bad inode."""
     try:
         parse_inode(columns.records[row].tobytes(), int(columns.ino[row]))
     except CorruptError as error:
@@ -89,7 +89,7 @@ def _damage(columns: Columns, row: int) -> CorruptError:
 
 
 def _read_records(volume: Volume, inos: Numbers) -> Records:
-    """The records as they lie in the tables."""
+    """Read the records from the tables."""
     superblock = volume.superblock
     size = superblock.inode_size
     offsets = inode_offsets(superblock, volume.groups, inos)

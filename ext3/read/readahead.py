@@ -1,4 +1,4 @@
-"""The data of many small files, read in long runs instead of one file at a time.
+"""Read-ahead: the data of many small files in long reads instead of one file at a time.
 
 Most files are small and their blocks follow each other on the disk, in one file and from one file to the next. Which do is
 seen in the columns of their inodes; the others are for ``Filesystem.block_map``.
@@ -22,12 +22,12 @@ __all__ = ["ReadAhead", "straight_files"]
 
 RUN_BYTES = 4 << 20
 GAP_BLOCKS = 8
-"""Blocks that nobody asked for are read, too, where they are at most so many between two that are."""
+"""Gaps between wanted blocks are read too, up to this many blocks."""
 
 
 def straight_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
-    """Which rows are regular files without holes whose data lies in one run of direct blocks, inside the filesystem, and the
-    block where that begins (0 where there is none: the file is empty, or not straight)."""
+    """Return which rows are regular files without holes whose data is one run of direct blocks in the filesystem, and the
+    block where it begins (0: the file is empty, or not straight)."""
     superblock = volume.superblock
     need = -(-columns.size // superblock.block_size)
     pointers = columns.rows["i_block"][:, :DIRECT_BLOCKS].astype(np.int64)
@@ -41,7 +41,7 @@ def straight_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
 
 
 class ReadAhead:
-    """Gives the data of straight files, which is best taken in the order of ``rows``.
+    """Reader of straight files, fastest in the order of ``rows``.
 
     ``first``: the block of each row, 0 without data; ``sizes``: bytes, of which a straight file has at most 12 blocks. At most
     4 MiB are held at a time.
@@ -70,7 +70,7 @@ class ReadAhead:
             self._runs[head] = (begin, end - begin)
 
     def take(self, row: int, size: int) -> memoryview:
-        """The first ``size`` bytes of a straight file's data. Raises DeviceError."""
+        """Return the first ``size`` bytes of a straight file. Raises DeviceError."""
         if not size:
             return memoryview(b"")
         run = self._runs.get(row)

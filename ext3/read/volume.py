@@ -1,4 +1,4 @@
-"""Volume: what a scan is made of."""
+"""Volume: a device with the superblock and group descriptors on it, which is all that a scan needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Volume"]
 
 
 class Volume(Protocol):
-    """A filesystem as far as its tables go: an open image, one that is edited, or one that is checked and cannot be opened."""
+    """Filesystem as far as its tables go: an open image, one being edited, or one being checked that cannot be opened."""
 
     @property
     def device(self) -> BlockDevice: ...
