@@ -27,7 +27,18 @@ from ..format.dirent_block import (
     split_records,
 )
 from ..format.dirhash import DirHash
-from ..format.htree import DxFrame, DxNode, OddIndexError, leaves_of, pack_node, pack_root, probe, read_node, read_root_info
+from ..format.htree import (
+    DxFrame,
+    DxNode,
+    OddIndexError,
+    check_leaf,
+    leaves_of,
+    pack_node,
+    pack_root,
+    probe,
+    read_node,
+    read_root_info,
+)
 from ..format.schema import DIRENT
 from .block_map_edit import BlockMapEditor
 from .blocks import Blocks
@@ -87,6 +98,8 @@ class Directory:
         self._count = directory_block_count(size, self._size, self._where)
         self._flag = indexed
         self._checked: dict[int, tuple[bytes, int]] = {}
+        self._leaves: set[int] = set()
+        """Leaves whose names are known to be where the index looks for them."""
         self._physical: dict[int, int] = {}
         self._nodes: dict[int, DxNode] = {}
         self._root: tuple[DxNode, DirHash, int] | None = None
@@ -265,7 +278,10 @@ class Directory:
         if self._uses_index:
             try:
                 number, frames = self._probe(name)
-                return self._search(leaves_of(frames, number, self._node, blocks=self._count), name)
+                place = self._search(leaves_of(frames, number, self._node, blocks=self._count), name)
+                if place is None and frames[-1].child not in self._leaves:
+                    self._check_leaf(frames)
+                return place
             except OddIndexError:
                 pass
         return self._search(range(self._count), name)
@@ -292,6 +308,14 @@ class Directory:
             root = self._root = node, self._hash(version), levels
         number = root[1](name)
         return number, probe(number, root[2], self._node)
+
+    def _check_leaf(self, frames: list[DxFrame]) -> None:
+        """OddIndexError where the index would look elsewhere for a name in the leaf that ``frames`` lead to."""
+        leaf = frames[-1].child
+        block, _ = self._load(leaf)
+        hashed = self._hash(read_root_info(frames[0].node.data)[0])
+        check_leaf(block, hashed.many([name for _, _, name in self._records(leaf)]).tolist(), frames)
+        self._leaves.add(leaf)
 
     def _node(self, logical: int) -> DxNode:
         data = self._blocks.read(self._block(logical))
@@ -349,6 +373,7 @@ class Directory:
         self._checked.clear()
         self._remember(1, low, low_gap)
         self._remember(2, high, high_gap)
+        self._leaves = {1, 2}
         self._flag = True
 
     def _insert_indexed(self, name: bytes, ino: int, file_type: int) -> None:
@@ -357,6 +382,8 @@ class Directory:
         block, gap = self._load(leaf)
         if name != self._absent and self._search(leaves_of(frames, number, self._node, blocks=self._count), name):
             raise NameExistsError(name, f"is in {self._where} already")
+        if leaf not in self._leaves:
+            self._check_leaf(frames)
         changed = insert_record(block, gap, name, ino, file_type) if gap < self._size else None
         if changed:
             self._store(leaf, *changed)
@@ -373,10 +400,11 @@ class Directory:
         new_leaf = self._enter(name, frames, border, high)
         self._store(leaf, low, low_gap)
         self._remember(new_leaf, high, high_gap)
+        self._leaves.add(new_leaf)
 
     def _enter(self, name: bytes, frames: list[DxFrame], border: int, content: bytes) -> int:
         """Append a leaf with this content and enter it in the index, behind the one ``frames`` lead to; its block."""
-        node, slot = frames[-1]
+        node, slot, _ = frames[-1]
         if not node.full:
             self._append(name, content)
             self._write(node.block, node.inserted(slot + 1, border, self._count - 1))
@@ -389,7 +417,7 @@ class Directory:
             self._append(name, pack_node(hashes, blocks, self._size), content)
             self._write(0, pack_root(node.data, version, 1, (0,), (added,)))
             return leaf
-        root, at = frames[0]
+        root, at, _ = frames[0]
         if root.full:
             raise DirectoryFullError(name, f"{self._where}: the directory index is full")
         middle = len(hashes) // 2

@@ -58,6 +58,7 @@ class WritableFilesystem(Filesystem):
         self._stack = ExitStack()
         self._last_inode = None
         self._chunk = (-1, b"")
+        self._judged = (0, 0)
 
     @classmethod
     def open_for_changes(

@@ -28,6 +28,7 @@ __all__ = [
     "DxNode",
     "IndexPlan",
     "OddIndexError",
+    "check_leaf",
     "leaves_of",
     "node_limit",
     "pack_node",
@@ -152,24 +153,22 @@ def read_node(data: bytes, block: int, *, blocks: int) -> DxNode:
 
 
 class DxFrame(NamedTuple):
-    """A node on the way to a leaf, and the slot taken there."""
+    """A node on the way to a leaf, the slot taken there, and the block that it leads to."""
 
     node: DxNode
     slot: int
-
-    @property
-    def child(self) -> int:
-        """The block below."""
-        return self.node.blocks[self.slot]
+    child: int
 
 
 def probe(number: int, levels: int, node_at: Callable[[int], DxNode]) -> list[DxFrame]:
     """The way to the leaf that would hold a hash; the last frame's child is the leaf. ``node_at`` reads root and nodes."""
-    node = node_at(0)
-    frames = [DxFrame(node, node.slot(number))]
-    for _ in range(levels):
-        node = node_at(frames[-1].child)
-        frames.append(DxFrame(node, node.slot(number)))
+    frames = []
+    child = 0
+    for _ in range(levels + 1):
+        node = node_at(child)
+        slot = node.slot(number)
+        child = node.blocks[slot]
+        frames.append(DxFrame(node, slot, child))
     return frames
 
 
@@ -179,11 +178,30 @@ def leaves_of(frames: Sequence[DxFrame], number: int, node_at: Callable[[int], D
 
     OddIndexError where there are more than the directory has ``blocks``.
     """
-    node, slot = frames[-1]
-    leaf = node.blocks[slot]
+    node, slot, leaf = frames[-1]
     if slot + 1 < len(node.hashes) and node.hashes[slot + 1] != number | 1:
         return (leaf,)  # nearly always
     return chain((leaf,), _bounded(_continued(frames, number | 1, node_at), blocks))
+
+
+def check_leaf(block: bytes, hashes: Iterable[int], frames: Sequence[DxFrame]) -> None:
+    """Judge the leaf that ``frames`` lead to, in which a name was not found. ``hashes``: of all names in it.
+
+    OddIndexError where one of these would be looked for elsewhere, or a node lies there: then the index says nothing about the
+    name. What an entry with a wrong hash hides in the leaf beside is not found out.
+    """
+    low, high = 0, 1 << 32
+    for node, slot, _ in frames:
+        low = max(low, node.hashes[slot] & ~1)
+        if slot + 1 < len(node.hashes):
+            high = min(high, node.hashes[slot + 1])
+    empty = True
+    for number in hashes:
+        empty = False
+        if not low <= number < high:
+            raise OddIndexError(f"a name in block {frames[-1].child} belongs elsewhere")
+    if empty and DX_COUNTLIMIT.packer.unpack_from(block, NODE_HEAD)[0] == node_limit(len(block)):
+        raise OddIndexError(f"block {frames[-1].child} is a node")
 
 
 def _bounded(leaves: Iterator[int], blocks: int) -> Iterator[int]:
@@ -194,14 +212,14 @@ def _bounded(leaves: Iterator[int], blocks: int) -> Iterator[int]:
 
 
 def _continued(frames: Sequence[DxFrame], wanted: int, node_at: Callable[[int], DxNode]) -> Iterator[int]:
-    *above, (node, slot) = frames
+    *above, (node, slot, _) = frames
     for at in range(slot + 1, len(node.hashes)):
         if node.hashes[at] != wanted:
             return
         yield node.blocks[at]
     if not above:
         return
-    root, slot = above[0]
+    root, slot, _ = above[0]
     for following in range(slot + 1, len(root.hashes)):
         if root.hashes[following] != wanted:
             return

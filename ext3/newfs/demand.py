@@ -25,7 +25,7 @@ from ..errors import TooLargeError, XattrError
 from ..format import xattr
 from ..format.indirect_blocks import IndirectBlocks, dense_counts, file_limit, segment_extents
 from ..format.inode_fields import area_size
-from .directories import Directories, lay_out_directories
+from .directories import DirectoryPlan, lay_out_directories
 from .tree import Tree
 
 __all__ = ["Demand", "LARGE_FILE_BYTES", "measure"]
@@ -58,7 +58,7 @@ class Demand:
     block_size: int
     inode_size: int
     inos: npt.NDArray[np.uint32]
-    directories: Directories
+    directories: DirectoryPlan
     attributes: Attributes
     slow_symlinks: Array64
     small: Array64

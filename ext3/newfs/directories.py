@@ -18,7 +18,7 @@ from ..format.dirhash import DirHash
 from ..format.htree import IndexPlan, plan_index
 from .tree import Tree
 
-__all__ = ["Directories", "lay_out_directories"]
+__all__ = ["DirectoryPlan", "lay_out_directories"]
 
 Array64 = npt.NDArray[np.int64]
 
@@ -41,7 +41,7 @@ class _Entries:
 
 
 @dataclass(frozen=True, slots=True)
-class Directories:
+class DirectoryPlan:
     """Where the directories of a tree stand: per directory node ``first`` (its first block among those of all, one directory
     behind the other), ``blocks``, and whether it is ``indexed``. ``total``: blocks of all."""
 
@@ -86,7 +86,7 @@ class Directories:
         return data
 
 
-def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, seed: tuple[int, ...]) -> Directories:
+def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, seed: tuple[int, ...]) -> DirectoryPlan:
     """All directories of ``tree`` under these inode numbers (shape (nodes,)) and hash seed."""
     nodes = np.flatnonzero(tree.is_kind(S_IFDIR))
     entries = _collect(tree, nodes, inos)
@@ -117,7 +117,7 @@ def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: in
         if not indexed[kept]:
             blocks[kept] = max(int(blocks[kept]), min(12, LOST_FOUND_BYTES // block_size))
     first = np.cumsum(blocks) - blocks
-    return Directories(nodes, first, blocks, indexed, int(blocks.sum()), tree, inos, block_size, entries, single, large)
+    return DirectoryPlan(nodes, first, blocks, indexed, int(blocks.sum()), tree, inos, block_size, entries, single, large)
 
 
 def _collect(tree: Tree, nodes: Array64, inos: npt.NDArray[np.uint32]) -> _Entries:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, FileType
+from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, Compat, FileType, InodeFlag
 from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import (
     CorruptError,
@@ -30,9 +30,10 @@ from ..errors import (
 )
 from ..format import xattr
 from ..format.block_map import BlockMap, PointerBounds, extent_list, map_limit, read_inode_map
-from ..format.dirent import DirentFields, Entry, directory_block_count, directory_blocks, read_dirents, read_entries
+from ..format.dirent import Entry, directory_block_count, directory_blocks, read_entries
 from ..format.geometry import Geometry
 from ..format.group_desc import read_bitmap, read_groups
+from ..format.htree import OddIndexError
 from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
 from ..format.inode_table import core_rows, inode_offset, table_offset
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
@@ -40,6 +41,7 @@ from ..format.layout import Table
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
 from . import directory_scan
+from .directory_lookup import find_by_index, find_by_scan
 from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
 
@@ -80,6 +82,8 @@ class Filesystem:
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
         self._chunk: tuple[int, bytes] = (-1, b"")
+        self._judged = (0, 0)
+        """A directory without an index, and how many blocks of it are in order: names are often looked up in the same one."""
 
     @overload
     @classmethod
@@ -258,15 +262,19 @@ class Filesystem:
 
     def find_name(self, directory: int, name: bytes) -> int | None:
         """The inode of ``name`` in a directory, None if it is not there."""
-        inodes, where = self._superblock.inodes_count, f"directory inode {directory}"
-        for logical, block in self._directory_blocks(self.inode(directory)):
-            found: list[DirentFields] = []
-            read_dirents(block, logical, found, inodes=inodes, where=where)
-            if name in block:
-                for _, ino, _, _, other in found:
-                    if other == name:
-                        return ino
-        return None
+        inode = self.inode(directory)
+        where = f"directory inode {directory}"
+        count = directory_block_count(inode.stat.size, self._superblock.block_size, where)
+        extents = self._map(inode, count).extents
+        if inode.stat.flags & InodeFlag.INDEX and self._superblock.compat & Compat.DIR_INDEX:
+            try:
+                return find_by_index(self.device, self._superblock, extents, count, name, where=where)
+            except OddIndexError:
+                pass
+        judged = self._judged[1] if self._judged[0] == directory else 0
+        ino, judged = find_by_scan(self.device, self._superblock, extents, count, name, where=where, judged=judged)
+        self._judged = directory, judged
+        return ino
 
     def _target(self, inode: Inode) -> bytes:
         size = self._superblock.block_size

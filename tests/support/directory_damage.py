@@ -205,10 +205,11 @@ ENTRIES = 32
 
 
 class IndexRecipe(NamedTuple):
-    """A change to the root of an index, or with ``levels`` 1 to the node that its first entry leads to."""
+    """A change to an index with so many levels of nodes: to its root, or with ``node`` to what the first entry leads to."""
 
     change: Callable[[bytearray], None]
     levels: int = 0
+    node: bool = False
 
 
 @cache
@@ -220,7 +221,7 @@ def indexed_image(levels: int) -> bytes:
     ext3.build_image(empty_tree(), device, options=options, stamp=ext3.Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.mkdir(DIRECTORY)
-        for number in range(700 if levels else 150):
+        for number in range(900 if levels else 150):
             fs.create(DIRECTORY + b"/name-%d" % number + b"y" * (200 if levels else 20))
     image = bytes(device.data)
     root = directory_block(bytearray(image), 0)
@@ -231,10 +232,10 @@ def indexed_image(levels: int) -> bytes:
 def damaged_index(recipe: IndexRecipe) -> bytearray:
     """The sample with its index changed."""
     image = bytearray(indexed_image(recipe.levels))
-    node = 0
-    if recipe.levels:
-        node = int(struct.unpack_from("<I", image, directory_block(image, 0) + ENTRIES + 4)[0])
-    change_block(image, node, recipe.change)
+    block = 0
+    if recipe.node:
+        block = int(struct.unpack_from("<I", image, directory_block(image, 0) + ENTRIES + 4)[0])
+    change_block(image, block, recipe.change)
     return image
 
 
@@ -262,11 +263,12 @@ INDEX_DAMAGE = {
     "not ascending": IndexRecipe(swap(ENTRIES + 8, ENTRIES + 16, 8)),
     "leaves swapped": IndexRecipe(swap(ENTRIES + 12, ENTRIES + 20, 4)),
     "all zero": IndexRecipe(put(24, f"{BLOCK_SIZE - 24}x")),
-    "node: limit": IndexRecipe(put(8, "H", 124), levels=1),
-    "node: no entries": IndexRecipe(put(10, "H", 0), levels=1),
-    "node: leads outside": IndexRecipe(put(20, "I", 5000), levels=1),
-    "node: not ascending": IndexRecipe(swap(16, 24, 8), levels=1),
-    "node: leaves swapped": IndexRecipe(swap(20, 28, 4), levels=1),
-    "node: in use": IndexRecipe(put(0, "IHBB4s", 12, BLOCK_SIZE, 4, 1, b"name"), levels=1),
+    "a level less": IndexRecipe(put(30, "B", 0), levels=1),
+    "nodes swapped": IndexRecipe(swap(ENTRIES + 4, ENTRIES + 12, 4), levels=1),
+    "node: limit": IndexRecipe(put(8, "H", 124), levels=1, node=True),
+    "node: no entries": IndexRecipe(put(10, "H", 0), levels=1, node=True),
+    "node: leads outside": IndexRecipe(put(20, "I", 5000), levels=1, node=True),
+    "node: not ascending": IndexRecipe(swap(16, 24, 8), levels=1, node=True),
+    "node: leaves swapped": IndexRecipe(swap(20, 28, 4), levels=1, node=True),
 }
 """What e2fsck complains of: by its index a directory does not give all of its names."""
