@@ -92,42 +92,43 @@ class DataWriter:
         self._advance = advance
         plan, block_size = self.plan, self.plan.geometry.block_size
         sizes = plan.tree.nodes["size"][small].tolist()
+        read_whole = plan.tree.content.read_whole
         view = memoryview(self._buffer)
         position = int(plan.data_at[small[0]])
         zeros = bytes(block_size)
-        parts: list[tuple[int, memoryview]] = []
-        fill = 0
+        fill = files = 0
+        self._meter.start()
         for node, size in zip(small.tolist(), sizes, strict=True):
-            padded = -(-size // block_size) * block_size
-            if fill + padded > BUFFER_BYTES:
-                self._fill_and_write(position, parts, view[:fill])
+            end = fill + size
+            padded = -(-end // block_size) * block_size
+            if padded > BUFFER_BYTES:
+                self._flush(position, view[:fill], files)
                 position += fill // block_size
-                parts, fill = [], 0
-            parts.append((node, view[fill : fill + size]))
-            view[fill + size : fill + padded] = zeros[: padded - size]
-            fill += padded
+                end, padded = size, -(-size // block_size) * block_size
+                fill = files = 0
+            if self._threads is None:
+                read_whole(node, view[fill:end])
+            else:
+                self._threads.put((node, view[fill:end]))
+            view[end:padded] = zeros[: padded - end]
+            fill = padded
+            files += 1
         if fill:
-            self._fill_and_write(position, parts, view[:fill])
+            self._flush(position, view[:fill], files)
 
-    def _fill_and_write(self, position: int, parts: list[tuple[int, memoryview]], data: memoryview) -> None:
-        """Read files into their ``parts`` of ``data``, and write that at ``position``."""
-        if self._threads is None:
-            self._meter.start()
-            for part in parts:
-                self._read_part(part)
-            self._meter.count(len(parts))
-            if self._meter.waits:
-                self._threads = Threads(self._read_part)
-        else:
-            for part in parts:
-                self._threads.put(part)
-            for _ in parts:
+    def _flush(self, position: int, data: memoryview, files: int) -> None:
+        """Write ``data``, that of ``files`` small files, at ``position`` once it is read."""
+        if self._threads is not None:
+            for _ in range(files):
                 self._threads.get()
+        else:
+            self._meter.count(files)
+            if self._meter.waits:
+                read_whole = self.plan.tree.content.read_whole
+                self._threads = Threads(lambda part: read_whole(*part))
         self.writer.write(position, data)
+        self._meter.start()
         self._advance(len(data))
-
-    def _read_part(self, part: tuple[int, memoryview]) -> None:
-        self.plan.tree.content.read_whole(*part)
 
     def _copy_large(self, node: int) -> None:
         tree = self.plan.tree

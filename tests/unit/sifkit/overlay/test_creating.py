@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,10 +18,12 @@ import ext3
 from ext3 import workers
 from ext3.newfs import copy as build_copy
 from sifkit.errors import LayoutError, NotReplaceableError, TargetError, UsageError
+from sifkit.overlay.creating import source as build_source
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions, CreateResult
 
 EPOCH = 1_700_000_000
+ROOT = Path(__file__).resolve().parents[4]
 is_root = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -179,6 +183,36 @@ def test_what_is_excluded_is_counted(tmp_path: Path, source: Path, monkeypatch: 
     assert "201 entries of the source excluded (a directory counts once)" in result.notes
     result = make(tmp_path / "p.img", from_dir=source, exclude=("no such",))
     assert result.excluded == 0 and not any("excluded" in note for note in result.notes)
+
+
+def test_the_scan_begins_before_numpy_is_loaded(tmp_path: Path, source: Path) -> None:
+    code = """
+import sys
+from sifkit.overlay.creating import source
+from sifkit.overlay.creating.standalone import create
+from sifkit.overlay.options import CreateOptions
+scan = source.scan_directory
+def watched(*arguments):
+    content = scan(*arguments)
+    assert "numpy" not in sys.modules and "construct" not in sys.modules
+    return content
+source.scan_directory = watched
+create(sys.argv[1], CreateOptions(from_dir=sys.argv[2]))
+assert "numpy" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "o.img", source], check=True, cwd=ROOT)
+    assert "upper/etc/conf" in names(tmp_path / "o.img")
+
+
+def test_a_size_that_cannot_be_is_refused_before_the_scan(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(*_: object) -> None:
+        raise AssertionError("the source was scanned")
+
+    monkeypatch.setattr(build_source, "scan_directory", scan)
+    with pytest.raises(UsageError, match="--size"):
+        make(tmp_path / "o.img", from_dir=source, size=1000)
 
 
 def test_only_what_the_source_has_is_counted(tmp_path: Path, source: Path) -> None:
