@@ -33,14 +33,14 @@ __all__ = ["copy_in"]
 
 @dataclass(frozen=True, slots=True)
 class _SourceArgument:
-    """Source of a copy. ``base``: name of the copy in a directory; ``leads_to``: see ``Copier.copy``."""
+    """Source of a copy. ``base``: name of the copy in a directory; ``link_target``: see ``Copier.copy``."""
 
     source: CopySource[Any]
     handle: Any
     shown: str
     base: bytes
     is_dir: bool
-    leads_to: int | None = None
+    link_target: int | None = None
 
 
 def copy_in(batch: EditBatch, sources: Sequence[str], target: ImagePath, settings: CopySettings, bar: Reporter) -> int:
@@ -123,8 +123,8 @@ class _CopyIn:
         if ino is None:
             return None
         status = found.resolver.stat(ino)
-        leads_to = _link_target(editor, path) if status.is_symlink and found.resolver is editor else None
-        return _SourceArgument(found, ino, show(source), base_name(inside[1]), status.is_dir, leads_to)
+        link_target = _link_target(editor, path) if status.is_symlink and found.resolver is editor else None
+        return _SourceArgument(found, ino, show(source), base_name(inside[1]), status.is_dir, link_target)
 
     def _find_on_host(self, source: str) -> _SourceArgument | None:
         from ..overlay.copy_source import HostSource
@@ -168,11 +168,11 @@ class _CopyIn:
             if source.base in (b"", b".", b".."):
                 return self.directory, target
             return entry_in(editor, self.directory, target, source.base)
-        spot = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
-        is_dir = source.is_dir if spot.ino is None else editor.stat(spot.ino).is_dir
+        resolved = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
+        is_dir = source.is_dir if resolved.ino is None else editor.stat(resolved.ino).is_dir
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
-        return spot, target
+        return resolved, target
 
     # The copy
 
@@ -184,15 +184,15 @@ class _CopyIn:
         self.bar.phase("copy", self.data_bytes, "bytes")
         for found in self.found:
             try:
-                spot, destination = self._destination(editor, found)
+                resolved, destination = self._destination(editor, found)
             except PathError as error:
                 there = self._target_exists(editor)
                 noun = "directory" if found.is_dir else "regular file"
                 self.batch.fail(copier.copy_error(error, self.target.path, noun, exists=there))
                 continue
-            if spot.ino is None:
-                warn_outside(self.batch.console, editor, spot, destination)
-            copier.copy(found.source, found.handle, found.shown, spot, link_target=found.leads_to)
+            if resolved.ino is None:
+                warn_outside(self.batch.console, editor, resolved, destination)
+            copier.copy(found.source, found.handle, found.shown, resolved, link_target=found.link_target)
         self.bar.done()
         return copier.bytes
 

@@ -82,11 +82,11 @@ def _create(
     """Create one directory. ``exact``: its mode (None: from the umask ``mask`` and the parent's default ACL)."""
     from ext3.errors import PathExistsError
 
-    spot = editor.resolve(path.rstrip(b"/") or b"/", follow=False)
-    if spot.ino is not None:
+    resolved = editor.resolve(path.rstrip(b"/") or b"/", follow=False)
+    if resolved.ino is not None:
         raise PathExistsError(path, "File exists")
-    warn_outside(batch.console, editor, spot, target)
-    ino = editor.make_directory(spot, 0o777 if exact is None else exact & 0o777, uid=ids[0], gid=ids[1], umask=mask)
+    warn_outside(batch.console, editor, resolved, target)
+    ino = editor.make_directory(resolved, 0o777 if exact is None else exact & 0o777, uid=ids[0], gid=ids[1], umask=mask)
     if exact is not None:
         editor.filesystem.chmod(ino, exact | editor.stat(ino).mode & 0o2000)
     shown = target.shown if path == target.path else f"{show(target.image)}:{show(path)}"
@@ -106,8 +106,8 @@ def _create_with_parents(
         shown = target.shown if last else f"{show(target.image)}:{show(path)}"
         before = len(batch.errors)
         with batch.attempt(f"cannot create directory '{shown}'", target):
-            spot = editor.resolve(path, follow=False)
-            if spot.ino is None:
+            resolved = editor.resolve(path, follow=False)
+            if resolved.ino is None:
                 _create(
                     editor,
                     batch,

@@ -107,13 +107,13 @@ class _Mover:
             raise PathNotDirectoryError(source.path, "Not a directory")  # as rename(2) does
         if self.directory is not None:
             return entry_in(editor, self.directory, target, name)
-        spot = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
-        if target.path.endswith(b"/") and spot.ino is not None and not editor.stat(spot.ino).is_dir:
+        resolved = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
+        if target.path.endswith(b"/") and resolved.ino is not None and not editor.stat(resolved.ino).is_dir:
             self.batch.refuse(f"cannot stat '{target.shown}': Not a directory", target, kind="not-a-directory")
             return None
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
-        return spot, target
+        return resolved, target
 
     def _move(self, source: ImagePath, old: ResolvedPath, new: ResolvedPath, destination: ImagePath, *, is_dir: bool) -> None:
         editor, batch = self.editor, self.batch
@@ -150,7 +150,7 @@ class _Mover:
         if there.is_symlink or not self.editor.stat(old.ino).is_symlink:
             return False
         try:
-            leads_to = self.editor.resolve(source.path, follow=True)
+            followed = self.editor.resolve(source.path, follow=True)
         except PathError:
             return False
-        return leads_to.ino == new.ino and (there.links == 1 or leads_to.location == new.location)
+        return followed.ino == new.ino and (there.links == 1 or followed.location == new.location)

@@ -68,37 +68,37 @@ def _remove(editor: OverlayEditor, batch: EditBatch, target: ImagePath, *, recur
     if target.path.rstrip(b"/").rpartition(b"/")[2] in (b".", b".."):
         batch.refuse(f"refusing to remove '.' or '..' directory: skipping '{target.shown}'", target)
         return
-    spot = _resolve(editor, batch, target, force)
-    if spot is None:
+    resolved = _resolve(editor, batch, target, force)
+    if resolved is None:
         return
     what = "cannot remove"
-    if spot.ino is None:
+    if resolved.ino is None:
         if force and editor.upper:
-            if editor.add_whiteout(spot):
+            if editor.add_whiteout(resolved):
                 batch.count(f"hidden '{target.shown}'")
         elif not force:
-            hint = "-f hides a file of this name in a lower layer" if editor.upper and not spot.whiteouts else ""
+            hint = "-f hides a file of this name in a lower layer" if editor.upper and not resolved.whiteouts else ""
             batch.refuse(f"{what} '{target.shown}': No such file or directory", target, kind="not-found", hint=hint)
         return
-    if not editor.stat(spot.ino).is_dir:
-        editor.unlink(spot)
+    if not editor.stat(resolved.ino).is_dir:
+        editor.unlink(resolved)
         batch.count(f"removed '{target.shown}'")
         return
     if not recursive and empty:
-        editor.remove_directory(spot)
+        editor.remove_directory(resolved)
         batch.count(f"removed directory '{target.shown}'")
         return
     if not recursive:
         batch.refuse(f"{what} '{target.shown}': Is a directory", target, kind="is-a-directory", hint="-r removes directories")
         return
-    if spot.name == b"":
+    if resolved.name == b"":
         batch.refuse(f"{what} '{target.shown}': it is the root of the image", target, hint="give the files in it")
         return
     if target.path.endswith(b"/") and editor.stat(editor.lookup(target.path.rstrip(b"/"), follow=False)).is_symlink:
         batch.refuse(f"{what} '{target.shown}': Not a directory", target, kind="not-a-directory")
         return
-    below = [(path, entry.file_type == 2) for path, entry in editor.walk(spot.ino)]
-    editor.remove_tree(spot)
+    below = [(path, entry.file_type == 2) for path, entry in editor.walk(resolved.ino)]
+    editor.remove_tree(resolved)
     for path, is_dir in reversed(below):
         batch.count(f"removed {'directory ' if is_dir else ''}'{target.shown.rstrip('/')}/{show(path)}'")
     batch.count(f"removed directory '{target.shown}'")

@@ -291,14 +291,14 @@ def _embed(console: Console, image: str, options: CreateOptions, embedding: Embe
     with errors_about(image), reporter(progress, console) as bar:
         done = embed(image, options, embedding, progress=bar)
     warn_unlocked(console, image, done.locked)
-    print_notes(console, done.made.notes)
-    _print_details(console, done.made, bar)
+    print_notes(console, done.created.notes)
+    _print_details(console, done.created, bar)
     if console.json:
-        console.emit(_fields(done.made, done), image=image)
+        console.emit(_fields(done.created, done), image=image)
         return
     replaced = f", replaces one of {human(done.replaced_bytes)}" if done.replaced_bytes else ""
-    console.result(f"{_result_line(done.made, options)}; {partition_text(done.partition)}{replaced}")
-    if options.journal and done.made.layout != "data":
+    console.result(f"{_result_line(done.created, options)}; {partition_text(done.partition)}{replaced}")
+    if options.journal and done.created.layout != "data":
         next_step_writable(console, image)
 
 

@@ -180,11 +180,10 @@ def open_for_editing(
         yield editors[0]
 
 
-def warn_outside(console: Console, editor: OverlayEditor, spot: ResolvedPath, target: ImagePath) -> None:
+def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath, target: ImagePath) -> None:
     """Warn of a new file that no container will see."""
-    if editor.is_outside_upper(spot):
-        path = b"/upper" + b"/" + spot.path.lstrip(b"/")
+    if editor.is_outside_upper(resolved):
+        path = b"/upper" + b"/" + resolved.path.lstrip(b"/")
         suggested = shell_quote(target.image) + ":" + show(path)
-        console.warn(
-            f"{show(target.image)}:{show(spot.path)} lies outside upper/: no container will see it (did you mean {suggested}?)"
-        )
+        name = f"{show(target.image)}:{show(resolved.path)}"
+        console.warn(f"{name} lies outside upper/: no container will see it (did you mean {suggested}?)")

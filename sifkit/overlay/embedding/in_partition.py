@@ -37,7 +37,7 @@ class EmbedResult:
     file locking is unavailable.
     """
 
-    made: CreateResult
+    created: CreateResult
     partition: Descriptor
     replaced_bytes: int = 0
     dropped: tuple[int, ...] = ()
@@ -73,9 +73,9 @@ def embed(
             partition = reservation.descriptor
         locked = sif.locked
         notes = (*slot.notes, *decision.notes, *space_notes(sif))
-    made = plan.result(target, time.monotonic() - began)
+    created = plan.result(target, time.monotonic() - began)
     return EmbedResult(
-        made=replace(made, notes=(*made.notes, *notes)),
+        created=replace(created, notes=(*created.notes, *notes)),
         partition=partition,
         replaced_bytes=slot.old.size if slot.old is not None else 0,
         dropped=decision.dropped,

@@ -61,7 +61,7 @@ def test_it_is_an_object_as_the_runtimes_look_for_it(image: Path, tmp_path: Path
         (found,) = sif.overlays
         assert found == done.partition and not sif.warnings
         assert (found.fs_type, found.arch, found.group, found.name) == (FSType.EXT3, Arch.ARM64, 2, b"")
-        assert found.offset % 4096 == 0 and found.size == SIZE == done.made.size_bytes
+        assert found.offset % 4096 == 0 and found.size == SIZE == done.created.size_bytes
         assert sif.file_size == found.end
     assert_sound(image.read_bytes())
     with open_image(image, str(found.id)) as filesystem:
@@ -123,7 +123,7 @@ def test_signatures(image: Path) -> None:
         embed(image, SMALL)
     assert image.read_bytes() == before
     kept = embed(image, SMALL, EmbedOptions(on_signatures="keep"))
-    assert kept.dropped == () and any("breaks signature 3" in note for note in kept.made.notes)
+    assert kept.dropped == () and any("breaks signature 3" in note for note in kept.created.notes)
     with pytest.raises(SignedError, match="replacing the overlay would break signature 3"):
         embed(image, SMALL, EmbedOptions(replace=True))
     dropped = embed(image, SMALL, EmbedOptions(replace=True, on_signatures="drop"))
@@ -156,9 +156,9 @@ def test_images_the_runtimes_will_not_use_it_in(tmp_path: Path) -> None:
     with SIF.create(tmp_path / "empty.sif"):
         pass
     done = embed(tmp_path / "empty.sif", SMALL)
-    assert done.partition.group == 1 and any("no primary partition" in note for note in done.made.notes)
+    assert done.partition.group == 1 and any("no primary partition" in note for note in done.created.notes)
     done = embed(make(tmp_path / "none.sif", group=0), SMALL)
-    assert done.partition.group == 1 and any("in no group" in note for note in done.made.notes)
+    assert done.partition.group == 1 and any("in no group" in note for note in done.created.notes)
 
 
 def test_options_that_are_for_files(image: Path) -> None:
@@ -304,5 +304,5 @@ def test_space_the_file_keeps_is_told(image, monkeypatch):
     first = embed(image, SMALL)
     monkeypatch.setattr("ext3.hostio.punch_hole", lambda *arguments: False)
     done = embed(image, SMALL, EmbedOptions(replace=True))
-    assert any("sifkit sif compact" in note for note in done.made.notes)
+    assert any("sifkit sif compact" in note for note in done.created.notes)
     assert done.partition.offset == first.partition.end and names(image) == {"lost+found", "upper", "work"}
