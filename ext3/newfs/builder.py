@@ -75,7 +75,7 @@ class TreeBuilder:
     def add_rows(self, parent: int, names: Sequence[bytes], rows: bytearray) -> None:
         """Add nodes to directory ``parent`` whose ``rows``, one after the other, are packed already but for the parent."""
         joined = b"".join(names)
-        if b"/" in joined or b"\0" in joined or max(map(len, names)) > NAME_MAX or not NO_NAMES.isdisjoint(names):
+        if b"/" in joined or b"\0" in joined or max(map(len, names), default=0) > NAME_MAX or not NO_NAMES.isdisjoint(names):
             for name in names:
                 _check_name(name)
         for at, byte in enumerate(parent.to_bytes(4, "little"), PARENT_AT):

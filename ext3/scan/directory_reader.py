@@ -39,8 +39,8 @@ Attributes = list[tuple[bytes, bytes | OSError | None]] | OSError
 
 
 class Found(NamedTuple):
-    """A name that is more than a plain file, or less. ``status`` None: it cannot be read, ``problem`` says why. ``detail``: the
-    target of a symlink, the data of a sparse file. ``attributes`` None: it has none, or was not asked."""
+    """A name that is no plain file. ``status`` None: it cannot be read, ``problem`` says why. ``detail``: the target of a
+    symlink, the data of a sparse file. ``attributes`` None: it has none, or was not asked."""
 
     name: bytes
     status: os.stat_result | None
@@ -51,10 +51,13 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class FoundNames:
-    """Names of one directory in byte order. Most are plain files, with one name, no holes and no extended attributes: of them
-    there are the names, and the rows that TreeBuilder wants. The others have the number of plain files before them."""
+    """Names of one directory in byte order, those that can be read, and the rows of their nodes, with the parent left 0.
 
-    plain: list[bytes] = field(default_factory=list)
+    Most are plain files, with one name, no holes and no extended attributes: there is no more to say of them. Of the ``others``
+    there is more, with the number of names before them.
+    """
+
+    names: list[bytes] = field(default_factory=list)
     rows: bytearray = field(default_factory=bytearray)
     others: list[tuple[int, Found]] = field(default_factory=list)
 
@@ -96,7 +99,7 @@ class HostDirectoryReader:
         lstat, pack = os.lstat, ROW.pack
         base = directory if directory.endswith(b"/") else directory + b"/"
         result = FoundNames()
-        plain, rows, others = result.plain, result.rows, result.others
+        taken, rows, others = result.names, result.rows, result.others
         status: Any  # as a sequence it has the times in whole seconds
         for name in names:
             if self.stopped:
@@ -105,7 +108,7 @@ class HostDirectoryReader:
             try:
                 status = lstat(path)
             except OSError as error:
-                others += _missed(len(plain), name, error)
+                others += _missed(len(taken), name, error)
                 continue
             mode, ino, device, nlink, uid, gid, size, atime, mtime, ctime = status[:10]
             kind = mode & S_IFMT
@@ -113,40 +116,41 @@ class HostDirectoryReader:
                 continue
             if never and (device, ino) in never:
                 continue
-            if nlink > 1 and kind != S_IFDIR and (device, ino) in known:
-                others.append((len(plain), Found(name, status)))
-                continue
             detail: bytes | list[Segment] | None = None
-            try:
-                if kind == S_IFREG:
-                    if size and mode & 0o444 != 0o444:  # what all may read need not be asked for
-                        _check_readable(path)
-                    if status.st_blocks * 512 < size:
-                        detail = _data_segments(path, size)
-                elif kind == S_IFLNK:
-                    detail = os.readlink(path)
-            except OSError as error:
-                others += _missed(len(plain), name, error)
-                continue
-            attributes = self.attributes(path) if lists_attributes and device not in without_attributes else None
-            if kind == S_IFREG and nlink == 1 and detail is None and attributes is None:
-                plain.append(name)
-                rows += pack(
-                    mode,
-                    uid & 0xFFFFFFFF,
-                    gid & 0xFFFFFFFF,
-                    0,
-                    size,
-                    atime,
-                    mtime,
-                    ctime,
-                    status.st_atime_ns % 1_000_000_000,
-                    status.st_mtime_ns % 1_000_000_000,
-                    status.st_ctime_ns % 1_000_000_000,
-                    1,
-                )
-            else:
-                others.append((len(plain), Found(name, status, detail, attributes)))
+            attributes: Attributes | None = None
+            if nlink == 1 or kind == S_IFDIR or (device, ino) not in known:
+                try:
+                    if kind == S_IFREG:
+                        if size and mode & 0o444 != 0o444:  # what all may read need not be asked for
+                            _check_readable(path)
+                        if status.st_blocks * 512 < size:
+                            detail = _data_segments(path, size)
+                    elif kind == S_IFLNK:
+                        detail = os.readlink(path)
+                except OSError as error:
+                    others += _missed(len(taken), name, error)
+                    continue
+                if lists_attributes and device not in without_attributes:
+                    attributes = self.attributes(path)
+            if kind != S_IFREG or nlink > 1 or detail is not None or attributes is not None:
+                others.append((len(taken), Found(name, status, detail, attributes)))
+                if kind != S_IFREG:
+                    size = len(detail) if isinstance(detail, bytes) else 0
+            taken.append(name)
+            rows += pack(
+                mode,
+                uid & 0xFFFFFFFF,
+                gid & 0xFFFFFFFF,
+                0,
+                size,
+                atime,
+                mtime,
+                ctime,
+                status.st_atime_ns % 1_000_000_000,
+                status.st_mtime_ns % 1_000_000_000,
+                status.st_ctime_ns % 1_000_000_000,
+                1,
+            )
         return result
 
     def attributes(self, path: bytes) -> Attributes | None:

@@ -89,43 +89,36 @@ class _Scanner:
 
     def add(self, parent: int, found: FoundNames) -> None:
         """Add names of one directory."""
-        done = 0
-        for before, one in found.others:
-            if done < before:
-                self.builder.add_rows(parent, found.plain[done:before], found.rows[done * ROW.size : before * ROW.size])
-                done = before
-            self.add_one(parent, one)
-        if done < len(found.plain):
-            self.builder.add_rows(parent, found.plain[done:], found.rows[done * ROW.size :])
-
-    def add_one(self, parent: int, found: Found) -> None:
-        """Add a name that is no plain file, or report why it cannot be taken."""
         builder, known = self.builder, self.reader.known
-        name, status, detail, attributes, problem = found
-        path = self.directories[parent] + b"/" + name
-        if status is None:
-            builder.unreadable.append((path, problem))
-            return
-        identity = (status.st_dev, status.st_ino)
-        kind = status.st_mode & S_IFMT
-        linked = status.st_nlink > 1 and kind != S_IFDIR
-        if linked and identity in known:
-            builder.link(parent, name, known[identity])
-            return
-        size = len(detail) if isinstance(detail, bytes) else status.st_size if kind == S_IFREG else 0
-        node = builder.add(parent, name, status.st_mode, status.st_uid, status.st_gid, size, host_times(status))
-        if linked:
-            known[identity] = node
+        names, rows, base = found.names, found.rows, self.directories[parent] + b"/"
+        done = 0
+        for index, one in found.others:
+            if one.status is None:
+                builder.unreadable.append((base + one.name, one.problem))
+                continue
+            identity = (one.status.st_dev, one.status.st_ino)
+            node = len(builder.names) + index - done
+            if one.status.st_nlink > 1 and not stat.S_ISDIR(one.status.st_mode) and known.setdefault(identity, node) != node:
+                builder.add_rows(parent, names[done:index], rows[done * ROW.size : index * ROW.size])
+                builder.link(parent, one.name, known[identity])
+                done = index + 1
+            else:
+                self.add_other(node, base + one.name, one.status, one)
+        builder.add_rows(parent, names[done:], rows[done * ROW.size :])
+
+    def add_other(self, node: int, path: bytes, status: os.stat_result, found: Found) -> None:
+        """Add what makes a node more than a plain file."""
+        kind, builder = status.st_mode & S_IFMT, self.builder
         if kind == S_IFDIR:
             self.nodes[path] = node
         elif kind in (S_IFCHR, S_IFBLK):
             builder.devices[node] = (os.major(status.st_rdev), os.minor(status.st_rdev))
-        elif isinstance(detail, bytes):
-            builder.targets[node] = detail
-        elif detail is not None:
-            builder.segments[node] = detail
-        if attributes is not None and status.st_dev not in self.reader.without_attributes:
-            self.add_attributes(node, path, status.st_dev, kind, attributes)
+        elif isinstance(found.detail, bytes):
+            builder.targets[node] = found.detail
+        elif found.detail is not None:
+            builder.segments[node] = found.detail
+        if found.attributes is not None and status.st_dev not in self.reader.without_attributes:
+            self.add_attributes(node, path, status.st_dev, kind, found.attributes)
 
     def add_attributes(self, node: int, path: bytes, device: int, kind: int, attributes: Attributes | None) -> None:
         """Add the extended attributes of a node, or report why they cannot be taken."""

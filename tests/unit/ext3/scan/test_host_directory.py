@@ -218,6 +218,32 @@ def test_links_between_directories_are_one_file(many: Path, way: str) -> None:
     assert tree.nodes["links"][shared[0]] == (many / "d02/e002/file").stat().st_nlink
 
 
+@needs_links
+def test_links_of_all_kinds_in_many_directories(tmp_path: Path, way: str) -> None:
+    """Symlinks, FIFOs and sparse files with more names, the first of them not the one that was made first."""
+    top = tmp_path / "top"
+    (top / "z").mkdir(parents=True)
+    os.symlink("somewhere", top / "z" / "symlink")
+    os.mkfifo(top / "z" / "fifo")
+    with (top / "z" / "sparse").open("wb") as file:
+        file.write(b"x")
+        file.truncate(1 << 20)
+    for number in range(40):
+        (top / f"{number:02}").mkdir()
+        for name in ("symlink", "fifo", "sparse"):
+            os.link(top / "z" / name, top / f"{number:02}" / name, follow_symlinks=False)
+        (top / f"{number:02}" / "between").write_bytes(b"own")
+    tree, _ = scanned(top)
+    assert len(tree) == 2 + 41 + 40 + 3
+    for name, kind in ((b"symlink", 0o120000), (b"fifo", 0o010000), (b"sparse", 0o100000)):
+        (node,) = (node for node in range(len(tree)) if tree.names[node] == name)
+        assert tree.path(node) == b"/00/" + name
+        assert (tree.nodes["links"][node], tree.nodes["mode"][node] & 0o170000) == (41, kind)
+        assert [link for _, link, found in tree.extra_links if found == node] == [name] * 40
+    assert list(tree.targets.values()) == [b"somewhere"] and len(tree.segments) <= 1
+    assert sum(tree.names[node] == b"between" for node in range(len(tree))) == 40
+
+
 def test_data_is_read_where_it_was_found(many: Path, tmp_path: Path) -> None:
     tree, _ = scanned(many)
     ext3.build_image(tree, tmp_path / "o.img")
