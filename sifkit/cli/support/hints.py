@@ -63,7 +63,7 @@ def _source_hint(error: SourceError) -> str:
     larger_blocks = getattr(error, "block_size", None)
     can_grow = larger_blocks is not None and larger_blocks < MAX_BLOCK_SIZE
     if isinstance(error, TooLargeError):
-        return f"use -b {MAX_BLOCK_SIZE}" if can_grow else "exclude it with --exclude"
+        return f"use -b {MAX_BLOCK_SIZE}" if can_grow else "split it"
     if isinstance(error, XattrError):
         return f"use -b {MAX_BLOCK_SIZE}, or --xattrs none" if can_grow else "drop extended attributes with --xattrs none"
     if isinstance(error, ContentChangedError):

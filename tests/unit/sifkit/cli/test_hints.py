@@ -45,7 +45,7 @@ def too_many_attributes(block_size: int) -> XattrError:
         (SourceError(b"/f", "not a directory", error=OSError(errno.ENOTDIR, "")), "--from-tar"),
         (ContentChangedError(b"/f", "changed"), "--allow-changed"),
         (TooLargeError(b"/f", "", size_bytes=1, limit_bytes=1, block_size=1024), "-b 4096"),
-        (TooLargeError(b"/f", "", size_bytes=1, limit_bytes=1, block_size=4096), "--exclude"),
+        (TooLargeError(b"/f", "", size_bytes=1, limit_bytes=1, block_size=4096), "split it"),
         (too_many_attributes(1024), "use -b 4096, or --xattrs none"),
         (too_many_attributes(4096), "with --xattrs none"),
         (DeviceError("", error=OSError(errno.ENOSPC, "")), "smaller --size"),
