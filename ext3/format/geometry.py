@@ -26,6 +26,8 @@ MIB, TIB = 1 << 20, 1 << 40
 
 MIN_LAST_GROUP_BLOCKS = 50
 """A last group with fewer data blocks than this is not made; its blocks stay unused behind the filesystem."""
+MIN_BLOCKS_PER_GROUP = 248
+"""Groups are not made smaller than this to have room for their inodes; mke2fs stops here."""
 RESERVED_GROWTH = 1024
 """Descriptor blocks are reserved for growing to this many times the size."""
 
@@ -265,10 +267,11 @@ def plan_geometry(
         groups = group_count(blocks, first, per_group)
         per_group_inodes = -(-wanted // groups)
         if per_group_inodes > 8 * block_size:
-            # A group's inodes must fit one bitmap block: smaller groups, and the blocks cut off come back.
-            if per_group < 256:
+            # A group's inodes must fit one bitmap block: smaller groups, in steps of 8 blocks, and the blocks cut off come back.
+            enough = -(-wanted // (8 * block_size))
+            per_group = min(per_group - 8, (all_blocks - first - 1) // (enough - 1) // 8 * 8)
+            if per_group < MIN_BLOCKS_PER_GROUP:
                 raise GeometryError(f"{wanted} inodes are too many for {size_bytes} bytes", field="inodes")
-            per_group -= 8
             blocks = all_blocks
             continue
         per_group_inodes = _whole_table(per_group_inodes, groups, block_size, inode_size)
