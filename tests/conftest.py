@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from .support.tools import why_no_mount
 
 TESTS = Path(__file__).parent
+
+# No test asserts a time: the machine may be busy.
+settings.register_profile("sifkit", deadline=None)
+settings.load_profile("sifkit")
 
 
 def pytest_configure() -> None:

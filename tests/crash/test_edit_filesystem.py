@@ -18,6 +18,7 @@ from ..support.recorded_edits import record_steps, state
 from ..support.sessions import clock, empty_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_cut_anywhere(block_size: int) -> None:
     recording = record_steps(block_size)

@@ -18,6 +18,7 @@ from ..support.recorded_edits import KINDS, record_random_edits, state, state_of
 from ..support.sessions import COMMIT_START, clock, empty_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1024, 4096])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_anywhere(kind: str, block_size: int) -> None:

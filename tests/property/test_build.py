@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -123,6 +124,7 @@ def _compare(fs: ext3.Filesystem, item: Item, ino: int, inode_size: int) -> None
             _compare(fs, child, found[name], inode_size)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(items(), st.sampled_from([1024, 2048, 4096]), st.sampled_from([128, 256, 512]))
 def test_random_trees_come_back(root: Item, block_size: int, inode_size: int) -> None:

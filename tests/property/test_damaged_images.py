@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from functools import cache
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def test_undamaged_images_can_be_changed() -> None:
     assert any("index" in sample.spots for sample in good())
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 4), st.integers(0, 1 << 32))
 def test_any_damage(which: int, seed: int) -> None:

@@ -36,6 +36,12 @@ class MemoryBlocks:
         self.longest = count
         self.cursor = first
 
+    def copy(self) -> MemoryBlocks:
+        """Blocks with the same content, of which the same are taken."""
+        other = MemoryBlocks(self.end - self.first, block_size=self._block_size, first=self.first)
+        other.content, other.used, other.cursor = dict(self.content), set(self.used), self.cursor
+        return other
+
     @property
     def block_size(self) -> int:
         return self._block_size

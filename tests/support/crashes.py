@@ -31,11 +31,15 @@ class Recording(Generic[State]):
     syncs: list[tuple[int, int]]
 
     def cuts(self, seed: int) -> Iterator[tuple[int, CopyOnWriteDevice]]:
-        """(events that surely happened, what is left): cut after every event, the rest since the last sync lost in part."""
+        """(events that surely happened, what is left): cut after every event, the rest since the last sync lost in part.
+
+        What is left before a sync is left after it too; it comes once, with the sync among the events.
+        """
         generator = random.Random(seed)
         before, events = MemoryDevice(self.before), self.events
         for end in range(len(events) + 1):
-            yield end, play(before, events[:end])
+            if end == len(events) or events[end].kind != "sync":
+                yield end, play(before, events[:end])
             if not end or events[end - 1].kind != "write":
                 continue
             sectors = events[end - 1].size // SECTOR

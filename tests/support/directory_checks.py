@@ -36,9 +36,10 @@ def parts_of(directory: Directory) -> tuple[MemoryBlocks, DirectoryRules]:
     return blocks, directory._rules
 
 
-def reopened(directory: Directory) -> Directory:
-    """The same directory, with nothing remembered."""
-    blocks, rules = parts_of(directory)
+def reopened(directory: Directory, *, blocks: MemoryBlocks | None = None) -> Directory:
+    """The same directory, with nothing remembered; in other ``blocks`` if they are given."""
+    own, rules = parts_of(directory)
+    blocks = blocks or own
     old = directory.mapping
     mapping = BlockMapEditor(
         blocks, old.i_block, first=blocks.first, end=blocks.end, where="inode 12", sectors=old.sectors, metadata=True

@@ -198,14 +198,20 @@ def test_automatic_size_around_the_change_of_block_size(megabytes: int) -> None:
     assert plan.free_blocks >= plan.demand.blocks // 4
 
 
-@pytest.mark.parametrize("megabytes", [40, 500])
-def test_the_size_that_is_named_is_enough_in_the_blocks_it_has(megabytes: int) -> None:
-    """Images below 512 MiB have blocks of 1 KiB, larger ones of 4 KiB, in which small files take more."""
+@pytest.fixture(scope="module")
+def many_small_files() -> ext3.Tree:
     builder = ext3.TreeBuilder()
     builder.add(0, b"", 0o40755, 0, 0, 0, TIMES)
     for number in range(400_000):
         builder.add(0, b"%d" % number, 0o100644, 0, 0, 1, TIMES)
-    tree = builder.finish(ext3.MemoryContent())
+    return builder.finish(ext3.MemoryContent())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [40, 500])
+def test_the_size_that_is_named_is_enough_in_the_blocks_it_has(many_small_files: ext3.Tree, megabytes: int) -> None:
+    """Images below 512 MiB have blocks of 1 KiB, larger ones of 4 KiB, in which small files take more."""
+    tree = many_small_files
     with pytest.raises(ext3.NoSpaceError) as caught:
         plan_tree(tree, ext3.ImageOptions(size=megabytes * MIB), STAMP)
     plan = plan_tree(tree, ext3.ImageOptions(size=caught.value.needed_bytes), STAMP)

@@ -66,10 +66,10 @@ def facts(tree: ext3.Tree) -> dict[str, object]:
     return {"nodes": tree.nodes.tobytes()} | {name: getattr(tree, name) for name in names}
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """400 directories with files, symlinks, holes, and hard links from one subtree to another."""
-    top = tmp_path / "many"
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 directories with files, symlinks, holes, and hard links from one subtree to another; tests only read them."""
+    top = tmp_path_factory.mktemp("scanned") / "many"
     top.mkdir()
     for number in range(400):
         directory = top / f"d{number % 20:02}" / f"e{number:03}"
@@ -85,6 +85,9 @@ def many(tmp_path: Path) -> Path:
                 file.truncate(1 << 20)
                 file.seek(500_000)
                 file.write(b"x")
+    (top / "d02-after").write_bytes(b"x")  # sorts behind d02, before what d02 holds
+    (top / "d02" / "Z").mkdir()
+    (top / "d02" / os.fsdecode(b"\xff")).mkdir()
     return top
 
 
@@ -109,9 +112,6 @@ def first_names(top: bytes) -> list[bytes]:
 
 @needs_links
 def test_nodes_are_numbered_in_canonical_order(many: Path, way: str) -> None:
-    (many / "d02-after").write_bytes(b"x")  # sorts behind d02, before what d02 holds
-    (many / "d02" / "Z").mkdir()
-    (many / "d02" / os.fsdecode(b"\xff")).mkdir()
     tree, _ = scanned(many)
     paths = [tree.path(node).strip(b"/") for node in range(1, len(tree))]
     assert paths == [*first_names(os.fsencode(many)), b"lost+found"]
@@ -440,10 +440,12 @@ def test_a_source_that_is_no_directory(tmp_path: Path) -> None:
         scanned(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_thousands_of_directories_in_one(tmp_path: Path) -> None:
     top = tmp_path / "top"
+    top.mkdir()
     for number in range(17_000):
-        (top / f"{number}").mkdir(parents=True)
+        os.mkdir(f"{top}/{number}")
     tree, _ = scanned(top)
     assert len(tree) == 17_002
 

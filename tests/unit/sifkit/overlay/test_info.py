@@ -109,6 +109,7 @@ def test_without_upper(tmp_path):
     assert info.upper is None and info.accepted and any("no upper/" in note for note in info.notes)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_hostile_superblocks_give_facts_or_a_typed_error(made, tmp_path_factory, data):
     """Any field with any value: facts or an error of ours, and the text can be shown."""

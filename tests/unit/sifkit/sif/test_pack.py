@@ -364,6 +364,7 @@ def test_what_is_wrong_with_a_packed_image_is_told(tmp_path: Path) -> None:
 JSON = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.just([]), st.just({}), st.just("partition"))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_any_change_of_a_manifest(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

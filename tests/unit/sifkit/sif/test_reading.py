@@ -335,6 +335,7 @@ def test_objects_outside_the_file_are_listed_and_not_read(raw: bytes) -> None:
         assert sif.read(6) == b""
 
 
+@pytest.mark.slow
 def test_hostile_tables_take_little_memory(tmp_path: Path) -> None:
     """The largest table there may be, full of descriptors whose every byte counts; and one larger by one."""
     path = tmp_path / "large.sif"
