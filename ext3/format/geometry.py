@@ -267,7 +267,7 @@ def plan_geometry(
         groups = group_count(blocks, first, per_group)
         per_group_inodes = -(-wanted // groups)
         if per_group_inodes > 8 * block_size:
-            # A group's inodes must fit one bitmap block: smaller groups, in steps of 8 blocks, and the blocks cut off come back.
+            # A group's inodes must fit one bitmap block: smaller groups, by steps of 8 blocks; the blocks cut off come back.
             enough = -(-wanted // (8 * block_size))
             per_group = min(per_group - 8, (all_blocks - first - 1) // (enough - 1) // 8 * 8)
             if per_group < MIN_BLOCKS_PER_GROUP:
