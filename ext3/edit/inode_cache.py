@@ -1,7 +1,7 @@
 """Inode cache of an edit session: loads, changes and frees inodes.
 
-What is cached is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
-are called inside an operation, but for ``run`` itself and ``release``.
+A rollback invalidates the cache; ``run`` takes care of that. Functions that change something are called inside an
+operation, except ``run`` and ``release``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 """add_orphan or remove_orphan."""
 
-# Plain numbers: every & with a member of an IntFlag makes a new one.
+# Plain ints: each & with an IntFlag member creates a new member.
 IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 INDEX = int(InodeFlag.INDEX)
@@ -47,7 +47,7 @@ class Node:
         self.seen: Inode | None = None
         """The inode as readers see it, if it was asked for since the last change."""
         self.checked = False
-        """Whether it may be changed."""
+        """True once ``edit`` found that it may be changed."""
 
 
 def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> None:
@@ -166,14 +166,14 @@ class InodeCache:
         """Note that the record of an inode was changed."""
         node.seen = None
         node.record.round_times()
-        # It may have been forgotten since the caller got it, and loaded anew.
+        # The cache may have dropped the node since the caller got it, and loaded another.
         self._unwritten[node.ino] = self._nodes[node.ino] = node
 
     def _write_out(self) -> None:
         """Write the changed records into the inode table."""
         for node in self._unwritten.values():
             raw = node.record.pack()
-            if len(raw) < self.inode_size:  # an extra area that says it has no fields stays as it is
+            if len(raw) < self.inode_size:  # keeps an extra area with i_extra_isize 0 as it is
                 raw += self.session.read_inode(node.ino)[len(raw) :]
             self.session.write_inode(node.ino, raw)
         self._unwritten.clear()
@@ -182,7 +182,7 @@ class InodeCache:
         """Forget an inode that was changed or deleted without the cache. Its own changes must be written already."""
         self._nodes.pop(ino, None)
 
-    # What inodes have
+    # Parts of an inode
 
     def map(self, node: Node) -> BlockMapEditor:
         """Return the block map of a file, directory or long symlink target."""
@@ -280,7 +280,7 @@ class InodeCache:
             raise PathError(node.ino, "files of this old filesystem end at 2 GiB", code=errno.EFBIG)
         self.session.add_features(ro_compat=RoCompat.LARGE_FILE)
 
-    # Life
+    # Creation and deletion
 
     def new(self, parent: Node, *, mode: int, uid: int, gid: int, is_dir: bool, now: int) -> Node:
         """Allocate an inode for a child of ``parent``, without links and not written yet. Raises NoFreeInodesError."""
@@ -362,7 +362,7 @@ class InodeCache:
             self.release(ino)
 
     def _delete_orphan(self, ino: int) -> None:
-        if not self.load(ino).record.links:  # else the operation that took its last name was undone
+        if not self.load(ino).record.links:  # else the removal of its last name was rolled back
             self._change_orphans(ino, remove_orphan)
             self._delete(self.edit(ino))
 

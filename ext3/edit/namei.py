@@ -1,6 +1,6 @@
-"""Names in directories: made, linked and taken away, as the kernel does it (``moving``: moved). Called inside an operation.
+"""Directory operations: create, link, unlink and rmdir, as the kernel does them. Called inside an operation.
 
-A function takes the number of the directory and the name in it, and looks before it changes anything.
+Functions take the inode of the directory and a name in it, and check everything before the first change.
 Source: Linux ``fs/ext4/namei.c``, ``fs/namei.c`` (may_delete), ``fs/ext4/ialloc.c``.
 """
 
@@ -67,7 +67,7 @@ DOTS = (b".", b"..")
 
 
 def directory(nodes: InodeCache, ino: int, name: bytes) -> Node:
-    """A directory in which ``name`` is to be changed."""
+    """Return a directory in which ``name`` is to be changed."""
     node = nodes.edit(ino)
     if not node.record.is_dir:
         raise PathNotDirectoryError(name, "a part of the path is not a directory")
@@ -77,7 +77,7 @@ def directory(nodes: InodeCache, ino: int, name: bytes) -> Node:
 
 
 def check_name(name: bytes) -> None:
-    """ValueError, NameTooLongError or PathExistsError for what cannot become a new name."""
+    """Raise ValueError, NameTooLongError or PathExistsError if the name cannot be created."""
     if name in DOTS:
         raise PathExistsError(name, "File exists")
     if len(name) > 255:
@@ -87,16 +87,16 @@ def check_name(name: bytes) -> None:
 
 
 def find(nodes: InodeCache, parent: int, name: bytes) -> int | None:
-    """The inode of a name in a directory, None if it is not there."""
+    """Return the inode of a name in a directory, None if there is none."""
     entry = nodes.directory(nodes.load(parent)).find(name)
     return entry.ino if entry else None
 
 
-# -- make ----------------------------------------------------------------------------------------------------------
+# -- create --------------------------------------------------------------------------------------------------------
 
 
 def _new(nodes: InodeCache, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
-    """A new inode for a name that is free."""
+    """Allocate an inode for a name that does not exist yet."""
     check_name(name)
     check_changeable(parent, name, IMMUTABLE)
     if nodes.directory(parent).find(name):
@@ -105,7 +105,7 @@ def _new(nodes: InodeCache, parent: Node, name: bytes, mode: int, uid: int, gid:
 
 
 def born(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
-    """A new inode with what it has from its directory: group, flags, ACLs; the umask counts where there is no default ACL."""
+    """Allocate an inode that inherits group, flags and ACLs of its directory. ``umask`` applies without a default ACL."""
     check_owner(uid, gid)
     is_dir = mode & S_IFMT == S_IFDIR
     above = parent.record
@@ -147,7 +147,7 @@ def make_node(
     device: tuple[int, int] = (0, 0),
     umask: int = 0,
 ) -> Node:
-    """A file of the type in ``mode`` (not a directory or symlink) without content. PathExistsError."""
+    """Create an empty file of the type in ``mode`` (not a directory or symlink). Raise PathExistsError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     kind = file_type_of(mode)
@@ -166,7 +166,7 @@ def make_node(
 
 
 def make_nameless(nodes: InodeCache, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
-    """A file without content that ``give_name`` is to put into directory ``parent``; a crash before that deletes it."""
+    """Create an empty orphan for directory ``parent``; ``give_name`` names it, recovery deletes it after a crash before."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, b".")
     check_changeable(above, f"inode {parent}", IMMUTABLE)
@@ -176,7 +176,7 @@ def make_nameless(nodes: InodeCache, parent: int, mode: int, *, uid: int, gid: i
 
 
 def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
-    """The first name of a file that was made without one. PathExistsError, PathError (EINVAL) for what is no such file."""
+    """Add the first name of a nameless file. Raise PathExistsError, PathError (EINVAL) if it is not nameless."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     check_name(name)
@@ -194,7 +194,7 @@ def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
 
 
 def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
-    """An empty directory. PathExistsError, PathError (EMLINK)."""
+    """Create an empty directory. Raise PathExistsError, PathError (EMLINK)."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     check_name(name)
@@ -215,7 +215,7 @@ def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, ui
 
 
 def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, uid: int, gid: int) -> Node:
-    """A symbolic link. PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG)."""
+    """Create a symbolic link. Raise PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG)."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     if not target or b"\0" in target:
@@ -238,7 +238,7 @@ def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, 
 
 
 def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
-    """One more name for a file. PathExistsError, PathError (EPERM for a directory, EMLINK), PathNotFoundError."""
+    """Create a hard link. Raise PathExistsError, PathError (EPERM for a directory, EMLINK), PathNotFoundError."""
     now = nodes.session.nanoseconds
     above, node = directory(nodes, parent, name), nodes.edit(ino)
     check_name(name)
@@ -258,11 +258,11 @@ def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     _enter(nodes, above, name, node, now)
 
 
-# -- take away -----------------------------------------------------------------------------------------------------
+# -- remove --------------------------------------------------------------------------------------------------------
 
 
 def victim(nodes: InodeCache, above: Node, name: bytes) -> Node:
-    """The inode behind a name that is to go."""
+    """Return the inode of a name to remove. Raise PathNotFoundError, PathError (EPERM), CorruptError."""
     entry = nodes.directory(above).find(name)
     if entry is None:
         raise PathNotFoundError(name, "No such file or directory")
@@ -277,7 +277,7 @@ def victim(nodes: InodeCache, above: Node, name: bytes) -> Node:
 
 
 def unlink(nodes: InodeCache, parent: int, name: bytes) -> None:
-    """Remove a name that is no directory's. PathNotFoundError, PathIsDirectoryError."""
+    """Remove a name of a file that is not a directory. Raise PathNotFoundError, PathIsDirectoryError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     if name in DOTS:
@@ -293,7 +293,7 @@ def unlink(nodes: InodeCache, parent: int, name: bytes) -> None:
 
 
 def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
-    """Remove an empty directory. PathNotFoundError, PathNotDirectoryError, PathNotEmptyError."""
+    """Remove an empty directory. Raise PathNotFoundError, PathNotDirectoryError, PathNotEmptyError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     if name == b".":
@@ -311,7 +311,7 @@ def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
 
 
 def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
-    """PathNotDirectoryError, PathNotEmptyError or PathError (EBUSY) for what is no directory that may go."""
+    """Raise PathNotDirectoryError, PathNotEmptyError or PathError (EBUSY) unless it is a directory that can be removed."""
     if not node.record.is_dir:
         raise PathNotDirectoryError(name, "Not a directory")
     if node.ino == ROOT_INO:
@@ -321,7 +321,7 @@ def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
 
 
 def lose_link(nodes: InodeCache, node: Node, now: int) -> None:
-    """A name of a file is gone; the file too, with its last one."""
+    """Drop one link of a file whose name was removed; the last one deletes it."""
     node.record.links -= 1
     node.record.ctime = now
     if node.record.links:
@@ -331,7 +331,7 @@ def lose_link(nodes: InodeCache, node: Node, now: int) -> None:
 
 
 def lose_directory(nodes: InodeCache, node: Node, now: int) -> None:
-    """The name of an empty directory is gone."""
+    """Delete an empty directory whose name was removed."""
     node.record.links = 0
     node.record.ctime = now
     nodes.parents.clear()

@@ -1,5 +1,4 @@
-"""Names that are moved: renamed, put in the place of others, exchanged, with what keeps the tree a tree. Called inside an
-operation.
+"""Rename and exchange of directory entries, with the checks that prevent loops. Called inside an operation.
 
 Source: Linux ``fs/ext4/namei.c`` (ext4_rename, ext4_cross_rename), ``fs/namei.c`` (vfs_rename).
 """
@@ -18,7 +17,7 @@ __all__ = ["exchange", "rename"]
 
 
 def _is_below(nodes: InodeCache, ino: int, top: int) -> bool:
-    """Whether directory ``ino`` is ``top`` or lies below it. CorruptError where the way up has no end."""
+    """Return True if directory ``ino`` is ``top`` or below it. Raise CorruptError if its parents form a loop."""
     seen: set[int] = set()
     while ino != top:
         if ino == ROOT_INO:
@@ -31,7 +30,7 @@ def _is_below(nodes: InodeCache, ino: int, top: int) -> bool:
 
 
 def _above(nodes: InodeCache, ino: int) -> int:
-    """The directory above a directory. CorruptError where ".." says one that has no name for it."""
+    """Return the parent of a directory. Raise CorruptError if the directory ".." has no entry for it."""
     parent = nodes.directory(nodes.load(ino)).parent()
     above = nodes.load(parent)
     if not above.record.is_dir or not nodes.directory(above).has(ino):
@@ -40,7 +39,7 @@ def _above(nodes: InodeCache, ino: int) -> int:
 
 
 def _check_move(nodes: InodeCache, moved: Node, source: Node, into: Node, name: bytes) -> None:
-    """A directory does not go below itself, and comes from where its ".." says, for that one loses the link."""
+    """Raise PathError if a directory would move below itself, CorruptError if its ".." is not ``source``."""
     if not moved.record.is_dir:
         return
     if moved.ino == ROOT_INO or _is_below(nodes, into.ino, moved.ino):
@@ -65,9 +64,9 @@ def _room_below(above: Node, name: bytes) -> None:
 def rename(
     nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes], *, replace: bool = True, whiteout: bool = False
 ) -> None:
-    """Move a name. What the new name led to is gone then, or it is an error unless ``replace``.
+    """Rename an entry, replacing an existing one. ``replace`` False: raise PathExistsError instead.
 
-    ``whiteout`` leaves a character device 0, 0 in the old place, as overlayfs wants it.
+    ``whiteout`` leaves a character device 0, 0 at the old name, as overlayfs needs it.
     """
     now = nodes.session.nanoseconds
     (old_parent, old_name), (new_parent, new_name) = old, new
@@ -122,7 +121,7 @@ def rename(
 
 
 def _check_replaced(nodes: InodeCache, node: Node, target: Node, source: int, name: bytes) -> None:
-    """What is moved out of directory ``source`` may take the place of ``target``."""
+    """Raise PathError unless ``node``, moved from directory ``source``, may replace ``target``."""
     if node.record.is_dir:
         if not target.record.is_dir:
             raise PathNotDirectoryError(name, "Not a directory")
@@ -134,13 +133,13 @@ def _check_replaced(nodes: InodeCache, node: Node, target: Node, source: int, na
 
 
 def _set_parent(nodes: InodeCache, node: Node, parent: int) -> None:
-    """Let ".." of a moved directory lead to its new place; its own times stay."""
+    """Set ".." of a moved directory; its own times stay."""
     nodes.directory(node).set_parent(parent)
     nodes.mapped(node)
 
 
 def exchange(nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
-    """Let two names change places. Both are there."""
+    """Swap two existing entries."""
     now = nodes.session.nanoseconds
     (old_parent, old_name), (new_parent, new_name) = old, new
     source, goal = directory(nodes, old_parent, old_name), directory(nodes, new_parent, new_name)

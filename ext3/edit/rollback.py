@@ -1,4 +1,4 @@
-"""Rollback: the changed blocks and revokes of the running transaction, and how to undo those of an operation that fails."""
+"""Rollback: changed blocks and revokes of the running transaction, with an undo log for operations that fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Rollback:
 
     ``blocks``: number -> new content (a bytearray is changed in place). ``revoked``: blocks the journal must revoke.
 
-    While ``depth`` is above 0 each change is remembered with what undoes it.
+    While ``depth`` is above 0 each change is logged with the function that undoes it.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Rollback:
         self.remember(self._restore, block, old)
         self.blocks[block] = data
         if block in self.revoked:
-            # Journaled again: its new content must be played back.
+            # Journaled again: its new content must be replayed.
             self.revoked.discard(block)
             self.remember(self.revoked.add, block)
         return old is None
@@ -76,7 +76,7 @@ class Rollback:
                 self._take_out(block)
 
     def patch(self, block: int, place: int, data: Content) -> None:
-        """Change bytes of a block that was put as a bytearray."""
+        """Change bytes of a block whose content is a bytearray."""
         found = self.blocks[block]
         assert isinstance(found, bytearray)
         self.remember(self._repair, found, place, bytes(found[place : place + len(data)]))
