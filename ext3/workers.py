@@ -26,10 +26,10 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from .errors import DeviceError
 from .progress import Progress
 
-__all__ = ["MOST_JOBS", "Advance", "Job", "Threads", "WaitMeter", "cut", "parallel_map", "workers_for"]
+__all__ = ["MAX_JOBS", "Advance", "Job", "Threads", "WaitMeter", "cut", "parallel_map", "workers_for"]
 
-MOST_WORKERS = 4
-MOST_JOBS = 8192
+MAX_WORKERS = 4
+MAX_JOBS = 8192
 """Their numbers must fit a pipe (64 KiB on Linux) before anybody reads."""
 THREADS = 16
 WAIT_SECONDS = 1e-4
@@ -55,7 +55,7 @@ def workers_for(jobs: int) -> int:
     """How many processes are worth having for so many jobs: 1 where this system or program cannot fork safely."""
     if sys.platform != "linux" or threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
         return 1
-    return max(1, min(jobs // 2, MOST_WORKERS, len(os.sched_getaffinity(0))))
+    return max(1, min(jobs // 2, MAX_WORKERS, len(os.sched_getaffinity(0))))
 
 
 def cut(length: int, most: int, *, least: int = 1) -> list[slice]:
@@ -65,14 +65,14 @@ def cut(length: int, most: int, *, least: int = 1) -> list[slice]:
 
 
 def parallel_map(jobs: int, work: Callable[[int, Advance], Result], workers: int, progress: Progress) -> list[Result]:
-    """The results of ``work(number, advance)`` for each number below ``jobs`` (at most MOST_JOBS), in order.
+    """The results of ``work(number, advance)`` for each number below ``jobs`` (at most MAX_JOBS), in order.
 
     ``workers`` processes share the jobs: this one and forked helpers, whose results are pickled. ``work`` must not depend on
     what other jobs left in memory; files are seen by all. The first exception of any process is raised here, after all others
     ended. Where the numbers do not fit a pipe, this process does everything.
     """
-    if jobs > MOST_JOBS:
-        raise ValueError(f"{jobs} jobs; at most {MOST_JOBS} can be shared")
+    if jobs > MAX_JOBS:
+        raise ValueError(f"{jobs} jobs; at most {MAX_JOBS} can be shared")
     jobs_out = _queue(jobs) if workers > 1 else None
     if jobs_out is None:
         return [work(number, progress.advance) for number in range(jobs)]

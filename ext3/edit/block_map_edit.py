@@ -141,7 +141,7 @@ class BlockMapEditor:
             size, most = self._blocks.block_size, self._bounds.end - self._bounds.first
             message = f"{self._bounds.where}: {count} blocks are wanted and the filesystem has {most}"
             raise NoSpaceError(message, needed_bytes=count * size, available_bytes=0)
-        goal = self._near(logical, goal)
+        goal = self._goal_for(logical, goal)
         found = self._map_in_one_table(logical, count, goal)
         if found is None:
             found = self._map_any(logical, logical + count, goal)
@@ -160,7 +160,7 @@ class BlockMapEditor:
             self._blocks.write(block, content)
         return found
 
-    def _near(self, logical: int, goal: int) -> int:
+    def _goal_for(self, logical: int, goal: int) -> int:
         if self._tail and self._tail[0] == logical:
             return self._tail[1]
         if 0 < logical <= self.limit and (before := self.block(logical - 1)) is not None:
@@ -314,11 +314,11 @@ class BlockMapEditor:
         cut = self._cut_from(logical, end)
         if not len(cut.data) and not cut.tables:
             return 0
-        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.seen), np.int64)))
+        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.loaded), np.int64)))
         if len(both):
             raise CorruptError(self._bounds.where, "data block", int(cut.data[both[0]]), "one that holds no pointers")
-        data = self._once(cut.data, "data block")
-        tables = self._once(np.array(cut.tables, np.int64), "pointer block")
+        data = self._unique_runs(cut.data, "data block")
+        tables = self._unique_runs(np.array(cut.tables, np.int64), "pointer block")
         # Freeing comes first because it fails if a block is marked as free already.
         if data:
             self._blocks.free(data, metadata=self._metadata)

@@ -29,7 +29,7 @@ LARGE_FILE = 1 << 31
 """Size from which a file needs the feature large_file."""
 STEP_BYTES = 32 << 20
 """Most bytes copied in one operation."""
-STORED_BYTES = 4 << 20
+WRITEBACK_BYTES = 4 << 20
 """Bytes copied by one call in the kernel; write-back of each piece starts while the next one is copied."""
 COPY_BYTES = 1 << 20
 """Bytes read and written by one call."""
@@ -94,7 +94,7 @@ def write(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | me
     node = _writable(nodes, ino, end, start=offset)
     first = offset // size
     count = -(-end // size) - first
-    new = _make_room(nodes, node, offset, end)
+    new = _map_holes(nodes, node, offset, end)
     mapping = nodes.map(node)
     runs = new if sum(run[2] for run in new) == count else mapping.runs(first, count)
     head = _old_part(nodes, node, first, new, 0, offset % size)
@@ -139,7 +139,7 @@ def replace(nodes: InodeCache, ino: int, data: bytes | bytearray | memoryview) -
         write_all(nodes, ino, 0, data)
 
 
-def _make_room(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Extent]:
+def _map_holes(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Extent]:
     """Map every hole in the bytes from ``offset`` to ``end``. Return the new extents."""
     size = nodes.block_size
     first = offset // size
@@ -153,7 +153,7 @@ def _make_room(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Ext
 def _written(nodes: InodeCache, node: Node, end: int) -> None:
     record = node.record
     record.size = max(record.size, end)
-    nodes.mapped(node)
+    nodes.update_map(node)
     content_changed(nodes, node)
 
 
@@ -216,7 +216,7 @@ def _set_size(nodes: InodeCache, ino: int, size: int) -> None:
         nodes.map(node).truncate(kept)
         if size % nodes.block_size:
             _zero(nodes, node, kept - 1, size % nodes.block_size, nodes.block_size)
-        nodes.mapped(node)
+        nodes.update_map(node)
     record.size = size
     content_changed(nodes, node)
 
@@ -267,7 +267,7 @@ def _punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
         if end % size:
             _zero(nodes, node, high, 0, end % size)
         nodes.map(node).punch(low, high - low)
-        nodes.mapped(node)
+        nodes.update_map(node)
     content_changed(nodes, node)
 
 
@@ -365,23 +365,23 @@ class _Copier:
             return
         if low > offset:
             write(nodes, self.ino, offset, self._read(offset, low - offset))
-        new = _make_room(nodes, node, low, high)
+        new = _map_holes(nodes, node, low, high)
         for logical, physical, count in new:
-            self._place(physical, count, logical * size)
+            self._fill_blocks(physical, count, logical * size)
         _written(nodes, node, high)
         if end > high:
             write(nodes, self.ino, high, self._read(high, end - high))
         self.advance(end - offset)
 
-    def _place(self, block: int, count: int, offset: int) -> None:
+    def _fill_blocks(self, block: int, count: int, offset: int) -> None:
         """Fill ``count`` new blocks with the source's bytes from ``offset`` on."""
         size = self.nodes.block_size
-        device = self.nodes.session.place_for_data(block, count)
+        device = self.nodes.session.data_device(block, count)
         target, left = block * size, count * size
         while left:
             done = 0
             if self.in_kernel and isinstance(device, FileDevice):
-                done = self._copy_range(device, offset, target, min(left, STORED_BYTES))
+                done = self._copy_range(device, offset, target, min(left, WRITEBACK_BYTES))
             if not done:
                 piece = self._read(offset, min(left, COPY_BYTES))
                 device.write(target, piece)

@@ -188,11 +188,11 @@ class WritableFilesystem(Filesystem):
 
     def unlink_at(self, parent: int, name: bytes) -> None:
         """Remove a name of a file that is not a directory."""
-        self._parting(lambda: namei.unlink(self._nodes, parent, name), parent, name)
+        self._run_removal(lambda: namei.unlink(self._nodes, parent, name), parent, name)
 
     def rmdir_at(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
-        self._parting(lambda: namei.rmdir(self._nodes, parent, name), parent, name)
+        self._run_removal(lambda: namei.rmdir(self._nodes, parent, name), parent, name)
 
     def rename_at(
         self,
@@ -212,11 +212,11 @@ class WritableFilesystem(Filesystem):
                 raise ValueError("exchange leaves no whiteout, and what it exchanges is there")
             self._run(lambda: rename.exchange(self._nodes, old, new))
             return
-        self._parting(
+        self._run_removal(
             lambda: rename.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
         )  # fmt: skip
 
-    def _parting(self, work: Callable[[], None], parent: int, name: bytes) -> None:
+    def _run_removal(self, work: Callable[[], None], parent: int, name: bytes) -> None:
         """Run ``work``, which removes the name of an inode. Delete the inode in steps if one does not fit the journal."""
         try:
             self._run(work)

@@ -37,7 +37,7 @@ KEPT = 4096
 class Node:
     """Cached inode: its ``record``, and once needed its block map and its names."""
 
-    __slots__ = ("checked", "directory", "ino", "map", "record", "seen")
+    __slots__ = ("checked", "decoded", "directory", "ino", "map", "record")
 
     def __init__(self, ino: int, record: InodeRecord) -> None:
         self.ino = ino
@@ -130,8 +130,8 @@ class InodeCache:
         return node
 
     def _keep(self, node: Node) -> Node:
-        if len(self._nodes) >= KEPT:
-            for old in list(self._nodes)[: KEPT // 2]:
+        if len(self._nodes) >= CACHE_SIZE:
+            for old in list(self._nodes)[: CACHE_SIZE // 2]:
                 del self._nodes[old]
         self._nodes[node.ino] = node
         return node
@@ -158,9 +158,9 @@ class InodeCache:
     def inode(self, ino: int) -> Inode:
         """Return an inode as readers see it."""
         node = self.load(ino)
-        if node.seen is None:
-            node.seen = node.record.freeze(ino)
-        return node.seen
+        if node.decoded is None:
+            node.decoded = node.record.freeze(ino)
+        return node.decoded
 
     def store(self, node: Node) -> None:
         """Note that the record of an inode was changed."""
@@ -300,7 +300,7 @@ class InodeCache:
     def unlinked(self, node: Node) -> None:
         """Delete an inode whose record has no links left; one that is held, when it is released."""
         if node.ino in self._held:
-            self.nameless(node)
+            self.make_orphan(node)
             return
         self._delete(node)
 

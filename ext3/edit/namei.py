@@ -41,22 +41,22 @@ __all__ = [
     "ACCESS",
     "DEFAULT",
     "DOTS",
-    "born",
+    "new_child",
     "check_name",
     "check_removable",
     "directory",
     "find",
     "give_name",
     "link",
-    "lose_directory",
-    "lose_link",
+    "drop_directory",
+    "drop_link",
     "make_directory",
     "make_nameless",
     "make_node",
     "make_symlink",
     "rmdir",
     "unlink",
-    "victim",
+    "find_removable",
 ]
 
 S_ISGID = 0o2000
@@ -101,10 +101,10 @@ def _new(nodes: InodeCache, parent: Node, name: bytes, mode: int, uid: int, gid:
     check_changeable(parent, name, IMMUTABLE)
     if nodes.directory(parent).find(name):
         raise PathExistsError(name, "File exists")
-    return born(nodes, parent, mode, uid, gid, now, umask)
+    return new_child(nodes, parent, mode, uid, gid, now, umask)
 
 
-def born(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
+def new_child(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
     """Allocate an inode that inherits group, flags and ACLs of its directory. ``umask`` applies without a default ACL."""
     check_owner(uid, gid)
     is_dir = mode & S_IFMT == S_IFDIR
@@ -127,11 +127,11 @@ def born(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: in
         for which, value in ((ACCESS, access), (DEFAULT, default)):
             if value is not None:
                 editor.set(which, value)
-        nodes.take_attributes(node, editor)
+        nodes.update_attributes(node, editor)
     return node
 
 
-def _enter(nodes: InodeCache, parent: Node, name: bytes, node: Node, now: int) -> None:
+def _add_entry(nodes: InodeCache, parent: Node, name: bytes, node: Node, now: int) -> None:
     nodes.directory(parent).insert(name, node.ino, file_type_of(node.record.mode))
     nodes.store_directory(parent, now)
 
@@ -161,7 +161,7 @@ def make_node(
         except ValueError as error:
             raise PathError(name, str(error)) from error
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
     return node
 
 
@@ -170,8 +170,8 @@ def make_nameless(nodes: InodeCache, parent: int, mode: int, *, uid: int, gid: i
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, b".")
     check_changeable(above, f"inode {parent}", IMMUTABLE)
-    node = born(nodes, above, S_IFREG | mode & 0o7777, uid, gid, now, umask)
-    nodes.nameless(node)
+    node = new_child(nodes, above, S_IFREG | mode & 0o7777, uid, gid, now, umask)
+    nodes.make_orphan(node)
     return node
 
 
@@ -186,11 +186,11 @@ def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     record = nodes.load(ino).record
     if record.links or not record.is_file:
         raise PathError(name, f"inode {ino} is no file without a name")
-    node = nodes.named(ino)
+    node = nodes.unmake_orphan(ino)
     node.record.links = 1
     node.record.ctime = now
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
 
 
 def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
@@ -205,12 +205,12 @@ def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, ui
     node = _new(nodes, above, name, S_IFDIR | mode & 0o7777, uid, gid, now, umask)
     block = new_directory_block(node.ino, parent, block_size=nodes.block_size, filetype=nodes.rules.filetype)
     nodes.map(node).append(0, [block], nodes.session.goal_of(node.ino))
-    nodes.mapped(node)
+    nodes.update_map(node)
     node.record.size = nodes.block_size
     node.record.links = 2
     nodes.store(node)
     above.record.links += 1
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
     return node
 
 
@@ -231,9 +231,9 @@ def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, 
         record.i_block = tuple(int.from_bytes(text[at : at + 4], "little") for at in range(0, 4 * N_BLOCKS, 4))
     else:
         nodes.map(node).append(0, [target.ljust(nodes.block_size, b"\0")], nodes.session.goal_of(node.ino))
-        nodes.mapped(node)
+        nodes.update_map(node)
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
     return node
 
 
@@ -255,13 +255,13 @@ def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     node.record.links += 1
     node.record.ctime = now
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
 
 
 # -- remove --------------------------------------------------------------------------------------------------------
 
 
-def victim(nodes: InodeCache, above: Node, name: bytes) -> Node:
+def find_removable(nodes: InodeCache, above: Node, name: bytes) -> Node:
     """Return the inode of a name to remove. Raise PathNotFoundError, PathError (EPERM), CorruptError."""
     entry = nodes.directory(above).find(name)
     if entry is None:
@@ -282,14 +282,14 @@ def unlink(nodes: InodeCache, parent: int, name: bytes) -> None:
     above = directory(nodes, parent, name)
     if name in DOTS:
         raise PathIsDirectoryError(name, "Is a directory")
-    node = victim(nodes, above, name)
+    node = find_removable(nodes, above, name)
     if node.record.is_dir:
         raise PathIsDirectoryError(name, "Is a directory")
     if node.record.mode & S_IFMT == S_IFLNK:
         nodes.parents.clear()
     nodes.directory(above).remove(name)
     nodes.store_directory(above, now)
-    lose_link(nodes, node, now)
+    drop_link(nodes, node, now)
 
 
 def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
@@ -302,12 +302,12 @@ def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
         raise PathError(name, "Invalid argument")
     if name == b"..":
         raise PathNotEmptyError(name, "Directory not empty")
-    node = victim(nodes, above, name)
+    node = find_removable(nodes, above, name)
     check_removable(nodes, node, name)
     nodes.directory(above).remove(name)
     above.record.links = max(2, above.record.links - 1)
     nodes.store_directory(above, now)
-    lose_directory(nodes, node, now)
+    drop_directory(nodes, node, now)
 
 
 def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
@@ -320,19 +320,19 @@ def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
         raise PathNotEmptyError(name, "Directory not empty")
 
 
-def lose_link(nodes: InodeCache, node: Node, now: int) -> None:
+def drop_link(nodes: InodeCache, node: Node, now: int) -> None:
     """Drop one link of a file whose name was removed; the last one deletes it."""
     node.record.links -= 1
     node.record.ctime = now
     if node.record.links:
         nodes.store(node)
     else:
-        nodes.unlinked(node)
+        nodes.drop_unlinked(node)
 
 
-def lose_directory(nodes: InodeCache, node: Node, now: int) -> None:
+def drop_directory(nodes: InodeCache, node: Node, now: int) -> None:
     """Delete an empty directory whose name was removed."""
     node.record.links = 0
     node.record.ctime = now
     nodes.parents.clear()
-    nodes.unlinked(node)
+    nodes.drop_unlinked(node)

@@ -62,7 +62,7 @@ class OrphanLinks:
     def __contains__(self, ino: int) -> bool:
         return ino in self._before
 
-    def put_first(self, ino: int, following: int) -> None:
+    def add_first(self, ino: int, following: int) -> None:
         self._before[ino] = 0
         if following:
             self._before[following] = ino
@@ -83,7 +83,7 @@ def add_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> 
     links = OrphanLinks(session) if links is None else links
     if ino in links:
         return ()
-    links.put_first(ino, session.last_orphan)
+    links.add_first(ino, session.last_orphan)
     _set_next(session, ino, session.last_orphan)
     session.last_orphan = ino
     return (ino,)
@@ -98,7 +98,7 @@ def remove_orphan(session: Session, ino: int, links: OrphanLinks | None = None) 
     if ino not in links:
         raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
     following = parse_inode(session.read_inode(ino), ino).dtime
-    previous = links.take_out(ino, following)
+    previous = links.remove(ino, following)
     _set_next(session, ino, 0)
     if not previous:
         session.last_orphan = following

@@ -163,8 +163,8 @@ class Session:
         finally:
             changes.depth -= 1
             if not changes.depth:
-                changes.forget_undo()
-        if not changes.depth and self.crowded:
+                changes.clear_undo()
+        if not changes.depth and self.should_commit:
             self.sync()
 
     def run(self, work: Callable[[], T]) -> T:
@@ -226,7 +226,7 @@ class Session:
         self._data_written = True
         self._base.write(block * size, data)
 
-    def place_for_data(self, block: int, count: int) -> BlockDevice:
+    def data_device(self, block: int, count: int) -> BlockDevice:
         """Return the underlying device, to write data to these newly allocated blocks by other means."""
         self._check_usable()
         self._system_blocks.check(block, count, "data to write")
@@ -257,7 +257,7 @@ class Session:
         self._changes.remember(self.blocks.undo_allocate, runs)
         for run in runs:
             self._system_blocks.check(*run, "free blocks")
-        self._check_room()
+        self._check_log_space()
         return runs
 
     def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
@@ -270,7 +270,7 @@ class Session:
         self._changes.remember(self.blocks.undo_free, given)
         for first, count in given:
             self._changes.drop(first, count, revoke=metadata)
-        self._check_room()
+        self._check_log_space()
 
     def goal_of(self, ino: int) -> int:
         """Return the default allocation goal of an inode: the first block of its group."""
@@ -280,7 +280,7 @@ class Session:
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
         if self._changes.put(block, data):
-            self._check_room()
+            self._check_log_space()
 
     # Space in the journal
 
@@ -292,14 +292,14 @@ class Session:
         )
 
     @property
-    def room(self) -> int:
+    def log_space(self) -> int:
         """Number of blocks that can still be changed before the transaction is full; huge without a journal."""
         if self._log is None:
             return 1 << 40
         return max(0, self._log.capacity - self._needed())
 
     @property
-    def crowded(self) -> bool:
+    def should_commit(self) -> bool:
         """True if a quarter of the journal is full, or MEMORY_BYTES are in use."""
         if len(self._changes.blocks) * self.block_size > MEMORY_BYTES:
             return True
@@ -315,7 +315,7 @@ class Session:
         descriptors = min(groups, self._super.fixed.geometry.descriptor_blocks)
         return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
 
-    def _check_room(self) -> None:
+    def _check_log_space(self) -> None:
         if self._log is None or not self._changes.depth:
             return
         # Each needs less than two log blocks: usually this estimate is enough.
@@ -327,33 +327,33 @@ class Session:
 
     # Inodes
 
-    def _inode_place(self, ino: int) -> tuple[int, int]:
+    def _inode_offset(self, ino: int) -> tuple[int, int]:
         """Return (block, offset in it) of an inode. Raise PathNotFoundError for an invalid number."""
         superblock = self._super.fixed
         check_number(superblock, ino)
-        group, block, byte = superblock.geometry.place_of_inode(ino)
+        group, block, byte = superblock.geometry.locate_inode(ino)
         return self._tables[group] + block, byte
 
     def read_inode(self, ino: int) -> bytes:
         """Return the current record of an inode (inode size bytes)."""
-        block, place = self._inode_place(ino)
+        block, offset = self._inode_offset(ino)
         size = self._super.fixed.inode_size
         found = self._changes.blocks.get(block)
         if found is None:
-            return self._base.read(block * self.block_size + place, size)
-        return bytes(found[place : place + size])
+            return self._base.read(block * self.block_size + offset, size)
+        return bytes(found[offset : offset + size])
 
     def write_inode(self, ino: int, raw: bytes | bytearray) -> None:
         """Change the whole record of an inode."""
         size = self._super.fixed.inode_size
         if len(raw) != size:
             raise ValueError(f"{len(raw)} bytes are not an inode of {size}")
-        block, place = self._inode_place(ino)
+        block, offset = self._inode_offset(ino)
         found = self._changes.blocks.get(block)
         if not isinstance(found, bytearray):
             found = bytearray(self.read(block))
             self._put(block, found)
-        self._changes.patch(block, place, raw)
+        self._changes.patch(block, offset, raw)
 
     def inode_in_use(self, ino: int) -> bool:
         """Return True if the inode bitmap has the inode in use."""
@@ -366,7 +366,7 @@ class Session:
         self._check_usable()
         ino = self.inodes.allocate(parent, is_dir=is_dir, top_level=parent == ROOT_INO)
         self._changes.remember(self.inodes.undo_allocate, ino, is_dir)
-        self._check_room()
+        self._check_log_space()
         return ino
 
     def free_inode(self, ino: int, *, is_dir: bool) -> None:
@@ -374,7 +374,7 @@ class Session:
         self._check_usable()
         self.inodes.free(ino, is_dir=is_dir)
         self._changes.remember(self.inodes.undo_free, ino, is_dir)
-        self._check_room()
+        self._check_log_space()
 
     # Commit
 
@@ -396,10 +396,10 @@ class Session:
             block = geometry.descriptor_block(index)
             rows = groups[index * per_block : (index + 1) * per_block].tobytes()
             changed[block] = rows + self.read(block)[len(rows) :]
-        block, place = divmod(SUPERBLOCK_OFFSET, size)
+        block, offset = divmod(SUPERBLOCK_OFFSET, size)
         data = bytearray(self.read(block))
         packed = self._super.packed(self.blocks.total_free, self.inodes.total_free, self.seconds)
-        data[place : place + SUPERBLOCK_SIZE] = packed
+        data[offset : offset + SUPERBLOCK_SIZE] = packed
         changed[block] = bytes(data)
 
     def sync(self) -> None:

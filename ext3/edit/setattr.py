@@ -40,7 +40,7 @@ def chmod(nodes: InodeCache, ino: int, mode: int) -> None:
                 editor.set(ACCESS, acl_after_chmod(acl, mode))
             except ValueError as error:
                 raise CorruptError(f"inode {ino}", "access ACL", error, "a valid one") from error
-            nodes.take_attributes(node, editor)
+            nodes.update_attributes(node, editor)
     record.mode = record_mode
     record.ctime = nodes.session.nanoseconds
     nodes.store(node)
@@ -68,7 +68,7 @@ def drop_capability(nodes: InodeCache, node: Node) -> None:
         editor = nodes.attributes(node)
         if editor.get(CAPABILITY) is not None:
             editor.remove(CAPABILITY)
-            nodes.take_attributes(node, editor)
+            nodes.update_attributes(node, editor)
 
 
 def content_changed(nodes: InodeCache, node: Node) -> None:
@@ -119,7 +119,7 @@ def set_attribute(nodes: InodeCache, ino: int, name: bytes, value: bytes, *, cre
             return
     elif editor.get(name) is not None:
         editor.remove(name)
-    nodes.take_attributes(node, editor)
+    nodes.update_attributes(node, editor)
     record.mode = mode
     record.ctime = nodes.session.nanoseconds
     nodes.store(node)
@@ -132,7 +132,7 @@ def remove_attribute(nodes: InodeCache, ino: int, name: bytes) -> None:
     if name in (ACCESS, DEFAULT) and editor.get(name) is None:
         return
     editor.remove(name)
-    nodes.take_attributes(node, editor)
+    nodes.update_attributes(node, editor)
     node.record.ctime = nodes.session.nanoseconds
     nodes.store(node)
 

@@ -206,7 +206,7 @@ class AttributeEditor:
         except ValueError as error:
             hint = f"the attributes of a file share one block of {size} bytes and what is free in its inode"
             raise self._error(errno.ENOSPC, f"no room for {show(name)}: {error}", hint) from None
-        twin = self._twin(content, old)
+        twin = self._find_shared(content, old)
         if twin is not None:
             block, sharers = twin
             self._blocks.write(block, _counted(content, sharers + 1))
@@ -224,7 +224,7 @@ class AttributeEditor:
             self._remember(block, content)
         self._block = block
 
-    def _twin(self, content: bytes, own: int) -> tuple[int, int] | None:
+    def _find_shared(self, content: bytes, own: int) -> tuple[int, int] | None:
         """Return (block, reference count) of another block with this content that can take one more reference, else None."""
         if self._sharing is None or not XATTR_HEADER.packer.unpack_from(content)[3]:
             return None  # without a hash the format forbids sharing

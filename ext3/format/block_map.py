@@ -184,20 +184,20 @@ def table_name(block: int) -> str:
 class MapReader:
     """Reader of the pointer blocks of one map, of ``pointers`` pointers each.
 
-    None is read twice, so that any walk through any map ends. ``seen``: those that were read, in this order.
+    No block is read twice, so that every walk ends. ``loaded``: the blocks read, in order.
     """
 
     def __init__(self, read: Callable[[int], bytes], pointers: int, bounds: PointerBounds) -> None:
         self.bounds = bounds
         self.pointers = pointers
-        self.seen: dict[int, None] = {}
+        self.loaded: dict[int, None] = {}
         self._read = read
 
     def load(self, block: int) -> Pointers:
         """Return the pointers in a pointer block. Raises CorruptError if it was read before."""
-        if block in self.seen:
+        if block in self.loaded:
             raise CorruptError(self.bounds.where, "pointer block", block, "one that is used once")
-        self.seen[block] = None
+        self.loaded[block] = None
         return np.frombuffer(self._read(block), "<u4")
 
     def trees(self, i_block: Sequence[int], low: int, high: int) -> Iterator[IndirectTree]:
@@ -263,7 +263,7 @@ def read_block_map(
             raise CorruptError(where, "block map", f"{mapped} blocks or more", f"<= {end}")
         logical.append(leaf.start + used)
         physical.append(pointers[used])
-    return BlockMap(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)), list(reader.seen))
+    return BlockMap(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)), list(reader.loaded))
 
 
 def read_inode_map(

@@ -35,7 +35,7 @@ TEA_CHUNK = 16
 EOF_HASH = 0xFFFFFFFE
 """Reserved by the kernel for the end of a directory; a name that hashes to it gets the hash before."""
 
-MANY = 32
+MIN_COLUMN_NAMES = 32
 """From so many names on, columns are faster than one name after the other."""
 NAMES_AT_ONCE = 8192
 """Hashed in pieces whose columns stay in the processor's cache."""
@@ -70,7 +70,7 @@ class DirHash:
 
     def many(self, names: Sequence[bytes]) -> U32:
         """The hash of each name, shape (len(names),)."""
-        if len(names) < MANY:
+        if len(names) < MIN_COLUMN_NAMES:
             return np.fromiter(map(self, names), np.uint32, len(names))
         chunk, mix = self._function.chunk, self._function.mix
         lengths = np.fromiter(map(len, names), np.int64, len(names))

@@ -75,7 +75,7 @@ def inode_offset(superblock: Superblock, groups: Table, ino: int) -> int:
     """Return the byte where the record of an inode begins. Raises PathNotFoundError for a number that is none, CorruptError."""
     geometry = superblock.geometry
     check_number(superblock, ino)
-    group, block, byte = geometry.place_of_inode(ino)
+    group, block, byte = geometry.locate_inode(ino)
     return table_offset(superblock, groups, group) + block * geometry.block_size + byte
 
 

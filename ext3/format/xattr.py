@@ -159,7 +159,7 @@ def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[by
         return b"", rest
     area = bytearray(area_size)
     XATTR_IBODY_HEADER.packer.pack_into(area, 0, XATTR_MAGIC)
-    _place(area, inside, XATTR_IBODY_HEADER.size, XATTR_IBODY_HEADER.size, [0] * len(inside))
+    _pack_entries(area, inside, XATTR_IBODY_HEADER.size, XATTR_IBODY_HEADER.size, [0] * len(inside))
     return bytes(area), rest
 
 
@@ -177,11 +177,11 @@ def pack_block(attributes: Sequence[Attribute], block_size: int, refcount: int) 
     hashes = [entry_hash(attribute.name, attribute.value) for attribute in attributes]
     block = bytearray(block_size)
     XATTR_HEADER.packer.pack_into(block, 0, XATTR_MAGIC, refcount, 1, block_hash(hashes), 0, 0, 0, 0)
-    _place(block, attributes, XATTR_HEADER.size, 0, hashes)
+    _pack_entries(block, attributes, XATTR_HEADER.size, 0, hashes)
     return bytes(block)
 
 
-def _place(buffer: bytearray, attributes: Sequence[Attribute], first: int, base: int, hashes: Sequence[int]) -> None:
+def _pack_entries(buffer: bytearray, attributes: Sequence[Attribute], first: int, base: int, hashes: Sequence[int]) -> None:
     """Write entries from byte ``first`` up and values from the end down; value offsets count from byte ``base``."""
     end = len(buffer)
     for (index, name, value), number in zip(attributes, hashes, strict=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..constants import NAME_MAX, S_IFDIR, S_IFMT
 from ..errors import SourceError
 from .content import Content
-from .node import PARENT_AT, ROW, Segment, Times
+from .node import PARENT_OFFSET, ROW, Segment, Times
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -78,7 +78,7 @@ class TreeBuilder:
         if b"/" in joined or b"\0" in joined or max(map(len, names), default=0) > NAME_MAX or not NO_NAMES.isdisjoint(names):
             for name in names:
                 _check_name(name)
-        for at, byte in enumerate(parent.to_bytes(4, "little"), PARENT_AT):
+        for at, byte in enumerate(parent.to_bytes(4, "little"), PARENT_OFFSET):
             rows[at :: ROW.size] = bytes((byte,)) * len(names)
         self.names += names
         self.rows += rows

@@ -18,7 +18,7 @@ from .. import hostio
 from ..device.base import BlockDevice
 from ..device.writeback import WriteBehind
 from ..errors import ContentChangedError
-from ..workers import MOST_JOBS, Advance, Job, Threads, WaitMeter, cut
+from ..workers import MAX_JOBS, Advance, Job, Threads, WaitMeter, cut
 from .content import ContentFile
 from .free_space_writer import FreeSpaceWriter
 from .node import Segment
@@ -63,9 +63,9 @@ class DataWriter:
         """The work in pieces that do not depend on each other: large files, small ones. They raise DeviceError, SourceError,
         ContentChangedError."""
         demand = self.plan.demand
-        bounds = self._cut_small(self.plan.tree.nodes["size"][demand.small], MOST_JOBS // 4)
+        bounds = self._cut_small(self.plan.tree.nodes["size"][demand.small], MAX_JOBS // 4)
         return (
-            [partial(self._copy_all_large, demand.large[some]) for some in cut(len(demand.large), MOST_JOBS // 4)],
+            [partial(self._copy_all_large, demand.large[piece]) for piece in cut(len(demand.large), MAX_JOBS // 4)],
             [partial(self._copy_small, demand.small[low:high]) for low, high in pairwise(bounds)],
         )
 

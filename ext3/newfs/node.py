@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["FIELDS", "PARENT_AT", "ROW", "Segment", "Times"]
+__all__ = ["FIELDS", "PARENT_OFFSET", "ROW", "Segment", "Times"]
 
 FIELDS = {
     "mode": "I",
@@ -26,7 +26,7 @@ nanoseconds; links counts its entries, and for directories is left 0 (the plan c
 ROW = struct.Struct("<" + "".join(FIELDS.values()))
 """One node."""
 
-PARENT_AT = struct.calcsize("<" + "".join(FIELDS.values())[: list(FIELDS).index("parent")])
+PARENT_OFFSET = struct.calcsize("<" + "".join(FIELDS.values())[: list(FIELDS).index("parent")])
 """Where in it the number of the parent begins."""
 
 Segment = tuple[int, int, int]

@@ -21,9 +21,9 @@ from ..format.superblock import Superblock
 from .inode_scan import read_columns
 from .volume import Volume
 
-__all__ = ["BYTES_AT_ONCE", "Listing", "read_directories"]
+__all__ = ["READ_BYTES", "Listing", "read_directories"]
 
-BYTES_AT_ONCE = 2 << 20
+READ_BYTES = 2 << 20
 """Of directory blocks at most; a longer list of directories is read in part."""
 USUAL_BYTES = 128
 """Of a directory for each name in it."""
@@ -47,7 +47,7 @@ def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 <<
     """
     superblock = volume.superblock
     size = superblock.block_size
-    most = max(1, min(BYTES_AT_ONCE, most_names * USUAL_BYTES) // size)
+    most = max(1, min(READ_BYTES, most_names * USUAL_BYTES) // size)
     inos = inos[:most]
     if not inos:
         return []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileReader", "SeekableFile"]
 
-READ_AT_ONCE = 8 << 20
+READ_BYTES = 8 << 20
 """Bytes asked of the device at once at most."""
 
 
@@ -99,8 +99,8 @@ class FileReader(SeekableFile):
             if data_start > start:
                 view[start - position : data_start - position] = bytes(data_start - start)
             shift = physical - logical
-            for piece in range(data_start, data_end, READ_AT_ONCE):
-                size = min(READ_AT_ONCE, data_end - piece)
+            for piece in range(data_start, data_end, READ_BYTES):
+                size = min(READ_BYTES, data_end - piece)
                 view[piece - position : piece - position + size] = self._device.read(piece + shift, size)
             start = data_end
         if start < end:

@@ -18,7 +18,7 @@ from ..format.inode_fields import Flags, Numbers
 from ..format.inode_table import Columns
 from .volume import Volume
 
-__all__ = ["ReadAhead", "straight_files"]
+__all__ = ["ReadAhead", "contiguous_files"]
 
 RUN_BYTES = 4 << 20
 GAP_BLOCKS = 8

@@ -16,11 +16,11 @@ from .directory_reader import FoundNames, HostDirectoryReader
 
 __all__ = ["HostWalk", "Piece"]
 
-PIECE = 64
+PIECE_NAMES = 64
 """So many names of a directory are looked at in one go: a large directory keeps all threads busy."""
-MOST_RUNNING = 2 * THREADS
+MAX_RUNNING = 2 * THREADS
 """So many pieces are given to the threads: each finds the next one there when it is done with one."""
-MOST_HELD = 1 << 16
+MAX_READ_AHEAD = 1 << 16
 """Names read ahead are kept until their turn. With so many kept, the threads pause."""
 
 
@@ -95,7 +95,7 @@ class HostWalk:
         wanted = (task.key, task.number)
         while wanted not in self._read or self._threads.ready:
             # With nothing running, the first that waits is the wanted one.
-            while self._waiting and self._running < MOST_RUNNING and (self._held < MOST_HELD or not self._running):
+            while self._waiting and self._running < MAX_RUNNING and (self._held < MAX_READ_AHEAD or not self._running):
                 self._threads.put(heappop(self._waiting))
                 self._running += 1
             done, (piece, more) = self._threads.get()
@@ -116,9 +116,9 @@ class HostWalk:
                 names = self._reader.names(path)
             except OSError as error:
                 return Piece(path, 0, FoundNames(), error), []
-            starts = range(PIECE, len(names), PIECE)
-            more = [_Task(task.key, number, names[start : start + PIECE]) for number, start in enumerate(starts, 1)]
-            names = names[:PIECE]
+            starts = range(PIECE_NAMES, len(names), PIECE_NAMES)
+            more = [_Task(task.key, number, names[start : start + PIECE_NAMES]) for number, start in enumerate(starts, 1)]
+            names = names[:PIECE_NAMES]
         found = self._reader.lookup(path, names)
         base = task.key.rstrip(b"\0") + b"\0"  # of the host's root there is nothing before it
         for _, (name, status, *_) in found.others:
