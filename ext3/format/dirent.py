@@ -300,8 +300,8 @@ def _pass_dots(data: npt.NDArray[np.uint8], at: Numbers, rows: Numbers, size: in
         wrong = (length < MIN_REC_LEN) | (length & 3 != 0) | (here % size + length > size)
         wrong |= (ino == 0) | (ino > inodes)
         wrong |= data[here + _NAME_LEN] != len(name)
-        for index, byte in enumerate(name + b"\0"):
-            wrong |= data[here + _HEAD + index] != byte
+        for place, byte in enumerate(name + b"\0"):
+            wrong |= data[here + _HEAD + place] != byte
         if name == b".":
             wrong |= length > DOT_REC_LEN_MAX
         bad[rows[wrong]] = True

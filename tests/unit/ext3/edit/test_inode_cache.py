@@ -207,7 +207,7 @@ def check_remembered(fs: WritableFilesystem) -> None:
     for ino, node in remembered._nodes.items():
         raw = node.record.pack()
         assert session.read_inode(ino)[: len(raw)] == raw, ino
-        assert node.seen is None or node.seen == parse_inode(session.read_inode(ino), ino)
+        assert node.decoded is None or node.decoded == parse_inode(session.read_inode(ino), ino)
         if node.map is not None:
             assert (node.map.i_block, node.map.sectors) == (node.record.i_block, node.record.sectors)
         if node.directory is not None:
