@@ -21,13 +21,13 @@ GAP_BYTES = 16 << 10
 """Gaps between wanted rows of an inode table are read too, up to this size."""
 RUN_BYTES = 4 << 20
 BATCH_INODES = 32_768
-"""Inodes that are decoded in one go; bounds the memory of a long list."""
+"""Inodes decoded together; bounds the memory of a long list."""
 
 
 def read_columns(volume: Volume, inos: Sequence[int] | Numbers) -> Columns:
     """Return the columns of ``inos``, in any order and with repeats.
 
-    Raises PathNotFoundError for a number that is no inode, CorruptError and DeviceError from reading the tables.
+    Raise PathNotFoundError for an invalid number, CorruptError and DeviceError from reading the tables.
     """
     numbers = np.asarray(inos, np.int64)
     return decode_columns(_read_records(volume, numbers), numbers)
