@@ -52,7 +52,7 @@ _MD4_ROUNDS = (
 class DirHash:
     """Hash function of an index: its version, and the filesystem's seed (s_hash_seed, four words) and signedness.
 
-    ``signed``: bytes above 127 are negative (s_flags bit 1). Raise ValueError for an unknown version.
+    ``signed``: bytes above 127 are negative (1 in s_flags). Raise ValueError for an unknown version.
     """
 
     def __init__(self, version: int, seed: Sequence[int], *, signed: bool) -> None:

@@ -37,9 +37,9 @@ from .schema import SUPERBLOCK
 __all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock", "set_needs_recovery", "write_superblock"]
 
 MAX_LOG_BLOCK_SIZE = 6
-"""64 KiB, the largest block of the format; this package reads up to MAX_BLOCK_SIZE."""
+"""Largest s_log_block_size of the format, 64 KiB; this package reads up to MAX_BLOCK_SIZE."""
 MAX_GROUPS = 1 << 22
-"""Groups that are read at most (128 MiB of descriptors); the largest ext3 that mke2fs makes by itself has an eighth."""
+"""Most groups supported (128 MiB of descriptors), eight times those of the largest ext3 that mke2fs makes by default."""
 
 _OTHERS = (
     (0, b"hsqs", "a squashfs image"),
@@ -61,17 +61,17 @@ _OTHERS = (
     (512, b"EFI PART", "a partitioned disk; give the offset of the partition"),
     (510, b"\x55\xaa", "a partitioned disk or boot sector; give the offset of the partition"),
 )
-"""(byte, magic, what it is) of things people hold for an ext3 image, the surer signs first."""
+"""(offset, magic, format) of files often mistaken for an ext3 image, the most reliable magics first."""
 
 _BACKUPS = ((8193, 1024), (16384, 2048), (32768, 4096))
-"""(block, block size) of the first backup superblock of usual filesystems."""
+"""(block, block size) of the first backup superblock for common block sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Superblock:
     """Decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes.
 
-    ``geometry``: the numbers that no use of the filesystem changes, and what follows from them.
+    ``geometry``: the fixed layout.
     """
 
     geometry: Geometry
@@ -168,7 +168,7 @@ class Superblock:
 
     @property
     def clean(self) -> bool:
-        """Unmounted in good order and without known errors."""
+        """True if it was unmounted cleanly and has no known errors."""
         return self.state == STATE_VALID and not self.needs_recovery
 
     @property
@@ -200,7 +200,7 @@ def read_superblock(device: BlockDevice) -> Superblock:
 
 
 def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
-    """Write the first sector of the primary superblock; all fields that change in use are in it."""
+    """Write the first sector of the primary superblock, which holds all fields that change."""
     device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
 
 
@@ -211,7 +211,7 @@ def set_needs_recovery(row: Table, needed: bool) -> None:
 
 
 def _guess_format(device: BlockDevice) -> str:
-    """What is in the place of a filesystem, as far as a few bytes tell; for a hint."""
+    """Return a hint on the format of a device that is not ext3, from a few bytes of it."""
     if not device.size:
         return "the file is empty"
     try:
@@ -232,10 +232,10 @@ def _guess_format(device: BlockDevice) -> str:
 
 
 def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
-    """Decode ``raw``, the 1024 bytes of a superblock with a right magic, on a device of ``device_size`` bytes.
+    """Decode ``raw``, the 1024 bytes of a superblock with a valid magic, on a device of ``device_size`` bytes.
 
-    Raises UnsupportedError where features forbid reading (an incompat bit, or cluster allocation), CorruptError where the
-    numbers contradict each other or the device. What passes has a bounded number of groups, all inside the device.
+    Raise UnsupportedError if features forbid reading (an incompat bit, or cluster allocation), CorruptError if the numbers
+    contradict each other or the device. The result has at most MAX_GROUPS groups, all inside the device.
     """
     fields = SUPERBLOCK.record(raw)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))

@@ -55,7 +55,7 @@ _WHOLE = {
 _WHOLE_NAMES = {index: name for name, index in _WHOLE.items()}
 _ACLS = (XattrIndex.POSIX_ACL_ACCESS, XattrIndex.POSIX_ACL_DEFAULT)
 _WRITTEN = (XattrIndex.USER, XattrIndex.TRUSTED, XattrIndex.SECURITY)
-"""Prefixes that can be stored; ``system.`` (index 7) is for inline data, and the kernel lists nothing below it."""
+"""Prefixes that can be set; ``system.`` (index 7) is for inline data, and the kernel does not list it."""
 
 
 class Attribute(NamedTuple):
@@ -75,7 +75,7 @@ class AttributeNameError(ValueError):
 
 
 def split_name(full: bytes) -> tuple[int, bytes] | None:
-    """(index, suffix) of a full name: ``user.x`` -> (1, b"x"); None where ext3 has no index for it."""
+    """Return (index, suffix) of a full name: ``user.x`` -> (1, b"x"); None if ext3 has no index for it."""
     index = _WHOLE.get(full)
     if index in _ACLS:
         return int(index), b""
@@ -140,7 +140,7 @@ def _need(attribute: Attribute) -> int:
 
 
 def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[bytes, list[Attribute]]:
-    """Pack attributes into the area of an inode, first fit in the order given. Return the area and the rest.
+    """Pack attributes into the area of an inode, first fit in the given order. Return the area and the rest.
 
     ``area_size`` is inode size - 128 - i_extra_isize, in bytes. The area is exactly that long, or empty if nothing fits.
     Entry hashes are 0: in an inode they are not used.
