@@ -359,7 +359,7 @@ class BlockMapEditor:
     def _cut_from(self, low: int, high: int) -> Cut:
         return Cut(self._reader(), self._words, low, high)
 
-    def _once(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
+    def _unique_runs(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
         """Return the blocks as runs. Raises CorruptError if one is there twice: it can be freed only once."""
         numbers = np.sort(numbers)
         twice = np.flatnonzero(numbers[1:] == numbers[:-1])

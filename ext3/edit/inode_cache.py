@@ -30,7 +30,7 @@ OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 INDEX = int(InodeFlag.INDEX)
-KEPT = 4096
+CACHE_SIZE = 4096
 """Inodes that are cached at most."""
 
 
@@ -44,7 +44,7 @@ class Node:
         self.record = record
         self.map: BlockMapEditor | None = None
         self.directory: Directory | None = None
-        self.seen: Inode | None = None
+        self.decoded: Inode | None = None
         """The inode as readers see it, if it was asked for since the last change."""
         self.checked = False
         """True once ``edit`` found that it may be changed."""
@@ -57,7 +57,7 @@ def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> N
 
 
 class InodeCache:
-    """Inode cache of one session; holds at most KEPT inodes."""
+    """Inode cache of one session; holds at most CACHE_SIZE inodes."""
 
     def __init__(self, session: Session) -> None:
         superblock = session.superblock
@@ -164,7 +164,7 @@ class InodeCache:
 
     def store(self, node: Node) -> None:
         """Note that the record of an inode was changed."""
-        node.seen = None
+        node.decoded = None
         node.record.round_times()
         # The cache may have dropped the node since the caller got it, and loaded another.
         self._unwritten[node.ino] = self._nodes[node.ino] = node
@@ -200,7 +200,7 @@ class InodeCache:
             )
         return found
 
-    def mapped(self, node: Node) -> None:
+    def update_map(self, node: Node) -> None:
         """Copy a changed map into the record."""
         if node.map is not None:
             node.record.i_block = node.map.i_block
@@ -255,7 +255,7 @@ class InodeCache:
             sharing=self._sharing,
         )
 
-    def take_attributes(self, node: Node, editor: AttributeEditor) -> None:
+    def update_attributes(self, node: Node, editor: AttributeEditor) -> None:
         """Copy changed attributes into the record. Raises CorruptError if its count of sectors leaves no room.
 
         XattrError (EOPNOTSUPP) for a block in a filesystem of revision 0, which has no feature for attributes.
@@ -297,21 +297,21 @@ class InodeCache:
         """Keep the inode, past its last name, until ``release``: it is open."""
         self._held[ino] = self._held.get(ino, 0) + 1
 
-    def unlinked(self, node: Node) -> None:
+    def drop_unlinked(self, node: Node) -> None:
         """Delete an inode whose record has no links left; one that is held, when it is released."""
         if node.ino in self._held:
             self.make_orphan(node)
             return
         self._delete(node)
 
-    def nameless(self, node: Node) -> None:
+    def make_orphan(self, node: Node) -> None:
         """Make an inode without links an orphan: deleted when released, or after a crash by the next open."""
         self.store(node)
         self._change_orphans(node.ino, add_orphan)
         self._orphans.add(node.ino)
 
-    def named(self, ino: int) -> Node:
-        """Return an inode that was nameless, to be given a name. Raises CorruptError if it was not."""
+    def unmake_orphan(self, ino: int) -> Node:
+        """Return an inode that was make_orphan, to be given a name. Raises CorruptError if it was not."""
         self._change_orphans(ino, remove_orphan)
         return self.edit(ino)
 

@@ -67,7 +67,7 @@ class OrphanLinks:
         if following:
             self._before[following] = ino
 
-    def take_out(self, ino: int, following: int) -> int:
+    def remove(self, ino: int, following: int) -> int:
         """Remove an inode. Return the one before it, 0 for the first."""
         previous = self._before.pop(ino)
         if following:

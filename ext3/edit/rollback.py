@@ -40,7 +40,7 @@ class Rollback:
             function, arguments = self._undo.pop()
             function(*arguments)
 
-    def forget_undo(self) -> None:
+    def clear_undo(self) -> None:
         """Empty the undo log: what was done stays."""
         self._undo.clear()
 

@@ -197,7 +197,7 @@ class Geometry:
         """Return (group, index in its table) of an inode."""
         return divmod(ino - 1, self.inodes_per_group)
 
-    def place_of_inode(self, ino: int) -> tuple[int, int, int]:
+    def locate_inode(self, ino: int) -> tuple[int, int, int]:
         """Return (group, block of its table, byte in that block) of an inode's record."""
         group, index = divmod(ino - 1, self.inodes_per_group)
         block, byte = divmod(index * self.inode_size, self.block_size)

@@ -25,7 +25,7 @@ GAP_BLOCKS = 8
 """Gaps between wanted blocks are read too, up to this many blocks."""
 
 
-def straight_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
+def contiguous_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
     """Return which rows are regular files without holes whose data is one run of direct blocks in the filesystem, and the
     block where it begins (0: the file is empty, or not straight)."""
     superblock = volume.superblock
