@@ -84,7 +84,7 @@ class InodeCache:
         """Inodes that the running operation changed. Their records are written once, at its end."""
         self._held: dict[int, int] = {}
         self._orphans: set[int] = set()
-        """Inodes that had no name at some time; an undone operation or ``named`` may have given them one."""
+        """Inodes that had no name at some time; a rollback or ``unmake_orphan`` may have given them one since."""
         self._orphan_links: OrphanLinks | None = None
         self._rollbacks = session.rollbacks
         self._generation = session.nanoseconds
@@ -138,7 +138,7 @@ class InodeCache:
 
     def edit(self, ino: int) -> Node:
         """Return an inode for changing. Raises CorruptError unless it is in use and not one of the filesystem's own."""
-        # Directories in use stay among the remembered.
+        # Reinserted as the newest, so that directories in use stay in the cache.
         node = self._nodes.pop(ino, None)
         if node is None:
             node = self.load(ino)
@@ -311,7 +311,7 @@ class InodeCache:
         self._orphans.add(node.ino)
 
     def unmake_orphan(self, ino: int) -> Node:
-        """Return an inode that was make_orphan, to be given a name. Raises CorruptError if it was not."""
+        """Remove an inode from the orphan list, to give it a name. Raises CorruptError if it is not in the list."""
         self._change_orphans(ino, remove_orphan)
         return self.edit(ino)
 

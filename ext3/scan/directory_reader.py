@@ -39,8 +39,8 @@ Attributes = list[tuple[bytes, bytes | OSError | None]] | OSError
 
 
 class Found(NamedTuple):
-    """A name that is no plain file. ``status`` None: it cannot be read, ``problem`` says why. ``detail``: the target of a
-    symlink, the data of a sparse file. ``attributes`` None: it has none, or was not asked."""
+    """Name that is not a plain file. ``status`` None: it cannot be read, ``problem`` is the reason. ``detail``: the target of
+    a symlink, the data of a sparse file. ``attributes`` None: it has none, or they were not read."""
 
     name: bytes
     status: os.stat_result | None
@@ -51,10 +51,10 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class FoundNames:
-    """Names of one directory in byte order, those that can be read, and the rows of their nodes, with the parent left 0.
+    """Readable names of one directory in byte order, and the rows of their nodes, with parent 0.
 
-    Most are plain files, with one name, no holes and no extended attributes: there is no more to say of them. Of the ``others``
-    there is more, with the number of names before them.
+    Plain files, with one link, no holes and no extended attributes, have nothing else. ``others`` are the rest, each with the
+    number of names before it.
     """
 
     names: list[bytes] = field(default_factory=list)
@@ -99,7 +99,7 @@ class HostDirectoryReader:
         base = directory if directory.endswith(b"/") else directory + b"/"
         result = FoundNames()
         taken, rows, others = result.names, result.rows, result.others
-        status: Any  # as a sequence it has the times in whole seconds
+        status: Any  # its items have the times in whole seconds
         for name in names:
             if self.stopped:
                 break
@@ -120,7 +120,7 @@ class HostDirectoryReader:
             if nlink == 1 or kind == S_IFDIR or (device, ino) not in known:
                 try:
                     if kind == S_IFREG:
-                        if size and mode & 0o444 != 0o444:  # what all may read need not be asked for
+                        if size and mode & 0o444 != 0o444:  # files readable by all need no check
                             _check_readable(path)
                         if status.st_blocks * 512 < size:
                             detail = _data_segments(path, size)
