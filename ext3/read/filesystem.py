@@ -261,7 +261,7 @@ class Filesystem:
         return self.inode(path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino, follow=follow))
 
     def find_name(self, directory: int, name: bytes) -> int | None:
-        """The inode of ``name`` in a directory, None if it is not there."""
+        """Return the inode of ``name`` in a directory, None if there is none."""
         inode = self.inode(directory)
         where = f"directory inode {directory}"
         count = directory_block_count(inode.stat.size, self._superblock.block_size, where)

@@ -45,7 +45,7 @@ HOST_VERBS = KERNEL_VERBS - {
 """What any user may do in a directory of any host."""
 
 NO_ROOM = (ext3.NoSpaceError, ext3.NoFreeInodesError, DirectoryFullError)
-MAX_READ_AHEAD = 4
+MOST_HELD = 4
 LEFT_BEHIND = b"o" * 3000
 """Data for a file that has lost its name."""
 
@@ -136,7 +136,7 @@ class ImageTree:
 
     def orphan(self, path: bytes, closed: int) -> None:
         """Remove a file that stays open, and write to it; where many are, close the one at ``closed``."""
-        if len(self.held) > MAX_READ_AHEAD:
+        if len(self.held) > MOST_HELD:
             self.held.pop(closed % len(self.held)).close()
         if not self.fs.stat(path, follow=False).is_file:
             raise ext3.PathError(path, "no file")
@@ -299,7 +299,7 @@ class HostTree:
 
     def orphan(self, path: bytes, closed: int) -> None:
         """Remove a file that stays open, and write to it; where many are, close the one at ``closed``."""
-        if len(self.held) > MAX_READ_AHEAD:
+        if len(self.held) > MOST_HELD:
             os.close(self.held.pop(closed % len(self.held)))
 
         def remove(fd: int) -> None:
