@@ -1,21 +1,20 @@
-"""Input and output on files of the host: exact reads and writes, copies inside the kernel, holes, synchronisation.
+"""Input and output on files of the host: exact reads and writes, copies in the kernel, holes, synchronisation.
 
-All functions take descriptors that stay the caller's, and raise OSError as the system does.
+Functions do not close the descriptors they take, and raise OSError.
 
-One rule holds for every call that only saves work (copy_file_range, FICLONE, SEEK_DATA, fallocate and their like): it may be
-missing or refuse for any reason, and the plain reads and writes that follow decide. Where the trouble is real they meet it
-again, and they know which of two files has it. Only a target that takes no more (``FULL``) is reported at once. Refusals that
-are known, and whose they are:
+Calls that only save work (copy_file_range, FICLONE, SEEK_DATA, fallocate and the like) may be missing or fail for any
+reason: their errors are ignored and plain reads and writes follow, which meet a real error again, on the file that has it.
+Only a full target (``FULL``) is reported at once. Known failures and their sources:
 
-* ENOSYS: an old kernel. EPERM: filters of system calls (seccomp) that do not know the call, and sealed files.
+* ENOSYS: an old kernel. EPERM: seccomp filters that do not know the call, and sealed files.
 * EXDEV: two filesystems; since Linux 5.19 few copy across, and then only to one of their own type.
-* EOPNOTSUPP, ENOTSUP: the filesystem lacks the call. ENOTTY says so for ioctls. ENODEV: fallocate on what is no regular file.
-* EINVAL: copies on eCryptfs and GPFS; ranges that are not whole blocks; filesystems without SEEK_DATA; posix_fallocate on ZFS.
-* EIO, ENOENT: copies that CIFS cannot do. EACCES: fuse-overlayfs, which opens the file again. EAGAIN: some releases of ZFS.
+* EOPNOTSUPP, ENOTSUP: the filesystem lacks the call; ENOTTY: the ioctl. ENODEV: fallocate on other than regular files.
+* EINVAL: copies on eCryptfs and GPFS; ranges not of whole blocks; filesystems without SEEK_DATA; posix_fallocate on ZFS.
+* EIO, ENOENT: copies unsupported by CIFS. EACCES: fuse-overlayfs, which opens the file again. EAGAIN: some releases of ZFS.
 * EBADF: FICLONE without reflinks, and emulations of posix_fallocate, which have to read. ETXTBSY: swap files.
 * 0 bytes copied before the end: files in proc and sysfs, and on some virtual filesystems up to Linux 5.18.
 
-Sources: the man pages of these calls, and what the copying code of Go, Rust, the JDK and GNU coreutils works around.
+Sources: the man pages of these calls, and the workarounds in Go, Rust, the JDK and GNU coreutils.
 """
 
 from __future__ import annotations
@@ -67,28 +66,28 @@ __all__ = [
 HostPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-"""Flags of every open: not inherited by programs that are started, and bytes as they are on Windows."""
+"""Flags of every open: closed on exec, and binary mode on Windows."""
 NO_WAIT = OPEN | getattr(os, "O_NONBLOCK", 0)
-"""Flags for a name that may be a FIFO or a device: opening it does not wait for the other end."""
+"""Flags for a name that may be a FIFO or a device: opening it does not block."""
 NO_FOLLOW = OPEN | getattr(os, "O_NOFOLLOW", 0)
 """Flags for a name that must not be a symbolic link."""
 READ_REGULAR = os.O_RDONLY | NO_WAIT | NO_FOLLOW
-"""Flags to read a regular file that was found by listing its directory; something else may have taken its place."""
+"""Flags to read a regular file found in a listing, which may have been replaced since."""
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-"""The target takes no more: no other call fares better, and the source is not to blame."""
+"""Errors of a full target, which any other call would meet, too."""
 NO_XATTRS = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
-"""The filesystem has no extended attributes, or none of that namespace."""
+"""Errors of a filesystem without extended attributes, or without those of a namespace."""
 
 CALL_BYTES = 1 << 30
-"""Read or written by one call at most: macOS refuses 2 GiB."""
+"""Most bytes of one read or write: macOS refuses 2 GiB."""
 COPY_BYTES = 16 << 20
-"""Asked of one copying call: large enough to cost nothing, small enough for progress and Ctrl-C."""
+"""Most bytes of one copying call: large enough to be fast, small enough for progress and Ctrl-C."""
 BUFFER_BYTES = 256 << 10
-"""Copied through a buffer at once; larger writes are slower on virtual machines, see ``ext3.device.writeback``."""
+"""Size of the copy buffer; larger writes are slower on virtual machines, see ``ext3.device.writeback``."""
 ZERO_BYTES = 1 << 20
 MAX_RANGES = 1 << 20
-"""More data ranges than this in one file are taken as one from there on: the holes between them are not worth the time."""
+"""Most data ranges reported per file; the rest is one range, as its holes are not worth the time."""
 
 FICLONE = 0x40049409
 """ioctl of Linux (linux/fs.h): share all blocks of another file."""
@@ -99,7 +98,7 @@ SYNC_FILE_RANGE_WRITE = 2
 Data = bytes | bytearray | memoryview
 
 
-# -- what a descriptor is ------------------------------------------------------------------------------------------
+# -- kinds of descriptors ------------------------------------------------------------------------------------------
 
 
 def is_regular(fd: int) -> bool:
@@ -107,17 +106,17 @@ def is_regular(fd: int) -> bool:
 
 
 def is_append_only(fd: int) -> bool:
-    """Whether every write goes to the end of the file, wherever it is aimed (O_APPEND). False where that cannot be asked."""
+    """Return True if all writes append to the file (O_APPEND), False also if that is unknown."""
     return bool(fcntl and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
 
 
 def is_read_write(fd: int) -> bool:
-    """Whether a file is open for reading and for writing anywhere. True where that cannot be asked: the first write tells."""
+    """Return True if a file is open for reading and for writing anywhere, also if that is unknown until the first write."""
     return not fcntl or fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND) == os.O_RDWR
 
 
 def same_file(one: HostPath | int, other: HostPath | int) -> bool:
-    """Whether two paths or descriptors lead to one file. False where one of them leads nowhere."""
+    """Return True if two paths or descriptors are the same file, False also if one does not exist."""
     try:
         return os.path.samestat(os.stat(one), os.stat(other))
     except OSError:
@@ -128,7 +127,7 @@ def same_file(one: HostPath | int, other: HostPath | int) -> bool:
 
 
 def read_at(fd: int, offset: int, size: int) -> bytes:
-    """``size`` bytes at ``offset``; fewer only at the end of the file."""
+    """Return ``size`` bytes at ``offset``, fewer only at the end of the file."""
     pieces = []
     while size > 0:
         wanted = min(size, CALL_BYTES)
@@ -142,7 +141,7 @@ def read_at(fd: int, offset: int, size: int) -> bytes:
 
 
 def read_into(fd: int, offset: int, view: memoryview) -> int:
-    """Fill ``view`` with the bytes at ``offset``; how many those are, fewer than it holds only at the end of the file."""
+    """Fill ``view`` with the bytes at ``offset``. Return their number, less than its length only at the end of the file."""
     done = 0
     while done < len(view):
         piece = view[done : done + CALL_BYTES]
@@ -165,13 +164,13 @@ def write_at(fd: int, offset: int, data: Data) -> None:
         piece = view[:CALL_BYTES]
         done = os.pwrite(fd, piece, offset) if hasattr(os, "pwrite") else _seek_and_write(fd, piece, offset)
         if not done:
-            raise OSError(errno.EIO, "nothing was written")  # this loop would not end
+            raise OSError(errno.EIO, "nothing was written")  # prevents an endless loop
         offset += done
         view = view[done:]
 
 
 def write_all(fd: int, data: Data) -> None:
-    """Write all of ``data`` where the descriptor stands; it may be a pipe."""
+    """Write all of ``data`` at the current position; the descriptor may be a pipe."""
     view = memoryview(data)
     while view:
         done = os.write(fd, view[:CALL_BYTES])
@@ -181,7 +180,7 @@ def write_all(fd: int, data: Data) -> None:
 
 
 def _seek_and_read(fd: int, size: int, offset: int) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)  # Windows: no two threads may do this at once
+    os.lseek(fd, offset, os.SEEK_SET)  # Windows: not safe for several threads
     return os.read(fd, size)
 
 
@@ -194,7 +193,7 @@ def _seek_and_write(fd: int, data: memoryview, offset: int) -> int:
 
 
 def clone_file(source: int, target: int) -> bool:
-    """Have the whole of ``target`` share the blocks of ``source`` (a reflink); False where that is not possible."""
+    """Make ``target`` share all blocks of ``source`` (a reflink). Return False if that is not possible."""
     if sys.platform != "linux":
         return False
     try:
@@ -207,7 +206,7 @@ def clone_file(source: int, target: int) -> bool:
 
 
 def copy_range(source: int, source_offset: int, target: int, offset: int, size: int) -> int:
-    """copy_file_range(2): bytes copied, at most ``COPY_BYTES``; 0 where the kernel cannot, or where the source ends.
+    """Copy with copy_file_range(2). Return the bytes copied, at most ``COPY_BYTES``; 0 if it fails, or the source ends.
 
     Filesystems with reflinks share the blocks, network filesystems copy on their server. No file position is moved.
     """
@@ -222,10 +221,10 @@ def copy_range(source: int, source_offset: int, target: int, offset: int, size: 
 
 
 def send_range(source: int, source_offset: int, target: int, offset: int, size: int) -> int:
-    """sendfile(2): bytes copied, at most ``COPY_BYTES``; 0 where the kernel cannot, or where the source ends.
+    """Copy with sendfile(2). Return the bytes copied, at most ``COPY_BYTES``; 0 if it fails, or the source ends.
 
-    Copies between filesystems in three quarters of the time that reading and writing take. It moves the position of ``target``:
-    not for files to which several threads, or processes that share the descriptor, write at once.
+    Copies between filesystems in three quarters of the time of reads and writes. Moves the position of ``target``: not for
+    descriptors that several threads or processes write to.
     """
     if sys.platform != "linux":  # elsewhere it writes to sockets only
         return 0
@@ -239,18 +238,18 @@ def send_range(source: int, source_offset: int, target: int, offset: int, size: 
 
 
 def kernel_copy(source: int, source_offset: int, target: int, offset: int, size: int) -> int:
-    """Bytes copied without passing through this process, at most ``COPY_BYTES``; 0 where that is not possible, or where the
-    source ends: a plain read tells. Moves the position of ``target``, as ``send_range`` does."""
+    """Copy in the kernel. Return the bytes copied, at most ``COPY_BYTES``; 0 if that is not possible, or the source ends: try
+    a plain read. Moves the position of ``target``, as ``send_range`` does."""
     return copy_range(source, source_offset, target, offset, size) or send_range(source, source_offset, target, offset, size)
 
 
 def copy_bytes(
     source: int, source_offset: int, target: int, offset: int, size: int, advance: Callable[[int], None] | None = None
 ) -> int:
-    """Copy ``size`` bytes by the best way there is: bytes copied, fewer only where the source ends.
+    """Copy ``size`` bytes by the fastest way that works. Return the bytes copied, fewer only if the source ends.
 
-    ``advance`` is told how many bytes came since it was told last. Moves the position of ``target``. Holes are copied as zeros:
-    see ``data_ranges``.
+    ``advance`` is called with the bytes copied since its last call. Moves the position of ``target``. Holes are copied as
+    zeros: see ``data_ranges``.
     """
     done = 0
     buffer: memoryview | None = None
@@ -275,10 +274,10 @@ def copy_bytes(
 
 
 def data_ranges(fd: int, offset: int, size: int) -> Iterator[tuple[int, int]]:
-    """(offset, size) of the pieces of a range that hold data, ascending; what lies between them reads as zero.
+    """Yield (offset, size) of the parts of a range that hold data, ascending; gaps read as zero.
 
-    One piece for all of it where the system cannot tell: a hole that is read costs time, data taken for a hole would be lost.
-    The file's position is put back.
+    Yields all of it if the system cannot find holes: reading a hole costs time, data taken for a hole would be lost. The
+    file's position is restored.
     """
     end = offset + size
     for _ in range(MAX_RANGES if hasattr(os, "SEEK_DATA") else 0):
@@ -297,7 +296,7 @@ def _next_data(fd: int, offset: int, end: int) -> tuple[int, int] | None:
     try:
         position = os.lseek(fd, 0, os.SEEK_CUR)
         try:
-            begin = max(offset, os.lseek(fd, offset, os.SEEK_DATA))  # ZFS has answered 0 for a hole at the end
+            begin = max(offset, os.lseek(fd, offset, os.SEEK_DATA))  # ZFS has returned 0 for a hole at the end
             stop = os.lseek(fd, begin, os.SEEK_HOLE) if begin < end else end
         finally:
             os.lseek(fd, position, os.SEEK_SET)
@@ -309,9 +308,9 @@ def _next_data(fd: int, offset: int, end: int) -> tuple[int, int] | None:
 
 
 def punch_hole(fd: int, offset: int, size: int) -> bool:
-    """Make the range read as zero and give its space back; the file keeps its length. False where that is not possible.
+    """Make the range read as zero and free its space; the file keeps its length. Return False if that is not possible.
 
-    FALLOC_FL_ZERO_RANGE is not tried: the filesystems that have it can punch, too.
+    FALLOC_FL_ZERO_RANGE is not tried: filesystems that have it can punch, too.
     """
     if size <= 0:
         return True
@@ -330,7 +329,7 @@ def punch_hole(fd: int, offset: int, size: int) -> bool:
 
 
 def allocate(fd: int, offset: int, size: int) -> None:
-    """Give a range that is a hole, or behind the end of the file, blocks on storage: it reads as zero."""
+    """Allocate storage for a range that is a hole, or behind the end of the file: it reads as zero."""
     if size > 0 and hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(fd, offset, size)
@@ -345,8 +344,8 @@ def allocate(fd: int, offset: int, size: int) -> None:
 
 @cache
 def _libc(name: str) -> Any:
-    """A function of the C library that Python does not have; None where there is none."""
-    import ctypes  # not needed by most who import this module
+    """Return a function of the C library that Python lacks; None if it does not exist."""
+    import ctypes  # rarely needed
 
     try:
         return getattr(ctypes.CDLL(None, use_errno=True), name)
@@ -358,7 +357,7 @@ def _libc(name: str) -> Any:
 
 
 def sync(fd: int) -> None:
-    """What was written to the file, and its length, is on storage when this returns."""
+    """Flush the file's data and length to stable storage."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:  # macOS, where fsync leaves the data in the drive's own memory
         with suppress(OSError):  # not on network filesystems
@@ -368,8 +367,7 @@ def sync(fd: int) -> None:
 
 
 def sync_directory(path: HostPath) -> None:
-    """New and changed names in a directory survive a power cut after this. Where directories cannot be synced (CIFS, Windows)
-    nothing more can be done, and nothing is raised: the names are there."""
+    """Flush the names in a directory to stable storage. Does nothing if directories cannot be synced (CIFS, Windows)."""
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | OPEN)
         try:
@@ -379,8 +377,8 @@ def sync_directory(path: HostPath) -> None:
 
 
 def start_writeback(fd: int, offset: int, size: int) -> None:
-    """Have the kernel begin to write the range to storage now, so that the final sync finds little left to do."""
-    if size <= 0:  # a length of 0 would mean all that follows
+    """Start write-back of the range, so that the final sync has little left to do."""
+    if size <= 0:  # a length of 0 would mean up to the end of the file
         return
     call = _libc("sync_file_range") if sys.platform == "linux" else None
     if call is not None:
@@ -388,11 +386,11 @@ def start_writeback(fd: int, offset: int, size: int) -> None:
 
         if not call(fd, ctypes.c_int64(offset), ctypes.c_int64(size), SYNC_FILE_RANGE_WRITE):
             return
-    drop_cache(fd, offset, size)  # begins to write what is dirty
+    drop_cache(fd, offset, size)  # starts write-back of dirty pages
 
 
 def drop_cache(fd: int, offset: int, size: int) -> None:
-    """Let what is on storage of the range leave the page cache; what is not begins to be written."""
+    """Drop clean pages of the range from the page cache and start write-back of dirty ones."""
     if size > 0 and hasattr(os, "posix_fadvise"):
-        with suppress(OSError):  # it is advice
+        with suppress(OSError):  # only advice
             os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""How a long build tells that it goes on."""
+"""Progress reports of long operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Progress", "Silent"]
 
 
 class Progress(Protocol):
-    """Told how far the work is. ``total`` None: not known."""
+    """Receiver of progress reports. ``total`` None: unknown."""
 
     def phase(self, name: str, total: int | None, unit: Literal["files", "bytes"]) -> None: ...
 
@@ -18,7 +18,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nobody."""
+    """Progress that ignores all reports."""
 
     def phase(self, name: str, total: int | None, unit: Literal["files", "bytes"]) -> None:
         pass

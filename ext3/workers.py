@@ -1,10 +1,10 @@
-"""A few processes, or threads, that share work.
+"""Worker processes and threads.
 
 ``parallel_map``: forked processes, for work that keeps a processor busy, such as many short system calls, which threads of one
-interpreter would make one after the other. The jobs' numbers wait in a pipe, and each process takes the next: the fastest does
-most. ``Threads``: for work that waits, for a network filesystem or a cold disk. ``WaitMeter`` measures which it is.
+interpreter would make one after the other. The processes take job numbers from a pipe until it is empty. ``Threads``: for
+work that waits, for a network filesystem or a cold disk. ``WaitMeter`` measures which it is.
 
-Fork no process while threads run: the child would have the locks they hold, and not the threads that release them.
+Do not fork while threads run: the child would inherit their locks without the threads that release them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ from typing import Any, Generic, NoReturn, TypeVar, cast
 from .errors import DeviceError
 from .progress import Progress
 
-__all__ = ["MOST_JOBS", "Advance", "Job", "Threads", "WaitMeter", "cut", "parallel_map", "workers_for"]
+__all__ = ["MAX_JOBS", "Advance", "Job", "Threads", "WaitMeter", "cut", "parallel_map", "workers_for"]
 
-MOST_WORKERS = 4
-MOST_JOBS = 8192
-"""Their numbers must fit a pipe (64 KiB on Linux) before anybody reads."""
+MAX_WORKERS = 4
+MAX_JOBS = 8192
+"""Most jobs: their numbers must fit a pipe (64 KiB on Linux) before any is read."""
 THREADS = 16
 WAIT_SECONDS = 1e-4
-"""Calls that wait longer than this are worth threads: answers from memory take a hundredth of it, those of a server ten times
-as long."""
+"""Wait per call above which threads pay: answers from memory take a hundredth of it, those of a server ten times as long."""
 SAMPLE_CALLS = 16
-"""Calls that are measured together."""
+"""Calls per sample."""
 SLOW_SAMPLES = 3
-"""So many samples in a row must wait: anything may hold up a process once."""
+"""Consecutive slow samples needed: a single one may have other causes."""
 _number = struct.Struct("=I")
 _count = struct.Struct("=Q")
 
@@ -47,36 +46,36 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
-"""Reports how much more is done."""
+"""Callback for progress, with the amount done since its last call."""
 Job = Callable[[Advance], None]
 
 
 def workers_for(jobs: int) -> int:
-    """How many processes are worth having for so many jobs: 1 where this system or program cannot fork safely."""
+    """Return the number of processes to use for ``jobs`` jobs: 1 if this system or program cannot fork safely."""
     if sys.platform != "linux" or threading.active_count() > 1 or threading.current_thread() is not threading.main_thread():
         return 1
-    return max(1, min(jobs // 2, MOST_WORKERS, len(os.sched_getaffinity(0))))
+    return max(1, min(jobs // 2, MAX_WORKERS, len(os.sched_getaffinity(0))))
 
 
 def cut(length: int, most: int, *, least: int = 1) -> list[slice]:
-    """Slices of a sequence for at most ``most`` jobs, of about equal length; shorter than ``least`` only where all of it is."""
+    """Return at most ``most`` slices of about equal length; shorter than ``least`` only if the whole sequence is."""
     count = max(1, min(most, length // least))
     return [slice(number * length // count, (number + 1) * length // count) for number in range(count)] if length else []
 
 
 def parallel_map(jobs: int, work: Callable[[int, Advance], Result], workers: int, progress: Progress) -> list[Result]:
-    """The results of ``work(number, advance)`` for each number below ``jobs`` (at most MOST_JOBS), in order.
+    """Return the results of ``work(number, advance)`` for each number below ``jobs`` (at most MAX_JOBS), in order.
 
     ``workers`` processes share the jobs: this one and forked helpers, whose results are pickled. ``work`` must not depend on
-    what other jobs left in memory; files are seen by all. The first exception of any process is raised here, after all others
-    ended. Where the numbers do not fit a pipe, this process does everything.
+    what other jobs left in memory; changes to files are shared. The first exception of any process is raised here, after all
+    others ended. If the numbers do not fit a pipe, this process does all jobs.
     """
-    if jobs > MOST_JOBS:
-        raise ValueError(f"{jobs} jobs; at most {MOST_JOBS} can be shared")
+    if jobs > MAX_JOBS:
+        raise ValueError(f"{jobs} jobs; at most {MAX_JOBS} can be shared")
     jobs_out = _queue(jobs) if workers > 1 else None
     if jobs_out is None:
         return [work(number, progress.advance) for number in range(jobs)]
-    done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: what each helper advanced
+    done = mmap.mmap(-1, mmap.PAGESIZE)  # shared: progress of each helper
     parent = os.getpid()
     helpers: dict[int, int] = {}
     counted = [0] * workers
@@ -91,7 +90,7 @@ def parallel_map(jobs: int, work: Callable[[int, Advance], Result], workers: int
     try:
         for helper in range(1, workers):
             report_out, report_in = os.pipe()
-            # No signal between the fork and the moment when each side knows what to do with one.
+            # Block signals until both sides have set up their handling after the fork.
             kept = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             try:
                 pid = _fork()
@@ -107,7 +106,7 @@ def parallel_map(jobs: int, work: Callable[[int, Advance], Result], workers: int
         advance(0)
     finally:
         for pid, report in helpers.items():
-            os.kill(pid, signal.SIGKILL)  # ours, and not waited for yet: it cannot be another's number
+            os.kill(pid, signal.SIGKILL)  # our child, not waited for yet: its pid cannot be reused
             os.waitpid(pid, 0)
             os.close(report)
         os.close(jobs_out)
@@ -116,7 +115,7 @@ def parallel_map(jobs: int, work: Callable[[int, Advance], Result], workers: int
 
 
 def _queue(jobs: int) -> int | None:
-    """The reading end of a pipe with the jobs' numbers in it; None where it does not hold them (a user's pipes are limited)."""
+    """Return the read end of a pipe filled with the job numbers; None if they do not fit (pipes per user are limited)."""
     jobs_out, jobs_in = os.pipe()
     numbers = b"".join(map(_number.pack, range(jobs)))
     os.set_blocking(jobs_in, False)
@@ -132,7 +131,7 @@ def _queue(jobs: int) -> int | None:
 
 
 class _Counter:
-    """One helper's place in the shared counts."""
+    """Progress counter of one helper in the shared memory."""
 
     def __init__(self, done: mmap.mmap, helper: int) -> None:
         self._done = done
@@ -144,13 +143,13 @@ class _Counter:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Threads of numpy's linear algebra, which nobody here uses, count as threads for Python 3.12's warning.
+        # Python 3.12 warns of the threads of numpy's linear algebra, which is not used here.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
 def _take(jobs: int, work: Callable[[int, Advance], Result], advance: Advance) -> dict[int, Result]:
-    """Do jobs until none is left; their results by number."""
+    """Do jobs until none is left. Return their results by number."""
     results = {}
     while raw := os.read(jobs, _number.size):
         number = _number.unpack(raw)[0]
@@ -159,10 +158,10 @@ def _take(jobs: int, work: Callable[[int, Advance], Result], advance: Advance) -
 
 
 def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent: int, counter: _Counter) -> NoReturn:
-    """Body of a helper process: does jobs until none is left, and writes (results, None) or (None, exception) to ``report``."""
+    """Run a helper process: do jobs until none is left, and write (results, None) or (None, exception) to ``report``."""
     try:
         for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)  # the parent decides, and kills
+            signal.signal(number, signal.SIG_IGN)  # the parent handles signals, and kills helpers
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
         def advance(count: int) -> None:
@@ -172,7 +171,7 @@ def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent
 
         try:
             outcome: tuple[object, object] = (_take(jobs, work, advance), None)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
             outcome = (None, error)
         with suppress(OSError), open(report, "wb") as file:
             pickle.dump(outcome, file, protocol=pickle.HIGHEST_PROTOCOL)
@@ -181,7 +180,7 @@ def _help(jobs: int, report: int, work: Callable[[int, Advance], Result], parent
 
 
 def _finish(pid: int, report: int) -> dict[int, Any]:
-    """Wait for a helper and take its results; raise what it raised."""
+    """Wait for a helper and return its results. Raise its exception."""
     try:
         with open(report, "rb") as file:
             raw = file.read()
@@ -201,10 +200,10 @@ def _finish(pid: int, report: int) -> dict[int, Any]:
 
 
 class WaitMeter:
-    """Measures whether calls wait (for a network filesystem, for a cold disk) or keep the processor busy.
+    """Meter that tells calls that wait (for a network filesystem or a cold disk) from calls that keep the processor busy.
 
-    Waiting is wall-clock time less processor time of the thread. ``waits``: SLOW_SAMPLES samples in a row waited, on average,
-    over WAIT_SECONDS a call. It stays so.
+    Waiting is wall-clock time less processor time of the thread. ``waits`` becomes True, and stays so, after SLOW_SAMPLES
+    consecutive samples with an average wait above WAIT_SECONDS per call.
     """
 
     def __init__(self) -> None:
@@ -215,11 +214,11 @@ class WaitMeter:
         self._slow_samples = 0
 
     def start(self) -> None:
-        """What passed until now does not count."""
+        """Start the measurement."""
         self._began = time.perf_counter() - time.thread_time()
 
     def count(self, calls: int) -> None:
-        """So many calls were made since ``start``, or since this was called last."""
+        """Add ``calls`` calls made since ``start`` or the last ``count``."""
         now = time.perf_counter() - time.thread_time()
         self._waited += now - self._began
         self._began = now
@@ -231,7 +230,7 @@ class WaitMeter:
 
 
 class Threads(Generic[Task, Result]):
-    """Threads that call ``work(task)``, for work that waits. Close them before processes are forked."""
+    """Thread pool that calls ``work(task)``, for work that waits. Close it before forking processes."""
 
     def __init__(self, work: Callable[[Task], Result]) -> None:
         self._work = work
@@ -239,22 +238,22 @@ class Threads(Generic[Task, Result]):
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._results: SimpleQueue[tuple[Task, Result | None, BaseException | None]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        with suppress(RuntimeError):  # of a user's limit: fewer, or none, will do
+        with suppress(RuntimeError):  # at a user's limit: use fewer threads, or none
             for _ in range(THREADS):
-                # A daemon: a call that never returns, as from a dead server, must not keep a process from ending.
+                # Daemons, so that a call that never returns, as to a dead server, cannot keep the process from ending.
                 thread = threading.Thread(target=self._run, daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
     def put(self, task: Task) -> None:
-        """Have a task done."""
+        """Queue a task; without threads, do it now."""
         if self._threads:
             self._tasks.put(task)
         else:
             self._do(task)
 
     def get(self) -> tuple[Task, Result]:
-        """Wait for the next task that is done, in any order; raise what its work raised."""
+        """Wait for a finished task, in any order. Return it with its result, or raise its exception."""
         task, result, error = self._results.get()
         if error is not None:
             raise error
@@ -262,11 +261,11 @@ class Threads(Generic[Task, Result]):
 
     @property
     def ready(self) -> bool:
-        """Whether a task is done already."""
+        """True if a finished task is available."""
         return not self._results.empty()
 
     def close(self) -> None:
-        """Begin no more tasks, and wait for those that are being done."""
+        """Drop queued tasks and wait for running ones."""
         self._closed = True
         for _ in self._threads:
             self._tasks.put(None)
@@ -280,5 +279,5 @@ class Threads(Generic[Task, Result]):
     def _do(self, task: Task) -> None:
         try:
             self._results.put((task, self._work(task), None))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, who waits for the task raises it
+        except BaseException as error:  # noqa: BLE001 - get() raises it
             self._results.put((task, None, error))

@@ -1,4 +1,4 @@
-"""Where an image lives: a bounded window of bytes that is read and written at offsets, exactly or not at all."""
+"""Block devices: bounded windows of bytes, read and written at offsets, never in part."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from ..errors import DeviceError
 __all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "open_device"]
 
 PathOrFile = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
-"""What public functions take: a path, or a binary file object that is open for what is to be done."""
+"""Path, or binary file object opened in a suitable mode, as public functions take it."""
 
 ZERO_CHUNK = 1 << 20
 
 
 @runtime_checkable
 class BlockDevice(Protocol):
-    """``size`` bytes; offsets count from the window's start. Nothing is ever read or written in part."""
+    """Window of ``size`` bytes; offsets count from its start. Reads and writes are complete or raise."""
 
     @property
     def size(self) -> int: ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes at ``offset``; DeviceError if they are not all there."""
+        """Return exactly ``size`` bytes at ``offset``. Raise DeviceError if there are fewer."""
         ...
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """All of ``data`` at ``offset``; DeviceError if it does not fit or the device fails."""
+        """Write all of ``data`` at ``offset``. Raise DeviceError if it does not fit or the device fails."""
         ...
 
     def make_zero(self, offset: int, size: int) -> None:
-        """The range reads as zeros afterwards; nothing is written where that is known already."""
+        """Make the range read as zeros, without writing parts that are known to do so already."""
         ...
 
     def sync(self) -> None:
-        """What was written is on stable storage when this returns."""
+        """Flush all writes to stable storage."""
         ...
 
 
@@ -49,7 +49,7 @@ def _checked(offset: int, size: int, limit: int, what: str) -> None:
 
 
 class MemoryDevice:
-    """A device in memory; for tests and for building small images without a file."""
+    """Device in memory, for tests and for small images without a file."""
 
     def __init__(self, data: int | bytes | bytearray) -> None:
         self.data = bytearray(data)
@@ -75,10 +75,10 @@ class MemoryDevice:
 
 
 class FileDevice:
-    """The window ``[offset, offset + size)`` of an open file descriptor, which stays the caller's.
+    """Window ``[offset, offset + size)`` of an open file descriptor, which the caller closes.
 
-    ``size`` None takes everything behind ``offset``. Bytes at and behind ``zero_from`` (an offset in the window) are known
-    to read as zero as long as nothing was written there: the part of a file that did not exist before.
+    ``size`` None: up to the end of the file. Bytes from ``zero_from`` (an offset in the window) on are known to read as zero
+    until they are written: the part by which the file was extended.
     """
 
     def __init__(self, fd: int, offset: int = 0, size: int | None = None, *, zero_from: int | None = None) -> None:
@@ -117,11 +117,11 @@ class FileDevice:
         return DeviceError(f"writing at byte {self.offset + offset}: {error.strerror}", error=error)
 
     def start_writeback(self, offset: int, size: int) -> None:
-        """Have the kernel begin to write the range to storage now, so that the final sync finds little left to do."""
+        """Start write-back of the range, so that the final sync has little left to do."""
         hostio.start_writeback(self.fd, self.offset + offset, size)
 
     def release(self, offset: int, size: int) -> None:
-        """Let what is on storage of the range leave the page cache; what is not begins to be written."""
+        """Drop clean pages of the range from the page cache and start write-back of dirty ones."""
         hostio.drop_cache(self.fd, self.offset + offset, size)
 
     def make_zero(self, offset: int, size: int) -> None:
@@ -135,7 +135,7 @@ class FileDevice:
                 self.write(start, memoryview(zeros)[: min(ZERO_CHUNK, offset + size - start)])
 
     def discard(self) -> bool:
-        """Try to make the whole window read as zero without writing it; False where the filesystem cannot."""
+        """Make the whole window read as zero without writing it. Return False if the filesystem cannot."""
         if not hostio.is_regular(self.fd):
             return False
         end = os.fstat(self.fd).st_size - self.offset
@@ -152,7 +152,7 @@ class FileDevice:
 
 
 class _ObjectDevice:
-    """A binary file object without a file descriptor (a BytesIO, a wrapper), through seek, read and write."""
+    """Binary file object without a file descriptor (a BytesIO, a wrapper), used by seek, read and write."""
 
     def __init__(self, file: IO[bytes], offset: int, size: int | None) -> None:
         self.file = file
@@ -197,10 +197,10 @@ class _ObjectDevice:
 def open_device(
     where: PathOrFile | BlockDevice, *, writable: bool = False, offset: int = 0, size: int | None = None
 ) -> Iterator[BlockDevice]:
-    """The window of ``where``: a path is opened here and closed at the end, a file object or device stays the caller's.
+    """Open a window of ``where``. A path is opened and closed here, a file object or device is left open.
 
-    For writing, a path is created where missing and made at least ``offset + size`` bytes long; the part of a file that
-    did not exist before is known to read as zero. Raises DeviceError, and OSError from opening.
+    For writing, a missing file is created, and a file is extended to ``offset + size`` bytes; the new part is known to read
+    as zero. Raise DeviceError, and OSError from opening.
     """
     if isinstance(where, MemoryDevice | FileDevice | _ObjectDevice):
         yield where
@@ -214,7 +214,7 @@ def open_device(
             os.close(fd)
         return
     if not hasattr(where, "seek"):
-        yield where  # somebody's own
+        yield where
         return
     file = cast(IO[bytes], where)
     try:

@@ -1,4 +1,4 @@
-"""Edits of an open filesystem: what changes on disk for each, in terms of blocks and inodes.
+"""Edits of an open filesystem, in terms of blocks and inodes.
 
-Nothing here knows of the journal: changes are made through ``Blocks`` and become a transaction elsewhere.
+Changes are made through ``Blocks``; a ``Session`` commits them as transactions of the journal.
 """

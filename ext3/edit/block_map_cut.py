@@ -1,4 +1,4 @@
-"""Cut of a block map: what is left of it, and what is freed, if a range of logical blocks is taken out."""
+"""Cut of a block map: the blocks freed and the pointers left when a range of logical blocks is removed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Array64 = npt.NDArray[np.int64]
 
 
 class Cut:
-    """What changes if logical blocks [low, high) leave a map. Nothing is written: the caller makes the changes.
+    """Changes to a map that removing logical blocks [low, high) needs. Nothing is written: the caller makes them.
 
     ``data``: blocks of data; ``tables``: pointer blocks that become empty; ``changed``: (pointer block, new content) of
-    those that keep something; ``words``: i_block afterwards.
+    those that do not; ``words``: i_block afterwards.
     """
 
     def __init__(self, reader: MapReader, i_block: Sequence[int], low: int, high: int) -> None:
-        """Raise CorruptError if a pointer leads outside or a pointer block is met twice."""
+        """Raise CorruptError if a pointer is out of range or a pointer block is reached twice."""
         self.reader = reader
         self.tables: list[int] = []
         self.changed: list[tuple[int, Pointers]] = []

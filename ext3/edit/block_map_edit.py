@@ -1,7 +1,7 @@
 """Block map editor: finds the blocks of an inode, maps more of them, frees some.
 
-The 15 words of ``i_block`` are held here; pointer blocks are read and written through ``Blocks``. Every change is worked
-out in full first and then made at once, so an error leaves the map as it was. Source: Linux ``fs/ext4/indirect.c``.
+The editor owns the 15 words of ``i_block``; pointer blocks are read and written through ``Blocks``. Every change is planned
+in full before it is made, so an error leaves the map as it was. Source: Linux ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .blocks import Blocks, Run
 __all__ = ["BlockMapEditor", "FileTooLargeError"]
 
 FORMATS = tuple(struct.Struct(f"<{count}I") for count in range(65))
-"""Packers of so many pointers; beyond that arrays are faster."""
+"""Packers by the number of pointers; arrays are faster for more."""
 
 
 class FileTooLargeError(PathError):
@@ -46,7 +46,7 @@ class FileTooLargeError(PathError):
 
 @dataclass(slots=True)
 class _Table:
-    """Table of pointers to data: those in the inode (``block`` 0), a pointer block, or one to be made (None)."""
+    """Table of data pointers: the inode's (``block`` 0), a pointer block, or one yet to be allocated (None)."""
 
     start: int
     block: int | None
@@ -57,9 +57,9 @@ class _Table:
 class BlockMapEditor:
     """Editor of one map. ``first`` and ``end``: where the filesystem's data blocks may lie (end excluded).
 
-    ``sectors`` is the inode's i_blocks, in 512 bytes; it is kept up to date. ``metadata``: its data blocks are a
-    directory's, which the journal has to forget when they are given back. After an operation of which the blocks were
-    rolled back, the object is stale: make a new one.
+    ``sectors`` is the inode's i_blocks, in 512 bytes; every change updates it. ``metadata``: its data blocks are a
+    directory's, which the journal must revoke when they are freed. The object is stale once blocks were rolled back:
+    make a new one.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class BlockMapEditor:
 
     @property
     def limit(self) -> int:
-        """Blocks this map can address."""
+        """Number of blocks this map can address."""
         return map_limit(self._blocks.block_size)
 
-    # -- look ------------------------------------------------------------------------------------------------------
+    # -- lookup ----------------------------------------------------------------------------------------------------
 
     def block(self, logical: int) -> int | None:
         """Return the block that holds logical block ``logical``, None at a hole. Raises CorruptError for a pointer outside."""
@@ -129,9 +129,9 @@ class BlockMapEditor:
     def map(self, logical: int, count: int, goal: int) -> list[Extent]:
         """Map every hole among ``count`` blocks from ``logical`` to a new block. Return the new runs, ascending.
 
-        Where ``logical`` follows what was mapped last, or a mapped block, the new blocks are looked for behind that one,
-        else near ``goal``. Nothing has changed when this raises NoSpaceError or FileTooLargeError. What is in the new
-        blocks is the caller's business.
+        The search for free blocks starts behind the block mapped last, or behind the previous logical block, if
+        ``logical`` follows it, else at ``goal``. The new blocks are not written: their content is up to the caller.
+        Raise NoSpaceError or FileTooLargeError with nothing changed.
         """
         if count <= 0:
             return []
@@ -141,7 +141,7 @@ class BlockMapEditor:
             size, most = self._blocks.block_size, self._bounds.end - self._bounds.first
             message = f"{self._bounds.where}: {count} blocks are wanted and the filesystem has {most}"
             raise NoSpaceError(message, needed_bytes=count * size, available_bytes=0)
-        goal = self._near(logical, goal)
+        goal = self._goal_for(logical, goal)
         found = self._map_in_one_table(logical, count, goal)
         if found is None:
             found = self._map_any(logical, logical + count, goal)
@@ -160,7 +160,7 @@ class BlockMapEditor:
             self._blocks.write(block, content)
         return found
 
-    def _near(self, logical: int, goal: int) -> int:
+    def _goal_for(self, logical: int, goal: int) -> int:
         if self._tail and self._tail[0] == logical:
             return self._tail[1]
         if 0 < logical <= self.limit and (before := self.block(logical - 1)) is not None:
@@ -181,7 +181,7 @@ class BlockMapEditor:
         table = self._words[slot]
         if indices[-1] + count > self._per_block or not table:
             return None
-        self.block(logical)  # checks the way to the table
+        self.block(logical)  # checks the pointers to the table
         for index in indices[:-1]:
             (table,) = FORMATS[1].unpack_from(self._blocks.read(table), index * POINTER_SIZE)
             if not table:
@@ -206,7 +206,7 @@ class BlockMapEditor:
         return numbers, found
 
     def _map_any(self, low: int, high: int, goal: int) -> list[Extent]:
-        """Map the holes of [low, high): pointer blocks that are missing first, then the data behind them."""
+        """Map the holes of [low, high): missing pointer blocks first, then the data behind them."""
         leaves = self._all_leaves(low, high)
         data = 0
         fresh: list[_Table] = []
@@ -314,12 +314,12 @@ class BlockMapEditor:
         cut = self._cut_from(logical, end)
         if not len(cut.data) and not cut.tables:
             return 0
-        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.seen), np.int64)))
+        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.loaded), np.int64)))
         if len(both):
             raise CorruptError(self._bounds.where, "data block", int(cut.data[both[0]]), "one that holds no pointers")
-        data = self._once(cut.data, "data block")
-        tables = self._once(np.array(cut.tables, np.int64), "pointer block")
-        # First what may be refused: to give back a block that nobody has taken.
+        data = self._unique_runs(cut.data, "data block")
+        tables = self._unique_runs(np.array(cut.tables, np.int64), "pointer block")
+        # Freeing comes first because it fails if a block is marked as free already.
         if data:
             self._blocks.free(data, metadata=self._metadata)
         if tables:
@@ -359,7 +359,7 @@ class BlockMapEditor:
     def _cut_from(self, low: int, high: int) -> Cut:
         return Cut(self._reader(), self._words, low, high)
 
-    def _once(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
+    def _unique_runs(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
         """Return the blocks as runs. Raises CorruptError if one is there twice: it can be freed only once."""
         numbers = np.sort(numbers)
         twice = np.flatnonzero(numbers[1:] == numbers[:-1])

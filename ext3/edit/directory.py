@@ -1,4 +1,4 @@
-"""A directory while it is being edited: find, add, remove and replace names, with its index where it has one.
+"""Directory editor: finds, adds, removes and replaces names, and maintains the index.
 
 Linear directories are filled first-fit; where one outgrows its block it gets an index (if the filesystem has
 ``dir_index``), whose leaves and nodes split as the kernel splits them. An odd index is read over, and dropped by the first
@@ -46,23 +46,23 @@ from .blocks import Blocks
 __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError"]
 
 KEPT_BLOCKS = 1024
-"""Blocks of one directory whose check is remembered."""
+"""Most checked blocks of one directory in the cache."""
 _TYPES = {int(kind): kind for kind in FileType}
 
 
 class NameExistsError(PathExistsError):
-    """The directory has that name already."""
+    """The name exists in the directory."""
 
 
 class NameTooLongError(PathError):
-    """Longer than 255 bytes."""
+    """The name is longer than 255 bytes."""
 
     kind = "name-too-long"
     code = errno.ENAMETOOLONG
 
 
 class DirectoryFullError(PathError):
-    """The index, or the size a directory can have, is used up."""
+    """The index is full, or the directory has its largest size."""
 
     kind = "directory-full"
     code = errno.ENOSPC
@@ -70,7 +70,7 @@ class DirectoryFullError(PathError):
 
 @dataclass(frozen=True, slots=True)
 class DirectoryRules:
-    """What the superblock says about directories: hash seed (four words), version and signedness; features; inodes."""
+    """Directory settings of the superblock: hash seed (four words), version and signedness; features; inodes."""
 
     seed: tuple[int, int, int, int]
     inodes: int
@@ -81,10 +81,10 @@ class DirectoryRules:
 
 
 class Directory:
-    """One directory. ``mapping`` is its inode's block map, ``size`` its i_size in bytes, ``indexed`` its flag INDEX.
+    """Directory. ``mapping`` is its inode's block map, ``size`` its i_size in bytes, ``indexed`` its flag INDEX.
 
-    After a change the caller stores ``size``, ``indexed`` and the map's words and sectors in the inode. After an operation
-    of which the blocks were rolled back, the object is stale: make a new one. Messages name the directory as ``where``.
+    After a change the caller stores ``size``, ``indexed`` and the map's words and sectors in the inode. The object is stale
+    once blocks were rolled back: make a new one.
     """
 
     def __init__(
@@ -99,24 +99,24 @@ class Directory:
         self._flag = indexed
         self._checked: dict[int, tuple[bytes, int]] = {}
         self._leaves: set[int] = set()
-        """Leaves whose names are known to be where the index looks for them."""
+        """Leaves checked to hold only names that the index locates there."""
         self._physical: dict[int, int] = {}
         self._nodes: dict[int, DxNode] = {}
         self._root: tuple[DxNode, DirHash, int] | None = None
         self._hashes: dict[int, DirHash] = {}
         self._probed: tuple[bytes, int, list[DxFrame]] | None = None
-        """The name whose way was found last, while nothing changed: one that is looked for is often added next."""
+        """Path through the index of the last name looked up, until a change: the name is often added next."""
         self._absent: bytes | None = None
-        """A name that was looked for in vain, while nothing changed."""
+        """Last name not found, until a change."""
 
     @property
     def size(self) -> int:
-        """i_size, in bytes."""
+        """Size (i_size), in bytes."""
         return self._count * self._size
 
     @property
     def indexed(self) -> bool:
-        """The inode's flag INDEX."""
+        """Flag INDEX of the inode."""
         return self._flag
 
     @property
@@ -126,7 +126,7 @@ class Directory:
     # -- look ------------------------------------------------------------------------------------------------------
 
     def find(self, name: bytes) -> Entry | None:
-        """The entry of a name, None if there is none."""
+        """Return the entry of a name, None if there is none."""
         if name == self._absent:
             return None
         place = self._place(name)
@@ -136,17 +136,17 @@ class Directory:
         return self._entry(name, place[1], place[2])
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, "." and ".." too, as they lie."""
+        """Yield all entries in disk order, including "." and ".."."""
         for logical in range(self._count):
             for ino, file_type, name in self._records(logical):
                 yield Entry(name, ino, _TYPES.get(file_type, FileType.UNKNOWN))
 
     def is_empty(self) -> bool:
-        """Whether there is nothing but "." and ".."."""
+        """Return True if there are no entries except "." and ".."."""
         return all(entry.name in DOTS for entry in self.entries())
 
     def has(self, ino: int) -> bool:
-        """Whether a name in it leads to this inode."""
+        """Return True if it has an entry of this inode."""
         raw = ino.to_bytes(4, "little")
         return any(
             raw in self._load(logical)[0]
@@ -155,7 +155,7 @@ class Directory:
         )
 
     def parent(self) -> int:
-        """The inode of ".."."""
+        """Return the inode of ".."."""
         entry = self.find(b"..")
         if entry is None:
             raise CorruptError(self._where, "directory", "without ..", "with one")
@@ -164,7 +164,7 @@ class Directory:
     # -- change ----------------------------------------------------------------------------------------------------
 
     def insert(self, name: bytes, ino: int, file_type: int) -> None:
-        """Add a name. NameExistsError, NameTooLongError, DirectoryFullError, NoSpaceError: nothing has changed."""
+        """Add a name. Raise NameExistsError, NameTooLongError, DirectoryFullError or NoSpaceError with nothing changed."""
         if not is_name(name):
             if len(name) > NAME_MAX:
                 raise NameTooLongError(name, f"a name has {NAME_MAX} bytes at most")
@@ -181,7 +181,7 @@ class Directory:
             self._insert_linear(name, ino, file_type, drop_index=False)
 
     def remove(self, name: bytes) -> Entry:
-        """Take a name out; what it led to. PathNotFoundError if it is not there."""
+        """Remove a name. Return its entry. Raise PathNotFoundError."""
         if name in DOTS:
             raise ValueError(f"{name!r} stays")
         logical, block, offset, before = self._require(name)
@@ -191,7 +191,7 @@ class Directory:
         return entry
 
     def replace(self, name: bytes, ino: int, file_type: int) -> Entry:
-        """Let a name lead to another inode; what it led to. PathNotFoundError if it is not there."""
+        """Set the inode of a name. Return its former entry. Raise PathNotFoundError."""
         logical, block, offset, _ = self._require(name)
         entry = self._entry(name, block, offset)
         _, gap = self._load(logical)
@@ -199,13 +199,13 @@ class Directory:
         return entry
 
     def set_parent(self, ino: int) -> None:
-        """Let ".." lead to another directory."""
+        """Set the inode of ".."."""
         self.replace(b"..", ino, FileType.DIRECTORY)
 
     # -- blocks ----------------------------------------------------------------------------------------------------
 
     def _block(self, logical: int) -> int:
-        """Where a block of the directory is. It stays there: directories are not made shorter."""
+        """Return the physical block of a logical one, cached because directories never shrink."""
         known = self._physical.get(logical)
         if known is None:
             known = self._mapping.block(logical)
@@ -215,7 +215,7 @@ class Directory:
         return known
 
     def _load(self, logical: int) -> tuple[bytes, int]:
-        """A block whose records are in order, and its first gap."""
+        """Return a block, with its records checked, and its first gap."""
         data = self._blocks.read(self._block(logical))
         known = self._checked.get(logical)
         if known is not None and (known[0] is data or known[0] == data):
@@ -223,13 +223,13 @@ class Directory:
         return self._remember(logical, data, first_gap(self._judge(logical, data)))
 
     def _judge(self, logical: int, data: bytes) -> list[DirentFields]:
-        """The records of a block. CorruptError where it is damaged."""
+        """Return the records of a block. Raise CorruptError if it is damaged."""
         found: list[DirentFields] = []
         read_dirents(data, logical, found, inodes=self._rules.inodes, where=self._where)
         return found
 
     def _records(self, logical: int) -> list[Record]:
-        """(inode, file type, name) of the records of a block."""
+        """Return (inode, file type, name) of the records of a block."""
         dirents = self._judge(logical, self._blocks.read(self._block(logical)))
         return [(ino, file_type, name) for _, ino, _, file_type, name in dirents]
 
@@ -248,7 +248,7 @@ class Directory:
         self._blocks.write(self._block(logical), data)
 
     def _append(self, name: bytes, *contents: bytes) -> None:
-        """Make the directory longer. Nothing has changed where that fails."""
+        """Append blocks to the directory. Changes nothing on failure."""
         if (self._count + len(contents)) * self._size > BYTES_LIMIT:
             raise DirectoryFullError(name, f"{self._where} cannot be larger than {BYTES_LIMIT} bytes")
         self._probed = self._absent = None
@@ -272,7 +272,7 @@ class Directory:
         return place
 
     def _place(self, name: bytes) -> tuple[int, bytes, int, int] | None:
-        """(logical block, its content, offset of the record, offset of the one before or -1) of a name."""
+        """Return (logical block, its content, offset of the record, offset of the previous one or -1) of a name."""
         if name in DOTS:
             return self._search((0,), name)
         if self._uses_index:
@@ -295,7 +295,7 @@ class Directory:
         return None
 
     def _probe(self, name: bytes) -> tuple[int, list[DxFrame]]:
-        """The hash of a name, and the way to the leaf that would hold it."""
+        """Return the hash of a name, and the path to the leaf for it."""
         if self._probed is None or self._probed[0] != name:
             self._probed = name, *self._way(name)
         return self._probed[1:]
@@ -310,7 +310,7 @@ class Directory:
         return number, probe(number, root[2], self._node)
 
     def _check_leaf(self, frames: list[DxFrame]) -> None:
-        """OddIndexError where the index would look elsewhere for a name in the leaf that ``frames`` lead to."""
+        """Raise OddIndexError if the index locates a name in the leaf of ``frames`` elsewhere."""
         leaf = frames[-1].child
         block, _ = self._load(leaf)
         hashed = self._hash(read_root_info(frames[0].node.data)[0])
@@ -354,7 +354,7 @@ class Directory:
             self._flag = False
 
     def _make_index(self, name: bytes, ino: int, file_type: int) -> None:
-        """Turn the only block into a root over two leaves, one of which takes the name (or pack it, where gaps fill it)."""
+        """Turn the only block into a root over two leaves and add the name; only pack the block if it is full of gaps."""
         found = self._records(0)
         version = self._rules.hash_version
         try:
@@ -403,7 +403,7 @@ class Directory:
         self._leaves.add(new_leaf)
 
     def _enter(self, name: bytes, frames: list[DxFrame], border: int, content: bytes) -> int:
-        """Append a leaf with this content and enter it in the index, behind the one ``frames`` lead to; its block."""
+        """Append a leaf with this content and add it to the index, behind the leaf of ``frames``. Return its block."""
         node, slot, _ = frames[-1]
         if not node.full:
             self._append(name, content)

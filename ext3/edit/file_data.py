@@ -1,8 +1,8 @@
-"""What is in regular files: read, write at any offset, cut, make holes, copy a host's file in. Called inside an operation,
-but for ``set_size``, ``punch`` and ``copy_from``, which make as many operations as the journal needs.
+"""Data of regular files: read, write at an offset, truncate, punch holes, copy from a file of the host.
 
-New blocks get their data in place before the transaction that makes them the file's; a block the file had before is
-changed in place too, as the kernel does it. Source: Linux ``fs/ext4/inode.c`` and ``fs/ext4/indirect.c``.
+Called inside an operation, except ``set_size``, ``punch`` and ``copy_from``, which run as many operations as the journal
+needs. Data is written in place, to new blocks before the transaction that adds them to the file, as the kernel does in
+ordered mode. Source: Linux ``fs/ext4/inode.c`` and ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .setattr import content_changed
 __all__ = ["copy_from", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
 
 LARGE_FILE = 1 << 31
-"""Files of this size and more need the feature large_file."""
+"""Size from which a file needs the feature large_file."""
 STEP_BYTES = 32 << 20
-"""Copied in one operation at most."""
-STORED_BYTES = 4 << 20
-"""Copied in the kernel at once; storage begins to take it while the next is copied."""
+"""Most bytes copied in one operation."""
+WRITEBACK_BYTES = 4 << 20
+"""Bytes copied by one call in the kernel; write-back of each piece starts while the next one is copied."""
 COPY_BYTES = 1 << 20
-"""Read and written at once."""
+"""Bytes read and written by one call."""
 
 
 def regular(node: Node) -> Node:
-    """The node, if it is a regular file's. PathIsDirectoryError, PathError."""
+    """Return the node. Raise PathIsDirectoryError or PathError if it is not a regular file's."""
     if not node.record.is_file:
         if node.record.is_dir:
             raise PathIsDirectoryError(node.ino, "Is a directory")
@@ -45,7 +45,7 @@ def regular(node: Node) -> Node:
 
 
 def _writable(nodes: InodeCache, ino: int, end: int, *, start: int = -1) -> Node:
-    """A regular file that may be changed up to byte ``end``; ``start``: data goes in from there; -1: it is cut."""
+    """Return a regular file to change up to byte ``end``. ``start``: the first byte to write, -1 to truncate."""
     node = regular(nodes.edit(ino))
     flags = node.record.flags
     if flags:
@@ -59,7 +59,7 @@ def _writable(nodes: InodeCache, ino: int, end: int, *, start: int = -1) -> Node
 
 
 def read(nodes: InodeCache, ino: int, offset: int, size: int) -> bytes:
-    """``size`` bytes from byte ``offset``, fewer at the end of the file; holes are zeros."""
+    """Return ``size`` bytes from byte ``offset``, fewer at the end of the file; holes read as zeros."""
     node = regular(nodes.load(ino))
     end = min(offset + size, node.record.size)
     if end <= offset:
@@ -85,7 +85,7 @@ def read(nodes: InodeCache, ino: int, offset: int, size: int) -> bytes:
 
 
 def write(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
-    """Write all of ``data`` at byte ``offset``. NoSpaceError, FileTooLargeError: nothing was written."""
+    """Write all of ``data`` at byte ``offset``. Raise NoSpaceError or FileTooLargeError with nothing written."""
     view = memoryview(data).cast("B")
     if not len(view):
         return
@@ -94,7 +94,7 @@ def write(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | me
     node = _writable(nodes, ino, end, start=offset)
     first = offset // size
     count = -(-end // size) - first
-    new = _make_room(nodes, node, offset, end)
+    new = _map_holes(nodes, node, offset, end)
     mapping = nodes.map(node)
     runs = new if sum(run[2] for run in new) == count else mapping.runs(first, count)
     head = _old_part(nodes, node, first, new, 0, offset % size)
@@ -111,7 +111,7 @@ def write(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | me
 
 
 def write_all(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray | memoryview) -> None:
-    """``write`` as one operation, or as several where that is too much for the journal."""
+    """Write as one operation, or as several if one does not fit the journal."""
     try:
         nodes.run(lambda: write(nodes, ino, offset, data))
     except JournalFullError:
@@ -124,7 +124,7 @@ def write_all(nodes: InodeCache, ino: int, offset: int, data: bytes | bytearray 
 
 
 def replace(nodes: InodeCache, ino: int, data: bytes | bytearray | memoryview) -> None:
-    """Give a file other content: at once where there is room for both, else the old one goes first."""
+    """Replace the content of a file: in one operation if there is space for both, else the old content is freed first."""
 
     def both() -> None:
         _set_size(nodes, ino, 0)
@@ -139,8 +139,8 @@ def replace(nodes: InodeCache, ino: int, data: bytes | bytearray | memoryview) -
         write_all(nodes, ino, 0, data)
 
 
-def _make_room(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Extent]:
-    """Blocks for every hole in the bytes from ``offset`` to ``end``; those that are new."""
+def _map_holes(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Extent]:
+    """Map every hole in the bytes from ``offset`` to ``end``. Return the new extents."""
     size = nodes.block_size
     first = offset // size
     if offset > node.record.size:
@@ -153,12 +153,12 @@ def _make_room(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Ext
 def _written(nodes: InodeCache, node: Node, end: int) -> None:
     record = node.record
     record.size = max(record.size, end)
-    nodes.mapped(node)
+    nodes.update_map(node)
     content_changed(nodes, node)
 
 
 def _old_part(nodes: InodeCache, node: Node, logical: int, new: list[Extent], low: int, high: int) -> bytes:
-    """Bytes ``low`` to ``high`` of a block that is written in part: what is there already, zeros behind the end of the file."""
+    """Return bytes ``low`` to ``high`` of a block to be written in part; zeros behind the end of the file."""
     if low >= high:
         return b""
     size = nodes.block_size
@@ -171,7 +171,7 @@ def _old_part(nodes: InodeCache, node: Node, logical: int, new: list[Extent], lo
 
 
 def _clear_tail(nodes: InodeCache, node: Node) -> None:
-    """The file is about to grow past its last block: what lies behind its end there reads as zero."""
+    """Zero the last block behind the end of the file, which is about to grow past it."""
     size = nodes.block_size
     inside = node.record.size % size
     if inside:
@@ -179,7 +179,7 @@ def _clear_tail(nodes: InodeCache, node: Node) -> None:
 
 
 def _zero(nodes: InodeCache, node: Node, logical: int, low: int, high: int) -> None:
-    """Zero a part of one block, through the journal: it is undone when the operation fails."""
+    """Zero a part of one block through the journal, so that a failed operation rolls it back."""
     block = nodes.map(node).block(logical)
     if block is None:
         return
@@ -192,7 +192,7 @@ def _zero(nodes: InodeCache, node: Node, logical: int, low: int, high: int) -> N
 
 
 def set_size(nodes: InodeCache, ino: int, size: int) -> None:
-    """Cut a file to ``size`` bytes, or make it longer by a hole."""
+    """Truncate a file to ``size`` bytes, or extend it by a hole."""
     if size < 0:
         raise ValueError(f"a file cannot have {size} bytes")
     try:
@@ -216,13 +216,13 @@ def _set_size(nodes: InodeCache, ino: int, size: int) -> None:
         nodes.map(node).truncate(kept)
         if size % nodes.block_size:
             _zero(nodes, node, kept - 1, size % nodes.block_size, nodes.block_size)
-        nodes.mapped(node)
+        nodes.update_map(node)
     record.size = size
     content_changed(nodes, node)
 
 
 def _begin_cut(nodes: InodeCache, ino: int, size: int) -> None:
-    """From here on the orphan list sees to it that the file is cut, whatever happens."""
+    """Set the new size and add the file to the orphan list, so that recovery finishes the cut after a crash."""
     node = _writable(nodes, ino, size)
     node.record.size = size
     content_changed(nodes, node)
@@ -236,7 +236,7 @@ def _end_cut(nodes: InodeCache, ino: int) -> None:
 
 
 def punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
-    """Make the bytes a hole as far as they are whole blocks, and zeros; the size stays."""
+    """Free the whole blocks of a range and zero the rest; the size stays."""
     if offset < 0 or length < 0:
         raise ValueError(f"{length} bytes from byte {offset}")
     try:
@@ -257,7 +257,7 @@ def _punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
     if end <= offset:
         return
     if end == node.record.size:
-        end = -(-end // size) * size  # what is behind the end of the file is zero anyway
+        end = -(-end // size) * size  # bytes behind the end of the file are zero anyway
     low, high = -(-offset // size), end // size
     if low > high:  # inside one block
         _zero(nodes, node, offset // size, offset % size, end % size)
@@ -267,7 +267,7 @@ def _punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
         if end % size:
             _zero(nodes, node, high, 0, end % size)
         nodes.map(node).punch(low, high - low)
-        nodes.mapped(node)
+        nodes.update_map(node)
     content_changed(nodes, node)
 
 
@@ -275,10 +275,10 @@ def _punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
 
 
 def copy_from(nodes: InodeCache, ino: int, source: int | IO[bytes], advance: Callable[[int], None]) -> int:
-    """Give a file the content of a host's file, from its beginning; holes stay holes. Its size in bytes.
+    """Replace the content of a file by that of a file of the host; holes stay holes. Return its size in bytes.
 
-    The file is emptied first, and empty again if this fails. NoSpaceError, before anything is changed, where the source
-    will not fit. Raises SourceError where the source cannot be read.
+    The file is truncated first, and again on failure. Raise NoSpaceError, before anything is changed, if the source
+    does not fit, SourceError if the source cannot be read.
     """
     fd = source if isinstance(source, int) else _descriptor(source)
     if fd is None:
@@ -305,7 +305,7 @@ def copy_from(nodes: InodeCache, ino: int, source: int | IO[bytes], advance: Cal
 
 
 def _descriptor(source: IO[bytes]) -> int | None:
-    """The descriptor of a file object that stands at its beginning and can be read at any place."""
+    """Return the descriptor of a file object at position 0 that supports reads at any offset, else None."""
     try:
         fd = source.fileno()
         seekable = os.lseek(fd, 0, os.SEEK_CUR) == 0 and source.tell() == 0
@@ -330,7 +330,7 @@ def _copy_stream(nodes: InodeCache, ino: int, source: IO[bytes], advance: Callab
 
 
 def _check_space(nodes: InodeCache, ino: int, segments: Iterable[tuple[int, int]]) -> None:
-    """NoSpaceError unless data in these (first byte, end) fits once the file gave back its own."""
+    """Raise NoSpaceError unless data in these (first byte, end) fits once the file's own blocks are free."""
     record = nodes.load(ino).record
     own = record.sectors // nodes.sectors_per_block - bool(record.file_acl)
     free = nodes.session.blocks.total_free + own
@@ -345,7 +345,7 @@ def _check_space(nodes: InodeCache, ino: int, segments: Iterable[tuple[int, int]
 
 
 class _Copier:
-    """Copies parts of one host's file, inside the kernel where it can."""
+    """Copier of ranges of one file of the host, by the kernel if possible."""
 
     def __init__(self, nodes: InodeCache, ino: int, fd: int, advance: Callable[[int], None]) -> None:
         self.nodes = nodes
@@ -355,7 +355,7 @@ class _Copier:
         self.in_kernel = True
 
     def copy(self, offset: int, end: int) -> None:
-        """Copy the bytes from ``offset`` to ``end``, the first part of which may share a block with what was copied before."""
+        """Copy the bytes from ``offset`` to ``end``, which may begin in the last block of the range copied before."""
         nodes, size = self.nodes, self.nodes.block_size
         node = _writable(nodes, self.ino, end, start=offset)
         low, high = -(-offset // size) * size, end // size * size
@@ -365,23 +365,23 @@ class _Copier:
             return
         if low > offset:
             write(nodes, self.ino, offset, self._read(offset, low - offset))
-        new = _make_room(nodes, node, low, high)
+        new = _map_holes(nodes, node, low, high)
         for logical, physical, count in new:
-            self._place(physical, count, logical * size)
+            self._fill_blocks(physical, count, logical * size)
         _written(nodes, node, high)
         if end > high:
             write(nodes, self.ino, high, self._read(high, end - high))
         self.advance(end - offset)
 
-    def _place(self, block: int, count: int, offset: int) -> None:
-        """Fill ``count`` new blocks from byte ``offset`` of the source on."""
+    def _fill_blocks(self, block: int, count: int, offset: int) -> None:
+        """Fill ``count`` new blocks with the source's bytes from ``offset`` on."""
         size = self.nodes.block_size
-        device = self.nodes.session.place_for_data(block, count)
+        device = self.nodes.session.data_device(block, count)
         target, left = block * size, count * size
         while left:
             done = 0
             if self.in_kernel and isinstance(device, FileDevice):
-                done = self._copy_range(device, offset, target, min(left, STORED_BYTES))
+                done = self._copy_range(device, offset, target, min(left, WRITEBACK_BYTES))
             if not done:
                 piece = self._read(offset, min(left, COPY_BYTES))
                 device.write(target, piece)
@@ -391,7 +391,7 @@ class _Copier:
             offset, target, left = offset + done, target + done, left - done
 
     def _copy_range(self, device: FileDevice, offset: int, target: int, size: int) -> int:
-        """Bytes copied, 0 where the kernel cannot."""
+        """Return the number of bytes copied, 0 if the kernel cannot."""
         try:
             done = hostio.kernel_copy(self.fd, offset, device.fd, device.offset + target, size)
         except OSError as error:
@@ -400,7 +400,7 @@ class _Copier:
         return done
 
     def _read(self, offset: int, size: int) -> bytes:
-        """That many bytes of the source; SourceError if it became shorter."""
+        """Return exactly ``size`` bytes of the source. Raise SourceError if it became shorter."""
         try:
             data = hostio.read_at(self.fd, offset, size)
         except OSError as error:

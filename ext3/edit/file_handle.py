@@ -1,4 +1,4 @@
-"""FileEditor: a regular file of an image that is being edited, as a seekable stream that reads, writes, cuts and punches."""
+"""FileEditor: an open regular file of a writable image, as a seekable stream that reads, writes, truncates and punches."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["FileEditor"]
 
 
 class FileEditor(SeekableFile):
-    """An open file. It outlives its last name: its blocks are given back when it is closed.
+    """Open file. If its last name is removed, its blocks are freed when it is closed.
 
-    ``writable`` False: it is only read. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
+    ``writable`` False: read-only. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
     """
 
     def __init__(self, nodes: InodeCache, ino: int, *, writable: bool) -> None:
@@ -31,14 +31,14 @@ class FileEditor(SeekableFile):
 
     @property
     def size(self) -> int:  # type: ignore[override]
-        """In bytes, now."""
+        """Current size, in bytes."""
         return self._nodes.load(self.ino).record.size
 
     def writable(self) -> bool:
         return self._writable
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """``size`` bytes from byte ``offset``, fewer at the end of the file."""
+        """Return ``size`` bytes from byte ``offset``, fewer at the end of the file."""
         self._check_open()
         return file_data.read(self._nodes, self.ino, offset, size)
 
@@ -48,7 +48,7 @@ class FileEditor(SeekableFile):
         file_data.write_all(self._nodes, self.ino, offset, data)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Bytes read: as many as fit the buffer, or as there are."""
+        """Read into the buffer. Return the number of bytes read, fewer than it holds only at the end of the file."""
         with memoryview(buffer) as whole, whole.cast("B") as view:
             data = self.read_at(self._position, len(view))
             view[: len(data)] = data
@@ -56,32 +56,32 @@ class FileEditor(SeekableFile):
         return len(data)
 
     def readall(self) -> bytes:
-        """The rest of the file. It is held in memory: look at ``size`` first where the image is not trusted."""
+        """Return the rest of the file, in memory: check ``size`` first if the image is not trusted."""
         data = self.read_at(self._position, max(0, self.size - self._position))
         self._position += len(data)
         return data
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write all of ``data``; how many bytes that is."""
+        """Write all of ``data``. Return the number of bytes."""
         with memoryview(data) as whole, whole.cast("B") as view:
             self.write_at(self._position, view)
             self._position += len(view)
             return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Cut the file to ``size`` bytes (to where it stands if None), or make it longer by a hole; its size."""
+        """Truncate the file to ``size`` bytes (None: the position), or extend it by a hole. Return its size."""
         self._check_writable()
         size = self._position if size is None else size
         file_data.set_size(self._nodes, self.ino, size)
         return size
 
     def punch_hole(self, offset: int, length: int) -> None:
-        """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
+        """Free the whole blocks of a range and zero the rest; the size stays."""
         self._check_writable()
         file_data.punch(self._nodes, self.ino, offset, length)
 
     def close(self) -> None:
-        """Let go of the file; without a name it is deleted now."""
+        """Close the file; delete it if it has no name."""
         if not self.closed:
             super().close()
             self._nodes.release(self.ino)

@@ -1,10 +1,9 @@
-"""WritableFilesystem: an image that is open for changes, by path or by inode; everything a Filesystem reads, it reads too.
+"""WritableFilesystem: an image open for changes, by path or by inode; a subclass of Filesystem.
 
-Each call is one operation: all of it happens or nothing. Operations become safe together, at ``sync`` and ``close`` and
-whenever the journal fills; a crash leaves the image as it was after one of them. Nobody is asked for permission: who may
-write the image owns what is in it, and a call does what the kernel does for root: set-id bits go when a file changes its
-owner, and stay when it is written to; capabilities go with both. Locks, and copies of images without a journal,
-are the caller's business.
+Each call is one atomic operation. Operations are committed together, by ``sync`` and ``close`` and when the journal fills;
+after a crash the image is in the state of one of the commits. Permissions are not checked: a call does what the kernel does
+for root. Changing the owner of a file clears its set-id bits, writing to it does not; both remove its capabilities. Locks,
+and copies of images without a journal, are up to the caller.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ T = TypeVar("T")
 
 
 class WritableFilesystem(Filesystem):
-    """An image open for changes; see ``Filesystem.open``. Methods ending in ``_at`` take inodes of directories."""
+    """Image open for changes; see ``Filesystem.open``. Methods ending in ``_at`` take inodes of directories."""
 
     def __init__(self, device: BlockDevice, *, clock: Clock | None = None) -> None:
-        """Put the image on ``device`` in order (journal, orphan list) and begin. ``clock`` gives nanoseconds since 1970.
+        """Recover the image on ``device`` (journal, orphan list) and begin. ``clock`` returns nanoseconds since 1970.
 
-        Raises NeedsCheckError for an image that is marked as damaged, UnsupportedError, CorruptError, DeviceError.
+        Raise NeedsCheckError if the image is marked as damaged, UnsupportedError, CorruptError, DeviceError.
         """
         self._session = Session(device, clock=clock or time.time_ns)
         self._nodes = InodeCache(self._session)
@@ -64,11 +63,11 @@ class WritableFilesystem(Filesystem):
     def open_for_changes(
         cls, where: PathOrFile | BlockDevice, *, offset: int = 0, size: int | None = None, clock: Clock | None = None
     ) -> Self:
-        """``Filesystem.open`` with mode "r+"."""
+        """Open an image as ``Filesystem.open`` does with mode "r+"."""
         with ExitStack() as stack:
             device: BlockDevice
             if isinstance(where, str | bytes | os.PathLike):
-                # open_device would make a file that is not there.
+                # open_device would create a missing file.
                 fd = os.open(where, os.O_RDWR | hostio.OPEN)
                 stack.callback(os.close, fd)
                 device = FileDevice(fd, offset, size)
@@ -105,11 +104,11 @@ class WritableFilesystem(Filesystem):
         return super().inode_bitmap(group)
 
     def sync(self) -> None:
-        """Commit: what was done so far survives whatever happens. DeviceError: nothing more is written."""
+        """Commit all changes to stable storage. After a DeviceError nothing more is written."""
         self._session.sync()
 
     def close(self) -> None:
-        """Sync, delete files without names that are still open, mark the image as clean and close what ``open`` opened."""
+        """Delete open files without names, sync, mark the image as clean and close the file that ``open`` opened."""
         try:
             try:
                 self._nodes.release_all()
@@ -120,7 +119,7 @@ class WritableFilesystem(Filesystem):
             super().close()
 
     def abandon(self) -> None:
-        """Close; what was not synced is lost. Files without names that were synced are deleted by the next open."""
+        """Close without a commit: unsynced changes are lost. The next open deletes synced files without names."""
         self._nodes.abandon()
         self._session.abandon()
         super().close()
@@ -142,7 +141,7 @@ class WritableFilesystem(Filesystem):
     # Names, by directory
 
     def mkdir_at(self, parent: int, name: bytes, mode: int = 0o755, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
-        """Make a directory; its inode. ``umask``: taken from the mode where the parent has no default ACL."""
+        """Create a directory. Return its inode. ``umask`` applies to the mode unless the parent has a default ACL."""
         return self._run(lambda: namei.make_directory(self._nodes, parent, name, mode, uid=uid, gid=gid, umask=umask)).ino
 
     def mknod_at(
@@ -156,18 +155,19 @@ class WritableFilesystem(Filesystem):
         gid: int = 0,
         umask: int = 0,
     ) -> int:
-        """Make a file, FIFO, socket or device, as the format bits of ``mode`` say; its inode. ``umask``: as ``mkdir_at``."""
+        """Create a file, FIFO, socket or device by the type in ``mode``. Return its inode. ``umask``: see ``mkdir_at``."""
         make = partial(namei.make_node, self._nodes, parent, name, mode, uid=uid, gid=gid, device=rdev, umask=umask)
         return self._run(make).ino
 
     def create_at(self, parent: int, name: bytes, mode: int = 0o644, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
-        """Make an empty file; its inode. PathExistsError. ``umask``: as ``mkdir_at``."""
+        """Create an empty file. Return its inode. Raise PathExistsError. ``umask``: see ``mkdir_at``."""
         return self.mknod_at(parent, name, S_IFREG | mode & 0o7777, uid=uid, gid=gid, umask=umask)
 
     def create_nameless(self, parent: int, mode: int = 0o644, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
-        """Make an empty file for the directory ``parent``; its inode, held. ``name_at`` names it when it is whole.
+        """Create an empty file without a name, for directory ``parent``. Return its inode, with one ``hold``.
 
-        ``release`` it in the end: without a name it is deleted then, and by a crash. ``umask``: as ``mkdir_at``.
+        ``name_at`` gives it a name. ``release`` deletes it if it has none by then; so does recovery after a crash.
+        ``umask``: see ``mkdir_at``.
         """
         make = partial(namei.make_nameless, self._nodes, parent, mode, uid=uid, gid=gid, umask=umask)
         ino = self._run(make).ino
@@ -175,24 +175,24 @@ class WritableFilesystem(Filesystem):
         return ino
 
     def name_at(self, ino: int, parent: int, name: bytes) -> None:
-        """Give a file that ``create_nameless`` made its name. PathExistsError."""
+        """Add the first name of a file from ``create_nameless``. Raise PathExistsError."""
         self._run(lambda: namei.give_name(self._nodes, ino, parent, name))
 
     def symlink_at(self, target: bytes, parent: int, name: bytes, *, uid: int = 0, gid: int = 0) -> int:
-        """Make a symbolic link; its inode."""
+        """Create a symbolic link. Return its inode."""
         return self._run(lambda: namei.make_symlink(self._nodes, target, parent, name, uid=uid, gid=gid)).ino
 
     def link_at(self, ino: int, parent: int, name: bytes) -> None:
-        """Give a file one more name."""
+        """Create a hard link to a file."""
         self._run(lambda: namei.link(self._nodes, ino, parent, name))
 
     def unlink_at(self, parent: int, name: bytes) -> None:
-        """Remove a name that is no directory's."""
-        self._parting(lambda: namei.unlink(self._nodes, parent, name), parent, name)
+        """Remove a name of a file that is not a directory."""
+        self._run_removal(lambda: namei.unlink(self._nodes, parent, name), parent, name)
 
     def rmdir_at(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
-        self._parting(lambda: namei.rmdir(self._nodes, parent, name), parent, name)
+        self._run_removal(lambda: namei.rmdir(self._nodes, parent, name), parent, name)
 
     def rename_at(
         self,
@@ -205,19 +205,19 @@ class WritableFilesystem(Filesystem):
         replace: bool = True,
         whiteout: bool = False,
     ) -> None:
-        """Move a name; see ``rename``."""
+        """Rename an entry; see ``rename``."""
         old, new = (old_parent, old_name), (new_parent, new_name)
         if exchange:
             if whiteout or not replace:
                 raise ValueError("exchange leaves no whiteout, and what it exchanges is there")
             self._run(lambda: rename.exchange(self._nodes, old, new))
             return
-        self._parting(
+        self._run_removal(
             lambda: rename.rename(self._nodes, old, new, replace=replace, whiteout=whiteout), new_parent, new_name
         )  # fmt: skip
 
-    def _parting(self, work: Callable[[], None], parent: int, name: bytes) -> None:
-        """``work``, which takes the name from an inode. Where deleting it is too much at once, it happens in steps."""
+    def _run_removal(self, work: Callable[[], None], parent: int, name: bytes) -> None:
+        """Run ``work``, which removes the name of an inode. Delete the inode in steps if one does not fit the journal."""
         try:
             self._run(work)
             return
@@ -232,33 +232,36 @@ class WritableFilesystem(Filesystem):
             self._nodes.release(ino)
 
     def remove_tree_at(self, parent: int, name: bytes) -> None:
-        """Remove a file, or a directory with all below it, name by name."""
+        """Remove a file, or a directory and everything below it, name by name."""
         remove_tree(self, self._nodes, parent, name)
 
     def hold(self, ino: int) -> None:
-        """The inode outlives its last name until ``release`` was called as often as this."""
+        """Keep the inode when its last name is removed, until ``release`` was called once for each ``hold``."""
         self._nodes.hold(ino)
 
     def release(self, ino: int) -> None:
-        """Give back a ``hold``; an inode without names is deleted by the last one."""
+        """Undo one ``hold``; the last one deletes an inode without names."""
         self._nodes.release(ino)
 
     # Names, by path
 
     def mkdir(self, path: Path, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
-        """Make a directory; its inode. PathExistsError, PathNotFoundError, PathNotDirectoryError, NoSpaceError."""
+        """Create a directory. Return its inode.
+
+        Raise PathExistsError, PathNotFoundError, PathNotDirectoryError, NoSpaceError.
+        """
         with errors_name(path):
             return self.mkdir_at(*self._paths.resolve_parent(path), mode, uid=uid, gid=gid)
 
     def mknod(self, path: Path, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
-        """Make a file, FIFO, socket or device (``rdev``: major, minor); its inode."""
+        """Create a file, FIFO, socket or device (``rdev``: major, minor). Return its inode."""
         with errors_name(path):
             return self.mknod_at(*self._paths.for_create(path), mode, rdev=rdev, uid=uid, gid=gid)
 
     def create(self, path: Path, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
-        """Make an empty file; its inode. One that is there is a PathExistsError, or given unless ``exclusive``.
+        """Create an empty file. Return its inode. An existing file raises PathExistsError if ``exclusive``, else is returned.
 
-        Where a symbolic link is not ``exclusive`` the file it leads to is given, or made.
+        A symbolic link is followed unless ``exclusive``: the file it leads to is returned, or created.
         """
         with errors_name(path):
             if exclusive:
@@ -271,33 +274,33 @@ class WritableFilesystem(Filesystem):
             return ino
 
     def symlink(self, target: bytes | str, path: Path, uid: int = 0, gid: int = 0) -> int:
-        """Make a symbolic link to ``target``; its inode."""
+        """Create a symbolic link to ``target``. Return its inode."""
         text = target.encode("utf-8", "surrogateescape") if isinstance(target, str) else target
         with errors_name(path):
             return self.symlink_at(text, *self._paths.for_create(path), uid=uid, gid=gid)
 
     def link(self, existing: PathOrIno, path: Path) -> None:
-        """Give ``existing`` (itself, where it is a symbolic link) one more name."""
+        """Create a hard link to ``existing`` (to a symbolic link itself)."""
         with errors_name(path):
             self.link_at(self._paths.resolve(existing, False), *self._paths.for_create(path))
 
     def unlink(self, path: Path) -> None:
-        """Remove a name that is no directory's."""
+        """Remove a name of a file that is not a directory."""
         with errors_name(path):
             self.unlink_at(*self._paths.for_remove(path))
 
     def rmdir(self, path: Path) -> None:
-        """Remove an empty directory. PathNotEmptyError."""
+        """Remove an empty directory. Raise PathNotEmptyError."""
         with errors_name(path):
             self.rmdir_at(*self._paths.resolve_parent(path))
 
     def rename(
         self, old: Path, new: Path, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
     ) -> None:  # fmt: skip
-        """Move a name; what has the new one is gone then (a file over a file, a directory over an empty one).
+        """Rename an entry, replacing an existing one (a file by a file, an empty directory by a directory).
 
-        ``replace`` False: PathExistsError instead. ``exchange``: the two change places. ``whiteout``: a character device
-        0, 0 is left in the old place. PathError (EINVAL) for a directory that would go below itself.
+        ``replace`` False: raise PathExistsError instead. ``exchange``: swap the two entries. ``whiteout``: leave a
+        character device 0, 0 at the old name. Raise PathError (EINVAL) if a directory would move below itself.
         """
         with errors_name(old, new):
             source = self._paths.for_remove(old)
@@ -305,21 +308,21 @@ class WritableFilesystem(Filesystem):
             self.rename_at(*source, *goal, exchange=exchange, replace=replace, whiteout=whiteout)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a file, or a directory with all that is below it, name by name."""
+        """Remove a file, or a directory and everything below it, name by name."""
         with errors_name(path):
             self.remove_tree_at(*self._paths.for_remove(path))
 
     # Content
 
     def open_file(self, path_or_ino: PathOrIno, mode: str = "r") -> FileEditor:  # type: ignore[override]
-        """A regular file as a seekable binary file, to read ("r") or to change ("r+"). What is written is seen at once."""
+        """Open a regular file for reading ("r") or changes ("r+"), as a seekable binary file. Writes are visible at once."""
         if mode not in ("r", "r+"):
             raise ValueError(f"mode {mode!r} is not 'r' or 'r+'")
         with errors_name(path_or_ino):
             return FileEditor(self._nodes, self._paths.resolve(path_or_ino, True), writable=mode == "r+")
 
     def write_bytes(self, path: PathOrIno, data: bytes | bytearray | memoryview) -> None:
-        """Make a file of this content, or replace that of the file which is there, or to which a symbolic link leads."""
+        """Create a file with this content, or replace the content of an existing file; symbolic links are followed."""
         with errors_name(path):
             if isinstance(path, int):
                 file_data.replace(self._nodes, path, data)
@@ -343,40 +346,41 @@ class WritableFilesystem(Filesystem):
         file_data.write(self._nodes, node.ino, 0, data)
 
     def truncate(self, path: PathOrIno, size: int) -> None:
-        """Cut a file to ``size`` bytes, or make it longer by a hole."""
+        """Truncate a file to ``size`` bytes, or extend it by a hole."""
         with errors_name(path):
             file_data.set_size(self._nodes, self._paths.resolve(path, True), size)
 
     def punch_hole(self, path: PathOrIno, offset: int, length: int) -> None:
-        """Make a range of bytes a hole as far as it is whole blocks, and zeros; the size stays."""
+        """Free the whole blocks of a range and zero the rest; the size stays."""
         with errors_name(path):
             file_data.punch(self._nodes, self._paths.resolve(path, True), offset, length)
 
     def write_from(self, path: PathOrIno, source: int | IO[bytes], *, advance: Callable[[int], None] | None = None) -> int:
-        """Give a file that is there the content of an open file of the host (a descriptor or binary file); its size.
+        """Replace the content of an existing file by that of an open file of the host. Return its size in bytes.
 
-        Holes stay holes. ``advance`` is told how many bytes were copied since the last call. The file is emptied first, and
-        empty where this fails. NoSpaceError before anything is changed. SourceError where the source cannot be read.
+        ``source``: a descriptor or a binary file. Holes stay holes. ``advance`` is called with the bytes copied since its
+        last call. The file is truncated first, and again on failure. Raise NoSpaceError, before anything is changed, if
+        the source does not fit, SourceError if the source cannot be read.
         """
         with errors_name(path):
             return file_data.copy_from(self._nodes, self._paths.resolve(path, True), source, advance or (lambda count: None))
 
-    # Facts
+    # Metadata
 
     def chmod(self, path: PathOrIno, mode: int, *, follow: bool = True) -> None:
-        """Set the permission bits; an access ACL follows."""
+        """Set the permission bits and update the access ACL."""
         with errors_name(path):
             ino = self._paths.resolve(path, follow)
             self._run(lambda: setattr.chmod(self._nodes, ino, mode))
 
     def chown(self, path: PathOrIno, uid: int | None, gid: int | None, *, follow: bool = True) -> None:
-        """Set owner and group where not None; set-id bits and capabilities of files go, as in the kernel."""
+        """Set owner and group if not None; clear set-id bits and capabilities of files, as the kernel does."""
         with errors_name(path):
             ino = self._paths.resolve(path, follow)
             self._run(lambda: setattr.chown(self._nodes, ino, uid, gid))
 
     def utimens(self, path: PathOrIno, atime_ns: int | None, mtime_ns: int | None, *, follow: bool = True) -> None:
-        """Set the times of access and change where not None, in nanoseconds since 1970."""
+        """Set access and modification time if not None, in nanoseconds since 1970."""
         with errors_name(path):
             ino = self._paths.resolve(path, follow)
             self._run(lambda: setattr.set_times(self._nodes, ino, atime_ns, mtime_ns))
@@ -391,13 +395,13 @@ class WritableFilesystem(Filesystem):
         replace: bool = False,
         follow: bool = True,
     ) -> None:
-        """Set an attribute by its full name, ACLs in the form of the system calls (the mode follows). XattrError."""
+        """Set an attribute by its full name. ACLs have the form of the system calls and update the mode. Raise XattrError."""
         with errors_name(path):
             ino = self._paths.resolve(path, follow)
             self._run(lambda: setattr.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
 
     def remove_xattr(self, path: PathOrIno, name: bytes, *, follow: bool = True) -> None:
-        """Take an attribute out. XattrError (ENODATA) if it is not there."""
+        """Remove an attribute. Raise XattrError (ENODATA) if it does not exist."""
         with errors_name(path):
             ino = self._paths.resolve(path, follow)
             self._run(lambda: setattr.remove_attribute(self._nodes, ino, name))

@@ -1,7 +1,7 @@
 """Inode cache of an edit session: loads, changes and frees inodes.
 
-What is cached is void once blocks were rolled back; ``run`` takes care of that. All functions that change something
-are called inside an operation, but for ``run`` itself and ``release``.
+A rollback invalidates the cache; ``run`` takes care of that. Functions that change something are called inside an
+operation, except ``run`` and ``release``.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ T = TypeVar("T")
 OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
 """add_orphan or remove_orphan."""
 
-# Plain numbers: every & with a member of an IntFlag makes a new one.
+# Plain ints: each & with an IntFlag member creates a new member.
 IMMUTABLE = int(InodeFlag.IMMUTABLE)
 FIXED = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
 INDEX = int(InodeFlag.INDEX)
-KEPT = 4096
+CACHE_SIZE = 4096
 """Inodes that are cached at most."""
 
 
 class Node:
     """Cached inode: its ``record``, and once needed its block map and its names."""
 
-    __slots__ = ("checked", "directory", "ino", "map", "record", "seen")
+    __slots__ = ("checked", "decoded", "directory", "ino", "map", "record")
 
     def __init__(self, ino: int, record: InodeRecord) -> None:
         self.ino = ino
         self.record = record
         self.map: BlockMapEditor | None = None
         self.directory: Directory | None = None
-        self.seen: Inode | None = None
+        self.decoded: Inode | None = None
         """The inode as readers see it, if it was asked for since the last change."""
         self.checked = False
-        """Whether it may be changed."""
+        """True once ``edit`` found that it may be changed."""
 
 
 def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> None:
@@ -57,7 +57,7 @@ def check_changeable(node: Node, name: bytes | str, forbidden: int = FIXED) -> N
 
 
 class InodeCache:
-    """Inode cache of one session; holds at most KEPT inodes."""
+    """Inode cache of one session; holds at most CACHE_SIZE inodes."""
 
     def __init__(self, session: Session) -> None:
         superblock = session.superblock
@@ -84,7 +84,7 @@ class InodeCache:
         """Inodes that the running operation changed. Their records are written once, at its end."""
         self._held: dict[int, int] = {}
         self._orphans: set[int] = set()
-        """Inodes that had no name at some time; an undone operation or ``named`` may have given them one."""
+        """Inodes that had no name at some time; a rollback or ``unmake_orphan`` may have given them one since."""
         self._orphan_links: OrphanLinks | None = None
         self._rollbacks = session.rollbacks
         self._generation = session.nanoseconds
@@ -130,15 +130,15 @@ class InodeCache:
         return node
 
     def _keep(self, node: Node) -> Node:
-        if len(self._nodes) >= KEPT:
-            for old in list(self._nodes)[: KEPT // 2]:
+        if len(self._nodes) >= CACHE_SIZE:
+            for old in list(self._nodes)[: CACHE_SIZE // 2]:
                 del self._nodes[old]
         self._nodes[node.ino] = node
         return node
 
     def edit(self, ino: int) -> Node:
         """Return an inode for changing. Raises CorruptError unless it is in use and not one of the filesystem's own."""
-        # Directories in use stay among the remembered.
+        # Reinserted as the newest, so that directories in use stay in the cache.
         node = self._nodes.pop(ino, None)
         if node is None:
             node = self.load(ino)
@@ -158,22 +158,22 @@ class InodeCache:
     def inode(self, ino: int) -> Inode:
         """Return an inode as readers see it."""
         node = self.load(ino)
-        if node.seen is None:
-            node.seen = node.record.freeze(ino)
-        return node.seen
+        if node.decoded is None:
+            node.decoded = node.record.freeze(ino)
+        return node.decoded
 
     def store(self, node: Node) -> None:
         """Note that the record of an inode was changed."""
-        node.seen = None
+        node.decoded = None
         node.record.round_times()
-        # It may have been forgotten since the caller got it, and loaded anew.
+        # The cache may have dropped the node since the caller got it, and loaded another.
         self._unwritten[node.ino] = self._nodes[node.ino] = node
 
     def _write_out(self) -> None:
         """Write the changed records into the inode table."""
         for node in self._unwritten.values():
             raw = node.record.pack()
-            if len(raw) < self.inode_size:  # an extra area that says it has no fields stays as it is
+            if len(raw) < self.inode_size:  # keeps an extra area with i_extra_isize 0 as it is
                 raw += self.session.read_inode(node.ino)[len(raw) :]
             self.session.write_inode(node.ino, raw)
         self._unwritten.clear()
@@ -182,7 +182,7 @@ class InodeCache:
         """Forget an inode that was changed or deleted without the cache. Its own changes must be written already."""
         self._nodes.pop(ino, None)
 
-    # What inodes have
+    # Parts of an inode
 
     def map(self, node: Node) -> BlockMapEditor:
         """Return the block map of a file, directory or long symlink target."""
@@ -200,7 +200,7 @@ class InodeCache:
             )
         return found
 
-    def mapped(self, node: Node) -> None:
+    def update_map(self, node: Node) -> None:
         """Copy a changed map into the record."""
         if node.map is not None:
             node.record.i_block = node.map.i_block
@@ -255,7 +255,7 @@ class InodeCache:
             sharing=self._sharing,
         )
 
-    def take_attributes(self, node: Node, editor: AttributeEditor) -> None:
+    def update_attributes(self, node: Node, editor: AttributeEditor) -> None:
         """Copy changed attributes into the record. Raises CorruptError if its count of sectors leaves no room.
 
         XattrError (EOPNOTSUPP) for a block in a filesystem of revision 0, which has no feature for attributes.
@@ -280,7 +280,7 @@ class InodeCache:
             raise PathError(node.ino, "files of this old filesystem end at 2 GiB", code=errno.EFBIG)
         self.session.add_features(ro_compat=RoCompat.LARGE_FILE)
 
-    # Life
+    # Creation and deletion
 
     def new(self, parent: Node, *, mode: int, uid: int, gid: int, is_dir: bool, now: int) -> Node:
         """Allocate an inode for a child of ``parent``, without links and not written yet. Raises NoFreeInodesError."""
@@ -297,21 +297,21 @@ class InodeCache:
         """Keep the inode, past its last name, until ``release``: it is open."""
         self._held[ino] = self._held.get(ino, 0) + 1
 
-    def unlinked(self, node: Node) -> None:
+    def drop_unlinked(self, node: Node) -> None:
         """Delete an inode whose record has no links left; one that is held, when it is released."""
         if node.ino in self._held:
-            self.nameless(node)
+            self.make_orphan(node)
             return
         self._delete(node)
 
-    def nameless(self, node: Node) -> None:
+    def make_orphan(self, node: Node) -> None:
         """Make an inode without links an orphan: deleted when released, or after a crash by the next open."""
         self.store(node)
         self._change_orphans(node.ino, add_orphan)
         self._orphans.add(node.ino)
 
-    def named(self, ino: int) -> Node:
-        """Return an inode that was nameless, to be given a name. Raises CorruptError if it was not."""
+    def unmake_orphan(self, ino: int) -> Node:
+        """Remove an inode from the orphan list, to give it a name. Raises CorruptError if it is not in the list."""
         self._change_orphans(ino, remove_orphan)
         return self.edit(ino)
 
@@ -362,7 +362,7 @@ class InodeCache:
             self.release(ino)
 
     def _delete_orphan(self, ino: int) -> None:
-        if not self.load(ino).record.links:  # else the operation that took its last name was undone
+        if not self.load(ino).record.links:  # else the removal of its last name was rolled back
             self._change_orphans(ino, remove_orphan)
             self._delete(self.edit(ino))
 

@@ -1,6 +1,6 @@
-"""Names in directories: made, linked and taken away, as the kernel does it (``moving``: moved). Called inside an operation.
+"""Directory operations: create, link, unlink and rmdir, as the kernel does them. Called inside an operation.
 
-A function takes the number of the directory and the name in it, and looks before it changes anything.
+Functions take the inode of the directory and a name in it, and check everything before the first change.
 Source: Linux ``fs/ext4/namei.c``, ``fs/namei.c`` (may_delete), ``fs/ext4/ialloc.c``.
 """
 
@@ -41,22 +41,22 @@ __all__ = [
     "ACCESS",
     "DEFAULT",
     "DOTS",
-    "born",
+    "new_child",
     "check_name",
     "check_removable",
     "directory",
     "find",
     "give_name",
     "link",
-    "lose_directory",
-    "lose_link",
+    "drop_directory",
+    "drop_link",
     "make_directory",
     "make_nameless",
     "make_node",
     "make_symlink",
     "rmdir",
     "unlink",
-    "victim",
+    "find_removable",
 ]
 
 S_ISGID = 0o2000
@@ -67,7 +67,7 @@ DOTS = (b".", b"..")
 
 
 def directory(nodes: InodeCache, ino: int, name: bytes) -> Node:
-    """A directory in which ``name`` is to be changed."""
+    """Return a directory in which ``name`` is to be changed."""
     node = nodes.edit(ino)
     if not node.record.is_dir:
         raise PathNotDirectoryError(name, "a part of the path is not a directory")
@@ -77,7 +77,7 @@ def directory(nodes: InodeCache, ino: int, name: bytes) -> Node:
 
 
 def check_name(name: bytes) -> None:
-    """ValueError, NameTooLongError or PathExistsError for what cannot become a new name."""
+    """Raise ValueError, NameTooLongError or PathExistsError if the name cannot be created."""
     if name in DOTS:
         raise PathExistsError(name, "File exists")
     if len(name) > 255:
@@ -87,25 +87,25 @@ def check_name(name: bytes) -> None:
 
 
 def find(nodes: InodeCache, parent: int, name: bytes) -> int | None:
-    """The inode of a name in a directory, None if it is not there."""
+    """Return the inode of a name in a directory, None if there is none."""
     entry = nodes.directory(nodes.load(parent)).find(name)
     return entry.ino if entry else None
 
 
-# -- make ----------------------------------------------------------------------------------------------------------
+# -- create --------------------------------------------------------------------------------------------------------
 
 
 def _new(nodes: InodeCache, parent: Node, name: bytes, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
-    """A new inode for a name that is free."""
+    """Allocate an inode for a name that does not exist yet."""
     check_name(name)
     check_changeable(parent, name, IMMUTABLE)
     if nodes.directory(parent).find(name):
         raise PathExistsError(name, "File exists")
-    return born(nodes, parent, mode, uid, gid, now, umask)
+    return new_child(nodes, parent, mode, uid, gid, now, umask)
 
 
-def born(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
-    """A new inode with what it has from its directory: group, flags, ACLs; the umask counts where there is no default ACL."""
+def new_child(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: int, umask: int = 0) -> Node:
+    """Allocate an inode that inherits group, flags and ACLs of its directory. ``umask`` applies without a default ACL."""
     check_owner(uid, gid)
     is_dir = mode & S_IFMT == S_IFDIR
     above = parent.record
@@ -127,11 +127,11 @@ def born(nodes: InodeCache, parent: Node, mode: int, uid: int, gid: int, now: in
         for which, value in ((ACCESS, access), (DEFAULT, default)):
             if value is not None:
                 editor.set(which, value)
-        nodes.take_attributes(node, editor)
+        nodes.update_attributes(node, editor)
     return node
 
 
-def _enter(nodes: InodeCache, parent: Node, name: bytes, node: Node, now: int) -> None:
+def _add_entry(nodes: InodeCache, parent: Node, name: bytes, node: Node, now: int) -> None:
     nodes.directory(parent).insert(name, node.ino, file_type_of(node.record.mode))
     nodes.store_directory(parent, now)
 
@@ -147,7 +147,7 @@ def make_node(
     device: tuple[int, int] = (0, 0),
     umask: int = 0,
 ) -> Node:
-    """A file of the type in ``mode`` (not a directory or symlink) without content. PathExistsError."""
+    """Create an empty file of the type in ``mode`` (not a directory or symlink). Raise PathExistsError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     kind = file_type_of(mode)
@@ -161,22 +161,22 @@ def make_node(
         except ValueError as error:
             raise PathError(name, str(error)) from error
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
     return node
 
 
 def make_nameless(nodes: InodeCache, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
-    """A file without content that ``give_name`` is to put into directory ``parent``; a crash before that deletes it."""
+    """Create an empty orphan for directory ``parent``; ``give_name`` names it, recovery deletes it after a crash before."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, b".")
     check_changeable(above, f"inode {parent}", IMMUTABLE)
-    node = born(nodes, above, S_IFREG | mode & 0o7777, uid, gid, now, umask)
-    nodes.nameless(node)
+    node = new_child(nodes, above, S_IFREG | mode & 0o7777, uid, gid, now, umask)
+    nodes.make_orphan(node)
     return node
 
 
 def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
-    """The first name of a file that was made without one. PathExistsError, PathError (EINVAL) for what is no such file."""
+    """Add the first name of a nameless file. Raise PathExistsError, PathError (EINVAL) if it is not nameless."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     check_name(name)
@@ -186,15 +186,15 @@ def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     record = nodes.load(ino).record
     if record.links or not record.is_file:
         raise PathError(name, f"inode {ino} is no file without a name")
-    node = nodes.named(ino)
+    node = nodes.unmake_orphan(ino)
     node.record.links = 1
     node.record.ctime = now
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
 
 
 def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
-    """An empty directory. PathExistsError, PathError (EMLINK)."""
+    """Create an empty directory. Raise PathExistsError, PathError (EMLINK)."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     check_name(name)
@@ -205,17 +205,17 @@ def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, ui
     node = _new(nodes, above, name, S_IFDIR | mode & 0o7777, uid, gid, now, umask)
     block = new_directory_block(node.ino, parent, block_size=nodes.block_size, filetype=nodes.rules.filetype)
     nodes.map(node).append(0, [block], nodes.session.goal_of(node.ino))
-    nodes.mapped(node)
+    nodes.update_map(node)
     node.record.size = nodes.block_size
     node.record.links = 2
     nodes.store(node)
     above.record.links += 1
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
     return node
 
 
 def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, uid: int, gid: int) -> Node:
-    """A symbolic link. PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG)."""
+    """Create a symbolic link. Raise PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG)."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     if not target or b"\0" in target:
@@ -231,14 +231,14 @@ def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, 
         record.i_block = tuple(int.from_bytes(text[at : at + 4], "little") for at in range(0, 4 * N_BLOCKS, 4))
     else:
         nodes.map(node).append(0, [target.ljust(nodes.block_size, b"\0")], nodes.session.goal_of(node.ino))
-        nodes.mapped(node)
+        nodes.update_map(node)
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
     return node
 
 
 def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
-    """One more name for a file. PathExistsError, PathError (EPERM for a directory, EMLINK), PathNotFoundError."""
+    """Create a hard link. Raise PathExistsError, PathError (EPERM for a directory, EMLINK), PathNotFoundError."""
     now = nodes.session.nanoseconds
     above, node = directory(nodes, parent, name), nodes.edit(ino)
     check_name(name)
@@ -255,14 +255,14 @@ def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     node.record.links += 1
     node.record.ctime = now
     nodes.store(node)
-    _enter(nodes, above, name, node, now)
+    _add_entry(nodes, above, name, node, now)
 
 
-# -- take away -----------------------------------------------------------------------------------------------------
+# -- remove --------------------------------------------------------------------------------------------------------
 
 
-def victim(nodes: InodeCache, above: Node, name: bytes) -> Node:
-    """The inode behind a name that is to go."""
+def find_removable(nodes: InodeCache, above: Node, name: bytes) -> Node:
+    """Return the inode of a name to remove. Raise PathNotFoundError, PathError (EPERM), CorruptError."""
     entry = nodes.directory(above).find(name)
     if entry is None:
         raise PathNotFoundError(name, "No such file or directory")
@@ -277,23 +277,23 @@ def victim(nodes: InodeCache, above: Node, name: bytes) -> Node:
 
 
 def unlink(nodes: InodeCache, parent: int, name: bytes) -> None:
-    """Remove a name that is no directory's. PathNotFoundError, PathIsDirectoryError."""
+    """Remove a name of a file that is not a directory. Raise PathNotFoundError, PathIsDirectoryError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     if name in DOTS:
         raise PathIsDirectoryError(name, "Is a directory")
-    node = victim(nodes, above, name)
+    node = find_removable(nodes, above, name)
     if node.record.is_dir:
         raise PathIsDirectoryError(name, "Is a directory")
     if node.record.mode & S_IFMT == S_IFLNK:
         nodes.parents.clear()
     nodes.directory(above).remove(name)
     nodes.store_directory(above, now)
-    lose_link(nodes, node, now)
+    drop_link(nodes, node, now)
 
 
 def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
-    """Remove an empty directory. PathNotFoundError, PathNotDirectoryError, PathNotEmptyError."""
+    """Remove an empty directory. Raise PathNotFoundError, PathNotDirectoryError, PathNotEmptyError."""
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
     if name == b".":
@@ -302,16 +302,16 @@ def rmdir(nodes: InodeCache, parent: int, name: bytes) -> None:
         raise PathError(name, "Invalid argument")
     if name == b"..":
         raise PathNotEmptyError(name, "Directory not empty")
-    node = victim(nodes, above, name)
+    node = find_removable(nodes, above, name)
     check_removable(nodes, node, name)
     nodes.directory(above).remove(name)
     above.record.links = max(2, above.record.links - 1)
     nodes.store_directory(above, now)
-    lose_directory(nodes, node, now)
+    drop_directory(nodes, node, now)
 
 
 def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
-    """PathNotDirectoryError, PathNotEmptyError or PathError (EBUSY) for what is no directory that may go."""
+    """Raise PathNotDirectoryError, PathNotEmptyError or PathError (EBUSY) unless it is a directory that can be removed."""
     if not node.record.is_dir:
         raise PathNotDirectoryError(name, "Not a directory")
     if node.ino == ROOT_INO:
@@ -320,19 +320,19 @@ def check_removable(nodes: InodeCache, node: Node, name: bytes) -> None:
         raise PathNotEmptyError(name, "Directory not empty")
 
 
-def lose_link(nodes: InodeCache, node: Node, now: int) -> None:
-    """A name of a file is gone; the file too, with its last one."""
+def drop_link(nodes: InodeCache, node: Node, now: int) -> None:
+    """Drop one link of a file whose name was removed; the last one deletes it."""
     node.record.links -= 1
     node.record.ctime = now
     if node.record.links:
         nodes.store(node)
     else:
-        nodes.unlinked(node)
+        nodes.drop_unlinked(node)
 
 
-def lose_directory(nodes: InodeCache, node: Node, now: int) -> None:
-    """The name of an empty directory is gone."""
+def drop_directory(nodes: InodeCache, node: Node, now: int) -> None:
+    """Delete an empty directory whose name was removed."""
     node.record.links = 0
     node.record.ctime = now
     nodes.parents.clear()
-    nodes.unlinked(node)
+    nodes.drop_unlinked(node)

@@ -33,8 +33,8 @@ class Opened:
 def open_for_changes(device: BlockDevice) -> Opened:
     """Replay the journal of the image on ``device`` if it is not empty. Return the image's tables.
 
-    Raises NeedsCheckError for an image that is marked as damaged (it is not touched then), UnsupportedError for features
-    that cannot be written or a journal that cannot be read, CorruptError, DeviceError.
+    Raise NeedsCheckError, with nothing written, if the image is marked as damaged, UnsupportedError for features that
+    cannot be written or a journal that cannot be read, CorruptError, DeviceError.
     """
     superblock = _writable(read_superblock(device))
     groups = read_groups(device, superblock)
@@ -49,7 +49,7 @@ def open_for_changes(device: BlockDevice) -> Opened:
             journal = read_journal(device, superblock, groups)
             sequence = journal.sequence
         elif journal.start:
-            # A log that no flag speaks of is void, as it is for the kernel; its numbers are not used again.
+            # Without needs_recovery the log is ignored, as by the kernel; its sequence numbers are not used again.
             sequence = scan_log(device, journal, blocks_count=superblock.blocks_count).next_sequence
         else:
             sequence = journal.sequence

@@ -1,7 +1,7 @@
 """Orphan list: inodes that a crash would leave without a name, or longer than their size.
 
-The superblock's s_last_orphan is its head, i_dtime of each inode leads to the next, 0 ends it. One without links is
-deleted at the next recovery, one with links is cut to its size. Source: Linux ``fs/ext4/orphan.c``
+The superblock's s_last_orphan is the head, i_dtime of each inode is the next one, 0 ends the list. Recovery deletes inodes
+without links and truncates those with links to their size. Source: Linux ``fs/ext4/orphan.c``
 (ext4_orphan_add, ext4_orphan_del, ext4_orphan_cleanup), ``fs/ext4/indirect.c`` (ext4_ind_truncate).
 """
 
@@ -62,12 +62,12 @@ class OrphanLinks:
     def __contains__(self, ino: int) -> bool:
         return ino in self._before
 
-    def put_first(self, ino: int, following: int) -> None:
+    def add_first(self, ino: int, following: int) -> None:
         self._before[ino] = 0
         if following:
             self._before[following] = ino
 
-    def take_out(self, ino: int, following: int) -> int:
+    def remove(self, ino: int, following: int) -> int:
         """Remove an inode. Return the one before it, 0 for the first."""
         previous = self._before.pop(ino)
         if following:
@@ -78,12 +78,12 @@ class OrphanLinks:
 def add_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
     """Put an inode at the head of the list, if the list does not hold it. Return the inodes that changed.
 
-    ``links``: the list as it is now, which is kept up to date; None: the list is walked. Void where this raises.
+    ``links``: index of the list, updated here, invalid after an error; None: the list is walked.
     """
     links = OrphanLinks(session) if links is None else links
     if ino in links:
         return ()
-    links.put_first(ino, session.last_orphan)
+    links.add_first(ino, session.last_orphan)
     _set_next(session, ino, session.last_orphan)
     session.last_orphan = ino
     return (ino,)
@@ -98,7 +98,7 @@ def remove_orphan(session: Session, ino: int, links: OrphanLinks | None = None) 
     if ino not in links:
         raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
     following = parse_inode(session.read_inode(ino), ino).dtime
-    previous = links.take_out(ino, following)
+    previous = links.remove(ino, following)
     _set_next(session, ino, 0)
     if not previous:
         session.last_orphan = following
@@ -194,7 +194,7 @@ def cut_inode(session: Session, ino: int, *, keep: int | None = None) -> None:
     session.write_inode(ino, patch_inode(session.read_inode(ino), i_block=mapping.i_block, i_blocks=mapping.sectors))
     block = mapping.block(keep - 1) if zero_rest else None
     if block is not None:
-        # Through the journal: in place it would be lost if the cut never happens.
+        # Through the journal: written in place, the data would be lost even if the cut is rolled back.
         session.write(block, session.read(block)[: inode.stat.size % size].ljust(size, b"\0"))
 
 
@@ -219,5 +219,5 @@ def _map_editor(session: Session, inode: Inode) -> BlockMapEditor:
         end=superblock.blocks_count,
         where=f"inode {inode.stat.ino}",
         sectors=inode.stat.blocks,
-        metadata=not inode.stat.is_file,  # blocks of a directory, or a target, may lie in the log
+        metadata=not inode.stat.is_file,  # directory and symlink blocks may be in the log
     )

@@ -1,6 +1,6 @@
-"""Path arguments of the calls of an open image: resolved to a directory inode and a name, with the kernel's checks.
+"""Path arguments of a writable filesystem, resolved to a directory inode and a name, with the kernel's checks.
 
-A path that ends in a slash names a directory: nothing else is created, removed or renamed there. Source: Linux
+A path that ends in a slash must be a directory's. Source: Linux
 ``fs/namei.c`` (filename_create, open_last_lookups, do_unlinkat, do_renameat2).
 """
 
@@ -29,7 +29,7 @@ class PathArguments:
         self._nodes = nodes
 
     def resolve_parent(self, path: Path) -> tuple[int, bytes]:
-        """(directory, name) of a path; the name may be "." or "..", and is b"." for the root."""
+        """Return (directory, name) of a path. The name may be "." or "..", and is b"." for the root."""
         whole = _bytes(path)
         above, _, name = whole.rstrip(b"/").rpartition(b"/")
         if not whole:
@@ -43,35 +43,35 @@ class PathArguments:
         return found, name or b"."
 
     def for_create(self, path: Path) -> tuple[int, bytes]:
-        """(directory, name) of a new entry that is no directory."""
+        """Return (directory, name) of a new entry that is not a directory."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path) and namei.find(self._nodes, *found) is None:
             raise PathNotFoundError(_bytes(path), "No such file or directory")
         return found
 
     def for_remove(self, path: Path) -> tuple[int, bytes]:
-        """(directory, name) of an entry to remove or to rename."""
+        """Return (directory, name) of an entry to remove or to rename."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path):
             self._check_directory(found, path)
         return found
 
     def for_rename(self, path: Path, source: tuple[int, bytes], *, replace: bool) -> tuple[int, bytes]:
-        """(directory, name) that ``source`` is renamed to; an entry there may be in the way unless ``replace``."""
+        """Return (directory, name) that ``source`` is renamed to. Raise PathExistsError if it exists, unless ``replace``."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path) and (replace or namei.find(self._nodes, *found) is None):
             self._check_directory(source, path)
         return found
 
     def for_create_file(self, path: Path) -> tuple[int, bytes]:
-        """(directory, name) of a new regular file."""
+        """Return (directory, name) of a new regular file."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path):
             raise PathIsDirectoryError(_bytes(path), "Is a directory")
         return found
 
     def for_open(self, path: Path) -> PathEnd:
-        """The file a path leads to or is to be created at: behind a symbolic link too, as open(2) has it."""
+        """Return the end of the path of a file to open or create. Follows symbolic links, as open(2) does."""
         directory, name = self.for_create_file(path)
         ino = namei.find(self._nodes, directory, name)
         if ino is not None and self._tree.inode(ino).stat.is_symlink:
@@ -79,7 +79,7 @@ class PathArguments:
         return PathEnd(directory, name, ino)
 
     def resolve(self, path_or_ino: PathOrIno, follow: bool) -> int:
-        """The inode a path leads to. Raises PathNotFoundError."""
+        """Return the inode of a path. Raise PathNotFoundError."""
         if isinstance(path_or_ino, int):
             return path_or_ino
         found = resolve(self._tree, _bytes(path_or_ino), follow=follow).ino
@@ -88,7 +88,7 @@ class PathArguments:
         return found
 
     def _check_directory(self, found: tuple[int, bytes], path: Path) -> None:
-        """Raise PathNotDirectoryError if the entry ``found`` is there and is no directory."""
+        """Raise PathNotDirectoryError if the entry ``found`` exists and is not a directory."""
         ino = namei.find(self._nodes, *found)
         if ino is not None and not self._tree.inode(ino).stat.is_dir:
             raise PathNotDirectoryError(_bytes(path), "Not a directory")
@@ -104,7 +104,7 @@ def _ends_in_slash(path: Path) -> bool:
 
 @contextmanager
 def errors_name(*paths: PathOrIno) -> Iterator[None]:
-    """Let PathErrors about the last component of one of ``paths`` name the whole path."""
+    """Replace the last component of one of ``paths`` by the whole path in PathErrors raised inside."""
     try:
         yield
     except PathError as error:

@@ -1,7 +1,7 @@
-"""Modes and POSIX ACLs together: what a new file gets from its directory, and how a mode and an ACL follow each other.
+"""Modes and POSIX ACLs: inheritance by new files, and updates of a mode by an ACL and of an ACL by a mode.
 
 ACLs are in the form of the host's system calls. Source: Linux ``fs/posix_acl.c`` (posix_acl_create_masq,
-__posix_acl_chmod_masq, posix_acl_equiv_mode). All functions raise ValueError on a value that is no ACL.
+__posix_acl_chmod_masq, posix_acl_equiv_mode). All functions raise ValueError for an invalid ACL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PERMISSIONS = 0o777
 
 
 class Inherited(NamedTuple):
-    """What a new file begins with. ``access`` is None where the mode says it all, ``default`` but for directories."""
+    """Mode and ACLs of a new file. ``access``: None if the mode is equivalent. ``default``: None except for directories."""
 
     mode: int
     access: bytes | None
@@ -25,7 +25,7 @@ class Inherited(NamedTuple):
 
 
 def _entries(value: bytes) -> list[tuple[int, int, int]]:
-    to_disk(value)  # judges it
+    to_disk(value)  # raises ValueError
     return [(tag, permissions, ident) for tag, permissions, ident in ACL_ENTRY.packer.iter_unpack(value[ACL_HEADER.size :])]
 
 
@@ -34,7 +34,7 @@ def _packed(entries: list[tuple[int, int, int]]) -> bytes:
 
 
 def _group_tag(entries: list[tuple[int, int, int]]) -> int:
-    """The entry that the group bits of a mode stand for: the mask, where there is one."""
+    """Return the tag of the entry that the group bits of a mode stand for: the mask, if there is one."""
     return AclTag.MASK if any(tag == AclTag.MASK for tag, _, _ in entries) else AclTag.GROUP_OBJ
 
 
@@ -43,9 +43,9 @@ def _extended(entries: list[tuple[int, int, int]]) -> bool:
 
 
 def inherit(default: bytes | None, mode: int, *, directory: bool, umask: int = 0) -> Inherited:
-    """Mode and ACLs of a file made with ``mode`` in a directory with this default ACL, or without one (None).
+    """Return mode and ACLs of a file created with ``mode`` in a directory with this default ACL (None: without one).
 
-    The umask counts only where there is no default ACL. Not for symlinks, which have no ACL.
+    The umask applies only without a default ACL. Not for symlinks, which have no ACL.
     """
     if default is None:
         return Inherited(mode & ~umask, None, None)
@@ -64,12 +64,12 @@ def inherit(default: bytes | None, mode: int, *, directory: bool, umask: int = 0
 
 
 def is_no_acl(value: bytes) -> bool:
-    """Whether it has no entries: to set it is to take an ACL out."""
+    """Return True if the ACL has no entries: setting it removes the ACL."""
     return not value or value == ACL_HEADER.packer.pack(KERNEL_VERSION)
 
 
 def mode_of_acl(acl: bytes, mode: int) -> tuple[int, bool]:
-    """(the mode of a file that is given this access ACL, whether the ACL says more than the mode and has to be kept)."""
+    """Return the mode of a file with this access ACL, and True if the ACL is not equivalent to the mode."""
     entries = _entries(acl)
     shifts = {AclTag.USER_OBJ: 6, _group_tag(entries): 3, AclTag.OTHER: 0}
     bits = sum(permissions << shifts[tag] for tag, permissions, _ in entries if tag in shifts)
@@ -77,7 +77,7 @@ def mode_of_acl(acl: bytes, mode: int) -> tuple[int, bool]:
 
 
 def acl_after_chmod(acl: bytes, mode: int) -> bytes:
-    """The access ACL of a file after chmod: owner, mask (or group) and other follow the mode."""
+    """Return the access ACL of a file after chmod: owner, mask (or group) and other are set from the mode."""
     entries = _entries(acl)
     shifts = {AclTag.USER_OBJ: 6, _group_tag(entries): 3, AclTag.OTHER: 0}
     return _packed([(tag, mode >> shifts[tag] & 7 if tag in shifts else bits, ident) for tag, bits, ident in entries])

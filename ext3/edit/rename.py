@@ -1,5 +1,4 @@
-"""Names that are moved: renamed, put in the place of others, exchanged, with what keeps the tree a tree. Called inside an
-operation.
+"""Rename and exchange of directory entries, with the checks that prevent loops. Called inside an operation.
 
 Source: Linux ``fs/ext4/namei.c`` (ext4_rename, ext4_cross_rename), ``fs/namei.c`` (vfs_rename).
 """
@@ -12,13 +11,13 @@ from ..constants import LINK_MAX, ROOT_INO, S_IFCHR, FileType
 from ..errors import CorruptError, PathError, PathExistsError, PathIsDirectoryError, PathNotDirectoryError, PathNotEmptyError
 from ..format.inode import file_type_of
 from .inode_cache import IMMUTABLE, InodeCache, Node, check_changeable
-from .namei import DOTS, born, check_name, check_removable, directory, lose_directory, lose_link, victim
+from .namei import DOTS, check_name, check_removable, directory, drop_directory, drop_link, find_removable, new_child
 
 __all__ = ["exchange", "rename"]
 
 
 def _is_below(nodes: InodeCache, ino: int, top: int) -> bool:
-    """Whether directory ``ino`` is ``top`` or lies below it. CorruptError where the way up has no end."""
+    """Return True if directory ``ino`` is ``top`` or below it. Raise CorruptError if its parents form a loop."""
     seen: set[int] = set()
     while ino != top:
         if ino == ROOT_INO:
@@ -26,12 +25,12 @@ def _is_below(nodes: InodeCache, ino: int, top: int) -> bool:
         if ino in seen:
             raise CorruptError(f"directory inode {ino}", "..", "a loop", "a way to the root")
         seen.add(ino)
-        ino = _above(nodes, ino)
+        ino = _parent_of(nodes, ino)
     return True
 
 
-def _above(nodes: InodeCache, ino: int) -> int:
-    """The directory above a directory. CorruptError where ".." says one that has no name for it."""
+def _parent_of(nodes: InodeCache, ino: int) -> int:
+    """Return the parent of a directory. Raise CorruptError if the directory ".." has no entry for it."""
     parent = nodes.directory(nodes.load(ino)).parent()
     above = nodes.load(parent)
     if not above.record.is_dir or not nodes.directory(above).has(ino):
@@ -40,7 +39,7 @@ def _above(nodes: InodeCache, ino: int) -> int:
 
 
 def _check_move(nodes: InodeCache, moved: Node, source: Node, into: Node, name: bytes) -> None:
-    """A directory does not go below itself, and comes from where its ".." says, for that one loses the link."""
+    """Raise PathError if a directory would move below itself, CorruptError if its ".." is not ``source``."""
     if not moved.record.is_dir:
         return
     if moved.ino == ROOT_INO or _is_below(nodes, into.ino, moved.ino):
@@ -57,7 +56,7 @@ def _check_names(*names: bytes) -> None:
         check_name(name)
 
 
-def _room_below(above: Node, name: bytes) -> None:
+def _check_link_count(above: Node, name: bytes) -> None:
     if above.record.links >= LINK_MAX:
         raise PathError(name, f"Too many links: a directory holds at most {LINK_MAX - 2} others", code=errno.EMLINK)
 
@@ -65,9 +64,9 @@ def _room_below(above: Node, name: bytes) -> None:
 def rename(
     nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes], *, replace: bool = True, whiteout: bool = False
 ) -> None:
-    """Move a name. What the new name led to is gone then, or it is an error unless ``replace``.
+    """Rename an entry, replacing an existing one. ``replace`` False: raise PathExistsError instead.
 
-    ``whiteout`` leaves a character device 0, 0 in the old place, as overlayfs wants it.
+    ``whiteout`` leaves a character device 0, 0 at the old name, as overlayfs needs it.
     """
     now = nodes.session.nanoseconds
     (old_parent, old_name), (new_parent, new_name) = old, new
@@ -75,7 +74,7 @@ def rename(
     if new_name in DOTS and not replace:
         raise PathExistsError(new_name, "File exists")
     _check_names(old_name, new_name)
-    node = victim(nodes, source, old_name)
+    node = find_removable(nodes, source, old_name)
     entry = nodes.directory(goal).find(new_name)
     if entry is not None and not replace:
         raise PathExistsError(new_name, "File exists")
@@ -83,11 +82,11 @@ def rename(
         return
     if source is not goal or node.ino == goal.ino:
         _check_move(nodes, node, source, goal, new_name)
-    target = victim(nodes, goal, new_name) if entry is not None else None
+    target = find_removable(nodes, goal, new_name) if entry is not None else None
     if target is not None:
         _check_replaced(nodes, node, target, old_parent, new_name)
     elif node.record.is_dir and source is not goal:
-        _room_below(goal, new_name)
+        _check_link_count(goal, new_name)
     check_changeable(goal, new_name, IMMUTABLE)
     kind = file_type_of(node.record.mode)
     if target is None:
@@ -95,7 +94,7 @@ def rename(
     else:
         nodes.directory(goal).replace(new_name, node.ino, kind)
     if whiteout:
-        mark = born(nodes, source, S_IFCHR, 0, 0, now)
+        mark = new_child(nodes, source, S_IFCHR, 0, 0, now)
         mark.record.links = 1
         nodes.store(mark)
         nodes.directory(source).replace(old_name, mark.ino, FileType.CHARACTER)
@@ -116,13 +115,13 @@ def rename(
     nodes.parents.clear()
     if target is not None:
         if target.record.is_dir:
-            lose_directory(nodes, target, now)
+            drop_directory(nodes, target, now)
         else:
-            lose_link(nodes, target, now)
+            drop_link(nodes, target, now)
 
 
 def _check_replaced(nodes: InodeCache, node: Node, target: Node, source: int, name: bytes) -> None:
-    """What is moved out of directory ``source`` may take the place of ``target``."""
+    """Raise PathError unless ``node``, moved from directory ``source``, may replace ``target``."""
     if node.record.is_dir:
         if not target.record.is_dir:
             raise PathNotDirectoryError(name, "Not a directory")
@@ -134,18 +133,18 @@ def _check_replaced(nodes: InodeCache, node: Node, target: Node, source: int, na
 
 
 def _set_parent(nodes: InodeCache, node: Node, parent: int) -> None:
-    """Let ".." of a moved directory lead to its new place; its own times stay."""
+    """Set ".." of a moved directory; its own times stay."""
     nodes.directory(node).set_parent(parent)
-    nodes.mapped(node)
+    nodes.update_map(node)
 
 
 def exchange(nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
-    """Let two names change places. Both are there."""
+    """Swap two existing entries."""
     now = nodes.session.nanoseconds
     (old_parent, old_name), (new_parent, new_name) = old, new
     source, goal = directory(nodes, old_parent, old_name), directory(nodes, new_parent, new_name)
     _check_names(old_name, new_name)
-    one, two = victim(nodes, source, old_name), victim(nodes, goal, new_name)
+    one, two = find_removable(nodes, source, old_name), find_removable(nodes, goal, new_name)
     if one.ino == two.ino:
         return
     if source is not goal or goal.ino in (one.ino, two.ino):
@@ -153,7 +152,7 @@ def exchange(nodes: InodeCache, old: tuple[int, bytes], new: tuple[int, bytes]) 
         _check_move(nodes, two, goal, source, old_name)
     if source is not goal and one.record.is_dir != two.record.is_dir:
         gaining, losing = (goal, source) if one.record.is_dir else (source, goal)
-        _room_below(gaining, new_name)
+        _check_link_count(gaining, new_name)
         gaining.record.links += 1
         losing.record.links = max(2, losing.record.links - 1)
     nodes.directory(goal).replace(new_name, one.ino, file_type_of(one.record.mode))

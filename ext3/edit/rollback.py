@@ -1,4 +1,4 @@
-"""Rollback: the changed blocks and revokes of the running transaction, and how to undo those of an operation that fails."""
+"""Rollback: changed blocks and revokes of the running transaction, with an undo log for operations that fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Rollback:
 
     ``blocks``: number -> new content (a bytearray is changed in place). ``revoked``: blocks the journal must revoke.
 
-    While ``depth`` is above 0 each change is remembered with what undoes it.
+    While ``depth`` is above 0 each change is logged with the function that undoes it.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Rollback:
             function, arguments = self._undo.pop()
             function(*arguments)
 
-    def forget_undo(self) -> None:
+    def clear_undo(self) -> None:
         """Empty the undo log: what was done stays."""
         self._undo.clear()
 
@@ -55,7 +55,7 @@ class Rollback:
         self.remember(self._restore, block, old)
         self.blocks[block] = data
         if block in self.revoked:
-            # Journaled again: its new content must be played back.
+            # Journaled again: its new content must be replayed.
             self.revoked.discard(block)
             self.remember(self.revoked.add, block)
         return old is None
@@ -64,25 +64,25 @@ class Rollback:
         """Drop the new content of freed blocks, and with ``revoke`` what older transactions hold of them."""
         if revoke:
             for block in range(first, first + count):
-                self._take_out(block)
+                self._drop_block(block)
                 if block not in self.revoked:
                     self.revoked.add(block)
                     self.remember(self.revoked.discard, block)
         elif count > len(self.blocks):
             for block in [number for number in self.blocks if first <= number < first + count]:
-                self._take_out(block)
+                self._drop_block(block)
         else:
             for block in range(first, first + count):
-                self._take_out(block)
+                self._drop_block(block)
 
-    def patch(self, block: int, place: int, data: Content) -> None:
-        """Change bytes of a block that was put as a bytearray."""
+    def patch(self, block: int, offset: int, data: Content) -> None:
+        """Change bytes of a block whose content is a bytearray."""
         found = self.blocks[block]
         assert isinstance(found, bytearray)
-        self.remember(self._repair, found, place, bytes(found[place : place + len(data)]))
-        found[place : place + len(data)] = data
+        self.remember(self._restore_bytes, found, offset, bytes(found[offset : offset + len(data)]))
+        found[offset : offset + len(data)] = data
 
-    def _take_out(self, block: int) -> None:
+    def _drop_block(self, block: int) -> None:
         old = self.blocks.pop(block, None)
         if old is not None:
             self.remember(self._restore, block, old)
@@ -93,5 +93,5 @@ class Rollback:
         else:
             self.blocks[block] = old
 
-    def _repair(self, found: bytearray, place: int, old: bytes) -> None:
-        found[place : place + len(old)] = old
+    def _restore_bytes(self, found: bytearray, offset: int, old: bytes) -> None:
+        found[offset : offset + len(old)] = old

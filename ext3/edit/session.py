@@ -1,7 +1,7 @@
-"""A session of changes to an image: blocks, inodes, counts and the orphan list, committed together through the journal.
+"""Edit session: changes of blocks, inodes, counts and the orphan list, committed together through the journal.
 
-Changes gather in memory; ``sync`` makes one transaction of them. An ``operation`` that raises leaves nothing of itself.
-Data of files goes straight to its place and is on storage before the transaction that makes it the file's.
+Changes are collected in memory; ``sync`` commits them as one transaction. An ``operation`` that raises is rolled back.
+Data of files is written in place and is on storage before the transaction that adds it to the file.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ Clock = Callable[[], int]
 """The present time in nanoseconds since 1970."""
 
 MEMORY_BYTES = 64 << 20
-"""Changed blocks that are kept at most before they are committed (between operations)."""
+"""Bytes of changed blocks in memory above which the end of an operation commits."""
 NS = 1_000_000_000
 
 
 class Session:
-    """An image open for changes. Numbers are block and inode numbers; ``Blocks`` is implemented here.
+    """Image open for changes; implements ``Blocks``. Numbers are block and inode numbers.
 
-    ``device`` is the image with all changes (bitmaps, descriptors and superblock as of the last ``flush`` or ``sync``).
-    After an error of the storage nothing more is written: what was synced is safe in the journal.
+    ``device`` reads as the image with all changes (bitmaps, descriptors and superblock as of the last ``flush`` or ``sync``).
+    After a failed write nothing more is written: synced changes are safe in the journal.
     """
 
     def __init__(self, device: BlockDevice, *, clock: Clock) -> None:
-        """Put the image in order (journal, orphans) and begin. Locks and copies are the caller's.
+        """Recover the image (journal, orphan list) and begin. Locks and copies are up to the caller.
 
-        Raises NeedsCheckError for an image that is marked as damaged, UnsupportedError for features that cannot be written
-        or a journal that cannot be read, CorruptError, DeviceError.
+        Raise NeedsCheckError if the image is marked as damaged, UnsupportedError for features that cannot be written or a
+        journal that cannot be read, CorruptError, DeviceError.
         """
         self._base = device
         self._clock = clock
@@ -59,7 +59,7 @@ class Session:
             raise
         journal = opened.journal
         self.replayed = opened.replayed
-        """Transactions that were in the journal and were put in place."""
+        """Number of transactions replayed from the journal."""
         superblock = opened.superblock
         self.block_size = superblock.block_size
         self._groups = opened.groups
@@ -83,8 +83,8 @@ class Session:
         )
         self._changes = Rollback()
         self.rollbacks = 0
-        """How often something was undone: what was kept of blocks and inodes before is void then."""
-        # The kernel brings the superblock's counts up to date when it unmounts, never in the journal.
+        """Number of rollbacks; each invalidates cached blocks and inodes."""
+        # The kernel updates the superblock's counts at unmount, never through the journal.
         counts = superblock.free_blocks, superblock.free_inodes
         stale = bool(opened.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
         self._super = SuperblockEditor(device, superblock, changed=stale)
@@ -94,19 +94,19 @@ class Session:
         self._closed = False
         self.device: BlockDevice = BlockOverlay(device, self.block_size, self._changes.blocks, self.read)
         self.orphans = process_orphans(self) if self.last_orphan else (0, 0)
-        """(deleted, cut): inodes the orphan list held."""
+        """(deleted, truncated): inodes of the orphan list."""
         self.sync()
 
     # The filesystem as a whole
 
     @property
     def superblock(self) -> Superblock:
-        """With the present counts."""
+        """Superblock with the current counts."""
         return self._super.present(self.blocks.total_free, self.inodes.total_free)
 
     @property
     def groups(self) -> Table:
-        """The group descriptors with the present counts: GROUP_DESC rows, shape (groups,)."""
+        """Group descriptors with the current counts: GROUP_DESC rows, shape (groups,)."""
         self._groups["bg_free_blocks_count"] = self.blocks.free_counts
         self._groups["bg_free_inodes_count"] = self.inodes.free_counts
         self._groups["bg_used_dirs_count"] = self.inodes.dirs
@@ -114,7 +114,7 @@ class Session:
 
     @property
     def nanoseconds(self) -> int:
-        """The clock."""
+        """Current time of the clock, in nanoseconds since 1970."""
         return self._clock()
 
     @property
@@ -131,7 +131,7 @@ class Session:
         self._super.set_orphan(ino)
 
     def add_features(self, *, compat: int = 0, ro_compat: int = 0) -> None:
-        """Say in the superblock that the filesystem makes use of these features."""
+        """Set feature bits in the superblock."""
         have = self._super.fixed
         if have.compat & compat != compat or have.ro_compat & ro_compat != ro_compat:
             self._changes.remember(self._super.set_features, have.compat, have.ro_compat)
@@ -141,7 +141,7 @@ class Session:
 
     @contextmanager
     def operation(self) -> Iterator[None]:
-        """All of what is done inside, or nothing if it raises. One inside another is undone alone."""
+        """Run the block as one atomic operation: roll its changes back if it raises. A nested one is rolled back alone."""
         self._check_usable()
         changes = self._changes
         if not changes.depth and self.blocks.total_held > self.blocks.available:
@@ -163,12 +163,12 @@ class Session:
         finally:
             changes.depth -= 1
             if not changes.depth:
-                changes.forget_undo()
-        if not changes.depth and self.crowded:
+                changes.clear_undo()
+        if not changes.depth and self.should_commit:
             self.sync()
 
     def run(self, work: Callable[[], T]) -> T:
-        """``work`` as an operation, tried once more after a sync if it did not fit beside what is waiting to be committed."""
+        """Run ``work`` as an operation; retry it after a sync if journal or free blocks were short with changes pending."""
         try:
             with self.operation():
                 return work()
@@ -184,7 +184,7 @@ class Session:
 
     @property
     def usable(self) -> bool:
-        """Whether it is not closed, and no write failed."""
+        """True if it is open and no write failed."""
         return not (self._failed or self._closed)
 
     def _check_usable(self) -> None:
@@ -195,23 +195,23 @@ class Session:
     # Blocks
 
     def read(self, block: int) -> bytes:
-        """A block as it is now."""
+        """Return the current content of a block."""
         found = self._changes.blocks.get(block)
         if found is None:
             return self._base.read(block * self.block_size, self.block_size)
         return found if isinstance(found, bytes) else bytes(found)
 
     def write(self, block: int, data: bytes) -> None:
-        """Change a block of a file's metadata (a whole block). CorruptError if the block belongs to the filesystem itself."""
+        """Change a whole metadata block of a file. Raise CorruptError if it is a system block."""
         if len(data) != self.block_size:
             raise ValueError(f"{len(data)} bytes are not a block of {self.block_size}")
         self._system_blocks.check(block, 1, "block to change")
         self._put(block, bytes(data))
 
     def write_data(self, block: int, data: bytes | bytearray | memoryview) -> None:
-        """Write data of a file in place, from the start of ``block`` on; the blocks are the file's, or were just allocated.
+        """Write data of a file in place, from ``block`` on; the blocks are the file's, or newly allocated.
 
-        What was there before does not come back when the operation fails: give new data new blocks where that matters.
+        A rollback does not restore the old data: allocate new blocks if that matters.
         """
         self._check_usable()
         if not data:
@@ -226,15 +226,15 @@ class Session:
         self._data_written = True
         self._base.write(block * size, data)
 
-    def place_for_data(self, block: int, count: int) -> BlockDevice:
-        """The image itself, for data of a file that is written by other means to these blocks, all just allocated."""
+    def data_device(self, block: int, count: int) -> BlockDevice:
+        """Return the underlying device, to write data to these newly allocated blocks by other means."""
         self._check_usable()
         self._system_blocks.check(block, count, "data to write")
         self._data_written = True
         return self._base
 
     def _write_over(self, block: int, data: memoryview) -> None:
-        """Data of which a part is waiting to be committed as a changed block: that part is changed there."""
+        """Write data to blocks of which some have uncommitted changes: those are changed in memory."""
         size = self.block_size
         for start in range(0, len(data), size):
             part = data[start : start + size]
@@ -246,7 +246,7 @@ class Session:
             block += 1
 
     def allocate(self, count: int, goal: int) -> list[Run]:
-        """Take ``count`` free blocks near ``goal``. NoSpaceError: none were taken."""
+        """Allocate ``count`` blocks near ``goal``. Raise NoSpaceError with none allocated."""
         self._check_usable()
         try:
             runs = self.blocks.allocate(count, goal)
@@ -257,11 +257,11 @@ class Session:
         self._changes.remember(self.blocks.undo_allocate, runs)
         for run in runs:
             self._system_blocks.check(*run, "free blocks")
-        self._check_room()
+        self._check_log_space()
         return runs
 
     def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
-        """Give blocks back. ``metadata``: they held a directory, pointers or attributes."""
+        """Free blocks. ``metadata``: they held a directory, pointers or attributes."""
         self._check_usable()
         given = list(runs)
         for run in given:
@@ -270,37 +270,37 @@ class Session:
         self._changes.remember(self.blocks.undo_free, given)
         for first, count in given:
             self._changes.drop(first, count, revoke=metadata)
-        self._check_room()
+        self._check_log_space()
 
     def goal_of(self, ino: int) -> int:
-        """Where the blocks of an inode begin if nothing else says so: the start of its group."""
+        """Return the default allocation goal of an inode: the first block of its group."""
         geometry = self._super.fixed.geometry
         return int(geometry.group_first[geometry.group_of_inode(ino)[0]])
 
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
         if self._changes.put(block, data):
-            self._check_room()
+            self._check_log_space()
 
-    # Room in the journal
+    # Space in the journal
 
     @property
     def pending(self) -> bool:
-        """Whether there is something to commit."""
+        """True if there is something to commit."""
         return bool(
             self._changes.blocks or self.blocks.dirty or self.inodes.dirty or self._changes.revoked or self._super.changed
         )
 
     @property
-    def room(self) -> int:
-        """Blocks that may still be changed before the transaction is full; a very large number without a journal."""
+    def log_space(self) -> int:
+        """Number of blocks that can still be changed before the transaction is full; huge without a journal."""
         if self._log is None:
             return 1 << 40
         return max(0, self._log.capacity - self._needed())
 
     @property
-    def crowded(self) -> bool:
-        """Whether it is time to commit: a quarter of the journal is full, or much memory is in use."""
+    def should_commit(self) -> bool:
+        """True if a quarter of the journal is full, or MEMORY_BYTES are in use."""
         if len(self._changes.blocks) * self.block_size > MEMORY_BYTES:
             return True
         return self._log is not None and 4 * self._needed() > self._log.capacity
@@ -310,15 +310,15 @@ class Session:
         return 2 * (len(self.blocks.dirty) + len(self.inodes.dirty))
 
     def _needed(self) -> int:
-        """Blocks of the log that the running transaction takes at most."""
+        """Return the most log blocks that the running transaction can need."""
         groups = len(self.blocks.dirty) + len(self.inodes.dirty)
         descriptors = min(groups, self._super.fixed.geometry.descriptor_blocks)
         return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
 
-    def _check_room(self) -> None:
+    def _check_log_space(self) -> None:
         if self._log is None or not self._changes.depth:
             return
-        # Each of these takes less than two blocks of the log: most of the time no more needs to be counted.
+        # Each needs less than two log blocks: usually this estimate is enough.
         changes = self._changes
         if 2 * (len(changes.blocks) + len(changes.revoked) + self._touched_groups) + 8 > self._log.capacity:
             needed = self._needed()
@@ -327,59 +327,59 @@ class Session:
 
     # Inodes
 
-    def _inode_place(self, ino: int) -> tuple[int, int]:
-        """(block, byte in it) of an inode. PathNotFoundError for a number that is none."""
+    def _inode_offset(self, ino: int) -> tuple[int, int]:
+        """Return (block, offset in it) of an inode. Raise PathNotFoundError for an invalid number."""
         superblock = self._super.fixed
         check_number(superblock, ino)
-        group, block, byte = superblock.geometry.place_of_inode(ino)
+        group, block, byte = superblock.geometry.locate_inode(ino)
         return self._tables[group] + block, byte
 
     def read_inode(self, ino: int) -> bytes:
-        """The record of an inode (inode size bytes) as it is now."""
-        block, place = self._inode_place(ino)
+        """Return the current record of an inode (inode size bytes)."""
+        block, offset = self._inode_offset(ino)
         size = self._super.fixed.inode_size
         found = self._changes.blocks.get(block)
         if found is None:
-            return self._base.read(block * self.block_size + place, size)
-        return bytes(found[place : place + size])
+            return self._base.read(block * self.block_size + offset, size)
+        return bytes(found[offset : offset + size])
 
     def write_inode(self, ino: int, raw: bytes | bytearray) -> None:
         """Change the whole record of an inode."""
         size = self._super.fixed.inode_size
         if len(raw) != size:
             raise ValueError(f"{len(raw)} bytes are not an inode of {size}")
-        block, place = self._inode_place(ino)
+        block, offset = self._inode_offset(ino)
         found = self._changes.blocks.get(block)
         if not isinstance(found, bytearray):
             found = bytearray(self.read(block))
             self._put(block, found)
-        self._changes.patch(block, place, raw)
+        self._changes.patch(block, offset, raw)
 
     def inode_in_use(self, ino: int) -> bool:
-        """What the inode bitmap says."""
+        """Return True if the inode bitmap has the inode in use."""
         check_number(self._super.fixed, ino)
         group, index = self._super.fixed.geometry.group_of_inode(ino)
         return bool(self.inodes.bitmap(group).cells[index])
 
     def allocate_inode(self, parent: int, *, is_dir: bool) -> int:
-        """A free inode for a child of the directory ``parent``; its record is the caller's to write. NoFreeInodesError."""
+        """Allocate an inode for a child of directory ``parent``; the caller writes its record. Raise NoFreeInodesError."""
         self._check_usable()
         ino = self.inodes.allocate(parent, is_dir=is_dir, top_level=parent == ROOT_INO)
         self._changes.remember(self.inodes.undo_allocate, ino, is_dir)
-        self._check_room()
+        self._check_log_space()
         return ino
 
     def free_inode(self, ino: int, *, is_dir: bool) -> None:
-        """Give an inode's number back; its record (links 0, i_dtime set) and blocks are the caller's (see delete_inode)."""
+        """Free an inode's number; its record (links 0, i_dtime set) and blocks are up to the caller (see delete_inode)."""
         self._check_usable()
         self.inodes.free(ino, is_dir=is_dir)
         self._changes.remember(self.inodes.undo_free, ino, is_dir)
-        self._check_room()
+        self._check_log_space()
 
     # Commit
 
     def flush(self) -> None:
-        """Bring bitmaps, descriptors and the superblock among the changed blocks; nothing is written."""
+        """Add bitmaps, descriptors and the superblock to the changed blocks; nothing is written."""
         if self._changes.depth:
             raise ValueError("a flush inside an operation")
         if not self.pending:
@@ -396,16 +396,16 @@ class Session:
             block = geometry.descriptor_block(index)
             rows = groups[index * per_block : (index + 1) * per_block].tobytes()
             changed[block] = rows + self.read(block)[len(rows) :]
-        block, place = divmod(SUPERBLOCK_OFFSET, size)
+        block, offset = divmod(SUPERBLOCK_OFFSET, size)
         data = bytearray(self.read(block))
         packed = self._super.packed(self.blocks.total_free, self.inodes.total_free, self.seconds)
-        data[place : place + SUPERBLOCK_SIZE] = packed
+        data[offset : offset + SUPERBLOCK_SIZE] = packed
         changed[block] = bytes(data)
 
     def sync(self) -> None:
-        """Commit: afterwards everything done so far is on storage and survives whatever happens.
+        """Commit all changes to stable storage.
 
-        DeviceError: what was committed before is safe, the rest is lost or not; the session writes nothing more.
+        After a DeviceError earlier commits are safe, this one may be lost, and the session writes nothing more.
         """
         self._check_usable()
         if self._changes.depth:
@@ -415,7 +415,7 @@ class Session:
                 self._base.sync()
                 self._data_written = False
             return
-        self._failed = True  # until all went well
+        self._failed = True  # cleared on success
         self._begin()
         self.flush()
         if self._log is not None:
@@ -433,7 +433,7 @@ class Session:
         self._data_written = self._failed = False
 
     def _begin(self) -> None:
-        """Before the first change: say that the journal counts; without a journal, that the filesystem is in disorder."""
+        """Mark the image before the first write: as needing recovery, or without a journal as not clean."""
         if self._log is None:
             self._super.mark(state=0)
         elif not self._in_use:
@@ -441,7 +441,7 @@ class Session:
             self._in_use = True
 
     def close(self) -> None:
-        """Commit, and mark the journal as empty. After a failed write nothing is done: the next open recovers."""
+        """Commit and clear needs_recovery. After a failed write do nothing: the next open recovers."""
         if self._closed:
             return
         try:
@@ -453,7 +453,7 @@ class Session:
             self._closed = True
 
     def abandon(self) -> None:
-        """Close without a commit: what was not synced is lost."""
+        """Close without a commit: unsynced changes are lost."""
         if not self._closed and not self._failed and self._in_use:
             self._super.mark(recovery=False)
         self._closed = True

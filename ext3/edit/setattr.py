@@ -1,4 +1,4 @@
-"""What an inode says besides its content: mode, owner, times, attributes, ACLs. Called inside an operation.
+"""Inode attributes: mode, owner, times, extended attributes and ACLs. Called inside an operation.
 
 Source: Linux ``fs/attr.c``, ``fs/inode.c`` (file_remove_privs), ``fs/open.c`` (chown_common), ``fs/xattr.c``
 (xattr_permission), ``fs/posix_acl.c``.
@@ -28,7 +28,7 @@ def _node(nodes: InodeCache, ino: int) -> Node:
 
 
 def chmod(nodes: InodeCache, ino: int, mode: int) -> None:
-    """Set the permission bits (12 of them); an access ACL follows."""
+    """Set the 12 permission bits and update the access ACL."""
     node = _node(nodes, ino)
     record = node.record
     record_mode = record.mode & S_IFMT | mode & 0o7777
@@ -40,14 +40,14 @@ def chmod(nodes: InodeCache, ino: int, mode: int) -> None:
                 editor.set(ACCESS, acl_after_chmod(acl, mode))
             except ValueError as error:
                 raise CorruptError(f"inode {ino}", "access ACL", error, "a valid one") from error
-            nodes.take_attributes(node, editor)
+            nodes.update_attributes(node, editor)
     record.mode = record_mode
     record.ctime = nodes.session.nanoseconds
     nodes.store(node)
 
 
 def chown(nodes: InodeCache, ino: int, uid: int | None, gid: int | None) -> None:
-    """Set owner and group, where not None. What ran as the old owner no longer does: set-id bits and capabilities go."""
+    """Set owner and group, if not None. Clear set-id bits and capabilities, which were granted under the old owner."""
     check_owner(uid or 0, gid or 0)
     node = _node(nodes, ino)
     record = node.record
@@ -63,23 +63,23 @@ def chown(nodes: InodeCache, ino: int, uid: int | None, gid: int | None) -> None
 
 
 def drop_capability(nodes: InodeCache, node: Node) -> None:
-    """The file has not the capabilities it had: its content or its owner is another. The caller stores the inode."""
+    """Remove the capabilities of a file whose content or owner changed. The caller stores the inode."""
     if nodes.has_attributes(node):
         editor = nodes.attributes(node)
         if editor.get(CAPABILITY) is not None:
             editor.remove(CAPABILITY)
-            nodes.take_attributes(node, editor)
+            nodes.update_attributes(node, editor)
 
 
 def content_changed(nodes: InodeCache, node: Node) -> None:
-    """Store an inode whose content was changed now. Capabilities go, whoever changed it; set-id bits stay, as for root."""
+    """Store an inode whose content changed. Capabilities are removed; set-id bits stay, as for root."""
     drop_capability(nodes, node)
     node.record.mtime = node.record.ctime = nodes.session.nanoseconds
     nodes.store(node)
 
 
 def set_times(nodes: InodeCache, ino: int, atime: int | None, mtime: int | None) -> None:
-    """Set the times (nanoseconds since 1970) that are not None; one that cannot be stored becomes the nearest that can."""
+    """Set the times (nanoseconds since 1970) that are not None, rounded to the nearest that the inode can store."""
     node = _node(nodes, ino)
     if atime is None and mtime is None:
         return
@@ -91,9 +91,9 @@ def set_times(nodes: InodeCache, ino: int, atime: int | None, mtime: int | None)
 
 
 def set_attribute(nodes: InodeCache, ino: int, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
-    """Set an attribute; an ACL without entries takes it out.
+    """Set an attribute; an ACL without entries removes it.
 
-    XattrError: EEXIST with ``create``, ENODATA with ``replace``, or what ext3 cannot hold.
+    Raise XattrError: EEXIST with ``create``, ENODATA with ``replace``, or if ext3 cannot store it.
     """
     node = _node(nodes, ino)
     if name in (ACCESS, DEFAULT) and is_no_acl(value) and node.record.mode & S_IFMT != S_IFLNK:
@@ -119,20 +119,20 @@ def set_attribute(nodes: InodeCache, ino: int, name: bytes, value: bytes, *, cre
             return
     elif editor.get(name) is not None:
         editor.remove(name)
-    nodes.take_attributes(node, editor)
+    nodes.update_attributes(node, editor)
     record.mode = mode
     record.ctime = nodes.session.nanoseconds
     nodes.store(node)
 
 
 def remove_attribute(nodes: InodeCache, ino: int, name: bytes) -> None:
-    """Take an attribute out. XattrError (ENODATA) if it is not there, but for ACLs, as in the kernel."""
+    """Remove an attribute. Raise XattrError (ENODATA) if it does not exist, except for ACLs, as the kernel does."""
     node = _node(nodes, ino)
     editor = nodes.attributes(node)
     if name in (ACCESS, DEFAULT) and editor.get(name) is None:
         return
     editor.remove(name)
-    nodes.take_attributes(node, editor)
+    nodes.update_attributes(node, editor)
     node.record.ctime = nodes.session.nanoseconds
     nodes.store(node)
 

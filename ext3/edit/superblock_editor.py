@@ -1,6 +1,6 @@
 """Superblock editor: the superblock as it will be committed, and as it is on storage.
 
-The two differ until a commit: what is marked in place meanwhile (``mark``) says nothing of changes that may never come.
+``mark`` changes the one on storage directly, without uncommitted changes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["SuperblockEditor"]
 
 
 class SuperblockEditor:
-    """``fixed``: what no edit changes, and features. ``last_orphan``: the head of the orphan list. ``changed``: whether a
-    commit is needed for what was set here."""
+    """``fixed``: features, and the fields that no edit changes. ``last_orphan``: the head of the orphan list. ``changed``:
+    True if a commit is needed for changes made here."""
 
     def __init__(self, device: BlockDevice, superblock: Superblock, *, changed: bool) -> None:
         self.fixed = superblock

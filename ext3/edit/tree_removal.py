@@ -1,4 +1,4 @@
-"""Removal of a file or directory of an image with all below it, name by name."""
+"""Recursive removal of a file or directory, name by name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["remove_tree"]
 
 
 def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, name: bytes) -> None:
-    """Remove a name and all that is below it. PathNotFoundError; CorruptError where directories lead in a circle, or have
-    more blocks together than there are."""
+    """Remove a name and everything below it. Raise PathNotFoundError; CorruptError if directories form a loop, or have
+    more blocks in total than the filesystem."""
     if name in (b".", b".."):
         raise PathExistsError(name, "refusing to remove '.' or '..'")
     ino = namei.find(nodes, parent, name)
@@ -45,7 +45,7 @@ def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
 
 
 def _below(nodes: InodeCache, ino: int, left: list[int]) -> list[tuple[bytes, int]]:
-    """(name, inode) of what is in a directory, the first one last. ``left``: blocks that directories may still have."""
+    """Return (name, inode) of a directory's entries in reverse order. ``left``: blocks that directories may still have."""
     directory = nodes.directory(nodes.load(ino))
     left[0] -= directory.size // nodes.block_size
     if left[0] < 0:

@@ -1,8 +1,8 @@
-"""The extended attributes of an inode while they are being edited: in the inode first, else in its attribute block.
+"""Editor of an inode's extended attributes, stored in the inode if they fit, else in its attribute block.
 
-A block may serve many inodes: it is copied before it is changed for one of them, and a block that is the same already is
-shared. Source: Linux ``fs/ext4/xattr.c`` (ext4_xattr_set_handle, ext4_xattr_block_set). Values go in and out in the form
-of the host's system calls; attributes of prefixes nobody knows are kept as they lie.
+Inodes share blocks of equal content; a shared block is copied before it is changed. Source: Linux ``fs/ext4/xattr.c``
+(ext4_xattr_set_handle, ext4_xattr_block_set). Values have the form of the host's system calls; attributes with unknown
+prefixes are preserved.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ KEPT_CONTENTS = 4096
 
 
 class AttributeSharing:
-    """Which attribute blocks hold what, for all inodes of one filesystem, so that equal ones are stored once.
+    """Index of a filesystem's attribute blocks by content, so that equal ones are stored once.
 
-    Forget everything (``clear``) when blocks were rolled back: a block remembered may then be free.
+    Call ``clear`` when blocks were rolled back: a block in the index may then be free.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class AttributeSharing:
         self._content: dict[int, bytes] = {}
 
     def find(self, content: bytes) -> int | None:
-        """A block that was last seen with this content (its count of inodes taken as 1)."""
+        """Return a block last seen with this content (with a reference count of 1), else None."""
         return self._found.get(content)
 
     def remember(self, block: int, content: bytes) -> None:
-        """``block`` holds ``content`` (its count of inodes taken as 1)."""
+        """Add a block with its content (with a reference count of 1)."""
         self.forget(block)
         replaced = self._found.pop(content, None)
         if replaced is not None:
@@ -60,21 +60,21 @@ class AttributeSharing:
         self._content[block] = content
 
     def forget(self, block: int) -> None:
-        """``block`` holds something else now, or was given back."""
+        """Remove a block that was changed or freed."""
         content = self._content.pop(block, None)
         if content is not None:
             del self._found[content]
 
     def clear(self) -> None:
-        """Forget all blocks."""
+        """Remove all blocks."""
         self._found.clear()
         self._content.clear()
 
 
 class AttributeEditor:
-    """The attributes of one inode. ``area``: what follows the fields of the inode, to its end (empty for 128-byte inodes);
-    ``file_acl``: its attribute block or 0; both are to be stored in the inode after a change. [``first``, ``end``): where
-    blocks may lie; ``goal``: near which a new block should. An error leaves everything as it was.
+    """Attributes of one inode. ``area``: the bytes of the inode behind its fields (empty for 128-byte inodes). ``file_acl``:
+    its attribute block or 0. Both are to be stored in the inode after a change. [``first``, ``end``): the range of valid
+    blocks. ``goal``: the block near which to allocate. An error leaves everything as it was.
     """
 
     def __init__(
@@ -100,18 +100,18 @@ class AttributeEditor:
 
     @property
     def area(self) -> bytes:
-        """The inode's area as it has to stand there now; as long as it was given."""
+        """Area to store in the inode, of unchanged length."""
         return self._area
 
     @property
     def file_acl(self) -> int:
-        """The attribute block, or 0. Where it is not 0 the inode counts its sectors, shared or not."""
+        """Attribute block, or 0. The inode's i_blocks counts it, even if it is shared."""
         return self._block
 
-    # -- look ------------------------------------------------------------------------------------------------------
+    # -- lookup ----------------------------------------------------------------------------------------------------
 
     def get(self, name: bytes) -> bytes | None:
-        """The value of an attribute by its full name, None if it is not there."""
+        """Return the value of an attribute by its full name, None if it does not exist."""
         parts = split_name(name)
         if parts is None:
             return None
@@ -124,9 +124,9 @@ class AttributeEditor:
     # -- change ----------------------------------------------------------------------------------------------------
 
     def set(self, name: bytes, value: bytes) -> bool:
-        """Set an attribute; whether it had another value.
+        """Set an attribute. Return True if that changed anything.
 
-        XattrError with errno EOPNOTSUPP, ERANGE, EINVAL or ENOSPC for what ext3 cannot hold.
+        Raise XattrError with errno EOPNOTSUPP, ERANGE, EINVAL or ENOSPC if ext3 cannot store it.
         """
         new = self._on_disk(name, value)
         inside, outside, _ = self._load()
@@ -140,13 +140,13 @@ class AttributeEditor:
             self._area = area
             return True
         area = self._packed_area(_without(inside, new))
-        assert area is not None  # less than what was there
+        assert area is not None  # fewer attributes than before
         self._set_block(name, _with(outside, new))
         self._area = area
         return True
 
     def remove(self, name: bytes) -> None:
-        """Take an attribute out. XattrError with errno ENODATA if it is not there, and as ``set`` for what can be no name."""
+        """Remove an attribute. Raise XattrError with errno ENODATA if it does not exist, as ``set`` for an invalid name."""
         gone = Attribute(*self._disk_name(name), b"")
         inside, outside, _ = self._load()
         if not any(old[:2] == gone[:2] for old in inside + outside):
@@ -158,7 +158,7 @@ class AttributeEditor:
         if len(kept := _without(outside, gone)) != len(outside):
             self._set_block(name, kept)
 
-    # -- inside ----------------------------------------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------------------------
 
     def _disk_name(self, name: bytes) -> tuple[int, bytes]:
         try:
@@ -174,7 +174,7 @@ class AttributeEditor:
             raise self._error(errno.EINVAL, str(error)) from None
 
     def _load(self) -> tuple[list[Attribute], list[Attribute], int]:
-        """Attributes in the inode, in the block, and how many inodes the block has."""
+        """Return the attributes in the inode, those in the block, and the block's reference count."""
         inside = inode_attributes(self._area, where=self._where)
         if not self._block:
             return inside, [], 0
@@ -187,14 +187,14 @@ class AttributeEditor:
         return inside, outside, count
 
     def _packed_area(self, attributes: list[Attribute]) -> bytes | None:
-        """The area with these attributes, None if they do not all fit."""
+        """Return the area with these attributes, None if they do not all fit."""
         packed, rest = pack_inode_area(attributes, len(self._area))
         if rest:
             return None
         return packed or bytes(len(self._area))
 
     def _set_block(self, name: bytes, attributes: list[Attribute]) -> None:
-        """Give the inode a block with these attributes: an equal one, its own changed in place, or a new one."""
+        """Set the block to one with these attributes: an equal one, its own changed in place, or a new one."""
         old, count = self._block, self._load()[2]
         if not attributes:
             self._drop(old, count)
@@ -206,7 +206,7 @@ class AttributeEditor:
         except ValueError as error:
             hint = f"the attributes of a file share one block of {size} bytes and what is free in its inode"
             raise self._error(errno.ENOSPC, f"no room for {show(name)}: {error}", hint) from None
-        twin = self._twin(content, old)
+        twin = self._find_shared(content, old)
         if twin is not None:
             block, sharers = twin
             self._blocks.write(block, _counted(content, sharers + 1))
@@ -224,10 +224,10 @@ class AttributeEditor:
             self._remember(block, content)
         self._block = block
 
-    def _twin(self, content: bytes, own: int) -> tuple[int, int] | None:
-        """(block, inodes it has) of another block with this content that can take one inode more."""
+    def _find_shared(self, content: bytes, own: int) -> tuple[int, int] | None:
+        """Return (block, reference count) of another block with this content that can take one more reference, else None."""
         if self._sharing is None or not XATTR_HEADER.packer.unpack_from(content)[3]:
-            return None  # no hash: the format says that it is not to be shared
+            return None  # without a hash the format forbids sharing
         block = self._sharing.find(content)
         if block is None or block == own:
             return None
@@ -242,7 +242,7 @@ class AttributeEditor:
             self._sharing.remember(block, content)
 
     def _drop(self, block: int, count: int) -> None:
-        """One inode less for a block that has ``count``."""
+        """Drop one reference to a block that has ``count``."""
         if count > 1:
             self._blocks.write(block, _counted(self._blocks.read(block), count - 1))
             return
@@ -255,9 +255,9 @@ class AttributeEditor:
 
 
 def release_block(blocks: Blocks, block: int, bounds: PointerBounds) -> None:
-    """Give up the share in an attribute block of an inode that is deleted; the last one frees it.
+    """Drop a deleted inode's reference to an attribute block; the last one frees it.
 
-    Raises CorruptError if it is no attribute block; what is in it is not looked at.
+    Raise CorruptError if it is not an attribute block; its entries are not checked.
     """
     bounds.check(block, "i_file_acl")
     data = blocks.read(block)
@@ -271,7 +271,7 @@ def release_block(blocks: Blocks, block: int, bounds: PointerBounds) -> None:
 
 
 def _with(attributes: list[Attribute], new: Attribute) -> list[Attribute]:
-    """The attributes with one set: in its old place, or at the end."""
+    """Return the attributes with one set: at its old position, or at the end."""
     found = []
     placed = False
     for old in attributes:
@@ -288,6 +288,6 @@ def _without(attributes: list[Attribute], gone: Attribute) -> list[Attribute]:
 
 
 def _counted(block: bytes, count: int) -> bytes:
-    """An attribute block with another count of inodes."""
+    """Return an attribute block with another reference count."""
     magic, _, *rest = XATTR_HEADER.packer.unpack_from(block)
     return XATTR_HEADER.packer.pack(magic, count, *rest) + block[XATTR_HEADER.size :]

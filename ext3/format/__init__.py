@@ -1,1 +1,1 @@
-"""On-disk structures of ext3: one module each for how it is declared, decoded, judged, searched and packed."""
+"""On-disk structures of ext3: declared, decoded, checked, searched and packed, a module each."""

@@ -18,7 +18,7 @@ __all__ = ["AclTag", "from_disk", "parse_text", "to_disk"]
 KERNEL_VERSION = 2
 DISK_VERSION = 1
 UNDEFINED_ID = 0xFFFFFFFF
-"""Id of an entry that has none, in kernel form."""
+"""Id of an entry without one, in kernel form."""
 MAX_ENTRIES = 8191
 """Entries in a value of 64 KiB, the largest the kernel accepts."""
 
@@ -136,7 +136,7 @@ def _parse_entry(fields: list[str], item: str) -> Entry:
     if len(fields) == 2:
         if named is not None:
             raise ValueError(f"ACL entry {item!r} is not TYPE:ID:PERMISSIONS")
-        fields = [fields[0], "", fields[1]]  # acl(5) and Solaris let mask and other go without the empty field
+        fields = [fields[0], "", fields[1]]  # acl(5) and Solaris allow mask and other without the empty field
     who = fields[1]
     permissions = _permissions(fields[2], item)
     if not who:

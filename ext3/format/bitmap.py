@@ -1,4 +1,4 @@
-"""Bitmap of a group in memory: a byte for each block or inode, so that free ones are found by a byte search.
+"""Bitmap of a group in memory, a byte per block or inode, so that byte searches find free ones.
 
 Source of the on-disk form: Linux ``fs/ext4/balloc.c`` (bit 0 is the lowest bit of the first byte; bits behind the
 last block or inode are set).

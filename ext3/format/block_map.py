@@ -1,7 +1,7 @@
 """Block map of an inode: 12 direct pointers, then trees of pointer blocks one, two and three levels high.
 
-A pointer 0 is a hole; a pointer block 0 is a hole as large as all it would map. Which pointer blocks a new file needs, and
-what they hold: see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
+A pointer 0 is a hole; a pointer block 0 is a hole as large as all it would map. For the pointer blocks of a new
+file see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def map_limit(block_size: int) -> int:
 
 
 class IndirectTree(NamedTuple):
-    """Tree of pointer blocks that hangs at word ``slot`` of the inode, ``level`` (1 to 3) above the data.
+    """Tree of pointer blocks below word ``slot`` of the inode, ``level`` (1 to 3) above the data.
 
     It maps the ``span`` logical blocks from ``start`` on.
     """
@@ -69,7 +69,7 @@ class IndirectTree(NamedTuple):
 
 
 def indirect_trees(pointers: int) -> Iterator[IndirectTree]:
-    """Yield the three trees of a map with so many pointers in a block."""
+    """Yield the three trees of a map with ``pointers`` pointers per block."""
     start = DIRECT_BLOCKS
     for slot in range(IND_SLOT, N_BLOCKS):
         level = slot - IND_SLOT + 1
@@ -112,7 +112,7 @@ def group_runs(logical: Array64, physical: Array64) -> Extents:
 
 
 def group_few(blocks: Iterable[tuple[int, int]]) -> list[Extent]:
-    """Return the runs among (logical, physical) blocks; as ``group_runs``, for so few that arrays cost more than they save."""
+    """Return the runs among (logical, physical) blocks, as ``group_runs`` does; faster for a few blocks."""
     runs: list[Extent] = []
     at = to = 0
     for logical, physical in blocks:
@@ -130,7 +130,7 @@ def extent_list(extents: Extents) -> list[Extent]:
     return [(row[0], row[1], row[2]) for row in extents.tolist()]
 
 
-# -- judged and read -------------------------------------------------------------------------------------------------
+# -- checked and read ------------------------------------------------------------------------------------------------
 
 
 class PointerBounds(NamedTuple):
@@ -146,12 +146,12 @@ class PointerBounds(NamedTuple):
         return cls(superblock.first_data_block, superblock.blocks_count, where)
 
     def check(self, block: int, name: str) -> None:
-        """Raise CorruptError for a pointer that leads outside."""
+        """Raise CorruptError if the pointer is out of range."""
         if not self.first <= block < self.end:
             raise CorruptError(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
 
     def used(self, pointers: Pointers, name: str, base: int = 0) -> Array64:
-        """Return the indices of the pointers that are no holes. Raises CorruptError if one of them leads outside.
+        """Return the indices of the pointers that are not holes. Raise CorruptError if one is out of range.
 
         ``base``: the index in its table, called ``name``, of the first.
         """
@@ -177,45 +177,45 @@ class Leaf(NamedTuple):
 
 
 def table_name(block: int) -> str:
-    """Return what errors call the pointers in the inode (0) or in a pointer block."""
+    """Return the name, for errors, of the pointers in the inode (0) or in a pointer block."""
     return f"pointers in block {block}" if block else "i_block"
 
 
 class MapReader:
     """Reader of the pointer blocks of one map, of ``pointers`` pointers each.
 
-    None is read twice, so that any walk through any map ends. ``seen``: those that were read, in this order.
+    No block is read twice, so that every walk ends. ``loaded``: the blocks read, in order.
     """
 
     def __init__(self, read: Callable[[int], bytes], pointers: int, bounds: PointerBounds) -> None:
         self.bounds = bounds
         self.pointers = pointers
-        self.seen: dict[int, None] = {}
+        self.loaded: dict[int, None] = {}
         self._read = read
 
     def load(self, block: int) -> Pointers:
         """Return the pointers in a pointer block. Raises CorruptError if it was read before."""
-        if block in self.seen:
+        if block in self.loaded:
             raise CorruptError(self.bounds.where, "pointer block", block, "one that is used once")
-        self.seen[block] = None
+        self.loaded[block] = None
         return np.frombuffer(self._read(block), "<u4")
 
     def trees(self, i_block: Sequence[int], low: int, high: int) -> Iterator[IndirectTree]:
-        """Yield the trees that are there for logical blocks [low, high)."""
+        """Yield the existing trees of logical blocks [low, high)."""
         for tree in indirect_trees(self.pointers):
             if i_block[tree.slot] and tree.start < high and tree.start + tree.span > low:
                 self.bounds.check(i_block[tree.slot], f"i_block[{tree.slot}]")
                 yield tree
 
     def children(self, block: int, pointers: Pointers, level: int, start: int, low: int, high: int) -> list[tuple[int, int]]:
-        """Return (index, first logical block) of each pointer block that a table of them names for [low, high)."""
+        """Return (index, first logical block) of each pointer block in a table of them for [low, high)."""
         span = self.pointers ** (level - 1)
         first = max(0, (low - start) // span)
         used = self.bounds.used(pointers[first : -(-(high - start) // span)], table_name(block), first) + first
         return [(index, start + index * span) for index in used.tolist()]
 
     def leaves(self, i_block: Sequence[int], low: int, high: int) -> Iterator[Leaf]:
-        """Yield the tables of pointers to data that are there for logical blocks [low, high), ascending."""
+        """Yield the existing tables of data pointers for logical blocks [low, high), ascending."""
         if low < DIRECT_BLOCKS:
             yield Leaf(0, 0, np.array(i_block[:DIRECT_BLOCKS], np.uint32))
         for tree in self.trees(i_block, low, high):
@@ -231,7 +231,7 @@ class MapReader:
 
 
 class BlockMap(NamedTuple):
-    """Where a file's blocks are: ``extents``, and ``indirect``, the pointer blocks in the order they were read."""
+    """Blocks of a file: ``extents``, and ``indirect``, the pointer blocks in the order they were read."""
 
     extents: Extents
     indirect: list[int]
@@ -247,8 +247,8 @@ def read_block_map(
 ) -> BlockMap:
     """Read the map of an inode's first ``wanted`` blocks; blocks must lie in [first, end), the filesystem.
 
-    Raises CorruptError (``where``, the pointer, ...) for a pointer outside, a pointer block met twice, and more blocks than
-    there are.
+    Raise CorruptError (``where``, the pointer, ...) for a pointer out of range, a pointer block reached twice, or more blocks
+    than the filesystem has.
     """
     bounds = PointerBounds(first, end, where)
     if wanted <= DIRECT_BLOCKS:
@@ -263,13 +263,13 @@ def read_block_map(
             raise CorruptError(where, "block map", f"{mapped} blocks or more", f"<= {end}")
         logical.append(leaf.start + used)
         physical.append(pointers[used])
-    return BlockMap(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)), list(reader.seen))
+    return BlockMap(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)), list(reader.loaded))
 
 
 def read_inode_map(
     device: BlockDevice, superblock: Superblock, inode: Inode, wanted: int, *, where: str | None = None
 ) -> BlockMap:
-    """``read_block_map`` of an inode that has one. ``where``: the inode in errors, if it has a name of its own."""
+    """Read the block map of an inode that has one. ``where``: the name of the inode in errors, if it has a special one."""
     where = where or f"inode {inode.stat.ino}"
     check_map_flags(inode.stat.flags, where)
     return read_block_map(
@@ -284,7 +284,7 @@ def read_inode_map(
 
 
 def _direct_runs(pointers: Sequence[int], bounds: PointerBounds) -> Extents:
-    """Return the extents of a small file, as most are."""
+    """Return the extents of a file with direct blocks only."""
     for slot, block in enumerate(pointers):
         if block and not bounds.first <= block < bounds.end:
             bounds.check(block, f"i_block[{slot}]")

@@ -1,4 +1,4 @@
-"""Directory entries: the chain of records that tiles each block of a directory, judged and decoded.
+"""Directory entries: the chain of records in each block of a directory, checked and decoded.
 
 There is one judge, of a block alone: a block that it refuses is one that e2fsck would change whatever else is in the image.
 It comes in two forms that agree: ``read_dirents`` walks one block, ``read_dirent_columns`` many side by side. The inode a
@@ -43,13 +43,13 @@ Numbers = npt.NDArray[np.int64]
 MIN_REC_LEN = 12
 DOTS = (b".", b"..")
 DOT_REC_LEN_MAX = 24
-"""A longer record of ``.`` is one that e2fsck splits."""
+"""Longest record of ``.`` that e2fsck does not split."""
 READ_BLOCKS = 256
-"""Blocks of a directory that are read at once at most."""
+"""Most blocks of a directory in one read."""
 BYTES_LIMIT = 1 << 31
-"""A directory is not larger than this (e2fsprogs ``e2fsck/pass1.c``)."""
+"""Size limit of a directory (e2fsprogs ``e2fsck/pass1.c``)."""
 FEW = 16
-"""So few chains of records are followed faster one by one."""
+"""Number of record chains up to which a loop is faster than columns."""
 
 _HEAD = DIRENT.size
 _NO_NAMES = frozenset((b"", *DOTS))
@@ -58,7 +58,7 @@ _REC_LEN, _NAME_LEN, _FILE_TYPE = (int(DIRENT.dtype.fields[name][1]) for name in
 
 
 class Entry(NamedTuple):
-    """A name in a directory and the inode it leads to."""
+    """Name in a directory, and its inode."""
 
     name: bytes
     ino: int
@@ -66,11 +66,11 @@ class Entry(NamedTuple):
 
 
 make_entry = partial(tuple.__new__, Entry)
-"""Without the check of the number of fields: entries are made of very many."""
+"""Create an Entry without the check of the number of fields, for speed."""
 
 
 class Dirent(NamedTuple):
-    """One used record as it lies in its block: ``offset`` and ``rec_len`` in bytes, ``file_type`` as stored."""
+    """Used record of a block: ``offset`` and ``rec_len`` in bytes, ``file_type`` as stored."""
 
     offset: int
     ino: int
@@ -80,17 +80,17 @@ class Dirent(NamedTuple):
 
 
 DirentFields = tuple[int, int, int, int, bytes]
-"""The fields of a Dirent: of many, the tuples alone are made in half the time."""
+"""Fields of a Dirent as a plain tuple, which takes half the time to create."""
 
 _Damage = tuple[int, str, object, str]
-"""(byte, field, what it is, what it should be)."""
+"""(byte, field, actual value, expected value)."""
 
 
 # -- blocks of a directory -----------------------------------------------------------------------------------------
 
 
 def directory_block_count(length: int, block_size: int, where: str) -> int:
-    """Blocks of a directory of ``length`` bytes; CorruptError if that is no size of one."""
+    """Return the number of blocks of a directory of ``length`` bytes. Raise CorruptError for an invalid size."""
     if not 0 < length <= BYTES_LIMIT or length % block_size:
         raise CorruptError(where, "i_size", length, f"a multiple of {block_size}, from {block_size} to {BYTES_LIMIT}")
     return length // block_size
@@ -99,7 +99,7 @@ def directory_block_count(length: int, block_size: int, where: str) -> int:
 def directory_blocks(
     device: BlockDevice, extents: Extents, count: int, *, block_size: int, where: str
 ) -> Iterator[tuple[int, bytes]]:
-    """(logical block, data) of each of a directory's ``count`` blocks, which ``extents`` maps; CorruptError at a hole."""
+    """Yield (logical block, data) of a directory's ``count`` blocks, mapped by ``extents``. Raise CorruptError at a hole."""
     expected = 0
     for logical, physical, run in extents.tolist():
         if logical != expected:
@@ -165,7 +165,7 @@ def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields
 
 
 def _dot_damage(data: bytes, offset: int, ino: int, rec_len: int, name: bytes, want: bytes, inodes: int) -> _Damage | None:
-    """What is wrong with a record that should be ``.`` or ``..``."""
+    """Return the damage of a record that should be ``.`` or ``..``, None if it has none."""
     if not ino:
         return offset, "inode", 0, f"that of {show(want)}"
     if ino > inodes:
@@ -181,7 +181,7 @@ def _dot_damage(data: bytes, offset: int, ino: int, rec_len: int, name: bytes, w
 
 
 def _entry_damage(offset: int, ino: int, rec_len: int, name: bytes, inodes: int) -> _Damage:
-    """What is wrong with another record."""
+    """Return the damage of another record."""
     if not name:
         return offset, "name_len", 0, f"from 1 to {rec_len - _HEAD}"
     if ino > inodes:
@@ -200,7 +200,7 @@ def read_entries(
     known: Mapping[int, FileType],
     type_of: Callable[[int], FileType],
 ) -> tuple[list[Entry], Ext3Error | None]:
-    """The entries of one directory block but ``.`` and ``..``; of a damaged one those before the damage, and what that is.
+    """Return the entries of one block without ``.`` and ``..``; of a damaged one those before the damage, and the error.
 
     ``known``: the file type for each number a record may hold; for others ``type_of`` is asked, with the inode.
     """
@@ -226,18 +226,18 @@ def read_entries(
 
 
 class DirentColumns(NamedTuple):
-    """The used records of many blocks but ``.`` and ``..``, in the order they lie: of each the byte ``at``, and its fields."""
+    """Used records of many blocks without ``.`` and ``..``, in disk order: of each the byte ``at``, and its fields."""
 
     at: Numbers
     inodes: npt.NDArray[np.uint32]
     file_types: npt.NDArray[np.uint8]
     names: list[bytes]
     damaged: Numbers
-    """Blocks that ``read_dirents`` refuses, some of them more than once; some of their records may be among the others."""
+    """Blocks that ``read_dirents`` rejects, possibly repeated; some of their records may be included."""
 
 
 def read_dirent_columns(raw: bytes, first: npt.NDArray[np.bool_], *, block_size: int, inodes: int) -> DirentColumns:
-    """The records of ``len(first)`` directory blocks that follow each other in ``raw``, with 12 bytes or more behind them.
+    """Return the records of ``len(first)`` directory blocks end to end in ``raw``, with 12 bytes or more behind them.
 
     ``first``: which of them are block 0 of a directory. ``inodes``: the filesystem's count.
     """
@@ -263,7 +263,7 @@ def read_dirent_columns(raw: bytes, first: npt.NDArray[np.bool_], *, block_size:
 def _chains(
     raw: bytes, data: npt.NDArray[np.uint8], first: npt.NDArray[np.bool_], size: int, inodes: int
 ) -> tuple[Numbers, Numbers]:
-    """Where the used records behind ``.`` and ``..`` begin, ascending; and the blocks with other damage than in names."""
+    """Return the offsets of the used records behind ``.`` and ``..``, ascending, and the blocks damaged outside of names."""
     words, halves = data.view("<u4"), data.view("<u2")
     at = np.arange(len(first), dtype=np.int64) * size
     end = at + size
@@ -291,7 +291,7 @@ def _chains(
 
 
 def _pass_dots(data: npt.NDArray[np.uint8], at: Numbers, rows: Numbers, size: int, inodes: int) -> npt.NDArray[np.bool_]:
-    """Move ``at`` of these rows behind ``.`` and ``..``; which rows do not begin with the two."""
+    """Move ``at`` of these rows behind ``.`` and ``..``. Return a mask of the rows that do not begin with them."""
     words, halves = data.view("<u4"), data.view("<u2")
     bad = np.zeros(len(at), bool)
     for name in DOTS:

@@ -1,4 +1,4 @@
-"""Directory blocks while they are edited and packed: find a name, insert, delete, split, and blocks made anew.
+"""Directory blocks: find, insert and delete records, split blocks, pack new ones.
 
 Functions from block to block, over plain bytes. Blocks come from here or passed ``read_dirents``: their records tile them,
 so walking ends. Source: Linux ``fs/ext4/namei.c`` (ext4_search_dir, add_dirent_to_buf, ext4_generic_delete_entry,
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 DOT_REC_LEN = 12
-"""Bytes of the record of ``.``, and of ``..`` where others follow."""
+"""Bytes of the record of ``.``, and of ``..`` if others follow."""
 HEAD = DIRENT.size
 _NAME = re.compile(rb"[^/\0]{1,%d}" % NAME_MAX)
 PACK_PERCENT = 75
-"""A full block with no more than this in use has gaps instead: it is packed, not split."""
+"""Use of a full block, in percent, up to which it is packed instead of split."""
 NAMES_AT_ONCE = 8192
-"""Packed in pieces whose columns stay in the processor's cache."""
+"""Names packed together, so that their columns stay in the processor's cache."""
 
 Array64 = npt.NDArray[np.int64]
 Record = tuple[int, int, bytes]
@@ -56,17 +56,17 @@ _unpack = DIRENT.packer.unpack_from
 
 
 def is_name(name: bytes) -> bool:
-    """Whether a directory can hold the name."""
+    """Return True if the name is valid in a directory."""
     return _NAME.fullmatch(name) is not None
 
 
 def record_size(length: int) -> int:
-    """Bytes a record with a name of ``length`` bytes needs."""
+    """Return the bytes of a record with a name of ``length`` bytes."""
     return (length + HEAD + 3) & ~3
 
 
 def record_sizes(lengths: Array64) -> Array64:
-    """``record_size`` of many."""
+    """Return the ``record_size`` of many names."""
     return (lengths + HEAD + 3) & ~3
 
 
@@ -74,7 +74,7 @@ def record_sizes(lengths: Array64) -> Array64:
 
 
 def find_record(block: bytes, name: bytes) -> tuple[int, int] | None:
-    """(offset of the record with this name, offset of the one before or -1)."""
+    """Return (offset of the record with this name, offset of the previous one or -1), None if there is none."""
     length = len(name)
     first = block.find(name, HEAD)
     if first < 0:  # nearly all blocks of nearly all searches
@@ -109,7 +109,7 @@ def first_gap(dirents: Iterable[DirentFields]) -> int:
 
 
 def insert_record(block: bytes, gap: int, name: bytes, ino: int, file_type: int) -> tuple[bytes, int] | None:
-    """The block with one record more, in the first gap from offset ``gap`` on, and the new first gap; None if none fits."""
+    """Return the block with a record added in the first gap from ``gap`` on, and the new first gap; None if none fits."""
     need = record_size(len(name))
     offset, size = gap, len(block)
     while offset < size:
@@ -130,7 +130,7 @@ def insert_record(block: bytes, gap: int, name: bytes, ino: int, file_type: int)
 
 
 def delete_record(block: bytes, offset: int, before: int) -> bytes:
-    """The block without the record at ``offset``: the one ``before`` takes its bytes, or it becomes unused if there is none."""
+    """Return the block without the record at ``offset``: the previous one takes its bytes, else it becomes unused."""
     changed = bytearray(block)
     _, rec_len, _, _ = _unpack(block, offset)
     changed[offset : offset + rec_len] = bytes(rec_len)
@@ -143,7 +143,7 @@ def delete_record(block: bytes, offset: int, before: int) -> bytes:
 
 
 def set_inode(block: bytes, offset: int, ino: int, file_type: int) -> bytes:
-    """The block with the record at ``offset`` leading to another inode."""
+    """Return the block with another inode in the record at ``offset``."""
     changed = bytearray(block)
     _, rec_len, name_len, _ = _unpack(block, offset)
     _pack_into(changed, offset, ino, rec_len, name_len, file_type)
@@ -151,7 +151,7 @@ def set_inode(block: bytes, offset: int, ino: int, file_type: int) -> bytes:
 
 
 def fits_packed(records: Iterable[Record], block_size: int) -> bool:
-    """Whether the records leave much of a block free once they are packed: then the block need not be split."""
+    """Return True if the packed records use at most PACK_PERCENT of a block, so that it need not be split."""
     return sum(record_size(len(name)) for _, _, name in records) <= block_size * PACK_PERCENT // 100
 
 
@@ -176,7 +176,7 @@ def split_records(records: Sequence[Record], hashes: Sequence[int]) -> tuple[lis
 
 
 def pack_block(records: Iterable[Record], block_size: int) -> tuple[bytes, int]:
-    """A block of these records, packed, the last one reaching to the end; and its first gap. They fit."""
+    """Pack records that fit a block, the last one up to its end. Return the block and its first gap."""
     pieces = []
     last, end = -1, 0
     for ino, file_type, name in records:
@@ -193,18 +193,18 @@ def pack_block(records: Iterable[Record], block_size: int) -> tuple[bytes, int]:
 
 
 def empty_block(block_size: int) -> bytes:
-    """A block without names."""
+    """Return a block without names."""
     return _pack(0, block_size, 0, 0).ljust(block_size, b"\0")
 
 
 def pack_dots(ino: int, parent: int, block_size: int, file_type: int) -> bytes:
-    """The records of ``.`` and ``..`` at the start of a directory whose block 0 holds no other names."""
+    """Return the records of ``.`` and ``..`` for a block 0 without other names."""
     head = _pack(ino, DOT_REC_LEN, 1, file_type) + b".".ljust(DOT_REC_LEN - HEAD, b"\0")
     return head + _pack(parent, block_size - DOT_REC_LEN, 2, file_type) + b"..".ljust(DOT_REC_LEN - HEAD, b"\0")
 
 
 def new_directory_block(ino: int, parent: int, *, block_size: int, filetype: bool = True) -> bytes:
-    """The only block of a new directory: ``.`` and ``..``. ``filetype``: the filesystem's feature."""
+    """Return the block of a new directory: ``.`` and ``..``. ``filetype``: the filesystem's feature."""
     return pack_dots(ino, parent, block_size, FileType.DIRECTORY if filetype else 0).ljust(block_size, b"\0")
 
 

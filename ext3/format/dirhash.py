@@ -1,7 +1,7 @@
-"""Directory hashes: half_md4, TEA and legacy, each with signed or unsigned characters; of one name, or of many in columns.
+"""Directory hashes: half_md4, TEA and legacy, with signed or unsigned characters, of one name or of many in columns.
 
 A name is cut into chunks, packed into words and mixed into a state that starts as the filesystem's hash seed. The lowest
-bit of a hash is clear: in an index it says that a leaf continues the hash of the leaf before. Source: Linux
+bit of a hash is clear: in an index it marks a leaf that continues the hash of the leaf before. Source: Linux
 ``fs/ext4/hash.c``, e2fsprogs ``lib/ext2fs/dirhash.c``.
 """
 
@@ -23,7 +23,7 @@ Array64 = npt.NDArray[np.int64]
 
 MASK = 0xFFFFFFFF
 MD4_START = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
-"""State where the seed is all zero."""
+"""Initial state if the seed is all zero."""
 ROUND_2 = 0x5A827999
 ROUND_3 = 0x6ED9EBA1
 """Constants of the second and third round of MD4."""
@@ -35,10 +35,10 @@ TEA_CHUNK = 16
 EOF_HASH = 0xFFFFFFFE
 """Reserved by the kernel for the end of a directory; a name that hashes to it gets the hash before."""
 
-MANY = 32
-"""From so many names on, columns are faster than one name after the other."""
+MIN_COLUMN_NAMES = 32
+"""Number of names from which columns are faster than a loop."""
 NAMES_AT_ONCE = 8192
-"""Hashed in pieces whose columns stay in the processor's cache."""
+"""Names hashed together, so that their columns stay in the processor's cache."""
 
 _WORDS8 = struct.Struct(">8I")
 _WORDS4 = struct.Struct(">4I")
@@ -50,9 +50,9 @@ _MD4_ROUNDS = (
 
 
 class DirHash:
-    """The hash of one index: its version, the filesystem's seed (s_hash_seed, four words), and whether characters are signed.
+    """Hash function of an index: its version, and the filesystem's seed (s_hash_seed, four words) and signedness.
 
-    ``signed``: bytes above 127 count as negative, as s_flags says (1 = signed). ValueError for an unknown version.
+    ``signed``: bytes above 127 are negative (1 in s_flags). Raise ValueError for an unknown version.
     """
 
     def __init__(self, version: int, seed: Sequence[int], *, signed: bool) -> None:
@@ -64,13 +64,13 @@ class DirHash:
         self._one = self._function.one
 
     def __call__(self, name: bytes) -> int:
-        """The hash of one name (1 to 255 bytes)."""
+        """Return the hash of one name (1 to 255 bytes)."""
         number = self._one(name, self._start, self._signed) & 0xFFFFFFFE
         return EOF_HASH - 2 if number == EOF_HASH else number
 
     def many(self, names: Sequence[bytes]) -> U32:
-        """The hash of each name, shape (len(names),)."""
-        if len(names) < MANY:
+        """Return the hash of each name, shape (len(names),)."""
+        if len(names) < MIN_COLUMN_NAMES:
             return np.fromiter(map(self, names), np.uint32, len(names))
         chunk, mix = self._function.chunk, self._function.mix
         lengths = np.fromiter(map(len, names), np.int64, len(names))
@@ -98,7 +98,7 @@ class DirHash:
 
 
 def _pack(characters: U32, left: Array64) -> list[U32]:
-    """Words of a chunk: characters come in from the right over a padding made of the remaining length."""
+    """Return the words of a chunk: characters are shifted in over a padding made of the remaining length."""
     pad = (left & 0xFF).astype(np.uint32) * np.uint32(0x01010101)
     words = []
     for first in range(0, characters.shape[1], 4):
@@ -154,9 +154,9 @@ def _legacy_columns(state: list[U32], characters: U32, left: Array64) -> list[U3
 
 
 def _padded_words(text: bytes, left: int, words: int) -> bytes:
-    """Big-endian words of one chunk, of which ``left`` bytes of name are still to come; the padding says how many.
+    """Return the big-endian words of one chunk with ``left`` remaining bytes of name, of which the padding is made.
 
-    The bytes of an unfinished word come last in it, the padding first.
+    In an unfinished word the padding comes first.
     """
     size = words * 4
     if len(text) >= size:
@@ -170,7 +170,7 @@ def _padded_words(text: bytes, left: int, words: int) -> bytes:
 
 
 def _signed_words(text: bytes, left: int, words: int) -> list[int]:
-    """As _padded_words, for a chunk with bytes above 127 that count as negative: borrows run into the bytes before."""
+    """Return the words as ``_padded_words`` does, with bytes above 127 negative: borrows run into the bytes before."""
     pad = (left & 0xFF) * 0x01010101
     found = []
     for first in range(0, words * 4, 4):
@@ -196,7 +196,7 @@ def _half_md4(name: bytes, start: Sequence[int], signed: bool) -> int:
 def _rounds(
     a: int, b: int, c: int, d: int, w0: int, w1: int, w2: int, w3: int, w4: int, w5: int, w6: int, w7: int
 ) -> tuple[int, int, int, int]:
-    """The 24 steps of one chunk, written out for speed. Bits above 31 do not reach the lower ones."""
+    """Mix one chunk: 24 steps, unrolled for speed. Bits above 31 do not affect the lower ones."""
     t = (a + (d ^ (b & (c ^ d))) + w0) & MASK
     a = t << 3 | t >> 29
     t = (d + (c ^ (a & (b ^ c))) + w1) & MASK
@@ -276,7 +276,7 @@ def _legacy(name: bytes, start: Sequence[int], signed: bool) -> int:
 
 
 class _Function(NamedTuple):
-    """One version: of a name; of columns, mixed in chunk by chunk; and which word of the state is the hash."""
+    """One hash version: the function of a name, that of columns, mixed chunk by chunk, and the state word of the hash."""
 
     one: Callable[[bytes, Sequence[int], bool], int]
     chunk: int

@@ -1,7 +1,7 @@
-"""Geometry: the numbers that follow from a superblock's, and the choice of them for a new filesystem. Pure arithmetic.
+"""Geometry: the layout that follows from a superblock, and the choice of one for a new filesystem. Pure arithmetic.
 
-``Geometry`` holds for every filesystem: groups, backups, descriptor blocks, inode tables. ``plan_geometry`` chooses as
-mke2fs does for the same request (compared with the real one in the tests). Source of the rules: e2fsprogs
+``Geometry`` describes any filesystem: groups, backups, descriptor blocks, inode tables. ``plan_geometry`` chooses as
+mke2fs does for the same request (tests compare the two). Source of the rules: e2fsprogs
 ``misc/mke2fs.c``, ``lib/ext2fs/initialize.c`` and ``lib/ext2fs/closefs.c``; Linux ``fs/ext4/super.c`` (descriptor_loc),
 ``fs/ext4/balloc.c`` (ext4_bg_has_super, ext4_bg_num_gdb).
 Units: blocks unless a name says bytes; group numbers start at 0, inode numbers at 1.
@@ -25,17 +25,17 @@ __all__ = ["Geometry", "plan_geometry"]
 MIB, TIB = 1 << 20, 1 << 40
 
 MIN_LAST_GROUP_BLOCKS = 50
-"""A last group with fewer data blocks than this is not made; its blocks stay unused behind the filesystem."""
+"""Fewest data blocks of a last group; the blocks of a smaller one stay unused behind the filesystem."""
 MIN_BLOCKS_PER_GROUP = 248
-"""Groups are not made smaller than this to have room for their inodes; mke2fs stops here."""
+"""Fewest blocks of groups that are made smaller to have room for their inodes; mke2fs stops here."""
 RESERVED_GROWTH = 1024
-"""Descriptor blocks are reserved for growing to this many times the size."""
+"""Growth factor that descriptor blocks are reserved for."""
 
 Array64 = npt.NDArray[np.int64]
 
 
 SPARSE_GROUPS = frozenset({0, 1} | {base**power for base in (3, 5, 7) for power in range(1, 21) if base**power < 1 << 32})
-"""Groups that begin with a superblock under sparse_super: 0, which has the primary, 1, and the powers of 3, 5 and 7."""
+"""Groups with a superblock under sparse_super: 0, which has the primary, 1, and the powers of 3, 5 and 7."""
 
 
 def backup_groups(groups: int) -> list[int]:
@@ -96,12 +96,12 @@ class Geometry:
 
     @property
     def log_block_size(self) -> int:
-        """The block size as the superblock has it: how often the smallest is doubled."""
+        """Block size as stored in the superblock: log2(block size / 1024)."""
         return (self.block_size // MIN_BLOCK_SIZE).bit_length() - 1
 
     @cached_property
     def inode_table_blocks(self) -> int:
-        """Blocks of one group's inode table."""
+        """Number of blocks of one group's inode table."""
         return table_blocks(self.inodes_per_group, self.inode_size, self.block_size)
 
     @property
@@ -114,7 +114,7 @@ class Geometry:
 
     @property
     def leading_descriptor_blocks(self) -> int:
-        """Descriptor blocks that follow the superblock, all in a row."""
+        """Number of descriptor blocks that follow the superblock contiguously."""
         return self.descriptor_blocks if self.first_meta_bg is None else min(self.descriptor_blocks, self.first_meta_bg)
 
     @property
@@ -127,7 +127,7 @@ class Geometry:
 
     @cached_property
     def backup_groups(self) -> list[int]:
-        """Groups with a copy of the superblock and the descriptors, without group 0."""
+        """Groups with a backup of the superblock and the descriptors, without group 0."""
         return backup_groups(self.groups) if self.sparse_super else list(range(1, self.groups))
 
     def descriptor_block(self, index: int) -> int:
@@ -144,14 +144,14 @@ class Geometry:
 
     @cached_property
     def group_blocks(self) -> Array64:
-        """Blocks in each group, shape (groups,): the same in all but the last."""
+        """Number of blocks of each group, shape (groups,): the same in all but the last."""
         counts = np.full(self.groups, self.blocks_per_group, np.int64)
         counts[-1] = self.blocks - int(self.group_first[-1])
         return counts
 
     @cached_property
     def head_blocks(self) -> Array64:
-        """Blocks of superblock, descriptors and reserved descriptors at the start of each group, shape (groups,)."""
+        """Number of blocks of superblock, descriptors and reserved descriptors of each group, shape (groups,)."""
         supers = np.zeros(self.groups, np.int64)
         supers[[0, *self.backup_groups]] = 1
         if self.first_meta_bg is None:
@@ -163,7 +163,7 @@ class Geometry:
 
     @cached_property
     def block_bitmap(self) -> Array64:
-        """Block number of each group's block bitmap; the inode bitmap and the inode table follow it."""
+        """Block of each group's block bitmap; the inode bitmap and the inode table follow it."""
         return self.group_first + self.head_blocks
 
     @cached_property
@@ -177,7 +177,7 @@ class Geometry:
 
     @cached_property
     def group_overhead(self) -> Array64:
-        """Blocks of static metadata in each group."""
+        """Number of blocks of static metadata in each group."""
         return self.head_blocks + 2 + self.inode_table_blocks
 
     @cached_property
@@ -187,19 +187,19 @@ class Geometry:
 
     @cached_property
     def free_counts(self) -> Array64:
-        """Blocks behind each group's static metadata: what content, journal and directories are made of."""
+        """Number of blocks behind each group's static metadata, for data, directories and journal."""
         return self.group_blocks - self.group_overhead
 
     @cached_property
     def free_blocks(self) -> int:
-        """All blocks that are not static metadata."""
+        """Number of blocks that are not static metadata."""
         return int(self.free_counts.sum())
 
     def group_of_inode(self, ino: int) -> tuple[int, int]:
         """Return (group, index in its table) of an inode."""
         return divmod(ino - 1, self.inodes_per_group)
 
-    def place_of_inode(self, ino: int) -> tuple[int, int, int]:
+    def locate_inode(self, ino: int) -> tuple[int, int, int]:
         """Return (group, block of its table, byte in that block) of an inode's record."""
         group, index = divmod(ino - 1, self.inodes_per_group)
         block, byte = divmod(index * self.inode_size, self.block_size)
@@ -218,7 +218,7 @@ def plan_geometry(
 ) -> Geometry:
     """Return the geometry mke2fs gives a filesystem of ``size_bytes`` (what is not a whole block is left unused).
 
-    ``inodes`` (a count) wins over ``inode_ratio`` (bytes per inode). Raises GeometryError where the numbers make none.
+    ``inodes`` (a count) overrides ``inode_ratio`` (bytes per inode). Raise GeometryError if there is none.
     """
     if block_size is None:
         block_size = default_block_size(size_bytes)
@@ -241,7 +241,7 @@ def plan_geometry(
             most=64 * MIB,
         )
     if inode_ratio is not None and inode_ratio < block_size:
-        # One inode per block is the densest that can ever be used up.
+        # More than one inode per block could never be used up.
         inode_ratio = block_size
     blocks = size_bytes // block_size
     if blocks >= 2**32:
@@ -267,7 +267,7 @@ def plan_geometry(
         groups = group_count(blocks, first, per_group)
         per_group_inodes = -(-wanted // groups)
         if per_group_inodes > 8 * block_size:
-            # A group's inodes must fit one bitmap block: smaller groups, by steps of 8 blocks; the blocks cut off come back.
+            # A group's inodes must fit one bitmap block: make groups smaller by multiples of 8, and plan with all blocks again.
             enough = -(-wanted // (8 * block_size))
             per_group = min(per_group - 8, (all_blocks - first - 1) // (enough - 1) // 8 * 8)
             if per_group < MIN_BLOCKS_PER_GROUP:

@@ -1,4 +1,4 @@
-"""Group descriptors, and the bitmaps they lead to, read as tables.
+"""Group descriptors, and the bitmaps they locate, as tables.
 
 Source: Linux ``fs/ext4/super.c`` and ``balloc.c``. All block numbers count from the start of the device; groups count
 from 0.

@@ -1,4 +1,4 @@
-"""The hash index of a directory: its blocks read and judged, searched, planned for new filesystems, and packed.
+"""Hash index of a directory: its blocks read, checked, searched and packed, and the index of a new directory planned.
 
 Block 0 is the root (dx_root): ``.`` and ``..``, then entries (dx_entry), each a hash and the block that holds the names from
 that hash on. With one more level the root leads to nodes (dx_node), and these to leaves: ordinary directory blocks, in which
@@ -46,22 +46,22 @@ DOTS_SIZE = 2 * DOT_REC_LEN
 ROOT_HEAD = DOTS_SIZE + DX_ROOT_INFO.size
 NODE_HEAD = DIRENT.size
 BLOCK_MASK = 0x0FFFFFFF
-"""The upper bits of an entry's block number are reserved."""
+"""Mask of an entry's block number: the upper bits are reserved."""
 MAX_LEVELS = 1
-"""Levels of nodes below the root; more would need large_dir."""
+"""Most levels of nodes below the root; more would need large_dir."""
 LEAF_FILL_PERCENT = 80
-"""Leaves are left partly empty, so that the first names added later do not split every one of them."""
+"""Fill of new leaves: the rest is for names added later, which would split every full leaf."""
 
 
 class OddIndexError(Exception):
-    """The index contradicts the format; what it says is no reason not to find a name."""
+    """The index violates the format; names are to be searched without it."""
 
 
 # -- read ----------------------------------------------------------------------------------------------------------
 
 
 class DxNode(NamedTuple):
-    """The root or a node: its entries, from byte ``start`` of ``data``, logical block ``block``. ``hashes[0]`` counts as 0."""
+    """Root or node: its entries, from byte ``start`` of ``data``, logical block ``block``. ``hashes[0]`` counts as 0."""
 
     block: int
     data: bytes
@@ -74,22 +74,22 @@ class DxNode(NamedTuple):
         return len(self.hashes) >= (len(self.data) - self.start) // DX_ENTRY.size
 
     def slot(self, number: int) -> int:
-        """The entry whose leaf or node holds this hash."""
+        """Return the entry whose leaf or node covers this hash."""
         return bisect_right(self.hashes, number, 1) - 1
 
     def with_entry(self, slot: int, number: int, block: int) -> tuple[list[int], list[int]]:
-        """Hashes and blocks with one entry more, at ``slot``."""
+        """Return hashes and blocks with an entry inserted at ``slot``."""
         return (
             [*self.hashes[:slot], number, *self.hashes[slot:]],
             [*self.blocks[:slot], block, *self.blocks[slot:]],
         )
 
     def packed(self, hashes: Sequence[int], blocks: Sequence[int]) -> bytes:
-        """The block with other entries."""
+        """Return the block with other entries."""
         return self.data[: self.start] + _pack_entries(hashes, blocks, len(self.data) - self.start)
 
     def inserted(self, slot: int, number: int, block: int) -> bytes:
-        """The block with one entry more, at ``slot`` (1 or more)."""
+        """Return the block with an entry inserted at ``slot`` (1 or more)."""
         at = self.start + slot * DX_ENTRY.size
         end = self.start + len(self.hashes) * DX_ENTRY.size
         changed = bytearray(self.data)
@@ -101,17 +101,17 @@ class DxNode(NamedTuple):
 
 
 def root_limit(block_size: int) -> int:
-    """Entries the root has room for."""
+    """Return the most entries of a root."""
     return (block_size - ROOT_HEAD) // DX_ENTRY.size
 
 
 def node_limit(block_size: int) -> int:
-    """Entries a node has room for."""
+    """Return the most entries of a node."""
     return (block_size - NODE_HEAD) // DX_ENTRY.size
 
 
 def read_root_info(data: bytes) -> tuple[int, int]:
-    """(hash version, levels of nodes) of a directory's block 0. OddIndexError where it is not the root of an index."""
+    """Return (hash version, levels of nodes) of a directory's block 0. Raise OddIndexError if it is not an index root."""
     zero, version, length, levels, flags = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
     _, dot_length, _, _ = DIRENT.packer.unpack_from(data, 0)
     _, dotdot_length, _, _ = DIRENT.packer.unpack_from(data, DOT_REC_LEN)
@@ -125,7 +125,7 @@ def read_root_info(data: bytes) -> tuple[int, int]:
 
 
 def read_node(data: bytes, block: int, *, blocks: int) -> DxNode:
-    """The entries in logical block ``block`` (0: the root) of a directory of ``blocks`` blocks.
+    """Return the entries in logical block ``block`` (0: the root) of a directory of ``blocks`` blocks.
 
     OddIndexError for a wrong limit, a count beyond it, hashes that are not ascending, and entries that lead to the root or out
     of the directory.
@@ -153,7 +153,7 @@ def read_node(data: bytes, block: int, *, blocks: int) -> DxNode:
 
 
 class DxFrame(NamedTuple):
-    """A node on the way to a leaf, the slot taken there, and the block that it leads to."""
+    """Step of the path to a leaf: a node, the slot taken, and its block."""
 
     node: DxNode
     slot: int
@@ -161,7 +161,7 @@ class DxFrame(NamedTuple):
 
 
 def probe(number: int, levels: int, node_at: Callable[[int], DxNode]) -> list[DxFrame]:
-    """The way to the leaf that would hold a hash; the last frame's child is the leaf. ``node_at`` reads root and nodes."""
+    """Return the path to the leaf of a hash; the last frame's child is the leaf. ``node_at`` reads root and nodes."""
     frames = []
     child = 0
     for _ in range(levels + 1):
@@ -173,10 +173,10 @@ def probe(number: int, levels: int, node_at: Callable[[int], DxNode]) -> list[Dx
 
 
 def leaves_of(frames: Sequence[DxFrame], number: int, node_at: Callable[[int], DxNode], *, blocks: int) -> Iterable[int]:
-    """The leaves that may hold a hash: the one ``frames`` lead to, and those behind it whose entries, by their lowest bit, say
-    that they begin with the same hash.
+    """Return the leaves that may hold a hash: that of ``frames``, and the following ones, if the lowest bit of their entries
+    marks them as beginning with the same hash.
 
-    OddIndexError where there are more than the directory has ``blocks``.
+    Raise OddIndexError if there are more than ``blocks``, those of the directory.
     """
     node, slot, leaf = frames[-1]
     if slot + 1 < len(node.hashes) and node.hashes[slot + 1] != number | 1:
@@ -185,10 +185,10 @@ def leaves_of(frames: Sequence[DxFrame], number: int, node_at: Callable[[int], D
 
 
 def check_leaf(block: bytes, hashes: Iterable[int], frames: Sequence[DxFrame]) -> None:
-    """Judge the leaf that ``frames`` lead to, in which a name was not found. ``hashes``: of all names in it.
+    """Check the leaf of ``frames``, in which a name was not found. ``hashes``: those of all names in it.
 
-    OddIndexError where one of these would be looked for elsewhere, or a node lies there: then the index says nothing about the
-    name. What an entry with a wrong hash hides in the leaf beside is not found out.
+    Raise OddIndexError if one belongs to another leaf, or the block is a node: then the index does not prove that the name
+    does not exist. Names hidden in the neighbouring leaf by an entry with a wrong hash are not detected.
     """
     low, high = 0, 1 << 32
     for node, slot, _ in frames:
@@ -235,20 +235,20 @@ def _continued(frames: Sequence[DxFrame], wanted: int, node_at: Callable[[int], 
 
 
 def _pack_entries(hashes: Sequence[int], blocks: Sequence[int], size: int) -> bytes:
-    """Entries in ``size`` bytes. Slot 0 needs no hash (it covers everything below slot 1): limit and count lie there."""
+    """Pack entries in ``size`` bytes. Limit and count take the hash of slot 0, which covers all hashes below slot 1."""
     raw = bytearray(b"".join(map(DX_ENTRY.packer.pack, hashes, blocks)))
     DX_COUNTLIMIT.packer.pack_into(raw, 0, size // DX_ENTRY.size, len(hashes))
     return bytes(raw).ljust(size, b"\0")
 
 
 def pack_root(first_block: bytes, version: int, levels: int, hashes: Sequence[int], blocks: Sequence[int]) -> bytes:
-    """The root with these entries. ``first_block`` begins with ``.``, of 12 bytes, and ``..``, which reaches to its end."""
+    """Pack a root. ``first_block`` begins with ``.``, of 12 bytes, and ``..``, which reaches to its end."""
     info = DX_ROOT_INFO.packer.pack(0, version, DX_ROOT_INFO.size, levels, 0)
     return first_block[:DOTS_SIZE] + info + _pack_entries(hashes, blocks, len(first_block) - ROOT_HEAD)
 
 
 def pack_node(hashes: Sequence[int], blocks: Sequence[int], block_size: int) -> bytes:
-    """A node with these entries."""
+    """Pack a node."""
     return DIRENT.packer.pack(0, block_size, 0, 0) + _pack_entries(hashes, blocks, block_size - NODE_HEAD)
 
 
@@ -257,7 +257,7 @@ def pack_node(hashes: Sequence[int], blocks: Sequence[int], block_size: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """The index of a new directory. ``order``: entries sorted by hash; ``leaf_first``: where in ``order`` each leaf begins.
+    """Index of a new directory. ``order``: entries sorted by hash; ``leaf_first``: the start of each leaf in ``order``.
 
     ``hashes``: first hash of each leaf, its lowest bit set where the leaf before ends with the same hash. ``nodes``:
     number of interior blocks (0 where the root points at leaves).
@@ -275,11 +275,11 @@ class IndexPlan:
 
     @property
     def blocks(self) -> int:
-        """Blocks of the directory: the root, the nodes, the leaves."""
+        """Number of blocks of the directory: the root, the nodes, the leaves."""
         return 1 + self.nodes + self.leaves
 
     def pack(self, ino: int, parent: int) -> bytes:
-        """The index blocks, with which the directory begins; inode numbers of ``.`` and ``..``."""
+        """Return the index blocks, the first of the directory, with ``ino`` as ``.`` and ``parent`` as ``..``."""
         size = self.block_size
         dots = pack_dots(ino, parent, size, FileType.DIRECTORY).ljust(size, b"\0")
         hashes = self.hashes.tolist()
@@ -293,8 +293,8 @@ class IndexPlan:
 
 
 def plan_index(hashes: npt.NDArray[np.uint32], sizes: Array64, block_size: int) -> IndexPlan | None:
-    """The index of a directory whose entries have these hashes and sizes (bytes, padded), or None where two levels of
-    index cannot reach so many leaves (the directory is then left without one, which is slow but valid)."""
+    """Plan the index of a directory by the hashes and sizes (bytes, padded) of its entries. Return None if two levels of
+    index are too small for its leaves (a directory without an index is slow but valid)."""
     order = np.argsort(hashes, kind="stable")
     ends = np.cumsum(sizes[order])
     room = block_size * LEAF_FILL_PERCENT // 100

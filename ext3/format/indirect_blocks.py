@@ -1,9 +1,9 @@
-"""Indirect blocks of a file whose blocks are known: how many it needs, and what they hold.
+"""Indirect blocks of a new file: their number and their content.
 
-Indirect blocks that would map only holes do not exist. They are counted and packed in this order: indirect, double
+Indirect blocks that map only holes are not allocated. They are counted and packed in this order: indirect, double
 indirect with its leaves, triple indirect with its middle blocks, then their leaves. A leaf maps as many blocks as it holds
 pointers: leaf 0 is the indirect block, the next ones lie below the double indirect block, all others below the triple
-indirect one. How a map is read: see ``block_map``. Source: Linux ``fs/ext4/indirect.c``, ``fs/ext4/super.c``
+indirect one. To read a map see ``block_map``. Source: Linux ``fs/ext4/indirect.c``, ``fs/ext4/super.c``
 (ext4_max_bitmap_size).
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 Array64 = npt.NDArray[np.int64]
 
 SECTORS_LIMIT = 0xFFFFFFFF
-"""What i_blocks holds: 32 bits without huge_file."""
+"""Largest i_blocks: 32 bits without huge_file."""
 LEAVES_AT_ONCE = 1024
 
 
@@ -68,7 +68,7 @@ def dense_roots(blocks: Array64, pointers: int) -> list[tuple[int, npt.NDArray[n
 
 @cache
 def file_limit(block_size: int) -> int:
-    """Return the bytes of the largest file: what a map addresses, and i_blocks counts, indirect blocks among them."""
+    """Return the size limit of files in bytes, set by the block map and by i_blocks, which includes indirect blocks."""
     counted = SECTORS_LIMIT // (block_size // SECTOR)
     counted -= dense_count(counted, block_size // POINTER_SIZE)
     return min(map_limit(block_size), counted) * block_size
@@ -113,8 +113,7 @@ def _distinct(ascending: Array64) -> Array64:
 class IndirectBlocks:
     """Indirect blocks of one file with these extents, ascending: ``count`` of them, with ``pointers`` pointers each.
 
-    What is packed has the physical blocks of the extents, and the blocks ``numbers``, in which the indirect blocks will lie
-    in their order.
+    ``numbers``: the blocks that the indirect blocks are written to, in order.
     """
 
     def __init__(self, extents: Sequence[Extent], pointers: int) -> None:
@@ -175,7 +174,7 @@ class IndirectBlocks:
 
     def _leaf_rows(self, leaves: Array64) -> Pointers:
         rows = np.zeros((len(leaves), self.pointers), np.uint32)
-        # Runs of neighbouring leaves map one logical range each.
+        # A run of consecutive leaves maps one logical range.
         breaks = np.flatnonzero(np.diff(leaves) != 1) + 1
         bounds = [0, *breaks.tolist(), len(leaves)]
         for low, high in pairwise(bounds):
@@ -183,7 +182,7 @@ class IndirectBlocks:
         return rows
 
     def _fill(self, out: Pointers, first: int) -> None:
-        """Put in the block numbers of logical blocks ``first`` .. ``first + len(out)``; holes stay 0."""
+        """Set the block numbers of logical blocks ``first`` .. ``first + len(out)``; holes stay 0."""
         end = first + len(out)
         for logical, physical, count in self._overlapping(first, end):
             low, high = max(first, logical), min(end, logical + count)
@@ -194,7 +193,7 @@ class IndirectBlocks:
         extents = self.extents
         if len(extents) < 16:
             return extents
-        # Extents are sorted by logical block: find the part that matters by bisection.
+        # Bisection, as extents are sorted by logical block.
         low, high = 0, len(extents)
         while low < high:
             middle = (low + high) // 2

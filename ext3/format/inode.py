@@ -1,8 +1,8 @@
 """Inode: one decoded, judged, changed and packed.
 
-``parse_inode`` gives what readers ask for, an ``InodeRecord`` is changed and packed again. Bytes that have no field there
-(and fields an inode is too small for) stay as they were. Source: Linux ``fs/ext4/ext4.h`` (struct ext4_inode) and
-``fs/ext4/inode.c`` (ext4_inode_is_fast_symlink). Many inodes at once: see ``inode_table``.
+``parse_inode`` decodes an inode for readers; an ``InodeRecord`` can be changed and packed again, and preserves all other
+bytes. Source: Linux ``fs/ext4/ext4.h`` (struct ext4_inode) and ``fs/ext4/inode.c`` (ext4_inode_is_fast_symlink). For many
+inodes at once see ``inode_table``.
 """
 
 from __future__ import annotations

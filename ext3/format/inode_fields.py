@@ -1,6 +1,6 @@
-"""Inode fields that are spread over several words: times, owners, sizes, device numbers, the extra area.
+"""Inode fields stored in several words: times, owners, sizes, device numbers, the extra area.
 
-Each rule is written for one inode (ints) and below it for columns of many (int64); a function of ``N`` serves both. Source:
+Each function for one inode (ints) is followed by one for columns of many (int64); functions of ``N`` take both. Source:
 Linux ``fs/ext4/ext4.h`` (EXT4_INODE_SET_XTIME, EXT4_INODE_GET_XTIME, EXT4_FITS_IN_INODE, ext4_isize) and
 ``include/linux/kdev_t.h`` (new_encode_dev, old_encode_dev).
 """
@@ -49,7 +49,7 @@ __all__ = [
 Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Times = tuple[Numbers, Numbers]
-"""Columns of seconds since 1970 and of nanoseconds: together they may not fit 64 bits."""
+"""Columns of seconds since 1970 and of nanoseconds; combined they may exceed 64 bits."""
 N = TypeVar("N", int, Numbers)
 
 SECOND = 1_000_000_000
@@ -57,14 +57,14 @@ MASK16 = 0xFFFF
 MASK32 = 0xFFFFFFFF
 TIME_MIN = -(2**31)
 TIME_MAX = 2**34 - 2**31 - 1
-"""What 32 bits and two epoch bits hold: 1901 to 2446."""
+"""Latest time in seconds of 32 bits and two epoch bits, in 2446."""
 TIME_MAX_CORE = 2**31 - 1
-"""What 32 bits hold: 2038."""
+"""Latest time in seconds of 32 bits, in 2038."""
 ID_MAX = 0xFFFFFFFE
-"""The highest owner: the number above it means none."""
+"""Highest owner number: the next one means none."""
 
 
-# -- the extra area: a field that i_extra_isize does not reach is not there ------------------------------------------
+# -- the extra area: a field beyond i_extra_isize does not exist -----------------------------------------------------
 
 
 def extra_end(name: str) -> int:
@@ -75,9 +75,9 @@ def extra_end(name: str) -> int:
 
 
 TIMES_END = extra_end("i_atime_extra")
-"""i_extra_isize from which all three times have their nanoseconds and epoch."""
+"""Smallest i_extra_isize with nanoseconds and epoch of all three times."""
 CRTIME_END = extra_end("i_crtime")
-"""i_extra_isize from which an inode has a creation time."""
+"""Smallest i_extra_isize with a creation time."""
 CRTIME_EXTRA_END = extra_end("i_crtime_extra")
 
 
@@ -152,7 +152,7 @@ def check_owner(uid: int, gid: int) -> None:
         raise ValueError(f"{uid}, {gid} are no user and group: those are from 0 to {ID_MAX}")
 
 
-# -- sizes: of regular files only, the high word counts: in a directory it once was the block of an ACL ---------------
+# -- sizes: the high word is used by regular files only; in directories it once was the block of an ACL ---------------
 
 
 def decode_size(mode: int, low: int, high: int) -> int:

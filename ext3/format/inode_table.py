@@ -1,6 +1,6 @@
 """Inode table: where inodes lie, many decoded as numpy columns, and packed from columns. One inode: see ``inode``.
 
-Source: as ``inode`` and ``inode_fields``, where the rules are.
+Source: see ``inode`` and ``inode_fields``.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ __all__ = [
 ]
 
 Records = npt.NDArray[np.uint8]
-"""Inode records as they lie in a table, shape (count, inode size)."""
+"""Raw inode records, shape (count, inode size)."""
 
 SAFE_SECONDS = (1 << 63) // SECOND - 2
-"""Times nearer to 1970 than this fit 64 bits as nanoseconds."""
+"""Distance from 1970, in seconds, below which times in nanoseconds fit 64 bits."""
 
 
-# -- where they lie --------------------------------------------------------------------------------------------------
+# -- located ---------------------------------------------------------------------------------------------------------
 
 
 def table_offset(superblock: Superblock, groups: Table, group: int) -> int:
@@ -75,7 +75,7 @@ def inode_offset(superblock: Superblock, groups: Table, ino: int) -> int:
     """Return the byte where the record of an inode begins. Raises PathNotFoundError for a number that is none, CorruptError."""
     geometry = superblock.geometry
     check_number(superblock, ino)
-    group, block, byte = geometry.place_of_inode(ino)
+    group, block, byte = geometry.locate_inode(ino)
     return table_offset(superblock, groups, group) + block * geometry.block_size + byte
 
 
@@ -103,8 +103,8 @@ def check_number(superblock: Superblock, ino: int) -> None:
 class Columns(NamedTuple):
     """Columns of inodes: one row for each number asked for, in that order.
 
-    ``records`` are their bytes, ``rows`` INODE_CORE rows of them. A ``size`` that no file can have may be negative.
-    ``attributed``: the inode may have extended attributes. ``bad``: its extra area leaves it, and ``parse_inode`` refuses it.
+    ``records`` are their bytes, ``rows`` INODE_CORE rows of them. An impossible ``size`` may be negative.
+    ``attributed``: the inode may have extended attributes. ``bad``: its extra area exceeds it, and ``parse_inode`` raises.
     """
 
     ino: Numbers
@@ -178,7 +178,7 @@ def decode_columns(records: Records, inos: Numbers) -> Columns:
 
 
 _stat = partial(tuple.__new__, Stat)
-"""Without the check of the number of fields, which takes as long as all else."""
+"""Create a Stat without the check of the number of fields, which takes half of the time."""
 
 
 def stats_of(columns: Columns) -> list[Stat]:
@@ -194,7 +194,7 @@ def stats_of(columns: Columns) -> list[Stat]:
         columns.mode.tolist(),
         columns.uid.tolist(),
         columns.gid.tolist(),
-        columns.size.view(np.uint64).tolist(),  # a hostile one may not fit the signed column
+        columns.size.view(np.uint64).tolist(),  # an impossible size may be negative in the signed column
         rows["i_links_count"].tolist(),
         rows["i_blocks"].tolist(),
         nanoseconds(columns.atime),
@@ -242,7 +242,7 @@ def pack_table(
 ) -> Records:
     """Pack new inodes: columns of the same length, ``i_block`` of shape (count, 15); ``areas``: attribute areas by row.
 
-    Times that cannot be stored become the nearest that can, all else must fit.
+    Times are rounded to the nearest that can be stored, all other values must fit.
     """
     count, extra_size = len(mode), new_extra_size(inode_size)
     records = np.zeros((count, inode_size), np.uint8)

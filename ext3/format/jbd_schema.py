@@ -1,4 +1,4 @@
-"""The big-endian structures of the journal (JBD). Source: Linux ``include/linux/jbd2.h``. Declarations only."""
+"""Big-endian structures of the journal (JBD). Source: Linux ``include/linux/jbd2.h``. Declarations only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ JOURNAL_SUPERBLOCK = Layout(
 )
 
 JOURNAL_TAG = Layout("journal_block_tag", "t_blocknr" / Int32ub, "t_checksum" / Int16ub, "t_flags" / Int16ub, size=8)
-"""One block of a descriptor; 16 bytes of UUID follow it unless its flags say that it is the same as before."""
+"""Tag of one block in a descriptor; 16 bytes of UUID follow unless its flags include SAME_UUID."""
 
 JOURNAL_REVOKE = Layout(
     "journal_revoke_header", "h_magic" / Int32ub, "h_blocktype" / Int32ub, "h_sequence" / Int32ub, "r_count" / Int32ub, size=16

@@ -1,4 +1,4 @@
-"""Layout: one construct declaration of an on-disk structure, three views of it.
+"""Layout: one construct declaration of an on-disk structure, with three views of it.
 
 * ``schema``: the construct ``Struct``, for documentation and single structures;
 * ``dtype``: a numpy dtype, for tables (inode tables, group descriptors, xattr entries in bulk);
@@ -26,7 +26,7 @@ Table = npt.NDArray[np.void]
 
 
 class Layout:
-    """A fixed-size structure of plain integers, byte strings and arrays of integers."""
+    """Fixed-size structure of plain integers, byte strings and arrays of integers."""
 
     def __init__(self, name: str, *fields: Any, size: int) -> None:
         self.name = name
@@ -63,15 +63,15 @@ class Layout:
         raise TypeError(f"{self.name}: {field!r} is not a fixed plain field")
 
     def view(self, buffer: bytes | bytearray | memoryview, count: int = 1, offset: int = 0) -> Table:
-        """``count`` records at byte ``offset`` of ``buffer``, without a copy (writable where the buffer is)."""
+        """Return ``count`` records at byte ``offset`` of ``buffer``, without a copy (writable if the buffer is)."""
         return np.frombuffer(buffer, self.dtype, count, offset)
 
     def zeros(self, count: int = 1) -> Table:
-        """``count`` new records, all bytes zero."""
+        """Return ``count`` new records, all bytes zero."""
         return np.zeros(count, self.dtype)
 
     def record(self, buffer: bytes) -> dict[str, Any]:
-        """One record as a plain dict: ints, bytes and lists."""
+        """Return one record as a plain dict: ints, bytes and lists."""
         row = np.frombuffer(buffer, self.dtype, 1)[0]
         return {
             name: value.item() if not value.shape else value.tolist()

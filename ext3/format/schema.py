@@ -1,4 +1,4 @@
-"""The little-endian structures of ext2/ext3, declared once, with the kernel's field names.
+"""Little-endian structures of ext2/ext3, with the kernel's field names.
 
 Source: Linux ``fs/ext4/ext4.h``, ``fs/ext4/xattr.h``; e2fsprogs ``lib/ext2fs/ext2_fs.h``. Declarations only.
 """
@@ -125,7 +125,7 @@ INODE_CORE = Layout(
     "i_reserved" / Int32ul,
     size=128,
 )
-"""The part every inode has; with 128-byte inodes it is all."""
+"""First 128 bytes of an inode; all of a 128-byte inode."""
 
 INODE_EXTRA = Layout(
     "ext3_inode_extra",
@@ -140,10 +140,10 @@ INODE_EXTRA = Layout(
     "i_projid" / Int32ul,
     size=32,
 )
-"""The extra area at byte 128; in-inode xattrs follow at 128 + i_extra_isize."""
+"""Extra area at byte 128; in-inode xattrs follow at 128 + i_extra_isize."""
 
 DIRENT = Layout("ext3_dir_entry_2", "inode" / Int32ul, "rec_len" / Int16ul, "name_len" / Int8ul, "file_type" / Int8ul, size=8)
-"""The head of a directory entry; ``name_len`` bytes of name follow."""
+"""Head of a directory entry; ``name_len`` bytes of name follow."""
 
 DX_ROOT_INFO = Layout(
     "dx_root_info",
@@ -154,11 +154,11 @@ DX_ROOT_INFO = Layout(
     "unused_flags" / Int8ul,
     size=8,
 )
-"""At byte 24 of an indexed directory's first block; the entry table follows."""
+"""Index root at byte 24 of an indexed directory's first block; the entry table follows."""
 
 DX_ENTRY = Layout("dx_entry", "hash" / Int32ul, "block" / Int32ul, size=8)
 DX_COUNTLIMIT = Layout("dx_countlimit", "limit" / Int16ul, "count" / Int16ul, size=4)
-"""Lies over the hash of the table's slot 0."""
+"""Limit and count of an entry table, in place of the hash of slot 0."""
 
 XATTR_IBODY_HEADER = Layout("ext3_xattr_ibody_header", "h_magic" / Int32ul, size=4)
 XATTR_HEADER = Layout(

@@ -37,9 +37,9 @@ from .schema import SUPERBLOCK
 __all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock", "set_needs_recovery", "write_superblock"]
 
 MAX_LOG_BLOCK_SIZE = 6
-"""64 KiB, the largest block of the format; this package reads up to MAX_BLOCK_SIZE."""
+"""Largest s_log_block_size of the format, 64 KiB; this package reads up to MAX_BLOCK_SIZE."""
 MAX_GROUPS = 1 << 22
-"""Groups that are read at most (128 MiB of descriptors); the largest ext3 that mke2fs makes by itself has an eighth."""
+"""Most groups supported (128 MiB of descriptors), eight times those of the largest ext3 that mke2fs makes by default."""
 
 _OTHERS = (
     (0, b"hsqs", "a squashfs image"),
@@ -61,17 +61,17 @@ _OTHERS = (
     (512, b"EFI PART", "a partitioned disk; give the offset of the partition"),
     (510, b"\x55\xaa", "a partitioned disk or boot sector; give the offset of the partition"),
 )
-"""(byte, magic, what it is) of things people hold for an ext3 image, the surer signs first."""
+"""(offset, magic, format) of files often mistaken for an ext3 image, the most reliable magics first."""
 
 _BACKUPS = ((8193, 1024), (16384, 2048), (32768, 4096))
-"""(block, block size) of the first backup superblock of usual filesystems."""
+"""(block, block size) of the first backup superblock for common block sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Superblock:
     """Decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes.
 
-    ``geometry``: the numbers that no use of the filesystem changes, and what follows from them.
+    ``geometry``: the fixed layout.
     """
 
     geometry: Geometry
@@ -168,7 +168,7 @@ class Superblock:
 
     @property
     def clean(self) -> bool:
-        """Unmounted in good order and without known errors."""
+        """True if it was unmounted cleanly and has no known errors."""
         return self.state == STATE_VALID and not self.needs_recovery
 
     @property
@@ -191,16 +191,16 @@ def read_superblock(device: BlockDevice) -> Superblock:
     """Return the primary superblock of ``device``. Raises NotExt3Error, UnsupportedError, CorruptError, DeviceError."""
     if device.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
         count = "1 byte is" if device.size == 1 else f"{device.size} bytes are"
-        raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=_look(device))
+        raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=_guess_format(device))
     raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
     if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
-        what = _look(device)
+        what = _guess_format(device)
         raise NotExt3Error("no ext3 filesystem: there is no superblock at byte 1024", hint=what)
     return parse_superblock(raw, device_size=device.size)
 
 
 def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
-    """Write the first sector of the primary superblock; all fields that change in use are in it."""
+    """Write the first sector of the primary superblock, which holds all fields that change."""
     device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
 
 
@@ -210,8 +210,8 @@ def set_needs_recovery(row: Table, needed: bool) -> None:
     row["s_feature_incompat"] = others | (Incompat.NEEDS_RECOVERY.value if needed else 0)
 
 
-def _look(device: BlockDevice) -> str:
-    """What is in the place of a filesystem, as far as a few bytes tell; for a hint."""
+def _guess_format(device: BlockDevice) -> str:
+    """Return a hint on the format of a device that is not ext3, from a few bytes of it."""
     if not device.size:
         return "the file is empty"
     try:
@@ -232,16 +232,16 @@ def _look(device: BlockDevice) -> str:
 
 
 def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
-    """Decode ``raw``, the 1024 bytes of a superblock with a right magic, on a device of ``device_size`` bytes.
+    """Decode ``raw``, the 1024 bytes of a superblock with a valid magic, on a device of ``device_size`` bytes.
 
-    Raises UnsupportedError where features forbid reading (an incompat bit, or cluster allocation), CorruptError where the
-    numbers contradict each other or the device. What passes has a bounded number of groups, all inside the device.
+    Raise UnsupportedError if features forbid reading (an incompat bit, or cluster allocation), CorruptError if the numbers
+    contradict each other or the device. The result has at most MAX_GROUPS groups, all inside the device.
     """
     fields = SUPERBLOCK.record(raw)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
     _check_features(incompat, ro_compat)
     log_block_size = fields["s_log_block_size"]
-    _want("s_log_block_size", log_block_size, f"<= {MAX_LOG_BLOCK_SIZE}", log_block_size <= MAX_LOG_BLOCK_SIZE)
+    _require("s_log_block_size", log_block_size, f"<= {MAX_LOG_BLOCK_SIZE}", log_block_size <= MAX_LOG_BLOCK_SIZE)
     block_size = MIN_BLOCK_SIZE << log_block_size
     if block_size > MAX_BLOCK_SIZE:
         raise UnsupportedError([f"blocks of {block_size} bytes"], hint=f"blocks of up to {MAX_BLOCK_SIZE} bytes are read")
@@ -250,14 +250,14 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
     blocks, first = fields["s_blocks_count"], fields["s_first_data_block"]
     per_group, inodes_per_group = fields["s_blocks_per_group"], fields["s_inodes_per_group"]
     whole = inode_size & (inode_size - 1) == 0 and MIN_INODE_SIZE <= inode_size <= block_size
-    _want("s_inode_size", inode_size, f"a power of two from {MIN_INODE_SIZE} to {block_size}", whole)
+    _require("s_inode_size", inode_size, f"a power of two from {MIN_INODE_SIZE} to {block_size}", whole)
     first_wanted = first_data_block(block_size)
-    _want("s_first_data_block", first, first_wanted, first == first_wanted)
-    _want("s_blocks_count", blocks, f"> {first}", blocks > first)
-    held = device_size // block_size
-    _want("s_blocks_count", blocks, f"<= {held}, what the image holds (is it cut short?)", blocks <= held)
-    _want("s_blocks_per_group", per_group, f"from 8 to {8 * block_size}", 8 <= per_group <= 8 * block_size)
-    _want("s_inodes_per_group", inodes_per_group, f"from 1 to {8 * block_size}", 0 < inodes_per_group <= 8 * block_size)
+    _require("s_first_data_block", first, first_wanted, first == first_wanted)
+    _require("s_blocks_count", blocks, f"> {first}", blocks > first)
+    blocks_held = device_size // block_size
+    _require("s_blocks_count", blocks, f"<= {blocks_held}, what the image holds (is it cut short?)", blocks <= blocks_held)
+    _require("s_blocks_per_group", per_group, f"from 8 to {8 * block_size}", 8 <= per_group <= 8 * block_size)
+    _require("s_inodes_per_group", inodes_per_group, f"from 1 to {8 * block_size}", 0 < inodes_per_group <= 8 * block_size)
     geometry = Geometry(
         block_size=block_size,
         blocks=blocks,
@@ -274,7 +274,7 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
     if geometry.groups > MAX_GROUPS:
         raise UnsupportedError([f"{geometry.groups} block groups"], hint=f"up to {MAX_GROUPS} are read")
     inodes = fields["s_inodes_count"]
-    _want("s_inodes_count", inodes, geometry.inodes, inodes == geometry.inodes)
+    _require("s_inodes_count", inodes, geometry.inodes, inodes == geometry.inodes)
     return Superblock(
         geometry=geometry,
         free_blocks=fields["s_free_blocks_count"],
@@ -325,7 +325,7 @@ def _text(value: bytes) -> bytes:
     return value.partition(b"\0")[0]
 
 
-def _want(field: str, got: Any, want: Any, holds: bool) -> None:
+def _require(field: str, got: Any, want: Any, holds: bool) -> None:
     if not holds:
         raise CorruptError("superblock", field, got, want)
 

@@ -55,7 +55,7 @@ _WHOLE = {
 _WHOLE_NAMES = {index: name for name, index in _WHOLE.items()}
 _ACLS = (XattrIndex.POSIX_ACL_ACCESS, XattrIndex.POSIX_ACL_DEFAULT)
 _WRITTEN = (XattrIndex.USER, XattrIndex.TRUSTED, XattrIndex.SECURITY)
-"""Prefixes that can be stored; ``system.`` (index 7) is for inline data, and the kernel lists nothing below it."""
+"""Prefixes that can be set; ``system.`` (index 7) is for inline data, and the kernel does not list it."""
 
 
 class Attribute(NamedTuple):
@@ -75,7 +75,7 @@ class AttributeNameError(ValueError):
 
 
 def split_name(full: bytes) -> tuple[int, bytes] | None:
-    """(index, suffix) of a full name: ``user.x`` -> (1, b"x"); None where ext3 has no index for it."""
+    """Return (index, suffix) of a full name: ``user.x`` -> (1, b"x"); None if ext3 has no index for it."""
     index = _WHOLE.get(full)
     if index in _ACLS:
         return int(index), b""
@@ -140,7 +140,7 @@ def _need(attribute: Attribute) -> int:
 
 
 def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[bytes, list[Attribute]]:
-    """Pack attributes into the area of an inode, first fit in the order given. Return the area and the rest.
+    """Pack attributes into the area of an inode, first fit in the given order. Return the area and the rest.
 
     ``area_size`` is inode size - 128 - i_extra_isize, in bytes. The area is exactly that long, or empty if nothing fits.
     Entry hashes are 0: in an inode they are not used.
@@ -159,7 +159,7 @@ def pack_inode_area(attributes: Iterable[Attribute], area_size: int) -> tuple[by
         return b"", rest
     area = bytearray(area_size)
     XATTR_IBODY_HEADER.packer.pack_into(area, 0, XATTR_MAGIC)
-    _place(area, inside, XATTR_IBODY_HEADER.size, XATTR_IBODY_HEADER.size, [0] * len(inside))
+    _pack_entries(area, inside, XATTR_IBODY_HEADER.size, XATTR_IBODY_HEADER.size, [0] * len(inside))
     return bytes(area), rest
 
 
@@ -177,11 +177,11 @@ def pack_block(attributes: Sequence[Attribute], block_size: int, refcount: int) 
     hashes = [entry_hash(attribute.name, attribute.value) for attribute in attributes]
     block = bytearray(block_size)
     XATTR_HEADER.packer.pack_into(block, 0, XATTR_MAGIC, refcount, 1, block_hash(hashes), 0, 0, 0, 0)
-    _place(block, attributes, XATTR_HEADER.size, 0, hashes)
+    _pack_entries(block, attributes, XATTR_HEADER.size, 0, hashes)
     return bytes(block)
 
 
-def _place(buffer: bytearray, attributes: Sequence[Attribute], first: int, base: int, hashes: Sequence[int]) -> None:
+def _pack_entries(buffer: bytearray, attributes: Sequence[Attribute], first: int, base: int, hashes: Sequence[int]) -> None:
     """Write entries from byte ``first`` up and values from the end down; value offsets count from byte ``base``."""
     end = len(buffer)
     for (index, name, value), number in zip(attributes, hashes, strict=True):

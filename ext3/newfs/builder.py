@@ -1,5 +1,5 @@
-"""TreeBuilder: nodes are added one by one, each a row of bytes, until there is a Tree. Works without numpy: a scan can begin
-before that is loaded.
+"""TreeBuilder: collects nodes as rows of bytes and makes a Tree of them. Works without numpy: a scan can start before numpy
+is loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..constants import NAME_MAX, S_IFDIR, S_IFMT
 from ..errors import SourceError
 from .content import Content
-from .node import PARENT_AT, ROW, Segment, Times
+from .node import PARENT_OFFSET, ROW, Segment, Times
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -27,7 +27,7 @@ _pack_node = ROW.pack
 
 @dataclass(slots=True)
 class LeftOut:
-    """What of a source an image does not hold, by attribute name or in words: how often it was met, and where first."""
+    """Attributes and files of a source that the image does not contain: by name or description, a count and the first path."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, bytes] = field(default_factory=dict)
@@ -42,10 +42,10 @@ class LeftOut:
 
 
 class TreeBuilder:
-    """Adds nodes one by one; ``finish`` makes the Tree.
+    """Builder of a Tree; ``finish`` returns it.
 
-    Names are checked here (1 to 255 bytes, no ``/`` or NUL, not ``.`` or ``..``); that they are unique in a directory is
-    the caller's care: a host directory guarantees it, an archive reader merges first.
+    Names are checked here (1 to 255 bytes, no ``/`` or NUL, not ``.`` or ``..``). The caller makes sure that they are unique
+    in a directory: a host directory guarantees it, an archive reader merges first.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class TreeBuilder:
         self.unreadable: list[tuple[bytes, str]] = []
 
     def add(self, parent: int, name: bytes, mode: int, uid: int, gid: int, size: int, times: Times) -> int:
-        """The number of a new node named ``name`` in directory ``parent``; the first is the root (its name is not used)."""
+        """Add a node named ``name`` to directory ``parent``. Return its number. The first is the root; its name is ignored."""
         node = len(self.names)
         if node:
             _check_name(name)
@@ -78,22 +78,22 @@ class TreeBuilder:
         if b"/" in joined or b"\0" in joined or max(map(len, names), default=0) > NAME_MAX or not NO_NAMES.isdisjoint(names):
             for name in names:
                 _check_name(name)
-        for at, byte in enumerate(parent.to_bytes(4, "little"), PARENT_AT):
+        for at, byte in enumerate(parent.to_bytes(4, "little"), PARENT_OFFSET):
             rows[at :: ROW.size] = bytes((byte,)) * len(names)
         self.names += names
         self.rows += rows
 
     def row(self, node: int) -> tuple[int, ...]:
-        """FIELDS of a node already added."""
+        """Return the FIELDS of a node."""
         return ROW.unpack_from(self.rows, node * ROW.size)
 
     def link(self, parent: int, name: bytes, node: int) -> None:
-        """One more name for ``node``, which is not a directory."""
+        """Add a hard link to ``node``, which is not a directory."""
         _check_name(name)
         self.extra_links.append((parent, name, node))
 
     def finish(self, content: Content) -> Tree:
-        """The finished tree, with a lost+found. SourceError where a directory or a file has more links than ext3 holds."""
+        """Return the tree, with a lost+found. Raise SourceError if a directory or a file has more links than ext3 allows."""
         from .tree import Tree, node_table  # with numpy
 
         lost_found, made = self.lost_found()

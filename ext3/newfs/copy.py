@@ -1,8 +1,8 @@
-"""File data: small files through one buffer, large ones in the kernel where it can.
+"""File data of a new image: small files through one buffer, large ones in the kernel if possible.
 
-Small files are at consecutive positions, so a buffer full of them is one write (cut where group metadata lies in
-between). Large files and files with holes are copied piece by piece with copy_file_range, which shares blocks on
-filesystems that can (btrfs, XFS), and otherwise through the buffer.
+Small files are at consecutive positions, so a buffer full of them is one write (split at group metadata). Large files and
+files with holes are copied in pieces with copy_file_range, which shares blocks on filesystems with reflinks (btrfs, XFS),
+and otherwise through the buffer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .. import hostio
 from ..device.base import BlockDevice
 from ..device.writeback import WriteBehind
 from ..errors import ContentChangedError
-from ..workers import MOST_JOBS, Advance, Job, Threads, WaitMeter, cut
+from ..workers import MAX_JOBS, Advance, Job, Threads, WaitMeter, cut
 from .content import ContentFile
 from .free_space_writer import FreeSpaceWriter
 from .node import Segment
@@ -28,13 +28,13 @@ __all__ = ["DataWriter"]
 
 BUFFER_BYTES = 1 << 20
 SMALL_COST = 16 << 10
-"""Opening, reading and closing a small file takes as long as copying about so many bytes."""
+"""Cost of opening and closing a small file, in bytes copied in the same time."""
 
 Array64 = npt.NDArray[np.int64]
 
 
 class DataWriter:
-    """Copies the data of all regular files of a plan. Leaving its block ends the threads that read where reading waits."""
+    """Copier of the data of a plan's regular files; a context manager that ends the threads it reads with if reads wait."""
 
     def __init__(self, plan: Plan, device: BlockDevice, writer: FreeSpaceWriter, *, allow_changed: bool) -> None:
         self.plan = plan
@@ -55,17 +55,17 @@ class DataWriter:
 
     @property
     def total(self) -> int:
-        """Bytes to copy; what is advanced adds up to about that (small files count in whole blocks)."""
+        """Bytes to copy, the approximate total of the progress (small files count in whole blocks)."""
         demand = self.plan.demand
         return int(self.plan.tree.nodes["size"][demand.small].sum()) + sum(map(self._data_bytes, demand.large.tolist()))
 
     def jobs(self) -> tuple[list[Job], list[Job]]:
-        """The work in pieces that do not depend on each other: large files, small ones. They raise DeviceError, SourceError,
+        """Return independent jobs for large files and for small ones. They raise DeviceError, SourceError,
         ContentChangedError."""
         demand = self.plan.demand
-        bounds = self._cut_small(self.plan.tree.nodes["size"][demand.small], MOST_JOBS // 4)
+        bounds = self._cut_small(self.plan.tree.nodes["size"][demand.small], MAX_JOBS // 4)
         return (
-            [partial(self._copy_all_large, demand.large[some]) for some in cut(len(demand.large), MOST_JOBS // 4)],
+            [partial(self._copy_all_large, demand.large[piece]) for piece in cut(len(demand.large), MAX_JOBS // 4)],
             [partial(self._copy_small, demand.small[low:high]) for low, high in pairwise(bounds)],
         )
 
@@ -75,7 +75,7 @@ class DataWriter:
             self._copy_large(node)
 
     def _cut_small(self, sizes: Array64, most: int) -> list[int]:
-        """Bounds of at most ``most`` jobs of about equal work among the small files."""
+        """Return the bounds of at most ``most`` jobs of about equal work among the small files."""
         if not len(sizes):
             return [0]
         cost = np.cumsum(sizes + SMALL_COST)
@@ -88,7 +88,7 @@ class DataWriter:
         return int(self.plan.tree.nodes["size"][node]) if segments is None else sum(length for _, length, _ in segments)
 
     def _copy_small(self, small: Array64, advance: Advance) -> None:
-        """Files whose blocks lie one behind the other, through the buffer."""
+        """Copy files of consecutive blocks through the buffer."""
         self._advance = advance
         plan, block_size = self.plan, self.plan.geometry.block_size
         sizes = plan.tree.nodes["size"][small].tolist()
@@ -143,14 +143,14 @@ class DataWriter:
                 if self.allow_changed:
                     return
                 if node in tree.segments:
-                    break  # its holes may be others by now, and where its data goes is settled
+                    break  # its holes may have changed, but its blocks are planned
         raise ContentChangedError(
             tree.path(node),
             "changed while it was read" + ("" if node in tree.segments else ", twice"),
         )
 
     def _runs(self, node: int, offset: int, length: int) -> list[tuple[int, int, int]]:
-        """(offset in the image, offset in the file, length) of each contiguous piece of a byte range of a file."""
+        """Return (offset in the image, offset in the file, length) of each contiguous piece of a byte range of a file."""
         block_size = self.plan.geometry.block_size
         relative = self.plan.demand.maps.get(node)
         at = int(self.plan.data_at[node])
@@ -165,7 +165,7 @@ class DataWriter:
         return pieces
 
     def _zero_edges(self, node: int) -> None:
-        """What of a segment's first and last block it does not fill, reads as zero."""
+        """Zero the rest of each segment's first and last block."""
         block_size = self.plan.geometry.block_size
         for offset, length, _ in self.plan.tree.segments.get(node, ((0, int(self.plan.tree.nodes["size"][node]), 0),)):
             for edge in {offset, offset + length}:
@@ -174,7 +174,7 @@ class DataWriter:
                     self.device.make_zero(begin, block_size)
 
     def _copy_segment(self, node: int, file: ContentFile, segment: Segment) -> bool:
-        """Copy one segment; False where the source ended early (the rest is then zero)."""
+        """Copy one segment. Return False if the source ended early (the rest is then zero)."""
         offset, length, source = segment
         for image_at, file_at, size in self._runs(node, offset, length):
             if not self._copy_piece(file, source + file_at - offset, image_at, size):
@@ -201,8 +201,8 @@ class DataWriter:
         return True
 
     def _in_kernel(self, fd: int, source: int, device: WriteBehind, target: int, size: int) -> int:
-        """Bytes copied, 0 where the kernel cannot copy between these two files. Not by sendfile: the processes that copy share
-        the image's position."""
+        """Copy in the kernel. Return the bytes copied, 0 if it cannot. Does not use sendfile: the copying processes share the
+        image's position."""
         file = device.device
         try:
             done = hostio.copy_range(fd, source, file.fd, file.offset + target, size)
@@ -214,7 +214,7 @@ class DataWriter:
 
 
 def _containing(extents: list[tuple[int, int, int]], block: int) -> tuple[int, int, int]:
-    """The extent (sorted by logical block) that holds logical block ``block``."""
+    """Return the extent (sorted by logical block) that contains logical block ``block``."""
     low, high = 0, len(extents)
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,8 +1,8 @@
-"""Directory blocks for a whole tree: names in their blocks, an index where a directory has more than one.
+"""Directory blocks of a whole tree, with an index for directories of more than one block.
 
-A directory's blocks hold inode numbers and names but no block numbers: how many there are is known before anything is
-allocated, and their bytes are made when they are written. Entries of all directories are laid out together in numpy
-columns; only directories of several blocks are looked at one by one.
+A directory's blocks hold inode numbers and names but no block numbers: they can be counted before allocation and packed
+when they are written. Entries of all directories are laid out together in numpy columns; only directories of several blocks
+are handled one by one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Array64 = npt.NDArray[np.int64]
 
 DOTS_SIZE = 2 * DOT_REC_LEN
 LOST_FOUND_BYTES = 16384
-"""lost+found is made this large (but no more than its direct blocks), so that repairs need not allocate."""
+"""Size of lost+found (at most its direct blocks), so that repairs need not allocate."""
 
 
 @dataclass(slots=True)
 class _Entries:
-    """All entries, sorted by directory: parent node, inode, file type, padded size, name; and where each will stand."""
+    """All entries, sorted by directory: parent node, inode, file type, padded size, name, and position."""
 
     names: list[bytes]
     inos: Array64
@@ -42,8 +42,8 @@ class _Entries:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPlan:
-    """Where the directories of a tree stand: per directory node ``first`` (its first block among those of all, one directory
-    behind the other), ``blocks``, and whether it is ``indexed``. ``total``: blocks of all."""
+    """Layout of a tree's directories: per directory node ``first`` (its first block, counted over all directories), ``blocks``
+    and ``indexed``. ``total``: blocks of all."""
 
     nodes: Array64
     first: Array64
@@ -56,10 +56,10 @@ class DirectoryPlan:
     _entries: _Entries
     _single: npt.NDArray[np.bool_]
     _large: dict[int, tuple[IndexPlan | None, Array64]]
-    """By row, of those of several blocks: the index, and which entry each block begins with."""
+    """Row of a directory of several blocks -> its index, and the first entry of each block."""
 
     def pack(self) -> npt.NDArray[np.uint8]:
-        """The blocks of all, as bytes."""
+        """Return the blocks of all directories, as bytes."""
         tree, inos, size, entries = self._tree, self._inos, self._block_size, self._entries
         data = np.zeros(self.total * size, np.uint8)
         _place_singles(entries, self._single, self.first, size)
@@ -87,11 +87,11 @@ class DirectoryPlan:
 
 
 def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: int, seed: tuple[int, ...]) -> DirectoryPlan:
-    """All directories of ``tree`` under these inode numbers (shape (nodes,)) and hash seed."""
+    """Lay out all directories of ``tree`` with these inode numbers (shape (nodes,)) and hash seed."""
     nodes = np.flatnonzero(tree.is_kind(S_IFDIR))
     entries = _collect(tree, nodes, inos)
     content = np.add.reduceat(np.append(entries.sizes, 0), entries.first[:-1]) if len(nodes) else np.zeros(0, np.int64)
-    content[entries.first[:-1] == entries.first[1:]] = 0  # reduceat gives the next entry for an empty range
+    content[entries.first[:-1] == entries.first[1:]] = 0  # reduceat returns the next entry for an empty range
     single = content + DOTS_SIZE <= block_size
     blocks = np.ones(len(nodes), np.int64)
     indexed = np.zeros(len(nodes), bool)
@@ -144,7 +144,7 @@ def _collect(tree: Tree, nodes: Array64, inos: npt.NDArray[np.uint32]) -> _Entri
 
 
 def _fill_blocks(sizes: Array64, block_size: int) -> Array64:
-    """First entry of each block when blocks are filled in order, the first behind "." and ".."."""
+    """Return the first entry of each block if blocks are filled in order, the first one behind "." and ".."."""
     ends = np.cumsum(sizes)
     firsts, begin, first = [0], -DOTS_SIZE, 0
     while True:
@@ -223,7 +223,7 @@ def _end_blocks(
     lost_found: int,
     block_size: int,
 ) -> None:
-    """Blocks of lost+found behind its entries: one unused entry each, as long as the block."""
+    """Fill the blocks of lost+found behind its entries with one unused record each."""
     if not lost_found:
         return
     row = int(np.searchsorted(nodes, lost_found))

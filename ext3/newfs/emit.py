@@ -17,7 +17,7 @@ from ..device.base import BlockDevice, FileDevice
 from ..device.writeback import WriteBehind
 from ..format.indirect_blocks import dense_counts
 from ..progress import Progress
-from ..workers import MOST_JOBS, Advance, cut, parallel_map, workers_for
+from ..workers import MAX_JOBS, Advance, cut, parallel_map, workers_for
 from .copy import DataWriter
 from .free_space_writer import FreeSpaceWriter
 from .inodes import InodeWriter
@@ -90,8 +90,8 @@ def _metadata_jobs(plan: Plan, device: BlockDevice, writer: FreeSpaceWriter) -> 
 
     return [
         lambda advance: _write_directories(plan, writer),
-        *[partial(write_inodes, some) for some in cut(len(pieces), MOST_JOBS // 8)],
-        *[partial(write_alone, some) for some in cut(len(alone), MOST_JOBS // 8, least=INDIRECT_AT_ONCE)],
+        *[partial(write_inodes, some) for some in cut(len(pieces), MAX_JOBS // 8)],
+        *[partial(write_alone, some) for some in cut(len(alone), MAX_JOBS // 8, least=INDIRECT_AT_ONCE)],
         lambda advance: _write_indirect_blocks(plan, writer, others),
     ]
 

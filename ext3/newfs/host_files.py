@@ -1,4 +1,4 @@
-"""Data of files on the host, read once their places in the image are known, and held against what the scan saw of them."""
+"""Data of files on the host, read when their blocks in the image are known, and checked for changes since the scan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARENT, SIZE, MTIME, MTIME_NS = map(list(FIELDS).index, ("parent", "size", "mtim
 
 @dataclass(slots=True)
 class DirectoryContent:
-    """Data of the regular files found; opened one at a time by path."""
+    """Data of scanned regular files, opened one at a time by path."""
 
     builder: TreeBuilder
     allow_changed: bool = False
@@ -39,7 +39,7 @@ class DirectoryContent:
         self._read_again(path, view)
 
     def _read_again(self, path: bytes, view: memoryview) -> None:
-        """A small file that is not what the scan saw: if it keeps still this time, it is taken."""
+        """Read a small file that changed since the scan; accept it if it does not change during the read."""
         fd = open_host_file(path)
         try:
             before = _fingerprint(fd)
@@ -76,7 +76,7 @@ Fingerprint = tuple[int, int, int]
 
 
 def open_host_file(path: bytes) -> int:
-    """A descriptor for reading a regular file. Raises SourceError."""
+    """Open a regular file for reading. Return its descriptor. Raise SourceError."""
     try:
         return os.open(path, hostio.READ_REGULAR)
     except FileNotFoundError as error:
@@ -91,7 +91,7 @@ def _fingerprint(fd: int) -> Fingerprint:
 
 
 def _read_exactly(fd: int, view: memoryview) -> int:
-    """Bytes read into ``view``; fewer than it holds only at the end of the file."""
+    """Fill ``view``. Return the bytes read, fewer than its length only at the end of the file."""
     done = _read_into(fd, view)
     while 0 < done < len(view):
         more = _read_into(fd, view[done:])
@@ -115,7 +115,7 @@ else:  # pragma: no cover - hosts without readv
 
 
 class _HostFile:
-    """A large file, open while it is copied."""
+    """Large file, open while it is copied."""
 
     def __init__(self, path: bytes, planned: Fingerprint) -> None:
         self.path = path
@@ -131,7 +131,7 @@ class _HostFile:
             raise _unreadable(self.path, error) from error
 
     def changed(self) -> bool:
-        """Whether the file differs from what the last call (or, the first time, the scan) saw."""
+        """Return True if the file changed since the last call, or, for the first, since the scan."""
         assert self.fd is not None
         now = _fingerprint(self.fd)
         before, self._seen = self._seen, now

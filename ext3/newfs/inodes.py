@@ -33,7 +33,7 @@ from .plan import Plan
 __all__ = ["InodeWriter"]
 
 INODES_AT_ONCE = 2048
-"""Few enough that the arrays they pass through stay in the processor's cache, and in memory the process has already."""
+"""Inodes built together: few enough that their arrays stay in the processor's cache, and in memory already allocated."""
 
 
 class InodeWriter:
@@ -43,7 +43,7 @@ class InodeWriter:
         self.plan = plan
         demand, tree = plan.demand, plan.tree
         self.size = plan.geometry.inode_size
-        # Node of each inode from lost+found's on; the numbers are dense.
+        # Node of each inode from lost+found's on; inode numbers have no gaps.
         self._node_of = np.empty(len(tree) - 1, np.int64)
         self._node_of[demand.inos[1:].astype(np.int64) - LOST_FOUND_INO] = np.arange(1, len(tree))
         self._subdirectories = np.zeros(len(tree), np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["FIELDS", "PARENT_AT", "ROW", "Segment", "Times"]
+__all__ = ["FIELDS", "PARENT_OFFSET", "ROW", "Segment", "Times"]
 
 FIELDS = {
     "mode": "I",
@@ -20,17 +20,17 @@ FIELDS = {
     "ctime_ns": "I",
     "links": "I",
 }
-"""The columns of a node and their little-endian struct codes: times are whole seconds since 1970 (may be negative) plus
-nanoseconds; links counts its entries, and for directories is left 0 (the plan counts subdirectories)."""
+"""Columns of a node and their little-endian struct codes. Times are whole seconds since 1970 (may be negative) plus
+nanoseconds. ``links`` counts its entries, but is 0 for directories (the plan counts subdirectories)."""
 
 ROW = struct.Struct("<" + "".join(FIELDS.values()))
-"""One node."""
+"""Packer of one node."""
 
-PARENT_AT = struct.calcsize("<" + "".join(FIELDS.values())[: list(FIELDS).index("parent")])
-"""Where in it the number of the parent begins."""
+PARENT_OFFSET = struct.calcsize("<" + "".join(FIELDS.values())[: list(FIELDS).index("parent")])
+"""Byte offset of the parent in a row."""
 
 Segment = tuple[int, int, int]
-"""(logical offset, length, source offset) in bytes: a part of a file that holds data; what lies between is a hole."""
+"""(logical offset, length, source offset) in bytes of a part of a file that holds data; gaps are holes."""
 
 Times = tuple[int, int, int, int, int, int]
 """atime, mtime, ctime in whole seconds, then the nanoseconds of each."""

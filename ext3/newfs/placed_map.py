@@ -1,4 +1,4 @@
-"""Placed map: the block map of a planned file, whose data and indirect blocks lie at positions of free space."""
+"""Placed map: the block map of a planned file, with data and indirect blocks at positions of free space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PlacedMap"]
 
 
 class PlacedMap:
-    """Map of the extents (logical block, position, count); the indirect blocks lie at ``position`` and the next ones.
+    """Map of the extents (logical block, position, count); the indirect blocks are at ``position`` and behind it.
 
     ``indirect``: how many there are, each of ``pointers`` pointers.
     """

@@ -1,8 +1,8 @@
-"""Tree: what goes into an image, as columns.
+"""Tree: the content of a new image, as columns.
 
 A node is a future inode, an entry is a name in a directory that leads to one. Node 0 is the root directory of the
-filesystem. Node ``n`` has one first entry (``names[n]`` in directory ``nodes["parent"][n]``); further hard links are kept
-apart. The rows of a TreeBuilder (a million files cost 64 bytes each and their names) are seen as one numpy table.
+filesystem. Node ``n`` has one first entry (``names[n]`` in directory ``nodes["parent"][n]``); further hard links are
+separate. The rows of a TreeBuilder (64 bytes per file, and its name) are viewed as one numpy table.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["NODE", "Tree", "node_table"]
 
 NODE = np.dtype([(name, {"I": "<u4", "q": "<i8"}[code]) for name, code in FIELDS.items()])
-"""One row of a TreeBuilder."""
+"""dtype of a row of a TreeBuilder."""
 
 
 @dataclass(slots=True)
 class Tree:
-    """Everything that goes in; made by TreeBuilder.
+    """Content of a new image; made by TreeBuilder.
 
     ``nodes``: NODE table, shape (n,). ``names``: first name of each node. ``extra_links``: (parent, name, node).
     ``targets``: symlink texts; ``devices``: (major, minor); ``xattrs``: attribute name and value as Linux gives them;
@@ -56,7 +56,7 @@ class Tree:
         return len(self.names)
 
     def path(self, node: int) -> bytes:
-        """The path of a node's first entry, ``/`` for the root."""
+        """Return the path of a node's first entry, ``/`` for the root."""
         parts: list[bytes] = []
         parents = self.nodes["parent"]
         while node:
@@ -65,13 +65,13 @@ class Tree:
         return b"/" + b"/".join(reversed(parts))
 
     def is_kind(self, format_bits: int) -> npt.NDArray[np.bool_]:
-        """Mask of the nodes with these format bits (S_IFDIR, S_IFREG ...)."""
+        """Return a mask of the nodes with these format bits (S_IFDIR, S_IFREG ...)."""
         mask: npt.NDArray[np.bool_] = (self.nodes["mode"] & S_IFMT) == format_bits
         return mask
 
     def clamp_times(self, newest: int) -> None:
-        """Reproducible times: all three become the modification time, none later than ``newest`` (seconds)."""
-        self.nodes = self.nodes.copy()  # the content still compares files with the times they had
+        """Make times reproducible: set all three to the modification time, but none later than ``newest`` (seconds)."""
+        self.nodes = self.nodes.copy()  # the content still compares files with their original times
         late = self.nodes["mtime"] >= newest
         seconds = np.where(late, newest, self.nodes["mtime"])
         nanoseconds = np.where(late, 0, self.nodes["mtime_ns"])
@@ -80,7 +80,7 @@ class Tree:
             self.nodes[name + "_ns"] = nanoseconds
 
     def check_links(self) -> None:
-        """SourceError where a directory or a file has more links than ext3 holds."""
+        """Raise SourceError if a directory or a file has more links than ext3 allows."""
         directories = np.flatnonzero(self.is_kind(S_IFDIR))
         parents = self.nodes["parent"][directories[directories != 0]]
         counts = np.bincount(parents, minlength=1) if len(parents) else np.zeros(1, np.int64)
@@ -98,7 +98,7 @@ class Tree:
 
 
 def node_table(rows: bytearray, extra_links: Sequence[tuple[int, bytes, int]]) -> npt.NDArray[np.void]:
-    """The ``rows`` of a TreeBuilder as a NODE table on the same memory, with the links of ``extra_links`` counted."""
+    """Return the ``rows`` of a TreeBuilder as a NODE table on the same memory, with the links of ``extra_links`` counted."""
     nodes = np.frombuffer(rows, NODE)
     np.add.at(nodes["links"], np.array([node for _, _, node in extra_links], np.int64), 1)
     return nodes

@@ -1,1 +1,1 @@
-"""Reading: the filesystem, path walks, files, and scans of many inodes and directories."""
+"""Reading of filesystems: paths, files, and scans of many inodes and directories."""

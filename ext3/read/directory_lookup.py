@@ -1,6 +1,6 @@
-"""One name looked up in a directory: by its index, or block by block.
+"""Lookup of a name in a directory, by its index or block by block.
 
-Every block that is searched for the name is judged as a whole, as who changes the directory does. Source: Linux
+Every block searched for the name is checked as a whole, as before a change of the directory. Source: Linux
 ``fs/ext4/namei.c`` (ext4_dx_find_entry, __ext4_find_entry).
 """
 
@@ -24,9 +24,9 @@ __all__ = ["find_by_index", "find_by_scan"]
 def find_by_index(
     device: BlockDevice, superblock: Superblock, extents: Extents, count: int, name: bytes, *, where: str
 ) -> int | None:
-    """The inode of ``name`` in a directory of ``count`` blocks, which ``extents`` maps; None if it is not there.
+    """Return the inode of ``name`` in a directory of ``count`` blocks, mapped by ``extents``; None if there is none.
 
-    OddIndexError where the index cannot be relied on: ``find_by_scan`` tells. CorruptError for a damaged leaf.
+    Raise OddIndexError if the index is unreliable (use ``find_by_scan`` then), CorruptError for a damaged leaf.
     """
     size = superblock.block_size
 
@@ -72,12 +72,12 @@ def find_by_scan(
     where: str,
     judged: int = 0,
 ) -> tuple[int | None, int]:
-    """The inode of ``name``, as ``find_by_index``; and how many blocks from the first on are in order.
+    """Return the inode of ``name``, as ``find_by_index`` does, and the number of leading blocks that were checked.
 
-    ``judged``: so many are known to be. CorruptError for a damaged block before the name.
+    ``judged``: the number checked before. Raise CorruptError for a damaged block before the name.
     """
     for logical, block in directory_blocks(device, extents, count, block_size=superblock.block_size, where=where):
-        if logical < judged and name not in block:  # far cheaper than taking it apart
+        if logical < judged and name not in block:  # far cheaper than decoding it
             continue
         records: list[DirentFields] = []
         read_dirents(block, logical, records, inodes=superblock.inodes_count, where=where)
@@ -88,7 +88,7 @@ def find_by_scan(
 
 
 def _ino_of(name: bytes, block: bytes, records: Iterable[DirentFields]) -> int | None:
-    """The inode of ``name`` in a block with these records."""
+    """Return the inode of ``name`` in a block with these records, None if there is none."""
     if name in block:
         for _, ino, _, _, other in records:
             if other == name:

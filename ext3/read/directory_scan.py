@@ -1,6 +1,6 @@
-"""Many directories at once: their inodes as columns, their blocks in long reads, and the records of all blocks side by side.
+"""Directory scan: reads many directories together, their inodes and records as numpy columns, their blocks in long reads.
 
-One after the other takes five times as long where directories are small, as most are. Source: as ``ext3.format.dirent``.
+Reading small directories one by one takes five times as long. Source: see ``ext3.format.dirent``.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from ..format.superblock import Superblock
 from .inode_scan import read_columns
 from .volume import Volume
 
-__all__ = ["BYTES_AT_ONCE", "Listing", "read_directories"]
+__all__ = ["READ_BYTES", "Listing", "read_directories"]
 
-BYTES_AT_ONCE = 2 << 20
-"""Of directory blocks at most; a longer list of directories is read in part."""
+READ_BYTES = 2 << 20
+"""Most bytes of directory blocks per call; of a longer list only the first directories are read."""
 USUAL_BYTES = 128
-"""Of a directory for each name in it."""
+"""Assumed bytes of a directory per name."""
 
 _TYPES: list[FileType | None] = [None, *(FileType(number) for number in range(1, 8)), *[None] * 248]
-"""By the number in a record; None: not known there, the inode has to be asked."""
+"""File type by the number in a record; None: the record has none, so the inode is needed."""
 
 
 class Listing(NamedTuple):
-    """What is in a directory but ``.`` and ``..``, in the order it lies, and the directory's blocks."""
+    """Entries of a directory in disk order, without ``.`` and ``..``, and the directory's blocks."""
 
     entries: list[Entry]
     blocks: list[int]
 
 
 def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
-    """What is in the first of these directories, at least one: as many as have blocks for ``most_names``, and 2 MiB of them.
+    """Return the listings of the first of these directories: at least one, up to about ``most_names`` names or 2 MiB.
 
-    None where the directory is not as it should be, or has more than direct blocks, or leaves the type of a file to its inode:
-    ``Filesystem.scandir`` reads it, and says what is wrong.
+    None for a directory that is damaged, has indirect blocks, or has entries without a file type: ``Filesystem.scandir``
+    reads it, and reports the damage.
     """
     superblock = volume.superblock
     size = superblock.block_size
-    most = max(1, min(BYTES_AT_ONCE, most_names * USUAL_BYTES) // size)
+    most = max(1, min(READ_BYTES, most_names * USUAL_BYTES) // size)
     inos = inos[:most]
     if not inos:
         return []
@@ -59,7 +59,7 @@ def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 <<
         pointers = columns.rows["i_block"][:many, :DIRECT_BLOCKS].astype(np.int64)
         blocks = pointers[np.arange(DIRECT_BLOCKS) < counts[:, None]]
         raw = _read_blocks(volume.device, blocks, size)
-    except Ext3Error:  # of one of them
+    except Ext3Error:  # in one of them
         return read_directories(volume, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
     ends = np.cumsum(counts)
     first = np.zeros(len(blocks), bool)
@@ -81,7 +81,7 @@ def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 <<
 
 
 def _plain(superblock: Superblock, columns: Columns) -> tuple[Flags, Numbers]:
-    """Which are directories of direct blocks alone, all there and inside the filesystem; and how many blocks these have."""
+    """Return a mask of the directories with only direct blocks, all mapped and in range, and their numbers of blocks."""
     counts, rest = np.divmod(columns.size, superblock.block_size)
     pointers = columns.rows["i_block"][:, :DIRECT_BLOCKS].astype(np.int64)
     inside = (pointers >= superblock.first_data_block) & (pointers < superblock.blocks_count) & (pointers > 0)
@@ -94,7 +94,7 @@ def _plain(superblock: Superblock, columns: Columns) -> tuple[Flags, Numbers]:
 
 
 def _read_blocks(device: BlockDevice, blocks: Numbers, size: int) -> bytes:
-    """The blocks one behind the other, and some zeros, so that a record may be looked at that begins in the last bytes."""
+    """Return the blocks end to end, followed by the zeros that ``read_dirent_columns`` needs."""
     breaks = (np.flatnonzero(np.diff(blocks) != 1) + 1).tolist()
     runs = zip([0, *breaks], [*breaks, len(blocks)], strict=True) if len(blocks) else ()
     pieces = [device.read(int(blocks[low]) * size, (high - low) * size) for low, high in runs]

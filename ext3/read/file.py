@@ -1,4 +1,4 @@
-"""FileReader: the data of one regular file as a seekable stream. Holes read as zeros, neighbouring blocks in one go."""
+"""FileReader: the data of one regular file as a seekable stream. Holes read as zeros, contiguous blocks in one read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FileReader", "SeekableFile"]
 
-READ_AT_ONCE = 8 << 20
-"""Bytes asked of the device at once at most."""
+READ_BYTES = 8 << 20
+"""Most bytes of one device read."""
 
 
 class SeekableFile(io.RawIOBase):
-    """What files of an image have in common as streams: where they stand. A subclass has ``size``, in bytes."""
+    """Base of the file streams: position and seek. Subclasses have ``size``, in bytes."""
 
     size: int
     _position: int = 0
@@ -36,7 +36,7 @@ class SeekableFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """The new position, in bytes; it may lie behind the end. ValueError before the beginning."""
+        """Return the new position, in bytes, possibly behind the end. Raise ValueError if it is negative."""
         self._check_open()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
         if base is None:
@@ -52,7 +52,7 @@ class SeekableFile(io.RawIOBase):
 
 
 class FileReader(SeekableFile):
-    """A file of ``size`` bytes whose blocks lie where ``extents`` (rows logical, physical, count; ascending) says."""
+    """File of ``size`` bytes mapped by ``extents`` (rows logical, physical, count; ascending)."""
 
     def __init__(self, device: BlockDevice, extents: Extents, size: int, block_size: int) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ class FileReader(SeekableFile):
 
     @property
     def extents(self) -> list[tuple[int, int, int]]:
-        """As ``Filesystem.data_extents`` has them."""
+        """Extents of the data, see ``Filesystem.data_extents``."""
         return extent_list(self._extents)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Bytes read: as many as fit the buffer, or as there are."""
+        """Read into the buffer. Return the number of bytes read, fewer than it holds only at the end of the file."""
         self._check_open()
         with memoryview(buffer) as whole, whole.cast("B") as view:
             count = min(len(view), max(0, self.size - self._position))
@@ -77,13 +77,13 @@ class FileReader(SeekableFile):
             return count
 
     def readall(self) -> bytes:
-        """The rest of the file. It is held in memory: look at ``size`` first where the image is not trusted."""
+        """Return the rest of the file, in memory: check ``size`` first if the image is not trusted."""
         data = bytearray(max(0, self.size - self._position))
         self.readinto(data)
         return bytes(data)
 
     def _fill(self, view: memoryview, position: int) -> None:
-        """All of ``view`` from byte ``position`` on, which is inside the file."""
+        """Fill ``view`` with the bytes from ``position`` on, all inside the file."""
         end = position + len(view)
         first = 0
         if len(self._extents) > 1:
@@ -99,8 +99,8 @@ class FileReader(SeekableFile):
             if data_start > start:
                 view[start - position : data_start - position] = bytes(data_start - start)
             shift = physical - logical
-            for piece in range(data_start, data_end, READ_AT_ONCE):
-                size = min(READ_AT_ONCE, data_end - piece)
+            for piece in range(data_start, data_end, READ_BYTES):
+                size = min(READ_BYTES, data_end - piece)
                 view[piece - position : piece - position + size] = self._device.read(piece + shift, size)
             start = data_end
         if start < end:

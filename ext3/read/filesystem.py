@@ -1,8 +1,8 @@
-"""Filesystem: an ext2 or ext3 image that is open: paths, directories, files, attributes, and its tables for bulk checks.
+"""Filesystem: an open ext2 or ext3 image: paths, directories, files, attributes, and the tables for bulk reads.
 
-Nothing is written here (see ``writing``). An image whose journal was not played back is read through the journal, as it
-will be afterwards; one whose journal cannot be read, as it lies (see ``journal_problem``). Whatever an image holds, a
-method gives data or raises a kind of Ext3Error, and takes time and memory bounded by the image's size.
+Nothing is written here (see ``ext3.edit.filesystem``). An image that needs recovery is read through the journal, as it will
+be after the replay; if the journal cannot be read, without it (see ``journal_problem``). For any image content a method
+returns data or raises an Ext3Error, in time and memory bounded by the image's size.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
 
 MAX_PATH = 1 << 16
-"""Bytes of a path to a directory that a walk goes into: else a small image could have it make up a terabyte of paths."""
+"""Longest path of a directory that a walk enters, in bytes: without it a small image could yield a terabyte of paths."""
 READ_LIMIT = 1 << 30
-"""What read_bytes gives at most unless told: a sparse file of a small image may say it is terabytes long."""
+"""Default limit of read_bytes: a sparse file of a small image may claim terabytes."""
 
 PathOrIno = bytes | str | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
 
 
 class Filesystem:
-    """An open image; a context manager. Paths are bytes or text from the image's root, numbers are inodes."""
+    """Open image; a context manager. Paths are bytes or text from the image's root, numbers are inodes."""
 
     def __init__(self, device: BlockDevice) -> None:
-        """The filesystem on ``device``, which stays the caller's. Raises as ``open``, but for OSError."""
+        """Read the superblock and groups of ``device``, which the caller closes. Raise as ``open`` does, except OSError."""
         self.device = device
         self.journal_problem: Ext3Error | None = None
-        """Why the journal of an image that needs recovery could not be taken into account; what is read may be old."""
+        """Error of the journal of an image that needs recovery. If set, the journal is ignored and data read may be old."""
         self._superblock = read_superblock(device)
         if self._superblock.needs_recovery:
             self.device, self.journal_problem = through_journal(device, self._superblock)
             self._superblock = read_superblock(self.device)
         self._groups = read_groups(self.device, self._superblock)
         if self.device is not device:
-            # The kernel brings these two up to date when it unmounts, never in the journal.
+            # The kernel updates these two at unmount, never through the journal.
             self._superblock = replace(
                 self._superblock,
                 free_blocks=int(self._groups["bg_free_blocks_count"].sum(dtype=np.int64)),
@@ -113,11 +113,11 @@ class Filesystem:
         size: int | None = None,
         clock: Callable[[], int] | None = None,
     ) -> Filesystem:
-        """Open the image in ``where``: a path, a binary file or a device; it begins at byte ``offset`` and has ``size`` bytes.
+        """Open the image in ``where``: a path, a binary file or a device. It starts at byte ``offset`` and has ``size`` bytes.
 
-        With mode "r+" it can be changed as well, ``clock`` telling nanoseconds since 1970; without a journal it is in disorder
-        meanwhile: give a copy. Raises OSError where the file cannot be opened, NotExt3Error, UnsupportedError, CorruptError
-        where superblock or descriptors make no sense, DeviceError, and for changes NeedsCheckError.
+        Mode "r+" opens it for changes; ``clock`` returns nanoseconds since 1970. Without a journal the image is inconsistent
+        until it is closed: open a copy. Raise OSError if the file cannot be opened, NotExt3Error, UnsupportedError,
+        CorruptError for an invalid superblock or descriptors, DeviceError, and for changes NeedsCheckError.
         """
         if mode == "r+":
             from ..edit.filesystem import WritableFilesystem
@@ -131,7 +131,7 @@ class Filesystem:
             return found
 
     def close(self) -> None:
-        """Close what ``open`` opened."""
+        """Close the file that ``open`` opened."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -144,7 +144,7 @@ class Filesystem:
 
     @property
     def writable(self) -> bool:
-        """Whether it was opened for changes (see WritableFilesystem)."""
+        """True if it is open for changes (see WritableFilesystem)."""
         return False
 
     @property
@@ -153,28 +153,28 @@ class Filesystem:
 
     @property
     def groups(self) -> Table:
-        """The group descriptors: GROUP_DESC rows, shape (groups,)."""
+        """Group descriptors: GROUP_DESC rows, shape (groups,)."""
         return self._groups
 
     @property
     def needs_recovery(self) -> bool:
-        """The journal holds changes that are not in place yet. They are seen here, unless there is a ``journal_problem``."""
+        """True if the journal holds changes to replay. Reads include them, unless there is a ``journal_problem``."""
         return self._superblock.needs_recovery
 
     def geometry(self) -> Geometry:
-        """The fixed numbers (its places of metadata are those of a fresh image; ``groups`` has the real ones)."""
+        """Fixed layout. Its metadata locations are those of a new image; ``groups`` has the real ones."""
         return self._superblock.geometry
 
     def block_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
-        """Bool, shape (8 * block_size,), True = used; behind the group's last block lies padding."""
+        """Return a group's block bitmap: bool, shape (8 * block_size,), True = used; padding behind the last block."""
         return read_bitmap(self.device, self._superblock, self._groups, self._checked_group(group), "bg_block_bitmap")
 
     def inode_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
-        """Bool, shape (8 * block_size,), True = used; behind inodes_per_group lies padding."""
+        """Return a group's inode bitmap: bool, shape (8 * block_size,), True = used; padding behind inodes_per_group."""
         return read_bitmap(self.device, self._superblock, self._groups, self._checked_group(group), "bg_inode_bitmap")
 
     def inode_table(self, group: int, count: int | None = None) -> Table:
-        """The first ``count`` inodes of a group (all if None): INODE_CORE rows, shape (count,).
+        """Return the first ``count`` inodes of a group (None: all): INODE_CORE rows, shape (count,).
 
         Row 0 is inode group * inodes_per_group + 1.
         """
@@ -185,7 +185,7 @@ class Filesystem:
         return core_rows(np.frombuffer(self.device.read(offset, count * size), np.uint8).reshape(count, size))
 
     def journal_superblock(self) -> dict[str, Any] | None:
-        """The fields of the journal's superblock; None without a journal, or with one on another device."""
+        """Return the fields of the journal's superblock; None without a journal, or with one on another device."""
         if not self._superblock.has_journal or not self._superblock.journal_ino:
             return None
         ino = self._superblock.journal_ino
@@ -208,9 +208,9 @@ class Filesystem:
     # Paths and inodes
 
     def lookup(self, path: bytes | str, *, follow: bool = True) -> int:
-        """The inode ``path`` leads to. Symlinks stay inside the image, at most 40 of them; the last only if ``follow``.
+        """Return the inode of ``path``. Follows at most 40 symlinks, inside the image; a last one only if ``follow``.
 
-        Raises PathNotFoundError, PathNotDirectoryError, and PathError (ELOOP, ENAMETOOLONG).
+        Raise PathNotFoundError, PathNotDirectoryError, PathError (ELOOP, ENAMETOOLONG).
         """
         whole = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
         found = resolve(self, whole, follow=follow).ino
@@ -219,13 +219,13 @@ class Filesystem:
         return found
 
     def inode(self, ino: int) -> Inode:
-        """Inode ``ino`` decoded, whether in use or not. PathNotFoundError for a number that is none."""
+        """Return inode ``ino`` decoded, in use or not. Raise PathNotFoundError for an invalid number."""
         last = self._last_inode
         if last is not None and last.stat.ino == ino:
             return last
         geometry = self._superblock.geometry
         offset = inode_offset(self._superblock, self._groups, ino)
-        # Neighbours are asked for next more often than not: a block of the table is read at once.
+        # The next inode asked for is usually a neighbour: read a whole block of the table.
         place = offset % geometry.block_size
         if self._chunk[0] != offset - place:
             self._chunk = (offset - place, self.device.read(offset - place, geometry.block_size))
@@ -234,18 +234,18 @@ class Filesystem:
         return found
 
     def stat(self, path_or_ino: PathOrIno, *, follow: bool = True) -> Stat:
-        """The facts of an inode."""
+        """Return the metadata of an inode."""
         return self._inode_of(path_or_ino, follow).stat
 
     def readlink(self, path_or_ino: PathOrIno) -> bytes:
-        """The target of a symbolic link. PathError (EINVAL) if it is none."""
+        """Return the target of a symbolic link. Raise PathError (EINVAL) if it is not one."""
         inode = self._inode_of(path_or_ino, False)
         if not inode.stat.is_symlink:
             raise PathError(path_or_ino, "not a symbolic link")
         return self._target(inode)
 
     def xattrs(self, path_or_ino: PathOrIno, *, follow: bool = True) -> dict[bytes, bytes]:
-        """Full name -> value as the host's system calls have it, ACLs in the kernel's form."""
+        """Return full name -> value, in the form of the host's system calls, ACLs in the kernel's form."""
         inode = self._inode_of(path_or_ino, follow)
         where = f"inode {inode.stat.ino}"
         found = xattr.parse_inode_area(inode.area, where=where)
@@ -261,7 +261,7 @@ class Filesystem:
         return self.inode(path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino, follow=follow))
 
     def find_name(self, directory: int, name: bytes) -> int | None:
-        """The inode of ``name`` in a directory, None if it is not there."""
+        """Return the inode of ``name`` in a directory, None if there is none."""
         inode = self.inode(directory)
         where = f"directory inode {directory}"
         count = directory_block_count(inode.stat.size, self._superblock.block_size, where)
@@ -292,22 +292,22 @@ class Filesystem:
     # Directories
 
     def scandir(self, path_or_ino: PathOrIno = ROOT_INO) -> Iterator[Entry]:
-        """The entries of a directory but ``.`` and ``..``, in the order they lie. PathNotDirectoryError if it is none."""
+        """Yield the entries of a directory in disk order, without ``.`` and ``..``. Raise PathNotDirectoryError."""
         inode = self._inode_of(path_or_ino, True)
         if not inode.stat.is_dir:
             raise PathNotDirectoryError(path_or_ino, "not a directory")
         return self._entries(inode)
 
     def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[directory_scan.Listing | None]:
-        """``scandir`` of the first of these directories, at least one, read together; see ``directory_scan``."""
+        """Return the listings of the first of these directories, at least one, read together; see ``directory_scan``."""
         return directory_scan.read_directories(self, inos, most_names)
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
-        """``seen`` counts the blocks of several directories: CorruptError where they have more than the filesystem."""
+        """Yield entries. ``seen`` counts the blocks of several directories: CorruptError if they exceed the filesystem."""
         return itertools.chain.from_iterable(self._entry_lists(inode, seen))
 
     def _entry_lists(self, inode: Inode, seen: Iterator[int] | None) -> Iterator[list[Entry]]:
-        """The entries of each block of a directory; of a damaged one those before the damage."""
+        """Yield the entries of each block of a directory; of a damaged block those before the damage."""
         known = _FILE_TYPES if self._superblock.has_filetype else {}
         inodes, where = self._superblock.inodes_count, f"directory inode {inode.stat.ino}"
         for logical, block in self._directory_blocks(inode):
@@ -323,7 +323,7 @@ class Filesystem:
         return file_type_of(self.inode(ino).stat.mode)
 
     def _directory_blocks(self, inode: Inode) -> Iterator[tuple[int, bytes]]:
-        """(logical block, data) of each block of a directory."""
+        """Yield (logical block, data) of each block of a directory."""
         size = self._superblock.block_size
         where = f"directory inode {inode.stat.ino}"
         count = directory_block_count(inode.stat.size, size, where)
@@ -332,11 +332,11 @@ class Filesystem:
     def walk(
         self, path_or_ino: PathOrIno = ROOT_INO, *, onerror: Callable[[Ext3Error], None] | None = None
     ) -> Iterator[tuple[bytes, Entry]]:
-        """Everything below a directory, parents first: (path relative to it, entry).
+        """Yield (path relative to the directory, entry) of everything below it, parents first.
 
-        A directory that is met a second time (a loop) is a CorruptError, as is one that shares its blocks with so many
-        others that there are not enough; one whose blocks are damaged raises when it is reached. With ``onerror`` the error
-        is given to it and the walk goes on with what else there is.
+        Raise CorruptError for a directory reached twice (a loop), directories that together have more blocks than the
+        filesystem, or a damaged directory when it is reached. ``onerror`` is called with the error instead, and the walk
+        continues with the rest.
         """
         top = path_or_ino if isinstance(path_or_ino, int) else self.lookup(path_or_ino)
         seen = {top}
@@ -349,7 +349,7 @@ class Filesystem:
             return self._entries(inode, blocks)
 
         prefix = b""
-        pending: list[tuple[int, Iterator[Entry]]] = [(0, entries_of(top))]  # (length of its path, what is in it)
+        pending: list[tuple[int, Iterator[Entry]]] = [(0, entries_of(top))]  # (length of its path, its entries)
         while pending:
             length, entries = pending[-1]
             prefix = prefix[:length]
@@ -385,7 +385,7 @@ class Filesystem:
     # Files
 
     def open_file(self, path_or_ino: PathOrIno) -> FileReader:
-        """A regular file as a seekable binary reader. PathIsDirectoryError, PathError if it is no regular file."""
+        """Return a regular file as a seekable binary reader. Raise PathIsDirectoryError, PathError if it is not regular."""
         inode = self._inode_of(path_or_ino, True)
         form = inode.stat.mode & S_IFMT
         if form == S_IFDIR:
@@ -395,18 +395,18 @@ class Filesystem:
         return FileReader(self.device, self.block_map(inode).extents, inode.stat.size, self._superblock.block_size)
 
     def read_bytes(self, path_or_ino: PathOrIno, *, limit: int = READ_LIMIT) -> bytes:
-        """The whole content of a regular file of at most ``limit`` bytes; PathError (EFBIG) if it is longer."""
+        """Return the content of a regular file. Raise PathError (EFBIG) if it is longer than ``limit`` bytes."""
         with self.open_file(path_or_ino) as file:
             if file.size > limit:
                 raise PathError(path_or_ino, f"{file.size} bytes are more than {limit}", code=errno.EFBIG)
             return file.readall()
 
     def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
-        """(logical block, physical block, count) of a file's or directory's data, ascending; what lies between is a hole."""
+        """Return (logical block, physical block, count) of a file's or directory's data, ascending; gaps are holes."""
         return extent_list(self.block_map(path_or_ino).extents)
 
     def block_map(self, path_or_ino: PathOrIno | Inode) -> BlockMap:
-        """The block map up to the size of the file, which a map can hold; empty for what has its data in the inode."""
+        """Return the block map up to the size of the file; empty if the data is in the inode."""
         inode = path_or_ino if isinstance(path_or_ino, Inode) else self._inode_of(path_or_ino, True)
         block_size = self._superblock.block_size
         blocks = -(-inode.stat.size // block_size)

@@ -20,14 +20,14 @@ __all__ = ["column_parts", "read_columns", "read_facts", "read_stats"]
 GAP_BYTES = 16 << 10
 """Gaps between wanted rows of an inode table are read too, up to this size."""
 RUN_BYTES = 4 << 20
-AT_ONCE = 32_768
-"""Inodes that are decoded in one go; bounds the memory of a long list."""
+BATCH_INODES = 32_768
+"""Inodes decoded together; bounds the memory of a long list."""
 
 
 def read_columns(volume: Volume, inos: Sequence[int] | Numbers) -> Columns:
     """Return the columns of ``inos``, in any order and with repeats.
 
-    Raises PathNotFoundError for a number that is no inode, CorruptError and DeviceError from reading the tables.
+    Raise PathNotFoundError for an invalid number, CorruptError and DeviceError from reading the tables.
     """
     numbers = np.asarray(inos, np.int64)
     return decode_columns(_read_records(volume, numbers), numbers)
@@ -53,8 +53,8 @@ def column_parts(
 def read_stats(volume: Volume, inos: Sequence[int]) -> list[Stat]:
     """Return the Stat of each of ``inos``. Raises as ``read_columns``, and CorruptError for a damaged inode."""
     found: list[Stat] = []
-    for start in range(0, len(inos), AT_ONCE):
-        columns = read_columns(volume, inos[start : start + AT_ONCE])
+    for start in range(0, len(inos), BATCH_INODES):
+        columns = read_columns(volume, inos[start : start + BATCH_INODES])
         for row in np.flatnonzero(columns.bad).tolist():
             raise _damage(columns, row)
         found += stats_of(columns)
@@ -65,8 +65,8 @@ def read_facts(volume: Volume, inos: Sequence[int]) -> tuple[list[Stat | Ext3Err
     """Return for each of ``inos`` its Stat, or the error; and whether it may have extended attributes."""
     found: list[Stat | Ext3Error] = []
     attributed: list[bool] = []
-    for first in range(0, len(inos), AT_ONCE):
-        for start, end, columns in column_parts(volume, inos[first : first + AT_ONCE]):
+    for first in range(0, len(inos), BATCH_INODES):
+        for start, end, columns in column_parts(volume, inos[first : first + BATCH_INODES]):
             if isinstance(columns, Ext3Error):
                 found += [columns] * (end - start)
                 attributed += [False] * (end - start)

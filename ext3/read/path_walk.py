@@ -1,4 +1,4 @@
-"""Paths: from the root of an image, name by name and through symbolic links, to where they end.
+"""Path resolution in an image: components, symbolic links and ``..``.
 
 Source: Linux ``fs/namei.c`` (link_path_walk, step_into).
 """
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "PathEnd", "resolve"]
 
 MAX_SYMLINKS = 40
-"""As many as the kernel follows in one path."""
+"""Most symlinks followed in one path, as in the kernel."""
 MAX_COMPONENTS = 4096
-"""Names in one path, those of symlinks' targets included; also how deep a walk goes."""
+"""Most names in one path, including symlink targets; also the depth limit of a walk."""
 
 
 class PathEnd(NamedTuple):
-    """Where a path ends: at ``name`` in the inode ``directory``, which leads to ``ino``, or is not there (None).
+    """End of a path: the entry ``name`` of inode ``directory``, and its inode ``ino``, None if it does not exist.
 
     The root is b"." in itself.
     """
@@ -34,14 +34,14 @@ class PathEnd(NamedTuple):
 
 
 def resolve(tree: Filesystem, path: bytes, *, follow: bool) -> PathEnd:
-    """Where ``path`` ends. Symlinks stay inside the image, at most 40 of them; the last only if ``follow``, or before a slash.
+    """Resolve ``path``. Follows at most 40 symlinks, inside the image; a last one only if ``follow``, or before a slash.
 
-    Raises PathNotFoundError for a directory on the way that is not there, PathNotDirectoryError, and PathError (ELOOP,
+    Raise PathNotFoundError if a parent directory does not exist, PathNotDirectoryError, PathError (ELOOP,
     ENAMETOOLONG).
     """
     pending = [name for name in path.split(b"/") if name][::-1]
     follow = follow or path.endswith((b"/", b"/."))
-    # ".." goes back along the way that was taken: the image's own ".." is not needed.
+    # ".." returns to the directory the walk came from; the ".." on disk is not used.
     taken = [(b".", tree.inode(ROOT_INO))]
     links = steps = 0
     while pending:

@@ -1,7 +1,7 @@
 """Read-ahead: the data of many small files in long reads instead of one file at a time.
 
-Most files are small and their blocks follow each other on the disk, in one file and from one file to the next. Which do is
-seen in the columns of their inodes; the others are for ``Filesystem.block_map``.
+Most files are small and contiguous, and neighbours of other files. The columns of their inodes show which; all other files
+need ``Filesystem.block_map``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..format.inode_fields import Flags, Numbers
 from ..format.inode_table import Columns
 from .volume import Volume
 
-__all__ = ["ReadAhead", "straight_files"]
+__all__ = ["ReadAhead", "contiguous_files"]
 
 RUN_BYTES = 4 << 20
 GAP_BLOCKS = 8
 """Gaps between wanted blocks are read too, up to this many blocks."""
 
 
-def straight_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
+def contiguous_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
     """Return which rows are regular files without holes whose data is one run of direct blocks in the filesystem, and the
     block where it begins (0: the file is empty, or not straight)."""
     superblock = volume.superblock
@@ -43,8 +43,8 @@ def straight_files(volume: Volume, columns: Columns) -> tuple[Flags, Numbers]:
 class ReadAhead:
     """Reader of straight files, fastest in the order of ``rows``.
 
-    ``first``: the block of each row, 0 without data; ``sizes``: bytes, of which a straight file has at most 12 blocks. At most
-    4 MiB are held at a time.
+    ``first``: first block of each row, 0 without data; ``sizes``: bytes, at most 12 blocks for a contiguous file. At most
+    4 MiB are in memory.
     """
 
     def __init__(self, volume: Volume, first: Sequence[int], sizes: Sequence[int], rows: Sequence[int]) -> None:
@@ -52,7 +52,7 @@ class ReadAhead:
         self._block_size = volume.superblock.block_size
         self._first = first
         self._runs: dict[int, tuple[int, int]] = {}
-        """Row -> (first block, blocks) of the run that it begins."""
+        """Row -> (first block, blocks) of the run that starts with it."""
         self._start = 0
         self._data = memoryview(b"")
         block_size = self._block_size
@@ -77,7 +77,7 @@ class ReadAhead:
         if run is not None:
             self._start, blocks = run
             self._data = memoryview(b"")
-            with suppress(DeviceError):  # where a part of the run cannot be read, each file is read for itself
+            with suppress(DeviceError):  # if the run cannot be read, its files are read one by one
                 self._data = memoryview(self._device.read(self._start * self._block_size, blocks * self._block_size))
         at = (self._first[row] - self._start) * self._block_size
         if 0 <= at <= len(self._data) - size:

@@ -22,5 +22,5 @@ class Volume(Protocol):
 
     @property
     def groups(self) -> Table:
-        """The group descriptors: GROUP_DESC rows, shape (groups,)."""
+        """Group descriptors: GROUP_DESC rows, shape (groups,)."""
         ...

@@ -1,1 +1,1 @@
-"""A directory of the host as a Tree."""
+"""Scan of a directory of the host into a Tree."""

@@ -1,7 +1,7 @@
-"""HostDirectoryReader: what the host says of the names in a directory.
+"""HostDirectoryReader: metadata of the names in a directory of the host.
 
-It decides nothing about the tree, so that several threads can read directories whose turn comes later. What of the tree is
-known so far only spares it calls: names whose file has a node already, devices without extended attributes.
+Readers do not depend on the tree, so that threads can read directories ahead. Known facts of the tree only save system
+calls: names whose file has a node already, devices without extended attributes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Attributes", "HostDirectoryReader", "Found", "FoundNames", "ScanOpti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanOptions:
-    """``take_attribute(name)`` says which extended attributes go in (None: none, and none is counted);
-    ``exclude(path, is_dir)`` which paths (bytes, relative to the source) do not: it is asked once for each, perhaps by several
-    threads at the same time. ``never``: (st_dev, st_ino) of files never taken, such as the image being written."""
+    """``take_attribute(name)``: True for extended attributes to copy (None: copy none, and count none as left out).
+    ``exclude(path, is_dir)``: True for paths (bytes, relative to the source) to skip; called once for each, possibly from
+    several threads. ``never``: (st_dev, st_ino) of files always skipped, such as the image being written."""
 
     take_attribute: Callable[[bytes], bool] | None = lambda name: True
     exclude: Callable[[bytes, bool], bool] | None = None
@@ -35,12 +35,12 @@ class ScanOptions:
 
 
 Attributes = list[tuple[bytes, bytes | OSError | None]] | OSError
-"""Name and value of each extended attribute in byte order of names, None for one that is not taken; or why there is no list."""
+"""Name and value of each extended attribute in byte order of names, None for one not copied; or the error of the listing."""
 
 
 class Found(NamedTuple):
-    """A name that is no plain file. ``status`` None: it cannot be read, ``problem`` says why. ``detail``: the target of a
-    symlink, the data of a sparse file. ``attributes`` None: it has none, or was not asked."""
+    """Name that is not a plain file. ``status`` None: it cannot be read, ``problem`` is the reason. ``detail``: the target of
+    a symlink, the data of a sparse file. ``attributes`` None: it has none, or they were not read."""
 
     name: bytes
     status: os.stat_result | None
@@ -51,10 +51,10 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class FoundNames:
-    """Names of one directory in byte order, those that can be read, and the rows of their nodes, with the parent left 0.
+    """Readable names of one directory in byte order, and the rows of their nodes, with parent 0.
 
-    Most are plain files, with one name, no holes and no extended attributes: there is no more to say of them. Of the ``others``
-    there is more, with the number of names before them.
+    Plain files, with one link, no holes and no extended attributes, have nothing else. ``others`` are the rest, each with the
+    number of names before it.
     """
 
     names: list[bytes] = field(default_factory=list)
@@ -64,11 +64,10 @@ class FoundNames:
 
 @dataclass(slots=True)
 class HostDirectoryReader:
-    """Reads directories of a source that is on ``device``, and whose path, with the slash behind it, is ``prefix`` bytes long.
+    """Reader of the directories of a source on ``device``; ``prefix``: the length of its path and a slash, in bytes.
 
-    Who adds what is found to a tree says here what it knows: ``known``, the nodes of files that may have more names, by
-    (st_dev, st_ino), and ``without_attributes``, the devices that have no extended attributes. ``stopped`` ends what other
-    threads read.
+    The scanner updates ``known``, the nodes of files that may have more links, by (st_dev, st_ino), and
+    ``without_attributes``, the devices without extended attributes. ``stopped`` ends reads in other threads.
     """
 
     options: ScanOptions
@@ -83,24 +82,24 @@ class HostDirectoryReader:
         self.lists_attributes = self.options.take_attribute is not None and hasattr(os, "listxattr")
 
     def enters(self, device: int) -> bool:
-        """Whether directories on ``device`` are read."""
+        """Return True if directories on ``device`` are read."""
         return not self.options.one_file_system or device == self.device
 
     def names(self, path: bytes) -> list[bytes]:
-        """The names in a directory, in byte order. Raises OSError."""
+        """Return the names in a directory, in byte order. Raise OSError."""
         names = os.listdir(path)
         names.sort()
         return names
 
     def lookup(self, directory: bytes, names: Sequence[bytes]) -> FoundNames:
-        """What is found of ``names``; those that are excluded or were removed since they were listed are left out."""
+        """Look up ``names``. Those excluded or removed since the listing are left out."""
         exclude, never, known, prefix = self.options.exclude, self.options.never, self.known, self.prefix
         lists_attributes, without_attributes = self.lists_attributes, self.without_attributes
         lstat, pack = os.lstat, ROW.pack
         base = directory if directory.endswith(b"/") else directory + b"/"
         result = FoundNames()
         taken, rows, others = result.names, result.rows, result.others
-        status: Any  # as a sequence it has the times in whole seconds
+        status: Any  # its items have the times in whole seconds
         for name in names:
             if self.stopped:
                 break
@@ -121,7 +120,7 @@ class HostDirectoryReader:
             if nlink == 1 or kind == S_IFDIR or (device, ino) not in known:
                 try:
                     if kind == S_IFREG:
-                        if size and mode & 0o444 != 0o444:  # what all may read need not be asked for
+                        if size and mode & 0o444 != 0o444:  # files readable by all need no check
                             _check_readable(path)
                         if status.st_blocks * 512 < size:
                             detail = _data_segments(path, size)
@@ -154,7 +153,7 @@ class HostDirectoryReader:
         return result
 
     def attributes(self, path: bytes) -> Attributes | None:
-        """The extended attributes of a file, of a symlink itself."""
+        """Return the extended attributes of a file; symlinks are not followed."""
         try:
             names = os.listxattr(path, follow_symlinks=False)
         except OSError as error:
@@ -170,13 +169,13 @@ class HostDirectoryReader:
                 try:
                     value = os.getxattr(path, name, follow_symlinks=False)
                 except OSError as error:
-                    value = error.with_traceback(None)  # which would keep this frame, and all found so far
+                    value = error.with_traceback(None)  # the traceback would keep this frame and its data alive
             result.append((name, value))
         return result
 
 
 def _missed(before: int, name: bytes, error: OSError) -> list[tuple[int, Found]]:
-    """A name that cannot be looked at; nothing where it was removed since the directory was listed."""
+    """Return a name that cannot be read; nothing if it was removed since the listing."""
     if error.errno == errno.ENOENT:
         return []
     return [(before, Found(name, None, problem=error.strerror or os.strerror(error.errno or errno.EIO)))]
@@ -188,10 +187,10 @@ def _check_readable(path: bytes) -> None:
 
 
 def _data_segments(path: bytes, size: int) -> list[Segment] | None:
-    """The data of a file that has fewer blocks than bytes; None where it has no hole (it may be compressed) or none can be
-    seen. Raises OSError."""
+    """Return the data segments of a file with fewer blocks than bytes; None if no holes are found (it may be compressed).
+    Raise OSError."""
     if not hasattr(os, "SEEK_DATA"):
-        return None  # and it need not be opened
+        return None  # without opening it
     fd = open_host_file(path)
     try:
         segments = [(begin, length, begin) for begin, length in hostio.data_ranges(fd, 0, size)]

@@ -1,8 +1,8 @@
-"""Scan: a directory of the host becomes a Tree, its data stays where it is until it is copied.
+"""Scan of a directory of the host into a Tree. Data of files is read later, when it is copied.
 
-Everything an inode can hold is taken: modes, 32-bit owners, nanosecond times, hard links, holes, extended attributes. The order
-is canonical: directories in pre-order by the bytes of their names; where one is visited, all its names are numbered, in byte
-order. So the same tree gives the same image wherever it lies, however its directories are sorted there and read here.
+Copies all metadata of inodes: modes, 32-bit owners, nanosecond times, hard links, holes, extended attributes. The order of
+nodes is canonical: directories in pre-order by the bytes of their names; all names of a directory are numbered together, in
+byte order. The same tree gives the same image, on any host filesystem and with any number of threads.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ TREATED_AS_LEFT_OUT = hostio.NO_XATTRS | {errno.EPERM, errno.EACCES}
 
 
 def host_times(found: os.stat_result) -> Times:
-    """The three times of a stat result."""
-    row: Any = found  # indexed, the times are whole seconds
+    """Return the three times of a stat result."""
+    row: Any = found  # its items have the times in whole seconds
     return (
         row[7],
         row[8],
@@ -43,10 +43,10 @@ def host_times(found: os.stat_result) -> Times:
 def scan_directory(
     builder: TreeBuilder, source: bytes, root: int, options: ScanOptions, progress: Progress | None = None
 ) -> DirectoryContent:
-    """Add everything below host directory ``source`` below node ``root``, which stands for it and is there already.
+    """Add everything below host directory ``source`` to its existing node ``root``.
 
-    Unreadable files and directories are collected in ``builder.unreadable``; SourceError lists them unless
-    ``options.skip_unreadable``. The content returned reads the files' data from the host.
+    Unreadable files and directories are collected in ``builder.unreadable``. Raise SourceError with a list of them unless
+    ``options.skip_unreadable``. The returned content reads the files' data from the host.
     """
     progress = progress or Silent()
     progress.phase("scan", None, "files")
@@ -60,15 +60,15 @@ def scan_directory(
 
 
 class _Scanner:
-    """Adds what a HostDirectoryReader finds to a builder, in canonical order."""
+    """Adds the findings of a HostDirectoryReader to a builder, in canonical order."""
 
     def __init__(self, builder: TreeBuilder, reader: HostDirectoryReader) -> None:
         self.builder = builder
         self.reader = reader
         self.directories: dict[int, bytes] = {}
-        """Where the directories lie on the host, by node; of the host's root: nothing."""
+        """Host paths of the directories by node; empty for the host's root."""
         self.nodes: dict[bytes, int] = {}
-        """The nodes of directories whose turn has not come, by path."""
+        """Nodes of the directories yet to be visited, by path."""
 
     def scan(self, top: bytes, root: int, progress: Progress) -> None:
         """Add the attributes of directory ``top``, whose node is ``root``, and everything below it."""
@@ -79,10 +79,10 @@ class _Scanner:
         node = root
         with HostWalk(self.reader) as walk:
             for path, listed, found, error in walk.walk(top):
-                if path in self.nodes:  # its first piece
+                if path in self.nodes:  # the first piece
                     node = self.nodes.pop(path)
                     self.directories[node] = path.rstrip(b"/")
-                if error is not None and error.errno != errno.ENOENT:  # removed since it was found: it goes in empty
+                if error is not None and error.errno != errno.ENOENT:  # ENOENT: removed since the listing, it stays empty
                     self.builder.unreadable.append((path, error.strerror or str(error)))
                 self.add(node, found)
                 progress.advance(listed)
@@ -121,11 +121,11 @@ class _Scanner:
             self.add_attributes(node, path, status.st_dev, kind, found.attributes)
 
     def add_attributes(self, node: int, path: bytes, device: int, kind: int, attributes: Attributes | None) -> None:
-        """Add the extended attributes of a node, or report why they cannot be taken."""
+        """Add the extended attributes of a node, or record why they cannot be read."""
         builder = self.builder
         if isinstance(attributes, OSError):
             if attributes.errno in hostio.NO_XATTRS:
-                if kind in (S_IFDIR, S_IFREG):  # of a socket or a symlink it says nothing about the filesystem
+                if kind in (S_IFDIR, S_IFREG):  # for sockets and symlinks the error does not concern the filesystem
                     self.reader.without_attributes.add(device)
             elif attributes.errno in TREATED_AS_LEFT_OUT:
                 builder.left_out.add("attributes that may not be listed", path)

@@ -1,6 +1,6 @@
-"""Host walk: the directories below a source in canonical order, read by threads ahead of their turn where reading waits.
+"""Host walk: the directories below a source in canonical order, with read-ahead by threads on slow filesystems.
 
-A local disk answers lstat from memory, and threads of one interpreter would only take turns. On a network filesystem each call
+On a local disk lstat is answered from memory, and the interpreter lock serialises threads. On a network filesystem each call
 waits for a server: sixteen threads wait for sixteen answers at a time.
 """
 
@@ -16,16 +16,16 @@ from .directory_reader import FoundNames, HostDirectoryReader
 
 __all__ = ["HostWalk", "Piece"]
 
-PIECE = 64
-"""So many names of a directory are looked at in one go: a large directory keeps all threads busy."""
-MOST_RUNNING = 2 * THREADS
-"""So many pieces are given to the threads: each finds the next one there when it is done with one."""
-MOST_HELD = 1 << 16
-"""Names read ahead are kept until their turn. With so many kept, the threads pause."""
+PIECE_NAMES = 64
+"""Names of a directory per task, so that a large directory keeps all threads busy."""
+MAX_RUNNING = 2 * THREADS
+"""Most tasks queued or running, so that a thread never waits for its next one."""
+MAX_READ_AHEAD = 1 << 16
+"""Most names read ahead and not handed out; the threads pause above it."""
 
 
 class Piece(NamedTuple):
-    """Some names of the directory ``path``: how many were listed, what was found of them; or why it cannot be listed."""
+    """Some names of directory ``path``: the number listed, those found, or the error of the listing."""
 
     path: bytes
     listed: int
@@ -34,9 +34,9 @@ class Piece(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """A piece of a directory that is to be read: its number, and its names, of the first piece (0) not known yet.
+    """Piece of a directory to read: its number, and its names, unknown for the first piece (0).
 
-    ``key``: the directory's path with NUL for ``/``. No name holds a NUL, so tasks compare by their canonical order.
+    ``key``: the directory's path with NUL for ``/``. Names contain no NUL, so tasks sort in canonical order.
     """
 
     key: bytes
@@ -49,9 +49,9 @@ class _Task(NamedTuple):
 
 
 class HostWalk:
-    """Walks what a HostDirectoryReader can read. Leaving its block ends the threads.
+    """Walk over the directories of a HostDirectoryReader; a context manager that ends its threads.
 
-    The caller's thread decides what is read, and in which order it is handed out; the others only read.
+    The caller's thread schedules the reads and keeps the order; the others only read.
     """
 
     def __init__(self, reader: HostDirectoryReader) -> None:
@@ -59,16 +59,16 @@ class HostWalk:
         self._meter = WaitMeter()
         self._threads: Threads[_Task, tuple[Piece, list[_Task]]] | None = None
         self._order: list[_Task] = []
-        """A heap of what was not handed out yet."""
+        """Heap of the tasks not handed out yet."""
         self._waiting: list[_Task] = []
-        """A heap of what of it no thread was given."""
+        """Heap of the tasks not given to a thread yet."""
         self._running = 0
         self._read: dict[tuple[bytes, int], Piece] = {}
-        """What threads read, and is not handed out yet."""
+        """Pieces read by threads and not handed out yet."""
         self._held = 0
 
     def walk(self, top: bytes) -> Iterator[Piece]:
-        """The pieces of ``top`` and of the directories below it, in canonical order."""
+        """Yield the pieces of ``top`` and of the directories below it, in canonical order."""
         self._add([_Task(top.replace(b"/", b"\0"), 0)])
         self._meter.start()
         while self._order:
@@ -83,7 +83,7 @@ class HostWalk:
 
     def _read_here(self, task: _Task) -> Piece:
         piece, more = self._read_piece(task)
-        self._meter.count(1 + piece.listed)  # the caller's work in between is none that waits
+        self._meter.count(1 + piece.listed)  # includes the caller's work between pieces, which does not wait
         self._add(more)
         if self._meter.waits:
             self._waiting = self._order.copy()
@@ -94,8 +94,8 @@ class HostWalk:
         assert self._threads is not None
         wanted = (task.key, task.number)
         while wanted not in self._read or self._threads.ready:
-            # With nothing running, the first that waits is the wanted one.
-            while self._waiting and self._running < MOST_RUNNING and (self._held < MOST_HELD or not self._running):
+            # If no task is running, the first one waiting is the wanted one.
+            while self._waiting and self._running < MAX_RUNNING and (self._held < MAX_READ_AHEAD or not self._running):
                 self._threads.put(heappop(self._waiting))
                 self._running += 1
             done, (piece, more) = self._threads.get()
@@ -108,7 +108,7 @@ class HostWalk:
         return piece
 
     def _read_piece(self, task: _Task) -> tuple[Piece, list[_Task]]:
-        """A piece of a directory, and what is to be read because of it: the pieces behind the first, and directories found."""
+        """Read a piece. Return it, and its new tasks: the other pieces of a first one, and subdirectories."""
         path, names = task.path, task.names
         more: list[_Task] = []
         if task.number == 0:
@@ -116,11 +116,11 @@ class HostWalk:
                 names = self._reader.names(path)
             except OSError as error:
                 return Piece(path, 0, FoundNames(), error), []
-            starts = range(PIECE, len(names), PIECE)
-            more = [_Task(task.key, number, names[start : start + PIECE]) for number, start in enumerate(starts, 1)]
-            names = names[:PIECE]
+            starts = range(PIECE_NAMES, len(names), PIECE_NAMES)
+            more = [_Task(task.key, number, names[start : start + PIECE_NAMES]) for number, start in enumerate(starts, 1)]
+            names = names[:PIECE_NAMES]
         found = self._reader.lookup(path, names)
-        base = task.key.rstrip(b"\0") + b"\0"  # of the host's root there is nothing before it
+        base = task.key.rstrip(b"\0") + b"\0"  # empty for the host's root
         for _, (name, status, *_) in found.others:
             if status is not None and status.st_mode & S_IFMT == S_IFDIR and self._reader.enters(status.st_dev):
                 more.append(_Task(base + name, 0))

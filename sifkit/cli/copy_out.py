@@ -139,7 +139,7 @@ class _CopyOut:
         self.batch.count(f"'{what}' -> '{shown}'")
 
     def _may_write(self, what: str, destination: bytes, image: str, *, regular: bool) -> bool:
-        """Whether a file may be written there; if not, the error is recorded. Raises OSError for a bad path."""
+        """Return True if a file may be written there, else record the error. Raises OSError for a bad path."""
         shown = show(destination)
         plain = destination.rstrip(b"/") or b"/"
         if plain != destination and not os.path.isdir(plain):
@@ -179,7 +179,7 @@ class _CopyOut:
 
 
 def _is_image(path: bytes) -> bool:
-    """Whether a file is an image: then ``:/`` was probably forgotten."""
+    """Return True if a file is an image, so that ``:/`` was probably forgotten."""
     from ..overlay.image_format import file_format
 
     try:

@@ -98,6 +98,6 @@ def command(
 
 
 def _names_missing_image(argument: str) -> bool:
-    """Whether an argument reads as IMAGE:/PATH of an image that does not exist."""
+    """Return True if an argument reads as IMAGE:/PATH of an image that does not exist."""
     image, colon, _ = argument.partition(":/")
     return bool(colon and image) and not argument.startswith("./") and not os.path.lexists(f"{image}:")

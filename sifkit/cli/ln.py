@@ -166,7 +166,7 @@ class _Linker:
         self.batch.count(f"'{destination.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
 
     def _may_replace(self, source: ImagePath, old: int | None, new: ResolvedPath, there: int, destination: ImagePath) -> bool:
-        """Whether the existing file may be replaced; if not, the error is recorded."""
+        """Return True if the existing file may be replaced, else record the error."""
         found = self.editor.stat(there)
         if not self.force:
             text = f"failed to create {self.kind} '{destination.shown}': File exists"

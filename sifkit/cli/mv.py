@@ -141,7 +141,7 @@ class _Mover:
                 batch.count(f"renamed '{source.shown}' -> '{destination.shown}'")
 
     def _is_same(self, source: ImagePath, old: ResolvedPath, new: ResolvedPath, there: Stat) -> bool:
-        """Whether a move would lose the file: onto itself, or a link onto its target."""
+        """Return True if a move would lose the file: onto itself, or a link onto its target."""
         from ext3.errors import PathError
 
         if old.ino == new.ino:

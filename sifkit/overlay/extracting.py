@@ -23,8 +23,8 @@ from ext3.format.inode_table import Columns, nanoseconds
 from ext3.progress import Progress, Silent
 from ext3.read.filesystem import Filesystem
 from ext3.read.inode_scan import column_parts
-from ext3.read.readahead import ReadAhead, straight_files
-from ext3.workers import MOST_JOBS, parallel_map, workers_for
+from ext3.read.readahead import ReadAhead, contiguous_files
+from ext3.workers import MAX_JOBS, parallel_map, workers_for
 
 from .data_limit import SharedBlocksError, check_data_limit
 from .host_writer import (
@@ -155,7 +155,7 @@ def _extract(job: _Extraction, result: ExtractResult, progress: Progress) -> Non
     own = np.flatnonzero(keep & (first == np.arange(len(inos))))
     if not job.deep:
         own = own[np.argsort(inos[own], kind="stable")]  # inode order is mostly disk order
-    size = max(BATCH_FILES, -(-len(own) // MOST_JOBS))
+    size = max(BATCH_FILES, -(-len(own) // MAX_JOBS))
     batches = [own[start : start + size] for start in range(0, len(own), size)]
     job.data_blocks = np.frombuffer(mmap.mmap(-1, 8 * max(1, len(batches))), np.int64)  # shared by all processes
     plain = _plain_device(filesystem)
@@ -275,7 +275,7 @@ class _Batch:
 
     def _create_all(self, entries: list[int], columns: Columns) -> None:
         selection, filesystem = self._job.selection, self._job.filesystem
-        straight, blocks = straight_files(filesystem, columns)
+        straight, blocks = contiguous_files(filesystem, columns)
         block_size = filesystem.superblock.block_size
         self._job.add_data(self._number, int((-(-columns.size // block_size))[straight].sum()))
         first, sizes, inos, simple = blocks.tolist(), columns.size.tolist(), columns.ino.tolist(), straight.tolist()

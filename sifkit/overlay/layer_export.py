@@ -23,7 +23,7 @@ from ext3.progress import Progress, Silent
 from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import column_parts
-from ext3.read.readahead import ReadAhead, straight_files
+from ext3.read.readahead import ReadAhead, contiguous_files
 
 from ..errors import SifkitError, human, show
 from ..tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
@@ -111,7 +111,7 @@ class _LayerWriter:
 
     def add(self, entries: Sequence[LayerEntry], columns: Columns) -> None:
         """Write entries in this order; ``columns`` are those of their inodes."""
-        straight, first = straight_files(self.filesystem, columns)
+        straight, first = contiguous_files(self.filesystem, columns)
         sizes = columns.size.tolist()
         plain = straight & (columns.rows["i_links_count"] == 1) & ~columns.attributed
         ahead = ReadAhead(self.filesystem, first.tolist(), sizes, np.flatnonzero(plain).tolist())

@@ -43,7 +43,7 @@ class SIF(ImageEditor):
         self.path = path
         self.mode: Mode = mode
         self.locked = False
-        """Whether the image is locked against other writers."""
+        """True if the image is locked against other writers."""
         self._store: Store | None = store
         self._fd = -1
         self._new: AtomicFile | None = None

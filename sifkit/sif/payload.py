@@ -71,7 +71,7 @@ class Source:
             raise self.changed()
 
     def is_file(self, fd: int | None) -> bool:
-        """Whether the source is the file that is open as ``fd``."""
+        """Return True if the source is the file open as ``fd``."""
         return self.fd is not None and fd is not None and hostio.same_file(self.fd, fd)
 
     def changed(self) -> SourceChangedError:

@@ -180,7 +180,7 @@ def broken_signatures(
 
 
 def _is_changed(old: Descriptor, new: Descriptor, signed: Coverage) -> bool:
-    """Whether the edit changes what verifiers check of the signature object itself: its signer and its link."""
+    """Return True if the edit changes what verifiers check of the signature object itself: its signer and its link."""
     was, now = old.metadata, new.metadata
     if not (isinstance(was, SignatureMeta) and isinstance(now, SignatureMeta)):
         return old.data_type != new.data_type
@@ -231,12 +231,12 @@ def _legacy_digest_input(d: Descriptor, first: int) -> tuple[object, ...]:
 
 
 def _all_grouped(descriptors: Iterable[Descriptor]) -> bool:
-    """Whether every object other than signatures is in a group; otherwise verifiers refuse the image."""
+    """Return True if every object other than signatures is in a group; otherwise verifiers refuse the image."""
     return all(d.group or d.data_type == DataType.SIGNATURE for d in descriptors)
 
 
 def _all_signed(descriptors: Sequence[Descriptor]) -> bool:
-    """Whether every object other than signatures is in a signed group; otherwise the whole image does not verify."""
+    """Return True if every object other than signatures is in a signed group; otherwise the whole image does not verify."""
     return not any(map(_unsigned_test(descriptors), descriptors))
 
 
@@ -248,7 +248,7 @@ def _unsigned_test(descriptors: Sequence[Descriptor]) -> Callable[[Descriptor], 
 
 
 def _has_new_unsigned(before: Sequence[Descriptor], after: Sequence[Descriptor]) -> bool:
-    """Whether objects are unsigned because of the edit, and not because it removes their signature."""
+    """Return True if objects are unsigned because of the edit, and not because it removes their signature."""
     removed = {d.id for d in signatures(before)} - {d.id for d in after}
     if not removed:
         return True

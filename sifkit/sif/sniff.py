@@ -70,7 +70,7 @@ def sniff_filesystem(head: bytes) -> FSType | None:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether these bytes are text that a terminal can show: UTF-8 (possibly truncated) without control characters other than
+    """Return True if the bytes are text that a terminal can show: UTF-8 (possibly truncated) without control characters but
     white space."""
     try:
         decoded = getincrementaldecoder("utf-8")().decode(head)

@@ -215,7 +215,7 @@ class ImageEditor(ImageReader):
         return all(descriptor.end <= size for descriptor in state.descriptors if descriptor.size)
 
     def _ends_far_beyond_file(self, store: Store, state: State) -> bool:
-        """Whether a second table would be far beyond the end of the file."""
+        """Return True if a second table would be far beyond the end of the file."""
         return data_end(state.header, state.descriptors) > store.size + MAX_ALIGNMENT
 
     def _removable(self, store: Store, ids: Iterable[int]) -> list[Descriptor]:

@@ -141,7 +141,7 @@ def _streams(file: PeekedFile, engine_of: Callable[[], _Engine], magic: bytes) -
 
 
 def _is_skippable(magic: bytes) -> bool:
-    """Whether these bytes begin a skippable zstd frame, which holds no data (RFC 8878, 3.1.2: 0x184D2A50 to 0x184D2A5F)."""
+    """Return True if these bytes begin a skippable zstd frame, without data (RFC 8878, 3.1.2: 0x184D2A50 to 0x184D2A5F)."""
     return len(magic) == 4 and magic[0] >> 4 == 5 and magic[1:] == b"\x2a\x4d\x18"
 
 
@@ -165,7 +165,7 @@ class _ZstdFrames:
         return data[: self._follow(data)]
 
     def _follow(self, data: bytes) -> int:
-        """How many of these bytes belong to frames."""
+        """Return how many of these bytes belong to frames."""
         at = 0
         while at < len(data):
             if self._pass:

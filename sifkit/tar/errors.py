@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 StreamProblem = Literal["truncated", "corrupt", "memory", "module"]
-"""Why a compressed stream cannot be read: it ends early, its bytes are wrong, it needs more memory than is allowed, or the
-module that reads this format is not installed."""
+"""Reasons why a compressed stream cannot be read: it ends early, its bytes are wrong, it needs more memory than is allowed, or
+the module that reads this format is not installed."""
 
 
 class ArchiveError(SifkitError, OSError):

@@ -118,7 +118,7 @@ def unpack_header(block: bytes) -> Header:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether 512 bytes begin an archive: a header with the right checksum, or the zeros of an empty archive."""
+    """Return True if 512 bytes begin an archive: a header with a valid checksum, or the zeros of an empty archive."""
     if block == _ZEROS:
         return True
     try:

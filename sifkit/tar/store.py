@@ -95,7 +95,7 @@ class FileMemberStore:
         return done
 
     def changed(self) -> bool:
-        """Whether size or modification time differ from those at the start."""
+        """Return True if size or modification time differ from those at the start."""
         return self._fingerprint() != self._state
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class MemberData:
             view[done:] = bytes(len(view) - done)
 
     def changed(self) -> bool:
-        """Whether the archive was modified since it was opened."""
+        """Return True if the archive was modified since it was opened."""
         return self._store.changed()
 
     def close(self) -> None:

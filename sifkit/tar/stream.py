@@ -35,7 +35,7 @@ SpoolDirectory = str | bytes | os.PathLike[str]
 STDIN = b"standard input"
 """``path`` of an archive that is piped in."""
 DRAIN_LIMIT = 64 << 20
-"""So much behind the end marker of a compressed archive is decompressed: behind it lies the stream's checksum."""
+"""Bytes decompressed behind the end marker of a compressed archive, to reach the stream's checksum."""
 NAME_SHOWN = 200
 _PIECE = 1 << 18
 _READ = 1 << 16
@@ -155,7 +155,7 @@ class _PipedArchive(Archive):
         self._piece = memoryview(b"")
 
     def _more(self) -> bool:
-        """Whether there is a next byte; it is in ``_piece`` then."""
+        """Return True if there is a next byte, in ``_piece``."""
         try:
             while not self._piece:
                 piece = next(self._pieces, None)
@@ -308,7 +308,7 @@ def _read_fully(file: IO[bytes], size: int) -> bytes:
 
 
 def _path_of(source: ArchiveSource) -> bytes:
-    """What errors call the archive: its path, a file object's name, or a word if there is none."""
+    """Return the name of the archive for errors: its path, a file object's name, or a word if there is none."""
     if isinstance(source, (str, bytes, os.PathLike)):
         return os.fsencode(source)
     name = getattr(source, "name", None)

@@ -61,7 +61,7 @@ class TarWriter:
         self.size = 0
         """Bytes written, and data of the batch."""
         self.unfinished = False
-        """Whether an entry's data is not complete: nothing else can follow."""
+        """True if an entry's data is incomplete, so that nothing else can be added."""
         self._file = file
         self._members: list[NewMember] = []
         self._data: list[bytes | memoryview] = []

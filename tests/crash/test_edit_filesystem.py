@@ -117,7 +117,7 @@ def test_a_copied_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest
     device = empty_image()
     before = bytes(device.data)
     recorded = RecordingDevice(device)
-    monkeypatch.setattr(Session, "crowded", True)
+    monkeypatch.setattr(Session, "should_commit", True)
     with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
         free = fs.superblock.free_blocks
         ino = fs.create_nameless(2)

@@ -217,7 +217,7 @@ def count_blocks(mapping: BlockMapEditor) -> tuple[int, int]:
     """Data blocks and pointer blocks of a map, as they are read; Ext3Error if it contradicts the format."""
     reader = MapReader(mapping._blocks.read, mapping._blocks.block_size // 4, mapping._bounds)
     data = sum(len(reader.bounds.used(leaf.pointers, leaf.name)) for leaf in reader.leaves(mapping.i_block, 0, mapping.limit))
-    return data, len(reader.seen)
+    return data, len(reader.loaded)
 
 
 def read_attributes(editor: AttributeEditor) -> dict[bytes, bytes]:

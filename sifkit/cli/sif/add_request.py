@@ -108,7 +108,7 @@ class AddRequest:
 
     @property
     def is_overlay(self) -> bool:
-        """Whether the object is an overlay partition."""
+        """True if the object is an overlay partition."""
         return self.part_type is not None and self.part_type.word == "overlay"
 
 

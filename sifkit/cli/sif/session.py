@@ -122,7 +122,7 @@ def print_warnings(console: Console, image: str, notices: Sequence[Notice]) -> N
 
 
 def same_file(one: str, other: str) -> bool:
-    """Whether two paths lead to the same file; False if one of them leads to none."""
+    """Return True if two paths are the same file, False also if one does not exist."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):

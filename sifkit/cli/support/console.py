@@ -48,7 +48,7 @@ class Console:
         self.json = False
         """Print errors as JSON objects on stdout; set as soon as --json is seen among the arguments."""
         self.json_before = False
-        """Whether --json was given before the verb."""
+        """True if --json was given before the verb."""
         self.color = not os.environ.get("NO_COLOR") and not any(
             os.environ.get(f"{prefix}_NOCOLOR", "") not in ("", "0", "false") for prefix in ("APPTAINER", "SINGULARITY")
         )
@@ -73,7 +73,7 @@ class Console:
 
     @property
     def out_is_unicode(self) -> bool:
-        """Whether stdout can show more than ASCII."""
+        """True if stdout can show more than ASCII."""
         return _is_unicode(sys.stdout)
 
     @property
@@ -164,7 +164,7 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _is_unicode(stream: Any) -> bool:
-    """Whether a stream shows Unicode: by its encoding and the locale, as Python writes UTF-8 under LC_ALL=C too."""
+    """Return True if a stream shows Unicode: by its encoding and the locale, as Python writes UTF-8 under LC_ALL=C too."""
     try:
         "\u2588".encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):

@@ -120,7 +120,7 @@ class EditBatch:
 
 
 def is_dangling(editor: OverlayEditor, target: ImagePath) -> bool:
-    """Whether a target is a symbolic link to a file that does not exist."""
+    """Return True if a target is a symbolic link to a file that does not exist."""
     from ext3.errors import PathError, PathNotFoundError
 
     try:

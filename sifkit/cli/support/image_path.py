@@ -115,5 +115,5 @@ def group_by_image(arguments: Sequence[str], *, default: Sequence[str] = ()) -> 
 
 
 def several_paths(groups: Sequence[tuple[str, list[bytes]]]) -> bool:
-    """Whether the groups of ``group_by_image`` hold more than one path: then the verb goes on after a failure."""
+    """Return True if the groups of ``group_by_image`` hold more than one path, so that the verb continues after a failure."""
     return sum(len(paths) for _, paths in groups) > 1

@@ -90,7 +90,7 @@ class GlobalHeader:
 
     @property
     def deterministic(self) -> bool:
-        """Whether the image has neither ID nor times. Edits keep such images so, as the reference library does."""
+        """True if the image has neither ID nor times. Edits preserve that, as the reference library does."""
         return self.id == NIL_UUID and self.created == self.modified == YEAR_ONE
 
     @property
@@ -104,5 +104,5 @@ class GlobalHeader:
 
     @property
     def table_in_data(self) -> bool:
-        """Whether the table lies in the data: during an edit of descriptors, and after an interrupted one."""
+        """True if the table is in the data area: during an edit of descriptors, and after an interrupted one."""
         return self.descriptors_offset >= self.data_offset

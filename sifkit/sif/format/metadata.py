@@ -152,7 +152,7 @@ class OCIMeta:
 
     @property
     def valid(self) -> bool:
-        """Whether the digest is a SHA-256 digest."""
+        """True if the digest is a SHA-256 digest."""
         algorithm, _, digits = self.digest.partition(b":")
         return algorithm == b"sha256" and len(digits) == 64 and _HEX_DIGITS.issuperset(digits)
 

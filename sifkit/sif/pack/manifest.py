@@ -154,7 +154,7 @@ class JSONObject:
                 )
 
     def exclusive(self, key: str, other: str) -> bool:
-        """Whether ``other`` is given instead of ``key``. Raises ManifestError if both are."""
+        """Return True if ``other`` is given instead of ``key``. Raises ManifestError if both are."""
         if key in self and other in self:
             raise self.error(key, f"{key} and {other} exclude each other", hint="give one of them")
         return other in self

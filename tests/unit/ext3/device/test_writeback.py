@@ -16,7 +16,7 @@ from ext3.device.writeback import WriteBehind
 @pytest.mark.parametrize("release", [False, True])
 def test_ranges_are_started_once_and_released_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: bool) -> None:
     monkeypatch.setattr(writeback, "BATCH_BYTES", 100)
-    monkeypatch.setattr(writeback, "KEPT_BYTES", 250)
+    monkeypatch.setattr(writeback, "CACHED_BYTES", 250)
     fd = os.open(tmp_path / "image", os.O_RDWR | os.O_CREAT)
     device = FileDevice(fd)
     told: list[tuple[int, int]] = []

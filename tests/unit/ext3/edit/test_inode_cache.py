@@ -28,7 +28,7 @@ from ....support.sessions import clock, empty_image
 @pytest.mark.parametrize("exchange", [False, True])
 def test_moved_deeper_than_inodes_are_remembered(exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way up from the new place leads through the old one, which was forgotten meanwhile."""
-    monkeypatch.setattr(inode_cache, "KEPT", 8)
+    monkeypatch.setattr(inode_cache, "CACHE_SIZE", 8)
     device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         deep = 2
@@ -69,11 +69,11 @@ def kept_by_failure(fs: WritableFilesystem) -> int:
         def fails(self: inode_cache.InodeCache) -> None:
             raise ext3.PathError("/f", "not now")
 
-        def unlinked(self: inode_cache.InodeCache, node: inode_cache.Node) -> None:
-            self.nameless(node)
+        def drop_unlinked(self: inode_cache.InodeCache, node: inode_cache.Node) -> None:
+            self.make_orphan(node)
             patch.setattr(inode_cache.InodeCache, "_write_out", fails)
 
-        patch.setattr(inode_cache.InodeCache, "unlinked", unlinked)
+        patch.setattr(inode_cache.InodeCache, "drop_unlinked", drop_unlinked)
         with pytest.raises(ext3.PathError):
             fs.unlink("/f")
     return ino
@@ -164,10 +164,10 @@ def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("capacity", [None, 60])
-@pytest.mark.parametrize("kept", [6, inode_cache.KEPT])
+@pytest.mark.parametrize("kept", [6, inode_cache.CACHE_SIZE])
 def test_all_that_is_remembered_is_what_is_stored(kept: int, capacity: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each of many random edits, those that failed and those that were begun again after a commit among them."""
-    monkeypatch.setattr(inode_cache, "KEPT", kept)
+    monkeypatch.setattr(inode_cache, "CACHE_SIZE", kept)
     if capacity is not None:
         monkeypatch.setattr(LogWriter, "capacity", capacity)
     device = empty_image(6 << 20)
@@ -207,7 +207,7 @@ def check_remembered(fs: WritableFilesystem) -> None:
     for ino, node in remembered._nodes.items():
         raw = node.record.pack()
         assert session.read_inode(ino)[: len(raw)] == raw, ino
-        assert node.seen is None or node.seen == parse_inode(session.read_inode(ino), ino)
+        assert node.decoded is None or node.decoded == parse_inode(session.read_inode(ino), ino)
         if node.map is not None:
             assert (node.map.i_block, node.map.sectors) == (node.record.i_block, node.record.sectors)
         if node.directory is not None:

@@ -204,12 +204,12 @@ def test_run_commits_and_tries_again() -> None:
 def test_more_than_the_journal_holds() -> None:
     device = sample()
     with session(device) as edit:
-        before = edit.room
+        before = edit.log_space
         with pytest.raises(JournalFullError), edit.operation():
             for first, count in edit.allocate(1200, 0):
                 for block in range(first, first + count):
                     edit.write(block, bytes(1024))
-        assert edit.room == before
+        assert edit.log_space == before
         assert not edit.pending
         for _ in range(3):
             with edit.operation():

@@ -547,14 +547,14 @@ def test_a_failing_unlink_of_an_open_file_keeps_it(fs: WritableFilesystem, monke
     fs.write_bytes("/g", b"g")
     handle = fs.open_file("/f")
 
-    unlinked = fs._nodes.unlinked
+    drop_unlinked = fs._nodes.drop_unlinked
 
     def fail(node: Node) -> None:
-        unlinked(node)
+        drop_unlinked(node)
         raise ext3.DeviceError("fails")
 
     with monkeypatch.context() as patched:
-        patched.setattr(fs._nodes, "unlinked", fail)
+        patched.setattr(fs._nodes, "drop_unlinked", fail)
         with pytest.raises(ext3.DeviceError):
             fs.rename("/g", "/f")
     handle.close()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.format.dirhash import MANY, DirHash
+from ext3.format.dirhash import MIN_COLUMN_NAMES, DirHash
 
 SEED = struct.unpack("<4I", uuid.UUID("01234567-89ab-cdef-0123-456789abcdef").bytes)
 
@@ -26,10 +26,10 @@ VECTORS = [
 
 def half_md4(names: list[bytes], seed: tuple[int, ...], *, signed: bool = True) -> list[int]:
     """The hashes of some names, in columns."""
-    found = DirHash(1, seed, signed=signed).many(names * MANY)
+    found = DirHash(1, seed, signed=signed).many(names * MIN_COLUMN_NAMES)
     assert found.dtype == np.uint32
     hashes: list[int] = found.tolist()
-    assert hashes == hashes[: len(names)] * MANY
+    assert hashes == hashes[: len(names)] * MIN_COLUMN_NAMES
     return hashes[: len(names)]
 
 
@@ -71,7 +71,7 @@ def test_vectors(version: int, signed: bool, name: bytes, value: int) -> None:
     hashed = DirHash(version, SEED, signed=signed)
     assert hashed(name) == value
     assert hashed.many([name]).tolist() == [value]
-    assert hashed.many([name, b"other"] * MANY).tolist()[::2] == [value] * MANY
+    assert hashed.many([name, b"other"] * MIN_COLUMN_NAMES).tolist()[::2] == [value] * MIN_COLUMN_NAMES
 
 
 def test_unknown_version() -> None:

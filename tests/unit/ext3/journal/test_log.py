@@ -328,4 +328,4 @@ def test_any_damage_gives_a_typed_error_or_an_image(seed: int) -> None:
         with contextlib.suppress(Ext3Error), ext3.Filesystem.open(damaged) as fs:
             fs.lookup("f0")
         with contextlib.suppress(Ext3Error), Session(damaged, clock=clock) as edit:
-            assert edit.room > 0
+            assert edit.log_space > 0

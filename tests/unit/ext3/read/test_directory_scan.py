@@ -84,7 +84,7 @@ def test_what_is_read_together_is_what_is_there(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_long_list_is_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory_scan, "BYTES_AT_ONCE", 4096)
+    monkeypatch.setattr(directory_scan, "READ_BYTES", 4096)
     with Filesystem.open(io.BytesIO(image())) as filesystem:
         inos = directories(filesystem)
         assert 1 <= len(read_directories(filesystem, inos)) <= 4

@@ -16,7 +16,7 @@ from ext3.format.schema import INODE_EXTRA
 from ext3.format.superblock import Superblock, read_superblock
 from ext3.read.directory_scan import read_directories
 from ext3.read.inode_scan import column_parts, read_columns, read_facts, read_stats
-from ext3.read.readahead import ReadAhead, straight_files
+from ext3.read.readahead import ReadAhead, contiguous_files
 
 from ....support.tiny_image import BLOCK, TABLE, TinyImage
 
@@ -52,7 +52,7 @@ def test_scans_need_no_filesystem() -> None:
     assert listing is not None
     inos = [entry.ino for entry in listing.entries if entry.name != b"lost+found"]
     columns = read_columns(tables, inos)
-    straight, first = straight_files(tables, columns)
+    straight, first = contiguous_files(tables, columns)
     assert straight.all()
     ahead = ReadAhead(tables, first.tolist(), columns.size.tolist(), range(100))
     assert sorted(bytes(ahead.take(row, 3)) for row in range(100)) == [b"%3d" % number for number in range(100)]

@@ -50,9 +50,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "one thread":
         monkeypatch.setattr(workers, "THREADS", 1)
     elif request.param == "small pieces":
-        monkeypatch.setattr(host_walk, "PIECE", 3)
-        monkeypatch.setattr(host_walk, "MOST_RUNNING", 5)
-        monkeypatch.setattr(host_walk, "MOST_HELD", 10)
+        monkeypatch.setattr(host_walk, "PIECE_NAMES", 3)
+        monkeypatch.setattr(host_walk, "MAX_RUNNING", 5)
+        monkeypatch.setattr(host_walk, "MAX_READ_AHEAD", 10)
     elif request.param == "late":
         monkeypatch.setattr(workers, "SAMPLE_CALLS", 300)
     return str(request.param)
