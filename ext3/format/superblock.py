@@ -150,6 +150,10 @@ class Superblock:
         return self.geometry.inode_size
 
     @property
+    def reserved_gdt_blocks(self) -> int:
+        return self.geometry.reserved_gdt_blocks
+
+    @property
     def size_bytes(self) -> int:
         return self.geometry.size_bytes
 
