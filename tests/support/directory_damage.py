@@ -12,7 +12,7 @@ from ext3.constants import SUPERBLOCK_OFFSET, Compat
 from ext3.device.base import MemoryDevice
 from ext3.format.schema import SUPERBLOCK
 
-from .sessions import clock, empty_tree
+from .sessions import clock, empty_image
 from .tiny_image import dirents
 
 __all__ = [
@@ -54,10 +54,7 @@ class Recipe(NamedTuple):
 @cache
 def sample_image() -> bytes:
     """An image without an index, and in it a directory of two blocks."""
-    size = 4 << 20
-    device = MemoryDevice(size)
-    options = ext3.ImageOptions(size=size, block_size=BLOCK_SIZE, inodes=INODES)
-    ext3.build_image(empty_tree(), device, options=options, stamp=ext3.Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    device = empty_image(4 << 20, block_size=BLOCK_SIZE, inodes=INODES)
     SUPERBLOCK.view(device.data, 1, SUPERBLOCK_OFFSET)["s_feature_compat"] ^= int(Compat.DIR_INDEX)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.mkdir(DIRECTORY)
@@ -215,10 +212,7 @@ class IndexRecipe(NamedTuple):
 @cache
 def indexed_image(levels: int) -> bytes:
     """An image in which the directory has an index with so many levels of nodes."""
-    size = 4 << 20
-    device = MemoryDevice(size)
-    options = ext3.ImageOptions(size=size, block_size=BLOCK_SIZE, inodes=INODES)
-    ext3.build_image(empty_tree(), device, options=options, stamp=ext3.Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    device = empty_image(4 << 20, block_size=BLOCK_SIZE, inodes=INODES)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.mkdir(DIRECTORY)
         for number in range(900 if levels else 150):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
+
+import pytest
 
 import ext3
 from ext3.constants import S_IFDIR, S_IFREG
@@ -22,11 +25,13 @@ from .crashes import Recording
 __all__ = [
     "COMMIT_START",
     "FILES",
+    "OLD_STAMP",
     "SIZE",
     "STAMP",
     "clock",
     "empty_image",
     "empty_tree",
+    "errno_of",
     "grow",
     "inode_of",
     "record_session",
@@ -44,6 +49,8 @@ SECONDS = 1_700_000_000
 SIZE = {1024: 8 << 20, 4096: 24 << 20}
 """Bytes of an image by the size of its blocks."""
 STAMP = Stamp(SECONDS, b"u" * 16, b"h" * 16)
+OLD_STAMP = Stamp(SECONDS - 100_000_000, b"u" * 16, b"h" * 16)
+"""Of an image that is older than what is done to it by ``clock``."""
 
 
 def clock() -> int:
@@ -72,6 +79,15 @@ def empty_image(
     options = ImageOptions(size=size, block_size=block_size, inode_size=inode_size, inodes=inodes, journal=journal)
     ext3.build_image(empty_tree(), device, options=options, stamp=stamp)
     return device
+
+
+def errno_of(work: Callable[[], object]) -> int:
+    """The errno something fails with; the error is one of the library's, in one line."""
+    with pytest.raises(OSError) as caught:
+        work()
+    assert isinstance(caught.value, ext3.Ext3Error)
+    assert "\n" not in str(caught.value)
+    return caught.value.errno or 0
 
 
 def session(device: BlockDevice) -> Session:

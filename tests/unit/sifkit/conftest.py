@@ -1,4 +1,4 @@
-"""Running a command in this process, with the real create or a stand-in for it."""
+"""Fixtures of the command line's tests: commands run in this process, empty overlays, a stand-in for create."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from uuid import UUID
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.options import CreateResult
+from sifkit.overlay.options import CreateOptions, CreateResult
+
+from ...support.commands import copy_sparse
 
 CREATE = importlib.import_module("sifkit.overlay.creating.standalone")
 """The module; the package has a function of that name."""
@@ -28,6 +30,21 @@ def run(capfdbinary):
         return code, found.out.decode("utf-8", "surrogateescape"), found.err.decode("utf-8", "surrogateescape")
 
     return call
+
+
+@pytest.fixture(scope="session")
+def empty_overlay(tmp_path_factory):
+    """An empty overlay of 8 MiB, which is copied."""
+    path = tmp_path_factory.mktemp("overlay") / "overlay.img"
+    CREATE.create(path, CreateOptions(size=8 << 20))
+    return path
+
+
+@pytest.fixture
+def overlay(tmp_path, empty_overlay, monkeypatch):
+    """An empty overlay called overlay.img in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return copy_sparse(empty_overlay, tmp_path / "overlay.img")
 
 
 @pytest.fixture

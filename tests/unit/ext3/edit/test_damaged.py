@@ -9,26 +9,22 @@ from collections.abc import Callable
 import pytest
 
 import ext3
-from ext3.constants import SUPERBLOCK_OFFSET, FileType
+from ext3.constants import JOURNAL_INO, SUPERBLOCK_OFFSET, FileType
 from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.orphan_list import orphan_chain
 from ext3.edit.session import Session
 from ext3.format.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
-from ext3.newfs.plan import ImageOptions
-from ext3.newfs.stamp import Stamp
 
 from ....support.image_checks import check_counts
-from ....support.sessions import clock, empty_tree
+from ....support.sessions import clock, empty_image
 
 BLOCK = 1024
 
 
 def blank(*, inode_size: int = 256, journal: bool = True) -> MemoryDevice:
     """An image with a directory /d, and files /f, /g of one block each."""
-    device = MemoryDevice(4 << 20)
-    options = ImageOptions(size=4 << 20, block_size=BLOCK, inode_size=inode_size, journal=journal)
-    ext3.build_image(empty_tree(), device, options=options, stamp=Stamp(1_700_000_000, b"u" * 16, b"h" * 16))
+    device = empty_image(4 << 20, inode_size=inode_size, journal=journal)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         fs.mkdir("/d")
         for path in ("/f", "/g"):
@@ -265,8 +261,7 @@ def test_directories_that_share_their_blocks() -> None:
 
 def test_a_path_without_end() -> None:
     """Directories in each other with long names: a walk tells when it becomes too much, in a message of modest length."""
-    device = MemoryDevice(4 << 20)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=4 << 20, block_size=BLOCK, inodes=400, journal=False))
+    device = empty_image(4 << 20, inodes=400, journal=False)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         above = 2
         for _ in range(300):
@@ -310,3 +305,69 @@ def test_a_directory_whose_parent_entry_lies(lie: str) -> None:
             assert caught.value.hint
         fs.sync()
         assert bytes(device.data) == before
+
+
+@pytest.mark.parametrize("ino", [1, 7, JOURNAL_INO, 9, 500])
+def test_names_that_lead_to_what_is_no_file(ino: int) -> None:
+    """The journal, reserved or free inodes are not deleted or written through a planted name."""
+    device = empty_image()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.create("/trap")
+        block = fs.data_extents("/")[0][1]
+    at = bytes(device.data).index(b"trap", block * 1024) - 8
+    device.data[at : at + 4] = ino.to_bytes(4, "little")
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        before = bytes(device.data)
+        for work in (
+            lambda: fs.unlink("/trap"),
+            lambda: fs.remove_tree("/trap"),
+            lambda: fs.rename("/trap", "/x"),
+            lambda: fs.write_bytes("/trap", b"x"),
+            lambda: fs.chmod("/trap", 0),
+            lambda: fs.link("/trap", "/x"),
+        ):
+            with pytest.raises(ext3.CorruptError) as caught:
+                work()
+            assert caught.value.hint
+        fs.sync()
+        assert bytes(device.data) == before
+
+
+def test_directories_in_a_circle() -> None:
+    """A ".." that leads nowhere, and a directory that holds itself, end in an error."""
+    device = empty_image()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        a = fs.mkdir("/a")
+        b = fs.mkdir("/a/b")
+        fs.mkdir("/c")
+        node = fs._nodes.edit(a)
+        with fs._session.operation():
+            fs._nodes.directory(node).set_parent(b)
+            fs._nodes.directory(fs._nodes.edit(b)).insert(b"loop", a, FileType.DIRECTORY)
+        with pytest.raises(ext3.CorruptError, match="loop"):
+            fs.rename("/c", "/a/b/c")
+        with pytest.raises(ext3.CorruptError, match="two or more"):
+            fs.remove_tree("/a")
+
+
+def test_a_file_over_metadata_is_not_written() -> None:
+    """A planted pointer to the inode table: writing the file does not touch it."""
+    device = empty_image()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.write_bytes("/f", b"x" * 1024)
+        ino = fs.lookup("/f")
+        table = int(fs.groups["bg_inode_table"][0])
+        raw = bytearray(fs._session.read_inode(ino))
+        INODE_CORE.view(raw)["i_block"][0, 0] = table
+        with fs._session.operation():
+            fs._session.write_inode(ino, raw)
+    before = bytes(device.data)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        for work in (
+            lambda: fs.open_file("/f", "r+").write_at(0, b"y" * 1024),
+            lambda: fs.truncate("/f", 5),
+            lambda: fs.unlink("/f"),
+        ):
+            with pytest.raises(ext3.CorruptError):
+                work()
+    assert bytes(device.data)[table * 1024 : (table + 8) * 1024] == before[table * 1024 : (table + 8) * 1024]

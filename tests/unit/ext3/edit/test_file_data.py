@@ -9,14 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ext3
-from ext3.device.base import MemoryDevice
 from ext3.edit.block_map_edit import BlockMapEditor
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.indirect_blocks import blocks_needed
-from ext3.newfs.plan import ImageOptions
 
 from ....support.blocks import MemoryBlocks, count_blocks
-from ....support.sessions import clock, empty_tree
+from ....support.sessions import clock, empty_image
 
 BLOCK = 1024
 OWN = 5
@@ -25,8 +23,7 @@ OWN = 5
 
 def with_room(blocks: int) -> WritableFilesystem:
     """An image with a file /old, and room for ``blocks`` blocks once that is gone."""
-    device = MemoryDevice(4 << 20)
-    ext3.build_image(empty_tree(), device, options=ImageOptions(size=4 << 20, block_size=BLOCK, journal=False))
+    device = empty_image(4 << 20, journal=False)
     fs = ext3.Filesystem.open(device, "r+", clock=clock)
     fs.write_bytes("/old", b"o" * OWN * BLOCK)
     fs.set_xattr("/old", b"trusted.big", b"x" * 800)

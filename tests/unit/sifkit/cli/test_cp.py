@@ -21,6 +21,7 @@ from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.upper_edit import OverlayEditor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 
+from ....support.commands import good, refused
 from ....support.sif_images import partition
 
 MIB = 1 << 20
@@ -43,26 +44,12 @@ class Counting:
 
 
 @pytest.fixture
-def image(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    create("overlay.img", CreateOptions(size=8 * MIB))
-    return tmp_path / "overlay.img"
+def image(overlay):
+    return overlay
 
 
 def digest(path):
     return sha256(Path(path).read_bytes()).hexdigest()
-
-
-def good(run, *argv):
-    code, out, err = run(*argv)
-    assert code == 0 and not err, (argv, code, out, err)
-    return out
-
-
-def refused(run, *argv, code=1):
-    found, out, err = run(*argv)
-    assert found == code and not out and err.count("\n") == 1, (argv, found, out, err)
-    return err
 
 
 def make_files(top: Path, count: int, size: int) -> None:

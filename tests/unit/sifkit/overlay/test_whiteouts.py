@@ -15,12 +15,12 @@ from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.whiteouts import has_whiteout_prefix, whited_out_name, whiteout_name
 
+from ....support.commands import good, names_in, refused
+
 
 @pytest.fixture
-def image(tmp_path, run, monkeypatch):
+def image(overlay):
     """As containers leave it: etc/gone and etc/old are removed, opt/ is opaque, a directory was a whiteout once."""
-    monkeypatch.chdir(tmp_path)
-    assert run("overlay", "create", "--size", "8M", "overlay.img", "-q")[0] == 0
     with edit_image("overlay.img") as edited:
         fs = edited.filesystem
         for path in ("/upper/etc", "/upper/opt", "/upper/opt/d", "/upper/etc/.wh.olddir"):
@@ -29,24 +29,7 @@ def image(tmp_path, run, monkeypatch):
             fs.write_bytes(f"/upper/{path}", path.encode())
         fs.mknod("/upper/etc/old", S_IFCHR)
         fs.mknod("/upper/opt/.wh..opq", S_IFCHR)
-    return tmp_path / "overlay.img"
-
-
-def names(image, path):
-    with Filesystem.open(image) as filesystem:
-        return sorted(entry.name for entry in filesystem.scandir(path))
-
-
-def good(run, *argv):
-    code, out, err = run(*argv)
-    assert code == 0 and not err, (argv, code, out, err)
-    return out
-
-
-def refused(run, *argv, code=1):
-    found, out, err = run(*argv)
-    assert found == code and not out and err.count("\n") == 1, (argv, found, out, err)
-    return err
+    return overlay
 
 
 def test_names_of_whiteouts():
@@ -160,8 +143,8 @@ def test_a_new_file_takes_the_place_of_its_whiteout(run, image, tmp_path):
     good(run, "ln", "-s", "--upper", "here", "overlay.img:/etc/old")
     good(run, "mkdir", "--upper", "overlay.img:/etc/olddir")
     good(run, "mv", "--upper", "overlay.img:/etc/here", "overlay.img:/opt/d/x")
-    assert names(image, "/upper/etc") == [b".wh.both", b"both", b"gone", b"here", b"old", b"olddir"]
-    assert names(image, "/upper/opt/d") == [b"x"]
+    assert names_in(image, "/upper/etc") == [b".wh.both", b"both", b"gone", b"here", b"old", b"olddir"]
+    assert names_in(image, "/upper/opt/d") == [b"x"]
     with Filesystem.open(image) as filesystem:
         assert filesystem.xattrs("/upper/etc/olddir")[b"trusted.overlay.opaque"] == b"y"
         assert filesystem.read_bytes("/upper/etc/gone") == b"new"
@@ -174,17 +157,17 @@ def test_a_whiteout_comes_back_where_its_name_could_not_be_taken(run, image):
     with Filesystem.open(image) as filesystem:
         assert filesystem.stat("/upper/etc/old").mode == S_IFCHR
     assert "File name too long" in refused(run, "ln", "-s", "--upper", "t" * 5000, "overlay.img:/etc/gone")
-    assert b".wh.gone" in names(image, "/upper/etc")
+    assert b".wh.gone" in names_in(image, "/upper/etc")
 
 
 def test_what_the_runtimes_see_differently_is_not_touched(run, image, tmp_path):
     """The kernel shows a file beside a fuse-overlayfs whiteout of its name, fuse-overlayfs does not."""
     (tmp_path / "new").write_bytes(b"new")
-    before = names(image, "/upper/etc")
+    before = names_in(image, "/upper/etc")
     for words in (("cp", "new", "overlay.img:/etc/both"), ("mkdir", "overlay.img:/etc/both")):
         said = refused(run, words[0], "--upper", *words[1:])
         assert "both and .wh.both are both in upper/" in said and "without --upper" in said
-    assert names(image, "/upper/etc") == before
+    assert names_in(image, "/upper/etc") == before
     with Filesystem.open(image) as filesystem:
         assert filesystem.read_bytes("/upper/etc/both") == b"etc/both"
     good(run, "rm", "overlay.img:/upper/etc/.wh.both")
@@ -201,7 +184,7 @@ def test_names_of_marks_are_not_made_with_upper(run, image, tmp_path):
         ("rm", "-f", "overlay.img:/etc/.wh.new"),
     ):
         assert "begins with .wh. is a whiteout" in refused(run, words[0], "--upper", *words[1:])
-    assert b".wh.new" not in names(image, "/upper/etc") and b"here" in names(image, "/upper/etc")
+    assert b".wh.new" not in names_in(image, "/upper/etc") and b"here" in names_in(image, "/upper/etc")
     good(run, "cp", "new", "overlay.img:/upper/etc/.wh.new")
 
 
@@ -218,12 +201,12 @@ def test_changes_below_a_directory_leave_marks_alone(run, image):
 def test_directories_of_marks_are_empty(run, image):
     """An opaque directory leaves no whiteout for what goes from it."""
     good(run, "rm", "-d", "--upper", "overlay.img:/opt/d")
-    assert names(image, "/upper/opt") == [b".wh..opq", b".wh..wh..opq"]
+    assert names_in(image, "/upper/opt") == [b".wh..opq", b".wh..wh..opq"]
     good(run, "rm", "-d", "--upper", "overlay.img:/opt")
     with Filesystem.open(image) as filesystem:
         assert filesystem.stat("/upper/opt").mode == S_IFCHR
     assert "Directory not empty" in refused(run, "rm", "-d", "--upper", "overlay.img:/etc")
-    assert b".wh.gone" in names(image, "/upper/etc")
+    assert b".wh.gone" in names_in(image, "/upper/etc")
 
 
 def test_copies_out_leave_marks_behind(run, image, tmp_path):
@@ -236,4 +219,4 @@ def test_copies_out_leave_marks_behind(run, image, tmp_path):
     ]
     good(run, "overlay", "create", "--size", "8M", "other.img", "-q")
     good(run, "cp", "-r", "--upper", "overlay.img:/etc", "other.img:/")
-    assert names("other.img", "/upper/etc") == [b"here"]
+    assert names_in("other.img", "/upper/etc") == [b"here"]
