@@ -12,7 +12,7 @@ from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
 from sifkit.sif.state import load
 from sifkit.sif.store import ObjectStore
 
-__all__ = ["STAMP", "assert_sound", "content", "partition", "sample_image"]
+__all__ = ["LATER", "STAMP", "assert_sound", "content", "edited", "partition", "sample_image"]
 
 STAMP = Stamp(1_700_000_000, uuid.UUID(int=0x0123456789ABCDEF))
 LATER = Stamp(1_800_000_000, uuid.UUID(int=0))
@@ -32,6 +32,11 @@ def sample_image(path: Path, *, capacity: int = 8) -> None:
         sif.add(b"other" * 20, DataType.PARTITION, group=1, metadata=partition(PartType.SYSTEM, arch=Arch.ARM64))
         sif.add(b"over" * 500, DataType.PARTITION, group=1, metadata=partition(PartType.OVERLAY, FSType.EXT3))
         sif.add(b"last" * 200, DataType.GENERIC, name=b"last", link=2)
+
+
+def edited(path: Path) -> SIF:
+    """An image open for changes, later than it was made."""
+    return SIF.open(path, "r+", stamp=LATER)
 
 
 def content(sif: SIF) -> list[tuple[Any, ...]]:

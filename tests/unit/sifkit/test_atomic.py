@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import stat
-import sys
 
 import pytest
 
@@ -14,7 +13,8 @@ from sifkit import atomic
 from sifkit.atomic import AtomicFile, lock_range, lock_state
 from sifkit.errors import ImageInUseError, TargetError
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")
+from ...support.platforms import linux_locks
+
 unprivileged = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 
 
@@ -62,7 +62,7 @@ def test_without_commit_nothing_appears(tmp_path, kind):
     assert os.listdir(tmp_path) == []
 
 
-@linux
+@linux_locks
 def test_a_kill_leaves_nothing(tmp_path, kind):
     pid = os.fork()
     if not pid:
@@ -158,7 +158,7 @@ def test_a_full_disk_at_the_end_is_told_and_leaves_nothing(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == []
 
 
-@linux
+@linux_locks
 def test_locks_conflict_between_open_files(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bytes(100))
@@ -177,7 +177,7 @@ def test_locks_conflict_between_open_files(tmp_path):
         os.close(second)
 
 
-@linux
+@linux_locks
 def test_closing_the_file_gives_the_lock_back(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bytes(100))
@@ -193,7 +193,7 @@ def test_closing_the_file_gives_the_lock_back(tmp_path):
         os.close(second)
 
 
-@linux
+@linux_locks
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_filesystem_without_locks(tmp_path, monkeypatch, code):
     import fcntl

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from uuid import UUID
 
 import pytest
@@ -23,6 +22,8 @@ from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.in_use import ImageUse, Mount
 from sifkit.overlay.options import CreateOptions
+
+from ....support.platforms import linux_locks
 
 SIZE = 40 << 20
 UUID_1 = UUID("01234567-89ab-cdef-0123-456789abcdef")
@@ -118,7 +119,7 @@ def test_sources(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["sif", "text"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")
+@linux_locks
 def test_an_image_locked_for_writing_is_refused(image, tmp_path):
     fd = os.open(image, os.O_RDWR)
     try:

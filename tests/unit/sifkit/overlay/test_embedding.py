@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,11 +21,11 @@ from sifkit.sif import SIF, Arch, DataType, EditError, FSType, ImageFullError, P
 from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
 
+from ....support.platforms import linux_locks
 from ....support.sif_images import STAMP, assert_sound, partition
 
 SIZE = 8 << 20
 SMALL = CreateOptions(size=SIZE, source_date_epoch=1_700_000_000)
-linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")
 
 
 @pytest.fixture
@@ -196,7 +195,7 @@ def test_a_failure_leaves_the_image(image, monkeypatch, trouble, replace, stale)
     assert after[: len(before)] == before and len(after) == len(before) + stale
 
 
-@linux
+@linux_locks
 def test_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = embed(image, SMALL)
     fd = os.open(image, os.O_RDWR)
@@ -223,7 +222,7 @@ def test_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert embed(image, SMALL, EmbedOptions(replace=True)).locked is False
 
 
-@linux
+@linux_locks
 def test_the_partition_is_locked_while_it_is_written(image, monkeypatch):
     from sifkit.atomic import lock_state
 

@@ -24,8 +24,9 @@ from sifkit.overlay.info import image_info
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import NotSIFError
 
+from ....support.platforms import linux_locks
+
 SIF = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0" + bytes(100)
-linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +317,7 @@ def test_what_may_be_replaced(tmp_path, made):
             check_replaceable(tmp_path / name)
 
 
-@linux
+@linux_locks
 @pytest.mark.parametrize("write", [True, False])
 def test_a_locked_image_is_in_use_by_us(image, write):
     fd = os.open(image, os.O_RDWR)
@@ -333,7 +334,7 @@ def test_a_locked_image_is_in_use_by_us(image, write):
     assert not image_use(image).busy
 
 
-@linux
+@linux_locks
 def test_create_does_not_replace_a_locked_image(image, run):
     before = image.read_bytes()
     fd = os.open(image, os.O_RDWR)

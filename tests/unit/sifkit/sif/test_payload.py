@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +16,10 @@ from ext3 import hostio
 from sifkit.errors import TargetError
 from sifkit.sif import SIF, DataType, EditError, OCIMeta, PartType, SourceChangedError, SourceError, payload
 
+from ....support.platforms import linux_holes
 from ....support.sif_images import STAMP, assert_sound, partition
 
 MIB = 1 << 20
-sparse_files = pytest.mark.skipif(sys.platform != "linux", reason="holes are measured as Linux does")
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_a_digest_is_over_the_holes_too(image: SIF, tmp_path: Path, way: str) ->
     assert added.metadata == OCIMeta(b"sha256:" + hashlib.sha256(bytes(100_000)).hexdigest().encode())
 
 
-@sparse_files
+@linux_holes
 def test_holes_stay_holes(image: SIF, tmp_path: Path, way: str) -> None:
     data = sparse_file(tmp_path / "sparse")
     added = image.add(tmp_path / "sparse", DataType.PARTITION, metadata=partition(PartType.DATA))
@@ -135,7 +134,7 @@ def test_holes_stay_holes(image: SIF, tmp_path: Path, way: str) -> None:
         assert allocated(tmp_path / "out") < 2 * MIB
 
 
-@sparse_files
+@linux_holes
 def test_zeros_of_a_stream_become_holes(image: SIF) -> None:
     image.add(io.BytesIO(bytes(8 * MIB)), DataType.GENERIC)
     assert image.read(1) == bytes(8 * MIB)
