@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 
 from ext3.read.filesystem import Filesystem
 from sifkit.overlay.extracting import extract
 
+from ..support.facts import assert_same, facts_of_host
 from ..support.tools import kernel_mount, require, requires_root, run
-
-
-def digest(top):
-    """path -> facts that must be the same, for everything below ``top``."""
-    found = {}
-    for base, directories, files in os.walk(os.fsencode(top)):
-        for name in directories + files:
-            path = os.path.join(base, name)
-            facts = os.lstat(path)
-            data = b""
-            if stat.S_ISREG(facts.st_mode):
-                with open(path, "rb") as file:
-                    data = hashlib.sha256(file.read()).digest()
-            elif stat.S_ISLNK(facts.st_mode):
-                data = os.readlink(path)
-            try:
-                xattrs = {
-                    key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)
-                }
-            except OSError:
-                xattrs = {}
-            size = 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size
-            owner = (facts.st_uid, facts.st_gid, facts.st_mtime_ns, facts.st_rdev)
-            found[os.path.relpath(path, os.fsencode(top))] = (facts.st_mode, size, *owner, data, xattrs)
-    return found
 
 
 @requires_root
@@ -66,9 +41,8 @@ def test_an_image_that_the_kernel_filled_comes_out_as_the_kernel_shows_it(tmp_pa
         made = extract(fs, tmp_path / "ours")
     assert (made.failed, made.owners_left, made.xattrs_left, made.specials_left) == (0, 0, 0, 0)
     with kernel_mount(image) as point:
-        wanted = digest(point)
-    found = digest(tmp_path / "ours")
-    assert found == wanted
+        wanted = facts_of_host(point)
+    assert_same(facts_of_host(tmp_path / "ours"), wanted)
     sparse = os.stat(tmp_path / "ours" / "a" / "b" / "sparse")
     assert sparse.st_blocks * 512 < 1 << 20
     assert os.path.samefile(tmp_path / "ours" / "again", tmp_path / "ours" / "a" / "b" / "big")
@@ -89,7 +63,7 @@ def test_debugfs_takes_out_the_same(tmp_path):
         assert extract(fs, tmp_path / "ours").failed == 0
 
     def contents(top):
-        return {path: facts[-2] for path, facts in digest(top).items()}
+        return {path: fact.content for path, fact in facts_of_host(top).items()}
 
     assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
 
@@ -125,9 +99,9 @@ def test_changes_that_are_only_in_the_journal_come_out(tmp_path):
         assert extract(fs, tmp_path / "ours").failed == 0
     assert copy.read_bytes() == before
     with kernel_mount(copy, rw=True) as point:  # plays it back
-        wanted = digest(point)
-    assert digest(tmp_path / "ours") == wanted
-    assert b"new/large" in wanted and b"moved/f0" not in wanted and b"moved/f299" in wanted
+        wanted = facts_of_host(point)
+    assert_same(facts_of_host(tmp_path / "ours"), wanted)
+    assert b"/new/large" in wanted and b"/moved/f0" not in wanted and b"/moved/f299" in wanted
 
 
 @requires_root

@@ -35,7 +35,7 @@ from sifkit.sif import (
 )
 from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
 
-from ..crash.test_sif_edits import EDITS, PREPARE, content_of, record, recovered
+from ..support.sif_edits import EDITS, PREPARE, content_of, record, recovered
 from ..support.sif_images import LATER, STAMP, assert_sound, content, partition, sample_image
 from ..support.sif_recorder import crashes
 from ..support.tools import require, run

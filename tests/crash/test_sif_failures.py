@@ -12,8 +12,8 @@ import pytest
 from sifkit.sif import SIF, StoreError
 from sifkit.sif.store import FileStore
 
+from ..support.sif_edits import EDITS, PREPARE, content_of, record, recovered
 from ..support.sif_images import LATER, assert_sound, sample_image
-from .test_sif_edits import EDITS, PREPARE, content_of, record, recovered
 
 MOST_STEPS = 60
 

@@ -12,9 +12,9 @@ from sifkit.sif import SIF, Descriptor
 from sifkit.sif.checking import check, check_file
 from sifkit.sif.repairing import repair
 
+from ..support.sif_damage import REPAIRABLE, broken
 from ..support.sif_images import LATER, assert_sound
 from ..support.sif_recorder import RecordingStore, crashes
-from ..unit.sifkit.sif.test_checking import REPAIRABLE, broken
 
 ALL = "all of it"
 

@@ -20,7 +20,7 @@ from sifkit.sif import SIF, Arch, DataType, FSType, PartType
 from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
 from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
 
-from ..crash.test_sif_edits import EDITS, recovered
+from ..support.sif_edits import EDITS, recovered
 from ..support.sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
 TABLE_END = 4096 + 8 * DESCRIPTOR_BYTES
@@ -68,8 +68,6 @@ def field_changes(draw: st.DrawFn) -> tuple[int, bytes]:
 
 
 byte_changes = st.tuples(st.one_of(st.integers(0, 127), st.integers(4096, TABLE_END - 1)), st.binary(min_size=1, max_size=8))
-
-
 changes = st.lists(st.one_of(field_changes(), byte_changes), min_size=1, max_size=4)
 cuts = st.one_of(st.none(), st.none(), st.integers(0, 1 << 15))
 

@@ -116,12 +116,9 @@ def _pieces_of_image(fs: ext3.Filesystem, now: Stat) -> Iterator[tuple[int, byte
 
 
 def facts_of_host(top: Path) -> TreeFacts:
-    """Facts of a directory of the host, which is itself left out, as are attributes and the link counts of directories.
-
-    A file system may have attributes of its own, and some count no links of directories.
-    """
+    """Facts of what is below a directory of the host. Links of directories are left out: some filesystems do not count them."""
     found: TreeFacts = {}
-    first: dict[int, bytes] = {}
+    first: dict[tuple[int, int], bytes] = {}
     root = os.fsencode(top)
     for path in sorted(_below(root, b"/")):
         now = os.lstat(root + path)
@@ -139,10 +136,19 @@ def facts_of_host(top: Path) -> TreeFacts:
             (os.major(now.st_rdev), os.minor(now.st_rdev)) if is_device else (0, 0),
             size,
             content,
-            None,
-            first.setdefault(now.st_ino, path),
+            _xattrs_of_host(root + path),
+            first.setdefault((now.st_dev, now.st_ino), path),
+            now.st_mtime_ns,
         )
     return found
+
+
+def _xattrs_of_host(path: bytes) -> dict[bytes, bytes]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:  # a filesystem that has none
+        return {}
+    return {os.fsencode(name): os.getxattr(path, name, follow_symlinks=False) for name in names}
 
 
 def _below(root: bytes, directory: bytes) -> Iterator[bytes]:

@@ -15,8 +15,6 @@ from ext3.edit.filesystem import WritableFilesystem
 from ....support.sessions import OLD_STAMP, clock, empty_image, errno_of
 
 NOW = clock()
-
-
 ACL = bytes.fromhex("02000000 01000600ffffffff 02000700e8030000 04000400ffffffff 10000700ffffffff 20000400ffffffff")
 
 

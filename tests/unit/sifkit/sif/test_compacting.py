@@ -17,6 +17,7 @@ from sifkit.sif.compacting import compact
 from sifkit.sif.finding import Problem
 from sifkit.sif.format.placement import TABLE_OFFSET
 
+from ....support.sif_damage import header, set_field
 from ....support.sif_images import LATER, STAMP, assert_sound, partition, sample_image
 
 module = import_module("sifkit.sif.compacting")  # the package has a function of this name
@@ -136,8 +137,6 @@ def test_old_images_keep_the_start_of_their_data(tmp_path: Path) -> None:
         sif.add(b"y" * 100, DataType.GENERIC)
         sif.add(b"z" * 100, DataType.GENERIC)
         sif.delete([1, 2])
-    from .test_checking import header
-
     raw = bytearray(path.read_bytes())
     header(DataOffset=32768, DataSize=200)(raw)
     path.write_bytes(raw)
@@ -296,8 +295,6 @@ def test_a_table_without_a_place_gets_one(tmp_path: Path) -> None:
     with SIF.create(path, capacity=2, stamp=STAMP) as sif:
         sif.add(b"data" * 1000, DataType.PARTITION, metadata=partition(PartType.DATA, arch=Arch.ARM))
     from sifkit.sif.format.schema import DESCRIPTOR
-
-    from .test_checking import header, set_field
 
     raw = bytearray(path.read_bytes())
     data, table = raw[8192:], raw[4096 : 4096 + 1170]

@@ -35,11 +35,7 @@ from ....support.platforms import linux_locks
 from ....support.sif_images import LATER, assert_sound, edited, partition
 
 MIB = 1 << 20
-
-
 STRANGE = PartitionMeta(99, PartType.DATA, Arch.ARM)
-
-
 REFUSED: list[tuple[type[SIFError], str, Callable[[SIF], object]]] = [
     (EditError, "the maximum is 128", lambda sif: sif.add(b"x", DataType.GENERIC, name=b"n" * 129)),
     (EditError, "NUL", lambda sif: sif.add(b"x", DataType.GENERIC, name=b"a\0b")),

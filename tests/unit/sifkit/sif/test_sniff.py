@@ -9,16 +9,7 @@ from hypothesis import strategies as st
 from sifkit.sif import FSType, SBOMFormat
 from sifkit.sif.sniff import HEAD_BYTES, filesystem_name, is_text, sniff_filesystem, sniff_sbom
 
-SQUASHFS = b"hsqs" + bytes(24) + b"\x04\0"
-
-
-def ext(compat: int = 4, incompat: int = 2, ro_compat: int = 1) -> bytes:
-    """The first 2 KiB of an ext image with these features."""
-    head = bytearray(HEAD_BYTES)
-    head[1080:1082] = b"\x53\xef"
-    for offset, value in ((1116, compat), (1120, incompat), (1124, ro_compat)):
-        head[offset : offset + 4] = value.to_bytes(4, "little")
-    return bytes(head)
+from ....support.sif_damage import SQUASHFS, ext
 
 
 @pytest.mark.parametrize(
