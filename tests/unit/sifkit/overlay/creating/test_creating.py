@@ -23,7 +23,7 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions, CreateResult
 
 EPOCH = 1_700_000_000
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 is_root = hasattr(os, "geteuid") and os.geteuid() == 0
 
 

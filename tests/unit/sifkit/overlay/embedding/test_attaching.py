@@ -33,7 +33,7 @@ from sifkit.sif import (
 from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
 
-from ....support.sif_images import STAMP, assert_sound, partition
+from .....support.sif_images import STAMP, assert_sound, partition
 
 SIZE = 8 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="these locks are Linux's")

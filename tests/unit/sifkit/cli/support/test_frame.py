@@ -29,7 +29,7 @@ from sifkit.cli.support.render import bar, escape, percent, rfc3339, shell_quote
 from sifkit.errors import UsageError, counted, human
 from sifkit.overlay.options import CreateOptions
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 VERBS = [node.path for node in completion.tree(root)]
 CREATE = importlib.import_module("sifkit.overlay.creating.standalone")
 """The module; the package has a function of that name."""

@@ -20,8 +20,8 @@ from sifkit.sif.pack.manifest import ManifestError
 from sifkit.sif.pack.packing import pack
 from sifkit.sif.pack.unpacking import MANIFEST_NAME, unpack
 
-from ....support.sif_damage import REPAIRABLE, SQUASHFS, TABLE, append, broken, extra, header, put, slot
-from ....support.sif_images import STAMP, assert_sound, content, sample_image
+from .....support.sif_damage import REPAIRABLE, SQUASHFS, TABLE, append, broken, extra, header, put, slot
+from .....support.sif_images import STAMP, assert_sound, content, sample_image
 
 
 def round_trip(path: Path) -> bytes:

@@ -21,8 +21,8 @@ from sifkit.sif import SIF, Arch, DataType, EditError, FSType, ImageFullError, P
 from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
 
-from ....support.platforms import linux_locks
-from ....support.sif_images import STAMP, assert_sound, partition
+from .....support.platforms import linux_locks
+from .....support.sif_images import STAMP, assert_sound, partition
 
 SIZE = 8 << 20
 SMALL = CreateOptions(size=SIZE, source_date_epoch=1_700_000_000)
