@@ -9,87 +9,19 @@ should be busy. ``small`` takes mke2fs minutes, so that side is run once (see --
 from __future__ import annotations
 
 import argparse
-import compileall
 import os
 import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["main", "measure"]
+from benching import MIB, Row, Run, case_parser, in_turn, measure, median, run_cases
+from benching import sifkit as run_sifkit
 
-MIB = 1 << 20
-ROOT = Path(__file__).resolve().parent.parent
-SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+__all__ = ["main"]
+
 CASES = ("real", "small", "large", "empty", "sparse", "help")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One process: wall seconds and peak memory in bytes."""
-
-    seconds: float
-    peak: int
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table. ``target`` is what the ratio, or our seconds, should not exceed."""
-
-    name: str
-    theirs: list[Run]
-    ours: list[Run]
-    target: str
-    met: bool
-    note: str = ""
-
-
-def measure(argv: Sequence[str], *, cwd: Path = ROOT) -> Run:
-    """Run a command to its end. Raises RuntimeError with its last words where it fails."""
-    environment = {**os.environ, "PATH": SBIN, "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
-    if hasattr(os, "sync"):
-        os.sync()  # nobody pays for what the run before left unwritten
-    with tempfile.TemporaryFile() as output:
-        begin = time.perf_counter()
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=cwd)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            text = output.read().decode("utf-8", "replace")
-            raise RuntimeError(f"{' '.join(argv)} exited {process.returncode}: {text[-2000:]}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-
-
-def compile_packages() -> None:
-    """As an installation does: no run pays for it."""
-    for package in ("ext3", "sifkit"):
-        compileall.compile_dir(ROOT / package, quiet=1)
-
-
-def in_turn(
-    runs: int, theirs: Callable[[], Run], ours: Callable[[], Run], *, slow_runs: int | None = None
-) -> tuple[list[Run], list[Run]]:
-    """Both, one after the other, ``runs`` times; one round before that warms the cache (left out where theirs is slow)."""
-    left, right = [], []
-    if slow_runs is None:
-        theirs()
-    ours()
-    for number in range(runs):
-        if slow_runs is None or number < slow_runs:
-            left.append(theirs())
-        right.append(ours())
-    return left, right
-
-
-def median(runs: Iterable[Run]) -> float:
-    return statistics.median(run.seconds for run in runs)
 
 
 class Bench:
@@ -109,10 +41,8 @@ class Bench:
 
     def sifkit(self, size: str, tree: Path | None) -> Run:
         self.image.unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "sifkit", "-q", "overlay", "create", "--size", size]
-        if tree:
-            argv += ["--layout", "data", "--from-dir", str(tree)]
-        return measure([*argv, str(self.image)])
+        words = ["--layout", "data", "--from-dir", str(tree)] if tree else []
+        return run_sifkit("overlay", "create", "--size", size, *words, str(self.image))
 
     def both(self, name: str, size: str, tree: Path | None, most: float, *, slow: bool = False, note: str = "") -> Row:
         left, right = in_turn(
@@ -240,41 +170,21 @@ def can_reflink(source: Path, target: Path) -> bool:
     return done.returncode == 0
 
 
-HEADER = "| case | mke2fs | sifkit | ratio | target | met | |\n|---|---|---|---|---|---|---|"
-
-
-def line(row: Row) -> str:
-    """One line of the Markdown table, as docs/performance.md has it."""
-    left, right = median(row.theirs), median(row.ours)
-    yes = "yes" if row.met else "NO"
-    return f"| {row.name} | {left:.3f} s | {right:.3f} s | {right / left:.3f}x | {row.target} | {yes} | {row.note} |"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench", description="mke2fs and sifkit in turn on the same trees")
-    parser.add_argument("--runs", type=int, default=5, help="rounds; the median counts (default 5)")
+    """Run the cases and print the table; the exit code."""
+    parser = case_parser(
+        "bench",
+        "mke2fs and sifkit in turn on the same trees",
+        CASES,
+        runs=5,
+        scratch="trees and images go: a few GiB on a disk",
+    )
     parser.add_argument("--slow-runs", type=int, default=1, help="rounds of mke2fs where it takes minutes (default 1)")
-    parser.add_argument("--only", default=",".join(CASES), help=f"cases, of {','.join(CASES)}")
     parser.add_argument("--tree", type=Path, help="the real tree (default: about 60,000 files and 1 GiB copied from /usr)")
-    parser.add_argument("--scratch", type=Path, help="where trees and images go: a few GiB on a disk (default /var/tmp)")
     parser.add_argument("--linear", action="store_true", help="also 1,000,000 files: minutes, and 5 GiB")
     options = parser.parse_args(argv)
-    names = [name for name in options.only.split(",") if name]
-    if set(names) - set(CASES):
-        parser.error(f"--only knows {', '.join(CASES)}")
-    if shutil.which("mke2fs", path=SBIN) is None:
-        print("bench: mke2fs is not installed", file=sys.stderr)
-        return 2
-    compile_packages()
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="sifkit-bench-", dir=options.scratch or "/var/tmp") as scratch:
-        bench = Bench(options, Path(scratch))
-        print(HEADER, flush=True)
-        for name in [*names, *(["linear"] if options.linear else [])]:
-            print(f"bench: {name} ...", file=sys.stderr, flush=True)
-            rows.append(getattr(bench, name)())
-            print(line(rows[-1]), flush=True)
-    return 0 if all(row.met for row in rows) else 1
+    more = ["linear"] if options.linear else []
+    return run_cases(parser, options, CASES, "mke2fs", lambda scratch: Bench(options, scratch), more=more)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import MIB, ROOT, SBIN, compile_packages
+from benching import MIB, ROOT, SBIN, compile_packages, random_file, timed
 
 import ext3
 from ext3.edit.file_handle import FileEditor
 from ext3.edit.filesystem import WritableFilesystem
 
 __all__ = ["main"]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that ``work`` takes."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def small_files(fs: WritableFilesystem, count: int) -> list[tuple[str, float, str]]:
@@ -85,10 +77,7 @@ def sequential(fs: WritableFilesystem, size: int) -> list[tuple[str, float, str]
 def against_debugfs(scratch: Path, size: int, runs: int) -> list[str]:
     """Lines on copying one file of ``size`` bytes into a fresh image, by both in turn."""
     debugfs = shutil.which("debugfs", path=SBIN)
-    source, image = scratch / "source", scratch / "copy.img"
-    with source.open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(os.urandom(MIB))
+    source, image = random_file(scratch / "source", size // MIB), scratch / "copy.img"
     ours, theirs = [], []
     commands: list[tuple[list[float], Sequence[str | Path]]] = [
         (ours, [sys.executable, "-m", "sifkit", "-q", "cp", source, f"{image}:/copied"])

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import SBIN, compile_packages
+from benching import SBIN, compile_packages
 
 __all__ = ["main"]
 

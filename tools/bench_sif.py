@@ -8,22 +8,18 @@ siftool, and 12 GiB of scratch space for ``sparse``, which siftool writes out; n
 
 from __future__ import annotations
 
-import argparse
-import os
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import MIB, SBIN, Row, Run, compile_packages, in_turn, measure, median
+from benching import Row, Run, case_parser, in_turn, measure, median, random_file, run_cases, sifkit
 
 __all__ = ["main"]
 
 CASES = ("dense", "sparse", "list")
 SLOTS = 48
-HEADER = "| case | siftool | sifkit | ratio | target | met | |\n|---|---|---|---|---|---|---|"
 
 
 class Bench:
@@ -88,46 +84,17 @@ class Bench:
         return Row(f"list {SLOTS} objects, against python -c pass", left, right, "+0.15 s", more <= 0.15, note)
 
 
-def sifkit(*words: str) -> Run:
-    return measure([sys.executable, "-m", "sifkit", "-q", *words])
-
-
-def random_file(path: Path, mebibytes: int) -> Path:
-    with path.open("wb") as file:
-        for _ in range(mebibytes):
-            file.write(os.urandom(MIB))
-    return path
-
-
-def line(row: Row) -> str:
-    """One line of the Markdown table."""
-    left, right = median(row.theirs), median(row.ours)
-    yes = "yes" if row.met else "NO"
-    return f"| {row.name} | {left:.3f} s | {right:.3f} s | {right / left:.3f}x | {row.target} | {yes} | {row.note} |"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench_sif", description="siftool and sifkit in turn on the same images")
-    parser.add_argument("--runs", type=int, default=3, help="rounds; the median counts (default 3; of list ten times so many)")
-    parser.add_argument("--only", default=",".join(CASES), help=f"cases, of {','.join(CASES)}")
-    parser.add_argument("--scratch", type=Path, help="where images go: 12 GiB on a disk (default /var/tmp)")
+    """Run the cases and print the table; the exit code."""
+    parser = case_parser(
+        "bench_sif",
+        "siftool and sifkit in turn on the same images; list runs ten times as often",
+        CASES,
+        runs=3,
+        scratch="images go: 12 GiB on a disk",
+    )
     options = parser.parse_args(argv)
-    names = [name for name in options.only.split(",") if name]
-    if set(names) - set(CASES):
-        parser.error(f"--only knows {', '.join(CASES)}")
-    if shutil.which("siftool", path=SBIN) is None:
-        print("bench_sif: siftool is not installed", file=sys.stderr)
-        return 2
-    compile_packages()
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="sifkit-bench-", dir=options.scratch or "/var/tmp") as scratch:
-        bench = Bench(options.runs, Path(scratch))
-        print(HEADER, flush=True)
-        for name in names:
-            print(f"bench_sif: {name} ...", file=sys.stderr, flush=True)
-            rows.append(getattr(bench, name)())
-            print(line(rows[-1]), flush=True)
-    return 0 if all(row.met for row in rows) else 1
+    return run_cases(parser, options, CASES, "siftool", lambda scratch: Bench(options.runs, scratch))
 
 
 if __name__ == "__main__":

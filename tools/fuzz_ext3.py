@@ -11,7 +11,6 @@ structures of every kind.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
@@ -226,28 +225,13 @@ def try_image(data: bytes, chance: random.Random) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
     from .ext3_mutants import mutate, sample_of, samples
-    from .fuzzing import fuzz
+    from .fuzzing import fuzz, options_of
 
-    parser = argparse.ArgumentParser(description="Damage ext3 images, read and change them.")
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
-    parser.add_argument("images", nargs="*", type=Path)
-    given = parser.parse_args(arguments)
-    made = [sample_of(path.read_bytes()) for path in given.images] or samples()
+    options = options_of("Damage ext3 images, read and change them.", arguments)
+    made = [sample_of(path.read_bytes()) for path in options.images] or samples()
     for number, sample in enumerate(made):
         try_image(sample.data, random.Random(number))
-    return fuzz(
-        "fuzz-ext3",
-        made,
-        mutate,
-        try_image,
-        count=given.count,
-        seed=given.seed,
-        memory_bytes=MEMORY_BYTES,
-        seconds=SECONDS,
-        first=given.first,
-    )
+    return fuzz("fuzz-ext3", made, mutate, try_image, options, memory_bytes=MEMORY_BYTES, seconds=SECONDS)
 
 
 if __name__ == "__main__":

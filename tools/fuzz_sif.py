@@ -9,7 +9,6 @@ failure: the mutant is written to a file and the exit code is 1. Without images,
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
 import sys
@@ -131,27 +130,14 @@ def try_image(raw: bytes) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
-    from .fuzzing import fuzz
+    from .fuzzing import fuzz, options_of
 
-    parser = argparse.ArgumentParser(description="Mutate SIF images and read them.")
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
-    parser.add_argument("images", nargs="*", type=Path)
-    given = parser.parse_args(arguments)
-    images = [path.read_bytes() for path in given.images] or [sample()]
+    options = options_of("Mutate SIF images and read them.", arguments)
+    images = [path.read_bytes() for path in options.images] or [sample()]
     for image in images:
         try_image(image)
     return fuzz(
-        "fuzz-sif",
-        images,
-        mutate,
-        lambda mutant, _: try_image(mutant),
-        count=given.count,
-        seed=given.seed,
-        memory_bytes=MEMORY_BYTES,
-        seconds=SECONDS,
-        first=given.first,
+        "fuzz-sif", images, mutate, lambda mutant, _: try_image(mutant), options, memory_bytes=MEMORY_BYTES, seconds=SECONDS
     )
 
 

@@ -5,6 +5,7 @@ A trial says in a few words how it went. Anything it raises is a failure: the mu
 
 from __future__ import annotations
 
+import argparse
 import gc
 import random
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["fuzz", "limit_memory", "time_limit"]
+__all__ = ["fuzz", "limit_memory", "options_of", "time_limit"]
 
 T = TypeVar("T")
 COLLECT_EVERY = 16
@@ -60,22 +61,31 @@ class time_limit:  # used like a function
         raise AssertionError(f"more than {times}{self.seconds} seconds")
 
 
+def options_of(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of a fuzzer: ``count``, ``seed``, ``first`` and the paths of ``images``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("images", nargs="*", type=Path)
+    return parser.parse_args(arguments)
+
+
 def fuzz(
     name: str,
     samples: Sequence[T],
     mutate: Callable[[T, random.Random], bytes],
     attempt: Callable[[bytes, random.Random], str],
+    options: argparse.Namespace,
     *,
-    count: int,
-    seed: int,
     memory_bytes: int,
     seconds: int,
-    first: int = 0,
 ) -> int:
-    """Try ``count`` mutants of the samples in turn, from number ``first`` on; the exit code. ``name`` is in that of files.
+    """Try mutants of the samples in turn, as ``options`` say; the exit code. ``name`` is in that of files.
 
-    Each mutant has random numbers of its own, which ``seed`` and its number give, so that one alone can be made again.
+    Each mutant has random numbers of its own, which the seed and its number give, so that one alone can be made again.
     """
+    count, seed, first = options.count, options.seed, options.first
     limit_memory(memory_bytes)
     outcomes: Counter[str] = Counter()
     began = time.monotonic()
