@@ -57,7 +57,7 @@ class WritableFilesystem(Filesystem):
         self._stack = ExitStack()
         self._last_inode = None
         self._chunk = (-1, b"")
-        self._judged = (0, 0)
+        self._judged = {}
 
     @classmethod
     def open_for_changes(

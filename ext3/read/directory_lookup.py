@@ -83,7 +83,7 @@ def find_by_scan(
         read_dirents(block, logical, records, inodes=superblock.inodes_count, where=where)
         ino = _ino_of(name, block, records)
         if ino is not None:
-            return ino, logical + 1
+            return ino, max(judged, logical + 1)
     return None, count
 
 

@@ -57,6 +57,10 @@ READ_LIMIT = 1 << 30
 
 PathOrIno = bytes | str | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
+JUDGED_DIRECTORIES = 1024
+"""Directories whose undamaged blocks are remembered."""
+_INDEX, _DIR_INDEX = InodeFlag.INDEX.value, Compat.DIR_INDEX.value
+"""Plain numbers: the ``&`` of a flag takes as long as the search of a small block."""
 
 
 class Filesystem:
@@ -82,8 +86,8 @@ class Filesystem:
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
         self._chunk: tuple[int, bytes] = (-1, b"")
-        self._judged = (0, 0)
-        """A directory without an index, and how many blocks of it are in order: names are often looked up in the same one."""
+        self._judged: dict[int, int] = {}
+        """Number of leading blocks known to be undamaged, of directories searched without an index."""
 
     @overload
     @classmethod
@@ -266,14 +270,16 @@ class Filesystem:
         where = f"directory inode {directory}"
         count = directory_block_count(inode.stat.size, self._superblock.block_size, where)
         extents = self._map(inode, count).extents
-        if inode.stat.flags & InodeFlag.INDEX and self._superblock.compat & Compat.DIR_INDEX:
+        if inode.stat.flags & _INDEX and self._superblock.compat & _DIR_INDEX:
             try:
                 return find_by_index(self.device, self._superblock, extents, count, name, where=where)
             except OddIndexError:
                 pass
-        judged = self._judged[1] if self._judged[0] == directory else 0
+        judged = self._judged.get(directory, 0)
         ino, judged = find_by_scan(self.device, self._superblock, extents, count, name, where=where, judged=judged)
-        self._judged = directory, judged
+        if len(self._judged) >= JUDGED_DIRECTORIES:
+            self._judged.clear()
+        self._judged[directory] = judged
         return ino
 
     def _target(self, inode: Inode) -> bytes:
