@@ -23,6 +23,8 @@ from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 from ..support import trees
 from ..support.tools import assert_clean, require, run
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -15,6 +15,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import ext3
 from ext3.edit.filesystem import WritableFilesystem
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

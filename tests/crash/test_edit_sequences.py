@@ -44,6 +44,7 @@ def test_cut_anywhere(kind: str, block_size: int) -> None:
     assert len(found) >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["truncate", "unlink", "replace"])
 def test_a_large_file_goes_in_steps(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """More groups than the journal takes at once: at every moment the file is there, or cut, and the image can be used."""

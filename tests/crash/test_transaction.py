@@ -12,6 +12,7 @@ from ..support.crashes import Recording, content_of
 from ..support.sessions import COMMIT_START, inode_of, record_session, session, set_size, signature
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_cut_anywhere(block_size: int) -> None:
     recording = record_session(block_size, 8)

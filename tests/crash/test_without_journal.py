@@ -15,6 +15,7 @@ from ..support.recorded_edits import STEPS, is_valid, record_steps, state
 from ..support.sessions import clock, empty_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1024, 4096])
 def test_cut_anywhere(block_size: int) -> None:
     """What says that it is in order holds a synced state; the rest is refused until it was checked."""

@@ -72,7 +72,7 @@ class EditedImage(RuleBasedStateMachine):
 EditedImage.TestCase.settings = settings(
     max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestEditedImage = EditedImage.TestCase
+TestEditedImage = pytest.mark.slow(EditedImage.TestCase)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -91,7 +92,7 @@ class DirectoryMachine(RuleBasedStateMachine):
         assert self.directory.is_empty() == (not self.want)
 
 
-TestDirectory = DirectoryMachine.TestCase
+TestDirectory = pytest.mark.slow(DirectoryMachine.TestCase)
 TestDirectory.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 map_edits = st.lists(
@@ -195,6 +196,7 @@ def damaged(data: st.DataObject, count: int) -> Directory:
     return reopened(good(count), blocks=blocks)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.sampled_from([3, 60, 2500]))
 def test_damaged_directories(data: st.DataObject, count: int) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,8 @@ from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
 
 from ..support.sif_edits import EDITS, recovered
 from ..support.sif_images import LATER, STAMP, assert_sound, partition, sample_image
+
+pytestmark = pytest.mark.slow
 
 TABLE_END = 4096 + 8 * DESCRIPTOR_BYTES
 INTERESTING = [

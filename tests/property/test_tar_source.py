@@ -112,6 +112,7 @@ def flat(tree: dict[bytes, Node], head: bytes = b"") -> list[tuple[bytes, Node]]
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(trees, st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]), st.sampled_from(PACKERS), st.data())
 def test_what_goes_in_comes_out(
@@ -155,6 +156,7 @@ def test_what_goes_in_comes_out(
                 assert got.devices[number] == node.device
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packer", PACKERS, ids=["plain", "gzip", "xz"])
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())

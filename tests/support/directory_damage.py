@@ -27,6 +27,7 @@ __all__ = [
     "damaged_image",
     "damaged_index",
     "directory_block",
+    "directory_blocks",
     "indexed_image",
     "sample_image",
 ]
@@ -72,12 +73,15 @@ def damaged_image(recipe: Recipe) -> bytearray:
     return image
 
 
+def directory_blocks(image: bytearray) -> list[int]:
+    """The bytes where the blocks of the directory begin."""
+    with ext3.Filesystem.open(MemoryDevice(image)) as fs:
+        return [(block + step) * BLOCK_SIZE for _, block, count in fs.data_extents(DIRECTORY) for step in range(count)]
+
+
 def directory_block(image: bytearray, logical: int) -> int:
     """The byte where a block of the directory begins."""
-    with ext3.Filesystem.open(MemoryDevice(image)) as fs:
-        extents = fs.data_extents(DIRECTORY)
-    found = next(block + logical - first for first, block, count in extents if first <= logical < first + count)
-    return found * BLOCK_SIZE
+    return directory_blocks(image)[logical]
 
 
 def change_block(image: bytearray, logical: int, change: Callable[[bytearray], None]) -> None:

@@ -17,12 +17,16 @@ from ...support.tools import require, run
 MIB = 1 << 20
 
 
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree that stays as it is."""
+    return trees.everything(tmp_path_factory.mktemp("judged") / "left", big=False)
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Two trees that are the same in everything that is compared here."""
-    for name in ("left", "right"):
-        trees.everything(tmp_path / name, big=False)
-    return tmp_path / "left", tmp_path / "right"
+def pair(left: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two trees that are the same in everything that is compared here; the right one may be changed."""
+    return left, trees.everything(tmp_path / "right", big=False)
 
 
 def differences(left: Path, right: Path) -> list[str]:
@@ -180,10 +184,9 @@ def test_debugfs_reads_hostile_trees(tmp_path: Path, block_size: str) -> None:
 
 
 @pytest.mark.root
-def test_kernel_and_debugfs_agree(tmp_path: Path) -> None:
+def test_kernel_and_debugfs_agree(left: Path, tmp_path: Path) -> None:
     """On everything but attribute values, which debugfs gives in disk form: those are compared with the source."""
-    tree = trees.everything(tmp_path / "tree", big=False)
-    image = mke2fs_image(tmp_path, tree)
+    tree, image = left, mke2fs_image(tmp_path, left)
     kernel, debugfs = diff_tree.read_kernel(image), read_debugfs(image)
     assert len(kernel) > 100
     assert diff_tree.compare(kernel, debugfs) == []
@@ -192,9 +195,8 @@ def test_kernel_and_debugfs_agree(tmp_path: Path) -> None:
     assert diff_tree.diff_kernel(tree, image, ignore=ignore) == []
 
 
-def test_debugfs_in_a_larger_file(tmp_path: Path) -> None:
-    tree = trees.everything(tmp_path / "tree", big=False)
-    image = mke2fs_image(tmp_path, tree)
+def test_debugfs_in_a_larger_file(left: Path, tmp_path: Path) -> None:
+    image = mke2fs_image(tmp_path, left)
     larger = tmp_path / "larger"
     larger.write_bytes(b"\xaa" * (MIB + 4096) + image.read_bytes())
     judge = Debugfs(larger, MIB + 4096)

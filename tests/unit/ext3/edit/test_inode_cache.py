@@ -163,6 +163,7 @@ def test_a_large_new_file_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch)
     assert len(ends) > 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [None, 60])
 @pytest.mark.parametrize("kept", [6, inode_cache.CACHE_SIZE])
 def test_all_that_is_remembered_is_what_is_stored(kept: int, capacity: int | None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def wait_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SLOW_SAMPLES", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("buffer", [1 << 16, 1 << 20])
 def test_processes_and_threads_give_the_same_image(

@@ -25,6 +25,7 @@ from ....support.directory_damage import (
     IndexRecipe,
     damaged_index,
     directory_block,
+    directory_blocks,
     indexed_image,
 )
 from ....support.sessions import clock
@@ -217,9 +218,7 @@ def test_random_damage_of_an_index(levels: int, seed: int) -> None:
     chosen = random.Random(seed)
     image = bytearray(indexed_image(levels))
     names = names_of(bytes(image))
-    with ext3.Filesystem.open(MemoryDevice(image)) as fs:
-        count = fs.stat(DIRECTORY).size // BLOCK_SIZE
-    starts = [directory_block(image, logical) for logical in range(count)]
+    starts = directory_blocks(image)
     nodes = [starts[0], *(start for start in starts if image[start : start + 4] == bytes(4))]
     for _ in range(chosen.choice((1, 2, 5))):
         at = chosen.choice(nodes) + chosen.choice((chosen.randrange(24, 60), chosen.randrange(24, BLOCK_SIZE)))

@@ -74,6 +74,7 @@ def test_an_image_without_a_journal_is_changed_as_a_copy(run, overlay):
     assert sorted(name for name in os.listdir() if "plain" in name) == ["plain.img"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_a_long_copy(run, tmp_path, monkeypatch):
     """One line, and what was synced before: whole files."""
     monkeypatch.chdir(tmp_path)

@@ -237,6 +237,7 @@ def test_too_little_space_is_told_in_sizes(tmp_path: Path, source: Path) -> None
     make(tmp_path / "o.img", from_dir=source, size=size)
 
 
+@pytest.mark.slow
 def test_the_size_that_is_named_is_enough_for_the_inodes(tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for number in range(12_000):
