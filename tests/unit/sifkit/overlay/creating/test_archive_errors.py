@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import pickle
@@ -18,6 +19,7 @@ from sifkit.tar import store as tar_store
 from tests.support.scanned_tar import refused, scanned
 from tests.support.tar_samples import END, SAMPLE, Pipe, directory, file, hardlink, header, padded, pax, symlink
 
+gzipped = functools.partial(gzip.compress, mtime=0)  # the same bytes, and test names, at every run
 AGAIN = "fetch it again"
 DAMAGED = "the archive is damaged, or not written by a tar program"
 DISTRUST = "do not trust this archive"
@@ -31,21 +33,21 @@ INSIDE = "the archive writes through a symlink or into a file; do not trust it"
         (b"", "is empty: not a tar archive", AGAIN),
         (b"text" * 200, "is not a tar archive", TAKEN),
         (b"PK\3\4" + bytes(1000), "is a zip archive, not a tar archive", TAKEN),
-        (gzip.compress(b""), "is packed with gzip and holds nothing, not a tar archive", TAKEN),
-        (gzip.compress(b"rubbish" * 99), "is packed with gzip and holds something else, not a tar archive", TAKEN),
-        (gzip.compress(gzip.compress(SAMPLE)), "is packed with gzip and holds gzip data, not a tar archive", TAKEN),
+        (gzipped(b""), "is packed with gzip and holds nothing, not a tar archive", TAKEN),
+        (gzipped(b"rubbish" * 99), "is packed with gzip and holds something else, not a tar archive", TAKEN),
+        (gzipped(gzipped(SAMPLE)), "is packed with gzip and holds gzip data, not a tar archive", TAKEN),
         (SAMPLE[:1024], "the archive is truncated: it has no end marker (at byte 1024)", AGAIN),
         (SAMPLE[:1200], "the archive is truncated: it ends inside a header (at byte 1200)", AGAIN),
         (SAMPLE[:4000], "the archive is truncated: d/a has 3,000 bytes and only 1,952 follow (at byte 2048)", AGAIN),
         (
-            gzip.compress(SAMPLE[:1024]),
+            gzipped(SAMPLE[:1024]),
             "the gzip stream is whole, but the archive in it is truncated: it has no end marker"
             " (at byte 1024 of the unpacked archive)",
             "pack the archive again",
         ),
-        (gzip.compress(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)", AGAIN),
+        (gzipped(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)", AGAIN),
         (
-            gzip.compress(SAMPLE)[:-8] + bytes(8),
+            gzipped(SAMPLE)[:-8] + bytes(8),
             "the gzip stream is corrupt: incorrect data check (at byte 0 of the unpacked archive)",
             AGAIN,
         ),
@@ -65,7 +67,7 @@ INSIDE = "the archive writes through a symlink or into a file; do not trust it"
             "the archive is damaged",
         ),
         (
-            gzip.compress(file(b"s", padded(b"x"), [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"9")]) + END),
+            gzipped(file(b"s", padded(b"x"), [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"9")]) + END),
             "s: the sparse map is malformed (at byte 0 of the unpacked archive)",
             "the archive is damaged",
         ),
@@ -115,7 +117,7 @@ def test_a_pipe_is_sent_again() -> None:
     hint = "see whether the program that sends it failed, and send it again"
     for data, message in (
         (SAMPLE[:1024], "the archive is truncated: it has no end marker (at byte 1024)"),
-        (gzip.compress(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)"),
+        (gzipped(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)"),
         (b"", "is empty: not a tar archive"),
     ):
         stdin = Pipe(data)
@@ -149,7 +151,7 @@ def test_zstd_that_needs_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_place_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tar_store, "SPOOL_MEMORY", 1000)
-    error = refused(gzip.compress(SAMPLE), spool_dir=tmp_path / "missing")
+    error = refused(gzipped(SAMPLE), spool_dir=tmp_path / "missing")
     assert str(error) == "archive: writing its temporary file failed: No such file or directory"
     assert error.hint == "it needs space for the unpacked archive; choose another temporary directory" and error.errno == 2
 
