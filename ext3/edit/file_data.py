@@ -81,6 +81,18 @@ def read(nodes: InodeCache, ino: int, offset: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
+def data_ranges(nodes: InodeCache, ino: int) -> list[tuple[int, int]]:
+    """Return (offset, length) in bytes of what is not a hole, ascending."""
+    node = regular(nodes.load(ino))
+    size, unit = node.record.size, nodes.block_size
+    ranges: list[tuple[int, int]] = []
+    for logical, _, count in nodes.map(node).runs(0, -(-size // unit)):
+        offset, end = logical * unit, min(size, (logical + count) * unit)
+        start = ranges.pop()[0] if ranges and sum(ranges[-1]) == offset else offset
+        ranges.append((start, end - start))
+    return ranges
+
+
 # -- write ---------------------------------------------------------------------------------------------------------
 
 

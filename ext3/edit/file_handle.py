@@ -42,6 +42,14 @@ class FileEditor(SeekableFile):
         self._check_open()
         return file_data.read(self._nodes, self.ino, offset, size)
 
+    def data_ranges(self) -> list[tuple[int, int]]:
+        """Return (offset, length) in bytes of what is not a hole, ascending."""
+        return file_data.data_ranges(self._nodes, self.ino)
+
+    def host_ranges(self) -> None:
+        """None: the data may not be in the file of the host yet."""
+        return None
+
     def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at byte ``offset``."""
         self._check_writable()

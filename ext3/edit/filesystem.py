@@ -57,6 +57,7 @@ class WritableFilesystem(Filesystem):
         self._stack = ExitStack()
         self._last_inode = None
         self._chunk = (-1, b"")
+        self._block_owners = None
         self._judged = {}
 
     @classmethod

@@ -95,6 +95,11 @@ class Stat(NamedTuple):
     file_acl: int
 
     @property
+    def dev(self) -> int:
+        """0: all files of an image are on one device."""
+        return 0
+
+    @property
     def file_type(self) -> FileType:
         return file_type_of(self.mode)
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType
 from ..device.base import BlockDevice
-from ..errors import Ext3Error
 from ..format.dirent import MIN_REC_LEN, Entry, make_entry, read_dirent_columns
 from ..format.inode import NO_MAP
 from ..format.inode_fields import Flags, Numbers
@@ -59,7 +58,7 @@ def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 <<
         pointers = columns.rows["i_block"][:many, :DIRECT_BLOCKS].astype(np.int64)
         blocks = pointers[np.arange(DIRECT_BLOCKS) < counts[:, None]]
         raw = _read_blocks(volume.device, blocks, size)
-    except Ext3Error:  # in one of them
+    except OSError:  # in one of them
         return read_directories(volume, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
     ends = np.cumsum(counts)
     first = np.zeros(len(blocks), bool)

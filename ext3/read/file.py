@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..device.base import BlockDevice
+from ..device.base import BlockDevice, FileDevice
 from ..format.block_map import Extents, extent_list
 
 if TYPE_CHECKING:
@@ -65,6 +65,41 @@ class FileReader(SeekableFile):
     def extents(self) -> list[tuple[int, int, int]]:
         """Extents of the data, see ``Filesystem.data_extents``."""
         return extent_list(self._extents)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes from byte ``offset``, fewer at the end of the file; the position stays. Thread-safe."""
+        data = bytearray(max(0, min(size, self.size - offset)))
+        if data:
+            with memoryview(data) as view:
+                self._fill(view, offset)
+        return bytes(data)
+
+    def data_ranges(self) -> list[tuple[int, int]]:
+        """Return (offset, length) in bytes of what is not a hole, ascending."""
+        ranges: list[tuple[int, int]] = []
+        for offset, _, length in self._byte_extents():
+            if ranges and sum(ranges[-1]) == offset:
+                before = ranges.pop()
+                ranges.append((before[0], before[1] + length))
+            else:
+                ranges.append((offset, length))
+        return ranges
+
+    def host_ranges(self) -> list[tuple[int, int, int, int]] | None:
+        """Return (offset, descriptor, offset there, length) of the extents; None if the data is not in a file of the host."""
+        device = self._device
+        if not isinstance(device, FileDevice):
+            return None
+        return [(offset, device.fd, device.offset + place, length) for offset, place, length in self._byte_extents()]
+
+    def _byte_extents(self) -> list[tuple[int, int, int]]:
+        """Return (offset, offset on the device, length) in bytes of each extent, cut at the end of the file."""
+        unit = self._block_size
+        return [
+            (logical * unit, physical * unit, min(count * unit, self.size - logical * unit))
+            for logical, physical, count in self.extents
+            if logical * unit < self.size
+        ]
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read into the buffer. Return the number of bytes read, fewer than it holds only at the end of the file."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.layout import Table
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
-from . import directory_scan
+from . import tree_scan
 from .directory_lookup import find_by_index, find_by_scan
 from .file import FileReader
 from .path_walk import MAX_COMPONENTS, resolve
@@ -48,7 +48,7 @@ from .path_walk import MAX_COMPONENTS, resolve
 if TYPE_CHECKING:
     from ..edit.filesystem import WritableFilesystem
 
-__all__ = ["Entry", "FileReader", "Filesystem", "Stat"]
+__all__ = ["Entry", "FileReader", "Filesystem", "Stat", "StatFS"]
 
 MAX_PATH = 1 << 16
 """Longest path of a directory that a walk enters, in bytes: without it a small image could yield a terabyte of paths."""
@@ -61,6 +61,17 @@ JUDGED_DIRECTORIES = 1024
 """Directories whose undamaged blocks are remembered."""
 _INDEX, _DIR_INDEX = InodeFlag.INDEX.value, Compat.DIR_INDEX.value
 """Plain numbers: the ``&`` of a flag takes as long as the search of a small block."""
+
+
+class StatFS(NamedTuple):
+    """Totals of a filesystem. ``available_bytes``: free and not reserved; ``data_limit``: bytes that all files can hold."""
+
+    total_bytes: int
+    free_bytes: int
+    available_bytes: int
+    inodes: int
+    free_inodes: int
+    data_limit: int
 
 
 class Filesystem:
@@ -86,6 +97,7 @@ class Filesystem:
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
         self._chunk: tuple[int, bytes] = (-1, b"")
+        self._block_owners: tree_scan.BlockOwners | None = None
         self._judged: dict[int, int] = {}
         """Number of leading blocks known to be undamaged, of directories searched without an index."""
 
@@ -152,6 +164,11 @@ class Filesystem:
         return False
 
     @property
+    def root(self) -> int:
+        """Inode of the root directory."""
+        return ROOT_INO
+
+    @property
     def superblock(self) -> Superblock:
         return self._superblock
 
@@ -164,6 +181,14 @@ class Filesystem:
     def needs_recovery(self) -> bool:
         """True if the journal holds changes to replay. Reads include them, unless there is a ``journal_problem``."""
         return self._superblock.needs_recovery
+
+    def statfs(self) -> StatFS:
+        """Return the totals of the superblock, clamped to possible values."""
+        found = self.superblock
+        total = found.blocks_count * found.block_size
+        free = min(found.free_blocks * found.block_size, total)
+        reserved = min(found.reserved_blocks * found.block_size, free)
+        return StatFS(total, free, free - reserved, found.inodes_count, min(found.free_inodes, found.inodes_count), total)
 
     def geometry(self) -> Geometry:
         """Fixed layout. Its metadata locations are those of a new image; ``groups`` has the real ones."""
@@ -304,9 +329,21 @@ class Filesystem:
             raise PathNotDirectoryError(path_or_ino, "not a directory")
         return self._entries(inode)
 
-    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[directory_scan.Listing | None]:
-        """Return the listings of the first of these directories, at least one, read together; see ``directory_scan``."""
-        return directory_scan.read_directories(self, inos, most_names)
+    def scan_many(self, inos: Sequence[int], *, stats: bool = True) -> Iterator[tree_scan.Listing]:
+        """Yield the listing of each of these directories, in this order, with the Stats of their entries unless not wanted.
+
+        They are read ahead in batches; errors are in the listings. A block of two directories is damage.
+        """
+        if self._block_owners is None and not self.writable:
+            self._block_owners = tree_scan.BlockOwners()
+        return tree_scan.scan_many(self, inos, self._block_owners, stats=stats)
+
+    def load_many(self, inos: Sequence[int], *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[tree_scan.Loaded]:
+        """Yield each of these files with attributes, and the content of a small file whose blocks are contiguous.
+
+        In this order, or without ``keep_order`` in the order of their data. Errors are values. ``limit``: bytes of content.
+        """
+        return tree_scan.load_many(self, inos, keep_order=keep_order, limit=limit)
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:
         """Yield entries. ``seen`` counts the blocks of several directories: CorruptError if they exceed the filesystem."""

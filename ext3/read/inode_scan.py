@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import CorruptError, Ext3Error
+from ..errors import CorruptError
 from ..format.inode import Stat, parse_inode
 from ..format.inode_fields import Numbers
 from ..format.inode_table import Columns, Records, decode_columns, inode_offsets, stats_of
 from .volume import Volume
 
-__all__ = ["column_parts", "read_columns", "read_facts", "read_stats"]
+__all__ = ["bad_inode_error", "column_parts", "read_columns", "read_facts", "read_stats"]
 
 GAP_BYTES = 16 << 10
 """Gaps between wanted rows of an inode table are read too, up to this size."""
@@ -35,13 +35,13 @@ def read_columns(volume: Volume, inos: Sequence[int] | Numbers) -> Columns:
 
 def column_parts(
     volume: Volume, inos: Sequence[int] | Numbers, start: int = 0
-) -> Iterator[tuple[int, int, Columns | Ext3Error]]:
+) -> Iterator[tuple[int, int, Columns | OSError]]:
     """Yield the columns of ``inos`` in parts: (first index, end, columns). If a table cannot be read, each of its inodes is a
     part of its own, with the error in place of columns."""
     try:
         yield start, start + len(inos), read_columns(volume, inos)
         return
-    except Ext3Error as error:
+    except OSError as error:
         if len(inos) <= 1:
             yield start, start + len(inos), error
             return
@@ -56,18 +56,18 @@ def read_stats(volume: Volume, inos: Sequence[int]) -> list[Stat]:
     for start in range(0, len(inos), BATCH_INODES):
         columns = read_columns(volume, inos[start : start + BATCH_INODES])
         for row in np.flatnonzero(columns.bad).tolist():
-            raise _damage(columns, row)
+            raise bad_inode_error(columns, row)
         found += stats_of(columns)
     return found
 
 
-def read_facts(volume: Volume, inos: Sequence[int]) -> tuple[list[Stat | Ext3Error], list[bool]]:
+def read_facts(volume: Volume, inos: Sequence[int]) -> tuple[list[Stat | OSError], list[bool]]:
     """Return for each of ``inos`` its Stat, or the error; and whether it may have extended attributes."""
-    found: list[Stat | Ext3Error] = []
+    found: list[Stat | OSError] = []
     attributed: list[bool] = []
     for first in range(0, len(inos), BATCH_INODES):
         for start, end, columns in column_parts(volume, inos[first : first + BATCH_INODES]):
-            if isinstance(columns, Ext3Error):
+            if isinstance(columns, OSError):
                 found += [columns] * (end - start)
                 attributed += [False] * (end - start)
                 continue
@@ -75,11 +75,11 @@ def read_facts(volume: Volume, inos: Sequence[int]) -> tuple[list[Stat | Ext3Err
             found += stats_of(columns)
             attributed += columns.attributed.tolist()
             for row in np.flatnonzero(columns.bad).tolist():
-                found[begin + row] = _damage(columns, row)
+                found[begin + row] = bad_inode_error(columns, row)
     return found, attributed
 
 
-def _damage(columns: Columns, row: int) -> CorruptError:
+def bad_inode_error(columns: Columns, row: int) -> CorruptError:
     """Return the error of a bad inode."""
     try:
         parse_inode(columns.records[row].tobytes(), int(columns.ino[row]))

@@ -8,12 +8,9 @@ hides every name that begins with ``.wh.``; to the kernel these are ordinary fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping
 
-from ext3.constants import NAME_MAX, ROOT_INO, FileType
-from ext3.errors import Ext3Error
-from ext3.read.directory_scan import Listing
-from ext3.read.filesystem import Entry, Filesystem, PathOrIno, Stat
+from .file_tree import Stat
 
 __all__ = [
     "AUFS_PREFIX",
@@ -24,15 +21,12 @@ __all__ = [
     "REDIRECT_XATTRS",
     "WHITEOUT_PREFIX",
     "WHITEOUT_XATTRS",
-    "UpperView",
     "has_whiteout_prefix",
     "is_opaque",
-    "is_opaque_directory",
     "is_whiteout",
     "whited_out_name",
     "whiteout_name",
     "without_overlay_xattrs",
-    "without_whiteouts",
 ]
 
 WHITEOUT_PREFIX = b".wh."
@@ -50,7 +44,7 @@ REDIRECT_XATTRS = (b"trusted.overlay.redirect", b"user.overlay.redirect")
 """A directory with one of these was renamed: lower layers have it under its old name."""
 OVERLAY_XATTR_PREFIXES = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 """Prefixes of the xattrs that overlay filesystems reserve. They have a meaning in upper/ only."""
-_MAY_BE_WHITEOUT = (FileType.UNKNOWN, FileType.CHARACTER)
+NAME_MAX = 255
 
 
 def is_whiteout(stat: Stat) -> bool:
@@ -74,65 +68,11 @@ def whited_out_name(name: bytes) -> bytes | None:
     return name[len(WHITEOUT_PREFIX) :] if is_name else None
 
 
-def without_overlay_xattrs(xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
+def without_overlay_xattrs(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Return the xattrs that a container sees: all but those reserved by overlay filesystems."""
     return {name: value for name, value in xattrs.items() if not name.startswith(OVERLAY_XATTR_PREFIXES)}
 
 
-def is_opaque(xattrs: dict[bytes, bytes]) -> bool:
+def is_opaque(xattrs: Mapping[bytes, bytes]) -> bool:
     """Return True if a directory with these xattrs is opaque: it hides the same directory of lower layers."""
     return any(xattrs.get(name) == b"y" for name in _ALL_OPAQUE_XATTRS)
-
-
-def is_opaque_directory(filesystem: Filesystem, ino: int) -> bool:
-    """Return True if a directory is opaque, by its xattrs or an opaque whiteout in it."""
-    raw = filesystem.unfiltered if isinstance(filesystem, UpperView) else filesystem
-    return is_opaque(raw.xattrs(ino)) or raw.find_name(ino, OPAQUE_WHITEOUT) is not None
-
-
-def without_whiteouts(filesystem: Filesystem, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries of a directory that a container sees: neither whiteouts nor the names they hide."""
-    found = list(entries)
-    hidden = {entry.name[len(WHITEOUT_PREFIX) :] for entry in found if has_whiteout_prefix(entry.name)}
-    return [
-        entry
-        for entry in found
-        if not has_whiteout_prefix(entry.name)
-        and entry.name not in hidden
-        and not (entry.file_type in _MAY_BE_WHITEOUT and _is_whiteout_inode(filesystem, entry.ino))
-    ]
-
-
-class UpperView(Filesystem):
-    """View of an open filesystem as a container sees upper/: without whiteouts, hidden names and overlay xattrs.
-
-    ``unfiltered`` is the filesystem itself; whoever opened it closes it.
-    """
-
-    def __init__(self, filesystem: Filesystem) -> None:
-        vars(self).update(vars(filesystem))
-        self.unfiltered = filesystem
-
-    def scandir(self, path_or_ino: bytes | str | int = ROOT_INO) -> Iterator[Entry]:
-        return iter(without_whiteouts(self, super().scandir(path_or_ino)))
-
-    def scandirs(self, inos: Sequence[int], most_names: int = 1 << 16) -> list[Listing | None]:
-        found = super().scandirs(inos, most_names)
-        return [one and Listing(without_whiteouts(self, one.entries), one.blocks) for one in found]
-
-    def xattrs(self, path_or_ino: PathOrIno, *, follow: bool = True) -> dict[bytes, bytes]:
-        return without_overlay_xattrs(super().xattrs(path_or_ino, follow=follow))
-
-    def find_name(self, directory: int, name: bytes) -> int | None:
-        ino = super().find_name(directory, name)
-        if ino is None or has_whiteout_prefix(name) or is_whiteout(self.stat(ino)):
-            return None
-        whiteout = whiteout_name(name)
-        return ino if whiteout is None or super().find_name(directory, whiteout) is None else None
-
-
-def _is_whiteout_inode(filesystem: Filesystem, ino: int) -> bool:
-    try:
-        return is_whiteout(filesystem.stat(ino))
-    except Ext3Error:  # reported by whoever reads the file itself
-        return False

@@ -1,0 +1,85 @@
+"""UpperView: upper/ as a container sees it, without whiteouts, the names they hide, and overlay xattrs.
+
+The only place that hides them. Lower layers are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from .file_tree import CHARACTER_DEVICE, UNKNOWN, FileTree, Listing, Loaded, Row, TreeFile, TreeListing
+from .resolve import is_dir
+from .subtree import Subtree
+from .whiteouts import (
+    OPAQUE_WHITEOUT,
+    OVERLAY_XATTR_PREFIXES,
+    WHITEOUT_PREFIX,
+    has_whiteout_prefix,
+    is_opaque,
+    is_whiteout,
+    whiteout_name,
+    without_overlay_xattrs,
+)
+
+__all__ = ["UpperView", "find_upper", "is_opaque_directory"]
+
+N = TypeVar("N", bound=Hashable)
+
+
+def find_upper(tree: FileTree[N]) -> N | None:
+    """Return the directory upper/ in the root of a tree, None if it has none."""
+    node = tree.find_name(tree.root, b"upper")
+    return node if node is not None and is_dir(tree.stat(node)) else None
+
+
+def is_opaque_directory(tree: FileTree[N], directory: N) -> bool:
+    """Return True if a directory is opaque, by its xattrs or an opaque whiteout in it, also if the tree hides these."""
+    raw = tree.tree if isinstance(tree, UpperView) else tree
+    return is_opaque(raw.xattrs(directory)) or raw.find_name(directory, OPAQUE_WHITEOUT) is not None
+
+
+class UpperView(Subtree[N]):
+    """View of the directory ``root`` of a tree as a container sees an upper layer. ``tree`` is the tree itself."""
+
+    def find_name(self, directory: N, name: bytes, /) -> N | None:
+        node = self.tree.find_name(directory, name)
+        if node is None or has_whiteout_prefix(name) or is_whiteout(self.tree.stat(node)):
+            return None
+        whiteout = whiteout_name(name)
+        return node if whiteout is None or self.tree.find_name(directory, whiteout) is None else None
+
+    def scan_many(self, directories: Sequence[N], /, *, stats: bool = True) -> Iterator[Listing[N]]:
+        for listing in self.tree.scan_many(directories, stats=stats):
+            rows = self._visible(listing.rows)
+            changed = len(rows) != len(listing.rows)
+            yield TreeListing(listing.node, rows, listing.problem, listing.directory_bytes) if changed else listing
+
+    def load_many(self, nodes: Sequence[N], /, *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[Loaded[N]]:
+        for found in self.tree.load_many(nodes, keep_order=keep_order, limit=limit):
+            if isinstance(found.xattrs, OSError) or not any(name.startswith(OVERLAY_XATTR_PREFIXES) for name in found.xattrs):
+                yield found
+            else:
+                xattrs = without_overlay_xattrs(found.xattrs)
+                yield TreeFile(found.position, found.node, found.stat, xattrs, found.content)
+
+    def xattrs(self, node: N, /) -> Mapping[bytes, bytes]:
+        return without_overlay_xattrs(self.tree.xattrs(node))
+
+    def _visible(self, rows: Sequence[Row[N]]) -> Sequence[Row[N]]:
+        """Return the rows that are neither whiteouts nor hidden by one."""
+        hidden = {row.name[len(WHITEOUT_PREFIX) :] for row in rows if has_whiteout_prefix(row.name)}
+        return [
+            row
+            for row in rows
+            if not has_whiteout_prefix(row.name)
+            and row.name not in hidden
+            and not (row.file_type in (CHARACTER_DEVICE, UNKNOWN) and self._is_whiteout(row))
+        ]
+
+    def _is_whiteout(self, row: Row[N]) -> bool:
+        try:
+            found = self.tree.stat(row.node) if row.stat is None or isinstance(row.stat, OSError) else row.stat
+        except OSError:  # reported by whoever reads the file itself
+            return False
+        return is_whiteout(found)

@@ -1,0 +1,228 @@
+"""Walk of a tree: everything below a directory, parents first, in byte order of names.
+
+A walk ends whatever the image holds: a directory met twice is not entered, directories are not nested deeper than
+MAX_COMPONENTS, and all directories together take no more bytes than the filesystem has.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from .errors import DamagedTreeError, TreePathError
+from .file_tree import FileTree, Listing, Row, is_directory
+from .resolve import MAX_COMPONENTS
+
+__all__ = ["DirectoryReader", "OnProblem", "WalkedDirectory", "WalkedFile", "walk", "walk_directories"]
+
+N = TypeVar("N", bound=Hashable)
+
+BATCH_NAMES = 16384
+"""Names read ahead together; smaller batches cost more per name."""
+BATCH_DIRECTORIES = 512
+"""Directories read together at most."""
+MIN_NAMES = 512
+"""Names asked for in one read at least."""
+MAX_ROWS_AHEAD = 4 * BATCH_NAMES
+"""Rows read ahead; beyond this only directories below the one asked for are read ahead."""
+TYPICAL_NAMES = 8
+"""Assumed number of names in a directory not read yet."""
+
+OnProblem = Callable[[bytes, OSError], None]
+"""Callback for a directory that cannot be read or entered: its path, and the error."""
+
+
+class WalkedFile(NamedTuple, Generic[N]):
+    """File met by a walk.
+
+    ``depth``: directories above it below the top, 0 for the top's entries. ``is_last``: no further name is in its directory.
+    """
+
+    path: bytes
+    row: Row[N]
+    depth: int
+    is_last: bool
+
+
+class WalkedDirectory(NamedTuple, Generic[N]):
+    """Directory met by a walk, and the rows of it that can be read."""
+
+    path: bytes
+    listing: Listing[N]
+    depth: int
+
+
+class _Walker(Generic[N]):
+    """State of one walk: what was entered, and the bytes of directories so far."""
+
+    def __init__(self, tree: FileTree[N], top: N, *, stats: bool, levels: int, on_problem: OnProblem | None) -> None:
+        self.reader = DirectoryReader(tree, stats=stats, levels=levels)
+        self.levels = levels
+        self.on_problem = on_problem
+        self._entered = {top}
+        self._bytes_left = tree.statfs().total_bytes
+
+    def problem(self, path: bytes, error: OSError) -> None:
+        if self.on_problem is None:
+            raise error
+        self.on_problem(path, error)
+
+    def read(self, path: bytes, node: N) -> Listing[N] | None:
+        """Read a directory that may be entered; None, and a problem, if all directories take more than there is."""
+        listing = self.reader.read(node)
+        self._bytes_left -= listing.directory_bytes
+        if self._bytes_left < 0:
+            self.problem(path, DamagedTreeError(path, "the image is damaged: its directories share blocks"))
+            return None
+        if listing.problem is not None:
+            self.problem(path, listing.problem)
+        return listing
+
+    def may_enter(self, path: bytes, row: Row[N], depth: int) -> bool:
+        """Return True if a directory at this depth is to be entered; that it cannot be is a problem."""
+        if depth >= self.levels:
+            if self.levels == MAX_COMPONENTS:
+                self.problem(path, TreePathError(path[:4096], errno.ENAMETOOLONG, "directories are nested too deep"))
+            return False
+        if row.node in self._entered:
+            self.problem(path, DamagedTreeError(path, "the image is damaged: this directory is in it twice"))
+            return False
+        self._entered.add(row.node)
+        return True
+
+
+def walk(
+    tree: FileTree[N],
+    top: N,
+    path: bytes = b"",
+    *,
+    stats: bool = True,
+    levels: int = MAX_COMPONENTS,
+    on_problem: OnProblem | None = None,
+) -> Iterator[WalkedFile[N]]:
+    """Walk everything below the directory ``top``, a directory's content after it.
+
+    ``path``: of the top; b"" makes the paths relative. ``levels``: depth of the walk. Without ``on_problem`` the error of a
+    directory that cannot be read or entered is raised.
+    """
+    walker = _Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
+    listing = walker.read(path, top)
+    if listing is None:
+        return
+    pending = [(_base(path), iter(listing.rows), len(listing.rows))]
+    while pending:
+        base, rows, left = pending.pop()
+        for row in rows:
+            left -= 1
+            name = base + row.name
+            yield WalkedFile(name, row, len(pending), not left)
+            if is_directory(row) and walker.may_enter(name, row, len(pending) + 1):
+                below = walker.read(name, row.node)
+                if below is None:
+                    return
+                pending += [(base, rows, left), (name + b"/", iter(below.rows), len(below.rows))]
+                break
+
+
+def walk_directories(
+    tree: FileTree[N],
+    top: N,
+    path: bytes = b"",
+    *,
+    stats: bool = True,
+    levels: int = MAX_COMPONENTS,
+    on_problem: OnProblem | None = None,
+) -> Iterator[WalkedDirectory[N]]:
+    """Walk the directory ``top`` and all below it; see ``walk``."""
+    walker = _Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
+    pending = [(path, top, 0)]
+    while pending:
+        name, node, depth = pending.pop()
+        listing = walker.read(name, node)
+        if listing is None:
+            return
+        yield WalkedDirectory(name, listing, depth)
+        base = _base(name)
+        below = [
+            (base + row.name, row.node, depth + 1)
+            for row in listing.rows
+            if is_directory(row) and walker.may_enter(base + row.name, row, depth + 1)
+        ]
+        pending += reversed(below)
+
+
+def _base(path: bytes) -> bytes:
+    return path if not path or path.endswith(b"/") else path + b"/"
+
+
+class DirectoryReader(Generic[N]):
+    """Reader of directories for a walk in byte order, parents first: those needed next are read ahead, together.
+
+    One directory at a time takes four times as long. Each is read ahead at most once, so a hostile image cannot cause
+    repeated reads.
+    """
+
+    def __init__(self, tree: FileTree[N], *, stats: bool = True, levels: int = MAX_COMPONENTS) -> None:
+        """``levels``: depth of the walk, the first directory included."""
+        self._tree = tree
+        self._stats = stats
+        self._levels = levels
+        self._ahead: dict[N, Listing[N]] = {}
+        self._rows_ahead = 0
+        self._seen: set[N] = set()
+        self._pending: list[tuple[N, int]] = []
+        """(directory, levels left) below the directories already read; the next one is last."""
+
+    def read(self, directory: N) -> Listing[N]:
+        """Return a directory's listing, which holds any errors."""
+        if directory not in self._ahead:
+            self._read_ahead(directory)
+        listing = self._ahead.pop(directory)
+        self._rows_ahead -= len(listing.rows)
+        return listing
+
+    def _read_ahead(self, directory: N) -> None:
+        """Read this directory and the next ones, up to BATCH_NAMES names."""
+        count = 0
+        levels = 1 if self._seen else self._levels  # a directory that no entry led to is read alone
+        while self._pending and (self._pending[-1][0] == directory or self._pending[-1][0] in self._seen):
+            node, left = self._pending.pop()
+            levels = left if node == directory else levels
+        others = 0 if self._rows_ahead < MAX_ROWS_AHEAD else len(self._pending)
+        names, directories = BATCH_NAMES, [(directory, levels)]
+        while directories:
+            listings = self._scan([node for node, _ in directories], names)
+            below: list[tuple[N, int]] = []
+            for (node, left), listing in zip(directories, listings, strict=False):
+                self._seen.add(node)
+                self._ahead[node] = listing
+                self._rows_ahead += len(listing.rows)
+                count += 1 + len(listing.rows)
+                if left > 1:
+                    below += [(row.node, left - 1) for row in listing.rows if is_directory(row)]
+            self._pending += reversed(below + directories[len(listings) :])
+            names = max(BATCH_NAMES - count, MIN_NAMES)
+            directories = (
+                self._next(min(max(1, names // TYPICAL_NAMES), BATCH_DIRECTORIES), others) if count < BATCH_NAMES else []
+            )
+
+    def _scan(self, directories: Sequence[N], names: int) -> list[Listing[N]]:
+        """Read the first of these directories: at least one, and no more once there are so many names."""
+        listings: list[Listing[N]] = []
+        for listing in self._tree.scan_many(directories, stats=self._stats):
+            listings.append(listing)
+            names -= len(listing.rows)
+            if names <= 0:
+                break
+        return listings
+
+    def _next(self, count: int, others: int) -> list[tuple[N, int]]:
+        """Return up to ``count`` directories that will be asked for next; the first ``others`` pending ones are left."""
+        chosen: dict[N, int] = {}
+        pending, seen = self._pending, self._seen
+        while len(pending) > others and len(chosen) < count:
+            node, levels = pending.pop()
+            if node not in seen and node not in chosen:
+                chosen[node] = levels
+        return list(chosen.items())
