@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import errno
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,12 +11,10 @@ from .support.console import Console
 from .support.frame import verb
 from .support.image_path import group_by_image, several_paths
 from .support.options import ReadFlags
-from .support.reading import open_for_reading, print_problems
+from .support.reading import open_for_reading
 
 if TYPE_CHECKING:
-    from ext3.read.filesystem import FileReader
-
-    from ..overlay.view import View
+    from ..vfs.file_tree import FileTree, OpenFile
 
 __all__ = ["command"]
 
@@ -40,35 +39,40 @@ def command(
     Paths are relative to the root of the image's filesystem, which has upper/ and work/. Symbolic links are followed within
     the image. Holes are written as zeros. The image is not modified.
     """
-    from ext3.errors import PathError
+    from ..vfs.errors import TreePathError
 
     groups = group_by_image(arguments)
     several = several_paths(groups)
     failed = 0
     for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
             for path in paths:
                 try:
-                    file = _open_file(view, path)
-                except PathError as error:
+                    file = _open_file(opened.tree, path)
+                except TreePathError as error:
                     if not several:
                         raise
                     failed += 1
-                    print_problems(console, [error])
+                    console.error(str(error))
                     continue
                 with file:
-                    while piece := file.read(COPY_BYTES):
+                    at = 0
+                    while piece := file.read_at(at, COPY_BYTES):
                         console.write(piece)
+                        at += len(piece)
     return 1 if failed else 0
 
 
-def _open_file(view: View, path: bytes) -> FileReader:
-    from ext3.errors import PathError, PathIsDirectoryError
+def _open_file(tree: FileTree[Any], path: bytes) -> OpenFile:
+    """Open a regular file. Raises TreePathError."""
+    from ..vfs.errors import TreePathError, path_error
+    from ..vfs.file_tree import REGULAR, file_type_of
+    from ..vfs.resolve import Resolver, is_dir
 
-    ino = view.lookup(path)
-    found = view.filesystem.stat(ino)
-    if found.is_dir:
-        raise PathIsDirectoryError(path, "Is a directory")
-    if found.mode & 0o170000 != 0o100000:
-        raise PathError(path, "not a regular file")
-    return view.filesystem.open_file(ino)
+    node = Resolver(tree).lookup(path)
+    found = tree.stat(node)
+    if is_dir(found):
+        raise path_error(path, errno.EISDIR)
+    if file_type_of(found.mode) != REGULAR:
+        raise TreePathError(path, errno.EINVAL, "not a regular file")
+    return tree.open_file(node)

@@ -25,8 +25,8 @@ from .support.reading import host_identity, open_for_reading
 if TYPE_CHECKING:
     from ..overlay.copy_in import Copier
     from ..overlay.copy_source import CopySource, HostSource, ImageSource
-    from ..overlay.resolve import ResolvedPath, Resolver
     from ..overlay.upper_edit import OverlayEditor
+    from ..vfs.resolve import ResolvedPath, Resolver
 
 __all__ = ["copy_in"]
 
@@ -80,7 +80,7 @@ class _CopyIn:
         self.bar = bar
         self.stack = stack
         self.found: list[_SourceArgument] = []
-        self.directory: ResolvedPath | None = None
+        self.directory: ResolvedPath[int] | None = None
         self.data_bytes = 0
         self._images: dict[str, ImageSource] = {}
         self._host: HostSource | None = None
@@ -159,7 +159,7 @@ class _CopyIn:
             self._images[image] = ImageSource(resolver)
         return self._images[image]
 
-    def _destination(self, editor: OverlayEditor, source: _SourceArgument) -> tuple[ResolvedPath, ImagePath]:
+    def _destination(self, editor: OverlayEditor, source: _SourceArgument) -> tuple[ResolvedPath[int], ImagePath]:
         """Resolve the destination of a copy. A slash after the target asks for a directory. Raises PathError."""
         from ext3.errors import PathNotDirectoryError
 
@@ -169,7 +169,7 @@ class _CopyIn:
                 return self.directory, target
             return entry_in(editor, self.directory, target, source.base)
         resolved = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
-        is_dir = source.is_dir if resolved.ino is None else editor.stat(resolved.ino).is_dir
+        is_dir = source.is_dir if resolved.node is None else editor.stat(resolved.node).is_dir
         if target.path.endswith(b"/") and not is_dir:
             raise PathNotDirectoryError(target.path, "Not a directory")
         return resolved, target
@@ -190,7 +190,7 @@ class _CopyIn:
                 noun = "directory" if found.is_dir else "regular file"
                 self.batch.fail(copier.copy_error(error, self.target.path, noun, exists=there))
                 continue
-            if resolved.ino is None:
+            if resolved.node is None:
                 warn_outside(self.batch.console, editor, resolved, destination)
             copier.copy(found.source, found.handle, found.shown, resolved, link_target=found.link_target)
         self.bar.done()
@@ -200,7 +200,7 @@ class _CopyIn:
         from ext3.errors import PathError
 
         try:
-            return editor.resolve(self.target.path.rstrip(b"/") or b"/", follow=False).ino is not None
+            return editor.resolve(self.target.path.rstrip(b"/") or b"/", follow=False).node is not None
         except PathError:
             return False
 
@@ -228,6 +228,6 @@ def _link_target(resolver: Resolver, path: bytes) -> int | None:
     from ext3.errors import PathError
 
     try:
-        return resolver.resolve(path, follow=True).ino
+        return resolver.resolve(path, follow=True).node
     except PathError:
         return None

@@ -19,7 +19,7 @@ from .support.render import shell_quote
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.resolve import Resolver
+    from ..vfs.resolve import Resolver
 
 __all__ = ["copy_out"]
 

@@ -32,29 +32,28 @@ def command(
     """Show the space and inode usage of images, in KiB. An image may run out of inodes long before space."""
     from ext3.errors import Ext3Error
 
-    from ..overlay.usage import image_usage
-
     code = 0
     rows: list[tuple[str, ...]] = [("Image", "", "Size", "Used", "Avail", "Use%")]
     for image in images:
         try:
-            with open_for_reading(console, image, partition) as view:
-                usage = image_usage(view.filesystem)
+            with open_for_reading(console, image, partition) as opened:
+                usage = opened.tree.statfs()
         except (SifkitError, Ext3Error, OSError) as error:
             if len(images) == 1:
                 raise
             code = max(code, report(error, console))
             continue
+        used, inodes_used = usage.total_bytes - usage.free_bytes, usage.inodes - usage.free_inodes
         if json:
             console.emit(
                 {
-                    "size_bytes": usage.size_bytes,
-                    "used_bytes": usage.used_bytes,
+                    "size_bytes": usage.total_bytes,
+                    "used_bytes": used,
                     "free_bytes": usage.free_bytes,
                     "available_bytes": usage.available_bytes,
                     "inodes": usage.inodes,
-                    "inodes_used": usage.inodes_used,
-                    "inodes_free": usage.inodes_free,
+                    "inodes_used": inodes_used,
+                    "inodes_free": usage.free_inodes,
                 },
                 image=image,
             )
@@ -68,11 +67,11 @@ def command(
             return f"{share:>4} {bar(used, total, console)}" if console.out_is_terminal else share
 
         name = escape(image.encode("utf-8", "surrogateescape"))
-        used, available = usage.used_bytes, usage.available_bytes
+        available = usage.available_bytes
         space = "bytes" if human else "KiB"
-        rows.append((name, space, size(usage.size_bytes), size(used), size(available), full(used, used + available)))
-        inodes = (usage.inodes, usage.inodes_used, usage.inodes_free)
-        rows.append((name, "inodes", *map(str, inodes), full(usage.inodes_used, usage.inodes)))
+        rows.append((name, space, size(usage.total_bytes), size(used), size(available), full(used, used + available)))
+        inodes = (usage.inodes, inodes_used, usage.free_inodes)
+        rows.append((name, "inodes", *map(str, inodes), full(inodes_used, usage.inodes)))
     if json or len(rows) == 1:
         return code
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

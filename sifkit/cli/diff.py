@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +14,11 @@ from .support.failures import report
 from .support.frame import verb
 from .support.image_path import split_image_path
 from .support.options import ReadFlags, ZeroTerminated
-from .support.reading import TYPES, open_for_reading, print_problems
+from .support.reading import TYPES, ProblemList, lookup, open_for_reading
 from .support.render import display_name
 
 if TYPE_CHECKING:
-    from ..overlay.compare import Side
+    from ..vfs.file_tree import FileTree
 
 __all__ = ["command"]
 
@@ -62,42 +62,44 @@ def command(
 
 
 def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: bool, zero: bool) -> int:
-    from ..overlay.compare import compare_trees
+    from ..vfs.compare import compare_trees
+    from ..vfs.file_tree import file_type_of
 
     counts = dict.fromkeys(LETTERS, 0)
-    problems: list[Exception] = []
+    problems = ProblemList()
     with ExitStack() as stack:
-        first, second = (_side(console, stack, text, flags) for text in (old, new))
+        first, second = (_open_side(console, stack, text, flags) for text in (old, new))
         for change in compare_trees(first, second, problems, owners=owners):
             counts[change.kind] += 1
             if console.json:
-                kind = {0o100000: 1, 0o040000: 2, 0o020000: 3, 0o060000: 4, 0o010000: 5, 0o140000: 6, 0o120000: 7}
                 fields: Fields = {"change": change.kind, **name_fields("path", change.path)}
-                fields |= {"type": TYPES[kind.get(change.mode & 0o170000, 0)], "what": list(change.what)}
+                fields |= {"type": TYPES[file_type_of(change.mode)], "what": list(change.what)}
                 console.emit_raw(fields)
                 continue
             name = change.path if zero else display_name(change.path, console)
             what = f"  ({', '.join(change.what)})" if change.what and not zero else ""
             console.write(f"{LETTERS[change.kind]} ".encode() + name + what.encode() + (b"\0" if zero else b"\n"))
-    print_problems(console, problems)
+    problems.print(console)
     if console.json:
         console.emit({**name_fields("other", new), **counts, "errors": len(problems)}, image=old)
     return 2 if problems else 1 if any(counts.values()) else 0
 
 
-def _side(console: Console, stack: ExitStack, text: str, flags: ReadFlags) -> Side:
-    from ..overlay.compare import HostSide, ImageSide
-    from ..overlay.image_format import image_kind
+def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags) -> FileTree[Any]:
+    """Open one side: the directory that ``text`` names."""
+    from ..overlay.image_format import is_sif
+    from ..vfs.resolve import is_dir
+    from ..vfs.subtree import Subtree
+    from ..vfs.upper_view import UpperView
 
-    pair = split_image_path(text)
-    if pair is None and os.path.isdir(text):
-        return HostSide(os.fsencode(text), overlay_xattrs=not flags.upper)
-    image, path = pair or (text, "/")
-    partition = flags.partition
-    if partition is not None and image_kind(image) != "sif":
-        partition = None  # it is for the other image
-    view = stack.enter_context(open_for_reading(console, image, partition, upper=flags.upper))
-    side = ImageSide(view, os.fsencode(path))
-    if not view.filesystem.stat(side.top).is_dir:
+    image, path = split_image_path(text) or (text, "/")
+    partition = flags.partition if is_sif(image) else None  # it may be for the other side
+    host = os.path.isdir(image)
+    opened = stack.enter_context(open_for_reading(console, image, partition, upper=flags.upper and not host))
+    tree = opened.tree
+    if host and flags.upper:
+        tree = UpperView(tree, tree.root)  # as extracted from upper/
+    node = lookup(tree, os.fsencode(path))
+    if not is_dir(tree.stat(node)):
         raise UsageError(f"{show(text)} is not a directory in the image", hint="to compare files, use sifkit cat and cmp")
-    return side
+    return UpperView(tree.tree, node) if isinstance(tree, UpperView) else Subtree(tree, node)

@@ -10,7 +10,7 @@ from .support.console import Console, name_fields
 from .support.frame import verb
 from .support.image_path import group_by_image
 from .support.options import ZERO_HELP, HumanReadable, ReadArguments, ReadFlags
-from .support.reading import lookup, open_for_reading, print_problems
+from .support.reading import ProblemList, lookup, open_for_reading
 from .support.render import display_name, short_size
 
 __all__ = ["command"]
@@ -37,22 +37,22 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per line, and a summary")] = False,
 ) -> int:
     """Show the disk usage of directories in an image, in KiB, including everything below them. Hard links count once."""
-    from ext3.errors import Ext3Error
-
-    from ..overlay.usage import directory_usage
+    from ..vfs.usage import directory_usage
 
     failed = 0
     for image, paths in group_by_image(arguments, default=["/"]):
-        problems: list[Exception] = []
-        seen: set[int] = set()
+        problems = ProblemList()
+        seen: set[tuple[int, int]] = set()
         total = count = entries = 0
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
             for path in paths:
                 try:
-                    top = lookup(view, path, follow=False)
-                    rows = directory_usage(view, path, top, all_files=every and not summary, problems=problems, seen=seen)
-                except Ext3Error as error:
-                    problems.append(error)
+                    top = lookup(opened.tree, path, follow=False)
+                    rows = directory_usage(
+                        opened.tree, path, top, all_files=every and not summary, on_problem=problems, seen=seen
+                    )
+                except OSError as error:
+                    problems(path, error)
                     continue
                 if not rows:
                     continue
@@ -66,7 +66,7 @@ def command(
                     text = str(number) if inodes else short_size(size) if human else str(-(-size // 1024))
                     name = where if zero else display_name(where, console)
                     console.write(text.encode() + b"\t" + name + (b"\0" if zero else b"\n"))
-        print_problems(console, problems)
+        problems.print(console)
         failed += len(problems)
         if json:
             sums = {"entries": entries, "errors": len(problems), "allocated_bytes": total, "inodes": count}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,12 +15,12 @@ from .support.console import Console
 from .support.frame import VerbCommand, verb
 from .support.image_path import group_by_image, split_image_path
 from .support.options import ZERO_HELP, ReadArguments, ReadFlags
-from .support.reading import TYPES, entry_fields, open_for_reading, print_problems
+from .support.reading import TYPES, ProblemList, entry_fields, open_for_reading
 from .support.render import display_name
 from .support.suggest import unknown_option
 
 if TYPE_CHECKING:
-    from ext3.read.filesystem import Stat
+    from ..vfs.file_tree import FileTree, Row, Stat
 
 __all__ = ["command"]
 
@@ -76,12 +75,11 @@ def _newer_test(text: str, flags: ReadFlags) -> Test:
         limit = os.stat(text).st_mtime_ns
     else:
         from ..overlay.image_format import is_sif
-        from ..overlay.opening import open_image
-        from ..overlay.view import View
+        from ..overlay.opening import open_tree
+        from ..vfs.resolve import Resolver
 
-        with open_image(pair[0], flags.partition if is_sif(pair[0]) else None) as filesystem:
-            view = View.of(filesystem, upper=flags.upper, whiteouts=False)
-            limit = filesystem.stat(view.lookup(os.fsencode(pair[1]))).mtime
+        with open_tree(pair[0], flags.partition if is_sif(pair[0]) else None, upper=flags.upper) as opened:
+            limit = opened.tree.stat(Resolver(opened.tree).lookup(os.fsencode(pair[1]))).mtime
     return lambda _, found: found.mtime > limit
 
 
@@ -110,6 +108,8 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per file, and a summary")] = False,
 ) -> int:
     """Find files in an image for which all given tests are true. Symbolic links are not followed. The image is not modified."""
+    from ..vfs.file_tree import SYMLINK, file_type_of
+
     groups = group_by_image(arguments, default=["/"])
     tests: list[Test] = []
     if name is not None:
@@ -118,46 +118,52 @@ def command(
         if unknown := [letter for letter in kind.split(",") if letter not in LETTERS]:
             raise UsageError(f"-type {show(unknown[0])}: must be one of {', '.join(LETTERS)}", hint="f is a regular file")
         types = {LETTERS[letter] for letter in kind.split(",")}
-        tests.append(lambda _, found: TYPES[found.file_type] in types)
+        tests.append(lambda _, found: TYPES[file_type_of(found.mode)] in types)
     if size is not None:
         tests.append(_size_test(size))
     if newer is not None:
         tests.append(_newer_test(newer, flags))
 
-    from ext3.errors import Ext3Error
-
-    from ..overlay.listing import Row
-
     end = b"\0" if zero else b"\n"
     failed = 0
     for image, paths in groups:
         count = 0
-        problems: list[Exception] = []
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
+        problems = ProblemList()
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
             for path in paths:
-                try:
-                    ino = view.lookup(path, follow=False)
-                    found = view.filesystem.stat(ino)
-                except Ext3Error as error:
-                    problems.append(error)
-                    continue
-                walk = view.walk(path, ino, problems) if found.is_dir else iter(())
-                for where, row in chain([(path, Row(path, ino, found.file_type, found, may_have_xattrs=False))], walk):
-                    status = row.stat
-                    if isinstance(status, Ext3Error):
-                        problems.append(status)
-                        status.args = (f"{show(where)}: {status}",)
+                for where, row in _files(opened.tree, path, problems):
+                    found = row.stat
+                    if found is None or isinstance(found, OSError):
+                        problems(where, found or OSError())
                         continue
-                    if tests and not all(test(where, status) for test in tests):
+                    if tests and not all(test(where, found) for test in tests):
                         continue
                     count += 1
                     if json:
-                        target = view.filesystem.readlink(status.ino) if status.is_symlink else None
-                        console.emit_raw(entry_fields(where, status, target))
+                        target = opened.tree.readlink(row.node) if row.file_type == SYMLINK else None
+                        console.emit_raw(entry_fields(where, found, target))
                     else:
                         console.write((where if zero else display_name(where, console)) + end)
             failed += len(problems)
-            print_problems(console, problems)
+            problems.print(console)
             if json:
                 console.emit({"entries": count, "errors": len(problems)}, image=image)
     return 1 if failed else 0
+
+
+def _files(tree: FileTree[Any], path: bytes, problems: ProblemList) -> Iterator[tuple[bytes, Row[Any]]]:
+    """Iterate over the file at ``path`` and everything below it; errors go to ``problems``."""
+    from ..vfs.file_tree import TreeRow, file_type_of
+    from ..vfs.resolve import Resolver, is_dir
+    from ..vfs.walk import walk
+
+    try:
+        node = Resolver(tree).lookup(path, follow=False)
+        found = tree.stat(node)
+    except OSError as error:
+        problems(path, error)
+        return
+    yield path, TreeRow(path, node, file_type_of(found.mode), found, False)
+    if is_dir(found):
+        for walked in walk(tree, node, path, on_problem=problems):
+            yield walked.path, walked.row

@@ -17,8 +17,8 @@ from .support.image_path import ImagePath, common_image, parse_image_paths, spli
 from .support.options import EditFlags, Exact, NewOwner
 
 if TYPE_CHECKING:
-    from ..overlay.resolve import ResolvedPath
     from ..overlay.upper_edit import OverlayEditor
+    from ..vfs.resolve import ResolvedPath
 
 __all__ = ["command"]
 
@@ -105,12 +105,12 @@ class _Linker:
             self.directory, self.why_none = None, os.strerror(errno.ENOTDIR)
 
     def _is_link(self, path: bytes) -> bool:
-        ino = self.editor.resolve(path or b"/", follow=False).ino
+        ino = self.editor.resolve(path or b"/", follow=False).node
         return ino is not None and self.editor.stat(ino).is_symlink
 
     def link(self, source: ImagePath) -> None:
         """Create one link; errors are recorded."""
-        from ext3.errors import PathError
+        from ..overlay.upper_edit import PATH_ERRORS
 
         old = None
         if not self.symbolic:
@@ -130,28 +130,28 @@ class _Linker:
             else:
                 new = self._new_name()
             self._link(source, old, new, destination)
-        except PathError as error:
+        except PATH_ERRORS as error:
             what = f"failed to create {self.kind} '{destination.shown}'"
             if not self.symbolic and error.errno not in (errno.EEXIST, errno.ENOSPC, errno.EMLINK):
                 what += f" => '{source.shown}'"
             self.batch.fail(coreutils_error(what, error, destination))
 
-    def _new_name(self) -> ResolvedPath:
+    def _new_name(self) -> ResolvedPath[int]:
         """Resolve the name of the link. A slash after it asks for a directory, which a link is not."""
-        from ext3.errors import PathNotDirectoryError, PathNotFoundError
+        from ..vfs.errors import path_error
 
         path = self.target.path
         found = self.editor.resolve(path.rstrip(b"/") or b"/", follow=False)
-        if path.endswith(b"/") and found.ino is None:
-            raise PathNotFoundError(path, "No such file or directory")
-        if path.endswith(b"/") and found.ino is not None and not self.editor.stat(found.ino).is_dir:
-            raise PathNotDirectoryError(path, "Not a directory")
+        if path.endswith(b"/") and found.node is None:
+            raise path_error(path, errno.ENOENT)
+        if path.endswith(b"/") and found.node is not None and not self.editor.stat(found.node).is_dir:
+            raise path_error(path, errno.ENOTDIR)
         return found
 
-    def _link(self, source: ImagePath, old: int | None, new: ResolvedPath, destination: ImagePath) -> None:
+    def _link(self, source: ImagePath, old: int | None, new: ResolvedPath[int], destination: ImagePath) -> None:
         editor = self.editor
-        if new.ino is not None:
-            if not self._may_replace(source, old, new, new.ino, destination):
+        if new.node is not None:
+            if not self._may_replace(source, old, new, new.node, destination):
                 return
             if old is None:
                 self._check_length(source.path, destination)  # before the old file is removed
@@ -165,7 +165,9 @@ class _Linker:
         warn_outside(self.batch.console, editor, new, destination)
         self.batch.count(f"'{destination.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
 
-    def _may_replace(self, source: ImagePath, old: int | None, new: ResolvedPath, there: int, destination: ImagePath) -> bool:
+    def _may_replace(
+        self, source: ImagePath, old: int | None, new: ResolvedPath[int], there: int, destination: ImagePath
+    ) -> bool:
         """Return True if the existing file may be replaced, else record the error."""
         found = self.editor.stat(there)
         if not self.force:
@@ -183,6 +185,6 @@ class _Linker:
 
     def _check_length(self, text: bytes, destination: ImagePath) -> None:
         if len(text) >= self.editor.filesystem.superblock.block_size:
-            from ext3.errors import PathError
+            from ..vfs.errors import path_error
 
-            raise PathError(destination.path, "File name too long", code=errno.ENAMETOOLONG)
+            raise path_error(destination.path, errno.ENAMETOOLONG)

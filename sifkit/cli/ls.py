@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Annotated
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import show
 from .support.console import Console, Fields
 from .support.frame import verb
 from .support.image_path import group_by_image, several_paths
 from .support.options import HumanReadable, ReadArguments, ReadFlags, ZeroTerminated
-from .support.reading import entry_fields, lookup, open_for_reading
+from .support.reading import entry_fields, lookup, open_for_reading, problem_text
 from .support.render import display_name, local_time, mode_text, short_size
 
 if TYPE_CHECKING:
-    from ext3.read.filesystem import Stat
-
-    from ..overlay.listing import Row
-    from ..overlay.resolve import DirectoryEntry
-    from ..overlay.view import View
+    from ..vfs.file_tree import FileTree, Row, Stat
 
 __all__ = ["command"]
 
-DIRECTORY = 2
 MINUTE = 60_000_000_000
 FORMAT, SYMLINK = 0o170000, 0o120000
 
@@ -33,10 +28,13 @@ Line = tuple[bytes, "Stat | None", bytes | None]
 """Name to show, stat if needed, target of a symbolic link."""
 
 
+_long_fields = attrgetter("mode", "uid", "gid", "size", "links", "mtime")
+
+
 class _Lister:
-    def __init__(self, console: Console, view: View, *, long: bool, human: bool, end: bytes) -> None:
+    def __init__(self, console: Console, tree: FileTree[Any], *, long: bool, human: bool, end: bytes) -> None:
         self.console = console
-        self.view = view
+        self.tree = tree
         self.long = long
         self.human = human
         self.end = end
@@ -44,31 +42,33 @@ class _Lister:
         self.errors = 0
         self.count = 0
         self.escape = console.out_is_terminal and end != b"\0"
+        self.stats = long or console.json
 
-    def problem(self, path: bytes, error: object) -> None:
+    def problem(self, path: bytes, error: OSError) -> None:
         self.errors += 1
-        self.console.error(f"{show(path)}: {error}")
+        self.console.error(problem_text(path, error))
 
-    def stat(self, ino: int) -> tuple[Stat, bytes | None]:
-        found = self.view.filesystem.stat(ino)
-        return found, self.view.filesystem.readlink(ino) if found.is_symlink else None
+    def line(self, path: bytes, node: Any) -> Line:
+        """Return the line for a file itself."""
+        found = self.tree.stat(node)
+        return path, found, self.tree.readlink(node) if found.mode & FORMAT == SYMLINK else None
 
-    def lines(self, path: bytes, entries: list[Row]) -> list[Line]:
-        """Return the lines for entries with their stats; damaged inodes are reported and skipped."""
-        from ext3.errors import Ext3Error
-
+    def lines(self, path: bytes, rows: Sequence[Row[Any]]) -> list[Line]:
+        """Return the lines for the entries of a directory; damaged inodes are reported and skipped."""
+        if not self.stats:
+            return [(row.name, None, None) for row in rows]
         lines: list[Line] = []
-        for name, ino, _, found, _ in entries:
-            target = None
+        for row in rows:
+            found, target = row.stat, None
             try:
-                if isinstance(found, Ext3Error):
+                if isinstance(found, OSError):
                     raise found
-                if found.mode & FORMAT == SYMLINK:
-                    target = self.view.filesystem.readlink(ino)
-            except Ext3Error as error:
-                self.problem(path.rstrip(b"/") + b"/" + name, error)
+                if found is not None and found.mode & FORMAT == SYMLINK:
+                    target = self.tree.readlink(row.node)
+            except OSError as error:
+                self.problem(path.rstrip(b"/") + b"/" + row.name, error)
                 continue
-            lines.append((name, found, target))
+            lines.append((row.name, found, target))
         return lines
 
     def print_lines(self, lines: list[Line], heading: bytes = b"") -> None:
@@ -93,7 +93,7 @@ class _Lister:
         return display_name(name, self.console) if self.escape else name
 
     def _columns(self, names: tuple[bytes, ...], stats: tuple[Stat, ...]) -> bytes:
-        _, modes, uids, gids, sizes, links, _, _, mtimes, *_ = zip(*stats, strict=True)
+        modes, uids, gids, sizes, links, mtimes = zip(*map(_long_fields, stats), strict=True)
         times = [_minute(time // MINUTE) for time in mtimes]
         widths = _digits(links), _digits(uids), _digits(gids), max(map(len, times))
         if self.human or any(map(_is_device, set(modes))):
@@ -170,8 +170,8 @@ def command(
     errors = 0
     several = several_paths(groups)
     for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
-            lister = _Lister(console, view, long=long, human=human, end=b"\0" if zero else b"\n")
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
+            lister = _Lister(console, opened.tree, long=long, human=human, end=b"\0" if zero else b"\n")
             for path in paths:
                 _list(lister, path, recursive=recursive and not itself, itself=itself, heading=several or recursive)
             errors += lister.errors
@@ -183,28 +183,29 @@ def command(
 
 
 def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, heading: bool) -> None:
-    from ext3.errors import Ext3Error
+    from ..vfs.resolve import is_dir
 
     console = lister.console
     try:
-        ino = _inode_to_list(lister, path, itself=itself)
-        if itself or not lister.view.filesystem.stat(ino).is_dir:
-            line = (path, *lister.stat(ino))
-            if console.json:
-                _emit(lister, [(path, line)], recursive=recursive)
-            else:
-                lister.print_lines([line])
-            return
-    except Ext3Error as error:
+        node = _node_to_list(lister, path, itself=itself)
+        alone = itself or not is_dir(lister.tree.stat(node))
+        line = lister.line(path, node) if alone else None
+        directories = iter(()) if alone else _directories(lister, path, node, recursive=recursive, several=heading)
+    except OSError as error:
         if not heading:
             raise
-        lister.errors += 1
-        console.error(str(error))
+        lister.problem(path, error)
+        return
+    if line is not None:
+        if console.json:
+            _emit(lister, [(path, line)], recursive=recursive)
+        else:
+            lister.print_lines([line])
         return
     headed = heading and not console.json and not (lister.end == b"\0" and not lister.long)
     whole_paths = lister.end == b"\0" and recursive and not lister.long  # one path an item, for xargs -0
     between = b""
-    for directory, lines in _directories(lister, path, ino, recursive):
+    for directory, lines in directories:
         if console.json:
             base = directory.rstrip(b"/") + b"/"
             _emit(lister, [(base + line[0], line) for line in lines], recursive=recursive)
@@ -216,18 +217,19 @@ def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, headin
             between = b"\n"
 
 
-def _inode_to_list(lister: _Lister, path: bytes, *, itself: bool) -> int:
-    """Look up the inode to list for an argument. As ls: without -l and -d links to directories are followed, no others."""
-    from ext3.errors import PathError
+def _node_to_list(lister: _Lister, path: bytes, *, itself: bool) -> Any:
+    """Look up the file to list for an argument. As ls: without -l and -d links to directories are followed, no others."""
+    from ..vfs.errors import TreePathError
+    from ..vfs.resolve import Resolver, is_dir, is_symlink
 
-    here = lookup(lister.view, path, follow=False)
-    if itself or lister.long or not lister.view.filesystem.stat(here).is_symlink:
+    here = lookup(lister.tree, path, follow=False)
+    if itself or lister.long or not is_symlink(lister.tree.stat(here)):
         return here
     try:
-        target = lister.view.lookup(path)
-    except PathError:
+        target = Resolver(lister.tree).lookup(path)
+    except TreePathError:
         return here
-    return target if lister.view.filesystem.stat(target).is_dir else here
+    return target if is_dir(lister.tree.stat(target)) else here
 
 
 def _emit(lister: _Lister, lines: list[tuple[bytes, Line]], *, recursive: bool) -> None:
@@ -242,42 +244,19 @@ def _emit(lister: _Lister, lines: list[tuple[bytes, Line]], *, recursive: bool) 
             lister.entries.append(fields)
 
 
-def _directories(lister: _Lister, path: bytes, ino: int, recursive: bool) -> Iterator[tuple[bytes, list[Line]]]:
-    """Yield a directory and its lines, with ``recursive`` all directories below it too, parents first.
+def _directories(
+    lister: _Lister, path: bytes, node: Any, *, recursive: bool, several: bool
+) -> Iterator[tuple[bytes, list[Line]]]:
+    """Yield a directory and its lines, with ``recursive`` all directories below it too, parents first."""
+    from ..vfs.walk import walk_directories
 
-    A directory met twice (a loop) is reported and skipped.
-    """
-    from ext3.errors import Ext3Error
-
-    view, with_stats = lister.view, lister.long or lister.console.json
-    listings = view.lister() if recursive else view.lister(levels=1)
-    seen = {ino}
-    pending = [(path, ino)]
-    while pending:
-        directory, inode = pending.pop()
-        try:
-            if with_stats:
-                found = listings.all_rows(inode)
-                below, lines = _subdirectories(found), lister.lines(directory, found)
-            else:
-                entries = view.entries(inode)
-                below, lines = _subdirectories(entries), [(entry.name, None, None) for entry in entries]
-        except Ext3Error as error:
-            if not recursive:
-                raise
-            lister.problem(directory, error)
-            continue
-        yield directory, lines
-        if not recursive:
-            return
-        base = directory.rstrip(b"/") + b"/"
-        for name, number in reversed(below):
-            if number in seen:
-                lister.problem(base + name, "the image is damaged: directory has more than one name")
-            else:
-                seen.add(number)
-                pending.append((base + name, number))
-
-
-def _subdirectories(entries: Iterable[DirectoryEntry]) -> list[tuple[bytes, int]]:
-    return [(entry.name, entry.ino) for entry in entries if entry.file_type == DIRECTORY]
+    if recursive:
+        for walked in walk_directories(lister.tree, node, path, stats=lister.stats, on_problem=lister.problem):
+            yield walked.path, lister.lines(walked.path, walked.listing.rows)
+        return
+    for listing in lister.tree.scan_many([node], stats=lister.stats):
+        if listing.problem is not None:
+            if not several:
+                raise listing.problem
+            lister.problem(path, listing.problem)
+        yield path, lister.lines(path, listing.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -67,11 +68,11 @@ def command(
 @contextmanager
 def _parents_hint() -> Iterator[None]:
     """Add a hint to errors about a missing parent directory."""
-    from ext3.errors import PathNotFoundError
+    from ..vfs.errors import MissingPathError
 
     try:
         yield
-    except PathNotFoundError as error:
+    except MissingPathError as error:
         error.hint = error.hint or "-p creates parent directories"
         raise
 
@@ -80,11 +81,11 @@ def _create(
     editor: OverlayEditor, batch: EditBatch, target: ImagePath, path: bytes, exact: int | None, mask: int, ids: tuple[int, int]
 ) -> None:
     """Create one directory. ``exact``: its mode (None: from the umask ``mask`` and the parent's default ACL)."""
-    from ext3.errors import PathExistsError
+    from ..vfs.errors import path_error
 
     resolved = editor.resolve(path.rstrip(b"/") or b"/", follow=False)
-    if resolved.ino is not None:
-        raise PathExistsError(path, "File exists")
+    if resolved.node is not None:
+        raise path_error(path, errno.EEXIST)
     warn_outside(batch.console, editor, resolved, target)
     ino = editor.make_directory(resolved, 0o777 if exact is None else exact & 0o777, uid=ids[0], gid=ids[1], umask=mask)
     if exact is not None:
@@ -97,7 +98,7 @@ def _create_with_parents(
     editor: OverlayEditor, batch: EditBatch, target: ImagePath, exact: int | None, mask: int, ids: tuple[int, int]
 ) -> None:
     """Create the missing directories of a path; an error names the first one that cannot be created."""
-    from ext3.errors import PathExistsError, PathNotDirectoryError
+    from ..vfs.errors import path_error
 
     names = [name for name in target.path.split(b"/") if name]
     for count in range(1, len(names) + 1):
@@ -107,7 +108,7 @@ def _create_with_parents(
         before = len(batch.errors)
         with batch.attempt(f"cannot create directory '{shown}'", target):
             resolved = editor.resolve(path, follow=False)
-            if resolved.ino is None:
+            if resolved.node is None:
                 _create(
                     editor,
                     batch,
@@ -119,9 +120,9 @@ def _create_with_parents(
                 )
                 continue
             found = editor.resolve(path, follow=True)
-            if found.ino is None:  # a dangling link
-                raise PathExistsError(path, "File exists")
-            if not editor.stat(found.ino).is_dir:
-                raise PathExistsError(path, "File exists") if last else PathNotDirectoryError(path, "Not a directory")
+            if found.node is None:  # a dangling link
+                raise path_error(path, errno.EEXIST)
+            if not editor.stat(found.node).is_dir:
+                raise path_error(path, errno.EEXIST if last else errno.ENOTDIR)
         if len(batch.errors) > before:
             return

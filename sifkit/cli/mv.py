@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +18,8 @@ from .support.options import EditFlags, Exact
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.resolve import ResolvedPath
     from ..overlay.upper_edit import OverlayEditor
+    from ..vfs.resolve import ResolvedPath
 
 __all__ = ["command"]
 
@@ -80,8 +81,8 @@ class _Mover:
         self._created: set[tuple[int, bytes]] = set()
 
     def move(self, source: ImagePath) -> None:
-        """Move one file; other errors are recorded. Raises PathError if the source cannot be found."""
-        from ext3.errors import PathNotFoundError
+        """Move one file; other errors are recorded. Raises TreePathError if the source cannot be found."""
+        from ..vfs.errors import path_error
 
         editor, batch = self.editor, self.batch
         last = source.path.rstrip(b"/").rpartition(b"/")[2]
@@ -89,41 +90,43 @@ class _Mover:
             batch.refuse(f"cannot move '{source.shown}' to '{self.target.shown}': Device or resource busy", source)
             return
         old = editor.resolve(source.path, follow=False)
-        if old.ino is None:
-            raise PathNotFoundError(source.path, "No such file or directory")
-        is_dir = editor.stat(old.ino).is_dir
+        if old.node is None:
+            raise path_error(source.path, errno.ENOENT)
+        is_dir = editor.stat(old.node).is_dir
         with batch.attempt(f"cannot move '{source.shown}' to '{self.target.shown}'", source):
             found = self._destination(source, last, is_dir)
             if found is not None:
                 self._move(source, old, *found, is_dir=is_dir)
 
-    def _destination(self, source: ImagePath, name: bytes, is_dir: bool) -> tuple[ResolvedPath, ImagePath] | None:
+    def _destination(self, source: ImagePath, name: bytes, is_dir: bool) -> tuple[ResolvedPath[int], ImagePath] | None:
         """Resolve the destination; None, with the error recorded, if the file cannot go there."""
-        from ext3.errors import PathNotDirectoryError
+        from ..vfs.errors import path_error
 
         editor, target = self.editor, self.target
         plain = source.path.rstrip(b"/")
         if plain != source.path and editor.stat(editor.lookup(plain, follow=False)).is_symlink:
-            raise PathNotDirectoryError(source.path, "Not a directory")  # as rename(2) does
+            raise path_error(source.path, errno.ENOTDIR)  # as rename(2) does
         if self.directory is not None:
             return entry_in(editor, self.directory, target, name)
         resolved = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
-        if target.path.endswith(b"/") and resolved.ino is not None and not editor.stat(resolved.ino).is_dir:
+        if target.path.endswith(b"/") and resolved.node is not None and not editor.stat(resolved.node).is_dir:
             self.batch.refuse(f"cannot stat '{target.shown}': Not a directory", target, kind="not-a-directory")
             return None
         if target.path.endswith(b"/") and not is_dir:
-            raise PathNotDirectoryError(target.path, "Not a directory")
+            raise path_error(target.path, errno.ENOTDIR)
         return resolved, target
 
-    def _move(self, source: ImagePath, old: ResolvedPath, new: ResolvedPath, destination: ImagePath, *, is_dir: bool) -> None:
+    def _move(
+        self, source: ImagePath, old: ResolvedPath[int], new: ResolvedPath[int], destination: ImagePath, *, is_dir: bool
+    ) -> None:
         editor, batch = self.editor, self.batch
-        assert old.ino is not None
-        there = None if new.ino is None else editor.stat(new.ino)
+        assert old.node is not None
+        there = None if new.node is None else editor.stat(new.node)
         if there is not None and self.keep:
             return
         if there is not None and self._is_same(source, old, new, there):
             batch.refuse(f"'{source.shown}' and '{destination.shown}' are the same file", source)
-        elif is_dir and old.ino in new.ancestors:
+        elif is_dir and old.node in new.ancestors:
             batch.refuse(f"cannot move '{source.shown}' to a subdirectory of itself, '{destination.shown}'", source)
         elif there is not None and there.is_dir and not is_dir:
             text = f"cannot overwrite directory '{destination.shown}' with non-directory '{source.shown}'"
@@ -140,17 +143,17 @@ class _Mover:
                 warn_outside(batch.console, editor, new, destination)
                 batch.count(f"renamed '{source.shown}' -> '{destination.shown}'")
 
-    def _is_same(self, source: ImagePath, old: ResolvedPath, new: ResolvedPath, there: Stat) -> bool:
+    def _is_same(self, source: ImagePath, old: ResolvedPath[int], new: ResolvedPath[int], there: Stat) -> bool:
         """Return True if a move would lose the file: onto itself, or a link onto its target."""
-        from ext3.errors import PathError
+        from ..vfs.errors import TreePathError
 
-        if old.ino == new.ino:
+        if old.node == new.node:
             return True
-        assert old.ino is not None
-        if there.is_symlink or not self.editor.stat(old.ino).is_symlink:
+        assert old.node is not None
+        if there.is_symlink or not self.editor.stat(old.node).is_symlink:
             return False
         try:
             followed = self.editor.resolve(source.path, follow=True)
-        except PathError:
+        except TreePathError:
             return False
-        return followed.ino == new.ino and (there.links == 1 or followed.location == new.location)
+        return followed.node == new.node and (there.links == 1 or followed.location == new.location)

@@ -15,8 +15,8 @@ from .support.options import EditFlags
 from .support.render import shell_quote
 
 if TYPE_CHECKING:
-    from ..overlay.resolve import ResolvedPath
     from ..overlay.upper_edit import OverlayEditor
+    from ..vfs.resolve import ResolvedPath
 
 __all__ = ["command"]
 
@@ -68,19 +68,22 @@ def _remove(editor: OverlayEditor, batch: EditBatch, target: ImagePath, *, recur
     if target.path.rstrip(b"/").rpartition(b"/")[2] in (b".", b".."):
         batch.refuse(f"refusing to remove '.' or '..' directory: skipping '{target.shown}'", target)
         return
+    from ..vfs.file_tree import is_directory
+    from ..vfs.walk import walk
+
     resolved = _resolve(editor, batch, target, force)
     if resolved is None:
         return
     what = "cannot remove"
-    if resolved.ino is None:
+    if resolved.node is None:
         if force and editor.upper:
             if editor.add_whiteout(resolved):
                 batch.count(f"hidden '{target.shown}'")
         elif not force:
-            hint = "-f hides a file of this name in a lower layer" if editor.upper and not resolved.whiteouts else ""
+            hint = "-f hides a file of this name in a lower layer" if editor.upper and not editor.whiteouts_of(resolved) else ""
             batch.refuse(f"{what} '{target.shown}': No such file or directory", target, kind="not-found", hint=hint)
         return
-    if not editor.stat(resolved.ino).is_dir:
+    if not editor.stat(resolved.node).is_dir:
         editor.unlink(resolved)
         batch.count(f"removed '{target.shown}'")
         return
@@ -97,20 +100,18 @@ def _remove(editor: OverlayEditor, batch: EditBatch, target: ImagePath, *, recur
     if target.path.endswith(b"/") and editor.stat(editor.lookup(target.path.rstrip(b"/"), follow=False)).is_symlink:
         batch.refuse(f"{what} '{target.shown}': Not a directory", target, kind="not-a-directory")
         return
-    below = [(path, entry.file_type == 2) for path, entry in editor.walk(resolved.ino)]
+    below = [(found.path, is_directory(found.row)) for found in walk(editor.tree, resolved.node, stats=False)]
     editor.remove_tree(resolved)
     for path, is_dir in reversed(below):
         batch.count(f"removed {'directory ' if is_dir else ''}'{target.shown.rstrip('/')}/{show(path)}'")
     batch.count(f"removed directory '{target.shown}'")
 
 
-def _resolve(editor: OverlayEditor, batch: EditBatch, target: ImagePath, force: bool) -> ResolvedPath | None:
+def _resolve(editor: OverlayEditor, batch: EditBatch, target: ImagePath, force: bool) -> ResolvedPath[int] | None:
     """Resolve a target; None if a parent directory is missing and ``force`` is set."""
-    from ext3.errors import PathNotDirectoryError, PathNotFoundError
-
     try:
         return editor.resolve(target.path, follow=False)
-    except (PathNotFoundError, PathNotDirectoryError):
+    except (FileNotFoundError, NotADirectoryError):
         if not force:
             raise
     if editor.upper:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import stat
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,13 +12,12 @@ from .support.console import Console
 from .support.frame import verb
 from .support.image_path import group_by_image, several_paths
 from .support.options import ReadArguments, ReadFlags
-from .support.reading import entry_fields, lookup, open_for_reading, print_problems
+from .support.reading import ProblemList, entry_fields, lookup, open_for_reading
 from .support.render import display_name, escape
 
 if TYPE_CHECKING:
-    from ext3.read.filesystem import Stat
-
-    from ..overlay.view import View
+    from ..vfs.file_tree import FileTree, Stat
+    from ..vfs.walk import WalkedFile
 
 __all__ = ["command"]
 
@@ -25,67 +25,60 @@ MAX_LEVELS = 4096
 
 
 class _TreePrinter:
-    def __init__(self, console: Console, view: View, levels: int) -> None:
+    def __init__(self, console: Console, tree: FileTree[Any], levels: int) -> None:
         self.console = console
-        self.view = view
+        self.tree = tree
         self.levels = levels
         self.directories = self.files = 0
-        self.problems: list[Exception] = []
+        self.problems = ProblemList()
         unicode = console.out_is_unicode
         self.branches = ("├── ", "└── ", "│   ", "    ") if unicode else ("|-- ", "`-- ", "|   ", "    ")
 
-    def print_tree(self, path: bytes, top: int) -> None:
-        """Print the entries below ``top``, parents first; a directory met twice is a problem and not entered."""
-        from ext3.errors import CorruptError, Ext3Error
+    def print_tree(self, path: bytes, top: Any) -> None:
+        """Print the entries below ``top``, parents first."""
+        from ..vfs.walk import walk
 
-        from ..overlay.whiteouts import has_whiteout_prefix
+        indents = [""]
+        for walked in walk(self.tree, top, path, levels=self.levels, on_problem=self.problems):
+            del indents[walked.depth + 1 :]
+            indents.append(indents[-1] + self.branches[3 if walked.is_last else 2])
+            self._print_file(walked, indents[walked.depth])
 
-        seen = {top}
-        listings = self.view.lister(levels=self.levels)
-        pending = [(path.rstrip(b"/") + b"/", "", listings.rows(top, self.problems)[::-1])]
-        while pending:
-            base, indent, rows = pending[-1]
-            if not rows:
-                pending.pop()
-                continue
-            name, ino, _, found, _ = rows.pop()
-            try:
-                if isinstance(found, Ext3Error):
-                    raise found
-                target = self.view.filesystem.readlink(ino) if found.is_symlink else None
-            except Ext3Error as error:
-                self.problems.append(error)
-                continue
-            is_dir = found.is_dir
-            self.directories += is_dir
-            self.files += not is_dir
-            if self.console.json:
-                self.console.emit_raw(entry_fields(base + name, found, target))
-            else:
-                plain = found.is_file and not has_whiteout_prefix(name)
-                self._line(indent + self.branches[not rows], name, target, note="" if plain else self._note(name, found))
-            if is_dir and len(pending) < self.levels:
-                if ino in seen:
-                    self.problems.append(CorruptError(f"directory inode {ino}", "entries that lead to it", "two or more", 1))
-                    continue
-                seen.add(ino)
-                below = listings.rows(ino, self.problems)[::-1]
-                pending.append((base + name + b"/", indent + self.branches[3 if not rows else 2], below))
+    def _print_file(self, walked: WalkedFile[Any], indent: str) -> None:
+        from ..vfs.resolve import is_dir, is_symlink
+        from ..vfs.whiteouts import has_whiteout_prefix
 
-    def _note(self, name: bytes, found: Stat) -> str:
+        row, found = walked.row, walked.row.stat
+        try:
+            if found is None or isinstance(found, OSError):
+                raise found or OSError()
+            target = self.tree.readlink(row.node) if is_symlink(found) else None
+        except OSError as error:
+            self.problems(walked.path, error)
+            return
+        self.directories += is_dir(found)
+        self.files += not is_dir(found)
+        if self.console.json:
+            self.console.emit_raw(entry_fields(walked.path, found, target))
+        else:
+            plain = stat.S_ISREG(found.mode) and not has_whiteout_prefix(row.name)
+            note = "" if plain else self._note(walked, found)
+            self._line(indent + self.branches[walked.is_last], row.name, target, note=note)
+
+    def _note(self, walked: WalkedFile[Any], found: Stat) -> str:
         """Meaning of a file to overlay filesystems."""
-        from ext3.errors import Ext3Error
-
-        from ..overlay.whiteouts import is_opaque_directory, is_whiteout, whited_out_name
+        from ..vfs.resolve import is_dir
+        from ..vfs.upper_view import is_opaque_directory
+        from ..vfs.whiteouts import is_whiteout, whited_out_name
 
         if is_whiteout(found):
             return "  (whiteout)"
-        if hidden := whited_out_name(name):
+        if hidden := whited_out_name(walked.row.name):
             return f"  (whiteout of {escape(hidden)})"
         try:
-            return "  (opaque)" if found.is_dir and is_opaque_directory(self.view.filesystem, found.ino) else ""
-        except Ext3Error as error:
-            self.problems.append(error)
+            return "  (opaque)" if is_dir(found) and is_opaque_directory(self.tree, walked.row.node) else ""
+        except OSError as error:
+            self.problems(walked.path, error)
             return ""
 
     def _line(self, head: str, name: bytes, target: bytes | None, *, note: str = "") -> None:
@@ -115,7 +108,8 @@ def command(
     Whiteouts (removed files) and opaque directories (which hide their content in lower layers) are marked. With --upper
     whiteouts are not shown. The image is not modified.
     """
-    from ext3.errors import PathError
+    from ..vfs.errors import TreePathError
+    from ..vfs.resolve import is_dir
 
     if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MAX_LEVELS):
         raise UsageError(f"-L {level}: not a number of levels", hint="write -L 2")
@@ -124,23 +118,23 @@ def command(
     groups = group_by_image(arguments, default=["/"])
     several = several_paths(groups)
     for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
-            printer = _TreePrinter(console, view, levels)
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
+            printer = _TreePrinter(console, opened.tree, levels)
             for path in paths:
                 try:
-                    ino = lookup(view, path)
-                except PathError as error:
+                    node = lookup(opened.tree, path)
+                except TreePathError as error:
                     if not several:
                         raise
-                    printer.problems.append(error)
+                    printer.problems(path, error)
                     continue
                 if not json:
                     console.write(display_name(path, console) + b"\n")
-                if view.filesystem.stat(ino).is_dir:
-                    printer.print_tree(path, ino)
+                if is_dir(opened.tree.stat(node)):
+                    printer.print_tree(path, node)
                 else:
                     printer.files += 1
-            print_problems(console, printer.problems)
+            printer.problems.print(console)
             failed += len(printer.problems)
             if json:
                 counts = {"directories": printer.directories, "files": printer.files, "errors": len(printer.problems)}

@@ -12,7 +12,7 @@ from .support.console import Console
 from .support.frame import verb
 from .support.image_path import group_by_image, several_paths
 from .support.options import AttributeName, Dereference, ReadFlags
-from .support.reading import open_for_reading
+from .support.reading import open_for_reading, xattrs_of
 
 __all__ = ["command"]
 
@@ -36,8 +36,10 @@ def command(
     if several_paths(groups):
         raise UsageError("more than one path", hint="for several files use: sifkit xattr list")
     image, (path,) = groups[0]
-    with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
-        value = view.filesystem.xattrs(view.lookup(path, follow=follow)).get(os.fsencode(name))
+    from ..vfs.resolve import Resolver
+
+    with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
+        value = xattrs_of(opened.tree, Resolver(opened.tree).lookup(path, follow=follow)).get(os.fsencode(name))
     if value is None:
         hint = "list them with: sifkit xattr list"
         raise SifkitError(f"{show(path)} has no attribute {show(name)}", path=path, hint=hint)

@@ -11,7 +11,7 @@ from .support.console import Console, Fields, name_fields
 from .support.frame import verb
 from .support.image_path import group_by_image, several_paths
 from .support.options import Dereference, ReadFlags
-from .support.reading import open_for_reading, print_problems
+from .support.reading import open_for_reading, problem_text, xattrs_of
 from .support.render import display_name, escape
 
 __all__ = ["command"]
@@ -35,21 +35,21 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per file")] = False,
 ) -> int:
     """List the extended attributes of files in an image, with their values."""
-    from ext3.errors import Ext3Error
+    from ..vfs.resolve import Resolver
 
     groups = group_by_image(arguments)
     several = several_paths(groups)
     failed = 0
     for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as view:
+        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
             for path in paths:
                 try:
-                    found = sorted(view.filesystem.xattrs(view.lookup(path, follow=follow)).items())
-                except Ext3Error as error:
+                    found = sorted(xattrs_of(opened.tree, Resolver(opened.tree).lookup(path, follow=follow)).items())
+                except OSError as error:
                     if not several:
                         raise
                     failed += 1
-                    print_problems(console, [error])
+                    console.error(problem_text(path, error))
                     continue
                 if json:
                     rows: list[Fields] = [

@@ -26,13 +26,14 @@ from ext3.constants import (
 from ext3.errors import Ext3Error
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
-from ext3.read.filesystem import Filesystem
 
 from ..atomic import HostPath
 from ..errors import FormatError
+from ..vfs.file_tree import FileTree
+from ..vfs.resolve import is_dir
 from .image_format import image_kind
 from .in_use import ImageUse, image_use
-from .opening import open_window
+from .opening import open_ext3, open_window
 from .window import Window, check_window
 
 if TYPE_CHECKING:
@@ -125,10 +126,9 @@ def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
         problem = ""
         try:
             check_window(window)
-            with Filesystem.open(device) as filesystem:
-                upper, work = _directory(filesystem, b"/upper"), _directory(filesystem, b"/work")
-                journal = filesystem.journal_superblock()
-                journal_blocks = journal["s_maxlen"] if journal else 0
+            with open_ext3(device) as image:
+                upper, work = _directory(image.tree, b"upper"), _directory(image.tree, b"work")
+                journal_blocks = image.journal_blocks()
         except (Ext3Error, FormatError) as error:
             problem = str(error)
         allocated = _allocated(window)
@@ -240,9 +240,7 @@ def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _directory(filesystem: Filesystem, path: bytes) -> DirectoryOwner | None:
-    try:
-        found = filesystem.stat(path, follow=False)
-    except FileNotFoundError:
-        return None
-    return DirectoryOwner(found.mode & 0o7777, found.uid, found.gid) if found.is_dir else None
+def _directory(tree: FileTree[int], name: bytes) -> DirectoryOwner | None:
+    node = tree.find_name(tree.root, name)
+    found = None if node is None else tree.stat(node)
+    return DirectoryOwner(found.mode & 0o7777, found.uid, found.gid) if found is not None and is_dir(found) else None

@@ -1,39 +1,159 @@
-"""Opening of an image for reading, with checks whose errors are clearer than those of the format."""
+"""Opening of images and directories for reading, with checks whose errors are clearer than those of the format."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ext3 import hostio
+from ext3.device.base import BlockDevice
 from ext3.read.filesystem import Filesystem
 
 from ..atomic import HostPath
 from ..errors import FormatError, NotYetError, UsageError, show
+from ..vfs.errors import MissingPathError
+from ..vfs.file_tree import FileTree
+from ..vfs.host_tree import HostTree
+from ..vfs.subtree import Subtree
+from ..vfs.upper_view import UpperView, find_upper
 from .image_format import image_kind
 from .sif_partition import open_partition
 from .window import Window, check_window
 
-__all__ = ["check_whole", "open_image", "open_window"]
+__all__ = [
+    "FileDetails",
+    "OpenedImage",
+    "OpenedTree",
+    "check_whole",
+    "open_ext3",
+    "open_image",
+    "open_tree",
+    "open_window",
+    "upper_directory",
+    "upper_tree",
+]
+
+N = TypeVar("N")
+
+
+@dataclass(frozen=True, slots=True)
+class FileDetails:
+    """Facts of an ext3 inode beyond its Stat. ``crtime``: nanoseconds since 1970 if known; ``extents``: their number."""
+
+    crtime: int | None
+    flags: int
+    generation: int
+    extents: int
+
+
+class OpenedImage:
+    """Open ext2 or ext3 filesystem as a tree, with the facts of its superblock."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        self._filesystem = filesystem
+        found = filesystem.superblock
+        self.size_bytes = found.size_bytes
+        self.block_size = found.block_size
+        self.has_journal = found.has_journal
+        self.needs_recovery = filesystem.needs_recovery
+        self.journal_problem = filesystem.journal_problem
+        """Error of the journal of an image that needs recovery: what is read may be out of date."""
+
+    @property
+    def tree(self) -> FileTree[int]:
+        return self._filesystem
+
+    def journal_blocks(self) -> int:
+        """Return the size of the journal in blocks, 0 without one. Raises CorruptError, DeviceError."""
+        journal = self._filesystem.journal_superblock()
+        return int(journal["s_maxlen"]) if journal else 0
+
+    def details(self, ino: int) -> FileDetails:
+        """Return what only ext3 knows of a file. Raises CorruptError, DeviceError."""
+        found = self._filesystem.stat(ino)
+        return FileDetails(found.crtime, found.flags, found.generation, len(self._filesystem.data_extents(ino)))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTree:
+    """Tree opened for reading; its root is where paths start. ``image``: the image it is in, None for a host directory."""
+
+    tree: FileTree[Any]
+    image: OpenedImage | None
 
 
 @contextmanager
-def open_image(path: HostPath, partition: str | None = None) -> Iterator[Filesystem]:
+def open_tree(
+    path: HostPath, partition: str | None = None, *, upper: bool = False, whiteouts: bool = False
+) -> Iterator[OpenedTree]:
+    """Open the image at ``path`` (a ``partition`` of a SIF), or a directory of the host, read-only.
+
+    ``upper``: show its upper/ as a container sees it, or with ``whiteouts`` as it is. Raises what ``open_image`` does, and
+    MissingPathError without upper/.
+    """
+    with ExitStack() as stack:
+        tree: FileTree[Any]
+        image: OpenedImage | None = None
+        if os.path.isdir(path):
+            if partition is not None:
+                raise _no_partitions(os.fsdecode(path))
+            tree = HostTree(path)
+        else:
+            image = stack.enter_context(open_image(path, partition))
+            tree = image.tree
+        if upper:
+            tree = upper_directory(tree) if whiteouts else upper_tree(tree)
+        yield OpenedTree(tree, image)
+
+
+def upper_directory(tree: FileTree[N]) -> Subtree[N]:
+    """Return upper/ of a tree, as it is. Raises MissingPathError if there is none."""
+    return Subtree(tree, _upper(tree))
+
+
+def upper_tree(tree: FileTree[N]) -> UpperView[N]:
+    """Return upper/ of a tree as a container sees it. Raises MissingPathError if there is none."""
+    return UpperView(tree, _upper(tree))
+
+
+def _upper(tree: FileTree[N]) -> N:
+    node = find_upper(tree)
+    if node is None:
+        raise MissingPathError(b"/upper", errno.ENOENT, "the image has no upper/")
+    return node
+
+
+@contextmanager
+def open_image(path: HostPath, partition: str | None = None) -> Iterator[OpenedImage]:
     """Open the filesystem in the image at ``path``, or in a ``partition`` of the SIF there, read-only.
 
     Raises what ``open_window`` and ``check_window`` do, and Ext3Error.
     """
     with open_window(path, partition) as window:
         check_window(window)
-        with Filesystem.open(window.device()) as filesystem:
-            yield filesystem
+        with open_ext3(window.device()) as image:
+            yield image
+
+
+@contextmanager
+def open_ext3(device: BlockDevice) -> Iterator[OpenedImage]:
+    """Open the filesystem on a device. Raises Ext3Error."""
+    with Filesystem.open(device) as filesystem:
+        yield OpenedImage(filesystem)
 
 
 def check_whole(path: HostPath) -> None:
     """Raise TruncatedError if a stand-alone image is shorter than its filesystem."""
     with open_window(path) as window:
         check_window(window)
+
+
+def _no_partitions(name: str) -> UsageError:
+    return UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
 
 
 @contextmanager
@@ -46,7 +166,7 @@ def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window
     name = os.fsdecode(path)
     kind = image_kind(name)
     if kind != "sif" and partition is not None:
-        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
+        raise _no_partitions(name)
     if kind == "squashfs":
         raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
     if kind == "sif":

@@ -8,6 +8,7 @@ opaque directories".
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -15,43 +16,68 @@ from itertools import count
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
+from ext3.read.filesystem import Stat
 
 from ..errors import show
-from .resolve import ResolvedPath, Resolver, find_upper
-from .whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_opaque_directory
+from ..vfs.errors import TreePathError
+from ..vfs.resolve import ResolvedPath, Resolver
+from ..vfs.upper_view import find_upper, is_opaque_directory
+from ..vfs.whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_whiteout, whiteout_name
+from .opening import upper_tree
 
-__all__ = ["OverlayEditor"]
+__all__ = ["PATH_ERRORS", "OverlayEditor"]
+
+PATH_ERRORS = (PathError, TreePathError)
+"""Errors that concern one path: of an operation on the filesystem, and of the resolver."""
 
 
-class OverlayEditor(Resolver):
+class OverlayEditor(Resolver[int]):
     """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are."""
 
-    filesystem: WritableFilesystem
-
     def __init__(self, filesystem: WritableFilesystem, *, upper: bool = False) -> None:
-        super().__init__(filesystem, upper=upper)
+        """Raises MissingPathError for ``upper`` without upper/."""
+        super().__init__(upper_tree(filesystem) if upper else filesystem)
+        self.filesystem = filesystem
+        self.upper = upper
         self.upper_ino = find_upper(filesystem)
         self.whiteouts = 0
         """Number of whiteouts created."""
 
-    def is_outside_upper(self, path: ResolvedPath) -> bool:
+    def stat(self, ino: int) -> Stat:
+        return self.filesystem.stat(ino)
+
+    def whiteouts_of(self, path: ResolvedPath[int]) -> tuple[bytes, ...]:
+        """Return the names in the directory of ``path`` that hide its name: itself, if it is a device 0, 0, or a .wh. file."""
+        if not self.upper or has_whiteout_prefix(path.name):
+            return ()
+        found = []
+        ino = self.filesystem.find_name(*path.location)
+        if ino is not None and is_whiteout(self.stat(ino)):
+            found.append(path.name)
+        name = whiteout_name(path.name)
+        if name is not None and self.filesystem.find_name(path.parent, name) is not None:
+            found.append(name)
+        return tuple(found)
+
+    def is_outside_upper(self, path: ResolvedPath[int]) -> bool:
         """Return True if no container will see this path: the image has an upper/ and the path is elsewhere."""
         if self.upper or self.upper_ino is None:
             return False
-        return self.upper_ino != path.ino and self.upper_ino not in path.ancestors
+        return self.upper_ino != path.node and self.upper_ino not in path.ancestors
 
-    def needs_whiteout(self, path: ResolvedPath) -> bool:
+    def needs_whiteout(self, path: ResolvedPath[int]) -> bool:
         """Return True if removing this name must leave a whiteout: no directory on the way is opaque."""
         return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors)
 
     @contextmanager
-    def replacing_whiteouts(self, path: ResolvedPath) -> Iterator[None]:
+    def replacing_whiteouts(self, path: ResolvedPath[int]) -> Iterator[None]:
         """Remove the whiteouts of a name around a block that creates or moves a file there; a failed block puts them back.
 
-        Raises PathError if a container would not see the file, or if it would take the place of a hidden one.
+        Raises TreePathError if a container would not see the file, or if it would take the place of a hidden one.
         """
-        self.check_visible(path)
-        is_device = path.name in path.whiteouts
+        whiteouts = self.whiteouts_of(path)
+        self.check_visible(path, whiteouts)
+        is_device = path.name in whiteouts
         if is_device:
             self.filesystem.unlink_at(*path.location)
         try:
@@ -61,35 +87,40 @@ class OverlayEditor(Resolver):
                 with suppress(Ext3Error):  # the first error is the one to report
                     self.filesystem.mknod_at(*path.location, S_IFCHR)
             raise
-        for name in path.whiteouts:
+        for name in whiteouts:
             if name != path.name:
                 self.filesystem.remove_tree_at(path.parent, name)
 
-    def check_visible(self, path: ResolvedPath) -> None:
-        """Raise PathError if a file of this name would not be visible, or would take the place of a hidden one."""
-        if self.hide_whiteouts and has_whiteout_prefix(path.name):
-            error = PathError(path.path, "a name that begins with .wh. is a whiteout, which hides a file from containers")
+    def check_visible(self, path: ResolvedPath[int], whiteouts: tuple[bytes, ...]) -> None:
+        """Raise TreePathError if a file of this name would not be visible, or would take the place of a hidden one."""
+        if not self.upper:
+            return
+        if has_whiteout_prefix(path.name):
+            error = TreePathError(
+                path.path, errno.EINVAL, "a name that begins with .wh. is a whiteout, which hides a file from containers"
+            )
             error.hint = "without --upper it is an ordinary name"
             raise error
-        if path.hidden_ino is not None:
-            names = " and ".join(show(name) for name in (path.name, *path.whiteouts))
+        if whiteouts and path.name not in whiteouts and self.filesystem.find_name(*path.location) is not None:
+            names = " and ".join(show(name) for name in (path.name, *whiteouts))
             why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
-            error = PathError(path.path, why)
+            error = TreePathError(path.path, errno.EINVAL, why)
             error.hint = "remove the one you do not want, without --upper"
             raise error
 
     def check_xattr(self, path: bytes, name: bytes) -> None:
-        """Raise PathError if a container would not see the xattr ``name``."""
-        if self.hide_whiteouts and name.startswith(OVERLAY_XATTR_PREFIXES):
-            error = PathError(path, "overlay filesystems reserve this attribute and hide it from containers")
+        """Raise TreePathError if a container would not see the xattr ``name``."""
+        if self.upper and name.startswith(OVERLAY_XATTR_PREFIXES):
+            error = TreePathError(path, errno.EINVAL, "overlay filesystems reserve this attribute and hide it from containers")
             error.hint = "without --upper it is an ordinary attribute"
             raise error
 
-    def make_directory(self, path: ResolvedPath, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
+    def make_directory(self, path: ResolvedPath[int], mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
         """Create a directory, opaque if it replaces a whiteout. ``umask``: see ``WritableFilesystem.mkdir_at``."""
+        is_new = not self.whiteouts_of(path)
         with self.replacing_whiteouts(path):
             ino = self.filesystem.mkdir_at(*path.location, mode, uid=uid, gid=gid, umask=umask)
-        if path.whiteouts:
+        if not is_new:
             self.make_opaque(ino)
         return ino
 
@@ -97,12 +128,14 @@ class OverlayEditor(Resolver):
         for name in OPAQUE_XATTRS:
             self.filesystem.set_xattr(ino, name, b"y")
 
-    def _remove(self, path: ResolvedPath, remove: Callable[[], None]) -> None:
+    def _remove(self, path: ResolvedPath[int], remove: Callable[[], None]) -> None:
         """Call ``remove`` and leave a whiteout if one is needed. It is created first, while there is space for it."""
         if not self.needs_whiteout(path):
             remove()
             return
-        name = next(name for name in map(b".whiteout-%d".__mod__, count()) if self.find_name(path.parent, name) is None)
+        name = next(
+            name for name in map(b".whiteout-%d".__mod__, count()) if self.filesystem.find_name(path.parent, name) is None
+        )
         self.filesystem.mknod_at(path.parent, name, S_IFCHR)
         try:
             remove()
@@ -112,55 +145,55 @@ class OverlayEditor(Resolver):
         self.filesystem.rename_at(path.parent, name, *path.location)
         self.whiteouts += 1
 
-    def add_whiteout(self, path: ResolvedPath) -> bool:
+    def add_whiteout(self, path: ResolvedPath[int]) -> bool:
         """Create a whiteout for a name that only a lower layer may have; return False if none is needed."""
-        if path.whiteouts or not self.needs_whiteout(path):
+        if self.whiteouts_of(path) or not self.needs_whiteout(path):
             return False
-        self.check_visible(path)
+        self.check_visible(path, ())
         self._remove(path, lambda: None)
         return True
 
-    def unlink(self, path: ResolvedPath) -> None:
+    def unlink(self, path: ResolvedPath[int]) -> None:
         """Remove a name that is not a directory."""
         if not self.needs_whiteout(path):
             self.filesystem.unlink_at(*path.location)
             return
-        assert path.ino is not None
-        if self.stat(path.ino).is_dir:
+        assert path.node is not None
+        if self.stat(path.node).is_dir:
             raise PathIsDirectoryError(path.path, "Is a directory")
         self._remove(path, lambda: None)  # the whiteout is renamed over the file
 
-    def remove_directory(self, path: ResolvedPath) -> None:
+    def remove_directory(self, path: ResolvedPath[int]) -> None:
         """Remove a directory that is empty or holds only whiteouts."""
-        assert path.ino is not None
-        self._remove_whiteouts(path.ino)
+        assert path.node is not None
+        self._remove_whiteouts(path.node)
         self._remove(path, lambda: self.filesystem.rmdir_at(*path.location))
 
-    def remove_tree(self, path: ResolvedPath) -> None:
+    def remove_tree(self, path: ResolvedPath[int]) -> None:
         """Remove a directory and everything below it; one whiteout hides it all."""
         self._remove(path, lambda: self.filesystem.remove_tree_at(*path.location))
 
-    def rename(self, old: ResolvedPath, new: ResolvedPath) -> None:
+    def rename(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
         """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque.
 
         Raises PathExistsError and related errors as ``WritableFilesystem.rename`` does.
         """
-        assert old.ino is not None
-        if new.ino is not None and old.ino == new.ino:
+        assert old.node is not None
+        if new.node is not None and old.node == new.node:
             return
         whiteout = self.needs_whiteout(old)
-        is_dir = self.stat(old.ino).is_dir
-        if is_dir and new.ino is not None and self.stat(new.ino).is_dir:
-            self._remove_whiteouts(new.ino)
+        is_dir = self.stat(old.node).is_dir
+        if is_dir and new.node is not None and self.stat(new.node).is_dir:
+            self._remove_whiteouts(new.node)
         with self.replacing_whiteouts(new):
             self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
         self.whiteouts += whiteout
-        if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.ino):
-            self.make_opaque(old.ino)
+        if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.node):
+            self.make_opaque(old.node)
 
     def _remove_whiteouts(self, directory: int) -> None:
         """Remove the whiteouts in a directory that holds nothing else."""
-        if not self.hide_whiteouts or self.entries(directory):
+        if not self.upper or any(listing.rows for listing in self.tree.scan_many([directory], stats=False)):
             return
         for entry in list(self.filesystem.scandir(directory)):
             self.filesystem.remove_tree_at(directory, entry.name)

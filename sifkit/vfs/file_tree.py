@@ -6,10 +6,10 @@ Rules of the interface:
   (dev, ino) of the Stat, never the node.
 * Single calls raise OSError with an errno (EUCLEAN, or EIO where the system has none, for a damaged image). Calls for many
   files return errors as values and go on.
-* Names contain neither ``/`` nor NUL and are never ``.`` or ``..``; ``..`` is the resolver's business. Symlinks are not followed.
+* Names contain neither ``/`` nor NUL and are never ``.`` or ``..``, which the resolver handles. Symlinks are not followed.
 * Read calls may come from several threads. A tree has no close: whoever opened it closes it.
 
-``TreeStat``, ``TreeRow``, ``TreeListing``, ``TreeFile`` and ``TreeStatFS`` are plain values for trees that have none of their own.
+``TreeStat``, ``TreeRow``, ``TreeListing``, ``TreeFile`` and ``TreeStatFS`` are values for trees that have none of their own.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ SECTOR = 512
 class HostTree:
     """Files below the directory ``path``."""
 
-    def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
+    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
         self._root = os.fsencode(path)
 
     @property

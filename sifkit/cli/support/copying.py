@@ -13,7 +13,7 @@ from .options import EditFlags
 
 if TYPE_CHECKING:
     from ...overlay.copy_in import CopyOptions
-    from ...overlay.resolve import Resolver
+    from ...vfs.resolve import Resolver
 
 __all__ = ["CopySettings", "base_name", "find_source", "finish_copy", "partition_of"]
 
@@ -37,11 +37,11 @@ def partition_of(image: str, settings: CopySettings) -> str | None:
 
 def find_source(batch: EditBatch, resolver: Resolver, source: str, path: bytes, settings: CopySettings) -> int | None:
     """Return the inode of a source in an image; None, with the error recorded, if there is none."""
-    from ext3.errors import PathError
+    from ...vfs.errors import TreePathError
 
     try:
         return resolver.lookup(path, follow=settings.follow)
-    except PathError as error:
+    except TreePathError as error:
         batch.fail(coreutils_error(f"cannot stat '{show(source)}'", error, ImagePath("", path, show(source))))
         return None
 

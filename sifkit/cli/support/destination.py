@@ -10,26 +10,28 @@ from ...errors import show
 from .image_path import ImagePath
 
 if TYPE_CHECKING:
-    from ...overlay.resolve import ResolvedPath
     from ...overlay.upper_edit import OverlayEditor
+    from ...vfs.resolve import ResolvedPath
 
 __all__ = ["entry_in", "target_directory"]
 
 
-def target_directory(editor: OverlayEditor, target: ImagePath) -> tuple[ResolvedPath | None, str]:
+def target_directory(editor: OverlayEditor, target: ImagePath) -> tuple[ResolvedPath[int] | None, str]:
     """Resolve a target to a directory; else None and the reason, as a system error."""
-    from ext3.errors import PathError
+    from ...vfs.errors import TreePathError
 
     try:
         found = editor.resolve(target.path, follow=True)
-    except PathError as error:  # also a link that leads to itself, which may be replaced
+    except TreePathError as error:  # also a link that leads to itself, which may be replaced
         return None, os.strerror(error.errno or 0)
-    if found.ino is None:
+    if found.node is None:
         return None, os.strerror(errno.ENOENT)
-    return (found, "") if editor.stat(found.ino).is_dir else (None, os.strerror(errno.ENOTDIR))
+    return (found, "") if editor.stat(found.node).is_dir else (None, os.strerror(errno.ENOTDIR))
 
 
-def entry_in(editor: OverlayEditor, directory: ResolvedPath, target: ImagePath, name: bytes) -> tuple[ResolvedPath, ImagePath]:
+def entry_in(
+    editor: OverlayEditor, directory: ResolvedPath[int], target: ImagePath, name: bytes
+) -> tuple[ResolvedPath[int], ImagePath]:
     """Resolve ``name`` in the directory that ``target`` leads to."""
     shown = f"{target.shown.rstrip('/')}/{show(name)}"
     path = target.path.rstrip(b"/") + b"/" + name

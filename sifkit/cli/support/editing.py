@@ -22,8 +22,8 @@ from .results import print_notes, warn_unlocked
 if TYPE_CHECKING:
     from ext3.edit.filesystem import WritableFilesystem
 
-    from ...overlay.resolve import ResolvedPath
     from ...overlay.upper_edit import OverlayEditor
+    from ...vfs.resolve import ResolvedPath
 
 __all__ = [
     "EditBatch",
@@ -69,13 +69,15 @@ class EditBatch:
     def expand(self, editor: OverlayEditor, target: ImagePath, *, follow: bool, recursive: bool) -> list[tuple[int, str]]:
         """Return (inode, path to show) of a target and, with ``recursive``, of everything below it, before any change.
 
-        Raises PathError if there is no such file.
+        Raises TreePathError if there is no such file.
         """
+        from ...vfs.walk import walk
+
         ino = editor.lookup(target.path, follow=follow)
         found = [(ino, target.shown)]
         if recursive and editor.stat(ino).is_dir:
             base = target.shown.rstrip("/")
-            found += [(entry.ino, f"{base}/{show(path)}") for path, entry in editor.walk(ino)]
+            found += [(one.row.node, f"{base}/{show(one.path)}") for one in walk(editor.tree, ino, stats=False)]
         return found
 
     def count(self, what: str) -> None:
@@ -92,11 +94,13 @@ class EditBatch:
     @contextmanager
     def attempt(self, what: str, target: ImagePath) -> Iterator[None]:
         """Record path and xattr errors of the block; ``what`` ("cannot remove 'x'") begins the message."""
-        from ext3.errors import PathError, XattrError
+        from ext3.errors import XattrError
+
+        from ...overlay.upper_edit import PATH_ERRORS
 
         try:
             yield
-        except (PathError, XattrError) as error:
+        except (*PATH_ERRORS, XattrError) as error:
             self.fail(coreutils_error(what, error, target))
 
     def refuse(self, message: str, target: ImagePath, *, kind: str = "path", hint: str = "") -> None:
@@ -121,16 +125,16 @@ class EditBatch:
 
 def is_dangling(editor: OverlayEditor, target: ImagePath) -> bool:
     """Return True if a target is a symbolic link to a file that does not exist."""
-    from ext3.errors import PathError, PathNotFoundError
+    from ...vfs.errors import MissingPathError, TreePathError
 
     try:
-        ino = editor.resolve(target.path, follow=False).ino
+        ino = editor.resolve(target.path, follow=False).node
         if ino is None or not editor.stat(ino).is_symlink:
             return False
-        return editor.resolve(target.path, follow=True).ino is None
-    except PathNotFoundError:
+        return editor.resolve(target.path, follow=True).node is None
+    except MissingPathError:
         return True
-    except PathError:
+    except TreePathError:
         return False
 
 
@@ -138,9 +142,11 @@ def coreutils_error(what: str, error: Exception, target: ImagePath) -> SifkitErr
     """Convert a library error into one worded as coreutils: ``what`` and the system's text for its errno."""
     from ext3.errors import PathError, SourceError
 
+    from ...vfs.errors import TreePathError
+
     number = getattr(error, "errno", None) or 0
-    plain = isinstance(error, PathError) and number not in (0, errno.EINVAL, errno.EMLINK)
-    own = error.reason if isinstance(error, PathError | SourceError) else getattr(error, "message", str(error))
+    plain = isinstance(error, PathError | TreePathError) and number not in (0, errno.EINVAL, errno.EMLINK)
+    own = error.reason if isinstance(error, PathError | SourceError | TreePathError) else getattr(error, "message", str(error))
     reason = os.strerror(number) if plain else own
     made = SifkitError(f"{what}: {reason}", path=target.shown, hint=getattr(error, "hint", ""))
     made.kind = getattr(error, "kind", "path")
@@ -180,7 +186,7 @@ def open_for_editing(
         yield editors[0]
 
 
-def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath, target: ImagePath) -> None:
+def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath[int], target: ImagePath) -> None:
     """Warn of a new file that no container will see."""
     if editor.is_outside_upper(resolved):
         path = b"/upper" + b"/" + resolved.path.lstrip(b"/")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ...errors import ImageInUseError, InputError, SifkitError, UsageError, show
+from ...vfs.errors import TreePathError
 from .console import JSON_SCHEMA, Console, Fields, name_fields
 from .render import shell_quote
 from .suggest import unknown_option
@@ -127,7 +128,8 @@ def report(error: BaseException, console: Console) -> int:
             hint = creation_hint(error)
         if not hint:
             hint = _IMAGE_HINTS.get(kind, "")
-        if not hint and kind in _PATH_HINTS and console.image is not None and not isinstance(error, SifkitError):
+        is_path = not isinstance(error, SifkitError) or isinstance(error, TreePathError)
+        if not hint and kind in _PATH_HINTS and console.image is not None and is_path:
             hint = _PATH_HINTS[kind].format(" ".join([*console.image_options, shell_quote(console.image)]))
         attributes = {
             name: getattr(error, name) for name in ERROR_ATTRIBUTES if isinstance(getattr(error, name, None), int | str | tuple)

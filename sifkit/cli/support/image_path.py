@@ -1,7 +1,7 @@
 """Arguments that name files in images: ``IMAGE PATH...`` or ``IMAGE:/PATH``.
 
-An argument is IMAGE:/PATH if it contains ``:/``, the part before the first ``:/`` is an existing file and the whole is not;
-``./a:/b`` is always a host path.
+An argument is IMAGE:/PATH if it contains ``:/``, the part before the first ``:/`` is an existing file or directory and the
+whole is not; ``./a:/b`` is always a host path. Where an image is read, a directory of the host may stand for it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def split_image_path(argument: str) -> tuple[str, str] | None:
     image, colon, rest = argument.partition(":/")
     if not colon or not image or argument.startswith("./"):
         return None
-    if not os.path.isfile(image) or os.path.lexists(argument):
+    if not os.path.exists(image) or os.path.lexists(argument):
         return None
     return image, "/" + rest
 
@@ -89,7 +89,7 @@ def group_by_image(arguments: Sequence[str], *, default: Sequence[str] = ()) -> 
     first = split_image_path(arguments[0])
     if first is None:
         image, colon, _ = arguments[0].partition(":/")
-        if arguments[0].endswith(":") and os.path.isfile(arguments[0][:-1]) and not os.path.lexists(arguments[0]):
+        if arguments[0].endswith(":") and os.path.exists(arguments[0][:-1]) and not os.path.lexists(arguments[0]):
             raise UsageError(f"{show(arguments[0])}: no path after the colon", hint=f"write {show(arguments[0])}/")
         if colon and image and not arguments[0].startswith("./") and not os.path.lexists(arguments[0]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)

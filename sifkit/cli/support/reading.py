@@ -1,22 +1,31 @@
-"""Verbs that read an image: opening it, JSON of entries, errors that do not end the verb."""
+"""Verbs that read a tree: opening it, JSON of entries, errors that do not end the verb."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import show
 from .console import Console, Fields, name_fields
 from .render import image_summary, rfc3339
 
 if TYPE_CHECKING:
-    from ext3.read.filesystem import Stat
+    from ...overlay.opening import OpenedTree
+    from ...vfs.file_tree import FileTree, Stat
 
-    from ...overlay.view import View
-
-__all__ = ["TYPES", "entry_fields", "host_identity", "image_options", "lookup", "open_for_reading", "print_problems"]
+__all__ = [
+    "TYPES",
+    "ProblemList",
+    "entry_fields",
+    "host_identity",
+    "image_options",
+    "lookup",
+    "open_for_reading",
+    "problem_text",
+    "xattrs_of",
+]
 
 TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket", "symlink")
 """JSON's words for the file types of directory entries."""
@@ -25,22 +34,21 @@ TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket",
 @contextmanager
 def open_for_reading(
     console: Console, image: str, partition: str | None, *, upper: bool = False, marks: bool = False
-) -> Iterator[View]:
-    """Open an image for reading; warn if its journal cannot be read.
+) -> Iterator[OpenedTree]:
+    """Open an image or a directory for reading; warn if an image's journal cannot be read.
 
     With ``upper`` the view is the container's: whiteouts and what they hide are missing, unless ``marks`` is set.
     """
-    from ...overlay.opening import open_image
-    from ...overlay.view import View
+    from ...overlay.opening import open_tree
 
     console.image = image
     console.image_options = image_options(partition, upper=upper)
-    with open_image(image, partition) as filesystem:
-        console.detail(image_summary(image, filesystem))
-        if filesystem.journal_problem is not None:
-            problem = filesystem.journal_problem
-            console.warn(f"{show(image)}: cannot read its journal, the content shown may be out of date: {problem}")
-        yield View.of(filesystem, upper=upper, whiteouts=marks)
+    with open_tree(image, partition, upper=upper, whiteouts=marks) as opened:
+        if opened.image is not None:
+            console.detail(image_summary(image, opened.image))
+            if (problem := opened.image.journal_problem) is not None:
+                console.warn(f"{show(image)}: cannot read its journal, the content shown may be out of date: {problem}")
+        yield opened
 
 
 def host_identity(image: str) -> tuple[int, int]:
@@ -54,29 +62,60 @@ def image_options(partition: str | None, *, upper: bool) -> tuple[str, ...]:
     return (*(("--partition", partition) if partition is not None else ()), *(("--upper",) if upper else ()))
 
 
-def lookup(view: View, path: bytes, *, follow: bool = True, verb: str = "access") -> int:
-    """Look up the inode of a path. Raises PathError worded as coreutils: "cannot access 'x': No such file or directory"."""
-    from ext3.errors import PathError
+def lookup(tree: FileTree[Any], path: bytes, *, follow: bool = True, verb: str = "access") -> Any:
+    """Look up the node of a path. Raises TreePathError worded as coreutils: "cannot access 'x': No such file or directory"."""
+    from ...vfs.errors import TreePathError
+    from ...vfs.resolve import Resolver
 
     try:
-        return view.lookup(path, follow=follow)
-    except PathError as error:
-        error.reword(f"cannot {verb} '{show(path)}': {os.strerror(error.errno or 0)}")
+        return Resolver(tree).lookup(path, follow=follow)
+    except TreePathError as error:
+        error.reword(f"cannot {verb} '{show(path)}': {error.reason}")
         raise
 
 
-def print_problems(console: Console, problems: Iterable[Exception]) -> None:
-    """Print errors that did not end the verb, a line each."""
-    for problem in problems:
-        if isinstance(problem, OSError) and isinstance(problem.filename, str | bytes) and problem.strerror:
-            console.error(f"{show(problem.filename)}: {problem.strerror}")
-        else:
-            console.error(show(str(problem)))
+def xattrs_of(tree: FileTree[Any], node: Any) -> Mapping[bytes, bytes]:
+    """Return the xattrs of a file, none where its filesystem has no such thing."""
+    from ext3 import hostio
+
+    try:
+        return tree.xattrs(node)
+    except OSError as error:
+        if error.errno in hostio.NO_XATTRS:
+            return {}
+        raise
+
+
+def problem_text(path: bytes, error: OSError) -> str:
+    """Return an error of the file at ``path`` as one line, which names the path once."""
+    message = getattr(error, "message", None) or error.strerror or str(error)
+    named = getattr(error, "path", None)
+    return message if isinstance(named, bytes | str) else f"{show(path)}: {message}"
+
+
+class ProblemList:
+    """Errors of single files, which do not end the verb. Call it with a path and an error."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def __call__(self, path: bytes, error: OSError) -> None:
+        self._texts.append(problem_text(path, error))
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def print(self, console: Console) -> None:
+        """Print a line for each."""
+        for text in self._texts:
+            console.error(text)
 
 
 def entry_fields(path: bytes, found: Stat, target: bytes | None) -> Fields:
-    """File in an image as JSON."""
-    word = TYPES[found.file_type]
+    """File in a tree as JSON."""
+    from ...vfs.file_tree import file_type_of
+
+    word = TYPES[file_type_of(found.mode)]
     try:
         text = path.decode()
         names: Fields = {"path": text, "name": text.rstrip("/").rpartition("/")[2] or text}

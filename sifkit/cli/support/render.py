@@ -12,7 +12,7 @@ from ...errors import human, show
 from .console import Console
 
 if TYPE_CHECKING:
-    from ext3.read.filesystem import Filesystem
+    from ...overlay.opening import OpenedImage
 
 __all__ = [
     "bar",
@@ -81,12 +81,11 @@ def display_name(name: bytes, console: Console) -> bytes:
     return shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
 
 
-def image_summary(image: str, filesystem: Filesystem) -> str:
+def image_summary(name: str, image: OpenedImage) -> str:
     """One line about an image that is opened, for -v."""
-    found = filesystem.superblock
-    journal = "no journal" if not found.has_journal else "journal not empty" if filesystem.needs_recovery else "journal clean"
-    kind = "ext3" if found.has_journal else "ext2"
-    return f"{show(image)}: {kind}, {human(found.size_bytes)}, blocks of {human(found.block_size)}, {journal}"
+    journal = "no journal" if not image.has_journal else "journal not empty" if image.needs_recovery else "journal clean"
+    kind = "ext3" if image.has_journal else "ext2"
+    return f"{show(name)}: {kind}, {human(image.size_bytes)}, blocks of {human(image.block_size)}, {journal}"
 
 
 def percent(used: int, total: int) -> str:

@@ -18,7 +18,7 @@ from ...tar.errors import ArchiveError
 from ...tar.header import PATH_LIMIT, HeaderError
 from ...tar.members import HARD_LINK, SKIPPED, Member
 from ...tar.stream import Archive
-from ..whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX
+from ...vfs.whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX
 from .archive_content import ArchiveContent
 from .layout import RootAttributes
 from .member_xattrs import ACCESS, member_xattrs, mode_of_acl
