@@ -108,7 +108,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per file, and a summary")] = False,
 ) -> int:
     """Find files in an image for which all given tests are true. Symbolic links are not followed. The image is not modified."""
-    from ..vfs.file_tree import SYMLINK, file_type_of
+    from ..vfs.file_tree import SYMLINK, file_type_of, stat_of
 
     groups = group_by_image(arguments, default=["/"])
     tests: list[Test] = []
@@ -132,9 +132,10 @@ def command(
         with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
             for path in paths:
                 for where, row in _files(opened.tree, path, problems):
-                    found = row.stat
-                    if found is None or isinstance(found, OSError):
-                        problems(where, found or OSError())
+                    try:
+                        found = stat_of(row)
+                    except OSError as error:
+                        problems(where, error)
                         continue
                     if tests and not all(test(where, found) for test in tests):
                         continue

@@ -36,38 +36,35 @@ class _TreePrinter:
 
     def print_tree(self, path: bytes, top: Any) -> None:
         """Print the entries below ``top``, parents first."""
+        from ..vfs.file_tree import stat_of
         from ..vfs.walk import walk
 
         indents = [""]
         for walked in walk(self.tree, top, path, levels=self.levels, on_problem=self.problems):
             del indents[walked.depth + 1 :]
             indents.append(indents[-1] + self.branches[3 if walked.is_last else 2])
-            self._print_file(walked, indents[walked.depth])
+            try:
+                found = stat_of(walked.row)
+                target = self.tree.readlink(walked.row.node) if stat.S_ISLNK(found.mode) else None
+            except OSError as error:
+                self.problems(walked.path, error)
+                continue
+            self._print_file(walked, found, target, indents[walked.depth])
 
-    def _print_file(self, walked: WalkedFile[Any], indent: str) -> None:
-        from ..vfs.resolve import is_dir, is_symlink
-        from ..vfs.whiteouts import has_whiteout_prefix
-
-        row, found = walked.row, walked.row.stat
-        try:
-            if found is None or isinstance(found, OSError):
-                raise found or OSError()
-            target = self.tree.readlink(row.node) if is_symlink(found) else None
-        except OSError as error:
-            self.problems(walked.path, error)
-            return
-        self.directories += is_dir(found)
-        self.files += not is_dir(found)
+    def _print_file(self, walked: WalkedFile[Any], found: Stat, target: bytes | None, indent: str) -> None:
+        row = walked.row
+        is_dir = stat.S_ISDIR(found.mode)
+        self.directories += is_dir
+        self.files += not is_dir
         if self.console.json:
             self.console.emit_raw(entry_fields(walked.path, found, target))
         else:
-            plain = stat.S_ISREG(found.mode) and not has_whiteout_prefix(row.name)
+            plain = stat.S_ISREG(found.mode) and not row.name.startswith(b".wh.")
             note = "" if plain else self._note(walked, found)
             self._line(indent + self.branches[walked.is_last], row.name, target, note=note)
 
     def _note(self, walked: WalkedFile[Any], found: Stat) -> str:
         """Meaning of a file to overlay filesystems."""
-        from ..vfs.resolve import is_dir
         from ..vfs.upper_view import is_opaque_directory
         from ..vfs.whiteouts import is_whiteout, whited_out_name
 
@@ -76,7 +73,7 @@ class _TreePrinter:
         if hidden := whited_out_name(walked.row.name):
             return f"  (whiteout of {escape(hidden)})"
         try:
-            return "  (opaque)" if is_dir(found) and is_opaque_directory(self.tree, walked.row.node) else ""
+            return "  (opaque)" if stat.S_ISDIR(found.mode) and is_opaque_directory(self.tree, walked.row.node) else ""
         except OSError as error:
             self.problems(walked.path, error)
             return ""

@@ -41,6 +41,7 @@ __all__ = [
     "TreeStatFS",
     "file_type_of",
     "is_directory",
+    "stat_of",
 ]
 
 UNKNOWN, REGULAR, DIRECTORY, CHARACTER_DEVICE, BLOCK_DEVICE, FIFO, SOCKET, SYMLINK = range(8)
@@ -287,6 +288,15 @@ class TreeStatFS(NamedTuple):
     inodes: int
     free_inodes: int
     data_limit: int | None
+
+
+def stat_of(row: Row[N]) -> Stat:
+    """Return the Stat of a row that was read with Stats. Raises the error of reading it."""
+    found = row.stat
+    if isinstance(found, OSError):
+        raise found
+    assert found is not None
+    return found
 
 
 def is_directory(row: Row[N]) -> bool:

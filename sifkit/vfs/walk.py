@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from .errors import DamagedTreeError, TreePathError
-from .file_tree import FileTree, Listing, Row, is_directory
+from .file_tree import DIRECTORY, UNKNOWN, FileTree, Listing, Row, is_directory
 from .resolve import MAX_COMPONENTS
 
 __all__ = ["DirectoryReader", "OnProblem", "WalkedDirectory", "WalkedFile", "walk", "walk_directories"]
@@ -29,6 +30,8 @@ MAX_ROWS_AHEAD = 4 * BATCH_NAMES
 TYPICAL_NAMES = 8
 """Assumed number of names in a directory not read yet."""
 
+MAY_BE_DIRECTORY = (DIRECTORY, UNKNOWN)
+
 OnProblem = Callable[[bytes, OSError], None]
 """Callback for a directory that cannot be read or entered: its path, and the error."""
 
@@ -43,6 +46,10 @@ class WalkedFile(NamedTuple, Generic[N]):
     row: Row[N]
     depth: int
     is_last: bool
+
+
+_walked = partial(tuple.__new__, WalkedFile)
+"""WalkedFile from a tuple, without checking its length: this runs once per file."""
 
 
 class WalkedDirectory(NamedTuple, Generic[N]):
@@ -113,11 +120,12 @@ def walk(
     pending = [(_base(path), iter(listing.rows), len(listing.rows))]
     while pending:
         base, rows, left = pending.pop()
+        depth = len(pending)
         for row in rows:
             left -= 1
             name = base + row.name
-            yield WalkedFile(name, row, len(pending), not left)
-            if is_directory(row) and walker.may_enter(name, row, len(pending) + 1):
+            yield _walked((name, row, depth, not left))
+            if row.file_type in MAY_BE_DIRECTORY and is_directory(row) and walker.may_enter(name, row, depth + 1):
                 below = walker.read(name, row.node)
                 if below is None:
                     return
@@ -147,7 +155,7 @@ def walk_directories(
         below = [
             (base + row.name, row.node, depth + 1)
             for row in listing.rows
-            if is_directory(row) and walker.may_enter(base + row.name, row, depth + 1)
+            if row.file_type in MAY_BE_DIRECTORY and is_directory(row) and walker.may_enter(base + row.name, row, depth + 1)
         ]
         pending += reversed(below)
 
@@ -200,7 +208,9 @@ class DirectoryReader(Generic[N]):
                 self._rows_ahead += len(listing.rows)
                 count += 1 + len(listing.rows)
                 if left > 1:
-                    below += [(row.node, left - 1) for row in listing.rows if is_directory(row)]
+                    below += [
+                        (row.node, left - 1) for row in listing.rows if row.file_type in MAY_BE_DIRECTORY and is_directory(row)
+                    ]
             self._pending += reversed(below + directories[len(listings) :])
             names = max(BATCH_NAMES - count, MIN_NAMES)
             directories = (
