@@ -142,7 +142,7 @@ class Trial:
                 raise AssertionError(f"directory {ino} reads otherwise alone")
         inos = [entry.ino for entry in entries[:300]]
         for ino, facts in zip(inos, read_facts(fs, inos)[0], strict=True):
-            if not isinstance(facts, Ext3Error) and facts != fs.stat(ino):
+            if not isinstance(facts, OSError) and facts != fs.stat(ino):
                 raise AssertionError(f"inode {ino} reads otherwise alone")
 
     def _note(self, error: Ext3Error) -> None:

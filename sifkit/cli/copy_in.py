@@ -5,6 +5,7 @@ All sources are scanned first, so that a lack of space is found before anything 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ class _CopyIn:
 
     def prepare(self, editor: OverlayEditor) -> None:
         """Find the sources and check that there is room for them. Raises CopySpaceError."""
-        from ext3.errors import PathError
+        from ..vfs.errors import TreePathError
 
         from ..overlay.copy_space import SpaceEstimate
 
@@ -105,8 +106,8 @@ class _CopyIn:
             if found is None:
                 continue
             self.found.append(found)
-            with suppress(PathError):  # reported by the copy
-                room.add(found.source, found.handle, self._destination(editor, found)[0].ino)
+            with suppress(TreePathError):  # reported by the copy
+                room.add(found.source, found.handle, self._destination(editor, found)[0].node)
         self.bar.done()
         room.check(show(target.image))
         self.data_bytes = room.data_bytes
@@ -122,7 +123,7 @@ class _CopyIn:
         ino = find_source(self.batch, found.resolver, source, path, self.settings)
         if ino is None:
             return None
-        status = found.resolver.stat(ino)
+        status = found.filesystem.stat(ino)
         link_target = _link_target(editor, path) if status.is_symlink and found.resolver is editor else None
         return _SourceArgument(found, ino, show(source), base_name(inside[1]), status.is_dir, link_target)
 
@@ -147,21 +148,24 @@ class _CopyIn:
     def _image(self, editor: OverlayEditor, image: str) -> ImageSource:
         """Open an image to copy from, which may be the target's."""
         from ..overlay.copy_source import ImageSource
+        from ..vfs.resolve import Resolver
 
         if image not in self._images:
-            resolver: Resolver = editor
+            resolver: Resolver[int] = editor
+            filesystem: Any = editor.filesystem
             if not os.path.samefile(image, self.target.image):
                 with errors_about(image):
                     partition = partition_of(image, self.settings)
                     upper = self.settings.flags.upper
-                    view = self.stack.enter_context(open_for_reading(self.batch.console, image, partition, upper=upper))
-                resolver = view.resolver
-            self._images[image] = ImageSource(resolver)
+                    opened = self.stack.enter_context(open_for_reading(self.batch.console, image, partition, upper=upper))
+                resolver = Resolver(opened.tree)
+                filesystem = opened.image.tree if opened.image is not None else None
+            self._images[image] = ImageSource(resolver, filesystem)
         return self._images[image]
 
     def _destination(self, editor: OverlayEditor, source: _SourceArgument) -> tuple[ResolvedPath[int], ImagePath]:
-        """Resolve the destination of a copy. A slash after the target asks for a directory. Raises PathError."""
-        from ext3.errors import PathNotDirectoryError
+        """Resolve the destination of a copy. A slash after the target asks for a directory. Raises TreePathError."""
+        from ..vfs.errors import path_error
 
         target = self.target
         if self.directory is not None:
@@ -171,21 +175,21 @@ class _CopyIn:
         resolved = editor.resolve(target.path.rstrip(b"/") or b"/", follow=False)
         is_dir = source.is_dir if resolved.node is None else editor.stat(resolved.node).is_dir
         if target.path.endswith(b"/") and not is_dir:
-            raise PathNotDirectoryError(target.path, "Not a directory")
+            raise path_error(target.path, errno.ENOTDIR)
         return resolved, target
 
     # The copy
 
     def copy(self, editor: OverlayEditor) -> int:
         """Copy the sources; return the bytes of data written."""
-        from ext3.errors import PathError
+        from ..vfs.errors import TreePathError
 
         copier = self._copier(editor)
         self.bar.phase("copy", self.data_bytes, "bytes")
         for found in self.found:
             try:
                 resolved, destination = self._destination(editor, found)
-            except PathError as error:
+            except TreePathError as error:
                 there = self._target_exists(editor)
                 noun = "directory" if found.is_dir else "regular file"
                 self.batch.fail(copier.copy_error(error, self.target.path, noun, exists=there))
@@ -197,11 +201,11 @@ class _CopyIn:
         return copier.bytes
 
     def _target_exists(self, editor: OverlayEditor) -> bool:
-        from ext3.errors import PathError
+        from ..vfs.errors import TreePathError
 
         try:
             return editor.resolve(self.target.path.rstrip(b"/") or b"/", follow=False).node is not None
-        except PathError:
+        except TreePathError:
             return False
 
     def _copier(self, editor: OverlayEditor) -> Copier:
@@ -224,10 +228,10 @@ class _CopyIn:
         )
 
 
-def _link_target(resolver: Resolver, path: bytes) -> int | None:
-    from ext3.errors import PathError
+def _link_target(resolver: Resolver[int], path: bytes) -> int | None:
+    from ..vfs.errors import TreePathError
 
     try:
         return resolver.resolve(path, follow=True).node
-    except PathError:
+    except TreePathError:
         return None

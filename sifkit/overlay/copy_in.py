@@ -19,8 +19,9 @@ from ext3.errors import Ext3Error, PathError, SourceError, XattrError
 from ext3.read.filesystem import Stat
 
 from ..errors import SifkitError, show
+from ..vfs.errors import TreePathError
+from ..vfs.resolve import ResolvedPath
 from .copy_source import CopySource, HostSource, ImageSource, SourceStat
-from .resolve import ResolvedPath
 from .upper_edit import OverlayEditor
 from .xattr_filter import ACLS
 
@@ -73,7 +74,7 @@ class _DirectoryCopy(Generic[N]):
     label: str
     stat: SourceStat
     ino: int
-    target: ResolvedPath
+    target: ResolvedPath[int]
     remaining: list[tuple[bytes, N]]
 
 
@@ -118,7 +119,7 @@ class Copier:
         self._argument_targets: set[tuple[int, bytes]] = set()
         """Sources named by the caller, and where they were copied to."""
 
-    def copy(self, source: CopySource[N], node: N, label: str, target: ResolvedPath, *, link_target: int | None = None) -> None:
+    def copy(self, source: CopySource[N], node: N, label: str, target: ResolvedPath[int], *, link_target: int | None = None) -> None:
         """Copy ``node`` to ``target``. Errors of single files go to ``on_error``; those that end the copy are raised.
 
         ``link_target``: in the same image, the inode that a symlink to be copied as a symlink leads to.
@@ -140,15 +141,15 @@ class Copier:
             child_label = f"{current.label.rstrip('/')}/{show(name)}"
             self._try(partial(self._copy_one, source, child, child_label, into, pending), into)
 
-    def _try(self, work: Callable[[], None], target: ResolvedPath) -> None:
+    def _try(self, work: Callable[[], None], target: ResolvedPath[int]) -> None:
         try:
             work()
         except CopyError as error:
             self._on_error(error)
-        except (PathError, XattrError) as error:
+        except (PathError, TreePathError, XattrError) as error:
             self._on_error(self.copy_error(error, target.path))
 
-    def copy_error(self, error: PathError | XattrError, path: bytes, noun: str = "", *, exists: bool = False) -> CopyError:
+    def copy_error(self, error: PathError | TreePathError | XattrError, path: bytes, noun: str = "", *, exists: bool = False) -> CopyError:
         """Return the error, in cp's words, of a copy that cannot be created at ``path``.
 
         ``noun``: the kind of file to create; ``exists``: there is a file at ``path``.
@@ -163,7 +164,7 @@ class Copier:
         return CopyError(text, kind=error.kind, path=path, hint=error.hint)
 
     def _copy_one(
-        self, source: CopySource[N], node: N, label: str, target: ResolvedPath, pending: list[_DirectoryCopy[N]]
+        self, source: CopySource[N], node: N, label: str, target: ResolvedPath[int], pending: list[_DirectoryCopy[N]]
     ) -> None:
         with _source_errors("cannot stat", label):
             st = source.stat(node)
@@ -177,7 +178,7 @@ class Copier:
             return
         if not pending and self._is_repeated(source, st, label):
             return
-        existing = None if target.ino is None else self.editor.stat(target.ino)
+        existing = None if target.node is None else self.editor.stat(target.node)
         goal = self._name(target.path)
         if existing is not None and self._is_same(source, st, existing):
             raise CopyError(f"'{label}' and '{goal}' are the same file", path=target.path)
@@ -228,7 +229,7 @@ class Copier:
         st: SourceStat,
         existing: Stat | None,
         label: str,
-        target: ResolvedPath,
+        target: ResolvedPath[int],
         pending: list[_DirectoryCopy[N]],
     ) -> None:
         goal = self._name(target.path)
@@ -254,7 +255,7 @@ class Copier:
         with _source_errors("cannot access", label):
             directory.remaining.extend(reversed(source.entries(node)))
 
-    def _make_directory(self, mode: int, target: ResolvedPath) -> int:
+    def _make_directory(self, mode: int, target: ResolvedPath[int]) -> int:
         """Create a directory. As cp does it, write permissions that a default ACL took away are added again."""
         (uid, gid), umask = self.options.owner, self.options.umask
         ino = self.editor.make_directory(target, mode & 0o1755, uid=uid, gid=gid, umask=umask)
@@ -263,16 +264,16 @@ class Copier:
             self.editor.filesystem.chmod(ino, made | writable)
         return ino
 
-    def _file(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath, label: str) -> None:
+    def _file(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath[int], label: str) -> None:
         filesystem, options = self.editor.filesystem, self.options
         form = stat.S_IFMT(st.mode)
         key = id(source), st.identity
         linked = self._links.get(key) if "links" in options.preserve and st.links > 1 else None
-        old = None if target.ino is None else self.editor.stat(target.ino)
+        old = None if target.node is None else self.editor.stat(target.node)
         if old is not None and old.is_symlink and form == stat.S_IFREG and linked is None:
             target = self._follow_link(target)
-            assert target.ino is not None
-            old = self.editor.stat(target.ino)
+            assert target.node is not None
+            old = self.editor.stat(target.node)
             if self._is_same(source, st, old):  # it would be truncated before it is read
                 raise CopyError(f"'{label}' and '{self._name(target.path)}' are the same file", path=target.path)
         if form != stat.S_IFREG and not options.recursive and not (options.links and form == stat.S_IFLNK):
@@ -283,9 +284,9 @@ class Copier:
             self._copy_data(source, node, old.ino, label)
             self._finish(source, node, label, old.ino, st)
             return
-        if linked is not None and linked == target.ino:
+        if linked is not None and linked == target.node:
             return
-        if target.ino is not None:
+        if target.node is not None:
             filesystem.unlink_at(*target.location)
         with self.editor.replacing_whiteouts(target):
             if linked is not None:
@@ -295,7 +296,7 @@ class Copier:
             ino = self._make(source, node, st, target, label)
         self._finish(source, node, label, ino, st)
 
-    def _make(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath, label: str) -> int:
+    def _make(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath[int], label: str) -> int:
         """Create a file that is not a directory; return its inode."""
         filesystem, (uid, gid) = self.editor.filesystem, self.options.owner
         form = stat.S_IFMT(st.mode)
@@ -319,12 +320,12 @@ class Copier:
         with _source_errors("cannot open", label, " for reading", (SourceError,)):  # a PathError concerns the copy
             source.copy_data(node, self.editor.filesystem, ino, self._advance)
 
-    def _follow_link(self, target: ResolvedPath) -> ResolvedPath:
+    def _follow_link(self, target: ResolvedPath[int]) -> ResolvedPath[int]:
         """Resolve a symlink in the image: regular files are written through it."""
         found = self.editor.resolve(target.path, follow=True)
-        if found.ino is None:
+        if found.node is None:
             raise CopyError(f"not writing through dangling symlink '{self._name(target.path)}'", path=target.path)
-        if self.editor.stat(found.ino).is_dir:
+        if self.editor.stat(found.node).is_dir:
             raise CopyError(f"cannot overwrite directory '{self._name(target.path)}'", kind="is-a-directory", path=target.path)
         return found
 

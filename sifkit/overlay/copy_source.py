@@ -14,8 +14,8 @@ from ext3.format.xattr import split_name
 from ext3.read.filesystem import Filesystem, Stat
 from ext3.read.inode_scan import read_stats
 
-from .resolve import Resolver
-from .whiteouts import without_overlay_xattrs
+from ..vfs.file_tree import Row
+from ..vfs.resolve import Resolver
 
 __all__ = ["CopySource", "DataRanges", "HostSource", "ImageSource", "SourceStat"]
 
@@ -137,26 +137,32 @@ def _host_stat(found: os.stat_result) -> SourceStat:
 
 
 class ImageSource:
-    """Files of an image. Nodes are inode numbers; names that the resolver hides are not copied."""
+    """Files of an image. Nodes are inode numbers; names that the resolver's tree hides are not copied."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver[int], filesystem: Filesystem) -> None:
         self.resolver = resolver
-        self.filesystem: Filesystem = resolver.filesystem
+        self.filesystem = filesystem
 
     def stat(self, node: int) -> SourceStat:
         return _image_stat(self.filesystem.stat(node))
 
+    def _rows(self, node: int) -> list[Row[int]]:
+        (listing,) = self.resolver.tree.scan_many([node], stats=False)
+        if listing.problem is not None:
+            raise listing.problem
+        return list(listing.rows)
+
     def entries(self, node: int) -> list[tuple[bytes, int]]:
-        return [(entry.name, entry.ino) for entry in self.resolver.entries(node)]
+        return [(row.name, row.node) for row in self._rows(node)]
 
     def scan(self, node: int) -> Iterator[tuple[bytes, int, SourceStat]]:
         try:
-            entries = self.resolver.entries(node)
-            stats = read_stats(self.filesystem, [entry.ino for entry in entries])
+            rows = self._rows(node)
+            stats = read_stats(self.filesystem, [row.node for row in rows])
         except Ext3Error:  # reported when it is copied
             return
-        for entry, found in zip(entries, stats, strict=True):
-            yield entry.name, entry.ino, _image_stat(found)
+        for row, found in zip(rows, stats, strict=True):
+            yield row.name, row.node, _image_stat(found)
 
     def data_ranges(self, node: int) -> DataRanges:
         size = self.filesystem.stat(node).size
@@ -171,8 +177,7 @@ class ImageSource:
         return self.filesystem.readlink(node)
 
     def xattrs(self, node: int) -> dict[bytes, bytes]:
-        found = self.filesystem.xattrs(node)
-        return without_overlay_xattrs(found) if self.resolver.hide_whiteouts else found
+        return dict(self.resolver.tree.xattrs(node))
 
     def copy_data(self, node: int, filesystem: WritableFilesystem, ino: int, advance: Callable[[int], None]) -> None:
         size = self.filesystem.stat(node).size

@@ -79,7 +79,7 @@ class SpaceEstimate:
             for name, child, child_st in source.scan(node):
                 count += 1
                 directory_bytes += 8 + (len(name) + 3 & ~3)
-                old = None if existing is None else self.editor.find_visible(existing, name)
+                old = None if existing is None else self.editor.tree.find_name(existing, name)
                 if stat.S_ISDIR(child_st.mode):
                     pending.append((child, child_st, old))
                 else:

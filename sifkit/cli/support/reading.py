@@ -88,9 +88,11 @@ def xattrs_of(tree: FileTree[Any], node: Any) -> Mapping[bytes, bytes]:
 
 def problem_text(path: bytes, error: OSError) -> str:
     """Return an error of the file at ``path`` as one line, which names the path once."""
-    message = getattr(error, "message", None) or error.strerror or str(error)
-    named = getattr(error, "path", None)
-    return message if isinstance(named, bytes | str) else f"{show(path)}: {message}"
+    message = getattr(error, "message", None)
+    if message is None:  # of the host: its own name says where
+        named = error.filename if isinstance(error.filename, bytes | str) else path
+        return f"{show(named)}: {error.strerror or error}"
+    return message if isinstance(getattr(error, "path", None), bytes | str) else f"{show(path)}: {message}"
 
 
 class ProblemList:

@@ -41,8 +41,9 @@ def test_readers_and_editors_refuse_the_same(recipe: Recipe) -> None:
         assert facts[:2] == (f"directory inode {ino}, block {recipe.logical} at byte {recipe.at}", recipe.field)
         assert refused(lambda: fs.lookup(path)) == facts
         assert refused(lambda: fs.lookup(DIRECTORY + b"/absent")) == facts
-        assert fs.scandirs([2, ino])[0] is not None
-        assert fs.scandirs([2, ino])[1] is None
+        top, damaged = fs.scan_many([2, ino])
+        assert top.problem is None
+        assert isinstance(damaged.problem, CorruptError) and (damaged.problem.where, damaged.problem.field) == facts[:2]
     device = MemoryDevice(bytearray(image))
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         before = bytes(device.data)
@@ -69,9 +70,9 @@ def test_what_looks_odd_is_read_and_changed(recipe: Recipe) -> None:
     with ext3.Filesystem.open(io.BytesIO(bytes(image))) as fs:
         ino = fs.lookup(DIRECTORY)
         entries = list(fs.scandir(DIRECTORY))
-        together = fs.scandirs([2, ino])[1]
-        assert together is not None
-        assert together.entries == entries
+        together = list(fs.scan_many([2, ino]))[1]
+        assert together.problem is None
+        assert [row[:3] for row in together.rows] == sorted(entries)
         assert fs.lookup(DIRECTORY + b"/dd")
     device = MemoryDevice(image)
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:

@@ -277,6 +277,6 @@ def test_files_of_the_host_that_cannot_be_compared_are_told_in_words(run, image,
     def open_none(*_, **__):
         raise PermissionError(13, "Permission denied", b"source/upper/etc/motd")
 
-    monkeypatch.setattr("sifkit.overlay.compare.HostSide.open", open_none)
+    monkeypatch.setattr("sifkit.vfs.host_tree.HostTree.open_file", open_none)
     code, _, err = run("diff", image, "source")
     assert code == 2 and err.splitlines()[0] == "sifkit diff: source/upper/etc/motd: Permission denied"

@@ -17,7 +17,12 @@ from tests.support.memory_tree import MemoryFile, MemoryTree
 
 
 def trees(
-    image: Filesystem, edited: WritableFilesystem, host: HostTree, below: Subtree[int], upper: UpperView[bytes], memory: MemoryTree
+    image: Filesystem,
+    edited: WritableFilesystem,
+    host: HostTree,
+    below: Subtree[int],
+    upper: UpperView[bytes],
+    memory: MemoryTree,
 ) -> tuple[FileTree[int], FileTree[int], FileTree[bytes], FileTree[int], FileTree[bytes], FileTree[int]]:
     return image, edited, host, below, upper, memory
 

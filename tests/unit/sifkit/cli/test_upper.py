@@ -13,7 +13,7 @@ from ext3.constants import S_IFCHR
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.whiteouts import has_whiteout_prefix, whited_out_name, whiteout_name
+from sifkit.vfs.whiteouts import has_whiteout_prefix, whited_out_name, whiteout_name
 
 from ....support.commands import good, names_in, refused
 
