@@ -213,12 +213,8 @@ class PathError(Ext3Error, OSError):
     def rename(self, path: bytes | str) -> None:
         """Name another path: the one the caller gave, where the error was found at a part of it."""
         self.path = path
-        self.reword(f"{show(path)}: {self.reason}")
-
-    def reword(self, message: str) -> None:
-        """Say it in the words of the command that was given."""
-        self.message = message
-        self.args = (message,)
+        self.message = f"{show(path)}: {self.reason}"
+        self.args = (self.message,)
 
 
 class PathNotFoundError(PathError, FileNotFoundError):

@@ -191,6 +191,9 @@ def main(argv: list[str] | None = None) -> int:
     if (root / "sifkit" / "overlay" / "creating" / "standalone.py").exists():
         # the scan begins before they are loaded
         lines += check_light(root, "sifkit.overlay.creating.standalone", ("numpy", "construct"))
+    views = sorted(f"sifkit.vfs.{path.stem}" for path in (root / "sifkit" / "vfs").glob("*.py") if path.stem != "__init__")
+    if views:
+        lines += check_light(root, ", ".join(views), ("numpy", "construct"))
     for line in lines:
         print(line)
     return 1 if lines else 0

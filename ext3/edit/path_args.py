@@ -38,7 +38,7 @@ class PathArguments:
         if found is None:
             found = self.resolve(above, True)
             if not self._tree.inode(found).stat.is_dir:
-                raise PathNotDirectoryError(whole, "a part of the path is not a directory")
+                raise PathNotDirectoryError(whole, "Not a directory")
             self._nodes.parents[above] = found
         return found, name or b"."
 

@@ -244,7 +244,7 @@ class Filesystem:
         whole = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
         found = resolve(self, whole, follow=follow).ino
         if found is None:
-            raise PathNotFoundError(whole, "there is no such file in the image")
+            raise PathNotFoundError(whole, "No such file or directory")
         return found
 
     def inode(self, ino: int) -> Inode:
@@ -326,7 +326,7 @@ class Filesystem:
         """Yield the entries of a directory in disk order, without ``.`` and ``..``. Raise PathNotDirectoryError."""
         inode = self._inode_of(path_or_ino, True)
         if not inode.stat.is_dir:
-            raise PathNotDirectoryError(path_or_ino, "not a directory")
+            raise PathNotDirectoryError(path_or_ino, "Not a directory")
         return self._entries(inode)
 
     def scan_many(self, inos: Sequence[int], *, stats: bool = True) -> Iterator[tree_scan.Listing]:
@@ -388,7 +388,7 @@ class Filesystem:
         def entries_of(ino: int) -> Iterator[Entry]:
             inode = self.inode(ino)
             if not inode.stat.is_dir:
-                raise PathNotDirectoryError(ino, "not a directory")
+                raise PathNotDirectoryError(ino, "Not a directory")
             return self._entries(inode, blocks)
 
         prefix = b""

@@ -48,10 +48,10 @@ def resolve(tree: Filesystem, path: bytes, *, follow: bool) -> PathEnd:
         name = pending.pop()
         steps += 1
         if steps + len(pending) > MAX_COMPONENTS:
-            raise PathError(path, "the path has too many parts", code=errno.ENAMETOOLONG)
+            raise PathError(path, "File name too long", code=errno.ENAMETOOLONG)
         directory = taken[-1][1].stat
         if not directory.is_dir:
-            raise PathNotDirectoryError(path, "a part of the path is not a directory")
+            raise PathNotDirectoryError(path, "Not a directory")
         if name == b".":
             continue
         if name == b"..":
@@ -63,13 +63,13 @@ def resolve(tree: Filesystem, path: bytes, *, follow: bool) -> PathEnd:
         ino = tree.find_name(directory.ino, name)
         if ino is None:
             if pending:
-                raise PathNotFoundError(path, "there is no such file in the image")
+                raise PathNotFoundError(path, "No such file or directory")
             return PathEnd(directory.ino, name, None)
         inode = tree.inode(ino)
         if inode.stat.is_symlink and (pending or follow):
             links += 1
             if links > MAX_SYMLINKS:
-                raise PathError(path, "too many symbolic links", code=errno.ELOOP)
+                raise PathError(path, "Too many levels of symbolic links", code=errno.ELOOP)
             target = tree.readlink(ino)
             if target.startswith(b"/"):
                 del taken[1:]
@@ -78,5 +78,5 @@ def resolve(tree: Filesystem, path: bytes, *, follow: bool) -> PathEnd:
         taken.append((name, inode))
     name, inode = taken[-1]
     if path.endswith(b"/") and not inode.stat.is_dir:
-        raise PathNotDirectoryError(path, "not a directory")
+        raise PathNotDirectoryError(path, "Not a directory")
     return PathEnd(taken[max(0, len(taken) - 2)][1].stat.ino, name, inode.stat.ino)
