@@ -1,8 +1,8 @@
 """Errors above the file formats: invalid requests, target files that cannot be created, images in use.
 
 As in ``ext3.errors`` each class carries its facts, and the message is made from them once. ``kind`` is a stable word for
-programs, ``hint`` says what to do next (may be empty), ``exit_code`` is for the command line. ``human`` and ``counted`` format
-sizes and numbers in messages.
+programs, ``hint`` says what to do next (may be empty), ``exit_code`` is for the command line. ``human``, ``counted``, ``show``
+and ``shell_quote`` format sizes, numbers and names in messages.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "UsageError",
     "counted",
     "human",
+    "shell_quote",
     "show",
 ]
 
@@ -34,6 +35,13 @@ def show(name: bytes | str) -> str:
     raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
     text = raw.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shell_quote(text: str) -> str:
+    """Quote a name for a shell, as one line that is never taken for an option."""
+    import shlex
+
+    return show(shlex.quote(f"./{text}" if text.startswith("-") else text))
 
 
 def human(size: int) -> str:

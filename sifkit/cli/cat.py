@@ -31,7 +31,9 @@ COPY_BYTES = 4 << 20
 )
 def command(
     console: Console,
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH...", help="ext3 image and files in it, or IMAGE:/PATH")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE PATH...", help="image or directory, and files in it; or IMAGE:/PATH")
+    ],
     flags: ReadFlags,
 ) -> int:
     """Print files in an image.

@@ -90,9 +90,8 @@ class _CopyIn:
 
     def prepare(self, editor: OverlayEditor) -> None:
         """Find the sources and check that there is room for them. Raises CopySpaceError."""
-        from ..vfs.errors import TreePathError
-
         from ..overlay.copy_space import SpaceEstimate
+        from ..vfs.errors import TreePathError
 
         target, sources = self.target, self.sources
         self.directory, reason = (None, "") if self.settings.exact else target_directory(editor, target)

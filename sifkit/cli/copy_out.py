@@ -8,13 +8,12 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import SifkitError, UsageError, counted, show
+from ..errors import SifkitError, UsageError, counted, shell_quote, show
 from .support.copying import CopySettings, base_name, find_source, finish_copy, partition_of
 from .support.editing import EditBatch
 from .support.image_path import ImagePath, split_image_path
 from .support.progress import Reporter
 from .support.reading import host_identity, open_for_reading
-from .support.render import shell_quote
 
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat

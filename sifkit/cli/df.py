@@ -24,7 +24,7 @@ __all__ = ["command"]
 def command(
     console: Console,
     *,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="ext3 images")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="images or directories")],
     human: HumanReadable = False,
     partition: Partition = None,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per image")] = False,

@@ -36,7 +36,7 @@ LETTERS = {"added": "A", "deleted": "D", "modified": "M"}
 def command(
     console: Console,
     *,
-    old: Annotated[str, typer.Argument(metavar="A", help="ext3 image, IMAGE:/PATH or host directory")],
+    old: Annotated[str, typer.Argument(metavar="A", help="image, directory or IMAGE:/PATH")],
     new: Annotated[str, typer.Argument(metavar="B", help="image or directory to compare it with")],
     no_owner: Annotated[bool, typer.Option("--no-owner", help="do not compare owners")] = False,
     flags: ReadFlags,

@@ -54,7 +54,7 @@ def command(
         list[str],
         typer.Argument(
             metavar="IMAGE [DIR] [PATH]...",
-            help="ext3 image, target directory (default: NAME.d), paths in the image (default: all)",
+            help="image or directory, target directory (default: NAME.d), paths in the image (default: all)",
         ),
     ],
     flags: ReadFlags,

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError, counted, show
+from ..errors import UsageError, counted, shell_quote, show
 from .support.console import Console
 from .support.editing import EditBatch
 from .support.frame import verb
 from .support.image_path import ImagePath, parse_image_paths
 from .support.options import EditFlags
-from .support.render import shell_quote
 
 if TYPE_CHECKING:
     from ..overlay.upper_edit import OverlayEditor

@@ -44,7 +44,9 @@ def _kind(found: Stat, name: bytes, opaque: bool) -> str:
 def command(
     console: Console,
     *,
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH...", help="ext3 image and paths in it, or IMAGE:/PATH")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE PATH...", help="image or directory, and paths in it; or IMAGE:/PATH")
+    ],
     follow: Dereference = False,
     flags: ReadFlags,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per file")] = False,

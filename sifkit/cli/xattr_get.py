@@ -27,7 +27,9 @@ def command(
     console: Console,
     *,
     name: AttributeName,
-    arguments: Annotated[list[str], typer.Argument(metavar="IMAGE PATH", help="ext3 image and a path in it, or IMAGE:/PATH")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IMAGE PATH", help="image or directory, and a path in it; or IMAGE:/PATH")
+    ],
     follow: Dereference = False,
     flags: ReadFlags,
 ) -> None:

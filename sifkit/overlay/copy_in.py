@@ -119,7 +119,9 @@ class Copier:
         self._argument_targets: set[tuple[int, bytes]] = set()
         """Sources named by the caller, and where they were copied to."""
 
-    def copy(self, source: CopySource[N], node: N, label: str, target: ResolvedPath[int], *, link_target: int | None = None) -> None:
+    def copy(
+        self, source: CopySource[N], node: N, label: str, target: ResolvedPath[int], *, link_target: int | None = None
+    ) -> None:
         """Copy ``node`` to ``target``. Errors of single files go to ``on_error``; those that end the copy are raised.
 
         ``link_target``: in the same image, the inode that a symlink to be copied as a symlink leads to.
@@ -149,7 +151,9 @@ class Copier:
         except (PathError, TreePathError, XattrError) as error:
             self._on_error(self.copy_error(error, target.path))
 
-    def copy_error(self, error: PathError | TreePathError | XattrError, path: bytes, noun: str = "", *, exists: bool = False) -> CopyError:
+    def copy_error(
+        self, error: PathError | TreePathError | XattrError, path: bytes, noun: str = "", *, exists: bool = False
+    ) -> CopyError:
         """Return the error, in cp's words, of a copy that cannot be created at ``path``.
 
         ``noun``: the kind of file to create; ``exists``: there is a file at ``path``.

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from ...errors import UsageError
-from ..support.render import shell_quote
+from ...errors import UsageError, shell_quote
 from . import codes
 from .object_source import ObjectSource, check_filesystem
 from .session import DeferredNotes

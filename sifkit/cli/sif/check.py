@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import UsageError, counted, show
+from ...errors import UsageError, counted, shell_quote, show
 from ..support.check_command import CLEAN, CORRECTED, LEFT, CheckCommand
 from ..support.console import Console, Fields
 from ..support.failures import errors_about
 from ..support.frame import verb
 from ..support.options import SIFImage
-from ..support.render import shell_quote
 from .session import check_not_written
 
 if TYPE_CHECKING:

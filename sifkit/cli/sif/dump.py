@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import OutputError, SifkitError, TargetError, UsageError, human, show
+from ...errors import OutputError, SifkitError, TargetError, UsageError, human, shell_quote, show
 from ..support.console import Console
 from ..support.frame import verb
 from ..support.options import IDAndImage, ObjectName, ProgressMode
 from ..support.progress import MODES, Reporter, reporter
-from ..support.render import shell_quote
 from ..support.values import choice
 from . import codes
 from .arguments import id_and_image

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ...errors import human, show
+from ...errors import human, shell_quote, show
 from ..support.console import Console
 from ..support.frame import verb
 from ..support.options import JSONTable, SIFImage
-from ..support.render import shell_quote
 from .describe import group_text, link_text, object_fields, print_table, warning_fields
 from .session import open_sif
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ...errors import shell_quote
 from ..support.console import Console
 from ..support.environment import sif_stamp
 from ..support.frame import verb
 from ..support.options import Deterministic, ForceReplace, JSONResult
-from ..support.render import shell_quote
 from ..support.results import print_result
 from ..support.values import uuid
 from . import codes

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ...errors import ImageInUseError, show
+from ...errors import ImageInUseError, shell_quote, show
 from ..support.console import Console
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
-from ..support.render import shell_quote
 
 if TYPE_CHECKING:
     from ...sif import SIF, Descriptor, Notice, SIFStamp

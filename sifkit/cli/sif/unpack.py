@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ...errors import counted, human, show
+from ...errors import counted, human, shell_quote, show
 from ..support.console import Console, name_fields
 from ..support.frame import verb
 from ..support.options import JSONResult, ProgressMode, SIFImage
 from ..support.progress import MODES, reporter
-from ..support.render import shell_quote
 from ..support.results import print_result
 from ..support.values import choice
 from .session import open_sif

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ...errors import SifkitError, show
+from ...errors import SifkitError, shell_quote, show
 from .console import Console, Fields, name_fields
 from .environment import sif_stamp
 from .failures import errors_about
 from .image_path import ImagePath
 from .options import EditFlags
 from .reading import image_options
-from .render import shell_quote
 from .results import print_notes, warn_unlocked
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ...errors import ImageInUseError, InputError, SifkitError, UsageError, show
+from ...errors import ImageInUseError, InputError, SifkitError, UsageError, shell_quote, show
 from ...vfs.errors import TreePathError
 from .console import JSON_SCHEMA, Console, Fields, name_fields
-from .render import shell_quote
 from .suggest import unknown_option
 
 __all__ = ["Terminated", "errors_about", "report", "report_usage"]

@@ -49,7 +49,8 @@ OUTPUT = "Output"
 SignaturePolicy = Literal["refuse", "drop", "keep"]
 
 ReadArguments = Annotated[
-    list[str], typer.Argument(metavar="IMAGE [PATH]...", help="ext3 image and paths in it (default: /), or IMAGE:/PATH")
+    list[str],
+    typer.Argument(metavar="IMAGE [PATH]...", help="image or directory, and paths in it (default: /); or IMAGE:/PATH"),
 ]
 AttributeName = Annotated[str, typer.Argument(metavar="NAME", help="extended attribute, for example user.comment")]
 EditArguments = Annotated[list[str], typer.Argument(metavar="IMAGE:/PATH...", help="files and directories")]

@@ -24,7 +24,6 @@ __all__ = [
     "percent",
     "print_pairs",
     "rfc3339",
-    "shell_quote",
     "short_size",
 ]
 
@@ -123,13 +122,6 @@ def print_pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
 
 def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def shell_quote(text: str) -> str:
-    """Quote a name for a shell, so that it is never taken for an option."""
-    import shlex
-
-    return show(shlex.quote(f"./{text}" if text.startswith("-") else text))
 
 
 def mode_text(mode: int) -> str:

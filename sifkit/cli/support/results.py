@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ...errors import human, show
+from ...errors import human, shell_quote, show
 from .console import Console, Fields
-from .render import shell_quote
 
 if TYPE_CHECKING:
     from ...sif import Descriptor

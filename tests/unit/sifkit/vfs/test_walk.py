@@ -236,7 +236,7 @@ def test_directories_take_no_more_than_the_filesystem_has():
     assert [(path, str(error)) for path, error in problems] == [
         (b"04", "04: the image is damaged: its directories share blocks")
     ]
-    assert len([one for one in walk(tree, 0, on_problem=problems)]) == 5
+    assert len(list(walk(tree, 0, on_problem=problems))) == 5
     with pytest.raises(DamagedTreeError):
         list(walk(tree, 0))
 

@@ -25,8 +25,8 @@ from sifkit.cli import completion, main
 from sifkit.cli.root import root
 from sifkit.cli.support.console import Console, name_fields
 from sifkit.cli.support.image_path import group_by_image, split_image_path
-from sifkit.cli.support.render import bar, escape, percent, rfc3339, shell_quote, short_size
-from sifkit.errors import UsageError, counted, human
+from sifkit.cli.support.render import bar, escape, percent, rfc3339, short_size
+from sifkit.errors import UsageError, counted, human, shell_quote
 from sifkit.overlay.options import CreateOptions
 
 ROOT = Path(__file__).parents[5]

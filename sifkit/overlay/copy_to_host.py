@@ -1,0 +1,176 @@
+"""Copies out of images, onto the host. The rules are those of coreutils' cp.
+
+An error that concerns one file is an outcome and the file is skipped; one that concerns all is raised.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import counted, shell_quote, show
+from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
+from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
+from ..vfs.file_tree import FileTree, Stat
+from ..vfs.resolve import is_dir, is_symlink
+from .copy_in import CopyOptions
+from .image_format import file_format
+
+if TYPE_CHECKING:
+    from .options import Progress
+
+__all__ = ["HostCopier"]
+
+N = TypeVar("N")
+NOUNS = {stat.S_IFREG: "regular file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link"}
+
+
+class HostCopier:
+    """Copier of files from images to paths of the host.
+
+    ``force``: remove files that cannot be opened, and replace images. ``bytes``: data written so far.
+    """
+
+    def __init__(self, options: CopyOptions, *, force: bool, progress: Progress) -> None:
+        self.bytes = 0
+        self._options = options
+        self._force = force
+        self._progress = progress
+        self._given: set[tuple[str, Any, str]] = set()
+        self._made: set[bytes] = set()
+        self._links: dict[tuple[str, int, int], bytes] = {}
+        """First copies of files with several names."""
+
+    def copy(self, tree: FileTree[N], node: N, image: str, shown: str, destination: bytes) -> Iterator[CopyOutcome]:
+        """Copy a file or directory of the tree in ``image``, which messages call ``shown``, to the path ``destination``."""
+        found = tree.stat(node)
+        if is_dir(found) and not self._options.recursive:
+            text = f"-r not specified; omitting directory '{shown}'"
+            yield CopyError(text, kind="is-a-directory", path=destination, hint="give -r")
+            return
+        image = os.path.realpath(image)
+        key = image, node, shown.rstrip("/")
+        if key in self._given:
+            yield CopyWarning(f"source {'directory' if is_dir(found) else 'file'} '{shown}' specified more than once")
+            return
+        self._given.add(key)
+        try:
+            yield from (self._tree if is_dir(found) else self._file)(tree, node, image, found, shown, destination)
+        except OSError as error:
+            if hasattr(error, "kind"):  # of the image
+                raise
+            yield _host_error(error, found, shown, destination)
+
+    def _tree(
+        self, tree: FileTree[N], node: N, image: str, found: Stat, what: str, destination: bytes
+    ) -> Iterator[CopyOutcome]:
+        shown = show(destination)
+        if os.path.lexists(destination) and not os.path.isdir(destination):
+            text = f"cannot overwrite non-directory '{shown}' with directory '{what}'"
+            yield CopyError(text, kind="not-a-directory", path=destination)
+            return
+        host = os.stat(image)
+        made = copy_tree_out(
+            tree, node, destination, self._out_options, image_id=(host.st_dev, host.st_ino), progress=self._progress
+        )
+        self.bytes += made.written_bytes
+        for path, why in made.problems:
+            yield CopyError(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", path=destination)
+        if made.specials_left:
+            text = f"cannot create {counted(made.specials_left, 'device')} in '{shown}': Operation not permitted"
+            yield CopyError(text, kind="permission", path=destination, hint="only root can create devices")
+        yield Copied(what, shown, made.files + made.directories + made.symlinks + made.specials + made.links)
+
+    @property
+    def _out_options(self) -> CopyOutOptions:
+        return CopyOutOptions(preserve=self._options.preserve, umask=self._options.umask)
+
+    def _file(
+        self, tree: FileTree[N], node: N, image: str, found: Stat, what: str, destination: bytes
+    ) -> Iterator[CopyOutcome]:
+        regular = stat.S_ISREG(found.mode)
+        if not regular and not self._options.recursive and not (self._options.links and is_symlink(found)):
+            text = f"'{what}' is not a regular file"
+            yield CopyError(text, path=destination, hint="-r copies devices and FIFOs as such")
+            return
+        refused = self._refusal(what, destination, image, regular=regular)
+        if refused is not None:
+            yield refused
+            return
+        if os.path.lexists(destination) and not self._options.replace:
+            return
+        if self._force and os.path.lexists(destination) and not os.access(destination, os.W_OK):
+            os.unlink(destination)
+        identity = image, found.dev, found.ino
+        first = self._links.get(identity) if "links" in self._options.preserve else None
+        if first is not None:
+            if os.path.lexists(destination):
+                os.unlink(destination)
+            os.link(first, destination, follow_symlinks=False)
+        else:
+            self._progress.phase("copy", found.size, "bytes")
+            made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
+            self.bytes += made.written_bytes
+            self._progress.done()
+        if found.links > 1:
+            self._links[identity] = destination
+        self._made.add(destination)
+        yield Copied(what, show(destination))
+
+    def _refusal(self, what: str, destination: bytes, image: str, *, regular: bool) -> CopyError | None:
+        """Return why a file may not be written there, None if it may. Raises OSError for a bad path."""
+        shown = show(destination)
+        plain = destination.rstrip(b"/") or b"/"
+        if plain != destination and not os.path.isdir(plain):
+            if os.path.lexists(plain):
+                return CopyError(f"cannot stat '{shown}': Not a directory", kind="not-a-directory", path=destination)
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), destination)
+        if not os.path.lexists(destination):
+            return None
+        is_link = os.path.islink(destination)
+        if os.path.isdir(destination) and not is_link:
+            text = f"cannot overwrite directory '{shown}' with non-directory '{what}'"
+            return CopyError(text, kind="is-a-directory", path=destination)
+        if not self._options.replace:
+            return None
+        if os.path.exists(destination) and os.path.samefile(destination, image):
+            text = f"will not overwrite '{shown}': it is the source image"
+            return CopyError(text, kind="exists", path=destination, hint=_into(destination))
+        same_name = os.path.basename(destination) == os.path.basename(os.fsencode(what))
+        if not self._force and not same_name and _is_image(destination):
+            hint = f"{_into(destination)}, or give -f to replace it"
+            return CopyError(f"will not overwrite image '{shown}' with '{what}'", kind="exists", path=destination, hint=hint)
+        if destination in self._made:
+            text = f"will not overwrite just-created '{shown}' with '{what}'"
+            return CopyError(text, kind="exists", path=destination)
+        if is_link and regular and not os.path.exists(destination):
+            return CopyError(f"not writing through dangling symlink '{shown}'", path=destination)
+        return None
+
+
+def _into(destination: bytes) -> str:
+    """Return the hint for a target that is an image: ``:/`` was probably forgotten."""
+    return f"write {shell_quote(os.fsdecode(destination))}:/ to copy into it"
+
+
+def _host_error(error: OSError, found: Stat, shown: str, destination: bytes) -> CopyError:
+    """Return the error of the host, in cp's words."""
+    word = f"create {NOUNS.get(stat.S_IFMT(found.mode), 'special file')}"
+    if error.errno == errno.ELOOP:
+        word = "stat"
+    text = f"cannot {word} '{show(destination)}': {error.strerror}"
+    if is_dir(found) and os.path.isdir(destination):  # it exists: something below it failed
+        text = f"copying '{shown}' to '{show(destination)}': {error.strerror}"
+    kind = "no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target"
+    return CopyError(text, kind=kind, path=destination)
+
+
+def _is_image(path: bytes) -> bool:
+    """Return True if a file is an image, so that ``:/`` was probably forgotten."""
+    try:
+        return os.path.isfile(path) and file_format(path) in ("ext", "sif", "squashfs")
+    except OSError:
+        return False
