@@ -25,6 +25,7 @@ from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
 from .image_format import image_kind
 from .in_use import check_unused
 from .sif_partition import check_ext3_partition, edit_sif, lock_partition, no_locks_error, select_partition
+from .upper_edit import OverlayEditor
 from .window import Window, check_window
 
 if TYPE_CHECKING:
@@ -40,16 +41,17 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 class EditOptions:
     """Options of an edit session.
 
-    ``partition``: of a SIF: "overlay", "root" or an ID. ``on_signatures``: refuse to break signatures, drop or keep those that
+    ``partition``: of a SIF: "overlay", "root" or an ID. ``upper``: names are those a container sees, below upper/. ``on_signatures``: refuse to break signatures, drop or keep those that
     break. ``require_lock``: fail if file locking is unavailable. ``stamp``: time of changes to the SIF itself. ``check``:
-    called with the open filesystem before any change; an error it raises leaves the image as it is.
+    called with the editor before any change; an error it raises leaves the image as it is.
     """
 
     partition: str | None = None
+    upper: bool = False
     on_signatures: OnSignatures = "refuse"
     require_lock: bool = False
     stamp: Stamp | None = None
-    check: Callable[[WritableFilesystem], None] | None = None
+    check: Callable[[OverlayEditor], None] | None = None
 
 
 @dataclass(slots=True)
@@ -61,11 +63,15 @@ class EditSession:
     """
 
     path: str
-    filesystem: WritableFilesystem
+    editor: OverlayEditor
     locked: bool = True
     copied: bool = False
     notes: tuple[str, ...] = ()
     dropped: tuple[int, ...] = field(default=())
+
+    @property
+    def filesystem(self) -> WritableFilesystem:
+        return self.editor.filesystem
 
     def sync(self) -> None:
         """Commit the changes so far to storage (of a copy: to the copy)."""
@@ -116,17 +122,17 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
         check_window(Window(name, fd, 0, found.st_size))
         superblock = read_superblock(FileDevice(fd))
         if superblock.has_journal:
-            with _open_writable(FileDevice(fd), options) as filesystem:
-                yield EditSession(name, filesystem, locked)
+            with _open_writable(FileDevice(fd), options) as editor:
+                yield EditSession(name, editor, locked)
             return
-        with _working_copy(name, fd, found, options) as filesystem:
-            yield EditSession(name, filesystem, locked, copied=True)
+        with _working_copy(name, fd, found, options) as editor:
+            yield EditSession(name, editor, locked, copied=True)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOptions) -> Iterator[WritableFilesystem]:
+def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOptions) -> Iterator[OverlayEditor]:
     """Open a copy of the image, which replaces it at the end of the block."""
     from .cloning import copy_data
 
@@ -135,8 +141,8 @@ def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOption
             copy_data(fd, file.fd, found.st_size, None)
         # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        with _open_writable(FileDevice(file.fd), options) as filesystem:
-            yield filesystem
+        with _open_writable(FileDevice(file.fd), options) as editor:
+            yield editor
         if hasattr(os, "fchown"):
             with suppress(OSError):  # another user's file in our directory
                 os.fchown(file.fd, found.st_uid, found.st_gid)
@@ -162,21 +168,22 @@ def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator
         check_window(window)
         with ExitStack() as stack:
             # Opened first: an image that cannot be changed keeps its signatures.
-            filesystem = stack.enter_context(_open_writable(window.device(), options))
+            editor = stack.enter_context(_open_writable(window.device(), options))
             if decision.dropped:
                 sif.delete(decision.dropped)
-            yield EditSession(name, filesystem, locked, notes=decision.notes, dropped=decision.dropped)
+            yield EditSession(name, editor, locked, notes=decision.notes, dropped=decision.dropped)
 
 
 @contextmanager
-def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[WritableFilesystem]:
+def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[OverlayEditor]:
     """Open the filesystem on ``device``; commit at the end, or roll back to the last sync if the block fails."""
     with _signals_blocked():
         filesystem = WritableFilesystem(device)
     try:
+        editor = OverlayEditor(filesystem, upper=options.upper)
         if options.check is not None:
-            options.check(filesystem)
-        yield filesystem
+            options.check(editor)
+        yield editor
     except BaseException:
         with _signals_blocked():
             _roll_back(filesystem, device)

@@ -19,8 +19,6 @@ from .reading import image_options
 from .results import print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ext3.edit.filesystem import WritableFilesystem
-
     from ...overlay.upper_edit import OverlayEditor
     from ...vfs.resolve import ResolvedPath
 
@@ -161,28 +159,21 @@ def open_for_editing(
     ``check`` runs before any change; an exception from it leaves the image as it is.
     """
     from ...overlay.edit_session import EditOptions, edit_image
-    from ...overlay.upper_edit import OverlayEditor
-
-    editors: list[OverlayEditor] = []
-
-    def before(filesystem: WritableFilesystem) -> None:
-        editors.append(OverlayEditor(filesystem, upper=flags.upper))
-        if check is not None:
-            check(editors[0])
 
     console.image = image
     console.image_options = image_options(flags.partition, upper=flags.upper)
     options = EditOptions(
         partition=flags.partition,
+        upper=flags.upper,
         on_signatures=flags.signatures,
         require_lock=flags.require_lock,
         stamp=sif_stamp(False) if flags.partition is not None else None,
-        check=before,
+        check=check,
     )
     with errors_about(image), edit_image(image, options) as edited:
         warn_unlocked(console, image, edited.locked)
         print_notes(console, edited.notes)
-        yield editors[0]
+        yield edited.editor
 
 
 def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath[int], target: ImagePath) -> None:

@@ -106,7 +106,7 @@ def test_paths_and_inodes(fs: WritableFilesystem) -> None:
         (lambda fs: fs.mknod("/x/", S_IFCHR), errno.ENOENT, "/x/: No such file or directory"),
         (lambda fs: fs.symlink("t", "/x/"), errno.ENOENT, "/x/: No such file or directory"),
         (lambda fs: fs.link("/file", b"/x/"), errno.ENOENT, "/x/: No such file or directory"),
-        (lambda fs: fs.link("/file/", "/x"), errno.ENOTDIR, "/file/: not a directory"),
+        (lambda fs: fs.link("/file/", "/x"), errno.ENOTDIR, "/file/: Not a directory"),
         (lambda fs: fs.unlink("/file/"), errno.ENOTDIR, "/file/: Not a directory"),
         (lambda fs: fs.unlink("/s/"), errno.ENOTDIR, "/s/: Not a directory"),
         (lambda fs: fs.remove_tree("/s/"), errno.ENOTDIR, "/s/: Not a directory"),
