@@ -8,19 +8,22 @@ opaque directories".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from functools import partial
 from itertools import count
+from typing import TypeVar
 
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
+from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError
 
 from ..errors import show
 from .resolve import ResolvedPath, Resolver, find_upper
 from .whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_opaque_directory
 
 __all__ = ["OverlayEditor"]
+
+T = TypeVar("T")
 
 
 class OverlayEditor(Resolver):
@@ -44,26 +47,42 @@ class OverlayEditor(Resolver):
         """Return True if removing this name must leave a whiteout: no directory on the way is opaque."""
         return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors)
 
-    @contextmanager
-    def replacing_whiteouts(self, path: ResolvedPath) -> Iterator[None]:
-        """Remove the whiteouts of a name around a block that creates or moves a file there; a failed block puts them back.
+    def replace(self, path: ResolvedPath, make: Callable[[], T]) -> T:
+        """Run ``make``, which creates ``path`` by a few operations on names, in the place of a file or a whiteout.
 
+        What it replaces is removed in the same operation, so that one of both is there at any time. Return what ``make`` does.
         Raises PathError if a container would not see the file, or if it would take the place of a hidden one.
         """
+        if path.ino is None:
+            return self._replace_whiteouts(path, make)
         self.check_visible(path)
-        is_device = path.name in path.whiteouts
-        if is_device:
-            self.filesystem.unlink_at(*path.location)
         try:
-            yield
-        except BaseException:
-            if is_device:
-                with suppress(Ext3Error):  # the first error is the one to report
-                    self.filesystem.mknod_at(*path.location, S_IFCHR)
-            raise
+            return self._unlink_and(path, make)
+        except JournalFullError:
+            self.filesystem.hold(path.ino)  # its blocks are freed afterwards, in as many operations as that needs
+            try:
+                return self._unlink_and(path, make)
+            finally:
+                self.filesystem.release(path.ino)
+        except NoSpaceError:  # blocks can be used again once their removal is committed
+            self.filesystem.unlink_at(*path.location)
+            return make()
+
+    def _unlink_and(self, path: ResolvedPath, make: Callable[[], T]) -> T:
+        def both() -> T:
+            self.filesystem.unlink_at(*path.location)
+            return make()
+
+        return self.filesystem.atomically(both)
+
+    def _replace_whiteouts(self, path: ResolvedPath, make: Callable[[], T]) -> T:
+        """Run ``make``, which creates or moves a file to ``path``, and remove the whiteouts of this name."""
+        self.check_visible(path)
+        made = self._unlink_and(path, make) if path.name in path.whiteouts else make()
         for name in path.whiteouts:
             if name != path.name:
                 self.filesystem.remove_tree_at(path.parent, name)
+        return made
 
     def check_visible(self, path: ResolvedPath) -> None:
         """Raise PathError if a file of this name would not be visible, or would take the place of a hidden one."""
@@ -85,13 +104,30 @@ class OverlayEditor(Resolver):
             error.hint = "without --upper it is an ordinary attribute"
             raise error
 
-    def make_directory(self, path: ResolvedPath, mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
-        """Create a directory, opaque if it replaces a whiteout. ``umask``: see ``WritableFilesystem.mkdir_at``."""
-        with self.replacing_whiteouts(path):
+    def make_directory(
+        self,
+        path: ResolvedPath,
+        mode: int,
+        *,
+        uid: int,
+        gid: int,
+        umask: int = 0,
+        finish: Callable[[int], object] | None = None,
+    ) -> int:
+        """Create a directory, opaque if it replaces a whiteout. ``umask``: see ``WritableFilesystem.mkdir_at``.
+
+        ``finish``: called with its inode, to set attributes in the same operation.
+        """
+
+        def make() -> int:
             ino = self.filesystem.mkdir_at(*path.location, mode, uid=uid, gid=gid, umask=umask)
-        if path.whiteouts:
-            self.make_opaque(ino)
-        return ino
+            if path.whiteouts:
+                self.make_opaque(ino)
+            if finish is not None:
+                finish(ino)
+            return ino
+
+        return self._replace_whiteouts(path, lambda: self.filesystem.atomically(make))
 
     def make_opaque(self, ino: int) -> None:
         for name in OPAQUE_XATTRS:
@@ -152,8 +188,8 @@ class OverlayEditor(Resolver):
         is_dir = self.stat(old.ino).is_dir
         if is_dir and new.ino is not None and self.stat(new.ino).is_dir:
             self._remove_whiteouts(new.ino)
-        with self.replacing_whiteouts(new):
-            self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
+        move = partial(self.filesystem.rename_at, *old.location, *new.location, whiteout=whiteout)
+        self._replace_whiteouts(new, move)
         self.whiteouts += whiteout
         if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.ino):
             self.make_opaque(old.ino)
