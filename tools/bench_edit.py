@@ -23,6 +23,10 @@ from benching import MIB, ROOT, SBIN, compile_packages, random_file, timed
 import ext3
 from ext3.edit.file_handle import FileEditor
 from ext3.edit.filesystem import WritableFilesystem
+from ext3.progress import Silent
+from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
+from sifkit.overlay.copy_source import HostSource
+from sifkit.overlay.upper_edit import OverlayEditor
 
 __all__ = ["main"]
 
@@ -46,6 +50,34 @@ def small_files(fs: WritableFilesystem, count: int) -> list[tuple[str, float, st
     rows.append(("chmod them", each(lambda path: fs.chmod(path, 0o600)), "files/s"))
     rows.append(("stat them by path", each(fs.stat), "files/s"))
     return rows
+
+
+def copied_in(fs: WritableFilesystem, scratch: Path, count: int) -> list[tuple[str, float, str]]:
+    """(what, rate, unit) of ``cp -a`` of ``count`` files of 1000 bytes, from the host."""
+    source = scratch / "small"
+    source.mkdir()
+    for number in range(count):
+        (source / f"file-{number:07}").write_bytes(b"x" * 1000)
+    editor = OverlayEditor(fs)
+    copier = Copier(
+        editor,
+        CopyOptions(recursive=True, preserve=PRESERVE_ALL),
+        name=os.fsdecode,
+        on_copied=lambda old, new: None,
+        on_error=_fail,
+        on_warning=print,
+        progress=Silent(),
+    )
+
+    def work() -> None:
+        copier.copy(HostSource(), os.fsencode(source), "small", editor.resolve(b"/copied", follow=False))
+        fs.sync()
+
+    return [("cp -a files of 1000 bytes", count / timed(work), "files/s")]
+
+
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def sequential(fs: WritableFilesystem, size: int) -> list[tuple[str, float, str]]:
@@ -117,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         image = scratch / "edited.img"
         ext3.mkfs(image, max(512, 2 * options.megabytes) * MIB)
         with ext3.Filesystem.open(image, "r+") as fs:
-            for what, rate, unit in (*small_files(fs, options.files), *sequential(fs, options.megabytes * MIB // 2)):
+            small = [*small_files(fs, options.files), *copied_in(fs, scratch, options.files)]
+            for what, rate, unit in (*small, *sequential(fs, options.megabytes * MIB // 2)):
                 print(f"{what:<34}{rate:>10.0f} {unit}")
         image.unlink()
         print("\n".join(against_debugfs(scratch, options.megabytes * MIB, options.runs)))

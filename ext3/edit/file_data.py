@@ -1,8 +1,8 @@
-"""Data of regular files: read, write at an offset, truncate, punch holes, copy from a file of the host.
+"""Data of regular files: read, write at an offset, punch holes, copy from a file of the host.
 
-Called inside an operation, except ``set_size``, ``punch`` and ``copy_from``, which run as many operations as the journal
-needs. Data is written in place, to new blocks before the transaction that adds them to the file, as the kernel does in
-ordered mode. Source: Linux ``fs/ext4/inode.c`` and ``fs/ext4/indirect.c``.
+Called inside an operation, except ``write_all``, ``replace``, ``punch`` and ``copy_from``, which run as many operations as
+the journal needs. Data is written in place, to new blocks before the transaction that adds them to the file, as the kernel
+does in ordered mode. Source: Linux ``fs/ext4/inode.c`` and ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from typing import IO
 
 from .. import hostio
 from ..device.base import FileDevice
-from ..errors import Ext3Error, JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, SourceError
+from ..errors import Ext3Error, JournalFullError, NoSpaceError, SourceError
 from ..format.block_map import Extent
-from ..format.indirect_blocks import blocks_needed, file_limit
-from .block_map_edit import FileTooLargeError
+from ..format.indirect_blocks import blocks_needed
 from .inode_cache import FIXED, IMMUTABLE, InodeCache, Node, check_changeable
-from .orphan_list import add_orphan, cut_in_steps, cut_inode, remove_orphan
-from .setattr import content_changed
+from .privileges import content_changed
+from .setattr import set_attributes
+from .truncate import LARGE_FILE, check_end, clear_tail, regular, set_size, zero_in_block
 
-__all__ = ["copy_from", "punch", "read", "regular", "replace", "set_size", "write", "write_all"]
+__all__ = ["copy_from", "punch", "read", "replace", "write", "write_all"]
 
-LARGE_FILE = 1 << 31
-"""Size from which a file needs the feature large_file."""
 STEP_BYTES = 32 << 20
 """Most bytes copied in one operation."""
 WRITEBACK_BYTES = 4 << 20
@@ -35,23 +33,13 @@ COPY_BYTES = 1 << 20
 """Bytes read and written by one call."""
 
 
-def regular(node: Node) -> Node:
-    """Return the node. Raise PathIsDirectoryError or PathError if it is not a regular file's."""
-    if not node.record.is_file:
-        if node.record.is_dir:
-            raise PathIsDirectoryError(node.ino, "Is a directory")
-        raise PathError(node.ino, "not a regular file")
-    return node
-
-
 def _writable(nodes: InodeCache, ino: int, end: int, *, start: int = -1) -> Node:
     """Return a regular file to change up to byte ``end``. ``start``: the first byte to write, -1 to truncate."""
     node = regular(nodes.edit(ino))
     flags = node.record.flags
     if flags:
         check_changeable(node, f"inode {ino}", IMMUTABLE if start >= node.record.size else FIXED)
-    if end > (limit := file_limit(nodes.block_size)):
-        raise FileTooLargeError(f"inode {ino}", f"File too large: at most {limit} bytes")
+    check_end(nodes, ino, end)
     return node
 
 
@@ -139,14 +127,14 @@ def replace(nodes: InodeCache, ino: int, data: bytes | bytearray | memoryview) -
     """Replace the content of a file: in one operation if there is space for both, else the old content is freed first."""
 
     def both() -> None:
-        _set_size(nodes, ino, 0)
+        set_size(nodes, _writable(nodes, ino, 0), 0)
         write(nodes, ino, 0, data)
 
     try:
         nodes.run(both)
     except (JournalFullError, NoSpaceError):
         _check_space(nodes, ino, [(0, len(data))])
-        set_size(nodes, ino, 0)
+        set_attributes(nodes, ino, size=0)
         nodes.session.sync()
         write_all(nodes, ino, 0, data)
 
@@ -156,7 +144,7 @@ def _map_holes(nodes: InodeCache, node: Node, offset: int, end: int) -> list[Ext
     size = nodes.block_size
     first = offset // size
     if offset > node.record.size:
-        _clear_tail(nodes, node)
+        clear_tail(nodes, node)
     if end >= LARGE_FILE:
         nodes.need_large_file(node)
     return nodes.map(node).map(first, -(-end // size) - first, nodes.session.goal_of(node.ino))
@@ -182,69 +170,7 @@ def _old_part(nodes: InodeCache, node: Node, logical: int, new: list[Extent], lo
     return nodes.session.read(block)[low:inside].ljust(high - low, b"\0")
 
 
-def _clear_tail(nodes: InodeCache, node: Node) -> None:
-    """Zero the last block behind the end of the file, which is about to grow past it."""
-    size = nodes.block_size
-    inside = node.record.size % size
-    if inside:
-        _zero(nodes, node, node.record.size // size, inside, size)
-
-
-def _zero(nodes: InodeCache, node: Node, logical: int, low: int, high: int) -> None:
-    """Zero a part of one block through the journal, so that a failed operation rolls it back."""
-    block = nodes.map(node).block(logical)
-    if block is None:
-        return
-    data = nodes.session.read(block)
-    if data.count(0, low, high) != high - low:
-        nodes.session.write(block, data[:low] + bytes(high - low) + data[high:])
-
-
-# -- size and holes ------------------------------------------------------------------------------------------------
-
-
-def set_size(nodes: InodeCache, ino: int, size: int) -> None:
-    """Truncate a file to ``size`` bytes, or extend it by a hole."""
-    if size < 0:
-        raise ValueError(f"a file cannot have {size} bytes")
-    try:
-        nodes.run(lambda: _set_size(nodes, ino, size))
-    except JournalFullError:
-        nodes.run(lambda: _begin_cut(nodes, ino, size))
-        cut_in_steps(nodes.session, ino, -(-size // nodes.block_size))
-        nodes.drop(ino)
-        nodes.run(lambda: _end_cut(nodes, ino))
-
-
-def _set_size(nodes: InodeCache, ino: int, size: int) -> None:
-    node = _writable(nodes, ino, size)
-    record = node.record
-    if size > record.size:
-        _clear_tail(nodes, node)
-        if size >= LARGE_FILE:
-            nodes.need_large_file(node)
-    elif size < record.size:
-        kept = -(-size // nodes.block_size)
-        nodes.map(node).truncate(kept)
-        if size % nodes.block_size:
-            _zero(nodes, node, kept - 1, size % nodes.block_size, nodes.block_size)
-        nodes.update_map(node)
-    record.size = size
-    content_changed(nodes, node)
-
-
-def _begin_cut(nodes: InodeCache, ino: int, size: int) -> None:
-    """Set the new size and add the file to the orphan list, so that recovery finishes the cut after a crash."""
-    node = _writable(nodes, ino, size)
-    node.record.size = size
-    content_changed(nodes, node)
-    nodes.as_orphan(ino, add_orphan)
-
-
-def _end_cut(nodes: InodeCache, ino: int) -> None:
-    nodes.as_orphan(ino, remove_orphan)
-    cut_inode(nodes.session, ino)
-    nodes.drop(ino)
+# -- holes ---------------------------------------------------------------------------------------------------------
 
 
 def punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
@@ -272,12 +198,12 @@ def _punch(nodes: InodeCache, ino: int, offset: int, length: int) -> None:
         end = -(-end // size) * size  # bytes behind the end of the file are zero anyway
     low, high = -(-offset // size), end // size
     if low > high:  # inside one block
-        _zero(nodes, node, offset // size, offset % size, end % size)
+        zero_in_block(nodes, node, offset // size, offset % size, end % size)
     else:
         if offset % size:
-            _zero(nodes, node, low - 1, offset % size, size)
+            zero_in_block(nodes, node, low - 1, offset % size, size)
         if end % size:
-            _zero(nodes, node, high, 0, end % size)
+            zero_in_block(nodes, node, high, 0, end % size)
         nodes.map(node).punch(low, high - low)
         nodes.update_map(node)
     content_changed(nodes, node)
@@ -300,7 +226,9 @@ def copy_from(nodes: InodeCache, ino: int, source: int | IO[bytes], advance: Cal
     _writable(nodes, ino, length)
     segments = [(low, low + size) for low, size in hostio.data_ranges(fd, 0, length)]
     _check_space(nodes, ino, segments)
-    set_size(nodes, ino, 0)
+    record = nodes.load(ino).record
+    if record.size or record.sectors or not segments:
+        set_attributes(nodes, ino, size=0)
     copier = _Copier(nodes, ino, fd, advance)
     try:
         for low, high in segments:
@@ -308,10 +236,10 @@ def copy_from(nodes: InodeCache, ino: int, source: int | IO[bytes], advance: Cal
                 begin, end = max(start, low), min(start + STEP_BYTES, high)
                 nodes.run(partial(copier.copy, begin, end))
         if nodes.load(ino).record.size != length:
-            set_size(nodes, ino, length)
+            set_attributes(nodes, ino, size=length)
     except BaseException:
         with suppress(Ext3Error):  # what failed first is what matters
-            set_size(nodes, ino, 0)
+            set_attributes(nodes, ino, size=0)
         raise
     return length
 
@@ -327,7 +255,7 @@ def _descriptor(source: IO[bytes]) -> int | None:
 
 
 def _copy_stream(nodes: InodeCache, ino: int, source: IO[bytes], advance: Callable[[int], None]) -> int:
-    set_size(nodes, ino, 0)
+    set_attributes(nodes, ino, size=0)
     offset = 0
     try:
         while piece := source.read(COPY_BYTES):
@@ -336,7 +264,7 @@ def _copy_stream(nodes: InodeCache, ino: int, source: IO[bytes], advance: Callab
             advance(len(piece))
     except BaseException:
         with suppress(Ext3Error):  # what failed first is what matters
-            set_size(nodes, ino, 0)
+            set_attributes(nodes, ino, size=0)
         raise
     return offset
 

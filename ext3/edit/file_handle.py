@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ..read.file import SeekableFile
 from . import file_data
 from .inode_cache import InodeCache
+from .setattr import set_attributes
+from .truncate import regular
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -23,7 +25,7 @@ class FileEditor(SeekableFile):
 
     def __init__(self, nodes: InodeCache, ino: int, *, writable: bool) -> None:
         super().__init__()
-        file_data.regular(nodes.edit(ino) if writable else nodes.load(ino))
+        regular(nodes.edit(ino) if writable else nodes.load(ino))
         self.ino = ino
         self._nodes = nodes
         self._writable = writable
@@ -48,7 +50,7 @@ class FileEditor(SeekableFile):
 
     def host_ranges(self) -> None:
         """None: the data may not be in the file of the host yet."""
-        return None
+        return
 
     def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at byte ``offset``."""
@@ -80,7 +82,7 @@ class FileEditor(SeekableFile):
         """Truncate the file to ``size`` bytes (None: the position), or extend it by a hole. Return its size."""
         self._check_writable()
         size = self._position if size is None else size
-        file_data.set_size(self._nodes, self.ino, size)
+        set_attributes(self._nodes, self.ino, size=size)
         return size
 
     def punch_hole(self, offset: int, length: int) -> None:

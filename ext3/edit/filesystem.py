@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import hostio
-from ..constants import S_IFREG
+from ..constants import S_IFLNK, S_IFMT, S_IFREG
 from ..device.base import BlockDevice, FileDevice, PathOrFile, open_device
 from ..errors import JournalFullError, PathIsDirectoryError
 from ..format.inode import Inode
@@ -136,6 +136,15 @@ class WritableFilesystem(Filesystem):
     def find_name(self, directory: int, name: bytes) -> int | None:
         return namei.find(self._nodes, directory, name)
 
+    def atomically(self, work: Callable[[], T]) -> T:
+        """Run ``work``, which changes names and attributes by calls of this object, as one operation. Return its result.
+
+        All of it takes effect, or nothing. Where the journal is short it is run once more, after a commit. Calls that may
+        need several operations (those that change content, ``release``) are made outside; ``hold`` a large file
+        before ``work`` removes its last name.
+        """
+        return self._run(work)
+
     def _run(self, work: Callable[[], T]) -> T:
         return self._nodes.run(work)
 
@@ -164,13 +173,30 @@ class WritableFilesystem(Filesystem):
         """Create an empty file. Return its inode. Raise PathExistsError. ``umask``: see ``mkdir_at``."""
         return self.mknod_at(parent, name, S_IFREG | mode & 0o7777, uid=uid, gid=gid, umask=umask)
 
-    def create_nameless(self, parent: int, mode: int = 0o644, *, uid: int = 0, gid: int = 0, umask: int = 0) -> int:
-        """Create an empty file without a name, for directory ``parent``. Return its inode, with one ``hold``.
+    def create_nameless(
+        self,
+        parent: int,
+        mode: int = 0o644,
+        *,
+        target: bytes | None = None,
+        rdev: tuple[int, int] = (0, 0),
+        uid: int = 0,
+        gid: int = 0,
+        umask: int = 0,
+    ) -> int:
+        """Create a file without a name, for directory ``parent``. Return its inode, with one ``hold``.
 
+        ``mode`` has the type, which is no directory's; without one it is a regular file. ``target``: of a symbolic link.
         ``name_at`` gives it a name. ``release`` deletes it if it has none by then; so does recovery after a crash.
         ``umask``: see ``mkdir_at``.
         """
-        make = partial(namei.make_nameless, self._nodes, parent, mode, uid=uid, gid=gid, umask=umask)
+        if not mode & S_IFMT:
+            mode |= S_IFREG
+        if mode & S_IFMT == S_IFLNK:
+            mode |= 0o777
+        make = partial(
+            namei.make_nameless, self._nodes, parent, mode, uid=uid, gid=gid, device=rdev, target=target, umask=umask
+        )  # fmt: skip
         ino = self._run(make).ino
         self._nodes.hold(ino)
         return ino
@@ -181,7 +207,8 @@ class WritableFilesystem(Filesystem):
 
     def symlink_at(self, target: bytes, parent: int, name: bytes, *, uid: int = 0, gid: int = 0) -> int:
         """Create a symbolic link. Return its inode."""
-        return self._run(lambda: namei.make_symlink(self._nodes, target, parent, name, uid=uid, gid=gid)).ino
+        make = partial(namei.make_node, self._nodes, parent, name, S_IFLNK | 0o777, uid=uid, gid=gid, target=target)
+        return self._run(make).ino
 
     def link_at(self, ino: int, parent: int, name: bytes) -> None:
         """Create a hard link to a file."""
@@ -223,7 +250,7 @@ class WritableFilesystem(Filesystem):
             self._run(work)
             return
         except JournalFullError:
-            ino = namei.find(self._nodes, parent, name)
+            ino = None if self._session.in_operation else namei.find(self._nodes, parent, name)
             if ino is None:
                 raise
         self._nodes.hold(ino)  # it becomes an orphan first
@@ -349,7 +376,7 @@ class WritableFilesystem(Filesystem):
     def truncate(self, path: PathOrIno, size: int) -> None:
         """Truncate a file to ``size`` bytes, or extend it by a hole."""
         with errors_name(path):
-            file_data.set_size(self._nodes, self._paths.resolve(path, True), size)
+            self.set_attributes(self._paths.resolve(path, True), size=size)
 
     def punch_hole(self, path: PathOrIno, offset: int, length: int) -> None:
         """Free the whole blocks of a range and zero the rest; the size stays."""
@@ -368,23 +395,43 @@ class WritableFilesystem(Filesystem):
 
     # Metadata
 
+    def set_attributes(
+        self,
+        ino: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        size: int | None = None,
+        atime: int | None = None,
+        mtime: int | None = None,
+    ) -> None:
+        """Set the permission bits, the owner, the size of a file and the times (nanoseconds since 1970) that are not None.
+
+        All together, as one operation, to the same end as ``chown``, ``chmod``, ``truncate`` and ``utimens`` in this order:
+        set-id bits in ``mode`` stay, and so do the times.
+        """
+        setattr.set_attributes(
+            self._nodes, ino, mode=mode, uid=uid, gid=gid, size=size, atime=atime, mtime=mtime
+        )  # fmt: skip
+
     def chmod(self, path: PathOrIno, mode: int, *, follow: bool = True) -> None:
         """Set the permission bits and update the access ACL."""
         with errors_name(path):
-            ino = self._paths.resolve(path, follow)
-            self._run(lambda: setattr.chmod(self._nodes, ino, mode))
+            self.set_attributes(self._paths.resolve(path, follow), mode=mode)
 
     def chown(self, path: PathOrIno, uid: int | None, gid: int | None, *, follow: bool = True) -> None:
         """Set owner and group if not None; clear set-id bits and capabilities of files, as the kernel does."""
         with errors_name(path):
             ino = self._paths.resolve(path, follow)
-            self._run(lambda: setattr.chown(self._nodes, ino, uid, gid))
+            if uid is None and gid is None:
+                uid = self.inode(ino).stat.uid  # bits and capabilities are cleared all the same
+            self.set_attributes(ino, uid=uid, gid=gid)
 
     def utimens(self, path: PathOrIno, atime_ns: int | None, mtime_ns: int | None, *, follow: bool = True) -> None:
         """Set access and modification time if not None, in nanoseconds since 1970."""
         with errors_name(path):
-            ino = self._paths.resolve(path, follow)
-            self._run(lambda: setattr.set_times(self._nodes, ino, atime_ns, mtime_ns))
+            self.set_attributes(self._paths.resolve(path, follow), atime=atime_ns, mtime=mtime_ns)
 
     def set_xattr(
         self,

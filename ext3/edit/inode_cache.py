@@ -16,15 +16,13 @@ from ..format.indirect_blocks import SECTORS_LIMIT
 from ..format.inode import Inode, InodeRecord, check_map_flags
 from .block_map_edit import BlockMapEditor
 from .directory import Directory, DirectoryRules
-from .orphan_list import OrphanLinks, add_orphan, cut_in_steps, delete_inode, remove_orphan
+from .orphan_list import OrphanLinks, cut_in_steps, delete_inode
 from .session import Session
 from .xattr_edit import AttributeEditor, AttributeSharing
 
 __all__ = ["Node", "InodeCache", "check_changeable"]
 
 T = TypeVar("T")
-OrphanChange = Callable[[Session, int, OrphanLinks], tuple[int, ...]]
-"""add_orphan or remove_orphan."""
 
 # Plain ints: each & with an IntFlag member creates a new member.
 IMMUTABLE = int(InodeFlag.IMMUTABLE)
@@ -100,7 +98,7 @@ class InodeCache:
             if self._unwritten or self.session.rollbacks != self._rollbacks:
                 self.forget()
             found = work()
-            self._write_out()
+            self.write_out()
             return found
 
         try:
@@ -169,8 +167,8 @@ class InodeCache:
         # The cache may have dropped the node since the caller got it, and loaded another.
         self._unwritten[node.ino] = self._nodes[node.ino] = node
 
-    def _write_out(self) -> None:
-        """Write the changed records into the inode table."""
+    def write_out(self) -> None:
+        """Write the changed records into the inode table, as ``run`` does at the end."""
         for node in self._unwritten.values():
             raw = node.record.pack()
             if len(raw) < self.inode_size:  # keeps an extra area with i_extra_isize 0 as it is
@@ -306,30 +304,49 @@ class InodeCache:
 
     def make_orphan(self, node: Node) -> None:
         """Make an inode without links an orphan: deleted when released, or after a crash by the next open."""
-        self.store(node)
-        self._change_orphans(node.ino, add_orphan)
+        self.add_orphan(node)
         self._orphans.add(node.ino)
 
     def unmake_orphan(self, ino: int) -> Node:
         """Remove an inode from the orphan list, to give it a name. Raises CorruptError if it is not in the list."""
-        self._change_orphans(ino, remove_orphan)
-        return self.edit(ino)
+        node = self.edit(ino)
+        self.remove_orphan(node)
+        return node
+
+    def add_orphan(self, node: Node) -> None:
+        """Put an inode at the head of the orphan list, if the list does not hold it, and store it."""
+        links = self._links_of_orphans()
+        if node.ino not in links:
+            node.record.dtime = self.session.last_orphan
+            links.add_first(node.ino, self.session.last_orphan)
+            self.session.last_orphan = node.ino
+        self.store(node)
+
+    def remove_orphan(self, node: Node) -> None:
+        """Take an inode out of the orphan list, and store it. Raises CorruptError if the list does not hold it."""
+        following = node.record.dtime
+        previous = self._links_of_orphans().remove(node.ino, following)
+        if previous:
+            before = self.load(previous)
+            before.record.dtime = following
+            self.store(before)
+        else:
+            self.session.last_orphan = following
+        node.record.dtime = 0
+        self.store(node)
+
+    def _links_of_orphans(self) -> OrphanLinks:
+        if self._orphan_links is None:
+            self._orphan_links = OrphanLinks(self.session)
+        return self._orphan_links
 
     def _delete(self, node: Node) -> None:
         self.store(node)
-        self._write_out()
+        self.write_out()
         delete_inode(self.session, node.ino)
         self.drop(node.ino)
         if node.record.file_acl:
             self._sharing.clear()
-
-    def _change_orphans(self, ino: int, change: OrphanChange) -> None:
-        """Change the orphan list. It runs through the inodes themselves: those that change leave the cache."""
-        self._write_out()
-        if self._orphan_links is None:
-            self._orphan_links = OrphanLinks(self.session)
-        for changed in change(self.session, ino, self._orphan_links):
-            self._nodes.pop(changed, None)
 
     def release(self, ino: int) -> None:
         """Undo a ``hold``; the last one deletes an inode without names. Not inside an operation.
@@ -341,14 +358,14 @@ class InodeCache:
             self._held[ino] = left
             return
         self._held.pop(ino, None)
-        if ino in self._orphans and self.session.usable:
+        if ino in self._orphans and self.session.usable and not self._has_name(ino):
             try:
                 self.run(lambda: self._delete_orphan(ino))
             except JournalFullError:
                 cut_in_steps(self.session, ino, 0)
                 self.drop(ino)
                 self.run(lambda: self._delete_orphan(ino))
-            self._orphans.discard(ino)
+        self._orphans.discard(ino)
 
     def abandon(self) -> None:
         """Drop all holds and delete nothing."""
@@ -361,12 +378,11 @@ class InodeCache:
             self._held[ino] = 1
             self.release(ino)
 
-    def _delete_orphan(self, ino: int) -> None:
-        if not self.load(ino).record.links:  # else the removal of its last name was rolled back
-            self._change_orphans(ino, remove_orphan)
-            self._delete(self.edit(ino))
+    def _has_name(self, ino: int) -> bool:
+        """Return whether an inode that once had no name has one: it was named, or losing the last one was rolled back."""
+        if self.session.rollbacks != self._rollbacks:
+            self.forget()
+        return self.load(ino).record.links > 0
 
-    def as_orphan(self, ino: int, change: OrphanChange) -> None:
-        """Apply ``change`` (add_orphan or remove_orphan) to an inode with names; the list has those without anyway."""
-        if self.load(ino).record.links:
-            self._change_orphans(ino, change)
+    def _delete_orphan(self, ino: int) -> None:
+        self._delete(self.unmake_orphan(ino))

@@ -16,7 +16,6 @@ from ..constants import (
     S_IFDIR,
     S_IFLNK,
     S_IFMT,
-    S_IFREG,
     FileType,
     InodeFlag,
 )
@@ -53,7 +52,6 @@ __all__ = [
     "make_directory",
     "make_nameless",
     "make_node",
-    "make_symlink",
     "rmdir",
     "unlink",
     "find_removable",
@@ -61,6 +59,7 @@ __all__ = [
 
 S_ISGID = 0o2000
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
+_NO_BLOCKS = (0,) * N_BLOCKS
 _INHERITED = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag.SYNC)
 _INHERITED_BY_DIRECTORIES = int(InodeFlag.NODUMP | InodeFlag.NOATIME | InodeFlag.SYNC | InodeFlag.DIRSYNC)
 DOTS = (b".", b"..")
@@ -70,7 +69,7 @@ def directory(nodes: InodeCache, ino: int, name: bytes) -> Node:
     """Return a directory in which ``name`` is to be changed."""
     node = nodes.edit(ino)
     if not node.record.is_dir:
-        raise PathNotDirectoryError(name, "a part of the path is not a directory")
+        raise PathNotDirectoryError(name, "Not a directory")
     if not node.record.links:
         raise PathNotFoundError(name, "the directory was removed")
     return node
@@ -136,6 +135,39 @@ def _add_entry(nodes: InodeCache, parent: Node, name: bytes, node: Node, now: in
     nodes.store_directory(parent, now)
 
 
+def _block_words(nodes: InodeCache, name: bytes, mode: int, device: tuple[int, int], target: bytes | None) -> tuple[int, ...]:
+    """Return the i_block of a new file that is not a directory. Raise PathError if there can be no such file."""
+    kind = file_type_of(mode)
+    if kind in (FileType.UNKNOWN, FileType.DIRECTORY) or (kind is FileType.SYMLINK) != (target is not None):
+        raise PathError(name, f"mode {mode:o} is of no type that can be made so")
+    if kind in (FileType.CHARACTER, FileType.BLOCK):
+        try:
+            return (*encode_device(*device), *_NO_BLOCKS[2:])
+        except ValueError as error:
+            raise PathError(name, str(error)) from error
+    if target is None:
+        return _NO_BLOCKS
+    if not target or b"\0" in target:
+        raise PathError(name, "a symbolic link needs a target", code=errno.EINVAL if target else errno.ENOENT)
+    if len(target) >= nodes.block_size:
+        raise NameTooLongError(name, f"a target has at most {nodes.block_size - 1} bytes")
+    if len(target) > FAST_SYMLINK_MAX:
+        return _NO_BLOCKS
+    text = target.ljust(4 * N_BLOCKS, b"\0")
+    return tuple(int.from_bytes(text[at : at + 4], "little") for at in range(0, 4 * N_BLOCKS, 4))
+
+
+def _fill(nodes: InodeCache, node: Node, words: tuple[int, ...], target: bytes | None) -> None:
+    """Set what ``_block_words`` returned, and the target of a symbolic link."""
+    node.record.i_block = words
+    if target is None:
+        return
+    node.record.size = len(target)
+    if len(target) > FAST_SYMLINK_MAX:
+        nodes.map(node).append(0, [target.ljust(nodes.block_size, b"\0")], nodes.session.goal_of(node.ino))
+        nodes.update_map(node)
+
+
 def make_node(
     nodes: InodeCache,
     parent: int,
@@ -145,32 +177,45 @@ def make_node(
     uid: int,
     gid: int,
     device: tuple[int, int] = (0, 0),
+    target: bytes | None = None,
     umask: int = 0,
 ) -> Node:
-    """Create an empty file of the type in ``mode`` (not a directory or symlink). Raise PathExistsError."""
+    """Create a file of the type in ``mode``, which is no directory. ``target``: of a symbolic link, and only of one.
+
+    Raise PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG).
+    """
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, name)
-    kind = file_type_of(mode)
-    if kind in (FileType.UNKNOWN, FileType.DIRECTORY, FileType.SYMLINK):
-        raise PathError(name, f"mode {mode:o} is of no type that can be made so")
+    words = _block_words(nodes, name, mode, device, target)
     node = _new(nodes, above, name, mode & 0o177777, uid, gid, now, umask)
+    _fill(nodes, node, words, target)
     node.record.links = 1
-    if kind in (FileType.CHARACTER, FileType.BLOCK):
-        try:
-            node.record.i_block = (*encode_device(*device), *(0,) * (N_BLOCKS - 2))
-        except ValueError as error:
-            raise PathError(name, str(error)) from error
     nodes.store(node)
     _add_entry(nodes, above, name, node, now)
     return node
 
 
-def make_nameless(nodes: InodeCache, parent: int, mode: int, *, uid: int, gid: int, umask: int = 0) -> Node:
-    """Create an empty orphan for directory ``parent``; ``give_name`` names it, recovery deletes it after a crash before."""
+def make_nameless(
+    nodes: InodeCache,
+    parent: int,
+    mode: int,
+    *,
+    uid: int,
+    gid: int,
+    device: tuple[int, int] = (0, 0),
+    target: bytes | None = None,
+    umask: int = 0,
+) -> Node:
+    """Create a file as ``make_node`` does, for directory ``parent``, as an orphan: ``give_name`` names it.
+
+    Recovery after a crash before that deletes it.
+    """
     now = nodes.session.nanoseconds
     above = directory(nodes, parent, b".")
     check_changeable(above, f"inode {parent}", IMMUTABLE)
-    node = new_child(nodes, above, S_IFREG | mode & 0o7777, uid, gid, now, umask)
+    words = _block_words(nodes, b".", mode, device, target)
+    node = new_child(nodes, above, mode & 0o177777, uid, gid, now, umask)
+    _fill(nodes, node, words, target)
     nodes.make_orphan(node)
     return node
 
@@ -184,7 +229,7 @@ def give_name(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
     if nodes.directory(above).find(name):
         raise PathExistsError(name, "File exists")
     record = nodes.load(ino).record
-    if record.links or not record.is_file:
+    if record.links or record.is_dir:
         raise PathError(name, f"inode {ino} is no file without a name")
     node = nodes.unmake_orphan(ino)
     node.record.links = 1
@@ -210,29 +255,6 @@ def make_directory(nodes: InodeCache, parent: int, name: bytes, mode: int, *, ui
     node.record.links = 2
     nodes.store(node)
     above.record.links += 1
-    _add_entry(nodes, above, name, node, now)
-    return node
-
-
-def make_symlink(nodes: InodeCache, target: bytes, parent: int, name: bytes, *, uid: int, gid: int) -> Node:
-    """Create a symbolic link. Raise PathExistsError, PathError (ENOENT for an empty target, ENAMETOOLONG)."""
-    now = nodes.session.nanoseconds
-    above = directory(nodes, parent, name)
-    if not target or b"\0" in target:
-        raise PathError(name, "a symbolic link needs a target", code=errno.EINVAL if target else errno.ENOENT)
-    if len(target) >= nodes.block_size:
-        raise NameTooLongError(name, f"a target has at most {nodes.block_size - 1} bytes")
-    node = _new(nodes, above, name, S_IFLNK | 0o777, uid, gid, now)
-    record = node.record
-    record.size = len(target)
-    record.links = 1
-    if len(target) <= FAST_SYMLINK_MAX:
-        text = target.ljust(4 * N_BLOCKS, b"\0")
-        record.i_block = tuple(int.from_bytes(text[at : at + 4], "little") for at in range(0, 4 * N_BLOCKS, 4))
-    else:
-        nodes.map(node).append(0, [target.ljust(nodes.block_size, b"\0")], nodes.session.goal_of(node.ino))
-        nodes.update_map(node)
-    nodes.store(node)
     _add_entry(nodes, above, name, node, now)
     return node
 

@@ -68,43 +68,31 @@ class OrphanLinks:
             self._before[following] = ino
 
     def remove(self, ino: int, following: int) -> int:
-        """Remove an inode. Return the one before it, 0 for the first."""
+        """Remove an inode. Return the one before it, 0 for the first. Raises CorruptError if the list does not hold it."""
+        if ino not in self._before:
+            raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
         previous = self._before.pop(ino)
         if following:
             self._before[following] = previous
         return previous
 
 
-def add_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
-    """Put an inode at the head of the list, if the list does not hold it. Return the inodes that changed.
-
-    ``links``: index of the list, updated here, invalid after an error; None: the list is walked.
-    """
-    links = OrphanLinks(session) if links is None else links
-    if ino in links:
-        return ()
-    links.add_first(ino, session.last_orphan)
-    _set_next(session, ino, session.last_orphan)
-    session.last_orphan = ino
-    return (ino,)
+def add_orphan(session: Session, ino: int) -> None:
+    """Put an inode at the head of the list, if the list does not hold it."""
+    if ino not in OrphanLinks(session):
+        _set_next(session, ino, session.last_orphan)
+        session.last_orphan = ino
 
 
-def remove_orphan(session: Session, ino: int, links: OrphanLinks | None = None) -> tuple[int, ...]:
-    """Take an inode out of the list; its i_dtime becomes 0. Return the inodes that changed.
-
-    Raises CorruptError if the list does not hold it.
-    """
-    links = OrphanLinks(session) if links is None else links
-    if ino not in links:
-        raise CorruptError(f"inode {ino}", "orphan list", "without it", "an entry")
+def remove_orphan(session: Session, ino: int) -> None:
+    """Take an inode out of the list; its i_dtime becomes 0. Raises CorruptError if the list does not hold it."""
     following = parse_inode(session.read_inode(ino), ino).dtime
-    previous = links.remove(ino, following)
+    previous = OrphanLinks(session).remove(ino, following)
     _set_next(session, ino, 0)
-    if not previous:
+    if previous:
+        _set_next(session, previous, following)
+    else:
         session.last_orphan = following
-        return (ino,)
-    _set_next(session, previous, following)
-    return ino, previous
 
 
 def _set_next(session: Session, ino: int, following: int) -> None:
@@ -204,7 +192,9 @@ def _has_map(session: Session, inode: Inode) -> bool:
 
 
 def _map_end(session: Session, inode: Inode) -> int:
-    """Return the logical block behind the last one an inode has."""
+    """Return the logical block behind the last one an inode has, 0 for one that has no map."""
+    if not _has_map(session, inode):
+        return 0
     superblock = session.superblock
     extents = read_inode_map(session.device, superblock, inode, map_limit(superblock.block_size)).extents
     return int(extents[-1, 0] + extents[-1, 2]) if len(extents) else 0

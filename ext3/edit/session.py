@@ -183,6 +183,11 @@ class Session:
             return work()
 
     @property
+    def in_operation(self) -> bool:
+        """True while an operation is running: nothing is committed before it ends."""
+        return self._changes.depth > 0
+
+    @property
     def usable(self) -> bool:
         """True if it is open and no write failed."""
         return not (self._failed or self._closed)

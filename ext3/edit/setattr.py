@@ -1,24 +1,29 @@
-"""Inode attributes: mode, owner, times, extended attributes and ACLs. Called inside an operation.
+"""Inode attributes: mode, owner, size and times, extended attributes and ACLs.
 
-Source: Linux ``fs/attr.c``, ``fs/inode.c`` (file_remove_privs), ``fs/open.c`` (chown_common), ``fs/xattr.c``
-(xattr_permission), ``fs/posix_acl.c``.
+``set_attributes`` runs its own operations; the others are called inside one.
+
+Source: Linux ``fs/attr.c`` (notify_change), ``fs/ext4/inode.c`` (ext4_setattr), ``fs/open.c`` (chown_common),
+``fs/xattr.c`` (xattr_permission), ``fs/posix_acl.c``.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from functools import partial
 
 from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
-from ..errors import CorruptError, XattrError, show
+from ..errors import CorruptError, JournalFullError, XattrError, show
 from ..format.inode_fields import check_owner
+from . import truncate
 from .inode_cache import InodeCache, Node, check_changeable
 from .namei import ACCESS, DEFAULT
 from .permissions import acl_after_chmod, is_no_acl, mode_of_acl
+from .privileges import drop_capability
 
-__all__ = ["chmod", "chown", "content_changed", "remove_attribute", "set_attribute", "set_times"]
+__all__ = ["remove_attribute", "set_attribute", "set_attributes"]
 
 S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
-CAPABILITY = b"security.capability"
 
 
 def _node(nodes: InodeCache, ino: int) -> Node:
@@ -27,29 +32,55 @@ def _node(nodes: InodeCache, ino: int) -> Node:
     return node
 
 
-def chmod(nodes: InodeCache, ino: int, mode: int) -> None:
-    """Set the 12 permission bits and update the access ACL."""
-    node = _node(nodes, ino)
-    record = node.record
-    record_mode = record.mode & S_IFMT | mode & 0o7777
-    if nodes.has_attributes(node) and record.mode & S_IFMT != S_IFLNK:
-        editor = nodes.attributes(node)
-        acl = editor.get(ACCESS)
-        if acl is not None:
-            try:
-                editor.set(ACCESS, acl_after_chmod(acl, mode))
-            except ValueError as error:
-                raise CorruptError(f"inode {ino}", "access ACL", error, "a valid one") from error
-            nodes.update_attributes(node, editor)
-    record.mode = record_mode
-    record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
+def set_attributes(
+    nodes: InodeCache,
+    ino: int,
+    *,
+    mode: int | None = None,
+    uid: int | None = None,
+    gid: int | None = None,
+    size: int | None = None,
+    atime: int | None = None,
+    mtime: int | None = None,
+) -> None:
+    """Set those that are not None, as one operation.
 
-
-def chown(nodes: InodeCache, ino: int, uid: int | None, gid: int | None) -> None:
-    """Set owner and group, if not None. Clear set-id bits and capabilities, which were granted under the old owner."""
+    The order is owner, mode, size, times, so that what is given wins over what follows from the rest: a new owner clears
+    set-id bits and capabilities, which were granted under the old one; the mode updates the access ACL; a new size sets
+    the modification time. Times (nanoseconds since 1970) are rounded to the nearest that the inode can store. A size so
+    much smaller that one transaction cannot free the blocks is set with all the rest; then the blocks are freed in steps.
+    """
     check_owner(uid or 0, gid or 0)
-    node = _node(nodes, ino)
+    if size is not None and size < 0:
+        raise ValueError(f"a file cannot have {size} bytes")
+
+    def change(resize: Callable[[InodeCache, Node, int], None]) -> None:
+        node = _node(nodes, ino)
+        record = node.record
+        if uid is not None or gid is not None:
+            _set_owner(nodes, node, uid, gid)
+        if mode is not None:
+            _set_mode(nodes, node, mode)
+        if size is not None:
+            resize(nodes, node, size)
+        if atime is not None:
+            record.atime = atime
+        if mtime is not None:
+            record.mtime = mtime
+        if (mode, uid, gid, size, atime, mtime) != (None,) * 6:
+            record.ctime = nodes.session.nanoseconds
+            nodes.store(node)
+
+    try:
+        nodes.run(partial(change, truncate.set_size))
+    except JournalFullError:
+        if size is None or nodes.session.in_operation or size >= nodes.load(ino).record.size:
+            raise
+        nodes.run(partial(change, truncate.begin_cut))
+        truncate.finish_cut(nodes, ino, size)
+
+
+def _set_owner(nodes: InodeCache, node: Node, uid: int | None, gid: int | None) -> None:
     record = node.record
     if record.mode & S_IFMT != S_IFDIR:
         drop_capability(nodes, node)
@@ -58,36 +89,21 @@ def chown(nodes: InodeCache, ino: int, uid: int | None, gid: int | None) -> None
             record.mode &= ~S_ISGID
     record.uid = record.uid if uid is None else uid
     record.gid = record.gid if gid is None else gid
-    record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
 
 
-def drop_capability(nodes: InodeCache, node: Node) -> None:
-    """Remove the capabilities of a file whose content or owner changed. The caller stores the inode."""
-    if nodes.has_attributes(node):
-        editor = nodes.attributes(node)
-        if editor.get(CAPABILITY) is not None:
-            editor.remove(CAPABILITY)
-            nodes.update_attributes(node, editor)
-
-
-def content_changed(nodes: InodeCache, node: Node) -> None:
-    """Store an inode whose content changed. Capabilities are removed; set-id bits stay, as for root."""
-    drop_capability(nodes, node)
-    node.record.mtime = node.record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
-
-
-def set_times(nodes: InodeCache, ino: int, atime: int | None, mtime: int | None) -> None:
-    """Set the times (nanoseconds since 1970) that are not None, rounded to the nearest that the inode can store."""
-    node = _node(nodes, ino)
-    if atime is None and mtime is None:
-        return
+def _set_mode(nodes: InodeCache, node: Node, mode: int) -> None:
+    """Set the 12 permission bits and update the access ACL."""
     record = node.record
-    record.atime = record.atime if atime is None else atime
-    record.mtime = record.mtime if mtime is None else mtime
-    record.ctime = nodes.session.nanoseconds
-    nodes.store(node)
+    if nodes.has_attributes(node) and record.mode & S_IFMT != S_IFLNK:
+        editor = nodes.attributes(node)
+        acl = editor.get(ACCESS)
+        if acl is not None:
+            try:
+                editor.set(ACCESS, acl_after_chmod(acl, mode))
+            except ValueError as error:
+                raise CorruptError(f"inode {node.ino}", "access ACL", error, "a valid one") from error
+            nodes.update_attributes(node, editor)
+    record.mode = record.mode & S_IFMT | mode & 0o7777
 
 
 def set_attribute(nodes: InodeCache, ino: int, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:

@@ -33,9 +33,7 @@ def read_columns(volume: Volume, inos: Sequence[int] | Numbers) -> Columns:
     return decode_columns(_read_records(volume, numbers), numbers)
 
 
-def column_parts(
-    volume: Volume, inos: Sequence[int] | Numbers, start: int = 0
-) -> Iterator[tuple[int, int, Columns | OSError]]:
+def column_parts(volume: Volume, inos: Sequence[int] | Numbers, start: int = 0) -> Iterator[tuple[int, int, Columns | OSError]]:
     """Yield the columns of ``inos`` in parts: (first index, end, columns). If a table cannot be read, each of its inodes is a
     part of its own, with the error in place of columns."""
     try:

@@ -153,7 +153,7 @@ def _listings(filesystem: Filesystem, batch: list[_Found], *, stats: bool) -> It
         if stats:
             rows = list(map(_row, zip(*columns, facts[start:end], attributed[start:end], strict=True)))
         else:
-            rows = list(map(_row, zip(*columns, repeat(None), repeat(True))))  # noqa: B905 - endless on purpose
+            rows = list(map(_row, zip(*columns, repeat(None), repeat(True))))
         yield Listing(ino, rows, problem, blocks * block_size)
         start = end
 

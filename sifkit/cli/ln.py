@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -150,18 +151,14 @@ class _Linker:
 
     def _link(self, source: ImagePath, old: int | None, new: ResolvedPath[int], destination: ImagePath) -> None:
         editor = self.editor
-        if new.node is not None:
-            if not self._may_replace(source, old, new, new.node, destination):
-                return
-            if old is None:
-                self._check_length(source.path, destination)  # before the old file is removed
-            editor.filesystem.unlink_at(*new.location)
-        with editor.replacing_whiteouts(new):
-            if old is None:
-                uid, gid = self.owner
-                editor.filesystem.symlink_at(source.path, *new.location, uid=uid, gid=gid)
-            else:
-                editor.filesystem.link_at(old, *new.location)
+        if new.node is not None and not self._may_replace(source, old, new, new.node, destination):
+            return
+        if old is None:
+            uid, gid = self.owner
+            make = partial(editor.filesystem.symlink_at, source.path, *new.location, uid=uid, gid=gid)
+            editor.replace(new, make)
+        else:
+            editor.replace(new, partial(editor.filesystem.link_at, old, *new.location))
         warn_outside(self.batch.console, editor, new, destination)
         self.batch.count(f"'{destination.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
 
@@ -182,9 +179,3 @@ class _Linker:
         else:
             return True
         return False
-
-    def _check_length(self, text: bytes, destination: ImagePath) -> None:
-        if len(text) >= self.editor.filesystem.superblock.block_size:
-            from ..vfs.errors import path_error
-
-            raise path_error(destination.path, errno.ENAMETOOLONG)

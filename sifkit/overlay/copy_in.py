@@ -2,6 +2,10 @@
 
 A directory is merged into an existing one; an existing file keeps its inode and gets the new content. An error that concerns
 one file is reported and the file is skipped; one that concerns all (no space, a damaged image) ends the copy.
+
+A new file gets its name last: content, owner, mode, times and xattrs are set before, on an inode without a name. Wherever a
+copy is interrupted, a name leads to the whole file, or does not exist. A directory is created with its owner, mode and xattrs;
+its times are set when it is filled.
 """
 
 from __future__ import annotations
@@ -11,11 +15,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar
 
-from ext3.errors import Ext3Error, PathError, SourceError, XattrError
+from ext3.errors import Ext3Error, NoFreeInodesError, NoSpaceError, PathError, SourceError, XattrError
 from ext3.read.filesystem import Stat
 
 from ..errors import SifkitError, show
@@ -34,6 +38,9 @@ N = TypeVar("N")
 MAX_DEPTH = 2048
 PRESERVE_ATTRIBUTES = frozenset({"mode", "owner", "times"})
 PRESERVE_ALL = PRESERVE_ATTRIBUTES | {"xattrs", "links"}
+TIMES = frozenset({"times"})
+EXACT = frozenset({"owner", "mode"})
+"""With these preserved, nothing that a new file inherits from its directory stays: group, set-group-ID bit, ACLs."""
 NOUNS = {
     stat.S_IFREG: "regular file",
     stat.S_IFDIR: "directory",
@@ -48,6 +55,10 @@ class CopyError(SifkitError):
     def __init__(self, message: str, *, kind: str = "path", path: bytes | str | None = None, hint: str = "") -> None:
         super().__init__(message, path=path, hint=hint)
         self.kind = kind
+
+
+_FileError = CopyError | PathError | TreePathError | XattrError
+"""Errors that concern one file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +79,10 @@ class CopyOptions:
 
 @dataclass(slots=True)
 class _DirectoryCopy(Generic[N]):
-    """Directory that is being copied. ``label``: its name in messages; ``ino``: the copy; ``remaining``: entries to copy."""
+    """Directory that is being copied. ``label``: its name in messages; ``ino``: the copy; ``remaining``: entries to copy.
+
+    ``problem``: why its attributes could not all be set, to report when it is filled.
+    """
 
     node: N
     label: str
@@ -76,6 +90,7 @@ class _DirectoryCopy(Generic[N]):
     ino: int
     target: ResolvedPath[int]
     remaining: list[tuple[bytes, N]]
+    problem: _FileError | None
 
 
 class Copier:
@@ -113,6 +128,8 @@ class Copier:
         self._links: dict[tuple[int, tuple[int, int]], int] = {}
         """Copies of files with several names."""
         self._new_directories: set[int] = set()
+        self._early = options.preserve - TIMES if options.preserve >= EXACT else frozenset[str]()
+        """Attributes that a directory gets before it is filled; the others would change what is created in it."""
         self._entered: set[tuple[int, int]] = set()
         """Source directories of the current copy, to detect loops."""
         self._arguments: set[tuple[int, tuple[int, int], str]] = set()
@@ -135,8 +152,7 @@ class Copier:
             current = pending[-1]
             if not current.remaining:
                 pending.pop()
-                finish = partial(self._set_attributes, source, current.node, current.label, current.ino, current.stat)
-                self._try(finish, current.target)
+                self._try(partial(self._finish_directory, source, current), current.target)
                 continue
             name, child = current.remaining.pop()
             into = self.editor.child(current.target, name)
@@ -246,27 +262,46 @@ class Copier:
             if st.identity in self._entered:
                 raise CopyError(f"'{label}': the image is damaged: this directory is in it twice", kind="corrupt", path=label)
             self._entered.add(st.identity)
+        set_early = partial(self._try_attributes, source, node, label, st, self._early)
         if existing is not None:
             ino = existing.ino
+            problem = self.editor.filesystem.atomically(partial(set_early, ino))
         else:
-            ino = self._make_directory(st.mode, target)
+            ino, problem = self._make_directory(st.mode, target, set_early)
             self._new_directories.add(ino)
             self.files += 1
         self._on_copied(label, goal)
         created = ResolvedPath(target.path, target.parent, target.name, ino, target.ancestors)
-        directory = _DirectoryCopy(node, label, st, ino, created, [])
+        directory = _DirectoryCopy(node, label, st, ino, created, [], problem)
         pending.append(directory)
         with _source_errors("cannot access", label):
             directory.remaining.extend(reversed(source.entries(node)))
 
-    def _make_directory(self, mode: int, target: ResolvedPath[int]) -> int:
-        """Create a directory. As cp does it, write permissions that a default ACL took away are added again."""
+    def _make_directory(
+        self, mode: int, target: ResolvedPath[int], set_early: Callable[[int], _FileError | None]
+    ) -> tuple[int, _FileError | None]:
+        """Create a directory in one operation. Return its inode, and what ``set_early`` does.
+
+        As cp does it, write permissions that a default ACL took away are added again.
+        """
         (uid, gid), umask = self.options.owner, self.options.umask
-        ino = self.editor.make_directory(target, mode & 0o1755, uid=uid, gid=gid, umask=umask)
-        made, writable = self.editor.stat(ino).mode, mode & 0o022 & ~umask
-        if writable & ~made:
-            self.editor.filesystem.chmod(ino, made | writable)
-        return ino
+        problem: _FileError | None = None
+
+        def finish(ino: int) -> None:
+            nonlocal problem
+            made, writable = self.editor.stat(ino).mode, mode & 0o022 & ~umask
+            if writable & ~made:
+                self.editor.filesystem.chmod(ino, made | writable)
+            problem = set_early(ino)
+
+        ino = self.editor.make_directory(target, mode & 0o1755, uid=uid, gid=gid, umask=umask, finish=finish)
+        return ino, problem
+
+    def _finish_directory(self, source: CopySource[N], directory: _DirectoryCopy[N]) -> None:
+        late = self.options.preserve - self._early
+        self._set_attributes(source, directory.node, directory.label, directory.stat, late, directory.ino)
+        if directory.problem is not None:
+            raise directory.problem
 
     def _file(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath[int], label: str) -> None:
         filesystem, options = self.editor.filesystem, self.options
@@ -286,39 +321,58 @@ class Copier:
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
         if keeps and old is not None and linked is None and not ("links" in options.preserve and old.links > 1):
             self._copy_data(source, node, old.ino, label)
-            self._finish(source, node, label, old.ino, st)
+            self._remember_link(source, st, old.ino)
+            self._set_attributes(source, node, label, st, options.preserve, old.ino)
             return
         if linked is not None and linked == target.node:
             return
-        if target.node is not None:
-            filesystem.unlink_at(*target.location)
-        with self.editor.replacing_whiteouts(target):
-            if linked is not None:
-                self._noun = "hard link"
-                filesystem.link_at(linked, *target.location)
-                return
-            ino = self._make(source, node, st, target, label)
-        self._finish(source, node, label, ino, st)
+        if linked is not None:
+            self._noun = "hard link"
+            self.editor.replace(target, partial(filesystem.link_at, linked, *target.location))
+            return
+        self.editor.check_visible(target)  # before its content is copied
+        ino, problem = self._make(source, node, st, target, label)
+        self._remember_link(source, st, ino)
+        if problem is not None:
+            raise problem
 
-    def _make(self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath[int], label: str) -> int:
-        """Create a file that is not a directory; return its inode."""
-        filesystem, (uid, gid) = self.editor.filesystem, self.options.owner
+    def _make(
+        self, source: CopySource[N], node: N, st: SourceStat, target: ResolvedPath[int], label: str
+    ) -> tuple[int, _FileError | None]:
+        """Create a file that is not a directory, whole before it has its name, in the place of an existing one.
+
+        Return its inode, and why its attributes could not all be set.
+        """
+        filesystem = self.editor.filesystem
+        create = self._create_call(source, node, st, target.parent, label)
+        try:
+            ino = create()
+        except (NoFreeInodesError, NoSpaceError):
+            if target.node is None:
+                raise
+            filesystem.unlink_at(*target.location)  # there is no room for both
+            target = replace(target, node=None)
+            ino = create()
+        try:
+            if stat.S_ISREG(st.mode):
+                self._copy_data(source, node, ino, label)
+            problem = self._try_attributes(source, node, label, st, self.options.preserve, ino)
+            self.editor.replace(target, partial(filesystem.name_at, ino, *target.location))
+        finally:
+            filesystem.release(ino)
+        return ino, problem
+
+    def _create_call(self, source: CopySource[N], node: N, st: SourceStat, parent: int, label: str) -> Callable[[], int]:
+        """Return the call that creates the copy of a file, without a name and content."""
+        (uid, gid), umask = self.options.owner, self.options.umask
         form = stat.S_IFMT(st.mode)
-        umask = self.options.umask
-        mode = form | st.mode & (0o777 if form == stat.S_IFREG else 0o7777)
+        link = None
         if form == stat.S_IFLNK:
             with _source_errors("cannot read symbolic link", label):
                 link = source.readlink(node)
-            return filesystem.symlink_at(link, *target.location, uid=uid, gid=gid)
-        if form != stat.S_IFREG:
-            return filesystem.mknod_at(*target.location, mode, rdev=st.rdev, uid=uid, gid=gid, umask=umask)
-        ino = filesystem.create_nameless(target.parent, mode, uid=uid, gid=gid, umask=umask)
-        try:
-            self._copy_data(source, node, ino, label)
-            filesystem.name_at(ino, *target.location)
-        finally:
-            filesystem.release(ino)
-        return ino
+        mode = form | st.mode & (0o777 if form == stat.S_IFREG else 0o7777)
+        create = self.editor.filesystem.create_nameless
+        return partial(create, parent, mode, target=link, rdev=st.rdev, uid=uid, gid=gid, umask=umask)
 
     def _copy_data(self, source: CopySource[N], node: N, ino: int, label: str) -> None:
         with _source_errors("cannot open", label, " for reading", (SourceError,)):  # a PathError concerns the copy
@@ -333,29 +387,46 @@ class Copier:
             raise CopyError(f"cannot overwrite directory '{self._name(target.path)}'", kind="is-a-directory", path=target.path)
         return found
 
-    def _finish(self, source: CopySource[N], node: N, label: str, ino: int, st: SourceStat) -> None:
+    def _remember_link(self, source: CopySource[N], st: SourceStat, ino: int) -> None:
         if st.links > 1:
             self._links[id(source), st.identity] = ino
-        self._set_attributes(source, node, label, ino, st)
 
-    def _set_attributes(self, source: CopySource[N], node: N, label: str, ino: int, st: SourceStat) -> None:
-        """Set owner, mode, xattrs and times in this order: chown clears set-ID bits and the file capability."""
-        filesystem, preserve = self.editor.filesystem, self.options.preserve
-        if "owner" in preserve:
-            filesystem.chown(ino, st.uid, st.gid)
-        if "mode" in preserve and not stat.S_ISLNK(st.mode):
-            filesystem.chmod(ino, stat.S_IMODE(st.mode))
-        if "mode" in preserve or "xattrs" in preserve:
-            with _source_errors("cannot read the attributes of", label):
-                found = source.xattrs(node)
-            for name, value in found.items():
-                if "xattrs" in preserve or name in ACLS:
-                    filesystem.set_xattr(ino, name, value)
-            if "mode" in preserve and not stat.S_ISLNK(st.mode):
-                for name in ACLS - found.keys():  # inherited from the directory
-                    filesystem.remove_xattr(ino, name)
+    def _try_attributes(
+        self, source: CopySource[N], node: N, label: str, st: SourceStat, preserve: frozenset[str], ino: int
+    ) -> _FileError | None:
+        """Set attributes as ``_set_attributes`` does; return an error that concerns this file alone."""
+        try:
+            self._set_attributes(source, node, label, st, preserve, ino)
+        except (CopyError, PathError, TreePathError, XattrError) as error:
+            return error
+        return None
+
+    def _set_attributes(
+        self, source: CopySource[N], node: N, label: str, st: SourceStat, preserve: frozenset[str], ino: int
+    ) -> None:
+        """Set those of owner, mode, times and xattrs that are in ``preserve``.
+
+        Xattrs follow the owner: a new one clears the file capability. Inherited ACLs are removed if the mode is preserved.
+        """
+        filesystem = self.editor.filesystem
+        exact_mode = "mode" in preserve and not stat.S_ISLNK(st.mode)
+        given = {"uid": st.uid, "gid": st.gid} if "owner" in preserve else {}
+        if exact_mode:
+            given["mode"] = stat.S_IMODE(st.mode)
         if "times" in preserve:
-            filesystem.utimens(ino, st.atime, st.mtime)
+            given |= {"atime": st.atime, "mtime": st.mtime}
+        if given:
+            filesystem.set_attributes(ino, **given)
+        if "mode" not in preserve and "xattrs" not in preserve:
+            return
+        with _source_errors("cannot read the attributes of", label):
+            found = source.xattrs(node)
+        if exact_mode:
+            for name in ACLS & filesystem.xattrs(ino).keys() - found.keys():
+                filesystem.remove_xattr(ino, name)
+        for name, value in found.items():
+            if "xattrs" in preserve or name in ACLS:
+                filesystem.set_xattr(ino, name, value)
 
     def _advance(self, count: int) -> None:
         self.bytes += count

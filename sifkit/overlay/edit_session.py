@@ -41,9 +41,10 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 class EditOptions:
     """Options of an edit session.
 
-    ``partition``: of a SIF: "overlay", "root" or an ID. ``upper``: names are those a container sees, below upper/. ``on_signatures``: refuse to break signatures, drop or keep those that
-    break. ``require_lock``: fail if file locking is unavailable. ``stamp``: time of changes to the SIF itself. ``check``:
-    called with the editor before any change; an error it raises leaves the image as it is.
+    ``partition``: of a SIF: "overlay", "root" or an ID. ``upper``: names are those a container sees, below upper/.
+    ``on_signatures``: refuse to break signatures, drop or keep those that break. ``require_lock``: fail if file locking is
+    unavailable. ``stamp``: time of changes to the SIF itself. ``check``: called with the editor before any change; an error it
+    raises leaves the image as it is.
     """
 
     partition: str | None = None

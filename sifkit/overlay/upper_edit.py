@@ -9,13 +9,14 @@ opaque directories".
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from functools import partial
 from itertools import count
+from typing import TypeVar
 
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import Ext3Error, PathError, PathIsDirectoryError
+from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError
 from ext3.read.filesystem import Stat
 
 from ..errors import show
@@ -27,6 +28,7 @@ from .opening import upper_tree
 
 __all__ = ["PATH_ERRORS", "OverlayEditor"]
 
+T = TypeVar("T")
 PATH_ERRORS = (PathError, TreePathError)
 """Errors that concern one path: of an operation on the filesystem, and of the resolver."""
 
@@ -69,38 +71,54 @@ class OverlayEditor(Resolver[int]):
         """Return True if removing this name must leave a whiteout: no directory on the way is opaque."""
         return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors)
 
-    @contextmanager
-    def replacing_whiteouts(self, path: ResolvedPath[int]) -> Iterator[None]:
-        """Remove the whiteouts of a name around a block that creates or moves a file there; a failed block puts them back.
+    def replace(self, path: ResolvedPath[int], make: Callable[[], T]) -> T:
+        """Run ``make``, which creates ``path`` by a few operations on names, in the place of a file or a whiteout.
 
+        What it replaces is removed in the same operation, so that one of both is there at any time. Return what ``make`` does.
         Raises TreePathError if a container would not see the file, or if it would take the place of a hidden one.
         """
-        whiteouts = self.whiteouts_of(path)
-        self.check_visible(path, whiteouts)
-        is_device = path.name in whiteouts
-        if is_device:
-            self.filesystem.unlink_at(*path.location)
+        if path.node is None:
+            return self._replace_whiteouts(path, make)
+        self.check_visible(path)
         try:
-            yield
-        except BaseException:
-            if is_device:
-                with suppress(Ext3Error):  # the first error is the one to report
-                    self.filesystem.mknod_at(*path.location, S_IFCHR)
-            raise
+            return self._unlink_and(path, make)
+        except JournalFullError:
+            self.filesystem.hold(path.node)  # its blocks are freed afterwards, in as many operations as that needs
+            try:
+                return self._unlink_and(path, make)
+            finally:
+                self.filesystem.release(path.node)
+        except NoSpaceError:  # blocks can be used again once their removal is committed
+            self.filesystem.unlink_at(*path.location)
+            return make()
+
+    def _unlink_and(self, path: ResolvedPath[int], make: Callable[[], T]) -> T:
+        def both() -> T:
+            self.filesystem.unlink_at(*path.location)
+            return make()
+
+        return self.filesystem.atomically(both)
+
+    def _replace_whiteouts(self, path: ResolvedPath[int], make: Callable[[], T]) -> T:
+        """Run ``make``, which creates or moves a file to ``path``, and remove the whiteouts of this name."""
+        whiteouts = self.whiteouts_of(path)
+        self.check_visible(path)
+        made = self._unlink_and(path, make) if path.name in whiteouts else make()
         for name in whiteouts:
             if name != path.name:
                 self.filesystem.remove_tree_at(path.parent, name)
+        return made
 
-    def check_visible(self, path: ResolvedPath[int], whiteouts: tuple[bytes, ...]) -> None:
+    def check_visible(self, path: ResolvedPath[int]) -> None:
         """Raise TreePathError if a file of this name would not be visible, or would take the place of a hidden one."""
         if not self.upper:
             return
         if has_whiteout_prefix(path.name):
-            error = TreePathError(
-                path.path, errno.EINVAL, "a name that begins with .wh. is a whiteout, which hides a file from containers"
-            )
+            why = "a name that begins with .wh. is a whiteout, which hides a file from containers"
+            error = TreePathError(path.path, errno.EINVAL, why)
             error.hint = "without --upper it is an ordinary name"
             raise error
+        whiteouts = self.whiteouts_of(path)
         if whiteouts and path.name not in whiteouts and self.filesystem.find_name(*path.location) is not None:
             names = " and ".join(show(name) for name in (path.name, *whiteouts))
             why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
@@ -115,14 +133,31 @@ class OverlayEditor(Resolver[int]):
             error.hint = "without --upper it is an ordinary attribute"
             raise error
 
-    def make_directory(self, path: ResolvedPath[int], mode: int, *, uid: int, gid: int, umask: int = 0) -> int:
-        """Create a directory, opaque if it replaces a whiteout. ``umask``: see ``WritableFilesystem.mkdir_at``."""
-        is_new = not self.whiteouts_of(path)
-        with self.replacing_whiteouts(path):
+    def make_directory(
+        self,
+        path: ResolvedPath[int],
+        mode: int,
+        *,
+        uid: int,
+        gid: int,
+        umask: int = 0,
+        finish: Callable[[int], object] | None = None,
+    ) -> int:
+        """Create a directory, opaque if it replaces a whiteout. ``umask``: see ``WritableFilesystem.mkdir_at``.
+
+        ``finish``: called with its inode, to set attributes in the same operation.
+        """
+        replaces_whiteout = bool(self.whiteouts_of(path))
+
+        def make() -> int:
             ino = self.filesystem.mkdir_at(*path.location, mode, uid=uid, gid=gid, umask=umask)
-        if not is_new:
-            self.make_opaque(ino)
-        return ino
+            if replaces_whiteout:
+                self.make_opaque(ino)
+            if finish is not None:
+                finish(ino)
+            return ino
+
+        return self._replace_whiteouts(path, lambda: self.filesystem.atomically(make))
 
     def make_opaque(self, ino: int) -> None:
         for name in OPAQUE_XATTRS:
@@ -133,9 +168,8 @@ class OverlayEditor(Resolver[int]):
         if not self.needs_whiteout(path):
             remove()
             return
-        name = next(
-            name for name in map(b".whiteout-%d".__mod__, count()) if self.filesystem.find_name(path.parent, name) is None
-        )
+        names = map(b".whiteout-%d".__mod__, count())
+        name = next(name for name in names if self.filesystem.find_name(path.parent, name) is None)
         self.filesystem.mknod_at(path.parent, name, S_IFCHR)
         try:
             remove()
@@ -149,7 +183,7 @@ class OverlayEditor(Resolver[int]):
         """Create a whiteout for a name that only a lower layer may have; return False if none is needed."""
         if self.whiteouts_of(path) or not self.needs_whiteout(path):
             return False
-        self.check_visible(path, ())
+        self.check_visible(path)
         self._remove(path, lambda: None)
         return True
 
@@ -185,8 +219,8 @@ class OverlayEditor(Resolver[int]):
         is_dir = self.stat(old.node).is_dir
         if is_dir and new.node is not None and self.stat(new.node).is_dir:
             self._remove_whiteouts(new.node)
-        with self.replacing_whiteouts(new):
-            self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
+        move = partial(self.filesystem.rename_at, *old.location, *new.location, whiteout=whiteout)
+        self._replace_whiteouts(new, move)
         self.whiteouts += whiteout
         if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.node):
             self.make_opaque(old.node)

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,16 @@ SHAPES = [
     ("-b", "4096", "-I", "128", "-O", "^filetype,^sparse_super,^large_file,^ext_attr,^resize_inode"),
     ("-b", "1024", "-O", "meta_bg,^resize_inode", "-g", "1024"),
 ]
+NAMELESS: dict[str, tuple[int, dict[str, Any]]] = {
+    "regular": (0o100644, {}),
+    "fast symlink": (0o120777, {"target": b"t" * 59}),
+    "slow symlink": (0o120777, {"target": b"t" * 60}),
+    "old device": (0o020600, {"rdev": (5, 1)}),
+    "device": (0o060600, {"rdev": (300, 70_000)}),
+    "fifo": (0o010644, {}),
+    "socket": (0o140755, {}),
+}
+"""Mode and arguments of a file without a name."""
 
 
 @pytest.fixture(params=SHAPES, ids=" ".join)
@@ -288,3 +299,42 @@ def test_interrupted_edits_recovered_by_others(tmp_path: Path) -> None:
                     fill_and_empty(point)
             assert_clean(path)
             assert state(MemoryDevice(path.read_bytes())) in expected, (number, judge)
+
+
+@pytest.mark.parametrize("inode_size", [128, 256])
+@pytest.mark.parametrize("judge", ["us", "e2fsck -fy", "e2fsck -fp", "kernel"])
+def test_files_without_a_name_are_deleted_by_all(judge: str, inode_size: int, tmp_path: Path) -> None:
+    """A crash with orphans of every type: a device number or a target is no block map, attribute blocks go with them."""
+    require("mke2fs", "e2fsck", "debugfs")
+    path = tmp_path / "orphans.img"
+    with path.open("wb") as file:
+        file.truncate(8 << 20)
+    run("mke2fs", "-q", "-F", "-t", "ext3", "-b", "1024", "-I", str(inode_size), path)
+    device = MemoryDevice(path.read_bytes())
+    with ext3.Filesystem.open(device, "r+") as fs:
+        fs.write_bytes("/f", bytes(6_000_000))  # the blocks that such a map would name
+        fs.sync()
+        free = fs.superblock.free_blocks, fs.superblock.free_inodes
+        inos = {}
+        for kind, (mode, more) in NAMELESS.items():
+            for long in (b"", b"v" * 300):
+                inos[kind] = ino = fs.create_nameless(2, mode, **more)
+                fs.set_xattr(ino, b"trusted.kind", kind.encode() + long)
+                fs.set_attributes(ino, uid=1, gid=2, atime=3, mtime=4)
+        fs.write_bytes(inos["regular"], b"data" * 20_000)
+        fs.sync()
+        path.write_bytes(device.data)
+    for kind, needle in (("device", b"Device major/minor number: 300:70000"), ("fast symlink", b'Fast link dest: "ttt')):
+        assert needle in run("debugfs", "-R", f"stat <{inos[kind]}>", path).stdout
+    if judge == "us":
+        with ext3.Filesystem.open(path, "r+"):
+            pass
+    elif judge == "kernel":
+        with kernel_mount(path, rw=True) as point:
+            fill_and_empty(point)
+    else:
+        run(*judge.split(), path, ok=(0, 1))
+    assert_clean(path)
+    with ext3.Filesystem.open(path) as fs:
+        assert (fs.superblock.free_blocks, fs.superblock.free_inodes) == free
+        assert fs.read_bytes("/f") == bytes(6_000_000)

@@ -71,7 +71,7 @@ def kept_by_failure(fs: WritableFilesystem) -> int:
 
         def drop_unlinked(self: inode_cache.InodeCache, node: inode_cache.Node) -> None:
             self.make_orphan(node)
-            patch.setattr(inode_cache.InodeCache, "_write_out", fails)
+            patch.setattr(inode_cache.InodeCache, "write_out", fails)
 
         patch.setattr(inode_cache.InodeCache, "drop_unlinked", drop_unlinked)
         with pytest.raises(ext3.PathError):

@@ -10,9 +10,14 @@ import pytest
 
 import ext3
 from ext3.constants import InodeFlag
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.session import Session
+from ext3.journal.transaction import LogWriter
 
-from ....support.sessions import OLD_STAMP, clock, empty_image, errno_of
+from ....support.image_checks import check_counts
+from ....support.sessions import COMMIT_START, OLD_STAMP, clock, empty_image, errno_of
 
 NOW = clock()
 ACL = bytes.fromhex("02000000 01000600ffffffff 02000700e8030000 04000400ffffffff 10000700ffffffff 20000400ffffffff")
@@ -91,7 +96,115 @@ def test_chown_takes_privileges(fs: WritableFilesystem) -> None:
         fs.chown("/f", 1 << 32, None)
 
 
+def test_an_owner_that_stays_takes_privileges_too(fs: WritableFilesystem) -> None:
+    """As the kernel's chown(-1, -1) does."""
+    fs.create("/f", 0o6755, uid=5, gid=6)
+    fs.set_xattr("/f", b"security.capability", b"cap")
+    fs.chown("/f", None, None)
+    found = fs.stat("/f")
+    assert (found.uid, found.gid, found.mode & 0o7777, fs.xattrs("/f")) == (5, 6, 0o755, {})
+
+
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+# All of them at once
+
+
+def test_what_is_given_wins_over_what_follows(fs: WritableFilesystem) -> None:
+    """A new owner clears set-id bits, a size sets the time, a mode changes the ACL; capabilities go for good."""
+    fs.write_bytes("/f", b"x" * 5000)
+    for name, value in ((b"system.posix_acl_access", ACL), (b"security.capability", CAPABILITY), (b"user.a", b"1")):
+        fs.set_xattr("/f", name, value)
+    fs.set_attributes(fs.lookup("/f"), mode=0o6711, uid=5, gid=6, size=1500, atime=7, mtime=9)
+    found = fs.stat("/f")
+    assert (found.mode, found.uid, found.gid, found.size) == (0o106711, 5, 6, 1500)
+    assert (found.atime, found.mtime, found.ctime) == (7, 9, NOW)
+    assert fs.read_bytes("/f") == b"x" * 1500
+    fs.chmod("/f", 0o6711)
+    xattrs = fs.xattrs("/f")
+    assert xattrs.keys() == {b"system.posix_acl_access", b"user.a"}
+    assert xattrs[b"system.posix_acl_access"][-8:] == bytes.fromhex("20000100ffffffff")
+
+
+def test_what_is_not_given_stays(fs: WritableFilesystem) -> None:
+    fs.write_bytes("/f", b"x")
+    ino = fs.lookup("/f")
+    fs.set_attributes(ino, mode=0o4750, uid=1, gid=2, atime=3, mtime=4)
+    for given in ({"atime": 10}, {"mtime": 11}, {"mode": 0o4711}, {"size": 1, "mtime": 12}):
+        before = fs.stat(ino)
+        fs.set_attributes(ino, **given)
+        after = fs.stat(ino)
+        assert after == before._replace(**{name: 0o104711 if name == "mode" else value for name, value in given.items()})
+    fs.set_attributes(ino, gid=9)
+    assert (fs.stat(ino).uid, fs.stat(ino).gid, fs.stat(ino).mode) == (1, 9, 0o100711)
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "error"),
+    [
+        ("/f", {"size": 1 << 60}, errno.EFBIG),
+        ("/d", {"size": 0}, errno.EISDIR),
+        ("/l", {"size": 0}, errno.EINVAL),
+        ("/f", {"size": -1}, None),
+        ("/f", {"uid": -2}, None),
+    ],
+)
+def test_all_of_them_or_none(fs: WritableFilesystem, path: str, given: dict[str, int], error: int | None) -> None:
+    fs.write_bytes("/f", b"x")
+    fs.mkdir("/d")
+    fs.symlink("f", "/l")
+    ino = fs.lookup(path, follow=False)
+    before = fs.stat(ino)
+    with pytest.raises((ext3.PathError, ValueError)) as caught:
+        fs.set_attributes(ino, **{"mode": 0o777, "uid": 5, "mtime": 1, **given})
+    assert error is None or (isinstance(caught.value, ext3.PathError) and caught.value.errno == error)
+    assert fs.stat(ino) == before
+
+
+def test_one_operation(device: MemoryDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a commit after each operation there is one."""
+    recorded = RecordingDevice(device)
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        fs.write_bytes("/f", b"x" * 5000)
+        fs.sync()
+        monkeypatch.setattr(Session, "should_commit", True)
+        before = len(recorded.events)
+        fs.set_attributes(fs.lookup("/f"), mode=0o600, uid=1, gid=2, size=10, atime=3, mtime=4)
+        commits = [event for event in recorded.events[before:] if event.data[:8] == COMMIT_START]
+        assert len(commits) == 1
+        fs.set_attributes(fs.lookup("/f"))
+        assert len([event for event in recorded.events[before:] if event.data[:8] == COMMIT_START]) == 1
+
+
+def test_a_size_that_takes_several_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever that is interrupted, all attributes have changed with the size, or none."""
+    device = empty_image(24 << 20)
+    recorded = RecordingDevice(device)
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        fs.write_bytes("/f", b"f" * (18 << 20))
+        fs.set_attributes(fs.lookup("/f"), mtime=1)
+        fs.sync()
+        before, done = MemoryDevice(bytes(device.data)), len(recorded.events)
+        with monkeypatch.context() as patch:
+            patch.setattr(LogWriter, "capacity", 10)
+            fs.set_attributes(fs.lookup("/f"), mode=0o4711, uid=5, size=300 * 1024, mtime=2)
+    events = recorded.events[done:]
+    ends = [number for number, event in enumerate(events) if event.kind == "sync"]
+    seen = set()
+    for end in ends:
+        cut = play(before, events[:end])
+        with ext3.Filesystem.open(cut, "r+", clock=clock) as opened:
+            found = opened.stat("/f")
+            seen.add((found.mode, found.uid, found.size, found.mtime))
+            assert found.size <= found.blocks * 512 < found.size + (1 << 20)
+        with ext3.Filesystem.open(cut) as after:
+            check_counts(after)
+    assert len(ends) > 12
+    assert seen == {(0o100644, 0, 18 << 20, 1), (0o104711, 5, 300 * 1024, 2)}
+
+
+# Content
 
 
 @pytest.mark.parametrize(
