@@ -28,6 +28,7 @@ from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..read.filesystem import Filesystem, PathOrIno
 from . import file_data, namei, rename, setattr
+from .copy_file import SourceFile, copy_file
 from .file_handle import FileEditor
 from .inode_cache import InodeCache
 from .path_args import Path, PathArguments, errors_name
@@ -383,15 +384,17 @@ class WritableFilesystem(Filesystem):
         with errors_name(path):
             file_data.punch(self._nodes, self._paths.resolve(path, True), offset, length)
 
-    def write_from(self, path: PathOrIno, source: int | IO[bytes], *, advance: Callable[[int], None] | None = None) -> int:
-        """Replace the content of an existing file by that of an open file of the host. Return its size in bytes.
+    def write_from(
+        self, path: PathOrIno, source: SourceFile | int | IO[bytes], *, advance: Callable[[int], None] | None = None
+    ) -> int:
+        """Replace the content of an existing file by that of an open file. Return its size in bytes.
 
-        ``source``: a descriptor or a binary file. Holes stay holes. ``advance`` is called with the bytes copied since its
-        last call. The file is truncated first, and again on failure. Raise NoSpaceError, before anything is changed, if
-        the source does not fit, SourceError if the source cannot be read.
+        ``source``: a descriptor or a binary file of the host, or any SourceFile. Holes stay holes. ``advance`` is called with
+        the bytes copied since its last call. The file is truncated first, and again on failure. Raise NoSpaceError, before
+        anything is changed, if the source does not fit, SourceError if the source cannot be read.
         """
         with errors_name(path):
-            return file_data.copy_from(self._nodes, self._paths.resolve(path, True), source, advance or (lambda count: None))
+            return copy_file(self._nodes, self._paths.resolve(path, True), source, advance or (lambda count: None))
 
     # Metadata
 
