@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError, show
-from .copy_in import copy_in
-from .copy_out import copy_out
+from ..errors import SifkitError, UsageError, counted, human, show
 from .support import values
 from .support.console import Console
-from .support.copying import CopySettings
-from .support.editing import EditBatch, new_owner
+from .support.editing import EditBatch, new_owner, open_for_editing
 from .support.frame import verb
 from .support.image_path import parse_image_paths, reject_dot_prefix, split_image_path
 from .support.options import EditFlags, Exact, NewOwner, ProgressMode
-from .support.progress import MODES, reporter
+from .support.progress import MODES, Reporter, reporter
+from .support.reading import open_for_reading
+
+if TYPE_CHECKING:
+    from ..overlay.copy_in import CopyArgument
+    from ..overlay.copy_options import CopyOptions
 
 __all__ = ["command"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """Settings of one run. ``exact``: the target is never a directory to copy into. ``force``: of host files."""
+
+    copy: CopyOptions
+    flags: EditFlags
+    exact: bool
+    force: bool
+
+    @property
+    def follow(self) -> bool:
+        """True if symlinks on the command line are followed."""
+        return not self.copy.links
 
 
 @verb(
@@ -67,7 +87,7 @@ def command(
         raise UsageError("-T takes one source and a target", hint="omit -T to copy into a directory")
 
     from ..atomic import current_umask
-    from ..overlay.copy_in import PRESERVE_ALL, PRESERVE_ATTRIBUTES, CopyOptions
+    from ..overlay.copy_options import PRESERVE_ALL, PRESERVE_ATTRIBUTES, CopyOptions
 
     preserved = PRESERVE_ALL if archive else PRESERVE_ATTRIBUTES if preserve else frozenset[str]()
     copy = CopyOptions(
@@ -78,23 +98,98 @@ def command(
         owner=new_owner(owner),
         umask=current_umask(),
     )
-    settings = CopySettings(copy, flags, exact, follow=not copy.links)
+    settings = _Settings(copy, flags, exact, force)
     for argument in arguments:
         reject_dot_prefix(argument)
     *sources, target = arguments
     batch = EditBatch(console)
     with reporter(progress, console) as bar:
         if split_image_path(target) is not None or _names_missing_image(target):
-            return copy_in(batch, sources, parse_image_paths([target])[0], settings, bar)
-        if not any(split_image_path(source) for source in sources):
-            for source in sources:
-                if _names_missing_image(source):
-                    parse_image_paths([source])
-            raise UsageError(
-                f"neither {show(sources[0])} nor {show(target)} is in an image",
-                hint="write IMAGE:/PATH for a path in an image, for example overlay.img:/upper/opt",
-            )
-        return copy_out(batch, sources, target, settings, bar, force=force)
+            target_image = parse_image_paths([target])[0].image
+            written = _copy_in(batch, sources, target, settings, bar)
+        else:
+            target_image, written = _copy_out(batch, sources, target, settings, bar)
+        bar.print_times(console)
+    text = f"{counted(batch.done, 'file')} copied, {human(written)} of data"
+    return batch.finish(target_image, text, {"copied": batch.done, "written_bytes": written})
+
+
+def _argument(text: str) -> CopyArgument:
+    from ..overlay.copy_in import CopyArgument
+
+    image, path = split_image_path(text) or (None, text)
+    return CopyArgument(image, os.fsencode(path), show(text))
+
+
+def _copy_in(batch: EditBatch, sources: Sequence[str], target: str, settings: _Settings, bar: Reporter) -> int:
+    """Copy to IMAGE:/PATH; return the bytes of data written."""
+    from ..overlay.copy_in import CopyIn
+    from ..overlay.image_format import is_sif
+
+    arguments = [_argument(source) for source in sources]
+    goal = _argument(target)
+    assert goal.image is not None
+    flags = settings.flags
+    # Of several images, --partition is for those that are SIF images. Without one it is refused.
+    if not is_sif(goal.image) and any(one.image is not None and is_sif(one.image) for one in arguments):
+        flags = replace(flags, partition=None)
+    with CopyIn(
+        arguments,
+        goal,
+        settings.copy,
+        progress=bar,
+        partition=settings.flags.partition,
+        upper=flags.upper,
+        exact=settings.exact,
+        follow=settings.follow,
+    ) as work:
+        with open_for_editing(batch.console, goal.image, flags, check=work.prepare) as editor:
+            for outcome in work.run(editor):
+                batch.take(outcome)
+        return work.bytes
+
+
+def _copy_out(
+    batch: EditBatch, sources: Sequence[str], target: str, settings: _Settings, bar: Reporter
+) -> tuple[str | None, int]:
+    """Copy to a path on the host; return the first image and the bytes of data written."""
+    from ..overlay.copy_to_host import HostCopier
+    from ..overlay.image_format import is_sif
+    from ..vfs.errors import TreePathError
+    from ..vfs.resolve import Resolver
+
+    arguments = [_argument(source) for source in sources]
+    if not any(one.image for one in arguments):
+        for source in sources:
+            if _names_missing_image(source):
+                parse_image_paths([source])
+        raise UsageError(
+            f"neither {show(sources[0])} nor {show(target)} is in an image",
+            hint="write IMAGE:/PATH for a path in an image, for example overlay.img:/upper/opt",
+        )
+    into_directory = not settings.exact and os.path.isdir(target)
+    if len(sources) > 1 and not into_directory:
+        reason = "Not a directory" if os.path.lexists(target) else "No such file or directory"
+        raise SifkitError(f"target '{show(target)}': {reason}", path=target, hint="create the directory first")
+    copier = HostCopier(settings.copy, force=settings.force, progress=bar)
+    for one in arguments:
+        if one.image is None:
+            raise UsageError(f"neither {one.shown} nor {show(target)} is in an image", hint="copy host files with cp")
+        flags = settings.flags
+        partition = flags.partition if is_sif(one.image) else None
+        with ExitStack() as stack:
+            tree = stack.enter_context(open_for_reading(batch.console, one.image, partition, upper=flags.upper)).tree
+            try:
+                node = Resolver(tree).lookup(one.path, follow=settings.follow)
+            except TreePathError as error:
+                error.reword(f"cannot stat '{one.shown}': {error.reason}")
+                batch.fail(error)
+                continue
+            inside = into_directory and one.name not in (b"", b".", b"..")
+            destination = os.path.join(os.fsencode(target), one.name) if inside else os.fsencode(target)
+            for outcome in copier.copy(tree, node, one.image, one.shown, destination):
+                batch.take(outcome)
+    return arguments[0].image, copier.bytes
 
 
 def _names_missing_image(argument: str) -> bool:

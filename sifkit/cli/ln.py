@@ -11,7 +11,7 @@ import typer
 
 from ..errors import UsageError, counted, show
 from .support.console import Console
-from .support.destination import entry_in, target_directory
+from .support.destination import entry_in
 from .support.editing import EditBatch, coreutils_error, new_owner, open_for_editing, warn_outside
 from .support.frame import verb
 from .support.image_path import ImagePath, common_image, parse_image_paths, split_image_path
@@ -101,7 +101,7 @@ class _Linker:
         self.force = force
         self.owner = owner
         self.kind = "symbolic link" if symbolic else "hard link"
-        self.directory, self.why_none = (None, "") if exact else target_directory(editor, target)
+        self.directory, self.why_none = (None, "") if exact else editor.find_directory(target.path)
         if plain and self.directory is not None and self._is_link(target.path.rstrip(b"/")):
             self.directory, self.why_none = None, os.strerror(errno.ENOTDIR)
 

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UsageError, counted
 from .support.console import Console
-from .support.destination import entry_in, target_directory
+from .support.destination import entry_in
 from .support.editing import EditBatch, open_for_editing, warn_outside
 from .support.frame import verb
 from .support.image_path import ImagePath, common_image, parse_image_paths
@@ -77,7 +77,7 @@ class _Mover:
         self.batch = batch
         self.target = target
         self.keep = keep
-        self.directory, self.why_none = (None, "") if exact else target_directory(editor, target)
+        self.directory, self.why_none = (None, "") if exact else editor.find_directory(target.path)
         self._created: set[tuple[int, bytes]] = set()
 
     def move(self, source: ImagePath) -> None:

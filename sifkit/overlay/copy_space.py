@@ -10,11 +10,12 @@ import stat
 from typing import TYPE_CHECKING, TypeVar
 
 from ext3.constants import DIRECT_BLOCKS, FAST_SYMLINK_MAX
-from ext3.errors import Ext3Error
 
 from ..errors import SifkitError, counted, human
-from .copy_in import CopyOptions
-from .copy_source import CopySource, SourceStat
+from ..vfs.file_tree import FileTree, Stat, is_directory
+from ..vfs.walk import WalkedDirectory, walk_directories
+from .copy_options import CopyOptions
+from .copy_source import CopySource
 from .upper_edit import OverlayEditor
 
 if TYPE_CHECKING:
@@ -25,8 +26,11 @@ __all__ = ["CopySpaceError", "SpaceEstimate"]
 N = TypeVar("N")
 MAY_BE_SPARSE_BYTES = 1 << 20
 """Files of this size or more are searched for holes even if their allocation covers their size."""
+SECTOR = 512
 DOTS_BYTES = 24
 """Bytes of the entries "." and ".." in a directory."""
+_IN_THE_WAY = -1
+"""Inode, in place of a directory's, of a file that the directory cannot replace: nothing of it is copied."""
 
 
 class CopySpaceError(SifkitError):
@@ -52,56 +56,57 @@ class SpaceEstimate:
         self.data_bytes = self.blocks = self.inodes = 0
         self._progress = progress
         self._block_size = editor.filesystem.superblock.block_size
-        self._linked: set[tuple[int, tuple[int, int]]] = set()
+        self._linked: set[tuple[int, int, int]] = set()
         self._replaced: set[int] = set()
 
-    def add(self, source: CopySource[N], node: N, existing: int | None) -> None:
-        """Add a copy that replaces the inode ``existing``. Unreadable files are skipped: the copy reports them."""
-        try:
-            st = source.stat(node)
-            if not stat.S_ISDIR(st.mode):
-                self._add_file(source, node, st, existing)
-            elif self.options.recursive:
-                self._add_tree(source, node, st, existing)
-        except (Ext3Error, OSError):
-            return
+    def add(self, source: CopySource[N], existing: int | None) -> None:
+        """Add a copy that replaces the inode ``existing``, and list its directories in ``source``.
 
-    def _add_tree(self, source: CopySource[N], node: N, st: SourceStat, existing: int | None) -> None:
-        pending = [(node, st, existing)]
-        seen: set[tuple[int, int]] = set()
-        while pending:
-            node, st, existing = pending.pop()
-            if st.identity in seen or (existing is not None and not self.editor.stat(existing).is_dir):
-                continue
-            seen.add(st.identity)
-            directory_bytes = DOTS_BYTES
-            count = 0
-            for name, child, child_st in source.scan(node):
-                count += 1
-                directory_bytes += 8 + (len(name) + 3 & ~3)
-                old = None if existing is None else self.editor.tree.find_name(existing, name)
-                if stat.S_ISDIR(child_st.mode):
-                    pending.append((child, child_st, old))
-                else:
-                    self._add_file(source, child, child_st, old)
-            if existing is None:
-                self.inodes += 1
-                self.blocks += -(-directory_bytes // self._block_size)
-            self._progress.advance(count)
+        Files that cannot be read are left out: the copy reports them.
+        """
+        if not stat.S_ISDIR(source.stat.mode):
+            self._add_file(source.tree, source.node, source.stat, existing)
+        elif self.options.recursive:
+            targets = {b"": self._directory_target(existing)}
+            for walked in walk_directories(source.tree, source.node, on_problem=source.add_problem):
+                source.rows[walked.path] = walked.listing.rows
+                self._add_directory(source.tree, walked, targets)
 
-    def _add_file(self, source: CopySource[N], node: N, st: SourceStat, existing: int | None) -> None:
-        if st.links > 1 and "links" in self.options.preserve:
-            key = id(source), st.identity
+    def _directory_target(self, existing: int | None) -> int | None:
+        return existing if existing is None or self.editor.stat(existing).is_dir else _IN_THE_WAY
+
+    def _add_directory(self, tree: FileTree[N], walked: WalkedDirectory[N], targets: dict[bytes, int | None]) -> None:
+        """Add a directory and the files in it. ``targets``: by path, the directories of the image it and others go to."""
+        existing = targets.pop(walked.path)
+        directory_bytes = DOTS_BYTES
+        for row in walked.listing.rows:
+            directory_bytes += 8 + (len(row.name) + 3 & ~3)
+            old: int | None = existing
+            if existing not in (None, _IN_THE_WAY):
+                old = self.editor.tree.find_name(existing, row.name)
+            if is_directory(row):
+                path = walked.path + b"/" + row.name if walked.path else row.name
+                targets[path] = old if existing == _IN_THE_WAY else self._directory_target(old)
+            elif existing != _IN_THE_WAY and row.stat is not None and not isinstance(row.stat, OSError):
+                self._add_file(tree, row.node, row.stat, old)
+        if existing is None:
+            self.inodes += 1
+            self.blocks += -(-directory_bytes // self._block_size)
+        self._progress.advance(len(walked.listing.rows))
+
+    def _add_file(self, tree: FileTree[N], node: N, found: Stat, existing: int | None) -> None:
+        if found.links > 1 and "links" in self.options.preserve:
+            key = id(tree), found.dev, found.ino
             if key in self._linked:
                 return
             self._linked.add(key)
         if existing is not None and not self._subtract_replaced(existing):
             return
         self.inodes += existing is None
-        if stat.S_ISREG(st.mode):
-            self._add_data(source, node, st)
-        elif stat.S_ISLNK(st.mode):
-            self.blocks += st.size > FAST_SYMLINK_MAX
+        if stat.S_ISREG(found.mode):
+            self._add_data(tree, node, found)
+        elif stat.S_ISLNK(found.mode):
+            self.blocks += found.size > FAST_SYMLINK_MAX
 
     def _subtract_replaced(self, ino: int) -> bool:
         """Subtract the blocks of a file that is replaced, once for all its names; return False if it is not replaced."""
@@ -111,20 +116,25 @@ class SpaceEstimate:
         if ino in self._replaced:
             return False
         self._replaced.add(ino)
-        self.blocks -= old.blocks * 512 // self._block_size
+        self.blocks -= old.blocks * SECTOR // self._block_size
         return True
 
-    def _add_data(self, source: CopySource[N], node: N, st: SourceStat) -> None:
-        size, block_size = st.size, self._block_size
-        if st.allocated >= size and size < MAY_BE_SPARSE_BYTES:
+    def _add_data(self, tree: FileTree[N], node: N, found: Stat) -> None:
+        size, block_size = found.size, self._block_size
+        if found.blocks * SECTOR >= size and size < MAY_BE_SPARSE_BYTES:
             blocks = -(-size // block_size)
             self.data_bytes += size
             self.blocks += blocks + (blocks > DIRECT_BLOCKS)
             return
+        try:
+            with tree.open_file(node) as file:
+                ranges = file.data_ranges()
+        except OSError:  # reported by the copy
+            return
         blocks = end = 0
-        for low, high in source.data_ranges(node):
-            self.data_bytes += high - low
-            first, last = max(low // block_size, end), -(-high // block_size)
+        for offset, length in ranges:
+            self.data_bytes += length
+            first, last = max(offset // block_size, end), -(-(offset + length) // block_size)
             blocks += max(0, last - first)
             end = max(end, last)
         self.blocks += blocks

@@ -16,7 +16,7 @@ from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.file_tree import FileTree, Stat
 from ..vfs.resolve import is_dir, is_symlink
-from .copy_in import CopyOptions
+from .copy_options import CopyOptions
 from .image_format import file_format
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ opaque directories".
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -19,14 +20,14 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError
 from ext3.read.filesystem import Stat
 
-from ..errors import show
+from ..errors import shell_quote, show
 from ..vfs.errors import TreePathError
 from ..vfs.resolve import ResolvedPath, Resolver
 from ..vfs.upper_view import find_upper, is_opaque_directory
 from ..vfs.whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_whiteout, whiteout_name
 from .opening import upper_tree
 
-__all__ = ["PATH_ERRORS", "OverlayEditor"]
+__all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 
 T = TypeVar("T")
 PATH_ERRORS = (PathError, TreePathError)
@@ -60,6 +61,16 @@ class OverlayEditor(Resolver[int]):
         if name is not None and self.filesystem.find_name(path.parent, name) is not None:
             found.append(name)
         return tuple(found)
+
+    def find_directory(self, path: bytes) -> tuple[ResolvedPath[int] | None, str]:
+        """Resolve a path to a directory that exists; else None and the reason, as a system error."""
+        try:
+            found = self.resolve(path, follow=True)
+        except TreePathError as error:  # also a link that leads to itself, which may be replaced
+            return None, error.reason
+        if found.node is None:
+            return None, os.strerror(errno.ENOENT)
+        return (found, "") if self.stat(found.node).is_dir else (None, os.strerror(errno.ENOTDIR))
 
     def is_outside_upper(self, path: ResolvedPath[int]) -> bool:
         """Return True if no container will see this path: the image has an upper/ and the path is elsewhere."""
@@ -231,3 +242,12 @@ class OverlayEditor(Resolver[int]):
             return
         for entry in list(self.filesystem.scandir(directory)):
             self.filesystem.remove_tree_at(directory, entry.name)
+
+
+def outside_upper_warning(editor: OverlayEditor, image: str, path: ResolvedPath[int]) -> str:
+    """Return a warning of a new file that no container will see, "" if one will."""
+    if not editor.is_outside_upper(path):
+        return ""
+    suggested = f"{shell_quote(image)}:{show(b'/upper/' + path.path.lstrip(b'/'))}"
+    where = f"{show(image)}:{show(path.path)}"
+    return f"{where} lies outside upper/: no container will see it (did you mean {suggested}?)"

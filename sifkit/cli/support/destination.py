@@ -1,9 +1,7 @@
-"""Destination of cp, mv and ln in an image: a directory that exists, or the new name."""
+"""Destination of mv and ln: a name in a directory of the image."""
 
 from __future__ import annotations
 
-import errno
-import os
 from typing import TYPE_CHECKING
 
 from ...errors import show
@@ -13,20 +11,7 @@ if TYPE_CHECKING:
     from ...overlay.upper_edit import OverlayEditor
     from ...vfs.resolve import ResolvedPath
 
-__all__ = ["entry_in", "target_directory"]
-
-
-def target_directory(editor: OverlayEditor, target: ImagePath) -> tuple[ResolvedPath[int] | None, str]:
-    """Resolve a target to a directory; else None and the reason, as a system error."""
-    from ...vfs.errors import TreePathError
-
-    try:
-        found = editor.resolve(target.path, follow=True)
-    except TreePathError as error:  # also a link that leads to itself, which may be replaced
-        return None, os.strerror(error.errno or 0)
-    if found.node is None:
-        return None, os.strerror(errno.ENOENT)
-    return (found, "") if editor.stat(found.node).is_dir else (None, os.strerror(errno.ENOTDIR))
+__all__ = ["entry_in"]
 
 
 def entry_in(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ...errors import SifkitError, shell_quote, show
+from ...errors import SifkitError, show
 from .console import Console, Fields, name_fields
 from .environment import sif_stamp
 from .failures import errors_about
@@ -20,6 +20,7 @@ from .results import print_notes, warn_unlocked
 
 if TYPE_CHECKING:
     from ...overlay.upper_edit import OverlayEditor
+    from ...vfs.copy_outcome import CopyOutcome
     from ...vfs.resolve import ResolvedPath
 
 __all__ = [
@@ -100,6 +101,18 @@ class EditBatch:
         except (*PATH_ERRORS, XattrError) as error:
             self.fail(coreutils_error(what, error, target))
 
+    def take(self, outcome: CopyOutcome) -> None:
+        """Print and count an outcome of a copy."""
+        from ...vfs.copy_outcome import Copied, CopyWarning
+
+        if isinstance(outcome, Copied):
+            self.done += outcome.files
+            self.console.detail(f"'{outcome.source}' -> '{outcome.target}'")
+        elif isinstance(outcome, CopyWarning):
+            self.console.warn(outcome.text)
+        else:
+            self.fail(outcome)
+
     def refuse(self, message: str, target: ImagePath, *, kind: str = "path", hint: str = "") -> None:
         """Record an error with this message."""
         error = SifkitError(message, path=target.shown, hint=hint)
@@ -178,8 +191,7 @@ def open_for_editing(
 
 def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath[int], target: ImagePath) -> None:
     """Warn of a new file that no container will see."""
-    if editor.is_outside_upper(resolved):
-        path = b"/upper" + b"/" + resolved.path.lstrip(b"/")
-        suggested = shell_quote(target.image) + ":" + show(path)
-        name = f"{show(target.image)}:{show(resolved.path)}"
-        console.warn(f"{name} lies outside upper/: no container will see it (did you mean {suggested}?)")
+    from ...overlay.upper_edit import outside_upper_warning
+
+    if warning := outside_upper_warning(editor, target.image, resolved):
+        console.warn(warning)
