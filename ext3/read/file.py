@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,11 +69,11 @@ class FileReader(SeekableFile):
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from byte ``offset``, fewer at the end of the file; the position stays. Thread-safe."""
-        data = bytearray(max(0, min(size, self.size - offset)))
-        if data:
-            with memoryview(data) as view:
-                self._fill(view, offset)
-        return bytes(data)
+        end = min(offset + size, self.size)
+        if offset >= end:
+            return b""
+        pieces = list(self._pieces(offset, end))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def data_ranges(self) -> list[tuple[int, int]]:
         """Return (offset, length) in bytes of what is not a hole, ascending."""
@@ -119,11 +120,16 @@ class FileReader(SeekableFile):
 
     def _fill(self, view: memoryview, position: int) -> None:
         """Fill ``view`` with the bytes from ``position`` on, all inside the file."""
-        end = position + len(view)
+        start = 0
+        for piece in self._pieces(position, position + len(view)):
+            view[start : start + len(piece)] = piece
+            start += len(piece)
+
+    def _pieces(self, start: int, end: int) -> Iterator[bytes]:
+        """Iterate over the bytes from ``start`` to ``end``, all inside the file: one piece for each hole and device read."""
         first = 0
         if len(self._extents) > 1:
-            first = int(np.searchsorted(self._extents[:, 0], position // self._block_size, "right")) - 1
-        start = position
+            first = int(np.searchsorted(self._extents[:, 0], start // self._block_size, "right")) - 1
         for index in range(max(0, first), len(self._extents)):
             logical, physical, count = (number * self._block_size for number in self._extents[index].tolist())
             if logical >= end:
@@ -132,11 +138,10 @@ class FileReader(SeekableFile):
                 continue
             data_start, data_end = max(start, logical), min(end, logical + count)
             if data_start > start:
-                view[start - position : data_start - position] = bytes(data_start - start)
+                yield bytes(data_start - start)
             shift = physical - logical
             for piece in range(data_start, data_end, READ_BYTES):
-                size = min(READ_BYTES, data_end - piece)
-                view[piece - position : piece - position + size] = self._device.read(piece + shift, size)
+                yield self._device.read(piece + shift, min(READ_BYTES, data_end - piece))
             start = data_end
         if start < end:
-            view[start - position :] = bytes(end - start)
+            yield bytes(end - start)

@@ -1,123 +1,137 @@
 """Entries of an OCI layer: the files of upper/ in byte order, and whiteouts for removed files and opaque directories.
 
-Whiteouts of fuse-overlayfs (``.wh.`` names) are recognised here; those of the kernel need the inode and are left to
-``layer_export``. Sources: OCI image specification, ``layer.md``; Linux ``Documentation/filesystems/overlayfs.rst``.
+Whiteouts of fuse-overlayfs (``.wh.`` names) are recognised here; those of the kernel are left to ``layer_export``, which loads
+the files. Sources: OCI image specification, ``layer.md``; Linux ``Documentation/filesystems/overlayfs.rst``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
-
-from ext3.constants import NAME_MAX, FileType
-from ext3.errors import Ext3Error, PathNotDirectoryError
-from ext3.read.filesystem import Entry, Filesystem
+from functools import partial
+from stat import S_ISREG
+from typing import Generic, NamedTuple, TypeVar
 
 from ..tar.writer import PATH_LIMIT
-from .selection import ImageDirectoryReader
-from .whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, REDIRECT_XATTRS, WHITEOUT_PREFIX, has_whiteout_prefix, is_opaque
+from ..vfs.errors import reason_of
+from ..vfs.file_tree import FileTree, Row, is_directory
+from ..vfs.walk import Walker
+from ..vfs.whiteouts import (
+    AUFS_PREFIX,
+    OPAQUE_WHITEOUT,
+    REDIRECT_XATTRS,
+    WHITEOUT_PREFIX,
+    has_whiteout_prefix,
+    is_opaque,
+)
 
 __all__ = ["LayerEntry", "walk_layer"]
 
+N = TypeVar("N", bound=Hashable)
 
 OnProblem = Callable[[bytes, str], None]
 """Callback for an entry that is left out: its path from the top of the layer, with a leading slash, and the reason."""
 
 
-class LayerEntry(NamedTuple):
+class LayerEntry(NamedTuple, Generic[N]):
     """Entry of a layer: its path without a leading or trailing slash, b"" for the top.
 
-    A whiteout is an empty file with the times of inode ``ino``. ``is_dir``: the type in the directory entry.
+    A whiteout is an empty file with the times of ``node``. ``is_dir``: the type in the directory entry.
     """
 
     path: bytes
-    ino: int
+    node: N
     is_dir: bool
     is_whiteout: bool
+    may_have_xattrs: bool
 
 
-def walk_layer(filesystem: Filesystem, root: int, on_problem: OnProblem) -> Iterator[LayerEntry]:
-    """Iterate over the directory inode ``root`` and everything below it, parents first, an opaque whiteout before the rest.
+_entry = partial(tuple.__new__, LayerEntry)
+"""LayerEntry from a tuple, without checking its length: this runs once per file."""
+
+
+def walk_layer(tree: FileTree[N], on_problem: OnProblem) -> Iterator[LayerEntry[N]]:
+    """Iterate over the root of ``tree`` and everything below it, parents first, an opaque whiteout before the rest.
 
     Files that cannot be read or cannot be in a layer are passed to ``on_problem`` and left out.
     """
-    reader = ImageDirectoryReader(filesystem)
-    seen = {root}
-    yield LayerEntry(b"", root, True, False)
-    pending = [iter(_directory_entries(filesystem, reader, b"", root, on_problem))]
+
+    def report(path: bytes, error: OSError) -> None:
+        if not isinstance(error, NotADirectoryError):  # reported when the file is loaded
+            on_problem(path, reason_of(error))
+
+    walker = Walker(tree, tree.root, on_problem=report)
+    pending: list[Iterator[LayerEntry[N]]] = [iter([LayerEntry(b"", tree.root, True, False, True)])]
     while pending:
-        found = next(pending[-1], None)
-        if found is None:
+        for entry in pending[-1]:
+            if not entry.is_dir:
+                yield entry
+                continue
+            path = b"/" + entry.path
+            if entry.path and not walker.may_enter(path, entry.node, len(pending) - 1):
+                continue
+            yield entry
+            listing = walker.read(path, entry.node)
+            if listing is None:
+                return
+            pending.append(iter(_directory_entries(tree, entry, listing.rows, on_problem)))
+            break
+        else:
             pending.pop()
-            continue
-        if found.is_dir and found.ino in seen:
-            on_problem(b"/" + found.path, "the image is damaged: this directory is in it twice")
-            continue
-        yield found
-        if found.is_dir:
-            seen.add(found.ino)
-            pending.append(iter(_directory_entries(filesystem, reader, found.path + b"/", found.ino, on_problem)))
 
 
 def _directory_entries(
-    filesystem: Filesystem, reader: ImageDirectoryReader, prefix: bytes, directory: int, on_problem: OnProblem
-) -> list[LayerEntry]:
+    tree: FileTree[N], directory: LayerEntry[N], rows: Sequence[Row[N]], on_problem: OnProblem
+) -> list[LayerEntry[N]]:
     """Return the layer entries of a directory in order, an opaque whiteout first."""
-    path = b"/" + prefix.rstrip(b"/")
-    entries: list[Entry] = []
-    xattrs: dict[bytes, bytes] = {}
-    try:
-        reader.read(directory, entries)
-    except PathNotDirectoryError:
-        return []  # reported when its inode is read
-    except Ext3Error as error:
-        on_problem(path, str(error))
-    with suppress(Ext3Error):  # reported there too
-        xattrs = filesystem.xattrs(directory)
-    if any(name in xattrs for name in REDIRECT_XATTRS):
-        on_problem(path, "the directory was renamed: its content in lower layers is not in the layer")
-    entries.sort()
-    prefixed = [entry for entry in entries if has_whiteout_prefix(entry.name)]
+    xattrs: Mapping[bytes, bytes] = {}
+    if directory.may_have_xattrs:
+        with suppress(OSError):  # reported when the directory is loaded
+            xattrs = tree.xattrs(directory.node)
+        if any(name in xattrs for name in REDIRECT_XATTRS):
+            reason = "the directory was renamed: its content in lower layers is not in the layer"
+            on_problem(b"/" + directory.path, reason)
+    prefix = directory.path + b"/" if directory.path else b""
+    prefixed = [row for row in rows if has_whiteout_prefix(row.name)]
     found = []
-    if is_opaque(xattrs) or any(entry.name == OPAQUE_WHITEOUT for entry in prefixed):
-        found.append(LayerEntry(prefix + OPAQUE_WHITEOUT, directory, False, True))
-    if prefixed or len(prefix) + NAME_MAX >= PATH_LIMIT:
-        return found + _filter_whiteouts(filesystem, prefix, entries, on_problem)
-    found += [LayerEntry(prefix + name, ino, kind is FileType.DIRECTORY, False) for name, ino, kind in entries]
+    if is_opaque(xattrs) or any(row.name == OPAQUE_WHITEOUT for row in prefixed):
+        found.append(LayerEntry(prefix + OPAQUE_WHITEOUT, directory.node, False, True, False))
+    if prefixed or len(prefix) + max((len(row.name) for row in rows), default=0) + 1 >= PATH_LIMIT:
+        return found + _filter_whiteouts(prefix, rows, on_problem)
+    found += [_entry((prefix + row.name, row.node, is_directory(row), False, row.may_have_xattrs)) for row in rows]
     return found
 
 
-def _filter_whiteouts(filesystem: Filesystem, prefix: bytes, entries: list[Entry], on_problem: OnProblem) -> list[LayerEntry]:
+def _filter_whiteouts(prefix: bytes, rows: Sequence[Row[N]], on_problem: OnProblem) -> list[LayerEntry[N]]:
     """Return the layer entries of a directory with whiteouts of fuse-overlayfs or long paths."""
     whiteouts = {
-        entry.name
-        for entry in entries
-        if has_whiteout_prefix(entry.name)
-        and entry.name != OPAQUE_WHITEOUT
-        and _is_whiteout(filesystem, prefix, entry, on_problem)
+        row.name
+        for row in rows
+        if has_whiteout_prefix(row.name) and row.name != OPAQUE_WHITEOUT and _is_whiteout(prefix, row, on_problem)
     }
     found = []
-    for entry in entries:
-        path = prefix + entry.name
-        is_dir = entry.file_type is FileType.DIRECTORY
+    for row in rows:
+        path = prefix + row.name
+        is_dir = is_directory(row)
         if len(path) + is_dir >= PATH_LIMIT:
             on_problem(b"/" + path[:200] + b"...", f"the path is too long: {len(path)} bytes")
-        elif entry.name in whiteouts:
-            found.append(LayerEntry(path, entry.ino, False, True))
-        elif not has_whiteout_prefix(entry.name) and WHITEOUT_PREFIX + entry.name not in whiteouts:
-            found.append(LayerEntry(path, entry.ino, is_dir, False))
+        elif row.name in whiteouts:
+            found.append(LayerEntry(path, row.node, False, True, False))
+        elif not has_whiteout_prefix(row.name) and WHITEOUT_PREFIX + row.name not in whiteouts:
+            found.append(LayerEntry(path, row.node, is_dir, False, row.may_have_xattrs))
     return found
 
 
-def _is_whiteout(filesystem: Filesystem, prefix: bytes, entry: Entry, on_problem: OnProblem) -> bool:
+def _is_whiteout(prefix: bytes, row: Row[N], on_problem: OnProblem) -> bool:
     """Return True for a whiteout of fuse-overlayfs; other files with such names are problems."""
-    try:
-        stat = filesystem.stat(entry.ino)
-    except Ext3Error as error:
-        on_problem(b"/" + prefix + entry.name, str(error))
+    found = row.stat
+    assert found is not None  # the walk asks for it
+    if isinstance(found, OSError):
+        on_problem(b"/" + prefix + row.name, reason_of(found))
         return False
-    if stat.is_file and not stat.size and entry.name != WHITEOUT_PREFIX and not entry.name.startswith(AUFS_PREFIX):
+    is_reserved = row.name == WHITEOUT_PREFIX or row.name.startswith(AUFS_PREFIX)
+    if S_ISREG(found.mode) and not found.size and not is_reserved:
         return True
-    on_problem(b"/" + prefix + entry.name, "a name that begins with .wh. would be a whiteout where the layer is used")
+    reason = "a name that begins with .wh. would be a whiteout where the layer is used"
+    on_problem(b"/" + prefix + row.name, reason)
     return False

@@ -2,41 +2,44 @@
 
 A whiteout becomes an empty file ``.wh.NAME``, an opaque directory holds ``.wh..wh..opq``; overlay xattrs are left out.
 ``layer_entries`` lists what goes in, ``sifkit.tar.writer`` writes it. Files are stored in full, because not every program reads
-sparse files in a layer. The archive of a hostile image is limited, too: no more data than the image has blocks, and at most
+sparse files in a layer. The archive of a hostile image is limited, too: no more data than the image has room for, and at most
 1 GiB plus 8 times the size of the filesystem in all; the rest could only be holes or invented names. Source: OCI image
 specification, ``layer.md`` ("Whiteouts", "Sparse files").
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import errno
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import IO, NoReturn
+from stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
+from typing import IO, Generic, NoReturn, TypeVar
 
-import numpy as np
-
-from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK
-from ext3.errors import CorruptError, Ext3Error
-from ext3.format.inode_table import Columns, nanoseconds
 from ext3.progress import Progress, Silent
-from ext3.read.file import FileReader
-from ext3.read.filesystem import Filesystem, Stat
-from ext3.read.inode_scan import column_parts
-from ext3.read.readahead import ReadAhead, contiguous_files
 
 from ..errors import SifkitError, human, show
 from ..tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
-from .data_limit import SharedBlocksError, check_data_limit
+from ..vfs.data_limit import check_data_limit
+from ..vfs.errors import TreePathError, path_error, reason_of
+from ..vfs.file_tree import FileTree, Loaded, OpenFile
+from ..vfs.whiteouts import (
+    METACOPY_XATTRS,
+    OPAQUE_WHITEOUT,
+    WHITEOUT_XATTRS,
+    is_whiteout,
+    whiteout_name,
+    without_overlay_xattrs,
+)
 from .layer_entries import LayerEntry, walk_layer
-from .view import View
-from .whiteouts import METACOPY_XATTRS, OPAQUE_WHITEOUT, WHITEOUT_PREFIX, WHITEOUT_XATTRS, is_whiteout, without_overlay_xattrs
 
 __all__ = ["ExportResult", "LayerTooLargeError", "export_layer"]
 
+N = TypeVar("N", bound=Hashable)
+
 EXTRA_BYTES, SIZE_FACTOR = 1 << 30, 8
 """Limit of the archive's size: EXTRA_BYTES plus SIZE_FACTOR times the filesystem's."""
-BATCH_ENTRIES = 2048
+BATCH_ENTRIES = 4096
 CHUNK_BYTES = 1 << 20
 """Larger files are read and written in chunks."""
 MAX_PROBLEMS = 100
@@ -71,116 +74,110 @@ class ExportResult:
             self.problems.append((path, reason))
 
 
-def export_layer(view: View, file: IO[bytes], *, sparse: bool = False, progress: Progress | None = None) -> ExportResult:
-    """Write the files of ``view`` to ``file`` as a tar archive (pax) in byte order: the same image gives the same bytes.
+def export_layer(tree: FileTree[N], file: IO[bytes], *, sparse: bool = False, progress: Progress | None = None) -> ExportResult:
+    """Write the files of ``tree``, an upper/ with its whiteouts, to ``file`` as a tar archive (pax) in byte order.
 
-    ``sparse``: store files with holes as GNU tar does (format 1.0), which bsdtar, Python and Apptainer read too. Raises OSError
-    of ``file``, LayerTooLargeError, SharedBlocksError, and the image's errors for data that cannot be read once its entry has
-    begun. Errors of single files are in the result's ``problems``.
+    The same files give the same bytes. ``sparse``: store files with holes as GNU tar does (format 1.0), which bsdtar, Python
+    and Apptainer read too. Raises OSError of ``file``, LayerTooLargeError, SharedBlocksError, and OSErrors of the tree for data
+    that cannot be read once its entry has begun. Errors of single files are in the result's ``problems``.
     """
     progress = progress or Silent()
     tar = TarWriter(file)
-    writer = _LayerWriter(view.filesystem, tar, sparse=sparse)
+    writer = _LayerWriter(tree, tar, sparse=sparse)
     progress.phase("export", None, "files")
-    entries = walk_layer(view.filesystem, view.root, writer.result.add_problem)
+    entries = walk_layer(tree, writer.result.add_problem)
     while batch := list(islice(entries, BATCH_ENTRIES)):
-        for start, end, columns in column_parts(view.filesystem, [entry.ino for entry in batch]):
-            if isinstance(columns, Ext3Error):
-                writer.result.add_problem(b"/" + batch[start].path, str(columns))
-            else:
-                writer.add(batch[start:end], columns)
+        writer.add(batch)
         progress.advance(len(batch))
     tar.finish()
     progress.done()
     return writer.result
 
 
-class _LayerWriter:
+class _LayerWriter(Generic[N]):
     """Writer of layer entries to an archive."""
 
-    def __init__(self, filesystem: Filesystem, tar: TarWriter, *, sparse: bool) -> None:
-        self.filesystem = filesystem
+    def __init__(self, tree: FileTree[N], tar: TarWriter, *, sparse: bool) -> None:
+        self.tree = tree
         self.result = ExportResult()
         self._tar = tar
         self._sparse = sparse
-        self._block_size = filesystem.superblock.block_size
-        self._data_blocks = 0
-        self._limit = EXTRA_BYTES + SIZE_FACTOR * filesystem.superblock.blocks_count * self._block_size
-        self._first: dict[int, bytes] = {}
-        """First paths of files with several names."""
+        totals = tree.statfs()
+        self._data_bytes = 0
+        self._data_limit = totals.data_limit
+        self._limit = EXTRA_BYTES + SIZE_FACTOR * totals.total_bytes
+        self._first: dict[tuple[int, int], bytes] = {}
+        """First paths of files with several names, by (dev, ino)."""
 
-    def add(self, entries: Sequence[LayerEntry], columns: Columns) -> None:
-        """Write entries in this order; ``columns`` are those of their inodes."""
-        straight, first = contiguous_files(self.filesystem, columns)
-        sizes = columns.size.tolist()
-        plain = straight & (columns.rows["i_links_count"] == 1) & ~columns.attributed
-        ahead = ReadAhead(self.filesystem, first.tolist(), sizes, np.flatnonzero(plain).tolist())
-        rows = zip(
-            entries,
-            columns.mode.tolist(),
-            columns.uid.tolist(),
-            columns.gid.tolist(),
-            sizes,
-            nanoseconds(columns.mtime),
-            plain.tolist(),
-            strict=True,
-        )
-        for row, (entry, mode, uid, gid, size, mtime, is_plain) in enumerate(rows):
-            try:
-                if entry.is_whiteout:
-                    self._add_whiteout(entry.path, mtime)
-                elif is_plain and not entry.is_dir:
-                    self._count_data(-(-size // self._block_size))
-                    self._tar.add(NewMember(entry.path, b"0", mode & 0o7777, uid, gid, size, mtime), ahead.take(row, size))
-                    self.result.entries += 1
-                    self.result.content_bytes += size
-                else:
-                    self._add_other(entry, may_have_xattrs=bool(columns.attributed[row]))
-            except SharedBlocksError:
-                raise
-            except Ext3Error as error:
-                if self._tar.unfinished:
-                    raise
-                self.result.add_problem(b"/" + entry.path, str(error))
+    def add(self, entries: Sequence[LayerEntry[N]]) -> None:
+        """Write entries in this order. Errors of reading are values up to here; those raised are of the archive."""
+        loaded = self.tree.load_many([entry.node for entry in entries], keep_order=True)
+        for entry, found in zip(entries, loaded, strict=True):
+            stat, content = found.stat, found.content
+            if isinstance(stat, OSError):
+                self._add_problem(entry.path, stat)
+            elif entry.is_whiteout:
+                self._add_whiteout(entry.path, stat.mtime)
+            elif content is None or isinstance(content, OSError) or entry.is_dir or stat.links > 1 or found.xattrs:
+                self._add_other(entry, found)
+            else:
+                size = len(content)
+                self._count_data(size)
+                member = NewMember(entry.path, b"0", stat.mode & 0o7777, stat.uid, stat.gid, size, stat.mtime)
+                self._tar.add(member, bytes(content))  # the archive is written later, the content valid until the next file
+                self.result.entries += 1
+                self.result.content_bytes += size
         if self._tar.size > self._limit:
             self._too_large("the names and attributes of the image", "list them with: sifkit ls -R")
 
-    def _add_other(self, entry: LayerEntry, *, may_have_xattrs: bool) -> None:
+    def _add_other(self, entry: LayerEntry[N], found: Loaded[N]) -> None:
         """Write anything but a small file with one name and no xattrs."""
-        path, ino = entry.path, entry.ino
-        stat = self.filesystem.stat(ino)
-        xattrs = self.filesystem.xattrs(ino) if may_have_xattrs else {}
-        form = stat.mode & S_IFMT
+        path, stat, xattrs = entry.path, found.stat, found.xattrs
+        assert not isinstance(stat, OSError)
+        if isinstance(xattrs, OSError):
+            self._add_problem(path, xattrs)
+            return
+        form = S_IFMT(stat.mode)
         if (form == S_IFDIR) != entry.is_dir or form not in _FLAGS:
-            raise CorruptError(f"inode {ino}", "i_mode", f"{stat.mode:#o}", "what its entry says")
+            reason = f"the image is damaged: its mode is {stat.mode:#o}, want what its entry says"
+            self.result.add_problem(b"/" + path, reason)
+            return
         if is_whiteout(stat) or (form == S_IFREG and not stat.size and any(key in xattrs for key in WHITEOUT_XATTRS)):
             above, slash, last = path.rpartition(b"/")
-            if len(WHITEOUT_PREFIX + last) > NAME_MAX or len(WHITEOUT_PREFIX + path) >= PATH_LIMIT:
+            name = whiteout_name(last)
+            if name is None or len(above + slash + name) >= PATH_LIMIT:
                 reason = "the name is too long for a whiteout: the file will reappear where the layer is used"
                 self.result.add_problem(b"/" + path, reason)
                 return
-            self._add_whiteout(above + slash + WHITEOUT_PREFIX + last, stat.mtime)
+            self._add_whiteout(above + slash + name, stat.mtime)
             return
         if form == S_IFSOCK:
             self.result.left_out += 1
             return
         kept = [(key, value) for key, value in sorted(without_overlay_xattrs(xattrs).items()) if b"\0" not in key]
         head = NewMember(path, _FLAGS[form], stat.mode & 0o7777, stat.uid, stat.gid, 0, stat.mtime, records=xattr_records(kept))
+        first = self._first.get((stat.dev, stat.ino)) if stat.links > 1 else None
         if form == S_IFDIR:
             self._tar.add(head._replace(name=path + b"/" if path else b"./"))
-        elif stat.links > 1 and ino in self._first:
-            self._tar.add(head._replace(typeflag=b"1", target=self._first[ino], records=()))
+        elif first is not None:
+            self._tar.add(head._replace(typeflag=b"1", target=first, records=()))
         elif form == S_IFREG:
             if any(key in xattrs for key in METACOPY_XATTRS):
                 self.result.add_problem(b"/" + path, "its content is in a lower layer (metacopy)")
                 return
-            self._add_regular(head, stat)
+            if not self._add_regular(head, found):
+                return
         elif form == S_IFLNK:
-            self._tar.add(head._replace(target=self.filesystem.readlink(ino)))
+            try:
+                target = self.tree.readlink(entry.node)
+            except OSError as error:
+                self._add_problem(path, error)
+                return
+            self._tar.add(head._replace(target=target))
         else:
             self._tar.add(head._replace(major=stat.major, minor=stat.minor))
         if stat.links > 1 and form != S_IFDIR:
-            self._first.setdefault(ino, path)
+            self._first.setdefault((stat.dev, stat.ino), path)
         self.result.entries += 1
 
     def _add_whiteout(self, path: bytes, mtime: int) -> None:
@@ -191,42 +188,79 @@ class _LayerWriter:
         self._tar.add(NewMember(path, b"0", 0o644, 0, 0, 0, mtime))
         self.result.entries += 1
 
-    def _add_regular(self, head: NewMember, stat: Stat) -> None:
-        block_size, size = self._block_size, stat.size
-        reader = self.filesystem.open_file(stat.ino)
-        extents = reader.extents
-        mapped = sum(count for _, _, count in extents)
-        self._count_data(mapped)
+    def _add_regular(self, head: NewMember, found: Loaded[N]) -> bool:
+        """Write a regular file. Return False if it cannot be read."""
+        content = found.content
+        if isinstance(content, OSError):
+            self._add_problem(head.name, content)
+            return False
+        if content is not None:
+            self._count_data(len(content))
+            self._tar.add(head._replace(size=len(content)), bytes(content))
+            self.result.content_bytes += len(content)
+            return True
+        try:
+            opened = self.tree.open_file(found.node)
+        except OSError as error:
+            self._add_problem(head.name, error)
+            return False
+        with opened as file:
+            return self._add_opened(head, file)
+
+    def _add_opened(self, head: NewMember, file: OpenFile) -> bool:
+        """Write an open file, a large one or one with holes in chunks. Return False if it cannot be read."""
+        size = file.size
+        content: bytes | None = None
+        try:
+            ranges = file.data_ranges()
+            data_bytes = sum(length for _, length in ranges)
+            has_holes = self._sparse and data_bytes < size
+            if size <= CHUNK_BYTES and not has_holes:
+                content = file.read_at(0, size)
+        except OSError as error:
+            self._add_problem(head.name, error)
+            return False
+        self._count_data(data_bytes)
         head = head._replace(size=size)
-        if self._sparse and mapped < -(-size // block_size):
-            ranges = [(start * block_size, min(size - start * block_size, count * block_size)) for start, _, count in extents]
+        if has_holes:
             entry, table = sparse_member(head, ranges)
-            self._tar.add_pieces(entry, chain([table], _chunks(reader, ranges)))
-        elif size <= CHUNK_BYTES:
-            self._tar.add(head, reader.readall())
+            self._tar.add_pieces(entry, chain([table], _chunks(file, head.name, ranges)))
+        elif content is not None:
+            size = len(content)
+            self._tar.add(head._replace(size=size), content)
         else:
             if self._tar.size + size > self._limit:
-                what = f"{show(b'/' + head.name)}, {human(size)} of which {human(mapped * block_size)} are data,"
+                what = f"{show(b'/' + head.name)}, {human(size)} of which {human(data_bytes)} are data,"
                 hint = "--sparse stores holes as holes, which tar, bsdtar and apptainer read; -o DIR/ keeps them"
                 self._too_large(what, hint)
-            self._tar.add_pieces(head, _chunks(reader, [(0, size)]))
+            self._tar.add_pieces(head, _chunks(file, head.name, [(0, size)]))
         self.result.content_bytes += size
+        return True
+
+    def _add_problem(self, path: bytes, error: OSError) -> None:
+        self.result.add_problem(b"/" + path, reason_of(error))
 
     def _too_large(self, what: str, hint: str) -> NoReturn:
         raise LayerTooLargeError(f"{what} would make the archive larger than {human(self._limit)}", hint=hint)
 
-    def _count_data(self, blocks: int) -> None:
-        """Count blocks of data. Raises SharedBlocksError."""
-        self._data_blocks += blocks
-        check_data_limit(self.filesystem, self._data_blocks)
+    def _count_data(self, size: int) -> None:
+        """Count bytes of data. Raises SharedBlocksError."""
+        self._data_bytes += size
+        check_data_limit(self._data_limit, self._data_bytes)
 
 
-def _chunks(reader: FileReader, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
-    """Iterate over (offset, length) ranges of a file in chunks, each valid until the next one."""
-    buffer = memoryview(bytearray(CHUNK_BYTES))
+def _chunks(file: OpenFile, path: bytes, ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """Iterate over (offset, length) ranges of a file in chunks. Raises the errors of the tree; those in the system's words,
+    which could be the archive's, as TreePathError, and so if the file is shorter."""
     for offset, length in ranges:
-        reader.seek(offset)
         for start in range(0, length, CHUNK_BYTES):
-            chunk = buffer[: min(CHUNK_BYTES, length - start)]
-            reader.readinto(chunk)
+            size = min(CHUNK_BYTES, length - start)
+            try:
+                chunk = file.read_at(offset + start, size)
+            except OSError as error:
+                if error.strerror is None:
+                    raise
+                raise path_error(b"/" + path, error.errno or errno.EIO) from error
+            if len(chunk) < size:
+                raise TreePathError(b"/" + path, errno.EIO, "the file became shorter while it was read")
             yield chunk

@@ -7,7 +7,7 @@ import os
 
 from ..errors import SifkitError, show
 
-__all__ = ["DamagedTreeError", "MissingPathError", "NotDirectoryPathError", "TreePathError", "path_error"]
+__all__ = ["DamagedTreeError", "MissingPathError", "NotDirectoryPathError", "TreePathError", "path_error", "reason_of"]
 
 EUCLEAN = getattr(errno, "EUCLEAN", errno.EIO)
 _KINDS = {
@@ -19,11 +19,12 @@ _KINDS = {
 
 
 class TreePathError(SifkitError, OSError):
-    """Path in a tree that cannot be used. ``reason`` is the text without the path; ``kind`` depends on ``errno``."""
+    """Path in a tree that cannot be used; None: the tree itself. ``reason`` is the text without the path; ``kind`` depends on
+    ``errno``."""
 
-    def __init__(self, path: bytes, number: int, reason: str = "") -> None:
+    def __init__(self, path: bytes | None, number: int, reason: str = "") -> None:
         self.reason = reason or os.strerror(number)
-        super().__init__(f"{show(path)}: {self.reason}", path=path)
+        super().__init__(self.reason if path is None else f"{show(path)}: {self.reason}", path=path)
         self.errno = number
         self.kind = _KINDS.get(number, "path")
 
@@ -43,7 +44,7 @@ class NotDirectoryPathError(TreePathError, NotADirectoryError):
 class DamagedTreeError(TreePathError):
     """Contradiction in a tree that no file of it can be blamed for: a directory in two places, shared blocks (EUCLEAN)."""
 
-    def __init__(self, path: bytes, reason: str) -> None:
+    def __init__(self, path: bytes | None, reason: str) -> None:
         super().__init__(path, EUCLEAN, reason)
         self.kind = "corrupt"
 
@@ -54,3 +55,8 @@ _CLASSES: dict[int, type[TreePathError]] = {errno.ENOENT: MissingPathError, errn
 def path_error(path: bytes, number: int) -> TreePathError:
     """Return the error of a path for an errno."""
     return _CLASSES.get(number, TreePathError)(path, number)
+
+
+def reason_of(error: OSError) -> str:
+    """Return the text of an error for a message that names the path itself."""
+    return error.reason if isinstance(error, TreePathError) else error.strerror or str(error)

@@ -136,7 +136,7 @@ class Listing(Protocol[N_co]):
 class Loaded(Protocol[N_co]):
     """File number ``position`` of those asked for.
 
-    ``content``: of a small regular file, valid until the next file is loaded; None: open it.
+    ``content``: of a small regular file without holes, valid until the next file is loaded; None: open it.
     """
 
     @property
@@ -162,7 +162,7 @@ class OpenFile(Protocol):
         ...
 
     def data_ranges(self) -> Sequence[tuple[int, int]]:
-        """Return (offset, length) in bytes of what is not a hole, ascending."""
+        """Return (offset, length) in bytes of what is not a hole, ascending, with a hole between any two."""
         ...
 
     def host_ranges(self) -> Sequence[tuple[int, int, int, int]] | None:

@@ -78,7 +78,7 @@ class HostTree:
             except OSError as error:
                 xattrs = {} if error.errno in hostio.NO_XATTRS else error
             content: bytes | OSError | None = None
-            if stat.S_ISREG(found.mode) and found.size <= limit:
+            if stat.S_ISREG(found.mode) and found.size <= min(limit, found.blocks * SECTOR):  # fewer blocks: it may have holes
                 try:
                     with self.open_file(node) as file:
                         content = file.read_at(0, found.size)

@@ -15,7 +15,7 @@ from .errors import DamagedTreeError, TreePathError
 from .file_tree import DIRECTORY, UNKNOWN, FileTree, Listing, Row, is_directory
 from .resolve import MAX_COMPONENTS
 
-__all__ = ["DirectoryReader", "OnProblem", "WalkedDirectory", "WalkedFile", "walk", "walk_directories"]
+__all__ = ["DirectoryReader", "OnProblem", "WalkedDirectory", "WalkedFile", "Walker", "walk", "walk_directories"]
 
 N = TypeVar("N", bound=Hashable)
 
@@ -60,10 +60,21 @@ class WalkedDirectory(NamedTuple, Generic[N]):
     depth: int
 
 
-class _Walker(Generic[N]):
-    """State of one walk: what was entered, and the bytes of directories so far."""
+class Walker(Generic[N]):
+    """Reader of the directories of one walk: it knows which were entered, and the bytes of directories so far.
 
-    def __init__(self, tree: FileTree[N], top: N, *, stats: bool, levels: int, on_problem: OnProblem | None) -> None:
+    For walks of an order of their own; see ``walk``.
+    """
+
+    def __init__(
+        self,
+        tree: FileTree[N],
+        top: N,
+        *,
+        stats: bool = True,
+        levels: int = MAX_COMPONENTS,
+        on_problem: OnProblem | None = None,
+    ) -> None:
         self.reader = DirectoryReader(tree, stats=stats, levels=levels)
         self.levels = levels
         self.on_problem = on_problem
@@ -86,16 +97,16 @@ class _Walker(Generic[N]):
             self.problem(path, listing.problem)
         return listing
 
-    def may_enter(self, path: bytes, row: Row[N], depth: int) -> bool:
-        """Return True if a directory at this depth is to be entered; that it cannot be is a problem."""
+    def may_enter(self, path: bytes, node: N, depth: int) -> bool:
+        """Return True if a directory is to be entered, ``depth`` levels below the top; that it cannot be is a problem."""
         if depth >= self.levels:
             if self.levels == MAX_COMPONENTS:
                 self.problem(path, TreePathError(path[:4096], errno.ENAMETOOLONG, "directories are nested too deep"))
             return False
-        if row.node in self._entered:
+        if node in self._entered:
             self.problem(path, DamagedTreeError(path, "the image is damaged: this directory is in it twice"))
             return False
-        self._entered.add(row.node)
+        self._entered.add(node)
         return True
 
 
@@ -113,7 +124,7 @@ def walk(
     ``path``: of the top; b"" makes the paths relative. ``levels``: depth of the walk. Without ``on_problem`` the error of a
     directory that cannot be read or entered is raised.
     """
-    walker = _Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
+    walker = Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
     listing = walker.read(path, top)
     if listing is None:
         return
@@ -125,7 +136,7 @@ def walk(
             left -= 1
             name = base + row.name
             yield _walked((name, row, depth, not left))
-            if row.file_type in MAY_BE_DIRECTORY and is_directory(row) and walker.may_enter(name, row, depth + 1):
+            if row.file_type in MAY_BE_DIRECTORY and is_directory(row) and walker.may_enter(name, row.node, depth + 1):
                 below = walker.read(name, row.node)
                 if below is None:
                     return
@@ -143,7 +154,7 @@ def walk_directories(
     on_problem: OnProblem | None = None,
 ) -> Iterator[WalkedDirectory[N]]:
     """Walk the directory ``top`` and all below it; see ``walk``."""
-    walker = _Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
+    walker = Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
     pending = [(path, top, 0)]
     while pending:
         name, node, depth = pending.pop()
@@ -155,7 +166,9 @@ def walk_directories(
         below = [
             (base + row.name, row.node, depth + 1)
             for row in listing.rows
-            if row.file_type in MAY_BE_DIRECTORY and is_directory(row) and walker.may_enter(base + row.name, row, depth + 1)
+            if row.file_type in MAY_BE_DIRECTORY
+            and is_directory(row)
+            and walker.may_enter(base + row.name, row.node, depth + 1)
         ]
         pending += reversed(below)
 

@@ -15,7 +15,6 @@ import ext3.device.base
 from ext3.read.filesystem import Filesystem
 from sifkit.cli import main
 from sifkit.overlay.layer_export import export_layer
-from sifkit.overlay.view import View
 
 from ..support.tools import corpus
 
@@ -83,7 +82,7 @@ def test_what_can_be_read_is_in_an_archive(case, tmp_path, reads):
     except ext3.Ext3Error:
         return
     with filesystem, (tmp_path / "layer.tar").open("wb") as file:
-        done = export_layer(View.of(filesystem, upper=False), file)
+        done = export_layer(filesystem, file)
         names = 0
         with suppress(ext3.Ext3Error):  # no root
             names = sum(1 for _ in filesystem.walk(onerror=lambda error: None))

@@ -44,9 +44,13 @@ class MemoryFile:
 
     def data_ranges(self) -> list[tuple[int, int]]:
         """Blocks that are all zeros are holes."""
-        starts = range(0, len(self._content), BLOCK)
-        blocks = [(start, self._content[start : start + BLOCK]) for start in starts]
-        return [(start, len(block)) for start, block in blocks if block.strip(b"\0")]
+        ranges: list[tuple[int, int]] = []
+        for start in range(0, len(self._content), BLOCK):
+            block = self._content[start : start + BLOCK]
+            if block.strip(b"\0"):
+                first = ranges.pop()[0] if ranges and sum(ranges[-1]) == start else start
+                ranges.append((first, start + len(block) - first))
+        return ranges
 
     def host_ranges(self) -> None:
         return None
@@ -114,7 +118,8 @@ class MemoryTree:
         order = list(enumerate(nodes))
         for position, node in order if keep_order else sorted(order, key=lambda pair: pair[1]):
             found = self.nodes[node]
-            small = stat.S_ISREG(found.mode) and len(found.content) <= limit
+            whole = sum(length for _, length in MemoryFile(found.content).data_ranges()) == len(found.content)
+            small = stat.S_ISREG(found.mode) and whole and len(found.content) <= limit
             yield TreeFile(position, node, self.stat(node), found.xattrs, found.content if small else None)
 
     def readlink(self, node: int, /) -> bytes:

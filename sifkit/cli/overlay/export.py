@@ -80,7 +80,7 @@ def command(
             from ...overlay.layer_export import export_layer
 
             if output == "-":
-                done = export_layer(view, sys.stdout.buffer, sparse=sparse, progress=bar)
+                done = export_layer(view.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
             else:
                 if os.path.lexists(output) and not force:
                     raise TargetError(f"{show(output)} exists", path=output, hint="--force replaces it")
@@ -88,7 +88,7 @@ def command(
                     raise TargetError(f"will not replace {show(output)}", path=output, hint="give another name")
                 with AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
-                        done = export_layer(view, file, sparse=sparse, progress=bar)
+                        done = export_layer(view.tree, file, sparse=sparse, progress=bar)
                     target.commit(replace=force)
             print_failures(console, done.problems, done.failed)
             if done.left_out:

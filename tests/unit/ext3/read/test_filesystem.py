@@ -225,6 +225,8 @@ def test_any_part_of_a_file(parts: list[tuple[int, int]]) -> None:
         for start, length in parts:
             file.seek(start)
             assert file.read(length) == content[start : start + length]
+            assert file.read_at(start, length) == content[start : start + length]
+            assert file.tell() == min(start + length, max(start, len(content)))
             buffer = np.full(length // 4, 0x55555555, "<u4")
             file.seek(start)
             count = file.readinto(buffer)
