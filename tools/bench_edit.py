@@ -24,9 +24,12 @@ import ext3
 from ext3.edit.file_handle import FileEditor
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.progress import Silent
-from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
-from sifkit.overlay.copy_source import HostSource
+from sifkit.overlay.copier import Copier
+from sifkit.overlay.copy_options import PRESERVE_ALL, CopyOptions
+from sifkit.overlay.copy_source import CopySource
 from sifkit.overlay.upper_edit import OverlayEditor
+from sifkit.vfs.copy_outcome import Copied
+from sifkit.vfs.host_tree import HostTree
 
 __all__ = ["main"]
 
@@ -59,25 +62,18 @@ def copied_in(fs: WritableFilesystem, scratch: Path, count: int) -> list[tuple[s
     for number in range(count):
         (source / f"file-{number:07}").write_bytes(b"x" * 1000)
     editor = OverlayEditor(fs)
-    copier = Copier(
-        editor,
-        CopyOptions(recursive=True, preserve=PRESERVE_ALL),
-        name=os.fsdecode,
-        on_copied=lambda old, new: None,
-        on_error=_fail,
-        on_warning=print,
-        progress=Silent(),
-    )
+    copier = Copier(editor, CopyOptions(recursive=True, preserve=PRESERVE_ALL), image="", progress=Silent())
 
     def work() -> None:
-        copier.copy(HostSource(), os.fsencode(source), "small", editor.resolve(b"/copied", follow=False))
+        files = CopySource.of(HostTree(os.sep), os.fsencode(source), "small")
+        for _ in files.walk():
+            pass
+        for outcome in copier.copy(files, editor.resolve(b"/copied", follow=False)):
+            if not isinstance(outcome, Copied):
+                raise RuntimeError(outcome)
         fs.sync()
 
     return [("cp -a files of 1000 bytes", count / timed(work), "files/s")]
-
-
-def _fail(error: Exception) -> None:
-    raise error
 
 
 def sequential(fs: WritableFilesystem, size: int) -> list[tuple[str, float, str]]:

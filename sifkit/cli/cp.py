@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,13 +104,13 @@ def command(
     batch = EditBatch(console)
     with reporter(progress, console) as bar:
         if split_image_path(target) is not None or _names_missing_image(target):
-            target_image = parse_image_paths([target])[0].image
+            image: str | None = parse_image_paths([target])[0].image
             written = _copy_in(batch, sources, target, settings, bar)
         else:
-            target_image, written = _copy_out(batch, sources, target, settings, bar)
+            image, written = _copy_out(batch, sources, target, settings, bar)
         bar.print_times(console)
     text = f"{counted(batch.done, 'file')} copied, {human(written)} of data"
-    return batch.finish(target_image, text, {"copied": batch.done, "written_bytes": written})
+    return batch.finish(image, text, {"copied": batch.done, "written_bytes": written})
 
 
 def _argument(text: str) -> CopyArgument:
@@ -177,8 +176,8 @@ def _copy_out(
             raise UsageError(f"neither {one.shown} nor {show(target)} is in an image", hint="copy host files with cp")
         flags = settings.flags
         partition = flags.partition if is_sif(one.image) else None
-        with ExitStack() as stack:
-            tree = stack.enter_context(open_for_reading(batch.console, one.image, partition, upper=flags.upper)).tree
+        with open_for_reading(batch.console, one.image, partition, upper=flags.upper) as opened:
+            tree = opened.tree
             try:
                 node = Resolver(tree).lookup(one.path, follow=settings.follow)
             except TreePathError as error:

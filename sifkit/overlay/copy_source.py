@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from ..vfs.file_tree import FileTree, Row, Stat
+from ..vfs.walk import WalkedDirectory, walk_directories
 
 __all__ = ["CopySource"]
 
@@ -29,6 +30,16 @@ class CopySource(Generic[N]):
     problems: dict[bytes, OSError] = field(default_factory=dict)
     link_target: int | None = None
 
-    def add_problem(self, path: bytes, error: OSError) -> None:
-        """Record the first error of a directory."""
+    @classmethod
+    def of(cls, tree: FileTree[N], node: N, label: str) -> Self:
+        """Return a file or directory of a tree as a source, without its directories listed."""
+        return cls(tree, node, tree.stat(node), label)
+
+    def walk(self) -> Iterator[WalkedDirectory[N]]:
+        """List the directories, parents first, and keep their rows for the copy."""
+        for walked in walk_directories(self.tree, self.node, on_problem=self._add_problem):
+            self.rows[walked.path] = walked.listing.rows
+            yield walked
+
+    def _add_problem(self, path: bytes, error: OSError) -> None:
         self.problems.setdefault(path, error)

@@ -13,7 +13,7 @@ from ext3.constants import DIRECT_BLOCKS, FAST_SYMLINK_MAX
 
 from ..errors import SifkitError, counted, human
 from ..vfs.file_tree import FileTree, Stat, is_directory
-from ..vfs.walk import WalkedDirectory, walk_directories
+from ..vfs.walk import WalkedDirectory
 from .copy_options import CopyOptions
 from .copy_source import CopySource
 from .upper_edit import OverlayEditor
@@ -68,8 +68,7 @@ class SpaceEstimate:
             self._add_file(source.tree, source.node, source.stat, existing)
         elif self.options.recursive:
             targets = {b"": self._directory_target(existing)}
-            for walked in walk_directories(source.tree, source.node, on_problem=source.add_problem):
-                source.rows[walked.path] = walked.listing.rows
+            for walked in source.walk():
                 self._add_directory(source.tree, walked, targets)
 
     def _directory_target(self, existing: int | None) -> int | None:

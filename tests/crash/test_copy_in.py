@@ -18,11 +18,12 @@ from ext3.device.copy_on_write import Event, RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.progress import Silent
-from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
-from sifkit.overlay.copy_source import ImageSource
-from sifkit.overlay.resolve import Resolver
+from sifkit.overlay.copier import Copier
+from sifkit.overlay.copy_options import PRESERVE_ALL, CopyOptions
+from sifkit.overlay.copy_source import CopySource
 from sifkit.overlay.upper_edit import OverlayEditor
-from sifkit.overlay.whiteouts import OPAQUE_XATTRS
+from sifkit.vfs.copy_outcome import Copied
+from sifkit.vfs.whiteouts import OPAQUE_XATTRS
 
 from ..support.crashes import Recording
 from ..support.facts import Facts, TreeFacts, facts_of_image
@@ -96,17 +97,11 @@ def source_of(directories: int, more_files: int) -> Iterator[ext3.Filesystem]:
 
 def copy(source: ext3.Filesystem, path: bytes, editor: OverlayEditor, target: bytes) -> None:
     """``cp -aT`` from one image into the other."""
-    copier = Copier(
-        editor,
-        CopyOptions(recursive=True, preserve=PRESERVE_ALL),
-        name=os.fsdecode,
-        on_copied=lambda old, new: None,
-        on_error=pytest.fail,
-        on_warning=pytest.fail,
-        progress=Silent(),
-    )
-    node = source.lookup(path, follow=False)
-    copier.copy(ImageSource(Resolver(source)), node, os.fsdecode(path), editor.resolve(target, follow=False))
+    copier = Copier(editor, CopyOptions(recursive=True, preserve=PRESERVE_ALL), image="", progress=Silent())
+    copied = CopySource.of(source, source.lookup(path, follow=False), os.fsdecode(path))
+    assert all(walked.listing.problem is None for walked in copied.walk())
+    for outcome in copier.copy(copied, editor.resolve(target, follow=False)):
+        assert isinstance(outcome, Copied), outcome
 
 
 def record_copy(source: ext3.Filesystem, device: MemoryDevice) -> tuple[list[Event], TreeFacts]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
-from sifkit.overlay.copy_source import HostSource, ImageSource
+from sifkit.overlay.copier import Copier
+from sifkit.overlay.copy_options import PRESERVE_ALL, CopyOptions
+from sifkit.overlay.copy_source import CopySource
 from sifkit.overlay.copy_space import SpaceEstimate
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit_session import edit_image
@@ -20,6 +21,8 @@ from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.upper_edit import OverlayEditor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
+from sifkit.vfs.copy_outcome import Copied
+from sifkit.vfs.host_tree import HostTree
 
 from ....support.commands import good, refused
 from ....support.sif_images import partition
@@ -167,28 +170,21 @@ def test_what_is_counted_is_never_more_than_what_it_takes(image, tmp_path, seed,
     progress = Counting()
     with edit_image(image) as edited:
         editor = OverlayEditor(edited.filesystem)
-        for source, path in (
-            (HostSource(), b"/upper/tree"),
-            (ImageSource(editor), b"/upper/copy"),
-            (HostSource(), b"/upper/tree"),  # all is there already
+        for tree, path in (
+            (HostTree("/"), b"/upper/tree"),
+            (editor.tree, b"/upper/copy"),
+            (HostTree("/"), b"/upper/tree"),  # all is there already
         ):
-            node = os.fsencode(top) if isinstance(source, HostSource) else editor.lookup(b"/upper/tree", follow=False)
+            node = os.fsencode(top) if isinstance(tree, HostTree) else editor.lookup(b"/upper/tree", follow=False)
+            source = CopySource.of(tree, node, "tree")
             progress.phase("scan", None, "files")
             space = SpaceEstimate(editor, options, progress)
             target = editor.resolve(path, follow=False)
-            space.add(source, node, target.ino)
+            space.add(source, target.node)
             before = edited.filesystem.superblock
             progress.phase("copy", space.data_bytes, "bytes")
-            copier = Copier(
-                editor,
-                options,
-                name=os.fsdecode,
-                on_copied=lambda old, new: None,
-                on_error=pytest.fail,
-                on_warning=pytest.fail,
-                progress=progress,
-            )
-            copier.copy(source, node, "tree", target)
+            copier = Copier(editor, options, image="", progress=progress)
+            assert all(isinstance(outcome, Copied) for outcome in copier.copy(source, target))
             after = edited.filesystem.superblock
             assert space.inodes == before.free_inodes - after.free_inodes
             assert space.blocks <= before.free_blocks - after.free_blocks
@@ -220,14 +216,14 @@ def test_the_image_is_not_copied_into_itself(run, image, tmp_path):
 def test_a_directory_that_cannot_be_read_is_told_and_the_rest_copied(run, image, tmp_path, monkeypatch):
     make_files(tmp_path / "tree", 2, 10)
     make_files(tmp_path / "tree" / "shut", 1, 10)
-    listdir = os.listdir
+    scandir = os.scandir
 
     def closed(path):
         if os.fsencode(path).endswith(b"shut"):
             raise PermissionError(13, os.strerror(13), path)
-        return listdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(os, "listdir", closed)
+    monkeypatch.setattr(os, "scandir", closed)
     assert "cannot access 'tree/shut': Permission denied" in refused(run, "cp", "-r", "tree", "overlay.img:/upper")
     with Filesystem.open(image) as filesystem:
         assert sorted(entry.name for entry in filesystem.scandir("/upper/tree")) == [b"0", b"1", b"shut"]

@@ -11,11 +11,11 @@ import ext3
 from ext3.constants import S_IFCHR, S_IFIFO
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.progress import Silent
-from sifkit.errors import SifkitError
-from sifkit.overlay.copy_in import PRESERVE_ALL, Copier, CopyOptions
-from sifkit.overlay.copy_source import ImageSource
-from sifkit.overlay.resolve import Resolver
+from sifkit.overlay.copier import Copier
+from sifkit.overlay.copy_options import PRESERVE_ALL, CopyOptions
+from sifkit.overlay.copy_source import CopySource
 from sifkit.overlay.upper_edit import OverlayEditor
+from sifkit.vfs.copy_outcome import Copied, CopyError, CopyWarning
 
 from ....support.image_checks import check_counts
 from ....support.sessions import clock, empty_image
@@ -24,7 +24,7 @@ ACL = bytes.fromhex("02000000 01000600ffffffff 02000700e8030000 04000400ffffffff
 
 
 @pytest.fixture
-def source() -> Iterator[ImageSource]:
+def source() -> Iterator[ext3.Filesystem]:
     """/tree of another image: a directory with attributes, files of several types in it."""
     device = empty_image()
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
@@ -34,10 +34,12 @@ def source() -> Iterator[ImageSource]:
         fs.set_xattr("/tree/f", b"user.a", b"1")
         fs.symlink("n" * 200, "/tree/slow")
         fs.mknod("/tree/fifo", S_IFIFO | 0o640, uid=5)
+        for path in ("/tree/slow", "/tree/fifo"):
+            fs.set_xattr(path, b"trusted.t", b"1", follow=False)
         for path in ("/tree/f", "/tree/slow", "/tree/fifo", "/tree"):
             fs.utimens(path, 10, 20, follow=False)
     with ext3.Filesystem.open(device) as fs:
-        yield ImageSource(Resolver(fs))
+        yield fs
 
 
 @pytest.fixture
@@ -49,22 +51,16 @@ def target() -> Iterator[OverlayEditor]:
         check_counts(fs)
 
 
-def copy(source: ImageSource, target: OverlayEditor, path: bytes) -> tuple[list[SifkitError], list[str]]:
+def copy(tree: ext3.Filesystem, target: OverlayEditor, path: bytes) -> tuple[list[CopyError], list[str]]:
     """``cp -aT``: the errors, and the targets that were copied."""
-    errors: list[SifkitError] = []
-    copied: list[str] = []
-    copier = Copier(
-        target,
-        CopyOptions(recursive=True, preserve=PRESERVE_ALL),
-        name=os.fsdecode,
-        on_copied=lambda old, new: copied.append(new),
-        on_error=errors.append,
-        on_warning=pytest.fail,
-        progress=Silent(),
-    )
-    node = source.filesystem.lookup(path, follow=False)
-    copier.copy(source, node, os.fsdecode(path), target.resolve(path, follow=False))
-    return errors, copied
+    copier = Copier(target, CopyOptions(recursive=True, preserve=PRESERVE_ALL), image="", progress=Silent())
+    source = CopySource.of(tree, tree.lookup(path, follow=False), os.fsdecode(path))
+    if tree.stat(source.node).is_dir:
+        assert [walked.depth for walked in source.walk()] == [0]
+    outcomes = list(copier.copy(source, target.resolve(path, follow=False)))
+    assert not any(isinstance(one, CopyWarning) for one in outcomes)
+    copied = [one.target.removeprefix(":") for one in outcomes if isinstance(one, Copied)]
+    return [one for one in outcomes if isinstance(one, CopyError)], copied
 
 
 def use_up_inodes(fs: WritableFilesystem) -> None:
@@ -96,7 +92,7 @@ def old_fifo(fs: WritableFilesystem, path: str) -> None:
 @pytest.mark.parametrize("old", [old_file, old_fifo])
 @pytest.mark.parametrize("path", ["/tree/slow", "/tree/f", "/tree/fifo"])
 def test_there_is_no_inode_for_both(
-    source: ImageSource, target: OverlayEditor, path: str, old: Callable[[WritableFilesystem, str], None]
+    source: ext3.Filesystem, target: OverlayEditor, path: str, old: Callable[[WritableFilesystem, str], None]
 ) -> None:
     """The old file goes first, as with cp."""
     fs = target.filesystem
@@ -105,13 +101,13 @@ def test_there_is_no_inode_for_both(
     use_up_inodes(fs)
     errors, copied = copy(source, target, path.encode())
     assert not errors and copied == [path]
-    found, expected = fs.stat(path, follow=False), source.filesystem.stat(path, follow=False)
+    found, expected = fs.stat(path, follow=False), source.stat(path, follow=False)
     assert (found.mode, found.uid, found.gid, found.size, found.mtime) == (
         expected.mode, expected.uid, expected.gid, expected.size, expected.mtime,
     )  # fmt: skip
 
 
-def test_there_is_no_block_for_both(source: ImageSource, target: OverlayEditor) -> None:
+def test_there_is_no_block_for_both(source: ext3.Filesystem, target: OverlayEditor) -> None:
     fs = target.filesystem
     fs.mkdir("/tree")
     old_file(fs, "/tree/slow")
@@ -120,7 +116,9 @@ def test_there_is_no_block_for_both(source: ImageSource, target: OverlayEditor) 
     assert fs.readlink("/tree/slow") == b"n" * 200
 
 
-def test_an_attribute_that_does_not_fit(source: ImageSource, target: OverlayEditor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attribute_that_does_not_fit(
+    source: ext3.Filesystem, target: OverlayEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file and the directory are there, with all else; both are reported, the directory when it is filled."""
     monkeypatch.setattr(source, "xattrs", lambda node: {b"user.a": b"1", b"user.large": b"v" * 2000})
     fs = target.filesystem
@@ -130,16 +128,16 @@ def test_an_attribute_that_does_not_fit(source: ImageSource, target: OverlayEdit
     assert all("setting attributes of" in str(error) for error in errors)
     assert copied == ["/tree"]
     for path in ("/tree", "/tree/f", "/tree/fifo", "/tree/slow"):
-        found, expected = fs.stat(path, follow=False), source.filesystem.stat(path, follow=False)
+        found, expected = fs.stat(path, follow=False), source.stat(path, follow=False)
         assert (found.mode, found.uid, found.gid, found.mtime) == (expected.mode, expected.uid, expected.gid, expected.mtime)
         assert b"system.posix_acl_access" not in fs.xattrs(path, follow=False)
     assert fs.xattrs("/tree") == fs.xattrs("/tree/f") == {b"user.a": b"1"}
     assert fs.read_bytes("/tree/f") == b"new" * 1000
 
 
-@pytest.mark.parametrize("what", ["copy_data", "readlink"])
+@pytest.mark.parametrize("what", ["open_file", "readlink"])
 def test_what_would_be_replaced_stays_if_the_source_cannot_be_read(
-    source: ImageSource, target: OverlayEditor, monkeypatch: pytest.MonkeyPatch, what: str
+    source: ext3.Filesystem, target: OverlayEditor, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def fails(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -147,7 +145,7 @@ def test_what_would_be_replaced_stays_if_the_source_cannot_be_read(
     monkeypatch.setattr(source, what, fails)
     fs = target.filesystem
     fs.mkdir("/tree")
-    path = {"copy_data": "/tree/f", "readlink": "/tree/slow"}[what]
+    path = {"open_file": "/tree/f", "readlink": "/tree/slow"}[what]
     old_fifo(fs, path)
     free = fs.superblock.free_inodes
     errors, copied = copy(source, target, path.encode())
@@ -157,15 +155,15 @@ def test_what_would_be_replaced_stays_if_the_source_cannot_be_read(
 
 
 def test_attributes_are_read_before_there_is_a_name(
-    source: ImageSource, target: OverlayEditor, monkeypatch: pytest.MonkeyPatch
+    source: ext3.Filesystem, target: OverlayEditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory has its name while its attributes are set, which is one operation."""
     there = []
     xattrs = source.xattrs
 
     def look(node: int) -> dict[bytes, bytes]:
-        path = {source.filesystem.lookup(f"/tree/{name}", follow=False): name for name in ("f", "slow", "fifo")}.get(node)
-        there.append(path is not None and target.find_name(target.lookup(b"/tree"), os.fsencode(path)) is not None)
+        path = {source.lookup(f"/tree/{name}", follow=False): name for name in ("f", "slow", "fifo")}.get(node)
+        there.append(path is not None and target.tree.find_name(target.lookup(b"/tree"), os.fsencode(path)) is not None)
         return xattrs(node)
 
     monkeypatch.setattr(source, "xattrs", look)

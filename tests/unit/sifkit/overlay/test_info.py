@@ -238,7 +238,10 @@ def test_all_are_shown_anyway(run, made):
         (["cat", "{}"], "PATH is missing: a file in {}; list files with: sifkit ls {}"),
         (["ls", "{}:"], "{}:: no path after the colon; write {}:/"),
         (["ls", "{}.none"], "{}.none: No such file or directory"),
-        (["overlay", "info", "."], ". is a directory, not an image; create an image from it with: sifkit overlay create --from-dir ."),
+        (
+            ["overlay", "info", "."],
+            ". is a directory, not an image; create an image from it with: sifkit overlay create --from-dir .",
+        ),
     ],
 )
 def test_every_error_says_what_to_do_next(run, made, argv, says):

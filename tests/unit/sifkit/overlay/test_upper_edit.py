@@ -13,7 +13,7 @@ from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.session import Session
 from ext3.journal.transaction import LogWriter
 from sifkit.overlay.upper_edit import OverlayEditor
-from sifkit.overlay.whiteouts import OPAQUE_XATTRS
+from sifkit.vfs.whiteouts import OPAQUE_XATTRS
 
 from ....support.image_checks import check_counts
 from ....support.sessions import COMMIT_START, clock, empty_image
@@ -51,7 +51,7 @@ def test_replace(editor: OverlayEditor, path: bytes) -> None:
     ino = replace_by_symlink(editor, path)
     assert editor.lookup(path, follow=False) == ino
     assert editor.filesystem.readlink(ino) == b"target"
-    assert editor.find_name(editor.root, b".wh" + path.replace(b"/", b".")) is None
+    assert editor.filesystem.find_name(editor.tree.root, b".wh" + path.replace(b"/", b".")) is None
 
 
 @pytest.mark.parametrize("path", [b"/large", b"/small", b"/gone", b"/fuse"])
