@@ -70,13 +70,11 @@ def command(
     values.choice("--progress", progress, MODES)
     image, target, paths = _parse_arguments(arguments)
     start = time.monotonic()
-    from ..overlay.extracting import extract
+    from ..vfs.extracting import extract
 
-    with open_for_reading(console, image, flags.partition, upper=flags.upper) as view, reporter(progress, console) as bar:
+    with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened, reporter(progress, console) as bar:
         try:
-            made = extract(
-                view.filesystem, target, paths, top=view.root, force=force, image_id=host_identity(image), progress=bar
-            )
+            made = extract(opened.tree, target, paths, force=force, image_id=host_identity(image), progress=bar)
         except FileExistsError as error:
             if error.filename is None:
                 raise

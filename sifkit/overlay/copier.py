@@ -26,7 +26,7 @@ from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import show
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
-from ..vfs.errors import TreePathError
+from ..vfs.errors import TreePathError, reason_of
 from ..vfs.file_tree import FileTree, Row, Stat
 from ..vfs.resolve import ResolvedPath
 from .copy_options import CopyOptions
@@ -262,8 +262,7 @@ class Copier:
         problem = source.problems.pop(file.path, None)
         rows = source.rows.pop(file.path, None)
         if rows is None and problem is not None:  # it may not be entered
-            reason = problem.reason if isinstance(problem, TreePathError) else str(problem)
-            raise CopyError(f"'{label}': {reason}", kind=getattr(problem, "kind", "source"), path=label)
+            raise CopyError(f"'{label}': {reason_of(problem)}", kind=getattr(problem, "kind", "source"), path=label)
         set_early = partial(self._try_attributes, file, self._early)
         if existing is not None:
             ino = existing.ino

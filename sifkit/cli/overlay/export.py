@@ -57,14 +57,14 @@ def command(
     if output == "-" and json:
         raise UsageError("-o - and --json both write to standard output", hint="give a file, or omit --json")
     start = time.monotonic()
-    with open_for_reading(console, image, partition, upper=True, marks=True) as view, reporter(progress, console) as bar:
+    with open_for_reading(console, image, partition, upper=True, marks=True) as opened, reporter(progress, console) as bar:
         if output != "-" and (output.endswith("/") or os.path.isdir(output)):
             if sparse:
                 raise UsageError("--sparse is for archives", hint="omit it: holes are preserved in directories")
-            from ...overlay.extracting import extract
+            from ...vfs.extracting import extract
 
             try:
-                made = extract(view.filesystem, output, top=view.root, force=force, image_id=host_identity(image), progress=bar)
+                made = extract(opened.tree, output, force=force, image_id=host_identity(image), progress=bar)
             except FileExistsError as error:
                 raise not_empty_error(output) from error
             counts = {
@@ -80,7 +80,7 @@ def command(
             from ...overlay.layer_export import export_layer
 
             if output == "-":
-                done = export_layer(view.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
+                done = export_layer(opened.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
             else:
                 if os.path.lexists(output) and not force:
                     raise TargetError(f"{show(output)} exists", path=output, hint="--force replaces it")
@@ -88,7 +88,7 @@ def command(
                     raise TargetError(f"will not replace {show(output)}", path=output, hint="give another name")
                 with AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
-                        done = export_layer(view.tree, file, sparse=sparse, progress=bar)
+                        done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
                     target.commit(replace=force)
             print_failures(console, done.problems, done.failed)
             if done.left_out:
