@@ -22,21 +22,21 @@ from .support.reading import host_identity, open_for_reading
 __all__ = ["command"]
 
 
-def _parse_arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
-    """Parse the arguments into (image, directory, paths in the image)."""
+def _parse_arguments(arguments: list[str], directory: str | None) -> tuple[str, str, list[bytes]]:
+    """Parse the arguments into (image, target directory, paths in the image). ``directory``: of -C, else an argument."""
     pair = split_image_path(arguments[0])
+    rest = arguments[1:]
     if pair is None:
         image = group_by_image(arguments[:1], default=["/"])[0][0]
-        paths = [os.fsencode(path) for path in arguments[2:]]
+    elif len(rest) > (directory is None):
+        raise UsageError("too many arguments after IMAGE:/PATH", hint="for several paths write IMAGE DIR PATH...")
     else:
-        if len(arguments) > 2:
-            raise UsageError("too many arguments after IMAGE:/PATH", hint="for several paths write IMAGE DIR PATH...")
         image, path = pair
-        paths = [os.fsencode(path)]
-    target = arguments[1] if len(arguments) > 1 else f"{PurePath(image).stem or image}.d"
-    if split_image_path(target) is not None:
-        raise UsageError(f"{show(target)} is not a host directory", hint="write IMAGE DIR PATH...")
-    return image, target, paths
+    if directory is None:
+        directory, rest = (rest[0], rest[1:]) if rest else (f"{PurePath(image).stem or image}.d", [])
+    if split_image_path(directory) is not None:
+        raise UsageError(f"{show(directory)} is not a host directory", hint="write IMAGE DIR PATH...")
+    return image, directory, [os.fsencode(name) for name in (rest if pair is None else [path])]
 
 
 @verb(
@@ -45,6 +45,7 @@ def _parse_arguments(arguments: list[str]) -> tuple[str, str, list[bytes]]:
         "sifkit extract overlay.img out/ /upper",
         "sifkit extract --upper overlay.img out/",
         "sifkit extract overlay.img:/upper out/",
+        "sifkit extract overlay.img /upper/etc /upper/opt -C out/",
     ]
 )
 def command(
@@ -57,6 +58,9 @@ def command(
             help="image or directory, target directory (default: NAME.d), paths in the image (default: all)",
         ),
     ],
+    directory: Annotated[
+        str | None, typer.Option("-C", "--directory", metavar="DIR", help="extract into DIR; all arguments are then paths")
+    ] = None,
     flags: ReadFlags,
     force: Annotated[bool, typer.Option("--force", "-f", help="write into a DIR that is not empty, replacing files")] = False,
     progress: ProgressMode = "auto",
@@ -68,7 +72,7 @@ def command(
     Paths are created below DIR with their parent directories. Nothing is ever written outside DIR. The image is not modified.
     """
     values.choice("--progress", progress, MODES)
-    image, target, paths = _parse_arguments(arguments)
+    image, target, paths = _parse_arguments(arguments, directory)
     start = time.monotonic()
     from ..vfs.extracting import extract
 
