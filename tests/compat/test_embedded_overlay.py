@@ -14,10 +14,10 @@ import pytest
 from sifkit.overlay.embedding.attaching import attach, detach
 from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.embedding.reservation import EmbedOptions
-from sifkit.overlay.opening import open_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, Descriptor, PartType
 
+from ..support.partitions import open_partition_filesystem
 from ..support.sif_images import STAMP, partition
 from ..support.tools import assert_clean, copy_window, find, kernel_mount, require, requires_root, run
 
@@ -66,7 +66,7 @@ def test_what_mke2fs_made_goes_in_and_out(image: Path, source: Path, tmp_path: P
     run("mke2fs", "-q", "-t", "ext3", "-d", source, made, "64M")
     content = made.read_bytes()
     attach(image, made, move=True)
-    with open_image(image, "overlay") as filesystem:
+    with open_partition_filesystem(image, "overlay") as filesystem:
         assert filesystem.read_bytes("/etc/motd") == b"hello\n" * 1000
     detach(image, made)
     assert made.read_bytes() == content
@@ -163,7 +163,7 @@ def test_apptainer_writes_to_it(tmp_path: Path, source: Path) -> None:
     embed(image, CreateOptions(size=64 * MIB, from_dir=source, layout="upper", owner=(0, 0)))
     run("apptainer", "exec", "--writable", image, "/bin/sh", "-c", "cat /etc/motd > /copy")
     assert run("apptainer", "exec", image, "/bin/cat", "/copy").stdout == b"hello\n" * 1000
-    with open_image(image, "overlay") as filesystem:
+    with open_partition_filesystem(image, "overlay") as filesystem:
         assert filesystem.read_bytes("/upper/copy") == b"hello\n" * 1000
     detach(image, tmp_path / "out.img")
     assert_clean(tmp_path / "out.img")

@@ -15,12 +15,12 @@ from sifkit.errors import ImageInUseError, SifkitError, UsageError
 from sifkit.overlay.embedding import in_partition as embedding
 from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.embedding.reservation import EmbedOptions
-from sifkit.overlay.opening import open_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, EditError, FSType, ImageFullError, PartType, SignatureMeta
 from sifkit.sif.format.types import HashType
 from sifkit.sif.signatures import SignedError
 
+from .....support.partitions import open_partition_filesystem
 from .....support.platforms import linux_locks
 from .....support.sif_images import STAMP, assert_sound, partition
 
@@ -47,7 +47,7 @@ def sign(path: Path, group: int) -> None:
 
 
 def names(path: Path, at: str = "/", partition: str = "overlay") -> set[str]:
-    with open_image(path, partition) as filesystem:
+    with open_partition_filesystem(path, partition) as filesystem:
         return {entry.name.decode() for entry in filesystem.scandir(at)}
 
 
@@ -63,7 +63,7 @@ def test_it_is_an_object_as_the_runtimes_look_for_it(image: Path, tmp_path: Path
         assert found.offset % 4096 == 0 and found.size == SIZE == done.created.size_bytes
         assert sif.file_size == found.end
     assert_sound(image.read_bytes())
-    with open_image(image, str(found.id)) as filesystem:
+    with open_partition_filesystem(image, str(found.id)) as filesystem:
         assert filesystem.read_bytes("/upper/etc/motd") == b"hello\n" and filesystem.superblock.label == b"lab"
     assert image.stat().st_blocks * 512 < SIZE  # holes are kept
 
