@@ -1,118 +1,140 @@
-"""Copies out of an image: one file, or a directory tree, to the host."""
+"""Copies out of a tree: one file, or a directory, to the host."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TypeVar
 
 from ext3 import hostio
-from ext3.read.filesystem import Filesystem, Stat
+from ext3.progress import Progress
 
-from .copy_in import CopyOptions
+from .data_limit import check_data_limit
 from .extracting import extract
-from .host_writer import ExtractResult, FileAttributes, set_attributes
+from .file_copy import UnreadableError, copy_ranges, ranges_of
+from .file_tree import FileTree, OpenFile, Stat
+from .host_writer import ExtractResult, set_attributes
+from .resolve import is_symlink
+from .subtree import Subtree
 
-if TYPE_CHECKING:
-    from .options import Progress
+__all__ = ["CopyOutOptions", "copy_file_out", "copy_tree_out"]
 
-__all__ = ["copy_file_out", "copy_tree_out"]
-
+N = TypeVar("N", bound=Hashable)
 CHUNK_BYTES = 4 << 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOutOptions:
+    """Options of a copy, as cp has them.
+
+    ``preserve``: what of "mode", "owner", "times" and "xattrs" is preserved; mode and times together. ``umask``: for the modes
+    of new files.
+    """
+
+    preserve: frozenset[str] = frozenset()
+    umask: int = 0o022
+
+
 def copy_tree_out(
-    filesystem: Filesystem,
-    ino: int,
+    tree: FileTree[N],
+    node: N,
     target: bytes,
-    options: CopyOptions,
+    options: CopyOutOptions,
     *,
-    image_id: tuple[int, int],
-    progress: Progress,
+    image_id: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> ExtractResult:
     """Copy the content of a directory to the directory ``target``, which is created or merged into.
 
     Modes, times and xattrs are preserved, owners too if ``options`` say so and the caller is root. ``image_id``: device
     and inode of the image, which is not replaced. Raises as ``extract`` does.
     """
-    owners = "owner" in options.preserve and hasattr(os, "geteuid") and os.geteuid() == 0
-    return extract(filesystem, target, top=ino, force=True, owners=owners, image_id=image_id, progress=progress)
+    owners = "owner" in options.preserve and _is_root()
+    return extract(Subtree(tree, node), target, force=True, owners=owners, image_id=image_id, progress=progress)
 
 
 def copy_file_out(
-    filesystem: Filesystem, ino: int, target: bytes, options: CopyOptions, *, advance: Callable[[int], None]
+    tree: FileTree[N], node: N, target: bytes, options: CopyOutOptions, *, advance: Callable[[int], None] | None = None
 ) -> ExtractResult:
     """Copy a file that is not a directory to the path ``target`` on the host. Holes stay holes.
 
-    An existing regular file gets the content; one of another type is replaced. Raises OSError, and Ext3Error if the image
-    cannot be read.
+    An existing file gets the content of a regular file; for a file of another type it is replaced. ``advance`` is called with
+    the bytes written since its last call. Raises OSError of the host or the tree, and SharedBlocksError.
     """
-    found = filesystem.stat(ino)
+    found, attributes = _attributes(tree, node, xattrs="xattrs" in options.preserve)
+    mode = found.mode & 0o777 & ~options.umask
+    owners = "owner" in options.preserve and _is_root()
     result = ExtractResult()
     if stat.S_ISREG(found.mode):
-        _copy_regular(filesystem, found, target, options, result, advance)
+        limit = tree.statfs().data_limit
+        with tree.open_file(node) as source:
+            fd = os.open(target, os.O_WRONLY | os.O_CREAT | hostio.OPEN, mode)
+            try:
+                regular = hostio.is_regular(fd)
+                copy = _copy_ranges if regular else _copy_bytes
+                result.written_bytes = copy(source, fd, limit, advance)
+                if options.preserve and regular and hasattr(os, "fchmod"):
+                    set_attributes(fd, found, attributes, result, owners=owners)
+            finally:
+                os.close(fd)
         return result
+    link = tree.readlink(node) if is_symlink(found) else b""
     with suppress(FileNotFoundError):
         os.unlink(target)
-    if found.is_symlink:
-        os.symlink(filesystem.readlink(ino), target)
+    if link:
+        os.symlink(link, target)
     else:
-        os.mknod(target, stat.S_IFMT(found.mode) | found.mode & 0o777 & ~options.umask, os.makedev(found.major, found.minor))
+        os.mknod(target, stat.S_IFMT(found.mode) | mode, os.makedev(found.major, found.minor))
     if options.preserve:
-        _set_attributes(filesystem, found, os.path.basename(target), options, result, os.path.dirname(target) or b".")
+        above, name = os.path.split(target)
+        directory = os.open(above or b".", os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
+        try:
+            set_attributes(name, found, attributes, result, owners=owners, directory=directory)
+        finally:
+            os.close(directory)
     return result
 
 
-def _copy_regular(
-    filesystem: Filesystem,
-    found: Stat,
-    target: bytes,
-    options: CopyOptions,
-    result: ExtractResult,
-    advance: Callable[[int], None],
-) -> None:
-    block_size = filesystem.superblock.block_size
-    with filesystem.open_file(found.ino) as source:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | hostio.OPEN, found.mode & 0o777 & ~options.umask)
-        try:
-            plain = hostio.is_regular(fd)
-            if plain:
-                os.ftruncate(fd, 0)
-                os.ftruncate(fd, found.size)
-            extents = filesystem.data_extents(found.ino) if plain else [(0, 0, -(-found.size // block_size))]
-            for logical, _, blocks in extents:
-                at, end = logical * block_size, min(found.size, (logical + blocks) * block_size)
-                while at < end:
-                    source.seek(at)
-                    data = source.read(min(CHUNK_BYTES, end - at))
-                    if not data:
-                        break
-                    if plain:
-                        hostio.write_at(fd, at, data)
-                    else:
-                        hostio.write_all(fd, data)
-                    at += len(data)
-                    result.written_bytes += len(data)
-                    advance(len(data))
-            if options.preserve and plain and hasattr(os, "fchmod"):
-                _set_attributes(filesystem, found, fd, options, result, None)
-        finally:
-            os.close(fd)
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-def _set_attributes(
-    filesystem: Filesystem, found: Stat, file: int | bytes, options: CopyOptions, result: ExtractResult, directory: bytes | None
-) -> None:
-    owners = "owner" in options.preserve and os.geteuid() == 0
-    xattrs = filesystem.xattrs(found.ino) if "xattrs" in options.preserve else None
-    attributes = FileAttributes(found.mode, found.uid, found.gid, found.atime, found.mtime, xattrs)
-    if directory is None:
-        set_attributes(file, attributes, result, owners=owners)
-        return
-    fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
+def _attributes(tree: FileTree[N], node: N, *, xattrs: bool) -> tuple[Stat, Mapping[bytes, bytes]]:
+    """Return the Stat of a file, and its xattrs if they are asked for. Raises OSError."""
+    loaded = next(iter(tree.load_many([node], limit=0)))
+    if isinstance(loaded.stat, OSError):
+        raise loaded.stat
+    if not xattrs:
+        return loaded.stat, {}
+    if isinstance(loaded.xattrs, OSError):
+        raise loaded.xattrs
+    return loaded.stat, loaded.xattrs
+
+
+def _copy_ranges(source: OpenFile, fd: int, limit: int | None, advance: Callable[[int], None] | None) -> int:
+    """Replace the content of a regular file; return the bytes written."""
     try:
-        set_attributes(file, attributes, result, owners=owners, directory=fd)
-    finally:
-        os.close(fd)
+        ranges = ranges_of(source)
+        check_data_limit(limit, sum(one.length for one in ranges))
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, source.size)
+        return copy_ranges(source, ranges, fd, advance)
+    except UnreadableError as unreadable:
+        raise unreadable.error from None
+
+
+def _copy_bytes(source: OpenFile, fd: int, _: int | None, advance: Callable[[int], None] | None) -> int:
+    """Write the content to a pipe or a device, holes as zeros; return the bytes written."""
+    written = 0
+    while written < source.size:
+        data = source.read_at(written, CHUNK_BYTES)
+        if not data:
+            break
+        hostio.write_all(fd, data)
+        written += len(data)
+        if advance is not None:
+            advance(len(data))
+    return written

@@ -1,88 +1,44 @@
-"""Selection of files to extract from an image: directories, parents first, and the other files in them."""
+"""Selection of files to extract from a tree: directories, parents first, and the other files in them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from array import array
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-
-from ext3.constants import FileType
-from ext3.errors import CorruptError, Ext3Error, PathError, PathNotDirectoryError, PathNotFoundError
 from ext3.progress import Progress
-from ext3.read.filesystem import Entry, Filesystem
 
+from .errors import DamagedTreeError, NotDirectoryPathError, TreePathError, path_error, reason_of
+from .file_tree import UNKNOWN, FileTree, Row, Stat, TreeRow, is_directory
 from .host_writer import ExtractResult
+from .resolve import is_dir
+from .walk import MAY_BE_DIRECTORY, walk_directories
 
-__all__ = ["ImageDirectoryReader", "Selection", "select_paths"]
+__all__ = ["Selection", "select_paths"]
 
-MAX_DEPTH = 4096
-BATCH_DIRECTORIES = 512
-BATCH_NAMES = 16384
-"""Limits of one read of several directories: it ends with the directory that exceeds BATCH_NAMES."""
+N = TypeVar("N", bound=Hashable)
+
 MAX_SHOWN_BYTES = 4096
 """Longer paths, which no system call accepts, are shortened in messages."""
-
-
-class ImageDirectoryReader:
-    """Reader of the directories of an untrusted image, which rejects blocks shared by directories.
-
-    Otherwise a few shared blocks could list millions of names.
-    """
-
-    def __init__(self, filesystem: Filesystem) -> None:
-        self._filesystem = filesystem
-        self._used = np.zeros(filesystem.superblock.blocks_count, np.bool_)  # untouched pages take no memory
-
-    def read(self, ino: int, into: list[Entry]) -> None:
-        """Append the readable entries of a directory to ``into``. Raises PathNotDirectoryError, CorruptError, DeviceError."""
-        self._claim(ino, [(start, count) for _, start, count in self._filesystem.data_extents(ino)])
-        into.extend(self._filesystem.scandir(ino))
-
-    def read_many(self, inos: Sequence[int]) -> list[tuple[list[Entry], Ext3Error | None]]:
-        """Read at least the first of these directories: for each its entries, and the error that cut them short."""
-        listed: list[tuple[list[Entry], Ext3Error | None]] = []
-        names = BATCH_NAMES
-        for ino, found in zip(inos, self._filesystem.scandirs(inos, names), strict=False):
-            entries: list[Entry] = []
-            problem = None
-            try:
-                if found is None:
-                    self.read(ino, entries)
-                else:
-                    self._claim(ino, [(block, 1) for block in found.blocks])
-                    entries = found.entries
-            except Ext3Error as error:
-                problem = error
-            listed.append((entries, problem))
-            names -= len(entries)
-            if names <= 0:
-                break
-        return listed
-
-    def _claim(self, ino: int, runs: list[tuple[int, int]]) -> None:
-        """Mark blocks as used by a directory. Raises CorruptError if another directory uses one."""
-        for start, count in runs:
-            used = self._used[start : start + count]
-            if used.any():
-                shared = start + int(used.argmax())
-                raise CorruptError(f"directory inode {ino}", "block", shared, "one that no directory has already")
-            used[:] = True
+NO_SYMLINKS = "a component is not a directory (symbolic links are not followed here)"
 
 
 @dataclass(slots=True)
-class Selection:
+class Selection(Generic[N]):
     """Directories (parents first, 0 is the top), and entries in them that are other files."""
 
+    nodes: list[N]
     names: list[bytes] = field(default_factory=lambda: [b""])
     parents: list[int] = field(default_factory=lambda: [0])
-    inos: list[int] = field(default_factory=list)
-    entry_directories: list[int] = field(default_factory=list)
+
+    entry_directories: array[int] = field(default_factory=lambda: array("I"))
     entry_names: list[bytes] = field(default_factory=list)
-    entry_inos: list[int] = field(default_factory=list)
+    entry_nodes: list[N] = field(default_factory=list)
 
     depth: int = 0
-    """Levels of directories below the top."""
+    """Levels of directories, the top included."""
 
     def path(self, directory: int, name: bytes = b"") -> bytes:
         """Return the path of an entry from the top, for messages."""
@@ -101,98 +57,114 @@ class Selection:
     def entry_path(self, entry: int) -> bytes:
         return self.path(*self.location(entry))
 
+    def add_directory(self, parent: int, name: bytes, node: N) -> int:
+        """Add a directory; return its index."""
+        self.names.append(name)
+        self.parents.append(parent)
+        self.nodes.append(node)
+        return len(self.names) - 1
 
-def select_paths(
-    filesystem: Filesystem, top: int, paths: Sequence[bytes], result: ExtractResult, progress: Progress
-) -> Selection:
-    """Select ``paths`` below the directory inode ``top`` and everything in them; without ``paths`` everything.
+    def add_files(self, directory: int, rows: Iterable[Row[N]]) -> None:
+        """Add the rows of a directory that are not directories."""
+        files = [row for row in rows if row.file_type not in MAY_BE_DIRECTORY or not is_directory(row)]
+        self.entry_names.extend([row.name for row in files])
+        self.entry_nodes.extend([row.node for row in files])
+        self.entry_directories.extend([directory] * len(files))
 
-    Directories that cannot be read are problems of ``result``. Raises PathError for a path that does not exist or leads
-    through a symlink.
+
+class _Step(NamedTuple, Generic[N]):
+    """Component of a path. ``stat``: its metadata, or the error of reading that."""
+
+    name: bytes
+    node: N
+    stat: Stat | OSError
+
+
+def select_paths(tree: FileTree[N], paths: Sequence[bytes], result: ExtractResult, progress: Progress) -> Selection[N]:
+    """Select ``paths`` and everything in them; without ``paths`` everything.
+
+    Directories that cannot be read or entered are problems of ``result``. Raises MissingPathError, NotDirectoryPathError for
+    a path that leads through a symlink, TreePathError for one with ``..``, and OSError of the tree.
     """
-    selection = Selection()
-    reader = ImageDirectoryReader(filesystem)
-    selection.inos.append(top)
+    selection = Selection([tree.root])
+    entered = {tree.root}
+    starts = [] if paths else [(0, 0)]
     known: dict[tuple[int, bytes], int] = {}
-    selected: set[tuple[int, bytes]] = set()
-    seen = {top}
-    starts: list[int] = []
-    for path in paths:
-        _add_path(filesystem, path, selection, known, selected, starts)
-    if not paths:
-        starts.append(0)
-    seen.update(selection.inos)
-    pending = [(index, 1) for index in starts][::-1]
-    while pending:
-        batch = [pending.pop() for _ in range(min(len(pending), BATCH_DIRECTORIES))]
-        listed = reader.read_many([selection.inos[index] for index, _ in batch])
-        pending += reversed(batch[len(listed) :])
-        below: list[tuple[int, int]] = []
-        for (index, depth), (entries, problem) in zip(batch, listed, strict=False):
-            selection.depth = max(selection.depth, depth)
-            if problem is not None:
-                result.add_problem(selection.path(index), str(problem))
-            progress.advance(len(entries))
-            for entry in entries:
-                if entry.file_type is not FileType.DIRECTORY:
-                    if (index, entry.name) not in selected:
-                        selection.entry_directories.append(index)
-                        selection.entry_names.append(entry.name)
-                        selection.entry_inos.append(entry.ino)
-                    continue
-                if (index, entry.name) in known:
-                    if known[index, entry.name] not in starts:
-                        below.append((known[index, entry.name], depth + 1))
-                    continue
-                if entry.ino in seen or depth >= MAX_DEPTH:
-                    reason = "nested too deep" if depth >= MAX_DEPTH else "the image is damaged: this directory is in it twice"
-                    result.add_problem(selection.path(index, entry.name), reason)
-                    continue
-                seen.add(entry.ino)
-                below.append((_add_directory(selection, index, entry.name, entry.ino), depth + 1))
-        pending += reversed(below)
+    for steps in _without_nested([_resolve(tree, path) for path in paths]):
+        wanted = _add_path(selection, steps, known, entered)
+        if wanted is not None:
+            starts.append((wanted, len(steps)))
+
+    def on_problem(path: bytes, error: OSError) -> None:
+        result.add_problem(_shortened(path), reason_of(error))
+
+    for start, depth in starts:
+        chain = [start]
+        path = selection.path(start)
+        walked = walk_directories(tree, selection.nodes[start], path, stats=False, on_problem=on_problem, entered=entered)
+        for found in walked:
+            if found.depth:
+                del chain[found.depth :]
+                name = found.path[found.path.rindex(b"/") + 1 :]
+                chain.append(selection.add_directory(chain[-1], name, found.listing.node))
+            selection.depth = max(selection.depth, depth + found.depth + 1)
+            selection.add_files(chain[-1], found.listing.rows)
+            progress.advance(len(found.listing.rows))
     return selection
 
 
-def _add_directory(selection: Selection, parent: int, name: bytes, ino: int) -> int:
-    selection.names.append(name)
-    selection.parents.append(parent)
-    selection.inos.append(ino)
-    return len(selection.names) - 1
+def _resolve(tree: FileTree[N], path: bytes) -> list[_Step[N]]:
+    """Resolve a path that leads through no symlink; return its components."""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise TreePathError(path, errno.EINVAL, ".. is not supported: write the path it leads to")
+    node = tree.root
+    steps: list[_Step[N]] = []
+    for position, name in enumerate(parts, 1):
+        below = tree.find_name(node, name)
+        if below is None:
+            raise path_error(path, errno.ENOENT)
+        node = below
+        try:
+            found: Stat | OSError = tree.stat(node)
+        except OSError as error:
+            found = error  # of the last component: reported when that is extracted
+        if position < len(parts) or path.endswith((b"/", b"/.")):
+            if isinstance(found, OSError):
+                raise found
+            if not is_dir(found):
+                raise NotDirectoryPathError(path, errno.ENOTDIR, NO_SYMLINKS)
+        steps.append(_Step(name, node, found))
+    return steps
+
+
+def _without_nested(paths: list[list[_Step[N]]]) -> list[list[_Step[N]]]:
+    """Return the paths that are not the same as an earlier one, or in a directory that is another one."""
+    whole: dict[tuple[bytes, ...], list[_Step[N]]] = {}
+    for steps in paths:
+        whole.setdefault(tuple(step.name for step in steps), steps)
+    return [steps for names, steps in whole.items() if not any(names[:count] in whole for count in range(len(names)))]
 
 
 def _add_path(
-    filesystem: Filesystem,
-    path: bytes,
-    selection: Selection,
-    known: dict[tuple[int, bytes], int],
-    selected: set[tuple[int, bytes]],
-    starts: list[int],
-) -> None:
-    """Add one path, and the directories above it."""
-    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise PathError(path, ".. is not supported: write the path it leads to")
+    selection: Selection[N], path: list[_Step[N]], known: dict[tuple[int, bytes], int], entered: set[N]
+) -> int | None:
+    """Add the directories above a path, and its file; return the index of a directory whose content is wanted."""
     index = 0
-    for position, name in enumerate(parts):
-        last = position == len(parts) - 1
-        found = known.get((index, name))
-        if found is None:
-            entry = next((entry for entry in filesystem.scandir(selection.inos[index]) if entry.name == name), None)
-            if entry is None:
-                raise PathNotFoundError(path, "no such file in the image")
-            if entry.file_type is not FileType.DIRECTORY:
-                if not last or path.endswith(b"/"):
-                    raise PathNotDirectoryError(path, "a component is not a directory (symbolic links are not followed here)")
-                if (index, name) not in selected:
-                    selected.add((index, name))
-                    selection.entry_directories.append(index)
-                    selection.entry_names.append(name)
-                    selection.entry_inos.append(entry.ino)
-                return
-            if entry.ino in selection.inos:
-                raise CorruptError(f"directory inode {entry.ino}", "entries that lead to it", "two or more", 1)
-            found = known[index, name] = _add_directory(selection, index, name, entry.ino)
-        index = found
-    if index not in starts:
-        starts.append(index)
+    for name, node, found in path:
+        if isinstance(found, OSError) or not is_dir(found):
+            selection.add_files(index, [TreeRow(name, node, UNKNOWN, found, True)])
+            return None
+        below = known.get((index, name))
+        if below is None:
+            if node in entered:
+                raise DamagedTreeError(selection.path(index, name), "the image is damaged: this directory is in it twice")
+            entered.add(node)
+            below = known[index, name] = selection.add_directory(index, name, node)
+        index = below
+    return index
+
+
+def _shortened(path: bytes) -> bytes:
+    """Return a path for messages: of a long one the last components."""
+    return path if len(path) <= MAX_SHOWN_BYTES else b"..." + path[path.find(b"/", len(path) - MAX_SHOWN_BYTES) :]
