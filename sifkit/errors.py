@@ -89,6 +89,19 @@ class SifkitError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Between processes: facts are attributes, and constructors differ from class to class.
+        return _rebuild, (type(self), self.args, self.__dict__, getattr(self, "errno", None))
+
+
+def _rebuild(kind: type[SifkitError], args: tuple[object, ...], facts: dict[str, object], number: int | None) -> SifkitError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    if isinstance(error, OSError):
+        error.errno = number
+    return error
+
 
 class UsageError(SifkitError):
     """Invalid request, whatever the files are."""

@@ -29,8 +29,9 @@ from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 from ext3.read.directory_scan import read_directories
 from ext3.read.inode_scan import read_facts
-from sifkit.overlay.extracting import extract
-from sifkit.overlay.host_writer import supported
+from sifkit.vfs.errors import DamagedTreeError
+from sifkit.vfs.extracting import extract
+from sifkit.vfs.host_writer import supported
 from tests.support.operations import ImageTree, Paths
 from tests.support.random_operations import RandomOperations
 
@@ -75,12 +76,12 @@ class Trial:
 
     @contextmanager
     def typed(self) -> Iterator[None]:
-        """Only the kinds of Ext3Error may come out, with one line that says something."""
+        """Only the kinds of Ext3Error and DamagedTreeError may come out, with one line that says something."""
         try:
             yield
         except DeviceError as error:
             raise AssertionError(f"an error of a device that works: {error}") from error
-        except Ext3Error as error:
+        except (Ext3Error, DamagedTreeError) as error:
             if not str(error) or "\n" in str(error) or "\n" in error.hint:
                 raise AssertionError(f"a message of no line, or of several: {error!r}") from error
             self.errors.add(type(error).__name__)

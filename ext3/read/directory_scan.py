@@ -20,7 +20,7 @@ from ..format.superblock import Superblock
 from .inode_scan import read_columns
 from .volume import Volume
 
-__all__ = ["READ_BYTES", "Listing", "read_directories"]
+__all__ = ["READ_BYTES", "Listing", "read_directories", "read_mapped_directory"]
 
 READ_BYTES = 2 << 20
 """Most bytes of directory blocks per call; of a longer list only the first directories are read."""
@@ -60,6 +60,29 @@ def read_directories(volume: Volume, inos: Sequence[int], most_names: int = 1 <<
         raw = _read_blocks(volume.device, blocks, size)
     except OSError:  # in one of them
         return read_directories(volume, inos[: len(inos) // 2], most_names) if len(inos) > 1 else [None]
+    return _listings(superblock, raw, blocks, plain, counts)
+
+
+def read_mapped_directory(volume: Volume, size: int, runs: Sequence[tuple[int, int, int]]) -> Listing | None:
+    """Return the listing of one directory of ``size`` bytes whose block map was read: ``runs`` are its data extents.
+
+    None as from ``read_directories``, and for a directory with holes or of more than READ_BYTES.
+    """
+    superblock = volume.superblock
+    count, rest = divmod(size, superblock.block_size)
+    if not 0 < size <= READ_BYTES or rest or sum(length for _, _, length in runs) != count or not superblock.has_filetype:
+        return None
+    blocks = np.array([block for _, start, length in runs for block in range(start, start + length)], np.int64)
+    try:
+        raw = _read_blocks(volume.device, blocks, superblock.block_size)
+    except OSError:
+        return None
+    return _listings(superblock, raw, blocks, np.array([True]), np.array([count]))[0]
+
+
+def _listings(superblock: Superblock, raw: bytes, blocks: Numbers, plain: Flags, counts: Numbers) -> list[Listing | None]:
+    """Return the listings of directories with ``counts`` blocks each, whose data is in ``raw``; None if not ``plain``."""
+    size, many = superblock.block_size, len(counts)
     ends = np.cumsum(counts)
     first = np.zeros(len(blocks), bool)
     first[(ends - counts)[counts > 0]] = True

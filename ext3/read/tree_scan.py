@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..errors import CorruptError
 from ..format.dirent import Entry
 from ..format.inode import Stat
 from ..format.inode_table import Columns, stats_of
-from .directory_scan import read_directories
+from .directory_scan import read_directories, read_mapped_directory
 from .inode_scan import bad_inode_error, column_parts, read_facts
 from .readahead import ReadAhead, contiguous_files
 
@@ -64,8 +64,8 @@ class Loaded(NamedTuple):
     content: memoryview | OSError | None
 
 
-_row = partial(tuple.__new__, Row)
-"""Row from an iterable, without checking its length: this runs once per file."""
+_row, _loaded = partial(tuple.__new__, Row), partial(tuple.__new__, Loaded)
+"""Row and Loaded from an iterable, without checking its length: these run once per file."""
 
 
 class BlockOwners:
@@ -77,13 +77,13 @@ class BlockOwners:
 
     def claim(self, ino: int, blocks: Sequence[int]) -> None:
         """Record the blocks of a directory. Raise CorruptError if one has another owner, or is in the list twice."""
+        if len(set(blocks)) != len(blocks):
+            twice = next(one for one, following in pairwise(sorted(blocks)) if one == following)
+            raise CorruptError(f"directory inode {ino}", "block", twice, "one that it has once")
         owners = self._owners
         for block in blocks:
             if owners.setdefault(block, ino) != ino:
                 raise CorruptError(f"directory inode {ino}", "block", block, "one that no directory has already")
-        if len(set(blocks)) != len(blocks):
-            twice = next(block for block in blocks if blocks.count(block) > 1)
-            raise CorruptError(f"directory inode {ino}", "block", twice, "one that it has once")
 
 
 class _Found(NamedTuple):
@@ -136,7 +136,8 @@ def _read_one(filesystem: Filesystem, ino: int, owners: BlockOwners | None, entr
     runs = filesystem.data_extents(ino)
     if owners is not None:
         owners.claim(ino, [*chain.from_iterable(range(start, start + count) for _, start, count in runs)])
-    entries.extend(found)
+    listing = read_mapped_directory(filesystem, filesystem.inode(ino).stat.size, runs)
+    entries.extend(found if listing is None else listing.entries)
     return sum(count for _, _, count in runs)
 
 
@@ -197,4 +198,4 @@ def _load(filesystem: Filesystem, first: int, columns: Columns, *, keep_order: b
                 content = ahead.take(row, sizes[row])
             except OSError as error:
                 content = error
-        yield Loaded(first + row, inos[row], stats[row], xattrs, content)
+        yield _loaded((first + row, inos[row], stats[row], xattrs, content))

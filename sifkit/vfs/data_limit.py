@@ -5,9 +5,11 @@ Files of a hostile image may share blocks; copied out in full they could fill an
 
 from __future__ import annotations
 
+import mmap
+
 from .errors import DamagedTreeError
 
-__all__ = ["SharedBlocksError", "check_data_limit"]
+__all__ = ["SharedBlocksError", "SharedDataCount", "check_data_limit"]
 
 
 class SharedBlocksError(DamagedTreeError):
@@ -25,3 +27,18 @@ def check_data_limit(limit: int | None, used_bytes: int) -> None:
     """Raise SharedBlocksError if the files read so far hold more than ``limit`` bytes (None: files may share blocks)."""
     if limit is not None and used_bytes > limit:
         raise SharedBlocksError(limit)
+
+
+class SharedDataCount:
+    """Bytes of data read by several forked processes. Each adds to a slot that no other one adds to at that time."""
+
+    def __init__(self, limit: int | None, slots: int) -> None:
+        self._limit = limit
+        self._counts = memoryview(mmap.mmap(-1, 8 * max(1, slots))).cast("q")
+
+    def add(self, slot: int, size: int) -> None:
+        """Count bytes of data. Raises SharedBlocksError if all processes have read more than the limit."""
+        if self._limit is not None:
+            check_data_limit(self._limit, size)  # a larger number may not fit the slot
+            self._counts[slot] += size
+            check_data_limit(self._limit, sum(self._counts))

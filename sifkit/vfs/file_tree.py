@@ -2,12 +2,13 @@
 
 Rules of the interface:
 
-* Nodes identify files; they are hashable and opaque, and stay valid until the tree changes. The identity of hard links is
-  (dev, ino) of the Stat, never the node.
+* Nodes identify files; they are hashable and opaque, and stay valid until the tree changes. Where they have an order, files
+  are mostly stored in it. The identity of hard links is (dev, ino) of the Stat, never the node.
 * Single calls raise OSError with an errno (EUCLEAN, or EIO where the system has none, for a damaged image). Calls for many
   files return errors as values and go on.
 * Names contain neither ``/`` nor NUL and are never ``.`` or ``..``, which the resolver handles. Symlinks are not followed.
-* Read calls may come from several threads. A tree has no close: whoever opened it closes it.
+* Read calls may come from several threads, and from forked processes: they use no file position that is shared.
+* A tree has no close: whoever opened it closes it.
 
 ``TreeStat``, ``TreeRow``, ``TreeListing``, ``TreeFile`` and ``TreeStatFS`` are values for trees that have none of their own.
 """

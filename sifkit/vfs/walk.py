@@ -1,7 +1,7 @@
 """Walk of a tree: everything below a directory, parents first, in byte order of names.
 
-A walk ends whatever the image holds: a directory met twice is not entered, directories are not nested deeper than
-MAX_COMPONENTS, and all directories together take no more bytes than the filesystem has.
+A walk ends whatever the image holds, in little memory: a directory met twice is not entered, nor one deeper than
+MAX_COMPONENTS or with a path of more than MAX_PATH, and all together take no more bytes than the filesystem has.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ MAX_ROWS_AHEAD = 4 * BATCH_NAMES
 """Rows read ahead; beyond this only directories below the one asked for are read ahead."""
 TYPICAL_NAMES = 8
 """Assumed number of names in a directory not read yet."""
+
+MAX_PATH = 1 << 16
+"""Bytes of the longest path of a directory that is entered: paths are in memory, and could be of a megabyte each."""
 
 MAY_BE_DIRECTORY = (DIRECTORY, UNKNOWN)
 
@@ -74,11 +77,13 @@ class Walker(Generic[N]):
         stats: bool = True,
         levels: int = MAX_COMPONENTS,
         on_problem: OnProblem | None = None,
+        entered: set[N] | None = None,
     ) -> None:
         self.reader = DirectoryReader(tree, stats=stats, levels=levels)
         self.levels = levels
         self.on_problem = on_problem
-        self._entered = {top}
+        self._entered = set() if entered is None else entered
+        self._entered.add(top)
         self._bytes_left = tree.statfs().total_bytes
 
     def problem(self, path: bytes, error: OSError) -> None:
@@ -99,8 +104,8 @@ class Walker(Generic[N]):
 
     def may_enter(self, path: bytes, node: N, depth: int) -> bool:
         """Return True if a directory is to be entered, ``depth`` levels below the top; that it cannot be is a problem."""
-        if depth >= self.levels:
-            if self.levels == MAX_COMPONENTS:
+        if depth >= self.levels or len(path) > MAX_PATH:
+            if self.levels == MAX_COMPONENTS or len(path) > MAX_PATH:
                 self.problem(path, TreePathError(path[:4096], errno.ENAMETOOLONG, "directories are nested too deep"))
             return False
         if node in self._entered:
@@ -152,9 +157,13 @@ def walk_directories(
     stats: bool = True,
     levels: int = MAX_COMPONENTS,
     on_problem: OnProblem | None = None,
+    entered: set[N] | None = None,
 ) -> Iterator[WalkedDirectory[N]]:
-    """Walk the directory ``top`` and all below it; see ``walk``."""
-    walker = Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem)
+    """Walk the directory ``top`` and all below it; see ``walk``.
+
+    ``entered``: directories that are not to be met below ``top``; those of this walk are added.
+    """
+    walker = Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem, entered=entered)
     pending = [(path, top, 0)]
     while pending:
         name, node, depth = pending.pop()

@@ -53,7 +53,7 @@ def reads(monkeypatch):
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
 def test_commands(case, tmp_path, monkeypatch, capfdbinary, reads):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sifkit.overlay.extracting.workers_for", lambda jobs: 1)  # so that all reads are counted
+    monkeypatch.setattr("sifkit.vfs.extracting.workers_for", lambda jobs: 1)  # so that all reads are counted
     image = tmp_path / "a.img"
     image.write_bytes(gzip.decompress(case.read_bytes()))
     size = image.stat().st_size

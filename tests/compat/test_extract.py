@@ -6,7 +6,7 @@ import os
 import stat
 
 from ext3.read.filesystem import Filesystem
-from sifkit.overlay.extracting import extract
+from sifkit.vfs.extracting import extract
 
 from ..support.facts import assert_same, facts_of_host
 from ..support.tools import kernel_mount, require, requires_root, run

@@ -10,7 +10,7 @@ from ...errors import UsageError, counted, show
 from .console import Console
 
 if TYPE_CHECKING:
-    from ...overlay.extracting import ExtractResult
+    from ...vfs.extracting import ExtractResult
 
 __all__ = ["not_empty_error", "print_failures", "print_losses"]
 

@@ -15,7 +15,7 @@ from ext3.device.base import MemoryDevice
 from ext3.format import dirent
 from ext3.format.schema import SUPERBLOCK
 from ext3.read import directory_scan
-from ext3.read.directory_scan import Listing, read_directories
+from ext3.read.directory_scan import Listing, read_directories, read_mapped_directory
 from ext3.read.filesystem import Entry, Filesystem
 
 STAMP = ext3.Stamp(1_700_000_000, b"u" * 16, b"s" * 16)
@@ -69,6 +69,12 @@ def together(filesystem: Filesystem, inos: list[int]) -> list[list[Entry] | None
     return [one and one.entries for one in found]
 
 
+def mapped(filesystem: Filesystem, ino: int) -> list[Entry] | None:
+    """What ``read_mapped_directory`` reads: directories with indirect blocks, too."""
+    found = read_mapped_directory(filesystem, filesystem.stat(ino).size, filesystem.data_extents(ino))
+    return None if found is None else found.entries
+
+
 @pytest.mark.parametrize("block_size", [1024, 2048, 4096])
 @pytest.mark.parametrize("few", [0, 16, 1 << 30])
 def test_what_is_read_together_is_what_is_there(monkeypatch: pytest.MonkeyPatch, block_size: int, few: int) -> None:
@@ -80,6 +86,7 @@ def test_what_is_read_together_is_what_is_there(monkeypatch: pytest.MonkeyPatch,
         assert len(inos) == 26 and 0 < sum(large) < 10
         for ino, entries, is_large in zip(inos, found, large, strict=True):
             assert entries == (None if is_large else one_by_one(filesystem, ino))
+            assert mapped(filesystem, ino) == one_by_one(filesystem, ino)
         assert together(filesystem, inos[::-1] + inos) == found[::-1] + found
 
 
@@ -119,6 +126,7 @@ def test_a_damaged_directory_is_left_to_scandir(monkeypatch: pytest.MonkeyPatch,
             for ino, entries in zip(inos, together(filesystem, inos), strict=True):
                 found = alone[ino] if ino in alone else one_by_one(filesystem, ino)
                 assert entries is None or entries == found
+                assert mapped(filesystem, ino) in (None, found)
                 told += found is None
         for at, byte in before.items():
             device.data[at] = byte
@@ -162,6 +170,20 @@ def test_no_directory_and_one_bad_inode_among_many() -> None:
         assert len(read_directories(filesystem, inos, most_names=1)) == 1
 
 
+def test_large_directories_that_are_left_to_scandir(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Filesystem.open(io.BytesIO(image())) as filesystem:
+        ino = max(directories(filesystem), key=lambda ino: filesystem.stat(ino).size)
+        size, runs = filesystem.stat(ino).size, filesystem.data_extents(ino)
+        assert size > 12 * 1024 and mapped(filesystem, ino)
+        first, start, count = runs[0]
+        with_hole = [(first, start, count - 1), *runs[1:]]
+        outside = [(first, filesystem.superblock.blocks_count, count), *runs[1:]]
+        assert [read_mapped_directory(filesystem, size, one) for one in (with_hole, outside, [])] == [None] * 3
+        assert read_mapped_directory(filesystem, size + 1, runs) is None
+        monkeypatch.setattr(directory_scan, "READ_BYTES", size - 1)
+        assert mapped(filesystem, ino) is None
+
+
 def test_inodes_that_are_no_directories_or_point_outside() -> None:
     data = bytearray(image())
     with Filesystem.open(io.BytesIO(bytes(data))) as filesystem:
@@ -184,3 +206,4 @@ def test_without_types_in_the_records_the_inodes_are_asked() -> None:
     SUPERBLOCK.view(data, 1, 1024)["s_feature_incompat"] &= ~np.uint32(Incompat.FILETYPE)
     with Filesystem.open(io.BytesIO(bytes(data))) as filesystem:
         assert read_directories(filesystem, [2]) == [None] and one_by_one(filesystem, 2)
+        assert mapped(filesystem, 2) is None

@@ -297,7 +297,7 @@ def test_a_full_disk_is_told_of_the_copy(run, image, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sifkit.overlay.copy_out.extract", full)
+    monkeypatch.setattr("sifkit.vfs.copy_out.extract", full)
     code, _, err = run("cp", "-r", "overlay.img:/upper/dir", "out")
     assert code == 1 and "cannot create directory 'out/dir': No space left on device" in err
     (tmp_path / "out" / "dir").mkdir()

@@ -254,6 +254,19 @@ def test_a_walk_ends_at_some_depth(monkeypatch):
     assert [(len(path), type(error), error.errno) for path, error in problems] == [(99, TreePathError, errno.ENAMETOOLONG)] * 2
 
 
+@pytest.mark.parametrize("levels", [walk_module.MAX_COMPONENTS, 400])
+def test_a_walk_ends_at_some_length_of_a_path(levels):
+    tree = MemoryTree()
+    path = b""
+    for _ in range(300):
+        path += b"/" + b"d" * 255
+        tree.add(path, MemoryNode(0o040755))
+    problems = Problems()
+    assert len(list(walk(tree, 0, b"/", levels=levels, on_problem=problems))) == 257
+    assert len(list(walk_directories(tree, 0, b"/", levels=levels, on_problem=problems))) == 257
+    assert [(len(path), error.errno) for path, error in problems] == [(257 * 256, errno.ENAMETOOLONG)] * 2
+
+
 def test_a_damaged_inode_costs_du_one_file():
     with nested().open() as filesystem:
         problems = Problems()

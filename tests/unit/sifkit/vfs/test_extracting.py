@@ -11,10 +11,11 @@ import pytest
 
 import ext3
 from ext3 import hostio
-from ext3.errors import CorruptError, PathNotDirectoryError, PathNotFoundError
 from ext3.read.filesystem import Filesystem
 from ext3.read.inode_scan import read_stats
-from sifkit.overlay.extracting import extract
+from sifkit.vfs.data_limit import SharedBlocksError
+from sifkit.vfs.errors import MissingPathError, NotDirectoryPathError, TreePathError
+from sifkit.vfs.extracting import extract
 
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
 TIMES = (1_600_000_000, 1_600_000_001, 1_600_000_002, 5, 123_456_789, 7)
@@ -92,7 +93,7 @@ def test_large_files(tmp_path, monkeypatch, way):
 
     monkeypatch.setattr(hostio, "copy_range", lambda *a: 0 if way == "no copy_file_range" else copy_range(*a))
     monkeypatch.setattr(hostio, "kernel_copy", copy)
-    monkeypatch.setattr("sifkit.overlay.extracting.workers_for", lambda jobs: 1)
+    monkeypatch.setattr("sifkit.vfs.extracting.workers_for", lambda jobs: 1)
     with Filesystem.open(image) as fs:
         if way == "full":
             with pytest.raises(OSError) as caught:
@@ -124,9 +125,12 @@ def test_a_chosen_path_keeps_its_directories(image, tmp_path):
 @pytest.mark.parametrize(
     ("path", "error"),
     [
-        (b"/nothing", PathNotFoundError),
-        (b"/dir/link/x", PathNotDirectoryError),
-        (b"/dir/small/", PathNotDirectoryError),
+        (b"/nothing", MissingPathError),
+        (b"/dir/nothing", MissingPathError),
+        (b"/dir/link/x", NotDirectoryPathError),
+        (b"/dir/small/", NotDirectoryPathError),
+        (b"/dir/small/.", NotDirectoryPathError),
+        (b"/dir/../dir/small", TreePathError),
     ],
 )
 def test_paths_that_are_not_there(image, tmp_path, path, error):
@@ -229,7 +233,7 @@ def test_files_that_share_their_blocks_fill_no_disk(tmp_path):
         at = table + (ino - 1) * inode_size
         raw[at : at + inode_size] = raw[source : source + inode_size]
     image.write_bytes(raw)
-    with Filesystem.open(image) as fs, pytest.raises(CorruptError):
+    with Filesystem.open(image) as fs, pytest.raises(SharedBlocksError):
         extract(fs, tmp_path / "out")
     written = sum(p.stat().st_blocks * 512 for p in (tmp_path / "out").iterdir())
     assert written < 3 * (8 << 20)

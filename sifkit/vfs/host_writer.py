@@ -10,18 +10,18 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ext3 import hostio
+
+from .file_tree import Stat
 
 __all__ = [
     "FATAL_ERRNOS",
     "MAX_PROBLEMS",
     "ExtractResult",
-    "FileAttributes",
     "HostWriter",
     "NewFileAttributes",
     "set_attributes",
@@ -75,17 +75,6 @@ class ExtractResult:
         self.failed += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append((path, reason))
-
-
-class FileAttributes(NamedTuple):
-    """Attributes of a file to create; times in nanoseconds."""
-
-    mode: int
-    uid: int
-    gid: int
-    atime: int
-    mtime: int
-    xattrs: dict[bytes, bytes] | None = None
 
 
 class HostWriter:
@@ -223,54 +212,60 @@ class NewFileAttributes:
         self._observed: dict[int, tuple[int, tuple[int, int]]] = {}
 
     @staticmethod
-    def create_mode(attributes: FileAttributes) -> int:
+    def create_mode(found: Stat, xattrs: Mapping[bytes, bytes]) -> int:
         """Return the permissions to create a file with: its own, unless an xattr (an ACL) changes their meaning."""
-        return 0o600 if attributes.xattrs else attributes.mode & 0o777
+        return 0o600 if xattrs else found.mode & 0o777
 
-    def set(self, fd: int, attributes: FileAttributes, result: ExtractResult) -> None:
-        """Set the attributes of a file created with ``create_mode(attributes)`` and written. Raises OSError."""
-        mode, uid, gid, atime, mtime, xattrs = attributes
+    def set(self, fd: int, found: Stat, xattrs: Mapping[bytes, bytes], result: ExtractResult) -> None:
+        """Set the attributes of a file created with ``create_mode(found, xattrs)`` and written. Raises OSError."""
         if xattrs:
-            set_attributes(fd, attributes, result, owners=self._owners)
+            set_attributes(fd, found, xattrs, result, owners=self._owners)
             return
-        mode &= 0o7777
+        mode = found.mode & 0o7777
+        owner = found.uid, found.gid
         observed = self._observed.get(mode & 0o777)
         if observed is None:
-            found = os.fstat(fd)
-            observed = (found.st_mode & 0o7777, (found.st_uid, found.st_gid))
+            new = os.fstat(fd)
+            observed = (new.st_mode & 0o7777, (new.st_uid, new.st_gid))
             if self._uniform:
                 self._observed[mode & 0o777] = observed
         if self._owners:
-            if observed[1] != (uid, gid):
-                mode = _set_owner(fd, attributes, result, None)
-        elif self._caller != (uid, gid):
+            if observed[1] != owner:
+                mode = _set_owner(fd, found, result, None)
+        elif self._caller != owner:
             result.owners_left += 1
             mode &= 0o1777
         if observed[0] != mode:
             os.fchmod(fd, mode)
         try:  # noqa: SIM105 - suppress() takes as long as the call, once per file
-            os.utime(fd, ns=(atime, mtime))
+            os.utime(fd, ns=(found.atime, found.mtime))
         except (OSError, OverflowError):  # the host's filesystem cannot store this time
             pass
 
 
 def set_attributes(
-    file: int | bytes, attributes: FileAttributes, result: ExtractResult, *, owners: bool, directory: int | None = None
+    file: int | bytes,
+    found: Stat,
+    xattrs: Mapping[bytes, bytes],
+    result: ExtractResult,
+    *,
+    owners: bool,
+    directory: int | None = None,
 ) -> None:
-    """Set owner, xattrs, mode and times of a new file; what the caller may not set is counted in ``result``.
+    """Set owner, mode and times of ``found``, and xattrs, of a new file. What the caller may not set is counted in ``result``.
 
     ``file`` is a descriptor, or with ``directory`` a name in it; a symlink is not followed.
     """
     follow = directory is None
-    is_link = stat.S_ISLNK(attributes.mode)
-    mode = stat.S_IMODE(attributes.mode)
+    is_link = stat.S_ISLNK(found.mode)
+    mode = stat.S_IMODE(found.mode)
     if owners:
-        mode = _set_owner(file, attributes, result, directory)
-    elif (attributes.uid, attributes.gid) != (os.geteuid(), os.getegid()):
+        mode = _set_owner(file, found, result, directory)
+    elif (found.uid, found.gid) != (os.geteuid(), os.getegid()):
         result.owners_left += 1
         mode &= 0o1777  # no set-ID bits for a file that now belongs to the caller
-    if attributes.xattrs:
-        _set_xattrs(file, attributes.xattrs, result, directory)
+    if xattrs:
+        _set_xattrs(file, xattrs, result, directory)
     if not is_link:
         if isinstance(file, int):
             os.fchmod(file, mode)
@@ -278,27 +273,27 @@ def set_attributes(
             os.chmod(file, mode, dir_fd=directory)  # a file created here, so not a symlink
     with suppress(OSError, OverflowError):  # the host's filesystem cannot store this time
         if follow:
-            os.utime(file, ns=(attributes.atime, attributes.mtime))
+            os.utime(file, ns=(found.atime, found.mtime))
         else:
-            os.utime(file, ns=(attributes.atime, attributes.mtime), dir_fd=directory, follow_symlinks=False)
+            os.utime(file, ns=(found.atime, found.mtime), dir_fd=directory, follow_symlinks=False)
 
 
-def _set_owner(file: int | bytes, attributes: FileAttributes, result: ExtractResult, directory: int | None) -> int:
+def _set_owner(file: int | bytes, found: Stat, result: ExtractResult, directory: int | None) -> int:
     """Set the owner of a file; return the mode to set."""
     try:
-        if NO_CHANGE_ID in (attributes.uid, attributes.gid):
+        if NO_CHANGE_ID in (found.uid, found.gid):
             raise OSError(errno.EINVAL, "the ID -1 means no change")
         if isinstance(file, int):
-            os.fchown(file, attributes.uid, attributes.gid)
+            os.fchown(file, found.uid, found.gid)
         else:
-            os.chown(file, attributes.uid, attributes.gid, dir_fd=directory, follow_symlinks=False)
+            os.chown(file, found.uid, found.gid, dir_fd=directory, follow_symlinks=False)
     except OSError:  # no permission, or not mapped in this user namespace
         result.owners_left += 1
-        return attributes.mode & 0o1777
-    return attributes.mode & 0o7777
+        return found.mode & 0o1777
+    return found.mode & 0o7777
 
 
-def _set_xattrs(file: int | bytes, xattrs: dict[bytes, bytes], result: ExtractResult, directory: int | None) -> None:
+def _set_xattrs(file: int | bytes, xattrs: Mapping[bytes, bytes], result: ExtractResult, directory: int | None) -> None:
     if not hasattr(os, "setxattr"):
         result.xattrs_left += len(xattrs)
         return
@@ -308,5 +303,5 @@ def _set_xattrs(file: int | bytes, xattrs: dict[bytes, bytes], result: ExtractRe
     for name, value in xattrs.items():
         try:
             os.setxattr(target, name, value, follow_symlinks=directory is None)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the name
             result.xattrs_left += 1

@@ -1,0 +1,140 @@
+"""Copies out of a tree: one file, or a directory, to the host."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ext3 import hostio
+from ext3.progress import Progress
+
+from .data_limit import check_data_limit
+from .extracting import extract
+from .file_copy import UnreadableError, copy_ranges, ranges_of
+from .file_tree import FileTree, OpenFile, Stat
+from .host_writer import ExtractResult, set_attributes
+from .resolve import is_symlink
+from .subtree import Subtree
+
+__all__ = ["CopyOutOptions", "copy_file_out", "copy_tree_out"]
+
+N = TypeVar("N", bound=Hashable)
+CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOutOptions:
+    """Options of a copy, as cp has them.
+
+    ``preserve``: what of "mode", "owner", "times" and "xattrs" is preserved; mode and times together. ``umask``: for the modes
+    of new files.
+    """
+
+    preserve: frozenset[str] = frozenset()
+    umask: int = 0o022
+
+
+def copy_tree_out(
+    tree: FileTree[N],
+    node: N,
+    target: bytes,
+    options: CopyOutOptions,
+    *,
+    image_id: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> ExtractResult:
+    """Copy the content of a directory to the directory ``target``, which is created or merged into.
+
+    Modes, times and xattrs are preserved, owners too if ``options`` say so and the caller is root. ``image_id``: device
+    and inode of the image, which is not replaced. Raises as ``extract`` does.
+    """
+    owners = "owner" in options.preserve and _is_root()
+    return extract(Subtree(tree, node), target, force=True, owners=owners, image_id=image_id, progress=progress)
+
+
+def copy_file_out(
+    tree: FileTree[N], node: N, target: bytes, options: CopyOutOptions, *, advance: Callable[[int], None] | None = None
+) -> ExtractResult:
+    """Copy a file that is not a directory to the path ``target`` on the host. Holes stay holes.
+
+    An existing file gets the content of a regular file; for a file of another type it is replaced. ``advance`` is called with
+    the bytes written since its last call. Raises OSError of the host or the tree, and SharedBlocksError.
+    """
+    found, attributes = _attributes(tree, node, xattrs="xattrs" in options.preserve)
+    mode = found.mode & 0o777 & ~options.umask
+    owners = "owner" in options.preserve and _is_root()
+    result = ExtractResult()
+    if stat.S_ISREG(found.mode):
+        limit = tree.statfs().data_limit
+        with tree.open_file(node) as source:
+            fd = os.open(target, os.O_WRONLY | os.O_CREAT | hostio.OPEN, mode)
+            try:
+                regular = hostio.is_regular(fd)
+                copy = _copy_ranges if regular else _copy_bytes
+                result.written_bytes = copy(source, fd, limit, advance)
+                if options.preserve and regular and hasattr(os, "fchmod"):
+                    set_attributes(fd, found, attributes, result, owners=owners)
+            finally:
+                os.close(fd)
+        return result
+    link = tree.readlink(node) if is_symlink(found) else b""
+    with suppress(FileNotFoundError):
+        os.unlink(target)
+    if link:
+        os.symlink(link, target)
+    else:
+        os.mknod(target, stat.S_IFMT(found.mode) | mode, os.makedev(found.major, found.minor))
+    if options.preserve:
+        above, name = os.path.split(target)
+        directory = os.open(above or b".", os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
+        try:
+            set_attributes(name, found, attributes, result, owners=owners, directory=directory)
+        finally:
+            os.close(directory)
+    return result
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _attributes(tree: FileTree[N], node: N, *, xattrs: bool) -> tuple[Stat, Mapping[bytes, bytes]]:
+    """Return the Stat of a file, and its xattrs if they are asked for. Raises OSError."""
+    loaded = next(iter(tree.load_many([node], limit=0)))
+    if isinstance(loaded.stat, OSError):
+        raise loaded.stat
+    if not xattrs:
+        return loaded.stat, {}
+    if isinstance(loaded.xattrs, OSError):
+        raise loaded.xattrs
+    return loaded.stat, loaded.xattrs
+
+
+def _copy_ranges(source: OpenFile, fd: int, limit: int | None, advance: Callable[[int], None] | None) -> int:
+    """Replace the content of a regular file; return the bytes written."""
+    try:
+        ranges = ranges_of(source)
+        check_data_limit(limit, sum(one.length for one in ranges))
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, source.size)
+        return copy_ranges(source, ranges, fd, advance)
+    except UnreadableError as unreadable:
+        raise unreadable.error from None
+
+
+def _copy_bytes(source: OpenFile, fd: int, _: int | None, advance: Callable[[int], None] | None) -> int:
+    """Write the content to a pipe or a device, holes as zeros; return the bytes written."""
+    written = 0
+    while written < source.size:
+        data = source.read_at(written, CHUNK_BYTES)
+        if not data:
+            break
+        hostio.write_all(fd, data)
+        written += len(data)
+        if advance is not None:
+            advance(len(data))
+    return written

@@ -1,0 +1,401 @@
+"""Extraction of files to the host, with their holes, owners, times, xattrs, ACLs, devices and hard links.
+
+Nothing is written outside the target directory, whatever names and links the tree holds, and no more data than its filesystem
+has bytes. What the caller may not do (owners, devices) is counted. Damaged files are reported and skipped.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import stat
+import sys
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from ext3 import hostio
+from ext3.progress import Progress, Silent
+from ext3.workers import MAX_JOBS, parallel_map, workers_for
+
+from ..errors import TargetError, show
+from .data_limit import SharedBlocksError, SharedDataCount
+from .errors import DamagedTreeError, reason_of
+from .file_copy import UnreadableError, copy_ranges, ranges_of, reading
+from .file_tree import FileTree, Stat
+from .host_writer import (
+    FATAL_ERRNOS,
+    MAX_PROBLEMS,
+    ExtractResult,
+    HostWriter,
+    NewFileAttributes,
+    set_attributes,
+    supported,
+)
+from .resolve import is_dir
+from .selection import Selection, select_paths
+
+__all__ = ["ExtractResult", "extract"]
+
+N = TypeVar("N", bound=Hashable)
+
+BATCH_FILES = 256
+BATCH_DIRECTORIES = 1024
+DEEP_LEVELS = 32
+"""Above this depth opening directories costs more than reading data in disk order saves."""
+COLLECT_AFTER = 50_000
+"""New objects after which Python looks for reference cycles. Looking through many tuples, which have none, takes a tenth of the
+time."""
+UNCOUNTED_BYTES = 1 << 20
+"""Data of small files that one process may create before it adds them to the count of all."""
+MAX_OFFSET = (1 << 63) - 1
+_SPECIAL = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+
+
+def extract(
+    tree: FileTree[N],
+    target: str | bytes | os.PathLike[str],
+    paths: Sequence[bytes | str] = (),
+    *,
+    force: bool = False,
+    owners: bool | None = None,
+    image_id: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> ExtractResult:
+    """Extract ``paths`` (everything if empty) of a tree to the directory ``target``.
+
+    A path keeps its directories: b"/upper/etc" becomes target/upper/etc. ``target`` is created if it does not exist; it must
+    be empty unless ``force``, which replaces existing files except the image itself (``image_id``, its device and inode
+    on the host). ``owners`` None: set owners only as root. Forked processes share the work; any tree can be read by them (see
+    ``FileTree``).
+
+    Raises MissingPathError, and NotDirectoryPathError for a path that leads through a symlink; OSError if the host can take no
+    more files or the tree cannot look up a path; TargetError if this system lacks the calls; SharedBlocksError. Errors of
+    single files and directories are in the result's ``problems``.
+    """
+    path = os.fsencode(target)
+    if not supported():
+        reason = "this system lacks the calls that keep an extraction inside its directory"
+        raise TargetError(f"{show(path)}: {reason}", path=path, error=OSError(errno.ENOSYS, reason))
+    progress = progress or Silent()
+    result = ExtractResult()
+    wanted = [one.encode("utf-8", "surrogateescape") if isinstance(one, str) else one for one in paths]
+    with _rare_collections():
+        progress.phase("look", None, "files")
+        selection = select_paths(tree, wanted, result, progress)
+        progress.done()
+        if owners is None:
+            owners = os.geteuid() == 0
+        fd = _open_target(path, force)
+        writer = HostWriter(fd, selection.names, selection.parents, force=force, image_id=image_id)
+        try:
+            _extract(_Extraction(tree, selection, writer, owners), result, progress)
+        finally:
+            writer.close()
+            os.close(fd)
+    return result
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python search for reference cycles less often; see COLLECT_AFTER."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(max(thresholds[0], COLLECT_AFTER) if thresholds[0] else 0, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+def _open_target(target: bytes, force: bool) -> int:
+    try:
+        os.mkdir(target, 0o700)
+    except FileExistsError:
+        if not force and (not os.path.isdir(target) or os.listdir(target)):
+            raise
+    return os.open(target, os.O_RDONLY | os.O_DIRECTORY | hostio.OPEN)
+
+
+@dataclass(slots=True)
+class _Extraction(Generic[N]):
+    """State shared by all processes; each has its own writer."""
+
+    tree: FileTree[N]
+    selection: Selection[N]
+    writer: HostWriter
+    owners: bool
+    pid: int = field(default_factory=os.getpid)
+    """Process that created ``writer``."""
+    data: SharedDataCount = field(default_factory=lambda: SharedDataCount(None, 0))
+    """Count of the data read; a batch has the slot of its number."""
+    defer_links: bool = True
+    """Files with several names are left for later, when all names are known."""
+    recorded_problems: int = 0
+    """Problems recorded with their paths, in this process."""
+
+    @property
+    def deep(self) -> bool:
+        """True if directories are nested so deep that files are created in directory order, not in disk order."""
+        return self.selection.depth > DEEP_LEVELS
+
+    def own_writer(self) -> HostWriter:
+        """Return the writer of this process; its directories are not shared with the process that forked it."""
+        if os.getpid() != self.pid:
+            self.pid = os.getpid()
+            old, selection = self.writer, self.selection
+            self.writer = HostWriter(old.top, selection.names, selection.parents, force=old.force, image_id=old.image_id)
+        return self.writer
+
+
+def _extract(job: _Extraction[N], result: ExtractResult, progress: Progress) -> None:
+    selection = job.selection
+    created = _make_directories(job, result)
+    entries = [entry for entry, directory in enumerate(selection.entry_directories) if created[directory]]
+    job.data = SharedDataCount(job.tree.statfs().data_limit, len(_batches(entries)))
+    progress.phase("extract", len(entries), "files")
+    failed, linked = _create_files(job, entries, result, progress)
+    first: dict[tuple[int, int], int] = {}
+    for entry in sorted(linked):
+        first.setdefault(linked[entry], entry)
+    job.defer_links = False
+    failed |= _create_files(job, list(first.values()), result, progress)[0]
+    for entry in sorted(linked.keys() - first.values()):
+        _link(job, entry, first[linked[entry]], failed, result)
+    progress.advance(len(linked) - len(first))
+    progress.done()
+    _set_directory_attributes(job, created, result)
+
+
+def _batches(entries: list[int]) -> list[list[int]]:
+    size = max(BATCH_FILES, -(-len(entries) // MAX_JOBS))
+    return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+def _create_files(
+    job: _Extraction[N], entries: list[int], result: ExtractResult, progress: Progress
+) -> tuple[set[int], dict[int, tuple[int, int]]]:
+    """Create files; return the entries that failed, and (dev, ino) of those that were left because they may be hard links."""
+    if not job.deep:
+        key: Callable[[int], Any] = job.selection.entry_nodes.__getitem__
+        with suppress(TypeError):  # these nodes have no order
+            entries.sort(key=key)
+    batches = _batches(entries)
+    results = parallel_map(
+        len(batches),
+        lambda number, advance: _extract_batch(job, number, batches[number], advance),
+        workers_for(len(batches)),
+        progress,
+    )
+    all_failed: set[int] = set()
+    all_linked: dict[int, tuple[int, int]] = {}
+    for batch_result, failed, linked in results:
+        result.add(batch_result)
+        all_failed.update(failed)
+        all_linked.update(linked)
+    return all_failed, all_linked
+
+
+def _link(job: _Extraction[N], entry: int, source: int, failed: set[int], result: ExtractResult) -> None:
+    """Create a further name of a file."""
+    path = job.selection.entry_path(entry)
+    if source in failed:
+        result.add_problem(path, "the file it is a link to could not be created")
+        return
+    try:
+        job.writer.link(job.selection.location(source), job.selection.location(entry))
+        result.links += 1
+    except OSError as error:
+        _record(path, error, result)
+
+
+def _record(path: bytes, error: OSError, result: ExtractResult) -> None:
+    """Record an error of the host; raise it if every other file would fail the same way."""
+    if error.errno in FATAL_ERRNOS:
+        raise error
+    result.add_problem(path, reason_of(error))
+
+
+def _make_directories(job: _Extraction[N], result: ExtractResult) -> list[bool]:
+    """Create all directories but the top; return which of them exist now."""
+    selection = job.selection
+    created = [True] * len(selection.names)
+    for index in range(1, len(selection.names)):
+        created[index] = created[selection.parents[index]]
+        if not created[index]:
+            continue
+        try:
+            job.writer.make_directory(index)
+            result.directories += 1
+        except OSError as error:
+            created[index] = False
+            _record(selection.path(index), error, result)
+    job.writer.close()
+    return created
+
+
+def _set_directory_attributes(job: _Extraction[N], created: list[bool], result: ExtractResult) -> None:
+    """Set the attributes of directories, children first, after everything in them: creating files changes their times."""
+    indices = [index for index in range(len(created)) if created[index]]
+    while indices:
+        batch = indices[-BATCH_DIRECTORIES:]
+        del indices[-BATCH_DIRECTORIES:]
+        loaded = list(job.tree.load_many([job.selection.nodes[index] for index in batch]))
+        for index, directory in zip(reversed(batch), reversed(loaded), strict=True):
+            found, xattrs = directory.stat, directory.xattrs
+            if isinstance(found, OSError):
+                result.add_problem(job.selection.path(index), reason_of(found))
+            elif isinstance(xattrs, OSError):
+                result.add_problem(job.selection.path(index), reason_of(xattrs))
+            elif is_dir(found):  # else it could not be read, which is reported
+                try:
+                    set_attributes(job.writer.directory(index), found, xattrs, result, owners=job.owners)
+                except OSError as error:
+                    _record(job.selection.path(index), error, result)
+
+
+def _extract_batch(
+    job: _Extraction[N], number: int, entries: list[int], advance: Callable[[int], None]
+) -> tuple[ExtractResult, list[int], dict[int, tuple[int, int]]]:
+    """Create the files of these entries; return the result, the entries that failed, and those left for later."""
+    batch = _Batch(job, number)
+    batch.run(entries)
+    advance(len(entries) - len(batch.linked))
+    return batch.result, batch.failed, batch.linked
+
+
+class _Batch(Generic[N]):
+    """Batch of files to create.
+
+    ``failed``: the entries that could not be created; ``linked``: (dev, ino) of files with several names, left for later.
+    """
+
+    def __init__(self, job: _Extraction[N], number: int) -> None:
+        self.result = ExtractResult()
+        self.failed: list[int] = []
+        self.linked: dict[int, tuple[int, int]] = {}
+        self._job = job
+        self._selection = job.selection
+        self._number = number
+        self._writer = job.own_writer()
+        self._attributes = NewFileAttributes(owners=job.owners, uniform=not self._writer.force)
+        self._most_links = 1 if job.defer_links else sys.maxsize
+        self._uncounted = 0
+
+    def run(self, entries: list[int]) -> None:
+        """Create the files of these entries. Raises SharedBlocksError, and OSError if all other files would fail as well."""
+        nodes = [self._selection.entry_nodes[entry] for entry in entries]
+        for loaded in self._job.tree.load_many(nodes, keep_order=self._job.deep):
+            entry, found, xattrs, content = entries[loaded.position], loaded.stat, loaded.xattrs, loaded.content
+            if isinstance(found, OSError):
+                self._fail(entry, found)
+            elif found.links > self._most_links:
+                self.linked[entry] = (found.dev, found.ino)
+            elif isinstance(xattrs, OSError):
+                self._fail(entry, xattrs)
+            elif isinstance(content, OSError):
+                self._fail(entry, content)
+            else:
+                try:
+                    if content is not None:
+                        self._write_small(entry, found, xattrs, content)
+                    elif found.mode & 0o170000 == stat.S_IFREG:
+                        self._write_large(entry, loaded.node, found, xattrs)
+                    else:
+                        self._create_other(entry, loaded.node, found, xattrs)
+                except UnreadableError as unreadable:
+                    self._fail(entry, unreadable.error)
+                except SharedBlocksError:
+                    raise
+                except OSError as error:
+                    self._fail_on_host(entry, found, error)
+        self._count_data(0)
+        self._writer.close()
+
+    def _fail_on_host(self, entry: int, found: Stat, error: OSError) -> None:
+        """Record a file that the host refuses; raise the error if it would refuse every other one as well."""
+        if error.errno in FATAL_ERRNOS:
+            raise error
+        if isinstance(error, PermissionError) and found.mode & 0o170000 in _SPECIAL:
+            self.failed.append(entry)
+            self.result.specials_left += 1
+        else:
+            self._fail(entry, error)
+
+    def _fail(self, entry: int, error: OSError) -> None:
+        """Record a file that could not be created."""
+        self.failed.append(entry)
+        if self._job.recorded_problems >= MAX_PROBLEMS:  # paths may be long and problems many
+            self.result.failed += 1
+            return
+        self._job.recorded_problems += 1
+        self.result.add_problem(self._selection.entry_path(entry), reason_of(error))
+
+    def _count_data(self, size: int) -> None:
+        """Count bytes of data, and those not counted yet. Raises SharedBlocksError."""
+        self._job.data.add(self._number, self._uncounted + size)
+        self._uncounted = 0
+
+    def _create(self, entry: int, found: Stat, xattrs: Mapping[bytes, bytes]) -> int:
+        """Create a regular file; return its descriptor."""
+        selection = self._selection
+        mode = self._attributes.create_mode(found, xattrs)
+        return self._writer.create(selection.entry_directories[entry], selection.entry_names[entry], mode)
+
+    def _write_small(self, entry: int, found: Stat, xattrs: Mapping[bytes, bytes], content: bytes | memoryview) -> None:
+        """Create a regular file whose data is at hand."""
+        size = len(content)
+        self._uncounted += size
+        if self._uncounted >= UNCOUNTED_BYTES:
+            self._count_data(0)
+        fd = self._create(entry, found, xattrs)
+        try:
+            if size:
+                done = os.write(fd, content)
+                if done < size:
+                    hostio.write_at(fd, done, content[done:])
+                self.result.written_bytes += size
+            self._attributes.set(fd, found, xattrs, self.result)
+        finally:
+            os.close(fd)
+        self.result.files += 1
+
+    def _write_large(self, entry: int, node: N, found: Stat, xattrs: Mapping[bytes, bytes]) -> None:
+        """Create a regular file from its data ranges; what is between them stays a hole."""
+        with reading():
+            source = self._job.tree.open_file(node)
+        with source:
+            ranges = ranges_of(source)
+            self._count_data(sum(one.length for one in ranges))
+            if source.size > MAX_OFFSET:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            fd = self._create(entry, found, xattrs)
+            try:
+                os.ftruncate(fd, source.size)
+                self.result.written_bytes += copy_ranges(source, ranges, fd)
+                self._attributes.set(fd, found, xattrs, self.result)
+            finally:
+                os.close(fd)
+        self.result.files += 1
+
+    def _create_other(self, entry: int, node: N, found: Stat, xattrs: Mapping[bytes, bytes]) -> None:
+        """Create a symlink, device, fifo or socket."""
+        location = self._selection.location(entry)
+        form = found.mode & 0o170000
+        if form == stat.S_IFLNK:
+            with reading():
+                link = self._job.tree.readlink(node)
+            if b"\0" in link:
+                raise UnreadableError(DamagedTreeError(None, "the image is damaged: the target of the link has a NUL"))
+            self._writer.symlink(*location, link)
+            self.result.symlinks += 1
+        elif form in _SPECIAL:
+            self._writer.mknod(*location, found.mode, found.major, found.minor)
+            self.result.specials += 1
+        else:
+            reason = f"the image is damaged: its mode is {found.mode:#o}, want what its entry says"
+            raise UnreadableError(DamagedTreeError(None, reason))
+        directory, name = location
+        fd = self._writer.directory(directory)
+        set_attributes(name, found, xattrs, self.result, owners=self._job.owners, directory=fd)
