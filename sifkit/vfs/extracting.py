@@ -7,12 +7,11 @@ has bytes. What the caller may not do (owners, devices) is counted. Damaged file
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import stat
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -45,9 +44,6 @@ BATCH_FILES = 256
 BATCH_DIRECTORIES = 1024
 DEEP_LEVELS = 32
 """Above this depth opening directories costs more than reading data in disk order saves."""
-COLLECT_AFTER = 50_000
-"""New objects after which Python looks for reference cycles. Looking through many tuples, which have none, takes a tenth of the
-time."""
 UNCOUNTED_BYTES = 1 << 20
 """Data of small files that one process may create before it adds them to the count of all."""
 MAX_OFFSET = (1 << 63) - 1
@@ -82,31 +78,19 @@ def extract(
     progress = progress or Silent()
     result = ExtractResult()
     wanted = [one.encode("utf-8", "surrogateescape") if isinstance(one, str) else one for one in paths]
-    with _rare_collections():
-        progress.phase("look", None, "files")
-        selection = select_paths(tree, wanted, result, progress)
-        progress.done()
-        if owners is None:
-            owners = os.geteuid() == 0
-        fd = _open_target(path, force)
-        writer = HostWriter(fd, selection.names, selection.parents, force=force, image_id=image_id)
-        try:
-            _extract(_Extraction(tree, selection, writer, owners), result, progress)
-        finally:
-            writer.close()
-            os.close(fd)
-    return result
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let Python search for reference cycles less often; see COLLECT_AFTER."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(max(thresholds[0], COLLECT_AFTER) if thresholds[0] else 0, *thresholds[1:])
+    progress.phase("look", None, "files")
+    selection = select_paths(tree, wanted, result, progress)
+    progress.done()
+    if owners is None:
+        owners = os.geteuid() == 0
+    fd = _open_target(path, force)
+    writer = HostWriter(fd, selection.names, selection.parents, force=force, image_id=image_id)
     try:
-        yield
+        _extract(_Extraction(tree, selection, writer, owners), result, progress)
     finally:
-        gc.set_threshold(*thresholds)
+        writer.close()
+        os.close(fd)
+    return result
 
 
 def _open_target(target: bytes, force: bool) -> int:
