@@ -11,10 +11,9 @@ import typer
 
 from ..errors import UsageError, counted, show
 from .support.console import Console
-from .support.destination import entry_in
 from .support.editing import EditBatch, coreutils_error, new_owner, open_for_editing, warn_outside
 from .support.frame import verb
-from .support.image_path import ImagePath, common_image, parse_image_paths, split_image_path
+from .support.image_path import ImagePath, common_image, entry_in, parse_image_paths, split_image_path
 from .support.options import EditFlags, Exact, NewOwner
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ import typer
 
 from ..errors import UsageError, counted
 from .support.console import Console
-from .support.destination import entry_in
 from .support.editing import EditBatch, open_for_editing, warn_outside
 from .support.frame import verb
-from .support.image_path import ImagePath, common_image, parse_image_paths
+from .support.image_path import ImagePath, common_image, entry_in, parse_image_paths
 from .support.options import EditFlags, Exact
 
 if TYPE_CHECKING:

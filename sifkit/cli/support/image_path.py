@@ -10,12 +10,18 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...errors import UsageError, show
+
+if TYPE_CHECKING:
+    from ...overlay.upper_edit import OverlayEditor
+    from ...vfs.resolve import ResolvedPath
 
 __all__ = [
     "ImagePath",
     "common_image",
+    "entry_in",
     "group_by_image",
     "parse_image_paths",
     "reject_dot_prefix",
@@ -117,3 +123,12 @@ def group_by_image(arguments: Sequence[str], *, default: Sequence[str] = ()) -> 
 def several_paths(groups: Sequence[tuple[str, list[bytes]]]) -> bool:
     """Return True if the groups of ``group_by_image`` hold more than one path, so that the verb continues after a failure."""
     return sum(len(paths) for _, paths in groups) > 1
+
+
+def entry_in(
+    editor: OverlayEditor, directory: ResolvedPath[int], target: ImagePath, name: bytes
+) -> tuple[ResolvedPath[int], ImagePath]:
+    """Resolve ``name`` in the directory that ``target`` leads to."""
+    shown = f"{target.shown.rstrip('/')}/{show(name)}"
+    path = target.path.rstrip(b"/") + b"/" + name
+    return editor.child(directory, name), ImagePath(target.image, path, shown)
