@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from .errors import DamagedTreeError, TreePathError
 from .file_tree import DIRECTORY, UNKNOWN, FileTree, Listing, Row, is_directory
-from .resolve import MAX_COMPONENTS
+from .resolve import MAX_COMPONENTS, NAME_MAX
 
 __all__ = ["DirectoryReader", "OnProblem", "WalkedDirectory", "WalkedFile", "Walker", "walk", "walk_directories"]
 
@@ -106,7 +106,7 @@ class Walker(Generic[N]):
         """Return True if a directory is to be entered, ``depth`` levels below the top; that it cannot be is a problem."""
         if depth >= self.levels or len(path) > MAX_PATH:
             if self.levels == MAX_COMPONENTS or len(path) > MAX_PATH:
-                self.problem(path, TreePathError(path[:4096], errno.ENAMETOOLONG, "directories are nested too deep"))
+                self.problem(path, TreePathError(b"..." + path[-NAME_MAX:], errno.ENAMETOOLONG, "directories are nested too deep"))
             return False
         if node in self._entered:
             self.problem(path, DamagedTreeError(path, "the image is damaged: this directory is in it twice"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 
 import pytest
@@ -162,23 +161,6 @@ def test_a_short_write_is_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda fd, data: os.pwrite(fd, data[:3], 0))
     extract(three_files(b"0123456789"), tmp_path / "out")
     assert [(tmp_path / "out" / name).read_bytes() for name in "abc"] == [b"0123456789"] * 3
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_collection_of_garbage_is_as_before(tmp_path, enabled):
-    before = gc.get_threshold()
-    gc.set_threshold(*(before if enabled else (0, 10, 10)))
-    try:
-        during = []
-        tree = three_files()
-        tree.statfs = lambda: during.append(gc.get_threshold()[0]) or MemoryTree.statfs(tree)
-        extract(tree, tmp_path / "out")
-        with pytest.raises(OSError):
-            extract(tree, tmp_path / "out")
-        assert gc.get_threshold()[0] == (before[0] if enabled else 0)
-        assert set(during) == {max(before[0], extracting.COLLECT_AFTER) if enabled else 0}
-    finally:
-        gc.set_threshold(*before)
 
 
 # -- data limit ----------------------------------------------------------------------------------------------------------
