@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -114,8 +113,10 @@ class _Extraction(Generic[N]):
     """Process that created ``writer``."""
     data: SharedDataCount = field(default_factory=lambda: SharedDataCount(None, 0))
     """Count of the data read; a batch has the slot of its number."""
+    further_names: Counter[int] = field(default_factory=Counter)
+    """Number of other entries with the same node."""
     defer_links: bool = True
-    """Files with several names are left for later, when all names are known."""
+    """Files with more names than have this node are left for later, when their other nodes are known."""
     recorded_problems: int = 0
     """Problems recorded with their paths, in this process."""
 
@@ -137,19 +138,45 @@ def _extract(job: _Extraction[N], result: ExtractResult, progress: Progress) -> 
     selection = job.selection
     created = _make_directories(job, result)
     entries = [entry for entry, directory in enumerate(selection.entry_directories) if created[directory]]
-    job.data = SharedDataCount(job.tree.statfs().data_limit, len(_batches(entries)))
     progress.phase("extract", len(entries), "files")
-    failed, linked = _create_files(job, entries, result, progress)
+    own, first_names = _split_names(selection, entries)
+    job.further_names = Counter(first_names.values())
+    job.data = SharedDataCount(job.tree.statfs().data_limit, len(_batches(own)))
+    failed, linked = _create_files(job, own, result, progress)
     first: dict[tuple[int, int], int] = {}
     for entry in sorted(linked):
-        first.setdefault(linked[entry], entry)
+        source = first.setdefault(linked[entry], entry)
+        if source != entry:
+            first_names[entry] = source
     job.defer_links = False
     failed |= _create_files(job, list(first.values()), result, progress)[0]
-    for entry in sorted(linked.keys() - first.values()):
-        _link(job, entry, first[linked[entry]], failed, result)
-    progress.advance(len(linked) - len(first))
+    for entry in sorted(first_names):
+        source = first_names[entry]
+        _link(job, entry, first_names.get(source, source), failed, result)
+    progress.advance(len(first_names))
     progress.done()
     _set_directory_attributes(job, created, result)
+
+
+def _split_names(selection: Selection[N], entries: list[int]) -> tuple[list[int], dict[int, int]]:
+    """Return the entries with different nodes, in the order of these, and the others, with the first one of the same node.
+
+    Nodes without an order are not compared.
+    """
+    nodes = selection.entry_nodes
+    key: Callable[[int], Any] = nodes.__getitem__
+    try:
+        entries = sorted(entries, key=key)
+    except TypeError:
+        return entries, {}
+    own = entries[:1]
+    first_names: dict[int, int] = {}
+    for entry in entries[1:]:
+        if nodes[entry] == nodes[own[-1]]:
+            first_names[entry] = own[-1]
+        else:
+            own.append(entry)
+    return own, first_names
 
 
 def _batches(entries: list[int]) -> list[list[int]]:
@@ -161,11 +188,7 @@ def _create_files(
     job: _Extraction[N], entries: list[int], result: ExtractResult, progress: Progress
 ) -> tuple[set[int], dict[int, tuple[int, int]]]:
     """Create files; return the entries that failed, and (dev, ino) of those that were left because they may be hard links."""
-    if not job.deep:
-        key: Callable[[int], Any] = job.selection.entry_nodes.__getitem__
-        with suppress(TypeError):  # these nodes have no order
-            entries.sort(key=key)
-    batches = _batches(entries)
+    batches = _batches(sorted(entries) if job.deep else entries)
     results = parallel_map(
         len(batches),
         lambda number, advance: _extract_batch(job, number, batches[number], advance),
@@ -252,7 +275,7 @@ def _extract_batch(
 class _Batch(Generic[N]):
     """Batch of files to create.
 
-    ``failed``: the entries that could not be created; ``linked``: (dev, ino) of files with several names, left for later.
+    ``failed``: the entries that could not be created; ``linked``: (dev, ino) of those left for later.
     """
 
     def __init__(self, job: _Extraction[N], number: int) -> None:
@@ -264,7 +287,6 @@ class _Batch(Generic[N]):
         self._number = number
         self._writer = job.own_writer()
         self._attributes = NewFileAttributes(owners=job.owners, uniform=not self._writer.force)
-        self._most_links = 1 if job.defer_links else sys.maxsize
         self._uncounted = 0
 
     def run(self, entries: list[int]) -> None:
@@ -274,7 +296,7 @@ class _Batch(Generic[N]):
             entry, found, xattrs, content = entries[loaded.position], loaded.stat, loaded.xattrs, loaded.content
             if isinstance(found, OSError):
                 self._fail(entry, found)
-            elif found.links > self._most_links:
+            elif found.links > 1 and self._may_have_other_nodes(entry, found):
                 self.linked[entry] = (found.dev, found.ino)
             elif isinstance(xattrs, OSError):
                 self._fail(entry, xattrs)
@@ -296,6 +318,10 @@ class _Batch(Generic[N]):
                     self._fail_on_host(entry, found, error)
         self._count_data(0)
         self._writer.close()
+
+    def _may_have_other_nodes(self, entry: int, found: Stat) -> bool:
+        """Return True if a file must be left for later, because it may have names with other nodes."""
+        return self._job.defer_links and found.links > 1 + self._job.further_names[entry]
 
     def _fail_on_host(self, entry: int, found: Stat, error: OSError) -> None:
         """Record a file that the host refuses; raise the error if it would refuse every other one as well."""

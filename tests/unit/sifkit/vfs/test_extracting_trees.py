@@ -15,6 +15,7 @@ from sifkit.vfs.resolve import Resolver
 from sifkit.vfs.subtree import Subtree
 
 from ....support.facts import assert_same, facts_of_host
+from ....support.memory_tree import MemoryTree
 from ....support.platforms import linux_holes
 from ....support.tree_forms import TreeForms, tree_forms
 
@@ -87,6 +88,60 @@ def test_the_order_of_creation_changes_nothing(forms, tree, tmp_path, monkeypatc
     extract(Watched(tree, tree.root), tmp_path / "out")
     assert asked[0] is deep
     assert_same(facts_of_host(tmp_path / "out"), facts_of_host(source_of(forms)))
+
+
+class Unordered(MemoryTree):
+    """View of a tree in memory whose nodes are complex numbers, which cannot be compared."""
+
+    def __init__(self, tree):
+        super().__init__()
+        self.nodes = tree.nodes
+
+    @property
+    def root(self):
+        return 0j
+
+    def scan_many(self, directories, /, *, stats=True):
+        for listing in super().scan_many([int(node.real) for node in directories], stats=stats):
+            rows = [row._replace(node=complex(row.node)) for row in listing.rows]
+            yield listing._replace(node=complex(listing.node), rows=rows)
+
+    def load_many(self, nodes, /, *, keep_order=True, limit=1 << 16):
+        for loaded in super().load_many([int(node.real) for node in nodes], keep_order=keep_order, limit=limit):
+            yield loaded._replace(node=complex(loaded.node))
+
+    def readlink(self, node, /):
+        return super().readlink(int(node.real))
+
+    def open_file(self, node, /):
+        return super().open_file(int(node.real))
+
+
+@pytest.mark.usefixtures("workers")
+def test_nodes_without_an_order(forms, tmp_path):
+    assert extract(Unordered(forms.memory), tmp_path / "out").failed == 0
+    assert_same(facts_of_host(tmp_path / "out"), facts_of_host(source_of(forms)))
+
+
+@pytest.mark.usefixtures("workers")
+def test_progress_ends_at_its_total(tree, tmp_path):
+    phases = []
+
+    class Told:
+        def phase(self, name, total, unit):
+            phases.append([name, total, 0])
+
+        def advance(self, count):
+            phases[-1][2] += count
+
+        def done(self):
+            pass
+
+    made = extract(tree, tmp_path / "out", progress=Told())
+    (look, none, seen), (name, total, advanced) = phases
+    assert (look, none, name) == ("look", None, "extract")
+    assert seen == total + made.directories
+    assert advanced == total == made.files + made.symlinks + made.specials + made.links
 
 
 def test_a_part_of_a_tree(forms, tree, tmp_path):
