@@ -157,6 +157,7 @@ def test_after_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names == sorted(names) and set(names) == set(range(2, len(final) + 1))
 
 
+@pytest.mark.slow
 def test_after_every_transaction() -> None:
     """As it is in use: a journal of 1 MiB, in which each transaction has many files."""
     device = empty_image(24 * MEBIBYTE)

@@ -16,6 +16,8 @@ from ...support.tools import require, run
 
 MIB = 1 << 20
 
+pytestmark = pytest.mark.slow  # each test makes a tree of all kinds of files
+
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
