@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ...errors import ImageInUseError, InputError, SifkitError, UsageError, shell_quote, show
-from ...vfs.errors import TreePathError
+from ...vfs.errors import DamagedTreeError, TreePathError
 from .console import JSON_SCHEMA, Console, Fields, name_fields
 from .suggest import unknown_option
 
@@ -56,8 +56,9 @@ _PATH_HINTS = {
     "path": "give a regular file (sifkit ls -l shows the type)",
 }
 """Hints for a wrong path inside an image."""
+CHECK_HINT = "check it with: e2fsck -fn"
 _IMAGE_HINTS = {
-    "corrupt": "the image is damaged; check it with: e2fsck -fn",
+    "corrupt": f"the image is damaged; {CHECK_HINT}",
     "not-ext3": "give a stand-alone ext3 image",
 }
 """Hints for images that cannot be read, if the error has none."""
@@ -126,7 +127,7 @@ def report(error: BaseException, console: Console) -> int:
 
             hint = creation_hint(error)
         if not hint:
-            hint = _IMAGE_HINTS.get(kind, "")
+            hint = CHECK_HINT if isinstance(error, DamagedTreeError) else _IMAGE_HINTS.get(kind, "")
         is_path = not isinstance(error, SifkitError) or isinstance(error, TreePathError)
         if not hint and kind in _PATH_HINTS and console.image is not None and is_path:
             hint = _PATH_HINTS[kind].format(" ".join([*console.image_options, shell_quote(console.image)]))
