@@ -12,10 +12,11 @@
         print([entry.name for entry in fs.scandir("/")])
 
     with ext3.Filesystem.open("filled.img", "r+") as fs:
-        fs.mkdir("/etc")
-        fs.write_bytes("/etc/motd", b"changed through the image's own journal")
+        etc = fs.path("/etc")
+        etc.mkdir()
+        (etc / "motd").write_text("changed through the image's own journal")
 
-Names are bytes, sizes bytes, times whole seconds with nanoseconds beside them. Nothing here prints.
+Names are bytes; paths bytes, text or path objects; sizes bytes; times nanoseconds since 1970. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .newfs.stamp import Stamp
     from .newfs.tree import Tree
     from .read.filesystem import Entry, Filesystem, Stat
+    from .read.path import Path
     from .scan.host_directory import ScanOptions, scan_directory
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "NoInodesError",
     "NoSpaceError",
     "NotExt3Error",
+    "Path",
     "PathError",
     "ScanOptions",
     "SourceError",
@@ -139,6 +142,7 @@ _HOME = {
         "Filesystem",
         "Stat",
     ),
+    ".read.path": ("Path",),
     ".format.geometry": (
         "Geometry",
         "plan_geometry",
@@ -149,6 +153,10 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sifkit")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name], __name__), name)
@@ -157,4 +165,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])

@@ -7,6 +7,7 @@ what to do next, if that does not depend on the program around this package; els
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable
 
 __all__ = [
@@ -203,9 +204,15 @@ class PathError(Ext3Error, OSError):
     kind = "path"
     code = errno.EINVAL
 
-    def __init__(self, path: bytes | str | int, message: str, *, code: int | None = None) -> None:
+    def __init__(
+        self,
+        path: bytes | str | os.PathLike[str] | os.PathLike[bytes] | int,
+        message: str,
+        *,
+        code: int | None = None,
+    ) -> None:
         self.ino = path if isinstance(path, int) else None
-        text = f"inode {path}" if isinstance(path, int) else path
+        text = f"inode {path}" if isinstance(path, int) else os.fspath(path)
         super().__init__(f"{show(text)}: {message}", path=text)
         self.reason = message
         self.errno = self.code if code is None else code

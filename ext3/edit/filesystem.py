@@ -27,11 +27,12 @@ from ..format.inode import Inode
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..read.filesystem import Filesystem, PathOrIno
+from ..read.path_walk import AnyPath, path_bytes
 from . import file_data, namei, rename, setattr
 from .copy_file import SourceFile, copy_file
 from .file_handle import FileEditor
 from .inode_cache import InodeCache
-from .path_args import Path, PathArguments, errors_name
+from .path_args import PathArguments, errors_name
 from .session import Clock, Session
 from .tree_removal import remove_tree
 
@@ -274,7 +275,7 @@ class WritableFilesystem(Filesystem):
 
     # Names, by path
 
-    def mkdir(self, path: Path, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
+    def mkdir(self, path: AnyPath, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
         """Create a directory. Return its inode.
 
         Raise PathExistsError, PathNotFoundError, PathNotDirectoryError, NoSpaceError.
@@ -282,12 +283,12 @@ class WritableFilesystem(Filesystem):
         with errors_name(path):
             return self.mkdir_at(*self._paths.resolve_parent(path), mode, uid=uid, gid=gid)
 
-    def mknod(self, path: Path, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
+    def mknod(self, path: AnyPath, mode: int, rdev: tuple[int, int] = (0, 0), uid: int = 0, gid: int = 0) -> int:
         """Create a file, FIFO, socket or device (``rdev``: major, minor). Return its inode."""
         with errors_name(path):
             return self.mknod_at(*self._paths.for_create(path), mode, rdev=rdev, uid=uid, gid=gid)
 
-    def create(self, path: Path, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
+    def create(self, path: AnyPath, mode: int = 0o644, *, uid: int = 0, gid: int = 0, exclusive: bool = True) -> int:
         """Create an empty file. Return its inode. An existing file raises PathExistsError if ``exclusive``, else is returned.
 
         A symbolic link is followed unless ``exclusive``: the file it leads to is returned, or created.
@@ -302,29 +303,28 @@ class WritableFilesystem(Filesystem):
                 raise PathIsDirectoryError(name, "Is a directory")
             return ino
 
-    def symlink(self, target: bytes | str, path: Path, uid: int = 0, gid: int = 0) -> int:
+    def symlink(self, target: AnyPath, path: AnyPath, uid: int = 0, gid: int = 0) -> int:
         """Create a symbolic link to ``target``. Return its inode."""
-        text = target.encode("utf-8", "surrogateescape") if isinstance(target, str) else target
         with errors_name(path):
-            return self.symlink_at(text, *self._paths.for_create(path), uid=uid, gid=gid)
+            return self.symlink_at(path_bytes(target), *self._paths.for_create(path), uid=uid, gid=gid)
 
-    def link(self, existing: PathOrIno, path: Path) -> None:
+    def link(self, existing: PathOrIno, path: AnyPath) -> None:
         """Create a hard link to ``existing`` (to a symbolic link itself)."""
         with errors_name(path):
             self.link_at(self._paths.resolve(existing, False), *self._paths.for_create(path))
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: AnyPath) -> None:
         """Remove a name of a file that is not a directory."""
         with errors_name(path):
             self.unlink_at(*self._paths.for_remove(path))
 
-    def rmdir(self, path: Path) -> None:
+    def rmdir(self, path: AnyPath) -> None:
         """Remove an empty directory. Raise PathNotEmptyError."""
         with errors_name(path):
             self.rmdir_at(*self._paths.resolve_parent(path))
 
     def rename(
-        self, old: Path, new: Path, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
+        self, old: AnyPath, new: AnyPath, *, exchange: bool = False, replace: bool = True, whiteout: bool = False
     ) -> None:  # fmt: skip
         """Rename an entry, replacing an existing one (a file by a file, an empty directory by a directory).
 
@@ -336,7 +336,7 @@ class WritableFilesystem(Filesystem):
             goal = self._paths.for_remove(new) if exchange else self._paths.for_rename(new, source, replace=replace)
             self.rename_at(*source, *goal, exchange=exchange, replace=replace, whiteout=whiteout)
 
-    def remove_tree(self, path: Path) -> None:
+    def remove_tree(self, path: AnyPath) -> None:
         """Remove a file, or a directory and everything below it, name by name."""
         with errors_name(path):
             self.remove_tree_at(*self._paths.for_remove(path))
@@ -435,6 +435,11 @@ class WritableFilesystem(Filesystem):
         """Set access and modification time if not None, in nanoseconds since 1970."""
         with errors_name(path):
             self.set_attributes(self._paths.resolve(path, follow), atime=atime_ns, mtime=mtime_ns)
+
+    def touch(self, path: PathOrIno, *, follow: bool = True) -> None:
+        """Set the access and modification times to now."""
+        now = self._session.nanoseconds
+        self.utimens(path, now, now, follow=follow)
 
     def set_xattr(
         self,

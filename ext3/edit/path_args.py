@@ -11,14 +11,11 @@ from contextlib import contextmanager
 
 from ..errors import PathError, PathIsDirectoryError, PathNotDirectoryError, PathNotFoundError
 from ..read.filesystem import Filesystem, PathOrIno
-from ..read.path_walk import PathEnd, resolve
+from ..read.path_walk import AnyPath, PathEnd, path_bytes, resolve
 from . import namei
 from .inode_cache import InodeCache
 
-__all__ = ["Path", "PathArguments", "errors_name"]
-
-Path = bytes | str
-"""A path from the root of the image."""
+__all__ = ["PathArguments", "errors_name"]
 
 
 class PathArguments:
@@ -28,9 +25,9 @@ class PathArguments:
         self._tree = tree
         self._nodes = nodes
 
-    def resolve_parent(self, path: Path) -> tuple[int, bytes]:
+    def resolve_parent(self, path: AnyPath) -> tuple[int, bytes]:
         """Return (directory, name) of a path. The name may be "." or "..", and is b"." for the root."""
-        whole = _bytes(path)
+        whole = path_bytes(path)
         above, _, name = whole.rstrip(b"/").rpartition(b"/")
         if not whole:
             raise PathNotFoundError(whole, "No such file or directory")
@@ -42,64 +39,60 @@ class PathArguments:
             self._nodes.parents[above] = found
         return found, name or b"."
 
-    def for_create(self, path: Path) -> tuple[int, bytes]:
+    def for_create(self, path: AnyPath) -> tuple[int, bytes]:
         """Return (directory, name) of a new entry that is not a directory."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path) and namei.find(self._nodes, *found) is None:
-            raise PathNotFoundError(_bytes(path), "No such file or directory")
+            raise PathNotFoundError(path_bytes(path), "No such file or directory")
         return found
 
-    def for_remove(self, path: Path) -> tuple[int, bytes]:
+    def for_remove(self, path: AnyPath) -> tuple[int, bytes]:
         """Return (directory, name) of an entry to remove or to rename."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path):
             self._check_directory(found, path)
         return found
 
-    def for_rename(self, path: Path, source: tuple[int, bytes], *, replace: bool) -> tuple[int, bytes]:
+    def for_rename(self, path: AnyPath, source: tuple[int, bytes], *, replace: bool) -> tuple[int, bytes]:
         """Return (directory, name) that ``source`` is renamed to. Raise PathExistsError if it exists, unless ``replace``."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path) and (replace or namei.find(self._nodes, *found) is None):
             self._check_directory(source, path)
         return found
 
-    def for_create_file(self, path: Path) -> tuple[int, bytes]:
+    def for_create_file(self, path: AnyPath) -> tuple[int, bytes]:
         """Return (directory, name) of a new regular file."""
         found = self.resolve_parent(path)
         if _ends_in_slash(path):
-            raise PathIsDirectoryError(_bytes(path), "Is a directory")
+            raise PathIsDirectoryError(path_bytes(path), "Is a directory")
         return found
 
-    def for_open(self, path: Path) -> PathEnd:
+    def for_open(self, path: AnyPath) -> PathEnd:
         """Return the end of the path of a file to open or create. Follows symbolic links, as open(2) does."""
         directory, name = self.for_create_file(path)
         ino = namei.find(self._nodes, directory, name)
         if ino is not None and self._tree.inode(ino).stat.is_symlink:
-            return resolve(self._tree, _bytes(path), follow=True)
+            return resolve(self._tree, path_bytes(path), follow=True)
         return PathEnd(directory, name, ino)
 
     def resolve(self, path_or_ino: PathOrIno, follow: bool) -> int:
         """Return the inode of a path. Raise PathNotFoundError."""
         if isinstance(path_or_ino, int):
             return path_or_ino
-        found = resolve(self._tree, _bytes(path_or_ino), follow=follow).ino
+        found = resolve(self._tree, path_bytes(path_or_ino), follow=follow).ino
         if found is None:
-            raise PathNotFoundError(_bytes(path_or_ino), "No such file or directory")
+            raise PathNotFoundError(path_bytes(path_or_ino), "No such file or directory")
         return found
 
-    def _check_directory(self, found: tuple[int, bytes], path: Path) -> None:
+    def _check_directory(self, found: tuple[int, bytes], path: AnyPath) -> None:
         """Raise PathNotDirectoryError if the entry ``found`` exists and is not a directory."""
         ino = namei.find(self._nodes, *found)
         if ino is not None and not self._tree.inode(ino).stat.is_dir:
-            raise PathNotDirectoryError(_bytes(path), "Not a directory")
+            raise PathNotDirectoryError(path_bytes(path), "Not a directory")
 
 
-def _bytes(path: Path) -> bytes:
-    return path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
-
-
-def _ends_in_slash(path: Path) -> bool:
-    return _bytes(path).endswith(b"/")
+def _ends_in_slash(path: AnyPath) -> bool:
+    return path_bytes(path).endswith(b"/")
 
 
 @contextmanager
@@ -109,9 +102,9 @@ def errors_name(*paths: PathOrIno) -> Iterator[None]:
         yield
     except PathError as error:
         for path in paths:
-            if isinstance(path, bytes | str) and error.path is not None:
-                last = _bytes(path).rstrip(b"/").rpartition(b"/")[2] or b"."
+            if not isinstance(path, int) and error.path is not None:
+                last = path_bytes(path).rstrip(b"/").rpartition(b"/")[2] or b"."
                 if error.path == last or (len(paths) == 1 and error.ino is not None):
-                    error.rename(path)
+                    error.rename(path_bytes(path))
                     break
         raise

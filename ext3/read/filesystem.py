@@ -43,10 +43,11 @@ from ..journal.replay import through_journal
 from . import tree_scan
 from .directory_lookup import find_by_index, find_by_scan
 from .file import FileReader
-from .path_walk import MAX_COMPONENTS, resolve
+from .path_walk import MAX_COMPONENTS, AnyPath, path_bytes, resolve
 
 if TYPE_CHECKING:
     from ..edit.filesystem import WritableFilesystem
+    from .path import Path
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat", "StatFS"]
 
@@ -55,7 +56,7 @@ MAX_PATH = 1 << 16
 READ_LIMIT = 1 << 30
 """Default limit of read_bytes: a sparse file of a small image may claim terabytes."""
 
-PathOrIno = bytes | str | int
+PathOrIno = AnyPath | int
 _FILE_TYPES: dict[int, FileType] = {int(file_type): file_type for file_type in FileType if file_type is not FileType.UNKNOWN}
 JUDGED_DIRECTORIES = 1024
 """Directories whose undamaged blocks are remembered."""
@@ -145,6 +146,12 @@ class Filesystem:
             found = cls(stack.enter_context(open_device(where, offset=offset, size=size)))
             found._stack = stack.pop_all()
             return found
+
+    def __repr__(self) -> str:
+        found = self.superblock
+        kind = "ext3" if found.has_journal else "ext2"
+        mode = "r+" if self.writable else "r"
+        return f"<{type(self).__name__} {kind}, {found.size_bytes} bytes in blocks of {found.block_size}, mode {mode!r}>"
 
     def close(self) -> None:
         """Close the file that ``open`` opened."""
@@ -236,16 +243,22 @@ class Filesystem:
 
     # Paths and inodes
 
-    def lookup(self, path: bytes | str, *, follow: bool = True) -> int:
+    def lookup(self, path: AnyPath, *, follow: bool = True) -> int:
         """Return the inode of ``path``. Follows at most 40 symlinks, inside the image; a last one only if ``follow``.
 
         Raise PathNotFoundError, PathNotDirectoryError, PathError (ELOOP, ENAMETOOLONG).
         """
-        whole = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+        whole = path_bytes(path)
         found = resolve(self, whole, follow=follow).ino
         if found is None:
             raise PathNotFoundError(whole, "No such file or directory")
         return found
+
+    def path(self, at: AnyPath = b"/") -> Path:
+        """Return a path in this image, with the habits of pathlib."""
+        from .path import Path
+
+        return Path(self, at)
 
     def inode(self, ino: int) -> Inode:
         """Return inode ``ino`` decoded, in use or not. Raise PathNotFoundError for an invalid number."""

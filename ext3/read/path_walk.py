@@ -6,6 +6,7 @@ Source: Linux ``fs/namei.c`` (link_path_walk, step_into).
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..constants import NAME_MAX, ROOT_INO
@@ -14,12 +15,22 @@ from ..errors import PathError, PathNotDirectoryError, PathNotFoundError
 if TYPE_CHECKING:
     from .filesystem import Filesystem
 
-__all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "PathEnd", "resolve"]
+__all__ = ["MAX_COMPONENTS", "MAX_SYMLINKS", "AnyPath", "PathEnd", "path_bytes", "resolve"]
 
 MAX_SYMLINKS = 40
 """Most symlinks followed in one path, as in the kernel."""
 MAX_COMPONENTS = 4096
 """Most names in one path, including symlink targets; also the depth limit of a walk."""
+
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+"""A path in an image, from its root. Text is UTF-8, with surrogate escapes for other bytes, on any host."""
+
+
+def path_bytes(path: AnyPath) -> bytes:
+    """Return a path as bytes. Raise TypeError for what is no path."""
+    plain = os.fspath(path)
+    return plain.encode("utf-8", "surrogateescape") if isinstance(plain, str) else plain
 
 
 class PathEnd(NamedTuple):
