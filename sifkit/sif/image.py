@@ -10,7 +10,7 @@ from typing import IO, Literal, Self
 from uuid import UUID
 
 from ..atomic import AtomicFile, HostPath
-from ..errors import SifkitError
+from ..errors import SifkitError, counted
 from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch
 from .loading import NewFileStore, check_file_object, load_locked, new_file, open_image_file
@@ -63,6 +63,12 @@ class SIF(ImageEditor):
                 text = "file locking is unavailable: make sure that no other process writes to the image"
                 self._extra.append(Notice("no-locks", text))
         self._adopt(state)
+
+    def __repr__(self) -> str:
+        name = "" if self.path is None else f" {self.path!r},"
+        if self._store is None:
+            return f"<SIF{name} closed>"
+        return f"<SIF{name} {counted(len(self), 'object')}, mode {self.mode!r}>"
 
     @classmethod
     def open(cls, where: HostPath | IO[bytes], mode: Mode = "r", *, offset: int = 0, stamp: SIFStamp | None = None) -> SIF:

@@ -13,7 +13,7 @@ from .format.descriptor import Descriptor
 from .format.header import GlobalHeader
 from .object_io import ObjectReader, check_inside
 from .payload import Advance, copy_out
-from .select import Criteria
+from .select import Criteria, ObjectId, id_of
 from .state import Notice, State
 from .store import Store
 
@@ -78,9 +78,11 @@ class ImageReader:
         """Offset of the image in its file."""
         return self._open_store.base
 
-    def get(self, id: int) -> Descriptor:
+    def get(self, id: ObjectId) -> Descriptor:
         """Return the object with this ID. Raises ObjectNotFoundError, AmbiguousObjectError."""
-        return select.by_id(self.descriptors, id)
+        return select.by_id(self.descriptors, id_of(id))
+
+    __getitem__ = get
 
     def by_name(self, name: bytes) -> Descriptor:
         """Return the object with this name. Raises ObjectNotFoundError, AmbiguousObjectError."""
@@ -90,17 +92,17 @@ class ImageReader:
         """Return the objects that match all criteria, in table order; 0 for ``group`` and links means none."""
         return select.matching(self.descriptors, **criteria)
 
-    def open_object(self, id: int) -> ObjectReader:
+    def open_object(self, id: ObjectId) -> ObjectReader:
         """Open an object as a seekable file. Raises TruncatedSIFError."""
         return ObjectReader(self._open_store, self.get(id))
 
-    def read(self, id: int, *, limit: int | None = READ_LIMIT) -> bytes:
+    def read(self, id: ObjectId, *, limit: int | None = READ_LIMIT) -> bytes:
         """Read an object. Raises ObjectSizeError for more than ``limit`` bytes (None: no limit), TruncatedSIFError."""
         descriptor = self.get(id)
         check_inside(descriptor, self._open_store)
         if limit is not None and descriptor.size > limit:
             raise ObjectSizeError(
-                f"object {id} has {descriptor.size} bytes, more than {limit}",
+                f"object {descriptor.id} has {descriptor.size} bytes, more than {limit}",
                 size_bytes=descriptor.size,
                 limit_bytes=limit,
                 hint="write it to a file with: sifkit sif dump -o FILE",
@@ -109,7 +111,7 @@ class ImageReader:
 
     def extract(
         self,
-        id: int,
+        id: ObjectId,
         target: HostPath | int | IO[bytes],
         *,
         replace: bool = False,

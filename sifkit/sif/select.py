@@ -10,7 +10,20 @@ from .errors import AmbiguousObjectError, ObjectNotFoundError
 from .format.descriptor import Descriptor
 from .format.types import PartType
 
-__all__ = ["Criteria", "by_id", "by_name", "matching", "overlays", "primary"]
+__all__ = ["Criteria", "ObjectId", "by_id", "by_name", "id_of", "matching", "overlays", "primary"]
+
+
+ObjectId = int | Descriptor
+"""An object, named by its ID or by its descriptor."""
+
+
+def id_of(wanted: ObjectId) -> int:
+    """Return the ID that names an object. Raises TypeError."""
+    if isinstance(wanted, Descriptor):
+        return wanted.id
+    if not isinstance(wanted, int) or isinstance(wanted, bool):
+        raise TypeError(f"an object is named by its ID or its descriptor, not by {wanted!r}")
+    return wanted
 
 
 class Criteria(TypedDict, total=False):

@@ -29,6 +29,7 @@ from .plan import (
     with_payload,
 )
 from .reading import ImageReader
+from .select import ObjectId, id_of
 from .stamp import SIFStamp
 from .state import Notice, State, load, notices
 from .store import Store
@@ -65,7 +66,7 @@ class ImageEditor(ImageReader):
         *,
         metadata: Metadata | bytes | None = None,
         advance: Advance | None = None,
-        drop: Iterable[int] = (),
+        drop: Iterable[ObjectId] = (),
         **fields: Unpack[ObjectFields],
     ) -> Descriptor:
         """Add an object with the content of ``source``: a path (text or PathLike), a file descriptor, bytes, or a binary file
@@ -88,7 +89,7 @@ class ImageEditor(ImageReader):
         metadata: Metadata,
         *,
         data_type: DataType = DataType.PARTITION,
-        drop: Iterable[int] = (),
+        drop: Iterable[ObjectId] = (),
         **fields: Unpack[ObjectFields],
     ) -> Iterator[Reservation]:
         """Reserve space for an object of ``size`` bytes that the caller writes in place; after the block it is part of the
@@ -108,29 +109,29 @@ class ImageEditor(ImageReader):
     @contextmanager
     def reserve_again(
         self,
-        id: int,
+        id: ObjectId,
         size: int,
         *,
         metadata: Metadata | None = None,
         alignment: int | None = None,
-        drop: Iterable[int] = (),
+        drop: Iterable[ObjectId] = (),
     ) -> Iterator[Reservation]:
         """Reserve space for new content of an object, which keeps its ID, name, group and link. Otherwise as ``reserve``."""
         store, state, seconds = self._begin()
-        planned = plan_replace(state, id, seconds=seconds, alignment=alignment, metadata=metadata)
+        planned = plan_replace(state, id_of(id), seconds=seconds, alignment=alignment, metadata=metadata)
         gone = self._removable(store, [id, *drop])
         with self._reserve(store, state, planned, size, gone, seconds) as reservation:
             yield reservation
 
     def replace(
         self,
-        id: int,
+        id: ObjectId,
         source: SourceLike,
         *,
         metadata: Metadata | None = None,
         alignment: int | None = None,
         advance: Advance | None = None,
-        drop: Iterable[int] = (),
+        drop: Iterable[ObjectId] = (),
     ) -> Descriptor:
         """Replace the content (and metadata) of an object; ID, name, group, link and creation time are kept.
 
@@ -138,18 +139,18 @@ class ImageEditor(ImageReader):
         freed. ``drop`` as for ``add``.
         """
         store, state, seconds = self._begin()
-        planned = plan_replace(state, id, seconds=seconds, alignment=alignment, metadata=metadata)
+        planned = plan_replace(state, id_of(id), seconds=seconds, alignment=alignment, metadata=metadata)
         gone = self._removable(store, [id, *drop])
         return self._copy_and_commit(store, state, planned, source, gone, seconds, advance)
 
-    def delete(self, ids: int | Iterable[int], *, zero: bool = False) -> None:
+    def delete(self, ids: ObjectId | Iterable[ObjectId], *, zero: bool = False) -> None:
         """Delete objects in one commit, and free their space: the file is truncated at its end, holes are punched before.
 
         ``zero``: overwrite content that cannot be freed. Links to the objects are kept (see ``warnings``). In a truncated image
         objects are deleted one by one.
         """
         store, state, seconds = self._begin(complete=False)
-        found = self._removable(store, [ids] if isinstance(ids, int) else ids)
+        found = self._removable(store, [ids] if isinstance(ids, ObjectId) else ids)
         if len(found) > 1 and self._is_complete(store, state) and not self._ends_far_beyond_file(store, state):
             self._switch(store, state, state, found, seconds, zero=zero)
             return
@@ -161,15 +162,15 @@ class ImageEditor(ImageReader):
                 self._adopt(new)
             self._free_space(store, [descriptor], zero)
 
-    def set_primary(self, id: int, *, drop: Iterable[int] = ()) -> None:
+    def set_primary(self, id: ObjectId, *, drop: Iterable[ObjectId] = ()) -> None:
         """Make a system partition the primary one; the previous one becomes a system partition. ``drop`` as for ``add``."""
         store, state, seconds = self._begin()
         dropped = self._removable(store, drop)
-        self._switch(store, state, plan_primary(state, id, seconds=seconds), dropped, seconds)
+        self._switch(store, state, plan_primary(state, id_of(id), seconds=seconds), dropped, seconds)
 
-    def after_primary(self, id: int) -> tuple[Descriptor, ...]:
+    def after_primary(self, id: ObjectId) -> tuple[Descriptor, ...]:
         """Return the descriptors after ``set_primary``, without writing. Raises its errors for invalid requests."""
-        return plan_primary(self._state, id, seconds=0).descriptors
+        return plan_primary(self._state, id_of(id), seconds=0).descriptors
 
     def after_update(self, changes: Mapping[int, Change]) -> tuple[Descriptor, ...]:
         """Return the descriptors after ``update_all``, without writing. Raises its errors for invalid changes."""
@@ -177,7 +178,7 @@ class ImageEditor(ImageReader):
 
     def update(
         self,
-        id: int,
+        id: ObjectId,
         *,
         name: bytes | Unchanged = UNCHANGED,
         group: int | Unchanged = UNCHANGED,
@@ -188,10 +189,10 @@ class ImageEditor(ImageReader):
     ) -> Descriptor:
         """Change the descriptor of an object; 0 removes a group or link."""
         change = Change(name=name, group=group, link=link, link_group=link_group, metadata=metadata, created=created)
-        self.update_all({id: change})
+        self.update_all({id_of(id): change})
         return self.get(id)
 
-    def update_all(self, changes: Mapping[int, Change], *, drop: Iterable[int] = ()) -> None:
+    def update_all(self, changes: Mapping[int, Change], *, drop: Iterable[ObjectId] = ()) -> None:
         """Change several descriptors in one commit, by ID. ``drop`` as for ``add``."""
         store, state, seconds = self._begin()
         dropped = self._removable(store, drop)
@@ -218,9 +219,9 @@ class ImageEditor(ImageReader):
         """Return True if a second table would be far beyond the end of the file."""
         return data_end(state.header, state.descriptors) > store.size + MAX_ALIGNMENT
 
-    def _removable(self, store: Store, ids: Iterable[int]) -> list[Descriptor]:
+    def _removable(self, store: Store, ids: Iterable[ObjectId]) -> list[Descriptor]:
         """Return the objects that an edit removes, each once. Raises ImageInUseError for partitions in use."""
-        found = [self.get(id) for id in dict.fromkeys(ids)]
+        found = [self.get(id) for id in dict.fromkeys(map(id_of, ids))]
         for descriptor in found:
             if descriptor.data_type == DataType.PARTITION:
                 check_unlocked(store, descriptor.offset, descriptor.size, f"object {descriptor.id}")

@@ -255,3 +255,31 @@ def test_an_image_in_memory(path: Path) -> None:
         assert content(one) == content(other)
     with SIF.open(memory, "r+") as sif, pytest.raises(EditError, match="descriptor"), sif.reserve(1, partition(PartType.DATA)):
         pytest.fail("the block must not be entered")
+
+
+def test_a_descriptor_stands_for_its_id(tmp_path: Path) -> None:
+    path = tmp_path / "a.sif"
+    with SIF.create(path, stamp=STAMP) as sif:
+        first, second, third = (sif.add(b"%d" % number, DataType.GENERIC) for number in (1, 2, 3))
+        assert sif[1] == sif[first] == sif.get(first) == first
+        assert sif.read(second) == b"2" and sif.open_object(third).read() == b"3"
+        sif.extract(second, tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == b"2"
+        assert sif.update(first, name=b"n").name == b"n"
+        assert sif.replace(second, b"two").id == second.id and sif.read(second) == b"two"
+        sif.delete([first, 2])
+        sif.delete(third)
+        assert len(sif) == 0
+        with pytest.raises(ObjectNotFoundError):
+            sif[first]
+        for wrong in ("1", None, True, b"1"):
+            with pytest.raises(TypeError, match="named by its ID or its descriptor"):
+                sif[wrong]  # type: ignore[index]
+
+
+def test_an_image_says_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.sif"
+    with SIF.create(path, stamp=STAMP) as sif:
+        sif.add(b"1", DataType.GENERIC)
+        assert repr(sif) == f"<SIF '{path}', 1 object, mode 'r+'>"
+    assert repr(sif) == f"<SIF '{path}', closed>"
