@@ -49,7 +49,6 @@ class _Settings:
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
     ],
-    own_letters="d",
 )
 def command(
     console: Console,

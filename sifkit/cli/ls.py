@@ -145,7 +145,6 @@ def _minute(number: int) -> bytes:
         "sifkit ls -R0 overlay.img /upper | xargs -0 -n1 echo",
         "sifkit ls --partition overlay image.sif /upper",
     ],
-    own_letters="d",
 )
 def command(
     console: Console,

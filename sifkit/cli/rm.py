@@ -27,7 +27,6 @@ __all__ = ["command"]
         "sifkit rm --upper overlay.img:/etc/motd",
         "sifkit rm -r --partition overlay image.sif:/upper/opt/x",
     ],
-    own_letters="d",
 )
 def command(
     console: Console,

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from .support.console import Console
 from .support.frame import GENERAL, Verb, group
+from .support.options import SHARED_OPTIONS
 
 __all__ = ["root"]
 
@@ -42,6 +43,7 @@ def _version(wanted: bool) -> None:
         Verb("ln", "Change", "ln", "create links in an image"),
         Verb("chmod", "Change", "chmod", "change the mode of files in an image"),
         Verb("chown", "Change", "chown", "change the owner of files in an image"),
+        Verb("help", "Host", "help", "show the help of a command"),
         Verb("completion", "Host", "completion", "print a completion script for bash, zsh or fish"),
     ],
     examples=[
@@ -50,6 +52,7 @@ def _version(wanted: bool) -> None:
         "sifkit ls -l overlay.img /upper",
     ],
     intro=START,
+    shared=tuple(SHARED_OPTIONS.items()),
 )
 def root(
     console: Console,

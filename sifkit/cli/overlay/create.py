@@ -52,7 +52,6 @@ def _option(*names: str, to: str, text: str, **more: Any) -> Any:
 
 
 @verb(
-    own_letters="d",
     once=("from_dir", "from_tar"),
     examples=[
         "sifkit overlay create --size 500M",

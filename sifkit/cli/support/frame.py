@@ -68,6 +68,7 @@ class VerbGroup(TyperGroup):
     verbs: tuple[Verb, ...] = ()
     examples: tuple[str, ...] = ()
     intro: str = ""
+    shared: tuple[tuple[str, str], ...] = ()
     aliases: dict[str, str]
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -111,7 +112,9 @@ class VerbGroup(TyperGroup):
         sections: dict[str, list[tuple[str, str]]] = {}
         for entry in self.verbs:
             sections.setdefault(entry.section, []).append((entry.name, entry.help))
-        return helptext.group_help(self, ctx.command_path, ctx.help_option_names, self.examples, sections, intro=self.intro)
+        return helptext.group_help(
+            self, ctx.command_path, ctx.help_option_names, self.examples, sections, intro=self.intro, shared=self.shared
+        )
 
 
 def _set_program(ctx: Any) -> None:
@@ -121,15 +124,11 @@ def _set_program(ctx: Any) -> None:
         console.program = ctx.command_path
 
 
-def _common_options(own_letters: str, *, group: bool) -> list[inspect.Parameter]:
-    """-q -v -d --nocolor as parameters, without the letters in ``own_letters``, which mean something else for the verb.
-
-    A ``group`` also takes --json, for the verb that follows.
-    """
+def _common_options(*, group: bool) -> list[inspect.Parameter]:
+    """-q -v --debug --nocolor as parameters. A ``group`` also takes --json, for the verb that follows."""
 
     def option(name: str, kind: Any, default: object, *names: str, text: str, **more: Any) -> inspect.Parameter:
-        free = [n for n in names if n.startswith("--") or n[1] not in own_letters]
-        annotation = Annotated[kind, typer.Option(*free, help=text, rich_help_panel=GENERAL, **more)]
+        annotation = Annotated[kind, typer.Option(*names, help=text, rich_help_panel=GENERAL, **more)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     json = [option("json_", bool, False, "--json", text="print reports as JSON")] if group else []
@@ -137,7 +136,7 @@ def _common_options(own_letters: str, *, group: bool) -> list[inspect.Parameter]
         *json,
         option("quiet_", bool, False, "--quiet", "-q", text="print only errors"),
         option("verbose_", int, 0, "--verbose", "-v", text="print more details", count=True),
-        option("debug_", bool, False, "--debug", "-d", text="print a traceback on failure"),
+        option("debug_", bool, False, "--debug", text="print a traceback on failure"),
         option("nocolor_", bool, False, "--nocolor", text="disable colors (also: NO_COLOR)"),
     ]
 
@@ -174,7 +173,7 @@ def _expanded(parameters: Sequence[inspect.Parameter]) -> tuple[list[inspect.Par
     return found, groups
 
 
-def _with_common(function: Callable[..., Any], own_letters: str = "", *, group: bool = False) -> Callable[..., Any]:
+def _with_common(function: Callable[..., Any], *, group: bool = False) -> Callable[..., Any]:
     """Wrap ``function(console, ...)`` into a callback that takes the common options too and stores them in the console."""
     signature = inspect.signature(function, eval_str=True)
     own, groups = _expanded([p for name, p in signature.parameters.items() if name != "console"])
@@ -201,7 +200,7 @@ def _with_common(function: Callable[..., Any], own_letters: str = "", *, group: 
     callback.__doc__ = function.__doc__
     callback.__name__ = function.__name__
     callback.__annotations__ = {}
-    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(own_letters, group=group)])
+    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(group=group)])
     return callback
 
 
@@ -227,7 +226,6 @@ def _app() -> typer.Typer:
 def verb(
     *,
     examples: Sequence[str],
-    own_letters: str = "",
     once: Sequence[str] = (),
     allow_empty: Sequence[str] = (),
     help_names: Sequence[str] = HELP_NAMES,
@@ -235,15 +233,15 @@ def verb(
 ) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
 
-    A parameter annotated with a dataclass of ``options`` becomes the options of its fields. ``own_letters``: letters of common
-    options that the verb uses itself. ``once``: parameters that may not be repeated (of others the last value wins).
+    A parameter annotated with a dataclass of ``options`` becomes the options of its fields. ``once``: parameters that may not
+    be repeated (of others the last value wins).
     ``allow_empty``: parameters that accept an empty text. ``kind``: the class of the command.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbCommand:
         app = _app()
         settings = {"help_option_names": list(help_names)}
-        app.command(cls=kind, context_settings=settings)(_with_common(function, own_letters))
+        app.command(cls=kind, context_settings=settings)(_with_common(function))
         made = get_command(app)
         assert isinstance(made, VerbCommand)
         _skip_conversion(made.params)
@@ -254,12 +252,17 @@ def verb(
 
 
 def group(
-    *, verbs: Sequence[Verb], examples: Sequence[str], intro: str = "", aliases: dict[str, str] | None = None
+    *,
+    verbs: Sequence[Verb],
+    examples: Sequence[str],
+    intro: str = "",
+    shared: Sequence[tuple[str, str]] = (),
+    aliases: dict[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], VerbGroup]:
     """Make a group of ``verbs``; ``function(console, ...)`` runs before the verb.
 
-    ``intro``: first line of the help page. ``aliases``: words of other tools and the verbs that do the same, as
-    ``{"copy": "overlay clone"}``; see ``suggest.SYNONYMS``.
+    ``intro``: first line of the help page. ``shared``: options of several verbs, with their help. ``aliases``: words of other
+    tools and the verbs that do the same, as ``{"copy": "overlay clone"}``; see ``suggest.SYNONYMS``.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbGroup:
@@ -270,6 +273,7 @@ def group(
         assert isinstance(made, VerbGroup)
         _skip_conversion(made.params)
         made.verbs, made.examples, made.intro, made.aliases = tuple(verbs), tuple(examples), intro, aliases or {}
+        made.shared = tuple(shared)
         return made
 
     return decorate

@@ -1,4 +1,7 @@
-"""Help pages: plain text made from a command's parameters, with options in sections and examples at the end."""
+"""Help pages: plain text made from a command's parameters, with examples first and options in sections.
+
+Options of all verbs are explained once, in the help of ``sifkit``.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +48,20 @@ def _option_row(param: Any) -> tuple[str, str]:
     return left, f"{param.help or ''}{repeat}{shown}"
 
 
-def _option_sections(params: Sequence[Any], help_names: Sequence[str], width: int) -> Iterable[str]:
+def _option_sections(params: Sequence[Any], width: int) -> Iterable[str]:
+    """Yield the lines of a verb's own options."""
     sections: dict[str, Rows] = {}
     for param in params:
-        if param.param_type_name == "option" and not param.hidden:
+        if param.param_type_name == "option" and not param.hidden and param.rich_help_panel != GENERAL:
             sections.setdefault(param.rich_help_panel or "Options", []).append(_option_row(param))
-    general = sections.pop(GENERAL, [])
-    names = sorted(help_names, key=len)
-    general.append((("    " if len(names[0]) > 2 else "") + ", ".join(names), "show this help"))
-    for title, rows in [*sections.items(), (GENERAL, general)]:
+    for title, rows in sections.items():
         yield from _section(title, rows, OPTION_COLUMN, width)
+
+
+def _general_options(params: Sequence[Any], help_names: Sequence[str]) -> Rows:
+    rows = [_option_row(param) for param in params if param.param_type_name == "option" and param.rich_help_panel == GENERAL]
+    names = sorted(help_names, key=len)
+    return [*rows, (("    " if len(names[0]) > 2 else "") + ", ".join(names), "show this help")]
 
 
 def _usage_of(params: Sequence[Any]) -> str:
@@ -74,11 +81,12 @@ def command_help(command: Any, path: str, help_names: Sequence[str], examples: S
     for paragraph in (command.help or "").split("\n\n"):
         lines += [*textwrap.wrap(" ".join(paragraph.split()), width, break_on_hyphens=False), ""]
     lines.pop()
+    lines += _examples(examples)
     arguments = [(param.metavar or param.name.upper(), param.help or "") for param in command.params if _has_help(param)]
     if arguments:
         lines += _section("Arguments", arguments, OPTION_COLUMN, width)
-    lines += _option_sections(command.params, help_names, width)
-    lines += _examples(examples)
+    lines += _option_sections(command.params, width)
+    lines += ["", f"General options: {path.split(' ', maxsplit=1)[0]} -h"]
     return "\n".join(lines)
 
 
@@ -94,16 +102,27 @@ def _examples(examples: Sequence[str]) -> Iterable[str]:
 
 
 def group_help(
-    group: Any, path: str, help_names: Sequence[str], examples: Sequence[str], sections: dict[str, Rows], *, intro: str = ""
+    group: Any,
+    path: str,
+    help_names: Sequence[str],
+    examples: Sequence[str],
+    sections: dict[str, Rows],
+    *,
+    intro: str = "",
+    shared: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Help page of a group of verbs; ``sections``: title -> (name, one-line help)."""
+    """Help page of a group of verbs; ``sections``: title -> (name, one-line help); ``shared``: options of several verbs."""
     width = _width()
     lines = [intro, ""] if intro else []
     lines += [f"Usage: {path} [OPTIONS] COMMAND ...", ""]
     lines += textwrap.wrap(" ".join((group.help or "").split()), width, break_on_hyphens=False)
+    lines += _examples(examples)
     column = 2 + max(len(name) for rows in sections.values() for name, _ in rows)
     for title, rows in sections.items():
         lines += _section(title, rows, column, width)
-    lines += _option_sections(group.params, help_names, width)
-    lines += _examples(examples)
+    if shared:  # the root of all verbs
+        lines += _section(GENERAL, _general_options(group.params, help_names), OPTION_COLUMN, width)
+        lines += _section("Where a SIF image is changed", shared, OPTION_COLUMN, width)
+    else:
+        lines += ["", f"General options: {path.split(' ', maxsplit=1)[0]} -h"]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from ...errors import UsageError
+from .helptext import GENERAL
 from .progress import MODES
 
 __all__ = [
@@ -79,18 +80,22 @@ NewOwner = Annotated[
 ForceReplace = Annotated[bool, typer.Option("--force", "-F", help="replace a SIF image or an empty file")]
 ObjectName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="select the object by name instead of by ID")]
 
+SHARED_OPTIONS = {
+    "--drop-signatures": "remove signatures that the edit breaks",
+    "--keep-broken-signatures": "keep signatures that the edit breaks",
+    "--require-lock": "fail if file locking is unavailable",
+}
+"""Options of the verbs that change a SIF image, explained once for all."""
 ReplaceOverlay = Annotated[
     bool, typer.Option("--replace", help="replace the writable overlay in the SIF image", rich_help_panel=EDITING)
 ]
 DropSignatures = Annotated[
-    bool, typer.Option("--drop-signatures", help="remove signatures that the edit breaks", rich_help_panel=EDITING)
+    bool, typer.Option("--drop-signatures", help=SHARED_OPTIONS["--drop-signatures"], rich_help_panel=GENERAL)
 ]
 KeepSignatures = Annotated[
-    bool, typer.Option("--keep-broken-signatures", help="keep signatures that the edit breaks", rich_help_panel=EDITING)
+    bool, typer.Option("--keep-broken-signatures", help=SHARED_OPTIONS["--keep-broken-signatures"], rich_help_panel=GENERAL)
 ]
-RequireLock = Annotated[
-    bool, typer.Option("--require-lock", help="fail if file locking is unavailable", rich_help_panel=EDITING)
-]
+RequireLock = Annotated[bool, typer.Option("--require-lock", help=SHARED_OPTIONS["--require-lock"], rich_help_panel=GENERAL)]
 Deterministic = Annotated[
     bool,
     typer.Option(

@@ -47,7 +47,7 @@ SYNONYMS = {
     word: [verb for verb, words in _VERBS.items() if word in words.split()] for word in " ".join(_VERBS.values()).split()
 }
 """Verbs by other tools' names for them, best match first, of this release and of later ones."""
-_OPTIONS = {"help": "sifkit -h", "version": "sifkit --version"}
+_OPTIONS = {"version": "sifkit --version"}
 
 
 def verb_paths(group: VerbGroup, parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

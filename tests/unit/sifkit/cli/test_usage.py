@@ -54,7 +54,7 @@ def test_usage_errors_are_one_line_and_exit_2(run, argv, says):
     assert run(*argv) == (2, "", says + "\n")
 
 
-SLIPS = ["help", "version", "creat", "overly", "inof", "clnoe", "comlpetion"]
+SLIPS = ["version", "creat", "overly", "inof", "clnoe", "comlpetion"]
 KNOWN = {" ".join(path) for path in suggest.verb_paths(root)}
 
 
@@ -82,7 +82,6 @@ def test_only_verbs_that_exist_are_suggested(run, group, word):
         (["overlay"], "list", "sifkit ls"),
         (["overlay"], "cp", "sifkit overlay clone"),
         (["overlay"], "inf", "sifkit overlay info"),
-        ([], "help", "sifkit -h"),
     ],
 )
 def test_where_a_verb_lives(run, group, word, verb):

@@ -40,13 +40,17 @@ UUID_TEXT = "01234567-89ab-cdef-0123-456789abcdef"
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_every_help_page_ends_with_examples_and_is_not_wide(run, monkeypatch, verb):
+def test_every_help_page_has_its_examples_first_and_is_not_wide(run, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = run(*verb, "--help")
     assert code == 0 and not err
-    body, _, examples = out.partition("\nExamples:\n")
-    assert all(line.startswith("  ") and "sifkit" in line for line in examples.splitlines()), examples
-    assert max(map(len, body.splitlines())) <= 80
+    before, _, after = out.partition("\nExamples:\n")
+    examples, _, options = after.partition("\n\n")
+    assert examples and all(line.startswith("  ") and "sifkit" in line for line in examples.splitlines()), examples
+    assert "\nArguments:" not in before and "\nOptions:" not in before
+    assert max(map(len, (before + options).splitlines())) <= 80
+    assert verb == () or (options.endswith("General options: sifkit -h\n") and "--nocolor" not in options)
+    assert run("help", *verb)[1] == out
     assert run(*verb, "-h")[1] == out or verb in (("ls",), ("df",), ("du",))
 
 
@@ -67,6 +71,22 @@ def _commands(group, path=()):
     yield path, group
     for entry in getattr(group, "verbs", ()):
         yield from _commands(group.get_command(None, entry.name), (*path, entry.name))
+
+
+def test_general_options_are_explained_once(run):
+    out = run("-h")[1]
+    for option in (
+        "--quiet",
+        "--verbose",
+        "--debug",
+        "--nocolor",
+        "--drop-signatures",
+        "--keep-broken-signatures",
+        "--require-lock",
+    ):
+        assert out.count(option) == 1
+        assert option not in run("cp", "--help")[1] and option not in run("sif", "del", "--help")[1]
+    assert run("help", "nope")[:2] == (2, "")
 
 
 def test_the_first_line_says_where_to_start(run):
