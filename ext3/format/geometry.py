@@ -214,11 +214,13 @@ def plan_geometry(
     inodes: int | None = None,
     inode_ratio: int | None = None,
     reserved_percent: float = 0.0,
+    reserved_blocks: int | None = None,
     resize_inode: bool = True,
 ) -> Geometry:
     """Return the geometry mke2fs gives a filesystem of ``size_bytes`` (what is not a whole block is left unused).
 
-    ``inodes`` (a count) overrides ``inode_ratio`` (bytes per inode). Raise GeometryError if there is none.
+    ``reserved_blocks`` (a count, for root) overrides ``reserved_percent``, ``inodes`` (a count) overrides ``inode_ratio``
+    (bytes per inode). Raise GeometryError if there is none.
     """
     if block_size is None:
         block_size = default_block_size(size_bytes)
@@ -258,7 +260,7 @@ def plan_geometry(
         raise GeometryError(
             f"{wanted} inodes: the count must be from 1 to {2**32 - 1}", field="inodes", least=1, most=2**32 - 1
         )
-    reserved_blocks = int(reserved_percent * blocks / 100)
+    reserved = int(reserved_percent * blocks / 100) if reserved_blocks is None else min(reserved_blocks, blocks // 2)
     per_group, all_blocks = 8 * block_size, blocks
     smallest = _smallest_bytes(block_size, inode_size, wanted)
     while True:
@@ -292,7 +294,7 @@ def plan_geometry(
             inodes_per_group=per_group_inodes,
             inode_size=inode_size,
             reserved_gdt_blocks=reserved_gdt,
-            reserved_blocks=reserved_blocks,
+            reserved_blocks=reserved,
             resize_inode=resize_inode,
         )
         if int(geometry.group_overhead.max()) > per_group:
@@ -305,9 +307,10 @@ def plan_geometry(
         if groups == 1 and rest and rest < overhead:
             raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", field="size", least=smallest)
         if rest and rest < overhead + MIN_LAST_GROUP_BLOCKS and groups > 1:
-            share = 100 * reserved_blocks / blocks
+            share = 100 * reserved / blocks
             blocks -= rest
-            reserved_blocks = int(share * blocks / 100)
+            if reserved_blocks is None:
+                reserved = int(share * blocks / 100)
             continue
         return geometry
 

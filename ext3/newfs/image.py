@@ -45,6 +45,7 @@ def mkfs(
     inodes: int | None = None,
     inode_ratio: int | None = None,
     reserved_percent: float = 0.0,
+    reserved_blocks: int | None = None,
     label: bytes = b"",
     uuid: UUID | None = None,
     journal_blocks: int | None = None,
@@ -55,8 +56,9 @@ def mkfs(
     """Create an empty ext3 filesystem of ``size`` bytes, laid out as mke2fs does, with lost+found.
 
     ``where``: a path (created or overwritten in place) or a binary file object, in which the filesystem begins at byte
-    ``offset``. ``inode_ratio``: bytes per inode. ``journal_blocks``: in blocks, None as mke2fs chooses.
-    Raises GeometryError for numbers that make no filesystem, DeviceError, and OSError from opening.
+    ``offset``. ``reserved_percent``, ``reserved_blocks``: for root. ``inode_ratio``: bytes per inode. ``journal_blocks``: in
+    blocks, None as mke2fs chooses. Raises GeometryError for numbers that make no filesystem, DeviceError, and OSError from
+    opening.
     """
     stamp = stamp or Stamp.now(uuid)
     builder = TreeBuilder()
@@ -72,6 +74,7 @@ def mkfs(
         inodes=inodes,
         inode_ratio=inode_ratio,
         reserved_percent=reserved_percent,
+        reserved_blocks=reserved_blocks,
         journal_bytes=journal_bytes,
         journal=journal,
         label=label,

@@ -51,6 +51,7 @@ class ImageOptions:
     inodes: int | None = None
     inode_ratio: int | None = None
     reserved_percent: float = 0.0
+    reserved_blocks: int | None = None
     journal_bytes: int | None = None
     journal: bool = True
     label: bytes = b""
@@ -157,6 +158,7 @@ def _geometry(options: ImageOptions, size: int, nodes: int, block_size: int | No
             inodes=inodes,
             inode_ratio=options.inode_ratio,
             reserved_percent=options.reserved_percent,
+            reserved_blocks=options.reserved_blocks,
         )
 
     geometry = plan(options.inodes)

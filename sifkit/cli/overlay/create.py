@@ -178,15 +178,15 @@ def command(
         _option("--inode-size", "-I", to=INODES, metavar="BYTES", text="inode size: a power of two from 128 to the block size"),
     ] = "256",
     reserved: Annotated[
-        str,
+        str | None,
         _option(
             "--reserved-percent",
             "-m",
             to=INODES,
             metavar="PERCENT",
-            text="percentage of blocks reserved for root, from 0 to 50",
+            text="percentage of blocks reserved for root, from 0 to 50 (default: one block)",
         ),
-    ] = "0",
+    ] = None,
     label: Annotated[str, _option("--label", "-L", to=FORMAT, metavar="TEXT", text="volume label, at most 16 bytes")] = "",
     uuid: Annotated[str, _option("--uuid", "-U", to=FORMAT, metavar="UUID", text="volume UUID")] = "random",
     journal_size: Annotated[
@@ -253,7 +253,7 @@ def command(
         "profile": values.choice("--profile", profile, PROFILES) if profile is not None else None,
         "block_size": values.size("--block-size", block_size, bare=1, example="4096") if block_size is not None else None,
         "inode_size": values.size("--inode-size", inode_size, bare=1, example="256"),
-        "reserved_percent": values.percent("--reserved-percent", reserved),
+        "reserved_percent": None if reserved is None else values.percent("--reserved-percent", reserved),
         "label": values.label("--label", label),
         "uuid": values.uuid("--uuid", uuid),
         "journal_bytes": values.journal_size("--journal", journal_size) if journal_size is not None else None,

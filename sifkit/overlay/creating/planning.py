@@ -16,7 +16,7 @@ from ext3.newfs.tree import Tree
 from ext3.progress import Progress
 
 from ...errors import UsageError, human
-from ..options import CreateOptions, CreateResult
+from ..options import RESERVED_BLOCKS, CreateOptions, CreateResult
 from .layout import ImageTree
 from .request import SMALLEST_BYTES, default_size
 from .source import ScannedSource
@@ -119,7 +119,8 @@ def _image_options(options: CreateOptions) -> ImageOptions:
         inode_size=options.inode_size,
         inodes=options.inodes,
         inode_ratio=ratio,
-        reserved_percent=options.reserved_percent,
+        reserved_percent=options.reserved_percent or 0.0,
+        reserved_blocks=RESERVED_BLOCKS if options.reserved_percent is None else None,
         journal_bytes=options.journal_bytes,
         journal=options.journal,
         label=options.label,

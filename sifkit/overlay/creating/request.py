@@ -17,7 +17,7 @@ from ext3.defaults import default_block_size, default_journal_blocks
 from ext3.errors import GeometryError
 
 from ...errors import UsageError, counted
-from ..options import CreateOptions
+from ..options import RESERVED_BLOCKS, CreateOptions
 from .layout import split_directory_path
 
 __all__ = ["BLOCK_SIZES", "check_request", "check_size", "default_size"]
@@ -93,10 +93,10 @@ def _check_numbers(options: CreateOptions) -> None:
         )
     if options.inodes is not None and not 0 < options.inodes < 2**32:
         raise UsageError(f"--inodes {options.inodes}: must be from 1 to {2**32 - 1:,}", hint="leave it out to get the default")
-    if not 0 <= options.reserved_percent <= MAX_RESERVED_PERCENT:
+    if options.reserved_percent is not None and not 0 <= options.reserved_percent <= MAX_RESERVED_PERCENT:
         raise UsageError(
             f"--reserved-percent {options.reserved_percent:g}: must be from 0 to {MAX_RESERVED_PERCENT}",
-            hint="an overlay needs none: leave it out",
+            hint="an overlay needs one block: leave it out",
         )
     if len(options.label) > LABEL_MAX:
         raise UsageError(f"--label: {len(options.label)} bytes; a label has at most {LABEL_MAX}", hint="choose a shorter one")
@@ -173,7 +173,8 @@ def _fits(options: CreateOptions, size: int) -> bool:
             inode_size=options.inode_size,
             inodes=options.inodes,
             inode_ratio=options.inode_ratio,
-            reserved_percent=options.reserved_percent,
+            reserved_percent=options.reserved_percent or 0.0,
+            reserved_blocks=RESERVED_BLOCKS if options.reserved_percent is None else None,
         )
     except GeometryError:
         return False
