@@ -121,7 +121,8 @@ class GeometryError(Ext3Error, ValueError):
     """Numbers that make no filesystem.
 
     ``field`` names the one to change: "size", "block_size", "inode_size", "inodes", "inode_ratio", "reserved_percent",
-    "journal" or "label". ``least`` and ``most`` bound it where that is known (sizes and the journal in bytes).
+    "reserved_blocks", "journal" or "label". ``least`` and ``most`` bound it where that is known (sizes and the journal in
+    bytes).
     """
 
     kind = "geometry"

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import hostio
-from ..constants import S_IFLNK, S_IFMT, S_IFREG
+from ..constants import LABEL_MAX, S_IFLNK, S_IFMT, S_IFREG
 from ..device.base import BlockDevice, FileDevice, PathOrFile, open_device
-from ..errors import JournalFullError, PathIsDirectoryError
+from ..errors import GeometryError, JournalFullError, PathIsDirectoryError
 from ..format.inode import Inode
 from ..format.layout import Table
 from ..format.superblock import Superblock
@@ -105,6 +105,21 @@ class WritableFilesystem(Filesystem):
     def inode_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
         self._session.flush()
         return super().inode_bitmap(group)
+
+    def set_reserved_blocks(self, count: int) -> None:
+        """Set the number of blocks reserved for root. Raise GeometryError for more than half of all."""
+        most = self.superblock.blocks_count // 2
+        if not 0 <= count <= most:
+            raise GeometryError(
+                f"{count} reserved blocks are not from 0 to {most}", field="reserved_blocks", least=0, most=most
+            )
+        self._run(lambda: self._session.set_reserved_blocks(count))
+
+    def set_label(self, label: bytes) -> None:
+        """Set the volume label. Raise GeometryError for one that is too long."""
+        if len(label) > LABEL_MAX:
+            raise GeometryError(f"{len(label)} bytes; a label has at most {LABEL_MAX}", field="label", most=LABEL_MAX)
+        self._run(lambda: self._session.set_label(label))
 
     def sync(self) -> None:
         """Commit all changes to stable storage. After a DeviceError nothing more is written."""

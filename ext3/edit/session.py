@@ -137,6 +137,16 @@ class Session:
             self._changes.remember(self._super.set_features, have.compat, have.ro_compat)
             self._super.set_features(have.compat | compat, have.ro_compat | ro_compat)
 
+    def set_reserved_blocks(self, count: int) -> None:
+        """Set the number of blocks reserved for root."""
+        self._changes.remember(self._super.set_reserved_blocks, self._super.fixed.reserved_blocks)
+        self._super.set_reserved_blocks(count)
+
+    def set_label(self, label: bytes) -> None:
+        """Set the volume label."""
+        self._changes.remember(self._super.set_label, self._super.fixed.label)
+        self._super.set_label(label)
+
     # Operations
 
     @contextmanager

@@ -37,7 +37,7 @@ def command(
     for image in images:
         try:
             with open_for_reading(console, image, partition) as opened:
-                usage = opened.tree.statfs()
+                usage = opened.statfs()
         except (SifkitError, Ext3Error, OSError) as error:
             if len(images) == 1:
                 raise

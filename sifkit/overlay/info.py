@@ -34,6 +34,7 @@ from ..vfs.resolve import is_dir
 from .image_format import image_kind
 from .in_use import ImageUse, image_use
 from .opening import open_ext3, open_window
+from .reserve import user_bytes
 from .window import Window, check_window
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ class JournalState:
 class ImageInfo:
     """Description of an image. Sizes are in bytes, times in seconds since 1970 (0: never).
 
-    ``used_bytes`` includes metadata and journal. ``state`` is "clean", "dirty" (the journal needs recovery), "not clean" (ext2
-    that was not unmounted) or "errors". ``readable`` False: ``problem`` says why the content cannot be read, and ``upper`` and
-    ``work`` are unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of a SIF image;
-    ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
+    ``used_bytes`` includes metadata and journal; ``available_bytes`` is what a container can write without root. ``state`` is
+    "clean", "dirty" (the journal needs recovery), "not clean" (ext2 that was not unmounted) or "errors". ``readable`` False:
+    ``problem`` says why the content cannot be read, and ``upper`` and ``work`` are unknown. ``reasons``: why Apptainer refuses
+    the image; ``notes``: for the user. ``partition``: of a SIF image; ``file_bytes``, ``allocated_bytes`` and ``use`` are then
+    those of the partition.
     """
 
     path: str
@@ -85,6 +87,7 @@ class ImageInfo:
     used_bytes: int
     free_bytes: int
     reserved_bytes: int
+    available_bytes: int
     inodes: int
     inodes_used: int
     inodes_free: int
@@ -163,6 +166,7 @@ def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks
     blocks, per_group = fields["s_blocks_count"], fields["s_blocks_per_group"]
     inodes, free_inodes = fields["s_inodes_count"], min(fields["s_free_inodes_count"], fields["s_inodes_count"])
     free_blocks = min(fields["s_free_blocks_count"], blocks)
+    reserved = min(fields["s_r_blocks_count"], blocks)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
     dirty = bool(incompat & Incompat.NEEDS_RECOVERY)
     if fields["s_state"] & STATE_ERROR:
@@ -191,7 +195,8 @@ def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks
         size_bytes=blocks * block_size,
         used_bytes=(blocks - free_blocks) * block_size,
         free_bytes=free_blocks * block_size,
-        reserved_bytes=min(fields["s_r_blocks_count"], blocks) * block_size,
+        reserved_bytes=reserved * block_size,
+        available_bytes=user_bytes(blocks=blocks, free=free_blocks, reserved=reserved, block_size=block_size),
         inodes=inodes,
         inodes_used=inodes - free_inodes,
         inodes_free=free_inodes,
@@ -204,7 +209,7 @@ def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks
         readable=not known["problem"],
         accepted=not reasons,
         reasons=tuple(reasons),
-        notes=_notes(known, state),
+        notes=_notes(known, state, reserved),
         **known,
     )
 
@@ -223,7 +228,7 @@ def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
     return reasons
 
 
-def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
+def _notes(known: dict[str, Any], state: str, reserved_blocks: int) -> tuple[str, ...]:
     notes = []
     upper: DirectoryOwner | None = known["upper"]
     if not known["problem"]:
@@ -231,6 +236,11 @@ def _notes(known: dict[str, Any], state: str) -> tuple[str, ...]:
             notes.append("there is no upper/: read-only use (:ro) fails, writable use must create it")
         elif upper.uid == 0 and not upper.mode & 0o002:
             notes.append("upper/ is owned by root: in a container only root (or --fakeroot) can write")
+    if not reserved_blocks:
+        notes.append(
+            "no block is reserved for root: Apptainer without root keeps 10 % of the image free then;"
+            " to use it: sifkit overlay tune --reserved-blocks 1"
+        )
     if state == "dirty" and known["use"].written:
         notes.append("the journal is in use: recent writes of the container may not be visible yet")
     elif state == "dirty":

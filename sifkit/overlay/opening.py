@@ -16,11 +16,12 @@ from ext3.read.filesystem import Filesystem
 from ..atomic import HostPath
 from ..errors import FormatError, NotYetError, UsageError, show
 from ..vfs.errors import MissingPathError
-from ..vfs.file_tree import FileTree
+from ..vfs.file_tree import FileTree, StatFS, TreeStatFS
 from ..vfs.host_tree import HostTree
 from ..vfs.subtree import Subtree
 from ..vfs.upper_view import UpperView, find_upper
 from .image_format import image_kind
+from .reserve import user_bytes
 from .sif_partition import open_partition
 from .window import Window, check_window
 
@@ -58,6 +59,7 @@ class OpenedImage:
         found = filesystem.superblock
         self.size_bytes = found.size_bytes
         self.block_size = found.block_size
+        self.reserved_blocks = found.reserved_blocks
         self.has_journal = found.has_journal
         self.needs_recovery = filesystem.needs_recovery
         self.journal_problem = filesystem.journal_problem
@@ -84,6 +86,16 @@ class OpenedTree:
 
     tree: FileTree[Any]
     image: OpenedImage | None
+
+    def statfs(self) -> StatFS:
+        """Return the totals of the filesystem; ``available_bytes`` of an image is what a container can write without root."""
+        found = self.tree.statfs()
+        if self.image is None:
+            return found
+        size = self.image.block_size
+        blocks, free = found.total_bytes // size, found.free_bytes // size
+        available = user_bytes(blocks=blocks, free=free, reserved=self.image.reserved_blocks, block_size=size)
+        return TreeStatFS(found.total_bytes, found.free_bytes, available, found.inodes, found.free_inodes, found.data_limit)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ CASES = [
         [HEAD | ENTRY | {"crtime", "flags", "generation", "extents", "xattrs", "whiteout", "opaque"}],
     ),
     (["df", "a.img"], [HEAD | SIZES]),
+    (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_bytes", "label"}]),
     (
         ["du", "a.img", "/upper/hello"],
         [{"path", "directory", "allocated_bytes", "inodes"}, HEAD | {"entries", "errors", "allocated_bytes", "inodes"}],

@@ -14,6 +14,7 @@ __all__ = ["command"]
         Verb("clone", "Make", "overlay.clone", "copy an overlay image, sharing blocks if the filesystem can"),
         Verb("attach", "Make", "overlay.attach", "add an overlay image to a SIF image"),
         Verb("detach", "Make", "overlay.detach", "move the overlay of a SIF image to a file"),
+        Verb("tune", "Make", "overlay.tune", "change the reserved blocks or the label of an overlay image"),
         Verb("export", "Make", "overlay.export", "export upper/ as a layer archive or to a directory"),
         Verb("info", "Look", "overlay.info", "show what an image is, its usage and its users"),
     ],

@@ -41,6 +41,8 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     if info.use.lock == "unsupported":
         used_by += " (file locking is unavailable: other users may be missing)"
     space = f"{human(info.used_bytes)} used, {human(info.free_bytes)} free"
+    if info.free_bytes - info.available_bytes > info.block_size:
+        space += f" ({human(info.available_bytes)} without root)"
     inodes = f"{info.inodes_used:,} used, {info.inodes_free:,} free"
     geometry = f"of {human(info.block_size)}, in {counted(info.groups, 'group')}; inodes of {human(info.inode_size)}"
     where = [] if info.partition is None else [("partition", partition_text(info.partition))]
@@ -95,6 +97,7 @@ def _fields(info: ImageInfo) -> Fields:
         "used_bytes": info.used_bytes,
         "free_bytes": info.free_bytes,
         "reserved_bytes": info.reserved_bytes,
+        "available_bytes": info.available_bytes,
         "inodes": info.inodes,
         "inodes_used": info.inodes_used,
         "inodes_free": info.inodes_free,

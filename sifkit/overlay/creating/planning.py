@@ -144,6 +144,8 @@ def _stamp(tree: Tree, image: ImageTree, options: CreateOptions) -> Stamp:
 
 def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
     notes = []
+    if options.reserved_percent == 0:
+        notes.append("no block is reserved for root: Apptainer without root keeps 10 % of the image free then; leave out -m 0")
     epoch = options.source_date_epoch
     if epoch is not None and epoch > time.time():
         notes.append("SOURCE_DATE_EPOCH is in the future: until then e2fsck will want to fix the time of the last write")
