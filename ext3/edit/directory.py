@@ -2,7 +2,8 @@
 
 Linear directories are filled first-fit; where one outgrows its block it gets an index (if the filesystem has
 ``dir_index``), whose leaves and nodes split as the kernel splits them. An odd index is read over, and dropped by the first
-name that is added. Source: Linux ``fs/ext4/namei.c`` (ext4_add_entry, make_indexed_dir, do_split, ext4_dx_add_entry).
+name that is added; a name to remove that it does not lead to is searched in all blocks. Source: Linux ``fs/ext4/namei.c``
+(ext4_add_entry, make_indexed_dir, do_split, ext4_dx_add_entry).
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ __all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError
 KEPT_BLOCKS = 1024
 """Most checked blocks of one directory in the cache."""
 _TYPES = {int(kind): kind for kind in FileType}
+_Place = tuple[int, bytes, int, int]
+"""Where a name is: logical block, its content, offset of the record, offset of the previous one or -1."""
 
 
 class NameExistsError(PathExistsError):
@@ -108,6 +111,8 @@ class Directory:
         """Path through the index of the last name looked up, until a change: the name is often added next."""
         self._absent: bytes | None = None
         """Last name not found, until a change."""
+        self._last_found = 0
+        """Logical block in which the last name to remove was."""
 
     @property
     def size(self) -> int:
@@ -135,6 +140,11 @@ class Directory:
             return None
         return self._entry(name, place[1], place[2])
 
+    def find_listed(self, name: bytes) -> Entry | None:
+        """Return the entry of a name that ``entries`` may have, by a search of all blocks if the index does not lead to it."""
+        place = self._listed(name)
+        return None if place is None else self._entry(name, place[1], place[2])
+
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in disk order, including "." and ".."."""
         for logical in range(self._count):
@@ -154,11 +164,18 @@ class Directory:
             for logical in range(self._count)
         )
 
+    def own(self) -> int:
+        """Return the inode of "."."""
+        return self._dot(b".")
+
     def parent(self) -> int:
         """Return the inode of ".."."""
-        entry = self.find(b"..")
+        return self._dot(b"..")
+
+    def _dot(self, name: bytes) -> int:
+        entry = self.find(name)
         if entry is None:
-            raise CorruptError(self._where, "directory", "without ..", "with one")
+            raise CorruptError(self._where, "directory", f"without {name.decode()}", "with one")
         return entry.ino
 
     # -- change ----------------------------------------------------------------------------------------------------
@@ -265,14 +282,28 @@ class Directory:
     def _uses_index(self) -> bool:
         return self._flag and self._rules.dir_index
 
-    def _require(self, name: bytes) -> tuple[int, bytes, int, int]:
-        place = self._place(name)
+    def _require(self, name: bytes) -> _Place:
+        place = self._listed(name)
         if place is None:
             raise PathNotFoundError(name, f"no such name in {self._where}")
         return place
 
-    def _place(self, name: bytes) -> tuple[int, bytes, int, int] | None:
-        """Return (logical block, its content, offset of the record, offset of the previous one or -1) of a name."""
+    def _listed(self, name: bytes) -> _Place | None:
+        """Return the place of a name, by a search of all blocks if the index does not lead to it.
+
+        The names of a wrong leaf show that an index is odd; once they are removed, nothing does. The block of the last name
+        comes first, because directories are emptied block by block: it saves a search of all before it.
+        """
+        place = self._search((self._last_found,), name) if self._last_found < self._count else None
+        if place is None:
+            place = self._place(name)
+        if place is None and self._uses_index:
+            place = self._search(range(self._count), name)
+        if place is not None and name not in DOTS:
+            self._last_found = place[0]
+        return place
+
+    def _place(self, name: bytes) -> _Place | None:
         if name in DOTS:
             return self._search((0,), name)
         if self._uses_index:
@@ -286,7 +317,7 @@ class Directory:
                 pass
         return self._search(range(self._count), name)
 
-    def _search(self, logicals: Iterable[int], name: bytes) -> tuple[int, bytes, int, int] | None:
+    def _search(self, logicals: Iterable[int], name: bytes) -> _Place | None:
         for logical in logicals:
             block, _ = self._load(logical)
             found = find_record(block, name)

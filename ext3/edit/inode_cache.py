@@ -144,14 +144,21 @@ class InodeCache:
             self._nodes[ino] = node
         if node.checked:
             return node
-        if (ino != ROOT_INO and ino < self._first_ino) or not self.session.inode_in_use(ino):
+        try:
+            self.check_in_use(ino)
+        except CorruptError:
             del self._nodes[ino]
-            error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
-            error.hint = CHECK_HINT
-            raise error
+            raise
         check_map_flags(node.record.flags, f"inode {ino}")
         node.checked = True
         return node
+
+    def check_in_use(self, ino: int) -> None:
+        """Raise CorruptError unless an inode is in use and not one of the filesystem's own."""
+        if (ino != ROOT_INO and ino < self._first_ino) or not self.session.inode_in_use(ino):
+            error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
+            error.hint = CHECK_HINT
+            raise error
 
     def inode(self, ino: int) -> Inode:
         """Return an inode as readers see it."""

@@ -22,6 +22,7 @@ from ..constants import (
 from ..errors import (
     CHECK_HINT,
     CorruptError,
+    NeedsCheckError,
     PathError,
     PathExistsError,
     PathIsDirectoryError,
@@ -41,6 +42,7 @@ __all__ = [
     "DEFAULT",
     "DOTS",
     "new_child",
+    "check_directory_of",
     "check_name",
     "check_removable",
     "directory",
@@ -284,8 +286,11 @@ def link(nodes: InodeCache, ino: int, parent: int, name: bytes) -> None:
 
 
 def find_removable(nodes: InodeCache, above: Node, name: bytes) -> Node:
-    """Return the inode of a name to remove. Raise PathNotFoundError, PathError (EPERM), CorruptError."""
-    entry = nodes.directory(above).find(name)
+    """Return the inode of a name to remove. Raise PathNotFoundError, PathError (EPERM), CorruptError.
+
+    NeedsCheckError for a directory that belongs to another one: see ``check_directory_of``.
+    """
+    entry = nodes.directory(above).find_listed(name)
     if entry is None:
         raise PathNotFoundError(name, "No such file or directory")
     check_changeable(above, name)
@@ -295,7 +300,22 @@ def find_removable(nodes: InodeCache, above: Node, name: bytes) -> Node:
         error = CorruptError(f"inode {node.ino}", "i_links_count", 0, f"1 or more: it is in directory inode {above.ino}")
         error.hint = CHECK_HINT
         raise error
+    if node.record.is_dir and node.ino != ROOT_INO:
+        check_directory_of(nodes, node, above.ino)
     return node
+
+
+def check_directory_of(nodes: InodeCache, node: Node, above: int) -> None:
+    """Raise NeedsCheckError unless a directory found in directory ``above`` says that it is in it, by its ``..``.
+
+    In a damaged image a directory may have a name in two others. Removed by the wrong one, it would be lost to the right one.
+    """
+    names = nodes.directory(node)
+    if names.own() != node.ino:
+        raise NeedsCheckError(f'is damaged: "." of directory inode {node.ino} is {names.own()}')
+    if names.parent() != above:
+        where = f"directory inode {node.ino} has a name in directory inode {above}"
+        raise NeedsCheckError(f'is damaged: {where}, and its ".." is {names.parent()}')
 
 
 def unlink(nodes: InodeCache, parent: int, name: bytes) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError, PathExistsError, PathNotFoundError
+from ..errors import NeedsCheckError, PathExistsError, PathNotFoundError
+from ..read.tree_scan import BlockOwners, scan_many
 from . import namei
 from .inode_cache import InodeCache
 
@@ -15,8 +17,11 @@ __all__ = ["remove_tree"]
 
 
 def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, name: bytes) -> None:
-    """Remove a name and everything below it. Raise PathNotFoundError; CorruptError if directories form a loop, or have
-    more blocks in total than the filesystem."""
+    """Remove a name and everything below it. Raise PathNotFoundError.
+
+    NeedsCheckError, with nothing changed, for directories that belong elsewhere or form a loop, and for files with fewer links
+    than names; CorruptError for damaged directories and inodes.
+    """
     if name in (b".", b".."):
         raise PathExistsError(name, "refusing to remove '.' or '..'")
     ino = namei.find(nodes, parent, name)
@@ -25,9 +30,8 @@ def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
     if not nodes.load(ino).record.is_dir:
         filesystem.unlink_at(parent, name)
         return
-    seen = {ino}
-    left = [nodes.session.superblock.blocks_count]
-    pending = [(parent, name, ino, _below(nodes, ino, left))]
+    _check_tree(filesystem, nodes, parent, ino)
+    pending = [(parent, name, ino, _below(nodes, ino))]
     while pending:
         above, name, ino, entries = pending[-1]
         if not entries:
@@ -35,20 +39,43 @@ def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
             pending.pop()
             continue
         entry, child = entries.pop()
-        if not nodes.load(child).record.is_dir:
+        if nodes.load(child).record.is_dir:
+            pending.append((ino, entry, child, _below(nodes, child)))
+        else:
             filesystem.unlink_at(ino, entry)
-            continue
-        if child in seen:
-            raise CorruptError(f"directory inode {child}", "entries that lead to it", "two or more", 1)
-        seen.add(child)
-        pending.append((ino, entry, child, _below(nodes, child, left)))
 
 
-def _below(nodes: InodeCache, ino: int, left: list[int]) -> list[tuple[bytes, int]]:
-    """Return (name, inode) of a directory's entries in reverse order. ``left``: blocks that directories may still have."""
-    directory = nodes.directory(nodes.load(ino))
-    left[0] -= directory.size // nodes.block_size
-    if left[0] < 0:
-        raise CorruptError(f"directory inode {ino}", "blocks of directories", "more than there are", "each used once")
-    found = [(entry.name, entry.ino) for entry in directory.entries() if entry.name not in namei.DOTS]
+def _check_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, top: int) -> None:
+    """Check everything below directory ``top`` of ``parent`` before the first of it is removed."""
+    owners = BlockOwners()
+    above = {top: parent}
+    names: Counter[int] = Counter()
+    level = [top]
+    while level:
+        below: list[int] = []
+        for ino in level:
+            namei.check_directory_of(nodes, nodes.load(ino), above[ino])
+        for listing in scan_many(filesystem, level, owners, stats=True):
+            if listing.problem is not None:
+                raise listing.problem
+            for row in listing.rows:
+                if isinstance(row.stat, OSError):
+                    raise row.stat
+                assert row.stat is not None
+                nodes.check_in_use(row.node)
+                if not row.stat.is_dir:
+                    names[row.node] += 1
+                    if names[row.node] > row.stat.links:
+                        raise NeedsCheckError(f"is damaged: inode {row.node} has more names than links ({row.stat.links})")
+                    continue
+                if row.node in above:
+                    raise NeedsCheckError(f"is damaged: directory inode {row.node} has two names")
+                above[row.node] = listing.node
+                below.append(row.node)
+        level = below
+
+
+def _below(nodes: InodeCache, ino: int) -> list[tuple[bytes, int]]:
+    """Return (name, inode) of a directory's entries in reverse order."""
+    found = [(entry.name, entry.ino) for entry in nodes.directory(nodes.load(ino)).entries() if entry.name not in namei.DOTS]
     return found[::-1]

@@ -8,6 +8,8 @@ in one sector. ``store.sync`` separates writes that must not be reordered.
 * An object is deleted: its Used byte; the rest of the descriptor; the header; only then its space is freed.
 * All other edits go through a second table at the end of the file: it is written; the header points to it (the commit); the
   table at home is rewritten; the header points back; the second table is truncated.
+* Bytes after the last object are truncated while the header still counts them as data, so that recovery knows that they are
+  nobody's; it does not know that of other bytes there.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .format.placement import PAGE_BYTES, align, data_end, dead_spans, intersect
 from .state import State
 from .store import Store
 
-__all__ = ["Growth", "commit_add", "commit_delete", "commit_switch", "finish_switch", "free_space"]
+__all__ = ["Growth", "commit_add", "commit_delete", "commit_switch", "cut_tail", "finish_switch", "free_space", "write_header"]
 
 
 class Growth:
@@ -52,9 +54,23 @@ class Growth:
                 self.store.set_size(self.old_size)
 
 
-def _write_header(store: Store, state: State) -> None:
+def write_header(store: Store, state: State) -> None:
+    """Write the header, and sync."""
     store.write(0, state.header.pack())
     store.sync()
+
+
+def _counting_all(store: Store, state: State) -> State:
+    """Return ``state`` with a header that counts all bytes of the file as data, as long as those after the end are there."""
+    counted = max(state.header.data_size, store.size - state.header.data_offset)
+    return replace(state, header=replace(state.header, data_size=counted))
+
+
+def cut_tail(store: Store, state: State, *, size_after: int) -> None:
+    """Truncate the file to ``size_after``; then write the header of ``state``, which does not count what was after that."""
+    store.set_size(size_after)
+    store.sync()
+    write_header(store, state)
 
 
 def _slot_offset(state: State, slot: int) -> int:
@@ -69,7 +85,7 @@ def commit_add(store: Store, old: State, new: State, slot: int, growth: Growth) 
     used, record[USED_OFFSET] = record[USED_OFFSET : USED_OFFSET + 1], 0
     growth.keep = True
     try:
-        _write_header(store, new)
+        write_header(store, new)
         store.write(offset, record)
         store.sync()
         store.write(offset + USED_OFFSET, used)
@@ -79,7 +95,7 @@ def commit_add(store: Store, old: State, new: State, slot: int, growth: Growth) 
         store.write(offset + USED_OFFSET, b"\0")
         store.sync()
         store.write(offset, old.slot_bytes(slot))
-        _write_header(store, old)
+        write_header(store, old)
         growth.keep = False
         raise
 
@@ -91,11 +107,11 @@ def commit_delete(store: Store, old: State, new: State, slot: int) -> None:
         store.write(offset + USED_OFFSET, b"\0")
         store.sync()
         store.write(offset, EMPTY_SLOT)
-        _write_header(store, new)
+        write_header(store, _counting_all(store, new))
     except BaseException:
         record = bytearray(old.slot_bytes(slot))
         used, record[USED_OFFSET] = record[USED_OFFSET : USED_OFFSET + 1], 0
-        _write_header(store, old)
+        write_header(store, old)
         store.write(offset, record)
         store.sync()
         store.write(offset + USED_OFFSET, used)
@@ -112,9 +128,9 @@ def commit_switch(store: Store, old: State, new: State, growth: Growth, *, size_
     growth.keep = True
     pointing = replace(new, header=replace(new.header, descriptors_offset=shadow, data_size=size - new.header.data_offset))
     try:
-        _write_header(store, pointing)
+        write_header(store, pointing)
     except BaseException:
-        _write_header(store, old)
+        write_header(store, old)
         growth.keep = False
         raise
     try:
@@ -130,7 +146,12 @@ def finish_switch(store: Store, new: State, *, size_after: int) -> None:
     """Finish ``commit_switch``: the header points to the second table, and ``new`` has the table at home."""
     store.write(new.header.descriptors_offset, new.table[: new.header.table_bytes])
     store.sync()
-    _write_header(store, new)
+    if store.size > size_after and size_after <= data_end(new.header, new.descriptors):
+        write_header(store, _counting_all(store, new))
+        cut_tail(store, new, size_after=size_after)
+        return
+    # What stays after the end is somebody's: it is not counted.
+    write_header(store, new)
     store.set_size(size_after)
 
 
@@ -148,7 +169,13 @@ def free_space(store: Store, state: State, gone: Iterable[tuple[int, int]], *, z
             store.make_zero(begin, size)
         done &= released
     if cut and store.size > end:
-        store.set_size(end)
+        try:
+            cut_tail(store, state, size_after=end)
+        except OSError:
+            raise
+        except BaseException:
+            cut_tail(store, state, size_after=end)
+            raise
     if zero:
         store.sync()
     return done

@@ -5,13 +5,15 @@ Deleted objects leave their bytes there in many images. SIF readers ignore them,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from .format.descriptor import Descriptor
 from .format.header import HEADER_BYTES, GlobalHeader
+from .format.placement import PAGE_BYTES, align, dead_spans
 from .store import ZEROS, Store
 
-__all__ = ["Span", "first_nonzero", "unowned_spans"]
+__all__ = ["Span", "first_nonzero", "occupied_gaps", "unowned_spans"]
 
 Span = tuple[int, int]
 """Offset and size in bytes."""
@@ -44,3 +46,18 @@ def first_nonzero(store: Store, offset: int, size: int) -> int | None:
             if piece != ZEROS[: len(piece)]:
                 return start + len(piece) - len(piece.lstrip(b"\0"))
     return None
+
+
+def occupied_gaps(store: Store, header: GlobalHeader, descriptors: Iterable[Descriptor]) -> list[Span]:
+    """Return the gaps between objects that have storage of their own, or bytes that are not zero."""
+    block = PAGE_BYTES if store.fd is None else max(PAGE_BYTES, os.fstat(store.fd).st_blksize)
+    found = []
+    for begin, size in dead_spans(header, descriptors):
+        if header.descriptors_size > header.table_bytes and begin == header.table_end:
+            continue  # by the header these are the table's
+        end = min(begin + size, store.size)
+        first = align(begin, block)
+        inside = store.data_spans(first, end // block * block - first)
+        if next(iter(inside), None) is not None or first_nonzero(store, begin, end - begin) is not None:
+            found.append((begin, end - begin))
+    return found

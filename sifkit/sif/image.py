@@ -15,7 +15,7 @@ from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch
 from .loading import NewFileStore, check_file_object, load_locked, new_file, open_image_file
 from .plan import plan_new
-from .recover import recover
+from .recover import recover, release_space
 from .stamp import SIFStamp
 from .state import Notice, check_objects, load
 from .store import FileStore, ObjectStore, Store, file_descriptor
@@ -129,9 +129,14 @@ class SIF(ImageEditor):
         return sif
 
     def close(self) -> None:
-        """Close the image; a new one gets its name. Objects opened from it cannot be read afterwards."""
+        """Close the image; a new one gets its name. Objects opened from it cannot be read afterwards.
+
+        The space of removed objects that an interrupted edit left is freed, if the image was open for writing.
+        """
         new, self._new = self._new, None
         with self._unfinished:
+            if self._store is not None and self.mode == "r+" and new is None:
+                release_space(self._store, self._state)
             self._release()
             if new is not None:
                 new.commit(self._replacing)

@@ -8,17 +8,19 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from .commit import finish_switch, free_space
-from .errors import StoreError
+from ..errors import SifkitError
+from .commit import cut_tail, write_header
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
-from .format.placement import data_end, home_of_table
+from .format.header import HEADER_BYTES, GlobalHeader
+from .format.placement import MAX_OFFSET, data_end, home_of_table
 from .format.schema import DESCRIPTOR
 from .format.types import Arch
+from .gaps import occupied_gaps
 from .select import primary
 from .state import State
 from .store import Store
 
-__all__ = ["plan_recovery", "recover"]
+__all__ = ["plan_recovery", "recover", "release_space"]
 
 
 def plan_recovery(state: State) -> State:
@@ -50,48 +52,64 @@ def plan_recovery(state: State) -> State:
 
 
 def recover(store: Store, state: State) -> State:
-    """Write ``plan_recovery(state)`` to the file; nothing is written if it equals ``state``.
+    """Write ``plan_recovery(state)`` to the file, except for a data size that is too large; nothing if it equals ``state``.
 
-    The space of objects whose removal or addition was interrupted is freed. Other bytes after the last object may be of use and
-    are kept until the next edit.
+    ``release_space`` is for the end of the session: an edit that is refused leaves the image as it is.
     """
     wanted = plan_recovery(state)
-    if wanted == state:
-        return state
-    gone = _interrupted_spans(store, state, wanted)
-    _write_recovered(store, state, wanted)
-    if gone:
-        with suppress(StoreError):  # a check reports the space; the image is usable
-            free_space(store, wanted, gone, cut=any(begin < store.size <= end for begin, end in gone))
+    if wanted != state:
+        _recover(store, state, wanted)
     return wanted
 
 
-def _interrupted_spans(store: Store, state: State, wanted: State) -> list[tuple[int, int]]:
-    """Return (begin, end) of objects whose removal or addition was interrupted: those of unused descriptors, and those that are
-    in only one of the two tables."""
-    table = state.table
+def _recover(store: Store, state: State, wanted: State) -> None:
+    """Write table and header. The header goes on counting bytes after the end: that tells that they are nobody's."""
+    end = data_end(wanted.header, wanted.descriptors)
+    if store.size > end:
+        counted = max(end, state.header.data_offset + state.header.data_size, _interrupted_end(state, store.size))
+        header = replace(wanted.header, data_size=counted - wanted.header.data_offset)
+        wanted = replace(wanted, header=header)
     if wanted.header.descriptors_offset != state.header.descriptors_offset:
-        table = store.read(wanted.header.descriptors_offset, wanted.header.table_bytes)
-    gone = []
-    for slot in range(state.header.descriptors_total):
-        start = slot * DESCRIPTOR_BYTES
-        if table[start : start + DESCRIPTOR_BYTES] != wanted.slot_bytes(slot):
-            fields = DESCRIPTOR.read(table, start)
-            gone.append((fields["Offset"], fields["Offset"] + fields["Size"]))
-    return [(begin, end) for begin, end in gone if 0 < begin < end]
-
-
-def _write_recovered(store: Store, state: State, wanted: State) -> None:
-    if wanted.header.descriptors_offset != state.header.descriptors_offset:
-        size = store.size
-        # The second table is at the end of the file, unless data was appended: then nothing is truncated.
-        ours = size == state.header.table_end
-        end = data_end(wanted.header, wanted.descriptors)
-        finish_switch(store, wanted, size_after=min(size, end) if ours else size)
+        store.write(wanted.header.descriptors_offset, wanted.table[: wanted.header.table_bytes])
+        store.sync()
+        write_header(store, wanted)
         return
+    if wanted.header != state.header:
+        write_header(store, wanted)
     for slot in range(state.header.descriptors_total):
         if state.slot_bytes(slot) != wanted.slot_bytes(slot):
             store.write(state.header.descriptors_offset + slot * DESCRIPTOR_BYTES, wanted.slot_bytes(slot))
-    if wanted.header != state.header:
-        store.write(0, wanted.header.pack())
     store.sync()
+
+
+def release_space(store: Store, state: State) -> None:
+    """Free what an interrupted edit left: bytes between objects, and those after the last one that the header counts as data.
+
+    Other bytes after the last object may be of use and are kept until the next edit.
+    """
+    with suppress(OSError, SifkitError):  # a check reports the space; the image is usable
+        for begin, size in occupied_gaps(store, state.header, state.descriptors):
+            store.release(begin, size)
+        header = GlobalHeader.parse(store.read_some(0, HEADER_BYTES))
+        size, end = store.size, data_end(state.header, state.descriptors)
+        counted = header.data_offset + header.data_size
+        if counted <= end:
+            return
+        state = replace(state, header=replace(state.header, data_size=end - header.data_offset))
+        if end < size <= counted:
+            cut_tail(store, state, size_after=end)
+            return
+        store.release(end, min(size, counted) - end)
+        write_header(store, state)
+
+
+def _interrupted_end(state: State, size: int) -> int:
+    """Return the end of an object at the end of the file that was being added or deleted: its descriptor is unused. Else 0."""
+    found = 0
+    used = state.used_slots
+    for slot in range(state.header.descriptors_total):
+        if slot not in used and state.slot_bytes(slot) != EMPTY_SLOT:
+            fields = DESCRIPTOR.read(state.table, slot * DESCRIPTOR_BYTES)
+            if 0 < fields["Offset"] < size <= fields["Offset"] + fields["Size"] <= MAX_OFFSET:
+                found = max(found, fields["Offset"] + fields["Size"])
+    return found

@@ -70,7 +70,7 @@ def test_a_crash_while_a_crash_is_recovered_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", EDITS)
 def test_counters_are_never_dangerous(tmp_path: Path, name: str) -> None:
     """At every moment the header counts at least as much data and at most as many free descriptors as there are: a writer that
-    trusts it overwrites nothing."""
+    trusts it overwrites nothing. It counts what is cut until that is done, and no other bytes that are not there."""
     path = tmp_path / "image.sif"
     sample_image(path)
     if name in PREPARE:
@@ -82,7 +82,9 @@ def test_counters_are_never_dangerous(tmp_path: Path, name: str) -> None:
             end = max((descriptor.end for descriptor in sif if descriptor.size), default=0)
             assert sif.header.data_offset + sif.header.data_size >= end, what
             assert sif.header.descriptors_free <= sif.capacity - len(sif), what
-            assert sif.header.data_offset + sif.header.data_size <= len(raw), what
+            assert sif.header.data_offset + sif.header.data_size <= len(raw) or len(raw) == max(end, sif.header.data_offset), (
+                what
+            )
 
 
 def shape(ops: list[Op]) -> list[tuple[str, int, int]]:
@@ -107,12 +109,13 @@ def test_the_order_of_adding_and_deleting(tmp_path: Path) -> None:
     assert shape(ops) == [
         *[("write", slot + 4, 1), sync],
         *[("write", slot, 585), ("write", 0, 128), sync],
-        ("size", end, 0),
+        *[("size", end, 0), sync],
+        *[("write", 0, 128), sync],
     ]
 
 
 def test_the_order_of_a_change(tmp_path: Path) -> None:
-    """A second table, the header, the table at home, the header, the cut."""
+    """A second table, the header, the table at home, the header, the cut, the header without what was cut."""
     path = tmp_path / "image.sif"
     sample_image(path)
     end = path.stat().st_size
@@ -124,5 +127,6 @@ def test_the_order_of_a_change(tmp_path: Path) -> None:
         *[("write", 0, 128), sync],
         *[("write", 4096, 8 * 585), sync],
         *[("write", 0, 128), sync],
-        ("size", end, 0),
+        *[("size", end, 0), sync],
+        *[("write", 0, 128), sync],
     ]
