@@ -65,6 +65,8 @@ class Archive(ABC):
         self.path = path
         self.compression = compression
         self.position = 0
+        self.has_end_marker = True
+        """False once its entries were read and no block of zeros follows them."""
 
     @abstractmethod
     def read(self, size: int) -> bytes:

@@ -30,7 +30,7 @@ class TarScan:
     """Result of adding an archive to a tree. Close the content, or leave the context, when the image is written.
 
     ``root`` is None without an entry for the top; ``root_xattrs`` are the top's attributes in any case (a layer may make it
-    opaque without an entry). ``files`` counts names added, ``data_bytes`` the lengths of files.
+    opaque without an entry). ``files`` counts names added, ``data_bytes`` the lengths of files. ``notes``: for the user.
     """
 
     content: ArchiveContent
@@ -38,6 +38,7 @@ class TarScan:
     root_xattrs: dict[bytes, bytes]
     files: int
     data_bytes: int
+    notes: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +139,8 @@ class MergedArchive:
         files, data_bytes = self._merge.add_to(builder, root, self._content)
         builder.left_out.merge(self._merge.left_out)
         self._added = True
-        return TarScan(self._content, self.root, self.root_xattrs, files, data_bytes)
+        notes = tuple(self._merge.notes)
+        return TarScan(self._content, self.root, self.root_xattrs, files, data_bytes, notes)
 
     def __enter__(self) -> Self:
         return self

@@ -40,9 +40,9 @@ INSIDE = "the archive writes through a symlink or into a file; do not trust it"
         (SAMPLE[:1200], "the archive is truncated: it ends inside a header (at byte 1200)", AGAIN),
         (SAMPLE[:4000], "the archive is truncated: d/a has 3,000 bytes and only 1,952 follow (at byte 2048)", AGAIN),
         (
-            gzipped(SAMPLE[:1024]),
-            "the gzip stream is whole, but the archive in it is truncated: it has no end marker"
-            " (at byte 1024 of the unpacked archive)",
+            gzipped(SAMPLE[:1200]),
+            "the gzip stream is whole, but the archive in it is truncated: it ends inside a header"
+            " (at byte 1200 of the unpacked archive)",
             "pack the archive again",
         ),
         (gzipped(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)", AGAIN),
@@ -100,7 +100,17 @@ INSIDE = "the archive writes through a symlink or into a file; do not trust it"
             f"{'x' * 4096}: the name has 4096 bytes; Linux takes 4095 (at byte 0)",
             "",
         ),
-        (header(b"") + END, "(no name): the name is no path (at byte 0)", ""),
+        (
+            symlink(b"d/l", b"../../etc") + file(b"d/l/x") + END,
+            "d/l/x: the name leads outside: a symlink on its way climbs above the top (at byte 512)",
+            DISTRUST,
+        ),
+        (
+            symlink(b"a", b"b/.") + symlink(b"b", b"a/.") + file(b"a/x") + END,
+            "a/x: the name goes through more than 40 symlinks (at byte 1024)",
+            DISTRUST,
+        ),
+        (header(b"") + END, "(no name): the archive's top is not a directory (at byte 0)", ""),
         (header(b"l", kind=b"2") + END, "l: a symlink's target of 0 bytes cannot be (at byte 0)", ""),
     ],
 )
