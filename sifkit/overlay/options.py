@@ -25,7 +25,7 @@ class CreateOptions:
     root), ``upper`` (below upper/), ``data`` (its root, without adding upper/ and work/), ``auto`` (root if the source has an
     upper/). ``owner``: of every entry; ``upper_owner``: of upper/ and work/ only. ``source_date_epoch`` (seconds) makes the
     image reproducible; ``reproducible`` does so with a fixed time. ``inodes`` and ``inode_ratio`` override ``profile`` and
-    exclude each other.
+    exclude each other. ``temporary_dir``: for the data of a packed or piped archive while it is read; None: beside the image.
     """
 
     size: int | None = None
@@ -43,6 +43,7 @@ class CreateOptions:
     one_file_system: bool = False
     skip_unreadable: bool = False
     allow_changed: bool = False
+    temporary_dir: HostPath | None = None
     inodes: int | None = None
     inode_ratio: int | None = None
     profile: Profile | None = None

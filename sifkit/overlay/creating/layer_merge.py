@@ -63,6 +63,8 @@ class LayerMerge:
         self._root_seen = False
         self._entries = self._implied = 0
         self._paths = MemberPaths(self._children, self._targets)
+        self._further_names: dict[int, int] = {}
+        """Hard links beside the first name, by row."""
         self._unknown_types: dict[bytes, tuple[int, bytes]] = {}
 
     @property
@@ -128,7 +130,7 @@ class LayerMerge:
         if leaf.startswith(WHITEOUT_PREFIX):
             self._add_whiteout(parent, leaf, member)
         elif member.kind == HARD_LINK:
-            self._place(parent, leaf, self._link_target(member))
+            self._place_link(parent, leaf, self._link_target(member))
         else:
             siblings = self._children[parent]
             row = siblings.get(leaf)
@@ -171,9 +173,31 @@ class LayerMerge:
     def _place(self, parent: int, name: bytes, row: int) -> None:
         siblings = self._children[parent]
         old = siblings.get(name)
-        if old is not None and (old in self._children or old in self._targets):
-            self._paths.forget()  # a directory is replaced, with all below it, or a link that led to one
         siblings[name] = row
+        if old is None:
+            return
+        if old in self._children or old in self._targets:
+            self._paths.forget()  # a directory is replaced, with all below it, or a link that led to one
+        self._drop(old)
+
+    def _place_link(self, parent: int, name: bytes, row: int) -> None:
+        if self._children[parent].get(name) != row:
+            self._further_names[row] = self._further_names.get(row, 0) + 1
+            self._place(parent, name, row)
+
+    def _drop(self, row: int) -> None:
+        """Give back the data of an entry that lost a name, and of all below it, unless they have others."""
+        dropped = [row]
+        while dropped:
+            row = dropped.pop()
+            if self._further_names.get(row):
+                self._further_names[row] -= 1
+                continue
+            dropped += self._children.get(row, {}).values()
+            mode, *_, size, offset = _row.unpack_from(self._rows, row * _row.size)
+            if mode & S_IFMT == S_IFREG and size:
+                segments = self._segments.get(row, ((0, size, offset),))
+                self._archive.discard(offset, sum(length for _, length, _ in segments))
 
     def _fill(self, row: int, member: Member) -> None:
         """Sets what a row's entry says; attributes of an earlier entry do not stay."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ext3.errors import SourceError
+from ext3.errors import Ext3Error, SourceError
 from ext3.newfs.content import Content, MemoryContent
 from ext3.progress import Progress
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
@@ -21,6 +21,7 @@ from ..options import CreateOptions, ImageLayout
 from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
 from .layout import ImageTree, RootAttributes, choose_layout
+from .request import data_limit
 
 if TYPE_CHECKING:
     from ext3.newfs.tree import Tree
@@ -206,18 +207,19 @@ def _from_tar(
     from .tar_source import read_tar  # with the codecs: only for archives
 
     progress.phase("scan", None, "files")
-    directory = os.path.dirname(os.path.realpath(target))
+    directory = options.temporary_dir
     try:
         found = stack.enter_context(
             read_tar(
                 options.from_tar,
                 xattr_filter=xattr_predicate(options.xattrs),
                 progress=progress.advance,
-                spool_dir=directory,
+                spool_dir=os.fsdecode(directory or os.path.dirname(os.path.realpath(target))),
+                data_limit=data_limit(options),
             )
         )
     except OSError as error:
-        if isinstance(error, SourceError):
+        if isinstance(error, Ext3Error):
             raise
         raise SourceError(_source_name(options), error.strerror or str(error), error=error) from error
     layout = choose_layout(options.layout, found.top_names, _source_name(options))

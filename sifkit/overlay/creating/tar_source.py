@@ -55,15 +55,18 @@ def scan_tar(
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None] | None = None,
     spool_dir: SpoolDirectory | None = None,
+    data_limit: int | None = None,
 ) -> TarScan:
     """Add the entries of a tar archive below ``root``, a directory node of ``builder`` that was added already.
 
     ``source``: a path, or a binary file object (kept open until the content is closed, and not closed by it). Attributes
     that ``xattr_filter`` refuses, and members that are no files, are counted in ``builder.left_out``. ``progress`` is called
-    with the number of members read since the last call. The caller applies ``TarScan.root`` and closes the content.
+    with the number of members read since the last call. ``spool_dir``: for the data of a packed or piped archive, of which
+    there may be at most ``data_limit`` bytes. The caller applies ``TarScan.root`` and closes the content.
     Raises SourceError with the archive's name, the member and the byte; its cause is an ArchiveError with the same values.
+    Raises NoSpaceError for too much data.
     """
-    with read_tar(source, xattr_filter=xattr_filter, progress=progress, spool_dir=spool_dir) as found:
+    with read_tar(source, xattr_filter=xattr_filter, progress=progress, spool_dir=spool_dir, data_limit=data_limit) as found:
         return found.add_to(builder, root)
 
 
@@ -73,13 +76,14 @@ def read_tar(
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None] | None = None,
     spool_dir: SpoolDirectory | None = None,
+    data_limit: int | None = None,
 ) -> MergedArchive:
     """Read and merge an archive, for a caller who needs the names at its top before choosing where it goes.
 
     Arguments and errors are those of ``scan_tar``.
     """
     try:
-        return _read(source, xattr_filter, progress or _ignore, spool_dir)
+        return _read(source, xattr_filter, progress or _ignore, spool_dir, data_limit)
     except ArchiveError as error:
         raise source_error(error) from error
 
@@ -89,8 +93,9 @@ def _read(
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None],
     spool_dir: SpoolDirectory | None,
+    data_limit: int | None,
 ) -> MergedArchive:
-    archive = open_archive(source, spool_dir=spool_dir)
+    archive = open_archive(source, spool_dir=spool_dir, data_limit=data_limit)
     try:
         merge = LayerMerge(archive, xattr_filter)
         count = 0
