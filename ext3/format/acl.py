@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 from enum import IntEnum
 
 from .schema import ACL_ENTRY, ACL_ENTRY_SHORT, ACL_HEADER
 
-__all__ = ["AclTag", "from_disk", "parse_text", "to_disk"]
+__all__ = ["AclTag", "FindId", "from_disk", "parse_text", "to_disk"]
 
 KERNEL_VERSION = 2
 DISK_VERSION = 1
@@ -24,6 +25,10 @@ MAX_ENTRIES = 8191
 
 Entry = tuple[int, int, int]
 """(tag, permissions, id)."""
+
+
+FindId = Callable[["AclTag", str], int | None]
+"""Looks up a name of a user (AclTag.USER) or a group; its id, None if it is unknown."""
 
 
 class AclTag(IntEnum):
@@ -51,6 +56,8 @@ _WORDS = {
     "o": (AclTag.OTHER, None),
 }
 _PERMISSIONS = re.compile(r"([r-])([w-])([x-])", re.ASCII)
+_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
+"""Byte of a name in octal, as acl_to_text writes those that would end the name."""
 
 
 def to_disk(value: bytes) -> bytes:
@@ -99,12 +106,12 @@ def from_disk(value: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def parse_text(text: str) -> bytes:
+def parse_text(text: str, find_id: FindId | None = None) -> bytes:
     """Convert an ACL from text to kernel form: ``user::rwx,user:1000:r-x,group::r-x,mask::rwx,other::r--``.
 
     Entries are separated by commas or newlines, in any order. Words may be shortened to their first letter. ``#`` starts a
     comment. All entries, or none, begin with ``default:``. A fourth field is a numeric id, which wins over the name in the
-    second (star and libarchive write it). A name without an id raises ValueError.
+    second (star and libarchive write it); else ``find_id`` looks the name up. A name without an id raises ValueError.
     """
     entries: list[Entry] = []
     defaults = 0
@@ -116,7 +123,7 @@ def parse_text(text: str) -> bytes:
         if fields[0] in ("default", "d"):
             defaults += 1
             del fields[0]
-        entries.append(_parse_entry(fields, item))
+        entries.append(_parse_entry(fields, item, find_id))
         if len(entries) > MAX_ENTRIES:
             raise ValueError(f"an ACL of more than {MAX_ENTRIES} entries")
     if defaults not in (0, len(entries)):
@@ -129,7 +136,7 @@ def parse_text(text: str) -> bytes:
     return ACL_HEADER.packer.pack(KERNEL_VERSION) + b"".join(ACL_ENTRY.packer.pack(*entry) for entry in entries)
 
 
-def _parse_entry(fields: list[str], item: str) -> Entry:
+def _parse_entry(fields: list[str], item: str, find_id: FindId | None) -> Entry:
     plain, named = _WORDS.get(fields[0], (None, None))
     if plain is None or not 2 <= len(fields) <= 4:
         raise ValueError(f"ACL entry {item!r} is not TYPE:ID:PERMISSIONS")
@@ -144,12 +151,21 @@ def _parse_entry(fields: list[str], item: str) -> Entry:
     if named is None:
         raise ValueError(f"ACL entry {item!r}: {fields[0]} takes no id")
     ident = fields[3] if len(fields) == 4 and fields[3] else who
-    if not (ident.isascii() and ident.isdecimal() and len(ident) <= 10):
-        raise ValueError(f"ACL entry {item!r}: {ident!r} is not a numeric id")
-    number = int(ident)
+    number = _parse_id(named, ident, find_id)
+    if number is None:
+        raise ValueError(f"ACL entry {item!r}: {ident!r} is not a numeric id{', nor a known name' if find_id else ''}")
     if number >= UNDEFINED_ID:
         raise ValueError(f"ACL entry {item!r}: the id does not fit 32 bits")
     return named, permissions, number
+
+
+def _parse_id(tag: AclTag, text: str, find_id: FindId | None) -> int | None:
+    if text.isascii() and text.isdecimal():
+        return int(text) if len(text) <= 10 else None
+    if find_id is None:
+        return None
+    name = _ESCAPE.sub(lambda match: bytes((int(match[1], 8),)), text.encode("utf-8", "surrogateescape"))
+    return find_id(tag, name.decode("utf-8", "surrogateescape"))
 
 
 def _permissions(text: str, item: str) -> int:

@@ -27,18 +27,27 @@ _pack_node = ROW.pack
 
 @dataclass(slots=True)
 class LeftOut:
-    """Attributes and files of a source that the image does not contain: by name or description, a count and the first path."""
+    """Attributes and files of a source that the image does not contain: by name or description, a count and the first path.
+
+    ``harmless``: those that mean nothing anywhere else.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, bytes] = field(default_factory=dict)
+    harmless: set[str] = field(default_factory=set)
 
     def add(self, what: str, path: bytes) -> None:
         self.counts[what] += 1
         self.first.setdefault(what, path)
 
+    def add_harmless(self, what: str, path: bytes) -> None:
+        self.add(what, path)
+        self.harmless.add(what)
+
     def merge(self, later: LeftOut) -> None:
         self.counts += later.counts
         self.first = later.first | self.first
+        self.harmless |= later.harmless
 
 
 class TreeBuilder:

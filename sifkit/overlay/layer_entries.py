@@ -18,11 +18,13 @@ from ..vfs.file_tree import FileTree, Row, is_directory
 from ..vfs.walk import Walker
 from ..vfs.whiteouts import (
     AUFS_PREFIX,
+    FUSE_LEFTOVER,
     OPAQUE_WHITEOUT,
     REDIRECT_XATTRS,
     WHITEOUT_PREFIX,
     has_whiteout_prefix,
     is_opaque,
+    is_whiteout,
 )
 
 __all__ = ["LayerEntry", "walk_layer"]
@@ -123,7 +125,7 @@ def _filter_whiteouts(prefix: bytes, rows: Sequence[Row[N]], on_problem: OnProbl
 
 
 def _is_whiteout(prefix: bytes, row: Row[N], on_problem: OnProblem) -> bool:
-    """Return True for a whiteout of fuse-overlayfs; other files with such names are problems."""
+    """Return True for a whiteout of fuse-overlayfs; other files with such names are problems, except those it leaves behind."""
     found = row.stat
     assert found is not None  # the walk asks for it
     if isinstance(found, OSError):
@@ -132,6 +134,8 @@ def _is_whiteout(prefix: bytes, row: Row[N], on_problem: OnProblem) -> bool:
     is_reserved = row.name == WHITEOUT_PREFIX or row.name.startswith(AUFS_PREFIX)
     if S_ISREG(found.mode) and not found.size and not is_reserved:
         return True
+    if row.name == FUSE_LEFTOVER and is_whiteout(found):
+        return False
     reason = "a name that begins with .wh. would be a whiteout where the layer is used"
     on_problem(b"/" + prefix + row.name, reason)
     return False

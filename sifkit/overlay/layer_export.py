@@ -43,6 +43,10 @@ BATCH_ENTRIES = 4096
 CHUNK_BYTES = 1 << 20
 """Larger files are read and written in chunks."""
 MAX_PROBLEMS = 100
+OPAQUE_TOP = (
+    "the top of upper/ is opaque, which the kernel ignores and fuse-overlayfs does not; where the layer is used, its"
+    " .wh..wh..opq hides all lower layers"
+)
 _FLAGS = {S_IFREG: b"0", S_IFLNK: b"2", S_IFCHR: b"3", S_IFBLK: b"4", S_IFDIR: b"5", S_IFIFO: b"6", S_IFSOCK: b""}
 
 
@@ -57,7 +61,7 @@ class ExportResult:
     """Result of an export.
 
     ``entries``: of the archive, whiteouts included. ``content_bytes``: sizes of files, holes included. ``left_out``: sockets,
-    which no archive holds. ``problems``: (path, reason), the first hundred of ``failed``.
+    which no archive holds. ``problems``: (path, reason), the first hundred of ``failed``. ``notes``: for the user.
     """
 
     entries: int = 0
@@ -67,6 +71,7 @@ class ExportResult:
     left_out: int = 0
     failed: int = 0
     problems: list[tuple[bytes, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add_problem(self, path: bytes, reason: str) -> None:
         self.failed += 1
@@ -183,6 +188,8 @@ class _LayerWriter(Generic[N]):
     def _add_whiteout(self, path: bytes, mtime: int) -> None:
         if path.rpartition(b"/")[2] == OPAQUE_WHITEOUT:
             self.result.opaque += 1
+            if path == OPAQUE_WHITEOUT:
+                self.result.notes.append(OPAQUE_TOP)
         else:
             self.result.whiteouts += 1
         self._tar.add(NewMember(path, b"0", 0o644, 0, 0, 0, mtime))

@@ -27,9 +27,9 @@ class CreateOptions:
     ``size`` None: the content plus 25 %, at least 64 MiB. ``layout``: the place of the source in the image: ``root`` (its
     root), ``upper`` (below upper/), ``data`` (its root, without adding upper/ and work/), ``auto`` (root if the source has an
     upper/). ``owner``: of every entry; ``upper_owner``: of upper/ and work/ only. ``source_date_epoch`` (seconds) makes the
-    image reproducible; ``reproducible`` does so with a fixed time. ``reserved_percent`` None: one block (see
-    RESERVED_BLOCKS). ``inodes`` and ``inode_ratio`` override ``profile`` and
-    exclude each other.
+    image reproducible; ``reproducible`` does so with a fixed time. ``reserved_percent`` None: RESERVED_BLOCKS. ``inodes`` and
+    ``inode_ratio`` override ``profile`` and exclude each other. ``temporary_dir``: for the data of a packed or piped archive
+    while it is read; None: beside the image.
     """
 
     size: int | None = None
@@ -47,6 +47,7 @@ class CreateOptions:
     one_file_system: bool = False
     skip_unreadable: bool = False
     allow_changed: bool = False
+    temporary_dir: HostPath | None = None
     inodes: int | None = None
     inode_ratio: int | None = None
     profile: Profile | None = None

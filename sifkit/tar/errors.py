@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
-from ..errors import SifkitError, show
+from ..errors import SifkitError, human, show
 from .header import PATH_LIMIT
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "ArchiveError",
     "ArchiveOpenError",
     "CompressedStreamError",
+    "ContentLimitError",
     "CorruptHeaderError",
     "EmptyArchiveError",
     "NotTarError",
@@ -109,7 +110,25 @@ class SparseMapError(ArchiveError):
 
 
 class SpoolError(ArchiveError):
-    """The temporary file that holds the decompressed data cannot be written."""
+    """The temporary file that holds the archive's data cannot be written. ``directory``: where it is."""
+
+    def __init__(self, path: bytes, directory: bytes, *, written: int, compression: str, error: OSError) -> None:
+        done = f" after {human(written)}" if written else ""
+        reason = f"writing its temporary file in {show(directory)} failed{done}: {error.strerror}"
+        super().__init__(path, reason, compression=compression, error=error)
+        self.directory = directory
+
+
+class ContentLimitError(ArchiveError):
+    """Archive with more data than its caller can take: at least ``needed_bytes``, where ``limit_bytes`` are taken."""
+
+    kind = "no-space"
+
+    def __init__(self, path: bytes, *, needed_bytes: int, limit_bytes: int, compression: str) -> None:
+        reason = f"its files have {human(needed_bytes)} or more; at most {human(limit_bytes)} are taken"
+        super().__init__(path, reason, compression=compression)
+        self.needed_bytes = needed_bytes
+        self.limit_bytes = limit_bytes
 
 
 class ArchiveChangedError(ArchiveError):

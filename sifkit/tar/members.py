@@ -2,7 +2,8 @@
 
 Read are ustar, pax (records as bytes: values need not be UTF-8), GNU (long names, sparse files, base-256 numbers), star's
 prefix and old Unix archives. A member's name says what the archive says: nothing is resolved, and names of whiteouts are names.
-Sources: POSIX.1-2017 ``pax``; GNU tar manual, "Basic Tar Format"; libarchive ``tar(5)``.
+A type that is not known is a regular file, as POSIX asks. Sources: POSIX.1-2017 ``pax``; GNU tar manual, "Basic Tar Format";
+libarchive ``tar(5)``.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG
 from ..errors import show
 from .errors import CorruptHeaderError, SparseMapError
 from .header import BLOCK, FIELDS, Header, HeaderError, check_header, parse_number, unpack_header
-from .pax import Pairs, Records, parse_decimal, parse_records, parse_time
+from .pax import Pairs, Records, is_xattr_key, parse_decimal, parse_records, parse_signed, parse_time
 from .sparse import SIZE_LIMIT, read_sparse_map, stored_ranges
 from .store import StoredRange
 from .stream import Archive
 
-__all__ = ["HARD_LINK", "SKIPPED", "Member", "MemberTimes", "read_members"]
+__all__ = ["HARD_LINK", "SKIPPED", "VOLUME_LABEL", "Member", "MemberTimes", "read_members"]
 
 HARD_LINK = 0
 """``kind`` of a member that is one more name for an earlier one."""
 SKIPPED = -1
 """``kind`` of a member that is no file: a volume label or a vendor's metadata."""
+VOLUME_LABEL = b"V"
+"""Typeflag of a label that ``tar -V`` gives an archive."""
 
 NAME_PAYLOAD_LIMIT = 1 << 16
 PAX_PAYLOAD_LIMIT = 8 << 20
@@ -38,6 +41,8 @@ _TYPEFLAG, _SIZE = FIELDS["typeflag"], FIELDS["size"]
 _EXTENSIONS = b"xXgLK"
 """Typeflags of headers that say more about the next one: pax, Solaris' pax, global pax, GNU's long names and link targets."""
 _WITH_DATA = b"0\x007SD"
+_CONTINUED = b"M"
+"""Typeflag of the rest of a file that begins on another volume: it is no file."""
 _KINDS = {
     b"0": S_IFREG,
     b"\0": S_IFREG,
@@ -50,7 +55,7 @@ _KINDS = {
     b"5": S_IFDIR,
     b"6": S_IFIFO,
     b"D": S_IFDIR,
-    b"V": SKIPPED,
+    VOLUME_LABEL: SKIPPED,
     b"A": SKIPPED,
     b"I": SKIPPED,
     b"N": SKIPPED,
@@ -65,7 +70,8 @@ class Member:
     """Entry of an archive. ``kind``: format bits of the mode, HARD_LINK or SKIPPED; ``offset``: byte of its header.
 
     ``size`` is the file's length, ``data_offset`` where the store has its data, ``ranges`` its map if it is sparse. ``target``
-    is a symlink's text or a hard link's path; ``device`` (major, minor) of any size; ``records`` the pax records with a value.
+    is a symlink's text or a hard link's path; ``device`` (major, minor) of any size; ``records`` the pax records with a value,
+    and those of extended attributes also without one.
     """
 
     name: bytes
@@ -83,10 +89,16 @@ class Member:
     data_offset: int = 0
     ranges: list[StoredRange] | None = None
 
+    @property
+    def has_known_type(self) -> bool:
+        """False if the member is a regular file only because its typeflag is not known."""
+        return self.typeflag in _KINDS
+
 
 def read_members(archive: Archive) -> Iterator[Member]:
     """All entries in the archive's order. Data of regular files is in its store afterwards.
 
+    A compressed archive may lack its end marker (see ``Archive.has_end_marker``): its stream shows that nothing is missing.
     Raises CorruptHeaderError and SparseMapError with the byte where the entry begins, and ArchiveError from reading.
     """
     shared: Records = {}
@@ -95,8 +107,12 @@ def read_members(archive: Archive) -> Iterator[Member]:
         own: Records = {}
         repeated: Pairs = []
         offset = archive.position
-        block = _next_block(archive)
+        block = archive.read(BLOCK)
+        if not block and archive.compression:
+            archive.has_end_marker = False
+            return
         try:
+            _check_block(archive, block)
             while (flag := block[_TYPEFLAG]) in _EXTENSIONS and block != _ZEROS:
                 check_header(block)
                 payload = _read_payload(archive, block, flag)
@@ -108,14 +124,17 @@ def read_members(archive: Archive) -> Iterator[Member]:
                         raise HeaderError(f"more than {GLOBAL_LIMIT} global records")
                 else:
                     own, repeated = parse_records(payload)
-                block = _next_block(archive)
+                block = archive.read(BLOCK)
+                _check_block(archive, block)
             if block == _ZEROS:
                 if long or own:
                     raise HeaderError("the archive ends where the header of an entry should be")
                 return
             check_header(block)
-            records = {key: value for key, value in {**shared, **own}.items() if value} if shared or own else {}
-            member = _parse_member(unpack_header(block), offset, records, long)
+            header, records = unpack_header(block), own
+            if shared or own:
+                header, records = _apply_deletions(header, {**shared, **own})
+            member = _parse_member(header, offset, records, long)
         except HeaderError as error:
             raise CorruptHeaderError(
                 archive.path, str(error), member=error.member, offset=offset, compression=archive.compression
@@ -124,13 +143,24 @@ def read_members(archive: Archive) -> Iterator[Member]:
         yield member
 
 
-def _next_block(archive: Archive) -> bytes:
-    block = archive.read(BLOCK)
+def _check_block(archive: Archive, block: bytes) -> None:
+    """Raises TruncatedArchiveError for a header that is not whole."""
     if not block:
         raise archive.truncated("it has no end marker")
     if len(block) < BLOCK:
         raise archive.ends_inside("a header")
-    return block
+
+
+def _apply_deletions(header: Header, records: Records) -> tuple[Header, Records]:
+    """Header and records of an entry without what its records delete.
+
+    An empty value deletes the header's field and global records of its key (POSIX), which leaves 0 for owners and times, as
+    bsdtar and Python have it. Names and sizes of the header stay, as in bsdtar and Go: without one there is no entry. An
+    extended attribute may have an empty value.
+    """
+    deleted = {key: b"\0" for key in ("uid", "gid", "mtime") if records.get(key.encode()) == b""}
+    kept = {key: value for key, value in records.items() if value or is_xattr_key(key)}
+    return header._replace(**deleted) if deleted else header, kept
 
 
 def _read_payload(archive: Archive, block: bytes, flag: bytes) -> bytes:
@@ -150,8 +180,10 @@ def _parse_member(header: Header, offset: int, records: Records, long: dict[byte
     name = records.get(b"GNU.sparse.name") or records.get(b"path") or long.get(b"L")
     if name is None:
         name = header.path()
-    if kind is None:
+    if flag == _CONTINUED:
         raise HeaderError(f"members of type {show(flag)} are not known", name)
+    if kind is None:
+        kind = S_IFREG
     if flag in b"0\0" and name.endswith(b"/"):
         kind = S_IFDIR  # as archives older than POSIX name a directory
     target = records.get(b"linkpath") or long.get(b"K", header.linkname.partition(b"\0")[0])
@@ -183,7 +215,7 @@ def _parse_member(header: Header, offset: int, records: Records, long: dict[byte
 
 
 def _parse_owner(record: bytes | None, octets: bytes) -> int:
-    number = parse_number(octets, "an owner") if record is None else parse_decimal(record, "an owner")
+    number = parse_number(octets, "an owner") if record is None else parse_signed(record, "an owner")
     if not -(1 << 31) <= number < 1 << 32:
         raise HeaderError(f"owner {number} does not fit 32 bits")
     return number & 0xFFFFFFFF
@@ -206,7 +238,7 @@ def _parse_times(header: Header, records: Records) -> MemberTimes:
 
 def _take_data(archive: Archive, member: Member, block: bytes, repeated: Pairs) -> None:
     """Moves to the next header; the data of a regular file goes to the store."""
-    if not (member.kind == SKIPPED or member.typeflag in _WITH_DATA):
+    if not (member.kind == SKIPPED or member.typeflag in _WITH_DATA or not member.has_known_type):
         member.size = 0  # links, devices and directories have no data, whatever their size says
         return
     stored = member.size

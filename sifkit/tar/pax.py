@@ -1,7 +1,8 @@
 """Extended headers of pax: records of keys and values, decimal numbers, times and extended attributes.
 
 Values are bytes: they need not be UTF-8. Sources: POSIX.1-2017 ``pax``, "pax Extended Header"; GNU tar manual, "Storing Sparse
-Files"; the keys of extended attributes as GNU tar, star and libarchive write them.
+Files"; the keys of extended attributes as GNU tar, star and libarchive write them; Python's ``tarfile``, which writes small and
+large times with an exponent.
 """
 
 from __future__ import annotations
@@ -14,19 +15,35 @@ from urllib.parse import unquote_to_bytes
 from ..errors import show
 from .header import HeaderError
 
-__all__ = ["RANGE_LIMIT", "Pairs", "Records", "parse_decimal", "parse_records", "parse_time", "parse_xattrs"]
+__all__ = [
+    "RANGE_LIMIT",
+    "Pairs",
+    "Records",
+    "is_xattr_key",
+    "parse_decimal",
+    "parse_records",
+    "parse_signed",
+    "parse_time",
+    "parse_xattrs",
+]
 
 RECORD_LIMIT = 1 << 16
 RANGE_LIMIT = 1 << 20
 """Entries of a sparse map; what has more is hostile."""
 DECIMAL_DIGITS = 20
+SECONDS_DIGITS = 19
 
 Records = dict[bytes, bytes]
 Pairs = list[tuple[int, int]]
 """(offset in the file, length) of the parts that hold data, in bytes, as a sparse map has them: not checked."""
 
-_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?\Z")
+_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?(?:[eE]([+-]?\d{1,3}))?\Z")
 _LIBARCHIVE_XATTR, _SCHILY_XATTR = b"LIBARCHIVE.xattr.", b"SCHILY.xattr."
+
+
+def is_xattr_key(key: bytes) -> bool:
+    """Return True for the key of an extended attribute, whose value may be empty."""
+    return key.startswith((_SCHILY_XATTR, _LIBARCHIVE_XATTR))
 
 
 def parse_records(data: bytes) -> tuple[Records, Pairs]:
@@ -64,22 +81,44 @@ def parse_decimal(text: bytes, what: str) -> int:
     raise HeaderError(f"{what} is not a number: {show(text[:24])}")
 
 
+def parse_signed(text: bytes, what: str) -> int:
+    """The same with a minus sign, or without one."""
+    return -parse_decimal(text[1:], what) if text.startswith(b"-") else parse_decimal(text, what)
+
+
 def parse_time(text: bytes) -> tuple[int, int]:
-    """Seconds and nanoseconds of decimal text; digits behind the ninth are dropped. Raises HeaderError."""
+    """Seconds and nanoseconds of decimal text, which may have an exponent; digits behind the ninth are dropped.
+
+    Raises HeaderError.
+    """
     match = _TIME.match(text)
     if not match:
         raise HeaderError(f"a time is not a number: {show(text[:32])}")
-    seconds, nanoseconds = int(match[2]), int(((match[3] or b"") + bytes(b"0" * 9))[:9])
+    whole, fraction = match[2], match[3] or b""
+    if match[4]:
+        whole, fraction = _shifted(whole, fraction, int(match[4]))
+        if len(whole) > SECONDS_DIGITS:
+            raise HeaderError("a time is out of range")
+    seconds, nanoseconds = int(whole), int((fraction + b"0" * 9)[:9])
     if match[1]:
         return (-seconds - 1, 1_000_000_000 - nanoseconds) if nanoseconds else (-seconds, 0)
     return seconds, nanoseconds
 
 
-def parse_xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Extended attributes by full name. What star and GNU tar write wins over what libarchive and Red Hat's tar write.
+def _shifted(whole: bytes, fraction: bytes, places: int) -> tuple[bytes, bytes]:
+    """The digits before and behind the point of a number times ten to the power of ``places``."""
+    if places >= 0:
+        moved = fraction[:places].ljust(places, b"0")
+        return (whole + moved).lstrip(b"0") or b"0", fraction[places:]
+    moved = whole.rjust(-places, b"0")
+    return moved[:places] or b"0", moved[places:] + fraction
 
-    ACLs in text, which are no attributes, stay in the records (``SCHILY.acl.*``). Raises HeaderError for a value that is not
-    base64.
+
+def parse_xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Extended attributes by full name; values may be empty.
+
+    What star and GNU tar write wins over what libarchive and Red Hat's tar write. ACLs in text, which are no attributes, stay
+    in the records (``SCHILY.acl.*``). Raises HeaderError for a value that is not base64.
     """
     found: dict[bytes, bytes] = {}
     for key, value in records.items():

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterable
 from typing import IO, Protocol, Self, cast
 
+from ext3 import hostio
+
 from .errors import ArchiveChangedError, ArchiveError
 
 __all__ = ["SPOOL_MEMORY", "FileMemberStore", "MemberData", "MemberStore", "Spool", "StoredRange"]
@@ -107,10 +109,17 @@ class Spool:
     """Data of members written back to back; ``finish`` makes the store."""
 
     def __init__(self, directory: str | bytes | os.PathLike[str] | None) -> None:
-        self._directory = directory
+        self._directory = os.fsdecode(directory) if directory is not None else None
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self.size = 0
+        self.written = 0
+        """Bytes in its file."""
+
+    @property
+    def directory(self) -> bytes:
+        """Directory of its file."""
+        return os.fsencode(self._directory if self._directory is not None else tempfile.gettempdir())
 
     def write(self, data: memoryview) -> None:
         self.size += len(data)
@@ -118,11 +127,17 @@ class Spool:
             self._memory += data
             return
         if self._file is None:
-            where = os.fsdecode(self._directory) if self._directory is not None else None
-            self._file = cast("IO[bytes]", tempfile.TemporaryFile(dir=where))  # noqa: SIM115
+            self._file = cast("IO[bytes]", tempfile.TemporaryFile(dir=self._directory))  # noqa: SIM115
             self._file.write(self._memory)
             self._memory = bytearray()
         self._file.write(data)
+        self.written = self.size
+
+    def discard(self, offset: int, size: int) -> None:
+        """Gives back the space of data that nobody will read, if the filesystem can do that."""
+        if self._file is not None:
+            self._file.flush()
+            hostio.punch_hole(self._file.fileno(), offset, size)
 
     def finish(self) -> MemberStore:
         if self._file is None:

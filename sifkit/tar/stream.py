@@ -18,6 +18,7 @@ from .errors import (
     ArchiveError,
     ArchiveOpenError,
     CompressedStreamError,
+    ContentLimitError,
     EmptyArchiveError,
     NotTarError,
     SpoolError,
@@ -65,6 +66,8 @@ class Archive(ABC):
         self.path = path
         self.compression = compression
         self.position = 0
+        self.has_end_marker = True
+        """False once its entries were read and no block of zeros follows them."""
 
     @abstractmethod
     def read(self, size: int) -> bytes:
@@ -77,6 +80,10 @@ class Archive(ABC):
     @abstractmethod
     def skip(self, size: int, member: bytes) -> None:
         """Moves ``size`` bytes forward."""
+
+    @abstractmethod
+    def discard(self, offset: int, size: int) -> None:
+        """Takes back data that was stored at ``offset``: nobody will read it."""
 
     @abstractmethod
     def finish(self) -> MemberData:
@@ -135,6 +142,9 @@ class _SeekableArchive(Archive):
             raise self.truncated(f"{show(member[:NAME_SHOWN])} has {size:,} bytes and only {left:,} follow", member)
         self.position += size
 
+    def discard(self, offset: int, size: int) -> None:
+        """Changes nothing: the data is the archive's."""
+
     def finish(self) -> MemberData:
         return MemberData(self.path, self._store)
 
@@ -143,15 +153,23 @@ class _SeekableArchive(Archive):
 
 
 class _PipedArchive(Archive):
-    """Archive that comes in pieces: data is copied to a spool."""
+    """Archive that comes in pieces: data is copied to a spool, until it holds more than ``data_limit``."""
 
     def __init__(
-        self, path: bytes, pieces: Iterator[bytes], compression: str, spool: Spool, close_source: Callable[[], None]
+        self,
+        path: bytes,
+        pieces: Iterator[bytes],
+        compression: str,
+        spool: Spool,
+        close_source: Callable[[], None],
+        data_limit: int | None,
     ) -> None:
         super().__init__(path, compression)
         self._pieces = pieces
         self._spool = spool
         self._close_source = close_source
+        self._data_limit = data_limit
+        self._held = 0
         self._piece = memoryview(b"")
 
     def _more(self) -> bool:
@@ -194,9 +212,18 @@ class _PipedArchive(Archive):
         return data
 
     def store_data(self, size: int, member: bytes) -> int:
+        # what it holds may be replaced by this member, so only the next one would be too much
+        needed = max(size, self._held)
+        if self._data_limit is not None and needed > self._data_limit:
+            raise ContentLimitError(self.path, needed_bytes=needed, limit_bytes=self._data_limit, compression=self.compression)
         offset = self._spool.size
         self._pass(size, member, self._write_spool)
+        self._held += size
         return offset
+
+    def discard(self, offset: int, size: int) -> None:
+        self._held -= size
+        self._spool.discard(offset, size)
 
     def skip(self, size: int, member: bytes) -> None:
         self._pass(size, member, None)
@@ -216,8 +243,13 @@ class _PipedArchive(Archive):
         try:
             self._spool.write(data)
         except OSError as error:
-            reason = f"writing its temporary file failed: {error.strerror}"
-            raise SpoolError(self.path, reason, compression=self.compression, error=error) from error
+            raise SpoolError(
+                self.path,
+                self._spool.directory,
+                written=self._spool.written,
+                compression=self.compression,
+                error=error,
+            ) from error
 
     def finish(self) -> MemberData:
         if self.compression:
@@ -233,10 +265,11 @@ class _PipedArchive(Archive):
         self._close_source()
 
 
-def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = None) -> Archive:
+def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = None, data_limit: int | None = None) -> Archive:
     """The archive at ``source``: a path, or a binary file object, which stays the caller's and is read from where it stands.
 
-    Raises ArchiveOpenError, NotTarError and ArchiveError.
+    ``data_limit``: of data in the spool; beyond it reading raises ContentLimitError. Raises ArchiveOpenError, NotTarError and
+    ArchiveError.
     """
     owned = isinstance(source, (str, bytes, os.PathLike))
     path = _path_of(source)
@@ -247,7 +280,7 @@ def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = No
     except OSError as error:
         raise ArchiveOpenError(path, f"cannot be opened: {error.strerror}", error=error) from error
     try:
-        return _recognise(path, file, owned, spool_dir)
+        return _recognise(path, file, owned, spool_dir, data_limit)
     except OSError as error:
         if owned:
             file.close()
@@ -256,7 +289,7 @@ def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = No
         raise ArchiveError(path, f"reading failed: {error.strerror or error}", error=error) from error
 
 
-def _recognise(path: bytes, file: IO[bytes], owned: bool, spool_dir: SpoolDirectory | None) -> Archive:
+def _recognise(path: bytes, file: IO[bytes], owned: bool, spool_dir: SpoolDirectory | None, data_limit: int | None) -> Archive:
     seekable = file.seekable()
     start = file.tell() if seekable else 0
     head = _read_fully(file, BLOCK)
@@ -270,7 +303,8 @@ def _recognise(path: bytes, file: IO[bytes], owned: bool, spool_dir: SpoolDirect
         return _SeekableArchive(path, file, owned=owned)
     peeked = PeekedFile(head, file)
     pieces = decompressed(compression, peeked) if compression else iter(lambda: peeked.read(_PIECE), b"")
-    archive = _PipedArchive(path, pieces, compression, Spool(spool_dir), file.close if owned else _leave_open)
+    close_source = file.close if owned else _leave_open
+    archive = _PipedArchive(path, pieces, compression, Spool(spool_dir), close_source, data_limit)
     try:
         _check_first(path, compression, archive.first_block())
     except BaseException:

@@ -1,8 +1,9 @@
 """Whiteouts, opaque directories and the overlay xattrs of upper/: how the kernel and fuse-overlayfs mark removed files.
 
 The kernel makes a whiteout a character device 0, 0 and a directory opaque by an xattr. fuse-overlayfs does the same if it may;
-otherwise it creates a file ``.wh.NAME``, which hides a NAME beside it too, and ``.wh..wh..opq`` in an opaque directory. It
-hides every name that begins with ``.wh.``; to the kernel these are ordinary files. Sources: Linux
+otherwise it creates a file ``.wh.NAME``, which hides a NAME beside it too, and ``.wh..wh..opq`` in an opaque directory, always
+with a device 0, 0 ``.wh..opq`` beside it, which it never looks at. It hides every name that begins with ``.wh.``; to the kernel
+these are ordinary files. The kernel ignores that the top of upper/ is opaque, which fuse-overlayfs does not. Sources: Linux
 ``Documentation/filesystems/overlayfs.rst``; fuse-overlayfs ``main.c`` (load_dir, is_directory_opaque), tried with 1.13.
 """
 
@@ -14,6 +15,7 @@ from .file_tree import Stat
 
 __all__ = [
     "AUFS_PREFIX",
+    "FUSE_LEFTOVER",
     "METACOPY_XATTRS",
     "OPAQUE_WHITEOUT",
     "OPAQUE_XATTRS",
@@ -31,6 +33,8 @@ __all__ = [
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
+FUSE_LEFTOVER = b".wh..opq"
+"""Name of a device 0, 0 that fuse-overlayfs leaves in opaque directories, and that means nothing."""
 AUFS_PREFIX = b".wh..wh."
 """Prefix of names that aufs reserves; one of them is the opaque whiteout."""
 OPAQUE_XATTRS = (b"trusted.overlay.opaque", b"user.overlay.opaque")

@@ -24,6 +24,7 @@ __all__ = ["ReadTar", "read_tar", "tar_error"]
 class ReadTar:
     members: list[Member]
     stored: MemberData
+    has_end_marker: bool = True
 
     def member(self, name: bytes) -> Member:
         """The last one of this name."""
@@ -50,7 +51,7 @@ def read_tar(source: bytes | Path | IO[bytes], **options: object) -> Iterator[Re
     archive = open_archive(io.BytesIO(source) if isinstance(source, bytes) else source, **options)  # type: ignore[arg-type]
     members = list(read_members(archive))
     with archive.finish() as stored:
-        yield ReadTar(members, stored)
+        yield ReadTar(members, stored, archive.has_end_marker)
 
 
 def tar_error(source: bytes | Path | IO[bytes], **options: object) -> ArchiveError:

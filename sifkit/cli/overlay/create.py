@@ -10,7 +10,7 @@ import typer
 from ...errors import InputError, UsageError, counted, human, show
 from ..support import values
 from ..support.console import Console, Fields, name_fields
-from ..support.environment import runtime_flag, source_date_epoch
+from ..support.environment import runtime_flag, source_date_epoch, temporary_dir
 from ..support.failures import errors_about
 from ..support.frame import verb
 from ..support.options import JSONResult, ProgressMode, ReplaceOverlay, RequireLock, SignatureFlags
@@ -96,7 +96,8 @@ def command(
             "--from-tar",
             to=CONTENT,
             metavar="FILE",
-            text="extract a tar archive (plain, gzip, xz or zstd) or container layer; - for standard input",
+            text="extract a tar archive (plain, gzip, bzip2, xz or zstd) or container layer; - for standard input. Data of a"
+            " compressed or piped archive is kept in TMPDIR (default: beside IMAGE) until the image is written",
         ),
     ] = None,
     layout: Annotated[
@@ -245,6 +246,7 @@ def command(
         "xattrs": values.choice("--xattrs", xattrs, XATTRS),
         "skip_unreadable": skip_unreadable,
         "allow_changed": allow_changed,
+        "temporary_dir": temporary_dir(),
         "owner": (0, 0) if fakeroot else values.owner("--owner", owner) if owner is not None else None,
         "upper_owner": values.owner("--upper-owner", upper_owner) if upper_owner is not None else None,
         "mode": values.mode("--mode", mode),

@@ -17,6 +17,7 @@ from ..support.frame import verb
 from ..support.options import JSONResult, Partition, ProgressMode
 from ..support.progress import MODES, reporter
 from ..support.reading import host_identity, open_for_reading
+from ..support.results import print_notes
 
 __all__ = ["command"]
 
@@ -91,6 +92,7 @@ def command(
                         done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
                     target.commit(replace=force)
             print_failures(console, done.problems, done.failed)
+            print_notes(console, done.notes)
             if done.left_out:
                 console.note(f"skipped {counted(done.left_out, 'socket')}: tar archives cannot hold them")
             counts = {

@@ -1,4 +1,4 @@
-"""Environment variables: those Apptainer has for the same options, and SOURCE_DATE_EPOCH."""
+"""Environment variables: those Apptainer has for the same options, SOURCE_DATE_EPOCH and TMPDIR."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .console import Console
 if TYPE_CHECKING:
     from ...sif import SIFStamp
 
-__all__ = ["runtime_flag", "sif_stamp", "source_date_epoch"]
+__all__ = ["runtime_flag", "sif_stamp", "source_date_epoch", "temporary_dir"]
 
 
 def runtime_flag(name: str, console: Console, *, default: bool = False) -> bool:
@@ -29,6 +29,11 @@ def source_date_epoch() -> int | None:
     """Value of SOURCE_DATE_EPOCH in seconds since 1970; None if it is unset or empty."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     return values.epoch("SOURCE_DATE_EPOCH", text) if text else None
+
+
+def temporary_dir() -> str | None:
+    """Value of TMPDIR; None if it is unset or empty."""
+    return os.environ.get("TMPDIR") or None
 
 
 def sif_stamp(deterministic: bool) -> SIFStamp | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 
-from ext3.errors import ContentChangedError, SourceError
+from ext3 import hostio
+from ext3.errors import ContentChangedError, Ext3Error, NoSpaceError, SourceError
 
+from ...errors import human
 from ...tar.errors import (
     ArchiveChangedError,
     ArchiveError,
     ArchiveOpenError,
     CompressedStreamError,
+    ContentLimitError,
     CorruptHeaderError,
     EmptyArchiveError,
     NotTarError,
@@ -34,7 +37,6 @@ _HINTS: dict[type[ArchiveError], str] = {
     NotTarError: "tar archives are taken plain or packed with gzip, xz, bzip2 or zstd",
     CorruptHeaderError: "the archive is damaged, or not written by a tar program",
     SparseMapError: "the archive is damaged",
-    SpoolError: "it needs space for the unpacked archive; choose another temporary directory",
 }
 
 
@@ -46,8 +48,15 @@ class ArchiveSourceChangedError(ArchiveSourceError, ContentChangedError):
     """Archive that became shorter while the image was written."""
 
 
-def source_error(error: ArchiveError) -> ArchiveSourceError:
-    """Return the error to raise from ``error``, with a hint."""
+def source_error(error: ArchiveError) -> Ext3Error:
+    """Return the error to raise from ``error``, with a hint: an ArchiveSourceError, or NoSpaceError for too much data."""
+    if isinstance(error, ContentLimitError):
+        return NoSpaceError(
+            f"the content does not fit in an image of {human(error.limit_bytes)}: it needs {human(error.needed_bytes)} or more",
+            needed_bytes=error.needed_bytes,
+            available_bytes=error.limit_bytes,
+            hint="give a larger --size, or leave it out",
+        )
     kind = ArchiveSourceChangedError if isinstance(error, ArchiveChangedError) else ArchiveSourceError
     return kind(error.path, error.reason, error=error, hint=error.hint or _hint(error))
 
@@ -61,6 +70,10 @@ def _hint(error: ArchiveError) -> str:
         if error.problem == "module":
             return "install that, or unpack it with zstd -dc and give the plain archive"
         return _again(error.path)
+    if isinstance(error, SpoolError):
+        where = "with more space" if error.errno in hostio.FULL else "that can be written to"
+        how = f"unpack it with {_PROGRAMS[error.compression]} and give" if error.compression else "give it as"
+        return f"set TMPDIR to a directory {where}, or {how} a file"
     if isinstance(error, TruncatedArchiveError):
         return "pack the archive again" if error.compression else _again(error.path)
     if isinstance(error, EmptyArchiveError):

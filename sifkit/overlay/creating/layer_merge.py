@@ -1,5 +1,6 @@
 """Members of an archive merged by path, as an OCI layer or a plain archive is unpacked: later entries replace earlier ones,
-missing parents are made, hard links are one file, whiteouts become what overlayfs understands.
+missing parents are made, hard links are one file, whiteouts become what overlayfs understands. ``member_paths`` finds the
+directory that a path leads to.
 
 The merged entries are added to a tree in order: all children of a directory together, sorted by name, then each subdirectory in
 turn. Sources: OCI image specification, "Image Layer Filesystem Changeset"; Linux ``Documentation/filesystems/overlayfs.rst``.
@@ -9,18 +10,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 
-from ext3.constants import NAME_MAX, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ext3.newfs.builder import LeftOut, Segment, Times, TreeBuilder
 
-from ...errors import show
+from ...errors import counted, show
 from ...tar.errors import ArchiveError
 from ...tar.header import PATH_LIMIT, HeaderError
-from ...tar.members import HARD_LINK, SKIPPED, Member
+from ...tar.members import HARD_LINK, SKIPPED, VOLUME_LABEL, Member
 from ...tar.stream import Archive
-from ...vfs.whiteouts import AUFS_PREFIX, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX
+from ...vfs.whiteouts import AUFS_PREFIX, FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX
 from .archive_content import ArchiveContent
 from .layout import RootAttributes
+from .member_paths import DISTRUST, TOP, MemberPathError, MemberPaths
 from .member_xattrs import ACCESS, member_xattrs, mode_of_acl
 
 __all__ = ["LayerMerge", "MemberRefusedError"]
@@ -30,11 +33,9 @@ LARGE = 1 << 20
 IMPLIED_FREE, IMPLIED_PER_ENTRY = 10_000, 16
 """Directories without an entry of their own: more than these make an archive hostile (each costs it two bytes)."""
 
-DISTRUST = "do not trust this archive"
-
 _row = struct.Struct("<3I3q3Iqq")
 """mode, uid, gid, times, size, offset of the data in the store."""
-_ROOT = 0
+_ROOT = TOP
 
 
 class MemberRefusedError(ArchiveError):
@@ -61,7 +62,10 @@ class LayerMerge:
         self._segments: dict[int, list[Segment]] = {}
         self._root_seen = False
         self._entries = self._implied = 0
-        self._last: tuple[bytes, int] = (b"", _ROOT)
+        self._paths = MemberPaths(self._children, self._targets)
+        self._further_names: dict[int, int] = {}
+        """Hard links beside the first name, by row."""
+        self._unknown_types: dict[bytes, tuple[int, bytes]] = {}
 
     @property
     def top_names(self) -> set[bytes]:
@@ -81,13 +85,34 @@ class LayerMerge:
         """Extended attributes of the top in any case: a layer may make it opaque without an entry."""
         return self._xattrs_of(_ROOT)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the archive, although all of it was read."""
+        notes = []
+        for flag, (count, first) in sorted(self._unknown_types.items()):
+            what = f"{counted(count, 'member')} of the unknown type {show(flag)}"
+            notes.append(f"{what}, first {show(first)}: taken for regular files, as tar does")
+        if not self._archive.has_end_marker:
+            notes.append(f"the archive has no end marker; the {self._archive.compression} stream it is packed in is whole")
+        return notes
+
     def add(self, member: Member) -> None:
         """Merges one member. MemberRefusedError if its path leaves the tree or its link leads nowhere."""
+        try:
+            self._add(member)
+        except MemberPathError as error:
+            raise self._refused(member, error.reason, error.hint) from error
+
+    def _add(self, member: Member) -> None:
         self._entries += 1
         if member.kind == SKIPPED:
-            self.left_out.add(f"tar member type {show(member.typeflag)}", member.name)
+            note = self.left_out.add_harmless if member.typeflag == VOLUME_LABEL else self.left_out.add
+            note(f"tar member type {show(member.typeflag)}", member.name)
             return
-        parts = self._split(member, member.name, "the name")
+        if not member.has_known_type:
+            count, first = self._unknown_types.get(member.typeflag, (0, member.name))
+            self._unknown_types[member.typeflag] = count + 1, first
+        parts = self._paths.split(member.name, "the name")
         if parts is None:
             if member.kind != S_IFDIR:
                 raise self._refused(member, "the archive's top is not a directory")
@@ -96,13 +121,16 @@ class LayerMerge:
             return
         head, leaf = parts
         if AUFS_PREFIX in member.name and _has_aufs_part(head, leaf):
-            self.left_out.add("aufs metadata (.wh..wh.*)", member.name)
+            self.left_out.add_harmless("aufs metadata (.wh..wh.*)", member.name)
             return
-        parent = self._make_directories(head, member)
+        if leaf == FUSE_LEFTOVER and member.kind == S_IFCHR and member.device == (0, 0):
+            self.left_out.add_harmless("devices .wh..opq of fuse-overlayfs", member.name)
+            return
+        parent = self._paths.make(head, "the name", partial(self._imply, member))
         if leaf.startswith(WHITEOUT_PREFIX):
             self._add_whiteout(parent, leaf, member)
         elif member.kind == HARD_LINK:
-            self._place(parent, leaf, self._link_target(member))
+            self._place_link(parent, leaf, self._link_target(member))
         else:
             siblings = self._children[parent]
             row = siblings.get(leaf)
@@ -121,66 +149,7 @@ class LayerMerge:
             hint=hint,
         )
 
-    def _split(self, member: Member, path: bytes, what: str) -> tuple[bytes, bytes] | None:
-        """Directory (as written) and last component of a path; None for the top itself."""
-        if not path or len(path) >= PATH_LIMIT or b"\0" in path:
-            reason = f"has {len(path)} bytes; Linux takes {PATH_LIMIT - 1}" if path and b"\0" not in path else "is no path"
-            raise self._refused(member, f"{what} {reason}")
-        head, _, leaf = path.rstrip(b"/").rpartition(b"/")
-        if leaf in (b"", b".", b".."):
-            names = [name for name in path.split(b"/") if name not in (b"", b".")]
-            if b".." in names:
-                raise self._leads_outside(member, what)
-            if not names:
-                return None
-            head, leaf = b"/".join(names[:-1]), names[-1]
-        self._check_name(member, leaf)
-        return head, leaf
-
-    def _check_name(self, member: Member, name: bytes) -> None:
-        if len(name) > NAME_MAX:
-            raise self._refused(member, f"a name of {len(name)} bytes; ext3 holds {NAME_MAX}")
-
-    def _leads_outside(self, member: Member, what: str) -> MemberRefusedError:
-        return self._refused(member, f"{what} leads outside: it has .. in it", DISTRUST)
-
-    def _make_directories(self, head: bytes, member: Member) -> int:
-        """Return the row of the directory at ``head``, created with its parents if missing, as ``mkdir -p`` does."""
-        if head == self._last[0]:
-            return self._last[1]
-        row = _ROOT
-        for name in head.split(b"/"):
-            if name not in (b"", b"."):
-                child = self._find_directory(row, name, member, "the name")
-                row = self._imply(row, name, member) if child is None else child
-        self._last = (head, row)
-        return row
-
-    def _find_directories(self, head: bytes, member: Member, what: str) -> int | None:
-        """Return the row of the directory at ``head``, None if it is missing."""
-        if head == self._last[0]:
-            return self._last[1]
-        row = _ROOT
-        for name in head.split(b"/"):
-            if name not in (b"", b"."):
-                child = self._find_directory(row, name, member, what)
-                if child is None:
-                    return None
-                row = child
-        return row
-
-    def _find_directory(self, parent: int, name: bytes, member: Member, what: str) -> int | None:
-        """Return the row of a directory in another, None if it is missing. MemberRefusedError if it is not a directory."""
-        if name == b"..":
-            raise self._leads_outside(member, what)
-        self._check_name(member, name)
-        child = self._children[parent].get(name)
-        if child is not None and child not in self._children:
-            hint = "the archive writes through a symlink or into a file; do not trust it"
-            raise self._refused(member, f"{what} leads outside: {show(name)} is not a directory", hint)
-        return child
-
-    def _imply(self, parent: int, name: bytes, member: Member) -> int:
+    def _imply(self, member: Member, parent: int, name: bytes) -> int:
         """Create a directory without an entry of its own, with the mtime of the member in it; return its row."""
         self._implied += 1
         if self._implied > IMPLIED_FREE + IMPLIED_PER_ENTRY * self._entries:
@@ -203,9 +172,32 @@ class LayerMerge:
 
     def _place(self, parent: int, name: bytes, row: int) -> None:
         siblings = self._children[parent]
-        if siblings.get(name, -1) in self._children:
-            self._last = (b"", _ROOT)  # a directory is replaced, with all below it
+        old = siblings.get(name)
         siblings[name] = row
+        if old is None:
+            return
+        if old in self._children or old in self._targets:
+            self._paths.forget()  # a directory is replaced, with all below it, or a link that led to one
+        self._drop(old)
+
+    def _place_link(self, parent: int, name: bytes, row: int) -> None:
+        if self._children[parent].get(name) != row:
+            self._further_names[row] = self._further_names.get(row, 0) + 1
+            self._place(parent, name, row)
+
+    def _drop(self, row: int) -> None:
+        """Give back the data of an entry that lost a name, and of all below it, unless they have others."""
+        dropped = [row]
+        while dropped:
+            row = dropped.pop()
+            if self._further_names.get(row):
+                self._further_names[row] -= 1
+                continue
+            dropped += self._children.get(row, {}).values()
+            mode, *_, size, offset = _row.unpack_from(self._rows, row * _row.size)
+            if mode & S_IFMT == S_IFREG and size:
+                segments = self._segments.get(row, ((0, size, offset),))
+                self._archive.discard(offset, sum(length for _, length, _ in segments))
 
     def _fill(self, row: int, member: Member) -> None:
         """Sets what a row's entry says; attributes of an earlier entry do not stay."""
@@ -265,10 +257,12 @@ class LayerMerge:
 
     def _link_target(self, member: Member) -> int:
         what = f"its hard link's target {show(member.target[:PATH_LIMIT])}"
-        parts = self._split(member, member.target, what)
+        if not member.target:
+            raise self._refused(member, f"{what} is no path")
+        parts = self._paths.split(member.target, what)
         if parts is None:
             raise self._refused(member, f"{what} is a directory")
-        parent = self._find_directories(parts[0], member, what)
+        parent = self._paths.find(parts[0], what)
         row = None if parent is None else self._children[parent].get(parts[1])
         if row is None:
             raise self._refused(member, f"{what} is not in the archive before it", "the archive is incomplete")

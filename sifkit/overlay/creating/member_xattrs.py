@@ -1,4 +1,7 @@
-"""Extended attributes of an archive's members as an ext3 image holds them: ACLs in the kernel's form, also those in text."""
+"""Extended attributes of an archive's members as an ext3 image holds them: ACLs in the kernel's form, also those in text.
+
+Users and groups of an ACL in text that have a name only, as GNU tar writes them, get the host's ids.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from ext3.format.acl import AclTag
 from ext3.format.schema import ACL_ENTRY, ACL_HEADER
 
 from ...tar.pax import parse_xattrs
+from ..host_names import group_id, user_id
 
 __all__ = ["ACCESS", "DEFAULT", "member_xattrs", "mode_of_acl"]
 
@@ -22,25 +26,31 @@ _NFS4_ACL = b"SCHILY.acl.ace"
 def member_xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes | None]:
     """Extended attributes in a member's pax records by full name; None for an ACL that an image cannot hold.
 
-    Raises HeaderError for a value that is not base64.
+    An ACL of no bytes is none, as to setxattr(2). Raises HeaderError for a value that is not base64.
     """
     found: dict[bytes, bytes | None] = {**parse_xattrs(records)}
     for name in (ACCESS, DEFAULT):
         value = found.get(name)
-        if value is not None and not _is_acl(value):
+        if value == b"":
+            del found[name]
+        elif value is not None and not _is_acl(value):
             found[name] = None
     if _NFS4_ACL in records:
         found[_NFS4_ACL] = None
     for key, name in _ACL_TEXTS:
         if key in records and name not in found:
             try:
-                value = acl.parse_text(records[key].decode("utf-8", "surrogateescape"))
+                value = acl.parse_text(records[key].decode("utf-8", "surrogateescape"), _find_id)
             except ValueError:
                 found[name] = None
             else:
                 if name == DEFAULT or len(value) > MINIMAL_ACL_BYTES:
                     found[name] = value
     return found
+
+
+def _find_id(tag: AclTag, name: str) -> int | None:
+    return user_id(name) if tag == AclTag.USER else group_id(name)
 
 
 def mode_of_acl(mode: int, value: bytes) -> int:

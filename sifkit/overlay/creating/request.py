@@ -20,7 +20,7 @@ from ...errors import UsageError, counted
 from ..options import RESERVED_BLOCKS, CreateOptions
 from .layout import split_directory_path
 
-__all__ = ["BLOCK_SIZES", "check_request", "check_size", "default_size"]
+__all__ = ["BLOCK_SIZES", "check_request", "check_size", "data_limit", "default_size"]
 
 MIB, TIB = 1 << 20, 1 << 40
 BLOCK_SIZES = (1024, 2048, 4096)
@@ -40,6 +40,12 @@ def default_size(options: CreateOptions) -> int | None:
     if options.size is None and options.from_dir is None and options.from_tar is None:
         return SMALLEST_BYTES
     return options.size
+
+
+def data_limit(options: CreateOptions) -> int:
+    """Return how many bytes of data are too many for any image of this request."""
+    size = default_size(options)
+    return 2**32 * (options.block_size or max(BLOCK_SIZES)) if size is None else size
 
 
 def check_request(options: CreateOptions) -> None:

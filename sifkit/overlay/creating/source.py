@@ -10,16 +10,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ext3.errors import SourceError
+from ext3.errors import Ext3Error, SourceError
 from ext3.newfs.content import Content, MemoryContent
 from ext3.progress import Progress
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
 from ...errors import counted, show
+from ...vfs.whiteouts import is_opaque
 from ..options import CreateOptions, ImageLayout
 from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
 from .layout import ImageTree, RootAttributes, choose_layout
+from .request import data_limit
 
 if TYPE_CHECKING:
     from ext3.newfs.tree import Tree
@@ -52,18 +54,19 @@ def scan_source(target: str, options: CreateOptions, progress: Progress, stack: 
     """
     image = ImageTree()
     content: Content
+    notes: list[str] = []
     excluded = _Tally()
     if options.from_dir is not None:
         layout, content = _from_directory(image, target, options, progress, excluded)
     elif options.from_tar is not None:
-        layout, content = _from_tar(image, target, options, progress, stack)
+        layout, content, notes = _from_tar(image, target, options, progress, stack)
     else:
         layout = "data" if options.layout == "data" else "upper"
         image.created.append(image.add_root(layout, _default_attributes()))
         content = MemoryContent()
         image.add_missing(layout, _default_attributes())
     image.create_directories(options.create_dirs)
-    notes = _notes(image, options, layout, excluded.count)
+    notes += _notes(image, options, layout, excluded.count)
     tree = image.builder.finish(content)
     image.set_owners(tree, options.owner, options.upper_owner)
     return ScannedSource(image, tree, layout, image.count_source_entries(tree), excluded.count, notes)
@@ -106,15 +109,19 @@ def _notes(image: ImageTree, options: CreateOptions, layout: ImageLayout, exclud
         notes.append(
             f"left out: {show(builder.unreadable[0][0])} {listing}" if len(builder.unreadable) == 1 else f"left out: {listing}"
         )
-    lost = sorted(builder.left_out.counts.items())
-    if lost:
-        if options.xattrs == "strict":
-            first = builder.left_out.first
-            kinds = ", ".join(f"{show(name)} ({count:,}, first {show(first[name])})" for name, count in lost)
-            raise SourceError(_source_name(options), f"would lose: {kinds}", hint="--xattrs default leaves them out")
-        kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in lost)
-        if options.xattrs != "none":
-            notes.append(f"left out, because the image cannot store or use them: {kinds}")
+    left_out = builder.left_out
+    harmful = sorted(left_out.counts.keys() - left_out.harmless)
+    if harmful and options.xattrs == "strict":
+        first = left_out.first
+        kinds = ", ".join(f"{show(name)} ({left_out.counts[name]:,}, first {show(first[name])})" for name in harmful)
+        raise SourceError(_source_name(options), f"would lose: {kinds}", hint="--xattrs default leaves them out")
+    if left_out.counts and options.xattrs != "none":
+        kinds = ", ".join(f"{show(name)} ({count:,})" for name, count in sorted(left_out.counts.items()))
+        notes.append(f"left out, because the image cannot store or use them: {kinds}")
+    if image.upper is not None and is_opaque(builder.xattrs.get(image.upper, {})):
+        notes.append(
+            "the top of upper/ is opaque: the kernel ignores that and shows the lower layers; only fuse-overlayfs hides them"
+        )
     return notes
 
 
@@ -194,23 +201,25 @@ def _from_directory(
 
 def _from_tar(
     image: ImageTree, target: str, options: CreateOptions, progress: Progress, stack: ExitStack
-) -> tuple[ImageLayout, Content]:
+) -> tuple[ImageLayout, Content, list[str]]:
+    """Add the archive. Return its notes, too."""
     assert options.from_tar is not None
     from .tar_source import read_tar  # with the codecs: only for archives
 
     progress.phase("scan", None, "files")
-    directory = os.path.dirname(os.path.realpath(target))
+    directory = options.temporary_dir
     try:
         found = stack.enter_context(
             read_tar(
                 options.from_tar,
                 xattr_filter=xattr_predicate(options.xattrs),
                 progress=progress.advance,
-                spool_dir=directory,
+                spool_dir=os.fsdecode(directory or os.path.dirname(os.path.realpath(target))),
+                data_limit=data_limit(options),
             )
         )
     except OSError as error:
-        if isinstance(error, SourceError):
+        if isinstance(error, Ext3Error):
             raise
         raise SourceError(_source_name(options), error.strerror or str(error), error=error) from error
     layout = choose_layout(options.layout, found.top_names, _source_name(options))
@@ -221,7 +230,7 @@ def _from_tar(
         image.created.append(node)
     scan = stack.enter_context(found.add_to(image.builder, node))
     image.add_missing(layout, attributes)
-    return layout, scan.content
+    return layout, scan.content, list(scan.notes)
 
 
 def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:

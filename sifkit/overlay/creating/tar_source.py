@@ -30,7 +30,7 @@ class TarScan:
     """Result of adding an archive to a tree. Close the content, or leave the context, when the image is written.
 
     ``root`` is None without an entry for the top; ``root_xattrs`` are the top's attributes in any case (a layer may make it
-    opaque without an entry). ``files`` counts names added, ``data_bytes`` the lengths of files.
+    opaque without an entry). ``files`` counts names added, ``data_bytes`` the lengths of files. ``notes``: for the user.
     """
 
     content: ArchiveContent
@@ -38,6 +38,7 @@ class TarScan:
     root_xattrs: dict[bytes, bytes]
     files: int
     data_bytes: int
+    notes: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -54,15 +55,18 @@ def scan_tar(
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None] | None = None,
     spool_dir: SpoolDirectory | None = None,
+    data_limit: int | None = None,
 ) -> TarScan:
     """Add the entries of a tar archive below ``root``, a directory node of ``builder`` that was added already.
 
     ``source``: a path, or a binary file object (kept open until the content is closed, and not closed by it). Attributes
     that ``xattr_filter`` refuses, and members that are no files, are counted in ``builder.left_out``. ``progress`` is called
-    with the number of members read since the last call. The caller applies ``TarScan.root`` and closes the content.
+    with the number of members read since the last call. ``spool_dir``: for the data of a packed or piped archive, of which
+    there may be at most ``data_limit`` bytes. The caller applies ``TarScan.root`` and closes the content.
     Raises SourceError with the archive's name, the member and the byte; its cause is an ArchiveError with the same values.
+    Raises NoSpaceError for too much data.
     """
-    with read_tar(source, xattr_filter=xattr_filter, progress=progress, spool_dir=spool_dir) as found:
+    with read_tar(source, xattr_filter=xattr_filter, progress=progress, spool_dir=spool_dir, data_limit=data_limit) as found:
         return found.add_to(builder, root)
 
 
@@ -72,13 +76,14 @@ def read_tar(
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None] | None = None,
     spool_dir: SpoolDirectory | None = None,
+    data_limit: int | None = None,
 ) -> MergedArchive:
     """Read and merge an archive, for a caller who needs the names at its top before choosing where it goes.
 
     Arguments and errors are those of ``scan_tar``.
     """
     try:
-        return _read(source, xattr_filter, progress or _ignore, spool_dir)
+        return _read(source, xattr_filter, progress or _ignore, spool_dir, data_limit)
     except ArchiveError as error:
         raise source_error(error) from error
 
@@ -88,8 +93,9 @@ def _read(
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None],
     spool_dir: SpoolDirectory | None,
+    data_limit: int | None,
 ) -> MergedArchive:
-    archive = open_archive(source, spool_dir=spool_dir)
+    archive = open_archive(source, spool_dir=spool_dir, data_limit=data_limit)
     try:
         merge = LayerMerge(archive, xattr_filter)
         count = 0
@@ -138,7 +144,8 @@ class MergedArchive:
         files, data_bytes = self._merge.add_to(builder, root, self._content)
         builder.left_out.merge(self._merge.left_out)
         self._added = True
-        return TarScan(self._content, self.root, self.root_xattrs, files, data_bytes)
+        notes = tuple(self._merge.notes)
+        return TarScan(self._content, self.root, self.root_xattrs, files, data_bytes, notes)
 
     def __enter__(self) -> Self:
         return self

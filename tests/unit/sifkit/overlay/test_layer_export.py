@@ -132,6 +132,29 @@ def test_marks_of_fuse_overlayfs_are_marks():
     assert (done.whiteouts, done.opaque, done.failed) == (2, 1, 0)
 
 
+def test_what_fuse_overlayfs_leaves_beside_its_marks_is_nothing():
+    """fuse-overlayfs 1.13 makes a device ``.wh..opq`` in every opaque directory, and never looks at it."""
+    upper = Upper().add(b"d", 0o040755, xattrs={b"user.fuseoverlayfs.opaque": b"y"})
+    upper.add(b"d/.wh..opq", WHITEOUT).add(b"d/.wh..wh..opq").add(b"d/z").add(b"e", 0o040755).add(b"e/.wh..opq", WHITEOUT)
+    done, data = export(upper.open())
+    assert list(entries(data)) == [b".", b"d", b"d/.wh..wh..opq", b"d/z", b"e"]
+    assert (done.whiteouts, done.opaque, done.failed, done.notes) == (0, 1, 0, [])
+
+
+@pytest.mark.parametrize("how", ["attribute", "file"])
+def test_an_opaque_top_is_told(how):
+    """The kernel shows lower layers all the same, fuse-overlayfs does not."""
+    upper = Upper().add(b"f")
+    if how == "file":
+        upper.add(b".wh..wh..opq")
+    else:
+        upper.builder.xattrs[upper.nodes[b""]] = {b"trusted.overlay.opaque": b"y"}
+    done, data = export(upper.open())
+    assert list(entries(data)) == [b".", b".wh..wh..opq", b"f"]
+    assert (done.opaque, done.failed) == (1, 0)
+    assert len(done.notes) == 1 and done.notes[0].startswith("the top of upper/ is opaque, which the kernel ignores")
+
+
 def test_files_that_would_be_taken_for_marks_are_left_out():
     upper = (
         Upper().add(b".wh.data", data=b"data").add(b".wh.dir", 0o040755).add(b".wh.dir/x").add(b"data", data=b"y").add(b".wh.")

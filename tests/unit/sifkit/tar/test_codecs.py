@@ -64,7 +64,7 @@ def test_compressed_data_that_is_cut_or_corrupt(packing: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("packing", PACKED)
 def test_a_whole_stream_of_a_cut_archive(packing: str) -> None:
-    for archive in (SAMPLE[:1024], SAMPLE[:1200], SAMPLE[:4000]):
+    for archive in (SAMPLE[:1200], SAMPLE[:4000]):
         error = tar_error(PACKED[packing](archive))
         assert isinstance(error, TruncatedArchiveError) and error.compression == packing.split()[0]
         assert "stream is whole, but the archive in it is truncated" in str(error)

@@ -173,6 +173,61 @@ def test_a_record_without_a_value_is_none() -> None:
         assert got.member(b"f").times[0] == 7 and got.member(b"f").records == {}
 
 
+@pytest.mark.parametrize("key", [b"SCHILY.xattr.user.empty", b"LIBARCHIVE.xattr.user.empty"])
+def test_an_attribute_without_a_value_has_an_empty_one(key: bytes) -> None:
+    """GNU tar (SCHILY) and bsdtar (both) restore it, also over a global record with a value."""
+    archive = file(b"f", records=[(key, b""), (b"comment", b"")])
+    with read_tar(archive + pax([(key, b"dg")], b"g") + file(b"g", records=[(key, b"")]) + file(b"h") + END) as got:
+        assert got.member(b"f").records == {key: b""}
+        assert got.member(b"g").records == {key: b""}
+        assert got.member(b"h").records == {key: b"dg"}
+
+
+def test_an_empty_value_deletes_the_fields_of_the_header() -> None:
+    """POSIX, and bsdtar: owners and mtime are 0 then; a name and a size stay those of the header, as in bsdtar and Go."""
+    records = [(b"uid", b""), (b"gid", b""), (b"mtime", b""), (b"path", b""), (b"size", b"")]
+    fields = {"uid": b"0000007", "gid": b"0000010", "mtime": b"00000001750"}
+    archive = pax([(b"uid", b"55")], b"g") + file(b"f", b"abc", records=records, **fields) + file(b"g", **fields)
+    with read_tar(archive + END) as got:
+        f, g = got.members
+        assert (f.uid, f.gid, f.times, f.records) == (0, 0, (0,) * 6, {})
+        assert got.data(b"f") == b"abc"
+        assert (g.uid, g.gid, g.times) == (55, 8, (1000,) * 3 + (0,) * 3)
+
+
+def test_a_type_that_is_not_known_is_a_regular_file() -> None:
+    """POSIX; GNU tar: "Unknown file type 'Z', extracted as normal file"; bsdtar says nothing."""
+    archive = header(b"odd", kind=b"Z", size=b"00000000003") + padded(b"abc") + file(b"next", b"n")
+    with read_tar(archive + END) as got:
+        odd, following = got.members
+        assert (odd.kind, odd.typeflag, odd.has_known_type) == (S_IFREG, b"Z", False)
+        assert (got.data(b"odd"), got.data(b"next"), following.has_known_type) == (b"abc", b"n", True)
+
+
+def test_numbers_as_other_programs_write_them() -> None:
+    """Python writes times as repr(float); -2 is the owner nobody of macOS, which its tar writes so."""
+    archive = (
+        file(b"a", records=[(b"mtime", b"1e-07"), (b"atime", b"1.5e-05"), (b"ctime", b"1e+16")])
+        + file(b"b", records=[(b"uid", b"-2"), (b"gid", b"-2"), (b"mtime", b"-2")])
+        + file(b"c", uid=b"\xff" * 7 + b"\xfe")
+    )
+    with read_tar(archive + END) as got:
+        assert got.member(b"a").times == (0, 0, 10**16, 15000, 100, 0)
+        assert got.member(b"b").uid == got.member(b"b").gid == got.member(b"c").uid == 2**32 - 2
+        assert got.member(b"b").times == (-2,) * 3 + (0,) * 3
+
+
+def test_python_writes_small_times_with_an_exponent() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("f")
+        entry.mtime = 1e-07
+        archive.addfile(entry)
+    assert b"mtime=1e-07" in buffer.getvalue()
+    with read_tar(buffer.getvalue()) as got:
+        assert got.member(b"f").times == (0, 0, 0, 100, 100, 100)
+
+
 @pytest.mark.parametrize(
     "seconds", [b"\x80\x7f" + b"\xff" * 10, b"\x80\0\0\0\x10" + bytes(7), b"\xff\xff\xff\xff\xf0" + bytes(7)]
 )

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from sifkit.tar.header import HeaderError
-from sifkit.tar.pax import parse_decimal, parse_records, parse_time, parse_xattrs
+from sifkit.tar.pax import parse_decimal, parse_records, parse_signed, parse_time, parse_xattrs
 
 
 def test_records() -> None:
@@ -57,16 +57,39 @@ def test_more_records_than_are_taken() -> None:
         (b"-0.000000001", (-1, 999999999)),
         (b"-7", (-7, 0)),
         (b"9007199254740993.9999999999999", (9007199254740993, 999999999)),
+        (b"1e-07", (0, 100)),
+        (b"-1e-07", (-1, 999999900)),
+        (b"1.5E-05", (0, 15000)),
+        (b"123.456e-2", (1, 234560000)),
+        (b"1e+16", (10**16, 0)),
+        (b"1.7e9", (1700000000, 0)),
+        (b"0.00123e5", (123, 0)),
+        (b"5e-324", (0, 0)),
+        (b"0e999", (0, 0)),
+        (b"-2", (-2, 0)),
     ],
 )
 def test_times(text: bytes, time: tuple[int, int]) -> None:
     assert parse_time(text) == time
 
 
-@pytest.mark.parametrize("text", [b"", b"nan", b"1e3", b"+1", b"1" * 20, b".5", b"1.5 ", b"5\n"])
+@pytest.mark.parametrize("text", [b"", b"nan", b"e3", b"1e", b"1e1.5", b"1e9999", b"+1", b"1" * 20, b".5", b"1.5 ", b"5\n"])
 def test_times_that_are_none(text: bytes) -> None:
     with pytest.raises(HeaderError, match="a time is not a number"):
         parse_time(text)
+
+
+def test_times_of_too_many_digits() -> None:
+    for text in (b"1e19", b"1.5e308", b"1" * 19 + b"e1"):
+        with pytest.raises(HeaderError, match="a time is out of range"):
+            parse_time(text)
+
+
+def test_signed_numbers() -> None:
+    assert [parse_signed(text, "an owner") for text in (b"-2", b"7", b"-0")] == [-2, 7, 0]
+    for text in (b"-", b"--2", b"+2", b"-1e3"):
+        with pytest.raises(HeaderError, match=r"^an owner is not a number: "):
+            parse_signed(text, "an owner")
 
 
 def test_decimal_numbers() -> None:
@@ -90,5 +113,7 @@ def test_attributes_are_binary() -> None:
     want = {b"user.a": value, b"user.100%=": b"v", b"user.b=": value, b"security.selinux": b"label"}
     assert parse_xattrs(records) == parse_xattrs(dict(reversed(records.items()))) == want
     assert parse_xattrs({b"RHT.security.selinux": b"1", b"SCHILY.xattr.security.selinux": b"2"}) == {b"security.selinux": b"2"}
+    empty = {b"SCHILY.xattr.user.a": b"", b"LIBARCHIVE.xattr.user.b": b""}
+    assert parse_xattrs(empty) == {b"user.a": b"", b"user.b": b""}
     with pytest.raises(HeaderError, match="not base64"):
         parse_xattrs({b"LIBARCHIVE.xattr.user.b": b"!!"})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ext3 import hostio
 from sifkit.tar import store as tar_store
 from sifkit.tar.errors import ArchiveChangedError, ArchiveError, SpoolError
 from sifkit.tar.store import FileMemberStore, MemberData, Spool
@@ -84,3 +85,19 @@ def test_what_was_closed_is_not_read() -> None:
     with MemberData(b"archive", FileMemberStore(file, owned=False, stable=True)):
         pass
     assert file.read() == b"x"
+
+
+def test_data_that_was_discarded_takes_no_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tar_store, "SPOOL_MEMORY", 1000)
+    spool = Spool(tmp_path)
+    spool.discard(0, 0)  # still in memory
+    for letter in (b"a", b"b", b"c"):
+        spool.write(memoryview(letter * (1 << 20)))
+    with MemberData(b"archive", spool.finish()) as data:
+        assert data.fd is not None
+        before = os.fstat(data.fd).st_blocks
+        spool.discard(1 << 20, 1 << 20)
+        view = bytearray(1)
+        assert [data.read_at(memoryview(view), at) and bytes(view) for at in (0, (1 << 20) - 1, 2 << 20)] == [b"a", b"a", b"c"]
+        if hostio.punch_hole(data.fd, 1 << 20, 1 << 20):
+            assert os.fstat(data.fd).st_blocks * 512 <= before * 512 - (1 << 20)

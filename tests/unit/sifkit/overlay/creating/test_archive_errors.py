@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gzip
 import io
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ext3.errors import ContentChangedError
+from ext3.errors import ContentChangedError, NoSpaceError
 from sifkit.cli.support.hints import creation_hint
 from sifkit.overlay.creating.archive_errors import ArchiveSourceError
 from sifkit.tar import store as tar_store
@@ -40,9 +42,9 @@ INSIDE = "the archive writes through a symlink or into a file; do not trust it"
         (SAMPLE[:1200], "the archive is truncated: it ends inside a header (at byte 1200)", AGAIN),
         (SAMPLE[:4000], "the archive is truncated: d/a has 3,000 bytes and only 1,952 follow (at byte 2048)", AGAIN),
         (
-            gzipped(SAMPLE[:1024]),
-            "the gzip stream is whole, but the archive in it is truncated: it has no end marker"
-            " (at byte 1024 of the unpacked archive)",
+            gzipped(SAMPLE[:1200]),
+            "the gzip stream is whole, but the archive in it is truncated: it ends inside a header"
+            " (at byte 1200 of the unpacked archive)",
             "pack the archive again",
         ),
         (gzipped(SAMPLE)[:-5], "the gzip stream is cut short (at byte 6144 of the unpacked archive)", AGAIN),
@@ -100,7 +102,17 @@ INSIDE = "the archive writes through a symlink or into a file; do not trust it"
             f"{'x' * 4096}: the name has 4096 bytes; Linux takes 4095 (at byte 0)",
             "",
         ),
-        (header(b"") + END, "(no name): the name is no path (at byte 0)", ""),
+        (
+            symlink(b"d/l", b"../../etc") + file(b"d/l/x") + END,
+            "d/l/x: the name leads outside: a symlink on its way climbs above the top (at byte 512)",
+            DISTRUST,
+        ),
+        (
+            symlink(b"a", b"b/.") + symlink(b"b", b"a/.") + file(b"a/x") + END,
+            "a/x: the name goes through more than 40 symlinks (at byte 1024)",
+            DISTRUST,
+        ),
+        (header(b"") + END, "(no name): the archive's top is not a directory (at byte 0)", ""),
         (header(b"l", kind=b"2") + END, "l: a symlink's target of 0 bytes cannot be (at byte 0)", ""),
     ],
 )
@@ -151,9 +163,53 @@ def test_zstd_that_needs_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_place_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tar_store, "SPOOL_MEMORY", 1000)
-    error = refused(gzipped(SAMPLE), spool_dir=tmp_path / "missing")
-    assert str(error) == "archive: writing its temporary file failed: No such file or directory"
-    assert error.hint == "it needs space for the unpacked archive; choose another temporary directory" and error.errno == 2
+    missing = tmp_path / "missing"
+    error = refused(gzipped(SAMPLE), spool_dir=missing)
+    assert str(error) == f"archive: writing its temporary file in {missing} failed: No such file or directory"
+    assert error.hint == "set TMPDIR to a directory that can be written to, or unpack it with gzip -dc and give a file"
+    assert error.errno == 2
+    monkeypatch.setattr(tar_store.tempfile, "TemporaryFile", lambda dir: Full())
+    error = refused(io.BufferedReader(Pipe(file(b"f", b"x" * 3000) + file(b"g", b"x" * 2000) + END)), spool_dir=tmp_path)
+    assert str(error) == f"archive: writing its temporary file in {tmp_path} failed after 2.9 KiB: No space left on device"
+    assert error.hint == "set TMPDIR to a directory with more space, or give it as a file" and error.errno == 28
+
+
+class Full(io.BytesIO):
+    """A file on a filesystem that has room for 4,000 bytes."""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        if self.tell() + len(data) > 4000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+def too_much(archive: bytes) -> NoSpaceError:
+    with pytest.raises(NoSpaceError) as caught, scanned(gzipped(archive + END), data_limit=4000):
+        pass
+    return caught.value
+
+
+def test_more_data_than_the_image_can_have() -> None:
+    for archive, needed in (
+        (file(b"f", b"x" * 3000) + file(b"g", b"x" * 3000) + file(b"h"), 6000),
+        (file(b"f", b"x" * 5000), 5000),
+        (header(b"f", size=b"77777777777"), 8**11 - 1),  # nothing of it is read
+    ):
+        error = too_much(archive)
+        assert error.message.startswith("the content does not fit in an image of 3.9 KiB: it needs ")
+        assert (error.needed_bytes, error.available_bytes) == (needed, 4000)
+        assert (error.kind, error.hint) == ("no-space", "give a larger --size, or leave it out")
+    with scanned(file(b"f", b"x" * 5000) + file(b"g", b"x") + END, data_limit=4000) as got:
+        assert got.data(b"/f") == b"x" * 5000  # it stays in the archive; the plan says exactly what is needed
+
+
+def test_data_that_is_replaced_takes_no_room() -> None:
+    replaced = b"".join(directory(b"d") + file(b"d/f", b"%d" % number * 3000) + file(b"d", b"x" * 900) for number in range(9))
+    linked = file(b"a", b"x" * 1500) + hardlink(b"b", b"a") + hardlink(b"b", b"b") + file(b"a") + file(b"b", b"y" * 1500)
+    with scanned(gzipped(replaced + linked + file(b"last", b"z" * 1000) + END), data_limit=4000) as got:
+        assert (got.data(b"/d"), got.data(b"/b")) == (b"x" * 900, b"y" * 1500)
+    kept = file(b"a", b"x" * 3000) + hardlink(b"b", b"a") + file(b"a") + file(b"c", b"y" * 1500) + file(b"d", b"z")
+    assert too_much(kept).needed_bytes == 4500
 
 
 def test_an_archive_that_shrinks_while_it_is_read(tmp_path: Path) -> None:

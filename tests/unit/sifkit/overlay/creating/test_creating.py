@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import stat
@@ -16,11 +17,13 @@ import pytest
 
 import ext3
 from ext3 import workers
+from ext3.errors import SourceError
 from ext3.newfs import copy as build_copy
 from sifkit.errors import LayoutError, NotReplaceableError, TargetError, UsageError
 from sifkit.overlay.creating import source as build_source
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions, CreateResult
+from tests.support.tar_samples import END, directory, file, header
 
 EPOCH = 1_700_000_000
 ROOT = Path(__file__).resolve().parents[5]
@@ -451,3 +454,44 @@ def test_a_container_layer_becomes_an_overlay(tmp_path: Path) -> None:
         assert fs.xattrs(b"/upper/var") == {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
     with pytest.raises(UsageError, match="exclude"):
         make(tmp_path / "p.img", from_tar=io.BytesIO(_layer()), exclude=("x",))
+
+
+def _archive(*members: bytes) -> io.BytesIO:
+    return io.BytesIO(b"".join(members) + END)
+
+
+def test_attributes_without_a_value_are_kept_from_archives(tmp_path: Path) -> None:
+    """GNU tar and bsdtar restore them."""
+    keys = (b"SCHILY.xattr.user.a", b"LIBARCHIVE.xattr.user.b")
+    make(tmp_path / "o.img", from_tar=_archive(file(b"f", records=[(key, b"") for key in keys])), xattrs="strict")
+    with ext3.Filesystem.open(tmp_path / "o.img") as fs:
+        assert fs.xattrs(b"/upper/f") == {b"user.a": b"", b"user.b": b""}
+
+
+def test_a_leftover_that_means_nothing_is_no_loss(tmp_path: Path) -> None:
+    leftovers = header(b"d/.wh..opq", kind=b"3") + file(b".wh..wh.aufs") + header(b"label", kind=b"V")
+    done = make(tmp_path / "o.img", from_tar=_archive(directory(b"d"), leftovers), xattrs="strict")
+    assert [note for note in done.notes if ".wh..opq of fuse-overlayfs (1), tar member type V (1)" in note]
+    assert names(tmp_path / "o.img") == {"lost+found", "upper", "work", "upper/d"}
+    with pytest.raises(SourceError, match=r"would lose: SCHILY.acl.ace \(1, first f\)$"):
+        acl = file(b"f", records=[(b"SCHILY.acl.ace", b"nfs")])
+        make(tmp_path / "p.img", from_tar=_archive(acl, leftovers), xattrs="strict")
+
+
+def test_notes_of_an_archive_are_in_the_result(tmp_path: Path) -> None:
+    done = make(tmp_path / "o.img", from_tar=io.BytesIO(gzip.compress(header(b"odd", kind=b"Z"))))
+    assert [note.partition(" ")[2].partition(",")[0] for note in done.notes[:2]] == [
+        "member of the unknown type Z",
+        "archive has no end marker; the gzip stream it is packed in is whole",
+    ]
+
+
+@pytest.mark.parametrize("name", [b".wh..wh..opq", b"upper/.wh..wh..opq"])
+def test_an_opaque_top_is_said(tmp_path: Path, name: bytes) -> None:
+    """The kernel shows the lower layers all the same."""
+    done = make(tmp_path / "o.img", from_tar=_archive(file(name)))
+    with ext3.Filesystem.open(tmp_path / "o.img") as fs:
+        assert fs.xattrs(b"/upper")[b"trusted.overlay.opaque"] == b"y"
+    assert [note for note in done.notes if note.startswith("the top of upper/ is opaque: the kernel ignores that")]
+    done = make(tmp_path / "p.img", from_tar=_archive(file(b"d/.wh..wh..opq")))
+    assert not [note for note in done.notes if "opaque" in note]

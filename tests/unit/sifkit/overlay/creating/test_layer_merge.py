@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from tests.support.scanned_tar import refused, scanned
@@ -61,6 +63,61 @@ def test_a_directory_that_was_replaced_is_not_written_into() -> None:
     assert "leads outside" in str(refused(archive + END))
 
 
+def test_paths_through_symlinks_of_the_archive_that_stay_inside() -> None:
+    """GNU tar and umoci, Apptainer's reader of layers, go where the link leads; umoci also where that is not yet."""
+    archive = (
+        directory(b"usr/lib", mode=b"0000711")
+        + symlink(b"lib", b"usr/lib")
+        + file(b"lib/a", b"1")
+        + file(b"lib/new/b", b"2")
+        + hardlink(b"c", b"lib/a")
+        + file(b"lib/.wh.gone")
+        + symlink(b"usr/up", b"../usr/./lib/..")
+        + file(b"usr/up/d")
+        + symlink(b"dangling", b"to/be")
+        + file(b"dangling/made")
+        + directory(b"run")
+        + directory(b"var")
+        + symlink(b"var/run", b"/run")
+        + symlink(b"chain", b"var/run")
+        + file(b"chain/e")
+    )
+    with scanned(archive + END) as got:
+        assert list(got.paths()) == [
+            *(b"/c", b"/chain", b"/dangling", b"/lib", b"/run", b"/to", b"/usr", b"/var"),
+            *(b"/run/e", b"/to/be", b"/to/be/made", b"/usr/d", b"/usr/lib", b"/usr/up"),
+            *(b"/usr/lib/gone", b"/usr/lib/new", b"/usr/lib/new/b", b"/var/run", b"/usr/lib/a"),
+        ]
+        assert got.node(b"/c") == got.node(b"/usr/lib/a") and got.data(b"/usr/lib/a") == b"1"
+        assert got.mode(b"/usr/lib") == DIR | 0o711 and got.tree.targets[got.node(b"/lib")] == b"usr/lib"
+        assert got.tree.devices == {got.node(b"/usr/lib/gone"): (0, 0)}
+
+
+def test_a_symlink_that_is_replaced_is_not_followed() -> None:
+    archive = symlink(b"l", b"a") + file(b"l/1") + symlink(b"l", b"b") + file(b"l/2") + directory(b"l") + file(b"l/3")
+    with scanned(archive + END) as got:
+        assert list(got.paths()) == [b"/a", b"/b", b"/l", b"/a/1", b"/b/2", b"/l/3"]
+
+
+@pytest.mark.parametrize("target", [b"..", b"../x", b"d/../..", b"/d/../../x", b"/etc", b"/", b"f", b"l", b"f/.."])
+def test_symlinks_that_lead_nowhere(target: bytes) -> None:
+    before = directory(b"d") + file(b"f") + symlink(b"l", target)
+    if target == b"/":
+        with scanned(before + file(b"l/x") + END) as got:
+            assert list(got.paths()) == [b"/d", b"/f", b"/l", b"/x"]
+        return
+    for entry in (file(b"l/x"), hardlink(b"link", b"l/x")):
+        error = refused(before + entry + END)
+        assert "leads outside" in str(error) or "more than 40 symlinks" in str(error), str(error)
+
+
+def test_an_empty_name_is_the_top() -> None:
+    """GNU tar: "Substituting `.' for empty member name"."""
+    with scanned(directory(b"", mode=b"0000750") + file(b"f") + END) as got:
+        assert got.scan.root is not None and got.scan.root.mode == DIR | 0o750
+        assert list(got.paths()) == [b"/f"]
+
+
 def test_missing_parents_and_the_order_of_nodes() -> None:
     archive = file(b"b/c/d", mtime=b"00000000011") + file(b"b/c.x") + file(b"a") + file(b"b/c/\xff") + file(b"b/c/D")
     with scanned(archive + END) as got:
@@ -105,6 +162,40 @@ def test_whiteouts() -> None:
         assert got.tree.left_out.counts == {"aufs metadata (.wh..wh.*)": 3}
     for name in (b".wh.", b".wh..", b".wh..."):
         assert "whiteout" in str(refused(file(name) + END))
+
+
+def test_what_fuse_overlayfs_leaves_in_opaque_directories() -> None:
+    """fuse-overlayfs 1.13 as root and as a user: an attribute, a file ``.wh..wh..opq``, and a device ``.wh..opq``."""
+    archive = (
+        pax([(b"SCHILY.xattr.user.fuseoverlayfs.opaque", b"y")])
+        + directory(b"d")
+        + header(b"d/.wh..opq", kind=b"3")
+        + file(b"d/.wh..wh..opq", mode=b"0000700")
+        + file(b"d/z")
+        + file(b".wh..opq")
+    )
+    with scanned(archive + END) as got:
+        assert list(got.paths()) == [b"/.opq", b"/d", b"/d/z"]  # as a file it is the whiteout of ".opq"
+        assert got.xattrs(b"/d").keys() == {
+            *(b"trusted.overlay.opaque", b"user.overlay.opaque", b"user.fuseoverlayfs.opaque"),
+        }
+        assert got.tree.left_out.counts == {"devices .wh..opq of fuse-overlayfs": 1}
+        assert got.tree.left_out.harmless == set(got.tree.left_out.counts)
+
+
+def test_notes_of_what_is_unusual() -> None:
+    odd = header(b"odd", kind=b"Z", size=b"00000000003") + padded(b"abc")
+    with scanned(odd + header(b"more", kind=b"Z") + header(b"e\n", kind=b"\x80") + END) as got:
+        assert list(got.paths()) == [b"/e\n", b"/more", b"/odd"] and got.data(b"/odd") == b"abc"
+        assert got.scan.notes == (
+            "2 members of the unknown type Z, first odd: taken for regular files, as tar does",
+            "1 member of the unknown type \\x80, first e\\n: taken for regular files, as tar does",
+        )
+    with scanned(gzip.compress(file(b"f"))) as got:
+        assert list(got.paths()) == [b"/f"]
+        assert got.scan.notes == ("the archive has no end marker; the gzip stream it is packed in is whole",)
+    with scanned(file(b"f") + END) as got:
+        assert got.scan.notes == ()
 
 
 def test_members_that_are_no_files() -> None:

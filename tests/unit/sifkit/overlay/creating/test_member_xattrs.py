@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 
+import pytest
+
 from ext3.format import acl
+from sifkit.overlay.creating import member_xattrs
 from tests.support.scanned_tar import refused, scanned
 from tests.support.tar_samples import END, directory, file, pax
 
@@ -48,6 +51,40 @@ def test_acls() -> None:
         assert got.xattrs(b"/d") == {b"system.posix_acl_default": acl.parse_text("user::rwx,group::r-x,other::---")}
         assert got.mode(b"/d") == DIR | 0o755
         assert got.xattrs(b"/named") == got.xattrs(b"/broken") == {}
+        assert got.tree.left_out.counts == {"system.posix_acl_access": 2}
+
+
+def test_attributes_without_a_value() -> None:
+    """GNU tar and bsdtar restore them."""
+    records = [(b"SCHILY.xattr.user.a", b""), (b"LIBARCHIVE.xattr.user.b", b"")]
+    records += [(b"SCHILY.xattr.system.posix_acl_access", b""), (b"SCHILY.acl.default", b"")]
+    with scanned(file(b"f", records=records) + END) as got:
+        assert got.xattrs(b"/f") == {b"user.a": b"", b"user.b": b""}
+        assert got.tree.left_out.counts == {}
+
+
+def test_acls_with_names_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GNU tar writes names only; it and bsdtar give them the ids of the host, as --owner NAME does."""
+    users, groups = {"alice": 1000, "a:b": 1001, "r\udce9": 1002}, {"lab": 2000}
+    monkeypatch.setattr(member_xattrs, "user_id", users.get)
+    monkeypatch.setattr(member_xattrs, "group_id", groups.get)
+
+    def entry(name: bytes, acl_text: bytes) -> bytes:
+        return file(name, records=[(b"SCHILY.acl.access", b"user::rw-,group::---,mask::r--,other::---," + acl_text)])
+
+    archive = (
+        entry(b"f", b"user:alice:r--,user:a\\072b:---,user:r\xe9:r--,group:lab:r--")
+        + entry(b"id", b"user:alice:r--:7")
+        + entry(b"user", b"user:lab:r--")
+        + entry(b"group", b"group:alice:r--")
+    )
+    with scanned(archive + END) as got:
+        text = "user::rw-,group::---,mask::r--,other::---,"
+        assert got.xattrs(b"/f") == {
+            member_xattrs.ACCESS: acl.parse_text(text + "user:1000:r--,user:1001:---,user:1002:r--,group:2000:r--")
+        }
+        assert got.xattrs(b"/id") == {member_xattrs.ACCESS: acl.parse_text(text + "user:7:r--")}
+        assert got.xattrs(b"/user") == got.xattrs(b"/group") == {}
         assert got.tree.left_out.counts == {"system.posix_acl_access": 2}
 
 
