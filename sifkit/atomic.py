@@ -13,22 +13,36 @@ import stat
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 from ext3 import hostio
 from ext3.hostio import HostPath
 
 from .errors import ImageInUseError, TargetError, show
+from .output_path import resolve_output
 
-__all__ = ["AtomicFile", "HostPath", "LockState", "current_umask", "lock_range", "lock_state", "new_file_mode"]
+__all__ = [
+    "AtomicFile",
+    "HostPath",
+    "LockState",
+    "ReplaceGuard",
+    "current_umask",
+    "lock_range",
+    "lock_state",
+    "new_file_mode",
+    "open_locked",
+    "still_named",
+]
 
+T = TypeVar("T")
 LockState = Literal["none", "read", "write", "unsupported"]
 """Locks that others hold on a range; ``unsupported``: the system or filesystem has no such locks."""
 
 DEFAULT_NAME_MAX = 255
+MOST_TRIES = 5
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
 HELD = {errno.EAGAIN, errno.EACCES}
 F_OFD_GETLK, F_OFD_SETLK = 36, 37
@@ -39,21 +53,28 @@ _AT_FDCWD = -100
 _OWN_FDS = "/proc/self/fd"
 
 
+class ReplaceGuard(Protocol):
+    """Decision whether the file under a name may be replaced."""
+
+    def hold(self, path: str) -> AbstractContextManager[None]:
+        """Keep others from using the file while the block replaces it. Raises SifkitError if it may not be replaced."""
+        ...
+
+
 class AtomicFile:
     """New file that gets its name at ``commit``; until then it has no name, or a temporary one beside ``target``.
 
         with AtomicFile("overlay.img") as file:
             os.pwrite(file.fd, data, 0)
-            file.commit(replace=False)
+            file.commit()
 
     Leaving the block without ``commit`` removes the file. If the filesystem supports unnamed files (``O_TMPFILE``, Linux), a
-    kill -9 leaves nothing either. A symbolic link is followed: the file it leads to is created or replaced. Raises
-    TargetError if the file cannot be created.
+    kill -9 leaves nothing either, unless it comes while a file is replaced. A symbolic link is followed if the system would do
+    so: the file it leads to is replaced. Raises TargetError if the file cannot be created.
     """
 
     def __init__(self, target: HostPath, mode: int = 0o600) -> None:
-        given = os.fsdecode(target)
-        self.target = os.path.realpath(given) if os.path.islink(given) else given
+        self.target = resolve_output(target)
         """Path of the file at ``commit``."""
         self.mode = mode
         self.fd = -1
@@ -98,37 +119,61 @@ class AtomicFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._discard()
 
-    def commit(self, replace: bool) -> None:
+    def commit(self, replace: ReplaceGuard | None = None) -> None:
         """Sync the file, set its mode and its name, sync the directory.
 
-        Raises TargetError if syncing or renaming fails (a full disk may show only here), and if a file of that name exists
-        by now and ``replace`` is False.
+        An existing file is replaced if the guard ``replace`` allows it. Raises TargetError if there is none, and if syncing or
+        naming fails (a full disk may show only here); SifkitErrors of the guard.
         """
         try:
             if hasattr(os, "fchmod"):
                 os.fchmod(self.fd, self.mode)
             hostio.sync(self.fd)
-            if not self.path:
-                self._take_temporary_name(partial(_link_unnamed, self.fd))
-                hostio.sync(self.fd)  # some filesystems log a file only with its name
-            if os.name == "nt":  # an open file cannot be renamed there
-                os.close(self.fd)
-                self.fd = -1
-            if replace:
-                os.replace(self.path, self.target)
-            else:
-                self._rename_without_replacing()
+            if self.path or not self._link_directly():
+                self._name(replace)
+        except TargetError:
+            raise
         except FileExistsError as error:
             raise TargetError(
                 f"{show(self.target)} was created by another process meanwhile; it was kept",
                 path=self.target,
-                hint="give another name, or --force to replace it",
+                hint="give another name",
                 error=error,
             ) from error
         except OSError as error:
             raise TargetError(f"{show(self.target)}: {error.strerror}", path=self.target, error=error) from error
         self._committed = True
         hostio.sync_directory(os.path.dirname(self.target) or os.curdir)
+
+    def _link_directly(self) -> bool:
+        """Give an unnamed file its final name; False if a file of that name exists. No moment has another name."""
+        try:
+            _link_unnamed(self.fd, self.target)
+        except FileExistsError:
+            return False
+        try:
+            hostio.sync(self.fd)  # some filesystems log a file only with its name
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(self.target)
+            raise
+        return True
+
+    def _name(self, replace: ReplaceGuard | None) -> None:
+        """Give the file its name where another file has it, or where files cannot be without one."""
+        if replace is None and not self.path:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.target)
+        with nullcontext() if replace is None else replace.hold(self.target):
+            if not self.path:
+                self._take_temporary_name(partial(_link_unnamed, self.fd))
+                hostio.sync(self.fd)
+            if os.name == "nt":  # an open file cannot be renamed there
+                os.close(self.fd)
+                self.fd = -1
+            if replace is not None:
+                os.replace(self.path, self.target)
+            else:
+                self._rename_without_replacing()
 
     def _rename_without_replacing(self) -> None:
         if _renameat2(self.path, self.target):
@@ -294,3 +339,32 @@ def lock_state(fd: int, *, offset: int = 0, size: int = 0) -> tuple[LockState, i
         raise
     kind, _, _, _, pid = _flock.unpack(answer)
     return states.get(kind, "none"), pid if pid > 0 else None
+
+
+def still_named(fd: int, path: HostPath) -> bool:
+    """Return True if the open file ``fd`` is still the one under this name: it may have been replaced before it was locked."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def open_locked(path: HostPath, open_file: Callable[[], int], lock: Callable[[int], T]) -> tuple[int, T]:
+    """Open a file and lock it; return its descriptor, and what ``lock`` returned for it.
+
+    Others replace files while they hold the lock. If the file was replaced between the two steps, what is opened and locked
+    has no name any more, and what is written to it would be lost: it is closed, and the file that has the name now is opened.
+    Raises ImageInUseError if that happens again and again, and what the two functions raise.
+    """
+    for _ in range(MOST_TRIES):
+        fd = open_file()
+        try:
+            locked = lock(fd)
+            if still_named(fd, path):
+                return fd, locked
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    name = os.fsdecode(path)
+    raise ImageInUseError(f"{show(name)} keeps being replaced by other processes", path=name, hint="try again")

@@ -16,11 +16,11 @@ from ext3.errors import CorruptError
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
 
-from ..atomic import HostPath, lock_range
-from ..errors import FormatError, SifkitError, UsageError, show
-from .destination import check_destination, new_file
+from ..atomic import HostPath
+from ..errors import SifkitError, UsageError, show
+from .destination import EXT_IMAGES, check_destination, new_file
 from .image_format import check_standalone
-from .in_use import check_unused
+from .locked_file import open_for_copy
 from .opening import check_whole
 
 if TYPE_CHECKING:
@@ -65,14 +65,9 @@ def clone(
         raise UsageError(f"{show(name)} cannot be copied onto itself", hint="give the copy another name")
     check_destination(new_name, force=force)
     check_whole(name)
-    fd = os.open(name, os.O_RDONLY | hostio.OPEN)
+    fd, locked = open_for_copy(name)
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{show(name)} is not a regular file", path=name, hint="give an image file")
-        check_unused(name, writers_only=True)
-        locked = lock_range(fd, write=False, path=name)
-        check_unused(name, writers_only=True, own_lock=True)  # a loop device may have come between
         device = FileDevice(fd)
         superblock = read_superblock(device)
         if new_uuid is not False and superblock.needs_recovery:
@@ -91,7 +86,7 @@ def clone(
                 )
             if new_uuid is not False:
                 _write_uuid(FileDevice(file.fd), superblock, chosen)
-            file.commit(replace=force)
+            file.commit(EXT_IMAGES if force else None)
     finally:
         os.close(fd)
     return CloneResult(

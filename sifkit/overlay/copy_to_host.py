@@ -9,9 +9,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import counted, shell_quote, show
+from ..errors import ImageInUseError, TargetError, counted, shell_quote, show
+from ..output_path import resolve_output
+from ..replacing import ANY_FILE
 from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.file_tree import FileTree, Stat
@@ -102,23 +105,44 @@ class HostCopier:
             return
         if os.path.lexists(destination) and not self._options.replace:
             return
-        if self._force and os.path.lexists(destination) and not os.access(destination, os.W_OK):
-            os.unlink(destination)
         identity = image, found.dev, found.ino
         first = self._links.get(identity) if "links" in self._options.preserve else None
-        if first is not None:
-            if os.path.lexists(destination):
-                os.unlink(destination)
-            os.link(first, destination, follow_symlinks=False)
-        else:
-            self._progress.phase("copy", found.size, "bytes")
-            made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
-            self.bytes += made.written_bytes
-            self._progress.done()
+        try:
+            with self._existing(destination, removed=not regular or first is not None):
+                if first is not None:
+                    os.link(first, destination, follow_symlinks=False)
+                else:
+                    self._progress.phase("copy", found.size, "bytes")
+                    made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
+                    self.bytes += made.written_bytes
+                    self._progress.done()
+        except (TargetError, ImageInUseError) as error:
+            text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
+            yield CopyError(text, kind=error.kind, path=destination)
+            return
         if found.links > 1:
             self._links[identity] = destination
         self._made.add(destination)
         yield Copied(what, show(destination))
+
+    @contextmanager
+    def _existing(self, destination: bytes, *, removed: bool) -> Iterator[None]:
+        """Check the file that is there, if any, and keep it from being used until the end of the block, which writes to it.
+
+        It is removed first if it is to be ``removed``, or cannot be written to and the copier may remove it. Raises TargetError
+        and ImageInUseError if it may not be removed or written to.
+        """
+        if not os.path.lexists(destination):
+            yield
+            return
+        if removed or (self._force and not os.access(destination, os.W_OK)):
+            ANY_FILE.check_name(destination, shown="it")
+            os.unlink(destination)
+            yield
+            return
+        name = resolve_output(destination)
+        with ANY_FILE.hold(name, shown="it") if os.path.isfile(name) else nullcontext():  # devices and FIFOs are written into
+            yield
 
     def _refusal(self, what: str, destination: bytes, image: str, *, regular: bool) -> CopyError | None:
         """Return why a file may not be written there, None if it may. Raises OSError for a bad path."""

@@ -21,10 +21,12 @@ from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
 
 from ..atomic import AtomicFile, HostPath, lock_range
-from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
+from ..errors import FormatError, NotYetError, UsageError, show
+from ..file_attributes import keep_attributes
+from ..replacing import OpenedFile
 from .image_format import image_kind
-from .in_use import check_unused
-from .sif_partition import check_ext3_partition, edit_sif, lock_partition, no_locks_error, select_partition
+from .locked_file import open_for_edit
+from .sif_partition import check_ext3_partition, edit_sif, lock_partition, select_partition
 from .upper_edit import OverlayEditor
 from .window import Window, check_window
 
@@ -110,48 +112,37 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
 
 @contextmanager
 def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
-    fd = os.open(name, os.O_RDWR | hostio.NO_WAIT)
+    fd, locked = open_for_edit(name, require_lock=options.require_lock)
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{show(name)} is not a regular file", path=name, hint="give an image file")
-        check_unused(name)
-        locked = lock_range(fd, write=True, path=name)
-        if options.require_lock and not locked:
-            raise no_locks_error(name)
-        check_unused(name, own_lock=True)  # a loop device may have been attached before the lock
         check_window(Window(name, fd, 0, found.st_size))
         superblock = read_superblock(FileDevice(fd))
         if superblock.has_journal:
             with _open_writable(FileDevice(fd), options) as editor:
                 yield EditSession(name, editor, locked)
             return
-        with _working_copy(name, fd, found, options) as editor:
-            yield EditSession(name, editor, locked, copied=True)
+        with _working_copy(name, fd, found, options) as (editor, notes):
+            yield EditSession(name, editor, locked, copied=True, notes=notes)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def _working_copy(name: str, fd: int, found: os.stat_result, options: EditOptions) -> Iterator[OverlayEditor]:
-    """Open a copy of the image, which replaces it at the end of the block."""
+def _working_copy(
+    name: str, fd: int, found: os.stat_result, options: EditOptions
+) -> Iterator[tuple[OverlayEditor, tuple[str, ...]]]:
+    """Open a copy of the image, which replaces it at the end of the block; yield also notes on what the copy lacks."""
     from .cloning import copy_data
 
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
         if not hostio.clone_file(fd, file.fd):
             copy_data(fd, file.fd, found.st_size, None)
+        notes = keep_attributes(fd, file.fd)
         # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
         with _open_writable(FileDevice(file.fd), options) as editor:
-            yield editor
-        if hasattr(os, "fchown"):
-            with suppress(OSError):  # another user's file in our directory
-                os.fchown(file.fd, found.st_uid, found.st_gid)
-        now = os.fstat(fd)
-        if (now.st_mtime_ns, now.st_size) != (found.st_mtime_ns, found.st_size):
-            hint = "stop the process that uses it, then try again"
-            raise SifkitError(f"{show(name)} was changed by another process", path=name, hint=hint)
-        file.commit(replace=True)
+            yield editor, notes
+        file.commit(OpenedFile(fd, found))
 
 
 @contextmanager

@@ -29,10 +29,10 @@ from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_super
 
 from ..atomic import HostPath
 from ..errors import FormatError
+from ..in_use import ImageUse, image_use
 from ..vfs.file_tree import FileTree
 from ..vfs.resolve import is_dir
 from .image_format import image_kind
-from .in_use import ImageUse, image_use
 from .opening import open_ext3, open_window
 from .reserve import user_bytes
 from .window import Window, check_window

@@ -16,8 +16,8 @@ from ext3 import hostio
 
 from ..atomic import HostPath, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
+from ..in_use import check_unused
 from .image_format import HEAD_BYTES, head_format
-from .in_use import check_unused
 from .window import Window
 
 if TYPE_CHECKING:
@@ -163,18 +163,12 @@ def edit_sif(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool =
     SifkitError if file locking is unavailable.
     """
     from ..sif.image import SIF
-    from ..sif.loading import open_image_file
-    from ..sif.store import FileStore
 
     name = os.fsdecode(path)
-    fd = open_image_file(name, writable=True)
-    try:
-        with SIF(FileStore(fd), path=name, mode="r+", stamp=stamp) as sif:
-            if require_lock and not sif.locked:
-                raise no_locks_error(name)
-            yield EditedSif(sif, fd, name)
-    finally:
-        os.close(fd)
+    with SIF.open(name, "r+", stamp=stamp) as sif:
+        if require_lock and not sif.locked:
+            raise no_locks_error(name)
+        yield EditedSif(sif, sif.fileno(), name)
 
 
 def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, require_lock: bool = False) -> bool:

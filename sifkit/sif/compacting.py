@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..atomic import AtomicFile, HostPath
-from ..errors import ImageInUseError, counted, show
+from ..file_attributes import keep_attributes
+from ..replacing import OpenedFile
 from .errors import EditError, SourceChangedError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, Descriptor
 from .format.header import HEADER_BYTES
@@ -82,7 +82,6 @@ def compact(
         seconds = seconds_for(state.header, stamp)
         new = plan_compact(state, capacity=capacity, seconds=seconds)
         end = data_end(new.header, new.descriptors)
-        notes: list[str] = []
         if _same_layout(state, new) and store.size == end and _gaps_are_zero(store, state):
             used = _used_bytes(found)
             return CompactResult(
@@ -95,16 +94,15 @@ def compact(
                 moved=0,
                 changed=False,
             )
-        if found.st_nlink > 1:
-            notes.append(f"{counted(found.st_nlink - 1, 'other hard link')} of the image still lead to the old one")
         with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
             _write_image(store, state, NewFileStore(file.fd), new, end, advance)
-            notes += _keep_owner(fd, file.fd, found)
+            notes = keep_attributes(fd, file.fd)
             _verify_written(file.fd, new)
-            _check_unchanged(file.target, fd, found)
+            opened = OpenedFile(fd, found)
+            opened.check(file.target)
             if os.name == "nt":
                 sif.close()  # an open file cannot be replaced there
-            file.commit(replace=True)
+            file.commit(opened)
             after = os.stat(file.target)
     moved = sum(one.offset != other.offset for one, other in zip(state.descriptors, new.descriptors, strict=True))
     return CompactResult(
@@ -116,7 +114,7 @@ def compact(
         capacity=new.header.descriptors_total,
         moved=moved,
         changed=True,
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
@@ -226,36 +224,6 @@ def _verify_written(fd: int, new: State) -> None:
     check_objects(written)
     if written != new:
         raise SourceChangedError("the new image does not match the plan", hint="try again; the old image is unchanged")
-
-
-def _check_unchanged(target: str, fd: int, found: os.stat_result) -> None:
-    """Raise ImageInUseError if the image was written to or replaced since it was opened."""
-    now, there = os.fstat(fd), os.stat(target)
-    if not os.path.samestat(now, there) or (now.st_size, now.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-        raise ImageInUseError(
-            f"{show(target)} changed while it was copied", path=target, hint="try again when no process writes to it"
-        )
-
-
-def _keep_owner(source: int, target: int, found: os.stat_result) -> list[str]:
-    """Copy owner and extended attributes (AtomicFile sets the mode); return notes on what could not be preserved."""
-    notes = []
-    made = os.fstat(target)
-    if hasattr(os, "fchown") and (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
-        try:
-            os.fchown(target, found.st_uid, found.st_gid)
-        except OSError:
-            with suppress(OSError):
-                os.fchown(target, -1, found.st_gid)
-            notes.append(
-                f"could not preserve the owner of the image: it was user {found.st_uid}, now user {os.fstat(target).st_uid}"
-            )
-    if hasattr(os, "listxattr"):
-        with suppress(OSError):
-            for name in os.listxattr(source):
-                if name.startswith(("user.", "system.posix_acl")):
-                    os.setxattr(target, name, os.getxattr(source, name))
-    return notes
 
 
 def _used_bytes(found: os.stat_result) -> int:

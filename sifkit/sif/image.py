@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import IO, Literal, Self
 from uuid import UUID
 
-from ..atomic import AtomicFile, HostPath
+from ..atomic import AtomicFile, HostPath, open_locked
 from ..errors import SifkitError, counted
 from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch
-from .loading import NewFileStore, check_file_object, load_locked, new_file, open_image_file
+from .loading import SIF_IMAGES, NewFileStore, check_file_object, load_locked, new_file, open_image_file
 from .plan import plan_new
 from .recover import recover, release_space
 from .stamp import SIFStamp
@@ -83,15 +84,20 @@ class SIF(ImageEditor):
                 check_file_object(where, fd)
             return cls(ObjectStore(where, offset) if fd is None else FileStore(fd, offset), mode=mode, stamp=stamp)
         path = os.fsdecode(where)
-        fd = open_image_file(path, writable=mode == "r+")
+        fd = -1
         try:
+            if mode == "r":
+                fd = open_image_file(path, writable=False)
+            else:
+                fd, _ = open_locked(
+                    path, partial(open_image_file, path, writable=True), lambda fd: load_locked(FileStore(fd, offset), path)
+                )
             sif = cls(FileStore(fd, offset), path=path, mode=mode, stamp=stamp)
-        except SifkitError as error:
-            os.close(fd)
-            error.set_path(path)
-            raise
-        except BaseException:
-            os.close(fd)
+        except BaseException as error:
+            if fd >= 0:
+                os.close(fd)
+            if isinstance(error, SifkitError):
+                error.set_path(path)
             raise
         sif._fd = fd
         return sif
@@ -128,6 +134,13 @@ class SIF(ImageEditor):
             sif._unfinished = stack.pop_all()
         return sif
 
+    def fileno(self) -> int:
+        """Return the descriptor of the file. Raises ValueError if the image is not in one."""
+        fd = self._open_store.fd
+        if fd is None:
+            raise ValueError("the image is not in a file with a descriptor")
+        return fd
+
     def close(self) -> None:
         """Close the image; a new one gets its name. Objects opened from it cannot be read afterwards.
 
@@ -139,7 +152,7 @@ class SIF(ImageEditor):
                 release_space(self._store, self._state)
             self._release()
             if new is not None:
-                new.commit(self._replacing)
+                new.commit(SIF_IMAGES if self._replacing else None)
 
     def abandon(self) -> None:
         """Close the image; a new one is discarded."""

@@ -11,12 +11,14 @@ from ext3 import hostio
 
 from ..atomic import AtomicFile, HostPath, lock_range, lock_state, new_file_mode
 from ..errors import FormatError, ImageInUseError, NotReplaceableError, show
+from ..replacing import Replaceable, check_output
 from .errors import EditError, NotWritableError
 from .format.header import HEADER_BYTES, MAGIC
 from .state import State, load
 from .store import FileStore, Store
 
 __all__ = [
+    "SIF_IMAGES",
     "NewFileStore",
     "check_file_object",
     "check_unlocked",
@@ -26,6 +28,8 @@ __all__ = [
     "open_image_file",
 ]
 
+SIF_IMAGES = Replaceable("a SIF image", "SIF images and empty files", lambda head, size: not size or MAGIC in head[:64])
+"""What a new image replaces."""
 SECTOR_BYTES = 512
 MOST_TRIES = 5
 _NO_WRITING = {
@@ -116,35 +120,10 @@ def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:
 
 
 def new_file(path: HostPath, *, mode: int, replace: bool) -> AtomicFile:
-    """Return a file that becomes ``path`` when it is committed. Raises NotReplaceableError, TargetError, ImageInUseError.
+    """Return a file that becomes ``path`` when it is committed, with ``SIF_IMAGES`` as the guard if it may ``replace`` one.
 
-    ``replace``: replace a SIF image or an empty file that is not in use. ``mode``: before the umask.
+    ``mode``: before the umask. Raises NotReplaceableError, TargetError, ImageInUseError.
     """
     name = os.fsdecode(path)
-    if os.path.lexists(name):
-        _check_replaceable(name, replace)
+    check_output(name, SIF_IMAGES, force=replace, exists=NotReplaceableError)
     return AtomicFile(name, new_file_mode(mode))
-
-
-def _check_replaceable(name: str, replace: bool) -> None:
-    try:
-        fd = open_image_file(name, writable=False)
-    except FileNotFoundError:
-        return  # a dangling symbolic link
-    except FormatError as error:
-        raise NotReplaceableError(str(error), path=name, hint="give the new image another name") from error
-    try:
-        head = os.read(fd, HEADER_BYTES)
-        if not replace:
-            raise NotReplaceableError(f"{show(name)} exists", path=name, hint="give another name, or --force to replace it")
-        if head and MAGIC not in head[:64]:
-            hint = "give the new image another name, or remove the file first"
-            raise NotReplaceableError(
-                f"{show(name)} is not a SIF image; --force replaces only SIF images and empty files", path=name, hint=hint
-            )
-        if lock_state(fd)[0] in ("read", "write"):
-            raise ImageInUseError(
-                f"{show(name)} is in use by another process", path=name, hint="wait until it is free", locked=True
-            )
-    finally:
-        os.close(fd)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Unpack
 
 from ..atomic import AtomicFile, HostPath, new_file_mode
+from ..replacing import ANY_FILE, check_output
 from . import select
 from .errors import ObjectSizeError
 from .format.descriptor import Descriptor
@@ -121,13 +122,16 @@ class ImageReader:
         """Copy an object to a new file (atomically), a file descriptor or a binary file object.
 
         Holes are preserved if possible. ``replace``: replace an existing file; ``mode``: of a new file, before the umask.
-        ``advance``: called with the number of bytes copied. Raises TargetError, StoreError, TruncatedSIFError.
+        ``advance``: called with the number of bytes copied. Raises TargetError, ImageInUseError (an image that is in use is not
+        replaced), StoreError, TruncatedSIFError.
         """
         descriptor = self.get(id)
         check_inside(descriptor, self._open_store)
         if isinstance(target, str | bytes | os.PathLike):
-            with AtomicFile(target, new_file_mode(mode)) as file:
+            name = os.fsdecode(target)
+            check_output(name, ANY_FILE, force=replace, noun="output")
+            with AtomicFile(name, new_file_mode(mode)) as file:
                 copy_out(self._open_store, descriptor, file.fd, advance=advance)
-                file.commit(replace)
+                file.commit(ANY_FILE if replace else None)
         else:
             copy_out(self._open_store, descriptor, target, advance=advance)

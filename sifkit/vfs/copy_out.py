@@ -12,6 +12,7 @@ from typing import TypeVar
 from ext3 import hostio
 from ext3.progress import Progress
 
+from ..replacing import ANY_FILE
 from .data_limit import check_data_limit
 from .extracting import extract
 from .file_copy import UnreadableError, copy_ranges, ranges_of
@@ -71,7 +72,7 @@ def copy_file_out(
     if stat.S_ISREG(found.mode):
         limit = tree.statfs().data_limit
         with tree.open_file(node) as source:
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | hostio.OPEN, mode)
+            fd = _open_target(target, mode)
             try:
                 regular = hostio.is_regular(fd)
                 copy = _copy_ranges if regular else _copy_bytes
@@ -83,6 +84,7 @@ def copy_file_out(
         return result
     link = tree.readlink(node) if is_symlink(found) else b""
     with suppress(FileNotFoundError):
+        ANY_FILE.check_name(target)
         os.unlink(target)
     if link:
         os.symlink(link, target)
@@ -96,6 +98,16 @@ def copy_file_out(
         finally:
             os.close(directory)
     return result
+
+
+def _open_target(target: bytes, mode: int) -> int:
+    """Open an existing file, or create one; never through a dangling link, nor a block device with a filesystem in use."""
+    try:
+        kind = stat.S_IFMT(os.stat(target).st_mode)
+        exclusive = os.O_EXCL if kind == stat.S_IFBLK else 0
+        return os.open(target, os.O_WRONLY | exclusive | hostio.OPEN)
+    except FileNotFoundError:
+        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | hostio.OPEN, mode)
 
 
 def _is_root() -> bool:

@@ -19,6 +19,7 @@ from ext3.progress import Progress, Silent
 from ext3.workers import MAX_JOBS, parallel_map, workers_for
 
 from ..errors import TargetError, show
+from ..output_path import check_output_directory
 from .data_limit import SharedBlocksError, SharedDataCount
 from .errors import DamagedTreeError, reason_of
 from .file_copy import UnreadableError, copy_ranges, ranges_of, reading
@@ -93,6 +94,7 @@ def extract(
 
 
 def _open_target(target: bytes, force: bool) -> int:
+    check_output_directory(target)
     try:
         os.mkdir(target, 0o700)
     except FileExistsError:

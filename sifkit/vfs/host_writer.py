@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 
 from ext3 import hostio
 
+from ..errors import ImageInUseError, NotReplaceableError
+from ..in_use import LoopFiles
+from ..replacing import ANY_FILE
 from .file_tree import Stat
 
 __all__ = [
@@ -81,7 +84,8 @@ class HostWriter:
     """Writer of files below the open directory ``top``.
 
     Directories are numbered: i is ``names[i]`` in directory ``parents[i]``, 0 is the top. With ``force`` existing files are
-    replaced, except the image itself (``image_id``, its device and inode).
+    replaced, except the image itself (``image_id``, its device and inode), devices and FIFOs, and images in use. A device or
+    FIFO that is as it should be is kept.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class HostWriter:
         self.parents = parents
         self.force = force
         self.image_id = image_id
+        self._loops = LoopFiles()
         self._open: OrderedDict[int, int] = OrderedDict()
         self._last = 0
 
@@ -165,11 +170,15 @@ class HostWriter:
         fd = self.directory(directory)
         for attempt in (1, 2):
             try:
-                os.mknod(name, stat.S_IFMT(mode) | 0o600, os.makedev(major, minor), dir_fd=fd)
+                os.mknod(name, stat.S_IFMT(mode) | 0o600, _device(mode, major, minor), dir_fd=fd)
                 return
             except FileExistsError:
                 if attempt == 2:
                     raise
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                there = stat.S_IFMT(found.st_mode), found.st_rdev
+                if self.force and there == (stat.S_IFMT(mode), _device(mode, major, minor)):
+                    return
                 self._unlink_existing(fd, name)
 
     def link(self, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
@@ -180,10 +189,17 @@ class HostWriter:
             try:
                 os.link(old[1], new[1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
             except FileExistsError:
+                if self._same(source, old[1], fd, new[1]):
+                    return
                 self._unlink_existing(fd, new[1])
                 os.link(old[1], new[1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
         finally:
             os.close(source)
+
+    def _same(self, one: int, old: bytes, other: int, new: bytes) -> bool:
+        """Return True if two names are one file already, which happens with ``force`` only."""
+        found = os.stat(new, dir_fd=other, follow_symlinks=False)
+        return self.force and os.path.samestat(os.stat(old, dir_fd=one, follow_symlinks=False), found)
 
     def _unlink_existing(self, fd: int, name: bytes) -> None:
         if not self.force:
@@ -193,7 +209,23 @@ class HostWriter:
             raise IsADirectoryError(errno.EISDIR, "a directory of this name exists")
         if self.image_id == (found.st_dev, found.st_ino):
             raise FileExistsError(errno.EEXIST, "the file is the image itself")
+        if not _is_whiteout(found):
+            path = b"/proc/self/fd/%d/%s" % (fd, name)
+            try:
+                ANY_FILE.check_name(path, found, shown="the existing file", loops=self._loops)
+            except (NotReplaceableError, ImageInUseError) as error:
+                raise FileExistsError(errno.EEXIST, error.message) from error
         os.unlink(name, dir_fd=fd)
+
+
+def _device(mode: int, major: int, minor: int) -> int:
+    """Return the device number of a new special file: only devices have one."""
+    return os.makedev(major, minor) if stat.S_IFMT(mode) in (stat.S_IFCHR, stat.S_IFBLK) else 0
+
+
+def _is_whiteout(found: os.stat_result) -> bool:
+    """Return True for the device 0/0, with which overlayfs marks removed files: no device, and replaced as a file is."""
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
 class NewFileAttributes:

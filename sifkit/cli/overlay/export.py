@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from ext3 import hostio
+
 from ...errors import TargetError, UsageError, counted, human, show
+from ...replacing import ANY_FILE, check_output
 from ..support import values
 from ..support.console import Console, name_fields
 from ..support.extraction import not_empty_error, print_failures, print_losses
@@ -18,6 +21,7 @@ from ..support.options import JSONResult, Partition, ProgressMode
 from ..support.progress import MODES, reporter
 from ..support.reading import host_identity, open_for_reading
 from ..support.results import print_notes
+from ..support.streams import stream_output
 
 __all__ = ["command"]
 
@@ -55,11 +59,17 @@ def command(
     values.choice("--progress", progress, MODES)
     if not output:
         raise UsageError("-o is missing", hint="write -o layer.tar, or -o DIR/")
-    if output == "-" and json:
-        raise UsageError("-o - and --json both write to standard output", hint="give a file, or omit --json")
+    to_directory = output != "-" and (output.endswith("/") or os.path.isdir(output))
+    stream = None if output == "-" or to_directory else stream_output(output)
+    if json and (output == "-" or (stream is not None and stream.is_stdout)):
+        raise UsageError(f"-o {show(output)} and --json both write to standard output", hint="give a file, or omit --json")
+    if output != "-" and not to_directory and stream is None:
+        if hostio.same_file(image, output):
+            raise TargetError(f"will not replace {show(output)}", path=output, hint="give another name")
+        check_output(output, ANY_FILE, force=force, noun="archive")
     start = time.monotonic()
     with open_for_reading(console, image, partition, upper=True, marks=True) as opened, reporter(progress, console) as bar:
-        if output != "-" and (output.endswith("/") or os.path.isdir(output)):
+        if to_directory:
             if sparse:
                 raise UsageError("--sparse is for archives", hint="omit it: holes are preserved in directories")
             from ...vfs.extracting import extract
@@ -82,15 +92,14 @@ def command(
 
             if output == "-":
                 done = export_layer(opened.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
+            elif stream is not None:
+                with stream.open() as fd, open(fd, "wb", closefd=False) as file:
+                    done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
             else:
-                if os.path.lexists(output) and not force:
-                    raise TargetError(f"{show(output)} exists", path=output, hint="--force replaces it")
-                if os.path.lexists(output) and (not os.path.isfile(output) or os.path.samefile(image, output)):
-                    raise TargetError(f"will not replace {show(output)}", path=output, hint="give another name")
                 with AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
                         done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
-                    target.commit(replace=force)
+                    target.commit(ANY_FILE if force else None)
             print_failures(console, done.problems, done.failed)
             print_notes(console, done.notes)
             if done.left_out:

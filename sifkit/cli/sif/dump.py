@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import OutputError, SifkitError, TargetError, UsageError, human, shell_quote, show
+from ...errors import UsageError, human, shell_quote, show
+from ...replacing import ANY_FILE, check_output
 from ..support.console import Console
 from ..support.frame import verb
 from ..support.options import IDAndImage, ObjectName, ProgressMode
 from ..support.progress import MODES, Reporter, reporter
+from ..support.streams import output_errors, stream_output
 from ..support.values import choice
 from . import codes
 from .arguments import id_and_image
 from .session import open_sif, same_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ...sif import SIF, Descriptor
 
 __all__ = ["command"]
@@ -56,8 +54,11 @@ def command(
         raise UsageError("--force needs -o FILE", hint="omit it, or give a file")
     if output is not None and same_file(image, output):
         raise UsageError(f"{show(output)} is the image itself", hint="give another file")
-    if output is not None and to_file and not force and os.path.lexists(output) and not os.path.isdir(output):
-        raise TargetError(f"{show(output)} exists", path=output, hint="give another name, or --force to replace it")
+    stream = None
+    if output is not None and to_file:
+        stream = stream_output(output)
+        if stream is None:
+            check_output(output, ANY_FILE, force=force, noun="output")
     with open_sif(console, image) as sif:
         found = sif.by_name(wanted) if wanted is not None else sif.get(id or 0)
         if not to_file and console.out_is_terminal:
@@ -65,7 +66,10 @@ def command(
             return
         with reporter(progress, console) as bar:
             bar.phase("copy", found.size, "bytes")
-            if to_file and output is not None:
+            if stream is not None:
+                with stream.open() as fd:
+                    sif.extract(found.id, fd, advance=bar.advance)
+            elif to_file and output is not None:
                 sif.extract(found.id, output, replace=force, advance=bar.advance)
             else:
                 _to_stdout(console, sif, found, bar)
@@ -94,7 +98,7 @@ def _to_stdout(console: Console, sif: SIF, found: Descriptor, bar: Reporter) -> 
             while piece := file.read(COPY_BYTES):
                 console.write(piece)
         return
-    with _output_errors():
+    with output_errors("standard output"):
         sys.stdout.flush()
         sif.extract(found.id, fd, advance=bar.advance)
 
@@ -104,14 +108,3 @@ def _stdout_fd() -> int | None:
         return sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):
         return None
-
-
-@contextmanager
-def _output_errors() -> Iterator[None]:
-    """Convert OSErrors into OutputError, for writes to standard output."""
-    try:
-        yield
-    except (BrokenPipeError, SifkitError):
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output: {error.strerror}") from error

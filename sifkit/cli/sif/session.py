@@ -36,7 +36,7 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
 
     Locks are checked by the library; a loop device takes none.
     """
-    from ...overlay.in_use import ImageUse, image_use
+    from ...in_use import ImageUse, image_use
 
     for descriptor in found:
         if descriptor.partition is not None and descriptor.size:
@@ -51,7 +51,7 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
 
 def check_not_written(image: str) -> Sequence[str]:
     """Raise ImageInUseError if the image is mounted writable; return the mount points of read-only mounts."""
-    from ...overlay.in_use import check_unused
+    from ...in_use import check_unused
 
     use = check_unused(image, writers_only=True, own_lock=True)
     return [mount.path or mount.device for mount in use.mounts]

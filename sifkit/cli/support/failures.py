@@ -93,7 +93,7 @@ def errors_about(image: str) -> Iterator[None]:
 
 def _add_holders(image: str, error: ImageInUseError) -> None:
     """Add the processes that use the image to the error, as far as they can be seen."""
-    from ...overlay.in_use import image_use
+    from ...in_use import image_use
 
     with suppress(OSError):
         holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]

@@ -16,7 +16,7 @@ from ext3.progress import Progress, Silent
 
 from ...atomic import HostPath
 from ...errors import NotReplaceableError, show
-from ..destination import check_destination, check_replaceable, new_file
+from ..destination import EXT_IMAGES, check_destination, new_file
 from ..image_format import file_format
 from ..options import CreateOptions, CreateResult
 from .request import check_request, check_size
@@ -83,6 +83,4 @@ def _write(target: str, options: CreateOptions, plan: OverlayPlan, progress: Pro
                 hostio.allocate(file.fd, 0, size)
             device = FileDevice(file.fd, 0, size, zero_from=0)
             write_image(plan.plan, device, progress=progress, allow_changed=options.allow_changed)
-        if options.force:
-            check_replaceable(target)
-        file.commit(replace=options.force)
+        file.commit(EXT_IMAGES if options.force else None)

@@ -6,25 +6,25 @@ The copy is complete and on storage before the original is removed: a kill in be
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ext3 import hostio
 from ext3.workers import Advance
 
-from ...atomic import HostPath, lock_range
+from ...atomic import HostPath, open_locked
 from ...errors import FormatError, SifkitError, TargetError, UsageError, show
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
 from ...sif.object_io import check_inside
 from ...sif.payload import copy_in, copy_out, open_source
 from ...sif.store import FileStore
-from ..destination import check_destination, check_replaceable, new_file
+from ..destination import EXT_IMAGES, check_destination, new_file
 from ..image_format import image_kind
-from ..in_use import check_unused
 from ..info import ImageInfo, image_info
-from ..sif_partition import edit_sif, lock_partition, no_locks_error, select_partition, space_notes
+from ..locked_file import open_for_copy
+from ..sif_partition import edit_sif, lock_partition, select_partition, space_notes
 from .reservation import (
     EmbedOptions,
     OnSignatures,
@@ -124,16 +124,9 @@ def attach(
     notes = _check_overlay(source_name, name)
     if move and os.path.islink(source_name):
         raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave out --move")
-    fd = os.open(source_name, os.O_RDONLY | hostio.NO_WAIT)
+    fd, locked = open_for_copy(source_name, writers_only=not move, require_lock=options.require_lock)
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{show(source_name)} is not a regular file", path=source_name, hint="give an image file")
-        check_unused(source_name, writers_only=not move)
-        locked = lock_range(fd, write=False, path=source_name)
-        if options.require_lock and not locked:
-            raise no_locks_error(source_name)
-        check_unused(source_name, writers_only=not move, own_lock=True)
         with edit_sif(name, stamp=stamp, require_lock=options.require_lock) as edited:
             sif = edited.sif
             slot = find_slot(sif, name, replace=options.replace)
@@ -283,12 +276,14 @@ def _detach_copy(request: _DetachRequest) -> DetachResult:
     from ...sif.image import SIF
     from ...sif.loading import open_image_file
 
-    fd = open_image_file(request.sif, writable=False)
-    try:
+    def lock(fd: int) -> tuple[Descriptor, bool]:
         with SIF(FileStore(fd), path=request.sif) as sif:
             found = _check_overlay_partition(select_partition(sif, request.partition, request.sif), request.sif)
-            locked = lock_partition(fd, request.sif, found, write=False, require_lock=request.require_lock)
-            _write_out(fd, found, request)
+        return found, lock_partition(fd, request.sif, found, write=False, require_lock=request.require_lock)
+
+    fd, (found, locked) = open_locked(request.sif, partial(open_image_file, request.sif, writable=False), lock)
+    try:
+        _write_out(fd, found, request)
     finally:
         os.close(fd)
     return request.result(found, locked=locked)
@@ -317,6 +312,4 @@ def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> None:
             if isinstance(error, SifkitError):
                 error.set_path(request.target)
             raise
-        if request.force:
-            check_replaceable(request.target)
-        file.commit(replace=request.force)
+        file.commit(EXT_IMAGES if request.force else None)

@@ -26,7 +26,7 @@ from ..format.placement import (
 )
 from ..format.types import Arch, DataType, PartType
 from ..gaps import Span
-from ..loading import NewFileStore, new_file
+from ..loading import SIF_IMAGES, NewFileStore, new_file
 from ..payload import Advance, copy_in, open_source
 from ..plan import plan_new
 from ..select import matching, primary
@@ -127,7 +127,7 @@ def pack(
                 if copy_in(source, store, offset, advance=advance) != item.size:
                     raise SourceChangedError(f"{show(item.path)} changed while it was read", path=item.path)
         store.set_size(plan.size)
-        file.commit(force)
+        file.commit(SIF_IMAGES if force else None)
     found = notices(plan.state, plan.size)
     return PackResult(path=file.target, size_bytes=plan.size, objects=len(items), exact=plan.exact, warnings=found)
 

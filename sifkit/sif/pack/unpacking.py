@@ -14,6 +14,9 @@ from ext3 import hostio
 
 from ...atomic import AtomicFile, HostPath, new_file_mode
 from ...errors import TargetError, show
+from ...in_use import LoopFiles
+from ...output_path import check_output_directory
+from ...replacing import ANY_FILE
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.types import DataType
 from ..gaps import first_nonzero, unowned_spans
@@ -63,7 +66,7 @@ def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advan
         text = json.dumps(manifest, indent=2, ensure_ascii=True)
         with AtomicFile(os.path.join(out.path, MANIFEST_NAME), new_file_mode(0o666)) as file:
             hostio.write_all(file.fd, f"{text}\n".encode())
-            file.commit(replace=False)
+            file.commit()
     except BaseException:
         out.undo()
         raise
@@ -92,10 +95,12 @@ class _OutputDirectory:
     force: bool
     image: int | None
     """Descriptor of the image, which may lie in the directory."""
+    loops: LoopFiles = field(default_factory=LoopFiles)
     made: bool = False
     written: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        check_output_directory(self.path)
         try:
             os.mkdir(self.path)
             self.made = True
@@ -136,6 +141,7 @@ class _OutputDirectory:
                 return
             if self.image is not None and os.path.samestat(os.lstat(path), os.fstat(self.image)):
                 raise TargetError(f"{show(path)} is the image itself", path=path, hint="give another directory")
+            ANY_FILE.check_name(path, loops=self.loops)
             os.unlink(path)
         except TargetError:
             raise

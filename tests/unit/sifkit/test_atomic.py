@@ -10,11 +10,13 @@ import stat
 import pytest
 
 from sifkit import atomic
-from sifkit.atomic import AtomicFile, lock_range, lock_state
+from sifkit.atomic import AtomicFile, lock_range, lock_state, open_locked
 from sifkit.errors import ImageInUseError, TargetError
+from sifkit.replacing import ANY_FILE
 
 from ...support.platforms import linux_locks
 
+unnamed = pytest.mark.parametrize("kind", ["unnamed"], indirect=True)
 unprivileged = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 
 
@@ -34,7 +36,7 @@ def kind(request, monkeypatch, tmp_path):
 def write(path, data=b"new", *, replace=False, mode=0o600):
     with AtomicFile(path, mode) as file:
         os.write(file.fd, data)
-        file.commit(replace=replace)
+        file.commit(ANY_FILE if replace else None)
 
 
 def test_appears_with_content_and_mode(tmp_path):
@@ -42,7 +44,7 @@ def test_appears_with_content_and_mode(tmp_path):
     with AtomicFile(target, 0o640) as file:
         os.write(file.fd, b"data")
         assert not target.exists()
-        file.commit(replace=False)
+        file.commit()
         assert target.read_bytes() == b"data"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert os.listdir(tmp_path) == ["x.img"]
@@ -73,6 +75,56 @@ def test_a_kill_leaves_nothing(tmp_path, kind):
     assert len(os.listdir(tmp_path)) == (kind == "named")
 
 
+@linux_locks
+@unnamed
+@pytest.mark.parametrize("sync", [1, 2])
+def test_a_kill_while_a_new_file_gets_its_name_leaves_no_other(tmp_path, sync):
+    """Killed at the first sync, before the name, or at the second, after it: never is there a temporary name."""
+    pid = os.fork()
+    if not pid:
+        count = 0
+
+        def kill(fd):
+            nonlocal count
+            count += 1
+            if count == sync:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        atomic.hostio.sync = kill
+        try:
+            write(tmp_path / "x")
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert os.listdir(tmp_path) == ([] if sync == 1 else ["x"])
+
+
+@unnamed
+def test_only_a_file_that_is_replaced_needs_a_temporary_name(tmp_path, monkeypatch):
+    names = []
+    real = atomic._link_unnamed
+    monkeypatch.setattr(atomic, "_link_unnamed", lambda fd, path: [names.append(os.path.basename(path)), real(fd, path)])
+    write(tmp_path / "x", replace=True)
+    write(tmp_path / "x", b"newer", replace=True)
+    assert (tmp_path / "x").read_bytes() == b"newer" and os.listdir(tmp_path) == ["x"]
+    assert names[:2] == ["x", "x"] and len(names) == 3 and names[2].startswith(".x.")
+
+
+@unnamed
+def test_a_failed_sync_of_the_name_takes_it_back(tmp_path, monkeypatch):
+    calls = []
+
+    def fail_at_the_second(fd):
+        calls.append(fd)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(atomic.hostio, "sync", fail_at_the_second)
+    with pytest.raises(TargetError, match="x: Input/output error"):
+        write(tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
 def test_replace(tmp_path):
     target = tmp_path / "x"
     target.write_bytes(b"old")
@@ -101,7 +153,7 @@ def test_without_replace_a_file_that_appeared_is_kept(tmp_path, monkeypatch, ren
     if there:
         with pytest.raises(TargetError, match="meanwhile"), AtomicFile(target) as file:
             target.write_bytes(b"other")
-            file.commit(replace=False)
+            file.commit()
         assert target.read_bytes() == b"other"
     else:
         write(target)
@@ -191,6 +243,35 @@ def test_closing_the_file_gives_the_lock_back(tmp_path):
         assert lock_range(second, write=True)
     finally:
         os.close(second)
+
+
+@linux_locks
+@pytest.mark.parametrize("times", [0, 1, 3, 99])
+def test_a_file_replaced_before_it_was_locked_is_opened_again(tmp_path, times):
+    path = tmp_path / "x"
+    path.write_bytes(b"0")
+    left = times
+
+    def open_file():
+        nonlocal left
+        fd = os.open(path, os.O_RDWR)
+        if left:
+            left -= 1
+            (tmp_path / "next").write_bytes(b"%d" % left)
+            os.replace(tmp_path / "next", path)
+        return fd
+
+    before = len(os.listdir("/proc/self/fd"))
+    if times > atomic.MOST_TRIES:
+        with pytest.raises(ImageInUseError, match="x keeps being replaced"):
+            open_locked(path, open_file, lambda fd: lock_range(fd, write=True, path=path))
+    else:
+        fd, locked = open_locked(path, open_file, lambda fd: lock_range(fd, write=True, path=path))
+        assert locked and os.pread(fd, 9, 0) == path.read_bytes() == b"0"
+        with open(path, "rb") as other:
+            assert lock_state(other.fileno())[0] == "write"
+        os.close(fd)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @linux_locks

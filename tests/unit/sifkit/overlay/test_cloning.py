@@ -18,9 +18,9 @@ from ext3.read.filesystem import Filesystem
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError, UsageError
+from sifkit.in_use import ImageUse, Mount
 from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.in_use import ImageUse, Mount
 from sifkit.overlay.options import CreateOptions
 
 from ....support.platforms import linux_locks
@@ -137,7 +137,7 @@ def test_an_image_locked_for_writing_is_refused(image, tmp_path):
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_mounted_image(image, tmp_path, monkeypatch, read_only):
     use = ImageUse("none", (), (Mount("/dev/loop9", "/mnt", read_only),))
-    monkeypatch.setattr("sifkit.overlay.in_use.image_use", lambda path: use)
+    monkeypatch.setattr("sifkit.in_use.image_use", lambda path: use)
     if read_only:
         assert clone(image, tmp_path / "b.img").size_bytes == SIZE
     else:

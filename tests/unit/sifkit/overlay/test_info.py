@@ -16,10 +16,10 @@ from ext3.format.schema import SUPERBLOCK
 from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError
+from sifkit.in_use import image_use
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.destination import check_replaceable, is_replaceable
+from sifkit.overlay.destination import EXT_IMAGES
 from sifkit.overlay.image_format import file_format, head_format
-from sifkit.overlay.in_use import image_use
 from sifkit.overlay.info import image_info
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import NotSIFError
@@ -301,7 +301,7 @@ def test_formats(tmp_path, made):
 def test_ext4_is_not_ours_to_replace(image):
     patch(image, s_feature_incompat=int(Incompat.FILETYPE | Incompat.EXTENTS))
     assert file_format(image) == "unknown"
-    assert not is_replaceable(image)
+    assert not EXT_IMAGES.allows(image)
 
 
 @given(st.binary(max_size=4096))
@@ -310,16 +310,16 @@ def test_any_head_has_a_format(head):
 
 
 def test_what_may_be_replaced(tmp_path, made):
-    check_replaceable(tmp_path / "none")
-    check_replaceable(made)
+    EXT_IMAGES.check(tmp_path / "none")
+    EXT_IMAGES.check(made)
     (tmp_path / "empty").touch()
-    check_replaceable(tmp_path / "empty")
+    EXT_IMAGES.check(tmp_path / "empty")
     (tmp_path / "sif").write_bytes(SIF)
     (tmp_path / "dir").mkdir()
     (tmp_path / "text").write_text("precious")
-    for name, says in (("sif", "SIF"), ("dir", "not a regular file"), ("text", "not an ext2 or ext3")):
+    for name, says in (("sif", "SIF"), ("dir", "a directory"), ("text", "not an ext2 or ext3")):
         with pytest.raises(NotReplaceableError, match=says):
-            check_replaceable(tmp_path / name)
+            EXT_IMAGES.check(tmp_path / name)
 
 
 @linux_locks
@@ -333,7 +333,7 @@ def test_a_locked_image_is_in_use_by_us(image, write):
         assert (use.lock, use.busy, use.written) == ("write" if write else "read", True, write)
         assert [holder.pid for holder in use.holders] == [os.getpid()]
         with pytest.raises(ImageInUseError, match=str(os.getpid())):
-            check_replaceable(image)
+            EXT_IMAGES.check(image)
     finally:
         os.close(fd)
     assert not image_use(image).busy

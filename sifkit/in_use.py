@@ -1,7 +1,7 @@
 """Users of an image: processes that lock it, loop devices over it and their mounts. Takes no lock and changes nothing.
 
-An image is in use if another open file holds a byte-range lock (Apptainer locks the range of every ext3 image it opens), or if
-it backs a loop device, mounted or not. Without /proc and /sys holders and mounts are not known.
+An image is in use if another open file holds a byte-range lock (Apptainer locks the range of every ext3 image it opens), if
+it backs a loop device, mounted or not, or if a FUSE server has it open. Without /proc and /sys these are not known.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ext3 import hostio
 
-from ..atomic import HostPath, LockState, lock_state
-from ..errors import ImageInUseError, show
+from .atomic import HostPath, LockState, lock_state
+from .errors import ImageInUseError, show
 
 __all__ = [
     "ImageUse",
     "LockHolder",
+    "LoopFiles",
     "Mount",
     "check_unused",
+    "fuse_servers",
     "image_use",
+    "in_use_error",
 ]
 
 MAX_DESCRIPTORS = 200_000
@@ -32,6 +36,9 @@ MAX_DESCRIPTORS = 200_000
 LOOP_GET_STATUS64 = 0x4C05
 LOOP_INFO_BYTES = 232
 """ioctl of Linux (linux/loop.h) and the size of its struct loop_info64."""
+FUSE_DEVICE = os.path.realpath("/dev/fuse")
+LOOP_SECONDS = 1.0
+"""How long ``LoopFiles`` believes what it has read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +61,20 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ImageUse:
-    """Users of an image at this time. ``lock``: lock held by others; "unsupported": file locking is unavailable."""
+    """Users of an image at this time. ``lock``: lock held by others; "unsupported": file locking is unavailable.
+
+    ``servers``: processes that serve it by FUSE, if they were looked for; what they do with it is not known.
+    """
 
     lock: LockState
     holders: tuple[LockHolder, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    servers: tuple[LockHolder, ...] = ()
 
     @property
     def busy(self) -> bool:
         """True if a process reads or writes it."""
-        return self.lock in ("read", "write") or bool(self.mounts)
+        return self.lock in ("read", "write") or bool(self.mounts) or bool(self.servers)
 
     @property
     def written(self) -> bool:
@@ -79,6 +90,8 @@ class ImageUse:
         for mount in self.mounts:
             place = f"mounted at {show(mount.path)}" if mount.path is not None else f"attached to {mount.device}"
             parts.append(place + (" (read-only)" if mount.read_only else ""))
+        if self.servers:
+            parts.append("mounted by " + ", ".join(f"process {server.pid} ({server.command})" for server in self.servers))
         return "; ".join(parts)
 
 
@@ -86,6 +99,7 @@ def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> ImageUs
     """Return the users of the file at ``path``. Raises OSError if it cannot be opened for reading.
 
     ``span``: offset and size of a partition in bytes; locks outside it and loop devices with another offset are ignored.
+    FUSE servers are not looked for.
     """
     name = os.fsdecode(path)
     fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)
@@ -115,13 +129,64 @@ def check_unused(
         use = ImageUse("none", (), use.mounts)
     if use.written if writers_only else use.busy:
         name = os.fsdecode(path)
-        raise ImageInUseError(
-            f"{show(name)}{' (its overlay)' if span else ''} is in use: {use.describe()}",
-            path=name,
-            hint="wait until it is free, or stop the container that uses it",
-            holders=tuple(f"{holder.pid} {holder.command}" for holder in use.holders),
-        )
+        raise in_use_error(name, use, shown=f"{show(name)} (its overlay)" if span else "")
     return use
+
+
+def in_use_error(name: str, use: ImageUse, *, shown: str = "") -> ImageInUseError:
+    """Return the error for an image in use. ``shown``: what to call it."""
+    return ImageInUseError(
+        f"{shown or show(name)} is in use: {use.describe()}",
+        path=name,
+        hint="wait until it is free, or stop the container that uses it",
+        holders=tuple(f"{holder.pid} {holder.command}" for holder in (*use.holders, *use.servers)),
+    )
+
+
+def fuse_servers(wanted: os.stat_result) -> Iterator[LockHolder]:
+    """Iterate over the FUSE servers that have the file open: fuse2fs, squashfuse and the like take no lock.
+
+    They are processes with both the file and /dev/fuse open. Other users' processes are only visible to root.
+    """
+    for pid, fds in _processes(lambda text: text == FUSE_DEVICE):
+        found = [fd for fd in _numbers(f"/proc/{pid}/fd") if fd not in fds and _is_file(pid, fd, wanted)]
+        if found:
+            yield LockHolder(pid, _command(pid), "write" if any(_is_writable(pid, fd) for fd in found) else "read")
+
+
+class LoopFiles:
+    """Files behind loop devices, read at most once a second: for commands that replace many files."""
+
+    def __init__(self) -> None:
+        self._read_at = -LOOP_SECONDS
+        self._found: set[tuple[int, int]] = set()
+
+    def holds(self, found: os.stat_result) -> bool:
+        """Return True if a loop device is attached to this file."""
+        now = time.monotonic()
+        if now - self._read_at >= LOOP_SECONDS:
+            self._found = set(_loop_identities())
+            self._read_at = now
+        return bool(self._found) and _identity(found) in self._found
+
+
+def _loop_identities() -> Iterator[tuple[int, int]]:
+    for entry, backing in _loop_devices():
+        if (identity := _loop_file(f"/dev/{entry}")) is not None:
+            yield identity
+        with suppress(OSError):  # where devices cannot be opened, and where the kernel's numbers differ from those of stat
+            yield _identity(os.stat(backing))
+
+
+def _loop_devices() -> Iterator[tuple[str, str]]:
+    """Iterate over (name, backing file) of the loop devices in use."""
+    if sys.platform != "linux":
+        return
+    with suppress(OSError):
+        for entry in sorted(os.listdir("/sys/block")):
+            if entry.startswith("loop"):
+                with suppress(OSError):
+                    yield entry, _line(f"/sys/block/{entry}/loop/backing_file")
 
 
 def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> Iterator[LockHolder]:
@@ -129,29 +194,52 @@ def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | Non
 
     Other users' processes are only visible to root.
     """
-    if sys.platform != "linux":
-        return
-    base = os.path.basename(os.path.realpath(name))
     key = f":{wanted.st_ino} "
-    examined = 0
-    for pid in _numbers("/proc"):
+    base = os.path.basename(os.path.realpath(name))
+    for pid, fds in _processes(lambda text: os.path.basename(text).removesuffix(" (deleted)") == base):
         kinds = set()
-        for fd in _numbers(f"/proc/{pid}/fd"):
-            examined += 1
-            if examined > MAX_DESCRIPTORS:
-                return
-            link = f"/proc/{pid}/fd/{fd}"
-            with suppress(OSError, UnicodeError):
-                if os.path.basename(os.readlink(link)).removesuffix(" (deleted)") != base:
-                    continue
-                if not os.path.samestat(os.stat(link), wanted):
-                    continue
-                with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii", errors="replace") as info:
-                    locks = [line for line in info.read(65536).splitlines() if line.startswith("lock:") and key in line]
+        for fd in fds:
+            if not _is_file(pid, fd, wanted):
+                continue
+            with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii", errors="replace") as info:
+                locks = [line for line in info.read(65536).splitlines() if line.startswith("lock:") and key in line]
                 locks = [line for line in locks if "LEASE" not in line and _overlaps(line, span)]
                 kinds |= {"write" if " WRITE " in line else "read" for line in locks}
         if kinds:
             yield LockHolder(pid, _command(pid), "write" if "write" in kinds else "read")
+
+
+def _processes(wanted: Callable[[str], bool]) -> Iterator[tuple[int, list[int]]]:
+    """Iterate over the processes with open files whose paths are wanted, and these descriptors of them."""
+    if sys.platform != "linux":
+        return
+    examined = 0
+    for pid in _numbers("/proc"):
+        fds = []
+        for fd in _numbers(f"/proc/{pid}/fd"):
+            examined += 1
+            if examined > MAX_DESCRIPTORS:
+                return
+            with suppress(OSError, UnicodeError):
+                if wanted(os.readlink(f"/proc/{pid}/fd/{fd}")):
+                    fds.append(fd)
+        if fds:
+            yield pid, fds
+
+
+def _is_file(pid: int, fd: int, wanted: os.stat_result) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), wanted)
+    return False
+
+
+def _is_writable(pid: int, fd: int) -> bool:
+    """Return True if the process may write through this descriptor."""
+    with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii", errors="replace") as info:
+        for line in info.read(4096).splitlines():
+            if line.startswith("flags:"):
+                return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
+    return False
 
 
 def _overlaps(line: str, span: tuple[int, int] | None) -> bool:
@@ -167,19 +255,14 @@ def _mounts(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> 
 
     With ``span`` only devices with its offset count: that of another partition may reach to the end of the file.
     """
-    if sys.platform != "linux":
-        return
     loops: dict[str, tuple[str, bool]] = {}
-    with suppress(OSError):
-        for entry in sorted(os.listdir("/sys/block")):
-            if entry.startswith("loop"):
-                with suppress(OSError):
-                    backing = _line(f"/sys/block/{entry}/loop/backing_file")
-                    if span is not None and _line(f"/sys/block/{entry}/loop/offset") != str(span[0]):
-                        continue
-                    if _same_file(backing, name, wanted) or _loop_file(f"/dev/{entry}") == _identity(wanted):
-                        device = _line(f"/sys/block/{entry}/dev")
-                        loops[device] = (f"/dev/{entry}", _line(f"/sys/block/{entry}/ro") == "1")
+    for entry, backing in _loop_devices():
+        with suppress(OSError):
+            if span is not None and _line(f"/sys/block/{entry}/loop/offset") != str(span[0]):
+                continue
+            if _same_file(backing, name, wanted) or _loop_file(f"/dev/{entry}") == _identity(wanted):
+                device = _line(f"/sys/block/{entry}/dev")
+                loops[device] = (f"/dev/{entry}", _line(f"/sys/block/{entry}/ro") == "1")
     mount_points: dict[str, set[tuple[str, bool]]] = {device: set() for device in loops}
     if loops:
         for device, path, read_only in _mount_table():
