@@ -115,6 +115,8 @@ class HostCopier:
             made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
             self.bytes += made.written_bytes
             self._progress.done()
+            for _, why in made.problems:
+                yield CopyError(f"'{what}': {why}", kind="corrupt", path=destination)
         if found.links > 1:
             self._links[identity] = destination
         self._made.add(destination)

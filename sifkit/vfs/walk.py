@@ -106,7 +106,9 @@ class Walker(Generic[N]):
         """Return True if a directory is to be entered, ``depth`` levels below the top; that it cannot be is a problem."""
         if depth >= self.levels or len(path) > MAX_PATH:
             if self.levels == MAX_COMPONENTS or len(path) > MAX_PATH:
-                self.problem(path, TreePathError(b"..." + path[-NAME_MAX:], errno.ENAMETOOLONG, "directories are nested too deep"))
+                self.problem(
+                    path, TreePathError(b"..." + path[-NAME_MAX:], errno.ENAMETOOLONG, "directories are nested too deep")
+                )
             return False
         if node in self._entered:
             self.problem(path, DamagedTreeError(path, "the image is damaged: this directory is in it twice"))
