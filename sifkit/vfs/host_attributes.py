@@ -16,6 +16,7 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ext3 import hostio
@@ -136,12 +137,16 @@ def _created(name: bytes, found: Stat, directory: int) -> Iterator[tuple[bytes, 
             or (is_device and new.st_rdev != os.makedev(found.major, found.minor))
         ):
             raise OSError(errno.EEXIST, "another process replaced it while it was created")
-        path = b"/proc/self/fd/%d" % fd
-        if not os.path.lexists(path):
+        if not _has_proc():
             raise OSError(errno.ENOSYS, "/proc is not mounted: its attributes cannot be set")
-        yield path, new.st_uid == os.geteuid()
+        yield b"/proc/self/fd/%d" % fd, new.st_uid == os.geteuid()
     finally:
         os.close(fd)
+
+
+@cache
+def _has_proc() -> bool:
+    return os.path.isdir("/proc/self/fd")
 
 
 def set_attributes(
