@@ -14,11 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..constants import S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK
 from ..errors import PathError, PathExistsError, PathNotDirectoryError, PathNotFoundError
-from .filesystem import Filesystem, Stat
+from ..format.inode import Stat
 from .path_walk import AnyPath, path_bytes
 
 if TYPE_CHECKING:
     from ..edit.filesystem import WritableFilesystem
+    from .filesystem import Filesystem
 
 __all__ = ["Path"]
 

@@ -43,6 +43,8 @@ N = TypeVar("N")
 TIMES = frozenset({"times"})
 EXACT = frozenset({"owner", "mode"})
 """With these preserved, nothing that a new file inherits from its directory stays: group, set-group-ID bit, ACLs."""
+OWNER_ONLY = 0o1700
+"""Mode bits of a file whose ACL is not known or cannot be stored."""
 HOST_ERRNOS = frozenset((errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Errors of the host that end a copy, because other files would fail the same way."""
 NOUNS = {
@@ -407,27 +409,40 @@ class Copier:
     def _set_attributes(self, file: _File[N], preserve: frozenset[str], ino: int) -> None:
         """Set those of owner, mode, times and xattrs that are in ``preserve``.
 
-        Xattrs follow the owner: a new one clears the file capability. Inherited ACLs are removed if the mode is preserved.
+        Xattrs follow the owner: a new one clears the file capability. ACLs belong to the mode: inherited ones are removed, and
+        without those of the source only the owner gets permissions.
         """
         filesystem, found = self.editor.filesystem, file.stat
         exact_mode = "mode" in preserve and file.form != stat.S_IFLNK
+        xattrs: Mapping[bytes, bytes] = {}
+        problem: _FileError | None = None
+        if preserve & {"mode", "xattrs"}:
+            try:
+                with _source_errors("cannot read the attributes of", file.label):
+                    xattrs = _storable_xattrs(file)
+            except CopyError as error:
+                problem = error
         given = {"uid": found.uid, "gid": found.gid} if "owner" in preserve else {}
         if exact_mode:
-            given["mode"] = stat.S_IMODE(found.mode)
+            given["mode"] = stat.S_IMODE(found.mode) & (0o7777 if problem is None else OWNER_ONLY)
         if "times" in preserve:
             given |= {"atime": found.atime, "mtime": found.mtime}
         if given:
             filesystem.set_attributes(ino, **given)
-        if "mode" not in preserve and "xattrs" not in preserve:
-            return
-        with _source_errors("cannot read the attributes of", file.label):
-            xattrs = _storable_xattrs(file)
         if exact_mode:
             for name in ACLS & filesystem.xattrs(ino).keys() - xattrs.keys():
                 filesystem.remove_xattr(ino, name)
-        for name, value in xattrs.items():
-            if "xattrs" in preserve or name in ACLS:
-                filesystem.set_xattr(ino, name, value)
+        for name in sorted(xattrs, key=lambda name: name not in ACLS):
+            if "xattrs" not in preserve and name not in ACLS:
+                continue
+            try:
+                filesystem.set_xattr(ino, name, xattrs[name])
+            except XattrError as error:
+                if name in ACLS and exact_mode:
+                    filesystem.set_attributes(ino, mode=stat.S_IMODE(found.mode) & OWNER_ONLY)
+                problem = problem or error
+        if problem is not None:
+            raise problem
 
     def _advance(self, count: int) -> None:
         self.bytes += count

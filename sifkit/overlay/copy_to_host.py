@@ -107,6 +107,7 @@ class HostCopier:
             return
         identity = image, found.dev, found.ino
         first = self._links.get(identity) if "links" in self._options.preserve else None
+        problems: list[tuple[bytes, str]] = []
         try:
             with self._existing(destination, removed=not regular or first is not None):
                 if first is not None:
@@ -116,10 +117,13 @@ class HostCopier:
                     made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
                     self.bytes += made.written_bytes
                     self._progress.done()
+                    problems = made.problems
         except (TargetError, ImageInUseError) as error:
             text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
             yield CopyError(text, kind=error.kind, path=destination)
             return
+        for _, why in problems:
+            yield CopyError(f"'{what}': {why}", kind="corrupt", path=destination)
         if found.links > 1:
             self._links[identity] = destination
         self._made.add(destination)

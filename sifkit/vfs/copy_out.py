@@ -14,10 +14,12 @@ from ext3.progress import Progress
 
 from ..replacing import ANY_FILE
 from .data_limit import check_data_limit
+from .errors import unreadable_attributes
 from .extracting import extract
 from .file_copy import UnreadableError, copy_ranges, ranges_of
 from .file_tree import FileTree, OpenFile, Stat
-from .host_writer import ExtractResult, set_attributes
+from .host_attributes import ACLS, owner_only, set_attributes, set_unopened_attributes
+from .host_writer import ExtractResult
 from .resolve import is_symlink
 from .subtree import Subtree
 
@@ -63,12 +65,13 @@ def copy_file_out(
     """Copy a file that is not a directory to the path ``target`` on the host. Holes stay holes.
 
     An existing file gets the content of a regular file; for a file of another type it is replaced. ``advance`` is called with
-    the bytes written since its last call. Raises OSError of the host or the tree, and SharedBlocksError.
+    the bytes written since its last call. Xattrs that cannot be read are a problem of the result, with an empty path. Raises
+    OSError of the host or the tree, and SharedBlocksError.
     """
-    found, attributes = _attributes(tree, node, xattrs="xattrs" in options.preserve)
+    result = ExtractResult()
+    found, attributes = _attributes(tree, node, options.preserve, result)
     mode = found.mode & 0o777 & ~options.umask
     owners = "owner" in options.preserve and _is_root()
-    result = ExtractResult()
     if stat.S_ISREG(found.mode):
         limit = tree.statfs().data_limit
         with tree.open_file(node) as source:
@@ -83,20 +86,21 @@ def copy_file_out(
                 os.close(fd)
         return result
     link = tree.readlink(node) if is_symlink(found) else b""
-    with suppress(FileNotFoundError):
-        ANY_FILE.check_name(target)
-        os.unlink(target)
-    if link:
-        os.symlink(link, target)
-    else:
-        os.mknod(target, stat.S_IFMT(found.mode) | mode, os.makedev(found.major, found.minor))
-    if options.preserve:
-        above, name = os.path.split(target)
-        directory = os.open(above or b".", os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
-        try:
-            set_attributes(name, found, attributes, result, owners=owners, directory=directory)
-        finally:
-            os.close(directory)
+    above, name = os.path.split(target)
+    directory = os.open(above or b".", os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
+    try:
+        with suppress(FileNotFoundError):
+            ANY_FILE.check_name(target)
+            os.unlink(name, dir_fd=directory)
+        if link:
+            os.symlink(link, name, dir_fd=directory)
+        else:
+            device = os.makedev(found.major, found.minor)
+            os.mknod(name, stat.S_IFMT(found.mode) | mode, device, dir_fd=directory)
+        if options.preserve:
+            set_unopened_attributes(name, found, attributes, result, owners=owners, directory=directory)
+    finally:
+        os.close(directory)
     return result
 
 
@@ -114,16 +118,21 @@ def _is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-def _attributes(tree: FileTree[N], node: N, *, xattrs: bool) -> tuple[Stat, Mapping[bytes, bytes]]:
-    """Return the Stat of a file, and its xattrs if they are asked for. Raises OSError."""
+def _attributes(
+    tree: FileTree[N], node: N, preserve: frozenset[str], result: ExtractResult
+) -> tuple[Stat, Mapping[bytes, bytes]]:
+    """Return the Stat of a file, and the xattrs to preserve: all of them, or ACLs, which belong to the mode. Raises OSError."""
     loaded = next(iter(tree.load_many([node], limit=0)))
     if isinstance(loaded.stat, OSError):
         raise loaded.stat
-    if not xattrs:
+    if not preserve & {"mode", "xattrs"}:
         return loaded.stat, {}
     if isinstance(loaded.xattrs, OSError):
-        raise loaded.xattrs
-    return loaded.stat, loaded.xattrs
+        result.add_problem(b"", unreadable_attributes(loaded.xattrs))
+        return owner_only(loaded.stat), {}
+    if "xattrs" in preserve:
+        return loaded.stat, loaded.xattrs
+    return loaded.stat, {name: value for name, value in loaded.xattrs.items() if name in ACLS}
 
 
 def _copy_ranges(source: OpenFile, fd: int, limit: int | None, advance: Callable[[int], None] | None) -> int:

@@ -7,7 +7,15 @@ import os
 
 from ..errors import SifkitError, show
 
-__all__ = ["DamagedTreeError", "MissingPathError", "NotDirectoryPathError", "TreePathError", "path_error", "reason_of"]
+__all__ = [
+    "DamagedTreeError",
+    "MissingPathError",
+    "NotDirectoryPathError",
+    "TreePathError",
+    "path_error",
+    "reason_of",
+    "unreadable_attributes",
+]
 
 EUCLEAN = getattr(errno, "EUCLEAN", errno.EIO)
 _KINDS = {
@@ -60,3 +68,8 @@ def path_error(path: bytes, number: int) -> TreePathError:
 def reason_of(error: OSError) -> str:
     """Return the text of an error for a message that names the path itself."""
     return error.reason if isinstance(error, TreePathError) else error.strerror or str(error)
+
+
+def unreadable_attributes(error: OSError) -> str:
+    """Return the text of an error of reading xattrs, for a file that is copied without them."""
+    return f"its extended attributes cannot be read: {reason_of(error)}"

@@ -21,16 +21,15 @@ from ext3.workers import MAX_JOBS, parallel_map, workers_for
 from ..errors import TargetError, show
 from ..output_path import check_output_directory
 from .data_limit import SharedBlocksError, SharedDataCount
-from .errors import DamagedTreeError, reason_of
+from .errors import DamagedTreeError, reason_of, unreadable_attributes
 from .file_copy import UnreadableError, copy_ranges, ranges_of, reading
 from .file_tree import FileTree, Stat
+from .host_attributes import NewFileAttributes, owner_only, set_attributes, set_unopened_attributes
 from .host_writer import (
     FATAL_ERRNOS,
     MAX_PROBLEMS,
     ExtractResult,
     HostWriter,
-    NewFileAttributes,
-    set_attributes,
     supported,
 )
 from .resolve import is_dir
@@ -255,9 +254,10 @@ def _set_directory_attributes(job: _Extraction[N], created: list[bool], result: 
             found, xattrs = directory.stat, directory.xattrs
             if isinstance(found, OSError):
                 result.add_problem(job.selection.path(index), reason_of(found))
-            elif isinstance(xattrs, OSError):
-                result.add_problem(job.selection.path(index), reason_of(xattrs))
             elif is_dir(found):  # else it could not be read, which is reported
+                if isinstance(xattrs, OSError):
+                    result.add_problem(job.selection.path(index), unreadable_attributes(xattrs))
+                    found, xattrs = owner_only(found), {}
                 try:
                     set_attributes(job.writer.directory(index), found, xattrs, result, owners=job.owners)
                 except OSError as error:
@@ -300,12 +300,13 @@ class _Batch(Generic[N]):
                 self._fail(entry, found)
             elif found.links > 1 and self._may_have_other_nodes(entry, found):
                 self.linked[entry] = (found.dev, found.ino)
-            elif isinstance(xattrs, OSError):
-                self._fail(entry, xattrs)
             elif isinstance(content, OSError):
                 self._fail(entry, content)
             else:
                 try:
+                    if isinstance(xattrs, OSError):  # the data is not lost with them
+                        self._add_problem(entry, unreadable_attributes(xattrs))
+                        found, xattrs = owner_only(found), {}
                     if content is not None:
                         self._write_small(entry, found, xattrs, content)
                     elif found.mode & 0o170000 == stat.S_IFREG:
@@ -338,11 +339,14 @@ class _Batch(Generic[N]):
     def _fail(self, entry: int, error: OSError) -> None:
         """Record a file that could not be created."""
         self.failed.append(entry)
+        self._add_problem(entry, reason_of(error))
+
+    def _add_problem(self, entry: int, reason: str) -> None:
         if self._job.recorded_problems >= MAX_PROBLEMS:  # paths may be long and problems many
             self.result.failed += 1
             return
         self._job.recorded_problems += 1
-        self.result.add_problem(self._selection.entry_path(entry), reason_of(error))
+        self.result.add_problem(self._selection.entry_path(entry), reason)
 
     def _count_data(self, size: int) -> None:
         """Count bytes of data, and those not counted yet. Raises SharedBlocksError."""
@@ -410,4 +414,4 @@ class _Batch(Generic[N]):
             raise UnreadableError(DamagedTreeError(None, reason))
         directory, name = location
         fd = self._writer.directory(directory)
-        set_attributes(name, found, xattrs, self.result, owners=self._job.owners, directory=fd)
+        set_unopened_attributes(name, found, xattrs, self.result, owners=self._job.owners, directory=fd)

@@ -10,8 +10,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ext3 import hostio
@@ -19,15 +18,12 @@ from ext3 import hostio
 from ..errors import ImageInUseError, NotReplaceableError
 from ..in_use import LoopFiles
 from ..replacing import ANY_FILE
-from .file_tree import Stat
 
 __all__ = [
     "FATAL_ERRNOS",
     "MAX_PROBLEMS",
     "ExtractResult",
     "HostWriter",
-    "NewFileAttributes",
-    "set_attributes",
     "supported",
 ]
 
@@ -38,8 +34,6 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | hostio.NO_FOLLOW
 FATAL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Errors that end an extraction, because every other file would fail the same way."""
 MAX_PROBLEMS = 100
-NO_CHANGE_ID = 0xFFFFFFFF
-"""The owner -1, which means "no change" to chown(2)."""
 
 
 def supported() -> bool:
@@ -226,114 +220,3 @@ def _device(mode: int, major: int, minor: int) -> int:
 def _is_whiteout(found: os.stat_result) -> bool:
     """Return True for the device 0/0, with which overlayfs marks removed files: no device, and replaced as a file is."""
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-class NewFileAttributes:
-    """Setter of owner, mode and times of new regular files, with as few system calls as possible.
-
-    The first file of each mode shows what the system makes of it (umask, set-group-ID directories, default ACLs, servers that
-    change owners). Files of the same mode in directories of the same kind come out the same, so calls that would change
-    nothing are skipped.
-    """
-
-    def __init__(self, *, owners: bool, uniform: bool) -> None:
-        """``owners``: set owners too. ``uniform``: all directories were created by this extraction."""
-        self._owners = owners
-        self._uniform = uniform
-        self._caller = (0, 0) if owners else (os.geteuid(), os.getegid())
-        self._observed: dict[int, tuple[int, tuple[int, int]]] = {}
-
-    @staticmethod
-    def create_mode(found: Stat, xattrs: Mapping[bytes, bytes]) -> int:
-        """Return the permissions to create a file with: its own, unless an xattr (an ACL) changes their meaning."""
-        return 0o600 if xattrs else found.mode & 0o777
-
-    def set(self, fd: int, found: Stat, xattrs: Mapping[bytes, bytes], result: ExtractResult) -> None:
-        """Set the attributes of a file created with ``create_mode(found, xattrs)`` and written. Raises OSError."""
-        if xattrs:
-            set_attributes(fd, found, xattrs, result, owners=self._owners)
-            return
-        mode = found.mode & 0o7777
-        owner = found.uid, found.gid
-        observed = self._observed.get(mode & 0o777)
-        if observed is None:
-            new = os.fstat(fd)
-            observed = (new.st_mode & 0o7777, (new.st_uid, new.st_gid))
-            if self._uniform:
-                self._observed[mode & 0o777] = observed
-        if self._owners:
-            if observed[1] != owner:
-                mode = _set_owner(fd, found, result, None)
-        elif self._caller != owner:
-            result.owners_left += 1
-            mode &= 0o1777
-        if observed[0] != mode:
-            os.fchmod(fd, mode)
-        try:  # noqa: SIM105 - suppress() takes as long as the call, once per file
-            os.utime(fd, ns=(found.atime, found.mtime))
-        except (OSError, OverflowError):  # the host's filesystem cannot store this time
-            pass
-
-
-def set_attributes(
-    file: int | bytes,
-    found: Stat,
-    xattrs: Mapping[bytes, bytes],
-    result: ExtractResult,
-    *,
-    owners: bool,
-    directory: int | None = None,
-) -> None:
-    """Set owner, mode and times of ``found``, and xattrs, of a new file. What the caller may not set is counted in ``result``.
-
-    ``file`` is a descriptor, or with ``directory`` a name in it; a symlink is not followed.
-    """
-    follow = directory is None
-    is_link = stat.S_ISLNK(found.mode)
-    mode = stat.S_IMODE(found.mode)
-    if owners:
-        mode = _set_owner(file, found, result, directory)
-    elif (found.uid, found.gid) != (os.geteuid(), os.getegid()):
-        result.owners_left += 1
-        mode &= 0o1777  # no set-ID bits for a file that now belongs to the caller
-    if xattrs:
-        _set_xattrs(file, xattrs, result, directory)
-    if not is_link:
-        if isinstance(file, int):
-            os.fchmod(file, mode)
-        else:
-            os.chmod(file, mode, dir_fd=directory)  # a file created here, so not a symlink
-    with suppress(OSError, OverflowError):  # the host's filesystem cannot store this time
-        if follow:
-            os.utime(file, ns=(found.atime, found.mtime))
-        else:
-            os.utime(file, ns=(found.atime, found.mtime), dir_fd=directory, follow_symlinks=False)
-
-
-def _set_owner(file: int | bytes, found: Stat, result: ExtractResult, directory: int | None) -> int:
-    """Set the owner of a file; return the mode to set."""
-    try:
-        if NO_CHANGE_ID in (found.uid, found.gid):
-            raise OSError(errno.EINVAL, "the ID -1 means no change")
-        if isinstance(file, int):
-            os.fchown(file, found.uid, found.gid)
-        else:
-            os.chown(file, found.uid, found.gid, dir_fd=directory, follow_symlinks=False)
-    except OSError:  # no permission, or not mapped in this user namespace
-        result.owners_left += 1
-        return found.mode & 0o1777
-    return found.mode & 0o7777
-
-
-def _set_xattrs(file: int | bytes, xattrs: Mapping[bytes, bytes], result: ExtractResult, directory: int | None) -> None:
-    if not hasattr(os, "setxattr"):
-        result.xattrs_left += len(xattrs)
-        return
-    target: int | bytes = file
-    if directory is not None:  # no call takes a directory descriptor, but its path in /proc serves
-        target = b"/proc/self/fd/%d/%s" % (directory, file)
-    for name, value in xattrs.items():
-        try:
-            os.setxattr(target, name, value, follow_symlinks=directory is None)
-        except (OSError, ValueError):  # ValueError: a NUL in the name
-            result.xattrs_left += 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import stat
 
+import pytest
+
 from ext3.read.filesystem import Filesystem
+from sifkit.cli import main
 from sifkit.vfs.extracting import extract
 
 from ..support.facts import assert_same, facts_of_host
-from ..support.tools import kernel_mount, require, requires_root, run
+from ..support.tools import assert_clean, kernel_mount, require, requires_root, run
 
 
 @requires_root
@@ -133,3 +136,101 @@ def test_a_user_gets_files_of_their_own_without_privileges(tmp_path):
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def acl_image(tmp_path):
+    """Files and directories whose ACL and mode differ, as fuse2fs leaves them; e2fsck calls them clean."""
+    require("mke2fs", "debugfs", "setfacl", "e2fsck")
+    image = tmp_path / "a.img"
+    run("mke2fs", "-q", "-F", "-t", "ext3", image, "8M")
+    with kernel_mount(image, rw=True) as point:
+        upper = point / "upper"
+        (upper / "d").mkdir(parents=True)
+        for name in ("f", "d/plain", "d/special"):
+            (upper / name).write_text(name)
+        os.mkfifo(upper / "fifo")
+        for name in ("f", "d/special", "fifo"):
+            run("setfacl", "-m", "u:1001:rw,o::-", upper / name)
+        run("setfacl", "-m", "u:1001:rx,g::-,o::-,d:u:1001:rwx,d:o::-", upper / "d")
+        os.setxattr(upper / "d/special", "user.note", b"n" * 300)
+        os.chown(upper / "d/special", 70_000, 80_000)
+        for name in ("f", "d/plain", "d/special", "d", ""):
+            os.utime(upper / name, (5, 7))
+    for name, mode in (("f", "0100644"), ("d/special", "0104755"), ("fifo", "010666"), ("d", "042777")):
+        run("debugfs", "-w", "-R", f"sif /upper/{name} mode {mode}", image)
+    assert_clean(image)
+    return image
+
+
+@requires_root
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_acls_that_differ_from_the_mode_come_out_as_cp_copies_them(tmp_path, monkeypatch, umask):
+    """``cp -a`` and ``cp -p`` of coreutils from a kernel mount: the ACL is set last, and says what others may do."""
+    image = acl_image(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(umask)
+    try:
+        with kernel_mount(image) as point:
+            run("cp", "-a", point / "upper", tmp_path / "theirs")
+            run("cp", "-p", point / "upper/f", tmp_path / "theirs-p")
+        assert main(["-q", "extract", "--upper", "a.img", "extracted"]) == 0
+        assert main(["-q", "cp", "-a", "a.img:/upper", "copied"]) == 0
+        assert main(["-q", "overlay", "export", "a.img", "-o", "exported/"]) == 0
+        assert main(["-q", "cp", "-a", "a.img:/upper/f", "f"]) == 0
+        assert main(["-q", "cp", "-p", "a.img:/upper/f", "f-p"]) == 0
+        inherited = tmp_path / "inherited"
+        inherited.mkdir()
+        run("setfacl", "-m", "d:u:5:rwx", inherited)
+        assert main(["-q", "extract", "--upper", "a.img", "inherited"]) == 0
+    finally:
+        os.umask(before)
+    wanted = facts_of_host(tmp_path / "theirs")
+    assert stat.S_IMODE(wanted[b"/f"].mode) == 0o660
+    for name in ("extracted", "copied", "exported", "inherited"):
+        assert_same(facts_of_host(tmp_path / name), wanted)
+        for path in ("", "f", "d"):
+            assert os.stat(tmp_path / name / path).st_mtime_ns == os.stat(tmp_path / "theirs" / path).st_mtime_ns
+    for ours, theirs in (("f", "theirs/f"), ("f-p", "theirs-p")):
+        assert acl_of(tmp_path / ours) == acl_of(tmp_path / theirs)
+
+
+def acl_of(path):
+    return os.stat(path).st_mode, os.getxattr(path, "system.posix_acl_access")
+
+
+@requires_root
+def test_files_whose_attribute_block_is_damaged_come_out_as_cp_copies_them(tmp_path, monkeypatch, capfd):
+    """``cp -a`` of coreutils from a kernel mount saves the data for its owner, reports the file and exits 1."""
+    require("mke2fs", "debugfs")
+    image = tmp_path / "a.img"
+    run("mke2fs", "-q", "-F", "-t", "ext3", "-b", "1024", image, "8M")
+    with kernel_mount(image, rw=True) as point:
+        (point / "upper" / "d").mkdir(parents=True)
+        for number, name in enumerate(("file", "d/file", "d", "good")):
+            if name != "d":
+                (point / "upper" / name).write_bytes(name.encode() * 1000)
+            os.setxattr(point / "upper" / name, "user.x", b"%d" % number * 300)
+            os.chmod(point / "upper" / name, 0o775)
+    with Filesystem.open(image) as fs:
+        blocks = [fs.inode(fs.lookup(f"/upper/{name}")).stat.file_acl for name in ("file", "d/file", "d")]
+    with image.open("r+b") as file:
+        for block in blocks:
+            os.pwrite(file.fileno(), b"\xde\xad\xbe\xef", block * 1024)
+    theirs = tmp_path / "theirs"
+    with kernel_mount(image) as point:
+        run("cp", "-a", point / "upper", theirs, ok=(1,))
+    monkeypatch.chdir(tmp_path)
+    wanted = facts_of_host(theirs)
+    assert stat.S_IMODE(wanted[b"/file"].mode) == stat.S_IMODE(wanted[b"/d"].mode) == 0o700
+    for words in (
+        ["extract", "--upper", "a.img", "ours"],
+        ["cp", "-a", "a.img:/upper", "ours"],
+        ["overlay", "export", "a.img", "-o", "ours/"],
+    ):
+        assert main(["-q", *words]) == 1
+        assert capfd.readouterr().err.count("its extended attributes cannot be read: inode") == 3
+        found = facts_of_host(tmp_path / "ours")
+        assert_same(found, wanted)
+        run("rm", "-r", "ours", cwd=tmp_path)
+    assert main(["-q", "cp", "-a", "a.img:/upper/file", "ours"]) == 1
+    assert os.stat("ours").st_mode == wanted[b"/file"].mode and (tmp_path / "ours").read_bytes() == b"file" * 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
@@ -86,13 +87,27 @@ class FailingFile(MemoryFile):
 
 @pytest.mark.usefixtures("workers")
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
-@pytest.mark.parametrize("part", ["stat", "xattrs", "content", "open", "ranges", "read"])
+@pytest.mark.parametrize("part", ["stat", "content", "open", "ranges", "read"])
 def test_a_file_that_cannot_be_read_concerns_that_file(tmp_path, part, number):
     """Also with an errno that would end the extraction if it were the host's."""
     large = part in ("open", "ranges", "read")
     made = extract(Failing(three_files(LARGE if large else b"small"), part, number), tmp_path / "out")
     assert (made.files, made.failed, made.problems) == (2, 1, [(b"/b", os.strerror(number))])
     assert [(tmp_path / "out" / name).stat().st_size for name in "ac"] == [100_000 if large else 5] * 2
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("content", [b"small", LARGE], ids=["small", "large"])
+def test_a_file_whose_attributes_cannot_be_read_is_not_lost(tmp_path, content, number):
+    """As with ``cp -a`` from a kernel mount: the data arrives, for its owner only, because an ACL may be among them."""
+    tree = three_files(content)
+    tree.add(b"again", 2)
+    made = extract(Failing(tree, "xattrs", number), tmp_path / "out")
+    reason = f"its extended attributes cannot be read: {os.strerror(number)}"
+    assert (made.files, made.links, made.failed, made.problems) == (3, 1, 1, [(b"/again", reason)])
+    assert (tmp_path / "out" / "b").read_bytes() == content
+    assert [stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in "abc"] == [0o644, 0o600, 0o644]
 
 
 def test_a_link_that_cannot_be_read_concerns_that_link(tmp_path):
@@ -109,7 +124,9 @@ def test_attributes_of_directories_that_cannot_be_read(tmp_path, part):
     tree.add(b"b", MemoryNode(0o040755))
     tree.add(b"b/file", MemoryNode(0o100644, b"x"))
     made = extract(Failing(tree, part), tmp_path / "out")
-    assert (made.directories, made.files, made.problems) == (2, 1, [(b"/b", os.strerror(errno.EIO))])
+    reason = os.strerror(errno.EIO) if part == "stat" else f"its extended attributes cannot be read: {os.strerror(errno.EIO)}"
+    assert (made.directories, made.files, made.problems) == (2, 1, [(b"/b", reason)])
+    assert stat.S_IMODE((tmp_path / "out" / "b").stat().st_mode) == 0o700
 
 
 @pytest.mark.usefixtures("workers")
@@ -202,7 +219,16 @@ def test_a_copy_out_has_no_more_data_than_there_is(tmp_path):
     assert (tmp_path / "copy").read_bytes() == LARGE  # it was not touched
 
 
-@pytest.mark.parametrize("part", ["stat", "xattrs", "open", "ranges", "read"])
+def test_a_copy_out_of_a_file_whose_attributes_cannot_be_read(tmp_path):
+    target = tmp_path / "copy"
+    made = copy_file_out(
+        Failing(three_files(LARGE), "xattrs"), 2, os.fsencode(target), CopyOutOptions(preserve=frozenset({"mode", "times"}))
+    )
+    assert made.problems == [(b"", f"its extended attributes cannot be read: {os.strerror(errno.EIO)}")]
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (LARGE, 0o600)
+
+
+@pytest.mark.parametrize("part", ["stat", "open", "ranges", "read"])
 def test_what_cannot_be_read_is_raised_by_a_copy_out(tmp_path, part):
     tree = Failing(three_files(LARGE), part)
     with pytest.raises(OSError) as caught:
