@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from .read.path import Path
     from .scan.host_directory import ScanOptions, scan_directory
 
+__version__ = "0.2.0.dev0"
+
 __all__ = [
     "BlockDevice",
     "BuildResult",
@@ -153,10 +155,6 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from importlib.metadata import packages_distributions, version
-
-        return version(packages_distributions()[__name__][0])
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name], __name__), name)

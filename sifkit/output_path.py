@@ -55,8 +55,9 @@ def descriptor_number(path: HostPath) -> int | None:
     """
     name = current = os.fsdecode(path)
     for _ in range(MAX_LINKS):
-        if _process_of(current) == os.getpid():
-            return int(os.path.basename(current))
+        process = _process_of(current)
+        if process is not None:
+            return int(os.path.basename(current)) if process == os.getpid() else None
         try:
             target = _followed(current, name)
         except TargetError:

@@ -407,8 +407,10 @@ class _Batch(Generic[N]):
             self._writer.symlink(*location, link)
             self.result.symlinks += 1
         elif form in _SPECIAL:
-            self._writer.mknod(*location, found.mode, found.major, found.minor)
+            created = self._writer.mknod(*location, found.mode, found.major, found.minor)
             self.result.specials += 1
+            if not created:
+                return
         else:
             reason = f"the image is damaged: its mode is {found.mode:#o}, want what its entry says"
             raise UnreadableError(DamagedTreeError(None, reason))

@@ -159,21 +159,22 @@ class HostWriter:
             self._unlink_existing(fd, name)
             os.symlink(target, name, dir_fd=fd)
 
-    def mknod(self, directory: int, name: bytes, mode: int, major: int, minor: int) -> None:
-        """Create a device, fifo or socket. Raises OSError (EPERM) without the permission."""
+    def mknod(self, directory: int, name: bytes, mode: int, major: int, minor: int) -> bool:
+        """Create a device, fifo or socket; return False if there is such a one, which is kept. Raises OSError (EPERM)."""
         fd = self.directory(directory)
         for attempt in (1, 2):
             try:
                 os.mknod(name, stat.S_IFMT(mode) | 0o600, _device(mode, major, minor), dir_fd=fd)
-                return
+                return True
             except FileExistsError:
                 if attempt == 2:
                     raise
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 there = stat.S_IFMT(found.st_mode), found.st_rdev
                 if self.force and there == (stat.S_IFMT(mode), _device(mode, major, minor)):
-                    return
+                    return False
                 self._unlink_existing(fd, name)
+        raise AssertionError("unreachable")
 
     def link(self, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
         """Create a hard link ``new`` to a file created before. Both are (directory, name)."""
