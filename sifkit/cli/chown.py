@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError, counted, show
+from ..errors import counted
 from .support import values
 from .support.console import Console
 from .support.editing import EditBatch, is_dangling
@@ -42,7 +42,7 @@ def command(
     OWNER: (with a colon and no group) also sets the owner's login group, :GROUP only the group. Set-user-ID and set-group-ID
     bits are cleared, as by chown. With -R symbolic links are changed themselves.
     """
-    uid, gid = _parse_owner(owner)
+    uid, gid = values.owner_change("OWNER", owner)
     targets = parse_image_paths(arguments)
     batch = EditBatch(console)
 
@@ -62,19 +62,3 @@ def command(
     batch.run(targets, flags, edit)
     text = f"owner of {counted(batch.done, 'file')} changed"
     return batch.finish(targets[0].image, text, {"changed": batch.done, "uid": uid, "gid": gid})
-
-
-def _parse_owner(text: str) -> tuple[int | None, int | None]:
-    """Parse OWNER[:GROUP] into (uid, gid), None for unchanged. Raises UsageError."""
-    if text == "me":
-        return values.owner("OWNER", text)
-    user, colon, group = text.partition(":")
-    if not user and not group:
-        raise UsageError(f"OWNER {show(text)}: not an owner", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
-    if colon and not group and user.isdigit():
-        hint = f"give a group, for example {show(text)}{show(user)}"
-        raise UsageError(f"invalid spec: '{show(text)}': a number has no login group", hint=hint)
-    uid, login_group = values.owner("OWNER", user) if user else (None, None)
-    if group:
-        return uid, values.group("OWNER", text, group)
-    return uid, login_group if colon else None

@@ -231,11 +231,8 @@ def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
 def _notes(known: dict[str, Any], state: str, reserved_blocks: int) -> tuple[str, ...]:
     notes = []
     upper: DirectoryOwner | None = known["upper"]
-    if not known["problem"]:
-        if upper is None:
-            notes.append("there is no upper/: read-only use (:ro) fails, writable use must create it")
-        elif upper.uid == 0 and not upper.mode & 0o002:
-            notes.append("upper/ is owned by root: in a container only root (or --fakeroot) can write")
+    if not known["problem"] and upper is None:
+        notes.append("there is no upper/: read-only use (:ro) fails, writable use must create it")
     if not reserved_blocks:
         notes.append(
             "no block is reserved for root: Apptainer without root keeps 10 % of the image free then;"
@@ -245,6 +242,8 @@ def _notes(known: dict[str, Any], state: str, reserved_blocks: int) -> tuple[str
         notes.append("the journal is in use: recent writes of the container may not be visible yet")
     elif state == "dirty":
         notes.append("the journal is not empty: use the image writable once before sharing it :ro")
+    elif state == "not clean" and known["use"].busy:
+        notes.append(f"in use: {known['use'].describe()}; not clean is normal while it is mounted")
     elif state in ("errors", "not clean"):
         notes.append("the filesystem is not clean: check it with e2fsck -f before use")
     return tuple(notes)

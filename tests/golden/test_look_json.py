@@ -38,6 +38,7 @@ CASES = [
         [HEAD | ENTRY | {"crtime", "flags", "generation", "extents", "xattrs", "whiteout", "opaque"}],
     ),
     (["df", "a.img"], [HEAD | SIZES]),
+    (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
     (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_bytes", "label"}]),
     (
         ["du", "a.img", "/upper/hello"],

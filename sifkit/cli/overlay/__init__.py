@@ -14,9 +14,10 @@ __all__ = ["command"]
         Verb("clone", "Make", "overlay.clone", "copy an overlay image, sharing blocks if the filesystem can"),
         Verb("attach", "Make", "overlay.attach", "add an overlay image to a SIF image"),
         Verb("detach", "Make", "overlay.detach", "move the overlay of a SIF image to a file"),
-        Verb("tune", "Make", "overlay.tune", "change the reserved blocks or the label of an overlay image"),
         Verb("export", "Make", "overlay.export", "export upper/ as a layer archive or to a directory"),
         Verb("info", "Look", "overlay.info", "show what an image is, its usage and its users"),
+        Verb("chown", "Change", "overlay.chown", "hand an overlay over: change the owner of upper/ and work/"),
+        Verb("tune", "Change", "overlay.tune", "change the reserved blocks or the label of an overlay image"),
     ],
     examples=[
         "sifkit overlay create --size 500M overlay.img",

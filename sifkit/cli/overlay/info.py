@@ -12,9 +12,11 @@ from ..support.frame import verb
 from ..support.options import JSONTable, Partition
 from ..support.render import bar, local_time, percent, print_pairs, rfc3339
 from ..support.results import partition_fields, partition_text
+from ..support.values import choice
 
 if TYPE_CHECKING:
     from ...overlay.info import DirectoryOwner, ImageInfo
+    from ...overlay.usability import Verdict
 
 __all__ = ["command"]
 
@@ -31,7 +33,7 @@ def _usage(used: int, total: int, text: str, console: Console) -> str:
     return f"{bar(used, total, console)} {share}: {text}" if console.out_is_terminal else f"{text} ({share})"
 
 
-def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
+def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str, str]]:
     on_disk = f" ({human(info.allocated_bytes)} on disk)" if info.allocated_bytes < info.file_bytes else ""
     journal = "none"
     if info.journal is not None:
@@ -68,16 +70,23 @@ def _rows(info: ImageInfo, console: Console) -> list[tuple[str, str]]:
     times = [("created", info.created), ("modified", info.written), ("mounted", info.mounted)]
     rows += [(word, local_time(seconds * 10**9) if seconds else "never") for word, seconds in times]
     rows.append(("Apptainer", "accepted" if info.accepted else f"refused: {'; '.join(info.reasons)}"))
+    rows.append(("for you", _usable(verdict)))
     if info.problem:
         rows.append(("content", f"unreadable: {info.problem}"))
     return rows + [("note", note) for note in info.notes]
+
+
+def _usable(verdict: Verdict) -> str:
+    """Verdict as one line."""
+    words = {"writable": "writable", "read-only": "read-only (:ro)", "no": "not usable"}
+    return words[verdict.mode] + (f": {'; '.join(verdict.reasons)}" if verdict.reasons else "")
 
 
 def _json_directory(found: DirectoryOwner | None) -> Fields | None:
     return None if found is None else {"mode": f"{found.mode:04o}", "uid": found.uid, "gid": found.gid}
 
 
-def _fields(info: ImageInfo) -> Fields:
+def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
     use = info.use
 
     def time(seconds: int) -> Any:
@@ -124,6 +133,7 @@ def _fields(info: ImageInfo) -> Fields:
             ],
         },
         "apptainer": {"accepts": info.accepted, "reasons": list(info.reasons)},
+        "usable": {"mode": verdict.mode, "reasons": list(verdict.reasons)},
         "notes": list(info.notes),
     }
 
@@ -133,24 +143,39 @@ def _fields(info: ImageInfo) -> Fields:
         "sifkit overlay info overlay.img",
         "sifkit overlay info --json overlay.img | python3 -m json.tool",
         "sifkit overlay info image.sif",
+        "sifkit -q overlay info --require writable overlay.img || echo cannot write to it",
     ]
 )
 def command(
     console: Console,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="ext3 image, or SIF image with an overlay")],
     partition: Partition = None,
+    required: Annotated[
+        str,
+        typer.Option(
+            "--require", metavar="usable|writable", help="exit 1 unless you can use it (read-only or not), or write to it"
+        ),
+    ] = "",
     json: JSONTable = False,
-) -> None:
+) -> int:
     """Show what an image is: size, space and inode usage, features, state, journal, label, UUID, owner of upper/ and work/, its
-    current users, and whether Apptainer accepts it.
+    current users, whether Apptainer accepts it, and how you can use it.
 
     The image is neither modified nor locked.
     """
     from ...overlay.info import image_info
+    from ...overlay.usability import FileAccess, judge
 
+    if required:
+        choice("--require", required, ("usable", "writable"))
     console.image = image
     info = image_info(image, partition)
+    verdict = judge(info, FileAccess.of(image))
     if json:
-        console.emit(_fields(info), image=image)
+        console.emit(_fields(info, verdict), image=image)
     else:
-        print_pairs(_rows(info, console), console)
+        print_pairs(_rows(info, verdict, console), console)
+    missing = verdict.mode == "no" if required == "usable" else bool(required) and verdict.mode != "writable"
+    if missing and not json:
+        console.error(f"{show(image)} is {_usable(verdict)}")
+    return 1 if missing else 0

@@ -29,6 +29,7 @@ __all__ = [
     "mode",
     "name",
     "owner",
+    "owner_change",
     "percent",
     "size",
     "uuid",
@@ -175,6 +176,22 @@ def _identity(given: str, text: str) -> int | None:
     if not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
         raise UsageError(f"{given}: user and group IDs are from 0 to {MAX_ID}", hint="write numbers, such as 1000:1000")
     return int(text)
+
+
+def owner_change(option: str, text: str) -> tuple[int | None, int | None]:
+    """Parse OWNER[:GROUP] of chown into (uid, gid), None for unchanged; OWNER: is with the owner's login group."""
+    if text == "me":
+        return owner(option, text)
+    user, colon, name = text.partition(":")
+    if not user and not name:
+        raise UsageError(f"{_shown(option, text)}: not an owner", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
+    if colon and not name and user.isdigit():
+        hint = f"give a group, for example {show(text)}{show(user)}"
+        raise UsageError(f"invalid spec: '{show(text)}': a number has no login group", hint=hint)
+    uid, login_group = owner(option, user) if user else (None, None)
+    if name:
+        return uid, group(option, text, name)
+    return uid, login_group if colon else None
 
 
 def group(option: str, text: str, name: str) -> int:

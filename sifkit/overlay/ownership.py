@@ -1,0 +1,50 @@
+"""Owner of a whole overlay: of upper/ and work/ and everything in them, which a container needs to write.
+
+work/ holds a directory work of mode 0000, which the runtimes make; it changes hands with the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from ext3.edit.filesystem import WritableFilesystem
+
+from ..vfs.errors import MissingPathError
+from ..vfs.file_tree import Stat, stat_of
+from ..vfs.resolve import is_dir
+from ..vfs.walk import walk
+
+__all__ = ["OwnerChange", "change_owner"]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerChange:
+    """Owner to set; None keeps the user or the group. ``old``: only files of this user and group, None for any."""
+
+    uid: int | None
+    gid: int | None
+    old: tuple[int | None, int | None] = (None, None)
+
+
+def change_owner(filesystem: WritableFilesystem, change: OwnerChange) -> int:
+    """Set the owner of upper/, work/ and all files in them, symbolic links themselves. Return the number of files changed.
+
+    Set-ID bits and file capabilities are cleared, as by chown(2). Raises MissingPathError without upper/, and the errors of
+    directories that cannot be read, before any change.
+    """
+    tops = [ino for name in (b"upper", b"work") if (ino := filesystem.find_name(filesystem.root, name)) is not None]
+    if filesystem.find_name(filesystem.root, b"upper") is None:
+        raise MissingPathError(b"/upper", errno.ENOENT, "the image has no upper/")
+    found: dict[int, Stat] = {ino: filesystem.stat(ino) for ino in tops}
+    for top in tops:
+        if is_dir(found[top]):
+            found |= {walked.row.node: stat_of(walked.row) for walked in walk(filesystem, top)}
+    changed = 0
+    for ino, known in found.items():
+        is_old = all(want in (None, have) for want, have in zip(change.old, (known.uid, known.gid), strict=True))
+        is_new = change.uid in (None, known.uid) and change.gid in (None, known.gid)
+        if is_old and not is_new:
+            filesystem.chown(ino, change.uid, change.gid)
+            changed += 1
+    return changed
