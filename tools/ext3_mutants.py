@@ -87,6 +87,7 @@ def _image(size: int, block_size: int, inode_size: int, journal: bool, *, dirty:
     fs.symlink("\u00c0" * 200, "/new-link")
     fs.sync()
     commits = [number for number, event in enumerate(recorded.events) if event.data[:8] == COMMIT_START]
+    fs.abandon()
     return play(before, recorded.events[: commits[-1] + 1]).read(0, size)
 
 

@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -158,7 +158,7 @@ class Trial:
             with self.typed():
                 fs = ext3.Filesystem.open(device, "r+", clock=lambda: 1_700_000_100 * 10**9)
                 fixed = fixed or _fixed(device, fs.superblock)
-                with fs:
+                with closing(fs):
                     self._change(fs)
                 if _fixed(device, read_superblock(device)) != fixed:
                     raise AssertionError("metadata is not where it was")

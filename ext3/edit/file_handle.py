@@ -21,14 +21,16 @@ class FileEditor(SeekableFile):
     """Open file. If its last name is removed, its blocks are freed when it is closed.
 
     ``writable`` False: read-only. Every write is one operation; wrap it in ``io.BufferedRandom`` for small ones.
+    ``filesystem``: stays open as long as the file is in use.
     """
 
-    def __init__(self, nodes: InodeCache, ino: int, *, writable: bool) -> None:
+    def __init__(self, nodes: InodeCache, ino: int, *, writable: bool, filesystem: object = None) -> None:
         super().__init__()
         regular(nodes.edit(ino) if writable else nodes.load(ino))
         self.ino = ino
         self._nodes = nodes
         self._writable = writable
+        self._filesystem = filesystem
         nodes.hold(ino)
 
     @property

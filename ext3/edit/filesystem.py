@@ -1,9 +1,9 @@
 """WritableFilesystem: an image open for changes, by path or by inode; a subclass of Filesystem.
 
 Each call is one atomic operation. Operations are committed together, by ``sync`` and ``close`` and when the journal fills;
-after a crash the image is in the state of one of the commits. Permissions are not checked: a call does what the kernel does
-for root. Changing the owner of a file clears its set-id bits, writing to it does not; both remove its capabilities. Locks,
-and copies of images without a journal, are up to the caller.
+after a crash the image is in the state of one of the commits. An exception inside ``with`` takes back what was not committed.
+Permissions are not checked: a call does what the kernel does for root. Changing the owner of a file clears its set-id bits,
+writing to it does not; both remove its capabilities. Locks, and copies of images without a journal, are up to the caller.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .inode_cache import InodeCache
 from .path_args import PathArguments, errors_name
 from .session import Clock, Session
 from .tree_removal import remove_tree
+from .unclosed import close_session, commit_when_forgotten
 
 __all__ = ["WritableFilesystem"]
 
@@ -61,6 +62,7 @@ class WritableFilesystem(Filesystem):
         self._chunk = (-1, b"")
         self._block_owners = None
         self._judged = {}
+        self._finalizer = commit_when_forgotten(self, self._session, self._nodes, self._stack)
 
     @classmethod
     def open_for_changes(
@@ -77,7 +79,7 @@ class WritableFilesystem(Filesystem):
             else:
                 device = stack.enter_context(open_device(where, offset=offset, size=size))
             found = cls(device, clock=clock)
-            found._stack = stack.pop_all()
+            found._stack.enter_context(stack.pop_all())
             return found
 
     # The filesystem as a whole
@@ -126,24 +128,31 @@ class WritableFilesystem(Filesystem):
         self._session.sync()
 
     def close(self) -> None:
-        """Delete open files without names, sync, mark the image as clean and close the file that ``open`` opened."""
+        """Delete open files without names, sync, mark the image as clean and close the file that ``open`` opened.
+
+        One that is not closed is committed when it is collected or the program ends, with a ResourceWarning.
+        """
+        self._finalizer.detach()
         try:
-            try:
-                self._nodes.release_all()
-            finally:
-                self._nodes.abandon()
-                self._session.close()
+            close_session(self._session, self._nodes)
         finally:
             super().close()
 
     def abandon(self) -> None:
         """Close without a commit: unsynced changes are lost. The next open deletes synced files without names."""
+        self._finalizer.detach()
         self._nodes.abandon()
-        self._session.abandon()
-        super().close()
+        try:
+            self._session.abandon()
+        finally:
+            super().close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        """Close; after an exception without a commit."""
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
     # Inodes and paths
 
@@ -363,7 +372,8 @@ class WritableFilesystem(Filesystem):
         if mode not in ("r", "r+"):
             raise ValueError(f"mode {mode!r} is not 'r' or 'r+'")
         with errors_name(path_or_ino):
-            return FileEditor(self._nodes, self._paths.resolve(path_or_ino, True), writable=mode == "r+")
+            ino = self._paths.resolve(path_or_ino, True)
+            return FileEditor(self._nodes, ino, writable=mode == "r+", filesystem=self)
 
     def write_bytes(self, path: PathOrIno, data: bytes | bytearray | memoryview) -> None:
         """Create a file with this content, or replace the content of an existing file; symbolic links are followed."""

@@ -1,0 +1,163 @@
+"""Filesystems open for changes that nobody closes: their changes are committed, but not after an exception, nor in a child."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ext3
+from ext3.device.base import MemoryDevice
+
+from ....support.image_checks import check_counts
+from ....support.sessions import clock, empty_image
+
+SCRIPT = """
+import sys
+import ext3
+fs = ext3.Filesystem.open(sys.argv[1], "r+")
+fs.write_bytes("/new", b"content" * 1000)
+file = fs.open_file(fs.create("/gone"), "r+")
+fs.unlink("/gone")
+"""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.img"
+    path.write_bytes(empty_image().data)
+    return path
+
+
+def names(image: Path | MemoryDevice) -> list[bytes]:
+    with ext3.Filesystem.open(image) as fs:
+        assert not fs.needs_recovery
+        assert not fs.superblock.last_orphan
+        check_counts(fs)
+        return sorted(entry.name for entry in fs.scandir("/"))
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def run_script(image: Path, more: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *options, "-c", SCRIPT + more, str(image)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_collected(image: Path) -> None:
+    """What was changed is in the image, the image is clean, and its file is closed."""
+    before = descriptors()
+    fs = ext3.Filesystem.open(image, "r+")
+    fs.mkdir("/new")
+    assert b"new" not in names(image)
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del fs
+        gc.collect()
+    assert names(image) == [b"lost+found", b"new"]
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("more", ["", "raise SystemExit(0)", "sys.exit(0)"])
+def test_the_end_of_the_program(image: Path, more: str) -> None:
+    """A program that ends commits, and with -W default says what was forgotten; Python does so of files."""
+    done = run_script(image, more, "-W", "default")
+    assert done.returncode == 0
+    assert "ResourceWarning" in done.stderr
+    assert names(image) == [b"lost+found", b"new"]
+    with ext3.Filesystem.open(image) as fs:
+        assert fs.read_bytes("/new") == b"content" * 1000
+
+
+def test_an_exception_that_ends_the_program(image: Path) -> None:
+    """What was done before it is committed, where no ``with`` says otherwise."""
+    done = run_script(image, "raise KeyError", "-W", "error")
+    assert done.returncode == 1
+    assert names(image) == [b"lost+found", b"new"]
+
+
+def test_an_exception_inside_with(image: Path) -> None:
+    """Nothing is committed since the last sync, then or later."""
+    with pytest.raises(KeyError), ext3.Filesystem.open(image, "r+") as fs:
+        fs.mkdir("/synced")
+        fs.sync()
+        fs.mkdir("/new")
+        raise KeyError
+    assert names(image) == [b"lost+found", b"synced"]
+    del fs
+    gc.collect()
+    assert names(image) == [b"lost+found", b"synced"]
+    done = run_script(image, "with fs:\n    raise KeyError")
+    assert done.returncode == 1
+    assert names(image) == [b"lost+found", b"synced"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("end", ["sys.exit(0)", "del fs, file\n    gc.collect()\n    os._exit(0)"])
+def test_a_forked_child(image: Path, end: str) -> None:
+    """Its copy of the changes is not written, neither at its end nor when it is collected."""
+    before = image.read_bytes()
+    more = f"""
+import gc, os
+pid = os.fork()
+if not pid:
+    {end}
+os.waitpid(pid, 0)
+fs.abandon()
+"""
+    done = run_script(image, more)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(image) == [b"lost+found"]
+    assert len(before) == image.stat().st_size
+
+
+def test_closed_ones_are_silent(image: Path) -> None:
+    """Neither ``close`` nor ``abandon`` nor ``with`` leaves anything to say."""
+    for number in range(3):
+        fs = ext3.Filesystem.open(image, "r+")
+        fs.mkdir(f"/new{number}")
+        if number == 0:
+            fs.close()
+        elif number == 1:
+            fs.abandon()
+        else:
+            with fs:
+                pass
+        del fs
+        gc.collect()
+    assert names(image) == [b"lost+found", b"new0", b"new2"]
+
+
+def test_an_open_file_keeps_it_open() -> None:
+    """A file may outlive the name of its filesystem."""
+    device = empty_image()
+    fs = ext3.Filesystem.open(device, "r+", clock=clock)
+    file = fs.open_file(fs.create("/new"), "r+")
+    del fs
+    gc.collect()
+    file.write(b"content")
+    with pytest.warns(ResourceWarning, match="not closed"):
+        del file
+        gc.collect()
+    with ext3.Filesystem.open(device) as after:
+        assert after.read_bytes("/new") == b"content"
+        check_counts(after)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_commit_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be raised, but it is not lost."""
+    told: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(what.exc_value))
+    fs = ext3.Filesystem.open(empty_image(), "r+", clock=clock)
+    fs.mkdir("/new")
+    monkeypatch.setattr(MemoryDevice, "write", lambda self, offset, data: (_ for _ in ()).throw(ext3.DeviceError("no space")))
+    del fs
+    gc.collect()
+    assert [str(error) for error in told] == ["no space"]
