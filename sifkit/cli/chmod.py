@@ -41,6 +41,7 @@ class _ChmodCommand(VerbCommand):
         "sifkit chmod g+s,o= overlay.img:/upper/shared",
         "sifkit chmod --partition overlay a+rx image.sif:/upper/opt/run",
     ],
+    help_names=["--help"],
     kind=_ChmodCommand,
 )
 def command(
@@ -49,11 +50,12 @@ def command(
     mode: Annotated[str, typer.Argument(metavar="MODE", help="octal (0755) or symbolic (u+x,go=rX)")],
     arguments: EditArguments,
     recursive: RecursiveChange = False,
+    links: Annotated[bool, typer.Option("-h", "--no-dereference", help="skip symbolic links")] = False,
     flags: EditFlags,
 ) -> int:
     """Change the mode of files in an image, as chmod does.
 
-    Symbolic links on the command line are followed; links found with -R are skipped.
+    Symbolic links on the command line are followed, unless -h is given; links found with -R are skipped.
     """
     from ..atomic import current_umask
 
@@ -63,13 +65,13 @@ def command(
     batch = EditBatch(console)
 
     def edit(editor: OverlayEditor, target: ImagePath) -> None:
-        if is_dangling(editor, target):
+        if not links and is_dangling(editor, target):
             batch.refuse(f"cannot operate on dangling symlink '{target.shown}'", target, kind="not-found")
             return
         with batch.attempt(f"cannot access '{target.shown}'", target):
-            for number, (ino, shown) in enumerate(batch.expand(editor, target, follow=True, recursive=recursive)):
+            for ino, shown in batch.expand(editor, target, follow=not links, recursive=recursive):
                 found = editor.stat(ino)
-                if number and found.is_symlink:
+                if found.is_symlink:
                     continue
                 bits = apply_mode(actions, found.mode, is_dir=found.is_dir, mask=mask)
                 if bits == found.mode & 0o7777:

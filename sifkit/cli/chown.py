@@ -27,6 +27,7 @@ __all__ = ["command"]
         "sifkit chown root: overlay.img:/upper/usr/bin/tool",
         "sifkit chown --partition overlay :100 image.sif:/upper/shared",
     ],
+    help_names=["--help"],
 )
 def command(
     console: Console,
@@ -34,7 +35,9 @@ def command(
     owner: Annotated[str, typer.Argument(metavar="OWNER[:GROUP]", help="IDs, names known on this host, or me for yourself")],
     arguments: EditArguments,
     recursive: RecursiveChange = False,
-    links: Annotated[bool, typer.Option("--no-dereference", help="change symbolic links instead of their targets")] = False,
+    links: Annotated[
+        bool, typer.Option("-h", "--no-dereference", help="change symbolic links instead of their targets")
+    ] = False,
     flags: EditFlags,
 ) -> int:
     """Change the owner of files in an image, for example to hand an overlay to a colleague.

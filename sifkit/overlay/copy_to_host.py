@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ImageInUseError, TargetError, counted, shell_quote, show
-from ..output_path import resolve_output
+from ..output_path import descriptor_number, resolve_output
 from ..replacing import ANY_FILE
 from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
@@ -144,7 +144,7 @@ class HostCopier:
             os.unlink(destination)
             yield
             return
-        name = resolve_output(destination)
+        name = os.fsdecode(destination) if descriptor_number(destination) is not None else resolve_output(destination)
         with ANY_FILE.hold(name, shown="it") if os.path.isfile(name) else nullcontext():  # devices and FIFOs are written into
             yield
 

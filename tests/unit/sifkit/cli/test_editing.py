@@ -211,6 +211,24 @@ def test_xattr_set_takes_an_empty_value(run, image):
     assert "NAME is empty" in run("xattr", "set", "", "x", "overlay.img:/upper")[2]
 
 
+def test_h_is_no_dereference_in_chown_and_chmod(run, image, source):
+    """As in coreutils: chown changes the link; chmod, since 9.6, leaves it alone, as Linux has no modes of links. No help."""
+    good(run, "cp", "-a", "src", "overlay.img:/upper", "--owner", "0:0", "-q")
+    good(run, "ln", "-s", "nowhere", "overlay.img:/upper/src/dangling", "-q")
+    before = stat_in(image, "/upper/src/a").mode
+    for name in ("l", "dangling"):
+        good(run, "chown", "-h", "5:6", f"overlay.img:/upper/src/{name}", "-q")
+        assert (stat_in(image, f"/upper/src/{name}").uid, stat_in(image, f"/upper/src/{name}").gid) == (5, 6)
+        good(run, "chmod", "-h", "700", f"overlay.img:/upper/src/{name}", "-q")
+        assert stat_in(image, f"/upper/src/{name}").mode & 0o777 == 0o777
+    assert stat_in(image, "/upper/src/a").uid == 0 and stat_in(image, "/upper/src/a").mode == before
+    good(run, "chmod", "-h", "701", "overlay.img:/upper/src/a", "-q")
+    assert stat_in(image, "/upper/src/a").mode & 0o777 == 0o701
+    for verb in ("chmod", "chown"):
+        assert "is missing; see" in refused(run, verb, "-h", code=2)
+        assert run(verb, "--help")[1].startswith(f"Usage: sifkit {verb}")
+
+
 def test_chmod_takes_permissions_away_as_chmod_does(run, image, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"x")
     assert run("cp", "file", "overlay.img:/upper/file")[0] == 0

@@ -251,6 +251,11 @@ def test_cp_writes_into_a_fifo_and_never_removes_it(run, place):
         assert stat.S_ISFIFO(os.lstat("fifo").st_mode)
 
 
+def test_cp_writes_to_dev_stdout_as_coreutils_does(run, place):
+    for name in ("/dev/stdout", "/dev/fd/1"):
+        assert run("cp", "overlay.img:/upper/f", name, "-q") == (0, "content\n", "")
+
+
 def test_other_files_are_replaced_as_before(run, place):
     (place / "text").write_bytes(b"text")
     good(run, "sif", "dump", "--force", "6", "i.sif", "-o", "text", "-q")
