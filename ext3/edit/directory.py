@@ -108,6 +108,7 @@ class Directory:
         """Path through the index of the last name looked up, until a change: the name is often added next."""
         self._absent: bytes | None = None
         """Last name not found, until a change."""
+        self._distrusts_index = False
 
     @property
     def size(self) -> int:
@@ -134,6 +135,11 @@ class Directory:
             self._absent = name
             return None
         return self._entry(name, place[1], place[2])
+
+    def distrust_index(self) -> None:
+        """Look names up block by block from now on: the index lacks one that a block has."""
+        self._distrusts_index = True
+        self._absent = None
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries in disk order, including "." and ".."."""
@@ -275,7 +281,7 @@ class Directory:
         """Return (logical block, its content, offset of the record, offset of the previous one or -1) of a name."""
         if name in DOTS:
             return self._search((0,), name)
-        if self._uses_index:
+        if self._uses_index and not self._distrusts_index:
             try:
                 number, frames = self._probe(name)
                 place = self._search(leaves_of(frames, number, self._node, blocks=self._count), name)
@@ -283,7 +289,7 @@ class Directory:
                     self._check_leaf(frames)
                 return place
             except OddIndexError:
-                pass
+                self._distrusts_index = True  # with fewer names it may look sound again
         return self._search(range(self._count), name)
 
     def _search(self, logicals: Iterable[int], name: bytes) -> tuple[int, bytes, int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import CorruptError, PathExistsError, PathNotFoundError
@@ -21,6 +22,9 @@ def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
         raise PathExistsError(name, "refusing to remove '.' or '..'")
     ino = namei.find(nodes, parent, name)
     if ino is None:
+        nodes.directory(nodes.load(parent)).distrust_index()
+        ino = namei.find(nodes, parent, name)
+    if ino is None:
         raise PathNotFoundError(name, "No such file or directory")
     if not nodes.load(ino).record.is_dir:
         filesystem.unlink_at(parent, name)
@@ -31,17 +35,26 @@ def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
     while pending:
         above, name, ino, entries = pending[-1]
         if not entries:
-            filesystem.rmdir_at(above, name)
+            _remove(nodes, filesystem.rmdir_at, above, name)
             pending.pop()
             continue
         entry, child = entries.pop()
         if not nodes.load(child).record.is_dir:
-            filesystem.unlink_at(ino, entry)
+            _remove(nodes, filesystem.unlink_at, ino, entry)
             continue
         if child in seen:
             raise CorruptError(f"directory inode {child}", "entries that lead to it", "two or more", 1)
         seen.add(child)
         pending.append((ino, entry, child, _below(nodes, child, left)))
+
+
+def _remove(nodes: InodeCache, remove: Callable[[int, bytes], None], parent: int, name: bytes) -> None:
+    """Remove a name that a scan of its directory found, also if the index of the directory leads elsewhere."""
+    try:
+        remove(parent, name)
+    except PathNotFoundError:
+        nodes.directory(nodes.load(parent)).distrust_index()
+        remove(parent, name)
 
 
 def _below(nodes: InodeCache, ino: int, left: list[int]) -> list[tuple[bytes, int]]:

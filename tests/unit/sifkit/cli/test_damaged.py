@@ -182,7 +182,9 @@ def test_diff_says_which_side_is_damaged(run, images, order):
     code, out, err = run("diff", "--no-owner", *order)
     assert (code, out) == (2, "")
     upper = "upper/" if order[0] != "bad.img:/upper" else ""
-    assert {line.partition(": ")[0] for line in errors(err)} == {f"bad.img:/upper/{name}" for name in ("b", "c", "d/l", "noted")}
+    assert {line.partition(": ")[0] for line in errors(err)} == {
+        f"bad.img:/upper/{name}" for name in ("b", "c", "d/l", "noted")
+    }
     assert not upper or "upper/upper" not in err
 
 
