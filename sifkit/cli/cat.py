@@ -9,9 +9,8 @@ import typer
 
 from .support.console import Console
 from .support.frame import verb
-from .support.image_path import group_by_image, several_paths
 from .support.options import ReadFlags
-from .support.reading import open_for_reading
+from .support.reading import ReadBatch
 
 if TYPE_CHECKING:
     from ..vfs.file_tree import FileTree, OpenFile
@@ -41,28 +40,15 @@ def command(
     Paths are relative to the root of the image's filesystem, which has upper/ and work/. Symbolic links are followed within
     the image. Holes are written as zeros. The image is not modified.
     """
-    from ..vfs.errors import TreePathError
-
-    groups = group_by_image(arguments)
-    several = several_paths(groups)
-    failed = 0
-    for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            for path in paths:
-                try:
-                    file = _open_file(opened.tree, path)
-                except TreePathError as error:
-                    if not several:
-                        raise
-                    failed += 1
-                    console.error(str(error))
-                    continue
-                with file:
-                    at = 0
-                    while piece := file.read_at(at, COPY_BYTES):
-                        console.write(piece)
-                        at += len(piece)
-    return 1 if failed else 0
+    batch = ReadBatch(console, arguments, flags)
+    for _, paths, opened in batch.images():
+        for path in paths:
+            with batch.attempt(path), _open_file(opened.tree, path) as file:
+                at = 0
+                while piece := file.read_at(at, COPY_BYTES):
+                    console.write(piece)
+                    at += len(piece)
+    return batch.exit_code
 
 
 def _open_file(tree: FileTree[Any], path: bytes) -> OpenFile:

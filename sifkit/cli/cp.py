@@ -153,7 +153,8 @@ def _copy_out(
     """Copy to a path on the host; return the first image and the bytes of data written."""
     from ..overlay.copy_to_host import HostCopier
     from ..overlay.image_format import is_sif
-    from ..vfs.errors import TreePathError
+    from ..vfs.copy_outcome import CopyError
+    from ..vfs.errors import reason_of
     from ..vfs.resolve import Resolver
 
     arguments = [_argument(source) for source in sources]
@@ -179,9 +180,10 @@ def _copy_out(
             tree = opened.tree
             try:
                 node = Resolver(tree).lookup(one.path, follow=settings.follow)
-            except TreePathError as error:
-                error.reword(f"cannot stat '{one.shown}': {error.reason}")
-                batch.fail(error)
+                tree.stat(node)
+            except OSError as error:
+                text = f"cannot stat '{one.shown}': {reason_of(error)}"
+                batch.fail(CopyError(text, kind=getattr(error, "kind", "io"), path=one.path))
                 continue
             inside = into_directory and one.name not in (b"", b".", b"..")
             destination = os.path.join(os.fsencode(target), one.name) if inside else os.fsencode(target)

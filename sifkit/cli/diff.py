@@ -14,7 +14,7 @@ from .support.failures import report
 from .support.frame import verb
 from .support.image_path import split_image_path
 from .support.options import ReadFlags, ZeroTerminated
-from .support.reading import TYPES, ProblemList, lookup, open_for_reading
+from .support.reading import TYPES, lookup, open_for_reading
 from .support.render import display_name
 
 if TYPE_CHECKING:
@@ -63,13 +63,22 @@ def command(
 
 def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: bool, zero: bool) -> int:
     from ..vfs.compare import compare_trees
+    from ..vfs.errors import reason_of
     from ..vfs.file_tree import file_type_of
 
     counts = dict.fromkeys(LETTERS, 0)
-    problems = ProblemList()
+    errors = 0
     with ExitStack() as stack:
         first, second = (_open_side(console, stack, text, flags) for text in (old, new))
-        for change in compare_trees(first, second, problems, owners=owners):
+
+        def on_problem(tree: FileTree[Any], path: bytes, error: OSError) -> None:
+            nonlocal errors
+            errors += 1
+            text = old if tree is first else new
+            top = text if os.path.isdir(text) or split_image_path(text) else f"{text}:"
+            console.error(f"{show(top.rstrip('/'))}/{show(path)}: {reason_of(error)}")
+
+        for change in compare_trees(first, second, on_problem, owners=owners):
             counts[change.kind] += 1
             if console.json:
                 fields: Fields = {"change": change.kind, **name_fields("path", change.path)}
@@ -79,10 +88,9 @@ def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: boo
             name = change.path if zero else display_name(change.path, console)
             what = f"  ({', '.join(change.what)})" if change.what and not zero else ""
             console.write(f"{LETTERS[change.kind]} ".encode() + name + what.encode() + (b"\0" if zero else b"\n"))
-    problems.print(console)
     if console.json:
-        console.emit({**name_fields("other", new), **counts, "errors": len(problems)}, image=old)
-    return 2 if problems else 1 if any(counts.values()) else 0
+        console.emit({**name_fields("other", new), **counts, "errors": errors}, image=old)
+    return 2 if errors else 1 if any(counts.values()) else 0
 
 
 def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags) -> FileTree[Any]:
@@ -99,7 +107,9 @@ def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags) 
     tree = opened.tree
     if host and flags.upper:
         tree = UpperView(tree, tree.root)  # as extracted from upper/
-    node = lookup(tree, os.fsencode(path))
+    console.path = os.fsencode(path)
+    node = lookup(tree, console.path)
     if not is_dir(tree.stat(node)):
         raise UsageError(f"{show(text)} is not a directory in the image", hint="to compare files, use sifkit cat and cmp")
+    console.path = None
     return UpperView(tree.tree, node) if isinstance(tree, UpperView) else Subtree(tree, node)

@@ -8,9 +8,8 @@ import typer
 
 from .support.console import Console, name_fields
 from .support.frame import verb
-from .support.image_path import group_by_image
 from .support.options import ZERO_HELP, HumanReadable, ReadArguments, ReadFlags
-from .support.reading import ProblemList, lookup, open_for_reading
+from .support.reading import ReadBatch, lookup
 from .support.render import display_name, short_size
 
 __all__ = ["command"]
@@ -39,36 +38,32 @@ def command(
     """Show the disk usage of directories in an image, in KiB, including everything below them. Hard links count once."""
     from ..vfs.usage import directory_usage
 
-    failed = 0
-    for image, paths in group_by_image(arguments, default=["/"]):
-        problems = ProblemList()
+    batch = ReadBatch(console, arguments, flags, default=["/"])
+    for image, paths, opened in batch.images():
         seen: set[tuple[int, int]] = set()
         total = count = entries = 0
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            for path in paths:
-                try:
-                    top = lookup(opened.tree, path, follow=False)
-                    rows = directory_usage(
-                        opened.tree, path, top, all_files=every and not summary, on_problem=problems, seen=seen
-                    )
-                except OSError as error:
-                    problems(path, error)
+        for path in paths:
+            try:
+                top = lookup(opened.tree, path, follow=False)
+                rows = directory_usage(
+                    opened.tree, path, top, all_files=every and not summary, on_problem=batch.problem, seen=seen
+                )
+            except OSError as error:
+                batch.problem(path, error)
+                continue
+            if not rows:
+                continue
+            total, count = total + rows[-1][1], count + rows[-1][2]
+            for where, size, number, is_directory in rows[-1:] if summary else rows:
+                entries += 1
+                if json:
+                    kind = {"directory": is_directory, "allocated_bytes": size, "inodes": number}
+                    console.emit_raw({**name_fields("path", where), **kind})
                     continue
-                if not rows:
-                    continue
-                total, count = total + rows[-1][1], count + rows[-1][2]
-                for where, size, number, is_directory in rows[-1:] if summary else rows:
-                    entries += 1
-                    if json:
-                        kind = {"directory": is_directory, "allocated_bytes": size, "inodes": number}
-                        console.emit_raw({**name_fields("path", where), **kind})
-                        continue
-                    text = str(number) if inodes else short_size(size) if human else str(-(-size // 1024))
-                    name = where if zero else display_name(where, console)
-                    console.write(text.encode() + b"\t" + name + (b"\0" if zero else b"\n"))
-        problems.print(console)
-        failed += len(problems)
+                text = str(number) if inodes else short_size(size) if human else str(-(-size // 1024))
+                name = where if zero else display_name(where, console)
+                console.write(text.encode() + b"\t" + name + (b"\0" if zero else b"\n"))
         if json:
-            sums = {"entries": entries, "errors": len(problems), "allocated_bytes": total, "inodes": count}
+            sums = {"entries": entries, "errors": batch.errors, "allocated_bytes": total, "inodes": count}
             console.emit(sums, image=image)
-    return 1 if failed else 0
+    return batch.exit_code

@@ -13,9 +13,9 @@ import typer
 from ..errors import UsageError, show
 from .support.console import Console
 from .support.frame import VerbCommand, verb
-from .support.image_path import group_by_image, split_image_path
+from .support.image_path import split_image_path
 from .support.options import ZERO_HELP, ReadArguments, ReadFlags
-from .support.reading import TYPES, ProblemList, entry_fields, open_for_reading
+from .support.reading import TYPES, ReadBatch, entry_fields, open_for_reading
 from .support.render import display_name
 from .support.suggest import unknown_option
 
@@ -68,18 +68,19 @@ def _size_test(text: str) -> Test:
     return test
 
 
-def _newer_test(text: str, flags: ReadFlags) -> Test:
+def _newer_test(console: Console, text: str, flags: ReadFlags) -> Test:
     """Test of ``-newer``: the file was modified after the one named, on the host or in an image."""
     pair = split_image_path(text)
     if pair is None:
         limit = os.stat(text).st_mtime_ns
     else:
         from ..overlay.image_format import is_sif
-        from ..overlay.opening import open_tree
         from ..vfs.resolve import Resolver
 
-        with open_tree(pair[0], flags.partition if is_sif(pair[0]) else None, upper=flags.upper) as opened:
-            limit = opened.tree.stat(Resolver(opened.tree).lookup(os.fsencode(pair[1]))).mtime
+        image, path = pair[0], os.fsencode(pair[1])
+        with open_for_reading(console, image, flags.partition if is_sif(image) else None, upper=flags.upper) as opened:
+            console.path = path
+            limit = opened.tree.stat(Resolver(opened.tree).lookup(path)).mtime
     return lambda _, found: found.mtime > limit
 
 
@@ -110,7 +111,7 @@ def command(
     """Find files in an image for which all given tests are true. Symbolic links are not followed. The image is not modified."""
     from ..vfs.file_tree import SYMLINK, file_type_of, stat_of
 
-    groups = group_by_image(arguments, default=["/"])
+    batch = ReadBatch(console, arguments, flags, default=["/"])
     tests: list[Test] = []
     if name is not None:
         tests.append(_name_test(name))
@@ -122,38 +123,33 @@ def command(
     if size is not None:
         tests.append(_size_test(size))
     if newer is not None:
-        tests.append(_newer_test(newer, flags))
+        tests.append(_newer_test(console, newer, flags))
 
     end = b"\0" if zero else b"\n"
-    failed = 0
-    for image, paths in groups:
+    for image, paths, opened in batch.images():
         count = 0
-        problems = ProblemList()
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            for path in paths:
-                for where, row in _files(opened.tree, path, problems):
-                    try:
-                        found = stat_of(row)
-                    except OSError as error:
-                        problems(where, error)
-                        continue
+        for path in paths:
+            for where, row in _files(batch, opened.tree, path):
+                try:
+                    found = stat_of(row)
                     if tests and not all(test(where, found) for test in tests):
                         continue
-                    count += 1
-                    if json:
-                        target = opened.tree.readlink(row.node) if row.file_type == SYMLINK else None
-                        console.emit_raw(entry_fields(where, found, target))
-                    else:
-                        console.write((where if zero else display_name(where, console)) + end)
-            failed += len(problems)
-            problems.print(console)
-            if json:
-                console.emit({"entries": count, "errors": len(problems)}, image=image)
-    return 1 if failed else 0
+                    target = opened.tree.readlink(row.node) if json and file_type_of(found.mode) == SYMLINK else None
+                except OSError as error:
+                    batch.problem(where, error)
+                    continue
+                count += 1
+                if json:
+                    console.emit_raw(entry_fields(where, found, target))
+                else:
+                    console.write((where if zero else display_name(where, console)) + end)
+        if json:
+            console.emit({"entries": count, "errors": batch.errors}, image=image)
+    return batch.exit_code
 
 
-def _files(tree: FileTree[Any], path: bytes, problems: ProblemList) -> Iterator[tuple[bytes, Row[Any]]]:
-    """Iterate over the file at ``path`` and everything below it; errors go to ``problems``."""
+def _files(batch: ReadBatch, tree: FileTree[Any], path: bytes) -> Iterator[tuple[bytes, Row[Any]]]:
+    """Iterate over the file at ``path`` and everything below it; errors are reported."""
     from ..vfs.file_tree import TreeRow, file_type_of
     from ..vfs.resolve import Resolver, is_dir
     from ..vfs.walk import walk
@@ -162,9 +158,9 @@ def _files(tree: FileTree[Any], path: bytes, problems: ProblemList) -> Iterator[
         node = Resolver(tree).lookup(path, follow=False)
         found = tree.stat(node)
     except OSError as error:
-        problems(path, error)
+        batch.problem(path, error)
         return
     yield path, TreeRow(path, node, file_type_of(found.mode), found, False)
     if is_dir(found):
-        for walked in walk(tree, node, path, on_problem=problems):
+        for walked in walk(tree, node, path, on_problem=batch.problem):
             yield walked.path, walked.row

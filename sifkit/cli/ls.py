@@ -11,9 +11,8 @@ import typer
 
 from .support.console import Console, Fields
 from .support.frame import verb
-from .support.image_path import group_by_image, several_paths
 from .support.options import HumanReadable, ReadArguments, ReadFlags, ZeroTerminated
-from .support.reading import entry_fields, lookup, open_for_reading, problem_text
+from .support.reading import ReadBatch, entry_fields, lookup
 from .support.render import display_name, local_time, mode_text, short_size
 
 if TYPE_CHECKING:
@@ -32,21 +31,17 @@ _long_fields = attrgetter("mode", "uid", "gid", "size", "links", "mtime")
 
 
 class _Lister:
-    def __init__(self, console: Console, tree: FileTree[Any], *, long: bool, human: bool, end: bytes) -> None:
-        self.console = console
+    def __init__(self, batch: ReadBatch, tree: FileTree[Any], *, long: bool, human: bool, end: bytes) -> None:
+        self.batch = batch
+        self.console = console = batch.console
         self.tree = tree
         self.long = long
         self.human = human
         self.end = end
         self.entries: list[Fields] = []
-        self.errors = 0
         self.count = 0
         self.escape = console.out_is_terminal and end != b"\0"
         self.stats = long or console.json
-
-    def problem(self, path: bytes, error: OSError) -> None:
-        self.errors += 1
-        self.console.error(problem_text(path, error))
 
     def line(self, path: bytes, node: Any) -> Line:
         """Return the line for a file itself."""
@@ -66,7 +61,7 @@ class _Lister:
                 if found is not None and found.mode & FORMAT == SYMLINK:
                     target = self.tree.readlink(row.node)
             except OSError as error:
-                self.problem(path.rstrip(b"/") + b"/" + row.name, error)
+                self.batch.problem(path.rstrip(b"/") + b"/" + row.name, error)
                 continue
             lines.append((row.name, found, target))
         return lines
@@ -164,37 +159,27 @@ def command(
 
     Paths are relative to the root of the image's filesystem, which has upper/ and work/. The image is not modified.
     """
-    groups = group_by_image(arguments, default=["/"])
-
-    errors = 0
-    several = several_paths(groups)
-    for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            lister = _Lister(console, opened.tree, long=long, human=human, end=b"\0" if zero else b"\n")
-            for path in paths:
-                _list(lister, path, recursive=recursive and not itself, itself=itself, heading=several or recursive)
-            errors += lister.errors
-            if json and recursive and not itself:
-                console.emit({"entries": lister.count, "errors": lister.errors}, image=image)
-            elif json:
-                console.emit({"entries": lister.entries}, image=image)
-    return 1 if errors else 0
+    batch = ReadBatch(console, arguments, flags, default=["/"])
+    for image, paths, opened in batch.images():
+        lister = _Lister(batch, opened.tree, long=long, human=human, end=b"\0" if zero else b"\n")
+        for path in paths:
+            with batch.attempt(path):
+                _list(lister, path, recursive=recursive and not itself, itself=itself, heading=batch.several or recursive)
+        if json and recursive and not itself:
+            console.emit({"entries": lister.count, "errors": batch.errors}, image=image)
+        elif json:
+            console.emit({"entries": lister.entries}, image=image)
+    return batch.exit_code
 
 
 def _list(lister: _Lister, path: bytes, *, recursive: bool, itself: bool, heading: bool) -> None:
     from ..vfs.resolve import is_dir
 
     console = lister.console
-    try:
-        node = _node_to_list(lister, path, itself=itself)
-        alone = itself or not is_dir(lister.tree.stat(node))
-        line = lister.line(path, node) if alone else None
-        directories = iter(()) if alone else _directories(lister, path, node, recursive=recursive, several=heading)
-    except OSError as error:
-        if not heading:
-            raise
-        lister.problem(path, error)
-        return
+    node = _node_to_list(lister, path, itself=itself)
+    alone = itself or not is_dir(lister.tree.stat(node))
+    line = lister.line(path, node) if alone else None
+    directories = iter(()) if alone else _directories(lister, path, node, recursive=recursive, several=heading)
     if line is not None:
         if console.json:
             _emit(lister, [(path, line)], recursive=recursive)
@@ -250,12 +235,12 @@ def _directories(
     from ..vfs.walk import walk_directories
 
     if recursive:
-        for walked in walk_directories(lister.tree, node, path, stats=lister.stats, on_problem=lister.problem):
+        for walked in walk_directories(lister.tree, node, path, stats=lister.stats, on_problem=lister.batch.problem):
             yield walked.path, lister.lines(walked.path, walked.listing.rows)
         return
     for listing in lister.tree.scan_many([node], stats=lister.stats):
         if listing.problem is not None:
             if not several:
                 raise listing.problem
-            lister.problem(path, listing.problem)
+            lister.batch.problem(path, listing.problem)
         yield path, lister.lines(path, listing.rows)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ..errors import counted
 from .support.console import Console, Fields
 from .support.frame import verb
-from .support.image_path import group_by_image, several_paths
 from .support.options import Dereference, ReadFlags
-from .support.reading import TYPES, entry_fields, lookup, open_for_reading, problem_text, xattrs_of
+from .support.reading import TYPES, ReadBatch, entry_fields, lookup, xattrs_of
 from .support.render import escape, mode_text, print_pairs, rfc3339
 
 if TYPE_CHECKING:
+    from ..overlay.opening import FileDetails, OpenedTree
     from ..vfs.file_tree import Stat
 
 __all__ = ["command"]
+
+T = TypeVar("T")
 
 
 def _kind(found: Stat, name: bytes, opaque: bool) -> str:
@@ -53,65 +57,100 @@ def command(
 ) -> int:
     """Show the metadata of files in an image: type, size, mode, owner, links, inode, extents, times and extended attributes.
 
-    Times are in UTC. The image is not modified.
+    Times are in UTC. What cannot be read of a damaged file is unknown, and reported. The image is not modified.
     """
-    from ..vfs.resolve import is_dir, is_symlink
-    from ..vfs.upper_view import is_opaque_directory
-    from ..vfs.whiteouts import is_whiteout, whited_out_name
-
-    failed = 0
+    batch = ReadBatch(console, arguments, flags)
     first = True
-    groups = group_by_image(arguments)
-    several = several_paths(groups)
-    for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            tree = opened.tree
-            for path in paths:
-                try:
-                    node = lookup(tree, path, follow=follow, verb="stat")
-                    found = tree.stat(node)
-                    target = tree.readlink(node) if is_symlink(found) else None
-                    xattrs = xattrs_of(tree, node)
-                    details = None if opened.image is None else opened.image.details(node)
-                    opaque = is_dir(found) and is_opaque_directory(tree, node)
-                except OSError as error:
-                    if not several:
-                        raise
-                    failed += 1
-                    console.error(problem_text(path, error))
-                    continue
-                last = path.rstrip(b"/").rpartition(b"/")[2]
-                created = None if details is None or details.crtime is None else rfc3339(details.crtime)
+    for image, paths, opened in batch.images():
+        for path in paths:
+            with batch.attempt(path):
+                details = _read(batch, opened, path, follow=follow)
                 if json:
-                    fields: Fields = {"crtime": created}
-                    for key in ("flags", "generation", "extents"):
-                        fields[key] = None if details is None else getattr(details, key)
-                    fields["xattrs"] = len(xattrs)
-                    fields |= {"whiteout": is_whiteout(found) or whited_out_name(last) is not None, "opaque": opaque}
-                    console.emit(entry_fields(path, found, target) | fields, image=image)
+                    console.emit(_fields(details), image=image)
                     continue
                 if not first:
                     console.line("")
                 first = False
-                name = escape(path)
-                of_inode, data = "", ""
-                if details is not None:
-                    of_inode = f", generation {details.generation}, flags {details.flags:#x}"
-                    data = counted(details.extents, "extent")
-                pairs = [
-                    ("file", name if target is None else f"{name} -> {escape(target)}"),
-                    ("type", _kind(found, last, opaque)),
-                    ("size", f"{counted(found.size, 'byte')}, {found.blocks * 512:,} allocated"),
-                    ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
-                    ("owner", f"{found.uid}:{found.gid}"),
-                    ("links", str(found.links)),
-                    ("inode", f"{found.ino}{of_inode}"),
-                    ("data", data),
-                    ("modified", rfc3339(found.mtime)),
-                    ("changed", rfc3339(found.ctime)),
-                    ("accessed", rfc3339(found.atime)),
-                    ("created", created or "unknown"),
-                    ("attributes", " ".join(escape(key) for key in sorted(xattrs)) or "none"),
-                ]
-                print_pairs([pair for pair in pairs if pair[1]], console)
-    return 1 if failed else 0
+                print_pairs(_pairs(details), console)
+    return batch.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class _Details:
+    """All that is known of a file; None: unknown."""
+
+    path: bytes
+    stat: Stat
+    target: bytes | None
+    xattrs: Mapping[bytes, bytes] | None
+    opaque: bool | None
+    inode: FileDetails | None
+    extents: int | None
+
+    @property
+    def name(self) -> bytes:
+        return self.path.rstrip(b"/").rpartition(b"/")[2]
+
+
+def _read(batch: ReadBatch, opened: OpenedTree, path: bytes, *, follow: bool) -> _Details:
+    """Read what can be read of a file; the errors of the rest are reported. Raises OSError if its inode cannot be read."""
+    from ..vfs.resolve import is_dir, is_symlink
+    from ..vfs.upper_view import is_opaque_directory
+
+    tree, image = opened.tree, opened.image
+    node = lookup(tree, path, follow=follow, verb="stat")
+    found = tree.stat(node)
+    inode = None if image is None else image.details(node)
+    seen: set[str] = set()
+
+    def attempt(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except OSError as error:
+            if (text := str(error)) not in seen:  # several reads may meet the same damage
+                seen.add(text)
+                batch.problem(path, error)
+            return None
+
+    target = attempt(lambda: tree.readlink(node)) if is_symlink(found) else None
+    xattrs = attempt(lambda: xattrs_of(tree, node))
+    opaque = attempt(lambda: is_opaque_directory(tree, node)) if is_dir(found) else False
+    extents = None if image is None else attempt(lambda: image.count_extents(node))
+    return _Details(path, found, target, xattrs, opaque, inode, extents)
+
+
+def _fields(file: _Details) -> Fields:
+    from ..vfs.whiteouts import is_whiteout, whited_out_name
+
+    inode = file.inode
+    fields: Fields = {"crtime": None if inode is None or inode.crtime is None else rfc3339(inode.crtime)}
+    fields |= {key: None if inode is None else getattr(inode, key) for key in ("flags", "generation")}
+    fields |= {"extents": file.extents, "xattrs": None if file.xattrs is None else len(file.xattrs)}
+    fields |= {"whiteout": is_whiteout(file.stat) or whited_out_name(file.name) is not None, "opaque": file.opaque}
+    return entry_fields(file.path, file.stat, file.target) | fields
+
+
+def _pairs(file: _Details) -> list[tuple[str, str]]:
+    found, inode = file.stat, file.inode
+    name, of_inode, data, created = escape(file.path), "", "", "unknown"
+    if inode is not None:
+        of_inode = f", generation {inode.generation}, flags {inode.flags:#x}"
+        data = "unknown" if file.extents is None else counted(file.extents, "extent")
+        created = "unknown" if inode.crtime is None else rfc3339(inode.crtime)
+    attributes = "unknown" if file.xattrs is None else " ".join(escape(key) for key in sorted(file.xattrs)) or "none"
+    pairs = [
+        ("file", name if file.target is None else f"{name} -> {escape(file.target)}"),
+        ("type", _kind(found, file.name, bool(file.opaque))),
+        ("size", f"{counted(found.size, 'byte')}, {found.blocks * 512:,} allocated"),
+        ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
+        ("owner", f"{found.uid}:{found.gid}"),
+        ("links", str(found.links)),
+        ("inode", f"{found.ino}{of_inode}"),
+        ("data", data),
+        ("modified", rfc3339(found.mtime)),
+        ("changed", rfc3339(found.ctime)),
+        ("accessed", rfc3339(found.atime)),
+        ("created", created),
+        ("attributes", attributes),
+    ]
+    return [pair for pair in pairs if pair[1]]

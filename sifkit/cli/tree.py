@@ -10,9 +10,8 @@ import typer
 from ..errors import UsageError, counted
 from .support.console import Console
 from .support.frame import verb
-from .support.image_path import group_by_image, several_paths
 from .support.options import ReadArguments, ReadFlags
-from .support.reading import ProblemList, entry_fields, lookup, open_for_reading
+from .support.reading import ReadBatch, entry_fields, lookup
 from .support.render import display_name, escape
 
 if TYPE_CHECKING:
@@ -25,12 +24,12 @@ MAX_LEVELS = 4096
 
 
 class _TreePrinter:
-    def __init__(self, console: Console, tree: FileTree[Any], levels: int) -> None:
-        self.console = console
+    def __init__(self, batch: ReadBatch, tree: FileTree[Any], levels: int) -> None:
+        self.batch = batch
+        self.console = console = batch.console
         self.tree = tree
         self.levels = levels
         self.directories = self.files = 0
-        self.problems = ProblemList()
         unicode = console.out_is_unicode
         self.branches = ("├── ", "└── ", "│   ", "    ") if unicode else ("|-- ", "`-- ", "|   ", "    ")
 
@@ -40,14 +39,14 @@ class _TreePrinter:
         from ..vfs.walk import walk
 
         indents = [""]
-        for walked in walk(self.tree, top, path, levels=self.levels, on_problem=self.problems):
+        for walked in walk(self.tree, top, path, levels=self.levels, on_problem=self.batch.problem):
             del indents[walked.depth + 1 :]
             indents.append(indents[-1] + self.branches[3 if walked.is_last else 2])
             try:
                 found = stat_of(walked.row)
                 target = self.tree.readlink(walked.row.node) if stat.S_ISLNK(found.mode) else None
             except OSError as error:
-                self.problems(walked.path, error)
+                self.batch.problem(walked.path, error)
                 continue
             self._print_file(walked, found, target, indents[walked.depth])
 
@@ -75,7 +74,7 @@ class _TreePrinter:
         try:
             return "  (opaque)" if stat.S_ISDIR(found.mode) and is_opaque_directory(self.tree, walked.row.node) else ""
         except OSError as error:
-            self.problems(walked.path, error)
+            self.batch.problem(walked.path, error)
             return ""
 
     def _line(self, head: str, name: bytes, target: bytes | None, *, note: str = "") -> None:
@@ -105,38 +104,30 @@ def command(
     Whiteouts (removed files) and opaque directories (which hide their content in lower layers) are marked. With --upper
     whiteouts are not shown. The image is not modified.
     """
-    from ..vfs.errors import TreePathError
     from ..vfs.resolve import is_dir
 
     if level is not None and (not level.isascii() or not level.isdigit() or not 0 < int(level[:5]) <= MAX_LEVELS):
         raise UsageError(f"-L {level}: not a number of levels", hint="write -L 2")
     levels = MAX_LEVELS if level is None else int(level[:5])
-    failed = 0
-    groups = group_by_image(arguments, default=["/"])
-    several = several_paths(groups)
-    for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            printer = _TreePrinter(console, opened.tree, levels)
-            for path in paths:
-                try:
-                    node = lookup(opened.tree, path)
-                except TreePathError as error:
-                    if not several:
-                        raise
-                    printer.problems(path, error)
-                    continue
+    batch = ReadBatch(console, arguments, flags, default=["/"])
+    for image, paths, opened in batch.images():
+        printer = _TreePrinter(batch, opened.tree, levels)
+        for path in paths:
+            with batch.attempt(path):
+                node = lookup(opened.tree, path)
+                is_directory = is_dir(opened.tree.stat(node))
                 if not json:
                     console.write(display_name(path, console) + b"\n")
-                if is_dir(opened.tree.stat(node)):
+                if is_directory:
                     printer.print_tree(path, node)
                 else:
                     printer.files += 1
-            printer.problems.print(console)
-            failed += len(printer.problems)
-            if json:
-                counts = {"directories": printer.directories, "files": printer.files, "errors": len(printer.problems)}
-                console.emit(counts, image=image)
-            else:
-                directories = counted(printer.directories, "directory", "directories")
-                console.write(f"\n{directories}, {counted(printer.files, 'file')}\n".encode())
-    return 1 if failed else 0
+        if json:
+            console.emit(
+                {"directories": printer.directories, "files": printer.files, "errors": batch.errors},
+                image=image,
+            )
+        else:
+            directories = counted(printer.directories, "directory", "directories")
+            console.write(f"\n{directories}, {counted(printer.files, 'file')}\n".encode())
+    return batch.exit_code

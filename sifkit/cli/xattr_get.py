@@ -41,6 +41,7 @@ def command(
     from ..vfs.resolve import Resolver
 
     with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
+        console.path = path
         value = xattrs_of(opened.tree, Resolver(opened.tree).lookup(path, follow=follow)).get(os.fsencode(name))
     if value is None:
         hint = "list them with: sifkit xattr list"

@@ -9,9 +9,8 @@ import typer
 
 from .support.console import Console, Fields, name_fields
 from .support.frame import verb
-from .support.image_path import group_by_image, several_paths
 from .support.options import Dereference, ReadFlags
-from .support.reading import open_for_reading, problem_text, xattrs_of
+from .support.reading import ReadBatch, xattrs_of
 from .support.render import display_name, escape
 
 __all__ = ["command"]
@@ -39,20 +38,11 @@ def command(
     """List the extended attributes of files in an image, with their values."""
     from ..vfs.resolve import Resolver
 
-    groups = group_by_image(arguments)
-    several = several_paths(groups)
-    failed = 0
-    for image, paths in groups:
-        with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened:
-            for path in paths:
-                try:
-                    found = sorted(xattrs_of(opened.tree, Resolver(opened.tree).lookup(path, follow=follow)).items())
-                except OSError as error:
-                    if not several:
-                        raise
-                    failed += 1
-                    console.error(problem_text(path, error))
-                    continue
+    batch = ReadBatch(console, arguments, flags)
+    for image, paths, opened in batch.images():
+        for path in paths:
+            with batch.attempt(path):
+                found = sorted(xattrs_of(opened.tree, Resolver(opened.tree).lookup(path, follow=follow)).items())
                 if json:
                     rows: list[Fields] = [
                         {**name_fields("name", name), "value_b64": base64.b64encode(value).decode("ascii")}
@@ -63,4 +53,4 @@ def command(
                 console.write(b"# file: " + display_name(path, console) + b"\n")
                 for name, value in found:
                     console.line(f"{escape(name)}={_value(value)}")
-    return 1 if failed else 0
+    return batch.exit_code

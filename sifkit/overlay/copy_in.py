@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import SifkitError, show
 from ..vfs.copy_outcome import CopyError, CopyOutcome, CopyWarning
-from ..vfs.errors import TreePathError, path_error
+from ..vfs.errors import TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostTree
 from ..vfs.resolve import ResolvedPath, Resolver, is_dir, is_symlink
@@ -136,9 +136,10 @@ class CopyIn:
         try:
             node = Resolver(tree).lookup(argument.path, follow=self._follow)
             found = tree.stat(node)
-        except TreePathError as error:
-            text = f"cannot stat '{argument.shown}': {error.reason}"
-            raise CopyError(text, kind=error.kind, path=argument.shown, hint=error.hint) from error
+        except OSError as error:
+            text = f"cannot stat '{argument.shown}': {reason_of(error)}"
+            kind, hint = getattr(error, "kind", "source"), getattr(error, "hint", "")
+            raise CopyError(text, kind=kind, path=argument.shown, hint=hint) from error
         source = CopySource(tree, node, found, argument.shown)
         if is_symlink(found) and tree is editor.tree:
             with suppress(TreePathError):

@@ -17,6 +17,7 @@ from ..output_path import descriptor_number, resolve_output
 from ..replacing import ANY_FILE
 from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
+from ..vfs.errors import reason_of
 from ..vfs.file_tree import FileTree, Stat
 from ..vfs.resolve import is_dir, is_symlink
 from .copy_options import CopyOptions
@@ -63,9 +64,12 @@ class HostCopier:
         try:
             yield from (self._tree if is_dir(found) else self._file)(tree, node, image, found, shown, destination)
         except OSError as error:
-            if hasattr(error, "kind"):  # of the image
-                raise
-            yield _host_error(error, found, shown, destination)
+            kind = getattr(error, "kind", None)
+            if kind is not None:  # of the image
+                hint = getattr(error, "hint", "")
+                yield CopyError(f"error reading '{shown}': {reason_of(error)}", kind=kind, path=destination, hint=hint)
+            else:
+                yield _host_error(error, found, shown, destination)
 
     def _tree(
         self, tree: FileTree[N], node: N, image: str, found: Stat, what: str, destination: bytes
@@ -81,7 +85,7 @@ class HostCopier:
         )
         self.bytes += made.written_bytes
         for path, why in made.problems:
-            yield CopyError(f"cannot copy '{what.rstrip('/')}/{show(path)}': {why}", path=destination)
+            yield CopyError(f"cannot copy '{what.rstrip('/')}/{show(path.lstrip(b'/'))}': {why}", path=destination)
         if made.specials_left:
             text = f"cannot create {counted(made.specials_left, 'device')} in '{shown}': Operation not permitted"
             yield CopyError(text, kind="permission", path=destination, hint="only root can create devices")

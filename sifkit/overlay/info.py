@@ -33,7 +33,7 @@ from ..in_use import ImageUse, image_use
 from ..vfs.file_tree import FileTree
 from ..vfs.resolve import is_dir
 from .image_format import image_kind
-from .opening import open_ext3, open_window
+from .opening import named_errors, open_ext3, open_window
 from .reserve import user_bytes
 from .window import Window, check_window
 
@@ -117,7 +117,7 @@ def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
     name = os.fsdecode(path)
     if partition is None and image_kind(name) == "sif":
         partition = "overlay"
-    with open_window(name, partition) as window:
+    with open_window(name, partition) as window, named_errors(name):
         device = window.device()
         file_bytes = device.size
         raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE) if file_bytes >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE else b""

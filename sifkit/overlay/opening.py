@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ext3 import hostio
 from ext3.device.base import BlockDevice
+from ext3.errors import Ext3Error
 from ext3.read.filesystem import Filesystem
 
 from ..atomic import HostPath
@@ -30,6 +31,7 @@ __all__ = [
     "OpenedImage",
     "OpenedTree",
     "check_whole",
+    "named_errors",
     "open_ext3",
     "open_image",
     "open_tree",
@@ -43,12 +45,11 @@ N = TypeVar("N")
 
 @dataclass(frozen=True, slots=True)
 class FileDetails:
-    """Facts of an ext3 inode beyond its Stat. ``crtime``: nanoseconds since 1970 if known; ``extents``: their number."""
+    """Facts of an ext3 inode beyond its Stat. ``crtime``: nanoseconds since 1970 if known."""
 
     crtime: int | None
     flags: int
     generation: int
-    extents: int
 
 
 class OpenedImage:
@@ -77,7 +78,11 @@ class OpenedImage:
     def details(self, ino: int) -> FileDetails:
         """Return what only ext3 knows of a file. Raises CorruptError, DeviceError."""
         found = self._filesystem.stat(ino)
-        return FileDetails(found.crtime, found.flags, found.generation, len(self._filesystem.data_extents(ino)))
+        return FileDetails(found.crtime, found.flags, found.generation)
+
+    def count_extents(self, ino: int) -> int:
+        """Return the number of extents of a file. Raises CorruptError, DeviceError."""
+        return len(self._filesystem.data_extents(ino))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +120,24 @@ def open_tree(
                 raise _no_partitions(os.fsdecode(path))
             tree = HostTree(path)
         else:
-            image = stack.enter_context(open_image(path, partition))
+            with named_errors(path):
+                image = stack.enter_context(open_image(path, partition))
             tree = image.tree
         if upper:
             tree = upper_directory(tree) if whiteouts else upper_tree(tree)
         yield OpenedTree(tree, image)
+
+
+@contextmanager
+def named_errors(path: HostPath) -> Iterator[None]:
+    """Name the image at ``path`` in errors of this block, which opens it: other images may be open too."""
+    try:
+        yield
+    except Ext3Error as error:
+        if error.path is None:
+            error.path = os.fsdecode(path)
+            error.message = f"{show(error.path)}: {error.message}"
+        raise
 
 
 def upper_directory(tree: FileTree[N]) -> Subtree[N]:

@@ -7,21 +7,26 @@ placement.
 from __future__ import annotations
 
 import stat
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ext3 import hostio
 
 from .file_tree import FileTree, Stat
-from .walk import OnProblem, walk
+from .walk import walk
 from .whiteouts import is_whiteout
 
-__all__ = ["Difference", "compare_trees"]
+__all__ = ["Difference", "OnSideProblem", "compare_trees"]
 
 N = TypeVar("N", bound=Hashable)
 CHUNK_BYTES = 1 << 20
 LOST_FOUND = b"lost+found"
+
+
+OnSideProblem = Callable[[FileTree[Any], bytes, OSError], None]
+"""Callback for a file that cannot be read: the tree it is in, its path there, and the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +45,55 @@ class _File(NamedTuple, Generic[N]):
     may_have_xattrs: bool
 
 
+class _SideError(Exception):
+    """Error of reading a file of one side."""
+
+    def __init__(self, side: _Side[Any], error: OSError) -> None:
+        super().__init__(str(error))
+        self.side = side
+        self.error = error
+
+
 class _Side(Generic[N]):
     """One of the trees, with its files by path; paths have no leading slash."""
 
-    def __init__(self, tree: FileTree[N], on_problem: OnProblem) -> None:
+    def __init__(self, tree: FileTree[N], on_problem: OnSideProblem) -> None:
         self.tree = tree
         self.files: dict[bytes, _File[N]] = {}
-        for path, row, _, _ in walk(tree, tree.root, on_problem=on_problem):
+        self._on_problem = on_problem
+        self._unknown: set[bytes] = set()
+        """Paths of files and directories that could not be read."""
+        for path, row, _, _ in walk(tree, tree.root, on_problem=self.problem):
             if isinstance(row.stat, OSError):
-                on_problem(path, row.stat)
+                self.problem(path, row.stat)
             elif row.stat is not None:
                 self.files[path] = _File(row.stat, row.node, row.may_have_xattrs)
+
+    def problem(self, path: bytes, error: OSError) -> None:
+        self._unknown.add(path)
+        self._on_problem(self.tree, path, error)
+
+    def lacks(self, path: bytes) -> bool:
+        """Return True if there is no such file, False also if that is not known."""
+        if path in self.files:
+            return False
+        while self._unknown and path:
+            if path in self._unknown:
+                return False
+            path = path.rpartition(b"/")[0]
+        return b"" not in self._unknown
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Raise _SideError for an OSError in this block, which only reads this side."""
+        try:
+            yield
+        except OSError as error:
+            raise _SideError(self, error) from error
+
+    def readlink(self, file: _File[N]) -> bytes:
+        with self.reading():
+            return self.tree.readlink(file.node)
 
     def without_lost_found(self, other: _Side[Any]) -> None:
         """Leave out an empty lost+found that the other side lacks: every new ext3 filesystem has one."""
@@ -61,20 +104,22 @@ class _Side(Generic[N]):
     def xattrs(self, path: bytes) -> Mapping[bytes, bytes] | None:
         """Return the xattrs of a file, None if the tree cannot have any."""
         file = self.files[path]
-        try:
-            return self.tree.xattrs(file.node) if file.may_have_xattrs else {}
-        except OSError as error:
-            if error.errno in hostio.NO_XATTRS:
-                return None
-            raise
+        with self.reading():
+            try:
+                return self.tree.xattrs(file.node) if file.may_have_xattrs else {}
+            except OSError as error:
+                if error.errno in hostio.NO_XATTRS:
+                    return None
+                raise
 
 
 def compare_trees(
-    old: FileTree[Any], new: FileTree[Any], on_problem: OnProblem, *, owners: bool = True
+    old: FileTree[Any], new: FileTree[Any], on_problem: OnSideProblem, *, owners: bool = True
 ) -> Iterator[Difference]:
     """Iterate over the differences from ``old`` to ``new``, in byte order of the paths.
 
-    Files that cannot be read are passed to ``on_problem``. Without ``owners`` owners are not compared.
+    Files that cannot be read are passed to ``on_problem``, and nothing is said of them and of what may be below them. Without
+    ``owners`` owners are not compared.
     """
     before, after = _Side(old, on_problem), _Side(new, on_problem)
     before.without_lost_found(after)
@@ -83,14 +128,16 @@ def compare_trees(
         one, other = before.files.get(path), after.files.get(path)
         if one is None:
             assert other is not None
-            yield Difference("added", path, other.stat.mode)
+            if before.lacks(path):
+                yield Difference("added", path, other.stat.mode)
         elif other is None:
-            yield Difference("deleted", path, one.stat.mode)
+            if after.lacks(path):
+                yield Difference("deleted", path, one.stat.mode)
         else:
             try:
                 what = _differences(before, after, path, owners=owners)
-            except OSError as error:
-                on_problem(path, error)
+            except _SideError as found:
+                found.side.problem(path, found.error)
                 continue
             if what:
                 yield Difference("modified", path, other.stat.mode, tuple(what))
@@ -111,7 +158,7 @@ def _differences(old: _Side[Any], new: _Side[Any], path: bytes, *, owners: bool)
         found.append("owner")
     if first.major != second.major or first.minor != second.minor:
         found.append("device")
-    if kind == stat.S_IFLNK and old.tree.readlink(one.node) != new.tree.readlink(other.node):
+    if kind == stat.S_IFLNK and old.readlink(one) != new.readlink(other):
         found.append("target")
     if kind == stat.S_IFREG and (first.size != second.size or not _same_content(old, one, new, other)):
         found.append("content")
@@ -126,10 +173,19 @@ def _same_content(old: _Side[Any], one: _File[Any], new: _Side[Any], other: _Fil
     """Return True if two files of the same size have the same content."""
     if not one.stat.size:
         return True
-    with old.tree.open_file(one.node) as first, new.tree.open_file(other.node) as second:
+    with ExitStack() as stack:
+        files = []
+        for side, file in ((old, one), (new, other)):
+            with side.reading():
+                files.append((side, stack.enter_context(side.tree.open_file(file.node))))
         at = 0
-        while chunk := first.read_at(at, CHUNK_BYTES):
-            if chunk != second.read_at(at, len(chunk)):
+        while True:
+            chunks = []
+            for side, opened in files:
+                with side.reading():
+                    chunks.append(opened.read_at(at, CHUNK_BYTES))
+            if chunks[0] != chunks[1]:
                 return False
-            at += len(chunk)
-        return not second.read_at(at, 1)
+            if not chunks[0]:
+                return True
+            at += len(chunks[0])

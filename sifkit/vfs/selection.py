@@ -90,7 +90,7 @@ def select_paths(tree: FileTree[N], paths: Sequence[bytes], result: ExtractResul
     entered = {tree.root}
     starts = [] if paths else [(0, 0)]
     known: dict[tuple[int, bytes], int] = {}
-    for steps in _without_nested([_resolve(tree, path) for path in paths]):
+    for steps in _without_nested([_resolve_named(tree, path) for path in paths]):
         wanted = _add_path(selection, steps, known, entered)
         if wanted is not None:
             starts.append((wanted, len(steps)))
@@ -111,6 +111,18 @@ def select_paths(tree: FileTree[N], paths: Sequence[bytes], result: ExtractResul
             selection.add_files(chain[-1], found.listing.rows)
             progress.advance(len(found.listing.rows))
     return selection
+
+
+def _resolve_named(tree: FileTree[N], path: bytes) -> list[_Step[N]]:
+    """Resolve a path; errors of the tree name it."""
+    try:
+        return _resolve(tree, path)
+    except TreePathError:
+        raise
+    except OSError as error:
+        named = TreePathError(path, error.errno or errno.EIO, reason_of(error))
+        named.kind = getattr(error, "kind", "io")
+        raise named from error
 
 
 def _resolve(tree: FileTree[N], path: bytes) -> list[_Step[N]]:

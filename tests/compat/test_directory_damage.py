@@ -89,6 +89,15 @@ def test_e2fsck_complains_of_an_odd_index(recipe: IndexRecipe, tmp_path: Path) -
     assert b"HTREE directory inode" in run("e2fsck", "-fn", path, ok=range(256)).stdout
 
 
+@pytest.mark.parametrize("recipe", INDEX_DAMAGE.values(), ids=list(INDEX_DAMAGE))
+def test_a_directory_with_an_odd_index_is_removed_and_e2fsck_is_content(recipe: IndexRecipe, tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(damaged_index(recipe))
+    with ext3.Filesystem.open(path, "r+") as fs:
+        fs.remove_tree(DIRECTORY)
+    assert_clean(path)
+
+
 @pytest.mark.parametrize("levels", [0, 1])
 def test_the_index_before_it_is_damaged(levels: int, tmp_path: Path) -> None:
     path = tmp_path / "a.img"

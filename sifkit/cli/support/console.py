@@ -40,6 +40,8 @@ class Console:
         self.program = "sifkit"
         self.image: str | None = None
         """Image the verb works on; errors without a path of their own are about it."""
+        self.path: bytes | None = None
+        """Path in it that is being read, if there is one: such errors are about this file."""
         self.image_options: tuple[str, ...] = ()
         """Options that open the same view of the image (``--partition``, ``--upper``), for hints."""
         self.quiet = False

@@ -118,8 +118,12 @@ def report(error: BaseException, console: Console) -> int:
         known: Any = error
         kind, message, hint, path = known.kind, known.message, known.hint, known.path
         code = getattr(error, "exit_code", 1)
-        if path is None and console.image is not None and not isinstance(error, SifkitError):
-            path, message = console.image, f"{show(console.image)}: {message}"
+        if (
+            path is None
+            and console.image is not None
+            and (not isinstance(error, SifkitError) or isinstance(error, TreePathError))
+        ):
+            path, message = console.image, f"{_place(console)}: {message}"
         if isinstance(error, InputError):
             kind = _KINDS.get(error.errno or 0, "io")
         if not hint and console.command == "overlay create":
@@ -147,6 +151,12 @@ def report(error: BaseException, console: Console) -> int:
         hint = "this is a bug; please report it with the output of --debug"
     _print_error(console, kind, message, hint=hint, path=path, attributes=attributes)
     return code
+
+
+def _place(console: Console) -> str:
+    """Return the image, and the path in it that is being read if there is one, as IMAGE:/PATH."""
+    assert console.image is not None
+    return show(console.image) + ("" if console.path is None else f":/{show(console.path.lstrip(b'/'))}")
 
 
 def report_usage(error: Any, console: Console) -> int:

@@ -1,14 +1,17 @@
-"""Verbs that read a tree: opening it, JSON of entries, errors that do not end the verb."""
+"""Verbs that read trees: opening them, errors that do not end the verb, JSON of entries."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ...errors import show
+from ...errors import SifkitError, show
 from .console import Console, Fields, name_fields
+from .failures import report
+from .image_path import group_by_image, several_paths
+from .options import ReadFlags
 from .render import image_summary, rfc3339
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TYPES",
-    "ProblemList",
+    "ReadBatch",
     "entry_fields",
     "host_identity",
     "image_options",
@@ -41,7 +44,7 @@ def open_for_reading(
     """
     from ...overlay.opening import open_tree
 
-    console.image = image
+    console.image, console.path = image, None
     console.image_options = image_options(partition, upper=upper)
     with open_tree(image, partition, upper=upper, whiteouts=marks) as opened:
         if opened.image is not None:
@@ -95,22 +98,59 @@ def problem_text(path: bytes, error: OSError) -> str:
     return message if isinstance(getattr(error, "path", None), bytes | str) else f"{show(path)}: {message}"
 
 
-class ProblemList:
-    """Errors of single files, which do not end the verb. Call it with a path and an error."""
+class ReadBatch:
+    """Reads of one run of a verb: its images, opened in turn, and the errors of single files, which do not end it.
 
-    def __init__(self) -> None:
-        self._texts: list[str] = []
+    They are reported and counted, and the run goes on. Only if there is nothing else to read, an image that cannot be opened
+    or a path that cannot be read ends it.
+    """
 
-    def __call__(self, path: bytes, error: OSError) -> None:
-        self._texts.append(problem_text(path, error))
+    def __init__(self, console: Console, arguments: Sequence[str], flags: ReadFlags, *, default: Sequence[str] = ()) -> None:
+        """``arguments``, ``default``: see ``group_by_image``."""
+        self.console = console
+        self.groups = group_by_image(arguments, default=default)
+        self.several = several_paths(self.groups)
+        self.errors = 0
+        """Errors in the current image."""
+        self.exit_code = 0
+        self._flags = flags
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def images(self) -> Iterator[tuple[str, list[bytes], OpenedTree]]:
+        """Open the images in turn; iterate over (image, paths in it, its tree)."""
+        from ext3.errors import Ext3Error
 
-    def print(self, console: Console) -> None:
-        """Print a line for each."""
-        for text in self._texts:
-            console.error(text)
+        for image, paths in self.groups:
+            self.errors = 0
+            with ExitStack() as stack:
+                reader = open_for_reading(self.console, image, self._flags.partition, upper=self._flags.upper)
+                try:
+                    opened = stack.enter_context(reader)
+                except (SifkitError, Ext3Error, OSError) as error:
+                    if len(self.groups) == 1:
+                        raise
+                    self.exit_code = max(self.exit_code, report(error, self.console))
+                    continue
+                yield image, paths, opened
+
+    def problem(self, path: bytes, error: OSError) -> None:
+        """Report and count an error of the file at ``path``."""
+        self.errors += 1
+        self.exit_code = max(self.exit_code, 1)
+        self.console.error(problem_text(path, error))
+
+    @contextmanager
+    def attempt(self, path: bytes) -> Iterator[None]:
+        """Report and count an error of the block, which reads ``path``; raise it if there is no other path."""
+        self.console.path = path
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if not self.several:
+                raise
+            self.problem(path, error)
+        self.console.path = None
 
 
 def entry_fields(path: bytes, found: Stat, target: bytes | None) -> Fields:

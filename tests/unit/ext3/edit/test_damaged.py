@@ -14,8 +14,17 @@ from ext3.device.base import MemoryDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.orphan_list import orphan_chain
 from ext3.edit.session import Session
+from ext3.errors import PathNotFoundError
 from ext3.format.schema import GROUP_DESC, INODE_CORE, SUPERBLOCK
 
+from ....support.directory_damage import (
+    BLOCK_SIZE,
+    DIRECTORY,
+    INDEX_DAMAGE,
+    damaged_index,
+    directory_blocks,
+    indexed_image,
+)
 from ....support.image_checks import check_counts
 from ....support.sessions import clock, empty_image
 
@@ -371,3 +380,40 @@ def test_a_file_over_metadata_is_not_written() -> None:
             with pytest.raises(ext3.CorruptError):
                 work()
     assert bytes(device.data)[table * 1024 : (table + 8) * 1024] == before[table * 1024 : (table + 8) * 1024]
+
+
+# -- removal of a directory whose index is damaged ---------------------------------------------------------------------
+
+
+def swap_leaves(image: bytearray) -> None:
+    """Each name is where the index does not look for it, and each leaf looks sound once it is empty."""
+    third, fourth = directory_blocks(image)[3:5]
+    block = image[third : third + BLOCK_SIZE]
+    image[third : third + BLOCK_SIZE] = image[fourth : fourth + BLOCK_SIZE]
+    image[fourth : fourth + BLOCK_SIZE] = block
+
+
+def swap_two_names(image: bytearray) -> None:
+    """Two names are where the index does not look for them, and no other one."""
+    third, fourth = directory_blocks(image)[3:5]
+    length = image[third + 6]
+    assert length == image[fourth + 6]
+    name = image[third + 8 : third + 8 + length]
+    image[third + 8 : third + 8 + length] = image[fourth + 8 : fourth + 8 + length]
+    image[fourth + 8 : fourth + 8 + length] = name
+
+
+@pytest.mark.parametrize("case", [*INDEX_DAMAGE, "leaves", "names"])
+def test_a_directory_with_a_damaged_index_is_removed(case: str) -> None:
+    """By the scan that listed its names. e2fsck is then content (tests/compat)."""
+    image = bytearray(indexed_image(1)) if case not in INDEX_DAMAGE else damaged_index(INDEX_DAMAGE[case])
+    if case not in INDEX_DAMAGE:
+        (swap_leaves if case == "leaves" else swap_two_names)(image)
+    with ext3.Filesystem.open(MemoryDevice(image), "r+", clock=clock) as fs:
+        free = fs.statfs()
+        count = sum(1 for _ in fs.walk(DIRECTORY))
+        fs.remove_tree(DIRECTORY)
+        assert fs.find_name(fs.root, DIRECTORY[1:]) is None
+        assert fs.statfs().free_inodes - free.free_inodes == count + 1
+        with pytest.raises(PathNotFoundError):
+            fs.remove_tree(DIRECTORY)
