@@ -26,6 +26,7 @@ def command(
     *,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="images or directories")],
     human: HumanReadable = False,
+    inodes_only: Annotated[bool, typer.Option("-i", "--inodes", help="show only inodes")] = False,
     partition: Partition = None,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per image")] = False,
 ) -> int:
@@ -69,7 +70,8 @@ def command(
         name = escape(image.encode("utf-8", "surrogateescape"))
         available = usage.available_bytes
         space = "bytes" if human else "KiB"
-        rows.append((name, space, size(usage.total_bytes), size(used), size(available), full(used, used + available)))
+        if not inodes_only:
+            rows.append((name, space, size(usage.total_bytes), size(used), size(available), full(used, used + available)))
         inodes = (usage.inodes, inodes_used, usage.free_inodes)
         rows.append((name, "inodes", *map(str, inodes), full(inodes_used, usage.inodes)))
     if json or len(rows) == 1:

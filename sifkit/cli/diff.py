@@ -39,6 +39,7 @@ def command(
     old: Annotated[str, typer.Argument(metavar="A", help="image, directory or IMAGE:/PATH")],
     new: Annotated[str, typer.Argument(metavar="B", help="image or directory to compare it with")],
     no_owner: Annotated[bool, typer.Option("--no-owner", help="do not compare owners")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="say only whether there are differences")] = False,
     flags: ReadFlags,
     zero: ZeroTerminated = False,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per change, and a summary")] = False,
@@ -53,7 +54,7 @@ def command(
     from ext3.errors import Ext3Error
 
     try:
-        return _diff(console, old, new, flags, owners=not no_owner, zero=zero)
+        return _diff(console, old, new, flags, owners=not no_owner, brief=brief, zero=zero)
     except BrokenPipeError:
         raise
     except (SifkitError, Ext3Error, OSError) as error:
@@ -61,7 +62,7 @@ def command(
     return 2
 
 
-def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: bool, zero: bool) -> int:
+def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: bool, brief: bool, zero: bool) -> int:
     from ..vfs.compare import compare_trees
     from ..vfs.errors import reason_of
     from ..vfs.file_tree import file_type_of
@@ -80,6 +81,8 @@ def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: boo
 
         for change in compare_trees(first, second, on_problem, owners=owners):
             counts[change.kind] += 1
+            if brief:
+                continue
             if console.json:
                 fields: Fields = {"change": change.kind, **name_fields("path", change.path)}
                 fields |= {"type": TYPES[file_type_of(change.mode)], "what": list(change.what)}
@@ -90,6 +93,9 @@ def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: boo
             console.write(f"{LETTERS[change.kind]} ".encode() + name + what.encode() + (b"\0" if zero else b"\n"))
     if console.json:
         console.emit({**name_fields("other", new), **counts, "errors": errors}, image=old)
+    elif brief and any(counts.values()):
+        told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+        console.line(f"{show(old)} and {show(new)} differ: {told}")
     return 2 if errors else 1 if any(counts.values()) else 0
 
 

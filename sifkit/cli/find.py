@@ -18,6 +18,7 @@ from .support.options import ZERO_HELP, ReadArguments, ReadFlags
 from .support.reading import TYPES, ReadBatch, entry_fields, open_for_reading
 from .support.render import display_name
 from .support.suggest import unknown_option
+from .support.values import levels_below
 
 if TYPE_CHECKING:
     from ..vfs.file_tree import FileTree, Row, Stat
@@ -47,11 +48,23 @@ class _FindCommand(VerbCommand):
             raise UsageError(unknown_option(word, self.params), hint=f"see {ctx.command_path} -h") from error
 
 
-def _name_test(glob: str) -> Test:
-    """Test of ``-name``: * ? [a-z] [!a-z] and backslash escapes, as find; a leading dot is not special."""
+def _matcher(glob: str, *, ignore_case: bool = False) -> Callable[[str], bool]:
+    """Return a test of text: * ? [a-z] [!a-z] and backslash escapes, as find; a leading dot and slashes are not special."""
     plain = _ESCAPED.sub(lambda match: f"[{match[1]}]" if match[1] in "*?[" else match[1], glob).replace("[^", "[!")
-    matches = re.compile(fnmatch.translate(plain), re.DOTALL).match
-    return lambda path, _: matches(os.fsdecode(path.rstrip(b"/").rpartition(b"/")[2] or b"/")) is not None
+    matches = re.compile(fnmatch.translate(plain), re.DOTALL | (re.IGNORECASE if ignore_case else 0)).match
+    return lambda text: matches(text) is not None
+
+
+def _name_test(glob: str, *, ignore_case: bool = False) -> Test:
+    """Test of ``-name`` and ``-iname``."""
+    matches = _matcher(glob, ignore_case=ignore_case)
+    return lambda path, _: matches(os.fsdecode(path.rstrip(b"/").rpartition(b"/")[2] or b"/"))
+
+
+def _path_test(glob: str) -> Test:
+    """Test of ``-path``: the whole path as it is printed."""
+    matches = _matcher(glob)
+    return lambda path, _: matches(os.fsdecode(path))
 
 
 def _size_test(text: str) -> Test:
@@ -91,7 +104,7 @@ def _newer_test(console: Console, text: str, flags: ReadFlags) -> Test:
         "sifkit find overlay.img -size +10M",
         "sifkit find overlay.img /upper -newer stamp.txt -0 | xargs -0 -n1 echo",
     ],
-    once=("name", "kind", "size", "newer"),
+    once=("name", "iname", "path", "kind", "size", "newer", "depth"),
     kind=_FindCommand,
 )
 def command(
@@ -99,6 +112,9 @@ def command(
     *,
     arguments: ReadArguments,
     name: Annotated[str | None, typer.Option("-name", metavar="GLOB", help="base name matches GLOB")] = None,
+    iname: Annotated[str | None, typer.Option("-iname", metavar="GLOB", help="as -name, ignoring case")] = None,
+    path: Annotated[str | None, typer.Option("-path", metavar="GLOB", help="the whole path matches GLOB")] = None,
+    depth: Annotated[str | None, typer.Option("-maxdepth", metavar="N", help="descend at most N levels (0: PATH only)")] = None,
     kind: Annotated[str | None, typer.Option("-type", metavar="f|d|l|p|s|b|c", help="file type, or several as in f,l")] = None,
     size: Annotated[
         str | None, typer.Option("-size", metavar="[+-]N[ckMG]", help="size is N units, more (+) or less (-)")
@@ -115,6 +131,11 @@ def command(
     tests: list[Test] = []
     if name is not None:
         tests.append(_name_test(name))
+    if iname is not None:
+        tests.append(_name_test(iname, ignore_case=True))
+    if path is not None:
+        tests.append(_path_test(path))
+    levels = levels_below("-maxdepth", depth)
     if kind is not None:
         if unknown := [letter for letter in kind.split(",") if letter not in LETTERS]:
             raise UsageError(f"-type {show(unknown[0])}: must be one of {', '.join(LETTERS)}", hint="f is a regular file")
@@ -128,8 +149,8 @@ def command(
     end = b"\0" if zero else b"\n"
     for image, paths, opened in batch.images():
         count = 0
-        for path in paths:
-            for where, row in _files(batch, opened.tree, path):
+        for top in paths:
+            for where, row in _files(batch, opened.tree, top, levels):
                 try:
                     found = stat_of(row)
                     if tests and not all(test(where, found) for test in tests):
@@ -148,8 +169,8 @@ def command(
     return batch.exit_code
 
 
-def _files(batch: ReadBatch, tree: FileTree[Any], path: bytes) -> Iterator[tuple[bytes, Row[Any]]]:
-    """Iterate over the file at ``path`` and everything below it; errors are reported."""
+def _files(batch: ReadBatch, tree: FileTree[Any], path: bytes, levels: int) -> Iterator[tuple[bytes, Row[Any]]]:
+    """Iterate over the file at ``path`` and everything at most ``levels`` below it; errors are reported."""
     from ..vfs.file_tree import TreeRow, file_type_of
     from ..vfs.resolve import Resolver, is_dir
     from ..vfs.walk import walk
@@ -161,6 +182,6 @@ def _files(batch: ReadBatch, tree: FileTree[Any], path: bytes) -> Iterator[tuple
         batch.problem(path, error)
         return
     yield path, TreeRow(path, node, file_type_of(found.mode), found, False)
-    if is_dir(found):
-        for walked in walk(tree, node, path, on_problem=batch.problem):
+    if is_dir(found) and levels:
+        for walked in walk(tree, node, path, levels=levels, on_problem=batch.problem):
             yield walked.path, walked.row

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .support import values
 from .support.console import Console, Fields
 from .support.frame import verb
 from .support.options import HumanReadable, ReadArguments, ReadFlags, ZeroTerminated
@@ -27,11 +29,35 @@ Line = tuple[bytes, "Stat | None", bytes | None]
 """Name to show, stat if needed, target of a symbolic link."""
 
 
+COLORS = {
+    0o040000: b"01;34",
+    0o120000: b"01;36",
+    0o010000: b"33",
+    0o140000: b"01;35",
+    0o060000: b"01;33",
+    0o020000: b"01;33",
+}
+"""Colours of file types, as ls has them without LS_COLORS."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """How lines are printed. ``order``: the Stat's field to sort by, largest first; "": by name."""
+
+    long: bool
+    human: bool
+    end: bytes
+    order: str
+    reverse: bool
+    color: str
+
+
 _long_fields = attrgetter("mode", "uid", "gid", "size", "links", "mtime")
 
 
 class _Lister:
-    def __init__(self, batch: ReadBatch, tree: FileTree[Any], *, long: bool, human: bool, end: bytes) -> None:
+    def __init__(self, batch: ReadBatch, tree: FileTree[Any], style: _Style) -> None:
+        long, human, end = style.long, style.human, style.end
         self.batch = batch
         self.console = console = batch.console
         self.tree = tree
@@ -41,7 +67,10 @@ class _Lister:
         self.entries: list[Fields] = []
         self.count = 0
         self.escape = console.out_is_terminal and end != b"\0"
-        self.stats = long or console.json
+        self.order = style.order
+        self.reverse = style.reverse
+        self.colored = style.color == "always" or (style.color == "auto" and console.out_is_terminal and console.color)
+        self.stats = long or console.json or bool(style.order) or self.colored
 
     def line(self, path: bytes, node: Any) -> Line:
         """Return the line for a file itself."""
@@ -51,7 +80,7 @@ class _Lister:
     def lines(self, path: bytes, rows: Sequence[Row[Any]]) -> list[Line]:
         """Return the lines for the entries of a directory; damaged inodes are reported and skipped."""
         if not self.stats:
-            return [(row.name, None, None) for row in rows]
+            return [(row.name, None, None) for row in (reversed(rows) if self.reverse else rows)]
         lines: list[Line] = []
         for row in rows:
             found, target = row.stat, None
@@ -64,7 +93,9 @@ class _Lister:
                 self.batch.problem(path.rstrip(b"/") + b"/" + row.name, error)
                 continue
             lines.append((row.name, found, target))
-        return lines
+        if self.order:  # names of the same time or size stay in byte order
+            lines.sort(key=lambda line: -getattr(line[1], self.order))
+        return lines[::-1] if self.reverse else lines
 
     def print_lines(self, lines: list[Line], heading: bytes = b"") -> None:
         """Print lines; with -l in aligned columns."""
@@ -75,6 +106,8 @@ class _Lister:
         names, stats, targets = zip(*lines, strict=True)
         if self.escape:
             names = tuple(map(self.name, names))
+        if self.colored:
+            names = tuple(map(_colored, names, stats))
         if not self.long:
             self.console.write(heading + self.end.join(names) + self.end)
             return
@@ -103,6 +136,16 @@ class _Lister:
         if _is_device(found.mode):
             return b"%d, %d" % (found.major, found.minor)
         return (short_size(found.size) if self.human else str(found.size)).encode()
+
+
+def _colored(name: bytes, found: Stat | None) -> bytes:
+    """Return a name in the colour of its type, with the defaults of ls."""
+    if found is None:
+        return name
+    code = COLORS.get(found.mode & FORMAT, b"")
+    if found.mode & FORMAT == 0o100000 and found.mode & 0o111:
+        code = b"01;32"
+    return b"\x1b[%bm%b\x1b[0m" % (code, name) if code else name
 
 
 def _digits(numbers: Iterable[int]) -> int:
@@ -150,6 +193,12 @@ def command(
     recursive: Annotated[bool, typer.Option("-R", "--recursive", help="list subdirectories recursively")] = False,
     itself: Annotated[bool, typer.Option("-d", "--directory", help="list directories themselves, not their content")] = False,
     human: HumanReadable = False,
+    by_time: Annotated[bool, typer.Option("-t", help="sort by modification time, newest first")] = False,
+    by_size: Annotated[bool, typer.Option("-S", help="sort by size, largest first")] = False,
+    reverse: Annotated[bool, typer.Option("-r", "--reverse", help="reverse the order")] = False,
+    color: Annotated[
+        str, typer.Option("--color", metavar="auto|always|never", help="colour names by file type (default: never)")
+    ] = "never",
     every: Annotated[bool, typer.Option("-a", "--all", help="list entries that begin with a dot too (the default)")] = False,
     single: Annotated[bool, typer.Option("-1", help="print one entry per line (the default)")] = False,
     zero: ZeroTerminated = False,
@@ -159,9 +208,12 @@ def command(
 
     Paths are relative to the root of the image's filesystem, which has upper/ and work/. The image is not modified.
     """
+    values.choice("--color", color, ("auto", "always", "never"))
+    order = "mtime" if by_time else "size" if by_size else ""
+    style = _Style(long, human, b"\0" if zero else b"\n", order, reverse, color)
     batch = ReadBatch(console, arguments, flags, default=["/"])
     for image, paths, opened in batch.images():
-        lister = _Lister(batch, opened.tree, long=long, human=human, end=b"\0" if zero else b"\n")
+        lister = _Lister(batch, opened.tree, style)
         for path in paths:
             with batch.attempt(path):
                 _list(lister, path, recursive=recursive and not itself, itself=itself, heading=batch.several or recursive)

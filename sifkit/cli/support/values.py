@@ -26,6 +26,7 @@ __all__ = [
     "group",
     "journal_size",
     "label",
+    "levels_below",
     "mode",
     "name",
     "owner",
@@ -40,6 +41,8 @@ MAX_BYTES = 1 << 62
 MAX_ID = 2**32 - 2
 """Largest uid and gid: 2^32 - 1 means "unchanged" to chown."""
 LABEL_BYTES = 16
+MAX_LEVELS = 4096
+"""Depth of a walk without a limit, see ``vfs.resolve.MAX_COMPONENTS``."""
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)", re.ASCII)
 _BINARY = {"k": 10, "m": 20, "g": 30, "t": 40}
@@ -110,6 +113,15 @@ def count(option: str, text: str) -> int:
     if not 0 < value < 2**32:
         raise UsageError(f"{_shown(option, text)}: must be from 1 to {2**32 - 1:,}", hint="write 200000 or 500K")
     return value
+
+
+def levels_below(option: str, text: str | None) -> int:
+    """Parse a depth of 0 or more; None is no limit (of a walk, MAX_LEVELS)."""
+    if text is None:
+        return MAX_LEVELS
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(f"{_shown(option, text)}: not a number of levels", hint=f"write {option} 2")
+    return min(int(text[:5]), MAX_LEVELS)
 
 
 def percent(option: str, text: str) -> float:
