@@ -88,13 +88,13 @@ class Filesystem:
             self.device, self.journal_problem = through_journal(device, self._superblock)
             self._superblock = read_superblock(self.device)
         self._groups = read_groups(self.device, self._superblock)
-        if self.device is not device:
-            # The kernel updates these two at unmount, never through the journal.
-            self._superblock = replace(
-                self._superblock,
-                free_blocks=int(self._groups["bg_free_blocks_count"].sum(dtype=np.int64)),
-                free_inodes=int(self._groups["bg_free_inodes_count"].sum(dtype=np.int64)),
-            )
+        # As the kernel counts at mount. The superblock's counts are written at unmount only, never through the journal; and
+        # fuse2fs writes those of an image inside a file to the wrong place.
+        self._superblock = replace(
+            self._superblock,
+            free_blocks=int(self._groups["bg_free_blocks_count"].sum(dtype=np.int64)),
+            free_inodes=int(self._groups["bg_free_inodes_count"].sum(dtype=np.int64)),
+        )
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
         self._chunk: tuple[int, bytes] = (-1, b"")

@@ -30,7 +30,7 @@ from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_super
 from ..atomic import HostPath
 from ..errors import FormatError
 from ..in_use import ImageUse, image_use
-from ..vfs.file_tree import FileTree
+from ..vfs.file_tree import FileTree, StatFS
 from ..vfs.resolve import is_dir
 from .image_format import image_kind
 from .opening import named_errors, open_ext3, open_window
@@ -124,12 +124,13 @@ def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
         fields = SUPERBLOCK.record(raw) if raw else {}
         if fields.get("s_magic") != EXT3_MAGIC:
             read_superblock(device)  # raises an error that says what the file is
-        upper = work = None
+        upper = work = totals = None
         journal_blocks = 0
         problem = ""
         try:
             check_window(window)
             with open_ext3(device) as image:
+                totals = image.tree.statfs()
                 upper, work = _directory(image.tree, b"upper"), _directory(image.tree, b"work")
                 journal_blocks = image.journal_blocks()
         except (Ext3Error, FormatError) as error:
@@ -145,6 +146,7 @@ def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
         upper=upper,
         work=work,
         journal_blocks=journal_blocks,
+        totals=totals,
         problem=problem,
         use=image_use(name, span=window.span),
     )
@@ -161,11 +163,15 @@ def _allocated(window: Window) -> int:
     return sum(size for _, size in hostio.data_ranges(window.fd, window.offset, window.size))
 
 
-def _assemble(fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks: int, **known: Any) -> ImageInfo:
+def _assemble(
+    fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks: int, totals: StatFS | None, **known: Any
+) -> ImageInfo:
+    """Return the description. ``totals`` is None if the filesystem cannot be read: the superblock's counts are given then."""
     block_size = 1024 << min(fields["s_log_block_size"], MAX_LOG_BLOCK_SIZE)
     blocks, per_group = fields["s_blocks_count"], fields["s_blocks_per_group"]
-    inodes, free_inodes = fields["s_inodes_count"], min(fields["s_free_inodes_count"], fields["s_inodes_count"])
-    free_blocks = min(fields["s_free_blocks_count"], blocks)
+    inodes = fields["s_inodes_count"]
+    free_inodes = min(fields["s_free_inodes_count"], inodes) if totals is None else totals.free_inodes
+    free_blocks = min(fields["s_free_blocks_count"], blocks) if totals is None else totals.free_bytes // block_size
     reserved = min(fields["s_r_blocks_count"], blocks)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
     dirty = bool(incompat & Incompat.NEEDS_RECOVERY)

@@ -20,6 +20,7 @@ from .format.header import HEADER_BYTES, MAX_LAUNCH_BYTES, GlobalHeader
 from .format.metadata import OCIMeta
 from .format.placement import MAX_OFFSET, data_end, home_of_table
 from .format.types import Arch, Code, DataType, FSType, PartType, describe
+from .fuse2fs import is_misplaced_superblock
 from .gaps import first_nonzero, unowned_spans
 from .image import SIF
 from .loading import open_image_file
@@ -314,6 +315,10 @@ def _gap_findings(store: Store, state: State, size: int) -> Iterator[Finding]:
         found = first_nonzero(store, begin, length)
         if found is None or (home is not None and begin <= home < begin + length):
             continue  # zero, or the old table during an edit
+        if is_misplaced_superblock(store, begin, length):
+            text = f"fuse2fs wrote fields of an overlay's superblock at byte {found}, where they harm nothing"
+            yield _of_image(Problem.MISPLACED_SUPERBLOCK, "note", text, offset=begin, size=length, repairable=True)
+            continue
         hidden = begin == header.table_end and header.descriptors_size > header.table_bytes
         what = f"and {'is' if length == 1 else 'are'} not zero, first at byte {found}: probably of a removed object"
         text = f"{_unowned_text(length, f'at byte {begin}')} {what}"

@@ -45,6 +45,7 @@ class Problem(StrEnum):
     OVERLAY_GROUP = "overlay-group"
     SEVERAL_OVERLAYS = "several-overlays"
     STALE_BYTES = "stale-bytes"
+    MISPLACED_SUPERBLOCK = "misplaced-superblock"
     TRAILING_BYTES = "trailing-bytes"
 
 

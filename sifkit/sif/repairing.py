@@ -31,6 +31,8 @@ __all__ = ["repair"]
 
 IN_TABLE = {Problem.GROUP, Problem.PADDING, Problem.PARTITION_ARCH}
 """Problems whose repair changes descriptors."""
+IN_GAPS = {Problem.STALE_BYTES, Problem.MISPLACED_SUPERBLOCK, Problem.TRAILING_BYTES}
+"""Problems of bytes that belong to no object."""
 
 
 def repair(image: HostPath | SIF, findings: Iterable[Finding], *, cut_trailing: bool = False) -> list[Finding]:
@@ -54,7 +56,7 @@ def repair(image: HostPath | SIF, findings: Iterable[Finding], *, cut_trailing: 
             state = _repair_table(store, state, wanted)
             sif._adopt(state)
             _repair_header(store, state, problems)
-            if problems & {Problem.STALE_BYTES, Problem.TRAILING_BYTES}:
+            if problems & IN_GAPS:
                 _repair_gaps(store, state, problems)
             sif._adopt(state if Problem.TABLE_SIZE not in problems else _with_table_size(state))
         left = {(finding.problem, finding.slot, finding.offset) for finding in check(sif)}
@@ -110,7 +112,7 @@ def _repair_header(store: Store, state: State, problems: set[Problem]) -> None:
 
 def _repair_gaps(store: Store, state: State, problems: set[Problem]) -> None:
     end = data_end(state.header, state.descriptors)
-    if Problem.STALE_BYTES in problems:
+    if problems & (IN_GAPS - {Problem.TRAILING_BYTES}):
         hidden = state.header.descriptors_size > state.header.table_bytes and Problem.TABLE_SIZE not in problems
         for begin, size in unowned_spans(state.header, state.descriptors, min(store.size, end)):
             if not (hidden and begin == state.header.table_end):

@@ -10,7 +10,10 @@ import pytest
 
 from ext3 import Filesystem
 from sifkit.cli import main
+from sifkit.in_use import image_use
+from sifkit.overlay.info import image_info
 from sifkit.overlay.reserve import user_bytes
+from sifkit.sif import SIF
 
 from ..support.tools import require, run
 
@@ -48,3 +51,42 @@ def test_a_tuned_image_is_clean(tmp_path: Path) -> None:
     assert done.returncode == 0 and b"Fix?" not in done.stdout
     told = run("dumpe2fs", "-h", image).stdout
     assert b"Reserved block count:     1\n" in told and b"Filesystem volume name:   lab\n" in told
+
+
+def test_a_partition_written_by_fuse2fs(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """fuse2fs writes superblock fields at byte 1024 of a SIF instead of its partition: check knows, and counts are right."""
+    require("fuse2fs", "fusermount3", "e2fsck")
+    overlay, sif, mounted = tmp_path / "a.img", tmp_path / "a.sif", tmp_path / "mounted"
+    mounted.mkdir()
+    assert main(["-q", "overlay", "create", "--size", "24M", str(overlay)]) == 0
+    assert main(["-q", "sif", "new", str(sif)]) == 0
+    assert main(["-q", "sif", "add", "--parttype", "overlay", str(sif), str(overlay)]) == 0
+    with SIF.open(sif) as opened:
+        offset = opened.descriptors[0].offset
+    run("fuse2fs", sif, mounted, "-o", f"offset={offset}")
+    try:
+        for _ in range(100):
+            if os.path.ismount(mounted):
+                break
+            time.sleep(0.05)
+        (mounted / "upper/new").write_bytes(bytes(3 << 20))
+        (mounted / "upper/other").write_bytes(b"x")
+    finally:
+        run("fusermount3", "-u", mounted)
+    for _ in range(100):  # it writes after the unmount
+        if not image_use(sif).busy:
+            break
+        time.sleep(0.05)
+    with SIF.open(sif) as opened:
+        (tmp_path / "part.img").write_bytes(opened.read(1))
+    run("e2fsck", "-fy", tmp_path / "part.img", ok=(0, 1))
+    with Filesystem.open(tmp_path / "part.img") as filesystem:
+        want = filesystem.superblock
+    found = image_info(sif)
+    assert (found.free_bytes, found.inodes_free) == (want.free_blocks * 1024, want.free_inodes)
+    capsysbinary.readouterr()
+    assert main(["sif", "check", str(sif)]) == 0
+    assert b"warning" not in capsysbinary.readouterr().out
+    assert main(["-q", "sif", "check", "--repair", str(sif)]) == 0
+    assert main(["--json", "sif", "check", str(sif)]) == 0
+    assert b"misplaced-superblock" not in capsysbinary.readouterr().out

@@ -104,6 +104,16 @@ def test_what_apptainer_accepts(image, fields, accepted, state, says):
     assert any(says in line for line in (*info.reasons, *info.notes)) or not says
 
 
+def test_free_counts_are_those_of_the_groups(image):
+    """fuse2fs leaves the superblock's counts of a partition as they were; e2fsck corrects them to the groups'."""
+    want = image_info(image)
+    with image.open("r+b") as file:
+        file.seek(SUPERBLOCK_OFFSET + 0x0C)
+        file.write(bytes([7, 0, 0, 0, 5, 0, 0, 0]))
+    assert image_info(image) == want
+    assert (want.free_bytes, want.inodes_free) != (7 * 1024, 5)
+
+
 def test_without_upper(tmp_path):
     create(tmp_path / "d.img", CreateOptions(size=8 << 20, layout="data"))
     info = image_info(tmp_path / "d.img")

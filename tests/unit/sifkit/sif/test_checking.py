@@ -150,6 +150,29 @@ def test_repair_of_an_open_image(tmp_path: Path) -> None:
         assert list(check(sif)) == []
 
 
+def test_superblock_fields_of_fuse2fs_are_a_note(tmp_path: Path) -> None:
+    """Bytes as ``apptainer exec --writable`` 1.4.5 left them for a user without root; with any other byte they are stale."""
+    path = tmp_path / "image.sif"
+    sound_image(path)
+    want = path.read_bytes()
+    fields = {0x0C: "52660000f11f0000", 0x2C: "80600c6b816000000100", 0x3A: "0100"}
+    with path.open("r+b") as file:
+        for place, written in fields.items():
+            file.seek(1024 + place)
+            file.write(bytes.fromhex(written))
+    (finding,) = found_in(path)
+    assert (finding.problem, finding.severity, finding.repairable) == (Problem.MISPLACED_SUPERBLOCK, "note", True)
+    with path.open("r+b") as file:
+        file.seek(1024 + 0x38)
+        file.write(b"\x53\xef")
+    assert [(finding.problem, finding.severity) for finding in found_in(path)] == [(Problem.STALE_BYTES, "warning")]
+    with path.open("r+b") as file:
+        file.seek(1024 + 0x38)
+        file.write(bytes(2))
+    assert [finding.problem for finding in repair(path, found_in(path))] == [Problem.MISPLACED_SUPERBLOCK]
+    assert path.read_bytes() == want
+
+
 def test_stale_bytes_beyond_a_large_hole_are_found(scratch: Path) -> None:
     """2 TiB of nothing between two objects take no time to look at."""
     path = scratch / "image.sif"
