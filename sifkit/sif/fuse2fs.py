@@ -29,7 +29,7 @@ _FIELDS = (
 
 
 def is_misplaced_superblock(store: Store, offset: int, size: int) -> bool:
-    """True if a range of the file holds nothing but zeros and superblock fields that fuse2fs writes at byte 1024 of the file."""
+    """True if a range of the file holds nothing but zeros and the fields that fuse2fs writes there."""
     if offset > _SUPERBLOCK or not 2 * _SUPERBLOCK <= offset + size <= 1 << 16:
         return False
     found = bytearray(store.read_some(offset, size))
