@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
     from .errors import (
+        CheckpointError,
         ContentChangedError,
         CorruptError,
         DeviceError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockDevice",
     "BuildResult",
+    "CheckpointError",
     "Content",
     "ContentChangedError",
     "ContentFile",
@@ -121,6 +123,7 @@ _HOME = {
         "MemoryDevice",
     ),
     ".errors": (
+        "CheckpointError",
         "ContentChangedError",
         "CorruptError",
         "DeviceError",
