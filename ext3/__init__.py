@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
     from .errors import (
+        CheckpointError,
         ContentChangedError,
         CorruptError,
         DeviceError,
@@ -60,6 +61,7 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "BlockDevice",
     "BuildResult",
+    "CheckpointError",
     "Content",
     "ContentChangedError",
     "ContentFile",
@@ -123,6 +125,7 @@ _HOME = {
         "MemoryDevice",
     ),
     ".errors": (
+        "CheckpointError",
         "ContentChangedError",
         "CorruptError",
         "DeviceError",

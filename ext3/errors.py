@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CHECK_HINT",
+    "CheckpointError",
     "ContentChangedError",
     "CorruptError",
     "DeviceError",
@@ -115,6 +116,19 @@ class DeviceError(Ext3Error, OSError):
     def __init__(self, message: str, *, error: OSError | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.errno = error.errno if error else errno.EIO
+
+
+class CheckpointError(DeviceError):
+    """Failed write after the commit: the change is done, and opening the image for writing completes it from the journal."""
+
+    committed = True
+
+    def __init__(self, cause: DeviceError) -> None:
+        super().__init__(
+            f"{cause.message}; the change is done, and is completed when the image is next opened for writing",
+            error=cause,
+            hint=cause.hint,
+        )
 
 
 class GeometryError(Ext3Error, ValueError):

@@ -42,6 +42,7 @@ __all__ = [
     "OPEN",
     "READ_REGULAR",
     "allocate",
+    "allocated_bytes",
     "clone_file",
     "copy_bytes",
     "copy_range",
@@ -326,6 +327,12 @@ def punch_hole(fd: int, offset: int, size: int) -> bool:
         if ctypes.get_errno() != errno.EINTR:
             return False
     return True
+
+
+def allocated_bytes(found: os.stat_result) -> int:
+    """Return the bytes that a file takes on disk, without its holes; its length if that is unknown."""
+    blocks: int = getattr(found, "st_blocks", -1)
+    return blocks * 512 if blocks >= 0 else found.st_size
 
 
 def allocate(fd: int, offset: int, size: int) -> None:

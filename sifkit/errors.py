@@ -11,6 +11,7 @@ import errno
 
 __all__ = [
     "FormatError",
+    "HostFullError",
     "ImageInUseError",
     "InputError",
     "LayoutError",
@@ -167,6 +168,26 @@ class TargetError(SifkitError, OSError):
     def __init__(self, message: str, *, path: bytes | str | None = None, hint: str = "", error: OSError | None = None) -> None:
         super().__init__(message, path=path, hint=hint)
         self.errno = error.errno if error else errno.EINVAL
+
+
+class HostFullError(TargetError):
+    """Target whose filesystem on the host has no space left: ``needed_bytes`` at most, ``available_bytes`` if known."""
+
+    kind = "no-space"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: bytes | str,
+        hint: str,
+        needed_bytes: int,
+        available_bytes: int | None,
+        error: OSError,
+    ) -> None:
+        super().__init__(message, path=path, hint=hint, error=error)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
 
 
 class NotReplaceableError(TargetError):

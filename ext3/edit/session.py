@@ -15,7 +15,7 @@ from ..alloc.system_blocks import SystemBlocks
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import BlockOverlay
-from ..errors import CHECK_HINT, CorruptError, DeviceError, JournalFullError, NoSpaceError
+from ..errors import CHECK_HINT, CheckpointError, CorruptError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
 from ..format.layout import Table
 from ..format.superblock import Superblock
@@ -420,7 +420,8 @@ class Session:
     def sync(self) -> None:
         """Commit all changes to stable storage.
 
-        After a DeviceError earlier commits are safe, this one may be lost, and the session writes nothing more.
+        After a DeviceError earlier commits are safe, this one may be lost (after a CheckpointError it is safe, too), and the
+        session writes nothing more.
         """
         self._check_usable()
         if self._changes.depth:
@@ -463,9 +464,16 @@ class Session:
             if not self._failed:
                 self.sync()
                 if self._in_use:
-                    self._super.mark(recovery=False)
+                    self._end_use()
         finally:
             self._closed = True
+
+    def _end_use(self) -> None:
+        """Clear needs_recovery: everything is committed and in its place."""
+        try:
+            self._super.mark(recovery=False)
+        except DeviceError as error:
+            raise CheckpointError(error) from error
 
     def abandon(self) -> None:
         """Close without a commit: unsynced changes are lost."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..constants import JBD_MAGIC
 from ..device.base import BlockDevice
-from ..errors import JournalFullError
+from ..errors import CheckpointError, DeviceError, JournalFullError
 from ..format.jbd_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from .log import (
     COMMIT,
@@ -92,7 +92,8 @@ class LogWriter:
         """Commit ``blocks`` (number -> whole block) and ``revokes``. Raises JournalFullError, with nothing written, if they do
         not fit.
 
-        Everything the caller wrote to the device before is on stable storage before the commit block is written.
+        Everything the caller wrote to the device before is on stable storage before the commit block is written. A write that
+        fails after it raises CheckpointError.
         """
         journal, device = self.journal, self.device
         size = journal.block_size
@@ -112,11 +113,14 @@ class LogWriter:
         commit = JOURNAL_COMMIT.packer.pack(JBD_MAGIC, COMMIT, self.sequence, 0, 0, b"\0\0", *[0] * 8, max(0, seconds), nano)
         device.write(journal.offset(last), commit.ljust(size, b"\0"))
         device.sync()
-        write_blocks(device, blocks, size)
-        device.sync()
-        self.sequence = sequence_after(self.sequence)
-        write_journal_superblock(device, journal, start=0, sequence=self.sequence, incompat=features)
-        device.sync()
+        try:
+            write_blocks(device, blocks, size)
+            device.sync()
+            self.sequence = sequence_after(self.sequence)
+            write_journal_superblock(device, journal, start=0, sequence=self.sequence, incompat=features)
+            device.sync()
+        except DeviceError as error:
+            raise CheckpointError(error) from error
 
     def _write_log(self, position: int, log: list[bytes | bytearray]) -> None:
         size = self.journal.block_size

@@ -18,6 +18,7 @@ from ext3.format.superblock import Superblock, read_superblock
 
 from ..atomic import HostPath
 from ..errors import SifkitError, UsageError, show
+from ..host_space import full_host_errors
 from .destination import EXT_IMAGES, check_destination, new_file
 from .image_format import check_standalone
 from .locked_file import open_for_copy
@@ -77,7 +78,10 @@ def clone(
                 hint="empty the journal by using the image writable once, or clone it without --new-uuid",
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
-        with new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file:
+        with (
+            full_host_errors(new_name, hostio.allocated_bytes(found)),
+            new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file,
+        ):
             shared = hostio.clone_file(fd, file.fd)
             copied = 0 if shared else copy_data(fd, file.fd, found.st_size, progress)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:

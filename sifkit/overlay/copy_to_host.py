@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ImageInUseError, TargetError, counted, shell_quote, show
+from ..errors import HostFullError, ImageInUseError, TargetError, counted, shell_quote, show
+from ..host_space import full_host_errors
 from ..output_path import descriptor_number, resolve_output
 from ..replacing import ANY_FILE
 from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
@@ -63,6 +64,8 @@ class HostCopier:
         self._given.add(key)
         try:
             yield from (self._tree if is_dir(found) else self._file)(tree, node, image, found, shown, destination)
+        except HostFullError as error:
+            yield CopyError(error.message, kind=error.kind, path=destination, hint=error.hint)
         except OSError as error:
             kind = getattr(error, "kind", None)
             if kind is not None:  # of the image
@@ -118,10 +121,13 @@ class HostCopier:
                     os.link(first, destination, follow_symlinks=False)
                 else:
                     self._progress.phase("copy", found.size, "bytes")
-                    made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
+                    with full_host_errors(os.fsdecode(destination), found.blocks * 512):
+                        made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
                     self.bytes += made.written_bytes
                     self._progress.done()
                     problems = made.problems
+        except HostFullError:
+            raise
         except (TargetError, ImageInUseError) as error:
             text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
             yield CopyError(text, kind=error.kind, path=destination)

@@ -21,8 +21,9 @@ from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
 
 from ..atomic import AtomicFile, HostPath, lock_range
-from ..errors import FormatError, NotYetError, UsageError, show
+from ..errors import FormatError, HostFullError, NotYetError, UsageError, show
 from ..file_attributes import keep_attributes
+from ..host_space import full_host_errors
 from ..replacing import OpenedFile
 from .image_format import image_kind
 from .locked_file import open_for_edit
@@ -135,8 +136,13 @@ def _working_copy(
     from .cloning import copy_data
 
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
-        if not hostio.clone_file(fd, file.fd):
-            copy_data(fd, file.fd, found.st_size, None)
+        try:
+            with full_host_errors(name, hostio.allocated_bytes(found)):
+                if not hostio.clone_file(fd, file.fd):
+                    copy_data(fd, file.fd, found.st_size, None)
+        except HostFullError as error:
+            error.hint = "free some space there: an image without a journal is changed as a copy"
+            raise
         notes = keep_attributes(fd, file.fd)
         # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)

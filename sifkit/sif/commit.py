@@ -135,6 +135,9 @@ def commit_switch(store: Store, old: State, new: State, growth: Growth, *, size_
         raise
     try:
         finish_switch(store, new, size_after=size_after)
+    except StoreError as error:
+        error.mark_committed("the edit is done, and is completed when the image is next opened for writing")
+        raise
     except OSError:
         raise  # opening the image for writing finishes it
     except BaseException:

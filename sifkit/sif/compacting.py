@@ -10,8 +10,11 @@ import os
 import stat
 from dataclasses import dataclass, replace
 
+from ext3 import hostio
+
 from ..atomic import AtomicFile, HostPath
 from ..file_attributes import keep_attributes
+from ..host_space import full_host_errors
 from ..replacing import OpenedFile
 from .errors import EditError, SourceChangedError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, Descriptor
@@ -83,7 +86,7 @@ def compact(
         new = plan_compact(state, capacity=capacity, seconds=seconds)
         end = data_end(new.header, new.descriptors)
         if _same_layout(state, new) and store.size == end and _gaps_are_zero(store, state):
-            used = _used_bytes(found)
+            used = hostio.allocated_bytes(found)
             return CompactResult(
                 path=name,
                 before_bytes=found.st_size,
@@ -94,7 +97,7 @@ def compact(
                 moved=0,
                 changed=False,
             )
-        with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
+        with full_host_errors(name, end), AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
             _write_image(store, state, NewFileStore(file.fd), new, end, advance)
             notes = keep_attributes(fd, file.fd)
             _verify_written(file.fd, new)
@@ -109,8 +112,8 @@ def compact(
         path=name,
         before_bytes=found.st_size,
         after_bytes=after.st_size,
-        used_before=_used_bytes(found),
-        used_after=_used_bytes(after),
+        used_before=hostio.allocated_bytes(found),
+        used_after=hostio.allocated_bytes(after),
         capacity=new.header.descriptors_total,
         moved=moved,
         changed=True,
@@ -224,8 +227,3 @@ def _verify_written(fd: int, new: State) -> None:
     check_objects(written)
     if written != new:
         raise SourceChangedError("the new image does not match the plan", hint="try again; the old image is unchanged")
-
-
-def _used_bytes(found: os.stat_result) -> int:
-    blocks: int = getattr(found, "st_blocks", -1)
-    return blocks * 512 if blocks >= 0 else found.st_size

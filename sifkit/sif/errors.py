@@ -59,13 +59,18 @@ class TruncatedSIFError(SIFError, FormatError):
 
 
 class StoreError(SIFError, OSError):
-    """Failed read or write of the file."""
+    """Failed read or write of the file. The attribute ``committed`` is True if the edit was done by then."""
 
     kind = "io"
 
     def __init__(self, message: str, *, error: OSError | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.errno = error.errno if error else errno.EIO
+
+    def mark_committed(self, text: str) -> None:
+        """Say that the edit is done, and what is not, after the commit."""
+        self.committed = True
+        self.append(f"; {text}")
 
 
 class NotWritableError(SIFError, PermissionError):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Unpack
 
 from ..atomic import AtomicFile, HostPath, new_file_mode
+from ..host_space import full_host_errors
 from ..replacing import ANY_FILE, check_output
 from . import select
 from .errors import ObjectSizeError
@@ -130,7 +131,7 @@ class ImageReader:
         if isinstance(target, str | bytes | os.PathLike):
             name = os.fsdecode(target)
             check_output(name, ANY_FILE, force=replace, noun="output")
-            with AtomicFile(name, new_file_mode(mode)) as file:
+            with full_host_errors(name, descriptor.size), AtomicFile(name, new_file_mode(mode)) as file:
                 copy_out(self._open_store, descriptor, file.fd, advance=advance)
                 file.commit(ANY_FILE if replace else None)
         else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Unpack
 
 from ..errors import SifkitError
+from ..host_space import full_host_errors
 from .commit import Growth, commit_add, commit_delete, commit_switch, free_space
 from .errors import EditError, NotWritableError, StoreError, TruncatedSIFError
 from .format.descriptor import Descriptor
@@ -275,8 +276,15 @@ class ImageEditor(ImageReader):
             _check_source(opened, store)
             with_payload(state, planned, opened.size or 0)
             with self._reload_on_error(), Growth(store, data_end(state.header, state.descriptors)) as growth:
-                descriptor = _write_payload(store, state, planned, opened, advance)
+                with self._full_host_errors(opened):
+                    descriptor = _write_payload(store, state, planned, opened, advance)
                 return self._commit(store, state, descriptor, gone, seconds, growth)
+
+    def _full_host_errors(self, source: Source) -> AbstractContextManager[None]:
+        """Say how much space a source needs, if that and the path of the image are known."""
+        if self.path is None or source.size is None:
+            return nullcontext()
+        return full_host_errors(self.path, source.size)
 
     def _commit(
         self, store: Store, state: State, descriptor: Descriptor, gone: list[Descriptor], seconds: int, growth: Growth
@@ -314,8 +322,9 @@ class ImageEditor(ImageReader):
         try:
             gone = [(descriptor.offset, descriptor.end) for descriptor in removed if descriptor.size]
             released = free_space(store, self._state, gone, zero=zero)
-        except StoreError:
+        except StoreError as error:
             if zero:
+                error.mark_committed("the objects are deleted, but their content is still in the file")
                 raise
             released = False
         if not released and all(notice.kind != "space-kept" for notice in self._extra):

@@ -12,6 +12,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ext3 import hostio
@@ -19,6 +20,7 @@ from ext3.progress import Progress, Silent
 from ext3.workers import MAX_JOBS, parallel_map, workers_for
 
 from ..errors import TargetError, show
+from ..host_space import full_host_errors
 from ..output_path import check_output_directory
 from .data_limit import SharedBlocksError, SharedDataCount
 from .errors import DamagedTreeError, reason_of, unreadable_attributes
@@ -32,6 +34,7 @@ from .host_writer import (
     HostWriter,
     supported,
 )
+from .needed_space import needed_bytes
 from .resolve import is_dir
 from .selection import Selection, select_paths
 
@@ -67,8 +70,8 @@ def extract(
     ``FileTree``).
 
     Raises MissingPathError, and NotDirectoryPathError for a path that leads through a symlink; OSError if the host can take no
-    more files or the tree cannot look up a path; TargetError if this system lacks the calls; SharedBlocksError. Errors of
-    single files and directories are in the result's ``problems``.
+    more files or the tree cannot look up a path; TargetError if this system lacks the calls, or the host is full;
+    SharedBlocksError. Errors of single files and directories are in the result's ``problems``.
     """
     path = os.fsencode(target)
     if not supported():
@@ -84,8 +87,11 @@ def extract(
         owners = os.geteuid() == 0
     fd = _open_target(path, force)
     writer = HostWriter(fd, selection.names, selection.parents, force=force, image_id=image_id)
+    name = os.fsdecode(path)
+    needed = partial(needed_bytes, tree, selection.entry_nodes, selection.nodes)
     try:
-        _extract(_Extraction(tree, selection, writer, owners), result, progress)
+        with full_host_errors(name, needed, directory=name):
+            _extract(_Extraction(tree, selection, writer, owners), result, progress)
     finally:
         writer.close()
         os.close(fd)

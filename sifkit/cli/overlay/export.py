@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ from ..support.options import JSONResult, Partition, ProgressMode
 from ..support.progress import MODES, reporter
 from ..support.reading import host_identity, open_for_reading
 from ..support.results import print_notes
-from ..support.streams import stream_output
+from ..support.streams import output_errors, stream_output
 
 __all__ = ["command"]
 
@@ -88,15 +89,19 @@ def command(
             print_losses(console, made)
         else:
             from ...atomic import AtomicFile, new_file_mode
+            from ...host_space import full_host_errors
             from ...overlay.layer_export import export_layer
+            from ...overlay.layer_size import layer_size
 
+            needed = partial(layer_size, opened.tree, sparse=sparse)
             if output == "-":
-                done = export_layer(opened.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
+                with output_errors("standard output"), full_host_errors("standard output", needed, directory="/dev/stdout"):
+                    done = export_layer(opened.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
             elif stream is not None:
-                with stream.open() as fd, open(fd, "wb", closefd=False) as file:
+                with stream.open() as fd, full_host_errors(output, needed), open(fd, "wb", closefd=False) as file:
                     done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
             else:
-                with AtomicFile(output, new_file_mode(0o666)) as target:
+                with full_host_errors(output, needed), AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
                         done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
                     target.commit(ANY_FILE if force else None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import UsageError, human, shell_quote, show
+from ...host_space import full_host_errors
 from ...replacing import ANY_FILE, check_output
 from ..support.console import Console
 from ..support.frame import verb
@@ -67,7 +68,7 @@ def command(
         with reporter(progress, console) as bar:
             bar.phase("copy", found.size, "bytes")
             if stream is not None:
-                with stream.open() as fd:
+                with stream.open() as fd, full_host_errors(stream.path, found.size):
                     sif.extract(found.id, fd, advance=bar.advance)
             elif to_file and output is not None:
                 sif.extract(found.id, output, replace=force, advance=bar.advance)
@@ -98,7 +99,7 @@ def _to_stdout(console: Console, sif: SIF, found: Descriptor, bar: Reporter) -> 
             while piece := file.read(COPY_BYTES):
                 console.write(piece)
         return
-    with output_errors("standard output"):
+    with output_errors("standard output"), full_host_errors("standard output", found.size, directory="/dev/stdout"):
         sys.stdout.flush()
         sif.extract(found.id, fd, advance=bar.advance)
 

@@ -27,6 +27,7 @@ ERROR_ATTRIBUTES = (
     "ids",
     "field",
     "where",
+    "committed",
 )
 """Attributes of errors that JSON has beside the message."""
 
@@ -132,6 +133,8 @@ def report(error: BaseException, console: Console) -> int:
             hint = creation_hint(error)
         if not hint:
             hint = CHECK_HINT if isinstance(error, DamagedTreeError) else _IMAGE_HINTS.get(kind, "")
+        if not hint and kind == "io" and getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            hint = _HINTS["no-space"]
         is_path = not isinstance(error, SifkitError) or isinstance(error, TreePathError)
         if not hint and kind in _PATH_HINTS and console.image is not None and is_path:
             hint = _PATH_HINTS[kind].format(" ".join([*console.image_options, shell_quote(console.image)]))

@@ -77,7 +77,7 @@ def _write(target: str, options: CreateOptions, plan: OverlayPlan, progress: Pro
 
     size = plan.size_bytes
     with new_file(target, options.mode) as file:
-        with space_errors(target, plan, file.fd, sparse=options.sparse):
+        with space_errors(target, plan, sparse=options.sparse):
             os.ftruncate(file.fd, size)
             if not options.sparse:
                 hostio.allocate(file.fd, 0, size)

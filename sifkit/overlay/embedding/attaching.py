@@ -16,6 +16,7 @@ from ext3.workers import Advance
 
 from ...atomic import HostPath, open_locked
 from ...errors import FormatError, SifkitError, TargetError, UsageError, show
+from ...host_space import full_host_errors
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
 from ...sif.object_io import check_inside
 from ...sif.payload import copy_in, copy_out, open_source
@@ -132,10 +133,10 @@ def attach(
             slot = find_slot(sif, name, replace=options.replace)
             decision = apply_signature_policy(sif, name, slot.edit, options.on_signatures, old=slot.old, group=slot.group)
             if begin:
-                begin(found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size)
+                begin(hostio.allocated_bytes(found))
             lock = options.require_lock
             with reserve_partition(edited, slot, found.st_size, drop=decision.dropped, require_lock=lock) as reservation:
-                with open_source(fd) as source:
+                with full_host_errors(name, hostio.allocated_bytes(found)), open_source(fd) as source:
                     copy_in(source, FileStore(reservation.fd), reservation.offset, advance=advance)
                 if os.fstat(fd).st_size != found.st_size or os.fstat(fd).st_mtime_ns != found.st_mtime_ns:
                     raise SifkitError(
@@ -267,7 +268,8 @@ def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp |
         try:
             sif.delete([found.id, *decision.dropped])
         except SifkitError as error:
-            error.append(f"; {show(request.target)} was created, and the overlay is still in {show(request.sif)}")
+            left = "" if getattr(error, "committed", False) else f", and the overlay is still in {show(request.sif)}"
+            error.append(f"; {show(request.target)} was created{left}")
             raise
         return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *space_notes(sif)))
 
@@ -303,9 +305,10 @@ def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> None:
     """Write the partition to a file, atomically and durably."""
     store = FileStore(fd)
     check_inside(found, store)
+    data = sum(size for _, size in store.data_spans(found.offset, found.size))
     if request.begin:
-        request.begin(sum(size for _, size in store.data_spans(found.offset, found.size)))
-    with new_file(request.target, DETACHED_MODE) as file:
+        request.begin(data)
+    with full_host_errors(request.target, data), new_file(request.target, DETACHED_MODE) as file:
         try:
             copy_out(store, found, file.fd, advance=request.advance)
         except OSError as error:

@@ -65,7 +65,7 @@ def embed(
         plan = scan_and_plan(target, options, progress, stack)
         lock = embedding.require_lock
         with reserve_partition(edited, slot, plan.size_bytes, drop=decision.dropped, require_lock=lock) as reservation:
-            with space_errors(target, plan, reservation.fd, sparse=options.sparse):
+            with space_errors(target, plan, sparse=options.sparse):
                 if not options.sparse:
                     hostio.allocate(reservation.fd, reservation.offset, reservation.size)
                 device = FileDevice(reservation.fd, reservation.offset, reservation.size, zero_from=0)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...atomic import HostPath
 from ...errors import show
+from ...host_space import full_host_errors
 from ..errors import EditError, SIFError, SIFSourceError, SourceChangedError
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.header import HEADER_BYTES, GlobalHeader
@@ -113,7 +114,7 @@ def pack(
         else:
             plan = _plan_new_layout(manifest, items, stamp or SIFStamp.now())
     file = new_file(path, mode=mode, replace=force)
-    with file:
+    with full_host_errors(file.target, plan.size), file:
         store = NewFileStore(file.fd)
         header = plan.state.header
         store.write(0, header.pack())

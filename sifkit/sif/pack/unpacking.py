@@ -14,6 +14,7 @@ from ext3 import hostio
 
 from ...atomic import AtomicFile, HostPath, new_file_mode
 from ...errors import TargetError, show
+from ...host_space import full_host_errors
 from ...in_use import LoopFiles
 from ...output_path import check_output_directory
 from ...replacing import ANY_FILE
@@ -61,7 +62,8 @@ def unpack(sif: SIF, directory: HostPath, *, force: bool = False, advance: Advan
     out = _OutputDirectory(os.fsdecode(directory), force, store.fd)
     out.remove(MANIFEST_NAME)  # a manifest of another image, whose files may be replaced
     try:
-        manifest = _unpack(store, state, out, advance)
+        with full_host_errors(out.path, sum(one.size for one in state.descriptors), directory=out.path):
+            manifest = _unpack(store, state, out, advance)
         out.sync()
         text = json.dumps(manifest, indent=2, ensure_ascii=True)
         with AtomicFile(os.path.join(out.path, MANIFEST_NAME), new_file_mode(0o666)) as file:
