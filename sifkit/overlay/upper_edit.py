@@ -31,15 +31,16 @@ from ..vfs.upper_view import find_upper, is_opaque_directory
 from ..vfs.walk import walk_directories
 from ..vfs.whiteouts import (
     METACOPY_XATTRS,
+    OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     OVERLAY_XATTR_PREFIXES,
     REDIRECT_XATTRS,
-    WHITEOUT_PREFIX,
     WHITEOUT_XATTRS,
     has_whiteout_prefix,
     is_metacopy,
     is_redirected,
     is_whiteout,
+    whited_out_name,
     whiteout_name,
 )
 from .opening import upper_tree
@@ -303,7 +304,8 @@ class OverlayEditor(Resolver[int]):
         """Return True for a whiteout among ``names``. One of fuse-overlayfs that hides a file beside it is not meant."""
         found = stat_of(row)
         if has_whiteout_prefix(row.name):
-            return not is_dir(found) and row.name[len(WHITEOUT_PREFIX) :] not in names
+            hidden = whited_out_name(row.name)
+            return not is_dir(found) and (row.name == OPAQUE_WHITEOUT or (hidden is not None and hidden not in names))
         if is_whiteout(found):
             return True
         is_empty = stat.S_ISREG(found.mode) and not found.size

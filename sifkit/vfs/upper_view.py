@@ -88,7 +88,7 @@ class UpperView(Subtree[N]):
             xattrs = self.tree.xattrs(node)
         except OSError:  # none here, or damaged: then the data may be all there is
             xattrs = {}
-        if is_metacopy(xattrs):
+        if is_metacopy(xattrs) and file_type_of(self.tree.stat(node).mode) == REGULAR:
             raise LowerContentError(None)
         return self.tree.open_file(node)
 

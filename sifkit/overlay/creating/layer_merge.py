@@ -311,9 +311,9 @@ class LayerMerge:
                         builder.segments[node] = segments
                 elif kind == S_IFDIR:
                     # a whiteout applies to lower layers only: a directory created again does not show their content
-                    if name in whiteouts:
-                        self._opaque.add(row)
-                    below.append((row, node, below_opaque or is_opaque(self._xattrs_of(row))))
+                    if name in whiteouts or (not below_opaque and is_opaque(self._xattrs_of(row))):
+                        self._opaque.add(row)  # to every kind of mount, because whiteouts below are left out
+                    below.append((row, node, below_opaque or row in self._opaque))
                 else:
                     nodes[row] = node
                     self._add_special(builder, node, row, kind)
