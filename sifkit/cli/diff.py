@@ -77,7 +77,10 @@ def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: boo
             errors += 1
             text = old if tree is first else new
             top = text if os.path.isdir(text) or split_image_path(text) else f"{text}:"
-            console.error(f"{show(top.rstrip('/'))}/{show(path)}: {reason_of(error)}")
+            where = error.filename  # of the host: its own name says where
+            if not isinstance(where, bytes | str):
+                where = os.fsencode(top.rstrip("/")) + b"/" + path
+            console.error(f"{show(where)}: {reason_of(error)}")
 
         for change in compare_trees(first, second, on_problem, owners=owners):
             counts[change.kind] += 1

@@ -111,14 +111,17 @@ class _Linker:
     def link(self, source: ImagePath) -> None:
         """Create one link; errors are recorded."""
         from ..overlay.upper_edit import PATH_ERRORS
+        from ..vfs.errors import path_error
 
-        old = None
+        old: ResolvedPath[int] | None = None
         if not self.symbolic:
             with self.batch.attempt(f"failed to access '{source.shown}'", source):
-                old = self.editor.lookup(source.path, follow=False)
-            if old is None:
+                old = self.editor.resolve(source.path, follow=False)
+                if old.node is None:
+                    raise path_error(source.path, errno.ENOENT)
+            if old is None or old.node is None:
                 return
-            if self.editor.stat(old).is_dir:
+            if self.editor.stat(old.node).is_dir:
                 text = f"{source.shown}: hard link not allowed for directory"
                 self.batch.refuse(text, source, kind="is-a-directory")
                 return
@@ -148,16 +151,17 @@ class _Linker:
             raise path_error(path, errno.ENOTDIR)
         return found
 
-    def _link(self, source: ImagePath, old: int | None, new: ResolvedPath[int], destination: ImagePath) -> None:
+    def _link(self, source: ImagePath, old: ResolvedPath[int] | None, new: ResolvedPath[int], destination: ImagePath) -> None:
         editor = self.editor
-        if new.node is not None and not self._may_replace(source, old, new, new.node, destination):
+        node = None if old is None else old.node
+        if new.node is not None and not self._may_replace(source, node, new, new.node, destination):
             return
         if old is None:
             uid, gid = self.owner
             make = partial(editor.filesystem.symlink_at, source.path, *new.location, uid=uid, gid=gid)
             editor.replace(new, make)
         else:
-            editor.replace(new, partial(editor.filesystem.link_at, old, *new.location))
+            editor.link(old, new)
         warn_outside(self.batch.console, editor, new, destination)
         self.batch.count(f"'{destination.shown}' {'->' if self.symbolic else '=>'} '{source.shown}'")
 

@@ -29,6 +29,7 @@ from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, reason_of
 from ..vfs.file_tree import FileTree, Row, Stat
 from ..vfs.resolve import ResolvedPath
+from ..vfs.whiteouts import is_whiteout, without_overlay_xattrs
 from .copy_options import CopyOptions
 from .copy_source import CopySource
 from .upper_edit import OverlayEditor
@@ -324,6 +325,7 @@ class Copier:
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
         if keeps and old is not None and linked is None and not ("links" in options.preserve and old.links > 1):
             self._copy_data(file, old.ino)
+            self.editor.take_content(old.ino)
             self._remember_link(file, old.ino)
             self._set_attributes(file, options.preserve, old.ino)
             return
@@ -333,6 +335,10 @@ class Copier:
             self._noun = "hard link"
             self.editor.replace(target, partial(filesystem.link_at, linked, *target.location))
             return
+        if self.editor.upper and is_whiteout(file.stat):
+            text = f"cannot create special file '{self._name(target.path)}': Operation not permitted"
+            hint = "a character device 0, 0 is a whiteout there; without --upper it is an ordinary device"
+            raise CopyError(text, kind="permission", path=target.path, hint=hint)
         self.editor.check_visible(target)  # before its content is copied
         ino, problem = self._make(file, target)
         self._remember_link(file, ino)
@@ -420,6 +426,8 @@ class Copier:
             try:
                 with _source_errors("cannot read the attributes of", file.label):
                     xattrs = _storable_xattrs(file)
+                if self.editor.upper:  # what overlay filesystems reserve would be marks here
+                    xattrs = without_overlay_xattrs(xattrs)
             except CopyError as error:
                 problem = error
         given = {"uid": found.uid, "gid": found.gid} if "owner" in preserve else {}

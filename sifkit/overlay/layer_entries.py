@@ -20,10 +20,10 @@ from ..vfs.whiteouts import (
     AUFS_PREFIX,
     FUSE_LEFTOVER,
     OPAQUE_WHITEOUT,
-    REDIRECT_XATTRS,
     WHITEOUT_PREFIX,
     has_whiteout_prefix,
     is_opaque,
+    is_redirected,
     is_whiteout,
 )
 
@@ -90,7 +90,7 @@ def _directory_entries(
     if directory.may_have_xattrs:
         with suppress(OSError):  # reported when the directory is loaded
             xattrs = tree.xattrs(directory.node)
-        if any(name in xattrs for name in REDIRECT_XATTRS):
+        if is_redirected(xattrs):
             reason = "the directory was renamed: its content in lower layers is not in the layer"
             on_problem(b"/" + directory.path, reason)
     prefix = directory.path + b"/" if directory.path else b""

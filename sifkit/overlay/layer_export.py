@@ -21,12 +21,12 @@ from ext3.progress import Progress, Silent
 from ..errors import SifkitError, human, show
 from ..tar.writer import PATH_LIMIT, NewMember, TarWriter, sparse_member, xattr_records
 from ..vfs.data_limit import check_data_limit
-from ..vfs.errors import TreePathError, path_error, reason_of
+from ..vfs.errors import LOWER_CONTENT, TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree, Loaded, OpenFile
 from ..vfs.whiteouts import (
-    METACOPY_XATTRS,
     OPAQUE_WHITEOUT,
     WHITEOUT_XATTRS,
+    is_metacopy,
     is_whiteout,
     whiteout_name,
     without_overlay_xattrs,
@@ -139,7 +139,7 @@ class _LayerWriter(Generic[N]):
         """Write anything but a small file with one name and no xattrs."""
         path, stat, xattrs = entry.path, found.stat, found.xattrs
         assert not isinstance(stat, OSError)
-        if isinstance(xattrs, OSError):
+        if isinstance(xattrs, OSError):  # what it means in a layer is not known
             self._add_problem(path, xattrs)
             return
         form = S_IFMT(stat.mode)
@@ -167,8 +167,8 @@ class _LayerWriter(Generic[N]):
         elif first is not None:
             self._tar.add(head._replace(typeflag=b"1", target=first, records=()))
         elif form == S_IFREG:
-            if any(key in xattrs for key in METACOPY_XATTRS):
-                self.result.add_problem(b"/" + path, "its content is in a lower layer (metacopy)")
+            if is_metacopy(xattrs):
+                self.result.add_problem(b"/" + path, f"{LOWER_CONTENT} (metacopy)")
                 return
             if not self._add_regular(head, found):
                 return

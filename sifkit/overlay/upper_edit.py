@@ -2,14 +2,17 @@
 
 The lower layers are not known here, so removing a name leaves a whiteout (a character device 0, 0), unless a directory on the
 way is opaque and hides the lower layers anyway. A directory that replaces a whiteout becomes opaque; otherwise the removed
-directory of the lower layer would show through. Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and
-opaque directories".
+directory of the lower layer would show through. Below an opaque directory there are no whiteouts: the kernel would list them as
+names that nobody can remove. Content in a lower layer is found there by its path, so such files are neither moved nor linked.
+Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and opaque directories", "Metadata only copy up",
+"redirect_dir"; ``fs/overlayfs/readdir.c`` (ovl_iterate), ``namei.c`` (ovl_lookup); tried with Linux 6.18.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -18,13 +21,28 @@ from typing import TypeVar
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError
-from ext3.read.filesystem import Stat
+from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import shell_quote, show
-from ..vfs.errors import TreePathError
-from ..vfs.resolve import ResolvedPath, Resolver
+from ..vfs.errors import LowerContentError, TreePathError
+from ..vfs.file_tree import Row, Stat, stat_of
+from ..vfs.resolve import ResolvedPath, Resolver, is_dir
 from ..vfs.upper_view import find_upper, is_opaque_directory
-from ..vfs.whiteouts import OPAQUE_XATTRS, OVERLAY_XATTR_PREFIXES, has_whiteout_prefix, is_whiteout, whiteout_name
+from ..vfs.walk import walk_directories
+from ..vfs.whiteouts import (
+    METACOPY_XATTRS,
+    OPAQUE_WHITEOUT,
+    OPAQUE_XATTRS,
+    OVERLAY_XATTR_PREFIXES,
+    REDIRECT_XATTRS,
+    WHITEOUT_XATTRS,
+    has_whiteout_prefix,
+    is_metacopy,
+    is_redirected,
+    is_whiteout,
+    whited_out_name,
+    whiteout_name,
+)
 from .opening import upper_tree
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
@@ -46,7 +64,7 @@ class OverlayEditor(Resolver[int]):
         self.whiteouts = 0
         """Number of whiteouts created."""
 
-    def stat(self, ino: int) -> Stat:
+    def stat(self, ino: int) -> InodeStat:
         return self.filesystem.stat(ino)
 
     def whiteouts_of(self, path: ResolvedPath[int]) -> tuple[bytes, ...]:
@@ -79,8 +97,11 @@ class OverlayEditor(Resolver[int]):
         return self.upper_ino != path.node and self.upper_ino not in path.ancestors
 
     def needs_whiteout(self, path: ResolvedPath[int]) -> bool:
-        """Return True if removing this name must leave a whiteout: no directory on the way is opaque."""
-        return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors)
+        """Return True if removing this name must leave a whiteout: no directory on the way is opaque.
+
+        That upper/ itself is opaque means nothing to the kernel.
+        """
+        return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors[1:])
 
     def replace(self, path: ResolvedPath[int], make: Callable[[], T]) -> T:
         """Run ``make``, which creates ``path`` by a few operations on names, in the place of a file or a whiteout.
@@ -219,22 +240,76 @@ class OverlayEditor(Resolver[int]):
         self._remove(path, lambda: self.filesystem.remove_tree_at(*path.location))
 
     def rename(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
-        """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque.
+        """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque, without whiteouts in it.
 
-        Raises PathExistsError and related errors as ``WritableFilesystem.rename`` does.
+        Raises PathExistsError and related errors as ``WritableFilesystem.rename`` does, and LowerContentError.
         """
-        assert old.node is not None
-        if new.node is not None and old.node == new.node:
+        node = old.node
+        assert node is not None
+        if new.node is not None and node == new.node:
             return
-        whiteout = self.needs_whiteout(old)
-        is_dir = self.stat(old.node).is_dir
-        if is_dir and new.node is not None and self.stat(new.node).is_dir:
+        moves_directory = self.stat(node).is_dir
+        self.check_content(old)
+        below = self._whiteouts_below(old) if moves_directory and self.upper else []
+        if moves_directory and new.node is not None and self.stat(new.node).is_dir:
             self._remove_whiteouts(new.node)
-        move = partial(self.filesystem.rename_at, *old.location, *new.location, whiteout=whiteout)
-        self._replace_whiteouts(new, move)
+        whiteout = self.needs_whiteout(old)
+
+        def move() -> None:
+            if moves_directory and self.upper:
+                self.make_opaque(node)
+            self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
+
+        self._replace_whiteouts(new, lambda: self.filesystem.atomically(move))
         self.whiteouts += whiteout
-        if is_dir and self.upper and not is_opaque_directory(self.filesystem, old.node):
-            self.make_opaque(old.node)
+        for location in below:
+            self.filesystem.unlink_at(*location)
+
+    def link(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
+        """Create a hard link ``new`` to a file, replacing an existing file. Raises LowerContentError."""
+        assert old.node is not None
+        self.check_content(old)
+        self.replace(new, partial(self.filesystem.link_at, old.node, *new.location))
+
+    def check_content(self, path: ResolvedPath[int]) -> None:
+        """Raise LowerContentError for a file or directory that is found in a lower layer by its path, so that it must stay."""
+        if self.upper and path.node is not None and self._has_lower_content(self.stat(path.node), path.node):
+            raise LowerContentError(path.path)
+
+    def _has_lower_content(self, found: Stat, ino: int) -> bool:
+        if is_dir(found):
+            return is_redirected(self.filesystem.xattrs(ino))
+        return stat.S_ISREG(found.mode) and is_metacopy(self.filesystem.xattrs(ino))
+
+    def take_content(self, ino: int) -> None:
+        """Remove the marks of a file whose content was in a lower layer: all of it was written to this one."""
+        if self.upper:
+            for name in self.filesystem.xattrs(ino).keys() & {*METACOPY_XATTRS, *REDIRECT_XATTRS}:
+                self.filesystem.remove_xattr(ino, name)
+
+    def _whiteouts_below(self, top: ResolvedPath[int]) -> list[tuple[int, bytes]]:
+        """Return (directory, name) of the whiteouts below a directory. Raises LowerContentError, and CorruptError."""
+        assert top.node is not None
+        found: list[tuple[int, bytes]] = []
+        for walked in walk_directories(self.filesystem, top.node, top.path.rstrip(b"/")):
+            names = {row.name for row in walked.listing.rows}
+            for row in walked.listing.rows:
+                if self._is_whiteout(row, names):
+                    found.append((walked.listing.node, row.name))
+                elif row.may_have_xattrs and self._has_lower_content(stat_of(row), row.node):
+                    raise LowerContentError(top.path, inside=walked.path + b"/" + row.name)
+        return found
+
+    def _is_whiteout(self, row: Row[int], names: set[bytes]) -> bool:
+        """Return True for a whiteout among ``names``. One of fuse-overlayfs that hides a file beside it is not meant."""
+        found = stat_of(row)
+        if has_whiteout_prefix(row.name):
+            hidden = whited_out_name(row.name)
+            return not is_dir(found) and (row.name == OPAQUE_WHITEOUT or (hidden is not None and hidden not in names))
+        if is_whiteout(found):
+            return True
+        is_empty = stat.S_ISREG(found.mode) and not found.size
+        return is_empty and row.may_have_xattrs and not self.filesystem.xattrs(row.node).keys().isdisjoint(WHITEOUT_XATTRS)
 
     def _remove_whiteouts(self, directory: int) -> None:
         """Remove the whiteouts in a directory that holds nothing else."""

@@ -8,7 +8,9 @@ import os
 from ..errors import SifkitError, show
 
 __all__ = [
+    "LOWER_CONTENT",
     "DamagedTreeError",
+    "LowerContentError",
     "MissingPathError",
     "NotDirectoryPathError",
     "TreePathError",
@@ -55,6 +57,18 @@ class DamagedTreeError(TreePathError):
     def __init__(self, path: bytes | None, reason: str) -> None:
         super().__init__(path, EUCLEAN, reason)
         self.kind = "corrupt"
+
+
+LOWER_CONTENT = "its content is in a lower layer"
+
+
+class LowerContentError(TreePathError):
+    """File whose content is in a lower layer, so that it cannot be read or moved here. ``inside``: it is below ``path``."""
+
+    def __init__(self, path: bytes | None, *, inside: bytes | None = None) -> None:
+        super().__init__(path, errno.EINVAL, LOWER_CONTENT if inside is None else f"{show(inside)}: {LOWER_CONTENT}")
+        self.kind = "lower-layer"
+        self.hint = "do it in the container, which has that layer"
 
 
 _CLASSES: dict[int, type[TreePathError]] = {errno.ENOENT: MissingPathError, errno.ENOTDIR: NotDirectoryPathError}

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ext3 import hostio
 from ext3.progress import Progress, Silent
@@ -50,6 +50,9 @@ UNCOUNTED_BYTES = 1 << 20
 """Data of small files that one process may create before it adds them to the count of all."""
 MAX_OFFSET = (1 << 63) - 1
 _SPECIAL = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+
+Failures = dict[int, Literal["problem", "left out"]]
+"""Entries that could not be created: for a reason that is reported, or for lack of permission, with all their names."""
 
 
 def extract(
@@ -193,7 +196,7 @@ def _batches(entries: list[int]) -> list[list[int]]:
 
 def _create_files(
     job: _Extraction[N], entries: list[int], result: ExtractResult, progress: Progress
-) -> tuple[set[int], dict[int, tuple[int, int]]]:
+) -> tuple[Failures, dict[int, tuple[int, int]]]:
     """Create files; return the entries that failed, and (dev, ino) of those that were left because they may be hard links."""
     batches = _batches(sorted(entries) if job.deep else entries)
     results = parallel_map(
@@ -202,7 +205,7 @@ def _create_files(
         workers_for(len(batches)),
         progress,
     )
-    all_failed: set[int] = set()
+    all_failed: Failures = {}
     all_linked: dict[int, tuple[int, int]] = {}
     for batch_result, failed, linked in results:
         result.add(batch_result)
@@ -211,11 +214,14 @@ def _create_files(
     return all_failed, all_linked
 
 
-def _link(job: _Extraction[N], entry: int, source: int, failed: set[int], result: ExtractResult) -> None:
+def _link(job: _Extraction[N], entry: int, source: int, failed: Failures, result: ExtractResult) -> None:
     """Create a further name of a file."""
     path = job.selection.entry_path(entry)
     if source in failed:
-        result.add_problem(path, "the file it is a link to could not be created")
+        if failed[source] == "left out":
+            result.specials_left += 1
+        else:
+            result.add_problem(path, "the file it is a link to could not be created")
         return
     try:
         job.writer.link(job.selection.location(source), job.selection.location(entry))
@@ -272,7 +278,7 @@ def _set_directory_attributes(job: _Extraction[N], created: list[bool], result: 
 
 def _extract_batch(
     job: _Extraction[N], number: int, entries: list[int], advance: Callable[[int], None]
-) -> tuple[ExtractResult, list[int], dict[int, tuple[int, int]]]:
+) -> tuple[ExtractResult, Failures, dict[int, tuple[int, int]]]:
     """Create the files of these entries; return the result, the entries that failed, and those left for later."""
     batch = _Batch(job, number)
     batch.run(entries)
@@ -288,7 +294,7 @@ class _Batch(Generic[N]):
 
     def __init__(self, job: _Extraction[N], number: int) -> None:
         self.result = ExtractResult()
-        self.failed: list[int] = []
+        self.failed: Failures = {}
         self.linked: dict[int, tuple[int, int]] = {}
         self._job = job
         self._selection = job.selection
@@ -337,14 +343,14 @@ class _Batch(Generic[N]):
         if error.errno in FATAL_ERRNOS:
             raise error
         if isinstance(error, PermissionError) and found.mode & 0o170000 in _SPECIAL:
-            self.failed.append(entry)
+            self.failed[entry] = "left out"
             self.result.specials_left += 1
         else:
             self._fail(entry, error)
 
     def _fail(self, entry: int, error: OSError) -> None:
         """Record a file that could not be created."""
-        self.failed.append(entry)
+        self.failed[entry] = "problem"
         self._add_problem(entry, reason_of(error))
 
     def _add_problem(self, entry: int, reason: str) -> None:

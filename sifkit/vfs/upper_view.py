@@ -1,6 +1,6 @@
 """UpperView: upper/ as a container sees it, without whiteouts, the names they hide, and overlay xattrs.
 
-The only place that hides them. Lower layers are not known here.
+The only place that hides them, and that says whose content is in a lower layer (metacopy). Lower layers are not known here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from .file_tree import CHARACTER_DEVICE, UNKNOWN, FileTree, Listing, Loaded, Row, TreeFile, TreeListing
+from .errors import LowerContentError
+from .file_tree import (
+    CHARACTER_DEVICE,
+    REGULAR,
+    UNKNOWN,
+    FileTree,
+    Listing,
+    Loaded,
+    OpenFile,
+    Row,
+    TreeFile,
+    TreeListing,
+    file_type_of,
+)
 from .resolve import is_dir
 from .subtree import Subtree
 from .whiteouts import (
@@ -16,6 +29,7 @@ from .whiteouts import (
     OVERLAY_XATTR_PREFIXES,
     WHITEOUT_PREFIX,
     has_whiteout_prefix,
+    is_metacopy,
     is_opaque,
     is_whiteout,
     whiteout_name,
@@ -60,11 +74,23 @@ class UpperView(Subtree[N]):
             if isinstance(found.xattrs, OSError) or not any(name.startswith(OVERLAY_XATTR_PREFIXES) for name in found.xattrs):
                 yield found
             else:
-                xattrs = without_overlay_xattrs(found.xattrs)
-                yield TreeFile(found.position, found.node, found.stat, xattrs, found.content)
+                xattrs, content = without_overlay_xattrs(found.xattrs), found.content
+                if is_metacopy(found.xattrs) and not isinstance(found.stat, OSError):
+                    content = LowerContentError(None) if file_type_of(found.stat.mode) == REGULAR else content
+                yield TreeFile(found.position, found.node, found.stat, xattrs, content)
 
     def xattrs(self, node: N, /) -> Mapping[bytes, bytes]:
         return without_overlay_xattrs(self.tree.xattrs(node))
+
+    def open_file(self, node: N, /) -> OpenFile:
+        """Open a regular file. Raises LowerContentError for a metacopy, as well as what ``FileTree`` says."""
+        try:
+            xattrs = self.tree.xattrs(node)
+        except OSError:  # none here, or damaged: then the data may be all there is
+            xattrs = {}
+        if is_metacopy(xattrs) and file_type_of(self.tree.stat(node).mode) == REGULAR:
+            raise LowerContentError(None)
+        return self.tree.open_file(node)
 
     def _visible(self, rows: Sequence[Row[N]]) -> Sequence[Row[N]]:
         """Return the rows that are neither whiteouts nor hidden by one."""

@@ -24,7 +24,9 @@ __all__ = [
     "WHITEOUT_PREFIX",
     "WHITEOUT_XATTRS",
     "has_whiteout_prefix",
+    "is_metacopy",
     "is_opaque",
+    "is_redirected",
     "is_whiteout",
     "whited_out_name",
     "whiteout_name",
@@ -43,9 +45,10 @@ _ALL_OPAQUE_XATTRS = (*OPAQUE_XATTRS, b"user.fuseoverlayfs.opaque")
 WHITEOUT_XATTRS = (b"trusted.overlay.whiteout", b"user.overlay.whiteout")
 """An empty file with one of these is a whiteout, too (Linux 6.7)."""
 METACOPY_XATTRS = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
-"""A file with one of these has its content in a lower layer."""
+"""A regular file with one of these has its content in a lower layer; only its attributes are in this one."""
 REDIRECT_XATTRS = (b"trusted.overlay.redirect", b"user.overlay.redirect")
-"""A directory with one of these was renamed: lower layers have it under its old name."""
+"""A directory with one of these was renamed: lower layers have it under its old name. A file may have one as well, for the name
+of its content; if it is no metacopy, that means nothing."""
 OVERLAY_XATTR_PREFIXES = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 """Prefixes of the xattrs that overlay filesystems reserve. They have a meaning in upper/ only."""
 NAME_MAX = 255
@@ -75,6 +78,16 @@ def whited_out_name(name: bytes) -> bytes | None:
 def without_overlay_xattrs(xattrs: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Return the xattrs that a container sees: all but those reserved by overlay filesystems."""
     return {name: value for name, value in xattrs.items() if not name.startswith(OVERLAY_XATTR_PREFIXES)}
+
+
+def is_metacopy(xattrs: Mapping[bytes, bytes]) -> bool:
+    """Return True if the content of a regular file with these xattrs is in a lower layer."""
+    return any(name in xattrs for name in METACOPY_XATTRS)
+
+
+def is_redirected(xattrs: Mapping[bytes, bytes]) -> bool:
+    """Return True if lower layers have a directory with these xattrs, or the content of a metacopy, under another name."""
+    return any(name in xattrs for name in REDIRECT_XATTRS)
 
 
 def is_opaque(xattrs: Mapping[bytes, bytes]) -> bool:

@@ -20,7 +20,7 @@ from ...tar.errors import ArchiveError
 from ...tar.header import PATH_LIMIT, HeaderError
 from ...tar.members import HARD_LINK, SKIPPED, VOLUME_LABEL, Member
 from ...tar.stream import Archive
-from ...vfs.whiteouts import AUFS_PREFIX, FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX
+from ...vfs.whiteouts import AUFS_PREFIX, FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, WHITEOUT_PREFIX, is_opaque
 from .archive_content import ArchiveContent
 from .layout import RootAttributes
 from .member_paths import DISTRUST, TOP, MemberPathError, MemberPaths
@@ -279,11 +279,12 @@ class LayerMerge:
         content.begin(first)
         nodes: dict[int, int] = {}
         files = data_bytes = 0
-        todo = [(_ROOT, root)]
+        todo = [(_ROOT, root, False)]
         while todo:
-            directory, parent = todo.pop()
+            directory, parent, below_opaque = todo.pop()
             children = self._children[directory]
-            whiteouts = self._whiteouts.get(directory, {})
+            # Below an opaque directory they hide nothing: the kernel would list names that nobody can remove.
+            whiteouts = {} if below_opaque else self._whiteouts.get(directory, {})
             below = []
             for name in sorted(children.keys() | whiteouts.keys() if whiteouts else children):
                 files += 1
@@ -296,6 +297,9 @@ class LayerMerge:
                     builder.link(parent, name, nodes[row])
                     continue
                 mode, uid, gid, *times, size, offset = _row.unpack_from(self._rows, row * _row.size)
+                if below_opaque and mode & S_IFMT == S_IFCHR and self._devices.get(row, (0, 0)) == (0, 0):
+                    files -= 1
+                    continue
                 node = builder.add(parent, name, mode, uid, gid, size, tuple(times))
                 kind = mode & S_IFMT
                 if kind == S_IFREG:
@@ -307,9 +311,9 @@ class LayerMerge:
                         builder.segments[node] = segments
                 elif kind == S_IFDIR:
                     # a whiteout applies to lower layers only: a directory created again does not show their content
-                    if name in whiteouts:
-                        self._opaque.add(row)
-                    below.append((row, node))
+                    if name in whiteouts or (not below_opaque and is_opaque(self._xattrs_of(row))):
+                        self._opaque.add(row)  # to every kind of mount, because whiteouts below are left out
+                    below.append((row, node, below_opaque or row in self._opaque))
                 else:
                     nodes[row] = node
                     self._add_special(builder, node, row, kind)

@@ -10,10 +10,12 @@ import ext3
 from ext3.constants import S_IFCHR
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.journal.transaction import LogWriter
 from sifkit.overlay.upper_edit import OverlayEditor
-from sifkit.vfs.whiteouts import OPAQUE_XATTRS
+from sifkit.vfs.errors import LowerContentError
+from sifkit.vfs.whiteouts import METACOPY_XATTRS, OPAQUE_XATTRS, REDIRECT_XATTRS, WHITEOUT_XATTRS, is_opaque
 
 from ....support.image_checks import check_counts
 from ....support.sessions import COMMIT_START, clock, empty_image
@@ -117,3 +119,107 @@ def test_a_directory_that_replaces_a_whiteout_is_opaque_at_once(device: MemoryDe
             found_mode = fs.stat("/upper/gone").mode
             assert found_mode == (0o042755 if end else S_IFCHR)
             assert set(fs.xattrs("/upper/gone")) == (set(OPAQUE_XATTRS) if end else set())
+
+
+# -- moves ---------------------------------------------------------------------------------------------------------------
+
+
+def whiteouts_everywhere(fs: WritableFilesystem) -> None:
+    """d/ with whiteouts of every kind at any depth, and what only looks like one."""
+    for path in ("/upper/d", "/upper/d/e", "/upper/d/e/f", "/upper/d/.wh.directory", "/upper/t"):
+        fs.mkdir(path)
+    for path in ("/upper/d/gone", "/upper/d/e/f/deep", "/upper/d/e/.wh..opq"):
+        fs.mknod(path, S_IFCHR)
+    for path in ("d/.wh.fuse", "d/.wh..wh..opq", "d/e/.wh..wh..opq", "d/.wh.both", "d/both", "d/e/f/here", "d/attribute"):
+        fs.create(f"/upper/{path}")
+    fs.set_xattr("/upper/d/attribute", WHITEOUT_XATTRS[0], b"")
+    fs.write_bytes("/upper/d/content", b"c")
+    fs.set_xattr("/upper/d/content", WHITEOUT_XATTRS[0], b"")
+    fs.mknod("/upper/d/null", S_IFCHR, (1, 3))
+
+
+def names_below(fs: ext3.Filesystem, path: str) -> set[bytes]:
+    return {name for name, _ in fs.walk(path)}
+
+
+MOVED = {b"e", b"e/f", b"e/f/here", b"both", b".wh.both", b".wh.directory", b"content", b"null"}
+
+
+def test_a_directory_that_is_moved_has_no_whiteouts(editor: OverlayEditor) -> None:
+    """The kernel would list them as names that nobody can remove (tests/compat); it is opaque, so they hide nothing."""
+    whiteouts_everywhere(editor.filesystem)
+    editor.rename(editor.resolve(b"/d", follow=False), editor.resolve(b"/t/moved", follow=False))
+    fs = editor.filesystem
+    assert names_below(fs, "/upper/t/moved") == MOVED
+    assert {name: fs.xattrs("/upper/t/moved").get(name) for name in OPAQUE_XATTRS} == dict.fromkeys(OPAQUE_XATTRS, b"y")
+    assert fs.stat("/upper/d").mode == S_IFCHR
+
+
+def test_without_upper_a_directory_is_moved_as_it_is(editor: OverlayEditor) -> None:
+    fs = editor.filesystem
+    whiteouts_everywhere(fs)
+    before = names_below(fs, "/upper/d")
+    raw = OverlayEditor(fs)
+    raw.rename(raw.resolve(b"/upper/d", follow=False), raw.resolve(b"/upper/t/moved", follow=False))
+    assert names_below(fs, "/upper/t/moved") == before and fs.xattrs("/upper/t/moved") == {}
+
+
+def test_a_move_is_whole_at_any_time(device: MemoryDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved it is opaque, else not: or lower files would come and go. Whiteouts are removed where they hide nothing."""
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        whiteouts_everywhere(fs)
+        before_names = names_below(fs, "/upper/d")
+    monkeypatch.setattr(Session, "should_commit", True)
+    before = MemoryDevice(bytes(device.data))
+    recorded = RecordingDevice(device)
+    with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
+        editor = OverlayEditor(fs, upper=True)
+        editor.rename(editor.resolve(b"/d", follow=False), editor.resolve(b"/t/moved", follow=False))
+    seen = set()
+    for end in range(len(recorded.events) + 1):
+        with ext3.Filesystem.open(play(before, recorded.events[:end])) as fs:
+            moved = fs.find_name(fs.lookup("/upper/t"), b"moved")
+            seen.add(moved is None)
+            path = "/upper/d" if moved is None else "/upper/t/moved"
+            assert is_opaque(fs.xattrs(path)) == (moved is not None)
+            assert moved is None or fs.stat("/upper/d").mode == S_IFCHR
+            assert names_below(fs, path) >= (before_names if moved is None else MOVED)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("name", [*METACOPY_XATTRS, *REDIRECT_XATTRS])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_content_in_a_lower_layer_is_not_moved(editor: OverlayEditor, name: bytes, depth: int) -> None:
+    """The container would look for it where it is not."""
+    fs = editor.filesystem
+    path = b"/upper" + b"".join(b"/%d" % level for level in range(depth + 1))
+    fs.mkdir("/upper/t")
+    for level in range(depth):
+        fs.mkdir(b"/upper" + b"".join(b"/%d" % number for number in range(level + 1)))
+    if name in METACOPY_XATTRS:
+        fs.create(path)
+    else:
+        fs.mkdir(path)
+    fs.set_xattr(path, name, b"x")
+    old, new = editor.resolve(b"/0", follow=False), editor.resolve(b"/t/x", follow=False)
+    with pytest.raises(LowerContentError, match="its content is in a lower layer") as caught:
+        editor.rename(old, new)
+    assert depth == 0 or path.removeprefix(b"/upper").decode() in str(caught.value)
+    assert caught.value.kind == "lower-layer" and fs.find_name(fs.lookup("/upper/t"), b"x") is None
+    raw = OverlayEditor(fs)
+    raw.rename(raw.resolve(b"/upper/0", follow=False), raw.resolve(b"/upper/t/x", follow=False))
+
+
+def test_a_file_that_was_renamed_and_has_its_content_is_moved(editor: OverlayEditor) -> None:
+    """The kernel leaves the attribute when it copies the content up; then it means nothing."""
+    fs = editor.filesystem
+    fs.set_xattr("/upper/small", REDIRECT_XATTRS[0], b"/elsewhere")
+    editor.rename(editor.resolve(b"/small", follow=False), editor.resolve(b"/moved", follow=False))
+    assert fs.read_bytes("/upper/moved") == b"s"
+
+
+def test_an_opaque_top_hides_no_lower_layer(editor: OverlayEditor) -> None:
+    """The kernel ignores it (tests/compat), so a whiteout is needed there all the same."""
+    editor.filesystem.set_xattr("/upper", OPAQUE_XATTRS[0], b"y")
+    editor.unlink(editor.resolve(b"/small", follow=False))
+    assert editor.filesystem.stat("/upper/small").mode == S_IFCHR

@@ -198,6 +198,47 @@ def test_notes_of_what_is_unusual() -> None:
         assert got.scan.notes == ()
 
 
+OPAQUE = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        pytest.param(file(b"L/d/.wh..wh..opq"), id="opaque whiteout"),
+        pytest.param(file(b"L/.wh.d"), id="directory created again"),
+        pytest.param(pax([(b"SCHILY.xattr.trusted.overlay.opaque", b"y")]) + directory(b"L/d"), id="attribute of root"),
+        pytest.param(pax([(b"SCHILY.xattr.user.overlay.opaque", b"y")]) + directory(b"L/d"), id="attribute of users"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_whiteouts_below_an_opaque_directory_are_left_out(cut: bytes, late: bool) -> None:
+    """At any depth: the kernel lists them as names that nobody can remove (tests/compat)."""
+    content = (
+        file(b"L/d/.wh.gone")
+        + file(b"L/d/e/f/.wh.deep")
+        + file(b"L/d/e/.wh.again")
+        + directory(b"L/d/e/again")
+        + file(b"L/d/e/again/.wh.inner")
+        + header(b"L/d/e/zero", kind=b"3")
+        + header(b"L/d/e/null", kind=b"3", major=b"0000001", minor=b"0000003")
+        + header(b"L/d/e/block", kind=b"4")
+        + file(b"L/d/e/here", b"h")
+        + file(b"L/.wh.stays")
+    )
+    archive = content + cut if late else cut + content
+    with scanned(archive + END, lambda name: True) as got:
+        paths = {b"/L", b"/L/stays", b"/L/d", b"/L/d/e", b"/L/d/e/f", b"/L/d/e/again"}
+        assert set(got.paths()) == paths | {b"/L/d/e/null", b"/L/d/e/block", b"/L/d/e/here"}
+        assert got.xattrs(b"/L/d") == OPAQUE
+        assert got.xattrs(b"/L/d/e/again") == {}
+
+
+def test_an_opaque_top_cuts_nothing_off() -> None:
+    """As in the kernel, which ignores that the top of upper/ is opaque."""
+    with scanned(file(b".wh..wh..opq") + file(b".wh.a") + file(b"d/.wh.b") + END, lambda name: True) as got:
+        assert list(got.paths()) == [b"/a", b"/d", b"/d/b"]
+
+
 def test_members_that_are_no_files() -> None:
     label = header(b"label", kind=b"V")
     with scanned(label + header(b"dump", kind=b"D", size=b"%011o" % 7) + padded(b"Yf\0Dd\0\0") + file(b"f") + END) as got:
