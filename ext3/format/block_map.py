@@ -32,6 +32,7 @@ __all__ = [
     "group_few",
     "group_runs",
     "indirect_trees",
+    "join_runs",
     "map_limit",
     "map_path",
     "read_block_map",
@@ -45,6 +46,8 @@ Extents = npt.NDArray[np.int64]
 """Rows (logical block, physical block, count), ascending, without holes."""
 Extent = tuple[int, int, int]
 """One row of Extents."""
+GROUPED_BLOCKS = 1 << 16
+"""Blocks of a map that are read before they are grouped into runs, which take less memory."""
 
 
 # -- shape -----------------------------------------------------------------------------------------------------------
@@ -109,6 +112,15 @@ def group_runs(logical: Array64, physical: Array64) -> Extents:
     extents[:, 0], extents[:, 1] = logical[starts], physical[starts]
     extents[:, 2] = np.diff(np.append(starts, len(logical)))
     return extents
+
+
+def join_runs(extents: Extents) -> Extents:
+    """Return the runs of a list in which neighbours may continue each other."""
+    ends = extents[:-1, :2] + extents[:-1, 2:]
+    first = np.flatnonzero(np.concatenate([[True], (ends != extents[1:, :2]).any(axis=1)]))
+    joined = extents[first]
+    joined[:, 2] = np.add.reduceat(extents[:, 2], first)
+    return joined
 
 
 def group_few(blocks: Iterable[tuple[int, int]]) -> list[Extent]:
@@ -254,7 +266,10 @@ def read_block_map(
     if wanted <= DIRECT_BLOCKS:
         return BlockMap(_direct_runs(i_block[:wanted], bounds), [])
     reader = MapReader(lambda block: device.read(block * block_size, block_size), block_size // POINTER_SIZE, bounds)
-    logical, physical, mapped = [], [], 0
+    runs: list[Extents] = []
+    logical: list[Array64] = []
+    physical: list[Pointers] = []
+    mapped = grouped = 0
     for leaf in reader.leaves(i_block, 0, wanted):
         pointers = leaf.pointers[: wanted - leaf.start]
         used = bounds.used(pointers, leaf.name)
@@ -263,7 +278,12 @@ def read_block_map(
             raise CorruptError(where, "block map", f"{mapped} blocks or more", f"<= {end}")
         logical.append(leaf.start + used)
         physical.append(pointers[used])
-    return BlockMap(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)), list(reader.loaded))
+        if mapped - grouped > GROUPED_BLOCKS:
+            runs.append(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)))
+            logical, physical, grouped = [], [], mapped
+    if logical:
+        runs.append(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)))
+    return BlockMap(runs[0] if len(runs) == 1 else join_runs(np.concatenate(runs)), list(reader.loaded))
 
 
 def read_inode_map(

@@ -116,7 +116,7 @@ class Metadata:
         row["s_magic"] = EXT3_MAGIC
         # Only the primary has the VALID bit.
         row["s_state"] = 0 if group else STATE_VALID
-        row["s_block_group_nr"] = group
+        row["s_block_group_nr"] = min(group, 0xFFFF)  # as mke2fs writes it
         row["s_errors"] = ERRORS_CONTINUE
         row["s_rev_level"] = 1
         row["s_first_ino"] = FIRST_INO

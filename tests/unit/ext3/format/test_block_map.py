@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import tracemalloc
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
-from ext3.format.block_map import BlockMap, extent_list, group_few, group_runs, map_limit, read_block_map
+from ext3.format.block_map import BlockMap, extent_list, group_few, group_runs, join_runs, map_limit, read_block_map
 
 BLOCK = 64  # 16 pointers: all levels in a few blocks
 BLOCKS = 600
@@ -136,3 +139,37 @@ def test_more_data_than_blocks() -> None:
     i_block = write_map(device, dict.fromkeys(range(12 + 16 + 16), 3), 30)
     with pytest.raises(CorruptError, match="block map"):
         read(device, i_block, map_limit(BLOCK), end=40)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-2, 2)), max_size=30), st.lists(st.integers(0, 30), max_size=4))
+def test_runs_that_are_grouped_in_parts(steps: list[tuple[int, int]], cuts: list[int]) -> None:
+    """Runs are the same wherever the list of blocks is cut."""
+    logical = np.cumsum([1 + gap for gap, _ in steps] or [0])
+    physical = 100 + np.cumsum([1 + jump for _, jump in steps] or [0])
+    edges = sorted({0, len(logical), *(cut for cut in cuts if cut < len(logical))})
+    parts = [group_runs(logical[low:high], physical[low:high]) for low, high in pairwise(edges)]
+    assert join_runs(np.concatenate(parts)).tolist() == group_runs(logical, physical).tolist()
+
+
+class Contiguous(MemoryDevice):
+    """Pointer blocks that lead to ever more blocks in a row, made when they are read."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        block = offset // 4096
+        if block == 1:
+            return np.arange(2, 2 + size // 4, dtype="<u4").tobytes()
+        return (5000 + (block - 2) * 1024 + np.arange(1024)).astype("<u4").tobytes()
+
+
+def test_memory_of_a_large_map() -> None:
+    """A map takes the memory of its runs, not of its blocks."""
+    wanted = 12 + 1024 + 1024**2
+    i_block = [0] * 13 + [1, 0]
+    tracemalloc.start()
+    try:
+        found = read_block_map(Contiguous(0), i_block, block_size=4096, first=0, end=1 << 31, wanted=wanted, where="inode 12")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.extents.tolist() == [[12 + 1024, 5000, 1024**2]]
+    assert peak < 1024**2 * 8

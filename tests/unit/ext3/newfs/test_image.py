@@ -10,6 +10,7 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
+from ext3.format.superblock import parse_superblock
 from ext3.newfs.image import plan_tree
 from ext3.newfs.metadata import Metadata
 
@@ -316,3 +317,11 @@ def test_large_files_begin_where_a_folio_does(block_size: int) -> None:
     tight = built(tree_of(data), ext3.ImageOptions(size=needed, block_size=block_size))
     with ext3.Filesystem.open(tight) as fs:
         assert all(fs.read_bytes(name) == content for name, content in data.items())
+
+
+def test_backups_in_groups_beyond_16_bits() -> None:
+    """Their superblocks have the highest number the field holds, as mke2fs writes them."""
+    options = ext3.ImageOptions(size=640 << 30, block_size=1024, inodes=90_000)
+    metadata = Metadata(plan_tree(tree_of({}), options, STAMP))
+    numbers = [parse_superblock(metadata.superblock(group), device_size=640 << 30).group_number for group in (0, 3**10, 5**7)]
+    assert numbers == [0, 3**10, 65535]
