@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import struct
@@ -12,7 +13,7 @@ import sys
 
 import pytest
 
-from ext3 import Filesystem
+from ext3 import DeviceError, Filesystem
 from sifkit.errors import ImageInUseError, UsageError
 from sifkit.overlay import edit_session as edit
 from sifkit.overlay.edit_session import EditOptions, edit_image
@@ -72,6 +73,24 @@ def test_an_image_without_a_journal_is_changed_as_a_copy(run, overlay):
     good(run, "mkdir", "plain.img:/upper/kept")
     assert names_in("plain.img") == [b"kept"] and os.stat("plain.img").st_mode & 0o777 == 0o640
     assert sorted(name for name in os.listdir() if "plain" in name) == ["plain.img"]
+
+
+def test_a_write_that_fails_after_the_commit_says_that_the_change_is_done(run, overlay, monkeypatch):
+    def full(*_):
+        raise DeviceError("writing at byte 7: No space left on device", error=OSError(28, "No space left on device"))
+
+    monkeypatch.setattr("ext3.journal.transaction.write_blocks", full)
+    code, _, err = run("mkdir", "overlay.img:/upper/new")
+    assert code == 1
+    assert err == (
+        "sifkit mkdir: overlay.img: writing at byte 7: No space left on device; the change is done, and is completed when the"
+        " image is next opened for writing; free some space there\n"
+    )
+    assert names_in("overlay.img") == [b"new"]
+    code, out, _ = run("mkdir", "--json", "overlay.img:/upper/more")
+    error = json.loads(out)["error"]
+    assert (code, error["kind"], error["committed"]) == (1, "io", True)
+    assert names_in("overlay.img") == [b"more", b"new"]
 
 
 @pytest.mark.slow
