@@ -57,9 +57,11 @@ __all__ = [
     "read_into",
     "same_file",
     "send_range",
+    "sequential_reader",
     "start_writeback",
     "sync",
     "sync_directory",
+    "true_size",
     "write_all",
     "write_at",
 ]
@@ -116,6 +118,28 @@ def is_read_write(fd: int) -> bool:
     return not fcntl or fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND) == os.O_RDWR
 
 
+def true_size(fd: int) -> int | None:
+    """Return the size of a regular file; None if it does not end there, or is another kind: only reading finds its end.
+
+    The files of proc report 0, those of sysfs 4096 bytes, whatever they hold, and some FUSE filesystems do not know either.
+    """
+    found = os.fstat(fd)
+    size = found.st_size
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    for _ in range(2 if hasattr(os, "pread") else 0):
+        try:
+            ends = len(os.pread(fd, 2, max(0, size - 1))) == min(size, 1)
+        except OSError:  # reading from the start will tell what it is
+            return None
+        before, size = size, os.fstat(fd).st_size
+        if ends:
+            return before
+        if before == size:
+            return None
+    return size  # it is being written
+
+
 def same_file(one: HostPath | int, other: HostPath | int) -> bool:
     """Return True if two paths or descriptors are the same file, False also if one does not exist."""
     try:
@@ -139,6 +163,23 @@ def read_at(fd: int, offset: int, size: int) -> bytes:
         offset += len(piece)
         size -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def sequential_reader(fd: int, offset: int = 0) -> Callable[[int], bytes]:
+    """Return a function that reads on from ``offset``, or from where a pipe stands: at most so many bytes, none only at the
+    end. No position of a file is moved."""
+
+    def read_on(size: int) -> bytes:
+        nonlocal offset
+        piece = os.pread(fd, min(size, CALL_BYTES), offset)
+        offset += len(piece)
+        return piece
+
+    try:
+        os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return lambda size: os.read(fd, min(size, CALL_BYTES))
+    return read_on if hasattr(os, "pread") else lambda size: os.read(fd, min(size, CALL_BYTES))
 
 
 def read_into(fd: int, offset: int, view: memoryview) -> int:

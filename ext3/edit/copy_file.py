@@ -1,16 +1,18 @@
 """Copy of a whole file into a regular file of the image, in the kernel if possible. Holes stay holes.
 
-Runs as many operations as the journal needs. Data goes to new blocks before the transaction that adds them to the file.
+Runs as many operations as the journal needs. Data goes to new blocks before the transaction that adds them to the file. What
+has no size, or a false one (pipes, files of proc), is read to its end, as cp does.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import IO, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from .. import hostio
 from ..device.base import FileDevice
@@ -19,7 +21,7 @@ from .file_data import check_space, file_written, map_holes, writable_file, writ
 from .inode_cache import InodeCache
 from .setattr import set_attributes
 
-__all__ = ["SourceFile", "copy_file"]
+__all__ = ["SourceFile", "SourceStream", "copy_file"]
 
 STEP_BYTES = 32 << 20
 """Most bytes copied in one operation."""
@@ -49,12 +51,20 @@ class SourceFile(Protocol):
         ...
 
 
+class SourceStream(Protocol):
+    """What can only be read on from where it stands, like a pipe, or any binary file."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return at most ``size`` bytes, none only at the end."""
+        ...
+
+
 class _HostFile:
     """Open file of the host as a SourceFile."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
-        self.size = os.fstat(fd).st_size
+        self.size = size
 
     def read_at(self, offset: int, size: int, /) -> bytes:
         return hostio.read_at(self._fd, offset, size)
@@ -66,18 +76,27 @@ class _HostFile:
         return [(0, self._fd, 0, self.size)]
 
 
-def copy_file(nodes: InodeCache, ino: int, source: SourceFile | int | IO[bytes], advance: Callable[[int], None]) -> int:
-    """Replace the content of a file by that of ``source``: a descriptor, a binary file or a SourceFile. Return its size.
+def copy_file(nodes: InodeCache, ino: int, source: SourceFile | SourceStream | int, advance: Callable[[int], None]) -> int:
+    """Replace the content of a file by that of ``source``: a descriptor, a binary file or another stream, or a SourceFile.
 
-    The file is truncated first, and again on failure. Raise NoSpaceError, before anything is changed, if the source
-    does not fit, SourceError if the source cannot be read.
+    Return its size. The file is truncated first, and again on failure. Raise NoSpaceError if the source does not fit, before
+    anything is changed where its size is known, and SourceError if the source cannot be read.
     """
     if isinstance(source, int):
-        return _copy(nodes, ino, _HostFile(source), advance)
+        return _copy_descriptor(nodes, ino, source, advance)
     if isinstance(source, SourceFile):
         return _copy(nodes, ino, source, advance)
     fd = _descriptor(source)
-    return _copy_stream(nodes, ino, source, advance) if fd is None else _copy(nodes, ino, _HostFile(fd), advance)
+    if fd is None:
+        return _copy_stream(nodes, ino, source.read, advance)
+    return _copy_descriptor(nodes, ino, fd, advance)
+
+
+def _copy_descriptor(nodes: InodeCache, ino: int, fd: int, advance: Callable[[int], None]) -> int:
+    size = hostio.true_size(fd)
+    if size is None:
+        return _copy_stream(nodes, ino, hostio.sequential_reader(fd), advance)
+    return _copy(nodes, ino, _HostFile(fd, size), advance)
 
 
 def _copy(nodes: InodeCache, ino: int, source: SourceFile, advance: Callable[[int], None]) -> int:
@@ -111,29 +130,47 @@ def _unreadable(error: OSError) -> SourceError:
     return SourceError("the source", f"reading: {reason}", error=error)
 
 
-def _descriptor(source: IO[bytes]) -> int | None:
+def _descriptor(source: Any) -> int | None:
     """Return the descriptor of a file object at position 0 that supports reads at any offset, else None."""
     try:
-        fd = source.fileno()
+        fd: int = source.fileno()
         seekable = os.lseek(fd, 0, os.SEEK_CUR) == 0 and source.tell() == 0
     except (AttributeError, OSError, ValueError):
         return None
     return fd if seekable else None
 
 
-def _copy_stream(nodes: InodeCache, ino: int, source: IO[bytes], advance: Callable[[int], None]) -> int:
+def _copy_stream(nodes: InodeCache, ino: int, read: Callable[[int], bytes | None], advance: Callable[[int], None]) -> int:
+    """Copy what ``read(size)`` gives until it gives nothing. What cannot be read at all changes nothing."""
+    piece = _read_piece(read)
     set_attributes(nodes, ino, size=0)
     offset = 0
     try:
-        while piece := source.read(COPY_BYTES):
+        while piece:
             nodes.run(partial(write, nodes, ino, offset, piece))
             offset += len(piece)
             advance(len(piece))
+            piece = _read_piece(read)
     except BaseException:
         with suppress(Ext3Error):  # what failed first is what matters
             set_attributes(nodes, ino, size=0)
         raise
     return offset
+
+
+def _read_piece(read: Callable[[int], bytes | None]) -> bytes:
+    """Return the next COPY_BYTES, fewer only at the end: a pipe gives a few at a time. Raise SourceError."""
+    pieces: list[bytes] = []
+    left = COPY_BYTES
+    try:
+        while left and (piece := read(left)) != b"":
+            if piece is None:  # of a descriptor that does not block
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            pieces.append(piece)
+            left -= len(piece)
+    except OSError as error:
+        raise _unreadable(error) from error
+    return b"".join(pieces)
 
 
 class _Copier:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from ..format.superblock import Superblock
 from ..read.filesystem import Filesystem, PathOrIno
 from ..read.path_walk import AnyPath, path_bytes
 from . import file_data, namei, rename, setattr
-from .copy_file import SourceFile, copy_file
+from .copy_file import SourceFile, SourceStream, copy_file
 from .file_handle import FileEditor
 from .inode_cache import InodeCache
 from .path_args import PathArguments, errors_name
@@ -410,13 +410,14 @@ class WritableFilesystem(Filesystem):
             file_data.punch(self._nodes, self._paths.resolve(path, True), offset, length)
 
     def write_from(
-        self, path: PathOrIno, source: SourceFile | int | IO[bytes], *, advance: Callable[[int], None] | None = None
+        self, path: PathOrIno, source: SourceFile | SourceStream | int, *, advance: Callable[[int], None] | None = None
     ) -> int:
         """Replace the content of an existing file by that of an open file. Return its size in bytes.
 
-        ``source``: a descriptor or a binary file of the host, or any SourceFile. Holes stay holes. ``advance`` is called with
-        the bytes copied since its last call. The file is truncated first, and again on failure. Raise NoSpaceError, before
-        anything is changed, if the source does not fit, SourceError if the source cannot be read.
+        ``source``: a descriptor or a binary file, also of a pipe, another stream, or any SourceFile. Holes stay holes.
+        ``advance`` is called with the bytes copied since its last call. The file is truncated first, and again on failure.
+        Raise NoSpaceError if the source does not fit, before anything is changed where its size is known, and SourceError if
+        the source cannot be read.
         """
         with errors_name(path):
             return copy_file(self._nodes, self._paths.resolve(path, True), source, advance or (lambda count: None))

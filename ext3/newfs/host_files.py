@@ -9,7 +9,7 @@ from typing import Any, Self
 from .. import hostio
 from ..errors import ContentChangedError, SourceError
 from .builder import TreeBuilder
-from .content import ContentFile
+from .content import ContentFile, MemoryContent
 from .node import FIELDS
 
 __all__ = ["DirectoryContent", "open_host_file"]
@@ -19,13 +19,17 @@ PARENT, SIZE, MTIME, MTIME_NS = map(list(FIELDS).index, ("parent", "size", "mtim
 
 @dataclass(slots=True)
 class DirectoryContent:
-    """Data of scanned regular files, opened one at a time by path."""
+    """Data of scanned regular files, opened one at a time by path. ``held``: of those that were read in the scan, by node."""
 
     builder: TreeBuilder
     allow_changed: bool = False
     directories: dict[int, bytes] = field(default_factory=dict)
+    held: dict[int, bytes] = field(default_factory=dict)
 
     def read_whole(self, node: int, view: memoryview) -> None:
+        if node in self.held:
+            view[:] = self.held[node]
+            return
         row = self.builder.row(node)
         path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
         fd = open_host_file(path)
@@ -44,20 +48,29 @@ class DirectoryContent:
         try:
             before = _fingerprint(fd)
             done = _read_exactly(fd, view)
-            if done == len(view) == before[0] and _fingerprint(fd) == before:
-                return
+            stable = _fingerprint(fd) == before and before[0] == len(view)
         except OSError as error:
             raise _unreadable(path, error) from error
         finally:
             os.close(fd)
+        if stable and done == len(view):
+            return
+        if stable:
+            raise _false_size(path, len(view))
         if not self.allow_changed:
             raise changed(path)
-        view[done:] = bytes(len(view) - done)
+        view[done:] = bytes(max(0, len(view) - done))
 
     def open(self, node: int) -> ContentFile:
+        if node in self.held:
+            return MemoryContent(self.held).open(node)
         row = self.builder.row(node)
         path = self.directories[row[PARENT]] + b"/" + self.builder.names[node]
         return _HostFile(path, (row[SIZE], row[MTIME], row[MTIME_NS]))
+
+
+def _false_size(path: bytes, size: int) -> SourceError:
+    return SourceError(path, f"its filesystem reports {size} bytes, and it has more or fewer", hint="copy it elsewhere first")
 
 
 def _unreadable(path: bytes, error: OSError) -> SourceError:
@@ -91,9 +104,9 @@ def _fingerprint(fd: int) -> Fingerprint:
 
 
 def _read_exactly(fd: int, view: memoryview) -> int:
-    """Fill ``view``. Return the bytes read, fewer than its length only at the end of the file."""
-    done = _read_into(fd, view)
-    while 0 < done < len(view):
+    """Fill ``view``. Return the bytes read: fewer than its length at the end of the file, one more if it is longer."""
+    done = 0
+    while done <= len(view):
         more = _read_into(fd, view[done:])
         if not more:
             break
@@ -104,13 +117,14 @@ def _read_exactly(fd: int, view: memoryview) -> int:
 if hasattr(os, "readv"):
 
     def _read_into(fd: int, view: memoryview) -> int:
-        return os.readv(fd, [view])
+        """Return the bytes read; one more than ``view`` has if there are more."""
+        return os.readv(fd, [view, bytearray(1)])
 
 else:  # pragma: no cover - hosts without readv
 
     def _read_into(fd: int, view: memoryview) -> int:
-        data = os.read(fd, len(view))
-        view[: len(data)] = data
+        data = os.read(fd, len(view) + 1)
+        view[: len(data)] = data[: len(view)]
         return len(data)
 
 
@@ -135,7 +149,11 @@ class _HostFile:
         assert self.fd is not None
         now = _fingerprint(self.fd)
         before, self._seen = self._seen, now
-        return now != before or now[0] != self._planned
+        if now != before or now[0] != self._planned:
+            return True
+        if hostio.true_size(self.fd) is None:
+            raise _false_size(self.path, self._planned)
+        return False
 
     def __enter__(self) -> Self:
         return self

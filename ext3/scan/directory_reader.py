@@ -16,8 +16,13 @@ from .. import hostio
 from ..constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from ..newfs.host_files import open_host_file
 from ..newfs.node import ROW, Segment
+from .false_sizes import SizeTrust
 
 __all__ = ["Attributes", "HostDirectoryReader", "Found", "FoundNames", "ScanOptions"]
+
+MAX_HELD_BYTES = 256 << 20
+"""Most bytes held of all files of a scan whose sizes are false."""
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +45,15 @@ Attributes = list[tuple[bytes, bytes | OSError | None]] | OSError
 
 class Found(NamedTuple):
     """Name that is not a plain file. ``status`` None: it cannot be read, ``problem`` is the reason. ``detail``: the target of
-    a symlink, the data of a sparse file. ``attributes`` None: it has none, or they were not read."""
+    a symlink, the data of a sparse file. ``attributes`` None: it has none, or they were not read. ``content``: of a file whose
+    reported size is false."""
 
     name: bytes
     status: os.stat_result | None
     detail: bytes | list[Segment] | None = None
     attributes: Attributes | None = None
     problem: str = ""
+    content: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -77,6 +84,9 @@ class HostDirectoryReader:
     without_attributes: set[int] = field(default_factory=set)
     stopped: bool = False
     lists_attributes: bool = field(init=False)
+    sizes: SizeTrust = field(default_factory=SizeTrust)
+    held_bytes: int = 0
+    """Content held of files with false sizes."""
 
     def __post_init__(self) -> None:
         self.lists_attributes = self.options.take_attribute is not None and hasattr(os, "listxattr")
@@ -95,7 +105,7 @@ class HostDirectoryReader:
         """Look up ``names``. Those excluded or removed since the listing are left out."""
         exclude, never, known, prefix = self.options.exclude, self.options.never, self.known, self.prefix
         lists_attributes, without_attributes = self.lists_attributes, self.without_attributes
-        lstat, pack = os.lstat, ROW.pack
+        lstat, pack, trusted = os.lstat, ROW.pack, self.sizes.trusted
         base = directory if directory.endswith(b"/") else directory + b"/"
         result = FoundNames()
         taken, rows, others = result.names, result.rows, result.others
@@ -117,12 +127,17 @@ class HostDirectoryReader:
                 continue
             detail: bytes | list[Segment] | None = None
             attributes: Attributes | None = None
+            content: bytes | None = None
             if nlink == 1 or kind == S_IFDIR or (device, ino) not in known:
                 try:
                     if kind == S_IFREG:
+                        if device not in trusted and self.sizes.doubts(device, status.st_blocks):
+                            content = self._false_content(path, device)
                         if size and mode & 0o444 != 0o444:  # files readable by all need no check
                             _check_readable(path)
-                        if status.st_blocks * 512 < size:
+                        if content is not None:
+                            size = len(content)
+                        elif status.st_blocks * 512 < size:
                             detail = _data_segments(path, size)
                     elif kind == S_IFLNK:
                         detail = os.readlink(path)
@@ -131,8 +146,8 @@ class HostDirectoryReader:
                     continue
                 if lists_attributes and device not in without_attributes:
                     attributes = self.attributes(path)
-            if kind != S_IFREG or nlink > 1 or detail is not None or attributes is not None:
-                others.append((len(taken), Found(name, status, detail, attributes)))
+            if kind != S_IFREG or nlink > 1 or detail is not None or attributes is not None or content is not None:
+                others.append((len(taken), Found(name, status, detail, attributes, content=content)))
                 if kind != S_IFREG:
                     size = len(detail) if isinstance(detail, bytes) else 0
             taken.append(name)
@@ -151,6 +166,27 @@ class HostDirectoryReader:
                 1,
             )
         return result
+
+    def _false_content(self, path: bytes, device: int) -> bytes | None:
+        """Return the content of a file if it has another size than is reported. Raise OSError."""
+        fd = open_host_file(path)
+        try:
+            if hostio.true_size(fd) is not None:
+                return None
+            self.sizes.distrust(device)
+            read, content = hostio.sequential_reader(fd), bytearray()
+            while piece := read(READ_BYTES):
+                content += piece
+                if self.held_bytes + len(content) > MAX_HELD_BYTES:
+                    reported = os.fstat(fd).st_size
+                    reason = (
+                        f"it has more than the {reported} bytes its filesystem reports; {MAX_HELD_BYTES >> 20} MiB are read"
+                    )
+                    raise OSError(errno.EFBIG, reason)
+        finally:
+            os.close(fd)
+        self.held_bytes += len(content)
+        return bytes(content)
 
     def attributes(self, path: bytes) -> Attributes | None:
         """Return the extended attributes of a file; symlinks are not followed."""

@@ -1,4 +1,5 @@
-"""Scan of a directory of the host into a Tree. Data of files is read later, when it is copied.
+"""Scan of a directory of the host into a Tree. Data of files is read later, when it is copied, but for those of proc and the
+like, whose size only reading them tells.
 
 Copies all metadata of inodes: modes, 32-bit owners, nanosecond times, hard links, holes, extended attributes. The order of
 nodes is canonical: directories in pre-order by the bytes of their names; all names of a directory are numbered together, in
@@ -56,7 +57,7 @@ def scan_directory(
     path = source.rstrip(b"/")
     scanner = _Scanner(builder, HostDirectoryReader(options, len(path) + 1, found.st_dev))
     scanner.scan(path or b"/", root, progress)
-    return DirectoryContent(builder, options.allow_changed, scanner.directories)
+    return DirectoryContent(builder, options.allow_changed, scanner.directories, scanner.held)
 
 
 class _Scanner:
@@ -67,6 +68,8 @@ class _Scanner:
         self.reader = reader
         self.directories: dict[int, bytes] = {}
         """Host paths of the directories by node; empty for the host's root."""
+        self.held: dict[int, bytes] = {}
+        """Content of files whose reported sizes are false."""
         self.nodes: dict[bytes, int] = {}
         """Nodes of the directories yet to be visited, by path."""
 
@@ -117,6 +120,8 @@ class _Scanner:
             builder.targets[node] = found.detail
         elif found.detail is not None:
             builder.segments[node] = found.detail
+        elif found.content is not None:
+            self.held[node] = found.content
         if found.attributes is not None and status.st_dev not in self.reader.without_attributes:
             self.add_attributes(node, path, status.st_dev, kind, found.attributes)
 

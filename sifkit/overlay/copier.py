@@ -28,10 +28,11 @@ from ..errors import show
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, reason_of
 from ..vfs.file_tree import FileTree, Row, Stat
+from ..vfs.host_tree import HostFile, HostStream
 from ..vfs.resolve import ResolvedPath
 from ..vfs.whiteouts import is_whiteout, without_overlay_xattrs
 from .copy_options import CopyOptions
-from .copy_source import CopySource
+from .copy_source import CopySource, identity_of
 from .upper_edit import OverlayEditor
 from .xattr_filter import ACLS
 
@@ -80,7 +81,7 @@ class _File(Generic[N]):
     @property
     def identity(self) -> tuple[int, int, int]:
         """The same for all names of a file."""
-        return id(self.tree), self.stat.dev, self.stat.ino
+        return identity_of(self.tree, self.stat)
 
 
 @dataclass(slots=True)
@@ -385,8 +386,9 @@ class Copier:
         with _source_errors("cannot open", file.label, " for reading"):
             opened = file.tree.open_file(file.node)
         with opened:
+            source = HostStream(opened.fd) if isinstance(opened, HostFile) and not opened.is_sized else opened
             try:
-                self.editor.filesystem.write_from(ino, opened, advance=self._advance)
+                self.editor.filesystem.write_from(ino, source, advance=self._advance)
             except SourceError as error:
                 text = f"error reading '{file.label}': {error.reason}"
                 raise CopyError(text, kind=error.kind, path=file.label, hint=error.hint) from error

@@ -19,7 +19,7 @@ from ..errors import SifkitError, show
 from ..vfs.copy_outcome import CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree
-from ..vfs.host_tree import HostTree
+from ..vfs.host_tree import HostContent, HostTree
 from ..vfs.resolve import ResolvedPath, Resolver, is_dir, is_symlink
 from .copier import Copier
 from .copy_options import CopyOptions
@@ -152,12 +152,18 @@ class CopyIn:
         try:
             found = os.stat(path) if self._follow else os.lstat(path)
             followed = self._follow or (path != plain and os.path.islink(plain))
-            node = os.path.realpath(path) if followed else plain
-            source = CopySource(self._host, node, self._host.stat(node), argument.shown)
+            tree = self._host_tree(plain, stat.S_IFMT(found.st_mode), followed)
+            source = CopySource(tree, plain, tree.stat(plain), argument.shown)
         except OSError as error:
             kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
             raise CopyError(f"cannot stat '{argument.shown}': {error.strerror}", kind=kind, path=path) from error
-        return _Found(argument, source, stat.S_ISDIR(found.st_mode) or (followed and os.path.isdir(node)))
+        return _Found(argument, source, stat.S_ISDIR(found.st_mode) or (followed and is_dir(source.stat)))
+
+    def _host_tree(self, path: bytes, form: int, followed: bool) -> HostTree:
+        """Return a tree with the file at ``path``, of which only the content is copied if it is special and there is no -r."""
+        if not self._options.recursive and form not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+            return HostContent(path)
+        return HostTree(path) if followed else self._host
 
     def _open(self, editor: OverlayEditor, image: str) -> FileTree[Any]:
         """Open an image to copy from, which may be the target's."""

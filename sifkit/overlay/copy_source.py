@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from typing import Generic, Self, TypeVar
 
 from ..vfs.file_tree import FileTree, Row, Stat
+from ..vfs.host_tree import HostTree
 from ..vfs.walk import WalkedDirectory, walk_directories
 
-__all__ = ["CopySource"]
+__all__ = ["CopySource", "identity_of"]
 
 N = TypeVar("N", bound=Hashable)
+
+
+def identity_of(tree: FileTree[N], stat: Stat) -> tuple[int, int, int]:
+    """Return the same for all names of a file, whichever directories of the host they are found in."""
+    return 0 if isinstance(tree, HostTree) else id(tree), stat.dev, stat.ino
 
 
 @dataclass(slots=True)

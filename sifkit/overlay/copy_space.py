@@ -15,7 +15,7 @@ from ..errors import SifkitError, counted, human
 from ..vfs.file_tree import FileTree, Stat, is_directory
 from ..vfs.walk import WalkedDirectory
 from .copy_options import CopyOptions
-from .copy_source import CopySource
+from .copy_source import CopySource, identity_of
 from .upper_edit import OverlayEditor
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class SpaceEstimate:
 
     def _add_file(self, tree: FileTree[N], node: N, found: Stat, existing: int | None) -> None:
         if found.links > 1 and "links" in self.options.preserve:
-            key = id(tree), found.dev, found.ino
+            key = identity_of(tree, found)
             if key in self._linked:
                 return
             self._linked.add(key)

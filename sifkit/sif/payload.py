@@ -148,6 +148,9 @@ def _from_fd(fd: int, label: str, start: int | None) -> Source:
     """Return a source for a descriptor. ``start`` None: its current position."""
     if not _seekable(fd):
         return Source(label, None, 0, None, lambda size: os.read(fd, size), None)
+    if hostio.is_regular(fd) and hostio.true_size(fd) is None:  # of proc, for example
+        begin = os.lseek(fd, 0, os.SEEK_CUR) if start is None else start
+        return Source(label, None, 0, None, hostio.sequential_reader(fd, begin), None)
     try:
         begin = os.lseek(fd, 0, os.SEEK_CUR) if start is None else start
         end = os.lseek(fd, 0, os.SEEK_END)

@@ -160,7 +160,7 @@ def _differences(old: _Side[Any], new: _Side[Any], path: bytes, *, owners: bool)
         found.append("device")
     if kind == stat.S_IFLNK and old.readlink(one) != new.readlink(other):
         found.append("target")
-    if kind == stat.S_IFREG and (first.size != second.size or not _same_content(old, one, new, other)):
+    if kind == stat.S_IFREG and not _same_content(old, one, new, other):
         found.append("content")
     if one.may_have_xattrs or other.may_have_xattrs:
         before, after = old.xattrs(path), new.xattrs(path)
@@ -170,14 +170,16 @@ def _differences(old: _Side[Any], new: _Side[Any], path: bytes, *, owners: bool)
 
 
 def _same_content(old: _Side[Any], one: _File[Any], new: _Side[Any], other: _File[Any]) -> bool:
-    """Return True if two files of the same size have the same content."""
-    if not one.stat.size:
-        return True
+    """Return True if two regular files have the same content. An open file knows its size where a Stat may not, as in proc."""
     with ExitStack() as stack:
-        files = []
+        files, sizes = [], set()
         for side, file in ((old, one), (new, other)):
             with side.reading():
-                files.append((side, stack.enter_context(side.tree.open_file(file.node))))
+                opened = stack.enter_context(side.tree.open_file(file.node))
+                sizes.add(opened.size)
+            files.append((side, opened))
+        if len(sizes) > 1:
+            return False
         at = 0
         while True:
             chunks = []

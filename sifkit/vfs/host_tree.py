@@ -1,10 +1,14 @@
-"""HostTree: a directory of the host. Nodes are paths; only the directory itself may be a symlink."""
+"""HostTree: a directory or a file of the host. Nodes are paths; only the root itself may be a symlink.
+
+What the root leads to need not have a path: ``/dev/stdin`` may be a pipe, and ``/dev/fd/3`` a file that was removed.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -24,14 +28,19 @@ from .file_tree import (
     file_type_of,
 )
 
-__all__ = ["HostFile", "HostTree", "host_stat"]
+__all__ = ["HostContent", "HostFile", "HostStream", "HostTree", "host_stat"]
 
 HAS_XATTRS = hasattr(os, "listxattr")
+FOLLOW = hostio.READ_REGULAR & ~getattr(os, "O_NOFOLLOW", 0)
+"""Flags to read a regular file that a symlink may lead to."""
 SECTOR = 512
+MAX_HELD_BYTES = 256 << 20
+"""Most bytes held of a file whose size is not known before it is read."""
+READ_BYTES = 1 << 20
 
 
 class HostTree:
-    """Files below the directory ``path``."""
+    """The directory ``path`` and the files below it, or the file ``path``."""
 
     def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
         self._root = os.fsencode(path)
@@ -81,7 +90,7 @@ class HostTree:
             if stat.S_ISREG(found.mode) and found.size <= min(limit, found.blocks * SECTOR):  # fewer blocks: it may have holes
                 try:
                     with self.open_file(node) as file:
-                        content = file.read_at(0, found.size)
+                        content = file.read_at(0, found.size) if file.is_sized else None
                 except OSError as error:
                     content = error
             yield TreeFile(position, node, found, xattrs, content)
@@ -98,7 +107,7 @@ class HostTree:
         return {os.fsencode(name): os.getxattr(node, name, follow_symlinks=follow) for name in names}
 
     def open_file(self, node: bytes, /) -> HostFile:
-        return HostFile(node)
+        return HostFile(_open_regular(node, FOLLOW if node == self._root else hostio.READ_REGULAR))
 
     def statfs(self) -> TreeStatFS:
         if not hasattr(os, "statvfs"):
@@ -113,26 +122,73 @@ class HostTree:
         )
 
 
-class HostFile:
-    """Open regular file of the host. Raises OSError, IsADirectoryError and OSError (EINVAL) for another type."""
+class HostContent(HostTree):
+    """The file ``path`` as what it gives to read, whatever its kind: a regular file without holes.
 
-    def __init__(self, path: bytes) -> None:
-        self.fd = os.open(path, hostio.READ_REGULAR)
-        found = os.fstat(self.fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(self.fd)
-            number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-            raise OSError(number, os.strerror(number), path)
-        self.size = found.st_size
+    Opening a FIFO waits for a process that writes to it.
+    """
+
+    def stat(self, node: bytes, /) -> TreeStat:
+        found = super().stat(node)
+        if stat.S_ISDIR(found.mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), node)
+        return found._replace(mode=stat.S_IFREG | stat.S_IMODE(found.mode), size=0, blocks=0, major=0, minor=0)
+
+    def open_file(self, node: bytes, /) -> HostFile:
+        return HostFile(os.open(node, os.O_RDONLY | hostio.OPEN | getattr(os, "O_NOCTTY", 0)))
+
+
+class HostStream:
+    """Bytes of an open file, read from its start to its end."""
+
+    def __init__(self, fd: int) -> None:
+        self._read = hostio.sequential_reader(fd)
+
+    def read(self, size: int, /) -> bytes:
+        return self._read(size)
+
+
+class HostFile:
+    """Open file of the host, which it closes.
+
+    Where its size is not known, or not the one its filesystem reports (``is_sized`` False), the content is read and held when
+    it is needed.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._size = hostio.true_size(fd)
+        self._lock = threading.Lock()
+        self._content: bytes | None = None
+
+    @property
+    def is_sized(self) -> bool:
+        return self._size is not None
+
+    @property
+    def size(self) -> int:
+        """Raises OSError (EFBIG) if it is not sized and has more than 256 MiB."""
+        return len(self._held()) if self._size is None else self._size
 
     def read_at(self, offset: int, size: int, /) -> bytes:
+        if self._size is None:
+            return self._held()[offset : offset + size]
         return hostio.read_at(self.fd, offset, size)
 
     def data_ranges(self) -> list[tuple[int, int]]:
-        return list(hostio.data_ranges(self.fd, 0, self.size))
+        if self._size is None:
+            return [(0, self.size)] if self.size else []
+        return list(hostio.data_ranges(self.fd, 0, self._size))
 
-    def host_ranges(self) -> list[tuple[int, int, int, int]]:
-        return [(offset, self.fd, offset, length) for offset, length in self.data_ranges()]
+    def host_ranges(self) -> list[tuple[int, int, int, int]] | None:
+        return [(offset, self.fd, offset, length) for offset, length in self.data_ranges()] if self.is_sized else None
+
+    def _held(self) -> bytes:
+        """Return the whole content: read once, since the files of proc change."""
+        with self._lock:
+            if self._content is None:
+                self._content = _read_all(self.fd)
+            return self._content
 
     def close(self) -> None:
         os.close(self.fd)
@@ -142,6 +198,26 @@ class HostFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
+
+
+def _open_regular(path: bytes, flags: int) -> int:
+    """Open a regular file. Raises OSError, IsADirectoryError and OSError (EINVAL) for another type."""
+    fd = os.open(path, flags)
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode):
+        return fd
+    os.close(fd)
+    number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+    raise OSError(number, os.strerror(number), path)
+
+
+def _read_all(fd: int) -> bytes:
+    read, content = hostio.sequential_reader(fd), bytearray()
+    while piece := read(READ_BYTES):
+        content += piece
+        if len(content) > MAX_HELD_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return bytes(content)
 
 
 def host_stat(found: os.stat_result) -> TreeStat:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ext3 import hostio
+
 from ...errors import UsageError, show
 from .session import same_file
 
@@ -63,7 +65,7 @@ def open_object_source(file: str, image: str) -> Iterator[ObjectSource]:
         head = handle.read(HEAD_BYTES)
         if stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode):
             handle.seek(0)
-            size = found.st_size if stat.S_ISREG(found.st_mode) else None
+            size = hostio.true_size(handle.fileno())
             yield ObjectSource(show(file), os.path.basename(file), handle, head, size)
         else:
             yield ObjectSource(show(file), os.path.basename(file), _PrefixedStream(head, handle, file), head, None)
@@ -98,7 +100,7 @@ def _stdin() -> ObjectSource:
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         raise UsageError(f"FILE -: {label} is not binary", hint="give a file")
-    if stream.seekable():
+    if stream.seekable() and _has_known_size(stream):
         begin = stream.tell()
         head = stream.read(HEAD_BYTES)
         end = stream.seek(0, os.SEEK_END)
@@ -106,6 +108,15 @@ def _stdin() -> ObjectSource:
         return ObjectSource(label, "", stream, head, end - begin)
     head = stream.read(HEAD_BYTES)
     return ObjectSource(label, "", _PrefixedStream(head, stream, label), head, None)
+
+
+def _has_known_size(stream: BinaryIO) -> bool:
+    """Return False for a file of proc and the like, which only reading measures."""
+    try:
+        fd = stream.fileno()
+    except OSError:  # an object in memory
+        return True
+    return not hostio.is_regular(fd) or hostio.true_size(fd) is not None
 
 
 def check_filesystem(source: ObjectSource, option: str, declared: FSType | None) -> FSType | None:

@@ -595,3 +595,93 @@ def test_a_host_with_hardly_any_calls(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(random.Random(2).randbytes(300_000))
     done = subprocess.run([sys.executable, "-c", BARE_HOST], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# -- files whose size only reading tells ---------------------------------------------------------------------------
+
+SMALL_PROC, SMALL_SYS = "/proc/sys/kernel/ostype", "/sys/kernel/mm/transparent_hugepage/enabled"
+
+
+def test_a_true_size(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    for content in (b"", b"1", b"x" * 5000):
+        path.write_bytes(content)
+        with path.open("rb") as file:
+            assert hostio.true_size(file.fileno()) == len(content)
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+        assert hostio.true_size(file.fileno()) == 1 << 40
+
+
+@pytest.mark.parametrize("path", [SMALL_PROC, SMALL_SYS])
+def test_a_size_that_is_false(path: str) -> None:
+    """proc reports 0 bytes, sysfs 4096."""
+    if not os.path.exists(path):
+        pytest.skip(f"there is no {path} here")
+    with open(path, "rb") as file:
+        assert os.fstat(file.fileno()).st_size in (0, 4096)
+        assert hostio.true_size(file.fileno()) is None
+        assert file.tell() == 0
+
+
+@pytest.mark.parametrize("reported", [0, 3, 11, 4096])
+def test_a_size_that_is_too_little_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: int) -> None:
+    (tmp_path / "f").write_bytes(b"0123456789")
+    real = os.fstat
+    with (tmp_path / "f").open("rb") as file:
+        monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([*real(fd)[:6], reported, *real(fd)[7:10]]))
+        assert hostio.true_size(file.fileno()) is None
+
+
+def test_a_file_that_is_written_meanwhile_has_its_last_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * 10)
+    real = os.pread
+    times: list[int] = []
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if times[0]:
+            times[0] -= 1
+            with path.open("ab") as more:
+                more.write(b"y" * 5)
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    for count, size in ((1, 15), (100, 15 + 2 * 5)):
+        times[:] = [count]
+        with path.open("rb") as file:
+            assert hostio.true_size(file.fileno()) == size
+
+
+def test_what_is_no_file_has_no_size() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"data")
+        assert hostio.true_size(reading) is None
+        assert os.read(reading, 100) == b"data"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_file_that_cannot_be_read_has_no_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").touch()
+    monkeypatch.setattr(os, "pread", failing(errno.EIO))
+    with (tmp_path / "f").open("rb") as file:
+        assert hostio.true_size(file.fileno()) is None
+        with pytest.raises(OSError, match="Input/output"):
+            hostio.sequential_reader(file.fileno())(10)
+
+
+def test_reading_on(files: Opened) -> None:
+    read = hostio.sequential_reader(files.source)
+    pieces = [read(100 * KIB) for _ in range(9)]
+    assert b"".join(pieces) == files.data and pieces[-1] == b""
+    assert os.lseek(files.source, 0, os.SEEK_CUR) == 0
+    assert hostio.sequential_reader(files.source, 7)(3) == files.data[7:10]
+    reading, writing = os.pipe()
+    os.write(writing, b"data")
+    os.close(writing)
+    read = hostio.sequential_reader(reading)
+    assert (read(2), read(10), read(10)) == (b"da", b"ta", b"")
+    os.close(reading)

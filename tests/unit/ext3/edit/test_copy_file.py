@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +128,98 @@ def test_what_does_not_fit_changes_nothing(fs: WritableFilesystem) -> None:
     with pytest.raises(ext3.NoSpaceError):
         fs.write_from("/f", MemoryFile(b"x" * 20 * MIB))
     assert fs.read_bytes("/f") == b"old"
+
+
+class Stream:
+    """Bytes that come a few at a time, and what comes after them."""
+
+    def __init__(self, content: bytes, end: BaseException | None = None, step: int = 100_000) -> None:
+        self.pieces = [content[at : at + step] for at in range(0, len(content), step)]
+        self.end = end
+
+    def read(self, size: int, /) -> bytes | None:
+        if self.pieces:
+            piece, rest = self.pieces[0][:size], self.pieces[0][size:]
+            self.pieces[:1] = [rest] if rest else []
+            return piece
+        if self.end is not None:
+            raise self.end
+        return b""
+
+
+def test_from_a_stream(fs: WritableFilesystem) -> None:
+    content = os.urandom(3 * MIB + 17)
+    told: list[int] = []
+    for path, source in (("/stream", Stream(content)), ("/object", io.BytesIO(content))):
+        fs.write_bytes(path, b"old")
+        assert fs.write_from(path, source, advance=told.append) == len(content)
+        assert fs.read_bytes(path) == content
+    assert sum(told) == 2 * len(content) and len(told) <= 8
+
+
+def test_from_a_pipe(fs: WritableFilesystem) -> None:
+    content = os.urandom(200_000)
+    fs.create("/f")
+    for how in ("descriptor", "file"):
+        reading, writing = os.pipe()
+        writer = threading.Thread(target=lambda: (os.write(writing, content), os.close(writing)))  # noqa: B023
+        writer.start()
+        with open(reading, "rb") as file:
+            assert fs.write_from("/f", reading if how == "descriptor" else file) == len(content)
+        writer.join()
+        assert fs.read_bytes("/f") == content
+
+
+@pytest.mark.parametrize("path", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"])
+def test_from_files_with_false_sizes(fs: WritableFilesystem, path: str) -> None:
+    """coreutils read them to their end."""
+    if not os.path.exists(path):
+        pytest.skip(f"there is no {path} here")
+    wanted = Path(path).read_bytes()
+    fs.create("/f")
+    with open(path, "rb") as file:
+        for source in (file, file.fileno()):
+            assert fs.write_from("/f", source) == len(wanted)
+            assert fs.read_bytes("/f") == wanted
+
+
+@pytest.mark.parametrize("reported", [0, 3, 2 * MIB, 4 * MIB])
+def test_from_a_file_that_reports_too_little_or_too_much(
+    fs: WritableFilesystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: int
+) -> None:
+    content = os.urandom(3 * MIB)
+    (tmp_path / "f").write_bytes(content)
+    fs.create("/f")
+    real = os.fstat
+    with (tmp_path / "f").open("rb") as file:
+        monkeypatch.setattr(os, "fstat", lambda fd: os.stat_result([*real(fd)[:6], reported, *real(fd)[7:10]]))
+        assert fs.write_from("/f", file.fileno()) == len(content)
+    assert fs.read_bytes("/f") == content
+
+
+def test_a_stream_that_cannot_be_read(fs: WritableFilesystem) -> None:
+    """What gives nothing changes nothing; what breaks off leaves no half file."""
+    fs.write_bytes("/f", b"old")
+    free = fs.superblock.free_blocks
+    broken = OSError(5, "Input/output error")
+    for content, left in ((b"", b"old"), (b"x" * 5000, b"old"), (b"x" * 3 * MIB, b"")):
+        with pytest.raises(ext3.SourceError) as caught:
+            fs.write_from("/f", Stream(content, broken))
+        assert caught.value.reason == "reading: Input/output error" and caught.value.errno == 5
+        assert fs.read_bytes("/f") == left
+    assert fs.superblock.free_blocks == free + 1
+    with pytest.raises(ext3.SourceError, match="temporarily unavailable"):
+        fs.write_from("/f", NotReady())
+
+
+class NotReady:
+    def read(self, size: int, /) -> None:
+        return None
+
+
+def test_a_stream_without_an_end_fills_no_more_than_the_image(fs: WritableFilesystem) -> None:
+    fs.create("/f")
+    free = fs.superblock.free_blocks
+    with pytest.raises(ext3.NoSpaceError):
+        fs.write_from("/f", Stream(b"x" * 100 * MIB, step=MIB))
+    assert (fs.stat("/f").size, fs.superblock.free_blocks) == (0, free)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 from sifkit.vfs.copy_outcome import Copied
 from sifkit.vfs.host_tree import HostTree
 
-from ....support.commands import good, refused
+from ....support.commands import good, names_in, read_in, refused, stat_in
 from ....support.sif_images import partition
 
 MIB = 1 << 20
@@ -273,6 +275,113 @@ def test_partition_is_for_the_sif_among_several_images(run, image, tmp_path):
     assert good(run, "cat", "--partition", "overlay", "a.sif", "/upper/back") == "hello\n"
     code, _, err = run("cp", "--partition", "overlay", "motd", "overlay.img:/upper/again")
     assert code == 2 and "--partition is for SIF images" in err
+
+
+@pytest.fixture
+def descriptors():
+    if not os.path.isdir("/dev/fd"):
+        pytest.skip("there is no /dev/fd here")
+
+
+def in_background(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("descriptors")
+@pytest.mark.parametrize("size", [0, 5, 3 * MIB])
+def test_a_pipe_is_copied(run, image, size):
+    """coreutils: cp <(cmd), and cp /dev/stdin."""
+    content = os.urandom(size)
+    reading, writing = os.pipe()
+
+    def write():
+        with open(writing, "wb") as file:
+            file.write(content)
+
+    writer = in_background(write)
+    good(run, "cp", f"/dev/fd/{reading}", f"{image}:/upper", "-q")
+    writer.join()
+    os.close(reading)
+    assert read_in(image, f"/upper/{reading}") == content
+    assert stat_in(image, f"/upper/{reading}").mode == 0o100600
+
+
+def test_a_fifo_is_copied_without_r(run, image, tmp_path):
+    """coreutils wait for the writer and copy what comes; with -r they make a FIFO."""
+    os.mkfifo(tmp_path / "fifo")
+    good(run, "cp", "-q", "-r", tmp_path / "fifo", f"{image}:/upper/fifo")
+    (tmp_path / "old").write_bytes(b"old content")
+    good(run, "cp", "-q", tmp_path / "old", f"{image}:/upper/old")
+    for target in ("new", "old"):
+        writer = in_background(lambda: (tmp_path / "fifo").write_bytes(b"from a fifo"))
+        good(run, "cp", "-q", "-P", tmp_path / "fifo", f"{image}:/upper/{target}")
+        writer.join()
+        assert read_in(image, f"/upper/{target}") == b"from a fifo"
+    assert stat_in(image, "/upper/fifo").mode & 0o170000 == 0o010000
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_a_removed_file_is_copied_by_its_descriptor(run, image, tmp_path):
+    """coreutils open /dev/fd/N; what it leads to has no path."""
+    (tmp_path / "f").write_bytes(b"removed")
+    with (tmp_path / "f").open("rb") as file:
+        (tmp_path / "f").unlink()
+        good(run, "cp", "-q", f"/dev/fd/{file.fileno()}", f"{image}:/upper/f")
+    assert read_in(image, "/upper/f") == b"removed"
+
+
+@pytest.mark.parametrize("path", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"])
+@pytest.mark.parametrize("options", [[], ["-a"]])
+def test_a_file_with_a_false_size_is_copied(run, image, path, options):
+    """coreutils read it to its end."""
+    if not os.path.exists(path):
+        pytest.skip(f"there is no {path} here")
+    good(run, "cp", "-q", *options, path, f"{image}:/upper/f")
+    assert read_in(image, "/upper/f") == Path(path).read_bytes()
+
+
+def test_a_directory_of_proc_is_copied(run, image):
+    source = Path("/proc/sys/net/ipv4/conf/lo")
+    if not source.is_dir():
+        pytest.skip(f"there is no {source} here")
+    good(run, "cp", "-q", "-r", source, f"{image}:/upper")
+    for path in source.iterdir():
+        assert read_in(image, f"/upper/lo/{path.name}") == path.read_bytes()
+
+
+def test_a_source_without_an_end_leaves_nothing(run, image):
+    if not os.path.exists("/dev/zero"):
+        pytest.skip("there is no /dev/zero here")
+    with Filesystem.open(image) as filesystem:
+        free = filesystem.superblock.free_blocks
+    assert "no space left in the image" in refused(run, "cp", "-q", "/dev/zero", f"{image}:/upper/zero")
+    assert b"zero" not in names_in(image)
+    with Filesystem.open(image) as filesystem:
+        assert filesystem.superblock.free_blocks == free
+
+
+@pytest.mark.usefixtures("descriptors")
+def test_sources_that_cannot_be_opened(run, image, tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        error = refused(run, "cp", tmp_path / "socket", f"{image}:/upper")
+        assert f"cannot open '{tmp_path / 'socket'}' for reading: No such device or address" in error
+    assert "cannot stat '/dev/fd/987': No such file" in refused(run, "cp", "/dev/fd/987", f"{image}:/upper")
+    good(run, "cp", "-q", "-r", tmp_path / "socket", f"{image}:/upper")
+    error = refused(run, "cp", f"{image}:/upper/socket", f"{image}:/upper/other")
+    assert "overlay.img:/upper/socket' is not a regular file" in error
+
+
+def test_hard_links_hold_between_directories_given_as_links(run, image, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"dir{name}").mkdir()
+        (tmp_path / name).symlink_to(f"dir{name}")
+    (tmp_path / "dira/f").write_bytes(b"1")
+    os.link(tmp_path / "dira/f", tmp_path / "dirb/g")
+    good(run, "cp", "-q", "-a", f"{tmp_path}/a/", f"{tmp_path}/b/", f"{image}:/upper")
+    assert stat_in(image, "/upper/a/f").ino == stat_in(image, "/upper/b/g").ino
 
 
 def test_devices_that_only_root_may_make_are_told(run, image, monkeypatch):

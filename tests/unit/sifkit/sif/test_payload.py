@@ -91,6 +91,19 @@ def test_sources_are_read_from_where_they_stand(image: SIF, tmp_path: Path) -> N
     assert image.read(image.add(memory, DataType.GENERIC).id) == b"bc"
 
 
+@pytest.mark.parametrize("path", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"])
+def test_files_with_false_sizes_are_read_to_their_ends(image: SIF, path: str) -> None:
+    """proc reports 0 bytes, sysfs 4096."""
+    if not os.path.exists(path):
+        pytest.skip(f"there is no {path} here")
+    data = Path(path).read_bytes()
+    with open(path, "rb") as file, open(path, "rb", buffering=0) as raw:
+        for source in (path, file, raw):
+            assert image.read(image.add(source, DataType.GENERIC).id) == data
+        raw.seek(3)
+        assert image.read(image.add(raw, DataType.GENERIC).id) == data[3:]
+
+
 @pytest.mark.parametrize("as_object", [False, True], ids=["descriptor", "object"])
 def test_a_pipe(image: SIF, as_object: bool) -> None:
     data = os.urandom(300_000) + bytes(400_000) + b"end"

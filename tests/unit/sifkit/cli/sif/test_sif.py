@@ -172,6 +172,17 @@ def test_every_way_to_add_an_overlay_gives_the_same(run, image, argv):
     assert (found.group, found.name, found.offset % 4096, data) == (2, b"overlay.img", 0, EXT3)
 
 
+def test_files_with_false_sizes_are_added_whole(run, image, monkeypatch):
+    """proc reports 0 bytes."""
+    if not os.path.exists("/proc/version"):
+        pytest.skip("there is no /proc here")
+    assert run("add", "--datatype", "generic", "i.sif", "/proc/version")[0] == 0
+    with open("/proc/version", "rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        assert run("add", "--datatype", "generic", "--name", "n", "i.sif", "-")[0] == 0
+    assert facts(image, 4)[1] == facts(image, 5)[1] == Path("/proc/version").read_bytes()
+
+
 def test_a_second_overlay_is_warned_of_with_the_command_that_replaces_the_first(run, image):
     assert run("add", image, "--parttype", "overlay")[0] == 0
     code, _, err = run("add", image, "--parttype", "overlay")
