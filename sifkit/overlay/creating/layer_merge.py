@@ -38,6 +38,10 @@ _row = struct.Struct("<3I3q3Iqq")
 _ROOT = TOP
 
 
+_IMAGE_NAMES = {b"oci-layout", b"index.json", b"manifest.json", b"repositories"}
+"""Names of files at the top of an archive of a container image (OCI image layout; Docker image specification 1.2)."""
+
+
 class MemberRefusedError(ArchiveError):
     """Member that cannot be part of a tree: its path leads outside, its link nowhere ..."""
 
@@ -71,6 +75,17 @@ class LayerMerge:
     def top_names(self) -> set[bytes]:
         """Names at the top of the archive, those of whiteouts included."""
         return self._children[_ROOT].keys() | self._whiteouts.get(_ROOT, {}).keys()
+
+    @property
+    def image_format(self) -> str:
+        """Format of a container image, if the archive is one with all its layers: "docker save" or "OCI layout"; else ""."""
+        names = self.top_names
+        content = {name for name in names if name == b"blobs" or _is_digest(name)}
+        if not content or names - content - _IMAGE_NAMES:
+            return ""
+        if b"manifest.json" in names:  # docker save writes both since Docker 25
+            return "docker save"
+        return "OCI layout" if {b"oci-layout", b"index.json"} <= names else ""
 
     @property
     def root(self) -> RootAttributes | None:
@@ -332,6 +347,12 @@ class LayerMerge:
     def _xattrs_of(self, row: int) -> dict[bytes, bytes]:
         xattrs = self._xattrs.get(row, {})
         return {**xattrs, **dict.fromkeys(OPAQUE_XATTRS, b"y")} if row in self._opaque else xattrs
+
+
+def _is_digest(name: bytes) -> bool:
+    """True for the name of a layer's directory or of a configuration in an archive of docker save."""
+    stem = name.removesuffix(b".json").removesuffix(b".tar")
+    return len(stem) == 64 and set(stem) <= set(b"0123456789abcdef")
 
 
 def _has_aufs_part(head: bytes, leaf: bytes) -> bool:

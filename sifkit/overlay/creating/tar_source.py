@@ -12,6 +12,7 @@ from typing import Self
 
 from ext3.newfs.builder import TreeBuilder
 
+from ...errors import show
 from ...tar.errors import ArchiveError
 from ...tar.members import read_members
 from ...tar.stream import ArchiveSource, SpoolDirectory, open_archive
@@ -23,6 +24,16 @@ from .layout import RootAttributes
 __all__ = ["MergedArchive", "TarScan", "read_tar", "scan_tar"]
 
 PROGRESS_STEP = 256
+
+
+class ImageArchiveError(ArchiveError):
+    """Archive of a container image: layers inside an archive, not files. ``format``: "docker save" or "OCI layout"."""
+
+    def __init__(self, path: bytes, format: str) -> None:
+        transport = "docker-archive" if format == "docker save" else "oci-archive"
+        hint = f"unpack it and give a layer, or make a container of it: apptainer build NAME.sif {transport}:{show(path)}"
+        super().__init__(path, f"this is a container image ({format}), not the files of one", hint=hint)
+        self.format = format
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,8 @@ def _read(
             merge.add(member)
             if count % PROGRESS_STEP == 0:
                 progress(PROGRESS_STEP)
+        if merge.image_format:
+            raise ImageArchiveError(archive.path, merge.image_format)
         content = ArchiveContent(archive.finish())
     except BaseException:
         archive.close()

@@ -195,6 +195,31 @@ def test_the_cause_of_an_error_has_its_facts() -> None:
     assert (error.__cause__.member, error.__cause__.offset) == (b"../b", 512)
 
 
+LAYER_ID = b"0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("names", "format"),
+    [
+        ([b"manifest.json", b"repositories", LAYER_ID + b".json", LAYER_ID + b"/layer.tar"], "docker save"),
+        ([b"blobs/sha256/" + LAYER_ID, b"index.json", b"manifest.json", b"oci-layout"], "docker save"),
+        ([b"oci-layout", b"index.json", b"./blobs/sha256/" + LAYER_ID], "OCI layout"),
+    ],
+)
+def test_a_container_image_is_no_layer(names: list[bytes], format: str) -> None:
+    error = refused(b"".join(file(name) for name in names) + END)
+    assert f"this is a container image ({format}), not the files of one" in str(error)
+    assert ("docker-archive:" if format == "docker save" else "oci-archive:") in error.hint
+    with scanned(b"".join(file(name) for name in [*names, b"etc/motd"]) + END) as got:
+        assert got.scan.files > len(names)
+
+
+@pytest.mark.parametrize("names", [[b"manifest.json", b"app.js"], [b"index.json", b"oci-layout"], [b"blobs/sha256/x"]])
+def test_names_of_images_in_layers(names: list[bytes]) -> None:
+    with scanned(b"".join(file(name) for name in names) + END) as got:
+        assert got.scan.files >= len(names)
+
+
 def test_scan_tar_is_public() -> None:
     assert sifkit.overlay.scan_tar is scan_tar
 
