@@ -16,7 +16,7 @@ from ext3.progress import Progress
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
 from ...errors import counted, show
-from ...vfs.whiteouts import is_opaque
+from ...vfs.whiteouts import FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, is_opaque
 from ..options import CreateOptions, ImageLayout
 from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
@@ -24,6 +24,7 @@ from .layout import ImageTree, RootAttributes, choose_layout
 from .request import data_limit
 
 if TYPE_CHECKING:
+    from ext3.newfs.builder import TreeBuilder
     from ext3.newfs.tree import Tree
 
 __all__ = ["ScannedSource", "scan_source"]
@@ -122,6 +123,23 @@ def _notes(image: ImageTree, options: CreateOptions, layout: ImageLayout, exclud
         notes.append(
             "the top of upper/ is opaque: the kernel ignores that and shows the lower layers; only fuse-overlayfs hides them"
         )
+    return notes + _notes_of_fuse_overlayfs(builder)
+
+
+def _notes_of_fuse_overlayfs(builder: TreeBuilder) -> list[str]:
+    """Return notes of what fuse-overlayfs left in a directory and the kernel takes for something else."""
+    notes = []
+    if OPAQUE_WHITEOUT in builder.names:
+        marks = (node for node, name in enumerate(builder.names) if name == OPAQUE_WHITEOUT)
+        parents = {builder.row(node)[3] for node in marks}
+        count = sum(builder.xattrs.get(parent, {}).keys().isdisjoint(OPAQUE_XATTRS) for parent in parents)
+        if count:
+            what = counted(count, "directory is", "directories are")
+            notes.append(f"{what} opaque by .wh..wh..opq, which the kernel ignores: it shows what lower layers have there")
+    leftovers = sum(builder.names[node] == FUSE_LEFTOVER for node, device in builder.devices.items() if device == (0, 0))
+    if leftovers:
+        what = counted(leftovers, "device .wh..opq", "devices .wh..opq")
+        notes.append(f"{what} of fuse-overlayfs: in an opaque directory the kernel lists that name, and nobody can remove it")
     return notes
 
 

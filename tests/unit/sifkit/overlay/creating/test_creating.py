@@ -495,3 +495,27 @@ def test_an_opaque_top_is_said(tmp_path: Path, name: bytes) -> None:
     assert [note for note in done.notes if note.startswith("the top of upper/ is opaque: the kernel ignores that")]
     done = make(tmp_path / "p.img", from_tar=_archive(file(b"d/.wh..wh..opq")))
     assert not [note for note in done.notes if "opaque" in note]
+
+
+def test_what_fuse_overlayfs_left_and_the_kernel_does_not_know_is_said(tmp_path: Path) -> None:
+    """As a user fuse-overlayfs 1.13 marks an opaque directory so; the kernel wants an attribute of another name."""
+    for name in ("d", "e", "plain"):
+        (tmp_path / "upper" / name).mkdir(parents=True)
+        (tmp_path / "upper" / name / (".wh..wh..opq" if name != "plain" else "f")).touch()
+    done = make(tmp_path / "o.img", from_dir=tmp_path / "upper")
+    assert [note for note in done.notes if ".wh." in note] == [
+        "2 directories are opaque by .wh..wh..opq, which the kernel ignores: it shows what lower layers have there"
+    ]
+
+
+@pytest.mark.root
+def test_devices_that_fuse_overlayfs_left_are_said(tmp_path: Path) -> None:
+    """The kernel lists them, and lookups find nothing."""
+    (tmp_path / "upper/d").mkdir(parents=True)
+    os.mknod(tmp_path / "upper/d/.wh..opq", stat.S_IFCHR, os.makedev(0, 0))
+    (tmp_path / "upper/d/.wh..wh..opq").touch()
+    os.setxattr(tmp_path / "upper/d", "trusted.overlay.opaque", b"y")
+    done = make(tmp_path / "o.img", from_dir=tmp_path / "upper")
+    assert [note for note in done.notes if ".wh." in note] == [
+        "1 device .wh..opq of fuse-overlayfs: in an opaque directory the kernel lists that name, and nobody can remove it"
+    ]
