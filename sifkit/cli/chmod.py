@@ -11,7 +11,7 @@ from ..errors import counted
 from .support.console import Console
 from .support.editing import EditBatch, is_dangling
 from .support.frame import VerbCommand, verb
-from .support.image_path import ImagePath, parse_image_paths
+from .support.image_path import ImagePath, parse_image_paths, reject_last_operand
 from .support.modes import apply_mode, parse_mode
 from .support.options import EditArguments, EditFlags, RecursiveChange
 
@@ -59,6 +59,7 @@ def command(
     """
     from ..atomic import current_umask
 
+    reject_last_operand("chmod", mode, arguments, noun="mode")
     actions = parse_mode(mode)
     targets = parse_image_paths(arguments)
     mask = current_umask()

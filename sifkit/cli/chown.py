@@ -11,7 +11,7 @@ from .support import values
 from .support.console import Console
 from .support.editing import EditBatch, is_dangling
 from .support.frame import verb
-from .support.image_path import ImagePath, parse_image_paths
+from .support.image_path import ImagePath, parse_image_paths, reject_last_operand
 from .support.options import EditArguments, EditFlags, RecursiveChange
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def command(
     OWNER: (with a colon and no group) also sets the owner's login group, :GROUP only the group. Set-user-ID and set-group-ID
     bits are cleared, as by chown. With -R symbolic links are changed themselves.
     """
+    reject_last_operand("chown", owner, arguments, noun="owner")
     uid, gid = values.owner_change("OWNER", owner)
     targets = parse_image_paths(arguments)
     batch = EditBatch(console)

@@ -14,7 +14,7 @@ from .support import values
 from .support.console import Console
 from .support.editing import EditBatch, new_owner, open_for_editing
 from .support.frame import verb
-from .support.image_path import parse_image_paths, reject_dot_prefix, split_image_path
+from .support.image_path import parse_image_paths, reject_dot_prefix, reject_relative, split_image_path
 from .support.options import EditFlags, Exact, NewOwner, ProgressMode
 from .support.progress import MODES, Reporter, reporter
 from .support.reading import open_for_reading
@@ -159,6 +159,8 @@ def _copy_out(
 
     arguments = [_argument(source) for source in sources]
     if not any(one.image for one in arguments):
+        for argument in (*sources, target):
+            reject_relative(argument)
         for source in sources:
             if _names_missing_image(source):
                 parse_image_paths([source])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import SifkitError, show
+from ..errors import SifkitError, shell_quote, show
 from ..vfs.copy_outcome import CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree
@@ -207,13 +207,34 @@ class CopyIn:
                 resolved = self._destination(editor, found)
             except TreePathError as error:
                 noun = "directory" if found.is_dir else "regular file"
-                yield copier.copy_error(error, self._target.path, noun, exists=self._target_exists(editor))
+                exists = self._target_exists(editor)
+                made = copier.copy_error(error, self._target.path, noun, exists=exists)
+                if not exists and not made.hint:
+                    made.hint = self._directory_hint(editor)
+                yield made
                 continue
             if resolved.node is None and (warning := outside_upper_warning(editor, self._image, resolved)):
                 yield CopyWarning(warning)
             yield from copier.copy(found.source, resolved)
             self.bytes = copier.bytes
         self._progress.done()
+
+    def _directory_hint(self, editor: OverlayEditor) -> str:
+        """Hint for a target whose directory does not exist. A new directory belongs below /upper."""
+        path = self._target.path
+        directory = path.rstrip(b"/") if path.endswith(b"/") else os.path.dirname(path)
+        top = directory.strip(b"/").partition(b"/")[0]
+        try:
+            outside = top not in (b"upper", b"work") and editor.resolve(b"/" + top, follow=False).node is None
+        except TreePathError:
+            return ""
+        if outside and not editor.upper:
+            hint = "what a container sees is below /upper; create the directory there: "
+            directory = b"/upper/" + directory.lstrip(b"/")
+        else:
+            hint = "create the directory first: "
+        option = "--upper " if editor.upper else ""
+        return f"{hint}sifkit mkdir -p {option}{shell_quote(f'{self._image}:{os.fsdecode(directory)}')}"
 
     def _target_exists(self, editor: OverlayEditor) -> bool:
         try:

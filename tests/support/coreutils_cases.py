@@ -20,8 +20,9 @@ HINTS = (
     "; -r removes directories",
     "; -p creates parent directories",
     "; write for example 0755 or u+rwX,go-w",
+    "; create the directory first: ",
 )
-"""What we add to the words of coreutils."""
+"""Beginnings of what we add to the words of coreutils."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import InputError, UsageError, counted, human, show
+from ...errors import InputError, TargetError, UsageError, counted, human, shell_quote, show
 from ..support import values
+from ..support.archive_names import is_archive_name
 from ..support.console import Console, Fields, name_fields
 from ..support.environment import runtime_flag, source_date_epoch, temporary_dir
 from ..support.failures import errors_about
-from ..support.frame import verb
+from ..support.frame import VerbCommand, verb
 from ..support.options import JSONResult, ProgressMode, ReplaceOverlay, RequireLock, SignatureFlags
 from ..support.progress import MODES, Reporter, reporter
 from ..support.results import (
@@ -51,6 +53,28 @@ def _option(*names: str, to: str, text: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=to, **more)
 
 
+class _CreateCommand(VerbCommand):
+    """Command that knows a source given as one more argument, as other programs take it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        last = args[-1] if args else ""  # the parser takes the list apart
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = _source_option(last) if "unexpected extra argument" in str(error) else ""
+            if not option:
+                raise
+            hint = f"did you mean {option} {shell_quote(last)}?"
+            raise UsageError(f"too many arguments: {show(last)}", hint=hint) from error
+
+
+def _source_option(name: str) -> str:
+    """Option that takes this source; empty if it can be none."""
+    if os.path.isdir(name):
+        return "--from-dir"
+    return "--from-tar" if os.path.isfile(name) and is_archive_name(name) else ""
+
+
 @verb(
     once=("from_dir", "from_tar"),
     examples=[
@@ -61,6 +85,7 @@ def _option(*names: str, to: str, text: str, **more: Any) -> Any:
         "sifkit overlay create --size 500M --owner me image.sif",
         "SOURCE_DATE_EPOCH=0 sifkit overlay create --from-dir overlay/ --owner 1000:1000 overlay.img",
     ],
+    kind=_CreateCommand,
 )
 def command(
     console: Console,
@@ -229,6 +254,9 @@ def command(
     if fakeroot and (owner is not None or upper_owner is not None):
         option = "--owner" if owner is not None else "--upper-owner"
         raise UsageError(f"--fakeroot and {option} contradict each other", hint="give one of them")
+    if from_dir is None and from_tar is None and os.path.isdir(image):
+        raise UsageError(f"{show(image)} is a directory", hint=f"did you mean --from-dir {shell_quote(image)}?")
+    asked_fakeroot = bool(fakeroot)
     if fakeroot is None and owner is None and upper_owner is None:
         fakeroot = runtime_flag("FAKEROOT", console)
     if sparse is None:
@@ -282,7 +310,12 @@ def command(
     for option in (name for name, value in given.items() if value):
         hint = "give a SIF image, or --force to replace an image" if option == "--replace" else "give a SIF image, or omit it"
         raise UsageError(f"{option} is for SIF images, and {show(image)} is not one", hint=hint)
-    _create(console, image, options, progress)
+    try:
+        _create(console, image, options, progress)
+    except TargetError as error:
+        if asked_fakeroot and not force and os.path.lexists(image):
+            error.hint = "to replace it use --force (-F); -f is --fakeroot"
+        raise
 
 
 def _embed(console: Console, image: str, options: CreateOptions, embedding: EmbedOptions, progress: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from functools import partial
 from typing import Annotated
@@ -96,7 +95,7 @@ def command(
             needed = partial(layer_size, opened.tree, sparse=sparse)
             if output == "-":
                 with output_errors("standard output"), full_host_errors("standard output", needed, directory="/dev/stdout"):
-                    done = export_layer(opened.tree, sys.stdout.buffer, sparse=sparse, progress=bar)
+                    done = export_layer(opened.tree, console.binary_output, sparse=sparse, progress=bar)
             elif stream is not None:
                 with stream.open() as fd, full_host_errors(output, needed), open(fd, "wb", closefd=False) as file:
                     done = export_layer(opened.tree, file, sparse=sparse, progress=bar)

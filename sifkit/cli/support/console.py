@@ -9,7 +9,7 @@ import base64
 import os
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ...errors import OutputError, show
 
@@ -22,6 +22,8 @@ Fields = dict[str, Any]
 """JSON object."""
 
 JSON_SCHEMA = 1
+CLOSED = "write error: Bad file descriptor"
+"""Message where standard output is closed, as coreutils has it."""
 
 
 def name_fields(key: str, name: bytes | str) -> Fields:
@@ -85,7 +87,7 @@ class Console:
     def write(self, data: bytes) -> None:
         """Write data to stdout, unchanged. Raises BrokenPipeError, OutputError."""
         if sys.stdout is None:  # closed by the parent process
-            raise BrokenPipeError
+            raise OutputError(CLOSED)
         buffer = getattr(sys.stdout, "buffer", None)
         try:
             if buffer is None:
@@ -96,6 +98,13 @@ class Console:
             raise
         except OSError as error:
             raise OutputError(f"standard output: {error.strerror}") from error
+
+    @property
+    def binary_output(self) -> IO[bytes]:
+        """Standard output, for bytes. Raises OutputError if it is closed."""
+        if sys.stdout is None:
+            raise OutputError(CLOSED)
+        return sys.stdout.buffer
 
     def line(self, text: str) -> None:
         """Write a line of text to stdout; characters the encoding lacks are escaped."""

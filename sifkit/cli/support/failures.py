@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import ImageInUseError, InputError, SifkitError, UsageError, shell_quote, show
 from ...vfs.errors import DamagedTreeError, TreePathError
+from .archive_names import is_archive_name
 from .console import JSON_SCHEMA, Console, Fields, name_fields
 from .suggest import unknown_option
 
@@ -127,6 +128,9 @@ def report(error: BaseException, console: Console) -> int:
             path, message = console.image, f"{_place(console)}: {message}"
         if isinstance(error, InputError):
             kind = _KINDS.get(error.errno or 0, "io")
+        subject = os.fsdecode(path or console.image or "")
+        if kind == "not-ext3" and is_archive_name(subject):
+            hint = f"an archive: sifkit overlay create --from-tar {shell_quote(subject)} makes an overlay of it"
         if not hint and console.command == "overlay create":
             from .hints import creation_hint
 
@@ -152,8 +156,22 @@ def report(error: BaseException, console: Console) -> int:
     else:
         kind, message = "internal", f"internal error: {type(error).__name__}: {error}"
         hint = "this is a bug; please report it with the output of --debug"
+    if getattr(error, "errno", None) == errno.ENOENT and (gone := _deleted_directory()):
+        hint = f"the current directory {show(gone)} was deleted; change to another one"
     _print_error(console, kind, message, hint=hint, path=path, attributes=attributes)
     return code
+
+
+def _deleted_directory() -> str:
+    """Return the name of the current directory if it was deleted, else an empty text."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        try:
+            return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+        except OSError:
+            return os.environ.get("PWD", ".")
+    return ""
 
 
 def _place(console: Console) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...errors import UsageError, show
+from ...errors import UsageError, shell_quote, show
 
 if TYPE_CHECKING:
     from ...overlay.upper_edit import OverlayEditor
@@ -25,6 +25,8 @@ __all__ = [
     "group_by_image",
     "parse_image_paths",
     "reject_dot_prefix",
+    "reject_last_operand",
+    "reject_relative",
     "several_paths",
     "split_image_path",
 ]
@@ -56,6 +58,21 @@ def reject_dot_prefix(argument: str) -> None:
         raise UsageError(f"{show(argument)}: a path that begins with ./ is a host path", hint=f"write {show(rest)}")
 
 
+def reject_relative(argument: str) -> None:
+    """Raise UsageError for ``IMAGE:PATH`` and ``IMAGE:``: paths in images begin with a slash."""
+    image, colon, rest = argument.partition(":")
+    if colon and image and not rest.startswith("/") and os.path.isfile(image) and not os.path.lexists(argument):
+        fault = "a path in an image begins with /" if rest else "no path after the colon"
+        raise UsageError(f"{show(argument)}: {fault}", hint=f"did you mean {show(image)}:/{show(rest)}?")
+
+
+def reject_last_operand(command: str, operand: str, paths: Sequence[str], *, noun: str) -> None:
+    """Raise UsageError if a path in an image stands where the operand of ``command`` belongs, a ``noun``, and that last."""
+    if split_image_path(operand) is not None and len(paths) == 1 and not os.path.lexists(paths[0]):
+        swapped = f"sifkit {command} {shell_quote(paths[0])} {shell_quote(operand)}"
+        raise UsageError(f"the {noun} comes before the files", hint=f"did you mean {swapped}?")
+
+
 def parse_image_paths(arguments: Sequence[str]) -> list[ImagePath]:
     """Parse arguments that are all IMAGE:/PATH. Raises UsageError for host paths, FileNotFoundError for missing images."""
     return [_parse(argument) for argument in arguments]
@@ -66,6 +83,7 @@ def _parse(argument: str) -> ImagePath:
     if found is not None:
         return ImagePath(found[0], os.fsencode(found[1]), show(argument))
     reject_dot_prefix(argument)
+    reject_relative(argument)
     image, colon, _ = argument.partition(":/")
     if colon and image and not argument.startswith("./") and not os.path.lexists(image):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
@@ -95,8 +113,7 @@ def group_by_image(arguments: Sequence[str], *, default: Sequence[str] = ()) -> 
     first = split_image_path(arguments[0])
     if first is None:
         image, colon, _ = arguments[0].partition(":/")
-        if arguments[0].endswith(":") and os.path.exists(arguments[0][:-1]) and not os.path.lexists(arguments[0]):
-            raise UsageError(f"{show(arguments[0])}: no path after the colon", hint=f"write {show(arguments[0])}/")
+        reject_relative(arguments[0])
         if colon and image and not arguments[0].startswith("./") and not os.path.lexists(arguments[0]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
         paths = list(arguments[1:]) or list(default)

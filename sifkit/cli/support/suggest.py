@@ -50,6 +50,13 @@ SYNONYMS = {
 _OPTIONS = {"version": "sifkit --version"}
 
 
+_ACTIONS = {
+    "-delete": "find changes nothing; remove files with: sifkit rm IMAGE:/PATH",
+    "-exec": "find runs nothing; give its output to xargs: sifkit find -0 ... | xargs -0",
+}
+"""Actions of find(1) that are not ours, and what to do."""
+
+
 def verb_paths(group: VerbGroup, parent: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield every verb below ``group`` as the words that call it."""
     for entry in group.verbs:
@@ -61,6 +68,8 @@ def verb_paths(group: VerbGroup, parent: tuple[str, ...] = ()) -> Iterator[tuple
 
 def unknown_option(option: str, params: Sequence[Any]) -> str:
     """Error message for an unknown option of a command with these parameters."""
+    if option in _ACTIONS:
+        return f"no option {option}: {_ACTIONS[option]}"
     names = [name for param in params for name in (*param.opts, *param.secondary_opts) if len(name) > 2]
     return f"no such option {show(option)}" + _did_you_mean(closest(option, names))
 

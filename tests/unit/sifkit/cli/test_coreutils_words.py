@@ -37,7 +37,7 @@ def said(err: str) -> tuple[str, ...]:
     for line in err.replace(f"{IMAGE}:/upper/", "").splitlines():
         text = line.partition(": ")[2]
         for hint in HINTS:
-            text = text.removesuffix(hint)
+            text = text.partition(hint)[0]
         found.append(text)
     return tuple(found)
 
