@@ -12,6 +12,7 @@ import errno
 __all__ = [
     "FormatError",
     "HostFullError",
+    "ImageChangedError",
     "ImageInUseError",
     "InputError",
     "LayoutError",
@@ -194,6 +195,12 @@ class NotReplaceableError(TargetError):
     """Target that exists and may not be replaced."""
 
     kind = "not-replaceable"
+
+
+class ImageChangedError(SifkitError):
+    """Image that another process wrote to while it was read, so that what was read is of no single moment."""
+
+    kind = "changed"
 
 
 class ImageInUseError(SifkitError):

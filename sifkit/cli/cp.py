@@ -15,9 +15,9 @@ from .support.console import Console
 from .support.editing import EditBatch, new_owner, open_for_editing
 from .support.frame import verb
 from .support.image_path import parse_image_paths, reject_dot_prefix, reject_relative, split_image_path
-from .support.options import EditFlags, Exact, NewOwner, ProgressMode
+from .support.options import AllowChanged, EditFlags, Exact, NewOwner, ProgressMode
 from .support.progress import MODES, Reporter, reporter
-from .support.reading import open_for_reading
+from .support.reading import open_for_reading, warn_of_changes
 
 if TYPE_CHECKING:
     from ..overlay.copy_in import CopyArgument
@@ -28,12 +28,14 @@ __all__ = ["command"]
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """Settings of one run. ``exact``: the target is never a directory to copy into. ``force``: of host files."""
+    """Settings of one run. ``exact``: the target is never a directory to copy into. ``force``: of host files.
+    ``allow_changed``: of images that are copied from."""
 
     copy: CopyOptions
     flags: EditFlags
     exact: bool
     force: bool
+    allow_changed: bool
 
     @property
     def follow(self) -> bool:
@@ -69,6 +71,7 @@ def command(
     keep: Annotated[bool, typer.Option("-n", "--no-clobber", help="do not overwrite existing files")] = False,
     exact: Exact = False,
     owner: NewOwner = "",
+    allow_changed: AllowChanged = False,
     flags: EditFlags,
     progress: ProgressMode = "auto",
 ) -> int:
@@ -96,7 +99,7 @@ def command(
         owner=new_owner(owner),
         umask=current_umask(),
     )
-    settings = _Settings(copy, flags, exact, force)
+    settings = _Settings(copy, flags, exact, force, allow_changed)
     for argument in arguments:
         reject_dot_prefix(argument)
     *sources, target = arguments
@@ -140,6 +143,7 @@ def _copy_in(batch: EditBatch, sources: Sequence[str], target: str, settings: _S
         upper=flags.upper,
         exact=settings.exact,
         follow=settings.follow,
+        allow_changed=settings.allow_changed,
     ) as work:
         with open_for_editing(batch.console, goal.image, flags, check=work.prepare) as editor:
             for outcome in work.run(editor):
@@ -178,7 +182,10 @@ def _copy_out(
             raise UsageError(f"neither {one.shown} nor {show(target)} is in an image", hint="copy host files with cp")
         flags = settings.flags
         partition = flags.partition if is_sif(one.image) else None
-        with open_for_reading(batch.console, one.image, partition, upper=flags.upper) as opened:
+        with (
+            open_for_reading(batch.console, one.image, partition, upper=flags.upper) as opened,
+            warn_of_changes(batch.console, one.image, opened, allowed=settings.allow_changed),
+        ):
             tree = opened.tree
             try:
                 node = Resolver(tree).lookup(one.path, follow=settings.follow)

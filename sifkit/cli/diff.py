@@ -13,8 +13,8 @@ from .support.console import Console, Fields, name_fields
 from .support.failures import report
 from .support.frame import verb
 from .support.image_path import split_image_path
-from .support.options import ReadFlags, ZeroTerminated
-from .support.reading import TYPES, lookup, open_for_reading
+from .support.options import AllowChanged, ReadFlags, ZeroTerminated
+from .support.reading import TYPES, lookup, open_for_reading, warn_of_changes
 from .support.render import display_name
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def command(
     no_owner: Annotated[bool, typer.Option("--no-owner", help="do not compare owners")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="say only whether there are differences")] = False,
     flags: ReadFlags,
+    allow_changed: AllowChanged = False,
     zero: ZeroTerminated = False,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per change, and a summary")] = False,
 ) -> int:
@@ -54,7 +55,9 @@ def command(
     from ext3.errors import Ext3Error
 
     try:
-        return _diff(console, old, new, flags, owners=not no_owner, brief=brief, zero=zero)
+        with ExitStack() as stack:
+            sides = [_open_side(console, stack, text, flags, allow_changed=allow_changed) for text in (old, new)]
+            return _diff(console, old, new, sides[0], sides[1], owners=not no_owner, brief=brief, zero=zero)
     except BrokenPipeError:
         raise
     except (SifkitError, Ext3Error, OSError) as error:
@@ -62,38 +65,46 @@ def command(
     return 2
 
 
-def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: bool, brief: bool, zero: bool) -> int:
+def _diff(
+    console: Console,
+    old: str,
+    new: str,
+    first: FileTree[Any],
+    second: FileTree[Any],
+    *,
+    owners: bool,
+    brief: bool,
+    zero: bool,
+) -> int:
     from ..vfs.compare import compare_trees
     from ..vfs.errors import reason_of
     from ..vfs.file_tree import file_type_of
 
     counts = dict.fromkeys(LETTERS, 0)
     errors = 0
-    with ExitStack() as stack:
-        first, second = (_open_side(console, stack, text, flags) for text in (old, new))
 
-        def on_problem(tree: FileTree[Any], path: bytes, error: OSError) -> None:
-            nonlocal errors
-            errors += 1
-            text = old if tree is first else new
-            top = text if os.path.isdir(text) or split_image_path(text) else f"{text}:"
-            where = error.filename  # of the host: its own name says where
-            if not isinstance(where, bytes | str):
-                where = os.fsencode(top.rstrip("/")) + b"/" + path
-            console.error(f"{show(where)}: {reason_of(error)}")
+    def on_problem(tree: FileTree[Any], path: bytes, error: OSError) -> None:
+        nonlocal errors
+        errors += 1
+        text = old if tree is first else new
+        top = text if os.path.isdir(text) or split_image_path(text) else f"{text}:"
+        where = error.filename  # of the host: its own name says where
+        if not isinstance(where, bytes | str):
+            where = os.fsencode(top.rstrip("/")) + b"/" + path
+        console.error(f"{show(where)}: {reason_of(error)}")
 
-        for change in compare_trees(first, second, on_problem, owners=owners):
-            counts[change.kind] += 1
-            if brief:
-                continue
-            if console.json:
-                fields: Fields = {"change": change.kind, **name_fields("path", change.path)}
-                fields |= {"type": TYPES[file_type_of(change.mode)], "what": list(change.what)}
-                console.emit_raw(fields)
-                continue
-            name = change.path if zero else display_name(change.path, console)
-            what = f"  ({', '.join(change.what)})" if change.what and not zero else ""
-            console.write(f"{LETTERS[change.kind]} ".encode() + name + what.encode() + (b"\0" if zero else b"\n"))
+    for change in compare_trees(first, second, on_problem, owners=owners):
+        counts[change.kind] += 1
+        if brief:
+            continue
+        if console.json:
+            fields: Fields = {"change": change.kind, **name_fields("path", change.path)}
+            fields |= {"type": TYPES[file_type_of(change.mode)], "what": list(change.what)}
+            console.emit_raw(fields)
+            continue
+        name = change.path if zero else display_name(change.path, console)
+        what = f"  ({', '.join(change.what)})" if change.what and not zero else ""
+        console.write(f"{LETTERS[change.kind]} ".encode() + name + what.encode() + (b"\0" if zero else b"\n"))
     if console.json:
         console.emit({**name_fields("other", new), **counts, "errors": errors}, image=old)
     elif brief and any(counts.values()):
@@ -102,7 +113,7 @@ def _diff(console: Console, old: str, new: str, flags: ReadFlags, *, owners: boo
     return 2 if errors else 1 if any(counts.values()) else 0
 
 
-def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags) -> FileTree[Any]:
+def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags, *, allow_changed: bool) -> FileTree[Any]:
     """Open one side: the directory that ``text`` names."""
     from ..overlay.image_format import is_sif
     from ..vfs.resolve import is_dir
@@ -113,6 +124,7 @@ def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags) 
     partition = flags.partition if is_sif(image) else None  # it may be for the other side
     host = os.path.isdir(image)
     opened = stack.enter_context(open_for_reading(console, image, partition, upper=flags.upper and not host))
+    stack.enter_context(warn_of_changes(console, image, opened, allowed=allow_changed))
     tree = opened.tree
     if host and flags.upper:
         tree = UpperView(tree, tree.root)  # as extracted from upper/

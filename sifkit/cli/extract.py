@@ -15,9 +15,9 @@ from .support.console import Console, name_fields
 from .support.extraction import not_empty_error, print_losses
 from .support.frame import verb
 from .support.image_path import group_by_image, split_image_path
-from .support.options import JSONResult, ProgressMode, ReadFlags
+from .support.options import AllowChanged, JSONResult, ProgressMode, ReadFlags
 from .support.progress import MODES, reporter
-from .support.reading import host_identity, open_for_reading
+from .support.reading import host_identity, open_for_reading, warn_of_changes
 
 __all__ = ["command"]
 
@@ -63,6 +63,7 @@ def command(
     ] = None,
     flags: ReadFlags,
     force: Annotated[bool, typer.Option("--force", "-f", help="write into a DIR that is not empty, replacing files")] = False,
+    allow_changed: AllowChanged = False,
     progress: ProgressMode = "auto",
     json: JSONResult = False,
 ) -> int:
@@ -76,7 +77,11 @@ def command(
     start = time.monotonic()
     from ..vfs.extracting import extract
 
-    with open_for_reading(console, image, flags.partition, upper=flags.upper) as opened, reporter(progress, console) as bar:
+    with (
+        open_for_reading(console, image, flags.partition, upper=flags.upper) as opened,
+        warn_of_changes(console, image, opened, allowed=allow_changed),
+        reporter(progress, console) as bar,
+    ):
         try:
             made = extract(opened.tree, target, paths, force=force, image_id=host_identity(image), progress=bar)
         except FileExistsError as error:

@@ -21,6 +21,7 @@ from ..vfs.errors import TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostContent, HostTree
 from ..vfs.resolve import ResolvedPath, Resolver, is_dir, is_symlink
+from .change_watch import ChangeWatch
 from .copier import Copier
 from .copy_options import CopyOptions
 from .copy_source import CopySource
@@ -62,7 +63,8 @@ class CopyIn:
     """Copy of ``sources`` to ``target``, an argument with an image; a context manager, which closes the images it opens.
 
     ``partition``: of those images that are SIF images. ``upper``: paths in images are below their upper/. ``exact``: the target
-    is never a directory to copy into. ``follow``: symlinks named as sources. Call ``prepare`` with the editor of the target's
+    is never a directory to copy into. ``follow``: symlinks named as sources. ``allow_changed``: do not look whether an image is
+    changed while it is copied from. Call ``prepare`` with the editor of the target's
     image before any change, then take the outcomes of ``run``. ``bytes``: data copied so far.
     """
 
@@ -77,6 +79,7 @@ class CopyIn:
         upper: bool = False,
         exact: bool = False,
         follow: bool = False,
+        allow_changed: bool = False,
     ) -> None:
         assert target.image is not None
         self.bytes = 0
@@ -89,6 +92,8 @@ class CopyIn:
         self._upper = upper
         self._exact = exact
         self._follow = follow
+        self._watches: dict[str, ChangeWatch] | None = None if allow_changed else {}
+        """Of the images to copy from, unless they may change."""
         self._stack = ExitStack()
         self._trees: dict[str, FileTree[Any]] = {}
         self._host = HostTree(os.sep)
@@ -178,6 +183,12 @@ class CopyIn:
                     error.set_path(image)
                     raise
                 self._trees[image] = opened.tree
+                if opened.image is not None and self._watches is not None:
+                    self._watches[image] = watch = opened.image.watch()
+                    users = watch.users()
+                    if users.busy:
+                        text = f"{show(image)} is in use: {users.describe()}; what is copied may not fit together"
+                        self._outcomes.append(CopyWarning(text))
                 if opened.image is not None and opened.image.journal_problem is not None:
                     text = f"cannot read its journal, what is copied may be out of date: {opened.image.journal_problem}"
                     self._outcomes.append(CopyWarning(f"{show(image)}: {text}"))
@@ -218,6 +229,9 @@ class CopyIn:
             yield from copier.copy(found.source, resolved)
             self.bytes = copier.bytes
         self._progress.done()
+        for image, watch in (self._watches or {}).items():
+            if watch.changed():
+                yield CopyWarning(f"{show(image)} changed while it was read; what was copied may not fit together")
 
     def _directory_hint(self, editor: OverlayEditor) -> str:
         """Hint for a target whose directory does not exist. A new directory belongs below /upper."""

@@ -21,6 +21,7 @@ from ..vfs.file_tree import FileTree, StatFS, TreeStatFS
 from ..vfs.host_tree import HostTree
 from ..vfs.subtree import Subtree
 from ..vfs.upper_view import UpperView, find_upper
+from .change_watch import ChangeWatch, ImageState
 from .image_format import image_kind
 from .reserve import user_bytes
 from .sif_partition import open_partition
@@ -55,8 +56,11 @@ class FileDetails:
 class OpenedImage:
     """Open ext2 or ext3 filesystem as a tree, with the facts of its superblock."""
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, window: Window | None = None, before: ImageState | None = None) -> None:
+        """``window``: where it is, if it is in a file; ``before``: its state before it was opened."""
         self._filesystem = filesystem
+        self._window = window
+        self._before = before
         found = filesystem.superblock
         self.size_bytes = found.size_bytes
         self.block_size = found.block_size
@@ -69,6 +73,15 @@ class OpenedImage:
     @property
     def tree(self) -> FileTree[int]:
         return self._filesystem
+
+    def watch(self) -> ChangeWatch:
+        """Return a watch of the image since it was opened. Raises OSError."""
+        assert self._window is not None and self._before is not None
+        return ChangeWatch(self._window, self._before, self._journal_position)
+
+    def _journal_position(self) -> tuple[int, int] | None:
+        journal = self._filesystem.journal_superblock()
+        return (int(journal["s_sequence"]), int(journal["s_start"])) if journal else None
 
     def journal_blocks(self) -> int:
         """Return the size of the journal in blocks, 0 without one. Raises CorruptError, DeviceError."""
@@ -164,9 +177,10 @@ def open_image(path: HostPath, partition: str | None = None) -> Iterator[OpenedI
     Raises what ``open_window`` and ``check_window`` do, and Ext3Error.
     """
     with open_window(path, partition) as window:
+        before = ImageState.of(window)
         check_window(window)
-        with open_ext3(window.device()) as image:
-            yield image
+        with Filesystem.open(window.device()) as filesystem:
+            yield OpenedImage(filesystem, window, before)
 
 
 @contextmanager

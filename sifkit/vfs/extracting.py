@@ -139,8 +139,7 @@ class _Extraction(Generic[N]):
         """Return the writer of this process; its directories are not shared with the process that forked it."""
         if os.getpid() != self.pid:
             self.pid = os.getpid()
-            old, selection = self.writer, self.selection
-            self.writer = HostWriter(old.top, selection.names, selection.parents, force=old.force, image_id=old.image_id)
+            self.writer = self.writer.for_process()
         return self.writer
 
 

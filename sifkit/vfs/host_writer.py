@@ -1,7 +1,8 @@
 """Files created on the host below one directory, never outside it.
 
 Names come from an image and may be anything a directory entry can hold, so every directory is opened relative to its parent
-and no symlink is followed. Needs system calls that take a directory as a descriptor, see ``supported``.
+and no symlink is followed. Where others may write, a directory is known by its inode: another one that took its name gets
+neither files nor attributes. Needs system calls that take a directory as a descriptor, see ``supported``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | hostio.NO_FOLLOW
 FATAL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Errors that end an extraction, because every other file would fail the same way."""
 MAX_PROBLEMS = 100
+REPLACED = "another process replaced it while it was created"
 
 
 def supported() -> bool:
@@ -99,6 +101,17 @@ class HostWriter:
         self._loops = LoopFiles()
         self._open: OrderedDict[int, int] = OrderedDict()
         self._last = 0
+        self._existing = {0}
+        """Directories that were there before, so that others may be able to write to them."""
+        self._identities: dict[int, tuple[int, int]] = {}
+        """Device and inode of these, and of the directories in them."""
+        self._known: set[tuple[int, int]] = set()
+
+    def for_process(self) -> HostWriter:
+        """Return a writer of the same directories for a process that was forked: descriptors are not shared."""
+        writer = HostWriter(self.top, self.names, self.parents, force=self.force, image_id=self.image_id)
+        writer._existing, writer._identities = self._existing, self._identities
+        return writer
 
     def close(self) -> None:
         """Close the cached directories; the caller closes the top."""
@@ -124,23 +137,52 @@ class HostWriter:
             self._open.move_to_end(above)
             fd = self._open[above]
         for step in reversed(chain):
-            fd = self._open[step] = os.open(self.names[step], os.O_RDONLY | _DIRECTORY, dir_fd=fd)
+            fd = self._open[step] = self._open_directory(fd, step)
             while len(self._open) > MAX_OPEN_DIRECTORIES:
                 os.close(self._open.popitem(last=False)[1])
         return fd
 
+    def _open_directory(self, parent: int, index: int) -> int:
+        """Open a directory in the open directory ``parent``. Raises OSError, also if another one has its name by now."""
+        fd = os.open(self.names[index], os.O_RDONLY | _DIRECTORY, dir_fd=parent)
+        try:
+            expected = self._identities.get(index)
+            if expected is not None and _identity(fd) != expected:
+                raise OSError(errno.EEXIST, REPLACED)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
     def make_directory(self, index: int) -> None:
         """Create directory ``index`` with mode 0700. With ``force`` an existing one is used, and an existing file replaced."""
-        fd, name = self.directory(self.parents[index]), self.names[index]
+        parent, name = self.parents[index], self.names[index]
+        fd = self.directory(parent)
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
             if not self.force:
                 raise
             if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                return
-            self._unlink_existing(fd, name)
-            os.mkdir(name, 0o700, dir_fd=fd)
+                self._existing.add(index)
+            else:
+                self._unlink_existing(fd, name)
+                os.mkdir(name, 0o700, dir_fd=fd)
+        if parent in self._existing:
+            self._remember(fd, index)
+
+    def _remember(self, parent: int, index: int) -> None:
+        """Remember the identity of a directory in one where others may write. Raises OSError if it is not the one created."""
+        fd = os.open(self.names[index], os.O_RDONLY | _DIRECTORY, dir_fd=parent)
+        try:
+            identity = _identity(fd)
+            is_other = index not in self._existing and bool(os.listdir(fd))
+        finally:
+            os.close(fd)
+        if is_other or (index not in self._existing and identity in self._known):
+            raise OSError(errno.EEXIST, REPLACED)
+        self._identities[index] = identity
+        self._known.add(identity)
 
     def create(self, directory: int, name: bytes, mode: int = 0o600) -> int:
         """Create a regular file with at most the permissions ``mode``; return its descriptor, open for writing."""
@@ -211,6 +253,11 @@ class HostWriter:
             except (NotReplaceableError, ImageInUseError) as error:
                 raise FileExistsError(errno.EEXIST, error.message) from error
         os.unlink(name, dir_fd=fd)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 def _device(mode: int, major: int, minor: int) -> int:

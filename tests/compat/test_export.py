@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.overlay.creating.standalone import create
+from sifkit.overlay.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
 
 from ..support.facts import assert_same, facts_of_host
-from ..support.tools import assert_clean, find, overlay_mount, require, requires_root, run
+from ..support.tools import assert_clean, find, kernel_mount, overlay_mount, require, requires_root, run
 from ..support.trees import set_xattr
 
 MIB = 1 << 20
@@ -131,3 +133,60 @@ def test_other_programs_unpack_what_we_pack(tmp_path, monkeypatch, program, opti
     if options:
         assert os.path.getsize("layer.tar") < MIB
         assert os.stat("out/etc/sparse").st_blocks * 512 < MIB
+
+
+@requires_root
+def test_what_a_mount_may_write_to_is_not_exported(tmp_path, monkeypatch, capfd):
+    """The kernel may write at any moment; the others are warned, and a mount that is read-only is fine."""
+    require("mke2fs")
+    monkeypatch.chdir(tmp_path)
+    create("a.img", CreateOptions(size=16 * MIB))
+    with kernel_mount(tmp_path / "a.img", rw=True) as point:
+        (point / "upper" / "file").write_text("content")
+        os.sync()
+        assert main(["-q", "overlay", "export", "a.img", "-o", "layer.tar"]) == 1
+        assert f"a.img is in use: mounted at {point}" in capfd.readouterr().err and not os.path.lexists("layer.tar")
+        for number, words in enumerate(
+            (["extract", "a.img", "out"], ["cp", "-r", "a.img:/upper", "out2"], ["diff", "a.img", "."])
+        ):
+            assert main(words) == (1 if number == 2 else 0)
+            assert f"warning: a.img is in use: mounted at {point}" in capfd.readouterr().err
+        assert main(["-q", "overlay", "export", "--allow-changed", "a.img", "-o", "layer.tar"]) == 0
+    with kernel_mount(tmp_path / "a.img") as point:
+        assert main(["-q", "overlay", "export", "--force", "a.img", "-o", "layer.tar"]) == 0
+        assert main(["extract", "a.img", "out3"]) == 0 and "warning" not in capfd.readouterr().err
+
+
+def test_an_export_beside_an_editor_is_not_torn(tmp_path, monkeypatch, capfd):
+    """Two files that an editor always changes together: an archive with different ones has an exit code of 1."""
+    require("tar")
+    monkeypatch.chdir(tmp_path)
+    create("a.img", CreateOptions(size=16 * MIB))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for number in range(10_000):
+                with edit_image("a.img") as edited:
+                    for name in ("one", "two"):
+                        edited.filesystem.write_bytes(f"/upper/{name}", b"%d" % number * 3000)
+            code = 0
+        finally:
+            os._exit(code)
+    try:
+        codes = set()
+        for number in range(60):
+            code = main(["-q", "overlay", "export", "a.img", "-o", f"{number}.tar"])
+            codes.add(code)
+            err = capfd.readouterr().err
+            if code:
+                assert "in use" in err or "changed while it was read" in err
+                assert not os.path.lexists(f"{number}.tar")
+                continue
+            run("tar", "-xf", f"{number}.tar", cwd=tmp_path)
+            if os.path.lexists("one"):
+                assert Path("one").read_bytes() == Path("two").read_bytes()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert codes >= {1}

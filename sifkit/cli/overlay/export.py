@@ -17,9 +17,9 @@ from ..support import values
 from ..support.console import Console, name_fields
 from ..support.extraction import not_empty_error, print_failures, print_losses
 from ..support.frame import verb
-from ..support.options import JSONResult, Partition, ProgressMode
+from ..support.options import AllowChanged, JSONResult, Partition, ProgressMode
 from ..support.progress import MODES, reporter
-from ..support.reading import host_identity, open_for_reading
+from ..support.reading import host_identity, open_for_reading, refuse_changes
 from ..support.results import print_notes
 from ..support.streams import output_errors, stream_output
 
@@ -46,6 +46,7 @@ def command(
     partition: Partition = None,
     sparse: Annotated[bool, typer.Option("--sparse", "-S", help="store holes as `tar -S` does")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace the archive, or files in the directory")] = False,
+    allow_changed: AllowChanged = False,
     progress: ProgressMode = "auto",
     json: JSONResult = False,
 ) -> int:
@@ -54,7 +55,8 @@ def command(
 
     To a directory (an existing one, or a name that ends in /) files are copied as they are. In an archive holes become zeros,
     as OCI layers require; with --sparse they are stored as such, which tar, bsdtar and apptainer support. The size of an
-    archive is limited to 1 GiB plus 8 times the size of the image. The image is not modified.
+    archive is limited to 1 GiB plus 8 times the size of the image. The image is not modified; it fails if another process may
+    write to it, or does so meanwhile.
     """
     values.choice("--progress", progress, MODES)
     if not output:
@@ -68,7 +70,11 @@ def command(
             raise TargetError(f"will not replace {show(output)}", path=output, hint="give another name")
         check_output(output, ANY_FILE, force=force, noun="archive")
     start = time.monotonic()
-    with open_for_reading(console, image, partition, upper=True, marks=True) as opened, reporter(progress, console) as bar:
+    with (
+        open_for_reading(console, image, partition, upper=True, marks=True) as opened,
+        refuse_changes(opened.image, allowed=allow_changed) as check_unchanged,
+        reporter(progress, console) as bar,
+    ):
         if to_directory:
             if sparse:
                 raise UsageError("--sparse is for archives", hint="omit it: holes are preserved in directories")
@@ -86,6 +92,7 @@ def command(
                 "errors": made.failed,
             }
             print_losses(console, made)
+            check_unchanged()
         else:
             from ...atomic import AtomicFile, new_file_mode
             from ...host_space import full_host_errors
@@ -103,8 +110,10 @@ def command(
                 with full_host_errors(output, needed), AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
                         done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
+                    check_unchanged()
                     target.commit(ANY_FILE if force else None)
             print_failures(console, done.problems, done.failed)
+            check_unchanged()
             print_notes(console, done.notes)
             if done.left_out:
                 console.note(f"skipped {counted(done.left_out, 'socket')}: tar archives cannot hold them")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ...errors import SifkitError, show
+from ...errors import ImageChangedError, ImageInUseError, SifkitError, show
 from .console import Console, Fields, name_fields
 from .failures import report
 from .image_path import group_by_image, several_paths
@@ -15,12 +15,14 @@ from .options import ReadFlags
 from .render import image_summary, rfc3339
 
 if TYPE_CHECKING:
-    from ...overlay.opening import OpenedTree
+    from ...overlay.opening import OpenedImage, OpenedTree
     from ...vfs.file_tree import FileTree, Stat
 
 __all__ = [
     "TYPES",
     "ReadBatch",
+    "refuse_changes",
+    "warn_of_changes",
     "entry_fields",
     "host_identity",
     "image_options",
@@ -52,6 +54,48 @@ def open_for_reading(
             if (problem := opened.image.journal_problem) is not None:
                 console.warn(f"{show(image)}: cannot read its journal, the content shown may be out of date: {problem}")
         yield opened
+
+
+@contextmanager
+def warn_of_changes(console: Console, image: str, opened: OpenedTree, *, allowed: bool) -> Iterator[None]:
+    """Warn if another process may write to the image that is read in this block, and if one did. ``allowed``: do not look."""
+    if allowed or opened.image is None:
+        yield
+        return
+    watch = opened.image.watch()
+    users = watch.users()
+    if users.busy:
+        console.warn(f"{show(image)} is in use: {users.describe()}; what is read of it may not fit together")
+    try:
+        yield
+    finally:
+        if watch.changed():
+            console.warn(f"{show(image)} changed while it was read; what was read of it may not fit together")
+
+
+@contextmanager
+def refuse_changes(image: OpenedImage | None, *, allowed: bool) -> Iterator[Callable[[], None]]:
+    """Fail if another process may write to the image that is read in this block, or if one did. ``allowed``: do not look.
+
+    Gives the check to make before the result is used. Raises ImageInUseError, ImageChangedError.
+    """
+    if allowed or image is None:  # a directory of the host
+        yield lambda: None
+        return
+    accept = "wait until it is free, or accept what may not fit together with --allow-changed"
+    try:
+        watch = image.watch()
+        watch.check_unused()
+        try:
+            yield watch.check_unchanged
+        except BrokenPipeError:
+            raise
+        except (OSError, SifkitError):
+            watch.check_unchanged()  # that is why
+            raise
+    except (ImageInUseError, ImageChangedError) as error:
+        error.hint = accept
+        raise
 
 
 def host_identity(image: str) -> tuple[int, int]:

@@ -161,7 +161,13 @@ def test_an_image_that_cannot_be_opened_is_named(run, images):
     """The target, which was open too, was blamed."""
     _, good = images
     Path("text").write_text("no image")
-    for words in (["cp", "text:/a", f"{good}:/"], ["find", good, "-newer", "text:/a"], ["diff", good, "text"]):
+    assert main(["-q", "sif", "new", "a.sif"]) == 0
+    for words in (
+        ["cp", "text:/a", f"{good}:/"],
+        ["find", good, "-newer", "text:/a"],
+        ["diff", good, "text"],
+        ["overlay", "attach", "a.sif", "text"],
+    ):
         code, _, err = run(*words)
         assert code == (2 if words[0] == "diff" else 1)
         assert errors(err)[0].startswith("text: ")

@@ -107,6 +107,81 @@ def test_a_name_replaced_meanwhile_is_not_followed(tmp_path, monkeypatch, way, s
         assert getattr(after, field) == getattr(before, field), field
 
 
+def swapping(monkeypatch, call, when, swap):
+    """Call ``swap`` after a directory was created or opened by this name."""
+    real = getattr(os, call)
+
+    def wrapped(name, *rest, dir_fd=None, **more):
+        result = real(name, *rest, dir_fd=dir_fd, **more)
+        if name == when and dir_fd is not None:
+            monkeypatch.setattr(os, call, real)
+            swap()
+        return result
+
+    monkeypatch.setattr(os, call, wrapped)
+    monkeypatch.setattr("sifkit.vfs.extracting.supported", lambda: True)
+
+
+def exchange(one, other):
+    spare = one.with_name("spare")
+    one.rename(spare)
+    other.rename(one)
+    spare.rename(other)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["when it is created", "when it is filled"])
+@pytest.mark.parametrize("victim", ["another", "new", "link"])
+def test_a_directory_replaced_meanwhile_is_not_taken(tmp_path, monkeypatch, late, victim):
+    """By one that is not for everybody, by another new one, or by a link: it gets neither files nor a mode."""
+    out = tmp_path / "out"
+    (out / "private").mkdir(parents=True)
+    (out / "private" / "secret").write_bytes(b"s")
+    (out / "private").chmod(0o700)
+    tree = MemoryTree()
+    tree.nodes[0] = node(0o040755)
+    for name, mode in ((b"a-locked", 0o040700), (b"b-open", 0o041777)):
+        tree.add(name, node(mode))
+        tree.add(name + b"/file", node(0o100644, content=name))
+    target = out / "b-open"
+
+    def swap():
+        if victim == "another":
+            exchange(target, out / "private")
+        elif victim == "new":
+            exchange(target, out / "a-locked")
+        else:
+            target.rename(out / "away")
+            target.symlink_to(out / "private")
+
+    swapping(monkeypatch, "mkdir", b"b-open", swap if not late else lambda: swapping(monkeypatch, "open", b"b-open", swap))
+    made = extract(tree, out, force=True)
+    assert made.failed >= 1 and {path for path, _ in made.problems} <= {
+        b"/b-open",
+        b"/b-open/file",
+        b"/a-locked",
+        b"/a-locked/file",
+    }
+    private = out / ("b-open" if victim == "another" else "private")
+    assert (mode_of(private), os.listdir(private)) == (0o700, ["secret"])
+    locked = out / ("b-open" if victim == "new" else "a-locked")
+    assert mode_of(locked) == 0o700
+
+
+def test_directories_that_exist_are_used(tmp_path):
+    tree = MemoryTree()
+    tree.nodes[0] = node(0o040755)
+    for path in (b"a", b"a/b", b"a/b/c", b"new", b"new/deep"):
+        tree.add(path, node(0o040750))
+        tree.add(path + b"/file", node(0o100640, content=path))
+    (tmp_path / "out/a/b").mkdir(parents=True)
+    (tmp_path / "out/a/b/kept").write_bytes(b"k")
+    for _ in range(2):
+        made = extract(tree, tmp_path / "out", force=True)
+        assert (made.failed, made.files, made.directories) == (0, 5, 5)
+        assert sorted(os.listdir(tmp_path / "out/a/b")) == ["c", "file", "kept"]
+        assert [mode_of(tmp_path / "out" / name) for name in ("a", "a/b", "a/b/c", "new/deep")] == [0o750] * 4
+
+
 def test_a_file_of_another_owner_is_left_as_it_is(tmp_path, monkeypatch):
     """A server that maps owners, or a file that somebody put there."""
     tree = MemoryTree()
