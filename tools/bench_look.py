@@ -87,7 +87,7 @@ def one_round(bench: Bench, image: str, scratch: Path) -> None:
     """Everything once, ours and theirs in turn."""
     sifkit = [sys.executable, "-m", "sifkit"]
     out = scratch / "out"
-    bench.run(EXTRACT, [*sifkit, "extract", image, str(out)])
+    bench.run(EXTRACT, [*sifkit, "extract", image, "-C", str(out)])
     bench.run(EXPORT, [*sifkit, "overlay", "export", image, "-o", "-"], piped=True)
     bench.run(TAR, ["tar", "-C", str(out / "upper"), "-c", "."], piped=True)
     bench.run(OURS, [*sifkit, "ls", "-lR", image])

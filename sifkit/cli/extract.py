@@ -5,46 +5,57 @@ from __future__ import annotations
 import os
 import time
 from pathlib import PurePath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError, counted, human, show
+from ..errors import UsageError, counted, human, shell_quote, show
+from ..vfs.resolve import Resolver
 from .support import values
 from .support.console import Console, name_fields
 from .support.extraction import not_empty_error, print_losses
 from .support.frame import verb
-from .support.image_path import group_by_image, split_image_path
+from .support.image_path import group_by_image
 from .support.options import AllowChanged, JSONResult, ProgressMode, ReadFlags
 from .support.progress import MODES, reporter
 from .support.reading import host_identity, open_for_reading, warn_of_changes
 
+if TYPE_CHECKING:
+    from ..vfs.file_tree import FileTree
+
 __all__ = ["command"]
 
 
-def _parse_arguments(arguments: list[str], directory: str | None) -> tuple[str, str, list[bytes]]:
-    """Parse the arguments into (image, target directory, paths in the image). ``directory``: of -C, else an argument."""
-    pair = split_image_path(arguments[0])
-    rest = arguments[1:]
-    if pair is None:
-        image = group_by_image(arguments[:1], default=["/"])[0][0]
-    elif len(rest) > (directory is None):
-        raise UsageError("too many arguments after IMAGE:/PATH", hint="for several paths write IMAGE DIR PATH...")
-    else:
-        image, path = pair
-    if directory is None:
-        directory, rest = (rest[0], rest[1:]) if rest else (f"{PurePath(image).stem or image}.d", [])
-    if split_image_path(directory) is not None:
-        raise UsageError(f"{show(directory)} is not a host directory", hint="write IMAGE DIR PATH...")
-    return image, directory, [os.fsencode(name) for name in (rest if pair is None else [path])]
+def _parse_arguments(arguments: list[str]) -> tuple[str, list[bytes]]:
+    """Parse the arguments into the image and paths in it. Raises UsageError for several images."""
+    groups = group_by_image(arguments, default=["/"])
+    if len(groups) > 1:
+        raise UsageError(
+            f"{show(groups[0][0])} and {show(groups[1][0])} are different images", hint="extract them one after the other"
+        )
+    return groups[0]
+
+
+def _check_paths(tree: FileTree[Any], image: str, paths: list[bytes], directory: str | None) -> None:
+    """Raise UsageError if the only path is not in the image, and could be a directory of the host to extract into."""
+    if directory is not None or len(paths) != 1 or not os.path.isdir(os.path.dirname(paths[0].rstrip(b"/")) or b"."):
+        return
+    try:
+        Resolver(tree).lookup(b"/" + paths[0], follow=False)
+    except OSError:
+        text = os.fsdecode(paths[0])
+        raise UsageError(
+            f"there is no {show(text)} in {show(image)}",
+            hint=f"to extract into it: sifkit extract {shell_quote(image)} -C {shell_quote(text)}",
+        ) from None
 
 
 @verb(
     examples=[
         "sifkit extract overlay.img",
-        "sifkit extract overlay.img out/ /upper",
-        "sifkit extract --upper overlay.img out/",
-        "sifkit extract overlay.img:/upper out/",
+        "sifkit extract overlay.img -C out/",
+        "sifkit extract overlay.img:/upper -C out/",
+        "sifkit extract --upper overlay.img -C out/",
         "sifkit extract overlay.img /upper/etc /upper/opt -C out/",
     ]
 )
@@ -54,12 +65,12 @@ def command(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE [DIR] [PATH]...",
-            help="image or directory, target directory (default: NAME.d), paths in the image (default: all)",
+            metavar="IMAGE [PATH...] | IMAGE:/PATH...",
+            help="image or directory, and what of it to extract (default: everything)",
         ),
     ],
     directory: Annotated[
-        str | None, typer.Option("-C", "--directory", metavar="DIR", help="extract into DIR; all arguments are then paths")
+        str | None, typer.Option("-C", "--directory", metavar="DIR", help="extract into DIR (default: NAME.d)")
     ] = None,
     flags: ReadFlags,
     force: Annotated[bool, typer.Option("--force", "-f", help="write into a DIR that is not empty, replacing files")] = False,
@@ -73,7 +84,8 @@ def command(
     Paths are created below DIR with their parent directories. Nothing is ever written outside DIR. The image is not modified.
     """
     values.choice("--progress", progress, MODES)
-    image, target, paths = _parse_arguments(arguments, directory)
+    image, paths = _parse_arguments(arguments)
+    target = directory if directory is not None else f"{PurePath(image).stem or PurePath(os.path.realpath(image)).name}.d"
     start = time.monotonic()
     from ..vfs.extracting import extract
 
@@ -82,6 +94,7 @@ def command(
         warn_of_changes(console, image, opened, allowed=allow_changed),
         reporter(progress, console) as bar,
     ):
+        _check_paths(opened.tree, image, paths, directory)
         try:
             made = extract(opened.tree, target, paths, force=force, image_id=host_identity(image), progress=bar)
         except FileExistsError as error:

@@ -28,7 +28,7 @@ COMMANDS = [
     ["df", "IMAGE"],
     ["du", "-a", "IMAGE"],
     ["diff", "IMAGE", "IMAGE"],
-    ["extract", "IMAGE", "out"],
+    ["extract", "IMAGE", "-C", "out"],
     ["overlay", "export", "IMAGE", "-o", "layer.tar"],
     ["overlay", "export", "IMAGE", "-o", "tree/"],
 ]

@@ -147,14 +147,14 @@ def test_what_a_mount_may_write_to_is_not_exported(tmp_path, monkeypatch, capfd)
         assert main(["-q", "overlay", "export", "a.img", "-o", "layer.tar"]) == 1
         assert f"a.img is in use: mounted at {point}" in capfd.readouterr().err and not os.path.lexists("layer.tar")
         for number, words in enumerate(
-            (["extract", "a.img", "out"], ["cp", "-r", "a.img:/upper", "out2"], ["diff", "a.img", "."])
+            (["extract", "a.img", "-C", "out"], ["cp", "-r", "a.img:/upper", "out2"], ["diff", "a.img", "."])
         ):
             assert main(words) == (1 if number == 2 else 0)
             assert f"warning: a.img is in use: mounted at {point}" in capfd.readouterr().err
         assert main(["-q", "overlay", "export", "--allow-changed", "a.img", "-o", "layer.tar"]) == 0
     with kernel_mount(tmp_path / "a.img") as point:
         assert main(["-q", "overlay", "export", "--force", "a.img", "-o", "layer.tar"]) == 0
-        assert main(["extract", "a.img", "out3"]) == 0 and "warning" not in capfd.readouterr().err
+        assert main(["extract", "a.img", "-C", "out3"]) == 0 and "warning" not in capfd.readouterr().err
 
 
 def test_an_export_beside_an_editor_is_not_torn(tmp_path, monkeypatch, capfd):

@@ -173,7 +173,7 @@ def test_acls_that_differ_from_the_mode_come_out_as_cp_copies_them(tmp_path, mon
         with kernel_mount(image) as point:
             run("cp", "-a", point / "upper", tmp_path / "theirs")
             run("cp", "-p", point / "upper/f", tmp_path / "theirs-p")
-        assert main(["-q", "extract", "--upper", "a.img", "extracted"]) == 0
+        assert main(["-q", "extract", "--upper", "a.img", "-C", "extracted"]) == 0
         assert main(["-q", "cp", "-a", "a.img:/upper", "copied"]) == 0
         assert main(["-q", "overlay", "export", "a.img", "-o", "exported/"]) == 0
         assert main(["-q", "cp", "-a", "a.img:/upper/f", "f"]) == 0
@@ -181,7 +181,7 @@ def test_acls_that_differ_from_the_mode_come_out_as_cp_copies_them(tmp_path, mon
         inherited = tmp_path / "inherited"
         inherited.mkdir()
         run("setfacl", "-m", "d:u:5:rwx", inherited)
-        assert main(["-q", "extract", "--upper", "a.img", "inherited"]) == 0
+        assert main(["-q", "extract", "--upper", "a.img", "-C", "inherited"]) == 0
     finally:
         os.umask(before)
     wanted = facts_of_host(tmp_path / "theirs")
@@ -223,7 +223,7 @@ def test_files_whose_attribute_block_is_damaged_come_out_as_cp_copies_them(tmp_p
     wanted = facts_of_host(theirs)
     assert stat.S_IMODE(wanted[b"/file"].mode) == stat.S_IMODE(wanted[b"/d"].mode) == 0o700
     for words in (
-        ["extract", "--upper", "a.img", "ours"],
+        ["extract", "--upper", "a.img", "-C", "ours"],
         ["cp", "-a", "a.img:/upper", "ours"],
         ["overlay", "export", "a.img", "-o", "ours/"],
     ):

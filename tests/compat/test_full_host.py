@@ -57,7 +57,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (("sif", "pack", "image.d", "full/x"), "full/x", []),
         (("sif", "unpack", "i.sif", "full/x"), "full/x", []),
         (("overlay", "export", "overlay.img", "-o", "full/x/"), "full/x/", ["x"]),
-        (("extract", "overlay.img", "full/x"), "full/x", ["x"]),
+        (("extract", "overlay.img", "-C", "full/x"), "full/x", ["x"]),
         (("cp", *(f"overlay.img:/upper/f{n}" for n in range(3)), "full"), "full/f2", ["f0", "f1", "f2"]),
         (("cp", "-r", "overlay.img:/upper", "full"), "full/upper", ["upper"]),
     ],

@@ -107,7 +107,7 @@ def test_content_in_a_lower_layer(tmp_path: Path, metacopy: Path, capfd: pytest.
         ["cat", "--upper", "a.img", "/meta"],
         ["cat", "--upper", "a.img", "/renamed"],
         ["cp", "--upper", "a.img:/meta", "out"],
-        ["extract", "--upper", "a.img", "extracted"],
+        ["extract", "--upper", "a.img", "-C", "extracted"],
         ["mv", "--upper", "a.img:/meta", "a.img:/meta2"],
         ["mv", "--upper", "a.img:/renamed", "a.img:/etc/one"],
         ["mv", "--upper", "a.img:/dir2", "a.img:/dir3"],

@@ -96,12 +96,12 @@ def test_streams_are_not_written_into_a_block_device(place: Path, run: Run) -> N
 def test_extract_does_not_replace_devices_but_whiteouts(place: Path, run: Run) -> None:
     os.makedirs("out/upper")
     os.mknod("out/upper/f", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    code, err = run("extract", "-f", "overlay.img", "out")
+    code, err = run("extract", "-f", "overlay.img", "-C", "out")
     assert code == 1 and "/upper/f: the existing file is a character device" in err
     assert stat.S_ISCHR(os.lstat("out/upper/f").st_mode)
     os.unlink("out/upper/f")
     os.mknod("out/upper/f", stat.S_IFCHR | 0o600, os.makedev(0, 0))
-    assert run("extract", "-f", "overlay.img", "out", "-q") == (0, "")
+    assert run("extract", "-f", "overlay.img", "-C", "out", "-q") == (0, "")
     assert Path("out/upper/f").read_bytes() == CONTENT
 
 
@@ -149,7 +149,7 @@ def test_mounted_images_are_kept(place: Path, run: Run, how: str) -> None:
             ("cp", "overlay.img:/upper/mounted.img", used),
             ("cp", "-a", "overlay.img:/upper/mounted.img", used.parent),
             ("cp", "-a", "-T", "overlay.img:/upper", used.parent),
-            ("extract", "-f", "overlay.img", used.parent, "/upper/mounted.img"),
+            ("extract", "-f", "overlay.img", "-C", used.parent, "/upper/mounted.img"),
             ("overlay", "export", "-f", "overlay.img", "-o", f"{used.parent}/"),
         ):
             code, err = run(*argv)
@@ -226,8 +226,8 @@ def test_directories_behind_links_of_others_are_not_written_into(place: Path, ru
     (shared / "link").symlink_to(victim)
     os.chown(shared / "link", NOBODY, NOBODY, follow_symlinks=False)
     for argv in (
-        ("extract", "-f", "overlay.img", shared / "link"),
-        ("extract", "overlay.img", f"{shared}/link/"),
+        ("extract", "-f", "overlay.img", "-C", shared / "link"),
+        ("extract", "overlay.img", "-C", f"{shared}/link/"),
         ("overlay", "export", "-f", "overlay.img", "-o", f"{shared}/link/"),
         ("sif", "unpack", "i.sif", shared / "link"),
     ):

@@ -79,6 +79,21 @@ OWN_MESSAGES = [
         " create the directory first: sifkit mkdir -p --upper o.img:/a",
     ),
     (
+        ["extract", "o.img", "out"],
+        2,
+        "sifkit extract: there is no out in o.img; to extract into it: sifkit extract o.img -C out",
+    ),
+    (
+        ["extract", "o.img:/upper", "out"],
+        2,
+        "sifkit extract: out is not IMAGE:/PATH, unlike o.img:/upper; write IMAGE PATH..., or IMAGE:/PATH for each",
+    ),
+    (
+        ["extract", "o.img", "/upper/x/y"],
+        1,
+        "sifkit extract: /upper/x/y: No such file or directory; list files with: sifkit ls o.img",
+    ),
+    (
         ["find", "o.img", "-delete"],
         2,
         "sifkit find: no option -delete: find changes nothing; remove files with: sifkit rm IMAGE:/PATH; see sifkit find -h",

@@ -19,7 +19,7 @@ from ....support.commands import good, names_in
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="locks of open files are Linux's")
 
 READERS = {
-    "extract": ["extract", "overlay.img", "out"],
+    "extract": ["extract", "overlay.img", "-C", "out"],
     "cp": ["cp", "-r", "overlay.img:/upper", "out"],
     "cp within images": ["cp", "-r", "overlay.img:/upper", "other.img:/upper/copy"],
     "diff": ["diff", "overlay.img", "other.img"],
@@ -189,5 +189,5 @@ def test_damage_that_is_a_change(run, image, monkeypatch):
 def test_directories_and_unused_images_are_not_spoken_of(run, image, tmp_path):
     (tmp_path / "host/upper").mkdir(parents=True)
     good(run, "overlay", "export", "host", "-o", "layer.tar")
-    good(run, "extract", "host", "copy")
-    assert main(["-q", "extract", "overlay.img", "out"]) == 0
+    good(run, "extract", "host", "-C", "copy")
+    assert main(["-q", "extract", "overlay.img", "-C", "out"]) == 0

@@ -427,7 +427,7 @@ def test_an_image_is_not_overwritten_by_what_is_in_it(run, image, tmp_path):
         assert code == 1 and "overlay.img': it is the source image" in err.replace("link'", "overlay.img'")
     for words in (
         ["cp", "-r", "overlay.img:/upper/.", "."],
-        ["extract", "--force", "--upper", "overlay.img", "."],
+        ["extract", "--force", "--upper", "overlay.img", "-C", "."],
         ["overlay", "export", "--force", "overlay.img", "-o", "./"],
     ):
         code, _, err = run(*words)

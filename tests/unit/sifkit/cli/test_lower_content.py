@@ -58,7 +58,7 @@ def test_reading_says_so(run, image, name):
 
 
 def test_walks_go_on(run, image):
-    for words in (["extract", image, "out"], ["cp", "-a", f"{image}:/d", "out"]):
+    for words in (["extract", image, "-C", "out"], ["cp", "-a", f"{image}:/d", "out"]):
         os.makedirs("out", exist_ok=True)
         code, _, err = run(*words, "--upper", "-f")
         assert code == 1 and said(err, "/meta") and said(err, "/large")

@@ -205,7 +205,7 @@ def test_extract_keeps_images_in_use_and_fifos(run, place):
     fds = [os.open(f"out/upper/{name}", os.O_RDWR) for name in "ad"]
     try:
         assert all(lock_range(fd, write=True) for fd in fds)
-        code, _, err = run("extract", "-f", "overlay.img", "out")
+        code, _, err = run("extract", "-f", "overlay.img", "-C", "out")
         assert code == 1
         for name, why in (("a", "is in use: locked"), ("d", "is in use: locked"), ("b", "is a FIFO, which is not replaced")):
             assert f"/upper/{name}: the existing file {why}" in err
@@ -217,7 +217,7 @@ def test_extract_keeps_images_in_use_and_fifos(run, place):
     assert stat.S_ISFIFO(os.lstat("out/upper/b").st_mode)
     assert (place / "out" / "upper" / "plain").read_bytes() == b"content\n"
     os.unlink("out/upper/b")
-    good(run, "extract", "-f", "overlay.img", "out", "-q")
+    good(run, "extract", "-f", "overlay.img", "-C", "out", "-q")
     assert (place / "out" / "upper" / "a").read_bytes() == b"content\n" and os.path.isdir("out/upper/d")
 
 
@@ -227,7 +227,7 @@ def test_extract_twice_is_the_same_as_once(run, place):
     os.link("one", "two")
     good(run, "cp", "-a", "one", "two", "f", "overlay.img:/upper", "-q")
     for _ in range(2):
-        good(run, "extract", "-f", "overlay.img", "out", "/upper", "-q")
+        good(run, "extract", "-f", "overlay.img", "-C", "out", "/upper", "-q")
         assert os.path.samefile("out/upper/one", "out/upper/two") and os.stat("out/upper/one").st_nlink == 2
         assert stat.S_ISFIFO(os.stat("out/upper/one").st_mode)
 

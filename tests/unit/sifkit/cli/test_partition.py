@@ -47,7 +47,7 @@ LOOKING = [
     ("df", "a.sif"),
     ("du", "a.sif"),
     ("diff", "a.sif", "a.sif"),
-    ("extract", "a.sif", "out"),
+    ("extract", "a.sif", "-C", "out"),
     ("xattr", "list", "a.sif", "/"),
     ("xattr", "get", "user.k", "a.sif", "/"),
     ("find", "a.sif", "/", "-newer", "a.sif:/x"),
@@ -112,7 +112,7 @@ def test_every_command_works_on_a_partition(run, image, tmp_path, which, top):
     assert good("diff", "a.sif", "a.sif") == ""
     good("cp", "-r", f"{spot}/d", "out")
     assert (tmp_path / "out" / "twin").read_bytes() == b"hello\n"
-    good("extract", "a.sif", "all", f"{top}/d")
+    good("extract", "a.sif", "-C", "all", f"{top}/d")
     assert (tmp_path / "all" / top.lstrip("/") / "d" / "motd").read_bytes() == b"hello\n"
     assert {number: window(image, number) for number in before} == before
     with SIF.open(image) as sif:

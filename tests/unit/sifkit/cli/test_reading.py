@@ -184,9 +184,9 @@ def test_extract(run, image, tmp_path):
     code, _, err = run("extract", image)
     assert code == 2 and "--force" in err
     assert run("extract", "--force", image)[0] == 0
-    assert run("extract", f"{image}:/upper/etc", "out")[0] == 0
+    assert run("extract", f"{image}:/upper/etc", "-C", "out")[0] == 0
     assert os.listdir(tmp_path / "out") == ["upper"]
-    assert run("extract", "--upper", image, "seen", "/etc/motd")[0] == 0
+    assert run("extract", "--upper", image, "-C", "seen", "/etc/motd")[0] == 0
     assert (tmp_path / "seen" / "etc" / "motd").exists()
 
 
@@ -268,7 +268,7 @@ def test_hints_look_where_the_command_looked(run, image):
 
 def test_a_file_is_no_place_to_extract_to(run, image, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    for words in (("extract", image, "file"), ("overlay", "export", image, "-o", "file/")):
+    for words in (("extract", image, "-C", "file"), ("overlay", "export", image, "-o", "file/")):
         code, out, err = run(*words)
         assert (code, out) == (2, "") and "exists and is not a directory" in err
 

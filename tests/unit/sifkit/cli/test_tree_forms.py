@@ -166,7 +166,7 @@ def facts_below(top: Path) -> dict[str, tuple[object, ...]]:
 
 
 def extracted(run: Run, form: str) -> None:
-    good(run, "-q", "extract", form, "out")
+    good(run, "-q", "extract", form, "-C", "out")
 
 
 def extracted_below(run: Run, form: str) -> None:
@@ -235,5 +235,5 @@ def test_a_tree_whose_files_share_their_data(run: Run, forms: Path, made: tuple[
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(opening, "open_tree", opened)
-        assert "the image is damaged" in refused(run, "extract", "tree.mem", tmp_path / "out")
+        assert "the image is damaged" in refused(run, "extract", "tree.mem", "-C", tmp_path / "out")
         assert good(run, "ls", "tree.mem") == "a\nb\n"

@@ -49,11 +49,11 @@ def test_reading_with_upper_shows_what_the_container_sees(run, image):
 
 
 def test_extracting_with_upper_gives_what_the_container_sees(run, image, tmp_path):
-    good(run, "extract", "-q", "--upper", "overlay.img", "seen")
+    good(run, "extract", "-q", "--upper", "overlay.img", "-C", "seen")
     assert sorted(os.path.relpath(path, tmp_path / "seen") for path in (tmp_path / "seen").rglob("*")) == [
         "etc", "etc/here", "opt", "opt/d",
     ]  # fmt: skip
-    good(run, "extract", "-q", "overlay.img:/upper", "raw")
+    good(run, "extract", "-q", "overlay.img:/upper", "-C", "raw")
     assert (tmp_path / "raw/upper/etc/.wh.gone").exists()
 
 
@@ -69,7 +69,7 @@ def test_diff_with_upper_compares_what_the_container_sees(run, image, tmp_path):
     assert run("diff", "--upper", "overlay.img", "cleaned.img") == (0, "", "")
     code, out, err = run("diff", "overlay.img:/upper", "cleaned.img:/upper")
     assert (code, err) == (1, "") and "D etc/old\n" in out and "D etc/.wh.gone\n" in out and "M etc  (xattrs)\n" in out
-    good(run, "extract", "-q", "--upper", "overlay.img", "seen")
+    good(run, "extract", "-q", "--upper", "overlay.img", "-C", "seen")
     assert run("diff", "--upper", "--no-owner", "cleaned.img", "seen") == (0, "", "")
 
 
@@ -119,7 +119,7 @@ def test_with_upper_they_do_not_come_onto_the_host(run, image, tmp_path, monkeyp
                 edited.filesystem.set_xattr(path, name, b"x")
     asked: list[str] = []
     monkeypatch.setattr(os, "setxattr", lambda path, name, *_, **__: asked.append(os.fsdecode(name)))
-    good(run, "extract", "-q", "--upper", "overlay.img", "seen")
+    good(run, "extract", "-q", "--upper", "overlay.img", "-C", "seen")
     good(run, "cp", "-a", "--upper", "overlay.img:/opt", "out")
     good(run, "cp", "-a", "--upper", "overlay.img:/etc/here", "here")
     assert asked == ["user.comment"] * 4
