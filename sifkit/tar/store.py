@@ -38,6 +38,8 @@ class MemberStore(Protocol):
 
     def changed(self) -> bool: ...
 
+    def temporary_bytes(self, device: int) -> int: ...
+
     def close(self) -> None: ...
 
 
@@ -56,6 +58,9 @@ class _MemoryMemberStore:
 
     def changed(self) -> bool:
         return False
+
+    def temporary_bytes(self, device: int) -> int:
+        return 0
 
     def close(self) -> None:
         self._data.release()
@@ -99,6 +104,12 @@ class FileMemberStore:
     def changed(self) -> bool:
         """Return True if size or modification time differ from those at the start."""
         return self._fingerprint() != self._state
+
+    def temporary_bytes(self, device: int) -> int:
+        if not self._stable or self.fd is None:
+            return 0
+        found = os.fstat(self.fd)
+        return getattr(found, "st_blocks", 0) * 512 if found.st_dev == device else 0
 
     def close(self) -> None:
         if self._owned:
@@ -164,6 +175,10 @@ class MemberData:
     def fd(self) -> int | None:
         """A descriptor that can be copied from at the store's offsets, or None."""
         return self._store.fd
+
+    def temporary_bytes(self, device: int) -> int:
+        """Space that a temporary file of this data takes on the filesystem ``device`` (st_dev)."""
+        return self._store.temporary_bytes(device)
 
     def read_at(self, view: memoryview, offset: int) -> int:
         """Bytes read at ``offset`` of the store, fewer than asked only at its end. Raises ArchiveError."""

@@ -61,6 +61,10 @@ class ArchiveContent:
         offset, size = self._place(node)
         return _ArchiveFile(self._data, offset, size)
 
+    def temporary_bytes(self, device: int) -> int:
+        """Return the space that the archive's spool takes on the filesystem ``device`` (st_dev)."""
+        return self._data.temporary_bytes(device)
+
     def close(self) -> None:
         self._data.close()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
 import os
+import re
 import tarfile
 import tempfile
 
@@ -91,3 +93,19 @@ def test_tmpdir_is_where_its_data_waits(run, spools, tmp_path, monkeypatch):
         "a.tar.gz: writing its temporary file in missing failed: No such file or directory; set TMPDIR to a directory that can"
         " be written to, or unpack it with gzip -dc and give a file\n"
     )
+
+
+def test_a_full_disk_is_told_what_the_unpacked_data_takes(run, spools, tmp_path, monkeypatch):
+    """Where both are on one filesystem, TMPDIR gives the image that room."""
+    archive = packed("a.tar.gz", 3 * MIB, 10)
+    (tmp_path / "scratch").mkdir()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    code, _, err = run("overlay", "create", "--from-tar", archive, "o.img")
+    assert code == 1 and "no space left for o.img: it needs up to " in err
+    assert re.search(r"; [0-9.]+ [KM]iB there are unpacked data: set TMPDIR to a directory on another filesystem\n$", err)
+    code, _, err = run("overlay", "create", "o.img")
+    assert code == 1 and err.endswith("; free some space, or write it to another filesystem\n")
