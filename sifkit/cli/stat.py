@@ -101,15 +101,12 @@ def _read(batch: ReadBatch, opened: OpenedTree, path: bytes, *, follow: bool) ->
     node = lookup(tree, path, follow=follow, verb="stat")
     found = tree.stat(node)
     inode = None if image is None else image.details(node)
-    seen: set[str] = set()
 
     def attempt(read: Callable[[], T]) -> T | None:
         try:
             return read()
         except OSError as error:
-            if (text := str(error)) not in seen:  # several reads may meet the same damage
-                seen.add(text)
-                batch.problem(path, error)
+            batch.problem(path, error)
             return None
 
     target = attempt(lambda: tree.readlink(node)) if is_symlink(found) else None

@@ -26,8 +26,8 @@ from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import show
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
-from ..vfs.errors import TreePathError, reason_of
-from ..vfs.file_tree import FileTree, Row, Stat
+from ..vfs.errors import TreePathError, bad_mode_error, reason_of
+from ..vfs.file_tree import UNKNOWN, FileTree, Row, Stat, file_type_of
 from ..vfs.host_tree import HostFile, HostStream
 from ..vfs.resolve import ResolvedPath
 from ..vfs.whiteouts import is_whiteout, without_overlay_xattrs
@@ -202,6 +202,9 @@ class Copier:
         self, source: CopySource[N], file: _File[N], target: ResolvedPath[int], pending: list[_DirectoryCopy[N]]
     ) -> Iterator[CopyOutcome]:
         label, form = file.label, file.form
+        if file_type_of(file.stat.mode) == UNKNOWN:
+            error = bad_mode_error(file.stat.mode)
+            raise CopyError(f"error reading '{label}': {error.reason}", kind=error.kind, path=label)
         self._noun = NOUNS.get(form, "special file")
         if form == stat.S_IFDIR and not self.options.recursive:
             text = f"-r not specified; omitting directory '{label}'"

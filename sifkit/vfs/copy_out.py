@@ -14,10 +14,10 @@ from ext3.progress import Progress
 
 from ..replacing import ANY_FILE
 from .data_limit import check_data_limit
-from .errors import unreadable_attributes
+from .errors import bad_mode_error, unreadable_attributes
 from .extracting import extract
 from .file_copy import UnreadableError, copy_ranges, ranges_of
-from .file_tree import FileTree, OpenFile, Stat
+from .file_tree import UNKNOWN, FileTree, OpenFile, Stat, file_type_of
 from .host_attributes import ACLS, owner_only, set_attributes, set_unopened_attributes
 from .host_writer import ExtractResult
 from .resolve import is_symlink
@@ -70,6 +70,8 @@ def copy_file_out(
     """
     result = ExtractResult()
     found, attributes = _attributes(tree, node, options.preserve, result)
+    if file_type_of(found.mode) == UNKNOWN:
+        raise bad_mode_error(found.mode)
     mode = found.mode & 0o777 & ~options.umask
     owners = "owner" in options.preserve and _is_root()
     if stat.S_ISREG(found.mode):

@@ -14,6 +14,7 @@ __all__ = [
     "MissingPathError",
     "NotDirectoryPathError",
     "TreePathError",
+    "bad_mode_error",
     "path_error",
     "reason_of",
     "unreadable_attributes",
@@ -57,6 +58,11 @@ class DamagedTreeError(TreePathError):
     def __init__(self, path: bytes | None, reason: str) -> None:
         super().__init__(path, EUCLEAN, reason)
         self.kind = "corrupt"
+
+
+def bad_mode_error(mode: int) -> DamagedTreeError:
+    """Return the error of a file whose mode has no type, or another one than its directory entry says."""
+    return DamagedTreeError(None, f"the image is damaged: its mode is {mode:#o}, want what its entry says")
 
 
 LOWER_CONTENT = "its content is in a lower layer"

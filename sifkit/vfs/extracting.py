@@ -23,7 +23,7 @@ from ..errors import TargetError, show
 from ..host_space import full_host_errors
 from ..output_path import check_output_directory
 from .data_limit import SharedBlocksError, SharedDataCount
-from .errors import DamagedTreeError, reason_of, unreadable_attributes
+from .errors import DamagedTreeError, bad_mode_error, reason_of, unreadable_attributes
 from .file_copy import UnreadableError, copy_ranges, ranges_of, reading
 from .file_tree import FileTree, Stat
 from .host_attributes import NewFileAttributes, owner_only, set_attributes, set_unopened_attributes
@@ -423,8 +423,7 @@ class _Batch(Generic[N]):
             if not created:
                 return
         else:
-            reason = f"the image is damaged: its mode is {found.mode:#o}, want what its entry says"
-            raise UnreadableError(DamagedTreeError(None, reason))
+            raise UnreadableError(bad_mode_error(found.mode))
         directory, name = location
         fd = self._writer.directory(directory)
         set_unopened_attributes(name, found, xattrs, self.result, owners=self._job.owners, directory=fd)

@@ -158,13 +158,14 @@ class ReadBatch:
         """Errors in the current image."""
         self.exit_code = 0
         self._flags = flags
+        self._last: tuple[bytes, str] | None = None
 
     def images(self) -> Iterator[tuple[str, list[bytes], OpenedTree]]:
         """Open the images in turn; iterate over (image, paths in it, its tree)."""
         from ext3.errors import Ext3Error
 
         for image, paths in self.groups:
-            self.errors = 0
+            self.errors, self._last = 0, None
             with ExitStack() as stack:
                 reader = open_for_reading(self.console, image, self._flags.partition, upper=self._flags.upper)
                 try:
@@ -177,10 +178,13 @@ class ReadBatch:
                 yield image, paths, opened
 
     def problem(self, path: bytes, error: OSError) -> None:
-        """Report and count an error of the file at ``path``."""
-        self.errors += 1
+        """Report and count an error of the file at ``path``, once if several reads in a row meet it."""
         self.exit_code = max(self.exit_code, 1)
-        self.console.error(problem_text(path, error))
+        text = problem_text(path, error)
+        if (path, text) != self._last:
+            self._last = path, text
+            self.errors += 1
+            self.console.error(text)
 
     @contextmanager
     def attempt(self, path: bytes) -> Iterator[None]:

@@ -204,3 +204,27 @@ def test_diff_says_nothing_of_what_it_cannot_read(run, images):
         code, out, err = run("diff", *order)
         assert (code, [line for line in out.splitlines() if not line.startswith("M")]) == (2, []), err
         assert "worse.img:/upper/d: " in err
+
+
+@pytest.mark.parametrize("mode", [0, 0o644, 0o170644])
+def test_a_file_of_no_type_is_not_copied(run, images, mode):
+    """It became an empty regular file, exit 0; the kernel does not even show its attributes."""
+    _, good = images
+    Path("worse.img").write_bytes(Path(good).read_bytes())
+    patch_inode("worse.img", "/upper/a", i_mode=mode)
+    reason = f"the image is damaged: its mode is {mode:#o}, want what its entry says"
+    os.mkdir("out")
+    for target in ("out", f"{good}:/"):
+        code, _, err = run("cp", "-a", "worse.img:/upper/a", "worse.img:/upper/z", target)
+        assert code == 1 and errors(err) == [f"error reading 'worse.img:/upper/a': {reason}"]
+    assert os.listdir("out") == ["z"] and b"a" not in names_in(good, "/")
+    code, _, err = run("cp", "-a", "worse.img:/upper", f"{good}:/copy")
+    assert code == 1 and b"a" not in names_in(good, "/copy") and reason in err
+
+
+def test_damage_that_two_reads_meet_is_counted_once(run, images):
+    _, good = images
+    Path("worse.img").write_bytes(Path(good).read_bytes())
+    patch_inode("worse.img", "/upper/d", i_block=4_000_000)
+    code, out, err = run("tree", "--json", "worse.img")
+    assert (code, len(errors(err)), objects(out)[-1]["errors"]) == (1, 1, 1)
