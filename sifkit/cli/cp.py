@@ -102,8 +102,9 @@ def command(
     settings = _Settings(copy, flags, exact, force, allow_changed)
     for argument in arguments:
         reject_dot_prefix(argument)
-    *sources, target = arguments
+    *given, target = arguments
     batch = EditBatch(console)
+    sources = [source for argument in given for source in _matching(batch.console, argument, flags)]
     with reporter(progress, console) as bar:
         if split_image_path(target) is not None or _names_missing_image(target):
             image: str | None = parse_image_paths([target])[0].image
@@ -113,6 +114,20 @@ def command(
         bar.print_times(console)
     text = f"{counted(batch.done, 'file')} copied, {human(written)} of data"
     return batch.finish(image, text, {"copied": batch.done, "written_bytes": written})
+
+
+def _matching(console: Console, argument: str, flags: EditFlags) -> list[str]:
+    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves."""
+    from ..overlay.image_format import is_sif
+    from ..vfs.glob import expand, has_magic
+
+    pair = split_image_path(argument)
+    if pair is None or not has_magic(os.fsencode(pair[1])):
+        return [argument]
+    image, path = pair
+    partition = flags.partition if is_sif(image) else None
+    with open_for_reading(console, image, partition, upper=flags.upper) as opened:
+        return [f"{image}:{os.fsdecode(match)}" for match in expand(opened.tree, os.fsencode(path))]
 
 
 def _argument(text: str) -> CopyArgument:

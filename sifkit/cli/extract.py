@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError, counted, human, shell_quote, show
+from ..vfs.glob import expand
 from ..vfs.resolve import Resolver
 from .support import values
 from .support.console import Console, name_fields
@@ -94,6 +95,7 @@ def command(
         warn_of_changes(console, image, opened, allowed=allow_changed),
         reporter(progress, console) as bar,
     ):
+        paths = [match for path in paths for match in expand(opened.tree, path)]
         _check_paths(opened.tree, image, paths, directory)
         try:
             made = extract(opened.tree, target, paths, force=force, image_id=host_identity(image), progress=bar)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UsageError, show
+from ..vfs.glob import name_matcher
 from .support.console import Console
 from .support.frame import VerbCommand, verb
 from .support.image_path import split_image_path
@@ -27,7 +27,6 @@ __all__ = ["command"]
 
 LETTERS = {"f": "file", "d": "directory", "l": "symlink", "p": "fifo", "s": "socket", "b": "block", "c": "character"}
 UNITS = {"": 512, "b": 512, "c": 1, "w": 2, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _SIZE = re.compile(r"([+-]?)([0-9]{1,18})([bcwkMG]?)", re.ASCII)
 
 Test = Callable[[bytes, "Stat"], bool]
@@ -48,22 +47,15 @@ class _FindCommand(VerbCommand):
             raise UsageError(unknown_option(word, self.params), hint=f"see {ctx.command_path} -h") from error
 
 
-def _matcher(glob: str, *, ignore_case: bool = False) -> Callable[[str], bool]:
-    """Return a test of text: * ? [a-z] [!a-z] and backslash escapes, as find; a leading dot and slashes are not special."""
-    plain = _ESCAPED.sub(lambda match: f"[{match[1]}]" if match[1] in "*?[" else match[1], glob).replace("[^", "[!")
-    matches = re.compile(fnmatch.translate(plain), re.DOTALL | (re.IGNORECASE if ignore_case else 0)).match
-    return lambda text: matches(text) is not None
-
-
 def _name_test(glob: str, *, ignore_case: bool = False) -> Test:
     """Test of ``-name`` and ``-iname``."""
-    matches = _matcher(glob, ignore_case=ignore_case)
+    matches = name_matcher(glob, ignore_case=ignore_case)
     return lambda path, _: matches(os.fsdecode(path.rstrip(b"/").rpartition(b"/")[2] or b"/"))
 
 
 def _path_test(glob: str) -> Test:
     """Test of ``-path``: the whole path as it is printed."""
-    matches = _matcher(glob)
+    matches = name_matcher(glob)
     return lambda path, _: matches(os.fsdecode(path))
 
 

@@ -175,7 +175,20 @@ class ReadBatch:
                         raise
                     self.exit_code = max(self.exit_code, report(error, self.console))
                     continue
-                yield image, paths, opened
+                yield image, self._expanded(opened.tree, paths), opened
+
+    def _expanded(self, tree: FileTree[Any], paths: list[bytes]) -> list[bytes]:
+        """Return the paths with patterns replaced by what they match."""
+        from ...vfs.glob import expand
+
+        found: list[bytes] = []
+        for path in paths:
+            try:
+                found += expand(tree, path)
+            except OSError as error:
+                self.problem(path, error)
+        self.several |= len(found) > 1
+        return found
 
     def problem(self, path: bytes, error: OSError) -> None:
         """Report and count an error of the file at ``path``, once if several reads in a row meet it."""

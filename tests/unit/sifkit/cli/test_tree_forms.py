@@ -78,6 +78,8 @@ def entries(output: str) -> list[dict[str, Any]]:
         ["ls", "-d", "{}", "/dir/deep/file"],
         ["ls", "{}:/dir/deep"],
         ["find"],
+        ["ls", "{}", "/d*"],
+        ["find", "{}:/d?r/*"],
         ["find", "-type", "f,l", "{}", "/dir"],
         ["find", "-name", "many-*3"],
         ["find", "-size", "+10k", "-type", "f"],
