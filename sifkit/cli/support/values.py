@@ -12,6 +12,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError, show
+from ...text_values import NUMBER, shown_value
+from ...text_values import parse_group as group
+from ...text_values import parse_owner as owner
+from ...text_values import parse_size as size
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -36,24 +40,12 @@ __all__ = [
     "uuid",
 ]
 
-MIB = 1 << 20
-MAX_BYTES = 1 << 62
-MAX_ID = 2**32 - 2
-"""Largest uid and gid: 2^32 - 1 means "unchanged" to chown."""
 LABEL_BYTES = 16
 MAX_LEVELS = 4096
 """Depth of a walk without a limit, see ``vfs.resolve.MAX_COMPONENTS``."""
 
-_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)", re.ASCII)
-_BINARY = {"k": 10, "m": 20, "g": 30, "t": 40}
 _DECIMAL = {"": 1, "k": 1000, "m": 1_000_000, "g": 1_000_000_000}
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-
-
-def _shown(option: str, text: str) -> str:
-    """Option and value for messages; the value is quoted if it is empty or has spaces."""
-    shown = show(text)
-    return f"{option} {shown}" if shown and " " not in shown else f"{option} '{shown}'"
 
 
 def closest(word: str, words: Iterable[str], *, cutoff: float = 0.65) -> str | None:
@@ -70,48 +62,20 @@ def choice(option: str, text: str, words: Sequence[str]) -> str:
         return text
     suggested = closest(text, words)
     raise UsageError(
-        f"{_shown(option, text)}: must be one of {', '.join(words)}",
+        f"{shown_value(option, text)}: must be one of {', '.join(words)}",
         hint=f"did you mean {suggested}?" if suggested else "choose one",
     )
 
 
-def size(option: str, text: str, *, bare: int = MIB, example: str = "500M or 1.5G") -> int:
-    """Parse a size into bytes, at least 1. ``bare``: bytes per unit of a bare number. ``example``: for the hint."""
-    return _size(_shown(option, text), text, bare, f"write {example}")
-
-
-def _size(given: str, text: str, bare: int, hint: str) -> int:
-    match = _NUMBER.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"{given}: not a size", hint=hint)
-    number, unit = Fraction(match[1]), match[2].lower()
-    if unit in ("kb", "mb", "gb", "tb"):
-        shift, power = _BINARY[unit[0]], 1000 ** (_BINARY[unit[0]] // 10)
-        decimal, binary = int(number * power), int(number * (1 << shift))
-        raise UsageError(
-            f"{given}: {match[2]} can mean {decimal:,} or {binary:,} bytes",
-            hint=f"write {match[1]}{unit[0].upper()} for {binary:,}, or {-(-decimal // 1024)}K for {decimal:,}",
-        )
-    if not unit:
-        value = int(number * bare)
-    elif unit[0] in _BINARY and unit[1:] in ("", "ib"):
-        value = int(number * (1 << _BINARY[unit[0]]))
-    else:
-        raise UsageError(f"{given}: unknown unit {match[2]}", hint=f"use K, M, G or T; {hint}")
-    if not 0 < value <= MAX_BYTES:
-        raise UsageError(f"{given}: must be above 0 and at most {MAX_BYTES >> 40:,} TiB", hint=hint)
-    return value
-
-
 def count(option: str, text: str) -> int:
     """Parse a count, at least 1; K is 1000 and M is 1,000,000."""
-    match = _NUMBER.fullmatch(text.strip())
+    match = NUMBER.fullmatch(text.strip())
     factor = _DECIMAL.get(match[2].lower()) if match else None
     if not match or factor is None:
-        raise UsageError(f"{_shown(option, text)}: not a count", hint="write 200000, 500K or 1.5M")
+        raise UsageError(f"{shown_value(option, text)}: not a count", hint="write 200000, 500K or 1.5M")
     value = int(Fraction(match[1]) * factor)
     if not 0 < value < 2**32:
-        raise UsageError(f"{_shown(option, text)}: must be from 1 to {2**32 - 1:,}", hint="write 200000 or 500K")
+        raise UsageError(f"{shown_value(option, text)}: must be from 1 to {2**32 - 1:,}", hint="write 200000 or 500K")
     return value
 
 
@@ -120,74 +84,16 @@ def levels_below(option: str, text: str | None) -> int:
     if text is None:
         return MAX_LEVELS
     if not text.isascii() or not text.isdigit():
-        raise UsageError(f"{_shown(option, text)}: not a number of levels", hint=f"write {option} 2")
+        raise UsageError(f"{shown_value(option, text)}: not a number of levels", hint=f"write {option} 2")
     return min(int(text[:5]), MAX_LEVELS)
 
 
 def percent(option: str, text: str) -> float:
     """Parse a percentage from 0 to 50, the limits of mke2fs for reserved blocks."""
-    match = _NUMBER.fullmatch(text.strip().removesuffix("%"))
+    match = NUMBER.fullmatch(text.strip().removesuffix("%"))
     if not match or match[2] or Fraction(match[1]) > 50:
-        raise UsageError(f"{_shown(option, text)}: must be from 0 to 50", hint="an overlay needs none; omit it")
+        raise UsageError(f"{shown_value(option, text)}: must be from 0 to 50", hint="an overlay needs none; omit it")
     return float(match[1])
-
-
-def owner(option: str, text: str) -> tuple[int, int]:
-    """Parse ``UID:GID``, ``UID``, ``NAME``, ``NAME:GROUP`` or ``me`` into (uid, gid).
-
-    A user without a group gets the user's login group; a number unknown on this host gets the group of the same number.
-    """
-    if text == "me":
-        if not hasattr(os, "getuid"):
-            raise UsageError(f"{option} me: this system has no user IDs", hint="write numbers, such as 1000:1000")
-        return os.getuid(), os.getgid()
-    user, colon, group = text.partition(":")
-    given = _shown(option, text)
-    if not user or (colon and not group) or ":" in group:
-        raise UsageError(f"{given}: not an owner", hint="write UID:GID, NAME, NAME:GROUP or me")
-    uid, own_gid = _user(given, user)
-    return uid, _group(given, group) if colon else own_gid
-
-
-def _user(given: str, text: str) -> tuple[int, int]:
-    uid = _identity(given, text)
-    try:
-        import pwd
-    except ImportError:
-        found = None
-    else:
-        try:
-            found = pwd.getpwnam(text) if uid is None else pwd.getpwuid(uid)
-        except (KeyError, OverflowError, ValueError):
-            found = None
-    if uid is None and found is None:
-        raise UsageError(f"{given}: no such user {show(text)}", hint="write numbers, such as 1000:1000")
-    if uid is None and found is not None:
-        return found.pw_uid, found.pw_gid
-    assert uid is not None
-    return uid, found.pw_gid if found is not None else uid
-
-
-def _group(given: str, text: str) -> int:
-    gid = _identity(given, text)
-    if gid is not None:
-        return gid
-    try:
-        import grp
-
-        return grp.getgrnam(text).gr_gid
-    except (ImportError, KeyError, ValueError) as error:
-        hint = "write numbers, such as 1000:1000"
-        raise UsageError(f"{given}: no such group {show(text)}", hint=hint) from error
-
-
-def _identity(given: str, text: str) -> int | None:
-    """Parse a user or group number; None for a name."""
-    if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
-        return None
-    if not text.isdigit() or len(text) > 10 or int(text) > MAX_ID:
-        raise UsageError(f"{given}: user and group IDs are from 0 to {MAX_ID}", hint="write numbers, such as 1000:1000")
-    return int(text)
 
 
 def owner_change(option: str, text: str) -> tuple[int | None, int | None]:
@@ -196,7 +102,7 @@ def owner_change(option: str, text: str) -> tuple[int | None, int | None]:
         return owner(option, text)
     user, colon, name = text.partition(":")
     if not user and not name:
-        raise UsageError(f"{_shown(option, text)}: not an owner", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
+        raise UsageError(f"{shown_value(option, text)}: not an owner", hint="write UID:GID, NAME, NAME:GROUP, :GROUP or me")
     if colon and not name and user.isdigit():
         hint = f"give a group, for example {show(text)}{show(user)}"
         raise UsageError(f"invalid spec: '{show(text)}': a number has no login group", hint=hint)
@@ -206,15 +112,10 @@ def owner_change(option: str, text: str) -> tuple[int | None, int | None]:
     return uid, login_group if colon else None
 
 
-def group(option: str, text: str, name: str) -> int:
-    """Return the gid of the group ``name``, a part of the option's ``text``."""
-    return _group(_shown(option, text), name)
-
-
 def mode(option: str, text: str) -> int:
     """Parse permission bits in octal, 0 to 0777."""
     if not re.fullmatch(r"(0o)?[0-7]{3,4}", text, re.ASCII) or int(text, 8) > 0o777:
-        raise UsageError(f"{_shown(option, text)}: must be octal permissions", hint="write 0600 or 0644")
+        raise UsageError(f"{shown_value(option, text)}: must be octal permissions", hint="write 0600 or 0644")
     return int(text, 8)
 
 
@@ -222,8 +123,8 @@ def journal_size(option: str, text: str) -> int:
     """Parse ``size=16`` (MiB, as mke2fs) or ``size=16M`` into bytes."""
     key, equals, value = text.partition("=")
     if key != "size" or not equals:
-        raise UsageError(f"{_shown(option, text)}: only size= is supported", hint="write -J size=16M")
-    return _size(_shown(option, text), value, MIB, "write size=16M")
+        raise UsageError(f"{shown_value(option, text)}: only size= is supported", hint="write -J size=16M")
+    return size(option, value, example="size=16M", given=shown_value(option, text))
 
 
 def uuid(option: str, text: str) -> UUID | None:
@@ -232,7 +133,7 @@ def uuid(option: str, text: str) -> UUID | None:
         return None
     if not _UUID.fullmatch(text):
         raise UsageError(
-            f"{_shown(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or omit it for a random one"
+            f"{shown_value(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or omit it for a random one"
         )
     from uuid import UUID
 
@@ -249,7 +150,7 @@ def name(option: str, text: str, limit: int, noun: str, *, hint: str) -> bytes:
     raw = os.fsencode(text)
     if len(raw) > limit or b"\0" in raw:
         what = f"{len(raw)} bytes; a {noun} has at most {limit}" if len(raw) > limit else "contains a NUL byte"
-        raise UsageError(f"{_shown(option, text)}: {what}", hint=hint)
+        raise UsageError(f"{shown_value(option, text)}: {what}", hint=hint)
     return raw
 
 

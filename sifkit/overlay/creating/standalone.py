@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ext3 import hostio
 from ext3.progress import Progress, Silent
@@ -19,6 +19,7 @@ from ...errors import NotReplaceableError, show
 from ..destination import EXT_IMAGES, check_destination, new_file
 from ..image_format import file_format
 from ..options import CreateOptions, CreateResult
+from .keywords import options_from
 from .request import check_request, check_size
 from .source import scan_source
 
@@ -28,16 +29,22 @@ if TYPE_CHECKING:
 __all__ = ["create", "scan_and_plan"]
 
 
-def create(path: HostPath, options: CreateOptions, *, progress: Progress | None = None) -> CreateResult:
+def create(
+    path: HostPath, options: CreateOptions | None = None, *, progress: Progress | None = None, **keywords: Any
+) -> CreateResult:
     """Create the overlay image ``path``; for one inside a SIF image see ``embed``.
 
-    Raises TargetError and its subclasses if the target cannot be created or replaced, UsageError and LayoutError for invalid
-    requests, and the errors of ``ext3.newfs``: SourceError, XattrError, NoSpaceError, NoInodesError, DeviceError. An error
-    leaves the target as it was, and no temporary file.
+    ``keywords`` are fields of CreateOptions and change those of ``options``. Sizes, owners and the label may be text, as on the
+    command line: ``create("o.img", size="500M", from_dir="d", owner="me")``.
+
+    Raises TypeError for keywords of another name or type, TargetError and its subclasses if the target cannot be created or
+    replaced, UsageError and LayoutError for invalid requests, and the errors of ``ext3.newfs``: SourceError, XattrError,
+    NoSpaceError, NoInodesError, DeviceError. An error leaves the target as it was, and no temporary file.
     """
     began = time.monotonic()
     progress = progress or Silent()
     target = os.fsdecode(path)
+    options = options_from(options, keywords)
     check_request(options)
     _check_target(target, options)
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
@@ -19,6 +20,7 @@ from ...atomic import HostPath
 from ...errors import UsageError, show
 from ...sif import Descriptor, Stamp
 from ..creating.host_space import space_errors
+from ..creating.keywords import options_from
 from ..creating.planning import FIXED_EPOCH
 from ..creating.request import check_request
 from ..creating.standalone import scan_and_plan
@@ -45,9 +47,16 @@ class EmbedResult:
 
 
 def embed(
-    path: HostPath, options: CreateOptions, embedding: EmbedOptions | None = None, *, progress: Progress | None = None
+    path: HostPath,
+    options: CreateOptions | None = None,
+    embedding: EmbedOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    **keywords: Any,
 ) -> EmbedResult:
-    """Create an overlay in the SIF image ``path``. ``options``: as for a stand-alone image, except ``force`` and ``mode``.
+    """Create an overlay in the SIF image ``path``.
+
+    ``options`` and ``keywords``: as for ``create``, except ``force`` and ``mode``.
 
     Raises EditError (encrypted root, existing writable overlay), SignedError, ImageFullError, ImageInUseError,
     NotWritableError, errors of a damaged image, and what ``create`` raises. An error leaves the image as it was.
@@ -56,6 +65,7 @@ def embed(
     progress = progress or Silent()
     target = os.fsdecode(path)
     embedding = embedding or EmbedOptions()
+    options = options_from(options, keywords)
     _check_options(target, options)
     check_request(options)
     with edit_sif(target, stamp=_stamp(options), require_lock=embedding.require_lock) as edited, ExitStack() as stack:

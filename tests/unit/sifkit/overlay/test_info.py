@@ -246,7 +246,7 @@ def test_all_are_shown_anyway(run, made):
         (["cat", "{}", "/upper/etc/motd/x"], "/upper/etc/motd/x: Not a directory; list files with: sifkit ls {}"),
         (["cat", "{}", "/upper"], "/upper: Is a directory; give a file (sifkit ls lists directories)"),
         (["cat", "{}"], "PATH is missing: a file in {}; list files with: sifkit ls {}"),
-        (["ls", "{}:"], "{}:: no path after the colon; write {}:/"),
+        (["ls", "{}:"], "{}:: no path after the colon; did you mean {}:/?"),
         (["ls", "{}.none"], "{}.none: No such file or directory"),
         (
             ["overlay", "info", "."],
