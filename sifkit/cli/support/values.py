@@ -29,6 +29,7 @@ __all__ = [
     "levels_below",
     "mode",
     "name",
+    "offset",
     "owner",
     "owner_change",
     "percent",
@@ -101,6 +102,13 @@ def _size(given: str, text: str, bare: int, hint: str) -> int:
     if not 0 < value <= MAX_BYTES:
         raise UsageError(f"{given}: must be above 0 and at most {MAX_BYTES >> 40:,} TiB", hint=hint)
     return value
+
+
+def offset(option: str, text: str) -> int:
+    """Parse a byte offset; bare numbers are bytes."""
+    if text.strip().lstrip("0") == "":
+        return 0
+    return _size(_shown(option, text), text, 1, "write a number of bytes, such as 1048576 or 1M")
 
 
 def count(option: str, text: str) -> int:
