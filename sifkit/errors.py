@@ -147,16 +147,16 @@ class FormatError(SifkitError):
 
 
 class TruncatedError(FormatError):
-    """File that is shorter than the filesystem in it."""
+    """File that is shorter than the filesystem in it, or has no room for it at ``offset``."""
 
     kind = "truncated"
 
-    def __init__(self, path: bytes | str, *, needed_bytes: int, available_bytes: int) -> None:
-        super().__init__(
-            f"{show(path)} is truncated: the filesystem has {human(needed_bytes)}, the file {human(available_bytes)}",
-            path=path,
-            hint="download or copy it again",
-        )
+    def __init__(self, path: bytes | str, *, needed_bytes: int, available_bytes: int, offset: int = 0) -> None:
+        text = f"{show(path)} is truncated: the filesystem has {human(needed_bytes)}, the file {human(available_bytes)}"
+        if offset:
+            room = f"there are {human(available_bytes)} up to the end of the partition or file"
+            text = f"{show(path)}: the filesystem at byte {offset} has {human(needed_bytes)}, and {room}"
+        super().__init__(text, path=path, hint="download or copy it again")
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
 

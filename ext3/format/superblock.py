@@ -29,9 +29,10 @@ from ..constants import (
     RoCompat,
 )
 from ..device.base import BlockDevice
-from ..errors import CorruptError, DeviceError, NotExt3Error, UnsupportedError
+from ..errors import CorruptError, NotExt3Error, UnsupportedError
 from .geometry import Geometry, first_data_block
 from .layout import Table
+from .other_formats import guess_format
 from .schema import SUPERBLOCK
 
 __all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock", "set_needs_recovery", "write_superblock"]
@@ -40,31 +41,6 @@ MAX_LOG_BLOCK_SIZE = 6
 """Largest s_log_block_size of the format, 64 KiB; this package reads up to MAX_BLOCK_SIZE."""
 MAX_GROUPS = 1 << 22
 """Most groups supported (128 MiB of descriptors), eight times those of the largest ext3 that mke2fs makes by default."""
-
-_OTHERS = (
-    (0, b"hsqs", "a squashfs image"),
-    (32, b"SIF_MAGIC", "a SIF image; what is looked for may be a partition inside"),
-    (0, b"\x1f\x8b", "compressed with gzip; unpack it first"),
-    (0, b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
-    (0, b"BZh", "compressed with bzip2; unpack it first"),
-    (0, b"QFI\xfb", "a qcow2 image; convert it to raw first"),
-    (0, b"KDMV", "a VMDK image; convert it to raw first"),
-    (0, b"LUKS\xba\xbe", "an encrypted (LUKS) volume"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x7fELF", "an executable file"),
-    (0, b"XFSB", "an XFS filesystem"),
-    (257, b"ustar", "a tar archive"),
-    (1024, b"\xe2\xe1\xf5\xe0", "an EROFS image"),
-    (0x10040, b"_BHRfS_M", "a Btrfs filesystem"),
-    (0x8001, b"CD001", "an ISO 9660 image"),
-    (512, b"EFI PART", "a partitioned disk; give the offset of the partition"),
-    (510, b"\x55\xaa", "a partitioned disk or boot sector; give the offset of the partition"),
-)
-"""(offset, magic, format) of files often mistaken for an ext3 image, the most reliable magics first."""
-
-_BACKUPS = ((8193, 1024), (16384, 2048), (32768, 4096))
-"""(block, block size) of the first backup superblock for common block sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +171,10 @@ def read_superblock(device: BlockDevice) -> Superblock:
     """Return the primary superblock of ``device``. Raises NotExt3Error, UnsupportedError, CorruptError, DeviceError."""
     if device.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
         count = "1 byte is" if device.size == 1 else f"{device.size} bytes are"
-        raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=_guess_format(device))
+        raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=guess_format(device))
     raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
     if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
-        what = _guess_format(device)
+        what = guess_format(device)
         raise NotExt3Error("no ext3 filesystem: there is no superblock at byte 1024", hint=what)
     return parse_superblock(raw, device_size=device.size)
 
@@ -212,27 +188,6 @@ def set_needs_recovery(row: Table, needed: bool) -> None:
     """Set or clear needs_recovery in a SUPERBLOCK row."""
     others = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
     row["s_feature_incompat"] = others | (Incompat.NEEDS_RECOVERY.value if needed else 0)
-
-
-def _guess_format(device: BlockDevice) -> str:
-    """Return a hint on the format of a device that is not ext3, from a few bytes of it."""
-    if not device.size:
-        return "the file is empty"
-    try:
-        for offset, magic, what in _OTHERS:
-            if offset + len(magic) <= device.size and device.read(offset, len(magic)) == magic:
-                return f"this looks like {what}" if not what.startswith("compressed") else f"this is {what}"
-        for block, block_size in _BACKUPS:
-            offset = block * block_size
-            if offset + SUPERBLOCK_SIZE <= device.size:
-                copy = SUPERBLOCK.record(device.read(offset, SUPERBLOCK_SIZE))
-                if copy["s_magic"] == EXT3_MAGIC and MIN_BLOCK_SIZE << copy["s_log_block_size"] % 32 == block_size:
-                    return f"a backup superblock is at block {block}: e2fsck -b {block} -B {block_size} can repair this image"
-        if not any(device.read(0, min(device.size, 4096))):
-            return "it begins with zeros: no filesystem was made there yet"
-    except DeviceError:
-        pass
-    return ""
 
 
 def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:

@@ -17,7 +17,7 @@ from .support.frame import verb
 from .support.image_path import parse_image_paths, reject_dot_prefix, reject_relative, split_image_path
 from .support.options import AllowChanged, EditFlags, Exact, NewOwner, ProgressMode
 from .support.progress import MODES, Reporter, reporter
-from .support.reading import open_for_reading, warn_of_changes
+from .support.reading import offset_of, open_for_reading, warn_of_changes
 
 if TYPE_CHECKING:
     from ..overlay.copy_in import CopyArgument
@@ -104,7 +104,8 @@ def command(
         reject_dot_prefix(argument)
     *given, target = arguments
     batch = EditBatch(console)
-    sources = [source for argument in given for source in _matching(batch.console, argument, flags)]
+    images = [pair[0] for pair in map(split_image_path, arguments) if pair is not None]
+    sources = [source for argument in given for source in _matching(batch.console, argument, flags, images)]
     with reporter(progress, console) as bar:
         if split_image_path(target) is not None or _names_missing_image(target):
             image: str | None = parse_image_paths([target])[0].image
@@ -116,8 +117,8 @@ def command(
     return batch.finish(image, text, {"copied": batch.done, "written_bytes": written})
 
 
-def _matching(console: Console, argument: str, flags: EditFlags) -> list[str]:
-    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves."""
+def _matching(console: Console, argument: str, flags: EditFlags, images: Sequence[str]) -> list[str]:
+    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves. ``images``: those of all arguments."""
     from ..overlay.image_format import is_sif
     from ..vfs.glob import expand, has_magic
 
@@ -126,15 +127,21 @@ def _matching(console: Console, argument: str, flags: EditFlags) -> list[str]:
         return [argument]
     image, path = pair
     partition = flags.partition if is_sif(image) else None
-    with open_for_reading(console, image, partition, upper=flags.upper) as opened:
+    offset = offset_of(image, flags.start, images)
+    with open_for_reading(console, image, partition, offset=offset, upper=flags.upper) as opened:
         return [f"{image}:{os.fsdecode(match)}" for match in expand(opened.tree, os.fsencode(path))]
 
 
-def _argument(text: str) -> CopyArgument:
+def _arguments(texts: Sequence[str], flags: EditFlags) -> list[CopyArgument]:
     from ..overlay.copy_in import CopyArgument
 
-    image, path = split_image_path(text) or (None, text)
-    return CopyArgument(image, os.fsencode(path), show(text))
+    parts = [split_image_path(text) or (None, text) for text in texts]
+    images = [image for image, _ in parts if image is not None]
+    offsets = [None if image is None else offset_of(image, flags.start, images) for image, _ in parts]
+    return [
+        CopyArgument(image, os.fsencode(path), show(text), offset)
+        for text, (image, path), offset in zip(texts, parts, offsets, strict=True)
+    ]
 
 
 def _copy_in(batch: EditBatch, sources: Sequence[str], target: str, settings: _Settings, bar: Reporter) -> int:
@@ -142,10 +149,9 @@ def _copy_in(batch: EditBatch, sources: Sequence[str], target: str, settings: _S
     from ..overlay.copy_in import CopyIn
     from ..overlay.image_format import is_sif
 
-    arguments = [_argument(source) for source in sources]
-    goal = _argument(target)
+    *arguments, goal = _arguments([*sources, target], settings.flags)
     assert goal.image is not None
-    flags = settings.flags
+    flags = replace(settings.flags, offset=None if goal.offset is None else str(goal.offset))
     # Of several images, --partition is for those that are SIF images. Without one it is refused.
     if not is_sif(goal.image) and any(one.image is not None and is_sif(one.image) for one in arguments):
         flags = replace(flags, partition=None)
@@ -176,7 +182,7 @@ def _copy_out(
     from ..vfs.errors import reason_of
     from ..vfs.resolve import Resolver
 
-    arguments = [_argument(source) for source in sources]
+    arguments = _arguments(sources, settings.flags)
     if not any(one.image for one in arguments):
         for argument in (*sources, target):
             reject_relative(argument)
@@ -198,7 +204,7 @@ def _copy_out(
         flags = settings.flags
         partition = flags.partition if is_sif(one.image) else None
         with (
-            open_for_reading(batch.console, one.image, partition, upper=flags.upper) as opened,
+            open_for_reading(batch.console, one.image, partition, offset=one.offset, upper=flags.upper) as opened,
             warn_of_changes(batch.console, one.image, opened, allowed=settings.allow_changed),
         ):
             tree = opened.tree

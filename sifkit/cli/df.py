@@ -10,8 +10,8 @@ from ..errors import SifkitError
 from .support.console import Console
 from .support.failures import report
 from .support.frame import verb
-from .support.options import HumanReadable, Partition
-from .support.reading import open_for_reading
+from .support.options import HumanReadable, Offset, Partition, byte_offset
+from .support.reading import offset_of, open_for_reading
 from .support.render import bar, escape, percent, short_size
 
 __all__ = ["command"]
@@ -28,16 +28,18 @@ def command(
     human: HumanReadable = False,
     inodes_only: Annotated[bool, typer.Option("-i", "--inodes", help="show only inodes")] = False,
     partition: Partition = None,
+    offset: Offset = None,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per image")] = False,
 ) -> int:
     """Show the space and inode usage of images, in KiB. An image may run out of inodes long before space."""
     from ext3.errors import Ext3Error
 
+    start = byte_offset(offset)
     code = 0
     rows: list[tuple[str, ...]] = [("Image", "", "Size", "Used", "Avail", "Use%")]
     for image in images:
         try:
-            with open_for_reading(console, image, partition) as opened:
+            with open_for_reading(console, image, partition, offset=offset_of(image, start, images)) as opened:
                 usage = opened.statfs()
         except (SifkitError, Ext3Error, OSError) as error:
             if len(images) == 1:

@@ -14,7 +14,7 @@ from .support.failures import report
 from .support.frame import verb
 from .support.image_path import split_image_path
 from .support.options import AllowChanged, ReadFlags, ZeroTerminated
-from .support.reading import TYPES, lookup, open_for_reading, warn_of_changes
+from .support.reading import TYPES, lookup, offset_of, open_for_reading, warn_of_changes
 from .support.render import display_name
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def command(
 
     try:
         with ExitStack() as stack:
-            sides = [_open_side(console, stack, text, flags, allow_changed=allow_changed) for text in (old, new)]
+            images = [(split_image_path(text) or (text, "/"))[0] for text in (old, new)]
+            sides = [_open_side(console, stack, text, flags, images, allow_changed=allow_changed) for text in (old, new)]
             return _diff(console, old, new, sides[0], sides[1], owners=not no_owner, brief=brief, zero=zero)
     except BrokenPipeError:
         raise
@@ -113,8 +114,10 @@ def _diff(
     return 2 if errors else 1 if any(counts.values()) else 0
 
 
-def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags, *, allow_changed: bool) -> FileTree[Any]:
-    """Open one side: the directory that ``text`` names."""
+def _open_side(
+    console: Console, stack: ExitStack, text: str, flags: ReadFlags, images: list[str], *, allow_changed: bool
+) -> FileTree[Any]:
+    """Open one side: the directory that ``text`` names. ``images``: those of both sides."""
     from ..overlay.image_format import is_sif
     from ..vfs.resolve import is_dir
     from ..vfs.subtree import Subtree
@@ -123,7 +126,8 @@ def _open_side(console: Console, stack: ExitStack, text: str, flags: ReadFlags, 
     image, path = split_image_path(text) or (text, "/")
     partition = flags.partition if is_sif(image) else None  # it may be for the other side
     host = os.path.isdir(image)
-    opened = stack.enter_context(open_for_reading(console, image, partition, upper=flags.upper and not host))
+    offset = offset_of(image, flags.start, images)
+    opened = stack.enter_context(open_for_reading(console, image, partition, offset=offset, upper=flags.upper and not host))
     stack.enter_context(warn_of_changes(console, image, opened, allowed=allow_changed))
     tree = opened.tree
     if host and flags.upper:

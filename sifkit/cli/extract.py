@@ -91,7 +91,7 @@ def command(
     from ..vfs.extracting import extract
 
     with (
-        open_for_reading(console, image, flags.partition, upper=flags.upper) as opened,
+        open_for_reading(console, image, flags.partition, offset=flags.start, upper=flags.upper) as opened,
         warn_of_changes(console, image, opened, allowed=allow_changed),
         reporter(progress, console) as bar,
     ):

@@ -15,7 +15,7 @@ from .support.console import Console
 from .support.frame import VerbCommand, verb
 from .support.image_path import split_image_path
 from .support.options import ZERO_HELP, ReadArguments, ReadFlags
-from .support.reading import TYPES, ReadBatch, entry_fields, open_for_reading
+from .support.reading import TYPES, ReadBatch, entry_fields, offset_of, open_for_reading
 from .support.render import display_name
 from .support.suggest import unknown_option
 from .support.values import levels_below
@@ -73,8 +73,8 @@ def _size_test(text: str) -> Test:
     return test
 
 
-def _newer_test(console: Console, text: str, flags: ReadFlags) -> Test:
-    """Test of ``-newer``: the file was modified after the one named, on the host or in an image."""
+def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str]) -> Test:
+    """Test of ``-newer``: modified after the file named, on the host or in an image, which is added to ``named``."""
     pair = split_image_path(text)
     if pair is None:
         limit = os.stat(text).st_mtime_ns
@@ -83,7 +83,10 @@ def _newer_test(console: Console, text: str, flags: ReadFlags) -> Test:
         from ..vfs.resolve import Resolver
 
         image, path = pair[0], os.fsencode(pair[1])
-        with open_for_reading(console, image, flags.partition if is_sif(image) else None, upper=flags.upper) as opened:
+        partition = flags.partition if is_sif(image) else None
+        named.append(image)
+        offset = offset_of(image, flags.start, named)
+        with open_for_reading(console, image, partition, offset=offset, upper=flags.upper) as opened:
             console.path = path
             limit = opened.tree.stat(Resolver(opened.tree).lookup(path)).mtime
     return lambda _, found: found.mtime > limit
@@ -136,7 +139,7 @@ def command(
     if size is not None:
         tests.append(_size_test(size))
     if newer is not None:
-        tests.append(_newer_test(console, newer, flags))
+        tests.append(_newer_test(console, newer, flags, batch.named))
 
     end = b"\0" if zero else b"\n"
     for image, paths, opened in batch.images():

@@ -22,7 +22,8 @@ from ..host_space import full_host_errors
 from .destination import EXT_IMAGES, check_destination, new_file
 from .image_format import check_standalone
 from .locked_file import open_for_copy
-from .opening import check_whole
+from .opening import check_whole, named_errors
+from .window import file_window
 
 if TYPE_CHECKING:
     from .options import Progress
@@ -51,26 +52,35 @@ class CloneResult:
 
 
 def clone(
-    source: HostPath, target: HostPath, *, new_uuid: bool | UUID = False, force: bool = False, progress: Progress | None = None
+    source: HostPath,
+    target: HostPath,
+    *,
+    offset: int | None = None,
+    new_uuid: bool | UUID = False,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> CloneResult:
     """Copy the ext3 image ``source`` to the new file ``target``, with the same permissions.
 
+    ``offset``: byte of a larger file where the filesystem begins, which is all that is copied.
     ``new_uuid`` sets a new UUID (or the one given) in every superblock of the copy. ``force`` replaces a target that is an
     unused ext3 image or empty. The original is read-locked during the copy. Raises ImageInUseError if another process may write
     to the original, UsageError if both are the same file, TargetError, NotReplaceableError, FormatError, Ext3Error, OSError.
     """
     started = time.monotonic()
     name, new_name = os.fsdecode(source), os.fsdecode(target)
-    check_standalone(name)
+    check_standalone(name, offset=offset)
     if hostio.same_file(name, new_name):
         raise UsageError(f"{show(name)} cannot be copied onto itself", hint="give the copy another name")
     check_destination(new_name, force=force)
-    check_whole(name)
+    check_whole(name, offset=offset)
     fd, locked = open_for_copy(name)
     try:
         found = os.fstat(fd)
-        device = FileDevice(fd)
-        superblock = read_superblock(device)
+        window = file_window(name, fd, offset)
+        with named_errors(name, offset):
+            superblock = read_superblock(window.device())
+        size = window.size if offset is None else superblock.size_bytes
         if new_uuid is not False and superblock.needs_recovery:
             raise SifkitError(
                 f"{show(name)}: its journal is not empty, and replaying it could restore the old UUID",
@@ -79,11 +89,11 @@ def clone(
             )
         chosen = superblock.uuid if new_uuid is False else new_uuid if isinstance(new_uuid, UUID) else uuid4()
         with (
-            full_host_errors(new_name, hostio.allocated_bytes(found)),
+            full_host_errors(new_name, min(size, hostio.allocated_bytes(found))),
             new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file,
         ):
-            shared = hostio.clone_file(fd, file.fd)
-            copied = 0 if shared else copy_data(fd, file.fd, found.st_size, progress)
+            shared = offset is None and hostio.clone_file(fd, file.fd)
+            copied = 0 if shared else copy_data(fd, file.fd, size, progress, window.offset)
             if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
                 raise SifkitError(
                     f"{show(name)} changed while it was copied", path=name, hint="stop the process that uses it, then try again"
@@ -96,7 +106,7 @@ def clone(
     return CloneResult(
         path=new_name,
         source=name,
-        size_bytes=found.st_size,
+        size_bytes=size,
         copied_bytes=copied,
         method="reflink" if shared else "copy",
         uuid=chosen,
@@ -107,15 +117,15 @@ def clone(
     )
 
 
-def copy_data(source: int, target: int, size: int, progress: Progress | None) -> int:
-    """Copy the data, leave the holes; bytes copied."""
+def copy_data(source: int, target: int, size: int, progress: Progress | None, start: int = 0) -> int:
+    """Copy the data of ``size`` bytes from byte ``start`` on, leave the holes; bytes copied."""
     os.ftruncate(target, size)
-    ranges = list(hostio.data_ranges(source, 0, size))
+    ranges = list(hostio.data_ranges(source, start, size))
     total = sum(length for _, length in ranges)
     if progress:
         progress.phase("copy", total, "bytes")
     for offset, length in ranges:
-        done = hostio.copy_bytes(source, offset, target, offset, length, progress.advance if progress else None)
+        done = hostio.copy_bytes(source, offset, target, offset - start, length, progress.advance if progress else None)
         if done < length:
             raise SifkitError("the image became shorter while it was copied", hint="stop what uses it, then try again")
     if progress:

@@ -38,11 +38,15 @@ __all__ = ["CopyArgument", "CopyIn"]
 
 @dataclass(frozen=True, slots=True)
 class CopyArgument:
-    """File named by the user: ``path`` in ``image``, or a path of the host (``image`` is None). ``shown``: for messages."""
+    """File named by the user: ``path`` in ``image``, or a path of the host (``image`` is None). ``shown``: for messages.
+
+    ``offset``: byte of the image's file where its filesystem begins, None for a whole file.
+    """
 
     image: str | None
     path: bytes
     shown: str
+    offset: int | None = None
 
     @property
     def name(self) -> bytes:
@@ -137,7 +141,7 @@ class CopyIn:
         """Find a source. Raises CopyError if there is none."""
         if argument.image is None:
             return self._find_on_host(argument)
-        tree = self._open(editor, argument.image)
+        tree = self._open(editor, argument.image, argument.offset)
         try:
             node = Resolver(tree).lookup(argument.path, follow=self._follow)
             found = tree.stat(node)
@@ -170,7 +174,7 @@ class CopyIn:
             return HostContent(path)
         return HostTree(path) if followed else self._host
 
-    def _open(self, editor: OverlayEditor, image: str) -> FileTree[Any]:
+    def _open(self, editor: OverlayEditor, image: str, offset: int | None) -> FileTree[Any]:
         """Open an image to copy from, which may be the target's."""
         if image not in self._trees:
             if os.path.samefile(image, self._image):
@@ -178,7 +182,7 @@ class CopyIn:
             else:
                 partition = self._partition if is_sif(image) else None
                 try:
-                    opened = self._stack.enter_context(open_tree(image, partition, upper=self._upper))
+                    opened = self._stack.enter_context(open_tree(image, partition, offset=offset, upper=self._upper))
                 except SifkitError as error:
                     error.set_path(image)
                     raise

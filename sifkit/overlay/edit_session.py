@@ -11,7 +11,7 @@ import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ext3 import hostio
@@ -21,15 +21,16 @@ from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
 
 from ..atomic import AtomicFile, HostPath, lock_range
-from ..errors import FormatError, HostFullError, NotYetError, UsageError, show
+from ..errors import FormatError, HostFullError, NotYetError, show
 from ..file_attributes import keep_attributes
 from ..host_space import full_host_errors
 from ..replacing import OpenedFile
 from .image_format import image_kind
 from .locked_file import open_for_edit
-from .sif_partition import check_ext3_partition, edit_sif, lock_partition, select_partition
+from .opening import check_place, named_errors
+from .sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
 from .upper_edit import OverlayEditor
-from .window import Window, check_window
+from .window import Window, check_window, file_window
 
 if TYPE_CHECKING:
     from ..sif import Stamp
@@ -44,13 +45,15 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 class EditOptions:
     """Options of an edit session.
 
-    ``partition``: of a SIF: "overlay", "root" or an ID. ``upper``: names are those a container sees, below upper/.
+    ``partition``: of a SIF: "overlay", "root" or an ID. ``offset``: byte of a larger file where the filesystem begins.
+    ``upper``: names are those a container sees, below upper/.
     ``on_signatures``: refuse to break signatures, drop or keep those that break. ``require_lock``: fail if file locking is
     unavailable. ``stamp``: time of changes to the SIF itself. ``check``: called with the editor before any change; an error it
     raises leaves the image as it is.
     """
 
     partition: str | None = None
+    offset: int | None = None
     upper: bool = False
     on_signatures: OnSignatures = "refuse"
     require_lock: bool = False
@@ -93,20 +96,22 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
     options = options or EditOptions()
     name = os.fsdecode(path)
     kind = image_kind(name)
-    if kind == "squashfs":
+    partition = options.partition
+    check_place(name, kind, partition, options.offset)
+    if kind == "squashfs" and options.offset is None:
         raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
     if kind == "sif":
-        if options.partition is None:
+        if options.offset is not None:
+            partition = partition_at(name, options.offset)
+        if partition is None:
             raise NotYetError(
                 f"{show(name)} is a SIF image, and this release does not change a container's view of it",
                 path=name,
                 hint="--partition overlay changes its overlay",
             )
-        with _edit_partition(name, options.partition, options) as edited:
+        with _edit_partition(name, partition, options) as edited:
             yield edited
         return
-    if options.partition is not None:
-        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
     with _edit_file(name, options) as edited:
         yield edited
 
@@ -115,26 +120,26 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
 def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
     fd, locked = open_for_edit(name, require_lock=options.require_lock)
     try:
-        found = os.fstat(fd)
-        check_window(Window(name, fd, 0, found.st_size))
-        superblock = read_superblock(FileDevice(fd))
+        window = file_window(name, fd, options.offset)
+        check_window(window)
+        with named_errors(name, options.offset):
+            superblock = read_superblock(window.device())
         if superblock.has_journal:
-            with _open_writable(FileDevice(fd), options) as editor:
+            with _open_writable(window.device(), options) as editor:
                 yield EditSession(name, editor, locked)
             return
-        with _working_copy(name, fd, found, options) as (editor, notes):
+        with _working_copy(window, options) as (editor, notes):
             yield EditSession(name, editor, locked, copied=True, notes=notes)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def _working_copy(
-    name: str, fd: int, found: os.stat_result, options: EditOptions
-) -> Iterator[tuple[OverlayEditor, tuple[str, ...]]]:
-    """Open a copy of the image, which replaces it at the end of the block; yield also notes on what the copy lacks."""
+def _working_copy(window: Window, options: EditOptions) -> Iterator[tuple[OverlayEditor, tuple[str, ...]]]:
+    """Open a copy of the image file, which replaces it at the end of the block; yield also notes on what the copy lacks."""
     from .cloning import copy_data
 
+    name, fd, found = window.path, window.fd, os.fstat(window.fd)
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
         try:
             with full_host_errors(name, hostio.allocated_bytes(found)):
@@ -146,7 +151,7 @@ def _working_copy(
         notes = keep_attributes(fd, file.fd)
         # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        with _open_writable(FileDevice(file.fd), options) as editor:
+        with _open_writable(replace(window, fd=file.fd).device(), options) as editor:
             yield editor, notes
         file.commit(OpenedFile(fd, found))
 

@@ -70,8 +70,11 @@ def is_sif(path: HostPath) -> bool:
         return False
 
 
-def check_standalone(path: HostPath) -> None:
-    """Raise if ``path`` is no stand-alone image: NotYetError for a SIF, FormatError for squashfs, errors of ``image_kind``."""
+def check_standalone(path: HostPath, *, offset: int | None = None) -> None:
+    """Raise if ``path`` is no stand-alone image: NotYetError for a SIF, FormatError for squashfs, errors of ``image_kind``.
+
+    ``offset``: the image begins there, so that the format at the beginning of the file does not matter unless it is SIF.
+    """
     name = os.fsdecode(path)
     kind = image_kind(name)
     if kind == "sif":
@@ -80,7 +83,7 @@ def check_standalone(path: HostPath) -> None:
             path=name,
             hint=f"copy its overlay to a file with: sifkit overlay detach --keep {show(name)}",
         )
-    if kind == "squashfs":
+    if kind == "squashfs" and offset is None:
         raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give a stand-alone ext3 image")
 
 

@@ -108,16 +108,17 @@ class ImageInfo:
     partition: Descriptor | None = None
 
 
-def image_info(path: HostPath, partition: str | None = None) -> ImageInfo:
+def image_info(path: HostPath, partition: str | None = None, *, offset: int | None = None) -> ImageInfo:
     """Describe the image at ``path``, or a ``partition`` of the SIF there, without changing or locking it.
 
-    ``partition``: "overlay" (the default for a SIF), "root" or an ID. Images with other features than ext3's (ext4) are
-    described from their superblock. Raises what ``open_window`` does, and NotExt3Error without a superblock.
+    ``partition``: "overlay" (the default for a SIF), "root" or an ID. ``offset``: byte where the filesystem begins. Images
+    with other features than ext3's (ext4) are described from their superblock. Raises what ``open_window`` does, and
+    NotExt3Error without a superblock.
     """
     name = os.fsdecode(path)
-    if partition is None and image_kind(name) == "sif":
+    if partition is None and offset is None and image_kind(name) == "sif":
         partition = "overlay"
-    with open_window(name, partition) as window, named_errors(name):
+    with open_window(name, partition, offset=offset) as window, named_errors(name, offset):
         device = window.device()
         file_bytes = device.size
         raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE) if file_bytes >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE else b""
@@ -157,7 +158,7 @@ def _allocated(window: Window) -> int:
     found = os.fstat(window.fd)
     if not stat.S_ISREG(found.st_mode):
         return window.size
-    if window.partition is None:
+    if window.size == found.st_size:
         blocks: int = getattr(found, "st_blocks", -(-window.size // 512))
         return blocks * 512
     return sum(size for _, size in hostio.data_ranges(window.fd, window.offset, window.size))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ext3 import hostio
 from ext3.device.base import BlockDevice
-from ext3.errors import Ext3Error
+from ext3.errors import Ext3Error, NotExt3Error
 from ext3.read.filesystem import Filesystem
 
 from ..atomic import HostPath
@@ -22,15 +22,17 @@ from ..vfs.host_tree import HostTree
 from ..vfs.subtree import Subtree
 from ..vfs.upper_view import UpperView, find_upper
 from .change_watch import ChangeWatch, ImageState
+from .disk_label import offset_hint
 from .image_format import image_kind
 from .reserve import user_bytes
-from .sif_partition import open_partition
-from .window import Window, check_window
+from .sif_partition import open_partition, partition_at
+from .window import Window, check_window, file_window
 
 __all__ = [
     "FileDetails",
     "OpenedImage",
     "OpenedTree",
+    "check_place",
     "check_whole",
     "named_errors",
     "open_ext3",
@@ -118,9 +120,14 @@ class OpenedTree:
 
 @contextmanager
 def open_tree(
-    path: HostPath, partition: str | None = None, *, upper: bool = False, whiteouts: bool = False
+    path: HostPath,
+    partition: str | None = None,
+    *,
+    offset: int | None = None,
+    upper: bool = False,
+    whiteouts: bool = False,
 ) -> Iterator[OpenedTree]:
-    """Open the image at ``path`` (a ``partition`` of a SIF), or a directory of the host, read-only.
+    """Open the image at ``path`` (a ``partition`` of a SIF, or from byte ``offset`` on), or a directory of the host, read-only.
 
     ``upper``: show its upper/ as a container sees it, or with ``whiteouts`` as it is. Raises what ``open_image`` does, and
     MissingPathError without upper/.
@@ -131,10 +138,12 @@ def open_tree(
         if os.path.isdir(path):
             if partition is not None:
                 raise _no_partitions(os.fsdecode(path))
+            if offset is not None:
+                raise UsageError(f"{show(os.fsdecode(path))} is a directory, and --offset is for images", hint="leave it out")
             tree = HostTree(path)
         else:
-            with named_errors(path):
-                image = stack.enter_context(open_image(path, partition))
+            with named_errors(path, offset):
+                image = stack.enter_context(open_image(path, partition, offset=offset))
             tree = image.tree
         if upper:
             tree = upper_directory(tree) if whiteouts else upper_tree(tree)
@@ -142,11 +151,16 @@ def open_tree(
 
 
 @contextmanager
-def named_errors(path: HostPath) -> Iterator[None]:
-    """Name the image at ``path`` in errors of this block, which opens it: other images may be open too."""
+def named_errors(path: HostPath, offset: int | None = None) -> Iterator[None]:
+    """Name the image at ``path`` in errors of this block, which opens it: other images may be open too.
+
+    If there is no filesystem at ``offset``, the hint says where in a partitioned disk it is.
+    """
     try:
         yield
     except Ext3Error as error:
+        if isinstance(error, NotExt3Error):
+            error.hint = offset_hint(path, offset) or error.hint
         if error.path is None:
             error.path = os.fsdecode(path)
             error.message = f"{show(error.path)}: {error.message}"
@@ -171,12 +185,12 @@ def _upper(tree: FileTree[N]) -> N:
 
 
 @contextmanager
-def open_image(path: HostPath, partition: str | None = None) -> Iterator[OpenedImage]:
-    """Open the filesystem in the image at ``path``, or in a ``partition`` of the SIF there, read-only.
+def open_image(path: HostPath, partition: str | None = None, *, offset: int | None = None) -> Iterator[OpenedImage]:
+    """Open the filesystem in the image at ``path``, in a ``partition`` of the SIF there, or at byte ``offset``, read-only.
 
     Raises what ``open_window`` and ``check_window`` do, and Ext3Error.
     """
-    with open_window(path, partition) as window:
+    with open_window(path, partition, offset=offset) as window:
         before = ImageState.of(window)
         check_window(window)
         with Filesystem.open(window.device()) as filesystem:
@@ -190,9 +204,9 @@ def open_ext3(device: BlockDevice) -> Iterator[OpenedImage]:
         yield OpenedImage(filesystem)
 
 
-def check_whole(path: HostPath) -> None:
-    """Raise TruncatedError if a stand-alone image is shorter than its filesystem."""
-    with open_window(path) as window:
+def check_whole(path: HostPath, *, offset: int | None = None) -> None:
+    """Raise TruncatedError if a stand-alone image, or what begins at ``offset``, is shorter than its filesystem."""
+    with open_window(path, offset=offset) as window:
         check_window(window)
 
 
@@ -201,19 +215,21 @@ def _no_partitions(name: str) -> UsageError:
 
 
 @contextmanager
-def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window]:
+def open_window(path: HostPath, partition: str | None = None, *, offset: int | None = None) -> Iterator[Window]:
     """Open the image at ``path``, or a ``partition`` ("overlay", "root" or an ID) of the SIF there, for reading; takes no lock.
 
-    Raises OSError, FormatError for other files, NotYetError for a filesystem that this release does not read or a SIF without
+    ``offset``: byte of the file where the filesystem begins; in a SIF that is where a partition does. Raises OSError,
+    FormatError for other files, NotYetError for a filesystem that this release does not read or a SIF without
     ``partition``, UsageError for another image with one, and the errors of the SIF library.
     """
     name = os.fsdecode(path)
     kind = image_kind(name)
-    if kind != "sif" and partition is not None:
-        raise _no_partitions(name)
-    if kind == "squashfs":
+    check_place(name, kind, partition, offset)
+    if kind == "squashfs" and offset is None:
         raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
     if kind == "sif":
+        if offset is not None:
+            partition = partition_at(name, offset)
         if partition is None:
             raise NotYetError(
                 f"{show(name)} is a SIF image, and this release does not show a container's view of it",
@@ -225,6 +241,14 @@ def open_window(path: HostPath, partition: str | None = None) -> Iterator[Window
         return
     fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)
     try:
-        yield Window(name, fd, 0, os.lseek(fd, 0, os.SEEK_END))
+        yield file_window(name, fd, offset)
     finally:
         os.close(fd)
+
+
+def check_place(name: str, kind: str | None, partition: str | None, offset: int | None) -> None:
+    """Raise UsageError for a ``partition`` of an image that is no SIF, or an ``offset`` beside it."""
+    if partition is not None and offset is not None:
+        raise UsageError("--partition and --offset both say where the filesystem is", hint="give one of them")
+    if kind != "sif" and partition is not None:
+        raise _no_partitions(name)

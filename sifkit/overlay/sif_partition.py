@@ -30,6 +30,7 @@ __all__ = [
     "lock_partition",
     "no_locks_error",
     "open_partition",
+    "partition_at",
     "select_partition",
     "space_notes",
 ]
@@ -109,6 +110,19 @@ def select_partition(sif: SIF, wanted: str, path: str) -> Descriptor:
         hint = f"choose one with: --partition {ids[0]}"
         raise AmbiguousObjectError(f"{show(path)} has {len(ids)} overlays: {text}", ids=ids, hint=hint)
     return overlays[0]
+
+
+def partition_at(name: str, offset: int) -> str:
+    """Return the ID of the partition that begins at byte ``offset`` of the SIF ``name``. Raises FormatError if none does."""
+    from ..sif import DataType
+    from ..sif.image import SIF
+
+    with _concerning(name), SIF.open(name) as sif:
+        found = [one for one in sif if one.data_type == DataType.PARTITION and one.offset == offset]
+    if not found:
+        hint = f"the positions are in: sifkit sif list {show(name)}"
+        raise FormatError(f"{show(name)}: no partition begins at byte {offset}", path=name, hint=hint)
+    return str(found[0].id)
 
 
 def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> None:

@@ -12,7 +12,7 @@ from ..support.console import Console, name_fields
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
 from ..support.frame import verb
-from ..support.options import EmbedFlags, ReplaceOverlay, SIFImage
+from ..support.options import EmbedFlags, Offset, ReplaceOverlay, SIFImage, byte_offset
 from ..support.progress import MODES, reporter
 from ..support.results import next_step_writable, partition_fields, partition_text, print_notes, warn_unlocked
 
@@ -31,6 +31,7 @@ def command(
     *,
     image: SIFImage,
     overlay: Annotated[str, typer.Argument(metavar="FILE", help="ext3 image (default: overlay.img)")] = "overlay.img",
+    offset: Offset = None,
     move: Annotated[bool, typer.Option("--move", help="remove FILE after it was added and synced")] = False,
     replace: ReplaceOverlay = False,
     flags: EmbedFlags,
@@ -46,12 +47,14 @@ def command(
     from ...overlay.embedding.reservation import EmbedOptions
 
     console.image = image
+    start = byte_offset(offset)
     options = EmbedOptions(replace=replace, on_signatures=flags.signatures, require_lock=flags.require_lock)
     with errors_about(image), reporter(flags.progress, console) as bar:
         made = attach(
             image,
             overlay,
             options,
+            offset=start,
             move=move,
             stamp=sif_stamp(flags.deterministic),
             begin=lambda total: bar.phase("copy", total, "bytes"),

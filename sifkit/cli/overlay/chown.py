@@ -47,7 +47,7 @@ def command(
         raise UsageError("--upper is for paths", hint="leave it out")
     uid, gid = values.owner_change("OWNER", owner)
     before = values.owner_change("--from", old) if old else (None, None)
-    if flags.partition is None and is_sif(image):
+    if flags.partition is None and flags.offset is None and is_sif(image):
         from dataclasses import replace
 
         flags = replace(flags, partition="overlay")

@@ -10,7 +10,7 @@ from ...errors import human, show
 from ..support import values
 from ..support.console import Console
 from ..support.frame import verb
-from ..support.options import JSONResult, ProgressMode
+from ..support.options import JSONResult, Offset, ProgressMode, byte_offset
 from ..support.progress import MODES, reporter
 from ..support.results import next_step_overlay, warn_unlocked
 
@@ -21,6 +21,7 @@ __all__ = ["command"]
     examples=[
         "sifkit overlay clone overlay.img job-1.img",
         "for i in 1 2 3; do sifkit overlay clone --new-uuid overlay.img job-$i.img; done",
+        "sifkit overlay clone --offset 1048576 disk.img overlay.img",
     ]
 )
 def command(
@@ -28,6 +29,7 @@ def command(
     *,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="ext3 image to copy")],
     target: Annotated[str, typer.Argument(metavar="NEW", help="name of the copy; must not exist (but see --force)")],
+    offset: Offset = None,
     new_uuid: Annotated[bool, typer.Option("--new-uuid", help="give the copy a new UUID")] = False,
     force: Annotated[
         bool, typer.Option("--force", "-F", help="replace NEW if it is an ext3 image not in use, or empty")
@@ -44,8 +46,9 @@ def command(
     from ...overlay.cloning import clone
 
     console.image = image
+    start = byte_offset(offset)
     with reporter(progress, console) as bar:
-        made = clone(image, target, new_uuid=new_uuid, force=force, progress=bar)
+        made = clone(image, target, offset=start, new_uuid=new_uuid, force=force, progress=bar)
     warn_unlocked(console, image, made.locked)
     if made.journal_dirty:
         console.warn(f"the journal of {show(image)} is not empty: the copy replays it when it is first mounted writable")

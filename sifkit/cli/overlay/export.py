@@ -17,7 +17,7 @@ from ..support import values
 from ..support.console import Console, name_fields
 from ..support.extraction import not_empty_error, print_failures, print_losses
 from ..support.frame import verb
-from ..support.options import AllowChanged, JSONResult, Partition, ProgressMode
+from ..support.options import AllowChanged, JSONResult, Offset, Partition, ProgressMode, byte_offset
 from ..support.progress import MODES, reporter
 from ..support.reading import host_identity, open_for_reading, refuse_changes
 from ..support.results import print_notes
@@ -44,6 +44,7 @@ def command(
         ),
     ] = "",
     partition: Partition = None,
+    offset: Offset = None,
     sparse: Annotated[bool, typer.Option("--sparse", "-S", help="store holes as `tar -S` does")] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="replace the archive, or files in the directory")] = False,
     allow_changed: AllowChanged = False,
@@ -71,7 +72,7 @@ def command(
         check_output(output, ANY_FILE, force=force, noun="archive")
     start = time.monotonic()
     with (
-        open_for_reading(console, image, partition, upper=True, marks=True) as opened,
+        open_for_reading(console, image, partition, offset=byte_offset(offset), upper=True, marks=True) as opened,
         refuse_changes(opened.image, allowed=allow_changed) as check_unchanged,
         reporter(progress, console) as bar,
     ):

@@ -9,7 +9,7 @@ import typer
 from ...errors import counted, human, show
 from ..support.console import Console, Fields, name_fields
 from ..support.frame import verb
-from ..support.options import JSONTable, Partition
+from ..support.options import JSONTable, Offset, Partition, byte_offset
 from ..support.render import bar, local_time, percent, print_pairs, rfc3339
 from ..support.results import partition_fields, partition_text
 from ..support.values import choice
@@ -150,6 +150,7 @@ def command(
     console: Console,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="ext3 image, or SIF image with an overlay")],
     partition: Partition = None,
+    offset: Offset = None,
     required: Annotated[
         str,
         typer.Option(
@@ -169,7 +170,7 @@ def command(
     if required:
         choice("--require", required, ("usable", "writable"))
     console.image = image
-    info = image_info(image, partition)
+    info = image_info(image, partition, offset=byte_offset(offset))
     verdict = judge(info, FileAccess.of(image))
     if json:
         console.emit(_fields(info, verdict), image=image)

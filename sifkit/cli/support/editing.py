@@ -174,13 +174,15 @@ def open_for_editing(
     from ...overlay.edit_session import EditOptions, edit_image
 
     console.image = image
-    console.image_options = image_options(flags.partition, upper=flags.upper)
+    offset = flags.start
+    console.image_options = image_options(flags.partition, offset=offset, upper=flags.upper)
     options = EditOptions(
         partition=flags.partition,
+        offset=offset,
         upper=flags.upper,
         on_signatures=flags.signatures,
         require_lock=flags.require_lock,
-        stamp=sif_stamp(False) if flags.partition is not None else None,
+        stamp=sif_stamp(False) if flags.partition is not None or offset is not None else None,
         check=check,
     )
     with errors_about(image), edit_image(image, options) as edited:

@@ -30,6 +30,7 @@ __all__ = [
     "JSONTable",
     "NewOwner",
     "ObjectName",
+    "Offset",
     "Partition",
     "ProgressMode",
     "ReadArguments",
@@ -42,6 +43,7 @@ __all__ = [
     "SignatureFlags",
     "Upper",
     "ZeroTerminated",
+    "byte_offset",
 ]
 
 EDITING = "Editing"
@@ -62,6 +64,12 @@ IDAndImage = Annotated[
 
 Partition = Annotated[
     str | None, typer.Option("--partition", metavar="ID|overlay|root", help="partition to use, if IMAGE is a SIF image")
+]
+Offset = Annotated[
+    str | None,
+    typer.Option(
+        "--offset", metavar="BYTES", help="where the filesystem begins, if IMAGE is a larger file, such as a disk image"
+    ),
 ]
 Upper = Annotated[bool, typer.Option("--upper", help="resolve paths as the container does, below upper/")]
 Dereference = Annotated[bool, typer.Option("-L", "--dereference", help="follow symbolic links")]
@@ -111,12 +119,25 @@ JSONResult = Annotated[bool, typer.Option("--json", help="print the result as a 
 JSONTable = Annotated[bool, typer.Option("--json", help="print a JSON object instead of the table")]
 
 
+def byte_offset(text: str | None) -> int | None:
+    """Return the value of ``--offset``. Raises UsageError."""
+    from .values import offset
+
+    return None if text is None else offset("--offset", text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFlags:
     """Options of verbs that read files in an image."""
 
     partition: Partition = None
+    offset: Offset = None
     upper: Upper = False
+
+    @property
+    def start(self) -> int | None:
+        """Byte where the filesystem begins. Raises UsageError."""
+        return byte_offset(self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +162,15 @@ class EditFlags(SignatureFlags):
     """Options of verbs that change files in an image."""
 
     partition: Partition = None
+    offset: Offset = None
     upper: Upper = False
     require_lock: RequireLock = False
     json: JSONResult = False
+
+    @property
+    def start(self) -> int | None:
+        """Byte where the filesystem begins. Raises UsageError."""
+        return byte_offset(self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ __all__ = [
     "host_identity",
     "image_options",
     "lookup",
+    "offset_of",
     "open_for_reading",
     "problem_text",
     "xattrs_of",
@@ -38,17 +39,24 @@ TYPES = ("unknown", "file", "directory", "character", "block", "fifo", "socket",
 
 @contextmanager
 def open_for_reading(
-    console: Console, image: str, partition: str | None, *, upper: bool = False, marks: bool = False
+    console: Console,
+    image: str,
+    partition: str | None,
+    *,
+    offset: int | None = None,
+    upper: bool = False,
+    marks: bool = False,
 ) -> Iterator[OpenedTree]:
     """Open an image or a directory for reading; warn if an image's journal cannot be read.
 
-    With ``upper`` the view is the container's: whiteouts and what they hide are missing, unless ``marks`` is set.
+    ``offset``: byte of the file where the filesystem begins. With ``upper`` the view is the container's: whiteouts and what
+    they hide are missing, unless ``marks`` is set.
     """
     from ...overlay.opening import open_tree
 
     console.image, console.path = image, None
-    console.image_options = image_options(partition, upper=upper)
-    with open_tree(image, partition, upper=upper, whiteouts=marks) as opened:
+    console.image_options = image_options(partition, offset=offset, upper=upper)
+    with open_tree(image, partition, offset=offset, upper=upper, whiteouts=marks) as opened:
         if opened.image is not None:
             console.detail(image_summary(image, opened.image))
             if (problem := opened.image.journal_problem) is not None:
@@ -104,9 +112,25 @@ def host_identity(image: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def image_options(partition: str | None, *, upper: bool) -> tuple[str, ...]:
+def image_options(partition: str | None, *, offset: int | None = None, upper: bool) -> tuple[str, ...]:
     """Command-line options that open the same view of the image."""
-    return (*(("--partition", partition) if partition is not None else ()), *(("--upper",) if upper else ()))
+    place = ("--partition", partition) if partition is not None else ()
+    start = ("--offset", str(offset)) if offset is not None else ()
+    return (*place, *start, *(("--upper",) if upper else ()))
+
+
+def offset_of(image: str, offset: int | None, images: Sequence[str]) -> int | None:
+    """Return the ``offset`` of one of several ``images``: it is for those that begin with no image, if there are any."""
+    from ...overlay.image_format import file_format
+
+    def is_larger(path: str) -> bool:
+        return os.path.isfile(path) and file_format(path) not in ("ext", "sif", "squashfs")
+
+    if offset is None or len(set(images)) == 1:
+        return offset
+    if os.path.isdir(image):
+        return None
+    return offset if is_larger(image) or not any(map(is_larger, images)) else None
 
 
 def lookup(tree: FileTree[Any], path: bytes, *, follow: bool = True, verb: str = "access") -> Any:
@@ -153,6 +177,8 @@ class ReadBatch:
         """``arguments``, ``default``: see ``group_by_image``."""
         self.console = console
         self.groups = group_by_image(arguments, default=default)
+        self.named = [image for image, _ in self.groups]
+        """Images that the command line names; of an option, too."""
         self.several = several_paths(self.groups)
         self.errors = 0
         """Errors in the current image."""
@@ -167,7 +193,9 @@ class ReadBatch:
         for image, paths in self.groups:
             self.errors, self._last = 0, None
             with ExitStack() as stack:
-                reader = open_for_reading(self.console, image, self._flags.partition, upper=self._flags.upper)
+                flags = self._flags
+                offset = offset_of(image, flags.start, self.named)
+                reader = open_for_reading(self.console, image, flags.partition, offset=offset, upper=flags.upper)
                 try:
                     opened = stack.enter_context(reader)
                 except (SifkitError, Ext3Error, OSError) as error:

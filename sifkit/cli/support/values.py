@@ -33,6 +33,7 @@ __all__ = [
     "levels_below",
     "mode",
     "name",
+    "offset",
     "owner",
     "owner_change",
     "percent",
@@ -64,6 +65,13 @@ def choice(option: str, text: str, words: Sequence[str]) -> str:
     raise UsageError(
         f"{shown_value(option, text)}: must be one of {', '.join(words)}",
         hint=f"did you mean {suggested}?" if suggested else "choose one",
+    )
+
+
+def offset(option: str, text: str) -> int:
+    """Parse a byte offset; bare numbers are bytes."""
+    return (
+        0 if text.strip().lstrip("0") == "" else size(option, text, bare=1, example="a number of bytes, such as 1048576 or 1M")
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ext3 import hostio
@@ -26,6 +26,7 @@ from ..image_format import image_kind
 from ..info import ImageInfo, image_info
 from ..locked_file import open_for_copy
 from ..sif_partition import edit_sif, lock_partition, select_partition, space_notes
+from ..window import IN_LARGER_FILE
 from .reservation import (
     EmbedOptions,
     OnSignatures,
@@ -108,12 +109,15 @@ def attach(
     image: HostPath,
     options: EmbedOptions | None = None,
     *,
+    offset: int | None = None,
     move: bool = False,
     stamp: Stamp | None = None,
     begin: Begin | None = None,
     advance: Advance | None = None,
 ) -> AttachResult:
     """Copy the ext3 image ``image`` into the SIF at ``path`` as its overlay; ``move`` removes the file afterwards.
+
+    ``offset``: byte of a larger file where the filesystem begins, which is all that is copied.
 
     Raises FormatError if the runtimes would not use the overlay, ImageInUseError if another process may write to it (with
     ``move``: uses it), and what ``embed`` does. An error leaves both files as they were.
@@ -122,22 +126,28 @@ def attach(
     name, source_name = os.fsdecode(path), os.fsdecode(image)
     options = options or EmbedOptions()
     _check_sif(name, "sifkit overlay attach IMAGE.sif overlay.img")
-    notes = _check_overlay(source_name, name)
+    info = _check_overlay(source_name, name, offset)
+    notes = _notes(info)
+    if move and offset is not None:
+        raise UsageError("--move removes the whole file, of which --offset names a part", hint="leave out --move")
     if move and os.path.islink(source_name):
         raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave out --move")
     fd, locked = open_for_copy(source_name, writers_only=not move, require_lock=options.require_lock)
     try:
         found = os.fstat(fd)
+        start, size = (0, found.st_size) if offset is None else (offset, info.size_bytes)
+        allocated = min(size, hostio.allocated_bytes(found))
         with edit_sif(name, stamp=stamp, require_lock=options.require_lock) as edited:
             sif = edited.sif
             slot = find_slot(sif, name, replace=options.replace)
             decision = apply_signature_policy(sif, name, slot.edit, options.on_signatures, old=slot.old, group=slot.group)
             if begin:
-                begin(hostio.allocated_bytes(found))
+                begin(allocated)
             lock = options.require_lock
-            with reserve_partition(edited, slot, found.st_size, drop=decision.dropped, require_lock=lock) as reservation:
-                with full_host_errors(name, hostio.allocated_bytes(found)), open_source(fd) as source:
-                    copy_in(source, FileStore(reservation.fd), reservation.offset, advance=advance)
+            with reserve_partition(edited, slot, size, drop=decision.dropped, require_lock=lock) as reservation:
+                with full_host_errors(name, allocated), open_source(fd) as source:
+                    part = replace(source, start=start, size=size)
+                    copy_in(part, FileStore(reservation.fd), reservation.offset, advance=advance)
                 if os.fstat(fd).st_size != found.st_size or os.fstat(fd).st_mtime_ns != found.st_mtime_ns:
                     raise SifkitError(
                         f"{show(source_name)} changed while it was copied",
@@ -169,22 +179,23 @@ def _check_sif(path: str, example: str) -> None:
         raise FormatError(f"{show(path)} is not a SIF image", path=path, hint=f"name the SIF first: {example}")
 
 
-def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
-    """Refuse an overlay that the runtimes would refuse; return notes about others."""
+def _check_overlay(image: str, sif: str, offset: int | None) -> ImageInfo:
+    """Refuse an overlay that the runtimes would refuse; describe others."""
     kind = image_kind(image)
     if kind == "sif":
         hint = "give a stand-alone ext3 image; sifkit overlay detach --keep copies the overlay of a SIF to one"
         raise FormatError(f"{show(image)} is a SIF image itself", path=image, hint=hint)
-    if kind == "squashfs":
+    if kind == "squashfs" and offset is None:
         raise FormatError(
             f"{show(image)} is a squashfs image, which is read-only",
             path=image,
             hint=f"add it with: sifkit sif add --parttype overlay {show(sif)} {show(image)}",
         )
-    info = image_info(image)
-    if not info.accepted:
+    info = image_info(image, offset=offset)
+    reasons = [reason for reason in info.reasons if reason != IN_LARGER_FILE]
+    if reasons:
         raise FormatError(
-            f"{show(image)}: Apptainer refuses it: {'; '.join(info.reasons)}",
+            f"{show(image)}: Apptainer refuses it: {'; '.join(reasons)}",
             path=image,
             hint="create an overlay that it accepts with: sifkit overlay create",
         )
@@ -194,7 +205,7 @@ def _check_overlay(image: str, sif: str) -> tuple[str, ...]:
         raise FormatError(
             f"{show(image)}: its filesystem has errors", path=image, hint=f"repair it with: e2fsck -f {show(image)}"
         )
-    return _notes(info)
+    return info
 
 
 def _notes(info: ImageInfo) -> tuple[str, ...]:
