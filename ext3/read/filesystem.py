@@ -10,18 +10,29 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import JBD_MAGIC, NAME_MAX, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, Compat, FileType, InodeFlag
+from ..constants import (
+    JBD_MAGIC,
+    NAME_MAX,
+    ROOT_INO,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+    Compat,
+    FileType,
+    InodeFlag,
+)
 from ..device.base import BlockDevice, PathOrFile, open_device
 from ..errors import (
     CorruptError,
+    DeviceError,
     Ext3Error,
     PathError,
     PathIsDirectoryError,
@@ -44,6 +55,7 @@ from . import tree_scan
 from .directory_lookup import find_by_index, find_by_scan
 from .file import FileReader
 from .path_walk import MAX_COMPONENTS, AnyPath, path_bytes, resolve
+from .totals import StatFS, totals
 
 if TYPE_CHECKING:
     from ..edit.filesystem import WritableFilesystem
@@ -62,17 +74,6 @@ JUDGED_DIRECTORIES = 1024
 """Directories whose undamaged blocks are remembered."""
 _INDEX, _DIR_INDEX = InodeFlag.INDEX.value, Compat.DIR_INDEX.value
 """Plain numbers: the ``&`` of a flag takes as long as the search of a small block."""
-
-
-class StatFS(NamedTuple):
-    """Totals of a filesystem. ``available_bytes``: free and not reserved; ``data_limit``: bytes that all files can hold."""
-
-    total_bytes: int
-    free_bytes: int
-    available_bytes: int
-    inodes: int
-    free_inodes: int
-    data_limit: int
 
 
 class Filesystem:
@@ -191,11 +192,11 @@ class Filesystem:
 
     def statfs(self) -> StatFS:
         """Return the totals of the superblock, clamped to possible values."""
-        found = self.superblock
-        total = found.blocks_count * found.block_size
-        free = min(found.free_blocks * found.block_size, total)
-        reserved = min(found.reserved_blocks * found.block_size, free)
-        return StatFS(total, free, free - reserved, found.inodes_count, min(found.free_inodes, found.inodes_count), total)
+        journal = 0
+        if self._superblock.has_journal and self._superblock.journal_ino:
+            with suppress(CorruptError, DeviceError, PathError):
+                journal = self.stat(self._superblock.journal_ino).blocks
+        return totals(self.superblock, journal)
 
     def geometry(self) -> Geometry:
         """Fixed layout. Its metadata locations are those of a new image; ``groups`` has the real ones."""

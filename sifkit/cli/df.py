@@ -31,12 +31,15 @@ def command(
     offset: Offset = None,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per image")] = False,
 ) -> int:
-    """Show the space and inode usage of images, in KiB. An image may run out of inodes long before space."""
+    """Show the space and inode usage of images, in KiB. An image may run out of inodes long before space.
+
+    Meta is what the filesystem itself takes (inode tables, bitmaps, journal), Used what files and directories take.
+    """
     from ext3.errors import Ext3Error
 
     start = byte_offset(offset)
     code = 0
-    rows: list[tuple[str, ...]] = [("Image", "", "Size", "Used", "Avail", "Use%")]
+    rows: list[tuple[str, ...]] = [("Image", "", "Size", "Meta", "Used", "Avail", "Use%")]
     for image in images:
         try:
             with open_for_reading(console, image, partition, offset=offset_of(image, start, images)) as opened:
@@ -47,11 +50,14 @@ def command(
             code = max(code, report(error, console))
             continue
         used, inodes_used = usage.total_bytes - usage.free_bytes, usage.inodes - usage.free_inodes
+        own = min(usage.metadata_bytes + usage.journal_bytes, used)
         if json:
             console.emit(
                 {
                     "size_bytes": usage.total_bytes,
                     "used_bytes": used,
+                    "metadata_bytes": usage.metadata_bytes,
+                    "journal_bytes": usage.journal_bytes,
                     "free_bytes": usage.free_bytes,
                     "available_bytes": usage.available_bytes,
                     "inodes": usage.inodes,
@@ -73,13 +79,15 @@ def command(
         available = usage.available_bytes
         space = "bytes" if human else "KiB"
         if not inodes_only:
-            rows.append((name, space, size(usage.total_bytes), size(used), size(available), full(used, used + available)))
+            content = used - own
+            columns = map(size, (usage.total_bytes, own, content, available))
+            rows.append((name, space, *columns, full(content, content + available)))
         inodes = (usage.inodes, inodes_used, usage.free_inodes)
-        rows.append((name, "inodes", *map(str, inodes), full(inodes_used, usage.inodes)))
+        rows.append((name, "inodes", str(inodes[0]), "", *map(str, inodes[1:]), full(inodes_used, usage.inodes)))
     if json or len(rows) == 1:
         return code
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
     for row in rows:
         left = f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}"
-        console.line("  ".join([left, *(f"{row[column]:>{widths[column]}}" for column in (2, 3, 4)), row[5]]))
+        console.line("  ".join([left, *(f"{row[column]:>{widths[column]}}" for column in (2, 3, 4, 5)), row[6]]))
     return code

@@ -67,11 +67,11 @@ class JournalState:
 class ImageInfo:
     """Description of an image. Sizes are in bytes, times in seconds since 1970 (0: never).
 
-    ``used_bytes`` includes metadata and journal; ``available_bytes`` is what a container can write without root. ``state`` is
-    "clean", "dirty" (the journal needs recovery), "not clean" (ext2 that was not unmounted) or "errors". ``readable`` False:
-    ``problem`` says why the content cannot be read, and ``upper`` and ``work`` are unknown. ``reasons``: why Apptainer refuses
-    the image; ``notes``: for the user. ``partition``: of a SIF image; ``file_bytes``, ``allocated_bytes`` and ``use`` are then
-    those of the partition.
+    ``used_bytes`` includes ``metadata_bytes`` (0 if they cannot be read) and the journal; ``available_bytes`` is what a
+    container can write without root. ``state`` is "clean", "dirty" (the journal needs recovery), "not clean" (ext2 that was not
+    unmounted) or "errors". ``readable`` False: ``problem`` says why the content cannot be read, and ``upper`` and ``work`` are
+    unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of a SIF image;
+    ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
     """
 
     path: str
@@ -85,6 +85,7 @@ class ImageInfo:
     groups: int
     size_bytes: int
     used_bytes: int
+    metadata_bytes: int
     free_bytes: int
     reserved_bytes: int
     available_bytes: int
@@ -201,6 +202,7 @@ def _assemble(
         groups=-(-(blocks - fields["s_first_data_block"]) // per_group) if per_group and blocks else 0,
         size_bytes=blocks * block_size,
         used_bytes=(blocks - free_blocks) * block_size,
+        metadata_bytes=0 if totals is None else totals.metadata_bytes,
         free_bytes=free_blocks * block_size,
         reserved_bytes=reserved * block_size,
         available_bytes=user_bytes(blocks=blocks, free=free_blocks, reserved=reserved, block_size=block_size),

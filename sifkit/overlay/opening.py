@@ -115,7 +115,16 @@ class OpenedTree:
         size = self.image.block_size
         blocks, free = found.total_bytes // size, found.free_bytes // size
         available = user_bytes(blocks=blocks, free=free, reserved=self.image.reserved_blocks, block_size=size)
-        return TreeStatFS(found.total_bytes, found.free_bytes, available, found.inodes, found.free_inodes, found.data_limit)
+        return TreeStatFS(
+            found.total_bytes,
+            found.free_bytes,
+            available,
+            found.inodes,
+            found.free_inodes,
+            found.data_limit,
+            found.metadata_bytes,
+            found.journal_bytes,
+        )
 
 
 @contextmanager

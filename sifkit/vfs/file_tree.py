@@ -180,6 +180,8 @@ class OpenFile(Protocol):
 class StatFS(Protocol):
     """Totals of a filesystem, in bytes and inodes. ``available_bytes``: what users may allocate.
 
+    ``metadata_bytes``, ``journal_bytes``: what the filesystem itself takes of the total; 0 where that is not known.
+
     ``data_limit``: no more bytes of data than this can be in its files; None if files may share blocks.
     """
 
@@ -195,6 +197,10 @@ class StatFS(Protocol):
     def free_inodes(self) -> int: ...
     @property
     def data_limit(self) -> int | None: ...
+    @property
+    def metadata_bytes(self) -> int: ...
+    @property
+    def journal_bytes(self) -> int: ...
 
 
 class FileTree(Protocol[N]):
@@ -289,6 +295,8 @@ class TreeStatFS(NamedTuple):
     inodes: int
     free_inodes: int
     data_limit: int | None
+    metadata_bytes: int = 0
+    journal_bytes: int = 0
 
 
 def stat_of(row: Row[N]) -> Stat:

@@ -39,8 +39,8 @@ DETACH = HEAD | {
 INFO = HEAD | {
     "partition": NOTHING,
     "file_bytes": NUMBER, "allocated_bytes": NUMBER, "label": TEXT, "uuid": TEXT, "features": LIST, "block_bytes": NUMBER,
-    "inode_bytes": NUMBER, "groups": NUMBER, "size_bytes": NUMBER, "used_bytes": NUMBER, "free_bytes": NUMBER,
-    "reserved_bytes": NUMBER, "available_bytes": NUMBER,
+    "inode_bytes": NUMBER, "groups": NUMBER, "size_bytes": NUMBER, "used_bytes": NUMBER,
+    "metadata_bytes": NUMBER, "free_bytes": NUMBER, "reserved_bytes": NUMBER, "available_bytes": NUMBER,
     "inodes": NUMBER, "inodes_used": NUMBER, "inodes_free": NUMBER, "state": TEXT,
     "journal": {"size_bytes": NUMBER, "dirty": TRUTH}, "created": TEXT, "written": TEXT, "mounted": NOTHING,
     "mount_count": NUMBER, "upper": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER},

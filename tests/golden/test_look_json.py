@@ -27,7 +27,17 @@ ENTRY = {
     "ctime",
     "atime",
 }
-SIZES = {"size_bytes", "used_bytes", "free_bytes", "available_bytes", "inodes", "inodes_used", "inodes_free"}
+SIZES = {
+    "size_bytes",
+    "used_bytes",
+    "metadata_bytes",
+    "journal_bytes",
+    "free_bytes",
+    "available_bytes",
+    "inodes",
+    "inodes_used",
+    "inodes_free",
+}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 
 CASES = [

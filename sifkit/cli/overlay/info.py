@@ -10,7 +10,7 @@ from ...errors import counted, human, show
 from ..support.console import Console, Fields, name_fields
 from ..support.frame import verb
 from ..support.options import JSONTable, Offset, Partition, byte_offset
-from ..support.render import bar, local_time, percent, print_pairs, rfc3339
+from ..support.render import bar, local_time, part_cells, percent, print_pairs, rfc3339, stacked_bar
 from ..support.results import partition_fields, partition_text
 from ..support.values import choice
 
@@ -33,6 +33,41 @@ def _usage(used: int, total: int, text: str, console: Console) -> str:
     return f"{bar(used, total, console)} {share}: {text}" if console.out_is_terminal else f"{text} ({share})"
 
 
+def _space(info: ImageInfo, text: str, console: Console) -> str:
+    """Usage of the space, with a bar of its parts on a terminal."""
+    share = percent(info.used_bytes, info.size_bytes)
+    if not console.out_is_terminal:
+        return f"{text} ({share})"
+    line = stacked_bar([size for _, size in _parts_of(info)], part_cells(console))
+    return f"{line} {share}: {text}"
+
+
+def _parts_of(info: ImageInfo) -> list[tuple[str, int]]:
+    """Parts of the space: name and size in bytes."""
+    journal = 0 if info.journal is None else info.journal.size_bytes
+    reserved = min(info.reserved_bytes, info.free_bytes)
+    if reserved <= info.block_size:  # one block keeps fuse2fs from taking 10 %
+        reserved = 0
+    return [
+        ("content", max(0, info.used_bytes - info.metadata_bytes - journal)),
+        ("metadata", info.metadata_bytes),
+        ("journal", journal),
+        ("reserved", reserved),
+        ("free", info.free_bytes - reserved),
+    ]
+
+
+def _parts(info: ImageInfo, console: Console) -> str:
+    """Sizes of the parts of the space, with the cells of the bar on a terminal; empty if they are not known."""
+    if not info.metadata_bytes:
+        return ""
+    parts = _parts_of(info)
+    if not console.out_is_terminal:
+        return ", ".join(f"{name} {human(size)}" for name, size in parts if size)
+    cells = part_cells(console)
+    return "  ".join(f"{cell} {name} {human(size)}" for cell, (name, size) in zip(cells, parts[:-1], strict=False) if size)
+
+
 def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str, str]]:
     on_disk = f" ({human(info.allocated_bytes)} on disk)" if info.allocated_bytes < info.file_bytes else ""
     journal = "none"
@@ -52,7 +87,8 @@ def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str
         ("image", show(info.path)),
         *where,
         ("file" if info.partition is None else "on disk", human(info.file_bytes) + on_disk),
-        ("space", _usage(info.used_bytes, info.size_bytes, space, console)),
+        ("space", _space(info, space, console)),
+        *([("", line)] if (line := _parts(info, console)) else []),
         ("inodes", _usage(info.inodes_used, info.inodes, inodes, console)),
         ("blocks", geometry),
         ("label", show(info.label) or "none"),
@@ -104,6 +140,7 @@ def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
         "groups": info.groups,
         "size_bytes": info.size_bytes,
         "used_bytes": info.used_bytes,
+        "metadata_bytes": info.metadata_bytes,
         "free_bytes": info.free_bytes,
         "reserved_bytes": info.reserved_bytes,
         "available_bytes": info.available_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -202,11 +203,20 @@ def warning_fields(notices: Iterable[Notice]) -> Fields:
     return {"warnings": [{"kind": notice.kind, "message": notice.message, "id": notice.id} for notice in notices]}
 
 
+def _fitted(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int, mark: str) -> list[list[str]]:
+    """Return the rows with texts of the last column cut, where lines would be longer than ``columns``; at least 8 are left."""
+    others = sum(max(len(row[column]) for row in [head, *rows]) + 2 for column in range(len(head) - 1))
+    left = max(8, columns - others)
+    return [[*row[:-1], row[-1] if len(row[-1]) <= left else row[-1][: left - 1] + mark] for row in rows]
+
+
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], console: Console, *, right: Sequence[int] = ()) -> None:
     """Print an aligned table, on a terminal with a bold heading. ``right``: right-aligned columns.
 
-    Lines are never wrapped, so that names can be copied.
+    On a terminal the last column is cut to fit its width; lines are never wrapped.
     """
+    if console.out_is_terminal:
+        rows = _fitted(head, rows, shutil.get_terminal_size().columns, "\u2026" if console.out_is_unicode else "~")
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     for number, row in enumerate([head, *rows]):
         cells = (f"{c:>{w}}" if i in right else f"{c:<{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))

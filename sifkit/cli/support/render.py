@@ -101,6 +101,26 @@ def bar(used: int, total: int, console: Console, *, width: int = 20) -> str:
     return f"{full * filled}{rest * (width - filled)}"
 
 
+PARTS = "\u2588\u2593\u2592\u259a\u2591"
+PARTS_ASCII = "#=jr."
+"""Cells of the parts of a bar, the last for what is free."""
+
+
+def part_cells(console: Console) -> str:
+    """Characters for the parts of a bar, in ASCII if the terminal cannot show block characters."""
+    return PARTS if console.out_is_unicode else PARTS_ASCII
+
+
+def stacked_bar(parts: Sequence[int], cells: Sequence[str], *, width: int = 30) -> str:
+    """Bar of ``width`` cells for the parts of a whole, to scale. What is not 0 has a cell, if there are enough."""
+    total = max(1, sum(parts))
+    counts = [max(part * width // total, int(part > 0)) for part in parts]
+    for _ in range(sum(counts) - width):  # the cells of small parts come from the largest
+        counts[max(range(len(counts)), key=counts.__getitem__)] -= 1
+    counts[max(range(len(parts)), key=parts.__getitem__)] += max(0, width - sum(counts))
+    return "".join(cell * count for cell, count in zip(cells, counts, strict=False))
+
+
 def print_pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
     """Print a two-column table; on a terminal keys are bold and long values wrap."""
     width = max((len(key) for key, _ in rows), default=0)

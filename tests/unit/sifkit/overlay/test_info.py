@@ -157,7 +157,12 @@ def test_info_on_a_terminal_has_bars_and_fits_it(run, made, monkeypatch, locale)
     monkeypatch.setenv("COLUMNS", "80")
     text = run("overlay", "info", made)[1].decode()
     assert max(map(len, text.splitlines())) <= 80
-    assert ("###......" in text) == (locale == "C") == text.isascii()
+    drawn = text.splitlines()[2].split()[1]
+    cells = "#=j." if locale == "C" else "\u2588\u2593\u2592\u2591"
+    assert len(drawn) == 30 and "".join(sorted(set(drawn), key=drawn.index)) == cells
+    assert text.isascii() == (locale == "C")
+    legend = text.splitlines()[3].split("  ")
+    assert [part.split()[1] for part in legend if part.strip()] == ["content", "metadata", "journal"]
 
 
 def test_a_table_on_a_terminal_takes_names_as_text(run, made, monkeypatch):

@@ -17,6 +17,7 @@ import pytest
 from sifkit import sif as library
 from sifkit.cli import main
 from sifkit.cli.sif.codes import TABLES
+from sifkit.cli.support.render import stacked_bar
 from sifkit.sif import SIF, Arch, DataType, FSType, PartType, SignatureMeta
 from sifkit.sif.format import types as codes
 from tests.support.sif_images import STAMP, partition, sample_image
@@ -189,17 +190,31 @@ def test_a_second_overlay_is_warned_of_with_the_command_that_replaces_the_first(
     assert code == 0 and "runtimes use the first one; to replace it: sifkit sif replace 4 i.sif FILE" in err
 
 
-def test_a_table_on_a_terminal_is_the_same_with_a_bold_heading(run, image, monkeypatch):
-    """No cell is folded, however narrow the terminal is."""
+def test_a_table_on_a_terminal_fits_it_and_ends_with_a_map(run, image, monkeypatch):
+    """Names are cut, nothing is folded, however narrow the terminal is."""
     with SIF.open(image, "r+") as sif:
         sif.update(3, name=b"n" * 128)
     plain = run("list", image)[1].splitlines()
     monkeypatch.setattr("sifkit.cli.support.console.Console.out_is_terminal", True)
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sifkit.cli.support.console.Console.out_is_unicode", True)
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("NO_COLOR", raising=False)
     shown = run("list", image)[1].splitlines()
-    assert shown[1:] == plain[1:] and shown[0] == f"\x1b[1m{plain[0]}\x1b[0m"
-    assert run("list", image, "--nocolor")[1].splitlines() == plain
+    assert shown[1:3] == plain[1:3] and shown[0] == f"\x1b[1m{plain[0]}\x1b[0m"
+    assert len(plain[3]) > 80 and len(shown[3]) == 80 and shown[3][:-1] == plain[3][:79] and shown[3][-1] == "\u2026"
+    assert shown[4] == run("list", image, "--nocolor")[1].splitlines()[4]
+    assert len(shown) == 5 and len(shown[4]) == 80 and shown[4].startswith("0 |h") and shown[4].endswith(" KiB")
+    assert set(shown[4].split("|")[1]) == {"h", "1", "2", "3", "\u00b7"}
+    monkeypatch.setenv("COLUMNS", "10")
+    assert run("list", image)[1].splitlines()[3].startswith(plain[3][:60])
+
+
+def test_a_stacked_bar_is_to_scale_and_shows_small_parts():
+    assert stacked_bar([50, 30, 20], "abc", width=10) == "aaaaabbbcc"
+    assert stacked_bar([10**12, 1, 0, 1], "abcd", width=10) == "aaaaaaaabd"
+    assert stacked_bar([0, 0], "ab", width=5) == "aaaaa"
+    for parts in ([1] * 30, [7, 1, 1, 10**9, 3], list(range(1, 20))):
+        assert len(stacked_bar(parts, "x" * len(parts), width=30)) == 30
 
 
 def test_group_zero_is_literal_and_an_overlay_elsewhere_is_warned_of(run, image):
