@@ -6,6 +6,7 @@ Data of files is written in place and is on storage before the transaction that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self, TypeVar
@@ -52,6 +53,7 @@ class Session:
         """
         self._base = device
         self._clock = clock
+        self._pid = os.getpid()
         try:
             opened = open_for_changes(device)
         except CorruptError as error:
@@ -199,8 +201,8 @@ class Session:
 
     @property
     def usable(self) -> bool:
-        """True if it is open and no write failed."""
-        return not (self._failed or self._closed)
+        """True if it is open, no write failed, and this is no forked child: there it is its parent's."""
+        return not (self._failed or self._closed) and self._pid == os.getpid()
 
     def _check_usable(self) -> None:
         if self._failed or self._closed:
@@ -458,10 +460,8 @@ class Session:
 
     def close(self) -> None:
         """Commit and clear needs_recovery. After a failed write do nothing: the next open recovers."""
-        if self._closed:
-            return
         try:
-            if not self._failed:
+            if self.usable:
                 self.sync()
                 if self._in_use:
                     self._end_use()
@@ -477,7 +477,7 @@ class Session:
 
     def abandon(self) -> None:
         """Close without a commit: unsynced changes are lost."""
-        if not self._closed and not self._failed and self._in_use:
+        if self.usable and self._in_use:
             self._super.mark(recovery=False)
         self._closed = True
 

@@ -99,21 +99,33 @@ def test_an_exception_inside_with(image: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("end", ["sys.exit(0)", "del fs, file\n    gc.collect()\n    os._exit(0)"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "sys.exit(0)",
+        "del fs, file\n    gc.collect()\n    os._exit(0)",
+        "fs.close()\n    sys.exit(0)",
+        "with fs:\n        sys.exit(0)",
+    ],
+)
 def test_a_forked_child(image: Path, end: str) -> None:
-    """Its copy of the changes is not written, neither at its end nor when it is collected."""
+    """Its copy of the changes is not written: not when it is closed or collected, nor at its end."""
     before = image.read_bytes()
     more = f"""
 import gc, os
+fs.sync()
+fs.mkdir("/more")
 pid = os.fork()
 if not pid:
     {end}
 os.waitpid(pid, 0)
+left = ext3.Filesystem.open(sys.argv[1])
+print(left.needs_recovery, [entry.name for entry in left.scandir("/")])
 fs.abandon()
 """
     done = run_script(image, more)
     assert (done.returncode, done.stderr) == (0, "")
-    assert names(image) == [b"lost+found"]
+    assert done.stdout == "True [b'lost+found', b'new']\n"
     assert len(before) == image.stat().st_size
 
 
