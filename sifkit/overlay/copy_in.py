@@ -188,11 +188,13 @@ class CopyIn:
                     raise
                 self._trees[image] = opened.tree
                 if opened.image is not None and self._watches is not None:
-                    self._watches[image] = watch = opened.image.watch()
+                    watch = opened.image.watch()
                     users = watch.users()
                     if users.busy:
                         text = f"{show(image)} is in use: {users.describe()}; what is copied may not fit together"
                         self._outcomes.append(CopyWarning(text))
+                    else:  # one warning is enough
+                        self._watches[image] = watch
                 if opened.image is not None and opened.image.journal_problem is not None:
                     text = f"cannot read its journal, what is copied may be out of date: {opened.image.journal_problem}"
                     self._outcomes.append(CopyWarning(f"{show(image)}: {text}"))

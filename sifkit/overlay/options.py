@@ -26,16 +26,18 @@ class CreateOptions:
 
     ``size`` None: the content plus 25 %, at least 64 MiB. ``layout``: the place of the source in the image: ``root`` (its
     root), ``upper`` (below upper/), ``data`` (its root, without adding upper/ and work/), ``auto`` (root if the source has an
-    upper/). ``owner``: of every entry; ``upper_owner``: of upper/ and work/ only. ``source_date_epoch`` (seconds) makes the
-    image reproducible; ``reproducible`` does so with a fixed time. ``reserved_percent`` None: RESERVED_BLOCKS. ``inodes`` and
-    ``inode_ratio`` override ``profile`` and exclude each other. ``temporary_dir``: for the data of a packed or piped archive
-    while it is read; None: beside the image.
+    upper/). ``prefix``: the path in the container where the source goes; None: ``/``, with warnings if it would hide what is
+    there. ``owner``: of every entry; ``upper_owner``: of upper/, work/ and the directories above a ``prefix`` only.
+    ``source_date_epoch`` (seconds) makes the image reproducible; ``reproducible`` does so with a fixed time.
+    ``reserved_percent`` None: RESERVED_BLOCKS. ``inodes`` and ``inode_ratio`` override ``profile`` and exclude each other.
+    ``temporary_dir``: for the data of a packed or piped archive while it is read; None: beside the image.
     """
 
     size: int | None = None
     from_dir: HostPath | None = None
     from_tar: HostPath | IO[bytes] | None = None
     layout: ImageLayout = "auto"
+    prefix: str | None = None
     create_dirs: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
     upper_owner: tuple[int, int] | None = None
@@ -67,7 +69,8 @@ class CreateResult:
     """Result of creating an overlay.
 
     ``files``: names copied from the source; ``content_bytes``: sizes of its files; ``excluded``: names left out by ``exclude``
-    (a directory counts once); ``notes``: for the user.
+    (a directory counts once); ``notes`` and ``warnings``: for the user. A warning is about a source that a container will not
+    have as it was meant.
     """
 
     path: str
@@ -88,3 +91,4 @@ class CreateResult:
     journal_bytes: int = 0
     excluded: int = 0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -49,6 +49,7 @@ DEEP_LEVELS = 32
 UNCOUNTED_BYTES = 1 << 20
 """Data of small files that one process may create before it adds them to the count of all."""
 MAX_OFFSET = (1 << 63) - 1
+LOST_FOUND = b"lost+found"
 _SPECIAL = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 Failures = dict[int, Literal["problem", "left out"]]
@@ -257,6 +258,7 @@ def _make_directories(job: _Extraction[N], result: ExtractResult) -> list[bool]:
 def _set_directory_attributes(job: _Extraction[N], created: list[bool], result: ExtractResult) -> None:
     """Set the attributes of directories, children first, after everything in them: creating files changes their times."""
     indices = [index for index in range(len(created)) if created[index]]
+    lost_found = _empty_lost_found(job.selection)
     while indices:
         batch = indices[-BATCH_DIRECTORIES:]
         del indices[-BATCH_DIRECTORIES:]
@@ -270,9 +272,18 @@ def _set_directory_attributes(job: _Extraction[N], created: list[bool], result: 
                     result.add_problem(job.selection.path(index), unreadable_attributes(xattrs))
                     found, xattrs = owner_only(found), {}
                 try:
-                    set_attributes(job.writer.directory(index), found, xattrs, result, owners=job.owners)
+                    counted = ExtractResult() if index == lost_found else result  # nobody misses the owner of that one
+                    set_attributes(job.writer.directory(index), found, xattrs, counted, owners=job.owners)
                 except OSError as error:
                     _record(job.selection.path(index), error, result)
+
+
+def _empty_lost_found(selection: Selection[N]) -> int | None:
+    """Return the directory lost+found at the top, which every ext3 filesystem has and root owns; None if it is not empty."""
+    for index in range(1, len(selection.names)):
+        if selection.names[index] == LOST_FOUND and selection.parents[index] == 0:
+            return None if index in selection.parents or index in selection.entry_directories else index
+    return None
 
 
 def _extract_batch(

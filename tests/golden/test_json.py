@@ -26,7 +26,8 @@ CREATE = HEAD | {
     "path": TEXT, "size_bytes": NUMBER, "used_bytes": NUMBER, "free_bytes": NUMBER, "block_bytes": NUMBER, "inodes": NUMBER,
     "inode_bytes": NUMBER, "journal_bytes": NUMBER, "groups": NUMBER, "excluded": NUMBER,
     "inodes_used": NUMBER, "files": NUMBER, "content_bytes": NUMBER, "layout": TEXT, "label": TEXT, "uuid": TEXT,
-    "seconds": NUMBER, "notes": LIST, "partition": NOTHING, "replaced_bytes": NUMBER, "dropped_signatures": LIST,
+    "seconds": NUMBER, "notes": LIST, "warnings": LIST, "partition": NOTHING, "replaced_bytes": NUMBER,
+    "dropped_signatures": LIST,
 }  # fmt: skip
 PARTITION = {"id": NUMBER, "group": NUMBER, "offset_bytes": NUMBER, "size_bytes": NUMBER}
 ATTACH = HEAD | {

@@ -81,6 +81,7 @@ def _source_option(name: str) -> str:
         "sifkit overlay create --size 500M",
         "sifkit overlay create --size 500M --from-dir overlay/",
         "sifkit overlay create --size 10G --profile conda --owner me conda.img",
+        "sifkit overlay create --from-dir /opt/env --prefix /opt/env --profile conda --owner me env.img",
         "sifkit overlay create --from-tar layer.tar.gz --owner 1000:1000 layer.img",
         "sifkit overlay create --size 500M --owner me image.sif",
         "SOURCE_DATE_EPOCH=0 sifkit overlay create --from-dir overlay/ --owner 1000:1000 overlay.img",
@@ -135,6 +136,15 @@ def command(
             " creating upper/ and work/), or auto: root if the source has only upper/ (and work/), else upper",
         ),
     ] = "auto",
+    prefix: Annotated[
+        str | None,
+        _option(
+            "--prefix",
+            to=CONTENT,
+            metavar="PATH",
+            text="put the source at PATH of the container, such as /opt/env (default: /)",
+        ),
+    ] = None,
     create_dir: Annotated[
         list[str] | None, _option("--create-dir", to=CONTENT, metavar="PATH", text="create this directory below upper/")
     ] = None,
@@ -186,7 +196,8 @@ def command(
             "--profile",
             to=INODES,
             metavar="|".join(PROFILES),
-            text="bytes per inode for many small files (conda) or few large files (data); -N and -i override it",
+            text="bytes per inode for many small files (conda; with --prefix for such a source) or few large files (data); -N and -i"
+            " override it",
         ),
     ] = None,
     block_size: Annotated[
@@ -268,6 +279,7 @@ def command(
         "from_dir": from_dir,
         "from_tar": _archive(from_tar),
         "layout": values.choice("--layout", layout, LAYOUTS),
+        "prefix": prefix,
         "create_dirs": tuple(create_dir or ()),
         "exclude": _excluded(exclude or [], exclude_from or []),
         "one_file_system": one_file_system,
@@ -325,7 +337,7 @@ def _embed(console: Console, image: str, options: CreateOptions, embedding: Embe
     with errors_about(image), reporter(progress, console) as bar:
         done = embed(image, options, embedding, progress=bar)
     warn_unlocked(console, image, done.locked)
-    print_notes(console, done.created.notes)
+    _print_notes(console, done.created, options)
     _print_details(console, done.created, bar)
     if console.json:
         console.emit(_fields(done.created, done), image=image)
@@ -341,7 +353,7 @@ def _create(console: Console, image: str, options: CreateOptions, progress: str)
 
     with reporter(progress, console) as bar:
         made = create(image, options, progress=bar)
-    print_notes(console, made.notes)
+    _print_notes(console, made, options)
     _print_details(console, made, bar)
     if console.json:
         console.emit(_fields(made), image=image)
@@ -349,6 +361,19 @@ def _create(console: Console, image: str, options: CreateOptions, progress: str)
     console.result(_result_line(made, options))
     if options.journal and made.layout != "data":
         next_step_overlay(console, image)
+
+
+def _print_notes(console: Console, made: CreateResult, options: CreateOptions) -> None:
+    """Print where the source went, on a terminal; warnings and notes."""
+    if console.err_is_terminal and options.layout == "auto" and (options.from_dir or options.from_tar):
+        if made.layout == "root":
+            console.note("the source is an overlay (upper/ at its top): it becomes the root of the image (--layout root)")
+        else:
+            path = "/" if options.prefix is None else "/" + options.prefix.strip("/")
+            console.note(f"the source goes below upper/: the container sees it at {show(path)}")
+    for warning in made.warnings:
+        console.warn(warning)
+    print_notes(console, made.notes)
 
 
 def _print_details(console: Console, made: CreateResult, bar: Reporter) -> None:
@@ -391,6 +416,7 @@ def _fields(made: CreateResult, embedded: EmbedResult | None = None) -> Fields:
         "uuid": str(made.uuid),
         "seconds": round(made.seconds, 3),
         "notes": list(made.notes),
+        "warnings": list(made.warnings),
         "partition": None if embedded is None else partition_fields(embedded.partition),
         "replaced_bytes": 0 if embedded is None else embedded.replaced_bytes,
         "dropped_signatures": [] if embedded is None else list(embedded.dropped),

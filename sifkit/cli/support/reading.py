@@ -77,7 +77,7 @@ def warn_of_changes(console: Console, image: str, opened: OpenedTree, *, allowed
     try:
         yield
     finally:
-        if watch.changed():
+        if watch.changed() and not users.busy:  # one warning is enough
             console.warn(f"{show(image)} changed while it was read; what was read of it may not fit together")
 
 

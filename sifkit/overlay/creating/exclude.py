@@ -1,8 +1,8 @@
 """Exclude patterns: paths of a source that are left out of the image.
 
 A pattern without a slash matches names at any depth (``*.pyc``); one with a slash matches paths from the top of the source
-(``/build``, ``lib/**/test``). ``*`` and ``?`` do not match slashes, ``**`` does, ``[...]`` is a set; a trailing slash matches
-directories only. Everything below an excluded directory is excluded too.
+(``/build``, ``./build``, ``lib/**/test``). ``*`` and ``?`` do not match slashes, ``**`` does, ``[...]`` is a set; a trailing
+slash matches directories only. Everything below an excluded directory is excluded too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ def path_filter(patterns: Iterable[str]) -> Callable[[bytes, bool], bool] | None
     anywhere: list[bytes] = []
     directories: list[bytes] = []
     for pattern in patterns:
-        expression = _expression(pattern)
-        (directories if pattern.endswith("/") else anywhere).append(expression)
+        plain = _without_dots(os.fsencode(pattern))
+        expression = _expression(pattern, plain)
+        (directories if plain.endswith(b"/") else anywhere).append(expression)
     if not anywhere and not directories:
         return None
     every = re.compile(b"|".join(anywhere) or b"(?!)", re.DOTALL)
@@ -37,12 +38,19 @@ def path_filter(patterns: Iterable[str]) -> Callable[[bytes, bool], bool] | None
     return excluded
 
 
-def _expression(pattern: str) -> bytes:
-    """Return a regular expression that matches the whole relative path."""
-    text = os.fsencode(pattern).strip(b"/")
+def _without_dots(pattern: bytes) -> bytes:
+    """Return a pattern without components ``.``, which lead nowhere: ``./a`` is ``/a``, ``a/.`` is ``a/``."""
+    if pattern == b"." or pattern.startswith(b"./"):
+        pattern = b"/" + pattern
+    return re.sub(rb"/(?:\.?/|\.\Z)+", b"/", pattern)
+
+
+def _expression(pattern: str, plain: bytes) -> bytes:
+    """Return a regular expression that matches the whole relative path. ``plain``: the pattern without dots."""
+    text = plain.strip(b"/")
     if not text:
         raise UsageError(f"--exclude '{show(pattern)}': matches nothing, or everything", hint="write a name or a path")
-    anchored = b"/" in os.fsencode(pattern).rstrip(b"/")
+    anchored = b"/" in plain.rstrip(b"/")
     result = b"" if anchored else b"(?:.*/)?"
     at = 0
     while at < len(text):

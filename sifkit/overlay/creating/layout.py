@@ -7,7 +7,7 @@ directory. A source that already has this layout becomes the root; any other goe
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,20 +21,31 @@ if TYPE_CHECKING:
     from ext3.newfs.stamp import Stamp
     from ext3.newfs.tree import Tree
 
-__all__ = ["ImageTree", "RootAttributes", "choose_layout", "split_directory_path"]
+__all__ = ["ImageTree", "RootAttributes", "choose_layout", "split_directory_path", "split_prefix"]
 
 DIRECTORY = 0o040000
 DEFAULT_MODE = 0o755
 UPPER, WORK, LOST_FOUND = b"upper", b"work", b"lost+found"
 
 
-def choose_layout(layout: ImageLayout, names: Collection[bytes], source: str) -> ImageLayout:
-    """Return the layout for a source with these names at its top. Raises LayoutError if ``auto`` is ambiguous."""
+def choose_layout(layout: ImageLayout, names: Collection[bytes], source: str, *, prefix: str | None = None) -> ImageLayout:
+    """Return the layout for a source with these names at its top, which goes to ``prefix``.
+
+    Raises LayoutError if ``auto`` is ambiguous, and for an overlay that would go to a prefix.
+    """
     if layout != "auto":
         return layout
     if UPPER not in names:
         return "upper"
     more = sorted(set(names) - {UPPER, WORK, LOST_FOUND})
+    if prefix is not None:
+        if more:
+            return "upper"
+        raise LayoutError(
+            f"{show(source)} is an overlay (upper/ at its top), which has its own paths: --prefix {show(prefix)} is not for it",
+            path=source,
+            hint="leave out --prefix, or give the directory below upper/ that goes there",
+        )
     if not more:
         return "root"
     raise LayoutError(
@@ -45,23 +56,30 @@ def choose_layout(layout: ImageLayout, names: Collection[bytes], source: str) ->
     )
 
 
-def split_directory_path(path: str) -> list[bytes]:
-    """Return the components of a ``--create-dir`` path below upper/. Raises UsageError if it names no directory there."""
+def split_directory_path(path: str, option: str = "--create-dir") -> list[bytes]:
+    """Return the components of a path below upper/, given by ``option``. Raises UsageError if it names no directory there."""
     raw = os.fsencode(path)
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise UsageError(f"--create-dir {show(path)}: .. is not supported", hint="write the path it leads to, below upper/")
+        raise UsageError(f"{option} {show(path)}: .. is not supported", hint="write the path it leads to, below upper/")
     if not parts:
-        raise UsageError(f"--create-dir {show(path)}: names no directory", hint="give a path below upper/, like opt/data")
+        raise UsageError(f"{option} {show(path)}: names no directory", hint="give a path below upper/, like opt/data")
     if b"\0" in raw:
-        raise UsageError(f"--create-dir {show(path)}: a name cannot contain a NUL byte", hint="leave it out")
+        raise UsageError(f"{option} {show(path)}: a name cannot contain a NUL byte", hint="leave it out")
     longest = max(parts, key=len)
     if len(longest) > NAME_MAX:
         raise UsageError(
-            f"--create-dir {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 allows {NAME_MAX}",
+            f"{option} {show(longest[:20])}...: a name of {len(longest)} bytes; ext3 allows {NAME_MAX}",
             hint="choose a shorter one",
         )
     return parts
+
+
+def split_prefix(path: str) -> list[bytes]:
+    """Return the components of a ``--prefix`` path; none for ``/``. Raises UsageError if it names no directory."""
+    if path and not path.strip("/"):
+        return []
+    return split_directory_path(path, "--prefix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +103,25 @@ class ImageTree:
         """Node of the source's top directory."""
         self.upper: int | None = None
         self.work: int | None = None
+        self.above_source: list[int] = []
+        """Nodes of the directories between upper/ and the source's top directory."""
 
-    def add_root(self, layout: ImageLayout, attributes: RootAttributes) -> int:
-        """Add the root, and upper/ if the source goes below it; return the node of the source's top directory."""
+    def add_root(self, layout: ImageLayout, attributes: RootAttributes, prefix: Sequence[bytes] = ()) -> int:
+        """Add the root, and upper/ and the ``prefix`` if the source goes below them; return the node of the source's top."""
         if layout in ("root", "data"):
             node = self._add_source(0, b"", attributes)
         else:
-            self.make_directory(0, b"", attributes.uid, attributes.gid)
-            node = self.upper = self._add_source(0, UPPER, attributes)
+            owner = attributes.uid, attributes.gid
+            node = self.make_directory(0, b"", *owner)
+            for name in (UPPER, *prefix)[:-1]:
+                node = self.make_directory(node, name, *owner)
+                if self.upper is None:
+                    self.upper = node
+                else:
+                    self.above_source.append(node)
+            node = self._add_source(node, (UPPER, *prefix)[-1], attributes)
+            if self.upper is None:
+                self.upper = node
         self.top = node
         return node
 
@@ -150,12 +179,13 @@ class ImageTree:
         return len(tree) + len(tree.extra_links) - int(tree.lost_found_made) - len({0, self.top, *self.created})
 
     def set_owners(self, tree: Tree, owner: tuple[int, int] | None, upper_owner: tuple[int, int] | None) -> None:
-        """Set the owner of every entry (but a lost+found created here), and that of upper/ and work/; None leaves them."""
+        """Set the owner of every entry (but a lost+found created here), and that of upper/, work/ and the directories
+        of a prefix; None leaves them."""
         if owner is not None:
             chosen = slice(0, tree.lost_found if tree.lost_found_made else len(tree))
             tree.nodes["uid"][chosen], tree.nodes["gid"][chosen] = owner
         if upper_owner is not None:
-            for node in (self.upper, self.work):
+            for node in (self.upper, self.work, *self.above_source):
                 if node is not None:
                     tree.nodes["uid"][node], tree.nodes["gid"][node] = upper_owner
 

@@ -70,6 +70,7 @@ class OverlayPlan:
             journal_bytes=plan.journal_blocks * geometry.block_size,
             excluded=self.source.excluded,
             notes=tuple(self.notes),
+            warnings=tuple(self.source.warnings),
         )
 
 

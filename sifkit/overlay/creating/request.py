@@ -16,9 +16,9 @@ from ext3.constants import LABEL_MAX, MAX_JOURNAL_BLOCKS, MIN_BLOCK_SIZE, MIN_IN
 from ext3.defaults import default_block_size, default_journal_blocks
 from ext3.errors import GeometryError
 
-from ...errors import UsageError, counted
+from ...errors import UsageError, counted, show
 from ..options import RESERVED_BLOCKS, CreateOptions
-from .layout import split_directory_path
+from .layout import split_directory_path, split_prefix
 
 __all__ = ["BLOCK_SIZES", "check_request", "check_size", "data_limit", "default_size"]
 
@@ -52,6 +52,8 @@ def check_request(options: CreateOptions) -> None:
     """Raise UsageError for options that exclude each other, and for values that no ext3 filesystem can have."""
     _check_source(options)
     _check_numbers(options)
+    if options.prefix is not None:
+        _check_prefix(options, options.prefix)
     for path in options.create_dirs:
         split_directory_path(path)
     size = default_size(options)
@@ -76,6 +78,16 @@ def _check_source(options: CreateOptions) -> None:
         raise UsageError("--inodes and --inode-ratio contradict each other", hint="give one of them")
     if options.journal_bytes is not None and not options.journal:
         raise UsageError("--no-journal and --journal contradict each other", hint="give one of them")
+
+
+def _check_prefix(options: CreateOptions, prefix: str) -> None:
+    split_prefix(prefix)
+    if options.from_dir is None and options.from_tar is None:
+        hint = "give --from-dir or --from-tar; --create-dir makes an empty directory"
+        raise UsageError("--prefix says where a source goes, and there is none", hint=hint)
+    if options.layout in ("root", "data"):
+        hint = f"leave out --layout, or put the source at {show(prefix)} of its own directory"
+        raise UsageError(f"--prefix goes below upper/, which --layout {options.layout} leaves to the source", hint=hint)
 
 
 def _check_numbers(options: CreateOptions) -> None:

@@ -20,8 +20,9 @@ from ...vfs.whiteouts import FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, is_o
 from ..options import CreateOptions, ImageLayout
 from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
-from .layout import ImageTree, RootAttributes, choose_layout
+from .layout import ImageTree, RootAttributes, choose_layout, split_prefix
 from .request import data_limit
+from .source_warnings import source_warnings
 
 if TYPE_CHECKING:
     from ext3.newfs.builder import TreeBuilder
@@ -36,8 +37,8 @@ MAX_UNREADABLE_SHOWN = 20
 class ScannedSource:
     """Tree of an image with its source in it.
 
-    ``entries``: names from the source; ``excluded``: names left out by ``--exclude`` (a directory counts once); ``notes``: for
-    the user.
+    ``entries``: names from the source; ``excluded``: names left out by ``--exclude`` (a directory counts once); ``notes``,
+    ``warnings``: for the user.
     """
 
     image: ImageTree
@@ -46,6 +47,7 @@ class ScannedSource:
     entries: int
     excluded: int
     notes: list[str]
+    warnings: list[str]
 
 
 def scan_source(target: str, options: CreateOptions, progress: Progress, stack: ExitStack) -> ScannedSource:
@@ -67,10 +69,11 @@ def scan_source(target: str, options: CreateOptions, progress: Progress, stack: 
         content = MemoryContent()
         image.add_missing(layout, _default_attributes())
     image.create_directories(options.create_dirs)
-    notes += _notes(image, options, layout, excluded.count)
+    notes += _notes(image, options, excluded.count)
     tree = image.builder.finish(content)
     image.set_owners(tree, options.owner, options.upper_owner)
-    return ScannedSource(image, tree, layout, image.count_source_entries(tree), excluded.count, notes)
+    warnings = source_warnings(image, tree, layout, options.prefix)
+    return ScannedSource(image, tree, layout, image.count_source_entries(tree), excluded.count, notes, warnings)
 
 
 class _Tally:
@@ -85,16 +88,10 @@ class _Tally:
             self.count += 1
 
 
-def _notes(image: ImageTree, options: CreateOptions, layout: ImageLayout, excluded: int) -> list[str]:
+def _notes(image: ImageTree, options: CreateOptions, excluded: int) -> list[str]:
     """Return notes about the source. Raises SourceError if something would be lost that must not be."""
     notes = []
     builder = image.builder
-    if options.layout == "auto" and (options.from_dir is not None or options.from_tar is not None):
-        notes.append(
-            "the source is an overlay (upper/ at its top): it becomes the root of the image (--layout root)"
-            if layout == "root"
-            else "the source goes below upper/ (--layout upper): the container sees it at /"
-        )
     if excluded:
         notes.append(f"{counted(excluded, 'entry', 'entries')} of the source excluded (a directory counts once)")
     if builder.unreadable:
@@ -161,6 +158,10 @@ def _unreadable(found: list[tuple[bytes, str]]) -> str:
     return f"{len(found):,} files and directories cannot be read:\n" + "\n".join(lines) + "\n"
 
 
+def _prefix(options: CreateOptions) -> list[bytes]:
+    return [] if options.prefix is None else split_prefix(options.prefix)
+
+
 def _default_attributes() -> RootAttributes:
     uid, gid = (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else (0, 0)
     return RootAttributes(0o040755, uid, gid, (0,) * 6)
@@ -196,9 +197,9 @@ def _from_directory(
         name for name in names if not excluded(name, False) and not (never and _identities(os.path.join(source, name)) & never)
     ]
     tally.count = 0  # the scan will count the top again
-    layout = choose_layout(options.layout, top, os.fsdecode(source))
+    layout = choose_layout(options.layout, top, os.fsdecode(source), prefix=options.prefix)
     attributes = RootAttributes(found.st_mode, found.st_uid, found.st_gid, host_times(found))
-    node = image.add_root(layout, attributes)
+    node = image.add_root(layout, attributes, _prefix(options))
     content = scan_directory(
         image.builder,
         source,
@@ -240,10 +241,10 @@ def _from_tar(
         if isinstance(error, Ext3Error):
             raise
         raise SourceError(_source_name(options), error.strerror or str(error), error=error) from error
-    layout = choose_layout(options.layout, found.top_names, _source_name(options))
+    layout = choose_layout(options.layout, found.top_names, _source_name(options), prefix=options.prefix)
     top = found.root
     attributes = top or replace(_default_attributes(), xattrs=found.root_xattrs)
-    node = image.add_root(layout, attributes)
+    node = image.add_root(layout, attributes, _prefix(options))
     if top is None:
         image.created.append(node)
     scan = stack.enter_context(found.add_to(image.builder, node))

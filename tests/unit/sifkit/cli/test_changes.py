@@ -152,6 +152,14 @@ def test_a_warning_where_it_changed_meanwhile(run, image, monkeypatch, words, ch
     assert "warning: overlay.img changed while it was read" in err, err
 
 
+@pytest.mark.parametrize("words", READERS.values(), ids=list(READERS))
+def test_one_warning_for_an_image_in_use_that_changes(run, image, held, monkeypatch, words):
+    held(write=True)
+    write_meanwhile(monkeypatch, image, touched)
+    code, _, err = run(*words)
+    assert code == 0 and err.count("warning: overlay.img") == 1 and "in use" in err, err
+
+
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("output", EXPORTS.values(), ids=list(EXPORTS))
 def test_an_export_fails_where_it_changed_meanwhile(run, image, monkeypatch, output, change):

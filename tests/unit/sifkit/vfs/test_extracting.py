@@ -315,6 +315,25 @@ def test_an_owner_that_cannot_be_given_leaves_no_privileges(tmp_path):
     assert (found["given"].st_uid, found["given"].st_gid) == (70_000, 80_000)
 
 
+@pytest.mark.parametrize(("inside", "left"), [(None, 1), (b"#12", 3)])
+def test_the_owner_of_an_empty_lost_found_is_not_missed(tmp_path, monkeypatch, inside, left):
+    """Every ext3 filesystem has that directory, of root's: a user who extracts their own files has lost nothing."""
+    uid, gid = os.geteuid(), os.getegid()
+    builder = ext3.TreeBuilder()
+    builder.add(0, b"", 0o040755, uid, gid, 0, TIMES)
+    builder.add(0, b"mine", 0o100644, uid, gid, 0, TIMES)
+    builder.add(0, b"lost+found", 0o040700, uid + 1, gid, 0, TIMES)
+    builder.add(0, b"theirs", 0o040755, uid + 1, gid, 0, TIMES)
+    if inside:
+        builder.add(2, inside, 0o100644, uid + 1, gid, 0, TIMES)
+    tree = builder.finish(ext3.MemoryContent({}))
+    ext3.build_image(tree, tmp_path / "a.img", options=ext3.ImageOptions(size=8 << 20), stamp=STAMP)
+    with Filesystem.open(tmp_path / "a.img") as fs:
+        made = extract(fs, tmp_path / "out", owners=False)
+    assert made.owners_left == left and made.failed == 0
+    assert stat.S_IMODE((tmp_path / "out/lost+found").stat().st_mode) == 0o700
+
+
 def test_the_method_takes_text_and_gives_what_was_made(image, tmp_path):
     with Filesystem.open(image) as fs:
         made = extract(fs, tmp_path / "out", ["/dir/deep"])

@@ -216,6 +216,7 @@ def test_a_tar_from_standard_input(run, made, monkeypatch):
 # Results
 
 
+WHERE = "the source goes below upper/: the container sees it at /\n"
 RESULT = "o.img: 500 MiB, 50 MiB used, 1 entry (12 bytes), 13 of 128,016 inodes, 0.25 s\n"
 
 
@@ -223,7 +224,7 @@ def test_the_result_line_is_for_a_terminal(run, made, monkeypatch):
     assert run("overlay", "create", "-d", "x", "o.img") == (0, "", "a note\n")
     monkeypatch.setattr(Console, "err_is_terminal", True)
     code, out, err = run("overlay", "create", "-d", "x", "o.img")
-    assert (code, out) == (0, "") and err.startswith("a note\n" + RESULT + "use it: ")
+    assert (code, out) == (0, "") and err.startswith(WHERE + "a note\n" + RESULT + "use it: ")
     assert run("overlay", "create", "-q", "-d", "x", "o.img") == (0, "", "")
 
 

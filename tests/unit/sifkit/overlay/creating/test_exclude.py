@@ -14,6 +14,11 @@ from sifkit.overlay.creating.exclude import path_filter
         ("*.pyc", [b"a.pyc", b"lib/x/a.pyc", b".pyc"], [b"a.py", b"a.pyc/b"]),
         ("__pycache__", [b"__pycache__", b"a/b/__pycache__"], [b"x__pycache__", b"__pycache__2"]),
         ("/build", [b"build"], [b"a/build", b"builds"]),
+        ("./a", [b"a"], [b"b/a", b"./a", b"ab"]),
+        ("./lib/./*.so", [b"lib/a.so"], [b"lib/x/a.so", b"x/lib/a.so"]),
+        (".//a//b", [b"a/b"], [b"b", b"a"]),
+        ("./.a", [b".a"], [b"a", b"x/.a"]),
+        ("..a", [b"..a", b"x/..a"], [b"a"]),
         ("lib/*.so", [b"lib/a.so"], [b"lib/x/a.so", b"x/lib/a.so"]),
         ("lib/**/test", [b"lib/test", b"lib/a/test", b"lib/a/b/test"], [b"lib/tests", b"test"]),
         ("**/cache", [b"cache", b"a/b/cache"], [b"a/cachet"]),
@@ -40,6 +45,14 @@ def test_a_trailing_slash_means_directories_only() -> None:
     assert not matches(b"tmp", False)
 
 
+def test_dots_of_a_directory_are_no_names() -> None:
+    for pattern in ("./tmp/", "./tmp/.", "/tmp/./"):
+        matches = path_filter([pattern])
+        assert matches is not None
+        assert matches(b"tmp", True)
+        assert not matches(b"tmp", False) and not matches(b"a/tmp", True)
+
+
 def test_several_and_none() -> None:
     assert path_filter([]) is None
     matches = path_filter(["a", "b/"])
@@ -49,7 +62,7 @@ def test_several_and_none() -> None:
     assert not matches(b"c", True)
 
 
-@pytest.mark.parametrize("pattern", ["", "/", "//", "[z-a]"])
+@pytest.mark.parametrize("pattern", ["", "/", "//", ".", "./", "/.", "././/", "[z-a]"])
 def test_patterns_that_cannot_be_meant(pattern: str) -> None:
     with pytest.raises(UsageError):
         path_filter([pattern])
