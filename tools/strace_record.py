@@ -260,7 +260,7 @@ class _Reader:
             raise RecordError("a file is written through memory")
 
     def _rename(self, words: list[str], *_: object) -> None:
-        self._renameat(["", words[0], "", words[1]])
+        self._renameat(["AT_FDCWD", words[0], "AT_FDCWD", words[1]])
 
     def _renameat(self, words: list[str], *_: object) -> None:
         old, new = (self._below(self._path(words[place], words[place + 1])) for place in (0, 2))
@@ -289,8 +289,11 @@ class _Reader:
             raise RecordError(f"{name} is linked from {source}, which is unknown")
         self._add(Event("name", file, name=name))
 
+    def _link(self, words: list[str], *_: object) -> None:
+        self._linkat(["AT_FDCWD", words[0], "AT_FDCWD", words[1]])
+
     def _unlink(self, words: list[str], *_: object) -> None:
-        self._unlinkat(["", words[0]])
+        self._unlinkat(["AT_FDCWD", words[0]])
 
     def _unlinkat(self, words: list[str], *_: object) -> None:
         name = self._below(self._path(words[0], words[1]))
