@@ -60,8 +60,8 @@ COMMANDS = {
     "overlay detach": Command(("overlay", "detach", "--keep", "i.sif", "-o", OUT), over=EXT3),
     "sif new": Command(("sif", "new", OUT), over=SIF),
     "sif pack": Command(("sif", "pack", "image.d", OUT), over=SIF),
-    "extract": Command(("extract", "o.img:/upper/n", "-C", "out"), over=ANY),
-    "extract -f tree": Command(("extract", "o.img", "-C", "out"), over=ANY),
+    "extract": Command(("extract", "--upper", "o.img:/n", "-C", "out"), over=ANY),
+    "extract -f tree": Command(("extract", "--upper", "o.img", "-C", "out"), over=ANY),
     "export DIR": Command(("overlay", "export", "o.img", "-o", "out/"), over=ANY),
     "sif unpack": Command(("sif", "unpack", "named.sif", "out"), over=ANY),
 }

@@ -4,13 +4,14 @@
 
 An editor writes all files of an image with the number of a generation, pauses, and begins again: in sessions as ours, with the
 lock or without, or by another file under the same name. Meanwhile one command after the other reads it. An exit code of success
-with nothing on standard error promises files of one generation. On a fault the output is kept and the exit code is 1.
+with nothing on standard error promises files as they were at one time. On a fault the output is kept and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import random
 import shutil
 import subprocess
@@ -87,7 +88,8 @@ EDITORS: dict[str, Callable[[Path, int, random.Random], None]] = {
 def _edit(path: Path, editor: str, seed: int, stop: Event) -> None:
     chance = random.Random(f"{seed} {editor}")
     generation = 0
-    while not stop.is_set():
+    parent = os.getppid()
+    while not stop.is_set() and os.getppid() == parent:
         generation += 1
         try:
             EDITORS[editor](path, generation, chance)
@@ -149,6 +151,13 @@ COMMANDS = {
 }
 
 
+def is_one_state(found: Content) -> bool:
+    """Whole files of one generation; or, as the editor leaves it for a moment, the rest of the one before."""
+    generations = [int(found[f"f{number}"][:RECORD] or b"-1") for number in range(FILES)]
+    whole = all(found[f"f{number}"] == content_of(generation) for number, generation in enumerate(generations))
+    return whole and generations == sorted(generations, reverse=True) and generations[0] - generations[-1] <= 1
+
+
 def try_one(command: Command, work: Path) -> str:
     """Run one command; how it went. Raises Fault."""
     for path in work.glob("x*"):
@@ -175,12 +184,8 @@ def try_one(command: Command, work: Path) -> str:
     found = command.read(work / command.out)
     if set(found) != {f"f{number}" for number in range(FILES)}:
         raise Fault(f"files are missing: {sorted(found)}; {text}")
-    generations = set(found.values())
-    if len(generations) != 1 or next(iter(generations)) != content_of(int(next(iter(generations))[:RECORD])):
-        kinds = {
-            name: (len(data), sorted({data[n : n + RECORD] for n in range(0, len(data), RECORD)}))
-            for name, data in found.items()
-        }
+    if not is_one_state(found):
+        kinds = {name: sorted({data[n : n + RECORD] for n in range(0, len(data), RECORD)}) for name, data in found.items()}
         raise Fault(f"a torn result, exit {done.returncode}: {kinds}; {text}")
     return "one state"
 

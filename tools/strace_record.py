@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Event", "Files", "Record", "RecordError", "crashes", "files_of", "play", "record"]
+__all__ = ["Event", "Files", "Record", "RecordError", "crashes", "events_of", "files_of", "play", "record"]
 
 SECTOR = 512
 CALLS = (
@@ -73,11 +73,17 @@ def record(argv: Sequence[str], top: Path, trace: Path) -> Record:
     done = subprocess.run(
         [*strace, "-o", str(trace), *argv], cwd=top, capture_output=True, stdin=subprocess.DEVNULL, timeout=600, check=False
     )
-    reader = _Reader(os.path.realpath(top), before)
     with trace.open(encoding="ascii", errors="replace") as lines:
-        for line in _whole_calls(lines):
-            reader.read(line)
-    return Record(before, reader.events, done.returncode, (done.stdout + done.stderr).decode(errors="replace"))
+        events = events_of(lines, top, before)
+    return Record(before, events, done.returncode, (done.stdout + done.stderr).decode(errors="replace"))
+
+
+def events_of(lines: Iterable[str], top: Path, before: Files) -> list[Event]:
+    """What the lines of ``strace -f -y -xx`` say of a directory. Raises RecordError where they do not say all."""
+    reader = _Reader(os.path.realpath(top), before)
+    for line in _whole_calls(lines):
+        reader.read(line)
+    return reader.events
 
 
 def _whole_calls(lines: Iterable[str]) -> Iterator[str]:
