@@ -196,8 +196,8 @@ def command(
             "--profile",
             to=INODES,
             metavar="|".join(PROFILES),
-            text="bytes per inode for many small files (conda; with --prefix for such a source) or few large files (data); -N and -i"
-            " override it",
+            text="bytes per inode for many small files (conda; with --prefix for such a source) or few large files (data);"
+            " -N and -i override it",
         ),
     ] = None,
     block_size: Annotated[

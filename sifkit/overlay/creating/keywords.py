@@ -107,6 +107,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "reserved_percent": (lambda value: _is_number(value) or isinstance(value, float), "a number"),
     "from_dir": (_is_path, "a path"),
     "temporary_dir": (_is_path, "a path"),
+    "prefix": (_is_text, "a path in the container, as text"),
     "from_tar": (lambda value: _is_path(value) or hasattr(value, "read"), "a path or a binary file"),
     "label": (lambda value: isinstance(value, bytes), "a text or bytes"),
     "uuid": (lambda value: isinstance(value, UUID), "a UUID, or its text"),
