@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "terminal.svg"
 WIDTH = 80
 COMMANDS = (
-    "sifkit overlay create --size 2G --profile conda --from-dir content/ env.img",
+    "sifkit overlay create --size 2G --from-dir content/ --owner 1000:1000 env.img",
     "sifkit df -h env.img",
     "sifkit du --top 6 env.img /upper",
     "sifkit find env.img -name '*.so'",
