@@ -1,17 +1,21 @@
-"""Commands of docs/ci.md's jobs and of the README's one-line set-ups, so that CI runs what readers are told to run.
+"""Commands of the README and of docs/ci.md's jobs, so that CI runs what readers are told to run.
 
 python tools/readme_jobs.py github|gitlab    the job's commands, one a line
 python tools/readme_jobs.py main|tests       the set-up line for the main job, or for the tests
+python tools/readme_jobs.py story            the commands of the README's story; without Apptainer's where it is not installed
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "ci.md")
+STORY = "## An environment for a thousand jobs"
+"""The section whose shell blocks are the story."""
 
 
 def jobs(text: str) -> dict[str, list[str]]:
@@ -29,8 +33,24 @@ def jobs(text: str) -> dict[str, list[str]]:
     return found
 
 
-if __name__ == "__main__":
+def story(text: str) -> list[str]:
+    """Shell commands of the README's story, as they are written there."""
+    section = text.split(f"{STORY}\n", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def main(job: str) -> str:
+    """The commands of one job, one a line; '' where there is no such job."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    if len(sys.argv) != 2 or sys.argv[1] not in (found := jobs(text)):
+    if job == "story":
+        installed = shutil.which("apptainer") is not None
+        return "\n".join(line for line in story(text) if installed or not line.startswith("apptainer "))
+    return "\n".join(jobs(text).get(job, ()))
+
+
+if __name__ == "__main__":
+    commands = main(sys.argv[1]) if len(sys.argv) == 2 else ""
+    if not commands:
         sys.exit(__doc__)
-    print("\n".join(found[sys.argv[1]]))
+    print(commands)
