@@ -51,7 +51,7 @@ INFO = HEAD | {
 }  # fmt: skip
 CLONE = HEAD | {
     "path": TEXT, "size_bytes": NUMBER, "copied_bytes": NUMBER, "method": TEXT, "uuid": TEXT, "new_uuid": TRUTH,
-    "journal_dirty": TRUTH, "locked": TRUTH, "seconds": NUMBER,
+    "journal_dirty": TRUTH, "locked": TRUTH, "seconds": NUMBER, "notes": LIST,
 }  # fmt: skip
 ENTRY = {
     "path": TEXT, "name": TEXT, "type": TEXT, "ino": NUMBER, "mode": TEXT, "uid": NUMBER, "gid": NUMBER, "links": NUMBER,

@@ -12,7 +12,7 @@ from ..support.console import Console
 from ..support.frame import verb
 from ..support.options import JSONResult, Offset, ProgressMode, byte_offset
 from ..support.progress import MODES, reporter
-from ..support.results import next_step_overlay, warn_unlocked
+from ..support.results import next_step_overlay, print_notes, warn_unlocked
 
 __all__ = ["command"]
 
@@ -52,6 +52,7 @@ def command(
     warn_unlocked(console, image, made.locked)
     if made.journal_dirty:
         console.warn(f"the journal of {show(image)} is not empty: the copy replays it when it is first mounted writable")
+    print_notes(console, made.notes)
     locked = "locked during the copy" if made.locked else "not locked"
     console.detail(f"{show(image)}: {locked}, UUID {made.uuid} {'new' if made.new_uuid else 'kept'}")
     bar.print_times(console)
@@ -67,6 +68,7 @@ def command(
                 "journal_dirty": made.journal_dirty,
                 "locked": made.locked,
                 "seconds": round(made.seconds, 3),
+                "notes": list(made.notes),
             },
             image=image,
         )

@@ -69,7 +69,7 @@ def _parts(info: ImageInfo, console: Console) -> str:
 
 
 def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str, str]]:
-    on_disk = f" ({human(info.allocated_bytes)} on disk)" if info.allocated_bytes < info.file_bytes else ""
+    on_disk = f"{human(info.allocated_bytes)} on disk"
     journal = "none"
     if info.journal is not None:
         size = f"{human(info.journal.size_bytes)}, " if info.journal.size_bytes else ""
@@ -86,7 +86,7 @@ def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str
     rows = [
         ("image", show(info.path)),
         *where,
-        ("file" if info.partition is None else "on disk", human(info.file_bytes) + on_disk),
+        ("file" if info.partition is None else "size", f"{human(info.file_bytes)}, {on_disk}"),
         ("space", _space(info, space, console)),
         *([("", line)] if (line := _parts(info, console)) else []),
         ("inodes", _usage(info.inodes_used, info.inodes, inodes, console)),

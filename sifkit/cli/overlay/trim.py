@@ -40,7 +40,7 @@ def command(
 
     if flags.upper:
         raise UsageError("--upper is for paths", hint="leave it out")
-    if flags.partition is None and is_sif(image):
+    if flags.partition is None and flags.offset is None and is_sif(image):
         flags = replace(flags, partition="overlay")
     with open_for_editing(console, image, flags) as editor:
         before = hostio.allocated_bytes(os.stat(image))
