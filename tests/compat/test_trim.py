@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,29 @@ def test_a_journal_left_by_the_kernel(tmp_path: Path) -> None:
     finally:
         run("umount", point)
     check(copy, tmp_path, kept)
+
+
+@pytest.mark.root
+def test_an_image_that_fuse2fs_serves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """fuse2fs takes no lock; what it has mounted is neither trimmed nor edited."""
+    require("fuse2fs", "fusermount3")
+    make(tmp_path)
+    image, point = tmp_path / "a.img", tmp_path / "point"
+    point.mkdir()
+    run("fuse2fs", image, point)
+    try:
+        for _ in range(100):
+            if os.path.ismount(point):
+                break
+            time.sleep(0.05)
+        before = os.stat(image).st_blocks
+        capfd.readouterr()
+        assert main(["-q", "overlay", "trim", str(image)]) == 1
+        assert "(fuse2fs)" in capfd.readouterr().err
+        assert main(["-q", "rm", f"{image}:/upper/f1"]) == 1
+        assert os.stat(image).st_blocks == before
+    finally:
+        run("fusermount3", "-u", point)
+    assert main(["-q", "overlay", "trim", "--wait", "60", str(image)]) == 0  # it still writes after the unmount
+    done = run("e2fsck", "-fn", image)
+    assert done.returncode == 0 and b"Fix?" not in done.stdout

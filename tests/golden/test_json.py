@@ -46,7 +46,8 @@ INFO = HEAD | {
     "journal": {"size_bytes": NUMBER, "dirty": TRUTH}, "created": TEXT, "written": TEXT, "mounted": NOTHING,
     "mount_count": NUMBER, "upper": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER},
     "work": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER}, "readable": TRUTH, "problem": TEXT,
-    "use": {"lock": TEXT, "holders": LIST, "mounts": LIST}, "apptainer": {"accepts": TRUTH, "reasons": LIST},
+    "use": {"lock": TEXT, "host": TEXT, "other_node": TRUTH, "holders": LIST, "mounts": LIST},
+    "apptainer": {"accepts": TRUTH, "reasons": LIST},
     "usable": {"mode": TEXT, "reasons": LIST}, "notes": LIST,
 }  # fmt: skip
 CLONE = HEAD | {

@@ -18,11 +18,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay clone overlay.img job-1.img",
         "for i in 1 2 3; do sifkit overlay clone --new-uuid overlay.img job-$i.img; done",
         "sifkit overlay clone --offset 1048576 disk.img overlay.img",
-    ]
+    ],
 )
 def command(
     console: Console,

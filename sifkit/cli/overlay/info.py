@@ -123,6 +123,8 @@ def _json_directory(found: DirectoryOwner | None) -> Fields | None:
 
 
 def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
+    from ...in_use import host_name
+
     use = info.use
 
     def time(seconds: int) -> Any:
@@ -159,6 +161,8 @@ def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
         "problem": info.problem,
         "use": {
             "lock": use.lock,
+            "host": host_name(),
+            "other_node": use.place == "other-node",
             "holders": [{"pid": holder.pid, "command": holder.command, "lock": holder.kind} for holder in use.holders],
             "mounts": [
                 {

@@ -18,11 +18,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay trim overlay.img",
         "sifkit overlay trim image.sif",
         "sifkit overlay trim --partition 4 image.sif",
-    ]
+    ],
 )
 def command(
     console: Console,

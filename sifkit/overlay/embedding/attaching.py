@@ -126,14 +126,15 @@ def attach(
     name, source_name = os.fsdecode(path), os.fsdecode(image)
     options = options or EmbedOptions()
     _check_sif(name, "sifkit overlay attach IMAGE.sif overlay.img")
-    info = _check_overlay(source_name, name, offset)
-    notes = _notes(info)
+    _check_overlay(source_name, name, offset)
     if move and offset is not None:
         raise UsageError("--move removes the whole file, of which --offset names a part", hint="leave out --move")
     if move and os.path.islink(source_name):
         raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave out --move")
     fd, locked = open_for_copy(source_name, writers_only=not move, require_lock=options.require_lock)
     try:
+        info = _check_overlay(source_name, name, offset)  # again: it may have changed before it was locked
+        notes = _notes(info)
         found = os.fstat(fd)
         start, size = (0, found.st_size) if offset is None else (offset, info.size_bytes)
         allocated = min(size, hostio.allocated_bytes(found))

@@ -72,3 +72,15 @@ def test_a_locked_image_is_left_alone(run: Run, full: str) -> None:
             pytest.skip("no locks here")
         assert "in use" in refused(run, "overlay", "trim", full)
     assert on_disk(full) == before and Path(full).read_bytes() == data
+
+
+def test_a_larger_file(run: Run, full: str) -> None:
+    """Nothing outside the filesystem is touched."""
+    head, tail, data = os.urandom(70_000), os.urandom(70_000), Path(full).read_bytes()
+    Path("disk").write_bytes(head + data + tail)
+    good(run, "-q", "overlay", "trim", "--offset", "70000", "disk")
+    found = Path("disk").read_bytes()
+    assert found[:70_000] == head and found[-70_000:] == tail
+    assert on_disk("disk") < len(found) - 20 * MIB
+    Path("b.img").write_bytes(found[70_000:-70_000])
+    assert read_in("b.img", "/upper/kept") == b"kept" * 50_000
