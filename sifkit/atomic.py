@@ -21,7 +21,8 @@ from typing import Literal, Protocol, Self, TypeVar
 from ext3 import hostio
 from ext3.hostio import HostPath
 
-from .errors import ImageInUseError, TargetError, show
+from .errors import IN_USE_HINT, ImageInUseError, TargetError, show
+from .lock_wait import retry_in_use
 from .output_path import resolve_output
 
 __all__ = [
@@ -297,13 +298,17 @@ def _renameat2(source: str, target: str) -> bool:
 
 
 def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: HostPath = "") -> bool:
-    """Lock ``size`` bytes at ``offset`` of the open file ``fd`` (0: to the end, however far it grows) without waiting.
+    """Lock ``size`` bytes at ``offset`` of the open file ``fd`` (0: to the end, however far it grows).
 
-    A write lock needs ``fd`` open for writing. Returns False if the system or filesystem has no such locks. Raises
-    ImageInUseError if another open file holds a conflicting lock.
+    Waits only inside ``wait_for_images``. A write lock needs ``fd`` open for writing. Returns False if the system or filesystem
+    has no such locks. Raises ImageInUseError if another open file holds a conflicting lock.
     """
     if sys.platform != "linux":
         return False
+    return retry_in_use(partial(_lock_now, fd, write, offset, size, path))
+
+
+def _lock_now(fd: int, write: bool, offset: int, size: int, path: HostPath) -> bool:
     import fcntl
 
     kind = fcntl.F_WRLCK if write else fcntl.F_RDLCK
@@ -313,7 +318,7 @@ def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: Ho
         if error.errno in HELD:
             name = os.fsdecode(path)
             raise ImageInUseError(
-                f"{show(name)} is in use by another process", path=name, hint="see who with: sifkit overlay info", locked=True
+                f"{show(name)} is in use by another process", path=name, hint=IN_USE_HINT, locked=True
             ) from error
         if error.errno in NO_LOCKS:
             return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 __all__ = [
+    "IN_USE_HINT",
     "FormatError",
     "HostFullError",
     "ImageChangedError",
@@ -201,6 +202,9 @@ class ImageChangedError(SifkitError):
     """Image that another process wrote to while it was read, so that what was read is of no single moment."""
 
     kind = "changed"
+
+
+IN_USE_HINT = "wait for it with --wait SECONDS, or stop the container that uses it"
 
 
 class ImageInUseError(SifkitError):

@@ -11,8 +11,10 @@ from ext3 import hostio
 
 from .errors import HostFullError, TargetError, human, show
 
-__all__ = ["full_host_errors"]
+__all__ = ["filled_holes_notes", "full_host_errors"]
 
+LEAST_FILLED = 1 << 20
+"""Bytes by which a copy is larger on disk, below which nothing is said: filesystems count in units of many sizes."""
 _HOST_KINDS = ("io", "source", "target")
 """Kinds of errors that a full host gives, if they have one."""
 
@@ -33,6 +35,16 @@ def full_host_errors(target: str, needed: int | Callable[[], int], *, directory:
             raise
         wanted = needed if isinstance(needed, int) else needed()
         raise _full_error(target, place, wanted, free, error) from error
+
+
+def filled_holes_notes(path: str, before: int, after: int) -> tuple[str, ...]:
+    """Return a note if the copy at ``path`` takes more of its disk than the original: bytes allocated ``before``, ``after``."""
+    if after - before < max(LEAST_FILLED, before // 4):
+        return ()
+    return (
+        f"{show(path)}: the copy takes {human(after)} on disk, the original {human(before)}: its holes were filled, because a"
+        " filesystem in between has none",
+    )
 
 
 def _full_error(target: str, place: str, needed: int, free: int | None, error: OSError) -> TargetError:

@@ -14,19 +14,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from ext3 import hostio
 
 from .atomic import HostPath, LockState, lock_state
-from .errors import ImageInUseError, show
+from .errors import IN_USE_HINT, ImageInUseError, show
+from .lock_wait import retry_in_use
 
 __all__ = [
     "ImageUse",
     "LockHolder",
     "LoopFiles",
     "Mount",
+    "check_unserved",
     "check_unused",
     "fuse_servers",
+    "host_name",
     "image_use",
     "in_use_error",
 ]
@@ -36,6 +40,7 @@ MAX_DESCRIPTORS = 200_000
 LOOP_GET_STATUS64 = 0x4C05
 LOOP_INFO_BYTES = 232
 """ioctl of Linux (linux/loop.h) and the size of its struct loop_info64."""
+LOCKS = "/proc/locks"
 FUSE_DEVICE = os.path.realpath("/dev/fuse")
 LOOP_SECONDS = 1.0
 """How long ``LoopFiles`` believes what it has read."""
@@ -63,13 +68,15 @@ class Mount:
 class ImageUse:
     """Users of an image at this time. ``lock``: lock held by others; "unsupported": file locking is unavailable.
 
-    ``servers``: processes that serve it by FUSE, if they were looked for; what they do with it is not known.
+    ``servers``: processes that serve it by FUSE, if they were looked for; what they do with it is not known. ``place``: of
+    whoever holds the lock, without ``holders``: a hidden process of this host, or another node; unknown without /proc/locks.
     """
 
     lock: LockState
     holders: tuple[LockHolder, ...] = ()
     mounts: tuple[Mount, ...] = ()
     servers: tuple[LockHolder, ...] = ()
+    place: Literal["hidden", "other-node", "unknown"] = "unknown"
 
     @property
     def busy(self) -> bool:
@@ -85,14 +92,23 @@ class ImageUse:
         """Return the users as one line, as far as they can be seen; empty if it is unused."""
         parts = []
         if self.lock in ("read", "write"):
-            who = ", ".join(f"process {holder.pid} ({holder.command})" for holder in self.holders)
-            parts.append(f"locked for {'writing' if self.lock == 'write' else 'reading'}" + (f" by {who}" if who else ""))
+            parts.append(f"locked for {'writing' if self.lock == 'write' else 'reading'}{self._lock_holder()}")
         for mount in self.mounts:
             place = f"mounted at {show(mount.path)}" if mount.path is not None else f"attached to {mount.device}"
             parts.append(place + (" (read-only)" if mount.read_only else ""))
         if self.servers:
             parts.append("mounted by " + ", ".join(f"process {server.pid} ({server.command})" for server in self.servers))
         return "; ".join(parts)
+
+    def _lock_holder(self) -> str:
+        if self.holders:
+            who = ", ".join(f"process {holder.pid} ({holder.command})" for holder in self.holders)
+            return f" by {who} on {host_name()}"
+        if self.place == "hidden":
+            return f" by a process on {host_name()} that cannot be seen, such as another user's"
+        if self.place == "other-node":
+            return f"; no holder on this host ({host_name()}): another node has it"
+        return ""
 
 
 def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> ImageUse:
@@ -114,7 +130,8 @@ def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> ImageUs
         if pid is not None:
             holders.append(LockHolder(pid, _command(pid), lock))
         holders += (holder for holder in _lock_holders(name, found, span) if holder.pid != pid)
-    return ImageUse(lock, tuple(holders), tuple(_mounts(name, found, span)))
+    place = _place_of_lock(found, span) if lock in ("read", "write") and not holders else "unknown"
+    return ImageUse(lock, tuple(holders), tuple(_mounts(name, found, span)), place=place)
 
 
 def check_unused(
@@ -124,13 +141,30 @@ def check_unused(
 
     ``own_lock``: the caller holds the lock, so only mounts count. ``span``: see ``image_use``.
     """
-    use = image_use(path) if span is None else image_use(path, span=span)
-    if own_lock:
-        use = ImageUse("none", (), use.mounts)
-    if use.written if writers_only else use.busy:
-        name = os.fsdecode(path)
-        raise in_use_error(name, use, shown=f"{show(name)} (its overlay)" if span else "")
-    return use
+
+    def check() -> ImageUse:
+        use = image_use(path) if span is None else image_use(path, span=span)
+        if own_lock:
+            use = ImageUse("none", (), use.mounts)
+        if use.written if writers_only else use.busy:
+            name = os.fsdecode(path)
+            raise in_use_error(name, use, shown=f"{show(name)} (its overlay)" if span else "")
+        return use
+
+    return retry_in_use(check)
+
+
+def check_unserved(path: HostPath, *, writers_only: bool = False) -> None:
+    """Raise ImageInUseError if a FUSE server has the file open (``writers_only``: for writing): such servers take no lock."""
+
+    def check() -> None:
+        servers = tuple(server for server in fuse_servers(os.stat(path)) if server.pid != os.getpid())
+        if writers_only:
+            servers = tuple(server for server in servers if server.kind == "write")
+        if servers:
+            raise in_use_error(os.fsdecode(path), ImageUse("none", servers=servers))
+
+    retry_in_use(check)
 
 
 def in_use_error(name: str, use: ImageUse, *, shown: str = "") -> ImageInUseError:
@@ -138,7 +172,7 @@ def in_use_error(name: str, use: ImageUse, *, shown: str = "") -> ImageInUseErro
     return ImageInUseError(
         f"{shown or show(name)} is in use: {use.describe()}",
         path=name,
-        hint="wait until it is free, or stop the container that uses it",
+        hint=IN_USE_HINT,
         holders=tuple(f"{holder.pid} {holder.command}" for holder in (*use.holders, *use.servers)),
     )
 
@@ -207,6 +241,27 @@ def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | Non
                 kinds |= {"write" if " WRITE " in line else "read" for line in locks}
         if kinds:
             yield LockHolder(pid, _command(pid), "write" if "write" in kinds else "read")
+
+
+def _place_of_lock(wanted: os.stat_result, span: tuple[int, int] | None) -> Literal["hidden", "other-node", "unknown"]:
+    """Return where the holder of a lock is, of which no process can be seen.
+
+    /proc/locks lists the locks that this kernel gave, also those of other users, by inode: device numbers there and of stat
+    differ on some filesystems. Locks of other nodes are known to the server of a network filesystem only.
+    """
+    try:
+        with open(LOCKS, encoding="ascii", errors="replace") as table:
+            lines = table.read().splitlines()
+    except OSError:
+        return "unknown"
+    key = f":{wanted.st_ino} "
+    lines = [line for line in lines if key in line and " -> " not in line and "LEASE" not in line]
+    return "hidden" if any(_overlaps(line, span) for line in lines) else "other-node"
+
+
+def host_name() -> str:
+    """Return the name of this host."""
+    return show(os.uname().nodename) if hasattr(os, "uname") else "this host"
 
 
 def _processes(wanted: Callable[[str], bool]) -> Iterator[tuple[int, list[int]]]:

@@ -19,6 +19,7 @@ from ext3.hostio import HostPath
 from .atomic import lock_range, still_named
 from .errors import ImageInUseError, NotReplaceableError, TargetError, UsageError, show
 from .in_use import ImageUse, LoopFiles, Mount, fuse_servers, image_use, in_use_error
+from .lock_wait import retry_in_use, without_waiting
 from .output_path import resolve_output
 
 __all__ = ["ANY_FILE", "HEAD_BYTES", "OpenedFile", "Replaceable", "check_output", "image_noun"]
@@ -99,7 +100,8 @@ class Replaceable:
     def allows(self, path: HostPath) -> bool:
         """Return True if ``check`` passes."""
         try:
-            self.check(path)
+            with without_waiting():
+                self.check(path)
         except (NotReplaceableError, ImageInUseError, OSError):
             return False
         return True
@@ -199,14 +201,18 @@ def _check_directory(path: str, target: str, noun: str) -> None:
 
 def _check_unused(name: str, found: os.stat_result, shown: str) -> None:
     """Raise ImageInUseError for an image that is locked, behind a loop device, or served by FUSE."""
-    try:
-        use = image_use(name)
-    except OSError:  # not readable: its locks cannot be seen, and others see that it has a loop device
-        use = ImageUse("unsupported", mounts=(Mount("a loop device", None, False),))
-    if not use.busy:
-        use = replace(use, servers=tuple(fuse_servers(found)))
-    if use.busy:
-        raise in_use_error(name, use, shown=shown)
+
+    def check() -> None:
+        try:
+            use = image_use(name)
+        except OSError:  # not readable: its locks cannot be seen, and others see that it has a loop device
+            use = ImageUse("unsupported", mounts=(Mount("a loop device", None, False),))
+        if not use.busy:
+            use = replace(use, servers=tuple(fuse_servers(found)))
+        if use.busy:
+            raise in_use_error(name, use, shown=shown)
+
+    retry_in_use(check)
 
 
 def _open_now(name: str, flags: int) -> int:

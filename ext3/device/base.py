@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from typing import IO, Protocol, cast, runtime_checkable
 from .. import hostio
 from ..errors import DeviceError
 
-__all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "open_device"]
+__all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "PunchableDevice", "open_device"]
 
 PathOrFile = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 """Path, or binary file object opened in a suitable mode, as public functions take it."""
 
 ZERO_CHUNK = 1 << 20
+PAGE_BYTES = 4096
+"""Unit in which hosts free the space of a file; a smaller hole would only be written with zeros."""
 
 
 @runtime_checkable
@@ -40,6 +43,18 @@ class BlockDevice(Protocol):
 
     def sync(self) -> None:
         """Flush all writes to stable storage."""
+        ...
+
+
+@runtime_checkable
+class PunchableDevice(BlockDevice, Protocol):
+    """Device that can give the space of a range back to whatever holds it."""
+
+    def punch(self, offset: int, size: int) -> int:
+        """Free the space of the range, in whole pages of the host; what is freed reads as zero, the rest is unchanged.
+
+        Return the bytes freed, without those that were free before. Raise DeviceError if that is not possible.
+        """
         ...
 
 
@@ -69,6 +84,10 @@ class MemoryDevice:
     def make_zero(self, offset: int, size: int) -> None:
         _checked(offset, size, self.size, "zeroing")
         self.data[offset : offset + size] = bytes(size)
+
+    def punch(self, offset: int, size: int) -> int:
+        self.make_zero(offset, size)
+        return size
 
     def sync(self) -> None:
         pass
@@ -143,6 +162,19 @@ class FileDevice:
             return False
         self._zero_from = 0
         return True
+
+    def punch(self, offset: int, size: int) -> int:
+        _checked(offset, size, self._size, "punching")
+        begin = -(-(self.offset + offset) // PAGE_BYTES) * PAGE_BYTES
+        end = (self.offset + offset + size) // PAGE_BYTES * PAGE_BYTES
+        if begin >= end:
+            return 0
+        # Space that was allocated and never written looks like a hole, and is freed too.
+        before = hostio.allocated_bytes(os.fstat(self.fd))
+        if not hostio.punch_hole(self.fd, begin, end - begin):
+            error = OSError(errno.EOPNOTSUPP, "its filesystem cannot free space inside a file")
+            raise DeviceError(f"freeing space at byte {begin}: {error.strerror}", error=error)
+        return max(0, before - hostio.allocated_bytes(os.fstat(self.fd)))
 
     def sync(self) -> None:
         try:

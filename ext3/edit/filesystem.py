@@ -35,6 +35,7 @@ from .inode_cache import InodeCache
 from .path_args import PathArguments, errors_name
 from .session import Clock, Session
 from .tree_removal import remove_tree
+from .trim import trim
 from .unclosed import close_session, commit_when_forgotten
 
 __all__ = ["WritableFilesystem"]
@@ -122,6 +123,13 @@ class WritableFilesystem(Filesystem):
         if len(label) > LABEL_MAX:
             raise GeometryError(f"{len(label)} bytes; a label has at most {LABEL_MAX}", field="label", most=LABEL_MAX)
         self._run(lambda: self._session.set_label(label))
+
+    def trim(self, advance: Callable[[int], None] | None = None) -> int:
+        """Commit, and give the space of free blocks back to the host. Return the bytes freed.
+
+        ``advance``: called with the bytes of free blocks looked at. Raise DeviceError if the host cannot do that.
+        """
+        return trim(self._session, advance)
 
     def sync(self) -> None:
         """Commit all changes to stable storage. After a DeviceError nothing more is written."""

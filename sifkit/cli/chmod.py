@@ -35,6 +35,7 @@ class _ChmodCommand(VerbCommand):
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit chmod 755 overlay.img:/upper/opt/run",
         "sifkit chmod -R u+rwX,go-w overlay.img:/upper/opt",

@@ -21,6 +21,7 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit chown -R 1000:1000 overlay.img:/upper",
         "sifkit chown -R me overlay.img:/upper overlay.img:/work",

@@ -44,6 +44,7 @@ class _Settings:
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit cp -a tool/ overlay.img:/upper/opt",
         "sifkit cp motd overlay.img:/upper/etc/motd",

@@ -52,13 +52,14 @@ def _check_paths(tree: FileTree[Any], image: str, paths: list[bytes], directory:
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit extract overlay.img",
         "sifkit extract overlay.img -C out/",
         "sifkit extract overlay.img:/upper -C out/",
         "sifkit extract --upper overlay.img -C out/",
         "sifkit extract overlay.img /upper/etc /upper/opt -C out/",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -24,12 +24,13 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit ln -s ../tool/bin/run overlay.img:/upper/bin/run",
         "sifkit ln -sf /opt/tool-2 overlay.img:/upper/opt/tool",
         "sifkit ln overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit ln -s --partition overlay /opt/tool image.sif:/upper/tool",
-    ]
+    ],
 )
 def command(
     console: Console,

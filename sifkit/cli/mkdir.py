@@ -24,12 +24,13 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit mkdir -p overlay.img:/upper/opt/tool/data",
         "sifkit mkdir -m 2775 --owner 1000:1000 overlay.img:/upper/shared",
         "sifkit mkdir -p --upper overlay.img:/opt/tool",
         "sifkit mkdir --partition overlay image.sif:/upper/opt",
-    ]
+    ],
 )
 def command(
     console: Console,

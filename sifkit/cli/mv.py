@@ -24,12 +24,13 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit mv overlay.img:/upper/opt/old overlay.img:/upper/opt/new",
         "sifkit mv overlay.img:/opt overlay.img:/etc overlay.img:/upper",
         "sifkit mv --upper overlay.img:/opt/a overlay.img:/opt/b",
         "sifkit mv --partition overlay image.sif:/upper/a image.sif:/upper/b",
-    ]
+    ],
 )
 def command(
     console: Console,

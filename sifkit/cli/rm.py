@@ -21,6 +21,7 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit rm overlay.img:/upper/opt/x",
         "sifkit rm -rf overlay.img:/upper/var/cache overlay.img:/upper/tmp/build",

@@ -19,10 +19,11 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit xattr rm user.comment overlay.img:/upper/notes",
         "sifkit xattr rm --partition overlay system.posix_acl_access image.sif:/upper/shared",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -23,6 +23,7 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit xattr set user.comment 'made by hand' overlay.img:/upper/notes",
         "sifkit xattr set trusted.overlay.opaque y overlay.img:/upper/opt",

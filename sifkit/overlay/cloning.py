@@ -18,7 +18,7 @@ from ext3.format.superblock import Superblock, read_superblock
 
 from ..atomic import HostPath
 from ..errors import SifkitError, UsageError, show
-from ..host_space import full_host_errors
+from ..host_space import filled_holes_notes, full_host_errors
 from .destination import EXT_IMAGES, check_destination, new_file
 from .image_format import check_standalone
 from .locked_file import open_for_copy
@@ -36,7 +36,7 @@ class CloneResult:
     """Result of a clone. ``method``: "reflink" shares all blocks, "copy" wrote ``copied_bytes`` of data.
 
     ``locked`` False: file locking is unavailable, so others could write during the copy. ``journal_dirty``: the journal of both
-    images needs recovery.
+    images needs recovery. ``notes``: for the user.
     """
 
     path: str
@@ -49,6 +49,7 @@ class CloneResult:
     journal_dirty: bool
     locked: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def clone(
@@ -101,6 +102,7 @@ def clone(
             if new_uuid is not False:
                 _write_uuid(FileDevice(file.fd), superblock, chosen)
             file.commit(EXT_IMAGES if force else None)
+            taken = 0 if shared else hostio.allocated_bytes(os.stat(file.target))
     finally:
         os.close(fd)
     return CloneResult(
@@ -114,6 +116,7 @@ def clone(
         journal_dirty=superblock.needs_recovery,
         locked=locked,
         seconds=time.monotonic() - started,
+        notes=filled_holes_notes(new_name, hostio.allocated_bytes(found), taken),
     )
 
 

@@ -28,7 +28,7 @@ from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
 
 from ..atomic import HostPath
-from ..errors import FormatError
+from ..errors import FormatError, human
 from ..in_use import ImageUse, image_use
 from ..vfs.file_tree import FileTree, StatFS
 from ..vfs.resolve import is_dir
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectoryOwner", "ImageInfo", "JournalState", "image_info"]
 
+LEAST_SPARE = 16 << 20
+"""Bytes of free blocks that take space of the host, below which nothing is said."""
 ACCEPTED_INCOMPAT = Incompat.FILETYPE | Incompat.NEEDS_RECOVERY | Incompat.META_BG
 ACCEPTED_RO_COMPAT = RoCompat.SPARSE_SUPER | RoCompat.LARGE_FILE | RoCompat.BTREE_DIR
 
@@ -162,7 +164,8 @@ def _allocated(window: Window) -> int:
     if window.size == found.st_size:
         blocks: int = getattr(found, "st_blocks", -(-window.size // 512))
         return blocks * 512
-    return sum(size for _, size in hostio.data_ranges(window.fd, window.offset, window.size))
+    data = sum(size for _, size in hostio.data_ranges(window.fd, window.offset, window.size))
+    return min(data, hostio.allocated_bytes(found))  # some network filesystems do not tell where the holes are
 
 
 def _assemble(
@@ -218,7 +221,7 @@ def _assemble(
         readable=not known["problem"],
         accepted=not reasons,
         reasons=tuple(reasons),
-        notes=_notes(known, state, reserved),
+        notes=(*_notes(known, state, reserved), *_trim_note(known, (blocks - free_blocks) * block_size)),
         **known,
     )
 
@@ -256,6 +259,14 @@ def _notes(known: dict[str, Any], state: str, reserved_blocks: int) -> tuple[str
     elif state in ("errors", "not clean"):
         notes.append("the filesystem is not clean: check it with e2fsck -f before use")
     return tuple(notes)
+
+
+def _trim_note(known: dict[str, Any], used_bytes: int) -> tuple[str, ...]:
+    """Return a note if the image takes much more of the host than its blocks in use."""
+    spare = known["allocated_bytes"] - used_bytes
+    if known["problem"] or spare < max(LEAST_SPARE, used_bytes // 8):
+        return ()
+    return (f"{human(spare)} on disk are of free blocks: to give them back to the host: sifkit overlay trim",)
 
 
 def _directory(tree: FileTree[int], name: bytes) -> DirectoryOwner | None:

@@ -16,7 +16,7 @@ from ext3 import hostio
 
 from ..atomic import HostPath, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
-from ..in_use import check_unused
+from ..in_use import check_unserved, check_unused
 from .image_format import HEAD_BYTES, head_format
 from .window import Window
 
@@ -192,6 +192,8 @@ def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, re
     """
     span = (partition.offset, partition.size)
     check_unused(path, writers_only=not write, span=span)
+    if write:
+        check_unserved(path, writers_only=True)  # the root of a running container is served read-only
     locked = lock_range(fd, write=write, offset=partition.offset, size=partition.size, path=path)
     if require_lock and not locked:
         raise no_locks_error(path)

@@ -14,7 +14,7 @@ from ext3 import hostio
 
 from ..atomic import AtomicFile, HostPath
 from ..file_attributes import keep_attributes
-from ..host_space import full_host_errors
+from ..host_space import filled_holes_notes, full_host_errors
 from ..replacing import OpenedFile
 from .errors import EditError, SourceChangedError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, Descriptor
@@ -117,7 +117,7 @@ def compact(
         capacity=new.header.descriptors_total,
         moved=moved,
         changed=True,
-        notes=notes,
+        notes=(*notes, *filled_holes_notes(name, hostio.allocated_bytes(found), hostio.allocated_bytes(after))),
     )
 
 

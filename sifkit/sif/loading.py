@@ -10,7 +10,8 @@ from typing import IO
 from ext3 import hostio
 
 from ..atomic import AtomicFile, HostPath, lock_range, lock_state, new_file_mode
-from ..errors import FormatError, ImageInUseError, NotReplaceableError, show
+from ..errors import IN_USE_HINT, FormatError, ImageInUseError, NotReplaceableError, show
+from ..lock_wait import retry_in_use
 from ..replacing import Replaceable, check_output
 from .errors import EditError, NotWritableError
 from .format.header import HEADER_BYTES, MAGIC
@@ -102,21 +103,21 @@ def load_locked(store: Store, path: str | None) -> tuple[State, bool]:
 
 
 def lock_for_writing(fd: int, *, offset: int, size: int, path: str) -> bool:
-    """Call ``atomic.lock_range`` for writing, with a hint for SIF images."""
-    try:
-        return lock_range(fd, write=True, offset=offset, size=size, path=path)
-    except ImageInUseError as error:
-        error.hint = "wait until it is free, or stop the container that uses it"
-        raise
+    """Call ``atomic.lock_range`` for writing."""
+    return lock_range(fd, write=True, offset=offset, size=size, path=path)
 
 
 def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:
     """Raise ImageInUseError if a range is locked: containers lock the ext3 partitions they have mounted."""
     if store.fd is None or size <= 0:
         return
-    state, _ = lock_state(store.fd, offset=store.base + offset, size=size)
-    if state in ("read", "write"):
-        raise ImageInUseError(f"{what} is in use by another process", hint="stop the container that uses it", locked=True)
+    fd, start = store.fd, store.base + offset
+
+    def check() -> None:
+        if lock_state(fd, offset=start, size=size)[0] in ("read", "write"):
+            raise ImageInUseError(f"{what} is in use by another process", hint=IN_USE_HINT, locked=True)
+
+    retry_in_use(check)
 
 
 def new_file(path: HostPath, *, mode: int, replace: bool) -> AtomicFile:

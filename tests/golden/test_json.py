@@ -46,12 +46,13 @@ INFO = HEAD | {
     "journal": {"size_bytes": NUMBER, "dirty": TRUTH}, "created": TEXT, "written": TEXT, "mounted": NOTHING,
     "mount_count": NUMBER, "upper": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER},
     "work": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER}, "readable": TRUTH, "problem": TEXT,
-    "use": {"lock": TEXT, "holders": LIST, "mounts": LIST}, "apptainer": {"accepts": TRUTH, "reasons": LIST},
+    "use": {"lock": TEXT, "host": TEXT, "other_node": TRUTH, "holders": LIST, "mounts": LIST},
+    "apptainer": {"accepts": TRUTH, "reasons": LIST},
     "usable": {"mode": TEXT, "reasons": LIST}, "notes": LIST,
 }  # fmt: skip
 CLONE = HEAD | {
     "path": TEXT, "size_bytes": NUMBER, "copied_bytes": NUMBER, "method": TEXT, "uuid": TEXT, "new_uuid": TRUTH,
-    "journal_dirty": TRUTH, "locked": TRUTH, "seconds": NUMBER,
+    "journal_dirty": TRUTH, "locked": TRUTH, "seconds": NUMBER, "notes": LIST,
 }  # fmt: skip
 ENTRY = {
     "path": TEXT, "name": TEXT, "type": TEXT, "ino": NUMBER, "mode": TEXT, "uid": NUMBER, "gid": NUMBER, "links": NUMBER,

@@ -51,6 +51,10 @@ CASES = [
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
     (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_bytes", "label"}]),
     (
+        ["overlay", "trim", "a.img"],
+        [HEAD | {"freed_bytes", "file_bytes", "allocated_before_bytes", "allocated_after_bytes"}],
+    ),
+    (
         ["du", "a.img", "/upper/hello"],
         [{"path", "directory", "allocated_bytes", "inodes"}, HEAD | {"entries", "errors", "allocated_bytes", "inodes"}],
     ),

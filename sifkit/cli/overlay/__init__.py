@@ -18,6 +18,7 @@ __all__ = ["command"]
         Verb("info", "Look", "overlay.info", "show what an image is, its usage and its users"),
         Verb("chown", "Change", "overlay.chown", "hand an overlay over: change the owner of upper/ and work/"),
         Verb("tune", "Change", "overlay.tune", "change the reserved blocks or the label of an overlay image"),
+        Verb("trim", "Change", "overlay.trim", "give the space of deleted files back to the host"),
     ],
     examples=[
         "sifkit overlay create --size 500M overlay.img",

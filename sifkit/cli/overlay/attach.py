@@ -20,11 +20,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay attach image.sif",
         "sifkit overlay attach image.sif overlay.img",
         "sifkit overlay attach --move --replace image.sif overlay.img",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -19,11 +19,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay chown 1000:1000 overlay.img",
         "sifkit overlay chown me overlay.img",
         "sifkit overlay chown --from 1000:1000 1001:1001 overlay.img",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -12,17 +12,18 @@ from ..support.console import Console
 from ..support.frame import verb
 from ..support.options import JSONResult, Offset, ProgressMode, byte_offset
 from ..support.progress import MODES, reporter
-from ..support.results import next_step_overlay, warn_unlocked
+from ..support.results import next_step_overlay, print_notes, warn_unlocked
 
 __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay clone overlay.img job-1.img",
         "for i in 1 2 3; do sifkit overlay clone --new-uuid overlay.img job-$i.img; done",
         "sifkit overlay clone --offset 1048576 disk.img overlay.img",
-    ]
+    ],
 )
 def command(
     console: Console,
@@ -52,6 +53,7 @@ def command(
     warn_unlocked(console, image, made.locked)
     if made.journal_dirty:
         console.warn(f"the journal of {show(image)} is not empty: the copy replays it when it is first mounted writable")
+    print_notes(console, made.notes)
     locked = "locked during the copy" if made.locked else "not locked"
     console.detail(f"{show(image)}: {locked}, UUID {made.uuid} {'new' if made.new_uuid else 'kept'}")
     bar.print_times(console)
@@ -67,6 +69,7 @@ def command(
                 "journal_dirty": made.journal_dirty,
                 "locked": made.locked,
                 "seconds": round(made.seconds, 3),
+                "notes": list(made.notes),
             },
             image=image,
         )

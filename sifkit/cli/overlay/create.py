@@ -76,6 +76,7 @@ def _source_option(name: str) -> str:
 
 
 @verb(
+    locks=True,
     once=("from_dir", "from_tar"),
     examples=[
         "sifkit overlay create --size 500M",

@@ -20,12 +20,13 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay detach image.sif",
         "sifkit overlay detach image.sif -o overlay.img",
         "sifkit overlay detach --keep image.sif -o copy.img",
         "sifkit overlay detach --partition 4 image.sif",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -27,11 +27,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay export overlay.img -o layer.tar",
         "sifkit overlay export overlay.img -o - | gzip > layer.tar.gz",
         "sifkit overlay export overlay.img -o upper/",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -69,7 +69,7 @@ def _parts(info: ImageInfo, console: Console) -> str:
 
 
 def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str, str]]:
-    on_disk = f" ({human(info.allocated_bytes)} on disk)" if info.allocated_bytes < info.file_bytes else ""
+    on_disk = f"{human(info.allocated_bytes)} on disk"
     journal = "none"
     if info.journal is not None:
         size = f"{human(info.journal.size_bytes)}, " if info.journal.size_bytes else ""
@@ -86,7 +86,7 @@ def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str
     rows = [
         ("image", show(info.path)),
         *where,
-        ("file" if info.partition is None else "on disk", human(info.file_bytes) + on_disk),
+        ("file" if info.partition is None else "size", f"{human(info.file_bytes)}, {on_disk}"),
         ("space", _space(info, space, console)),
         *([("", line)] if (line := _parts(info, console)) else []),
         ("inodes", _usage(info.inodes_used, info.inodes, inodes, console)),
@@ -123,6 +123,8 @@ def _json_directory(found: DirectoryOwner | None) -> Fields | None:
 
 
 def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
+    from ...in_use import host_name
+
     use = info.use
 
     def time(seconds: int) -> Any:
@@ -159,6 +161,8 @@ def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
         "problem": info.problem,
         "use": {
             "lock": use.lock,
+            "host": host_name(),
+            "other_node": use.place == "other-node",
             "holders": [{"pid": holder.pid, "command": holder.command, "lock": holder.kind} for holder in use.holders],
             "mounts": [
                 {

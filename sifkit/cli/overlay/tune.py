@@ -18,11 +18,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit overlay tune --reserved-blocks 1 overlay.img",
         "sifkit overlay tune --label results overlay.img",
         "sifkit overlay tune -r 1 --partition overlay image.sif",
-    ]
+    ],
 )
 def command(
     console: Console,

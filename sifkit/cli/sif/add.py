@@ -31,13 +31,14 @@ def _option(*names: str, to: str, metavar: str, text: str) -> Any:
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif add --parttype overlay image.sif overlay.img",
         "sifkit sif add --datatype genericjson image.sif labels.json",
         "sifkit sif add --datatype 4 --parttype 2 --partfs 1 --partarch 2 --groupid 1 image.sif root.sqfs",
         "sifkit sif add --datatype sbom --link 3 image.sif sbom.json",
         "cat notes.txt | sifkit sif add --datatype generic --name notes image.sif -",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -24,6 +24,7 @@ MAX_LINES = 200
 
 
 @verb(
+    locks=True,
     kind=CheckCommand,
     examples=[
         "sifkit sif check image.sif",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@verb(examples=["sifkit sif compact image.sif", "sifkit sif compact --capacity 96 image.sif"])
+@verb(locks=True, examples=["sifkit sif compact image.sif", "sifkit sif compact --capacity 96 image.sif"])
 def command(
     console: Console,
     image: SIFImage,

@@ -24,12 +24,13 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif del 4 image.sif",
         "sifkit sif del 4 5 6 image.sif",
         "sifkit sif del --type signature image.sif",
         "sifkit sif del --name notes.txt --zero image.sif",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -32,11 +32,12 @@ MAX_SHOWN_BYTES = 16 << 20
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif dump 1 image.sif",
         "sifkit sif dump 4 image.sif -o overlay.img",
         "sifkit sif dump --name inspect-metadata.json image.sif | python3 -m json.tool",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -20,11 +20,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif new image.sif",
         "sifkit sif new --capacity 200 --launch '#!/usr/bin/env run-singularity' image.sif",
         "SOURCE_DATE_EPOCH=0 sifkit sif new image.sif",
-    ]
+    ],
 )
 def command(
     console: Console,

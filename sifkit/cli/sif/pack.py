@@ -22,10 +22,11 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif pack image.d image.sif",
         "SOURCE_DATE_EPOCH=0 sifkit sif pack image.d image.sif --force",
-    ]
+    ],
 )
 def command(
     console: Console,

@@ -28,11 +28,12 @@ __all__ = ["command"]
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif replace 4 image.sif overlay.img",
         "sifkit sif replace image.sif 2 labels.json",
         "sed s/a/b/ notes.txt | sifkit sif replace 5 image.sif -",
-    ]
+    ],
 )
 def command(
     console: Console,

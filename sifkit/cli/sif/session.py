@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ...errors import ImageInUseError, shell_quote, show
+from ...errors import IN_USE_HINT, ImageInUseError, shell_quote, show
 from ..support.console import Console
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
@@ -37,16 +37,18 @@ def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
     Locks are checked by the library; a loop device takes none.
     """
     from ...in_use import ImageUse, image_use
+    from ...lock_wait import retry_in_use
+
+    def check(descriptor: Descriptor) -> None:
+        use = ImageUse("none", mounts=image_use(image, span=(descriptor.offset, descriptor.size)).mounts)
+        if use.busy:
+            raise ImageInUseError(
+                f"{show(image)}: object {descriptor.id} is in use: {use.describe()}", path=image, hint=IN_USE_HINT
+            )
 
     for descriptor in found:
         if descriptor.partition is not None and descriptor.size:
-            use = ImageUse("none", mounts=image_use(image, span=(descriptor.offset, descriptor.size)).mounts)
-            if use.busy:
-                raise ImageInUseError(
-                    f"{show(image)}: object {descriptor.id} is in use: {use.describe()}",
-                    path=image,
-                    hint="unmount it, or stop the container that uses it",
-                )
+            retry_in_use(partial(check, descriptor))
 
 
 def check_not_written(image: str) -> Sequence[str]:

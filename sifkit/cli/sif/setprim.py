@@ -17,7 +17,7 @@ from .session import edit_sif, signatures_to_drop
 __all__ = ["command"]
 
 
-@verb(examples=["sifkit sif setprim 4 image.sif", "sifkit sif setprim 4 image.sif --drop-signatures"])
+@verb(locks=True, examples=["sifkit sif setprim 4 image.sif", "sifkit sif setprim 4 image.sif --drop-signatures"])
 def command(
     console: Console,
     *,

@@ -18,7 +18,7 @@ from .session import open_sif
 __all__ = ["command"]
 
 
-@verb(examples=["sifkit sif unpack image.sif image.d", "sifkit sif unpack image.sif image.d --force"])
+@verb(locks=True, examples=["sifkit sif unpack image.sif image.d", "sifkit sif unpack image.sif image.d --force"])
 def command(
     console: Console,
     image: SIFImage,

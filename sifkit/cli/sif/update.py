@@ -44,11 +44,12 @@ def _option(name: str, metavar: str) -> Any:
 
 
 @verb(
+    locks=True,
     examples=[
         "sifkit sif update 4 image.sif --name overlay.img",
         "sifkit sif update 4 image.sif --group 1 --link 0",
         "sifkit sif update 3 image.sif --parttype system",
-    ]
+    ],
 )
 def command(
     console: Console,

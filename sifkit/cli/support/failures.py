@@ -15,7 +15,7 @@ from .archive_names import is_archive_name
 from .console import JSON_SCHEMA, Console, Fields, name_fields
 from .suggest import unknown_option
 
-__all__ = ["Terminated", "errors_about", "report", "report_usage"]
+__all__ = ["Terminated", "errors_about", "name_holders", "report", "report_usage"]
 
 ERROR_ATTRIBUTES = (
     "needed_bytes",
@@ -88,20 +88,26 @@ def errors_about(image: str) -> Iterator[None]:
             error.set_path(image)
         if _COMMAND_HINT.search(error.hint):
             error.hint += f" {shell_quote(image)}"
-        if isinstance(error, ImageInUseError) and error.locked:
-            _add_holders(image, error)
+        if isinstance(error, ImageInUseError):
+            name_holders(error, image)
         raise
 
 
-def _add_holders(image: str, error: ImageInUseError) -> None:
-    """Add the processes that use the image to the error, as far as they can be seen."""
+def name_holders(error: ImageInUseError, image: str | None = None) -> None:
+    """Add the processes that use the image (if the error names none) to a lock's error, as far as they can be seen."""
+    image = os.fsdecode(error.path or image or "")
+    if not error.locked or not image:
+        return
+    from dataclasses import replace
+
     from ...in_use import image_use
 
     with suppress(OSError):
-        holders = [holder for holder in image_use(image).holders if holder.pid != os.getpid()]
+        use = image_use(image)
+        holders = tuple(holder for holder in use.holders if holder.pid != os.getpid())
         error.holders = tuple(f"{holder.pid} {holder.command}" for holder in holders)
-        if holders:
-            error.append(": " + ", ".join(f"process {holder.pid} ({holder.command})" for holder in holders))
+        if use.lock in ("read", "write") and (holders or not use.holders):
+            error.append(f": {replace(use, holders=holders, mounts=()).describe()}")
 
 
 def report(error: BaseException, console: Console) -> int:

@@ -19,6 +19,7 @@ from ...errors import UsageError
 from . import helptext
 from .console import Console
 from .suggest import unknown_option
+from .waiting import WAIT_HELP, waiting
 
 __all__ = ["GENERAL", "Verb", "VerbCommand", "VerbGroup", "group", "verb"]
 
@@ -124,16 +125,21 @@ def _set_program(ctx: Any) -> None:
         console.program = ctx.command_path
 
 
-def _common_options(*, group: bool) -> list[inspect.Parameter]:
-    """-q -v --debug --nocolor as parameters. A ``group`` also takes --json, for the verb that follows."""
+def _common_options(*, group: bool, locks: bool) -> list[inspect.Parameter]:
+    """-q -v --debug --nocolor as parameters. A ``group`` also takes --json, for the verb that follows.
+
+    A verb that ``locks`` an image also takes --wait.
+    """
 
     def option(name: str, kind: Any, default: object, *names: str, text: str, **more: Any) -> inspect.Parameter:
         annotation = Annotated[kind, typer.Option(*names, help=text, rich_help_panel=GENERAL, **more)]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     json = [option("json_", bool, False, "--json", text="print reports as JSON")] if group else []
+    wait = [option("wait_", str | None, None, "--wait", text=WAIT_HELP, metavar="SECONDS")] if locks else []
     return [
         *json,
+        *wait,
         option("quiet_", bool, False, "--quiet", "-q", text="print only errors"),
         option("verbose_", int, 0, "--verbose", "-v", text="print more details", count=True),
         option("debug_", bool, False, "--debug", text="print a traceback on failure"),
@@ -173,7 +179,7 @@ def _expanded(parameters: Sequence[inspect.Parameter]) -> tuple[list[inspect.Par
     return found, groups
 
 
-def _with_common(function: Callable[..., Any], *, group: bool = False) -> Callable[..., Any]:
+def _with_common(function: Callable[..., Any], *, group: bool = False, locks: bool = False) -> Callable[..., Any]:
     """Wrap ``function(console, ...)`` into a callback that takes the common options too and stores them in the console."""
     signature = inspect.signature(function, eval_str=True)
     own, groups = _expanded([p for name, p in signature.parameters.items() if name != "console"])
@@ -188,6 +194,7 @@ def _with_common(function: Callable[..., Any], *, group: bool = False) -> Callab
         console.debug |= values.pop("debug_")
         console.color &= not values.pop("nocolor_")
         console.json_before |= values.pop("json_", False)
+        wait = values.pop("wait_", None)
         _reject_empty(ctx.command.params, values, getattr(ctx.command, "allow_empty", ()))
         if "json" in values:
             console.json = values["json"] = values["json"] or console.json_before
@@ -195,12 +202,13 @@ def _with_common(function: Callable[..., Any], *, group: bool = False) -> Callab
             raise UsageError("--json is not supported by this command", hint="omit --json")
         for name, kind in groups.items():
             values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
-        return function(console, **values)
+        with waiting(console, wait):
+            return function(console, **values)
 
     callback.__doc__ = function.__doc__
     callback.__name__ = function.__name__
     callback.__annotations__ = {}
-    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(group=group)])
+    vars(callback)["__signature__"] = signature.replace(parameters=[context, *own, *_common_options(group=group, locks=locks)])
     return callback
 
 
@@ -230,18 +238,20 @@ def verb(
     allow_empty: Sequence[str] = (),
     help_names: Sequence[str] = HELP_NAMES,
     kind: type[VerbCommand] = VerbCommand,
+    locks: bool = False,
 ) -> Callable[[Callable[..., Any]], VerbCommand]:
     """Make a command of ``function(console, ...)``; its docstring is the help, its parameters are typer's.
 
     A parameter annotated with a dataclass of ``options`` becomes the options of its fields. ``once``: parameters that may not
     be repeated (of others the last value wins).
-    ``allow_empty``: parameters that accept an empty text. ``kind``: the class of the command.
+    ``allow_empty``: parameters that accept an empty text. ``kind``: the class of the command. ``locks``: it locks an image, and
+    has --wait.
     """
 
     def decorate(function: Callable[..., Any]) -> VerbCommand:
         app = _app()
         settings = {"help_option_names": list(help_names)}
-        app.command(cls=kind, context_settings=settings)(_with_common(function))
+        app.command(cls=kind, context_settings=settings)(_with_common(function, locks=locks))
         made = get_command(app)
         assert isinstance(made, VerbCommand)
         _skip_conversion(made.params)

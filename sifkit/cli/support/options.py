@@ -13,6 +13,7 @@ import typer
 from ...errors import UsageError
 from .helptext import GENERAL
 from .progress import MODES
+from .waiting import WAIT_HELP
 
 __all__ = [
     "ZERO_HELP",
@@ -93,6 +94,7 @@ SHARED_OPTIONS = {
     "--drop-signatures": "remove signatures that the edit breaks",
     "--keep-broken-signatures": "keep signatures that the edit breaks",
     "--require-lock": "fail if file locking is unavailable",
+    "--wait SECONDS": WAIT_HELP,
 }
 """Options of the verbs that change a SIF image, explained once for all."""
 ReplaceOverlay = Annotated[

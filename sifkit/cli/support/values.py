@@ -37,6 +37,7 @@ __all__ = [
     "owner",
     "owner_change",
     "percent",
+    "seconds",
     "size",
     "uuid",
 ]
@@ -102,6 +103,13 @@ def percent(option: str, text: str) -> float:
     if not match or match[2] or Fraction(match[1]) > 50:
         raise UsageError(f"{shown_value(option, text)}: must be from 0 to 50", hint="an overlay needs none; omit it")
     return float(match[1])
+
+
+def seconds(option: str, text: str) -> float:
+    """Parse a number of seconds; decimals are allowed."""
+    if not re.fullmatch(r"[0-9]{1,9}([.][0-9]{1,9})?", text.strip(), re.ASCII):
+        raise UsageError(f"{shown_value(option, text)}: not a number of seconds", hint=f"write {option} 60")
+    return float(text)
 
 
 def owner_change(option: str, text: str) -> tuple[int | None, int | None]:

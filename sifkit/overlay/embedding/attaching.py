@@ -16,7 +16,7 @@ from ext3.workers import Advance
 
 from ...atomic import HostPath, open_locked
 from ...errors import FormatError, SifkitError, TargetError, UsageError, show
-from ...host_space import full_host_errors
+from ...host_space import filled_holes_notes, full_host_errors
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
 from ...sif.object_io import check_inside
 from ...sif.payload import copy_in, copy_out, open_source
@@ -126,14 +126,15 @@ def attach(
     name, source_name = os.fsdecode(path), os.fsdecode(image)
     options = options or EmbedOptions()
     _check_sif(name, "sifkit overlay attach IMAGE.sif overlay.img")
-    info = _check_overlay(source_name, name, offset)
-    notes = _notes(info)
+    _check_overlay(source_name, name, offset)
     if move and offset is not None:
         raise UsageError("--move removes the whole file, of which --offset names a part", hint="leave out --move")
     if move and os.path.islink(source_name):
         raise UsageError(f"--move: {show(source_name)} is a symbolic link", hint="name the file itself, or leave out --move")
     fd, locked = open_for_copy(source_name, writers_only=not move, require_lock=options.require_lock)
     try:
+        info = _check_overlay(source_name, name, offset)  # again: it may have changed before it was locked
+        notes = _notes(info)
         found = os.fstat(fd)
         start, size = (0, found.st_size) if offset is None else (offset, info.size_bytes)
         allocated = min(size, hostio.allocated_bytes(found))
@@ -145,6 +146,7 @@ def attach(
                 begin(allocated)
             lock = options.require_lock
             with reserve_partition(edited, slot, size, drop=decision.dropped, require_lock=lock) as reservation:
+                taken = -hostio.allocated_bytes(os.fstat(edited.fd))
                 with full_host_errors(name, allocated), open_source(fd) as source:
                     part = replace(source, start=start, size=size)
                     copy_in(part, FileStore(reservation.fd), reservation.offset, advance=advance)
@@ -154,9 +156,11 @@ def attach(
                         path=source_name,
                         hint="stop the process that uses it, then try again",
                     )
+                taken += hostio.allocated_bytes(os.fstat(edited.fd))
                 partition = reservation.descriptor
             locked &= sif.locked
             notes += (*slot.notes, *decision.notes, *space_notes(sif))
+            notes += filled_holes_notes(name, allocated, taken)
         if move:
             _remove(source_name, fd, name)
     finally:
@@ -275,14 +279,14 @@ def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp |
         found = _check_overlay_partition(select_partition(sif, request.partition, request.sif), request.sif)
         decision = apply_signature_policy(sif, request.sif, f"removing object {found.id}", on_signatures, old=found)
         locked = lock_partition(edited.fd, request.sif, found, write=True, require_lock=request.require_lock)
-        _write_out(edited.fd, found, request)
+        filled = _write_out(edited.fd, found, request)
         try:
             sif.delete([found.id, *decision.dropped])
         except SifkitError as error:
             left = "" if getattr(error, "committed", False) else f", and the overlay is still in {show(request.sif)}"
             error.append(f"; {show(request.target)} was created{left}")
             raise
-        return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *space_notes(sif)))
+        return request.result(found, locked=locked, decision=decision, notes=(*decision.notes, *space_notes(sif), *filled))
 
 
 def _detach_copy(request: _DetachRequest) -> DetachResult:
@@ -296,10 +300,10 @@ def _detach_copy(request: _DetachRequest) -> DetachResult:
 
     fd, (found, locked) = open_locked(request.sif, partial(open_image_file, request.sif, writable=False), lock)
     try:
-        _write_out(fd, found, request)
+        notes = _write_out(fd, found, request)
     finally:
         os.close(fd)
-    return request.result(found, locked=locked)
+    return request.result(found, locked=locked, notes=notes)
 
 
 def _check_overlay_partition(found: Descriptor, path: str) -> Descriptor:
@@ -312,8 +316,8 @@ def _check_overlay_partition(found: Descriptor, path: str) -> Descriptor:
     return found
 
 
-def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> None:
-    """Write the partition to a file, atomically and durably."""
+def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> tuple[str, ...]:
+    """Write the partition to a file, atomically and durably. Return notes for the user."""
     store = FileStore(fd)
     check_inside(found, store)
     data = sum(size for _, size in store.data_spans(found.offset, found.size))
@@ -327,3 +331,5 @@ def _write_out(fd: int, found: Descriptor, request: _DetachRequest) -> None:
                 error.set_path(request.target)
             raise
         file.commit(EXT_IMAGES if request.force else None)
+        before = min(data, hostio.allocated_bytes(os.fstat(fd)))  # the data may be unknown, and then is all of it
+        return filled_holes_notes(request.target, before, hostio.allocated_bytes(os.stat(file.target)))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ext3 import hostio
 from ext3.constants import SUPERBLOCK_OFFSET, Compat, Incompat, RoCompat
 from ext3.errors import NotExt3Error
 from ext3.format.schema import SUPERBLOCK
@@ -366,3 +367,21 @@ def test_create_does_not_replace_a_locked_image(image, run):
         os.close(fd)
     assert code == 1 and json.loads(out)["error"]["kind"] == "in-use"
     assert image.read_bytes() == before
+
+
+def test_space_of_free_blocks(tmp_path):
+    """A file that is written in full takes space that trim gives back; a sparse one does not."""
+    path = tmp_path / "a.img"
+    create(path, CreateOptions(size=40 << 20))
+    assert not any("trim" in note for note in image_info(path).notes)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        hostio.allocate(fd, 0, 40 << 20)
+    finally:
+        os.close(fd)
+    info = image_info(path)
+    if info.allocated_bytes < 40 << 20:
+        pytest.skip("nothing can be allocated here")
+    assert any("on disk are of free blocks" in note and "sifkit overlay trim" in note for note in info.notes)
+    assert main(["-q", "overlay", "trim", os.fspath(path)]) == 0
+    assert image_info(path).allocated_bytes < 10 << 20

@@ -435,7 +435,7 @@ def test_completion_scripts_parse(run, tmp_path, shell):
     [
         (["sifkit", ""], {entry.name for entry in root.verbs}),
         (["sifkit", "-q", "ov"], {"overlay"}),
-        (["sifkit", "overlay", ""], {"create", "info", "clone", "attach", "detach", "export", "tune", "chown"}),
+        (["sifkit", "overlay", ""], {"create", "info", "clone", "attach", "detach", "export", "tune", "trim", "chown"}),
         (["sifkit", "overlay", "create", "--layout", "u"], {"upper"}),
         (["sifkit", "overlay", "create", "--lay"], {"--layout"}),
         (["sifkit", "completion", ""], {"bash", "zsh", "fish"}),

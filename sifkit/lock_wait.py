@@ -1,0 +1,89 @@
+"""Waiting for images that other processes use.
+
+    with wait_for_images(60):
+        clone("overlay.img", "job-1.img")
+
+Inside the block whatever finds an image in use tries again until it is free, or the time is used up. Locks are asked for again
+and again: the system has no wait for a lock that ends after some time, and mounts have no lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+from .errors import ImageInUseError
+
+__all__ = ["retry_in_use", "wait_for_images", "without_waiting"]
+
+T = TypeVar("T")
+Notify = Callable[[ImageInUseError], None]
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts: each is twice as long as the one before."""
+
+
+class _Budget:
+    """Time left for waiting; ``notify`` is called at the first wait for each image."""
+
+    def __init__(self, seconds: float, notify: Notify | None) -> None:
+        self.seconds = seconds
+        self.left = seconds
+        self._notify = notify
+        self._told: set[bytes | str | None] = set()
+
+    def tell(self, error: ImageInUseError) -> None:
+        if self._notify is not None and error.path not in self._told:
+            self._told.add(error.path)
+            self._notify(error)
+
+    def pause(self, seconds: float) -> None:
+        began = time.monotonic()
+        time.sleep(min(seconds, self.left))
+        self.left = max(0.0, self.left - (time.monotonic() - began))
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def wait_for_images(seconds: float, notify: Notify | None = None) -> Iterator[None]:
+    """Wait in the block for images that others use: ``seconds`` at most, all waits together.
+
+    ``notify``: called with the error that would be raised, when the wait for an image begins.
+    """
+    token = _budget.set(_Budget(seconds, notify))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """Do not wait in the block."""
+    token = _budget.set(None)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def retry_in_use(attempt: Callable[[], T]) -> T:
+    """Return what ``attempt`` does; call it again while it raises ImageInUseError and there is time to wait."""
+    budget = _budget.get()
+    if budget is None:
+        return attempt()
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return attempt()
+        except ImageInUseError as error:
+            if budget.left <= 0:
+                error.hint = f"waited {budget.seconds:g} s; wait longer, or stop the container that uses it"
+                raise
+            budget.tell(error)
+        budget.pause(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)

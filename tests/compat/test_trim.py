@@ -1,0 +1,107 @@
+"""Trimmed images as e2fsck, debugfs and the kernel see them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sifkit.cli import main
+
+from ..support.tools import require, run
+
+pytestmark = pytest.mark.compat
+
+MIB = 1 << 20
+
+
+def make(tmp_path: Path) -> dict[str, bytes]:
+    """An image with files removed between those that stay; what stays, by name."""
+    source = tmp_path / "source"
+    source.mkdir()
+    kept = {}
+    for number in range(40):
+        content = os.urandom(200_000 + number * 1000)
+        (source / f"f{number}").write_bytes(content)
+        if number % 3:
+            kept[f"f{number}"] = content
+    assert main(["-q", "overlay", "create", "--size", "32M", "--from-dir", str(source), str(tmp_path / "a.img")]) == 0
+    gone = [f"{tmp_path}/a.img:/upper/f{number}" for number in range(0, 40, 3)]
+    assert main(["-q", "rm", *gone]) == 0
+    return kept
+
+
+def check(image: Path, tmp_path: Path, kept: dict[str, bytes]) -> None:
+    done = run("e2fsck", "-fn", image)
+    assert done.returncode == 0 and b"Fix?" not in done.stdout and b"wrong" not in done.stdout
+    out = tmp_path / "out"
+    for name, content in kept.items():
+        run("debugfs", "-R", f"dump /upper/{name} {out}", image)
+        assert out.read_bytes() == content
+
+
+def test_e2fsck_and_debugfs(tmp_path: Path) -> None:
+    require("e2fsck", "debugfs")
+    kept = make(tmp_path)
+    image = tmp_path / "a.img"
+    before = os.stat(image).st_blocks
+    assert main(["-q", "overlay", "trim", str(image)]) == 0
+    assert os.stat(image).st_blocks * 512 <= before * 512 - 2 * MIB
+    check(image, tmp_path, kept)
+
+
+@pytest.mark.root
+def test_a_journal_left_by_the_kernel(tmp_path: Path) -> None:
+    """Taken from under a kernel mount: its journal is replayed first; what that removes is freed, the rest is there."""
+    require("e2fsck", "debugfs", "mount", "umount")
+    kept = make(tmp_path)
+    image, copy, point = tmp_path / "a.img", tmp_path / "b.img", tmp_path / "point"
+    point.mkdir()
+    run("mount", "-o", "loop", image, point)
+    try:
+        assert main(["-q", "overlay", "trim", str(image)]) == 1  # mounted
+        (point / "upper/f1").unlink()
+        (point / "upper/new").write_bytes(b"new" * 100_000)
+        os.sync()
+        copy.write_bytes(image.read_bytes())
+    finally:
+        run("umount", point)
+    assert main(["-q", "overlay", "trim", str(copy)]) == 0
+    del kept["f1"]
+    check(copy, tmp_path, kept | {"new": b"new" * 100_000})
+    assert os.stat(copy).st_blocks * 512 < 14 * MIB
+    run("mount", "-o", "loop", copy, point)
+    try:
+        assert all((point / "upper" / name).read_bytes() == content for name, content in kept.items())
+        (point / "upper/more").write_bytes(os.urandom(8 * MIB))
+    finally:
+        run("umount", point)
+    check(copy, tmp_path, kept)
+
+
+@pytest.mark.root
+def test_an_image_that_fuse2fs_serves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """fuse2fs takes no lock; what it has mounted is neither trimmed nor edited."""
+    require("fuse2fs", "fusermount3")
+    make(tmp_path)
+    image, point = tmp_path / "a.img", tmp_path / "point"
+    point.mkdir()
+    run("fuse2fs", image, point)
+    try:
+        for _ in range(100):
+            if os.path.ismount(point):
+                break
+            time.sleep(0.05)
+        before = os.stat(image).st_blocks
+        capfd.readouterr()
+        assert main(["-q", "overlay", "trim", str(image)]) == 1
+        assert "(fuse2fs)" in capfd.readouterr().err
+        assert main(["-q", "rm", f"{image}:/upper/f1"]) == 1
+        assert os.stat(image).st_blocks == before
+    finally:
+        run("fusermount3", "-u", point)
+    assert main(["-q", "overlay", "trim", "--wait", "60", str(image)]) == 0  # it still writes after the unmount
+    done = run("e2fsck", "-fn", image)
+    assert done.returncode == 0 and b"Fix?" not in done.stdout
