@@ -140,3 +140,21 @@ def test_a_metacopy_that_is_overwritten(tmp_path: Path, metacopy: Path) -> None:
     assert main(["-q", "mv", "--upper", "a.img:/meta", "a.img:/meta2"]) == 0
     with overlay_mount(metacopy, tmp_path / "a.img", tmp_path / "merged", METACOPY) as merged:
         assert (merged / "meta2").read_text() == "new content" and not os.path.lexists(merged / "meta")
+
+
+def test_bin_at_the_top_hides_the_link_of_a_container_and_a_prefix_does_not(tmp_path: Path, lower: Path) -> None:
+    """Judge: the kernel's overlayfs, as Apptainer mounts it; ``failed to open /bin/sh`` is what it says then."""
+    (lower / "usr/bin").mkdir(parents=True)
+    (lower / "usr/bin/sh").write_text("sh")
+    (lower / "bin").symlink_to("usr/bin")
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/tool").write_text("tool")
+    for image, words in (("top.img", ()), ("prefix.img", ("--prefix", "/opt/env"))):
+        assert main(["-q", "overlay", "create", "--from-dir", "env", *words, image]) == 0
+    with overlay_mount(lower, tmp_path / "top.img", tmp_path / "merged") as merged:
+        assert not (merged / "bin/sh").exists()
+    with overlay_mount(lower, tmp_path / "prefix.img", tmp_path / "merged") as merged:
+        assert (merged / "bin/sh").read_text() == "sh"
+        assert (merged / "opt/env/bin/tool").read_text() == "tool"
+        removable(merged / "opt")
+    assert_clean(tmp_path / "prefix.img")

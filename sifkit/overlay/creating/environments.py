@@ -21,7 +21,7 @@ from ext3.errors import Ext3Error
 if TYPE_CHECKING:
     from ext3.newfs.tree import Tree
 
-__all__ = ["CONDA_KIND", "Environment", "find_environments"]
+__all__ = ["CONDA_KIND", "Environment", "children_of", "find_environments"]
 
 CONDA_KIND, VENV_KIND = "conda environment", "virtual environment"
 
@@ -94,7 +94,8 @@ def _path_below(tree: Tree, upper: int, node: int) -> bytes | None:
     return path[len(above) :] if path.startswith(above + b"/") else None
 
 
-def _children(tree: Tree, parent: int) -> dict[bytes, int]:
+def children_of(tree: Tree, parent: int) -> dict[bytes, int]:
+    """Return the nodes in a directory by name."""
     found: list[int] = (tree.nodes["parent"] == parent).nonzero()[0].tolist()
     children = {tree.names[node]: node for node in found if node}
     return children | {name: node for owner, name, node in tree.extra_links if owner == parent}
@@ -102,7 +103,7 @@ def _children(tree: Tree, parent: int) -> dict[bytes, int]:
 
 def _prefix_of_scripts(tree: Tree, top: int) -> bytes | None:
     """Return the prefix in most of the scripts that are looked at; None without scripts, empty if they run anywhere."""
-    programs = _children(tree, _children(tree, top).get(b"bin", -1))
+    programs = children_of(tree, children_of(tree, top).get(b"bin", -1))
     if b"conda-unpack" in programs:
         return b""
     prefixes: Counter[bytes] = Counter()
@@ -126,7 +127,7 @@ def _prefix_of_command(tree: Tree, settings: int) -> bytes | None:
 
 
 def _prefix_of_history(tree: Tree, directory: int) -> bytes | None:
-    history = _children(tree, directory).get(b"history")
+    history = children_of(tree, directory).get(b"history")
     found = _CREATED_AT.findall(_start(tree, history, HISTORY_BYTES)) if history is not None else []
     return found[-1] if found else None
 

@@ -50,6 +50,8 @@ def _value(name: str, value: Any) -> Any:
     if name in ("create_dirs", "exclude"):
         text = "a list of texts, not one text" if isinstance(value, str | bytes) else "a list of texts"
         return tuple(_checked(name, value, _is_texts, text))
+    if name == "prefix" and _is_path(value):
+        return os.fsdecode(value)
     if name == "label" and isinstance(value, str):
         return os.fsencode(value)
     if name in _WORDS:
@@ -106,8 +108,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "mode": (_is_number, "permission bits such as 0o600"),
     "reserved_percent": (lambda value: _is_number(value) or isinstance(value, float), "a number"),
     "from_dir": (_is_path, "a path"),
+    "prefix": (_is_path, "a path in the container"),
     "temporary_dir": (_is_path, "a path"),
-    "prefix": (_is_text, "a path in the container, as text"),
     "from_tar": (lambda value: _is_path(value) or hasattr(value, "read"), "a path or a binary file"),
     "label": (lambda value: isinstance(value, bytes), "a text or bytes"),
     "uuid": (lambda value: isinstance(value, UUID), "a UUID, or its text"),

@@ -9,8 +9,8 @@ from ext3.constants import S_IFDIR, S_IFLNK, S_IFMT
 
 from ...errors import show
 from ..options import ImageLayout
-from .environments import CONDA_KIND, Environment, find_environments
-from .layout import ImageTree
+from .environments import CONDA_KIND, Environment, children_of, find_environments
+from .layout import ImageTree, split_prefix
 
 if TYPE_CHECKING:
     from ext3.newfs.tree import Tree
@@ -28,6 +28,7 @@ def source_warnings(image: ImageTree, tree: Tree, layout: ImageLayout, prefix: s
     if image.upper is None:
         return []
     warnings = []
+    is_asked_for = prefix is not None and not split_prefix(prefix)
     environments = list(find_environments(tree, image.upper))
     top = tree.path(image.top)[len(tree.path(image.upper)) :] or b"/" if layout == "upper" else b""
     source = next((environment for environment in environments if environment.path == top), None)
@@ -35,7 +36,7 @@ def source_warnings(image: ImageTree, tree: Tree, layout: ImageLayout, prefix: s
         better = _visible_path(source) or _suggested(top)
         warnings.append(f"{show(top)} is hidden by Apptainer's default mounts: choose another --prefix, like {show(better)}")
         environments = []
-    hiding = _hiding(image, tree) if layout == "upper" and prefix != "/" else []
+    hiding = _hiding(image, tree) if layout == "upper" and not is_asked_for else []
     if hiding:
         shown = [show(name) for name in hiding]
         names = f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
@@ -72,14 +73,15 @@ def _hiding(image: ImageTree, tree: Tree) -> list[bytes]:
     """Return the names at the top of upper/ that hide a container's; none if they bring a whole system with its own sh."""
     assert image.upper is not None
     hiding = []
+    at_top = children_of(tree, image.upper)
     for name in LINKS_OF_CONTAINERS:
-        node = image.find(image.upper, name)
+        node = at_top.get(name)
         if node is None:
             continue
         kind = int(tree.nodes["mode"][node]) & S_IFMT
         if kind == S_IFLNK and tree.targets[node].strip(b"/") == b"usr/" + name:
             continue
-        if kind == S_IFDIR and name == b"bin" and image.find(node, b"sh") is not None:
+        if kind == S_IFDIR and name == b"bin" and b"sh" in children_of(tree, node):
             return []
         hiding.append(name)
     return hiding

@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -104,8 +104,16 @@ def test_with_directories_that_are_created(tmp_path: Path, source: Path) -> None
 
 
 def test_the_root_is_a_prefix_too(tmp_path: Path, source: Path) -> None:
-    make(tmp_path / "o.img", from_dir=source, prefix="/")
+    make(tmp_path / "o.img", from_dir=source, prefix="//")
     assert "upper/share/file" in listing(tmp_path / "o.img")
+
+
+def test_as_a_keyword_it_is_a_path(tmp_path: Path, source: Path) -> None:
+    for prefix in (b"/opt/a", PurePosixPath("/opt/a")):
+        create(tmp_path / "o.img", from_dir=source, prefix=prefix, force=True)
+        assert "upper/opt/a/share/file" in listing(tmp_path / "o.img")
+    with pytest.raises(TypeError, match="prefix must be a path in the container, not 5"):
+        create(tmp_path / "o.img", from_dir=source, prefix=5)
 
 
 @pytest.mark.parametrize("prefix", ["", ".", "/opt/../etc", "/opt/" + "n" * 256, "/a\0b"])
