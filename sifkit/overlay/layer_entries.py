@@ -38,7 +38,9 @@ OnProblem = Callable[[bytes, str], None]
 class LayerEntry(NamedTuple, Generic[N]):
     """Entry of a layer: its path without a leading or trailing slash, b"" for the top.
 
-    A whiteout is an empty file with the times of ``node``. ``is_dir``: the type in the directory entry.
+    A whiteout is an empty file with the times of ``node``. ``is_dir``: the type in the directory entry. ``is_cut_off``: in an
+    opaque directory, or below one, where whiteouts have nothing to hide and are left out. The top does not count: the kernel
+    ignores that it is opaque.
     """
 
     path: bytes
@@ -46,6 +48,7 @@ class LayerEntry(NamedTuple, Generic[N]):
     is_dir: bool
     is_whiteout: bool
     may_have_xattrs: bool
+    is_cut_off: bool = False
 
 
 _entry = partial(tuple.__new__, LayerEntry)
@@ -96,15 +99,17 @@ def _directory_entries(
     prefix = directory.path + b"/" if directory.path else b""
     prefixed = [row for row in rows if has_whiteout_prefix(row.name)]
     found = []
+    cut_off = directory.is_cut_off
     if is_opaque(xattrs) or any(row.name == OPAQUE_WHITEOUT for row in prefixed):
         found.append(LayerEntry(prefix + OPAQUE_WHITEOUT, directory.node, False, True, False))
+        cut_off = cut_off or directory.path != b""
     if prefixed or len(prefix) + max((len(row.name) for row in rows), default=0) + 1 >= PATH_LIMIT:
-        return found + _filter_whiteouts(prefix, rows, on_problem)
-    found += [_entry((prefix + row.name, row.node, is_directory(row), False, row.may_have_xattrs)) for row in rows]
+        return found + _filter_whiteouts(prefix, rows, on_problem, cut_off=cut_off)
+    found += [_entry((prefix + row.name, row.node, is_directory(row), False, row.may_have_xattrs, cut_off)) for row in rows]
     return found
 
 
-def _filter_whiteouts(prefix: bytes, rows: Sequence[Row[N]], on_problem: OnProblem) -> list[LayerEntry[N]]:
+def _filter_whiteouts(prefix: bytes, rows: Sequence[Row[N]], on_problem: OnProblem, *, cut_off: bool) -> list[LayerEntry[N]]:
     """Return the layer entries of a directory with whiteouts of fuse-overlayfs or long paths."""
     whiteouts = {
         row.name
@@ -118,9 +123,10 @@ def _filter_whiteouts(prefix: bytes, rows: Sequence[Row[N]], on_problem: OnProbl
         if len(path) + is_dir >= PATH_LIMIT:
             on_problem(b"/" + path[:200] + b"...", f"the path is too long: {len(path)} bytes")
         elif row.name in whiteouts:
-            found.append(LayerEntry(path, row.node, False, True, False))
+            if not cut_off:
+                found.append(LayerEntry(path, row.node, False, True, False))
         elif not has_whiteout_prefix(row.name) and WHITEOUT_PREFIX + row.name not in whiteouts:
-            found.append(LayerEntry(path, row.node, is_dir, False, row.may_have_xattrs))
+            found.append(LayerEntry(path, row.node, is_dir, False, row.may_have_xattrs, cut_off))
     return found
 
 

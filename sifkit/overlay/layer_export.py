@@ -148,6 +148,8 @@ class _LayerWriter(Generic[N]):
             self.result.add_problem(b"/" + path, reason)
             return
         if is_whiteout(stat) or (form == S_IFREG and not stat.size and any(key in xattrs for key in WHITEOUT_XATTRS)):
+            if entry.is_cut_off:
+                return
             above, slash, last = path.rpartition(b"/")
             name = whiteout_name(last)
             if name is None or len(above + slash + name) >= PATH_LIMIT:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from ..atomic import AtomicFile, HostPath, open_locked
 from ..errors import SifkitError, counted
+from ..host_space import full_host_errors
 from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch
 from .loading import SIF_IMAGES, NewFileStore, check_file_object, load_locked, new_file, open_image_file
@@ -123,7 +124,7 @@ class SIF(ImageEditor):
         used = stamp or SIFStamp.now()
         header = plan_new(used if id is None else replace(used, uuid=id), launch=launch, capacity=capacity, arch=arch)
         file = new_file(path, mode=mode, replace=force)
-        with ExitStack() as stack:
+        with full_host_errors(file.target, header.data_offset), ExitStack() as stack:
             stack.enter_context(file)
             store = NewFileStore(file.fd)
             store.set_size(header.data_offset)

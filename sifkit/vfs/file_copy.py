@@ -6,8 +6,9 @@ wrapped in UnreadableError, so that any other OSError is the host's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from ext3 import hostio
@@ -59,25 +60,39 @@ def ranges_of(file: OpenFile) -> Sequence[DataRange]:
 def copy_ranges(file: OpenFile, ranges: Sequence[DataRange], target: int, advance: Callable[[int], None] | None = None) -> int:
     """Copy data to the same offsets of the descriptor ``target``, a regular file. Return the bytes written.
 
-    ``advance`` is called with the bytes written since its last call. Raises UnreadableError, and OSError of the target.
+    ``advance`` is called with the bytes written since its last call. Raises UnreadableError, and OSError of the target. After
+    an error the target ends where the data does that was written, so that it does not look whole.
     """
-    written = 0
-    for offset, fd, place, length in ranges:
-        done = 0
-        while done < length:
-            size = min(CHUNK_BYTES, length - done)
-            count = 0
-            if fd >= 0 and size >= KERNEL_BYTES:
-                count = hostio.kernel_copy(fd, place + done, target, offset + done, size)
-            if not count:
-                with reading():
-                    data = file.read_at(offset + done, size)
-                count = len(data)
-                hostio.write_at(target, offset + done, data)
-            if not count:  # the file became shorter
-                break
-            done += count
-            if advance is not None:
-                advance(count)
-        written += done
+    written = end = 0
+    try:
+        for offset, fd, place, length in ranges:
+            end = offset
+            for count in _copy_range(file, DataRange(offset, fd, place, length), target):
+                end += count
+                written += count
+                if advance is not None:
+                    advance(count)
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(target, end)
+        raise
     return written
+
+
+def _copy_range(file: OpenFile, one: DataRange, target: int) -> Iterator[int]:
+    """Copy one range; yield the bytes of each piece that was written."""
+    done = 0
+    while done < one.length:
+        size = min(CHUNK_BYTES, one.length - done)
+        count = 0
+        if one.fd >= 0 and size >= KERNEL_BYTES:
+            count = hostio.kernel_copy(one.fd, one.place + done, target, one.offset + done, size)
+        if not count:
+            with reading():
+                data = file.read_at(one.offset + done, size)
+            count = len(data)
+            hostio.write_at(target, one.offset + done, data)
+        if not count:  # the file became shorter
+            return
+        done += count
+        yield count

@@ -112,24 +112,48 @@ def test_the_same_image_gives_the_same_bytes():
 
 @pytest.mark.parametrize("name", [b"trusted.overlay.opaque", b"user.overlay.opaque", b"user.fuseoverlayfs.opaque"])
 def test_removed_files_and_opaque_directories_become_marks(name):
-    upper = Upper().add(b"d", 0o040755, xattrs={name: b"y", b"trusted.overlay.origin": b"o"}).add(b"d/gone", WHITEOUT)
-    upper.add(b"d/here").link(b"gone2", b"d/gone")  # the kernel lets whiteouts share an inode
+    upper = Upper().add(b"d", 0o040755, xattrs={name: b"y", b"trusted.overlay.origin": b"o"}).add(b"e", 0o040755)
+    upper.add(b"e/gone", WHITEOUT).add(b"d/here").link(b"gone2", b"e/gone")  # the kernel lets whiteouts share an inode
     done, data = export(upper.open())
     found = entries(data)
-    assert list(found) == [b".", b"d", b"d/.wh..wh..opq", b"d/.wh.gone", b"d/here", b".wh.gone2"]
+    assert list(found) == [b".", b"d", b"d/.wh..wh..opq", b"d/here", b"e", b"e/.wh.gone", b".wh.gone2"]
     assert (done.whiteouts, done.opaque) == (2, 1)
-    for mark in (b"d/.wh..wh..opq", b"d/.wh.gone"):
+    for mark in (b"d/.wh..wh..opq", b"e/.wh.gone"):
         assert (found[mark].isreg(), found[mark].size, found[mark].uid, found[mark].mode) == (True, 0, 0, 0o644)
     assert set(found[b"d"].pax_headers) == {"mtime"}
 
 
 def test_marks_of_fuse_overlayfs_are_marks():
     upper = (
-        Upper().add(b"d", 0o040755).add(b"d/.wh.gone").add(b"d/.wh..wh..opq").add(b"d/.wh.hidden").add(b"d/hidden", data=b"x")
-    )
+        Upper().add(b"d", 0o040755).add(b"d/.wh.gone").add(b"d/.wh.hidden").add(b"d/hidden", data=b"x").add(b"e", 0o040755)
+    ).add(b"e/.wh..wh..opq")
     done, data = export(upper.open())
-    assert list(entries(data)) == [b".", b"d", b"d/.wh..wh..opq", b"d/.wh.gone", b"d/.wh.hidden"]
+    assert list(entries(data)) == [b".", b"d", b"d/.wh.gone", b"d/.wh.hidden", b"e", b"e/.wh..wh..opq"]
     assert (done.whiteouts, done.opaque, done.failed) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("how", ["attribute", "file"])
+@pytest.mark.parametrize("top", [False, True])
+def test_whiteouts_below_an_opaque_directory_are_not_in_the_layer(how, top):
+    """OCI layer.md hides lower layers already; kernel overlayfs lists such whiteouts, and nobody can remove them. What they
+    hide in fuse-overlayfs stays hidden. The kernel ignores that the top is opaque, so it cuts nothing off."""
+    upper = Upper()
+    if not top:
+        upper.add(b"d", 0o040755, xattrs={b"trusted.overlay.opaque": b"y"} if how == "attribute" else {})
+    elif how == "attribute":
+        upper.builder.xattrs[upper.nodes[b""]] = {b"trusted.overlay.opaque": b"y"}
+    prefix = b"" if top else b"d/"
+    if how == "file":
+        upper.add(prefix + b".wh..wh..opq")
+    upper.add(prefix + b".wh.a").add(prefix + b"a", data=b"x").add(prefix + b"b", WHITEOUT)
+    upper.add(prefix + b"s", 0o040755).add(prefix + b"s/.wh.c").add(prefix + b"s/e", WHITEOUT).add(prefix + b"s/f")
+    upper.add(prefix + b"s/x", xattrs={b"trusted.overlay.whiteout": b"y"})
+    done, data = export(upper.open())
+    found = [path.removeprefix(prefix) for path in entries(data) if path not in (b".", b"d")]
+    marks = {b".wh.a", b".wh.b", b"s/.wh.c", b"s/.wh.e", b"s/.wh.x"}
+    assert {path for path in found if b".wh." in path} == {b".wh..wh..opq"} | (marks if top else set())
+    assert set(found) - marks == {b".wh..wh..opq", b"s", b"s/f"}
+    assert (done.whiteouts, done.opaque, done.failed) == (5 if top else 0, 1, 0)
 
 
 def test_what_fuse_overlayfs_leaves_beside_its_marks_is_nothing():

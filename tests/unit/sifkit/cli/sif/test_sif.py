@@ -466,6 +466,19 @@ def test_several_objects_on_a_full_disk(run, image, monkeypatch):
     assert code == 1 and "remove them one by one" in err
 
 
+def test_a_new_image_on_a_full_disk(run, tmp_path, monkeypatch):
+    """The file is named, and what it needs, as for every output."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.import_module("ext3.hostio"), "write_at", full)
+    code, _, err = run("new", "new.sif")
+    assert code == 1 and "no space left for new.sif: it needs up to 31.4 KiB" in err
+    assert os.listdir() == []
+
+
 def test_listing_loads_no_more_than_it_needs(image):
     script = "import sys; from sifkit.cli import main; main(['sif', 'list', 'i.sif']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
