@@ -67,18 +67,22 @@ def _corrupt(codec: str, text: str) -> CompressionError:
 
 
 class PeekedFile:
-    """File whose first bytes, ``head``, were read already; they are read again."""
+    """File whose first bytes, ``head``, were read already; they are read again. ``advance`` is told how many bytes are read."""
 
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+    def __init__(self, head: bytes, file: IO[bytes], advance: Callable[[int], None] | None = None) -> None:
         self._head = head
         self._file = file
+        self._advance = advance
 
     def read(self, size: int = _READ) -> bytes:
         """At most ``size`` bytes; none only at the end."""
         if self._head:
-            head, self._head = self._head[:size], self._head[size:]
-            return head
-        return self._file.read(size) or b""
+            data, self._head = self._head[:size], self._head[size:]
+        else:
+            data = self._file.read(size) or b""
+        if self._advance is not None:
+            self._advance(len(data))
+        return data
 
 
 class _Engine(Protocol):

@@ -112,8 +112,9 @@ class Archive(ABC):
 class _SeekableArchive(Archive):
     """Uncompressed archive in a file, from where the file stands: data stays where it is."""
 
-    def __init__(self, path: bytes, file: IO[bytes], *, owned: bool) -> None:
+    def __init__(self, path: bytes, file: IO[bytes], *, owned: bool, advance: Callable[[int], None] | None = None) -> None:
         super().__init__(path)
+        self._advance = advance
         self._file = file
         self._base = file.tell()
         self._total = max(0, file.seek(0, os.SEEK_END) - self._base)
@@ -127,9 +128,14 @@ class _SeekableArchive(Archive):
             data = _read_fully(self._file, size)
         except OSError as error:
             raise self._read_error(error) from error
-        self.position += len(data)
+        self._move(len(data))
         self._at = self.position
         return data
+
+    def _move(self, size: int) -> None:
+        self.position += size
+        if self._advance is not None:
+            self._advance(size)
 
     def store_data(self, size: int, member: bytes) -> int:
         offset = self._base + self.position
@@ -140,7 +146,7 @@ class _SeekableArchive(Archive):
         if size > self._total - self.position:
             left = max(0, self._total - self.position)
             raise self.truncated(f"{show(member[:NAME_SHOWN])} has {size:,} bytes and only {left:,} follow", member)
-        self.position += size
+        self._move(size)
 
     def discard(self, offset: int, size: int) -> None:
         """Changes nothing: the data is the archive's."""
@@ -265,10 +271,17 @@ class _PipedArchive(Archive):
         self._close_source()
 
 
-def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = None, data_limit: int | None = None) -> Archive:
+def open_archive(
+    source: ArchiveSource,
+    *,
+    spool_dir: SpoolDirectory | None = None,
+    data_limit: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Archive:
     """The archive at ``source``: a path, or a binary file object, which stays the caller's and is read from where it stands.
 
-    ``data_limit``: of data in the spool; beyond it reading raises ContentLimitError. Raises ArchiveOpenError, NotTarError and
+    ``data_limit``: of data in the spool; beyond it reading raises ContentLimitError. ``advance`` is told how many bytes of the
+    source are read or passed over. Raises ArchiveOpenError, NotTarError and
     ArchiveError.
     """
     owned = isinstance(source, (str, bytes, os.PathLike))
@@ -280,7 +293,7 @@ def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = No
     except OSError as error:
         raise ArchiveOpenError(path, f"cannot be opened: {error.strerror}", error=error) from error
     try:
-        return _recognise(path, file, owned, spool_dir, data_limit)
+        return _recognise(path, file, owned, spool_dir, data_limit, advance)
     except OSError as error:
         if owned:
             file.close()
@@ -289,7 +302,14 @@ def open_archive(source: ArchiveSource, *, spool_dir: SpoolDirectory | None = No
         raise ArchiveError(path, f"reading failed: {error.strerror or error}", error=error) from error
 
 
-def _recognise(path: bytes, file: IO[bytes], owned: bool, spool_dir: SpoolDirectory | None, data_limit: int | None) -> Archive:
+def _recognise(
+    path: bytes,
+    file: IO[bytes],
+    owned: bool,
+    spool_dir: SpoolDirectory | None,
+    data_limit: int | None,
+    advance: Callable[[int], None] | None,
+) -> Archive:
     seekable = file.seekable()
     start = file.tell() if seekable else 0
     head = _read_fully(file, BLOCK)
@@ -300,8 +320,8 @@ def _recognise(path: bytes, file: IO[bytes], owned: bool, spool_dir: SpoolDirect
         _check_first(path, "", head)
     if seekable and not compression:
         file.seek(start)
-        return _SeekableArchive(path, file, owned=owned)
-    peeked = PeekedFile(head, file)
+        return _SeekableArchive(path, file, owned=owned, advance=advance)
+    peeked = PeekedFile(head, file, advance)
     pieces = decompressed(compression, peeked) if compression else iter(lambda: peeked.read(_PIECE), b"")
     close_source = file.close if owned else _leave_open
     archive = _PipedArchive(path, pieces, compression, Spool(spool_dir), close_source, data_limit)

@@ -119,7 +119,7 @@ class _JSONReporter(Reporter):
 
     def show_last(self, failed: bool) -> None:
         files = next((count for _, unit, count, _ in self.phases if unit == "files"), 0)  # those of the scan, the first phase
-        size = sum(count for _, unit, count, _ in self.phases if unit == "bytes")
+        size = sum(count for name, unit, count, _ in self.phases if unit == "bytes" and name != "read")  # that is the source
         times = {name: round(seconds, 3) for name, _, _, seconds in self.phases}
         self._emit("failed" if failed else "done", "bytes", size, size, files=files, phases=times)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ext3.errors import Ext3Error, SourceError
 from ext3.newfs.content import Content, MemoryContent
 from ext3.progress import Progress
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
+from ...atomic import HostPath
 from ...errors import counted, show
 from ...vfs.whiteouts import FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, is_opaque
 from ..options import CreateOptions, ImageLayout
@@ -225,14 +227,14 @@ def _from_tar(
     assert options.from_tar is not None
     from .tar_source import read_tar  # with the codecs: only for archives
 
-    progress.phase("scan", None, "files")
+    progress.phase("read", _regular_size(options.from_tar), "bytes")
     directory = options.temporary_dir
     try:
         found = stack.enter_context(
             read_tar(
                 options.from_tar,
                 xattr_filter=xattr_predicate(options.xattrs),
-                progress=progress.advance,
+                advance=progress.advance,
                 spool_dir=os.fsdecode(directory or os.path.dirname(os.path.realpath(target))),
                 data_limit=data_limit(options),
             )
@@ -247,9 +249,20 @@ def _from_tar(
     node = image.add_root(layout, attributes, _prefix(options))
     if top is None:
         image.created.append(node)
+    progress.phase("scan", None, "files")
     scan = stack.enter_context(found.add_to(image.builder, node))
+    progress.advance(scan.files)
     image.add_missing(layout, attributes)
     return layout, scan.content, list(scan.notes)
+
+
+def _regular_size(source: HostPath | IO[bytes]) -> int | None:
+    """Return the size of an archive in a regular file, None for others."""
+    try:
+        found = os.stat(source) if isinstance(source, str | bytes | os.PathLike) else os.fstat(source.fileno())
+    except (OSError, AttributeError, ValueError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _identities(path: str | bytes) -> frozenset[tuple[int, int]]:

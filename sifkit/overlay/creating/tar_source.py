@@ -15,7 +15,7 @@ from ext3.newfs.builder import TreeBuilder
 from ...errors import show
 from ...tar.errors import ArchiveError
 from ...tar.members import read_members
-from ...tar.stream import ArchiveSource, SpoolDirectory, open_archive
+from ...tar.stream import Archive, ArchiveSource, SpoolDirectory, open_archive
 from .archive_content import ArchiveContent
 from .archive_errors import source_error
 from .layer_merge import LayerMerge
@@ -86,27 +86,22 @@ def read_tar(
     *,
     xattr_filter: Callable[[bytes], bool],
     progress: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] | None = None,
     spool_dir: SpoolDirectory | None = None,
     data_limit: int | None = None,
 ) -> MergedArchive:
     """Read and merge an archive, for a caller who needs the names at its top before choosing where it goes.
 
-    Arguments and errors are those of ``scan_tar``.
+    ``advance`` is told how many bytes of the archive, as it is packed, are read. Other arguments and errors: see ``scan_tar``.
     """
     try:
-        return _read(source, xattr_filter, progress or _ignore, spool_dir, data_limit)
+        archive = open_archive(source, spool_dir=spool_dir, data_limit=data_limit, advance=advance)
+        return _read(archive, xattr_filter, progress or _ignore)
     except ArchiveError as error:
         raise source_error(error) from error
 
 
-def _read(
-    source: ArchiveSource,
-    xattr_filter: Callable[[bytes], bool],
-    progress: Callable[[int], None],
-    spool_dir: SpoolDirectory | None,
-    data_limit: int | None,
-) -> MergedArchive:
-    archive = open_archive(source, spool_dir=spool_dir, data_limit=data_limit)
+def _read(archive: Archive, xattr_filter: Callable[[bytes], bool], progress: Callable[[int], None]) -> MergedArchive:
     try:
         merge = LayerMerge(archive, xattr_filter)
         count = 0

@@ -176,6 +176,17 @@ def test_progress_counts_every_member() -> None:
         assert len(counts) == 3
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_progress_counts_the_bytes_of_the_archive_as_it_is(packed: bool, tmp_path: Path) -> None:
+    data = file(b"a", os.urandom(300_000)) + file(b"b", b"x") + END
+    data = gzip.compress(data) if packed else data
+    (tmp_path / "a.tar").write_bytes(data)
+    counts: list[int] = []
+    with read_tar(tmp_path / "a.tar", xattr_filter=lambda name: True, advance=counts.append) as found:
+        assert found.top_names == {b"a", b"b"}
+    assert len(counts) > 3 and len(data) - 1024 <= sum(counts) <= len(data)
+
+
 def test_the_standard_library_is_read(tmp_path: Path) -> None:
     for style in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         path = tmp_path / f"{style}.tar"
