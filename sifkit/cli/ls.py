@@ -12,7 +12,7 @@ import typer
 
 from .support import values
 from .support.console import Console, Fields
-from .support.frame import verb
+from .support.frame import VerbCommand, verb
 from .support.options import HumanReadable, ReadArguments, ReadFlags, ZeroTerminated
 from .support.reading import ReadBatch, entry_fields, lookup
 from .support.render import display_name, local_time, mode_text, short_size
@@ -174,8 +174,18 @@ def _minute(number: int) -> bytes:
     return local_time(number * MINUTE).encode()
 
 
+class _LsCommand(VerbCommand):
+    """Command whose ``--color`` needs no value, as that of ls(1); a value follows an equals sign."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        words = ["--color=always" if word == "--color" else word for word in args[:end]]
+        return super().parse_args(ctx, [*words, *args[end:]])
+
+
 @verb(
     help_names=["--help"],
+    kind=_LsCommand,
     examples=[
         "sifkit ls overlay.img",
         "sifkit ls -l overlay.img /upper/etc",
@@ -197,7 +207,7 @@ def command(
     by_size: Annotated[bool, typer.Option("-S", help="sort by size, largest first")] = False,
     reverse: Annotated[bool, typer.Option("-r", "--reverse", help="reverse the order")] = False,
     color: Annotated[
-        str, typer.Option("--color", metavar="auto|always|never", help="colour names by file type (default: never)")
+        str, typer.Option("--color", metavar="[=WHEN]", help="colour names by file type: always, auto or never")
     ] = "never",
     every: Annotated[bool, typer.Option("-a", "--all", help="list entries that begin with a dot too (the default)")] = False,
     single: Annotated[bool, typer.Option("-1", help="print one entry per line (the default)")] = False,

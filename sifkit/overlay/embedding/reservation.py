@@ -95,11 +95,13 @@ def find_slot(sif: SIF, path: str, *, replace: bool) -> OverlaySlot:
     if root is not None and root.fs_type in ENCRYPTED:
         raise EditError(
             f"{image}: the root filesystem is encrypted, and the runtimes ignore an overlay inside such an image",
+            path=path,
             hint=f"make a stand-alone one: sifkit overlay create overlay.img; apptainer exec --overlay overlay.img {image} CMD",
         )
     if sif.select(data_type=DataType.OCI_ROOT_INDEX):
         raise EditError(
             f"{image} is an OCI-SIF, which keeps its overlay as a layer",
+            path=path,
             hint="make a stand-alone one: sifkit overlay create overlay.img",
         )
     writable = [overlay for overlay in sif.overlays if overlay.fs_type == FSType.EXT3]
@@ -107,12 +109,14 @@ def find_slot(sif: SIF, path: str, *, replace: bool) -> OverlaySlot:
     if old is not None and not replace:
         raise EditError(
             f"{image} has a writable overlay, object {old.id}, and only one can be used at a time",
+            path=path,
             hint=f"--replace replaces it; to keep it, first: sifkit overlay detach {image} -o FILE",
         )
     if len(writable) > 1:
         ids = " ".join(str(overlay.id) for overlay in writable[1:20])
         raise EditError(
             f"{image} has {len(writable)} writable overlays, and --replace replaces only one",
+            path=path,
             hint=f"first delete the unused ones, for example: sifkit sif del {ids} {image}",
         )
     if old is None and len(sif) >= sif.capacity:
@@ -125,7 +129,7 @@ def find_slot(sif: SIF, path: str, *, replace: bool) -> OverlaySlot:
         of_root = f"group {root.group}" if root.group else "no group"
         notes.append(
             f"the overlay is in group {group} and the primary partition in {of_root}: the"
-            f" runtimes will not find it; change it with: sifkit sif update {root.id} --groupid"
+            f" runtimes will not find it; change it with: sifkit sif update {root.id} {image} --group {group}"
         )
     return OverlaySlot(group, _arch(sif), old, tuple(notes))
 
