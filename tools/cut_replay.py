@@ -39,11 +39,13 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``command`` follows ``sifkit``; ``prepare`` are commands before it; ``target`` is the image that is changed."""
+    """``command`` follows ``sifkit``; ``prepare`` are commands before it; ``target`` is the image that is changed. ``moved``:
+    the file that an overlay of the target, a SIF image, is moved to or from: it is in one of both at any time."""
 
     command: tuple[str, ...]
     prepare: tuple[tuple[str, ...], ...] = ()
     target: str = "o.img"
+    moved: str = ""
 
 
 CREATE = ("overlay", "create", "--size", "4M", "o.img")
@@ -78,7 +80,15 @@ SCENARIOS = {
         ("overlay", "create", "--size", "4M", "--from-dir", "tree", "i.sif"), (NEW_SIF, *ADD[:2]), "i.sif"
     ),
     "overlay attach": Scenario(("overlay", "attach", "i.sif", "o.img"), (NEW_SIF, *ADD[:2], CREATE, FILL), "i.sif"),
-    "overlay attach --move": Scenario(("overlay", "attach", "--move", "i.sif", "o.img"), (NEW_SIF, CREATE, FILL), "i.sif"),
+    "overlay attach --move": Scenario(
+        ("overlay", "attach", "--move", "i.sif", "o.img"), (NEW_SIF, CREATE, FILL), "i.sif", "o.img"
+    ),
+    "overlay detach": Scenario(
+        ("overlay", "detach", "i.sif", "-o", "d.img"),
+        (NEW_SIF, *ADD[:2], CREATE, FILL, ("overlay", "attach", "i.sif", "o.img")),
+        "i.sif",
+        "d.img",
+    ),
     "overlay attach --replace": Scenario(
         ("overlay", "attach", "--replace", "i.sif", "o.img"),
         (NEW_SIF, CREATE, ("overlay", "attach", "i.sif", "o.img"), FILL),
@@ -89,6 +99,12 @@ SCENARIOS = {
         (NEW_SIF, CREATE, ("overlay", "attach", "i.sif", "o.img")),
         "i.sif",
     ),
+    "overlay trim": Scenario(("overlay", "trim", "o.img"), (CREATE, FILL, ("rm", "-r", "o.img:/upper/tree/d"))),
+    "overlay tune": Scenario(("overlay", "tune", "--reserved-blocks", "1", "o.img"), (CREATE, FILL)),
+    "overlay chown": Scenario(("overlay", "chown", "7:8", "o.img"), (CREATE, FILL)),
+    "xattr set": Scenario(("xattr", "set", "user.k", "v", "o.img:/upper/tree/f3"), (CREATE, FILL)),
+    "ln": Scenario(("ln", "o.img:/upper/tree/f3", "o.img:/upper/hard"), (CREATE, FILL)),
+    "mkdir -p": Scenario(("mkdir", "-p", "o.img:/upper/a/b/c"), (CREATE, FILL)),
     "clone": Scenario(("overlay", "clone", "o.img", "c.img"), (CREATE, FILL), "c.img"),
 }
 """By name. Files of the set-up: small, middle, large, and tree with directories."""
@@ -127,10 +143,10 @@ Content = dict[bytes, tuple[object, ...]]
 
 
 def _tree(image: Path, judge: str) -> Content:
-    """What is compared of every path: all but times, block maps and numbers of links."""
+    """What is compared of every path: all but times, block maps, numbers of links and values of attributes."""
     facts = read_debugfs(image) if judge == "debugfs" else read_sifkit(image)
     return {
-        path: (fact.kind, fact.mode, fact.uid, fact.gid, fact.size, fact.target, fact.digest)
+        path: (fact.kind, fact.mode, fact.uid, fact.gid, fact.size, fact.target, fact.digest, sorted(fact.xattrs))
         for path, fact in facts.items()
         if path.split(b"/")[0] != b"lost+found"
     }
@@ -214,6 +230,18 @@ class _Judge:
             if judge == "sifkit":
                 _e2fsck(image)
 
+    def look_at_moved(self, image: Path, other: bytes | None) -> None:
+        """Raise Fault if an overlay that is moved is neither in the SIF image nor in the file."""
+        if not self.scenario.moved or _partitions(image):
+            return
+        if other is None:
+            raise Fault("the overlay is gone")
+        file = image.with_name(self.scenario.moved)
+        file.write_bytes(other)
+        _e2fsck(file)
+        if _tree(file, "debugfs") != (self.old_trees or self.new_trees)[0]:
+            raise Fault("the overlay is in the file in part")
+
     def _known(self, content: Content) -> Content:
         return {path: fact for path, fact in content.items() if path not in self.loose}
 
@@ -279,7 +307,8 @@ def _judge_all(name: str, judge: _Judge, recorded: Record, states: Path, *, seed
         content = files.get(judge.scenario.target)
         others = {other: data for other, data in files.items() if other != judge.scenario.target}
         leftovers |= others.keys() - recorded.before.keys()
-        key = hashlib.sha256(content or b"").digest() + b"-" * (content is None)
+        other = files.get(judge.scenario.moved)
+        key = hashlib.sha256(content or b"").digest() + b"-" * (content is None) + hashlib.sha256(other or b"").digest()
         if key in judged:
             continue
         judged.add(key)
@@ -289,6 +318,7 @@ def _judge_all(name: str, judge: _Judge, recorded: Record, states: Path, *, seed
             image.write_bytes(content)
         try:
             judge.look(image)
+            judge.look_at_moved(image, other)
         except Exception as error:
             kept = Path(tempfile.mkdtemp(prefix=f"cut-replay-{name.replace(' ', '-')}-"))
             if content is not None:

@@ -7,6 +7,7 @@ the data of their files is there.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -18,6 +19,8 @@ from pathlib import Path
 __all__ = ["Event", "Files", "Record", "RecordError", "crashes", "events_of", "files_of", "play", "record"]
 
 SECTOR = 512
+ALL_SUBSETS = 5
+SINGLE_LOSSES = 12
 CALLS = (
     "openat,open,creat,lseek,write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,"
     "unlinkat,ftruncate,truncate,fallocate,copy_file_range,sendfile,splice,ioctl,mmap"
@@ -356,8 +359,19 @@ def crashes(events: Sequence[Event], chance: random.Random) -> Iterator[tuple[st
             for place, event in enumerate(done)
             if event.kind in ("write", "zero", "size") and place > synced.get(event.file, -1)
         ]
-        if loose:
-            for share in (0.0, 0.5, 0.8):
-                lost = {place for place in loose if chance.random() >= share}
-                kept = [event for place, event in enumerate(done) if place not in lost]
-                yield f"the first {end} events without {sorted(lost)}", kept
+        for lost in _losses(loose, chance):
+            kept = [event for place, event in enumerate(done) if place not in lost]
+            yield f"the first {end} events without {sorted(lost)}", kept
+
+
+def _losses(loose: list[int], chance: random.Random) -> Iterator[set[int]]:
+    """Events to lose of those that were not synced: all sets of a few; else each one, all, and some at random."""
+    if len(loose) <= ALL_SUBSETS:
+        for count in range(1, len(loose) + 1):
+            yield from map(set, itertools.combinations(loose, count))
+        return
+    yield set(loose)
+    for share in (0.5, 0.2):
+        yield {place for place in loose if chance.random() < share}
+    if len(loose) <= SINGLE_LOSSES:
+        yield from ({place} for place in loose)
