@@ -130,24 +130,26 @@ def _from_diff(out: Path) -> Content:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``argv`` after ``sifkit``; ``read`` finds the files in ``out``, which is standard output if ``piped``."""
+    """``argv`` after ``sifkit``; ``read`` finds the files in ``out``, which is standard output if ``piped``, and is not there
+    after a failure if ``whole``."""
 
     argv: tuple[str, ...]
     out: str
     read: Callable[[Path], Content]
     piped: bool = False
+    whole: bool = False
     good: tuple[int, ...] = (0,)
 
 
 COMMANDS = {
-    "export": Command(("overlay", "export", "o.img", "-o", "x.tar"), "x.tar", _from_tar),
+    "export": Command(("overlay", "export", "o.img", "-o", "x.tar"), "x.tar", _from_tar, whole=True),
     "export stream": Command(("overlay", "export", "o.img", "-o", "-"), "x.tar", _from_tar, piped=True),
     "export DIR": Command(("overlay", "export", "o.img", "-o", "x/"), "x", _from_directory),
     "extract": Command(("extract", "o.img", "-C", "x"), "x", _from_directory),
     "cp": Command(("cp", "-r", "o.img:/upper", "x"), "x", _from_directory),
     "cp within images": Command(("cp", "-r", "o.img:/upper", "x.img:/copy"), "x.img", _from_image("/copy")),
     "diff": Command(("diff", "o.img", "first.img"), "x.txt", _from_diff, piped=True, good=(0, 1)),
-    "clone": Command(("overlay", "clone", "o.img", "x.img"), "x.img", _from_image("/upper")),
+    "clone": Command(("overlay", "clone", "o.img", "x.img"), "x.img", _from_image("/upper"), whole=True),
 }
 
 
@@ -176,6 +178,8 @@ def try_one(command: Command, work: Path) -> str:
     if done.returncode not in command.good:
         if not text.startswith("sifkit") and "changed" not in text and "in use" not in text:
             raise Fault(f"exit {done.returncode}: {text}")
+        if command.whole and (work / command.out).exists():
+            raise Fault(f"exit {done.returncode}, but {command.out} is there: {text}")
         return f"exit {done.returncode}"
     if "o.img" in text and any(word in text for word in ("changed", "in use", "may be", "may have")):
         return "a warning"

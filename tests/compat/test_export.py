@@ -181,7 +181,7 @@ def test_an_export_beside_an_editor_is_not_torn(tmp_path, monkeypatch, capfd):
             err = capfd.readouterr().err
             if code:
                 assert "in use" in err or "changed while it was read" in err
-                assert not os.path.lexists(f"{number}.tar")
+                assert not os.path.lexists(f"{number}.tar"), err
                 continue
             run("tar", "-xf", f"{number}.tar", cwd=tmp_path)
             if os.path.lexists("one"):

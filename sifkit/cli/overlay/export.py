@@ -105,17 +105,18 @@ def command(
             if output == "-":
                 with output_errors("standard output"), full_host_errors("standard output", needed, directory="/dev/stdout"):
                     done = export_layer(opened.tree, console.binary_output, sparse=sparse, progress=bar)
+                check_unchanged()
             elif stream is not None:
                 with stream.open() as fd, full_host_errors(output, needed), open(fd, "wb", closefd=False) as file:
                     done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
+                check_unchanged()
             else:
                 with full_host_errors(output, needed), AtomicFile(output, new_file_mode(0o666)) as target:
                     with open(target.fd, "wb", closefd=False) as file:
                         done = export_layer(opened.tree, file, sparse=sparse, progress=bar)
-                    check_unchanged()
+                    check_unchanged()  # what others write from here on is not in the archive
                     target.commit(ANY_FILE if force else None)
             print_failures(console, done.problems, done.failed)
-            check_unchanged()
             print_notes(console, done.notes)
             if done.left_out:
                 console.note(f"skipped {counted(done.left_out, 'socket')}: tar archives cannot hold them")

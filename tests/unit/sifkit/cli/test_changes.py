@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from ext3 import Filesystem
-from sifkit.atomic import lock_range
+from sifkit.atomic import AtomicFile, lock_range
 from sifkit.cli import main
 from sifkit.overlay.edit_session import edit_image
 
@@ -158,6 +158,19 @@ def test_one_warning_for_an_image_in_use_that_changes(run, image, held, monkeypa
     write_meanwhile(monkeypatch, image, touched)
     code, _, err = run(*words)
     assert code == 0 and err.count("warning: overlay.img") == 1 and "in use" in err, err
+
+
+def test_a_change_after_an_archive_is_there_is_not_in_it(run, image, monkeypatch):
+    """An exit code of 1 means that there is no archive."""
+    real = AtomicFile.commit
+
+    def commit(self, *arguments, **rest):
+        real(self, *arguments, **rest)
+        touched(image)
+
+    monkeypatch.setattr(AtomicFile, "commit", commit)
+    code, _, err = run("overlay", "export", "overlay.img", "-o", "layer.tar")
+    assert (code, err) == (0, "") and os.path.exists("layer.tar")
 
 
 @pytest.mark.parametrize("change", CHANGES)
