@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .read.path import Path
     from .scan.host_directory import ScanOptions, scan_directory
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BlockDevice",
