@@ -42,6 +42,8 @@ LOOP_INFO_BYTES = 232
 """ioctl of Linux (linux/loop.h) and the size of its struct loop_info64."""
 LOCKS = "/proc/locks"
 FUSE_DEVICE = os.path.realpath("/dev/fuse")
+FUSE_PROGRAMS = frozenset({"fuse2fs", "squashfuse", "squashfuse_ll"})
+"""Programs that serve images. After an unmount fuse2fs closes /dev/fuse first, and then writes what it still holds."""
 LOOP_SECONDS = 1.0
 """How long ``LoopFiles`` believes what it has read."""
 
@@ -180,10 +182,12 @@ def in_use_error(name: str, use: ImageUse, *, shown: str = "") -> ImageInUseErro
 def fuse_servers(wanted: os.stat_result) -> Iterator[LockHolder]:
     """Iterate over the FUSE servers that have the file open: fuse2fs, squashfuse and the like take no lock.
 
-    They are processes with both the file and /dev/fuse open. Other users' processes are only visible to root.
+    They are processes with the file and /dev/fuse open, or of FUSE_PROGRAMS. Other users' processes are only visible to root.
     """
-    for pid, fds in _processes(lambda text: text == FUSE_DEVICE):
-        found = [fd for fd in _numbers(f"/proc/{pid}/fd") if fd not in fds and _is_file(pid, fd, wanted)]
+    serving = [pid for pid, _ in _processes(lambda text: text == FUSE_DEVICE)]
+    ending = [pid for pid in _numbers("/proc") if pid not in serving and _command(pid) in FUSE_PROGRAMS]
+    for pid in serving + ending:
+        found = [fd for fd in _numbers(f"/proc/{pid}/fd") if _is_file(pid, fd, wanted)]
         if found:
             yield LockHolder(pid, _command(pid), "write" if any(_is_writable(pid, fd) for fd in found) else "read")
 
