@@ -144,6 +144,7 @@ def commits(events: list[Event]) -> list[int]:
     return [next(end for end in range(at, len(events)) if events[end].kind == "sync") for at in found]
 
 
+@pytest.mark.slow
 def test_after_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each operation is committed by itself: after none of them is there a name of something unfinished."""
     monkeypatch.setattr(Session, "should_commit", True)

@@ -23,6 +23,7 @@ def stale_tail(raw: bytes) -> bytes:
     return header.pack() + raw[128:] + b"stale" * 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stale", [False, True], ids=["", "stale tail"])
 @pytest.mark.parametrize("name", EDITS)
 def test_every_crash_leaves_old_or_new(tmp_path: Path, name: str, stale: bool) -> None:

@@ -47,6 +47,7 @@ def wasted(path: Path) -> tuple[int, int | None]:
         return store.size - end, next((offset for offset in found if offset is not None), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REMOVING)
 def test_every_crash_of_a_removal(tmp_path: Path, name: str) -> None:
     """Once the objects are gone, their bytes go as well, also if the recovery is interrupted."""

@@ -13,6 +13,7 @@ from ..support.random_operations import FULL_PHASES
 from ..support.sessions import clock, empty_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block_size", "inode_size", "journal", "inodes"),
     [

@@ -91,6 +91,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("locked", "argv"), COMMANDS, ids=[" ".join(argv[:3]) for _, argv in COMMANDS])
 def test_a_command_waits(run: Run, image: str, locked: str, argv: list[str]) -> None:
     with released_soon(locked):

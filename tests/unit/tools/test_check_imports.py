@@ -24,6 +24,7 @@ def project(root: Path, **files: str) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_this_project() -> None:
     assert check_imports.check(ROOT) == []
 

@@ -125,6 +125,7 @@ def test_without_filetype() -> None:
     assert {entry.file_type for entry in directory.entries()} == {FileType.UNKNOWN}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1024, 2048])
 def test_two_levels(block_size: int) -> None:
     directory = make_directory(block_size, count=60_000)

@@ -76,6 +76,7 @@ def test_no_used_block_is_punched(block_size: int, journal: bool) -> None:
         device = MemoryDevice(bytes(after.data))
 
 
+@pytest.mark.slow
 def test_images_after_a_crash() -> None:
     """A journal that is not empty is replayed before anything is freed: what was committed is there."""
     recording = record_steps(1024)

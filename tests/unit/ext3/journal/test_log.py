@@ -310,6 +310,7 @@ def test_overlaid() -> None:
             change()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_any_damage_gives_a_typed_error_or_an_image(seed: int) -> None:
     """Bytes of the journal's superblock, its log and its inode changed at random: opened, or refused with a reason."""

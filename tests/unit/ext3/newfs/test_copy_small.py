@@ -88,6 +88,7 @@ def test_processes_and_threads_give_the_same_image(
     assert read_back(tmp_path / "threads.img") == {name: data[:buffer] for name, data in contents()}
 
 
+@pytest.mark.slow
 def test_threads_read_where_reading_waits(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, seen = os.open, set()
 

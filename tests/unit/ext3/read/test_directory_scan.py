@@ -102,6 +102,7 @@ def test_a_long_list_is_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("few", [0, 16])
 def test_a_damaged_directory_is_left_to_scandir(monkeypatch: pytest.MonkeyPatch, seed: int, few: int) -> None:

@@ -125,6 +125,7 @@ def test_every_way_gives_the_same_tree(many: Path, way: str, monkeypatch: pytest
         assert found == facts(scanned(many)[0])
 
 
+@pytest.mark.slow
 def test_threads_read_where_reading_waits(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, seen = os.lstat, set()
 
@@ -196,6 +197,7 @@ def image_bytes(source: Path, image: Path) -> bytes:
     return image.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_image_is_the_same_to_the_byte(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     forward, backward = fill(tmp_path / "a", lambda number: number), fill(tmp_path / "b", lambda number: -number)
     image = image_bytes(forward, tmp_path / "a.img")

@@ -78,6 +78,7 @@ def test_a_copy_that_does_not_fit_leaves_the_image_as_it_is(run, image, tmp_path
     assert digest(image) == before
 
 
+@pytest.mark.slow
 def test_more_files_than_inodes(run, image, tmp_path):
     make_files(tmp_path / "many", 2100, 0)
     before = digest(image)

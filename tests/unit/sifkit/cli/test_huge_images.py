@@ -51,6 +51,7 @@ EDITING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("commands", [READING, EDITING], ids=["reading", "editing"])
 def test_in_one_gibibyte(commands: list[list[str]], tmp_path: Path) -> None:

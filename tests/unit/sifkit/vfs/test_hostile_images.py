@@ -164,6 +164,7 @@ def test_paths_that_are_told_are_bounded(tmp_path):
     assert all(len(path) < 5000 and path.startswith(b".../") for path, _ in made.problems)
 
 
+@pytest.mark.slow
 def test_a_table_that_is_nowhere_concerns_its_files(tmp_path):
     builder = ext3.TreeBuilder()
     top = builder.add(0, b"", 0o040755, 0, 0, 0, TIMES)
