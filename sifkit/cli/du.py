@@ -53,6 +53,8 @@ def command(
     levels = values.levels_below("-d", depth)
     if summary and depth is not None and levels:
         raise UsageError("-s is -d 0, and contradicts another depth", hint="give one of them")
+    if summary and every:
+        raise UsageError("-s and -a contradict each other", hint="give one of them")
     largest = values.count("--top", top) if top else 0
     batch = ReadBatch(console, arguments, flags, default=["/"])
     for image, paths, opened in batch.images():

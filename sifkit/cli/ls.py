@@ -79,8 +79,9 @@ class _Lister:
 
     def lines(self, path: bytes, rows: Sequence[Row[Any]]) -> list[Line]:
         """Return the lines for the entries of a directory; damaged inodes are reported and skipped."""
+        rows = self.ordered(rows)
         if not self.stats:
-            return [(row.name, None, None) for row in (reversed(rows) if self.reverse else rows)]
+            return [(row.name, None, None) for row in rows]
         lines: list[Line] = []
         for row in rows:
             found, target = row.stat, None
@@ -93,9 +94,13 @@ class _Lister:
                 self.batch.problem(path.rstrip(b"/") + b"/" + row.name, error)
                 continue
             lines.append((row.name, found, target))
-        if self.order:  # names of the same time or size stay in byte order
-            lines.sort(key=lambda line: -getattr(line[1], self.order))
-        return lines[::-1] if self.reverse else lines
+        return lines
+
+    def ordered(self, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+        """Return the rows in the order of the options; names of the same time or size stay in byte order."""
+        if self.order:
+            rows = sorted(rows, key=lambda row: -getattr(row.stat, self.order, 0))
+        return rows[::-1] if self.reverse else rows
 
     def print_lines(self, lines: list[Line], heading: bytes = b"") -> None:
         """Print lines; with -l in aligned columns."""
@@ -297,7 +302,10 @@ def _directories(
     from ..vfs.walk import walk_directories
 
     if recursive:
-        for walked in walk_directories(lister.tree, node, path, stats=lister.stats, on_problem=lister.batch.problem):
+        order = lister.ordered if lister.order or lister.reverse else None
+        for walked in walk_directories(
+            lister.tree, node, path, stats=lister.stats, on_problem=lister.batch.problem, order=order
+        ):
             yield walked.path, lister.lines(walked.path, walked.listing.rows)
         return
     for listing in lister.tree.scan_many([node], stats=lister.stats):

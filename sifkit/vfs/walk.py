@@ -159,10 +159,12 @@ def walk_directories(
     levels: int = MAX_COMPONENTS,
     on_problem: OnProblem | None = None,
     entered: set[N] | None = None,
+    order: Callable[[Sequence[Row[N]]], Sequence[Row[N]]] | None = None,
 ) -> Iterator[WalkedDirectory[N]]:
     """Walk the directory ``top`` and all below it; see ``walk``.
 
-    ``entered``: directories that are not to be met below ``top``; those of this walk are added.
+    ``entered``: directories that are not to be met below ``top``; those of this walk are added. ``order``: sorts the rows of a
+    directory; the directories in it are walked in this order, by default in byte order.
     """
     walker = Walker(tree, top, stats=stats, levels=levels, on_problem=on_problem, entered=entered)
     pending = [(path, top, 0)]
@@ -175,7 +177,7 @@ def walk_directories(
         base = _base(name)
         below = [
             (base + row.name, row.node, depth + 1)
-            for row in listing.rows
+            for row in (listing.rows if order is None else order(listing.rows))
             if row.file_type in MAY_BE_DIRECTORY
             and is_directory(row)
             and walker.may_enter(base + row.name, row.node, depth + 1)

@@ -215,7 +215,7 @@ def command(
     verdict = judge(info, FileAccess.of(image))
     if json:
         console.emit(_fields(info, verdict), image=image)
-    else:
+    elif not (required and console.quiet):
         print_pairs(_rows(info, verdict, console), console)
     missing = verdict.mode == "no" if required == "usable" else bool(required) and verdict.mode != "writable"
     if missing and not json:

@@ -144,7 +144,12 @@ def report(error: BaseException, console: Console) -> int:
         if not hint:
             hint = CHECK_HINT if isinstance(error, DamagedTreeError) else _IMAGE_HINTS.get(kind, "")
         if not hint and kind == "io" and getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            from ext3.errors import Ext3Error
+
             hint = _HINTS["no-space"]
+            if isinstance(error, Ext3Error) and console.image is not None:  # an edit, which was taken back
+                trim = " ".join(["sifkit overlay trim", *console.image_options, shell_quote(console.image)])
+                hint += f"; what the command wrote is given back by: {trim}"
         is_path = not isinstance(error, SifkitError) or isinstance(error, TreePathError)
         if not hint and kind in _PATH_HINTS and console.image is not None and is_path:
             hint = _PATH_HINTS[kind].format(" ".join([*console.image_options, shell_quote(console.image)]))

@@ -122,7 +122,7 @@ def group_help(
         lines += _section(title, rows, column, width)
     if shared:  # the root of all verbs
         lines += _section(GENERAL, _general_options(group.params, help_names), OPTION_COLUMN, width)
-        lines += _section("Where an image is locked or changed", shared, OPTION_COLUMN, width)
+        lines += _section("After the command, where an image is locked or changed", shared, OPTION_COLUMN, width)
     else:
         lines += ["", f"General options: {path.split(' ', maxsplit=1)[0]} -h"]
     return "\n".join(lines)

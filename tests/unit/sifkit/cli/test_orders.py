@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ....support.commands import Run, good, refused
 
 NS = 1_000_000_000
+PATH = {"PATH": os.environ.get("PATH", os.defpath)}
 
 
 @pytest.fixture
@@ -48,6 +50,20 @@ def test_ls_sorts(run: Run, tree: str) -> None:
     assert [entry["name"] for entry in entries] == listed(run, "-t", tree)
 
 
+@pytest.mark.parametrize("option", ["-R", "-Rt", "-RS", "-Rr", "-Rtr", "-RSr"])
+def test_ls_walks_directories_in_its_order(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """As ls of coreutils."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(["b/x", "a/z", "a/y", "c/deep/f", "c/more/g"]):
+        path = tmp_path / "top" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * (number * 7 % 5))
+    for number, path in enumerate(sorted((tmp_path / "top").rglob("*"))):
+        os.utime(path, ns=(0, (number * 5 % 11) * NS))
+    want = subprocess.run(["ls", "-A", option, "top"], env={"LC_ALL": "C", **PATH}, capture_output=True, text=True, check=True)
+    assert good(run, "ls", option, ".", "/top") == want.stdout.replace("top", "/top")
+
+
 def test_ls_colours(run: Run, tree: str) -> None:
     out = good(run, "ls", "--color", tree)
     assert out == good(run, "ls", "--color=always", tree)
@@ -76,6 +92,7 @@ def test_depths_that_are_none(run: Run, tree: str) -> None:
     for words in (["find", tree, "-maxdepth", "x"], ["du", "-d", "-1", tree], ["du", "-d", "1.5", tree]):
         assert "not a number of levels" in refused(run, *words, code=2)
     assert "-s is -d 0" in refused(run, "du", "-s", "-d", "1", tree, code=2)
+    assert "-s and -a contradict" in refused(run, "du", "-s", "-a", tree, code=2)
 
 
 def test_du_depths(run: Run, tree: str) -> None:

@@ -385,3 +385,10 @@ def test_space_of_free_blocks(tmp_path):
     assert any("on disk are of free blocks" in note and "sifkit overlay trim" in note for note in info.notes)
     assert main(["-q", "overlay", "trim", os.fspath(path)]) == 0
     assert image_info(path).allocated_bytes < 10 << 20
+
+
+def test_a_requirement_is_asked_quietly(run, made):
+    code, out, err = run("-q", "overlay", "info", "--require", "usable", made)
+    assert out == b"" and (code == 0) == (err == "")
+    assert b"for you" in run("-q", "overlay", "info", made)[1]
+    assert b"for you" in run("overlay", "info", "--require", "usable", made)[1]
