@@ -156,7 +156,8 @@ class AtomicFile:
             hostio.sync(self.fd)  # some filesystems log a file only with its name
         except BaseException:
             with suppress(OSError):
-                os.unlink(self.target)
+                if still_named(self.fd, self.target):  # another process may have replaced it
+                    os.unlink(self.target)
             raise
         return True
 

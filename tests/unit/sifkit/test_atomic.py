@@ -210,6 +210,29 @@ def test_a_full_disk_at_the_end_is_told_and_leaves_nothing(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_failed_sync_removes_the_own_file_only(tmp_path, monkeypatch, kind, replaced):
+    """Another process may have replaced the file as soon as it had its name."""
+    if kind == "named":
+        pytest.skip("synced before it gets its name")
+    target, other = tmp_path / "x", tmp_path / "other"
+    other.write_bytes(b"other")
+    real = os.fsync
+
+    def full(fd):
+        if not target.exists():
+            real(fd)
+            return
+        if replaced:
+            other.replace(target)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TargetError, match="No space"):
+        write(target)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x" if replaced else "other": b"other"}
+
+
 @linux_locks
 def test_locks_conflict_between_open_files(tmp_path):
     path = tmp_path / "x"
