@@ -151,7 +151,7 @@ def test_without_replace_a_file_that_appeared_is_kept(tmp_path, monkeypatch, ren
         monkeypatch.setattr(os, "link", no_links)
     target = tmp_path / "x"
     if there:
-        with pytest.raises(TargetError, match="meanwhile"), AtomicFile(target) as file:
+        with pytest.raises(TargetError, match="while this command ran; it was kept"), AtomicFile(target) as file:
             target.write_bytes(b"other")
             file.commit()
         assert target.read_bytes() == b"other"
