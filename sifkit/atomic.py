@@ -136,7 +136,7 @@ class AtomicFile:
             raise
         except FileExistsError as error:
             raise TargetError(
-                f"{show(self.target)} was created by another process meanwhile; it was kept",
+                f"{show(self.target)} was created by another process while this command ran; it was kept",
                 path=self.target,
                 hint="give another name",
                 error=error,
@@ -156,7 +156,8 @@ class AtomicFile:
             hostio.sync(self.fd)  # some filesystems log a file only with its name
         except BaseException:
             with suppress(OSError):
-                os.unlink(self.target)
+                if still_named(self.fd, self.target):  # another process may have replaced it
+                    os.unlink(self.target)
             raise
         return True
 
@@ -248,7 +249,7 @@ def _open_unnamed(directory: str) -> int:
     try:
         return os.open(directory, os.O_RDWR | flags | hostio.OPEN, 0o600)
     except OSError:
-        return -1  # unsupported, or no file can be created here: a named one will tell
+        return -1  # unsupported, or no file can be created here: a named one reports the error
 
 
 def _link_unnamed(fd: int, path: str) -> None:

@@ -1,6 +1,6 @@
 """Attributes of a file that is replaced by its own changed copy: owner, extended attributes, ACLs.
 
-What cannot be kept is told.
+Attributes that cannot be kept are reported.
 """
 
 from __future__ import annotations

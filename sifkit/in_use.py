@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ext3 import hostio
@@ -27,7 +27,7 @@ __all__ = [
     "LockHolder",
     "LoopFiles",
     "Mount",
-    "check_unserved",
+    "check_open_unused",
     "check_unused",
     "fuse_servers",
     "host_name",
@@ -137,36 +137,57 @@ def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> ImageUs
 
 
 def check_unused(
-    path: HostPath, *, writers_only: bool = False, own_lock: bool = False, span: tuple[int, int] | None = None
+    path: HostPath,
+    *,
+    writers_only: bool = False,
+    own_lock: bool = False,
+    span: tuple[int, int] | None = None,
+    shown: str = "",
 ) -> ImageUse:
     """Return the users of ``path``. Raises ImageInUseError if there are any (with ``writers_only``: that may write).
 
-    ``own_lock``: the caller holds the lock, so only mounts count. ``span``: see ``image_use``.
+    Locks, loop devices and FUSE servers count. ``own_lock``: the caller holds the lock, so locks do not count. ``span``: see
+    ``image_use``; of FUSE servers those that may write count, since another partition may be the one that is served read-only.
+    ``shown``: what to call it in the error.
     """
+    name = os.fsdecode(path)
 
     def check() -> ImageUse:
         use = image_use(path) if span is None else image_use(path, span=span)
         if own_lock:
             use = ImageUse("none", (), use.mounts)
-        if use.written if writers_only else use.busy:
-            name = os.fsdecode(path)
-            raise in_use_error(name, use, shown=f"{show(name)} (its overlay)" if span else "")
+        used = use.written if writers_only else use.busy
+        servers = () if used else _other_servers(os.stat(path), writers_only=writers_only or span is not None)
+        if used or servers:
+            text = shown or (f"{show(name)} (its overlay)" if span else "")
+            raise in_use_error(name, replace(use, servers=servers), shown=text)
         return use
 
     return retry_in_use(check)
 
 
-def check_unserved(path: HostPath, *, writers_only: bool = False) -> None:
-    """Raise ImageInUseError if a FUSE server has the file open (``writers_only``: for writing): such servers take no lock."""
+def check_open_unused(fd: int, *, span: tuple[int, int], shown: str) -> None:
+    """Raise ImageInUseError if a partition of the open file ``fd`` is in use; locks of ``fd`` itself do not count.
+
+    ``span`` as for ``check_unused``. ``shown``: what to call the partition.
+    """
+    name = f"/proc/self/fd/{fd}"
 
     def check() -> None:
-        servers = tuple(server for server in fuse_servers(os.stat(path)) if server.pid != os.getpid())
-        if writers_only:
-            servers = tuple(server for server in servers if server.kind == "write")
-        if servers:
-            raise in_use_error(os.fsdecode(path), ImageUse("none", servers=servers))
+        found = os.fstat(fd)
+        if lock_state(fd, offset=span[0], size=span[1])[0] in ("read", "write"):
+            raise ImageInUseError(f"{shown} is in use by another process", hint=IN_USE_HINT, locked=True)
+        use = ImageUse("none", mounts=tuple(_mounts(name, found, span)), servers=_other_servers(found, writers_only=True))
+        if use.busy:
+            raise ImageInUseError(f"{shown} is in use: {use.describe()}", hint=IN_USE_HINT)
 
     retry_in_use(check)
+
+
+def _other_servers(found: os.stat_result, *, writers_only: bool) -> tuple[LockHolder, ...]:
+    """Return the FUSE servers of a file other than this process (``writers_only``: that may write to it)."""
+    servers = (server for server in fuse_servers(found) if server.pid != os.getpid())
+    return tuple(server for server in servers if server.kind == "write" or not writers_only)
 
 
 def in_use_error(name: str, use: ImageUse, *, shown: str = "") -> ImageInUseError:

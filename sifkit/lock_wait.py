@@ -32,11 +32,11 @@ class _Budget:
         self.seconds = seconds
         self.left = seconds
         self._notify = notify
-        self._told: set[bytes | str | None] = set()
+        self._notified: set[bytes | str | None] = set()
 
-    def tell(self, error: ImageInUseError) -> None:
-        if self._notify is not None and error.path not in self._told:
-            self._told.add(error.path)
+    def notify_once(self, error: ImageInUseError) -> None:
+        if self._notify is not None and error.path not in self._notified:
+            self._notified.add(error.path)
             self._notify(error)
 
     def pause(self, seconds: float) -> None:
@@ -84,6 +84,6 @@ def retry_in_use(attempt: Callable[[], T]) -> T:
             if budget.left <= 0:
                 error.hint = f"waited {budget.seconds:g} s; wait longer, or stop the container that uses it"
                 raise
-            budget.tell(error)
+            budget.notify_once(error)
         budget.pause(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -77,7 +77,7 @@ def check_sticky_owner(path: str) -> None:
     try:
         found, above = os.stat(path), os.stat(os.path.dirname(path) or os.curdir)
     except OSError:
-        return  # opening it will tell
+        return  # opening it reports the error
     if _is_shared(above) and found.st_uid not in (os.geteuid(), above.st_uid):
         raise TargetError(f"{show(path)} belongs to another user, in a directory that everybody can write to", path=path)
 
@@ -87,7 +87,7 @@ def _followed(path: str, name: str) -> str | None:
     try:
         found = os.lstat(path)
     except (OSError, ValueError):
-        return None  # a new file; creating it will tell what is wrong
+        return None  # a new file; creating it reports the error
     if not stat.S_ISLNK(found.st_mode):
         return None
     directory = os.path.dirname(path)

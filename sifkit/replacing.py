@@ -115,7 +115,9 @@ class Replaceable:
             if fd >= 0:
                 lock_range(fd, write=True, path=path)
                 if not still_named(fd, path):
-                    raise TargetError(f"{show(path)} was replaced by another process meanwhile", path=path, hint="try again")
+                    raise TargetError(
+                        f"{show(path)} was replaced by another process while this command ran", path=path, hint="try again"
+                    )
             yield
         finally:
             if fd >= 0:

@@ -1,4 +1,4 @@
-"""Watch of an image that is read without a lock: who may write to it, and whether somebody did meanwhile.
+"""Watch of an image that is read without a lock: who may write to it, and whether another process did while it was read.
 
 What is read of an image while it is written is of no single moment: a directory may name files that have other content by
 then. Compared are the time and size of the file, the superblock, and the position of the journal.

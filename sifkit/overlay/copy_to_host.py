@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import HostFullError, ImageInUseError, TargetError, counted, shell_quote, show
 from ..host_space import full_host_errors
-from ..output_path import descriptor_number, resolve_output
+from ..output_path import check_sticky_owner, descriptor_number, resolve_output
 from ..replacing import ANY_FILE
 from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
@@ -116,13 +116,13 @@ class HostCopier:
         first = self._links.get(identity) if "links" in self._options.preserve else None
         problems: list[tuple[bytes, str]] = []
         try:
-            with self._existing(destination, removed=not regular or first is not None):
+            with self._existing(destination, removed=not regular or first is not None) as target:
                 if first is not None:
-                    os.link(first, destination, follow_symlinks=False)
+                    os.link(first, target, follow_symlinks=False)
                 else:
                     self._progress.phase("copy", found.size, "bytes")
                     with full_host_errors(os.fsdecode(destination), found.blocks * 512):
-                        made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
+                        made = copy_file_out(tree, node, target, self._out_options, advance=self._progress.advance)
                     self.bytes += made.written_bytes
                     self._progress.done()
                     problems = made.problems
@@ -140,23 +140,29 @@ class HostCopier:
         yield Copied(what, show(destination))
 
     @contextmanager
-    def _existing(self, destination: bytes, *, removed: bool) -> Iterator[None]:
+    def _existing(self, destination: bytes, *, removed: bool) -> Iterator[bytes]:
         """Check the file that is there, if any, and keep it from being used until the end of the block, which writes to it.
 
-        It is removed first if it is to be ``removed``, or cannot be written to and the copier may remove it. Raises TargetError
-        and ImageInUseError if it may not be removed or written to.
+        Yields the name to write to: that of the file that was checked, where symbolic links lead to it. The file is removed
+        first if it is to be ``removed``, or cannot be written to and the copier may remove it. Raises TargetError and
+        ImageInUseError if it may not be removed or written to.
         """
         if not os.path.lexists(destination):
-            yield
+            yield destination
             return
         if removed or (self._force and not os.access(destination, os.W_OK)):
             ANY_FILE.check_name(destination, shown="it")
             os.unlink(destination)
-            yield
+            yield destination
             return
-        name = os.fsdecode(destination) if descriptor_number(destination) is not None else resolve_output(destination)
+        if descriptor_number(destination) is not None:
+            name = os.fsdecode(destination)
+        else:
+            name = resolve_output(destination)
+            if not os.path.isfile(name):
+                check_sticky_owner(name)
         with ANY_FILE.hold(name, shown="it") if os.path.isfile(name) else nullcontext():  # devices and FIFOs are written into
-            yield
+            yield os.fsencode(name)
 
     def _refusal(self, what: str, destination: bytes, image: str, *, regular: bool) -> CopyError | None:
         """Return why a file may not be written there, None if it may. Raises OSError for a bad path."""

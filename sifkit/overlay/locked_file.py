@@ -9,7 +9,7 @@ from ext3 import hostio
 
 from ..atomic import lock_range, open_locked
 from ..errors import FormatError, show
-from ..in_use import check_unserved, check_unused
+from ..in_use import check_unused
 from .sif_partition import no_locks_error
 
 __all__ = ["open_for_edit", "open_for_copy"]
@@ -34,12 +34,10 @@ def _open(name: str, *, write: bool, writers_only: bool, require_lock: bool) -> 
         if not hostio.is_regular(fd):
             raise FormatError(f"{show(name)} is not a regular file", path=name, hint="give an image file")
         check_unused(name, writers_only=writers_only)
-        if write:
-            check_unserved(name)
         locked = lock_range(fd, write=write, path=name)
         if require_lock and not locked:
             raise no_locks_error(name)
-        check_unused(name, writers_only=writers_only, own_lock=True)  # a loop device may have come before the lock
+        check_unused(name, writers_only=writers_only, own_lock=True)  # others may have come before the lock
         return locked
 
     flags = os.O_RDWR if write else os.O_RDONLY

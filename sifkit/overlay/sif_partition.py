@@ -16,7 +16,7 @@ from ext3 import hostio
 
 from ..atomic import HostPath, lock_range
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
-from ..in_use import check_unserved, check_unused
+from ..in_use import check_unused
 from .image_format import HEAD_BYTES, head_format
 from .window import Window
 
@@ -188,12 +188,10 @@ def edit_sif(path: HostPath, *, stamp: Stamp | None = None, require_lock: bool =
 def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, require_lock: bool = False) -> bool:
     """Lock a partition until ``fd`` is closed; return False if file locking is unavailable. ``write``: an exclusive lock.
 
-    Raises ImageInUseError if a container or a loop device uses it.
+    Raises ImageInUseError if a container, a loop device or a FUSE server uses it.
     """
     span = (partition.offset, partition.size)
     check_unused(path, writers_only=not write, span=span)
-    if write:
-        check_unserved(path, writers_only=True)  # the root of a running container is served read-only
     locked = lock_range(fd, write=write, offset=partition.offset, size=partition.size, path=path)
     if require_lock and not locked:
         raise no_locks_error(path)

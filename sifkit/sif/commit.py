@@ -8,8 +8,8 @@ in one sector. ``store.sync`` separates writes that must not be reordered.
 * An object is deleted: its Used byte; the rest of the descriptor; the header; only then its space is freed.
 * All other edits go through a second table at the end of the file: it is written; the header points to it (the commit); the
   table at home is rewritten; the header points back; the second table is truncated.
-* Bytes after the last object are truncated while the header still counts them as data, so that recovery knows that they are
-  nobody's; it does not know that of other bytes there.
+* Bytes after the last object are truncated while the header still counts them as data, so that recovery knows that they belong
+  to no object; it does not know that of other bytes there.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def finish_switch(store: Store, new: State, *, size_after: int) -> None:
         write_header(store, _counting_all(store, new))
         cut_tail(store, new, size_after=size_after)
         return
-    # What stays after the end is somebody's: it is not counted.
+    # What stays after the end belongs to no object: it is not counted.
     write_header(store, new)
     store.set_size(size_after)
 

@@ -9,9 +9,9 @@ from typing import IO
 
 from ext3 import hostio
 
-from ..atomic import AtomicFile, HostPath, lock_range, lock_state, new_file_mode
-from ..errors import IN_USE_HINT, FormatError, ImageInUseError, NotReplaceableError, show
-from ..lock_wait import retry_in_use
+from ..atomic import AtomicFile, HostPath, lock_range, new_file_mode
+from ..errors import FormatError, ImageInUseError, NotReplaceableError, show
+from ..in_use import check_open_unused
 from ..replacing import Replaceable, check_output
 from .errors import EditError, NotWritableError
 from .format.header import HEADER_BYTES, MAGIC
@@ -22,7 +22,7 @@ __all__ = [
     "SIF_IMAGES",
     "NewFileStore",
     "check_file_object",
-    "check_unlocked",
+    "check_partition_unused",
     "load_locked",
     "lock_for_writing",
     "new_file",
@@ -107,17 +107,10 @@ def lock_for_writing(fd: int, *, offset: int, size: int, path: str) -> bool:
     return lock_range(fd, write=True, offset=offset, size=size, path=path)
 
 
-def check_unlocked(store: Store, offset: int, size: int, what: str) -> None:
-    """Raise ImageInUseError if a range is locked: containers lock the ext3 partitions they have mounted."""
-    if store.fd is None or size <= 0:
-        return
-    fd, start = store.fd, store.base + offset
-
-    def check() -> None:
-        if lock_state(fd, offset=start, size=size)[0] in ("read", "write"):
-            raise ImageInUseError(f"{what} is in use by another process", hint=IN_USE_HINT, locked=True)
-
-    retry_in_use(check)
+def check_partition_unused(store: Store, offset: int, size: int, what: str) -> None:
+    """Raise ImageInUseError if a partition is in use: locked, as containers do it, behind a loop device, or served by FUSE."""
+    if store.fd is not None and size > 0:
+        check_open_unused(store.fd, span=(store.base + offset, size), shown=what)
 
 
 def new_file(path: HostPath, *, mode: int, replace: bool) -> AtomicFile:

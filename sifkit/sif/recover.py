@@ -63,7 +63,7 @@ def recover(store: Store, state: State) -> State:
 
 
 def _recover(store: Store, state: State, wanted: State) -> None:
-    """Write table and header. The header goes on counting bytes after the end: that tells that they are nobody's."""
+    """Write table and header. The header goes on counting bytes after the end, which marks them as belonging to no object."""
     end = data_end(wanted.header, wanted.descriptors)
     if store.size > end:
         counted = max(end, state.header.data_offset + state.header.data_size, _interrupted_end(state, store.size))

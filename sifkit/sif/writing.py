@@ -15,7 +15,7 @@ from .format.descriptor import Descriptor
 from .format.metadata import Metadata
 from .format.placement import MAX_ALIGNMENT, data_end
 from .format.types import DataType
-from .loading import check_unlocked
+from .loading import check_partition_unused
 from .payload import Advance, Source, SourceLike, copy_in, digest_hasher, open_source
 from .plan import (
     UNCHANGED,
@@ -225,7 +225,7 @@ class ImageEditor(ImageReader):
         found = [self.get(id) for id in dict.fromkeys(map(id_of, ids))]
         for descriptor in found:
             if descriptor.data_type == DataType.PARTITION:
-                check_unlocked(store, descriptor.offset, descriptor.size, f"object {descriptor.id}")
+                check_partition_unused(store, descriptor.offset, descriptor.size, f"object {descriptor.id}")
         return found
 
     def _adopt(self, state: State) -> None:

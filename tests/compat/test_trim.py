@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
+from sifkit.sif import SIF
 
 from ..support.tools import require, run
 
@@ -40,6 +41,13 @@ def check(image: Path, tmp_path: Path, kept: dict[str, bytes]) -> None:
     for name, content in kept.items():
         run("debugfs", "-R", f"dump /upper/{name} {out}", image)
         assert out.read_bytes() == content
+
+
+def wait_for_mount(point: Path) -> None:
+    for _ in range(100):
+        if os.path.ismount(point):
+            break
+        time.sleep(0.05)
 
 
 def test_e2fsck_and_debugfs(tmp_path: Path) -> None:
@@ -90,10 +98,7 @@ def test_an_image_that_fuse2fs_serves(tmp_path: Path, capfd: pytest.CaptureFixtu
     point.mkdir()
     run("fuse2fs", image, point)
     try:
-        for _ in range(100):
-            if os.path.ismount(point):
-                break
-            time.sleep(0.05)
+        wait_for_mount(point)
         before = os.stat(image).st_blocks
         capfd.readouterr()
         assert main(["-q", "overlay", "trim", str(image)]) == 1
@@ -105,3 +110,27 @@ def test_an_image_that_fuse2fs_serves(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert main(["-q", "overlay", "trim", "--wait", "60", str(image)]) == 0  # it still writes after the unmount
     done = run("e2fsck", "-fn", image)
     assert done.returncode == 0 and b"Fix?" not in done.stdout
+
+
+def test_a_partition_that_fuse2fs_serves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is not deleted under the mount, and the file is neither copied nor replaced; what is written arrives."""
+    require("fuse2fs", "fusermount3", "e2fsck")
+    make(tmp_path)
+    image, sif, point = tmp_path / "a.img", tmp_path / "a.sif", tmp_path / "point"
+    assert main(["-q", "sif", "new", str(sif)]) == 0
+    assert main(["-q", "sif", "add", "--parttype", "overlay", str(sif), str(image)]) == 0
+    with SIF.open(sif) as opened:
+        offset = opened.get(1).offset
+    point.mkdir()
+    run("fuse2fs", sif, point, "-o", f"offset={offset}")
+    try:
+        wait_for_mount(point)
+        capfd.readouterr()
+        for argv in (["sif", "del", "1"], ["sif", "compact"], ["overlay", "detach", "--keep", "-o", str(tmp_path / "c.img")]):
+            assert main(["-q", *argv, str(sif)]) == 1
+            assert "(fuse2fs)" in capfd.readouterr().err
+        (point / "upper" / "late").write_bytes(b"late")
+    finally:
+        run("fusermount3", "-u", point)
+    assert main(["-q", "overlay", "detach", "--wait", "60", "-o", str(tmp_path / "c.img"), str(sif)]) == 0
+    assert run("debugfs", "-R", "cat /upper/late", tmp_path / "c.img").stdout == b"late"

@@ -58,7 +58,7 @@ def command(
     To a directory (an existing one, or a name that ends in /) files are copied as they are. In an archive holes become zeros,
     as OCI layers require; with --sparse they are stored as such, which tar, bsdtar and apptainer support. The size of an
     archive is limited to 1 GiB plus 8 times the size of the image. The image is not modified; it fails if another process may
-    write to it, or does so meanwhile.
+    write to it, or does so while this command runs.
     """
     values.choice("--progress", progress, MODES)
     if not output:

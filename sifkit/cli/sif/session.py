@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ...errors import IN_USE_HINT, ImageInUseError, shell_quote, show
+from ...errors import shell_quote, show
 from ..support.console import Console
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
@@ -32,27 +32,20 @@ MAX_WARNINGS = 3
 
 
 def check_unmounted(image: str, found: Iterable[Descriptor]) -> None:
-    """Raise ImageInUseError if the kernel has one of these partitions mounted.
+    """Raise ImageInUseError if the kernel has one of these partitions mounted, or a FUSE server may write to the image.
 
-    Locks are checked by the library; a loop device takes none.
+    Locks are checked by the library.
     """
-    from ...in_use import ImageUse, image_use
-    from ...lock_wait import retry_in_use
-
-    def check(descriptor: Descriptor) -> None:
-        use = ImageUse("none", mounts=image_use(image, span=(descriptor.offset, descriptor.size)).mounts)
-        if use.busy:
-            raise ImageInUseError(
-                f"{show(image)}: object {descriptor.id} is in use: {use.describe()}", path=image, hint=IN_USE_HINT
-            )
+    from ...in_use import check_unused
 
     for descriptor in found:
         if descriptor.partition is not None and descriptor.size:
-            retry_in_use(partial(check, descriptor))
+            span = descriptor.offset, descriptor.size
+            check_unused(image, own_lock=True, span=span, shown=f"{show(image)}: object {descriptor.id}")
 
 
 def check_not_written(image: str) -> Sequence[str]:
-    """Raise ImageInUseError if the image is mounted writable; return the mount points of read-only mounts."""
+    """Raise ImageInUseError if the image is mounted writable, also by FUSE; return the mount points of read-only mounts."""
     from ...in_use import check_unused
 
     use = check_unused(image, writers_only=True, own_lock=True)

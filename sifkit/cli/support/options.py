@@ -78,7 +78,7 @@ HumanReadable = Annotated[bool, typer.Option("-h", "--human-readable", help="pri
 ZERO_HELP = "end lines with NUL instead of newline, and do not escape names"
 ZeroTerminated = Annotated[bool, typer.Option("-0", "--zero", help=ZERO_HELP)]
 
-AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="accept an image that another process writes to meanwhile")]
+AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="accept an image that another process writes to")]
 RecursiveChange = Annotated[bool, typer.Option("-R", "--recursive", help="change directories and everything below them")]
 Exact = Annotated[
     bool, typer.Option("-T", "--no-target-directory", help="treat the last argument as a file name, never as a directory")

@@ -51,7 +51,9 @@ def next_step_writable(console: Console, image: str) -> None:
 def warn_unlocked(console: Console, image: str, locked: bool) -> None:
     """Warn that an image could not be locked."""
     if not locked:
-        console.warn(f"{show(image)}: file locking is unavailable; other processes could have written to it meanwhile")
+        console.warn(
+            f"{show(image)}: file locking is unavailable; other processes could have written to it while this command ran"
+        )
 
 
 def partition_fields(found: Descriptor | None) -> Fields | None:

@@ -222,12 +222,12 @@ def _notes(info: ImageInfo) -> tuple[str, ...]:
 
 
 def _remove(image: str, fd: int, sif: str) -> None:
-    """Remove the file open as ``fd``, unless its name is another file's by now."""
+    """Remove the file open as ``fd``, unless another file now has its name."""
     try:
         if os.path.samestat(os.lstat(image), os.fstat(fd)):
             os.unlink(image)
             return
-        reason = "its name is another file's by now"
+        reason = "another file now has this name"
     except OSError as error:
         reason = error.strerror or str(error)
     raise TargetError(

@@ -151,7 +151,7 @@ def test_without_replace_a_file_that_appeared_is_kept(tmp_path, monkeypatch, ren
         monkeypatch.setattr(os, "link", no_links)
     target = tmp_path / "x"
     if there:
-        with pytest.raises(TargetError, match="meanwhile"), AtomicFile(target) as file:
+        with pytest.raises(TargetError, match="while this command ran; it was kept"), AtomicFile(target) as file:
             target.write_bytes(b"other")
             file.commit()
         assert target.read_bytes() == b"other"
@@ -208,6 +208,29 @@ def test_a_full_disk_at_the_end_is_told_and_leaves_nothing(tmp_path, monkeypatch
         write(tmp_path / "x")
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_failed_sync_removes_the_own_file_only(tmp_path, monkeypatch, kind, replaced):
+    """Another process may have replaced the file as soon as it had its name."""
+    if kind == "named":
+        pytest.skip("synced before it gets its name")
+    target, other = tmp_path / "x", tmp_path / "other"
+    other.write_bytes(b"other")
+    real = os.fsync
+
+    def full(fd):
+        if not target.exists():
+            real(fd)
+            return
+        if replaced:
+            other.replace(target)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TargetError, match="No space"):
+        write(target)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x" if replaced else "other": b"other"}
 
 
 @linux_locks

@@ -21,6 +21,7 @@ from sifkit.errors import ImageInUseError
 from sifkit.in_use import ImageUse, LockHolder, host_name, image_use
 from sifkit.lock_wait import retry_in_use, wait_for_images, without_waiting
 from sifkit.replacing import ANY_FILE
+from sifkit.sif import SIF
 
 from ...support.commands import Run, good, names_in, refused
 from ...support.platforms import linux_locks
@@ -183,6 +184,63 @@ def test_a_fuse_server_is_a_user(run: Run, image: str, monkeypatch: pytest.Monke
     assert "mounted by process 1 (fuse2fs)" in refused(run, "cp", "f", "a.img:/upper/")
     assert "mounted by process 1 (fuse2fs)" in refused(run, "rm", "-f", "--partition", "overlay", "a.sif:/upper/x")
     assert Path(image).read_bytes() == before
+
+
+FUSE_COMMANDS = [
+    ["overlay", "attach", "b.sif", "a.img"],
+    ["overlay", "attach", "--move", "b.sif", "a.img"],
+    ["overlay", "clone", "a.img", "c.img"],
+    ["overlay", "detach", "a.sif", "-o", "c.img"],
+    ["overlay", "detach", "--keep", "a.sif", "-o", "c.img"],
+    ["sif", "del", "1", "a.sif"],
+    ["sif", "replace", "1", "a.sif", "f"],
+    ["sif", "compact", "a.sif"],
+]
+
+
+@pytest.mark.parametrize("argv", FUSE_COMMANDS, ids=" ".join)
+def test_what_a_fuse_server_writes_to_is_kept(run: Run, image: str, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    """It is neither copied, deleted, moved nor replaced: fuse2fs would get I/O errors, or write to a file without a name."""
+    names, before = {"a.img", "a.sif", "b.sif", "f"}, Path("a.sif").read_bytes()
+    served = os.stat(argv[-1] if argv[1] == "attach" else next(word for word in argv if word[:2] == "a."))
+    with monkeypatch.context() as patch:
+        server = LockHolder(1, "fuse2fs", "write")
+        patch.setattr(in_use, "fuse_servers", lambda found: iter([server] if os.path.samestat(found, served) else []))
+        assert "mounted by process 1 (fuse2fs)" in refused(run, "-q", *argv)
+    assert set(os.listdir()) == names and Path("a.sif").read_bytes() == before
+
+    calls: list[os.stat_result] = []
+
+    def ends(found: os.stat_result) -> Iterator[LockHolder]:
+        if os.path.samestat(found, served):
+            calls.append(found)
+            if len(calls) < 3:
+                yield server
+
+    monkeypatch.setattr(in_use, "fuse_servers", ends)
+    code, _, err = run(*argv, "--wait", "60")
+    assert code == 0 and err.count("; waiting up to 60 s\n") == 1, err
+
+
+@pytest.mark.parametrize("argv", [FUSE_COMMANDS[0], FUSE_COMMANDS[2], FUSE_COMMANDS[4]], ids=" ".join)
+def test_what_a_fuse_server_reads_is_copied(run: Run, image: str, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    monkeypatch.setattr(in_use, "fuse_servers", lambda found: iter([LockHolder(1, "fuse2fs", "read")]))
+    assert run("-q", *argv)[0] == 0
+
+
+def test_what_a_fuse_server_reads_is_not_moved(run: Run, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_use, "fuse_servers", lambda found: iter([LockHolder(1, "fuse2fs", "read")]))
+    assert "mounted by process 1 (fuse2fs)" in refused(run, "-q", "overlay", "attach", "--move", "b.sif", "a.img")
+    assert os.path.exists("a.img")
+
+
+def test_the_library_keeps_a_partition_that_is_served(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls it, the image is checked that is open."""
+    monkeypatch.setattr(in_use, "fuse_servers", lambda found: iter([LockHolder(1, "fuse2fs", "write")]))
+    with SIF.open("a.sif", "r+") as sif:
+        with pytest.raises(ImageInUseError, match=r"object 1 is in use: mounted by process 1 \(fuse2fs\)"):
+            sif.delete(1)
+        assert [one.id for one in sif] == [1]
 
 
 def test_a_lock_of_this_process(image: str) -> None:

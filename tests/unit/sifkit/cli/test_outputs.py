@@ -7,10 +7,12 @@ import shutil
 import stat
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from sifkit.atomic import lock_range
+from sifkit.replacing import Replaceable
 
 from ....support.commands import good, read_in, refused
 from ....support.platforms import linux_locks
@@ -269,3 +271,45 @@ def test_other_files_are_replaced_as_before(run, place):
     good(run, "sif", "new", "--force", "link", "-q")
     assert os.path.islink("link") and os.path.getsize("i.sif") == 32176
     assert read_in("overlay.img", "/upper/f") == b"content\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs another user's FIFO")
+@pytest.mark.parametrize("name", ["shared/fifo", "link"])
+def test_cp_does_not_write_into_another_users_fifo(run, place, name):
+    """As the kernel's protected_fifos has it for directories such as /tmp."""
+    shared = place / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    os.mkfifo(shared / "fifo")
+    (place / "link").symlink_to("shared/fifo")
+    reader = Reader("shared/fifo")
+    good(run, "cp", "overlay.img:/upper/f", name, "-q")
+    reader.join(60)
+    assert reader.data == (place / "f").read_bytes()
+    os.chown(shared / "fifo", 12345, 12345)
+    fd = os.open("shared/fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert "shared/fifo belongs to another user" in refused(run, "cp", "overlay.img:/upper/f", name, "-q")
+        assert os.read(fd, 100) == b""
+    finally:
+        os.close(fd)
+
+
+def test_cp_writes_to_the_file_that_it_has_checked(run, place, monkeypatch):
+    """Also where a link leads to another file by the time that it is opened."""
+    (place / "checked").write_bytes(b"old")
+    (place / "other").write_bytes(b"other")
+    (place / "link").symlink_to("checked")
+    hold = Replaceable.hold
+
+    @contextmanager
+    def hold_and_lead_elsewhere(self, path, *, shown=""):
+        with hold(self, path, shown=shown):
+            (place / "link").unlink()
+            (place / "link").symlink_to("other")
+            yield
+
+    monkeypatch.setattr(Replaceable, "hold", hold_and_lead_elsewhere)
+    good(run, "cp", "overlay.img:/upper/f", "link", "-q")
+    assert (place / "other").read_bytes() == b"other"
+    assert (place / "checked").read_bytes() == (place / "f").read_bytes()
