@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.device.base import MemoryDevice
+from ext3.device.base import FileDevice, MemoryDevice
 
 from ....support.image_checks import check_counts
 from ....support.sessions import clock, empty_image
@@ -173,3 +174,36 @@ def test_a_commit_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     del fs
     gc.collect()
     assert [str(error) for error in told] == ["no space"]
+
+
+@pytest.mark.skipif(not hasattr(os, "dup2"), reason="needs dup2")
+def test_a_reused_descriptor_is_not_written(image: Path, tmp_path: Path) -> None:
+    """A caller's descriptor may be another file's at garbage collection: there is only a warning, and nothing is committed."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(image.stat().st_size))
+    fd = os.open(image, os.O_RDWR)
+    fs = ext3.Filesystem.open(FileDevice(fd), "r+")
+    fs.mkdir("/new")
+    other = os.open(victim, os.O_RDWR)
+    os.dup2(other, fd)
+    try:
+        with pytest.warns(ResourceWarning, match="are lost"):
+            del fs
+            gc.collect()
+    finally:
+        os.close(fd)
+        os.close(other)
+    assert not any(victim.read_bytes())
+    assert names(image) == [b"lost+found"]
+
+
+def test_a_file_object_in_memory_is_committed() -> None:
+    """It has no descriptor: the device keeps it."""
+    file = io.BytesIO(empty_image().data)
+    fs = ext3.Filesystem.open(file, "r+")
+    fs.mkdir("/new")
+    with pytest.warns(ResourceWarning, match="committed now"):
+        del fs
+        gc.collect()
+    with ext3.Filesystem.open(file) as after:
+        assert b"new" in [entry.name for entry in after.scandir("/")]
