@@ -207,3 +207,29 @@ def test_a_file_object_in_memory_is_committed() -> None:
         gc.collect()
     with ext3.Filesystem.open(file) as after:
         assert b"new" in [entry.name for entry in after.scandir("/")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("work", ["fs.mkdir('/child')", "fs.sync()", "file.write(b'child')"])
+def test_a_forked_child_cannot_change_it(image: Path, work: str) -> None:
+    """It is refused there, and the parent goes on."""
+    more = f"""
+import os
+fs.sync()
+fs.mkdir("/more")
+pid = os.fork()
+if not pid:
+    try:
+        {work}
+    except ext3.DeviceError as error:
+        os.write(1, str(error).encode())
+    os._exit(0)
+os.waitpid(pid, 0)
+fs.mkdir("/parent")
+file.close()
+fs.close()
+"""
+    done = run_script(image, more)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "the image is not written any more: this is a forked process"
+    assert names(image) == [b"lost+found", b"more", b"new", b"parent"]
