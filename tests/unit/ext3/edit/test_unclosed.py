@@ -1,4 +1,4 @@
-"""Filesystems open for changes that nobody closes: their changes are committed, but not after an exception, nor in a child."""
+"""Filesystems left open for changes: their changes are committed, but not after an exception, nor in a child."""
 
 from __future__ import annotations
 
