@@ -36,7 +36,7 @@ from .path_args import PathArguments, errors_name
 from .session import Clock, Session
 from .tree_removal import remove_tree
 from .trim import trim
-from .unclosed import close_session, commit_when_forgotten
+from .unclosed import close_session, commit_when_forgotten, owns_file
 
 __all__ = ["WritableFilesystem"]
 
@@ -63,7 +63,7 @@ class WritableFilesystem(Filesystem):
         self._chunk = (-1, b"")
         self._block_owners = None
         self._judged = {}
-        self._finalizer = commit_when_forgotten(self, self._session, self._nodes, self._stack)
+        self._finalizer = commit_when_forgotten(self, self._session, self._nodes, self._stack, owned=owns_file(device, device))
 
     @classmethod
     def open_for_changes(
@@ -81,6 +81,9 @@ class WritableFilesystem(Filesystem):
                 device = stack.enter_context(open_device(where, offset=offset, size=size))
             found = cls(device, clock=clock)
             found._stack.enter_context(stack.pop_all())
+            found._finalizer.detach()
+            owned = owns_file(where, device)
+            found._finalizer = commit_when_forgotten(found, found._session, found._nodes, found._stack, owned=owned)
             return found
 
     # The filesystem as a whole
@@ -138,7 +141,7 @@ class WritableFilesystem(Filesystem):
     def close(self) -> None:
         """Delete open files without names, sync, mark the image as clean and close the file that ``open`` opened.
 
-        One that is not closed is committed when it is collected or the program ends, with a ResourceWarning.
+        Left open and collected, it is committed with a ResourceWarning; on a caller's descriptor or device it only warns.
         """
         self._finalizer.detach()
         try:

@@ -54,7 +54,7 @@ def open_for_changes(device: BlockDevice) -> Opened:
         else:
             sequence = journal.sequence
     if not superblock.state & STATE_VALID:
-        raise NeedsCheckError("was not closed in good order")
+        raise NeedsCheckError("was not unmounted cleanly")
     return Opened(superblock, groups.copy(), journal, sequence, replayed)
 
 
@@ -64,7 +64,7 @@ def _writable(superblock: Superblock) -> Superblock:
     if superblock.state & STATE_ERROR:
         raise NeedsCheckError("has errors")
     if superblock.needs_recovery and not superblock.has_journal:
-        raise NeedsCheckError("says that a journal has to be played back, and has none")
+        raise NeedsCheckError("needs journal recovery but has no journal")
     if not FIRST_INO <= superblock.first_ino <= superblock.inodes_count:
         raise CorruptError("superblock", "s_first_ino", superblock.first_ino, f"from {FIRST_INO} to {superblock.inodes_count}")
     return superblock

@@ -205,9 +205,10 @@ class Session:
         return not (self._failed or self._closed) and self._pid == os.getpid()
 
     def _check_usable(self) -> None:
-        if self._failed or self._closed:
-            why = "an earlier write failed" if self._failed else "it is closed"
-            raise DeviceError(f"the image is not written any more: {why}", hint="open it again")
+        if self.usable:
+            return
+        why = "an earlier write failed" if self._failed else "it is closed" if self._closed else "this is a forked process"
+        raise DeviceError(f"the image is not written any more: {why}", hint="open it again")
 
     # Blocks
 

@@ -180,19 +180,21 @@ def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator
 @contextmanager
 def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[OverlayEditor]:
     """Open the filesystem on ``device``; commit at the end, or roll back to the last sync if the block fails."""
-    with _signals_blocked():
-        filesystem = WritableFilesystem(device)
+    filesystem: WritableFilesystem | None = None
     try:
+        with _signals_blocked():
+            filesystem = WritableFilesystem(device)
         editor = OverlayEditor(filesystem, upper=options.upper)
         if options.check is not None:
             options.check(editor)
         yield editor
-    except BaseException:
         with _signals_blocked():
-            _roll_back(filesystem, device)
+            filesystem.close()
+    except BaseException:
+        if filesystem is not None:
+            with _signals_blocked():
+                _roll_back(filesystem, device)
         raise
-    with _signals_blocked():
-        filesystem.close()
 
 
 def _roll_back(filesystem: WritableFilesystem, device: FileDevice) -> None:
@@ -211,8 +213,10 @@ def _signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # A call may raise what a signal's handler raises, with the mask already changed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

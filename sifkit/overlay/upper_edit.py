@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -232,8 +232,22 @@ class OverlayEditor(Resolver[int]):
     def remove_directory(self, path: ResolvedPath[int]) -> None:
         """Remove a directory that is empty or holds only whiteouts."""
         assert path.node is not None
-        self._remove_whiteouts(path.node)
-        self._remove(path, lambda: self.filesystem.rmdir_at(*path.location))
+        inside = self._only_whiteouts(path.node)
+        before = self.whiteouts
+
+        def empty_and_remove() -> None:
+            self.whiteouts = before  # it may run twice
+            self._remove_names(inside)
+            self._remove(path, lambda: self.filesystem.rmdir_at(*path.location))
+
+        def in_steps() -> None:
+            self._remove_names(inside)
+            self.filesystem.rmdir_at(*path.location)
+
+        try:
+            self.filesystem.atomically(empty_and_remove)
+        except JournalFullError:
+            self._remove(path, in_steps)
 
     def remove_tree(self, path: ResolvedPath[int]) -> None:
         """Remove a directory and everything below it; one whiteout hides it all."""
@@ -251,16 +265,24 @@ class OverlayEditor(Resolver[int]):
         moves_directory = self.stat(node).is_dir
         self.check_content(old)
         below = self._whiteouts_below(old) if moves_directory and self.upper else []
-        if moves_directory and new.node is not None and self.stat(new.node).is_dir:
-            self._remove_whiteouts(new.node)
+        replaces_directory = moves_directory and new.node is not None and self.stat(new.node).is_dir
+        inside = self._only_whiteouts(new.node) if replaces_directory and new.node is not None else []
         whiteout = self.needs_whiteout(old)
 
         def move() -> None:
+            self._remove_names(inside)
             if moves_directory and self.upper:
                 self.make_opaque(node)
             self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
 
-        self._replace_whiteouts(new, lambda: self.filesystem.atomically(move))
+        try:
+            self._replace_whiteouts(new, lambda: self.filesystem.atomically(move))
+        except JournalFullError:
+            if not inside:
+                raise
+            self._remove_names(inside)
+            inside.clear()
+            self._replace_whiteouts(new, lambda: self.filesystem.atomically(move))
         self.whiteouts += whiteout
         for location in below:
             self.filesystem.unlink_at(*location)
@@ -311,12 +333,15 @@ class OverlayEditor(Resolver[int]):
         is_empty = stat.S_ISREG(found.mode) and not found.size
         return is_empty and row.may_have_xattrs and not self.filesystem.xattrs(row.node).keys().isdisjoint(WHITEOUT_XATTRS)
 
-    def _remove_whiteouts(self, directory: int) -> None:
-        """Remove the whiteouts in a directory that holds nothing else."""
+    def _only_whiteouts(self, directory: int) -> list[tuple[int, bytes]]:
+        """Return (directory, name) of the whiteouts in a directory that holds nothing else; without ``upper`` none."""
         if not self.upper or any(listing.rows for listing in self.tree.scan_many([directory], stats=False)):
-            return
-        for entry in list(self.filesystem.scandir(directory)):
-            self.filesystem.remove_tree_at(directory, entry.name)
+            return []
+        return [(directory, entry.name) for entry in self.filesystem.scandir(directory)]
+
+    def _remove_names(self, locations: Iterable[tuple[int, bytes]]) -> None:
+        for location in locations:
+            self.filesystem.remove_tree_at(*location)
 
 
 def outside_upper_warning(editor: OverlayEditor, image: str, path: ResolvedPath[int]) -> str:

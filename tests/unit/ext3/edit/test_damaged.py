@@ -145,7 +145,7 @@ def test_recovery_without_a_journal() -> None:
     device = blank(journal=False)
     set_superblock(device, s_feature_incompat=6)
     before = bytes(device.data)
-    with pytest.raises(ext3.NeedsCheckError, match="journal"):
+    with pytest.raises(ext3.NeedsCheckError, match="needs journal recovery but has no journal"):
         ext3.Filesystem.open(device, "r+", clock=clock)
     assert device.data == before
     with ext3.Filesystem.open(device) as fs:

@@ -1,8 +1,9 @@
-"""Filesystems open for changes that nobody closes: their changes are committed, but not after an exception, nor in a child."""
+"""Filesystems left open for changes: their changes are committed, but not after an exception, nor in a child."""
 
 from __future__ import annotations
 
 import gc
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.device.base import MemoryDevice
+from ext3.device.base import FileDevice, MemoryDevice
 
 from ....support.image_checks import check_counts
 from ....support.sessions import clock, empty_image
@@ -173,3 +174,62 @@ def test_a_commit_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     del fs
     gc.collect()
     assert [str(error) for error in told] == ["no space"]
+
+
+@pytest.mark.skipif(not hasattr(os, "dup2"), reason="needs dup2")
+def test_a_reused_descriptor_is_not_written(image: Path, tmp_path: Path) -> None:
+    """A caller's descriptor may be another file's at garbage collection: there is only a warning, and nothing is committed."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(image.stat().st_size))
+    fd = os.open(image, os.O_RDWR)
+    fs = ext3.Filesystem.open(FileDevice(fd), "r+")
+    fs.mkdir("/new")
+    other = os.open(victim, os.O_RDWR)
+    os.dup2(other, fd)
+    try:
+        with pytest.warns(ResourceWarning, match="are lost"):
+            del fs
+            gc.collect()
+    finally:
+        os.close(fd)
+        os.close(other)
+    assert not any(victim.read_bytes())
+    assert names(image) == [b"lost+found"]
+
+
+def test_a_file_object_in_memory_is_committed() -> None:
+    """It has no descriptor: the device keeps it."""
+    file = io.BytesIO(empty_image().data)
+    fs = ext3.Filesystem.open(file, "r+")
+    fs.mkdir("/new")
+    with pytest.warns(ResourceWarning, match="committed now"):
+        del fs
+        gc.collect()
+    with ext3.Filesystem.open(file) as after:
+        assert b"new" in [entry.name for entry in after.scandir("/")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("work", ["fs.mkdir('/child')", "fs.sync()", "file.write(b'child')"])
+def test_a_forked_child_cannot_change_it(image: Path, work: str) -> None:
+    """It is refused there, and the parent goes on."""
+    more = f"""
+import os
+fs.sync()
+fs.mkdir("/more")
+pid = os.fork()
+if not pid:
+    try:
+        {work}
+    except ext3.DeviceError as error:
+        os.write(1, str(error).encode())
+    os._exit(0)
+os.waitpid(pid, 0)
+fs.mkdir("/parent")
+file.close()
+fs.close()
+"""
+    done = run_script(image, more)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "the image is not written any more: this is a forked process"
+    assert names(image) == [b"lost+found", b"more", b"new", b"parent"]

@@ -128,3 +128,44 @@ def test_ctrl_c_during_a_long_copy(run, tmp_path, monkeypatch):
 def test_options_are_for_sif_images(overlay):
     with pytest.raises(UsageError), edit_image(overlay, EditOptions(partition="overlay")):
         pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs pthread_sigmask")
+@pytest.mark.parametrize("number", range(1, 10))
+def test_an_interrupt_while_signals_are_masked(overlay, monkeypatch, number):
+    """At each call: signals are as before, the filesystem is not left open, and the image is clean."""
+    mask = signal.pthread_sigmask
+    before = mask(signal.SIG_BLOCK, [])
+    calls = 0
+
+    def interrupted(how, signals):
+        nonlocal calls
+        found = mask(how, signals)
+        calls += 1
+        if calls == number:
+            raise KeyboardInterrupt
+        return found
+
+    opened = []
+
+    class Recorded(edit.WritableFilesystem):
+        def __init__(self, *given, **named):
+            super().__init__(*given, **named)
+            opened.append(self._finalizer)
+
+    monkeypatch.setattr(edit, "WritableFilesystem", Recorded)
+    monkeypatch.setattr(edit.signal, "pthread_sigmask", interrupted)
+    try:
+        with edit_image(overlay) as edited:
+            edited.filesystem.mkdir("/upper/new")
+    except KeyboardInterrupt:
+        assert number <= 6
+    else:
+        assert number > 6
+    finally:
+        left = mask(signal.SIG_SETMASK, before)
+    assert left == before
+    assert not any(finalizer.alive for finalizer in opened)
+    with Filesystem.open(overlay) as filesystem:
+        assert not filesystem.needs_recovery
+    assert names_in(overlay) == ([b"new"] if number >= 6 else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -223,3 +223,55 @@ def test_an_opaque_top_hides_no_lower_layer(editor: OverlayEditor) -> None:
     editor.filesystem.set_xattr("/upper", OPAQUE_XATTRS[0], b"y")
     editor.unlink(editor.resolve(b"/small", follow=False))
     assert editor.filesystem.stat("/upper/small").mode == S_IFCHR
+
+
+def directory_of_whiteouts(fs: WritableFilesystem, count: int = 3) -> None:
+    """Directory /upper/d in which whiteouts hide files of a lower layer, and /upper/other, which is moved over it."""
+    fs.mkdir("/upper/d")
+    for number in range(count):
+        fs.mknod(f"/upper/d/{number}", S_IFCHR)
+    fs.create("/upper/d/.wh.fuse")
+    fs.mkdir("/upper/other")
+
+
+def remove_d(editor: OverlayEditor) -> None:
+    editor.remove_directory(editor.resolve(b"/d", follow=False))
+
+
+def move_over_d(editor: OverlayEditor) -> None:
+    editor.rename(editor.resolve(b"/other", follow=False), editor.resolve(b"/d", follow=False))
+
+
+def refuse(*_: object, **__: object) -> int:
+    raise ext3.NoSpaceError("no space", needed_bytes=1, available_bytes=0)
+
+
+@pytest.mark.parametrize(("change", "call"), [(remove_d, "mknod_at"), (remove_d, "rmdir_at"), (move_over_d, "rename_at")])
+def test_a_directory_that_stays_keeps_its_whiteouts(
+    editor: OverlayEditor, monkeypatch: pytest.MonkeyPatch, change: Callable[[OverlayEditor], None], call: str
+) -> None:
+    """Or removed files of lower layers would be seen again."""
+    directory_of_whiteouts(editor.filesystem)
+    before = names_below(editor.filesystem, "/upper")
+    monkeypatch.setattr(WritableFilesystem, call, refuse)
+    with pytest.raises(ext3.NoSpaceError):
+        change(editor)
+    assert names_below(editor.filesystem, "/upper") == before
+    assert not editor.whiteouts
+
+
+@pytest.mark.parametrize("change", [remove_d, move_over_d])
+@pytest.mark.parametrize("capacity", [14, 1000])
+def test_a_directory_with_whiteouts_is_replaced(
+    editor: OverlayEditor, monkeypatch: pytest.MonkeyPatch, change: Callable[[OverlayEditor], None], capacity: int
+) -> None:
+    """Also with more of them than the journal holds: then in steps."""
+    fs = editor.filesystem
+    directory_of_whiteouts(fs, 60)
+    fs.sync()
+    monkeypatch.setattr(LogWriter, "capacity", capacity)
+    change(editor)
+    names = names_below(fs, "/upper")
+    assert not any(name.startswith((b"d/", b".whiteout")) for name in names) and b"d" in names
+    assert editor.whiteouts == 1
+    assert fs.stat("/upper/d").is_dir == (change is move_over_d)
