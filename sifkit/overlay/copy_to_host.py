@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import HostFullError, ImageInUseError, TargetError, counted, shell_quote, show
@@ -115,23 +115,26 @@ class HostCopier:
         identity = image, found.dev, found.ino
         first = self._links.get(identity) if "links" in self._options.preserve else None
         problems: list[tuple[bytes, str]] = []
-        try:
-            with self._existing(destination, removed=not regular or first is not None):
-                if first is not None:
-                    os.link(first, destination, follow_symlinks=False)
-                else:
-                    self._progress.phase("copy", found.size, "bytes")
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._existing(destination, removed=not regular or first is not None))
+            except (TargetError, ImageInUseError) as error:
+                text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
+                yield CopyError(text, kind=error.kind, path=destination)
+                return
+            if first is not None:
+                os.link(first, destination, follow_symlinks=False)
+            else:
+                self._progress.phase("copy", found.size, "bytes")
+                try:
                     with full_host_errors(os.fsdecode(destination), found.blocks * 512):
                         made = copy_file_out(tree, node, destination, self._out_options, advance=self._progress.advance)
-                    self.bytes += made.written_bytes
-                    self._progress.done()
-                    problems = made.problems
-        except HostFullError:
-            raise
-        except (TargetError, ImageInUseError) as error:
-            text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
-            yield CopyError(text, kind=error.kind, path=destination)
-            return
+                except TargetError as error:
+                    yield CopyError(error.message, kind=error.kind, path=destination, hint=error.hint)
+                    return
+                self.bytes += made.written_bytes
+                self._progress.done()
+                problems = made.problems
         for _, why in problems:
             yield CopyError(f"'{what}': {why}", kind="corrupt", path=destination)
         if found.links > 1:

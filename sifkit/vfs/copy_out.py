@@ -142,6 +142,8 @@ def _copy_ranges(source: OpenFile, fd: int, limit: int | None, advance: Callable
     try:
         ranges = ranges_of(source)
         check_data_limit(limit, sum(one.length for one in ranges))
+        if source.size > os.fstat(fd).st_size:
+            os.ftruncate(fd, source.size)  # may be refused (EFBIG): then the old content stays
         os.ftruncate(fd, 0)
         os.ftruncate(fd, source.size)
         return copy_ranges(source, ranges, fd, advance)

@@ -127,6 +127,23 @@ def test_a_tree_comes_out_again(run, image, source, tmp_path):
     assert not os.path.exists("again")
 
 
+def test_a_file_too_large_for_the_host_costs_no_content(run, image, source):
+    """The kernel judges: RLIMIT_FSIZE gives EFBIG, as filesystems with small files do. It is no refusal to overwrite."""
+    resource = pytest.importorskip("resource")
+    with open(source / "large", "wb") as file:
+        file.truncate(2_000_000)
+    good(run, "cp", "src/large", "overlay.img:/upper")
+    (source / "large").write_bytes(b"old" * 100)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        code, _, err = run("cp", "overlay.img:/upper/large", "src/large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1 and "its filesystem does not allow files of" in err and "will not overwrite" not in err
+    assert (source / "large").read_bytes() == b"old" * 100
+
+
 def test_a_tree_goes_from_one_image_to_another_and_within_one(run, image, source):
     good(run, "overlay", "create", "--size", "8M", "other.img", "-q")
     good(run, "cp", "-a", "src", "overlay.img:/upper")
