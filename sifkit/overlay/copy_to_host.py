@@ -20,6 +20,7 @@ from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import reason_of
 from ..vfs.file_tree import FileTree, Stat
+from ..vfs.host_writer import create_over
 from ..vfs.resolve import is_dir, is_symlink
 from .copy_options import CopyOptions
 from .image_format import file_format
@@ -117,13 +118,13 @@ class HostCopier:
         problems: list[tuple[bytes, str]] = []
         with ExitStack() as held:
             try:
-                held.enter_context(self._existing(destination, removed=not regular or first is not None))
+                held.enter_context(self._existing(destination, replaced=not regular or first is not None))
             except (TargetError, ImageInUseError) as error:
                 text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
                 yield CopyError(text, kind=error.kind, path=destination)
                 return
             if first is not None:
-                os.link(first, destination, follow_symlinks=False)
+                _link(first, destination)
             else:
                 self._progress.phase("copy", found.size, "bytes")
                 try:
@@ -143,18 +144,19 @@ class HostCopier:
         yield Copied(what, show(destination))
 
     @contextmanager
-    def _existing(self, destination: bytes, *, removed: bool) -> Iterator[None]:
+    def _existing(self, destination: bytes, *, replaced: bool) -> Iterator[None]:
         """Check the file that is there, if any, and keep it from being used until the end of the block, which writes to it.
 
-        It is removed first if it is to be ``removed``, or cannot be written to and the copier may remove it. Raises TargetError
-        and ImageInUseError if it may not be removed or written to.
+        It is removed first if it cannot be written to and the copier may remove it. ``replaced``: the block gives its name to
+        a new file. Raises TargetError and ImageInUseError if it may not be removed or written to.
         """
         if not os.path.lexists(destination):
             yield
             return
-        if removed or (self._force and not os.access(destination, os.W_OK)):
+        if replaced or (self._force and not os.access(destination, os.W_OK)):
             ANY_FILE.check_name(destination, shown="it")
-            os.unlink(destination)
+            if not replaced:
+                os.unlink(destination)
             yield
             return
         name = os.fsdecode(destination) if descriptor_number(destination) is not None else resolve_output(destination)
@@ -190,6 +192,18 @@ class HostCopier:
         if is_link and regular and not os.path.exists(destination):
             return CopyError(f"not writing through dangling symlink '{shown}'", path=destination)
         return None
+
+
+def _link(first: bytes, destination: bytes) -> None:
+    """Create a hard link to the file ``first``, which replaces one that is there."""
+
+    def create(name: bytes) -> None:
+        os.link(first, name, follow_symlinks=False)
+
+    try:
+        create(destination)
+    except FileExistsError:
+        create_over(destination, create)
 
 
 def _into(destination: bytes) -> str:
