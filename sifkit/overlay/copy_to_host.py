@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import HostFullError, ImageInUseError, TargetError, counted, shell_quote, show
@@ -20,6 +20,7 @@ from ..vfs.copy_out import CopyOutOptions, copy_file_out, copy_tree_out
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import reason_of
 from ..vfs.file_tree import FileTree, Stat
+from ..vfs.host_writer import create_over
 from ..vfs.resolve import is_dir, is_symlink
 from .copy_options import CopyOptions
 from .image_format import file_format
@@ -115,23 +116,26 @@ class HostCopier:
         identity = image, found.dev, found.ino
         first = self._links.get(identity) if "links" in self._options.preserve else None
         problems: list[tuple[bytes, str]] = []
-        try:
-            with self._existing(destination, removed=not regular or first is not None) as target:
-                if first is not None:
-                    os.link(first, target, follow_symlinks=False)
-                else:
-                    self._progress.phase("copy", found.size, "bytes")
+        with ExitStack() as held:
+            try:
+                target = held.enter_context(self._existing(destination, replaced=not regular or first is not None))
+            except (TargetError, ImageInUseError) as error:
+                text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
+                yield CopyError(text, kind=error.kind, path=destination)
+                return
+            if first is not None:
+                _link(first, target)
+            else:
+                self._progress.phase("copy", found.size, "bytes")
+                try:
                     with full_host_errors(os.fsdecode(destination), found.blocks * 512):
                         made = copy_file_out(tree, node, target, self._out_options, advance=self._progress.advance)
-                    self.bytes += made.written_bytes
-                    self._progress.done()
-                    problems = made.problems
-        except HostFullError:
-            raise
-        except (TargetError, ImageInUseError) as error:
-            text = f"will not overwrite '{show(destination)}' with '{what}': {error.message}"
-            yield CopyError(text, kind=error.kind, path=destination)
-            return
+                except TargetError as error:
+                    yield CopyError(error.message, kind=error.kind, path=destination, hint=error.hint)
+                    return
+                self.bytes += made.written_bytes
+                self._progress.done()
+                problems = made.problems
         for _, why in problems:
             yield CopyError(f"'{what}': {why}", kind="corrupt", path=destination)
         if found.links > 1:
@@ -140,19 +144,20 @@ class HostCopier:
         yield Copied(what, show(destination))
 
     @contextmanager
-    def _existing(self, destination: bytes, *, removed: bool) -> Iterator[bytes]:
+    def _existing(self, destination: bytes, *, replaced: bool) -> Iterator[bytes]:
         """Check the file that is there, if any, and keep it from being used until the end of the block, which writes to it.
 
         Yields the name to write to: that of the file that was checked, where symbolic links lead to it. The file is removed
-        first if it is to be ``removed``, or cannot be written to and the copier may remove it. Raises TargetError and
-        ImageInUseError if it may not be removed or written to.
+        first if it cannot be written to and the copier may remove it. ``replaced``: the block gives its name to a new file.
+        Raises TargetError and ImageInUseError if it may not be removed or written to.
         """
         if not os.path.lexists(destination):
             yield destination
             return
-        if removed or (self._force and not os.access(destination, os.W_OK)):
+        if replaced or (self._force and not os.access(destination, os.W_OK)):
             ANY_FILE.check_name(destination, shown="it")
-            os.unlink(destination)
+            if not replaced:
+                os.unlink(destination)
             yield destination
             return
         if descriptor_number(destination) is not None:
@@ -193,6 +198,18 @@ class HostCopier:
         if is_link and regular and not os.path.exists(destination):
             return CopyError(f"not writing through dangling symlink '{shown}'", path=destination)
         return None
+
+
+def _link(first: bytes, destination: bytes) -> None:
+    """Create a hard link to the file ``first``, which replaces one that is there."""
+
+    def create(name: bytes) -> None:
+        os.link(first, name, follow_symlinks=False)
+
+    try:
+        create(destination)
+    except FileExistsError:
+        create_over(destination, create)
 
 
 def _into(destination: bytes) -> str:

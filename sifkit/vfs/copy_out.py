@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from .extracting import extract
 from .file_copy import UnreadableError, copy_ranges, ranges_of
 from .file_tree import UNKNOWN, FileTree, OpenFile, Stat, file_type_of
 from .host_attributes import ACLS, owner_only, set_attributes, set_unopened_attributes
-from .host_writer import ExtractResult
+from .host_writer import ExtractResult, create_over
 from .resolve import is_symlink
 from .subtree import Subtree
 
@@ -91,14 +90,19 @@ def copy_file_out(
     above, name = os.path.split(target)
     directory = os.open(above or b".", os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | hostio.OPEN)
     try:
-        with suppress(FileNotFoundError):
+
+        def create(name: bytes) -> None:
+            if link:
+                os.symlink(link, name, dir_fd=directory)
+            else:
+                device = os.makedev(found.major, found.minor)
+                os.mknod(name, stat.S_IFMT(found.mode) | mode, device, dir_fd=directory)
+
+        try:
+            create(name)
+        except FileExistsError:
             ANY_FILE.check_name(target)
-            os.unlink(name, dir_fd=directory)
-        if link:
-            os.symlink(link, name, dir_fd=directory)
-        else:
-            device = os.makedev(found.major, found.minor)
-            os.mknod(name, stat.S_IFMT(found.mode) | mode, device, dir_fd=directory)
+            create_over(name, create, directory=directory)
         if options.preserve:
             set_unopened_attributes(name, found, attributes, result, owners=owners, directory=directory)
     finally:
@@ -142,6 +146,8 @@ def _copy_ranges(source: OpenFile, fd: int, limit: int | None, advance: Callable
     try:
         ranges = ranges_of(source)
         check_data_limit(limit, sum(one.length for one in ranges))
+        if source.size > os.fstat(fd).st_size:
+            os.ftruncate(fd, source.size)  # may be refused (EFBIG): then the old content stays
         os.ftruncate(fd, 0)
         os.ftruncate(fd, source.size)
         return copy_ranges(source, ranges, fd, advance)

@@ -67,7 +67,6 @@ class NewFileAttributes:
         """``owners``: set owners too. ``uniform``: all directories were created by this extraction."""
         self._owners = owners
         self._uniform = uniform
-        self._caller = (0, 0) if owners else (os.geteuid(), os.getegid())
         self._observed: dict[int, _Observed] = {}
 
     @staticmethod
@@ -91,9 +90,9 @@ class NewFileAttributes:
         if self._owners:
             if observed.owner != owner:
                 mode = _set_owner(fd, found, result, None)
-        elif self._caller != owner:
+        elif observed.owner != owner:
             result.owners_left += 1
-            mode &= 0o1777
+            mode &= 0o1777  # no set-ID bits for another owner or group
         if observed.has_acl:
             _remove_acls(fd, (ACCESS_ACL,))
         if observed.mode != mode:
@@ -168,9 +167,11 @@ def set_attributes(
     mode = stat.S_IMODE(found.mode)
     if owners:
         mode = _set_owner(file, found, result, directory)
-    elif (found.uid, found.gid) != (os.geteuid(), os.getegid()):
-        result.owners_left += 1
-        mode &= 0o1777  # no set-ID bits for a file that now belongs to the caller
+    else:
+        new = os.stat(file) if directory is None else os.stat(file, dir_fd=directory, follow_symlinks=False)
+        if (found.uid, found.gid) != (new.st_uid, new.st_gid):  # its group may be that of a set-group-ID directory
+            result.owners_left += 1
+            mode &= 0o1777  # no set-ID bits for another owner or group
     plain = {name: value for name, value in xattrs.items() if name not in ACLS}
     if plain and isinstance(file, int):
         _make_writable(file)

@@ -11,7 +11,8 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ext3 import hostio
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_PROBLEMS",
     "ExtractResult",
     "HostWriter",
+    "create_over",
     "supported",
 ]
 
@@ -42,6 +44,21 @@ def supported() -> bool:
     """Return True if this system has the calls that keep an extraction inside its directory."""
     needed = (os.open, os.mkdir, os.unlink, os.stat, os.symlink, os.link)
     return all(call in os.supports_dir_fd for call in needed) and hasattr(os, "O_NOFOLLOW")
+
+
+def create_over(name: bytes, create: Callable[[bytes], None], *, directory: int | None = None) -> None:
+    """Call ``create`` with a temporary name beside ``name``, then rename that file to ``name``, whatever has it now.
+
+    ``directory``: descriptor that names are relative to. Raises OSError; nothing is removed unless the new file exists.
+    """
+    above, leaf = os.path.split(name)
+    temporary = os.path.join(above, b".%s.%s.tmp" % (leaf[:200], os.urandom(3).hex().encode()))
+    create(temporary)
+    try:
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        with suppress(FileNotFoundError):  # it stays if both names are one file
+            os.unlink(temporary, dir_fd=directory)
 
 
 @dataclass(slots=True)
@@ -195,41 +212,50 @@ class HostWriter:
 
     def symlink(self, directory: int, name: bytes, target: bytes) -> None:
         fd = self.directory(directory)
+
+        def create(name: bytes) -> None:
+            os.symlink(target, name, dir_fd=fd)
+
         try:
-            os.symlink(target, name, dir_fd=fd)
+            create(name)
         except FileExistsError:
-            self._unlink_existing(fd, name)
-            os.symlink(target, name, dir_fd=fd)
+            self._check_existing(fd, name)
+            create_over(name, create, directory=fd)
 
     def mknod(self, directory: int, name: bytes, mode: int, major: int, minor: int) -> bool:
         """Create a device, fifo or socket; return False if there is such a one, which is kept. Raises OSError (EPERM)."""
         fd = self.directory(directory)
-        for attempt in (1, 2):
-            try:
-                os.mknod(name, stat.S_IFMT(mode) | 0o600, _device(mode, major, minor), dir_fd=fd)
-                return True
-            except FileExistsError:
-                if attempt == 2:
-                    raise
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                there = stat.S_IFMT(found.st_mode), found.st_rdev
-                if self.force and there == (stat.S_IFMT(mode), _device(mode, major, minor)):
-                    return False
-                self._unlink_existing(fd, name)
-        raise AssertionError("unreachable")
+
+        def create(name: bytes) -> None:
+            os.mknod(name, stat.S_IFMT(mode) | 0o600, _device(mode, major, minor), dir_fd=fd)
+
+        try:
+            create(name)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            there = stat.S_IFMT(found.st_mode), found.st_rdev
+            if self.force and there == (stat.S_IFMT(mode), _device(mode, major, minor)):
+                return False
+            self._check_existing(fd, name)
+            create_over(name, create, directory=fd)
+        return True
 
     def link(self, old: tuple[int, bytes], new: tuple[int, bytes]) -> None:
         """Create a hard link ``new`` to a file created before. Both are (directory, name)."""
         source = os.dup(self.directory(old[0]))
         try:
             fd = self.directory(new[0])
+
+            def create(name: bytes) -> None:
+                os.link(old[1], name, src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+
             try:
-                os.link(old[1], new[1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+                create(new[1])
             except FileExistsError:
                 if self._same(source, old[1], fd, new[1]):
                     return
-                self._unlink_existing(fd, new[1])
-                os.link(old[1], new[1], src_dir_fd=source, dst_dir_fd=fd, follow_symlinks=False)
+                self._check_existing(fd, new[1])
+                create_over(new[1], create, directory=fd)
         finally:
             os.close(source)
 
@@ -239,6 +265,11 @@ class HostWriter:
         return self.force and os.path.samestat(os.stat(old, dir_fd=one, follow_symlinks=False), found)
 
     def _unlink_existing(self, fd: int, name: bytes) -> None:
+        self._check_existing(fd, name)
+        os.unlink(name, dir_fd=fd)
+
+    def _check_existing(self, fd: int, name: bytes) -> None:
+        """Raise OSError if the file ``name`` may not be replaced."""
         if not self.force:
             raise FileExistsError(errno.EEXIST, "a file of this name exists")
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -252,7 +283,6 @@ class HostWriter:
                 ANY_FILE.check_name(path, found, shown="the existing file", loops=self._loops)
             except (NotReplaceableError, ImageInUseError) as error:
                 raise FileExistsError(errno.EEXIST, error.message) from error
-        os.unlink(name, dir_fd=fd)
 
 
 def _identity(fd: int) -> tuple[int, int]:

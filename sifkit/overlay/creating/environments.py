@@ -35,7 +35,6 @@ SYSTEM_PREFIXES = {b"", b"/usr", b"/usr/local"}
 _FIRST_LINE = re.compile(rb"#![ \t]*(/[^\n]*?)/bin/([^/\s]+)[ \t\r]*(?:[ \t][^\n]*)?\n")
 _LONG_LINE = re.compile(rb"#!/bin/sh\n'''exec' \"?(/[^\n]*?)/bin/([^/\s\"]+)\"? \"\$0\"")
 """How distlib writes an interpreter whose path is long, or has spaces."""
-_COMMAND = re.compile(rb"(?m)^command\s*=.* -m (?:venv|virtualenv) (?:.* )?(/[^\r\n]*?)\s*$")
 _CREATED_AT = re.compile(rb"(?m)^# cmd: .*\s(?:-p|--prefix)[ =](/\S+)")
 
 
@@ -122,8 +121,16 @@ def _prefix_of_scripts(tree: Tree, top: int) -> bytes | None:
 
 
 def _prefix_of_command(tree: Tree, settings: int) -> bytes | None:
-    found = _COMMAND.search(_start(tree, settings, START_BYTES * 8))
-    return None if found is None else found[1]
+    for line in _start(tree, settings, START_BYTES * 8).splitlines():
+        key, _, command = line.partition(b"=")
+        if key.rstrip() != b"command":
+            continue
+        for module in (b" -m venv ", b" -m virtualenv "):
+            _, _, words = command.partition(module)
+            _, slash, path = (b" " + words).rpartition(b" /")
+            if slash:
+                return b"/" + path.rstrip()
+    return None
 
 
 def _prefix_of_history(tree: Tree, directory: int) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -125,6 +126,53 @@ def test_a_tree_comes_out_again(run, image, source, tmp_path):
     assert os.readlink("link") == "a"
     assert "omitting directory" in refused(run, "cp", "overlay.img:/upper/src", "again")
     assert not os.path.exists("again")
+
+
+def test_a_file_too_large_for_the_host_costs_no_content(run, image, source):
+    """The kernel judges: RLIMIT_FSIZE gives EFBIG, as filesystems with small files do. It is no refusal to overwrite."""
+    resource = pytest.importorskip("resource")
+    with open(source / "large", "wb") as file:
+        file.truncate(2_000_000)
+    good(run, "cp", "src/large", "overlay.img:/upper")
+    (source / "large").write_bytes(b"old" * 100)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        code, _, err = run("cp", "overlay.img:/upper/large", "src/large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1 and "its filesystem does not allow files of" in err and "will not overwrite" not in err
+    assert (source / "large").read_bytes() == b"old" * 100
+
+
+@pytest.mark.parametrize("call", ["mkfifo", "link"])
+def test_what_the_host_does_not_create_costs_no_existing_file(run, image, source, monkeypatch, call):
+    """Devices need root, links a filesystem that has them; the existing file stays until there is one to take its name."""
+    if call == "mkfifo":
+        os.mkfifo(source / "name")
+    else:
+        os.link(source / "a", source / "name")
+    good(run, "cp", "-a", "src/a", "src/name", "overlay.img:/upper")
+    os.unlink(source / "name")
+    (source / "name").write_bytes(b"old")
+    name = "mknod" if call == "mkfifo" else "link"
+    real = getattr(os, name)
+
+    def refuse(*arguments, **rest):
+        new = os.fsencode(arguments[0] if name == "mknod" else arguments[1])
+        if os.path.basename(new) == b"name" and (source / "name").exists():
+            return real(*arguments, **rest)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, name, refuse)
+    code, _, err = run("cp", "-a", "overlay.img:/upper/a", "overlay.img:/upper/name", "src")
+    assert code == 1 and "Operation not permitted" in err
+    assert (source / "name").read_bytes() == b"old"
+    monkeypatch.setattr(os, name, real)
+    before = sorted(os.listdir(source))
+    good(run, "cp", "-a", "overlay.img:/upper/a", "overlay.img:/upper/name", "src")
+    assert not (source / "name").is_file() or (source / "name").samefile(source / "a")
+    assert sorted(os.listdir(source)) == before
 
 
 def test_a_tree_goes_from_one_image_to_another_and_within_one(run, image, source):

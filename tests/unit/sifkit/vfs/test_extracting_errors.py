@@ -299,6 +299,40 @@ def test_devices_that_the_host_refuses_are_counted(tmp_path, monkeypatch, names)
     assert (made.specials, made.specials_left, made.links, made.failed) == (0, names, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("way", "call"),
+    [("extract", "mknod"), ("extract", "symlink"), ("extract", "link"), ("copy", "mknod"), ("copy", "symlink")],
+)
+def test_what_cannot_be_created_costs_no_existing_file(tmp_path, monkeypatch, way, call):
+    """A user without root creates no devices; the file of that name stays, and no other name appears."""
+    tree = MemoryTree()
+    tree.add(b"a", MemoryNode(0o100644, b"content"))
+    if call == "link":
+        tree.add(b"name", 1)
+    else:
+        tree.add(b"name", MemoryNode(0o020666, device=(1, 3)) if call == "mknod" else MemoryNode(0o120777, b"a"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "name").write_bytes(b"old")
+    real = getattr(os, call)
+
+    def refuse(*arguments, **rest):
+        new = arguments[0] if call == "mknod" else arguments[1]
+        if os.path.lexists(tmp_path / "out" / os.fsdecode(new)):
+            return real(*arguments, **rest)
+        raise error(errno.EPERM)
+
+    monkeypatch.setattr(os, call, refuse)
+    monkeypatch.setattr(extracting, "supported", lambda: True)
+    if way == "extract":
+        made = extract(tree, tmp_path / "out", force=True)
+        assert made.specials_left + made.failed == 1
+    else:
+        with pytest.raises(PermissionError):
+            copy_file_out(tree, 2, os.fsencode(tmp_path / "out" / "name"), CopyOutOptions())
+    assert (tmp_path / "out" / "name").read_bytes() == b"old"
+    assert names_below(tmp_path / "out") == (["a", "name"] if way == "extract" else ["name"])
+
+
 # -- paths ---------------------------------------------------------------------------------------------------------------
 
 

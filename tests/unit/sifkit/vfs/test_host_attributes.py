@@ -313,3 +313,23 @@ def test_a_plain_user_sets_attributes_of_a_read_only_file(tmp_path, monkeypatch)
     ):
         assert made.xattrs_left == 0
     assert [mode_of(tmp_path / name) for name in ("out/file", "copy")] == [0o444] * 2
+
+
+@pytest.mark.parametrize("kind", ["small", "xattrs", "fifo", "directory", "copy"])
+def test_set_id_bits_need_the_owner_that_the_file_has(tmp_path, monkeypatch, kind):
+    """Not that of the caller: a set-group-ID directory gives new files its group, and an existing file keeps its owner."""
+    uid, gid = os.geteuid(), os.getegid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    monkeypatch.setattr(os, "getegid", lambda: gid + 1)
+    form = {"fifo": 0o010000, "directory": 0o040000}.get(kind, 0o100000)
+    tree = MemoryTree()
+    xattrs = {b"user.a": b"1"} if kind == "xattrs" else {}
+    tree.add(b"name", MemoryNode(form | 0o6755, uid=uid + 1, gid=gid + 1, xattrs=xattrs))
+    tree.add(b"own", MemoryNode(0o106755, uid=uid, gid=gid))
+    if kind == "copy":
+        copy_file_out(tree, 1, os.fsencode(tmp_path / "name"), CopyOutOptions(preserve=frozenset({"mode", "times"})))
+        assert mode_of(tmp_path / "name") == 0o755
+        return
+    made = extract(tree, tmp_path / "out", owners=False)
+    assert (mode_of(tmp_path / "out/name") & 0o7000, mode_of(tmp_path / "out/own")) == (0, 0o6755)
+    assert made.failed == 0

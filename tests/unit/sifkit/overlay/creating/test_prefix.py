@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -275,6 +276,38 @@ def test_only_the_beginning_of_a_few_files_is_read(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(environments, "_start", lambda tree, node, limit: read.append(limit) or start(tree, node, limit))
     assert len(make(tmp_path / "o.img", from_dir=source, prefix="/opt/env").warnings) == 1
     assert len(read) <= environments.MAX_SCRIPTS and max(read) == environments.START_BYTES
+
+
+@pytest.mark.parametrize(
+    ("settings", "made_for"),
+    [
+        ("home = /usr/bin\ncommand = /usr/bin/python3 -m venv --copies /home/u/a b\n", "/home/u/a b"),
+        ("command=/usr/bin/python3 -m virtualenv /home/u/env \r\nhome = /usr/bin\r\n", "/home/u/env"),
+        ("command = /usr/bin/python3 -m venv env\n", None),
+        ("commands = /usr/bin/python3 -m venv /home/u/env\n", None),
+    ],
+)
+def test_the_command_that_made_an_environment(tmp_path: Path, settings: str, made_for: str | None) -> None:
+    source = environment(tmp_path / "env", "/home/u/env", scripts="")
+    (source / "pyvenv.cfg").write_bytes(settings.encode())
+    warnings = make(tmp_path / "o.img", from_dir=source, prefix="/opt/env").warnings
+    assert (f"was made for {made_for} and" in "".join(warnings)) if made_for else warnings == ()
+
+
+def test_settings_made_to_be_slow_are_read_as_fast_as_plain_ones(tmp_path: Path) -> None:
+    """Compared with as many bytes that say nothing: a pattern that goes back for each CR takes thousands of times as long."""
+
+    source = environment(tmp_path / "env", "/home/u/env", scripts="")
+
+    def seconds(settings: bytes) -> float:
+        (source / "pyvenv.cfg").write_bytes(settings[:4096])
+        start = time.process_time()
+        make(tmp_path / "o.img", force=True, from_dir=source, prefix="/opt/env")
+        return time.process_time() - start
+
+    seconds(b"")
+    plain = seconds(b"home = /usr/bin\n" * 512)
+    assert seconds(b"command = p" + b" -m venv /" * 200 + b"\r" * 2000 + b"x" * 4096) < 20 * plain
 
 
 # -- the command ---------------------------------------------------------------------------------------------------------
