@@ -6,7 +6,10 @@ work/ holds a directory work of mode 0000, which the runtimes make; it changes h
 from __future__ import annotations
 
 import errno
+from array import array
 from dataclasses import dataclass
+
+import numpy as np
 
 from ext3.edit.filesystem import WritableFilesystem
 
@@ -36,15 +39,20 @@ def change_owner(filesystem: WritableFilesystem, change: OwnerChange) -> int:
     tops = [ino for name in (b"upper", b"work") if (ino := filesystem.find_name(filesystem.root, name)) is not None]
     if filesystem.find_name(filesystem.root, b"upper") is None:
         raise MissingPathError(b"/upper", errno.ENOENT, "the image has no upper/")
-    found: dict[int, Stat] = {ino: filesystem.stat(ino) for ino in tops}
-    for top in tops:
-        if is_dir(found[top]):
-            found |= {walked.row.node: stat_of(walked.row) for walked in walk(filesystem, top)}
-    changed = 0
-    for ino, known in found.items():
+
+    def is_changed(known: Stat) -> bool:
         is_old = all(want in (None, have) for want, have in zip(change.old, (known.uid, known.gid), strict=True))
-        is_new = change.uid in (None, known.uid) and change.gid in (None, known.gid)
-        if is_old and not is_new:
-            filesystem.chown(ino, change.uid, change.gid)
-            changed += 1
-    return changed
+        return is_old and not (change.uid in (None, known.uid) and change.gid in (None, known.gid))
+
+    changed = array("I")  # an overlay may hold millions of files
+    for top in tops:
+        stat = filesystem.stat(top)
+        if is_changed(stat):
+            changed.append(top)
+        if is_dir(stat):
+            changed.extend(walked.row.node for walked in walk(filesystem, top) if is_changed(stat_of(walked.row)))
+    # A file is found by each of its names.
+    inos = np.unique(np.array(changed, np.uint32))
+    for ino in inos:
+        filesystem.chown(int(ino), change.uid, change.gid)
+    return len(inos)
