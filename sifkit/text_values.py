@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from .errors import UsageError, show
 
-__all__ = ["NUMBER", "parse_group", "parse_owner", "parse_size", "shown_value"]
+__all__ = ["MAX_ID", "NUMBER", "parse_group", "parse_owner", "parse_size", "shown_value"]
 
 MIB = 1 << 20
 MAX_BYTES = 1 << 62

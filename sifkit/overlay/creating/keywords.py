@@ -9,7 +9,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 from ...errors import UsageError, show
-from ...text_values import parse_owner, parse_size
+from ...text_values import MAX_ID, parse_owner, parse_size
 from ..options import CreateOptions, ImageLayout, Profile, XattrPolicy
 
 __all__ = ["options_from"]
@@ -22,7 +22,8 @@ _WORDS = {"layout": get_args(ImageLayout), "xattrs": get_args(XattrPolicy), "pro
 def options_from(options: CreateOptions | None, keywords: Mapping[str, Any]) -> CreateOptions:
     """Return ``options`` with the fields named by ``keywords``; sizes, owners and labels may be text, as on the command line.
 
-    Raises TypeError for unknown names and values of another type, UsageError for text that is not what it should be.
+    Raises TypeError for unknown names and values of another type, UsageError for text that is not what it should be and numbers
+    out of range.
     """
     if options is not None and not isinstance(options, CreateOptions):
         raise TypeError(
@@ -40,6 +41,38 @@ def options_from(options: CreateOptions | None, keywords: Mapping[str, Any]) -> 
 
 
 def _value(name: str, value: Any) -> Any:
+    """Return the value of an option, converted from text and checked. Raises TypeError and UsageError."""
+    for text in value if isinstance(value, tuple | list) else (value,):
+        _check_text(name, text)
+    converted = _converted(name, value)
+    _check_range(name, converted)
+    return converted
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Raise UsageError for text that no name on the host can have, as one from Python may be."""
+    if isinstance(value, str):
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError:
+            raise UsageError(f"{name} {value!r}: cannot be written in the encoding of file names") from None
+
+
+def _check_range(name: str, value: Any) -> None:
+    """Raise UsageError for a number, or a label, that an image or a file cannot have."""
+    if name in ("owner", "upper_owner") and value is not None and not all(0 <= one <= MAX_ID for one in value):
+        raise UsageError(
+            f"{name} {value!r}: user and group IDs are from 0 to {MAX_ID}", hint="give numbers such as (1000, 1000)"
+        )
+    if name == "mode" and not 0 <= value <= 0o777:
+        raise UsageError(f"mode {value}: must be permissions from 0 to 0o777", hint="give 0o600 or 0o644")
+    if name == "source_date_epoch" and value is not None and not 0 <= value < 2**32:
+        raise UsageError(f"{name} {value}: must be whole seconds since 1970, at most {2**32 - 1:,}")
+    if name == "label" and b"\0" in value:
+        raise UsageError(f"label {show(value)}: contains a NUL byte", hint="give a text without one")
+
+
+def _converted(name: str, value: Any) -> Any:
     if name in _SIZES and isinstance(value, str):
         return parse_size(name, value, bare=_SIZES[name])
     if name in ("owner", "upper_owner"):
@@ -60,7 +93,10 @@ def _value(name: str, value: Any) -> Any:
             raise UsageError(f"{name} {show(value)}: must be one of {words}", hint="choose one")
         return _checked(name, value, _is_text, f"one of {words}")
     if name == "uuid" and isinstance(value, str):
-        return UUID(value)
+        try:
+            return UUID(value)
+        except ValueError:
+            raise UsageError(f"uuid {show(value)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits") from None
     check, text = _CHECKS.get(name, (_is_flag, "True or False"))
     return _checked(name, value, check, text)
 

@@ -83,6 +83,35 @@ def test_another_type_is_a_type_error(keywords: dict[str, Any], text: str) -> No
         create("/none/o.img", **keywords)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"uuid": "xyz"}, "uuid xyz: not a UUID"),
+        ({"owner": (-5, 1)}, "owner (-5, 1): user and group IDs are from 0 to 4294967294"),
+        ({"owner": (1, 2**32 - 1)}, "owner (1, 4294967295): user and group IDs are from 0 to 4294967294"),
+        ({"upper_owner": [2**40, 1]}, "upper_owner (1099511627776, 1): user and group IDs are from 0 to 4294967294"),
+        ({"mode": -1}, "mode -1: must be permissions from 0 to 0o777"),
+        ({"mode": 0o1000}, "mode 512: must be permissions from 0 to 0o777"),
+        ({"source_date_epoch": -1}, "source_date_epoch -1: must be whole seconds since 1970, at most 4,294,967,295"),
+        ({"source_date_epoch": 2**32}, "source_date_epoch 4294967296: must be whole seconds since 1970, at most 4,294,967,295"),
+        ({"label": "\ud800"}, r"label '\ud800': cannot be written in the encoding of file names"),
+        ({"label": b"a\0b"}, r"label a\x00b: contains a NUL byte"),
+        ({"prefix": "\ud800"}, r"prefix '\ud800': cannot be written in the encoding of file names"),
+        ({"exclude": ["a", "\ud800"]}, r"exclude '\ud800': cannot be written in the encoding of file names"),
+    ],
+)
+def test_a_value_that_no_image_can_have_is_a_usage_error(tmp_path: Path, keywords: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        create(tmp_path / "o.img", **{"size": "8M", **keywords})
+    assert caught.value.message == text
+    assert not (tmp_path / "o.img").exists()
+
+
+def test_values_at_the_ends_of_their_ranges() -> None:
+    made = options_from(None, {"owner": (0, 2**32 - 2), "mode": 0o777, "source_date_epoch": 2**32 - 1})
+    assert (made.owner, made.mode, made.source_date_epoch) == ((0, 2**32 - 2), 0o777, 2**32 - 1)
+
+
 def test_other_faults() -> None:
     with pytest.raises(TypeError, match="options must be CreateOptions, not str: name what it is, as in from_dir='overlay/'"):
         create("/none/o.img", "d")  # type: ignore[arg-type]
