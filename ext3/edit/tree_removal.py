@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..errors import NeedsCheckError, PathExistsError, PathNotFoundError
@@ -14,6 +13,9 @@ if TYPE_CHECKING:
     from .filesystem import WritableFilesystem
 
 __all__ = ["remove_tree"]
+
+BITMAP_BITS = 1 << 15
+"""Inode numbers in one bitmap of those that have a name."""
 
 
 def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, name: bytes) -> None:
@@ -49,7 +51,7 @@ def _check_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
     """Check everything below directory ``top`` of ``parent`` before the first of it is removed."""
     owners = BlockOwners()
     above = {top: parent}
-    names: Counter[int] = Counter()
+    names = _NameCounts()
     level = [top]
     while level:
         below: list[int] = []
@@ -64,8 +66,7 @@ def _check_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
                 assert row.stat is not None
                 nodes.check_in_use(row.node)
                 if not row.stat.is_dir:
-                    names[row.node] += 1
-                    if names[row.node] > row.stat.links:
+                    if names.add(row.node) > row.stat.links:
                         raise NeedsCheckError(f"is damaged: inode {row.node} has more names than links ({row.stat.links})")
                     continue
                 if row.node in above:
@@ -73,6 +74,27 @@ def _check_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
                 above[row.node] = listing.node
                 below.append(row.node)
         level = below
+
+
+class _NameCounts:
+    """Number of names of each inode: a bit for the first one, as most have no other."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, bytearray] = {}
+        self._several: dict[int, int] = {}
+
+    def add(self, ino: int) -> int:
+        """Count one more name of the inode; return how many it has."""
+        part, index = divmod(ino, BITMAP_BITS)
+        bits = self._seen.get(part)
+        if bits is None:
+            bits = self._seen[part] = bytearray(BITMAP_BITS // 8)
+        at, bit = index >> 3, 1 << (index & 7)
+        if not bits[at] & bit:
+            bits[at] |= bit
+            return 1
+        count = self._several[ino] = self._several.get(ino, 1) + 1
+        return count
 
 
 def _below(nodes: InodeCache, ino: int) -> list[tuple[bytes, int]]:

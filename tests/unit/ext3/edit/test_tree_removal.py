@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
+from ext3.edit import tree_removal
+from ext3.edit.inode_cache import InodeCache
+from ext3.read.tree_scan import Listing, scan_many
 
 from ....support.directory_damage import (
     DIRECTORY,
@@ -18,7 +23,7 @@ from ....support.directory_damage import (
     indexed_image,
 )
 from ....support.image_checks import check_counts
-from ....support.sessions import clock
+from ....support.sessions import clock, empty_image
 
 
 @pytest.mark.parametrize("recipe", INDEX_DAMAGE.values(), ids=list(INDEX_DAMAGE))
@@ -70,3 +75,40 @@ def test_a_damaged_block_is_found_before_anything_is_removed() -> None:
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs, pytest.raises(ext3.CorruptError, match="rec_len"):
         fs.remove_tree(DIRECTORY)
     assert bytes(device.data) == before
+
+
+def test_names_of_several_links_are_counted() -> None:
+    """Up to the links of the inode, no further."""
+    device = empty_image()
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.mkdir("/d")
+        fs.create("/d/0")
+        for number in range(1, 5):
+            fs.link("/d/0", f"/d/{number}")
+        fs.remove_tree("/d")
+        assert fs.find_name(2, b"d") is None
+    with ext3.Filesystem.open(device) as fs:
+        check_counts(fs)
+
+
+def test_a_file_takes_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree may hold ten million files: what is kept of each is a bit."""
+    count = 50_000
+    with ext3.Filesystem.open(empty_image(), "r+", clock=clock) as fs:
+        top = fs.mkdir("/d")
+        ino = fs.create("/d/file")
+        row = next(iter(next(iter(scan_many(fs, [top], None, stats=True))).rows))
+
+        def many(*_: object, **__: object) -> Iterator[Listing]:
+            for number in range(count):
+                yield Listing(top, [row._replace(node=ino + number)], None, 0)
+
+        monkeypatch.setattr(tree_removal, "scan_many", many)
+        monkeypatch.setattr(InodeCache, "check_in_use", lambda *_: None)
+        tracemalloc.start()
+        try:
+            fs.remove_tree("/d")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 8 * count
