@@ -8,6 +8,7 @@ leads to another filesystem. GNU tar and umoci, which Apptainer unpacks layers w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from ext3.constants import NAME_MAX
 
@@ -20,6 +21,8 @@ TOP = 0
 """Row of the archive's top."""
 MAX_LINKS = 40
 """Symlinks followed on the way of one path, as in the kernel."""
+MAX_COMPONENTS = 4096
+"""Components of one path, with those of the symlinks on its way: as many as two paths of the longest kind have."""
 DISTRUST = "do not trust this archive"
 _INTO_FILE = "the archive writes through a symlink or into a file; do not trust it"
 
@@ -47,7 +50,7 @@ class MemberPaths:
         self._children = children
         self._targets = targets
         self._last: tuple[bytes, int] = (b"", TOP)
-        self._links = 0
+        self._links = self._components = 0
 
     def forget(self) -> None:
         """Drop the last result, which members of the same directory share."""
@@ -85,7 +88,7 @@ class MemberPaths:
         names = head.split(b"/")
         if b".." in names:
             raise _climbs(what)
-        self._links = 0
+        self._links = self._components = 0
         rows = [TOP]
         if not self._enter(rows, names, what, imply):
             return None
@@ -97,6 +100,9 @@ class MemberPaths:
         for name in names:
             if name in (b"", b"."):
                 continue
+            self._components += 1
+            if self._components > MAX_COMPONENTS:
+                raise MemberPathError(f"{what} goes through more than {MAX_COMPONENTS} names and symlinks", DISTRUST)
             if name == b"..":
                 if len(rows) == 1:
                     raise MemberPathError(f"{what} leads outside: a symlink on its way climbs above the top", DISTRUST)
@@ -122,11 +128,17 @@ class MemberPaths:
         if self._links > MAX_LINKS:
             raise MemberPathError(f"{what} goes through more than {MAX_LINKS} symlinks", DISTRUST)
         if not target.startswith(b"/"):
-            return self._enter(rows, target.split(b"/"), what, imply)
+            return self._enter(rows, _components_of(target), what, imply)
         rows[:] = [TOP]
-        if not self._enter(rows, target.split(b"/"), what, None):
+        if not self._enter(rows, _components_of(target), what, None):
             raise _no_directory(what, name)
         return True
+
+
+@lru_cache(maxsize=64)
+def _components_of(target: bytes) -> tuple[bytes, ...]:
+    """Return the components of a symlink's target that lead somewhere; many members may go through one symlink."""
+    return tuple(name for name in target.split(b"/") if name not in (b"", b"."))
 
 
 def _check_name(name: bytes) -> None:
