@@ -17,14 +17,12 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ext3 import hostio
 
 from .file_tree import Stat, TreeStat
-
-if TYPE_CHECKING:
-    from .host_writer import ExtractResult
+from .host_writer import REPLACED, ExtractResult
 
 __all__ = ["ACLS", "NewFileAttributes", "owner_only", "set_attributes", "set_unopened_attributes"]
 
@@ -135,7 +133,7 @@ def _created(name: bytes, found: Stat, directory: int) -> Iterator[tuple[bytes, 
             or new.st_nlink > 1
             or (is_device and new.st_rdev != os.makedev(found.major, found.minor))
         ):
-            raise OSError(errno.EEXIST, "another process replaced it while it was created")
+            raise OSError(errno.EEXIST, REPLACED)
         if not _has_proc():
             raise OSError(errno.ENOSYS, "/proc is not mounted: its attributes cannot be set")
         yield b"/proc/self/fd/%d" % fd, new.st_uid == os.geteuid()

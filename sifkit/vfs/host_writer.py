@@ -24,6 +24,7 @@ from ..replacing import ANY_FILE
 __all__ = [
     "FATAL_ERRNOS",
     "MAX_PROBLEMS",
+    "REPLACED",
     "ExtractResult",
     "HostWriter",
     "create_over",
@@ -38,6 +39,7 @@ FATAL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, er
 """Errors that end an extraction, because every other file would fail the same way."""
 MAX_PROBLEMS = 100
 REPLACED = "another process replaced it while it was created"
+"""Reason of a file that is not the one created under its name."""
 
 
 def supported() -> bool:
