@@ -20,11 +20,14 @@ _HOST_KINDS = ("io", "source", "target")
 
 
 @contextmanager
-def full_host_errors(target: str, needed: int | Callable[[], int], *, directory: str | None = None) -> Iterator[None]:
+def full_host_errors(
+    target: str, needed: int | Callable[[], int], *, directory: str | None = None, size: int | None = None
+) -> Iterator[None]:
     """Turn errors of a full host filesystem (ENOSPC, EDQUOT, EFBIG) in the block, which writes ``target``, into TargetErrors.
 
     ``needed``: bytes that the target takes at most, or a function for them that is called only then. ``directory``: where its
-    filesystem is looked at; None: that of the target. Errors of images that are full are passed on.
+    filesystem is looked at; None: that of the target. ``size``: of the target with its holes; None: as ``needed``. Errors of
+    images that are full are passed on.
     """
     place = directory if directory is not None else os.path.dirname(os.path.realpath(target))
     free = _free_bytes(place)
@@ -34,6 +37,8 @@ def full_host_errors(target: str, needed: int | Callable[[], int], *, directory:
         if error.errno not in hostio.FULL or getattr(error, "kind", "io") not in _HOST_KINDS:
             raise
         wanted = needed if isinstance(needed, int) else needed()
+        if error.errno == errno.EFBIG and size is not None:
+            wanted = size
         raise _full_error(target, place, wanted, free, error) from error
 
 

@@ -128,7 +128,7 @@ class HostCopier:
             else:
                 self._progress.phase("copy", found.size, "bytes")
                 try:
-                    with full_host_errors(os.fsdecode(destination), found.blocks * 512):
+                    with full_host_errors(os.fsdecode(destination), found.blocks * 512, size=found.size):
                         made = copy_file_out(tree, node, target, self._out_options, advance=self._progress.advance)
                 except TargetError as error:
                     yield CopyError(error.message, kind=error.kind, path=destination, hint=error.hint)
