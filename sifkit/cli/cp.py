@@ -49,6 +49,7 @@ class _Settings:
         "sifkit cp -a tool/ overlay.img:/upper/opt",
         "sifkit cp motd overlay.img:/upper/etc/motd",
         "sifkit cp -r overlay.img:/upper/opt/results .",
+        "sifkit cp 'overlay.img:/upper/opt/results/*.py' .",
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
     ],

@@ -195,6 +195,7 @@ class _LsCommand(VerbCommand):
         "sifkit ls overlay.img",
         "sifkit ls -l overlay.img /upper/etc",
         "sifkit ls -lR overlay.img:/upper",
+        "sifkit ls -dt 'overlay.img:/upper/*'",
         "sifkit ls -R0 overlay.img /upper | xargs -0 -n1 echo",
         "sifkit ls --partition overlay image.sif /upper",
     ],
