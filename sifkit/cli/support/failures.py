@@ -147,7 +147,8 @@ def report(error: BaseException, console: Console) -> int:
             from ext3.errors import Ext3Error
 
             hint = _HINTS["no-space"]
-            if isinstance(error, Ext3Error) and console.image is not None:  # an edit, which was taken back
+            undone = isinstance(error, Ext3Error) and not getattr(error, "committed", False)
+            if undone and console.image is not None:
                 trim = " ".join(["sifkit overlay trim", *console.image_options, shell_quote(console.image)])
                 hint += f"; what the command wrote is given back by: {trim}"
         is_path = not isinstance(error, SifkitError) or isinstance(error, TreePathError)
