@@ -29,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if TESTS / "compat" in item.path.parents:
             item.add_marker("compat")
+        if TESTS / "crash" in item.path.parents or TESTS / "property" in item.path.parents:
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
