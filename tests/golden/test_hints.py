@@ -125,6 +125,7 @@ def test_the_message(
     assert (sorted(os.listdir(files)), (files / "o.img").stat().st_mtime_ns) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["ls", "o.img"], ["overlay", "create", "--size", "16M", "x.img"], ["sif", "list", "x.sif"]])
 def test_a_deleted_working_directory_is_named(argv: list[str], tmp_path: Path) -> None:
     gone = tmp_path / "gone"
@@ -137,6 +138,7 @@ def test_a_deleted_working_directory_is_named(argv: list[str], tmp_path: Path) -
     assert done.stderr.endswith(f"; the current directory {gone} was deleted; change to another one\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["ls"], ["overlay", "info"], ["cat", "--", "/f"], ["overlay", "export", "-o", "-"]])
 def test_closed_standard_output(argv: list[str], files: Path) -> None:
     """As coreutils: ``ls >&-`` ends with a write error."""

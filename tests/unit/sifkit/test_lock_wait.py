@@ -101,6 +101,7 @@ def test_a_command_waits(run: Run, image: str, locked: str, argv: list[str]) -> 
     assert err.count("; waiting up to 60 s\n") == 1 and "in use" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("locked", "argv"), COMMANDS[:3])
 def test_a_wait_ends(run: Run, image: str, locked: str, argv: list[str]) -> None:
     with held(locked) as holder:

@@ -403,6 +403,7 @@ def swap_two_names(image: bytearray) -> None:
     image[fourth + 8 : fourth + 8 + length] = name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*INDEX_DAMAGE, "leaves", "names"])
 def test_a_directory_with_a_damaged_index_is_removed(case: str) -> None:
     """By the scan that listed its names. e2fsck is then content (tests/compat)."""

@@ -34,6 +34,7 @@ def with_room(blocks: int) -> WritableFilesystem:
     return fs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["bytes", "file"])
 @pytest.mark.parametrize(("length", "needed"), [(12, 12), (13, 14), (268, 269), (269, 272), (524, 527), (525, 529)])
 def test_what_does_not_fit_leaves_the_old_content(by: str, length: int, needed: int, tmp_path: Path) -> None:

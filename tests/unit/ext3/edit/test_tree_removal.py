@@ -26,6 +26,7 @@ from ....support.image_checks import check_counts
 from ....support.sessions import clock, empty_image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", INDEX_DAMAGE.values(), ids=list(INDEX_DAMAGE))
 def test_a_directory_with_an_odd_index(recipe: IndexRecipe) -> None:
     """What a listing has is removed, also where the names that showed the index to be odd are gone already."""

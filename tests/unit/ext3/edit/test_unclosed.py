@@ -51,6 +51,7 @@ def run_script(image: Path, more: str, *options: str) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
 def test_collected(image: Path) -> None:
     """What was changed is in the image, the image is clean, and its file is closed."""
@@ -65,6 +66,7 @@ def test_collected(image: Path) -> None:
     assert descriptors() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "raise SystemExit(0)", "sys.exit(0)"])
 def test_the_end_of_the_program(image: Path, more: str) -> None:
     """A program that ends commits, and with -W default says what was forgotten; Python does so of files."""
@@ -76,6 +78,7 @@ def test_the_end_of_the_program(image: Path, more: str) -> None:
         assert fs.read_bytes("/new") == b"content" * 1000
 
 
+@pytest.mark.slow
 def test_an_exception_that_ends_the_program(image: Path) -> None:
     """What was done before it is committed, where no ``with`` says otherwise."""
     done = run_script(image, "raise KeyError", "-W", "error")
@@ -83,6 +86,7 @@ def test_an_exception_that_ends_the_program(image: Path) -> None:
     assert names(image) == [b"lost+found", b"new"]
 
 
+@pytest.mark.slow
 def test_an_exception_inside_with(image: Path) -> None:
     """Nothing is committed since the last sync, then or later."""
     with pytest.raises(KeyError), ext3.Filesystem.open(image, "r+") as fs:
@@ -99,6 +103,7 @@ def test_an_exception_inside_with(image: Path) -> None:
     assert names(image) == [b"lost+found", b"synced"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
     "end",
@@ -130,6 +135,7 @@ fs.abandon()
     assert len(before) == image.stat().st_size
 
 
+@pytest.mark.slow
 def test_closed_ones_are_silent(image: Path) -> None:
     """Neither ``close`` nor ``abandon`` nor ``with`` leaves anything to say."""
     for number in range(3):
@@ -147,6 +153,7 @@ def test_closed_ones_are_silent(image: Path) -> None:
     assert names(image) == [b"lost+found", b"new0", b"new2"]
 
 
+@pytest.mark.slow
 def test_an_open_file_keeps_it_open() -> None:
     """A file may outlive the name of its filesystem."""
     device = empty_image()
@@ -163,6 +170,7 @@ def test_an_open_file_keeps_it_open() -> None:
         check_counts(after)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_commit_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot be raised, but it is not lost."""
@@ -176,6 +184,7 @@ def test_a_commit_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(error) for error in told] == ["no space"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "dup2"), reason="needs dup2")
 def test_a_reused_descriptor_is_not_written(image: Path, tmp_path: Path) -> None:
     """A caller's descriptor may be another file's at garbage collection: there is only a warning, and nothing is committed."""
@@ -197,6 +206,7 @@ def test_a_reused_descriptor_is_not_written(image: Path, tmp_path: Path) -> None
     assert names(image) == [b"lost+found"]
 
 
+@pytest.mark.slow
 def test_a_file_object_in_memory_is_committed() -> None:
     """It has no descriptor: the device keeps it."""
     file = io.BytesIO(empty_image().data)
@@ -209,6 +219,7 @@ def test_a_file_object_in_memory_is_committed() -> None:
         assert b"new" in [entry.name for entry in after.scandir("/")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("work", ["fs.mkdir('/child')", "fs.sync()", "file.write(b'child')"])
 def test_a_forked_child_cannot_change_it(image: Path, work: str) -> None:

@@ -101,6 +101,7 @@ def test_every_name_is_found(levels: int) -> None:
         assert fs.find_name(directory, b"..") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", INDEX_DAMAGE.values(), ids=list(INDEX_DAMAGE))
 def test_every_name_is_found_in_spite_of_an_odd_index(recipe: IndexRecipe) -> None:
     """By readers and by who changes the directory, who drops the index or goes on with it."""

@@ -75,6 +75,7 @@ def mapped(filesystem: Filesystem, ino: int) -> list[Entry] | None:
     return None if found is None else found.entries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [1024, 2048, 4096])
 @pytest.mark.parametrize("few", [0, 16, 1 << 30])
 def test_what_is_read_together_is_what_is_there(monkeypatch: pytest.MonkeyPatch, block_size: int, few: int) -> None:

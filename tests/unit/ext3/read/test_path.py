@@ -104,6 +104,7 @@ LOOKS: dict[str, Callable[..., object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("look", LOOKS)
 def test_a_call_has_the_same_outcome(both: Both, place: str, look: str) -> None:

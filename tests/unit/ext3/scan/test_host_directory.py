@@ -110,6 +110,7 @@ def first_names(top: bytes) -> list[bytes]:
     return list(seen.values())
 
 
+@pytest.mark.slow
 @needs_links
 def test_nodes_are_numbered_in_canonical_order(many: Path, way: str) -> None:
     tree, _ = scanned(many)
@@ -161,6 +162,7 @@ def test_one_stall_is_not_waiting(many: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not begun and not stalls
 
 
+@pytest.mark.slow
 @needs_links
 def test_the_order_of_directories_on_disk_does_not_matter(many: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = facts(scanned(many)[0])

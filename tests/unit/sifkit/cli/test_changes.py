@@ -143,6 +143,7 @@ def test_others_may_read(run, image, held, words):
 # -- changed meanwhile ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("words", READERS.values(), ids=list(READERS))
 def test_a_warning_where_it_changed_meanwhile(run, image, monkeypatch, words, change):

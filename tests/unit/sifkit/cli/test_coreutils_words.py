@@ -42,6 +42,7 @@ def said(err: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.line)
 def test_words_and_exit_code(run, image, case: Case):
     code, out, err = run(*words_on_image(case.line))

@@ -141,6 +141,7 @@ def test_signatures_stay_where_nothing_is_copied(run, tmp_path, monkeypatch):
         assert not sif.select(data_type=DataType.SIGNATURE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("archive", [False, True])
 def test_what_is_counted_is_never_more_than_what_it_takes(image, tmp_path, seed, archive):

@@ -71,6 +71,7 @@ READ = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", READ, ids=lambda words: " ".join(words[:3]))
 def test_reading(run: Run, disk: Path, words: list[str]) -> None:
     """The filesystem is found, and its content is that of the image it was copied from."""
@@ -107,6 +108,7 @@ EDIT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", EDIT, ids=lambda words: " ".join(words[:2]))
 def test_editing(run: Run, disk: Path, words: list[str]) -> None:
     """Only the partition changes, as the image by itself does."""

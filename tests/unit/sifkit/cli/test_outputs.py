@@ -135,6 +135,7 @@ def test_a_reader_that_leaves_is_a_broken_pipe(run, place):
     reader.join(60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", IMAGES)
 @pytest.mark.parametrize("name", ["fifo", "/dev/stdout", "/dev/fd/0", "socket"])
 def test_images_are_not_written_into_streams(run, place, command, name):
@@ -148,6 +149,7 @@ def test_images_are_not_written_into_streams(run, place, command, name):
     assert stat.S_ISFIFO(os.lstat("fifo").st_mode) and stat.S_ISSOCK(os.lstat("socket").st_mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*STREAMS, *IMAGES])
 def test_a_dangling_link_is_never_created_through(run, place, command):
     (place / "link").symlink_to("nowhere")
@@ -156,6 +158,7 @@ def test_a_dangling_link_is_never_created_through(run, place, command):
     assert not os.path.exists("nowhere")
 
 
+@pytest.mark.slow
 @linux_locks
 @pytest.mark.parametrize(
     "command",

@@ -76,6 +76,7 @@ def test_a_sif_image_needs_a_partition(run, image, words):
     assert image.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "top"), [("overlay", "/upper"), ("2", "/upper"), ("3", ""), ("4", "")])
 def test_every_command_works_on_a_partition(run, image, tmp_path, which, top):
     def good(*words):

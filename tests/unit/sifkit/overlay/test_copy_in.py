@@ -89,6 +89,7 @@ def old_fifo(fs: WritableFilesystem, path: str) -> None:
     fs.mknod(path, S_IFIFO | 0o600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [old_file, old_fifo])
 @pytest.mark.parametrize("path", ["/tree/slow", "/tree/f", "/tree/fifo"])
 def test_there_is_no_inode_for_both(

@@ -69,6 +69,7 @@ def test_directories_far_down_are_not_walked_to_for_each_file(tmp_path, monkeypa
     assert calls.count["open"] < 300 + 6 * 301
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 3])
 def test_a_few_calls_for_each_small_file(tmp_path, monkeypatch, alone, levels):
     builder = ext3.TreeBuilder()

@@ -174,6 +174,7 @@ def test_excludes(tmp_path: Path, source: Path) -> None:
     assert names(tmp_path / "o.img") == {"upper", "upper/etc", "upper/opt", "work", "lost+found"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [-1.0, float("inf")], ids=["threads", "plain"])
 def test_what_is_excluded_is_counted(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, wait: float) -> None:
     monkeypatch.setattr(workers, "WAIT_SECONDS", wait)
