@@ -152,7 +152,7 @@ class _BarReporter(Reporter):
         self._bar = tqdm(
             desc=self._name,
             total=self._total,
-            unit="B" if in_bytes else " files",
+            unit="iB" if in_bytes else " files",  # MiB, GiB
             unit_scale=in_bytes,
             unit_divisor=1024 if in_bytes else 1000,
             leave=False,

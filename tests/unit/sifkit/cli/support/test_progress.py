@@ -68,3 +68,16 @@ def test_a_bar_on_a_terminal_leaves_nothing_behind(capfd, monkeypatch):
         shown.advance(3)
         raise KeyboardInterrupt
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_bar_in_bytes_has_binary_units(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    monkeypatch.setattr(Console, "err_is_terminal", True)
+    with reporter("auto", console) as shown:
+        shown.phase("copy", 10 << 20, "bytes")
+        shown._bar.delay = 0  # type: ignore[attr-defined]
+        shown.advance(5 << 20)
+        shown._bar.refresh()  # type: ignore[attr-defined]
+        text = str(shown._bar)  # type: ignore[attr-defined]
+    assert "5.00MiB/10.0MiB" in text or "5.00M/10.0M" in text
+    assert "iB/s" in text
