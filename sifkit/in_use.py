@@ -45,7 +45,7 @@ FUSE_DEVICE = os.path.realpath("/dev/fuse")
 FUSE_PROGRAMS = frozenset({"fuse2fs", "squashfuse", "squashfuse_ll"})
 """Programs that serve images. After an unmount fuse2fs closes /dev/fuse first, and then writes what it still holds."""
 LOOP_SECONDS = 1.0
-"""How long ``LoopFiles`` believes what it has read."""
+"""Seconds for which ``LoopFiles`` keeps what it has read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,6 @@ CREATE = ("overlay", "create", "--size", "4M", "o.img")
 FILL = ("cp", "-r", "tree", "o.img:/upper/tree")
 NEW_SIF = ("sif", "new", "i.sif")
 ADD = tuple(("sif", "add", "--datatype", "generic", "--name", name, "i.sif", name) for name in ("small", "large", "middle"))
-ADD_OVERLAY = ("sif", "add", "--parttype", "overlay", "--partarch", "amd64", "--groupid", "1", "i.sif", "o.img")
-NO_JOURNAL = ("overlay", "create", "--size", "4M", "--no-journal", "o.img")
 
 SCENARIOS = {
     "cp": Scenario(("cp", "large", "o.img:/upper/large"), (CREATE,)),

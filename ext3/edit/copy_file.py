@@ -52,7 +52,7 @@ class SourceFile(Protocol):
 
 
 class SourceStream(Protocol):
-    """What can only be read on from where it stands, like a pipe, or any binary file."""
+    """Binary file that is read forwards from where it stands, such as a pipe."""
 
     def read(self, size: int, /) -> bytes | None:
         """Return at most ``size`` bytes, none only at the end."""

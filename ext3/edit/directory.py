@@ -50,7 +50,7 @@ KEPT_BLOCKS = 1024
 """Most checked blocks of one directory in the cache."""
 _TYPES = {int(kind): kind for kind in FileType}
 _Place = tuple[int, bytes, int, int]
-"""Where a name is: logical block, its content, offset of the record, offset of the previous one or -1."""
+"""Place of a name: logical block, its content, offset of the record, offset of the previous one or -1."""
 
 
 class NameExistsError(PathExistsError):

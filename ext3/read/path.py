@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fnmatch import translate
 from functools import cached_property, total_ordering
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..constants import S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK
 from ..errors import PathError, PathExistsError, PathNotDirectoryError, PathNotFoundError
@@ -53,7 +53,7 @@ class Path:
     def _writable(self) -> WritableFilesystem:
         if not self.filesystem.writable:
             raise PathError(self._bytes, "Read-only file system: open the image with mode 'r+'", code=errno.EROFS)
-        return self.filesystem  # type: ignore[return-value]
+        return cast("WritableFilesystem", self.filesystem)
 
     # The path itself
 
@@ -285,7 +285,7 @@ class Path:
         if not size:
             if "b" not in mode:
                 raise ValueError("can't have unbuffered text I/O")
-            return raw  # type: ignore[return-value]
+            return cast("IO[Any]", raw)
         buffered: Any
         if "+" in kind:
             buffered = io.BufferedRandom(raw, size)

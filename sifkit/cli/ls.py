@@ -42,7 +42,7 @@ COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How lines are printed. ``order``: the Stat's field to sort by, largest first; "": by name."""
+    """Style of the lines. ``order``: the Stat's field to sort by, largest first; "": by name."""
 
     long: bool
     human: bool

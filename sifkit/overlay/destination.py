@@ -17,7 +17,7 @@ WRITABLE_HINT = "write the image to a directory you can write to"
 EXT_IMAGES = Replaceable(
     "an ext2 or ext3 image", "ext3 images and empty files", lambda head, size: head_format(head, size) in ("empty", "ext")
 )
-"""What a new image replaces."""
+"""Files that a new image may replace."""
 
 
 def check_destination(target: str, *, force: bool) -> None:

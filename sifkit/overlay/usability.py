@@ -1,4 +1,4 @@
-"""Who can use an overlay with Apptainer: a judgement from what is known of the image, of its file and of the user.
+"""Judgement of how a user can use an overlay with Apptainer, from what is known of the image, of its file and of the user.
 
 The rules for a user without root, whose overlays are mounted by fuse2fs, were tried with Apptainer 1.4.5 and fuse2fs 1.47.4.
 """
@@ -33,7 +33,7 @@ class FileAccess:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the image can be used: writable, read-only (``:ro``), or not at all; ``reasons``: why not more than that."""
+    """Judgement. ``mode``: writable, read-only (``:ro``), or not at all; ``reasons``: why not more than that."""
 
     mode: Mode
     reasons: tuple[str, ...] = ()

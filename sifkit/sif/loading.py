@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 SIF_IMAGES = Replaceable("a SIF image", "SIF images and empty files", lambda head, size: not size or MAGIC in head[:64])
-"""What a new image replaces."""
+"""Files that a new image may replace."""
 SECTOR_BYTES = 512
 MOST_TRIES = 5
 _NO_WRITING = {

@@ -46,7 +46,7 @@ def owner_only(found: Stat) -> Stat:
 
 
 class _Observed(NamedTuple):
-    """What the system made of a new file. ``has_acl``: it inherited an access ACL."""
+    """Attributes that the system gave a new file. ``has_acl``: it inherited an access ACL."""
 
     mode: int
     owner: tuple[int, int]

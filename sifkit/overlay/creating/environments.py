@@ -34,7 +34,7 @@ SYSTEM_PREFIXES = {b"", b"/usr", b"/usr/local"}
 
 _FIRST_LINE = re.compile(rb"#![ \t]*(/[^\n]*?)/bin/([^/\s]+)[ \t\r]*(?:[ \t][^\n]*)?\n")
 _LONG_LINE = re.compile(rb"#!/bin/sh\n'''exec' \"?(/[^\n]*?)/bin/([^/\s\"]+)\"? \"\$0\"")
-"""How distlib writes an interpreter whose path is long, or has spaces."""
+"""Second line of a script whose interpreter's path is long or has spaces, as distlib writes it."""
 _CREATED_AT = re.compile(rb"(?m)^# cmd: .*\s(?:-p|--prefix)[ =](/\S+)")
 
 

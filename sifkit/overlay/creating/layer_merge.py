@@ -102,7 +102,7 @@ class LayerMerge:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the archive, although all of it was read."""
+        """Notes on the archive for the user, although all of it was read."""
         notes = []
         for flag, (count, first) in sorted(self._unknown_types.items()):
             what = f"{counted(count, 'member')} of the unknown type {show(flag)}"
