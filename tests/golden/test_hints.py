@@ -94,6 +94,12 @@ OWN_MESSAGES = [
         "sifkit extract: /upper/x/y: No such file or directory; list files with: sifkit ls o.img",
     ),
     (
+        ["ls", "--offset", "512", "o.img"],
+        1,
+        "sifkit ls: o.img: no ext3 filesystem: there is no superblock at byte 1024;"
+        " check --offset: the superblock is looked for 1024 bytes after it",
+    ),
+    (
         ["find", "o.img", "-delete"],
         2,
         "sifkit find: no option -delete: find changes nothing; remove files with: sifkit rm IMAGE:/PATH; see sifkit find -h",

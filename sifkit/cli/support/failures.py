@@ -137,6 +137,8 @@ def report(error: BaseException, console: Console) -> int:
         subject = os.fsdecode(path or console.image or "")
         if kind == "not-ext3" and is_archive_name(subject):
             hint = f"an archive: sifkit overlay create --from-tar {shell_quote(subject)} makes an overlay of it"
+        if not hint and kind == "not-ext3" and "--offset" in console.image_options:
+            hint = "check --offset: the superblock is looked for 1024 bytes after it"
         if not hint and console.command == "overlay create":
             from .hints import creation_hint
 
