@@ -145,15 +145,22 @@ FEATURE_NAMES: dict[tuple[str, int], str] = {
 
 
 class InodeFlag(IntFlag):
-    """i_flags bits that ext3 knows (the rest is ext4's or unused)."""
+    """i_flags bits that ext3 knows, and those of ext4 that a check must recognise."""
 
+    SECRM = 0x1
+    UNRM = 0x2
+    COMPRESSED = 0x4
     SYNC = 0x8
     IMMUTABLE = 0x10
     APPEND = 0x20
     NODUMP = 0x40
     NOATIME = 0x80
     INDEX = 0x1000
+    IMAGIC = 0x2000
+    JOURNAL_DATA = 0x4000
+    NOTAIL = 0x8000
     DIRSYNC = 0x10000
+    TOPDIR = 0x20000
     HUGE_FILE = 0x40000
     EXTENTS = 0x80000
     EA_INODE = 0x200000

@@ -12,7 +12,7 @@ from typing import IO, Protocol, cast, runtime_checkable
 from .. import hostio
 from ..errors import DeviceError
 
-__all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "PunchableDevice", "open_device"]
+__all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "PunchableDevice", "data_ranges", "open_device"]
 
 PathOrFile = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 """Path, or binary file object opened in a suitable mode, as public functions take it."""
@@ -56,6 +56,18 @@ class PunchableDevice(BlockDevice, Protocol):
         Return the bytes freed, without those that were free before. Raise DeviceError if that is not possible.
         """
         ...
+
+
+def data_ranges(device: BlockDevice, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, size) of the parts of a range that hold data, ascending; gaps read as zero.
+
+    Yields the whole range if ``device`` does not know its holes.
+    """
+    found = getattr(device, "data_ranges", None)
+    if found is None:
+        yield offset, size
+    else:
+        yield from found(offset, size)
 
 
 def _checked(offset: int, size: int, limit: int, what: str) -> None:
@@ -124,6 +136,12 @@ class FileDevice:
             end, missing = self.offset + offset + len(data), size - len(data)
             raise DeviceError(f"the file ends at byte {end}, {missing} bytes before the image does")
         return data
+
+    def data_ranges(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Yield (offset, size) of the parts of a range that hold data, ascending; gaps read as zero."""
+        _checked(offset, size, self._size, "looking for data")
+        for start, length in hostio.data_ranges(self.fd, self.offset + offset, size):
+            yield start - self.offset, length
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         _checked(offset, len(data), self._size, "write")

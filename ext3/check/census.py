@@ -1,0 +1,101 @@
+"""Census of a filesystem: which blocks and inodes are in use, and how many names each inode has.
+
+It is counted from whole inode tables, block maps and directories, never from bitmaps or counters. The check fills it pass by
+pass (``ext3.fsck``); ``take_census`` fills it at once and lists what disagrees. One byte or two for each block and inode, in
+arrays whose untouched pages take no memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import S_IFDIR, S_IFMT
+from ..format.layout import Table
+from ..format.superblock import Superblock
+
+__all__ = ["Census", "system_ranges"]
+
+Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+
+
+class Census:
+    """Counts by inode number and by block number; row 0 of the inode columns is unused.
+
+    ``mode``: i_mode of each inode in use, 0 for a free one; ``links``: its i_links_count; ``names``: the directory entries that
+    lead to it, ``.`` and ``..`` included. ``used``: blocks in use; ``shared``: those claimed more than once; ``system``:
+    superblocks, descriptors, bitmaps and inode tables. ``owner``: the inode of each block, if asked for (0: none, or a system
+    block).
+    """
+
+    def __init__(self, superblock: Superblock, *, owners: bool = False) -> None:
+        inodes, blocks = superblock.inodes_count + 1, superblock.blocks_count
+        self.mode: npt.NDArray[np.uint16] = np.zeros(inodes, np.uint16)
+        self.links: npt.NDArray[np.uint16] = np.zeros(inodes, np.uint16)
+        self.names: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
+        self.used: Flags = np.zeros(blocks, np.bool_)
+        self.shared: Flags = np.zeros(blocks, np.bool_)
+        self.system: Flags = np.zeros(blocks, np.bool_)
+        self.owner: npt.NDArray[np.uint32] | None = np.zeros(blocks, np.uint32) if owners else None
+        self.any_shared = False
+
+    def is_dir(self, ino: int) -> bool:
+        return int(self.mode[ino]) & S_IFMT == S_IFDIR
+
+    @property
+    def directories(self) -> Numbers:
+        """Numbers of the directories in use, ascending."""
+        return np.flatnonzero((self.mode & S_IFMT) == S_IFDIR)
+
+    def mark_system(self, superblock: Superblock, groups: Table) -> None:
+        """Mark the system blocks of every group as used. Two that overlap are shared."""
+        for first, count in system_ranges(superblock, groups):
+            part = slice(first, first + count)
+            if self.used[part].any():
+                self.shared[part] |= self.used[part]
+                self.any_shared = True
+            self.used[part] = True
+            self.system[part] = True
+
+    def claim(self, blocks: Numbers) -> None:
+        """Mark blocks (of files, in any order) as used; those used already, or given twice, are shared."""
+        if not len(blocks):
+            return
+        taken = self.used[blocks]
+        if taken.any():
+            self.shared[blocks[taken]] = True
+            self.any_shared = True
+        self.used[blocks] = True
+        ordered = np.sort(blocks)
+        twice = ordered[1:] == ordered[:-1]
+        if twice.any():
+            self.shared[ordered[1:][twice]] = True
+            self.any_shared = True
+
+    def claim_run(self, first: int, count: int) -> None:
+        """Mark a run of blocks as ``claim`` does."""
+        part = slice(first, first + count)
+        if self.used[part].any():
+            self.shared[part] |= self.used[part]
+            self.any_shared = True
+        self.used[part] = True
+
+
+def system_ranges(superblock: Superblock, groups: Table) -> list[tuple[int, int]]:
+    """Return (first block, count) of the superblock and descriptors, the bitmaps and the inode table of each group.
+
+    A bitmap or table that the descriptor does not name (0), or that leaves the filesystem, is left out.
+    """
+    geometry = superblock.geometry
+    first, blocks = geometry.first_data_block, geometry.blocks
+    found: list[tuple[int, int]] = []
+    starts, heads = geometry.group_first.tolist(), geometry.head_blocks.tolist()
+    for start, head in zip(starts, heads, strict=True):
+        if head:
+            found.append((start, min(head, blocks - start)))
+    for field, count in (("bg_block_bitmap", 1), ("bg_inode_bitmap", 1), ("bg_inode_table", geometry.inode_table_blocks)):
+        places = groups[field].astype(np.int64)
+        inside = (places >= first) & (places > 0) & (places + count <= blocks)
+        found += [(place, count) for place in places[inside].tolist()]
+    return found

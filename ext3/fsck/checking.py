@@ -1,0 +1,109 @@
+"""The check as a whole: the passes in order, their restarts, and what is written at the end.
+
+Order: superblock, journal, superblock again, orphan list, resize inode, skip test, passes 1 to 5, a dropped journal made again,
+superblock written. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..device.base import BlockDevice
+from ..errors import NoSpaceError
+from ..newfs.stamp import Stamp
+from .bitmaps import check_bitmaps
+from .connectivity import check_connectivity
+from .context import CheckOptions, Context, GaveUp, Restart
+from .directories import check_directories
+from .directory_rebuild import rebuild_directories
+from .finding import Report
+from .inodes import check_inodes
+from .journal_check import check_journal, make_journal
+from .link_counts import check_link_counts
+from .orphans import release_orphans
+from .policy import Policy, Stopped
+from .resize_inode import check_resize_inode
+from .shared_blocks import separate_shared_blocks
+from .storage import BeforeWrite
+from .superblock_check import check_superblock, finish_superblock, open_context, reason_to_check
+
+__all__ = ["check"]
+
+MAX_RESTARTS = 5
+"""Restarts of the passes after which the check gives up."""
+
+Pass = Callable[[Context], None]
+_PASSES: tuple[tuple[str, Pass], ...] = (
+    ("1", check_inodes),
+    ("1B", separate_shared_blocks),
+    ("2", check_directories),
+    ("3", check_connectivity),
+    ("3A", rebuild_directories),
+    ("4", check_link_counts),
+    ("5", check_bitmaps),
+)
+
+
+def check(
+    device: BlockDevice,
+    policy: Policy,
+    *,
+    options: CheckOptions | None = None,
+    stamp: Stamp | None = None,
+    before_write: BeforeWrite | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> Report:
+    """Check the filesystem on ``device`` and repair what ``policy`` decides.
+
+    ``stamp`` dates the repairs and names what they create (default: now). ``before_write`` is called with the (offset, size) of
+    ranges before they are overwritten. ``progress`` is called with (pass number, done, total).
+
+    Raise NotExt3Error if there is no superblock and no copy of one, UnsupportedError for features that are not ext3's,
+    CorruptError if the superblock is beyond repair, DeviceError.
+    """
+    report = Report()
+    options = options or CheckOptions()
+    context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
+    context.progress = progress
+    try:
+        _run(context)
+    except Stopped as stop:
+        report.stopped = stop.finding
+        report.add(stop.finding)
+    except GaveUp as error:
+        report.gave_up = str(error)
+    except NoSpaceError as error:
+        report.gave_up = error.message
+    finish_superblock(context)
+    if policy.writes:
+        context.storage.flush(final=True)
+    report.changed = context.storage.flushed or context.storage.pending
+    return report
+
+
+def _run(context: Context) -> None:
+    report, options = context.report, context.options
+    check_journal(context)
+    if options.journal_only:
+        return
+    check_superblock(context)
+    release_orphans(context)
+    check_resize_inode(context)
+    if not (options.force or options.rebuild_directories or reason_to_check(context)):
+        report.skipped = True
+        return
+    while True:
+        context.begin_passes()
+        try:
+            for name, run in _PASSES:
+                started = time.monotonic()
+                run(context)
+                report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - started
+                context.flush_if_large()
+            break
+        except Restart:
+            report.restarts += 1
+            if report.restarts > MAX_RESTARTS:
+                raise GaveUp(f"repairs began again {MAX_RESTARTS} times without an end") from None
+    make_journal(context)

@@ -1,0 +1,290 @@
+"""Context of a check: the filesystem with its repairs, what the passes found in use, and the report.
+
+Passes are functions of a Context. They report with ``fix``, change blocks and inodes through it, and leave in it what later
+passes need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..check.census import Census
+from ..constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..edit.blocks import Run
+from ..errors import NoSpaceError
+from ..format.group_desc import read_groups
+from ..format.inode_table import inode_offset
+from ..format.layout import Table
+from ..format.schema import GROUP_DESC, SUPERBLOCK
+from ..format.superblock import Superblock, parse_superblock
+from ..newfs.stamp import Stamp
+from .finding import Finding, Report
+from .policy import Policy
+from .problem import Place, Problem
+from .storage import RepairStorage, Stage
+
+__all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Restart"]
+
+Numbers = npt.NDArray[np.int64]
+NOWHERE = Place()
+
+
+class Restart(Exception):
+    """A repair changed what earlier passes rely on: begin again with pass 1."""
+
+
+class GaveUp(Exception):
+    """The check cannot go on; what was repaired is kept, and faults are left."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """``force``: check a clean filesystem too. ``rebuild_directories``: rebuild and optimise all directories.
+
+    ``superblock``, ``block_size``: block of the superblock copy to use and its block size; 0: find it. ``journal_only``: replay
+    the journal and do nothing else.
+    """
+
+    force: bool = False
+    rebuild_directories: bool = False
+    superblock: int = 0
+    block_size: int = 0
+    journal_only: bool = False
+
+
+@dataclass(slots=True)
+class DirectoryBlocks:
+    """Blocks of all directories, from pass 1: equal columns, in any order. ``block`` 0: a hole."""
+
+    parts: list[tuple[Numbers, Numbers, Numbers]] = field(default_factory=list)
+
+    def add(self, ino: Numbers, logical: Numbers, block: Numbers) -> None:
+        self.parts.append((ino, logical, block))
+
+    def columns(self) -> tuple[Numbers, Numbers, Numbers]:
+        """Return (ino, logical, block), by ascending inode and logical block."""
+        none = np.zeros(0, np.int64)
+        if len(self.parts) != 1:
+            ino, logical, block = (np.concatenate([none, *column]) for column in zip((none,) * 3, *self.parts, strict=True))
+        else:
+            ino, logical, block = self.parts[0]
+        order = np.lexsort((logical, ino))
+        self.parts = [(ino[order], logical[order], block[order])]
+        return self.parts[0]
+
+
+class Context:
+    """State of one check.
+
+    ``storage``: the device with all repairs. ``raw``: the primary superblock as it will be written; change it with
+    ``set_superblock``. ``groups``: the descriptors, changed in place with ``groups_changed`` set.
+
+    What pass 1 leaves: ``census`` (names are counted by pass 2 on), ``directory_blocks``, ``bad_inodes`` (to be judged when
+    their name is known), ``indexed`` (directories with an index). Pass 2 leaves ``parent``, the directory that names each
+    directory, and ``dotdot``, the inode in its ``..``. ``to_rebuild`` are directories for pass 3A.
+    """
+
+    def __init__(self, storage: RepairStorage, policy: Policy, report: Report, stamp: Stamp, options: CheckOptions) -> None:
+        """Read the superblock, which must be one that can be parsed, and the descriptors."""
+        self.storage = storage
+        self.policy = policy
+        self.report = report
+        self.stamp = stamp
+        self.options = options
+        self.raw = bytearray(storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+        self.superblock: Superblock = parse_superblock(bytes(self.raw), device_size=storage.size)
+        self.groups: Table = read_groups(storage, self.superblock).copy()
+        self.groups_changed = False
+        self.must_check = False
+        """A full check is needed although the superblock says clean."""
+        self.make_journal = False
+        """The journal was dropped, and is made again after the passes."""
+        self.rebuild_resize_inode = False
+        self.write_backups = False
+        self.progress: Callable[[int, int, int], None] | None = None
+        """Called with (pass, done, total)."""
+        self.begin_passes()
+
+    def begin_passes(self) -> None:
+        """Forget what the passes found."""
+        inodes = self.superblock.inodes_count + 1
+        self.census = Census(self.superblock)
+        self.directory_blocks = DirectoryBlocks()
+        self.bad_inodes: set[int] = set()
+        self.indexed: set[int] = set()
+        self.parent: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
+        self.dotdot: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
+        self.to_rebuild: set[int] = set()
+        self.lost_and_found = 0
+        self.large_file = False
+        """A regular file of 2 GiB or more was met."""
+        self.allocated: set[int] = set()
+        self.freed: set[int] = set()
+        """Blocks that repairs allocated and freed: bitmaps and counts on storage do not have them yet, which is no fault."""
+        self.inodes_allocated: set[int] = set()
+        self.inodes_freed: set[int] = set()
+
+    # Problems
+
+    def fix(self, problem: Problem, place: Place = NOWHERE, *, got: object = None, want: object = None) -> bool:
+        """Report a problem and return whether to repair it. The caller makes the repair."""
+        finding = Finding(problem, place, got, want)
+        report = self.report
+        if problem.note:
+            report.add(finding)
+            return True
+        finding.repaired = self.policy.repairs(finding)
+        report.add(finding)
+        if finding.repaired and self.policy.writes:
+            report.corrected += 1
+        elif not problem.excused:
+            report.left += 1
+        return finding.repaired
+
+    # Superblock and descriptors
+
+    @property
+    def now(self) -> int:
+        """Seconds since 1970 that repairs are dated with."""
+        return self.stamp.seconds & 0xFFFFFFFF
+
+    @property
+    def block_size(self) -> int:
+        return self.superblock.block_size
+
+    def field(self, name: str) -> int:
+        """Return an integer field of the superblock."""
+        return int(SUPERBLOCK.view(self.raw)[0][name])
+
+    def set_superblock(self, **fields: object) -> None:
+        """Change fields of the primary superblock."""
+        row = SUPERBLOCK.view(self.raw)[0]
+        for name, value in fields.items():
+            row[name] = value
+        self.storage.write(SUPERBLOCK_OFFSET, self.raw, Stage.MAPS)
+        self.superblock = parse_superblock(bytes(self.raw), device_size=self.storage.size)
+
+    def write_groups(self) -> None:
+        """Write the descriptors that differ from those on storage."""
+        self.groups_changed = False
+        geometry = self.superblock.geometry
+        raw = self.groups.tobytes()
+        per_block = geometry.descriptors_per_block * GROUP_DESC.size
+        for index in range(geometry.descriptor_blocks):
+            block = geometry.descriptor_block(index)
+            part = raw[index * per_block : (index + 1) * per_block]
+            old = self.storage.read_block(block)
+            if old[: len(part)] != part:
+                self.storage.write_block(block, part + old[len(part) :], Stage.MAPS)
+
+    # Inodes
+
+    def inode_place(self, ino: int) -> int:
+        """Return the byte where an inode's record begins."""
+        return inode_offset(self.superblock, self.groups, ino)
+
+    def read_inode(self, ino: int) -> bytes:
+        """Return the record of an inode, inode size bytes."""
+        return self.storage.read(self.inode_place(ino), self.superblock.inode_size)
+
+    def write_inode(self, ino: int, raw: bytes) -> None:
+        """Change the record of an inode."""
+        self.storage.write(self.inode_place(ino), raw)
+
+    def free_inode(self, ino: int) -> None:
+        """Note that an inode in use is free now. Its record and blocks are the caller's."""
+        census = self.census
+        census.mode[ino] = census.links[ino] = census.names[ino] = 0
+        self.bad_inodes.discard(ino)
+        if ino in self.inodes_allocated:
+            self.inodes_allocated.discard(ino)
+        else:
+            self.inodes_freed.add(ino)
+
+    def allocate_inode(self, mode: int) -> int:
+        """Return a free inode, now in use with ``mode``. Raises GaveUp if there is none. Its record is the caller's."""
+        free = np.flatnonzero(self.census.mode[self.superblock.first_ino :] == 0)
+        if not len(free):
+            raise GaveUp("no free inode for a repair")
+        ino = int(free[0]) + self.superblock.first_ino
+        self.census.mode[ino] = mode
+        if ino in self.inodes_freed:
+            self.inodes_freed.discard(ino)
+        else:
+            self.inodes_allocated.add(ino)
+        return ino
+
+    # Blocks (edit.blocks.Blocks): after pass 1, which finds out what is in use
+
+    def read(self, block: int) -> bytes:
+        """Return a block with all repairs."""
+        return self.storage.read_block(block)
+
+    def write(self, block: int, data: bytes) -> None:
+        """Change a whole block."""
+        self.storage.write_block(block, data, Stage.NEW if block in self.allocated else Stage.FILES)
+
+    def allocate(self, count: int, goal: int = 0) -> list[Run]:
+        """Return runs of ``count`` free blocks, now in use, from ``goal`` on or else anywhere.
+
+        Blocks that repairs freed are not given out: until they are written, storage still needs their content. Raises
+        NoSpaceError, with none taken.
+        """
+        first = self.superblock.first_data_block
+        runs: list[Run] = []
+        left = count
+        held = np.fromiter(self.freed, np.int64, len(self.freed))
+        for low, high in ((max(goal, first), len(self.census.used)), (first, max(goal, first))):
+            for start, length in _free_runs(self.census.used, low, high, held):
+                runs.append((start, min(length, left)))
+                left -= runs[-1][1]
+                if not left:
+                    break
+            if not left:
+                break
+        if left:
+            size = self.block_size
+            raise NoSpaceError(
+                f"a repair needs {count} free blocks", needed_bytes=count * size, available_bytes=(count - left) * size
+            )
+        for start, length in runs:
+            self.census.used[start : start + length] = True
+            self.allocated.update(range(start, start + length))
+        return runs
+
+    def allocate_block(self, goal: int = 0) -> int:
+        """Return one free block as ``allocate`` does."""
+        return self.allocate(1, goal)[0][0]
+
+    def free(self, runs: Iterable[Run], *, metadata: bool = True) -> None:
+        """Note that blocks in use by one owner are free now. A shared one loses an owner and stays in use."""
+        census = self.census
+        for start, length in runs:
+            for block in range(start, start + length):
+                if census.shared[block]:
+                    continue
+                census.used[block] = False
+                if block in self.allocated:
+                    self.allocated.discard(block)
+                else:
+                    self.freed.add(block)
+
+    def flush_if_large(self) -> None:
+        """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
+        if self.storage.large and self.policy.writes:
+            self.storage.flush(final=False)
+
+
+def _free_runs(used: npt.NDArray[np.bool_], low: int, high: int, held: Numbers) -> Iterator[Run]:
+    """Yield the runs of free blocks in [low, high) that are not ``held``."""
+    step = 1 << 16
+    for start in range(low, high, step):
+        part = ~used[start : min(start + step, high)]
+        part[held[(held >= start) & (held < start + len(part))] - start] = False
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
+        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            yield start + begin, end - begin

@@ -1,0 +1,3 @@
+"""Problems of TODO."""
+
+from __future__ import annotations

@@ -1,0 +1,9 @@
+"""Resize inode"""
+
+from __future__ import annotations
+
+from .context import Context
+
+
+def check_resize_inode(context: Context) -> None:
+    """TODO."""
