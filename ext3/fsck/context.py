@@ -220,6 +220,11 @@ class Context:
         if not len(free):
             raise GaveUp("no free inode for a repair")
         ino = int(free[0]) + self.superblock.first_ino
+        self.note_inode(ino, mode)
+        return ino
+
+    def note_inode(self, ino: int, mode: int) -> None:
+        """Note that a free inode is in use now, with ``mode``."""
         self.census.mode[ino] = mode
         if self.census.is_dir(ino):
             self.directories_changed.append((ino, 1))
@@ -227,7 +232,6 @@ class Context:
             self.inodes_freed.discard(ino)
         else:
             self.inodes_allocated.add(ino)
-        return ino
 
     # Blocks (edit.blocks.Blocks): after pass 1, which finds out what is in use
 
