@@ -90,7 +90,8 @@ Step = "tuple[str, Value] | Debugfs | Callable[[Damage], None]"
 class Recipe:
     """Damage of one kind: steps done to a sound image.
 
-    ``row``: what it is, in the words of the table of faults. ``clean``: why e2fsck finds nothing, if that is right.
+    ``row``: what it is, in the words of the table of faults. ``clean``: why e2fsck -fn says nothing, if that is
+    right. ``apart``: why our check does something else than e2fsck.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Recipe:
     row: str
     steps: tuple[Any, ...] = field(default=())
     clean: str = ""
+    apart: str = ""
 
 
 class _Field(NamedTuple):
@@ -148,6 +150,10 @@ class Damage:
 
     def ino(self, name: str) -> int:
         return int(name) if name.isdigit() else self.fs.lookup(name, follow=False)
+
+    def offset(self, path: str) -> int:
+        """Return the byte at which the value at a field path begins."""
+        return self._find(path).offset
 
     def inode_offset(self, ino: int) -> int:
         group, index = divmod(ino - 1, self.superblock.inodes_per_group)

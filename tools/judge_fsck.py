@@ -321,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.corpus:
                 yield from ((image.parent.name, image) for image in sorted(CORPUS.glob("*/image.gz")))
             if options.recipes is not None:
-                for name in options.recipes or RECIPES:
+                for name in options.recipes or [name for name in RECIPES if not RECIPES[name].apart]:
                     made = scratch / "recipe.img"
                     made.write_bytes(damaged(RECIPES[name]))
                     yield name, made

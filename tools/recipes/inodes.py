@@ -23,7 +23,7 @@ def _extents(name: str, *, depth: int = 0, length: int = 5, magic: int = EXTENT_
     def tree(damage: Damage) -> None:
         start = damage.block_of(name, 0)
         root = struct.pack("<HHHHI", magic, 1, 4, depth, 0) + struct.pack("<IHHI", 0, length, 0, start)
-        place = damage._find(f"inode[{name}].i_block").offset
+        place = damage.offset(f"inode[{name}].i_block")
         damage.data[place : place + 60] = root.ljust(60, b"\0")
 
     return tree, _flag(name, EXTENTS)

@@ -21,7 +21,7 @@ def _with(feature: int, word: str = "compat") -> tuple[str, object]:
 
 
 def _unused_tables(damage: Damage) -> None:
-    offset = damage._find("group[1].bg_flags").offset
+    offset = damage.offset("group[1].bg_flags")
     damage.data[offset + 2 + ITABLE_UNUSED : offset + 4 + ITABLE_UNUSED] = b"\x20\0"
 
 
