@@ -166,14 +166,6 @@ class Damage:
                 return physical + logical - first
         raise LookupError(f"{name} has no block {logical}")
 
-    def free_block(self, number: int = 0) -> int:
-        """Return a block that nothing uses, the ``number``th."""
-        import numpy as np
-
-        first = self.superblock.first_data_block
-        used = np.concatenate([self.fs.block_bitmap(group) for group in range(len(self.fs.groups))])
-        return int(np.flatnonzero(~used)[number]) + first
-
     # Places
 
     def _find(self, path: str) -> _Field:
