@@ -95,10 +95,15 @@ class Context:
         self.report = report
         self.stamp = stamp
         self.options = options
-        self.raw = bytearray(storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
-        self.superblock: Superblock = parse_superblock(bytes(self.raw), device_size=storage.size)
-        self.groups: Table = read_groups(storage, self.superblock).copy()
+        self.raw: bytearray
+        self.superblock: Superblock
+        self.groups: Table
         self.groups_changed = False
+        self.reload()
+        self.opening: list[Finding] = []
+        """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
+        self.unusable = False
+        """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -110,6 +115,13 @@ class Context:
         self.held: npt.NDArray[np.bool_] = np.zeros(self.superblock.blocks_count, np.bool_)
         """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
         self.begin_passes()
+
+    def reload(self) -> None:
+        """Read the superblock and the descriptors again, after they were changed on storage."""
+        self.raw = bytearray(self.storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+        self.superblock = parse_superblock(bytes(self.raw), device_size=self.storage.size)
+        self.groups = read_groups(self.storage, self.superblock).copy()
+        self.groups_changed = False
 
     def begin_passes(self) -> None:
         """Forget what the passes found."""
