@@ -36,6 +36,12 @@ OS_LINUX = 0
 OS_HURD = 1
 DEVICE_WORDS = 4
 """Words of i_block that a special file may use."""
+SPECIAL = {
+    S_IFCHR: problems.BAD_DEVICE,
+    S_IFBLK: problems.BAD_DEVICE,
+    S_IFIFO: problems.BAD_FIFO,
+    S_IFSOCK: problems.BAD_SOCKET,
+}
 
 
 def judge_bad_inode(context: Context, ino: int, *, directory: int = 0, name: bytes = b"") -> bool:
@@ -78,15 +84,9 @@ def _no_file(context: Context, row: np.void) -> Problem | None:
         return None
     if form == S_IFLNK:
         return None if _symlink_sound(context, row) else problems.BAD_SYMLINK
-    kinds = {
-        S_IFCHR: problems.BAD_DEVICE,
-        S_IFBLK: problems.BAD_DEVICE,
-        S_IFIFO: problems.BAD_FIFO,
-        S_IFSOCK: problems.BAD_SOCKET,
-    }
-    if form not in kinds:
+    if form not in SPECIAL:
         return problems.BAD_MODE
-    return None if _special_sound(row) else kinds[form]
+    return None if _special_sound(row) else SPECIAL[form]
 
 
 def _special_sound(row: np.void) -> bool:

@@ -106,7 +106,7 @@ class Batch:
         return int(self._row[links[again[0]]]) if len(again) else stop
 
     def accept(self, row: int, stop: int, indexes: IndexChecks, add_names: Callable[[Numbers, list[bytes]], None]) -> None:
-        """Take the rows from ``row`` to ``stop`` as sound: count their names, note parents, hand their hashes to the indexes."""
+        """Take the rows from ``row`` to ``stop`` as sound: count their names, note parents, give the indexes their hashes."""
         context = self._context
         low, high = np.searchsorted(self._row, (row, stop)).tolist()
         owner = self._ino[self._row[low:high]]

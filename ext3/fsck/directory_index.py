@@ -84,9 +84,9 @@ class IndexChecks:
     def add_root(self, ino: int, data: bytes) -> None:
         """Judge block 0 of a directory."""
         zero, version, info_length, levels, _ = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
-        if zero or info_length < DX_ROOT_INFO.size or levels > MAX_LEVELS:
-            if self._drop(problems.INDEX_ROOT, ino, 0):
-                return
+        wrong = zero or info_length < DX_ROOT_INFO.size or levels > MAX_LEVELS
+        if wrong and self._drop(problems.INDEX_ROOT, ino, 0):
+            return
         index = self._indexes[ino] = _Index(depth=levels + 1)
         index.blocks = [_Block() for _ in range(self._lengths[ino])]
         index.blocks[0].leaf = False

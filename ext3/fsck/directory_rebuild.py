@@ -8,6 +8,7 @@ that the names are on storage at every moment. Source: e2fsprogs ``e2fsck/rehash
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,8 +69,8 @@ def _separate_names(context: Context, ino: int, records: Iterable[Record]) -> li
     kept: list[Record] = []
     seen: dict[bytes, set[int]] = {}
     numbers: dict[bytes, int] = {}
-    for record in records:
-        child, file_type, name = record
+    for child, file_type, name in records:
+        kept_name = name
         others = seen.setdefault(name, set())
         place = Place(ino=child, name=name, parent=ino)
         if child in others:
@@ -81,9 +82,9 @@ def _separate_names(context: Context, ino: int, records: Iterable[Record]) -> li
             if context.fix(problems.ENTRY_NAME_TWICE, place, want=other.decode("utf-8", "backslashreplace")):
                 names.add(other)
                 numbers[name] = number + 1
-                record = child, file_type, other
+                kept_name = other
         others.add(child)
-        kept.append(record)
+        kept.append((child, file_type, kept_name))
     return kept
 
 
@@ -117,7 +118,7 @@ def _pack(context: Context, ino: int, content: DirectoryContent) -> tuple[list[b
             blocks = [head[at : at + size] for at in range(0, len(head), size)]
             order = plan.order.tolist()
             bounds = [*plan.leaf_first.tolist(), len(order)]
-            for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+            for low, high in pairwise(bounds):
                 blocks.append(pack_block([records[at] for at in order[low:high]], size)[0])
             return blocks, True
     blocks = _pack_linear(context, ino, content)

@@ -49,7 +49,7 @@ def salvage_record(data: bytearray, offset: int, before: int, *, inodes: int) ->
         return offset
     if before >= 0 and rec_len and not rec_len & 3 and rec_len <= left:
         _lengthen(data, before, rec_len)
-        return offset + rec_len
+        return offset + int(rec_len)
     if before >= 0:
         _lengthen(data, before, left)
         return size
