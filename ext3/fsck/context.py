@@ -139,6 +139,8 @@ class Context:
         """Blocks that repairs allocated and freed: bitmaps and counts on storage do not have them yet, which is no fault."""
         self.inodes_allocated: set[int] = set()
         self.inodes_freed: set[int] = set()
+        self.directories_changed: list[tuple[int, int]] = []
+        """(inode, 1) of each directory that a repair made, (inode, -1) of each that one freed."""
 
     # Problems
 
@@ -156,6 +158,11 @@ class Context:
         elif not problem.excused:
             report.left += 1
         return finding.repaired
+
+    def leave(self, problem: Problem, place: Place = NOWHERE, *, got: object = None, want: object = None) -> None:
+        """Report a problem whose repair is not possible; it is left."""
+        self.report.add(Finding(problem, place, got, want))
+        self.report.left += 1
 
     # Superblock and descriptors
 
@@ -210,6 +217,8 @@ class Context:
     def free_inode(self, ino: int) -> None:
         """Note that an inode in use is free now. Its record and blocks are the caller's."""
         census = self.census
+        if census.is_dir(ino):
+            self.directories_changed.append((ino, -1))
         census.mode[ino] = census.links[ino] = census.names[ino] = 0
         self.bad_inodes.discard(ino)
         if ino in self.inodes_allocated:
@@ -224,6 +233,8 @@ class Context:
             raise GaveUp("no free inode for a repair")
         ino = int(free[0]) + self.superblock.first_ino
         self.census.mode[ino] = mode
+        if self.census.is_dir(ino):
+            self.directories_changed.append((ino, 1))
         if ino in self.inodes_freed:
             self.inodes_freed.discard(ino)
         else:
