@@ -272,7 +272,7 @@ def _replay(context: Context, journal: Journal) -> Journal:
     writes = context.policy.writes
     try:
         if writes:
-            context.settle()
+            context.write_out()
             transactions = recover(context.storage.direct, context.superblock, journal).transactions
             context.storage.flushed = True
         else:

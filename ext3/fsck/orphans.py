@@ -44,7 +44,7 @@ def _process(context: Context) -> Ext3Error | None:
     trouble: Ext3Error | None = None
     try:
         if through_journal:
-            context.settle()
+            context.write_out()
             device = context.storage.direct
             journal = read_journal(device, superblock, context.groups)
             opened = Opened(superblock, context.groups.copy(), journal, journal.sequence, 0)
