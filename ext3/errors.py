@@ -32,6 +32,7 @@ __all__ = [
     "PathNotFoundError",
     "SourceError",
     "TooLargeError",
+    "UndoError",
     "UnsupportedError",
     "XattrError",
 ]
@@ -208,6 +209,12 @@ class NeedsCheckError(Ext3Error):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"the filesystem {why}: run a check first", hint=CHECK_HINT)
+
+
+class UndoError(Ext3Error):
+    """Undo file that cannot be used, or is not of this image as it is. Nothing was written."""
+
+    kind = "undo"
 
 
 class PathError(Ext3Error, OSError):

@@ -17,7 +17,7 @@ from .connectivity import check_connectivity
 from .context import CheckOptions, Context, GaveUp, Restart
 from .directories import check_directories
 from .directory_rebuild import rebuild_directories
-from .finding import Report
+from .finding import Finding, Report
 from .inodes import check_inodes
 from .journal_check import check_journal, make_journal
 from .link_counts import check_link_counts
@@ -53,21 +53,24 @@ def check(
     stamp: Stamp | None = None,
     before_write: BeforeWrite | None = None,
     progress: Callable[[int, int, int], None] | None = None,
+    begin: Callable[[str], None] | None = None,
+    observe: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Check the filesystem on ``device`` and repair what ``policy`` decides.
 
     ``stamp`` dates the repairs and names what they create (default: now). ``before_write`` is called with the (offset, size) of
-    ranges before they are overwritten. ``progress`` is called with (pass number, done, total).
+    ranges before they are overwritten. ``progress`` is called with (pass number, done, total), ``begin`` with the name of each
+    pass ("1", "1B" ...) before it, ``observe`` with each finding after it was decided on.
 
     Raise NotExt3Error if there is no superblock and no copy of one, UnsupportedError for features that are not ext3's,
     CorruptError if the superblock is beyond repair, DeviceError.
     """
-    report = Report()
+    report = Report(observe=observe)
     options = options or CheckOptions()
     context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
     context.progress = progress
     try:
-        _run(context)
+        _run(context, begin)
     except Stopped as stop:
         report.stopped = stop.finding
         report.add(stop.finding)
@@ -82,7 +85,7 @@ def check(
     return report
 
 
-def _run(context: Context) -> None:
+def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     report, options = context.report, context.options
     check_journal(context)
     if options.journal_only:
@@ -97,6 +100,8 @@ def _run(context: Context) -> None:
         context.begin_passes()
         try:
             for name, run in _PASSES:
+                if begin is not None:
+                    begin(name)
                 started = time.monotonic()
                 run(context)
                 report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - started
