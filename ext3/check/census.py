@@ -49,7 +49,9 @@ class Census:
         return np.flatnonzero((self.mode & S_IFMT) == S_IFDIR)
 
     def mark_system(self, superblock: Superblock, groups: Table) -> None:
-        """Mark the system blocks of every group as used. Two that overlap are shared."""
+        """Mark the system blocks of every group as used, and what lies before the first group. Two that overlap are shared."""
+        before = slice(0, superblock.first_data_block)
+        self.used[before] = self.system[before] = True
         for first, count in system_ranges(superblock, groups):
             part = slice(first, first + count)
             if self.used[part].any():

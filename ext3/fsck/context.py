@@ -127,6 +127,8 @@ class Context:
         """Blocks that repairs allocated and freed: bitmaps and counts on storage do not have them yet, which is no fault."""
         self.inodes_allocated: set[int] = set()
         self.inodes_freed: set[int] = set()
+        self.directories_changed: list[tuple[int, int]] = []
+        """(inode, 1) of each directory that a repair made, (inode, -1) of each that one freed."""
 
     # Problems
 
@@ -144,6 +146,11 @@ class Context:
         elif not problem.excused:
             report.left += 1
         return finding.repaired
+
+    def leave(self, problem: Problem, place: Place = NOWHERE, *, got: object = None, want: object = None) -> None:
+        """Report a problem whose repair is not possible; it is left."""
+        self.report.add(Finding(problem, place, got, want))
+        self.report.left += 1
 
     # Superblock and descriptors
 
@@ -198,6 +205,8 @@ class Context:
     def free_inode(self, ino: int) -> None:
         """Note that an inode in use is free now. Its record and blocks are the caller's."""
         census = self.census
+        if census.is_dir(ino):
+            self.directories_changed.append((ino, -1))
         census.mode[ino] = census.links[ino] = census.names[ino] = 0
         self.bad_inodes.discard(ino)
         if ino in self.inodes_allocated:
@@ -211,12 +220,18 @@ class Context:
         if not len(free):
             raise GaveUp("no free inode for a repair")
         ino = int(free[0]) + self.superblock.first_ino
+        self.note_inode(ino, mode)
+        return ino
+
+    def note_inode(self, ino: int, mode: int) -> None:
+        """Note that a free inode is in use now, with ``mode``."""
         self.census.mode[ino] = mode
+        if self.census.is_dir(ino):
+            self.directories_changed.append((ino, 1))
         if ino in self.inodes_freed:
             self.inodes_freed.discard(ino)
         else:
             self.inodes_allocated.add(ino)
-        return ino
 
     # Blocks (edit.blocks.Blocks): after pass 1, which finds out what is in use
 
