@@ -201,9 +201,7 @@ def _judge_bitmaps(context: Context, kind: _Kind, rows: dict[int, bytes]) -> Non
 def _check_padding(context: Context, kind: _Kind, rows: dict[int, bytes]) -> None:
     """Set the bits behind the last number of each group."""
     unset = [
-        group
-        for group, stored in kind.differing
-        if not np.unpackbits(stored, bitorder="little")[kind.real(group) :].all()
+        group for group, stored in kind.differing if not np.unpackbits(stored, bitorder="little")[kind.real(group) :].all()
     ]
     if not unset:
         return

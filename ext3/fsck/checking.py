@@ -82,7 +82,17 @@ def check(
     if policy.writes:
         context.storage.flush(final=True)
     report.changed = context.storage.flushed or context.storage.pending
+    _describe(context)
     return report
+
+
+def _describe(context: Context) -> None:
+    """Fill in what the report says of the filesystem; of one that was not checked as its superblock has it."""
+    report, superblock = context.report, context.superblock
+    report.label, report.block_size = superblock.label, superblock.block_size
+    report.inodes_count, report.blocks_count = superblock.inodes_count, superblock.blocks_count
+    report.inodes_used = report.inodes_used or max(0, superblock.inodes_count - superblock.free_inodes)
+    report.blocks_used = report.blocks_used or max(0, superblock.blocks_count - superblock.free_blocks)
 
 
 def _run(context: Context, begin: Callable[[str], None] | None) -> None:

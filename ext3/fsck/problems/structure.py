@@ -22,7 +22,9 @@ __all__ = [
 
 ROOT_MISSING = Problem("root-missing", "there is no root directory", "create it")
 DIRECTORY_UNCONNECTED = Problem(
-    "directory-unconnected", "directory inode {ino} is in no directory; its '..' is inode {got}", "link it in lost+found as #{ino}"
+    "directory-unconnected",
+    "directory inode {ino} is in no directory; its '..' is inode {got}",
+    "link it in lost+found as #{ino}",
 )
 DIRECTORY_LOOP = Problem(
     "directory-loop", "directory inode {ino} lies below itself, in inode {parent}", "move it to lost+found as #{ino}"
@@ -38,7 +40,5 @@ EMPTY_UNATTACHED = Problem(
     "empty-inode-unattached", "inode {ino} is an empty file without a name", "clear it", preen=Preen.REPAIR
 )
 INODE_UNATTACHED = Problem("inode-unattached", "inode {ino} is in use and has no name", "link it in lost+found as #{ino}")
-LINK_COUNT = Problem(
-    "link-count", "inode {ino}: i_links_count is {got}, want {want}", "set it", preen=Preen.REPAIR
-)
+LINK_COUNT = Problem("link-count", "inode {ino}: i_links_count is {got}, want {want}", "set it", preen=Preen.REPAIR)
 LINKS_TOO_MANY = Problem("links-too-many", "inode {ino} has {got} links, want {want} or fewer")
