@@ -1,4 +1,4 @@
-"""Undo of a change: the image comes back byte for byte, also after a kill at any moment; an image that others changed is kept."""
+"""Undo of a change: the image comes back byte for byte, also after a kill; an image that others changed is kept."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def test_another_image_is_kept(image: MemoryDevice) -> None:
     raw = bytearray(after.read(1024, 1024))
     SUPERBLOCK.view(raw)[0]["s_uuid"] = bytes(range(16))
     after.write(1024, raw)
-    with pytest.raises(UndoError, match="with UUID 75757575.*, and this one has 00010203-0405"):
+    with pytest.raises(UndoError, match=r"with UUID 75757575.*, and this one has 00010203-0405"):
         put_back(sink.device(), after)
     with pytest.raises(UndoError, match=f"image of {SIZE} bytes, and this one has {SIZE + 512}"):
         put_back(sink.device(), MemoryDevice(after.data + bytes(512)))

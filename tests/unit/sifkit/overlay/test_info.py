@@ -270,7 +270,7 @@ def test_a_damaged_image_has_a_hint(run, image):
     data = bytearray(image.read_bytes())
     data[2048:2112] = b"\xff" * 64
     image.write_bytes(data)
-    assert "the image is damaged; check it with: e2fsck -fn" in run("ls", image)[2]
+    assert f"the image is damaged; check it with: sifkit overlay fsck -fn {image}" in run("ls", image)[2]
     image.write_bytes(b"x" * 5000)
     assert run("ls", image)[2].endswith("; give a stand-alone ext3 image\n")
 
