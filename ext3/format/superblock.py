@@ -296,7 +296,7 @@ def _text(value: bytes) -> bytes:
 
 
 def superblock_violations(raw: bytes | bytearray, *, device_size: int) -> Iterator[Violation]:
-    """Yield the violations for which ``parse_superblock`` raises CorruptError, in its order. Ends at one that voids the rest."""
+    """Yield the violations for which ``parse_superblock`` raises CorruptError, up to one that voids the rest."""
     fields = SUPERBLOCK.record(bytes(raw))
     sound = True
     for violation in _layout_violations(fields, device_size):
@@ -348,6 +348,10 @@ def limit_violations(raw: bytes | bytearray) -> Iterator[Violation]:
     ):
         if not low <= fields[field] <= high:
             yield Violation("superblock", field, fields[field], f"from {low} to {high}")
+    # Fragments, which nothing ever had, are as large as blocks.
+    for field, same in (("s_log_frag_size", "s_log_block_size"), ("s_frags_per_group", "s_blocks_per_group")):
+        if fields[field] != fields[same]:
+            yield Violation("superblock", field, fields[field], fields[same])
 
 
 def _check_features(incompat: int, ro_compat: int) -> None:

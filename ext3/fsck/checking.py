@@ -1,7 +1,8 @@
 """The check as a whole: the passes in order, their restarts, and what is written at the end.
 
-Order: superblock, journal, superblock again, orphan list, resize inode, skip test, passes 1 to 5, a dropped journal made again,
-superblock written. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
+Order: superblock values, journal, orphan list, superblock and descriptors, resize inode, skip test, passes 1 to 4, a dropped
+journal made again, pass 5, superblock written. Journal and orphan list come before other repairs, which are kept in memory:
+they are worked off on the image itself. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from .directories import check_directories
 from .directory_rebuild import rebuild_directories
 from .finding import Finding, Report
 from .inodes import check_inodes
-from .journal_check import check_journal, make_journal
+from .journal_check import check_journal
 from .link_counts import check_link_counts
+from .new_journal import make_journal
+from .opening import accept_superblock, open_context
 from .orphans import release_orphans
 from .policy import Policy, Stopped
-from .resize_inode import check_resize_inode
+from .resize_inode import check_resize_inode, rebuild_resize_inode
 from .shared_blocks import separate_shared_blocks
 from .storage import BeforeWrite
-from .superblock_check import check_superblock, finish_superblock, open_context, reason_to_check
+from .superblock_check import check_superblock, finish_superblock, reason_to_check
 
 __all__ = ["check"]
 
@@ -37,10 +40,12 @@ Pass = Callable[[Context], None]
 _PASSES: tuple[tuple[str, Pass], ...] = (
     ("1", check_inodes),
     ("1B", separate_shared_blocks),
+    ("resize inode", rebuild_resize_inode),
     ("2", check_directories),
     ("3", check_connectivity),
     ("3A", rebuild_directories),
     ("4", check_link_counts),
+    ("journal", make_journal),
     ("5", check_bitmaps),
 )
 
@@ -97,11 +102,12 @@ def _describe(context: Context) -> None:
 
 def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     report, options = context.report, context.options
+    accept_superblock(context)
     check_journal(context)
     if options.journal_only:
         return
-    check_superblock(context)
     release_orphans(context)
+    check_superblock(context)
     check_resize_inode(context)
     if not (options.force or options.rebuild_directories or reason_to_check(context)):
         report.skipped = True
@@ -121,4 +127,3 @@ def _run(context: Context, begin: Callable[[str], None] | None) -> None:
             report.restarts += 1
             if report.restarts > MAX_RESTARTS:
                 raise GaveUp(f"repairs began again {MAX_RESTARTS} times without an end") from None
-    make_journal(context)

@@ -95,10 +95,15 @@ class Context:
         self.report = report
         self.stamp = stamp
         self.options = options
-        self.raw = bytearray(storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
-        self.superblock: Superblock = parse_superblock(bytes(self.raw), device_size=storage.size)
-        self.groups: Table = read_groups(storage, self.superblock).copy()
+        self.raw: bytearray
+        self.superblock: Superblock
+        self.groups: Table
         self.groups_changed = False
+        self.reload()
+        self.opening: list[Finding] = []
+        """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
+        self.unusable = False
+        """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -108,6 +113,13 @@ class Context:
         self.progress: Callable[[int, int, int], None] | None = None
         """Called with (pass, done, total)."""
         self.begin_passes()
+
+    def reload(self) -> None:
+        """Read the superblock and the descriptors again, after they were changed on storage."""
+        self.raw = bytearray(self.storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+        self.superblock = parse_superblock(bytes(self.raw), device_size=self.storage.size)
+        self.groups = read_groups(self.storage, self.superblock).copy()
+        self.groups_changed = False
 
     def begin_passes(self) -> None:
         """Forget what the passes found."""

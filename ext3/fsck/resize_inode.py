@@ -7,3 +7,7 @@ from .context import Context
 
 def check_resize_inode(context: Context) -> None:
     """TODO."""
+
+
+def rebuild_resize_inode(context: Context) -> None:
+    """TODO."""
