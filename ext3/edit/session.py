@@ -16,7 +16,7 @@ from ..alloc.system_blocks import SystemBlocks
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import BlockOverlay
-from ..errors import CheckpointError, CorruptError, DeviceError, JournalFullError, NoSpaceError
+from ..errors import CheckpointError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
 from ..format.layout import Table
 from ..format.superblock import Superblock

@@ -20,16 +20,15 @@ from .directories import check_directories
 from .directory_rebuild import rebuild_directories
 from .finding import Finding, Report
 from .inodes import check_inodes
-from .journal_check import check_journal
 from .link_counts import check_link_counts
 from .new_journal import make_journal
-from .opening import accept_superblock, open_context
-from .orphans import release_orphans
+from .opening import open_context
 from .policy import Policy, Stopped
-from .resize_inode import check_resize_inode, rebuild_resize_inode
+from .preparation import prepare
+from .resize_inode import rebuild_resize_inode
 from .shared_blocks import separate_shared_blocks
 from .storage import BeforeWrite
-from .superblock_check import check_superblock, finish_superblock, reason_to_check
+from .superblock_check import finish_superblock, reason_to_check
 
 __all__ = ["check"]
 
@@ -102,13 +101,9 @@ def _describe(context: Context) -> None:
 
 def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     report, options = context.report, context.options
-    accept_superblock(context)
-    check_journal(context)
+    prepare(context)
     if options.journal_only:
         return
-    release_orphans(context)
-    check_superblock(context)
-    check_resize_inode(context)
     if not (options.force or options.rebuild_directories or reason_to_check(context)):
         report.skipped = True
         return

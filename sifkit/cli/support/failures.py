@@ -173,7 +173,8 @@ def report(error: BaseException, console: Console) -> int:
 def _image_hint(error: BaseException, kind: str, image: str, console: Console) -> str:
     """Return the hint for an image that cannot be read or changed as it is; empty for another error."""
     checks = console.command == "overlay fsck"
-    words = [*(console.image_options if image == console.image else ()), shell_quote(image)]
+    options = [word for word in console.image_options if word != "--upper"] if image == console.image else []
+    words = [*options, shell_quote(image)]
     if kind == "not-ext3":
         backup = getattr(error, "backup", None)
         if backup is None or checks:

@@ -107,14 +107,15 @@ def _plain(value: object) -> int | str | None:
 
 
 def _usage(report: Report) -> str:
-    return f"{report.inodes_used:,}/{report.inodes_count:,} files, {report.blocks_used:,}/{report.blocks_count:,} blocks"
+    """Return the counts as e2fsck prints them."""
+    share = "" if report.skipped else f" ({100 * report.fragmented / max(1, report.inodes_used):.1f}% non-contiguous)"
+    files = f"{report.inodes_used}/{report.inodes_count} files{share}"
+    return f"{files}, {report.blocks_used}/{report.blocks_count} blocks"
 
 
 def summary_lines(report: Report, image: str, words: str, *, writes: bool) -> list[str]:
     """Return the lines after a check. ``words``: IMAGE with the options that name the same place, for hints."""
     name, usage = show(image), _usage(report)
-    fragmented = f" ({report.fragmented} not contiguous)" if report.fragmented else ""
-    usage = usage.replace(" files,", f" files{fragmented},", 1)
     if report.gave_up:
         return [f"{name}: the check could not be completed: {show(report.gave_up)}", f"{name}: problems are left"]
     if report.stopped is not None:

@@ -94,8 +94,8 @@ def test_info_of_what_was_made(made):
         ({"s_feature_ro_compat": 7}, True, "clean", ""),
         ({"s_feature_compat": int(Compat.HAS_JOURNAL) | 1 << 31}, True, "clean", ""),
         ({"s_blocks_count": 1 << 20}, False, "clean", "shorter"),
-        ({"s_state": 3}, True, "errors", "e2fsck"),
-        ({"s_state": 0}, True, "not clean", "e2fsck"),
+        ({"s_state": 3}, True, "errors", "sifkit overlay fsck"),
+        ({"s_state": 0}, True, "not clean", "sifkit overlay fsck"),
     ],
 )
 def test_what_apptainer_accepts(image, fields, accepted, state, says):
