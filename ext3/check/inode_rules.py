@@ -29,7 +29,7 @@ from ..constants import (
 )
 from ..format.dirent import BYTES_LIMIT
 from ..format.indirect_blocks import file_limit
-from ..format.inode_fields import TIMES_END
+from ..format.inode_fields import extra_end
 from ..format.inode_table import Records, core_rows, extra_rows
 from .block_maps import ManyMaps, map_many
 
@@ -76,12 +76,13 @@ def screen_inodes(
     read: Callable[[int, int], bytes],
     area_sound: Callable[[bytes], bool],
     attribute_block_sound: Callable[[int], bool],
+    dir_index: bool = True,
 ) -> Screen:
     """Screen the records of inodes from number ``first`` on.
 
     ``first_ino``: first inode that is not reserved; reserved ones are always doubtful. ``low_dtime``: deletion times below
     ``inodes_count`` are leftovers of an orphan list. ``area_sound`` judges the attribute area of an inode,
-    ``attribute_block_sound`` an attribute block; both are asked once for equal ones.
+    ``attribute_block_sound`` an attribute block; both are asked once for equal ones. ``dir_index``: directories may have an index.
     """
     rows = core_rows(records)
     count = len(rows)
@@ -96,8 +97,9 @@ def screen_inodes(
     is_dir, is_file, is_link = form == S_IFDIR, form == S_IFREG, form == S_IFLNK
     special = (form == S_IFCHR) | (form == S_IFBLK) | (form == S_IFIFO) | (form == S_IFSOCK)
     flags = rows["i_flags"]
-    allowed = np.where(is_dir, int(PLAIN_FLAGS | InodeFlag.INDEX), int(PLAIN_FLAGS)).astype(np.uint32)
-    allowed[special] &= np.uint32(0xFFFFFFFF ^ int(InodeFlag.IMMUTABLE | InodeFlag.APPEND))
+    index = int(InodeFlag.INDEX) if dir_index else 0
+    allowed = np.where(is_dir, int(PLAIN_FLAGS) | index, int(PLAIN_FLAGS)).astype(np.uint32)
+    allowed[special | is_link] &= np.uint32(0xFFFFFFFF ^ int(InodeFlag.IMMUTABLE | InodeFlag.APPEND))
     good &= (flags & ~allowed) == 0
     good &= is_file | (rows["i_size_high"] == 0)
     good &= _extra_sound(records, rows)
@@ -117,7 +119,9 @@ def screen_inodes(
     size = rows["i_size"].astype(np.int64) | np.where(is_file, rows["i_size_high"], 0).astype(np.int64) << 32
     blocks = rows["i_blocks"].astype(np.int64)
     words = rows["i_block"]
+    device = (form == S_IFCHR) | (form == S_IFBLK)
     plain = special & (size == 0) & (blocks == acl_sectors) & (words[:, 2:] == 0).all(axis=1)
+    plain &= (words[:, 0] == 0) | (device & (links == 1))  # others may be directories with a damaged mode
     plain |= is_link & (blocks == acl_sectors) & _fast_targets_sound(words, size)
     mappable = good & (is_file | is_dir) & (size >= 0) & (blocks <= MAX_SECTORS)
     mapped = np.flatnonzero(mappable)
@@ -161,10 +165,12 @@ def _extra_sound(records: Records, rows: npt.NDArray[np.void]) -> Flags:
     extra = extra_rows(records)
     if extra is None:
         return np.ones(len(rows), np.bool_)
-    length = extra["i_extra_isize"]
+    length = extra["i_extra_isize"].astype(np.int64)
     good: Flags = (length == 0) | ((length >= 4) & (length <= records.shape[1] - GOOD_INODE_SIZE) & (length & 3 == 0))
-    for name in ("i_atime", "i_ctime", "i_mtime"):
-        good &= (length < TIMES_END) | ((extra[name + "_extra"] & 3) != 3) | (rows[name] >> 31 == 0)
+    for name in ("i_atime", "i_ctime", "i_mtime", "i_crtime"):
+        times = extra if name == "i_crtime" else rows
+        good &= (length < extra_end(name + "_extra")) | ((extra[name + "_extra"] & 3) != 3) | (times[name] >> 31 == 0)
+    good &= (length != 0) | (extra["i_checksum_hi"] != XATTR_MAGIC >> 16)  # attributes at byte 128
     return good
 
 

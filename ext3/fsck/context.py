@@ -132,6 +132,10 @@ class Context:
         self.dotdot: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
         self.to_rebuild: set[int] = set()
         self.lost_and_found = 0
+        self.attribute_blocks: dict[int, int] = {}
+        """Attribute blocks and how many inodes refer to each, from pass 1."""
+        self.corrected: dict[int, bytes] = {}
+        """Corrected content of pointer and attribute blocks that something else uses too."""
         self.large_file = False
         """A regular file of 2 GiB or more was met."""
         self.allocated: set[int] = set()
