@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..check.name_counts import connected_directories
 from ..constants import ROOT_INO, S_IFDIR
 from .context import Context, GaveUp
 from .directory_names import DirectoryNames
@@ -23,7 +24,7 @@ from .problems.structure import (
     ROOT_MISSING,
 )
 
-__all__ = ["check_connectivity", "connected_directories"]
+__all__ = ["check_connectivity"]
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
@@ -46,29 +47,6 @@ def check_connectivity(context: Context) -> None:
         _check_dotdot(context, ino)
     if context.policy.writes:
         lost.ensure()
-
-
-def connected_directories(directories: Numbers, parent: npt.NDArray[np.uint32]) -> Flags:
-    """Return which of the ``directories`` (ascending, the root among them) lead to the root by their parents.
-
-    Each step doubles the way up that was looked at.
-    """
-    count = len(directories)
-    above = parent[directories].astype(np.int64)
-    index = np.searchsorted(directories, above)
-    found = index < count
-    found[found] = directories[index[found]] == above[found]
-    up = np.where(found, index, count)
-    up = np.append(up, count)
-    root = int(np.searchsorted(directories, ROOT_INO))
-    up[root] = root
-    for _ in range(count.bit_length() + 1):
-        further = up[up]
-        if np.array_equal(further, up):
-            break
-        up = further
-    connected: Flags = up[:-1] == root
-    return connected
 
 
 def _check_root(context: Context) -> None:

@@ -112,6 +112,8 @@ class Context:
         self.write_backups = False
         self.progress: Callable[[int, int, int], None] | None = None
         """Called with (pass, done, total)."""
+        self.held: npt.NDArray[np.bool_] = np.zeros(self.superblock.blocks_count, np.bool_)
+        """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
         self.begin_passes()
 
     def reload(self) -> None:
@@ -262,15 +264,13 @@ class Context:
     def allocate(self, count: int, goal: int = 0) -> list[Run]:
         """Return runs of ``count`` free blocks, now in use, from ``goal`` on or else anywhere.
 
-        Blocks that repairs freed are not given out: until they are written, storage still needs their content. Raises
-        NoSpaceError, with none taken.
+        Raises NoSpaceError, with none taken.
         """
         first = self.superblock.first_data_block
         runs: list[Run] = []
         left = count
-        held = np.fromiter(self.freed, np.int64, len(self.freed))
         for low, high in ((max(goal, first), len(self.census.used)), (first, max(goal, first))):
-            for start, length in _free_runs(self.census.used, low, high, held):
+            for start, length in _free_runs(self.census.used, self.held, low, high):
                 runs.append((start, min(length, left)))
                 left -= runs[-1][1]
                 if not left:
@@ -299,23 +299,31 @@ class Context:
                 if census.shared[block]:
                     continue
                 census.used[block] = False
+                self.held[block] = True
                 if block in self.allocated:
                     self.allocated.discard(block)
                 else:
                     self.freed.add(block)
 
+    def settle(self) -> None:
+        """Note that bitmaps and counts have all that repairs allocated and freed. What comes after counts anew."""
+        for changed in (self.allocated, self.freed, self.inodes_allocated, self.inodes_freed):
+            changed.clear()
+        self.directories_changed.clear()
+
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
         if self.storage.large and self.policy.writes:
             self.storage.flush(final=False)
+            self.held[:] = False
 
 
-def _free_runs(used: npt.NDArray[np.bool_], low: int, high: int, held: Numbers) -> Iterator[Run]:
+def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:
     """Yield the runs of free blocks in [low, high) that are not ``held``."""
     step = 1 << 16
     for start in range(low, high, step):
-        part = ~used[start : min(start + step, high)]
-        part[held[(held >= start) & (held < start + len(part))] - start] = False
+        end = min(start + step, high)
+        part = ~(used[start:end] | held[start:end])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             yield start + begin, end - begin

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..constants import BAD_INO, GOOD_INODE_SIZE, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, XATTR_MAGIC
 from ..format.schema import INODE_CORE, INODE_EXTRA
+from .bad_inodes import judge_bad_inode
 from .context import Context
 from .lost_and_found import LostAndFound, set_links
 from .problem import Place
@@ -40,6 +41,8 @@ def check_link_counts(context: Context) -> None:
 
 def _attach(context: Context, lost: LostAndFound, ino: int) -> bool:
     """Clear an inode without a name, or link it in lost+found. Return whether it has a name."""
+    if judge_bad_inode(context, ino):
+        return False
     if _is_empty(context, ino) and context.fix(EMPTY_UNATTACHED, Place(ino=ino)):
         release_inode(context, ino)
         return False

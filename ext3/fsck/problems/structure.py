@@ -23,7 +23,7 @@ __all__ = [
 ROOT_MISSING = Problem("root-missing", "there is no root directory", "create it")
 DIRECTORY_UNCONNECTED = Problem(
     "directory-unconnected",
-    "directory inode {ino} is in no directory; its '..' is inode {got}",
+    "directory inode {ino} is in no directory ('..': {got})",
     "link it in lost+found as #{ino}",
 )
 DIRECTORY_LOOP = Problem(
