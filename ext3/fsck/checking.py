@@ -48,6 +48,9 @@ _PASSES: tuple[tuple[str, Pass], ...] = (
     ("5", check_bitmaps),
 )
 
+_WHOLE = ("3", "4")
+"""Passes that do not say themselves how far they are."""
+
 
 def check(
     device: BlockDevice,
@@ -114,7 +117,11 @@ def _run(context: Context, begin: Callable[[str], None] | None) -> None:
                 if begin is not None:
                     begin(name)
                 started = time.monotonic()
+                if context.progress is not None and name in _WHOLE:
+                    context.progress(int(name), 0, 1)
                 run(context)
+                if context.progress is not None and name in _WHOLE:
+                    context.progress(int(name), 1, 1)
                 report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - started
                 context.flush_if_large()
             break

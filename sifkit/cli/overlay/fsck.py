@@ -257,7 +257,7 @@ class _Session:
             return finder.path_at(finding.place)
 
         self.printer = FindingPrinter(console, image, writes=mode != "look", path_of=path_of, clear=bar.clear)
-        self._pass = 0
+        self._pass = (0, 0)
         self._done = 0
 
     def policy(self) -> Policy:
@@ -327,12 +327,13 @@ class _Session:
 
     def _begin_pass(self, name: str) -> None:
         self.bar.clear()
-        self.console.detail(PASSES.get(name, f"Pass {name}"))
+        if name in PASSES:  # the others are steps between passes
+            self.console.detail(PASSES[name])
 
     def _to_bar(self, number: int, done: int, total: int) -> None:
-        if number != self._pass:
+        if (number, total) != self._pass:
             self.bar.phase(f"pass {number}", total, "steps")
-            self._pass, self._done = number, 0
+            self._pass, self._done = (number, total), 0
         self.bar.advance(max(0, done - self._done))
         self._done = max(done, self._done)
 
