@@ -129,6 +129,8 @@ class Context:
         self.allocated: set[int] = set()
         self.freed: set[int] = set()
         """Blocks that repairs allocated and freed: bitmaps and counts on storage do not have them yet, which is no fault."""
+        self.held: set[int] = set()
+        """Blocks that repairs freed and that storage still needs until the repairs are written: they are not given out."""
         self.inodes_allocated: set[int] = set()
         self.inodes_freed: set[int] = set()
 
@@ -241,7 +243,7 @@ class Context:
         first = self.superblock.first_data_block
         runs: list[Run] = []
         left = count
-        held = np.fromiter(self.freed, np.int64, len(self.freed))
+        held = np.fromiter(self.held, np.int64, len(self.held))
         for low, high in ((max(goal, first), len(self.census.used)), (first, max(goal, first))):
             for start, length in _free_runs(self.census.used, low, high, held):
                 runs.append((start, min(length, left)))
@@ -276,6 +278,13 @@ class Context:
                     self.allocated.discard(block)
                 else:
                     self.freed.add(block)
+                    self.held.add(block)
+
+    def reuse_freed(self) -> None:
+        """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
+        if self.policy.writes:
+            self.storage.flush(final=False)
+        self.held.clear()
 
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
