@@ -107,6 +107,8 @@ class Context:
         self.write_backups = False
         self.progress: Callable[[int, int, int], None] | None = None
         """Called with (pass, done, total)."""
+        self.held: set[int] = set()
+        """Blocks that repairs freed and that storage still needs until the repairs are written: they are not given out."""
         self.begin_passes()
 
     def begin_passes(self) -> None:
@@ -129,8 +131,6 @@ class Context:
         self.allocated: set[int] = set()
         self.freed: set[int] = set()
         """Blocks that repairs allocated and freed: bitmaps and counts on storage do not have them yet, which is no fault."""
-        self.held: set[int] = set()
-        """Blocks that repairs freed and that storage still needs until the repairs are written: they are not given out."""
         self.inodes_allocated: set[int] = set()
         self.inodes_freed: set[int] = set()
 
@@ -289,7 +289,7 @@ class Context:
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
         if self.storage.large and self.policy.writes:
-            self.storage.flush(final=False)
+            self.reuse_freed()
 
 
 def _free_runs(used: npt.NDArray[np.bool_], low: int, high: int, held: Numbers) -> Iterator[Run]:

@@ -167,9 +167,9 @@ class _Separation:
             np.add.at(self._left, np.searchsorted(self._blocks, claims), 1)
         for block in self._attribute_owners:
             self._left[np.searchsorted(self._blocks, block)] += 1
-        claims = [*self._claims.values()]
+        all_claims = [*self._claims.values()]
         owners = [np.full(len(blocks), ino) for ino, blocks in self._claims.items()]
-        claimed, claimants = (np.concatenate([np.zeros(0, np.int64), *column]) for column in (claims, owners))
+        claimed, claimants = (np.concatenate([np.zeros(0, np.int64), *column]) for column in (all_claims, owners))
         order = np.argsort(claimed, kind="stable")
         self._claimed, self._claimants = claimed[order], claimants[order]
         alone = self._left <= 1
@@ -382,17 +382,18 @@ class _Copies:
                 context.storage.write_block(int(table[at]), below.tobytes(), Stage.NEW)
                 self._owners.disown(block)
             elif block in context.corrected or not np.array_equal(before, below):
-                context.corrected.pop(block, None)
+                context.corrected.pop(block, b"")
                 context.write(block, below.tobytes())
 
     def _copy_attributes(self, block: int) -> None:
         """Copy a shared attribute block, for all inodes that refer to it."""
         context = self._context
         new = next(self._numbers)
-        context.storage.write_block(new, context.corrected.pop(block, None) or self._read(block), Stage.NEW)
+        context.storage.write_block(new, context.corrected.get(block) or self._read(block), Stage.NEW)
         for ino in self._owners.attributes_of(block):
             record = self._record if ino == self._record.ino else Record(ino, context.read_inode(ino))
             record.core["i_file_acl"] = new
             record.save(context)
+        context.corrected.pop(block, b"")
         context.attribute_blocks[new] = context.attribute_blocks.pop(block)
         self._owners.disown(block)
