@@ -130,12 +130,25 @@ class Geometry:
         """Groups with a backup of the superblock and the descriptors, without group 0."""
         return backup_groups(self.groups) if self.sparse_super else list(range(1, self.groups))
 
-    def descriptor_block(self, index: int) -> int:
-        """Return the block that holds descriptor block ``index`` (0 = groups 0 to descriptors_per_block - 1)."""
+    def descriptor_block(self, index: int, copy: int = 0) -> int:
+        """Return the block that holds descriptor block ``index`` (0 = groups 0 to descriptors_per_block - 1).
+
+        ``copy``: a backup group, to get the block of its copy; with meta_bg, that of the second group described there.
+        """
         if self.first_meta_bg is None or index < self.first_meta_bg:
-            return self.first_data_block + 1 + index
+            return self.first_data_block + copy * self.blocks_per_group + 1 + index
         group = index * self.descriptors_per_block
+        if copy and group + 1 < self.groups:
+            group += 1
         return self.first_data_block + group * self.blocks_per_group + self.has_super(group)
+
+    def descriptor_copies(self, index: int) -> list[int]:
+        """Return the blocks that hold backups of descriptor block ``index``."""
+        if self.first_meta_bg is None or index < self.first_meta_bg:
+            return [self.descriptor_block(index, group) for group in self.backup_groups]
+        first = index * self.descriptors_per_block
+        groups = [group for group in (first + 1, first + self.descriptors_per_block - 1) if group < self.groups]
+        return [self.first_data_block + group * self.blocks_per_group + self.has_super(group) for group in groups]
 
     @cached_property
     def group_first(self) -> Array64:

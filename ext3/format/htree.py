@@ -278,17 +278,20 @@ class IndexPlan:
         """Number of blocks of the directory: the root, the nodes, the leaves."""
         return 1 + self.nodes + self.leaves
 
-    def pack(self, ino: int, parent: int) -> bytes:
-        """Return the index blocks, the first of the directory, with ``ino`` as ``.`` and ``parent`` as ``..``."""
+    def pack(self, ino: int, parent: int, *, version: int = HashVersion.HALF_MD4, filetype: bool = True) -> bytes:
+        """Return the index blocks, the first of the directory, with ``ino`` as ``.`` and ``parent`` as ``..``.
+
+        ``version``: that of the hashes; ``filetype``: the filesystem's feature.
+        """
         size = self.block_size
-        dots = pack_dots(ino, parent, size, FileType.DIRECTORY).ljust(size, b"\0")
+        dots = pack_dots(ino, parent, size, FileType.DIRECTORY if filetype else 0).ljust(size, b"\0")
         hashes = self.hashes.tolist()
         leaves = list(range(1 + self.nodes, self.blocks))
         if not self.nodes:
-            return pack_root(dots, HashVersion.HALF_MD4, 0, hashes, leaves)
+            return pack_root(dots, version, 0, hashes, leaves)
         parts = np.array_split(np.arange(self.leaves), self.nodes)
         spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
-        root = pack_root(dots, HashVersion.HALF_MD4, 1, [hashes[span.start] for span in spans], range(1, 1 + self.nodes))
+        root = pack_root(dots, version, 1, [hashes[span.start] for span in spans], range(1, 1 + self.nodes))
         return root + b"".join(pack_node(hashes[span], leaves[span], size) for span in spans)
 
 

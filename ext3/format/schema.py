@@ -95,7 +95,11 @@ GROUP_DESC = Layout(
     "bg_free_inodes_count" / Int16ul,
     "bg_used_dirs_count" / Int16ul,
     "bg_flags" / Int16ul,
-    "bg_reserved" / Bytes(12),
+    "bg_exclude_bitmap" / Int32ul,
+    "bg_block_bitmap_csum" / Int16ul,
+    "bg_inode_bitmap_csum" / Int16ul,
+    "bg_itable_unused" / Int16ul,
+    "bg_checksum" / Int16ul,
     size=32,
 )
 

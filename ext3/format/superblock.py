@@ -1,4 +1,7 @@
-"""Superblock: found, recognised, decoded and checked as far as reading needs it.
+"""Superblock: found, recognised, decoded and judged.
+
+``superblock_violations`` lists what contradicts the format in the numbers that reading depends on, ``limit_violations`` what
+does in others; the readers raise the first of the former.
 
 Sources: Linux ``fs/ext4/ext4.h`` and the checks of ``fs/ext4/super.c``; e2fsprogs ``lib/ext2fs/openfs.c``; feature names
 as dumpe2fs prints them (``lib/e2p/feature.c``).
@@ -6,6 +9,7 @@ as dumpe2fs prints them (``lib/e2p/feature.c``).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -30,12 +34,22 @@ from ..constants import (
 )
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NotExt3Error, UnsupportedError
-from .geometry import Geometry, first_data_block
+from .geometry import Geometry, first_data_block, group_count
 from .layout import Table
-from .other_formats import guess_format
+from .other_formats import find_backup, guess_format
 from .schema import SUPERBLOCK
+from .violation import Violation
 
-__all__ = ["Superblock", "feature_names", "parse_superblock", "read_superblock", "set_needs_recovery", "write_superblock"]
+__all__ = [
+    "Superblock",
+    "feature_names",
+    "limit_violations",
+    "parse_superblock",
+    "read_superblock",
+    "set_needs_recovery",
+    "superblock_violations",
+    "write_superblock",
+]
 
 MAX_LOG_BLOCK_SIZE = 6
 """Largest s_log_block_size of the format, 64 KiB; this package reads up to MAX_BLOCK_SIZE."""
@@ -167,16 +181,24 @@ def feature_names(word: str, bits: int) -> tuple[str, ...]:
     return tuple(FEATURE_NAMES.get((word, 1 << bit), f"FEATURE_{letter}{bit}") for bit in range(32) if bits >> bit & 1)
 
 
-def read_superblock(device: BlockDevice) -> Superblock:
-    """Return the primary superblock of ``device``. Raises NotExt3Error, UnsupportedError, CorruptError, DeviceError."""
-    if device.size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
+def read_superblock(device: BlockDevice, *, block: int = 0, block_size: int = 0) -> Superblock:
+    """Return the primary superblock of ``device``, or the copy that is said to lie in ``block``, in blocks of ``block_size``.
+
+    Raises NotExt3Error, UnsupportedError, CorruptError, DeviceError.
+    """
+    offset = block * block_size if block else SUPERBLOCK_OFFSET
+    if device.size < offset + SUPERBLOCK_SIZE:
         count = "1 byte is" if device.size == 1 else f"{device.size} bytes are"
         raise NotExt3Error(f"no ext3 filesystem: {count} too few for one", hint=guess_format(device))
-    raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
+    raw = device.read(offset, SUPERBLOCK_SIZE)
     if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
         what = guess_format(device)
-        raise NotExt3Error("no ext3 filesystem: there is no superblock at byte 1024", hint=what)
-    return parse_superblock(raw, device_size=device.size)
+        backup = find_backup(device)
+        raise NotExt3Error(f"no ext3 filesystem: there is no superblock at byte {offset}", hint=what, backup=backup)
+    superblock = parse_superblock(raw, device_size=device.size)
+    if block and superblock.block_size != block_size:
+        raise CorruptError(f"superblock at byte {offset}", "block size", superblock.block_size, block_size)
+    return superblock
 
 
 def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
@@ -199,30 +221,19 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
     fields = SUPERBLOCK.record(raw)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
     _check_features(incompat, ro_compat)
-    log_block_size = fields["s_log_block_size"]
-    _require("s_log_block_size", log_block_size, f"<= {MAX_LOG_BLOCK_SIZE}", log_block_size <= MAX_LOG_BLOCK_SIZE)
-    block_size = MIN_BLOCK_SIZE << log_block_size
-    if block_size > MAX_BLOCK_SIZE:
+    block_size = MIN_BLOCK_SIZE << min(fields["s_log_block_size"], MAX_LOG_BLOCK_SIZE + 1)
+    if MAX_BLOCK_SIZE < block_size <= MIN_BLOCK_SIZE << MAX_LOG_BLOCK_SIZE:
         raise UnsupportedError([f"blocks of {block_size} bytes"], hint=f"blocks of up to {MAX_BLOCK_SIZE} bytes are read")
+    for violation in _layout_violations(fields, device_size):
+        raise violation.error
     revision = fields["s_rev_level"]
     inode_size = fields["s_inode_size"] if revision else MIN_INODE_SIZE
-    blocks, first = fields["s_blocks_count"], fields["s_first_data_block"]
-    per_group, inodes_per_group = fields["s_blocks_per_group"], fields["s_inodes_per_group"]
-    whole = inode_size & (inode_size - 1) == 0 and MIN_INODE_SIZE <= inode_size <= block_size
-    _require("s_inode_size", inode_size, f"a power of two from {MIN_INODE_SIZE} to {block_size}", whole)
-    first_wanted = first_data_block(block_size)
-    _require("s_first_data_block", first, first_wanted, first == first_wanted)
-    _require("s_blocks_count", blocks, f"> {first}", blocks > first)
-    blocks_held = device_size // block_size
-    _require("s_blocks_count", blocks, f"<= {blocks_held}, what the image holds (is it cut short?)", blocks <= blocks_held)
-    _require("s_blocks_per_group", per_group, f"from 8 to {8 * block_size}", 8 <= per_group <= 8 * block_size)
-    _require("s_inodes_per_group", inodes_per_group, f"from 1 to {8 * block_size}", 0 < inodes_per_group <= 8 * block_size)
     geometry = Geometry(
         block_size=block_size,
-        blocks=blocks,
-        first_data_block=first,
-        blocks_per_group=per_group,
-        inodes_per_group=inodes_per_group,
+        blocks=fields["s_blocks_count"],
+        first_data_block=fields["s_first_data_block"],
+        blocks_per_group=fields["s_blocks_per_group"],
+        inodes_per_group=fields["s_inodes_per_group"],
         inode_size=inode_size,
         reserved_gdt_blocks=fields["s_reserved_gdt_blocks"],
         reserved_blocks=fields["s_r_blocks_count"],
@@ -232,8 +243,8 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
     )
     if geometry.groups > MAX_GROUPS:
         raise UnsupportedError([f"{geometry.groups} block groups"], hint=f"up to {MAX_GROUPS} are read")
-    inodes = fields["s_inodes_count"]
-    _require("s_inodes_count", inodes, geometry.inodes, inodes == geometry.inodes)
+    if fields["s_inodes_count"] != geometry.inodes:
+        raise CorruptError("superblock", "s_inodes_count", fields["s_inodes_count"], geometry.inodes)
     return Superblock(
         geometry=geometry,
         free_blocks=fields["s_free_blocks_count"],
@@ -284,9 +295,63 @@ def _text(value: bytes) -> bytes:
     return value.partition(b"\0")[0]
 
 
-def _require(field: str, got: Any, want: Any, holds: bool) -> None:
-    if not holds:
-        raise CorruptError("superblock", field, got, want)
+def superblock_violations(raw: bytes | bytearray, *, device_size: int) -> Iterator[Violation]:
+    """Yield the violations for which ``parse_superblock`` raises CorruptError, up to one that voids the rest."""
+    fields = SUPERBLOCK.record(bytes(raw))
+    sound = True
+    for violation in _layout_violations(fields, device_size):
+        sound = False
+        yield violation
+    if sound:
+        per_group = fields["s_inodes_per_group"]
+        groups = group_count(fields["s_blocks_count"], fields["s_first_data_block"], fields["s_blocks_per_group"])
+        inodes = fields["s_inodes_count"]
+        if inodes != per_group * groups:
+            yield Violation("superblock", "s_inodes_count", inodes, per_group * groups)
+
+
+def _layout_violations(fields: dict[str, Any], device_size: int) -> Iterator[Violation]:
+    """Yield what is wrong with the numbers that the geometry is made of."""
+
+    def wrong(field: str, want: object) -> Violation:
+        return Violation("superblock", field, fields[field], want)
+
+    if fields["s_log_block_size"] > MAX_LOG_BLOCK_SIZE:
+        yield wrong("s_log_block_size", f"<= {MAX_LOG_BLOCK_SIZE}")
+        return
+    block_size = MIN_BLOCK_SIZE << fields["s_log_block_size"]
+    inode_size = fields["s_inode_size"] if fields["s_rev_level"] else MIN_INODE_SIZE
+    if inode_size & (inode_size - 1) or not MIN_INODE_SIZE <= inode_size <= block_size:
+        yield wrong("s_inode_size", f"a power of two from {MIN_INODE_SIZE} to {block_size}")
+    first, blocks = first_data_block(block_size), fields["s_blocks_count"]
+    if fields["s_first_data_block"] != first:
+        yield wrong("s_first_data_block", first)
+    if blocks <= first:
+        yield wrong("s_blocks_count", f"> {first}")
+    if blocks > (held := device_size // block_size):
+        yield wrong("s_blocks_count", f"<= {held}, what the image holds (is it cut short?)")
+    if not 8 <= fields["s_blocks_per_group"] <= 8 * block_size:
+        yield wrong("s_blocks_per_group", f"from 8 to {8 * block_size}")
+    if not 0 < fields["s_inodes_per_group"] <= 8 * block_size:
+        yield wrong("s_inodes_per_group", f"from 1 to {8 * block_size}")
+
+
+def limit_violations(raw: bytes | bytearray) -> Iterator[Violation]:
+    """Yield the values beyond their limits in a superblock that can be parsed. Source: e2fsprogs ``e2fsck/super.c``."""
+    fields = SUPERBLOCK.record(bytes(raw))
+    block_size = MIN_BLOCK_SIZE << fields["s_log_block_size"]
+    blocks, inodes = fields["s_blocks_count"], fields["s_inodes_count"]
+    for field, low, high in (
+        ("s_r_blocks_count", 0, blocks // 2),
+        ("s_reserved_gdt_blocks", 0, block_size // 4),
+        ("s_first_ino", FIRST_INO if fields["s_rev_level"] else 0, inodes if fields["s_rev_level"] else (1 << 32) - 1),
+    ):
+        if not low <= fields[field] <= high:
+            yield Violation("superblock", field, fields[field], f"from {low} to {high}")
+    # Fragments, which nothing ever had, are as large as blocks.
+    for field, same in (("s_log_frag_size", "s_log_block_size"), ("s_frags_per_group", "s_blocks_per_group")):
+        if fields[field] != fields[same]:
+            yield Violation("superblock", field, fields[field], fields[same])
 
 
 def _check_features(incompat: int, ro_compat: int) -> None:

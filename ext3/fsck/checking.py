@@ -1,7 +1,8 @@
 """The check as a whole: the passes in order, their restarts, and what is written at the end.
 
-Order: superblock, journal, superblock again, orphan list, resize inode, skip test, passes 1 to 5, a dropped journal made again,
-superblock written. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
+Order: superblock values, journal, orphan list, superblock and descriptors, resize inode, skip test, passes 1 to 4, a dropped
+journal made again, pass 5, superblock written. Journal and orphan list come before other repairs, which are kept in memory:
+they are worked off on the image itself. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from .connectivity import check_connectivity
 from .context import CheckOptions, Context, GaveUp, Restart
 from .directories import check_directories
 from .directory_rebuild import rebuild_directories
-from .finding import Report
+from .finding import Finding, Report
 from .inodes import check_inodes
-from .journal_check import check_journal, make_journal
 from .link_counts import check_link_counts
-from .orphans import release_orphans
+from .new_journal import make_journal
+from .opening import open_context
 from .policy import Policy, Stopped
-from .resize_inode import check_resize_inode
+from .preparation import prepare
+from .resize_inode import rebuild_resize_inode
 from .shared_blocks import separate_shared_blocks
 from .storage import BeforeWrite
-from .superblock_check import check_superblock, finish_superblock, open_context, reason_to_check
+from .superblock_check import finish_superblock, reason_to_check
 
 __all__ = ["check"]
 
@@ -37,12 +39,17 @@ Pass = Callable[[Context], None]
 _PASSES: tuple[tuple[str, Pass], ...] = (
     ("1", check_inodes),
     ("1B", separate_shared_blocks),
+    ("resize inode", rebuild_resize_inode),
     ("2", check_directories),
     ("3", check_connectivity),
     ("3A", rebuild_directories),
     ("4", check_link_counts),
+    ("journal", make_journal),
     ("5", check_bitmaps),
 )
+
+_WHOLE = ("3", "4")
+"""Passes that do not say themselves how far they are."""
 
 
 def check(
@@ -53,21 +60,24 @@ def check(
     stamp: Stamp | None = None,
     before_write: BeforeWrite | None = None,
     progress: Callable[[int, int, int], None] | None = None,
+    begin: Callable[[str], None] | None = None,
+    observe: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Check the filesystem on ``device`` and repair what ``policy`` decides.
 
     ``stamp`` dates the repairs and names what they create (default: now). ``before_write`` is called with the (offset, size) of
-    ranges before they are overwritten. ``progress`` is called with (pass number, done, total).
+    ranges before they are overwritten. ``progress`` is called with (pass number, done, total), ``begin`` with the name of each
+    pass ("1", "1B" ...) before it, ``observe`` with each finding after it was decided on.
 
     Raise NotExt3Error if there is no superblock and no copy of one, UnsupportedError for features that are not ext3's,
     CorruptError if the superblock is beyond repair, DeviceError.
     """
-    report = Report()
+    report = Report(observe=observe)
     options = options or CheckOptions()
     context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
     context.progress = progress
     try:
-        _run(context)
+        _run(context, begin)
     except Stopped as stop:
         report.stopped = stop.finding
         report.add(stop.finding)
@@ -79,17 +89,24 @@ def check(
     if policy.writes:
         context.storage.flush(final=True)
     report.changed = context.storage.flushed or context.storage.pending
+    _describe(context)
     return report
 
 
-def _run(context: Context) -> None:
+def _describe(context: Context) -> None:
+    """Fill in what the report says of the filesystem; of one that was not checked as its superblock has it."""
+    report, superblock = context.report, context.superblock
+    report.label, report.block_size = superblock.label, superblock.block_size
+    report.inodes_count, report.blocks_count = superblock.inodes_count, superblock.blocks_count
+    report.inodes_used = report.inodes_used or max(0, superblock.inodes_count - superblock.free_inodes)
+    report.blocks_used = report.blocks_used or max(0, superblock.blocks_count - superblock.free_blocks)
+
+
+def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     report, options = context.report, context.options
-    check_journal(context)
+    prepare(context)
     if options.journal_only:
         return
-    check_superblock(context)
-    release_orphans(context)
-    check_resize_inode(context)
     if not (options.force or options.rebuild_directories or reason_to_check(context)):
         report.skipped = True
         return
@@ -97,8 +114,14 @@ def _run(context: Context) -> None:
         context.begin_passes()
         try:
             for name, run in _PASSES:
+                if begin is not None:
+                    begin(name)
                 started = time.monotonic()
+                if context.progress is not None and name in _WHOLE:
+                    context.progress(int(name), 0, 1)
                 run(context)
+                if context.progress is not None and name in _WHOLE:
+                    context.progress(int(name), 1, 1)
                 report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - started
                 context.flush_if_large()
             break
@@ -106,4 +129,3 @@ def _run(context: Context) -> None:
             report.restarts += 1
             if report.restarts > MAX_RESTARTS:
                 raise GaveUp(f"repairs began again {MAX_RESTARTS} times without an end") from None
-    make_journal(context)

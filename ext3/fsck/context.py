@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.census import Census
-from ..constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..edit.blocks import Run
 from ..errors import NoSpaceError
 from ..format.group_desc import read_groups
@@ -95,10 +95,15 @@ class Context:
         self.report = report
         self.stamp = stamp
         self.options = options
-        self.raw = bytearray(storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
-        self.superblock: Superblock = parse_superblock(bytes(self.raw), device_size=storage.size)
-        self.groups: Table = read_groups(storage, self.superblock).copy()
+        self.raw: bytearray
+        self.superblock: Superblock
+        self.groups: Table
         self.groups_changed = False
+        self.reload()
+        self.opening: list[Finding] = []
+        """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
+        self.unusable = False
+        """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -107,9 +112,16 @@ class Context:
         self.write_backups = False
         self.progress: Callable[[int, int, int], None] | None = None
         """Called with (pass, done, total)."""
-        self.held: set[int] = set()
-        """Blocks that repairs freed and that storage still needs until the repairs are written: they are not given out."""
+        self.held: npt.NDArray[np.bool_] = np.zeros(self.superblock.blocks_count, np.bool_)
+        """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
         self.begin_passes()
+
+    def reload(self) -> None:
+        """Read the superblock and the descriptors again, after they were changed on storage."""
+        self.raw = bytearray(self.storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+        self.superblock = parse_superblock(bytes(self.raw), device_size=self.storage.size)
+        self.groups = read_groups(self.storage, self.superblock).copy()
+        self.groups_changed = False
 
     def begin_passes(self) -> None:
         """Forget what the passes found."""
@@ -133,6 +145,8 @@ class Context:
         """Blocks that repairs allocated and freed: bitmaps and counts on storage do not have them yet, which is no fault."""
         self.inodes_allocated: set[int] = set()
         self.inodes_freed: set[int] = set()
+        self.directories_changed: list[tuple[int, int]] = []
+        """(inode, 1) of each directory that a repair made, (inode, -1) of each that one freed."""
 
     # Problems
 
@@ -150,6 +164,11 @@ class Context:
         elif not problem.excused:
             report.left += 1
         return finding.repaired
+
+    def leave(self, problem: Problem, place: Place = NOWHERE, *, got: object = None, want: object = None) -> None:
+        """Report a problem whose repair is not possible; it is left."""
+        self.report.add(Finding(problem, place, got, want))
+        self.report.left += 1
 
     # Superblock and descriptors
 
@@ -204,6 +223,8 @@ class Context:
     def free_inode(self, ino: int) -> None:
         """Note that an inode in use is free now. Its record and blocks are the caller's."""
         census = self.census
+        if census.is_dir(ino):
+            self.directories_changed.append((ino, -1))
         census.mode[ino] = census.links[ino] = census.names[ino] = 0
         self.bad_inodes.discard(ino)
         if ino in self.inodes_allocated:
@@ -217,12 +238,18 @@ class Context:
         if not len(free):
             raise GaveUp("no free inode for a repair")
         ino = int(free[0]) + self.superblock.first_ino
+        self.note_inode(ino, mode)
+        return ino
+
+    def note_inode(self, ino: int, mode: int) -> None:
+        """Note that a free inode is in use now, with ``mode``."""
         self.census.mode[ino] = mode
+        if self.census.is_dir(ino):
+            self.directories_changed.append((ino, 1))
         if ino in self.inodes_freed:
             self.inodes_freed.discard(ino)
         else:
             self.inodes_allocated.add(ino)
-        return ino
 
     # Blocks (edit.blocks.Blocks): after pass 1, which finds out what is in use
 
@@ -237,15 +264,13 @@ class Context:
     def allocate(self, count: int, goal: int = 0) -> list[Run]:
         """Return runs of ``count`` free blocks, now in use, from ``goal`` on or else anywhere.
 
-        Blocks that repairs freed are not given out: until they are written, storage still needs their content. Raises
-        NoSpaceError, with none taken.
+        Raises NoSpaceError, with none taken.
         """
         first = self.superblock.first_data_block
         runs: list[Run] = []
         left = count
-        held = np.fromiter(self.held, np.int64, len(self.held))
         for low, high in ((max(goal, first), len(self.census.used)), (first, max(goal, first))):
-            for start, length in _free_runs(self.census.used, low, high, held):
+            for start, length in _free_runs(self.census.used, self.held, low, high):
                 runs.append((start, min(length, left)))
                 left -= runs[-1][1]
                 if not left:
@@ -274,17 +299,31 @@ class Context:
                 if census.shared[block]:
                     continue
                 census.used[block] = False
+                self.held[block] = True
                 if block in self.allocated:
                     self.allocated.discard(block)
                 else:
                     self.freed.add(block)
-                    self.held.add(block)
+                    self.held[block] = True
 
     def reuse_freed(self) -> None:
         """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
         if self.policy.writes:
             self.storage.flush(final=False)
-        self.held.clear()
+        self.held[:] = False
+
+    def write_out(self) -> None:
+        """Write what was repaired so far, so that the image itself can be worked on."""
+        if self.storage.pending:
+            state = self.superblock.state
+            self.set_superblock(s_state=state & ~STATE_VALID if self.must_check else state)
+            self.storage.flush(final=True)
+
+    def settle(self) -> None:
+        """Note that bitmaps and counts have all that repairs allocated and freed. What comes after counts anew."""
+        for changed in (self.allocated, self.freed, self.inodes_allocated, self.inodes_freed):
+            changed.clear()
+        self.directories_changed.clear()
 
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
@@ -292,12 +331,12 @@ class Context:
             self.reuse_freed()
 
 
-def _free_runs(used: npt.NDArray[np.bool_], low: int, high: int, held: Numbers) -> Iterator[Run]:
+def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:
     """Yield the runs of free blocks in [low, high) that are not ``held``."""
     step = 1 << 16
     for start in range(low, high, step):
-        part = ~used[start : min(start + step, high)]
-        part[held[(held >= start) & (held < start + len(part))] - start] = False
+        end = min(start + step, high)
+        part = ~(used[start:end] | held[start:end])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             yield start + begin, end - begin

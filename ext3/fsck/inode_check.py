@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..check.census import MODELESS
 from ..constants import (
     EXTRA_ISIZE,
     GOOD_INODE_SIZE,
@@ -273,7 +274,7 @@ class InodeCheck:
     def _mark(self, record: Record, check: MapCheck) -> None:
         """Note an inode in use for later passes."""
         context, ino = self._context, record.ino
-        context.census.mode[ino] = record.mode
+        context.census.mode[ino] = record.mode or MODELESS
         context.census.links[ino] = record.links
         if (record.is_dir or record.is_file) and check.fragmented and check.blocks < self._superblock.blocks_per_group:
             context.report.fragmented += 1

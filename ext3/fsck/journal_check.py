@@ -1,13 +1,325 @@
-"""Journal"""
+"""Journal: its inode and superblock judged, its log replayed, a broken one dropped.
+
+Contract: comes before all other repairs, since what the log holds is newer than anything on storage. Where the policy writes,
+the log is replayed on the image itself, and the context reads it anew. Afterwards needs_recovery is clear and the log empty.
+Source: e2fsprogs ``e2fsck/journal.c``.
+"""
 
 from __future__ import annotations
 
-from .context import Context
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import (
+    JBD_MAGIC,
+    JOURNAL_BACKUP_BLOCKS,
+    MIN_JOURNAL_BLOCKS,
+    N_BLOCKS,
+    S_IFREG,
+    STATE_ERROR,
+    Compat,
+    Incompat,
+    JournalBlock,
+)
+from ..device.block_overlay import BlockOverlay
+from ..errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
+from ..format.inode import Inode, parse_inode
+from ..format.jbd_schema import JOURNAL_SUPERBLOCK
+from ..format.schema import INODE_CORE
+from ..format.superblock import limit_violations
+from ..journal.log import (
+    Journal,
+    check_journal_features,
+    journal_blocks,
+    journal_violations,
+    scan_log,
+)
+from ..journal.log import (
+    make_journal as journal_of,
+)
+from ..journal.replay import played_back, recover
+from .context import Context, GaveUp
+from .journal_move import hide_journal
+from .problem import Place
+from .problems.journal import (
+    JOURNAL_BACKUP,
+    JOURNAL_DATA,
+    JOURNAL_ERROR,
+    JOURNAL_HEAD,
+    JOURNAL_INODE,
+    JOURNAL_INODE_FROM_BACKUP,
+    JOURNAL_LOG,
+    JOURNAL_RESET,
+    JOURNAL_UNUSED,
+    JOURNAL_VERSION_1,
+    RECOVERY_WITHOUT_JOURNAL,
+)
+from .storage import RepairStorage
+
+__all__ = ["check_journal", "empty_journal_superblock"]
+
+V2_FIELDS = ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_nr_users")
+NO_UUID = bytes(16)
+
+
+class _File(NamedTuple):
+    """Journal file: its inode, and its blocks in order."""
+
+    inode: Inode
+    blocks: npt.NDArray[np.int64]
 
 
 def check_journal(context: Context) -> None:
-    """TODO."""
+    """Check the journal and replay it. Raise UnsupportedError for one that is not ext3's, or lies on another device."""
+    superblock = context.superblock
+    if not superblock.has_journal and not _fields_cleared(context):
+        return
+    if not context.superblock.journal_ino and (superblock.journal_dev or superblock.journal_uuid.int):
+        raise UnsupportedError(["external_journal"], hint="the journal is on another device, which must be checked with it")
+    file = _check_inode(context)
+    journal = None if file is None else _check_superblock(context, file)
+    if journal is None:
+        return
+    if context.superblock.needs_recovery or _replay_anyway(context, journal):
+        journal = _replay(context, journal)
+    elif journal.errno:
+        context.fix(JOURNAL_ERROR, got=journal.errno)
+        context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
+        _write_superblock(context, journal, {"s_errno": 0})
+    if context.options.journal_only:
+        return
+    _check_backup(context)
+    hide_journal(context)
 
 
-def make_journal(context: Context) -> None:
-    """TODO."""
+def _fields_cleared(context: Context) -> bool:
+    """Clear the fields of a journal in a superblock without the feature. Return True if the journal is to be used after all."""
+    superblock = context.superblock
+    incompat = superblock.incompat
+    if superblock.journal_ino or superblock.journal_dev or superblock.journal_uuid.int:
+        if not context.fix(JOURNAL_UNUSED, got=superblock.journal_ino):
+            context.set_superblock(s_feature_compat=superblock.compat | Compat.HAS_JOURNAL)
+            return True
+        context.set_superblock(s_journal_inum=0, s_journal_dev=0, s_journal_uuid=np.void(NO_UUID))
+        context.must_check = context.write_backups = True
+    if superblock.needs_recovery:
+        if not context.fix(RECOVERY_WITHOUT_JOURNAL):
+            raise GaveUp("the filesystem needs the replay of a journal that it does not have")
+        context.set_superblock(s_feature_incompat=incompat & ~Incompat.NEEDS_RECOVERY)
+        context.must_check = True
+    return False
+
+
+# -- the inode -----------------------------------------------------------------------------------------------------------
+
+
+def _check_inode(context: Context) -> _File | None:
+    """Return the journal's file. A broken inode is written from its copy in the superblock, or the journal is dropped."""
+    superblock = context.superblock
+    ino = superblock.journal_ino
+    try:
+        if not 0 < ino <= superblock.inodes_count:
+            raise CorruptError("superblock", "s_journal_inum", ino, f"from 1 to {superblock.inodes_count}")
+        # Only its first 128 bytes matter: pass 1 repairs the extra area.
+        return _file(context, parse_inode(context.read_inode(ino)[: INODE_CORE.size], ino))
+    except DeviceError:
+        raise
+    except CorruptError as error:
+        found = _from_backup(context, error)
+        if found is None:
+            _drop(context, error)
+        return found
+
+
+def _file(context: Context, inode: Inode) -> _File:
+    """Return the journal file of an inode. Raise CorruptError if it is none."""
+    superblock = context.superblock
+    where = f"journal inode {inode.stat.ino}"
+    blocks = journal_blocks(context.storage, superblock, inode)
+    if len(blocks) < MIN_JOURNAL_BLOCKS:
+        raise CorruptError(where, "i_size", inode.stat.size, f"at least {MIN_JOURNAL_BLOCKS} blocks")
+    geometry = superblock.geometry
+    group, place = np.divmod(blocks - superblock.first_data_block, superblock.blocks_per_group)
+    inside = place < geometry.head_blocks[group]
+    if inside.any():
+        raise CorruptError(where, "block map", int(blocks[inside][0]), "no block of a superblock or of descriptors")
+    return _File(inode, blocks)
+
+
+def _from_backup(context: Context, error: CorruptError) -> _File | None:
+    """Return the journal that the superblock's copy of its inode describes, and write the inode; None if that is broken too."""
+    superblock = context.superblock
+    ino, backup = superblock.journal_ino, superblock.journal_backup
+    if superblock.journal_backup_type != JOURNAL_BACKUP_BLOCKS or not 0 < ino <= superblock.inodes_count:
+        return None
+    core = INODE_CORE.zeros()
+    row = core[0]
+    row["i_mode"], row["i_links_count"] = S_IFREG | 0o600, 1
+    row["i_block"] = backup[:N_BLOCKS]
+    row["i_size_high"], row["i_size"] = backup[N_BLOCKS], backup[N_BLOCKS + 1]
+    try:
+        found = _file(context, parse_inode(core.tobytes(), ino))
+    except CorruptError:
+        return None
+    if not context.fix(JOURNAL_INODE_FROM_BACKUP, Place(ino=ino), got=str(error), want=None):
+        return None
+    context.write_inode(ino, core.tobytes().ljust(superblock.inode_size, b"\0"))
+    context.must_check = True  # pass 1 counts its i_blocks
+    return found
+
+
+def _drop(context: Context, error: CorruptError) -> None:
+    """Take the journal out of the superblock. Pass 1 clears its inode, and a new journal is made after the passes."""
+    superblock = context.superblock
+    if not context.fix(JOURNAL_INODE, Place(ino=superblock.journal_ino or None), got=str(error)):
+        raise GaveUp("the filesystem cannot be checked without its journal")
+    context.set_superblock(
+        s_feature_compat=superblock.compat & ~Compat.HAS_JOURNAL,
+        s_feature_incompat=superblock.incompat & ~Incompat.NEEDS_RECOVERY,
+        s_journal_inum=0,
+        s_jnl_blocks=0,
+    )
+    context.make_journal = context.must_check = context.write_backups = True
+
+
+# -- the superblock of the journal ---------------------------------------------------------------------------------------
+
+
+def empty_journal_superblock(context: Context, blocks: int) -> bytes:
+    """Return the first block of an empty journal of so many blocks. Its sequence number matches nothing that lies there."""
+    table = JOURNAL_SUPERBLOCK.zeros()
+    row = table[0]
+    row["h_magic"], row["h_blocktype"] = JBD_MAGIC, JournalBlock.SUPERBLOCK_V2
+    row["s_blocksize"], row["s_maxlen"], row["s_first"] = context.block_size, blocks, 1
+    row["s_sequence"], row["s_nr_users"] = context.stamp.journal_sequence, 1
+    row["s_uuid"] = np.void(context.superblock.uuid.bytes)
+    return table.tobytes().ljust(context.block_size, b"\0")
+
+
+def _check_superblock(context: Context, file: _File) -> Journal | None:
+    """Return the journal; None if it is empty since its superblock was written anew."""
+    place = int(file.blocks[0]) * context.block_size
+    raw = context.storage.read(place, JOURNAL_SUPERBLOCK.size)
+    violations = list(journal_violations(raw, context.block_size, len(file.blocks)))
+    fields = JOURNAL_SUPERBLOCK.record(raw)
+    if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] > JournalBlock.REVOKE:
+        raise UnsupportedError([f"journal_superblock_type_{fields['h_blocktype']}"])
+    if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2:
+        check_journal_features(raw)
+        if fields["s_nr_users"] > 1:
+            raise UnsupportedError([f"journal_of_{fields['s_nr_users']}_filesystems"])
+    if violations:
+        if not context.fix(JOURNAL_HEAD, Place(block=int(file.blocks[0])), got=str(violations[0])):
+            raise GaveUp("the filesystem cannot be checked without its journal")
+        context.storage.write(place, empty_journal_superblock(context, len(file.blocks)))
+        _clear_recovery(context)
+        context.must_check = True
+        return None
+    journal = journal_of(raw, file.blocks)
+    if journal.version == 1 and any(fields[name] for name in V2_FIELDS):
+        context.fix(JOURNAL_VERSION_1)
+        cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
+        journal = _write_superblock(context, journal, cleared)
+    return journal
+
+
+def _write_superblock(context: Context, journal: Journal, fields: dict[str, object]) -> Journal:
+    """Change fields of the journal superblock. Return the journal with them."""
+    raw = bytearray(journal.raw)
+    row = JOURNAL_SUPERBLOCK.view(raw)[0]
+    for name, value in fields.items():
+        row[name] = value
+    context.storage.write(journal.offset(0), raw)
+    return journal_of(bytes(raw), journal.blocks)
+
+
+def _clear_recovery(context: Context) -> None:
+    incompat = context.superblock.incompat
+    if incompat & Incompat.NEEDS_RECOVERY:
+        context.set_superblock(s_feature_incompat=incompat & ~Incompat.NEEDS_RECOVERY)
+
+
+# -- the log -------------------------------------------------------------------------------------------------------------
+
+
+def _replay_anyway(context: Context, journal: Journal) -> bool:
+    """Decide what becomes of a log that is not empty although the superblock says so. Return True to replay it.
+
+    A backup superblock never says that there is something to replay.
+    """
+    if not journal.start:
+        return False
+    if context.fix(JOURNAL_DATA):
+        incompat = context.superblock.incompat
+        context.set_superblock(s_feature_incompat=incompat | Incompat.NEEDS_RECOVERY)
+        context.must_check = True
+        return True
+    if context.fix(JOURNAL_RESET):
+        _reset(context, journal)
+        context.must_check = True
+    return False
+
+
+def _reset(context: Context, journal: Journal) -> None:
+    """Empty the log, with a sequence number that matches nothing in it."""
+    _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": context.stamp.journal_sequence})
+
+
+def _replay(context: Context, journal: Journal) -> Journal:
+    """Replay the log, and read the filesystem anew. A log that cannot be replayed is emptied, if that is wanted."""
+    writes = context.policy.writes
+    try:
+        if writes:
+            context.write_out()
+            transactions = recover(context.storage.direct, context.superblock, journal).transactions
+            context.storage.flushed = True
+        else:
+            transactions = _replay_in_memory(context, journal)
+    except DeviceError:
+        raise
+    except Ext3Error as error:
+        if not context.fix(JOURNAL_LOG, got=str(error)):
+            raise GaveUp("the filesystem cannot be checked before its journal is replayed") from error
+        _reset(context, journal)
+        _clear_recovery(context)
+        context.must_check = True
+        return journal
+    context.report.replayed += transactions
+    context.reload()
+    for violation in limit_violations(context.raw):
+        raise violation.error
+    if context.superblock.unsupported_features:
+        raise UnsupportedError(context.superblock.unsupported_features)
+    if not writes:
+        _clear_recovery(context)
+        if journal.errno:
+            context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
+    return journal
+
+
+def _replay_in_memory(context: Context, journal: Journal) -> int:
+    """Put the log's blocks over the image, which stays as it is. Return the number of transactions."""
+    superblock, storage = context.superblock, context.storage
+    replay = scan_log(storage, journal, blocks_count=superblock.blocks_count)
+    view: BlockOverlay = played_back(storage, superblock, replay)
+    context.storage = RepairStorage(view, superblock.block_size)
+    _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": replay.next_sequence})
+    return replay.transactions
+
+
+def _check_backup(context: Context) -> None:
+    """Update the copy of the journal's inode in the superblock."""
+    superblock = context.superblock
+    ino = superblock.journal_ino
+    if not superblock.has_journal or not ino:
+        return
+    core = INODE_CORE.view(context.read_inode(ino))[0]
+    words = [*core["i_block"].tolist(), int(core["i_size_high"]), int(core["i_size"])]
+    if superblock.journal_backup_type in (0, JOURNAL_BACKUP_BLOCKS) and (
+        superblock.journal_backup_type == 0 or words[:N_BLOCKS] != list(superblock.journal_backup[:N_BLOCKS])
+    ):
+        context.fix(JOURNAL_BACKUP)
+        context.set_superblock(s_jnl_backup_type=JOURNAL_BACKUP_BLOCKS, s_jnl_blocks=words)
+        context.write_backups = True

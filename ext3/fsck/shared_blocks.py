@@ -119,8 +119,7 @@ class _Separation:
     def _count_free(self) -> int:
         """Count the blocks that copies can have."""
         context = self._context
-        held = sum(not context.census.used[block] for block in context.held)
-        return int((~context.census.used).sum()) - held - context.superblock.first_data_block
+        return int((~(context.census.used | context.held)).sum()) - context.superblock.first_data_block
 
     # 1B: who claims what
 
@@ -219,7 +218,7 @@ class _Separation:
                 context.fix(problems.SHARED_DEALT, Place(ino=ino), got=len(claims))
             _Copies(context, self, ino, []).make(0)
             return
-        busy = np.append(blocks[left > 1], [attributes] if attributes else [])
+        busy = np.append(blocks[left > 1], np.array([attributes] if attributes else [], np.int64))
         others = self._others(ino, busy)
         if context.fix(problems.SHARED_BLOCKS, Place(ino=ino), got=len(busy), want=others):
             runs = self._allocate(total)
@@ -235,7 +234,7 @@ class _Separation:
     def _allocate(self, count: int) -> list[Run]:
         """Return new blocks, none if there are not so many."""
         context = self._context
-        if count > self._free and context.held:
+        if count > self._free and context.held.any():
             context.reuse_freed()
             self._free = self._count_free()
         if count > self._free:

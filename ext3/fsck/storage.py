@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
+from .. import hostio
 from ..constants import EXT3_MAGIC, SECTOR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice, data_ranges
 from ..device.block_overlay import BlockOverlay
@@ -55,6 +56,11 @@ class RepairStorage:
         self._super_block = SUPERBLOCK_OFFSET // block_size
         self.flushed = False
         """True if something was written to ``base``."""
+
+    @property
+    def direct(self) -> BlockDevice:
+        """The image itself, for writes that are safe by themselves; changes in memory are not seen through it."""
+        return self.base if self._before_write is None else _Announced(self.base, self._before_write)
 
     @property
     def size(self) -> int:
@@ -121,10 +127,21 @@ class RepairStorage:
     def sync(self) -> None:
         """Do nothing: ``flush`` writes."""
 
+    def discard(self) -> None:
+        """Forget the changes that are in memory."""
+        self.blocks.clear()
+        self._stages.clear()
+
     def flush(self, *, final: bool) -> None:
-        """Write the changes out, in order. Not ``final``: the superblock on storage stays as it was, without VALID."""
-        if not self.blocks:
-            return
+        """Write the changes out, in order. Not ``final``: the superblock on storage stays as it was, without VALID.
+
+        Signals that would end the program wait until it is done.
+        """
+        if self.blocks:
+            with hostio.signals_deferred():
+                self._flush(final=final)
+
+    def _flush(self, *, final: bool) -> None:
         if self._before_write is not None:
             runs = merged_runs(sorted({*self.blocks, self._super_block}), 1 << 20)
             self._before_write([(first * self.block_size, count * self.block_size) for first, count in runs])
@@ -136,8 +153,7 @@ class RepairStorage:
             if some:
                 write_blocks(self.base, some, self.block_size)
                 self.base.sync()
-        self.blocks.clear()
-        self._stages.clear()
+        self.discard()
         if superblock is None:
             return
         if final:
@@ -158,3 +174,32 @@ class RepairStorage:
         row["s_state"] &= ~STATE_VALID & 0xFFFF
         self.base.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
         self.base.sync()
+
+
+class _Announced:
+    """BlockDevice that calls ``before_write`` with each range before it is overwritten."""
+
+    def __init__(self, base: BlockDevice, before_write: BeforeWrite) -> None:
+        self._base = base
+        self._before_write = before_write
+
+    @property
+    def size(self) -> int:
+        return self._base.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._base.read(offset, size)
+
+    def data_ranges(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        return data_ranges(self._base, offset, size)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._before_write([(offset, len(data))])
+        self._base.write(offset, data)
+
+    def make_zero(self, offset: int, size: int) -> None:
+        self._before_write([(offset, size)])
+        self._base.make_zero(offset, size)
+
+    def sync(self) -> None:
+        self._base.sync()

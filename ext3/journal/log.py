@@ -8,6 +8,7 @@ transaction without its commit block is ignored. Source: Linux ``fs/jbd2/recover
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +23,19 @@ from ..format.inode_table import inode_offset
 from ..format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
 from ..format.layout import Table
 from ..format.superblock import Superblock
+from ..format.violation import Violation
 
-__all__ = ["Journal", "Replay", "read_journal", "scan_log", "sequence_after"]
+__all__ = [
+    "Journal",
+    "Replay",
+    "check_journal_features",
+    "journal_blocks",
+    "journal_violations",
+    "make_journal",
+    "read_journal",
+    "scan_log",
+    "sequence_after",
+]
 
 DESCRIPTOR, COMMIT, SUPERBLOCK_V1, SUPERBLOCK_V2, REVOKE = 1, 2, 3, 4, 5
 TAG_ESCAPE, TAG_SAME_UUID, TAG_LAST = 1, 2, 8
@@ -102,38 +114,67 @@ def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> 
     ino = superblock.journal_ino
     if not ino:
         raise UnsupportedError(["external_journal"], hint="the journal is on another device")
-    inode = _journal_inode(device, superblock, groups, ino)
-    blocks = _journal_blocks(device, superblock, inode)
+    if ino > superblock.inodes_count:
+        raise CorruptError("superblock", "s_journal_inum", ino, f"<= {superblock.inodes_count}")
+    inode = parse_inode(device.read(inode_offset(superblock, groups, ino), superblock.inode_size), ino)
+    blocks = journal_blocks(device, superblock, inode)
     raw = device.read(int(blocks[0]) * superblock.block_size, JOURNAL_SUPERBLOCK.size)
+    for violation in journal_violations(raw, superblock.block_size, len(blocks)):
+        if violation.field in _LENGTHS:
+            check_journal_features(raw)  # another format may have other lengths
+        raise violation.error
+    check_journal_features(raw)
+    return make_journal(raw, blocks)
+
+
+def make_journal(raw: bytes, blocks: Numbers) -> Journal:
+    """Return the journal whose superblock is ``raw``, one without violations, in the file of these blocks."""
     fields = JOURNAL_SUPERBLOCK.record(raw)
-    _want("h_magic", f"{fields['h_magic']:#x}", f"{JBD_MAGIC:#x}", fields["h_magic"] == JBD_MAGIC)
-    kind = fields["h_blocktype"]
-    _want("h_blocktype", kind, "3 or 4", kind in (SUPERBLOCK_V1, SUPERBLOCK_V2))
-    _want("s_blocksize", fields["s_blocksize"], superblock.block_size, fields["s_blocksize"] == superblock.block_size)
-    if kind == SUPERBLOCK_V2:
-        _check_features(fields["s_feature_incompat"], fields["s_feature_ro_compat"])
-    maxlen, first, start = fields["s_maxlen"], fields["s_first"], fields["s_start"]
-    _want("s_maxlen", maxlen, f"from 3 to {len(blocks)}, the blocks of its inode", 3 <= maxlen <= len(blocks))
-    _want("s_first", first, f"from 1 to {maxlen - 2}", 1 <= first <= maxlen - 2)
-    _want("s_start", start, f"0, or from {first} to {maxlen - 1}", start == 0 or first <= start < maxlen)
     return Journal(
-        block_size=superblock.block_size,
-        blocks=blocks[:maxlen],
-        first=first,
-        start=start,
+        block_size=fields["s_blocksize"],
+        blocks=blocks[: fields["s_maxlen"]],
+        first=fields["s_first"],
+        start=fields["s_start"],
         sequence=fields["s_sequence"],
         errno=fields["s_errno"],
-        version=1 if kind == SUPERBLOCK_V1 else 2,
+        version=1 if fields["h_blocktype"] == SUPERBLOCK_V1 else 2,
         raw=raw,
     )
 
 
-def _want(name: str, got: object, want: object, holds: bool) -> None:
-    if not holds:
-        raise CorruptError("journal superblock", name, got, want)
+_LENGTHS = ("s_maxlen", "s_first", "s_start")
 
 
-def _check_features(incompat: int, ro_compat: int) -> None:
+def journal_violations(raw: bytes, block_size: int, blocks: int) -> Iterator[Violation]:
+    """Yield the violations of a journal superblock, in a journal file of so many blocks. Ends at one that voids the rest."""
+    fields = JOURNAL_SUPERBLOCK.record(raw)
+
+    def wrong(field: str, want: object, got: object = None) -> Violation:
+        return Violation("journal superblock", field, fields[field] if got is None else got, want)
+
+    if fields["h_magic"] != JBD_MAGIC:
+        yield wrong("h_magic", f"{JBD_MAGIC:#x}", f"{fields['h_magic']:#x}")
+        return
+    if fields["h_blocktype"] not in (SUPERBLOCK_V1, SUPERBLOCK_V2):
+        yield wrong("h_blocktype", "3 or 4")
+        return
+    if fields["s_blocksize"] != block_size:
+        yield wrong("s_blocksize", block_size)
+    maxlen, first, start = fields["s_maxlen"], fields["s_first"], fields["s_start"]
+    if not 3 <= maxlen <= blocks:
+        yield wrong("s_maxlen", f"from 3 to {blocks}, the blocks of its inode")
+    if not 1 <= first <= maxlen - 2:
+        yield wrong("s_first", f"from 1 to {maxlen - 2}")
+    if start and not first <= start < maxlen:
+        yield wrong("s_start", f"0, or from {first} to {maxlen - 1}")
+
+
+def check_journal_features(raw: bytes) -> None:
+    """Raise UnsupportedError for features in a journal superblock that ext3 does not have."""
+    fields = JOURNAL_SUPERBLOCK.record(raw)
+    if fields["h_blocktype"] != SUPERBLOCK_V2:
+        return
+    incompat, ro_compat = fields["s_feature_incompat"], fields["s_feature_ro_compat"]
     strange = [bit for bit in range(32) if incompat >> bit & 1 and 1 << bit != FEATURE_REVOKE]
     names = [_INCOMPAT_NAMES.get(1 << bit, f"journal_incompat_{bit}") for bit in strange]
     names += [f"journal_ro_compat_{bit}" for bit in range(32) if ro_compat >> bit & 1]
@@ -141,21 +182,13 @@ def _check_features(incompat: int, ro_compat: int) -> None:
         raise UnsupportedError(names, hint="e2fsck -fy plays it back; tune2fs -O ^has_journal, then -j, makes a plain one")
 
 
-def _journal_inode(device: BlockDevice, superblock: Superblock, groups: Table, ino: int) -> Inode:
-    if ino > superblock.inodes_count:
-        raise CorruptError("superblock", "s_journal_inum", ino, f"<= {superblock.inodes_count}")
-    inode = parse_inode(device.read(inode_offset(superblock, groups, ino), superblock.inode_size), ino)
-    where = f"journal inode {ino}"
+def journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -> Numbers:
+    """Return the blocks of a journal file in order. Raises CorruptError if the inode is no journal's, or has a hole."""
+    where = f"journal inode {inode.stat.ino}"
     if inode.stat.mode & S_IFMT != S_IFREG:
         raise CorruptError(where, "i_mode", f"{inode.stat.mode:#o}", "a regular file")
     if inode.stat.links == 0:
         raise CorruptError(where, "i_links_count", 0, 1)
-    return inode
-
-
-def _journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -> Numbers:
-    """Return the journal file's blocks in order. Raises CorruptError for a hole, or a block used twice."""
-    where = f"journal inode {inode.stat.ino}"
     count = inode.stat.size // superblock.block_size
     most = min(superblock.blocks_count, map_limit(superblock.block_size))
     if not 3 <= count <= most:

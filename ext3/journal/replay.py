@@ -15,7 +15,7 @@ from ..format.schema import SUPERBLOCK
 from ..format.superblock import Superblock, read_superblock, set_needs_recovery, write_superblock
 from .log import Journal, Replay, read_journal, scan_log
 
-__all__ = ["recover", "through_journal", "write_journal_superblock"]
+__all__ = ["played_back", "recover", "through_journal", "write_journal_superblock"]
 
 
 def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockDevice, Ext3Error | None]:
@@ -30,13 +30,13 @@ def through_journal(device: BlockDevice, superblock: Superblock) -> tuple[BlockD
         replay = scan_log(device, journal, blocks_count=superblock.blocks_count)
         if not replay.blocks:
             return device, None
-        view = _played_back(device, superblock, replay)
+        view = played_back(device, superblock, replay)
     except Ext3Error as error:
         return device, error
     return view, None
 
 
-def _played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> BlockOverlay:
+def played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> BlockOverlay:
     """Return the device with the blocks of the log in place. Raises Ext3Error if the result is no filesystem."""
     view = BlockOverlay(device, superblock.block_size, replay.blocks, lambda block: replay.load(device, block))
     read_groups(view, read_superblock(view))
@@ -51,7 +51,7 @@ def recover(device: BlockDevice, superblock: Superblock, journal: Journal) -> Re
     would be no filesystem, nothing is written: CorruptError, UnsupportedError, NotExt3Error.
     """
     replay = scan_log(device, journal, blocks_count=superblock.blocks_count)
-    _played_back(device, superblock, replay)
+    played_back(device, superblock, replay)
     size = superblock.block_size
     for block in sorted(replay.blocks):
         data = replay.load(device, block)
