@@ -304,7 +304,6 @@ class Context:
                     self.allocated.discard(block)
                 else:
                     self.freed.add(block)
-                    self.held[block] = True
 
     def reuse_freed(self) -> None:
         """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
