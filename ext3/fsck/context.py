@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.census import Census
-from ..constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..edit.blocks import Run
 from ..errors import NoSpaceError
 from ..format.group_desc import read_groups
@@ -304,6 +304,13 @@ class Context:
                     self.allocated.discard(block)
                 else:
                     self.freed.add(block)
+
+    def write_out(self) -> None:
+        """Write what was repaired so far, so that the image itself can be worked on."""
+        if self.storage.pending:
+            state = self.superblock.state
+            self.set_superblock(s_state=state & ~STATE_VALID if self.must_check else state)
+            self.storage.flush(final=True)
 
     def settle(self) -> None:
         """Note that bitmaps and counts have all that repairs allocated and freed. What comes after counts anew."""
