@@ -44,7 +44,7 @@ INFO = HEAD | {
     "metadata_bytes": NUMBER, "free_bytes": NUMBER, "reserved_bytes": NUMBER, "available_bytes": NUMBER,
     "inodes": NUMBER, "inodes_used": NUMBER, "inodes_free": NUMBER, "state": TEXT,
     "journal": {"size_bytes": NUMBER, "dirty": TRUTH}, "created": TEXT, "written": TEXT, "mounted": NOTHING,
-    "mount_count": NUMBER, "upper": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER},
+    "mount_count": NUMBER, "check": {"needed": TRUTH, "reason": NOTHING}, "orphans": NUMBER, "upper": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER},
     "work": {"mode": TEXT, "uid": NUMBER, "gid": NUMBER}, "readable": TRUTH, "problem": TEXT,
     "use": {"lock": TEXT, "host": TEXT, "other_node": TRUTH, "holders": LIST, "mounts": LIST},
     "apptainer": {"accepts": TRUTH, "reasons": LIST},
