@@ -82,7 +82,8 @@ def screen_inodes(
 
     ``first_ino``: first inode that is not reserved; reserved ones are always doubtful. ``low_dtime``: deletion times below
     ``inodes_count`` are leftovers of an orphan list. ``area_sound`` judges the attribute area of an inode,
-    ``attribute_block_sound`` an attribute block; both are asked once for equal ones. ``dir_index``: directories may have an index.
+    ``attribute_block_sound`` an attribute block; both are asked once for equal ones. ``dir_index``: directories may have
+    an index.
     """
     rows = core_rows(records)
     count = len(rows)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.census import Census
-from ..constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..edit.blocks import Run
 from ..errors import NoSpaceError
 from ..format.group_desc import read_groups
@@ -305,6 +305,19 @@ class Context:
                 else:
                     self.freed.add(block)
 
+    def reuse_freed(self) -> None:
+        """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
+        if self.policy.writes:
+            self.storage.flush(final=False)
+        self.held[:] = False
+
+    def write_out(self) -> None:
+        """Write what was repaired so far, so that the image itself can be worked on."""
+        if self.storage.pending:
+            state = self.superblock.state
+            self.set_superblock(s_state=state & ~STATE_VALID if self.must_check else state)
+            self.storage.flush(final=True)
+
     def settle(self) -> None:
         """Note that bitmaps and counts have all that repairs allocated and freed. What comes after counts anew."""
         for changed in (self.allocated, self.freed, self.inodes_allocated, self.inodes_freed):
@@ -314,8 +327,7 @@ class Context:
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
         if self.storage.large and self.policy.writes:
-            self.storage.flush(final=False)
-            self.held[:] = False
+            self.reuse_freed()
 
 
 def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:

@@ -19,7 +19,6 @@ from ..constants import (
     N_BLOCKS,
     S_IFREG,
     STATE_ERROR,
-    STATE_VALID,
     Compat,
     Incompat,
     JournalBlock,
@@ -273,7 +272,7 @@ def _replay(context: Context, journal: Journal) -> Journal:
     writes = context.policy.writes
     try:
         if writes:
-            _settle(context)
+            context.write_out()
             transactions = recover(context.storage.direct, context.superblock, journal).transactions
             context.storage.flushed = True
         else:
@@ -298,15 +297,6 @@ def _replay(context: Context, journal: Journal) -> Journal:
         if journal.errno:
             context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
     return journal
-
-
-def _settle(context: Context) -> None:
-    """Write what was repaired so far, so that the image itself can be worked on."""
-    if context.storage.pending:
-        if context.must_check:
-            context.set_superblock(s_state=context.superblock.state & ~STATE_VALID)
-        context.set_superblock()
-        context.storage.flush(final=True)
 
 
 def _replay_in_memory(context: Context, journal: Journal) -> int:

@@ -67,7 +67,9 @@ class MapCheck:
     ``clear``: the inode is to be cleared. ``corrected``: new content of pointer blocks, not written yet.
     """
 
-    def __init__(self, context: Context, tables: PointerTables, ino: int, words: list[int], *, is_dir: bool, is_file: bool) -> None:
+    def __init__(
+        self, context: Context, tables: PointerTables, ino: int, words: list[int], *, is_dir: bool, is_file: bool
+    ) -> None:
         self.ino = ino
         self.words = words
         self.blocks = 0

@@ -12,7 +12,7 @@ from ..format.schema import XATTR_HEADER
 from .attribute_check import with_refcount
 from .block_walk import MapWalk, Pointer
 from .context import Context
-from .inode_check import has_map
+from .inode_forms import has_map
 from .record import Record
 
 __all__ = ["owned_blocks", "release_attribute_block", "release_inode"]

@@ -40,4 +40,5 @@ JOURNAL_BACKUP = Problem(
 )
 JOURNAL_VISIBLE = Problem("journal-visible", "inode {ino}: the journal is the file /{got}; it becomes inode {want}", note=True)
 JOURNAL_MISSING = Problem("journal-missing", "the journal was dropped", "make a new one of {want} blocks", preen=Preen.REPAIR)
-JOURNAL_NO_ROOM = Problem("journal-no-room", "no room for a new journal of {want} blocks: the filesystem has none", note=True)
+JOURNAL_NO_ROOM = Problem("journal-no-room", "no room for a new journal of {want} blocks: the filesystem has none")
+JOURNAL_OLD_INODE = Problem("journal-old-inode", "inode {ino}: still in use, so that there is no new journal")

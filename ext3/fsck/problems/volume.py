@@ -75,8 +75,8 @@ RESIZE_NO_SPACE = Problem("resize-inode-no-space", "no free block for the map of
 
 # Orphan list
 
-ORPHAN_DELETED = Problem("orphan-deleted", "inode {ino}: deleted, as the orphan list says; it had {got} bytes", note=True)
-ORPHAN_CUT = Problem("orphan-truncated", "inode {ino}: truncated to {got} bytes, as the orphan list says", note=True)
+ORPHAN_DELETED = Problem("orphan-deleted", "inode {ino}: orphan of {got} bytes, to be deleted", note=True)
+ORPHAN_CUT = Problem("orphan-truncated", "inode {ino}: orphan, to be truncated to {got} bytes", note=True)
 ORPHAN_LIST = Problem(
     "orphan-list", "orphan list: {got}", "drop the rest of the list, and check everything", preen=Preen.REPAIR
 )
