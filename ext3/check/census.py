@@ -27,9 +27,9 @@ class Census:
     """Counts by inode number and by block number; row 0 of the inode columns is unused.
 
     ``mode``: i_mode of each inode in use (MODELESS if that is 0), 0 for a free one; ``links``: its i_links_count; ``names``:
-    the directory entries that lead to it, ``.`` and ``..`` included. ``used``: blocks in use; ``shared``: those claimed more than
-    once; ``system``: superblocks, descriptors, bitmaps and inode tables. ``owner``: the inode of each block, if asked for (0:
-    none, or a system block).
+    the directory entries that lead to it, ``.`` and ``..`` included. ``used``: blocks in use; ``shared``: those claimed more
+    than once; ``system``: superblocks, descriptors, bitmaps and inode tables. ``owner``: the inode of each block, if asked for
+    (0: none, or a system block).
     """
 
     def __init__(self, superblock: Superblock, *, owners: bool = False) -> None:

@@ -16,7 +16,7 @@ from ..alloc.system_blocks import SystemBlocks
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import BlockOverlay
-from ..errors import CHECK_HINT, CheckpointError, CorruptError, DeviceError, JournalFullError, NoSpaceError
+from ..errors import CheckpointError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
 from ..format.layout import Table
 from ..format.superblock import Superblock
@@ -57,11 +57,7 @@ class Session:
         self._base = device
         self._clock = clock
         self._pid = os.getpid()
-        try:
-            ready = open_for_changes(device) if opened is None else opened
-        except CorruptError as error:
-            error.hint = error.hint or CHECK_HINT
-            raise
+        ready = open_for_changes(device) if opened is None else opened
         journal = ready.journal
         self.replayed = ready.replayed
         """Number of transactions replayed from the journal."""
@@ -166,11 +162,9 @@ class Session:
         changes.depth += 1
         try:
             yield
-        except BaseException as error:
+        except BaseException:
             self.rollbacks += changes.mark > mark
             changes.roll_back(mark)
-            if isinstance(error, CorruptError) and not error.hint:
-                error.hint = CHECK_HINT
             for dirty, kept in zip((self.blocks.dirty, self.inodes.dirty), groups, strict=True):
                 while len(dirty) > kept:
                     dirty.popitem()

@@ -305,6 +305,12 @@ class Context:
                 else:
                     self.freed.add(block)
 
+    def reuse_freed(self) -> None:
+        """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
+        if self.policy.writes:
+            self.storage.flush(final=False)
+        self.held = np.zeros_like(self.held)
+
     def write_out(self) -> None:
         """Write what was repaired so far, so that the image itself can be worked on."""
         if self.storage.pending:
@@ -321,8 +327,7 @@ class Context:
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
         if self.storage.large and self.policy.writes:
-            self.storage.flush(final=False)
-            self.held[:] = False
+            self.reuse_freed()
 
 
 def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:

@@ -136,7 +136,9 @@ class LaterFormats:
         records = [record for record, _ in (*self._trees, *self._inline)]
         self._trees, self._inline = [], []
         yield from sorted(records, key=lambda record: record.ino)
-        context.freed.update(node for node in nodes if not used[node])
+        nodes = [node for node in nodes if not used[node]]
+        context.freed.update(nodes)
+        context.held[np.array(nodes, np.int64)] = True
 
     def _held(self) -> Numbers:
         used = self._context.census.used
