@@ -38,7 +38,7 @@ from .problems.volume import (
     UNINIT,
 )
 
-__all__ = ["check_superblock", "finish_superblock", "reason_to_check"]
+__all__ = ["check_locations", "check_superblock", "finish_superblock", "reason_to_check"]
 
 UNINIT_FLAGS = 3
 """bg_flags: the inode table, the block bitmap are not initialised."""
@@ -48,7 +48,7 @@ DAY = 86400
 def check_superblock(context: Context) -> None:
     """Check the superblock and the descriptors, apart from what only a scan of the inodes can tell."""
     _check_extra_isize(context)
-    _check_locations(context)
+    check_locations(context)
     _check_uninit(context)
     _check_counters(context)
     if context.groups_changed:
@@ -71,7 +71,7 @@ def _check_extra_isize(context: Context) -> None:
             context.write_backups = True
 
 
-def _check_locations(context: Context) -> None:
+def check_locations(context: Context) -> None:
     """Clear the places of bitmaps and inode tables that lie outside of their group: pass 1 gives them new ones."""
     superblock, groups = context.superblock, context.groups
     geometry = superblock.geometry

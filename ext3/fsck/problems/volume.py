@@ -16,9 +16,8 @@ SUPERBLOCK_UNUSABLE = Problem(
 )
 SUPERBLOCK_COPY_CHOSEN = Problem(
     "superblock-copy-chosen",
-    "the superblock in block {want} is used instead of the primary one",
-    "write the primary superblock and descriptors from it",
-    preen=Preen.REPAIR,
+    "the superblock in block {want} is used instead of the primary one, which is written from it",
+    note=True,
 )
 INODES_COUNT = Problem("superblock-inodes-count", "superblock: s_inodes_count is {got}, want {want}", "set it")
 REVISION_0 = Problem(
