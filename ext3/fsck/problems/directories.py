@@ -128,7 +128,9 @@ BAD_SYMLINK = Problem("inode-symlink", "inode {ino} ('{name}' in {parent}): not 
 BAD_FRAGMENT_ADDRESS = Problem("inode-faddr", "inode {ino}: i_faddr is {got}, want 0", "set it")
 BAD_FRAGMENT = Problem("inode-fragment", "inode {ino}: fragment number and size are {got}, want 0", "set them")
 BAD_BLOCKS_HIGH = Problem("inode-blocks-high", "inode {ino}: i_blocks_high is {got}, want 0", "set it")
-BAD_ACL_HIGH = Problem("inode-file-acl-high", "inode {ino}: i_file_acl_high is {got}, want 0", "set it")
+BAD_ACL_HIGH = Problem(
+    "inode-file-acl-high", "inode {ino}: i_file_acl_high is {got}, want 0", "set it", preen=Preen.REPAIR
+)
 BAD_ACL_BLOCK = Problem("inode-file-acl", "inode {ino}: i_file_acl is {got}, outside of the filesystem", "clear it")
 BAD_ACL_FEATURE = Problem(
     "inode-file-acl-feature", "inode {ino}: i_file_acl is {got}, and the filesystem has no extended attributes", "clear it"
