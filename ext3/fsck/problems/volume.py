@@ -26,6 +26,12 @@ REVISION_0 = Problem(
 EXTRA_ISIZE = Problem(
     "superblock-extra-isize", "superblock: {got}, want 0, or a multiple of 4 from 4 to {want}", "set it to 32"
 )
+QUOTA_INODE = Problem(
+    "superblock-quota-inode",
+    "superblock: {got}, but quotas are no feature of ext3",
+    "set it to 0",
+    preen=Preen.REPAIR,
+)
 NO_UUID = Problem("superblock-no-uuid", "superblock: s_uuid is zero; a random one is set", note=True)
 TIME_IN_FUTURE = Problem(
     "superblock-time-in-future", "superblock: {got}, which is in the future; it is set to the present time", note=True
