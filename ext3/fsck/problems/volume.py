@@ -20,6 +20,11 @@ SUPERBLOCK_COPY_CHOSEN = Problem(
     note=True,
 )
 INODES_COUNT = Problem("superblock-inodes-count", "superblock: s_inodes_count is {got}, want {want}", "set it")
+INODES_PER_GROUP = Problem(
+    "superblock-inodes-per-group",
+    "superblock: s_inodes_per_group is {got}, which s_inodes_count contradicts",
+    "set it to {want}",
+)
 REVISION_0 = Problem(
     "superblock-revision", "superblock: s_rev_level is 0, but there are features", "set it to 1", preen=Preen.REPAIR
 )
