@@ -82,15 +82,14 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
 
 def _cleared(context: Context) -> bool:
     """Report a resize inode that pass 1 cleared. Return True if it is to be made anew."""
-    return context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
+    return not context.census.mode[RESIZE_INO] and context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
 
 
 def rebuild_resize_inode(context: Context) -> None:
     """Make the resize inode anew, if it was found broken, or pass 1 cleared it. Needs what pass 1 found in use."""
     geometry = context.superblock.geometry
-    if not context.rebuild_resize_inode:
-        if not geometry.resize_inode or context.census.mode[RESIZE_INO] or not _cleared(context):
-            return
+    if not context.rebuild_resize_inode and not (geometry.resize_inode and _cleared(context)):
+        return
     try:
         map_at = context.allocate_block(int(geometry.free_first[0]))
     except NoSpaceError:
