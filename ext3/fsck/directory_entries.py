@@ -154,21 +154,29 @@ class _Block:
     def _dot(self) -> None:
         context = self.context
         problem = self._dot_problem(problems.DOT_MISSING, problems.DOT_NOT_FIRST, problems.DOT_NOT_TERMINATED)
-        if problem is not None and context.fix(problem, self._where()):
+        made = problem is not None and context.fix(problem, self._where())
+        if made:
             self._write_dot(self.ino)
         found = self._record()[0]
         if found != self.ino and context.fix(problems.DOT_INODE, self._where(), got=found, want=self.ino):
             self._set_ino(self.ino)
-        ino, rec_len, name_len, file_type = self._record()
-        if rec_len > DOT_REC_LEN_MAX and context.fix(problems.DOT_LONG, self._where(), got=rec_len):
-            self._set(ino, DOT_REC_LEN, name_len, file_type)
-            _pack_into(self.data, self._offset + DOT_REC_LEN, 0, rec_len - DOT_REC_LEN, 0, 0)
+        rec_len = self._record()[1]
+        if rec_len > DOT_REC_LEN_MAX and (made or context.fix(problems.DOT_LONG, self._where(), got=rec_len)):
+            self._split_dot(rec_len)
         found = self._record()[0]
         if not self._possible(found):
             return  # '.' was not to be repaired
         judge_bad_inode(context, found, directory=self.ino, name=DOTS[0])
         self._check_type(found)
         context.census.names[found] += 1
+
+    def _split_dot(self, rec_len: int) -> None:
+        """Cut the record of ``.``. What is behind it stays as it is if it looks like ``..``, else it is an unused record."""
+        ino, _, name_len, file_type = self._record()
+        self._set(ino, DOT_REC_LEN, name_len, file_type)
+        behind = self._offset + DOT_REC_LEN
+        if not self.data.startswith(DOTS[1] + b"\0", behind + HEAD):
+            _pack_into(self.data, behind, 0, rec_len - DOT_REC_LEN, 0, 0)
 
     def _dotdot(self) -> None:
         context = self.context

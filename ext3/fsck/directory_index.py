@@ -29,6 +29,8 @@ __all__ = ["IndexChecks", "drop_index", "is_node"]
 NO_LOW = 0xFFFFFFFF
 """Lowest hash of a leaf without names."""
 HIGHEST = 0xFFFFFFFE
+INCOMPATIBLE = 1
+"""Flag of a root that only another implementation can read."""
 
 _dx_entries = DX_ENTRY.packer.iter_unpack
 
@@ -83,8 +85,9 @@ class IndexChecks:
 
     def add_root(self, ino: int, data: bytes) -> None:
         """Judge block 0 of a directory."""
-        zero, version, info_length, levels, _ = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
+        zero, version, info_length, levels, flags = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
         wrong = zero or info_length < DX_ROOT_INFO.size or levels > MAX_LEVELS
+        wrong = wrong or version > HashVersion.TEA or flags & INCOMPATIBLE
         if wrong and self._drop(problems.INDEX_ROOT, ino, 0):
             return
         index = self._indexes[ino] = _Index(depth=levels + 1)

@@ -75,7 +75,7 @@ DOT_MISSING = Problem("dot-missing", "directory {ino}: '.' is missing", "add it"
 DOT_NOT_FIRST = Problem("dot-not-first", "directory {ino}: the first entry is '{name}', not '.'", "make it '.'")
 DOT_NOT_TERMINATED = Problem("dot-not-terminated", "directory {ino}: no NUL follows the name '.'", "add it")
 DOT_INODE = Problem("dot-inode", "directory {ino}: '.' leads to inode {got}", "set it to {want}")
-DOT_LONG = Problem("dot-long", "directory {ino}: the record of '.' has {got} bytes", "split it", excused=True)
+DOT_LONG = Problem("dot-long", "directory {ino}: the record of '.' has {got} bytes", "split it")
 DOTDOT_MISSING = Problem("dotdot-missing", "directory {ino}: '..' is missing", "add it")
 DOTDOT_NOT_SECOND = Problem("dotdot-not-second", "directory {ino}: the second entry is '{name}', not '..'", "make it '..'")
 DOTDOT_NOT_TERMINATED = Problem("dotdot-not-terminated", "directory {ino}: no NUL follows the name '..'", "add it")
@@ -102,8 +102,7 @@ ENTRY_TYPE_UNSET = Problem(
     "entry-type-unset",
     "directory {parent}: '{name}' has no file type, its inode has {want}",
     "set it",
-    preen=REPAIR,
-    excused=True,
+    note=True,
 )
 ENTRY_TYPE_FEATURE = Problem(
     "entry-type-feature",
@@ -128,7 +127,7 @@ BAD_SYMLINK = Problem("inode-symlink", "inode {ino} ('{name}' in {parent}): not 
 BAD_FRAGMENT_ADDRESS = Problem("inode-faddr", "inode {ino}: i_faddr is {got}, want 0", "set it")
 BAD_FRAGMENT = Problem("inode-fragment", "inode {ino}: fragment number and size are {got}, want 0", "set them")
 BAD_BLOCKS_HIGH = Problem("inode-blocks-high", "inode {ino}: i_blocks_high is {got}, want 0", "set it")
-BAD_ACL_HIGH = Problem("inode-file-acl-high", "inode {ino}: i_file_acl_high is {got}, want 0", "set it")
+BAD_ACL_HIGH = Problem("inode-file-acl-high", "inode {ino}: i_file_acl_high is {got}, want 0", "set it", preen=REPAIR)
 BAD_ACL_BLOCK = Problem("inode-file-acl", "inode {ino}: i_file_acl is {got}, outside of the filesystem", "clear it")
 BAD_ACL_FEATURE = Problem(
     "inode-file-acl-feature", "inode {ino}: i_file_acl is {got}, and the filesystem has no extended attributes", "clear it"
