@@ -286,6 +286,7 @@ class InodeCheck:
 
     def _clear(self, record: Record) -> None:
         """Make a deleted inode of it."""
+        self._attributes.forget(record)
         record.delete(self._context.now)
         record.save(self._context)
         self._context.free_inode(record.ino)
