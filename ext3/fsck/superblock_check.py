@@ -32,6 +32,7 @@ from .problems.volume import (
     NO_HASH_SIGN,
     NO_UUID,
     NOT_VALID,
+    QUOTA_INODE,
     TIME_AHEAD,
     TIME_IN_FUTURE,
     TOTALS_TOO_LARGE,
@@ -40,6 +41,7 @@ from .problems.volume import (
 
 __all__ = ["check_locations", "check_superblock", "finish_superblock", "reason_to_check"]
 
+USER_QUOTA_INO, GROUP_QUOTA_INO = 3, 4
 UNINIT_FLAGS = 3
 """bg_flags: the inode table, the block bitmap are not initialised."""
 DAY = 86400
@@ -48,6 +50,7 @@ DAY = 86400
 def check_superblock(context: Context) -> None:
     """Check the superblock and the descriptors, apart from what only a scan of the inodes can tell."""
     _check_extra_isize(context)
+    _check_quota_inodes(context)
     check_locations(context)
     _check_uninit(context)
     _check_counters(context)
@@ -68,6 +71,15 @@ def _check_extra_isize(context: Context) -> None:
         size = context.field(field)
         if size and (size > most or size % 4) and context.fix(EXTRA_ISIZE, got=f"{field} is {size}", want=most):
             context.set_superblock(**{field: EXTRA_BYTES})
+            context.write_backups = True
+
+
+def _check_quota_inodes(context: Context) -> None:
+    """Clear the numbers of quota inodes, unless they are those that are reserved for the purpose."""
+    for field, reserved in (("s_usr_quota_inum", USER_QUOTA_INO), ("s_grp_quota_inum", GROUP_QUOTA_INO)):
+        ino = context.field(field)
+        if ino not in (0, reserved) and context.fix(QUOTA_INODE, got=f"{field} is {ino}"):
+            context.set_superblock(**{field: 0})
             context.write_backups = True
 
 
