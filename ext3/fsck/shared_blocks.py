@@ -218,7 +218,7 @@ class _Separation:
                 context.fix(problems.SHARED_DEALT, Place(ino=ino), got=len(claims))
             _Copies(context, self, ino, []).make(0)
             return
-        busy = np.append(blocks[left > 1], [attributes] if attributes else [])
+        busy = np.append(blocks[left > 1], np.array([attributes] if attributes else [], np.int64))
         others = self._others(ino, busy)
         if context.fix(problems.SHARED_BLOCKS, Place(ino=ino), got=len(busy), want=others):
             runs = self._allocate(total)
