@@ -193,16 +193,6 @@ class AttributeBlocks:
             self._stated[block] = UNKNOWN
         return True
 
-    def forget(self, record: Record) -> None:
-        """Take back the reference of an inode that is cleared after ``check``."""
-        block, census = record.get("i_file_acl"), self._context.census
-        if not self._counted[block]:
-            return
-        self._counted[block] -= 1
-        if not self._counted[block]:
-            del self._counted[block]
-            census.used[block] = bool(census.shared[block])
-
     def finish(self) -> None:
         """Correct the reference counts."""
         context = self._context

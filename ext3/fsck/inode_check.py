@@ -204,6 +204,7 @@ class InodeCheck:
         odd = record.flags & IMMUTABLE and any(record.words[4:])
         if not special or record.flags & InodeFlag.INDEX or odd:
             self._context.bad_inodes.add(record.ino)
+        if not special or odd:
             return
         self._check_immutable(record)
         if record.size and self._fix(problems.SPECIAL_SIZE, record, got=record.size):
@@ -288,7 +289,6 @@ class InodeCheck:
 
     def _clear(self, record: Record) -> None:
         """Make a deleted inode of it."""
-        self._attributes.forget(record)
         record.delete(self._context.now)
         record.save(self._context)
         self._context.free_inode(record.ino)
