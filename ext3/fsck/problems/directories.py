@@ -53,6 +53,7 @@ __all__ = [
     "INDEX_ROOT",
     "INDEX_WRONG",
     "LARGE_FILE_FEATURE",
+    "MANY_HOLES",
     "NAME_TWICE",
     "REBUILD_FAILED",
     "RECORD_DAMAGED",
@@ -64,6 +65,7 @@ REPAIR = Preen.REPAIR
 # Blocks and records
 
 BLOCK_HOLE = Problem("directory-hole", "directory {ino}: block {logical} is not allocated", "allocate an empty block")
+MANY_HOLES = Problem("directory-holes", "directory {ino}: {got} blocks are not allocated", "move the others together")
 BLOCK_UNREADABLE = Problem(
     "directory-block-unreadable", "directory {ino}: block {logical} cannot be read", "put an empty block in its place"
 )
