@@ -125,7 +125,10 @@ def try_mutant(data: bytes, chance: random.Random, scratch: Path) -> str:
             raise Fault("a look changes the image")
         if bool(looked.exit_code) != bool(report.exit_code) and not all(f.problem.excused for f in report.findings):
             raise Fault(f"looked {looked.exit_code}, repaired {report.exit_code}")
-        preened, after = run(data, Preening())
+        try:
+            preened, after = run(data, Preening())
+        except (NotExt3Error, CorruptError):
+            return "repaired; not preened"
         image.write_bytes(after)
         e2fsck(image, "-fy")
         lost = list(missing(kept, contents(image))) if theirs_sound else []

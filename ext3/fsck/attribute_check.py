@@ -174,7 +174,7 @@ class AttributeBlocks:
             self._counted[block] += count
 
     def check(self, record: Record) -> bool:
-        """Check the attribute block of an inode in use, and detach a bad one. Return whether the inode has one.
+        """Check the attribute block of an inode in use, and detach a bad one. Return whether the inode has one to count.
 
         A number outside of the filesystem is left for when the inode's name is known.
         """
@@ -191,8 +191,17 @@ class AttributeBlocks:
                 record.core["i_file_acl"] = 0
                 return False
             self._stated[block] = UNKNOWN
-        self.count(np.array([block], np.int64))
         return True
+
+    def forget(self, record: Record) -> None:
+        """Take back the reference of an inode that is cleared after ``check``."""
+        block, census = record.get("i_file_acl"), self._context.census
+        if not self._counted[block]:
+            return
+        self._counted[block] -= 1
+        if not self._counted[block]:
+            del self._counted[block]
+            census.used[block] = bool(census.shared[block])
 
     def finish(self) -> None:
         """Correct the reference counts."""

@@ -309,7 +309,7 @@ class Context:
         """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
         if self.policy.writes:
             self.storage.flush(final=False)
-        self.held[:] = False
+        self.held = np.zeros_like(self.held)
 
     def write_out(self) -> None:
         """Write what was repaired so far, so that the image itself can be worked on."""

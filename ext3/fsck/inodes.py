@@ -152,8 +152,9 @@ class InodePass:
 
 def _checks_low_dtime(context: Context) -> bool:
     """Return whether a deletion time below the number of inodes can only be the next of an orphan list."""
-    inodes, made = context.superblock.inodes_count, context.field("s_mkfs_time")
-    return context.field("s_wtime") >= inodes and context.field("s_mtime") >= inodes and (not made or made >= inodes)
+    inodes = context.superblock.inodes_count
+    times = [context.field(name) for name in ("s_wtime", "s_mtime", "s_mkfs_time")]
+    return not any(0 < time < inodes for time in times)
 
 
 def _fragmented(screen: Screen, limit: int) -> int:

@@ -119,7 +119,7 @@ class _Separation:
     def _count_free(self) -> int:
         """Count the blocks that copies can have."""
         context = self._context
-        return int((~(context.census.used | context.held)).sum()) - context.superblock.first_data_block
+        return int((~(context.census.used | context.held)).sum())
 
     # 1B: who claims what
 

@@ -32,14 +32,16 @@ from .problems.volume import (
     NO_HASH_SIGN,
     NO_UUID,
     NOT_VALID,
+    QUOTA_INODE,
     TIME_AHEAD,
     TIME_IN_FUTURE,
     TOTALS_TOO_LARGE,
     UNINIT,
 )
 
-__all__ = ["check_superblock", "finish_superblock", "reason_to_check"]
+__all__ = ["check_locations", "check_superblock", "finish_superblock", "reason_to_check"]
 
+USER_QUOTA_INO, GROUP_QUOTA_INO = 3, 4
 UNINIT_FLAGS = 3
 """bg_flags: the inode table, the block bitmap are not initialised."""
 DAY = 86400
@@ -48,7 +50,8 @@ DAY = 86400
 def check_superblock(context: Context) -> None:
     """Check the superblock and the descriptors, apart from what only a scan of the inodes can tell."""
     _check_extra_isize(context)
-    _check_locations(context)
+    _check_quota_inodes(context)
+    check_locations(context)
     _check_uninit(context)
     _check_counters(context)
     if context.groups_changed:
@@ -71,7 +74,16 @@ def _check_extra_isize(context: Context) -> None:
             context.write_backups = True
 
 
-def _check_locations(context: Context) -> None:
+def _check_quota_inodes(context: Context) -> None:
+    """Clear the numbers of quota inodes, unless they are those that are reserved for the purpose."""
+    for field, reserved in (("s_usr_quota_inum", USER_QUOTA_INO), ("s_grp_quota_inum", GROUP_QUOTA_INO)):
+        ino = context.field(field)
+        if ino not in (0, reserved) and context.fix(QUOTA_INODE, got=f"{field} is {ino}"):
+            context.set_superblock(**{field: 0})
+            context.write_backups = True
+
+
+def check_locations(context: Context) -> None:
     """Clear the places of bitmaps and inode tables that lie outside of their group: pass 1 gives them new ones."""
     superblock, groups = context.superblock, context.groups
     geometry = superblock.geometry

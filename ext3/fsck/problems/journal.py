@@ -25,6 +25,12 @@ JOURNAL_INODE_FROM_BACKUP = Problem(
     "write the inode from the copy",
     preen=Preen.REPAIR,
 )
+JOURNAL_NUMBER = Problem(
+    "journal-number",
+    "superblock: s_journal_inum is {got}, which is no journal; that is in inode {want}",
+    "set it",
+    preen=Preen.REPAIR,
+)
 JOURNAL_HEAD = Problem("journal-superblock", "{got}", "write a new one, of an empty journal", preen=Preen.REPAIR)
 JOURNAL_LOG = Problem(
     "journal-log", "the journal cannot be replayed: {got}", "empty it, and check everything", preen=Preen.REPAIR

@@ -16,16 +16,26 @@ SUPERBLOCK_UNUSABLE = Problem(
 )
 SUPERBLOCK_COPY_CHOSEN = Problem(
     "superblock-copy-chosen",
-    "the superblock in block {want} is used instead of the primary one",
-    "write the primary superblock and descriptors from it",
-    preen=Preen.REPAIR,
+    "the superblock in block {want} is used instead of the primary one, which is written from it",
+    note=True,
 )
 INODES_COUNT = Problem("superblock-inodes-count", "superblock: s_inodes_count is {got}, want {want}", "set it")
+INODES_PER_GROUP = Problem(
+    "superblock-inodes-per-group",
+    "superblock: s_inodes_per_group is {got}, which s_inodes_count contradicts",
+    "set it to {want}",
+)
 REVISION_0 = Problem(
     "superblock-revision", "superblock: s_rev_level is 0, but there are features", "set it to 1", preen=Preen.REPAIR
 )
 EXTRA_ISIZE = Problem(
     "superblock-extra-isize", "superblock: {got}, want 0, or a multiple of 4 from 4 to {want}", "set it to 32"
+)
+QUOTA_INODE = Problem(
+    "superblock-quota-inode",
+    "superblock: {got}, but quotas are no feature of ext3",
+    "set it to 0",
+    preen=Preen.REPAIR,
 )
 NO_UUID = Problem("superblock-no-uuid", "superblock: s_uuid is zero; a random one is set", note=True)
 TIME_IN_FUTURE = Problem(
