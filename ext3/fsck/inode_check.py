@@ -245,6 +245,8 @@ class InodeCheck:
         if not self._hurd and want != got and self._fix(problems.BAD_BLOCKS_COUNT, record, got=got, want=want):
             record.core["i_blocks"] = want
         context.census.claim(check.claims())
+        if attributed:
+            self._attributes.count(np.array([record.get("i_file_acl")], np.int64))
         self._mark(record, check)
 
     def _check_index_flag(self, record: Record) -> None:
@@ -260,7 +262,7 @@ class InodeCheck:
         size, block_size = record.size, self._context.block_size
         length = check.last + 1
         if record.is_dir:
-            missing = length - size // block_size
+            missing = length - (size // block_size & 0xFFFFFFFF)
             spare = self._context.field("s_prealloc_dir_blocks")
             bad = size % block_size != 0 or missing < 0 or missing > spare
         else:

@@ -153,8 +153,8 @@ class InodePass:
 def _checks_low_dtime(context: Context) -> bool:
     """Return whether a deletion time below the number of inodes can only be the next of an orphan list."""
     inodes = context.superblock.inodes_count
-    times = (context.field(name) for name in ("s_wtime", "s_mtime", "s_mkfs_time"))
-    return all(time == 0 or time >= inodes for time in times)  # 0: never
+    times = [context.field(name) for name in ("s_wtime", "s_mtime", "s_mkfs_time")]
+    return not any(0 < time < inodes for time in times)
 
 
 def _fragmented(screen: Screen, limit: int) -> int:

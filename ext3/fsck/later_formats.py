@@ -54,7 +54,7 @@ class LaterFormats:
 
         Otherwise the inode was deleted, or it is one that ``convert`` returns.
         """
-        if record.form in SPECIAL or self._target_inside(record):
+        if self._plain_special(record) or self._target_inside(record):
             if self._fix(problems.LATER_FLAG_SPECIAL, record):
                 record.clear_flags(LATER)
             return True
@@ -84,6 +84,11 @@ class LaterFormats:
 
     def _fix(self, problem: Problem, record: Record) -> bool:
         return self._context.fix(problem, Place(ino=record.ino))
+
+    def _plain_special(self, record: Record) -> bool:
+        """Return whether it is a special file on which nothing else is wrong."""
+        zeros = ("i_faddr", "i_blocks_high", "i_file_acl_high", "i_size_high")
+        return record.form in SPECIAL and not any(map(record.get, zeros))
 
     def _target_inside(self, record: Record) -> bool:
         """Return whether it is a symbolic link whose target lies in i_block alone."""
