@@ -242,9 +242,10 @@ class _Case:
         report = self.run("n", copy, CheckOnly())
         if copy.read_bytes() != before:
             self.differ("-n changed the image")
-        if code & ERROR_CODES and not self.result.ours["n"]:
+        harmless = e2fsck(copy, "-fy")[0] == 0  # nothing but a log to replay, and orphans: our look includes these
+        if code & ERROR_CODES and not self.result.ours["n"] and not harmless:
             self.differ("-n exit")
-        if quiet and e2fsck(copy, "-fy")[0] == 0 and report is not None and report.left:
+        if quiet and harmless and report is not None and report.left:
             self.differ(f"-n finds {report.findings[0]} on a sound image")
 
     def repair(self) -> dict[bytes, Fact]:
