@@ -356,8 +356,12 @@ class _Copies:
             self._context.flush_if_large()
 
     def _read(self, block: int) -> bytes:
+        """Return what the owner has in a block: in a system block, what was there before the repairs."""
+        context = self._context
         try:
-            return self._context.read(block)
+            if context.census.system[block]:
+                return context.storage.base.read(block * context.block_size, context.block_size)
+            return context.read(block)
         except DeviceError:
             self._context.fix(problems.COPY_UNREADABLE, Place(ino=self._record.ino, block=block))
             return bytes(self._context.block_size)
