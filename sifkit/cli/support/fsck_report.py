@@ -139,7 +139,7 @@ def summary_fields(report: Report, opened: ImageCheck, *, writes: bool, undo: st
         "clean": report.clean,
         "skipped": report.skipped,
         "findings": report.count,
-        "codes": dict(report.by_code()),
+        "codes": report.codes,
         "corrected": report.corrected,
         "left": report.left,
         "stopped": None if report.stopped is None else report.stopped.code,
