@@ -87,8 +87,8 @@ RECIPES = [
     Recipe("journal-cleared", "ext3", "journal inode invalid", (lambda d: d.set(f"byte[{d.inode_offset(8)}]", bytes(128)),)),
     Recipe("journal-cleared-without-copy", "ext3", "journal inode invalid", (lambda d: d.set(f"byte[{d.inode_offset(8)}]", bytes(128)), _NO_COPY)),
     Recipe("journal-cleared-dirty", "ext3", "journal inode invalid", (REPLAY, lambda d: d.set(f"byte[{d.inode_offset(8)}]", bytes(128)))),
-    Recipe("journal-inum", "ext3", "journal inode invalid", (("super.s_journal_inum", 77),)),
-    Recipe("journal-inum-file", "ext3", "journal inode invalid", (("super.s_journal_inum", "number[/file]"),)),
+    Recipe("journal-inum", "ext3", "journal inode invalid", (("super.s_journal_inum", 77),), apart="the journal is found at inode 8; e2fsck writes it over the wrong inode"),
+    Recipe("journal-inum-file", "ext3", "journal inode invalid", (("super.s_journal_inum", "number[/file]"),), apart="the journal is found at inode 8; e2fsck writes it over the wrong inode"),
     Recipe("journal-inum-zero", "ext3", "journal inode invalid", (("super.s_journal_inum", 0),)),
     Recipe("journal-inum-large", "ext3", "journal inode invalid", (("super.s_journal_inum", 99_999),)),
     Recipe("journal-external", "ext3", "external journal that is not there", (("super.s_journal_dev", 0x0801), ("super.s_journal_inum", 0)),
@@ -141,7 +141,7 @@ RECIPES = [
     Recipe("log-descriptor-damaged", "ext3", "replay, descriptor damaged", (
         REPLAY, lambda d: d.set(f"log[{d.get('journal.s_first')}].h_magic", 0)), clean="not replayed with -n"),
     Recipe("log-descriptor-far", "ext3", "replay, tag of a block outside of the filesystem", (
-        REPLAY, lambda d: d.set(f"block[{d.block_of('8', d.get('journal.s_first'))}:12]", b"\0\x0f\0\0")), clean="not replayed with -n"),
+        REPLAY, lambda d: d.set(f"block[{d.block_of('8', d.get('journal.s_first'))}:12]", b"\0\x0f\0\0")), clean="not replayed with -n", apart="a log that leads out of the filesystem is dropped, and that is said"),
     Recipe("log-commit-damaged", "ext3", "replay, commit block damaged", (
         REPLAY, lambda d: d.set(f"log[{d.get('journal.s_first') + 2}].h_sequence", 99)), clean="not replayed with -n"),
     Recipe("log-revoke-count", "ext3", "replay, count of a revoke block too large", (
