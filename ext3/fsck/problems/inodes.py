@@ -166,5 +166,5 @@ INODE_BITMAP_CONFLICT = Problem(
 INODE_TABLE_CONFLICT = Problem(
     "inode-table-conflict", "group {group}: inode table has block {block}, which is in use", "move it"
 )
-METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it")
+METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it", preen=Preen.REPAIR)
 METADATA_MOVED = Problem("group-metadata-moved", "group {group}: {got} is in block {want} from here on", note=True)
