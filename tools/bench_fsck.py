@@ -15,6 +15,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -71,7 +72,8 @@ class Bench:
         return Row(name, theirs, ours, target, met, note)
 
     def real(self) -> Row:
-        return self.both("real files", self.image, "5x", 5)
+        row = self.both("real files", self.image, "0.5 s", float("inf"))
+        return replace(row, met=median(row.ours) <= 0.5)
 
     def many(self) -> Row:
         image = self.scratch / "many.img"
@@ -83,7 +85,7 @@ class Bench:
     def sparse(self) -> Row:
         image = self.scratch / "sparse.img"
         measure(["mke2fs", "-q", "-F", "-t", "ext3", "-m", "0", str(image), "100G"])
-        row = self.both("empty 100 GiB, sparse", image, "1x", 1, memory=300 * MIB)
+        row = self.both("empty 100 GiB, sparse", image, "1.5x", 1.5, memory=300 * MIB)
         image.unlink()
         return row
 

@@ -53,6 +53,8 @@ __all__ = [
 
 MAX_LOG_BLOCK_SIZE = 6
 """Largest s_log_block_size of the format, 64 KiB; this package reads up to MAX_BLOCK_SIZE."""
+MAX_DESC_SIZE = 1024
+"""Largest size of a group descriptor, with features that are not ext3's."""
 MAX_GROUPS = 1 << 22
 """Most groups supported (128 MiB of descriptors), eight times those of the largest ext3 that mke2fs makes by default."""
 
@@ -344,10 +346,14 @@ def limit_violations(raw: bytes | bytearray) -> Iterator[Violation]:
     for field, low, high in (
         ("s_r_blocks_count", 0, blocks // 2),
         ("s_reserved_gdt_blocks", 0, block_size // 4),
+        ("s_rev_level", 0, 1),
+        ("s_log_groups_per_flex", 0, 31),
         ("s_first_ino", FIRST_INO if fields["s_rev_level"] else 0, inodes if fields["s_rev_level"] else (1 << 32) - 1),
     ):
         if not low <= fields[field] <= high:
             yield Violation("superblock", field, fields[field], f"from {low} to {high}")
+    if fields["s_desc_size"] & (fields["s_desc_size"] - 1) or fields["s_desc_size"] > MAX_DESC_SIZE:
+        yield Violation("superblock", "s_desc_size", fields["s_desc_size"], 0)
     # Fragments, which nothing ever had, are as large as blocks.
     for field, same in (("s_log_frag_size", "s_log_block_size"), ("s_frags_per_group", "s_blocks_per_group")):
         if fields[field] != fields[same]:

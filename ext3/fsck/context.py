@@ -106,6 +106,8 @@ class Context:
         """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
+        self.valid_cleared = False
+        """VALID was cleared, by this check, in a superblock that had it."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -162,7 +164,7 @@ class Context:
         finding.repaired = self.policy.repairs(finding)
         report.add(finding)
         if finding.repaired and self.policy.writes:
-            report.corrected += 1
+            report.corrected += not problem.uncounted
         elif not problem.excused:
             report.left += 1
         return finding.repaired
@@ -311,13 +313,16 @@ class Context:
         """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
         if self.policy.writes:
             self.storage.flush(final=False)
-        self.held[:] = False
+        self.held = np.zeros_like(self.held)
 
     def write_out(self) -> None:
         """Write what was repaired so far, so that the image itself can be worked on."""
         if self.storage.pending:
             state = self.superblock.state
-            self.set_superblock(s_state=state & ~STATE_VALID if self.must_check else state)
+            if self.must_check and state & STATE_VALID:
+                state &= ~STATE_VALID
+                self.valid_cleared = True
+            self.set_superblock(s_state=state)
             self.storage.flush(final=True)
 
     def settle(self) -> None:

@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from ..check.block_maps import read_blocks
 from ..constants import S_IFDIR, Compat, RoCompat
-from ..errors import CorruptError, DeviceError
+from ..errors import DeviceError
 from ..format.dirent import MIN_REC_LEN
-from ..format.inode import patch_inode
-from ..format.schema import INODE_CORE
 from .context import Context
 from .directory_columns import Batch
-from .directory_content import directory_map, has_name_twice
-from .directory_entries import BlockPlace, check_block, load_block, new_block
+from .directory_content import has_name_twice
+from .directory_entries import BlockPlace, check_block, load_block
+from .directory_holes import close_many_holes, fill_hole
 from .directory_index import IndexChecks
 from .problem import Place
 from .problems import directories as problems
@@ -58,6 +57,7 @@ class _Pass:
         used = (context.census.mode[ino] >> 12) == DIRECTORY
         if not used.all():
             ino, logical, block = ino[used], logical[used], block[used]
+        ino, logical, block = close_many_holes(context, (ino, logical, block))
         self._indexes = IndexChecks(context, _lengths(context.indexed, ino, logical))
         later = logical != 0 if context.superblock.compat & Compat.DIR_INDEX else np.zeros(len(ino), np.bool_)
         order = np.lexsort((logical, ino, block, later))
@@ -117,7 +117,7 @@ class _Pass:
     def _check_one(self, place: BlockPlace) -> None:
         context = self._context
         if not place.block:
-            allocated = _fill_hole(context, place)
+            allocated = fill_hole(context, place.ino, place.logical)
             if not allocated:
                 return
             place = place._replace(block=allocated)
@@ -157,25 +157,6 @@ def _lengths(indexed: set[int], ino: Numbers, logical: Numbers) -> dict[int, int
     ends = np.searchsorted(ino, wanted, side="right")
     there = (ends > 0) & (ino[ends - 1] == wanted) if len(ino) else np.zeros(len(wanted), np.bool_)
     return dict(zip(wanted[there].tolist(), (logical[ends[there] - 1] + 1).tolist(), strict=True))
-
-
-def _fill_hole(context: Context, place: BlockPlace) -> int:
-    """Report a hole of a directory. Return the empty block that is allocated for it, 0 if that was refused."""
-    raw = context.read_inode(place.ino)
-    mapping = directory_map(context, place.ino, raw)
-    try:
-        there = mapping.block(place.logical)
-    except CorruptError:
-        return 0  # Pass 1 reported the pointer, and was not to clear it.
-    if there is not None:
-        return there
-    if not context.fix(problems.BLOCK_HOLE, Place(ino=place.ino, logical=place.logical)):
-        return 0
-    ((_, block, _),) = mapping.map(place.logical, 1, 0)
-    context.write(block, new_block(context, place))
-    size = max(int(INODE_CORE.view(raw)[0]["i_size"]), (place.logical + 1) * context.block_size)
-    context.write_inode(place.ino, patch_inode(raw, i_block=mapping.i_block, i_blocks=mapping.sectors, i_size=size))
-    return block
 
 
 def _check_large_file(context: Context) -> None:

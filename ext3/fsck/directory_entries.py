@@ -11,11 +11,12 @@ from typing import NamedTuple
 from ..constants import ROOT_INO, FileType
 from ..errors import DeviceError
 from ..format.dirent import DOT_REC_LEN_MAX, DOTS
-from ..format.dirent_block import DOT_REC_LEN, empty_block, new_directory_block
+from ..format.dirent_block import DOT_REC_LEN
 from ..format.inode import file_type_of
 from ..format.schema import DIRENT
 from .bad_inodes import judge_bad_inode
 from .context import Context
+from .directory_holes import new_block
 from .problem import Place, Problem
 from .problems import directories as problems
 from .salvage import is_damaged, salvage_record
@@ -53,17 +54,9 @@ def load_block(context: Context, place: BlockPlace) -> bytes | None:
     except DeviceError:
         if not context.fix(problems.BLOCK_UNREADABLE, Place(ino=place.ino, block=place.block, logical=place.logical)):
             return None
-    data = new_block(context, place)
+    data = new_block(context, place.ino, place.logical)
     context.write(place.block, data)
     return data
-
-
-def new_block(context: Context, place: BlockPlace) -> bytes:
-    """Return the empty block that takes the place of one that is lost; its ``..`` is the root directory."""
-    size = context.block_size
-    if place.logical:
-        return empty_block(size)
-    return new_directory_block(place.ino, ROOT_INO, block_size=size, filetype=context.superblock.has_filetype)
 
 
 def check_block(context: Context, place: BlockPlace, data: bytes) -> tuple[bytes, list[bytes]]:

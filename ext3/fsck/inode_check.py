@@ -206,6 +206,7 @@ class InodeCheck:
         odd = record.flags & IMMUTABLE and any(record.words[4:])
         if not special or record.flags & InodeFlag.INDEX or odd:
             self._context.bad_inodes.add(record.ino)
+        if not special or odd:
             return
         self._check_immutable(record)
         if record.size and self._fix(problems.SPECIAL_SIZE, record, got=record.size):

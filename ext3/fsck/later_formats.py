@@ -143,7 +143,7 @@ class LaterFormats:
         yield from sorted(records, key=lambda record: record.ino)
         nodes = [node for node in nodes if not used[node]]
         context.freed.update(nodes)
-        context.held[nodes] = True
+        context.held[np.array(nodes, np.int64)] = True
 
     def _held(self) -> Numbers:
         used = self._context.census.used

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..constants import DIND_SLOT, RESIZE_INO, S_IFMT, S_IFREG, Compat
 from ..errors import CorruptError, NoSpaceError
-from ..format.resize_inode import resize_blocks, resize_record
+from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
 from ..format.schema import INODE_CORE
 from .context import Context
 from .problem import Place
@@ -80,19 +80,27 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
     return None
 
 
+def _cleared(context: Context) -> bool:
+    """Report a resize inode that pass 1 cleared. Return True if it is to be made anew."""
+    return not context.census.mode[RESIZE_INO] and context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
+
+
 def rebuild_resize_inode(context: Context) -> None:
-    """Make the resize inode anew, if it was found broken. Needs what pass 1 found in use."""
-    if not context.rebuild_resize_inode:
-        return
+    """Make the resize inode anew, if it was found broken, or pass 1 cleared it. Needs what pass 1 found in use."""
     geometry = context.superblock.geometry
+    if not context.rebuild_resize_inode and not (geometry.resize_inode and _cleared(context)):
+        return
     try:
         map_at = context.allocate_block(int(geometry.free_first[0]))
     except NoSpaceError:
         context.leave(RESIZE_NO_SPACE, PLACE)
         return
+    # Without backups the reserved blocks list nothing.
+    contents = dict.fromkeys(reserved_blocks(geometry).tolist(), bytes(context.block_size))
     for first, rows in resize_blocks(geometry, map_at):
-        for block, pointers in enumerate(rows, first):
-            context.storage.write_block(block, pointers.astype("<u4").tobytes(), Stage.NEW if block == map_at else Stage.FILES)
+        contents |= {block: pointers.astype("<u4").tobytes() for block, pointers in enumerate(rows, first)}
+    for block, data in contents.items():
+        context.storage.write_block(block, data, Stage.NEW if block == map_at else Stage.FILES)
     record = resize_record(geometry, map_at, now=context.now * NS)
     context.write_inode(RESIZE_INO, record.pack())
     context.census.mode[RESIZE_INO], context.census.links[RESIZE_INO] = record.mode, record.links

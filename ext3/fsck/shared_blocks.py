@@ -80,7 +80,7 @@ class _Separation:
     def _count_free(self) -> int:
         """Count the blocks that copies can have."""
         context = self._context
-        return int((~(context.census.used | context.held)).sum()) - context.superblock.first_data_block
+        return int((~(context.census.used | context.held)).sum())
 
     # 1B: who claims what
 
@@ -353,8 +353,12 @@ class _Copies:
                 yield from (data[at : at + size] for at in range(0, count * size, size))
 
     def _read(self, block: int) -> bytes:
+        """Return what the owner has in a block: in a system block, what was there before the repairs."""
+        context = self._context
         try:
-            return self._context.read(block)
+            if context.census.system[block]:
+                return context.storage.base.read(block * context.block_size, context.block_size)
+            return context.read(block)
         except DeviceError:
             self._context.fix(problems.COPY_UNREADABLE, Place(ino=self._record.ino, block=block))
             return bytes(self._context.block_size)

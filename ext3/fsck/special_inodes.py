@@ -17,6 +17,7 @@ from .record import Record
 
 __all__ = ["check_reserved"]
 
+QUOTA_INOS = (3, 4)
 BOOT_LOADER_INO = 5
 
 
@@ -32,10 +33,13 @@ def check_reserved(context: Context, checks: InodeCheck, places: MetadataPlaces,
         _check_root(context, checks, record)
     elif ino == JOURNAL_INO and context.field("s_journal_inum") == JOURNAL_INO:
         _check_mode(context, record, problems.JOURNAL_MODE, S_IFREG)
+        if record.is_file and not record.links:
+            record.core["i_links_count"] = 1  # its table was lost since the journal was judged
         checks.check_blocks(record)
-    elif ino == JOURNAL_INO:
+    elif ino == JOURNAL_INO or ino in QUOTA_INOS:
         used = record.links or record.get("i_blocks") or record.words[0]
-        if used and context.fix(problems.JOURNAL_UNUSED, Place(ino=ino)):
+        problem = problems.JOURNAL_UNUSED if ino == JOURNAL_INO else problems.QUOTA_UNUSED
+        if used and context.fix(problem, Place(ino=ino)):
             record.zero()
     else:
         _check_other(context, checks, record)

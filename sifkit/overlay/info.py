@@ -75,8 +75,8 @@ class ImageInfo:
     container can write without root. ``state`` is "clean", "dirty" (the journal needs recovery), "not clean" (ext2 that was not
     unmounted) or "errors". ``check`` says why a check is needed, "" that none is; None: unknown, as while the image is in use.
     ``orphans``: removed files that still take space. ``readable`` False: ``problem`` says why the content cannot be read, and
-    ``upper`` and ``work`` are unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of a SIF image;
-    ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
+    ``upper`` and ``work`` are unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of
+    a SIF image; ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
     """
 
     path: str

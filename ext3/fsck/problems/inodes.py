@@ -35,6 +35,9 @@ ROOT_NOT_DIRECTORY = Problem("root-not-directory", "inode 2: the root is not a d
 RESERVED_MODE = Problem("reserved-inode-mode", "inode {ino}: reserved inode with mode {got}", "clear the mode", preen=REPAIR)
 JOURNAL_MODE = Problem("journal-inode-mode", "inode 8: the journal has mode {got}", "make it a regular file", preen=REPAIR)
 JOURNAL_UNUSED = Problem("journal-inode-unused", "inode 8 is in use, and there is no journal", "clear it", preen=REPAIR)
+QUOTA_UNUSED = Problem(
+    "quota-inode-unused", "inode {ino} of quotas is in use, and there are no quotas", "clear it", preen=REPAIR
+)
 
 # -- fields ----------------------------------------------------------------------------------------------------------
 
@@ -163,5 +166,5 @@ INODE_BITMAP_CONFLICT = Problem(
 INODE_TABLE_CONFLICT = Problem(
     "inode-table-conflict", "group {group}: inode table has block {block}, which is in use", "move it"
 )
-METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it")
+METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it", preen=REPAIR)
 METADATA_MOVED = Problem("group-metadata-moved", "group {group}: {got} is in block {want} from here on", note=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ...errors import SifkitError, UsageError, show
+from ...errors import SifkitError, UsageError, shell_quote, show
 from ..support import values
 from ..support.check_command import CANCELLED, CheckCommand
 from ..support.console import Console
@@ -322,7 +322,7 @@ class _Session:
                 console.note(line)
             if saved is not None:
                 words = image_words(image, console.image_options)
-                console.note(f"to undo it: sifkit overlay undo {show(saved)} {words}")
+                console.note(f"to undo it: sifkit overlay undo {shell_quote(saved)} {words}")
         return report.exit_code
 
     def _begin_pass(self, name: str) -> None:

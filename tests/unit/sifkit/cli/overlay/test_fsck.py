@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 
 from ext3.device.base import FileDevice
-from ext3.format.group_desc import read_groups
-from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from sifkit.atomic import lock_range
 from sifkit.overlay.edit_session import edit_image
 
 from .....support.commands import Run, refused
-from .....support.inode_damage import patch_inode
+from .....support.fsck_damage import damage_counts, damage_pointer, set_superblock
 
 POINTER = "i_block[0]"
 
@@ -31,30 +29,6 @@ def image(overlay: Path) -> Path:
         for name in ("a", "b", "c"):
             edited.filesystem.write_bytes(f"/upper/{name}", name.encode() * 3000)
     return overlay
-
-
-def set_superblock(path: Path, *, offset: int = 0, **fields: int) -> None:
-    with path.open("r+b") as file:
-        raw = bytearray(os.pread(file.fileno(), 1024, offset + 1024))
-        for name, value in fields.items():
-            SUPERBLOCK.view(raw)[0][name] = value
-        os.pwrite(file.fileno(), raw, offset + 1024)
-
-
-def damage_counts(path: Path) -> None:
-    """A wrong count of free blocks, which -p repairs; the image says that it is clean."""
-    with path.open("r+b") as file:
-        device = FileDevice(file.fileno())
-        superblock = read_superblock(device)
-        groups = read_groups(device, superblock).copy()
-        groups["bg_free_blocks_count"][0] -= 7
-        place = superblock.geometry.descriptor_block(0) * superblock.block_size
-        os.pwrite(file.fileno(), groups.tobytes()[: GROUP_DESC.size], place)
-
-
-def damage_pointer(path: Path, name: str = "/upper/a") -> int:
-    """A pointer out of the image, at which -p stops."""
-    return patch_inode(path, name, i_block=4_000_000)
 
 
 def test_a_clean_image_is_skipped_or_checked(run: Run, image: Path) -> None:
