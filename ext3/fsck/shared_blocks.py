@@ -7,20 +7,18 @@ offered. Source of the rules: e2fsprogs ``e2fsck/pass1b.c``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
 from ..check.inode_tables import read_tables
-from ..constants import BAD_INO, DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, JOURNAL_INO, N_BLOCKS, POINTER_SIZE, RESIZE_INO
+from ..constants import BAD_INO, DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, JOURNAL_INO, N_BLOCKS, RESIZE_INO
 from ..edit.blocks import Run
 from ..errors import DeviceError
 from ..format.inode_table import core_rows
 from .context import Context
 from .inode_forms import has_map
 from .inodes import write_corrected
-from .map_check import PointerTables
+from .map_tables import MapTables, runs_of
 from .problem import Place
 from .problems import shared as problems
 from .record import Record
@@ -45,53 +43,12 @@ def separate_shared_blocks(context: Context) -> None:
         context.corrected.clear()
 
 
-class _Tables:
-    """Walk over the tables of pointers of maps."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._entered = PointerTables(context)
-        self.first = context.superblock.first_data_block
-        self.end = context.superblock.blocks_count
-        self.per_block = context.block_size // POINTER_SIZE
-
-    def inside(self, blocks: Numbers) -> npt.NDArray[np.bool_]:
-        return np.asarray((blocks >= self.first) & (blocks < self.end))
-
-    def enter(self, block: int) -> bool:
-        """Return whether a pointer block may be entered."""
-        return bool(self._entered.enter(np.array([block], np.int64))[0])
-
-    def content(self, block: int) -> Pointers:
-        """Return the pointers in a block, corrected; none if it cannot be read."""
-        corrected = self._context.corrected.get(block)
-        try:
-            return np.frombuffer(corrected or self._context.read(block), "<u4")
-        except DeviceError:
-            return np.zeros(self.per_block, np.uint32)
-
-    def blocks(self, words: list[int]) -> Iterator[Numbers]:
-        """Yield the blocks of a map in pieces, pointer blocks too."""
-        roots = np.array(words, np.uint32).astype(np.int64)
-        direct = roots[:DIRECT_BLOCKS]
-        yield direct[(direct != 0) & self.inside(direct)]
-        for slot in range(IND_SLOT, N_BLOCKS):
-            yield from self._below(roots[slot : slot + 1], slot - IND_SLOT + 1)
-
-    def _below(self, blocks: Numbers, level: int) -> Iterator[Numbers]:
-        blocks = blocks[(blocks != 0) & self.inside(blocks)]
-        yield blocks
-        if level:
-            for block in blocks[self._entered.enter(blocks)].tolist():
-                yield from self._below(self.content(block).astype(np.int64), level - 1)
-
-
 class _Separation:
     """One run of the passes."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._tables = _Tables(context)
+        self._tables = MapTables(context)
         self._claims: dict[int, Numbers] = {}
         """Shared blocks that each inode claims in its map; a block several times if it is there several times."""
         self._attribute_of: dict[int, int] = {}
@@ -193,12 +150,15 @@ class _Separation:
     def _owner_count(self, block: int) -> int:
         return int(self._left[np.searchsorted(self._blocks, block)])
 
-    def disown(self, block: int, count: int = 1) -> None:
-        """Note that a shared block has so many owners less."""
-        at = np.searchsorted(self._blocks, block)
-        self._left[at] -= count
-        if self._left[at] <= 1:
-            self._context.census.shared[block] = False
+    def disown(self, block: int) -> None:
+        """Note that a shared block has one owner less."""
+        self.disown_many(np.array([block], np.int64))
+
+    def disown_many(self, blocks: Numbers) -> None:
+        """Note that shared blocks, each given once, have one owner less."""
+        at = np.searchsorted(self._blocks, blocks)
+        self._left[at] -= 1
+        self._context.census.shared[blocks[self._left[at] <= 1]] = False
 
     # 1D: copies
 
@@ -252,10 +212,10 @@ class _Separation:
             if not self._attribute_owners[attributes]:
                 self.disown(attributes)
         release_inode(context, ino)
-        for block, count in zip(blocks.tolist(), counts.tolist(), strict=True):
-            self.disown(block, count)
-            if not self._owner_count(block):
-                context.free([(block, 1)])
+        at = np.searchsorted(self._blocks, blocks)
+        self._left[at] -= counts
+        context.census.shared[blocks[self._left[at] <= 1]] = False
+        context.free(runs_of(blocks[self._left[at] <= 0]))
         context.indexed.discard(ino)
         self._deleted.append(ino)
 
@@ -306,8 +266,10 @@ class _Copies:
     def __init__(self, context: Context, owners: _Separation, ino: int, runs: list[Run]) -> None:
         self._context = context
         self._owners = owners
-        self._numbers = (block for first, count in runs for block in range(first, first + count))
-        self._tables = _Tables(context)
+        pieces = [np.arange(first, first + count) for first, count in runs]
+        self._numbers: Numbers = np.concatenate([np.zeros(0, np.int64), *pieces])
+        self._taken = 0
+        self._tables = MapTables(context)
         self._record = Record(ino, context.read_inode(ino))
         self._is_dir = self._record.is_dir
         self._contents = context.policy.writes or not self._record.is_file
@@ -340,20 +302,36 @@ class _Copies:
         index = np.flatnonzero(table)
         blocks = table[index].astype(np.int64)
         index = index[self._tables.inside(blocks)]
-        index = index[self._context.census.shared[table[index].astype(np.int64)]]
-        for at in index.tolist():
-            block = int(table[at])
-            if not self._owners.shared(block):
-                continue
-            new = next(self._numbers)
+        while True:
+            blocks = table[index].astype(np.int64)
+            shared = self._context.census.shared[blocks]
+            index, blocks = index[shared], blocks[shared]
+            # A block that is there several times is copied once in each round.
+            _, once = np.unique(blocks, return_index=True)
+            once = np.sort(once)
+            some, blocks = index[once], blocks[once]
+            if not len(some):
+                return
+            new = self._take(len(some))
+            if len(new) < len(some):
+                return
             if self._contents:
-                self._context.storage.write_block(new, self._read(block), Stage.NEW)
-            self._owners.disown(block)
-            table[at] = new
+                for block, number in zip(blocks.tolist(), new.tolist(), strict=True):
+                    self._context.storage.write_block(number, self._read(block), Stage.NEW)
+            self._owners.disown_many(blocks)
+            table[some] = new
             if self._is_dir:
-                self._owners.moved(self._record.ino, start + at, new)
-        if len(index):
+                for at, number in zip(some.tolist(), new.tolist(), strict=True):
+                    self._owners.moved(self._record.ino, start + at, number)
             self._context.flush_if_large()
+            index = np.delete(index, once)
+
+    def _take(self, count: int) -> Numbers:
+        """Return that many of the new blocks, or none if there are not so many left."""
+        if self._taken + count > len(self._numbers):
+            return np.zeros(0, np.int64)
+        self._taken += count
+        return self._numbers[self._taken - count : self._taken]
 
     def _read(self, block: int) -> bytes:
         """Return what the owner has in a block: in a system block, what was there before the repairs."""
@@ -380,8 +358,9 @@ class _Copies:
                 self._data(below, start + at * span)
             else:
                 self._pointers(below, start + at * span, level - 1)
-            if self._owners.shared(block):
-                table[at] = next(self._numbers)
+            new: list[int] = self._take(1).tolist() if self._owners.shared(block) else []
+            if new:
+                table[at] = new[0]
                 context.storage.write_block(int(table[at]), below.tobytes(), Stage.NEW)
                 self._owners.disown(block)
             elif block in context.corrected or not np.array_equal(before, below):
@@ -391,7 +370,7 @@ class _Copies:
     def _copy_attributes(self, block: int) -> None:
         """Copy a shared attribute block, for all inodes that refer to it."""
         context = self._context
-        new = next(self._numbers)
+        (new,) = self._take(1).tolist()
         context.storage.write_block(new, context.corrected.get(block) or self._read(block), Stage.NEW)
         for ino in self._owners.attributes_of(block):
             record = self._record if ino == self._record.ino else Record(ino, context.read_inode(ino))
