@@ -32,6 +32,8 @@ __all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Restart"]
 
 Numbers = npt.NDArray[np.int64]
 NOWHERE = Place()
+FIRST_WINDOW, LAST_WINDOW = 1 << 10, 1 << 16
+"""Blocks that the search for free ones looks at together: first, and as it goes on."""
 
 
 class Restart(Exception):
@@ -353,10 +355,11 @@ class Context:
 
 def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:
     """Yield the runs of free blocks in [low, high) that are not ``held``."""
-    step = 1 << 16
-    for start in range(low, high, step):
+    start, step = low, FIRST_WINDOW
+    while start < high:
         end = min(start + step, high)
         part = ~(used[start:end] | held[start:end])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
-        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            yield start + begin, end - begin
+        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            yield start + first, last - first
+        start, step = end, min(step * 4, LAST_WINDOW)

@@ -7,6 +7,9 @@ offered. Source of the rules: e2fsprogs ``e2fsck/pass1b.c``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +32,7 @@ __all__ = ["separate_shared_blocks"]
 
 Numbers = npt.NDArray[np.int64]
 Pointers = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
 
 LOOKED_UP = 16
 """Shared blocks, and claims of each, that are looked at for the other owners."""
@@ -150,15 +154,21 @@ class _Separation:
     def _owner_count(self, block: int) -> int:
         return int(self._left[np.searchsorted(self._blocks, block)])
 
-    def disown(self, block: int) -> None:
-        """Note that a shared block has one owner less."""
-        self.disown_many(np.array([block], np.int64))
-
-    def disown_many(self, blocks: Numbers) -> None:
-        """Note that shared blocks, each given once, have one owner less."""
+    def disown(self, blocks: Numbers) -> None:
+        """Note that shared blocks have one owner less for each time that they are given."""
         at = np.searchsorted(self._blocks, blocks)
-        self._left[at] -= 1
+        np.subtract.at(self._left, at, 1)
         self._context.census.shared[blocks[self._left[at] <= 1]] = False
+
+    def leave_last(self, blocks: Numbers) -> Flags:
+        """Return which of the shared blocks are to be copied: all, but one where the inode is the only owner left."""
+        order = np.argsort(blocks, kind="stable")
+        ordered = blocks[order]
+        first = np.searchsorted(ordered, ordered)
+        rank = np.empty(len(blocks), np.int64)
+        rank[order] = np.arange(len(blocks)) - first
+        found: Flags = rank < self._left[np.searchsorted(self._blocks, blocks)] - 1
+        return found
 
     # 1D: copies
 
@@ -210,7 +220,7 @@ class _Separation:
         if attributes:
             self._attribute_owners[attributes].remove(ino)
             if not self._attribute_owners[attributes]:
-                self.disown(attributes)
+                self.disown(np.array([attributes]))
         release_inode(context, ino)
         at = np.searchsorted(self._blocks, blocks)
         self._left[at] -= counts
@@ -242,7 +252,7 @@ class _Separation:
                 record.words = [0] * N_BLOCKS
                 record.core["i_blocks"] = 0
                 record.save(context)
-                self.disown(block)
+                self.disown(np.array([block]))
                 context.rebuild_resize_inode = True
 
     def _update_directories(self) -> None:
@@ -302,29 +312,25 @@ class _Copies:
         index = np.flatnonzero(table)
         blocks = table[index].astype(np.int64)
         index = index[self._tables.inside(blocks)]
-        while True:
-            blocks = table[index].astype(np.int64)
-            shared = self._context.census.shared[blocks]
-            index, blocks = index[shared], blocks[shared]
-            # A block that is there several times is copied once in each round.
-            _, once = np.unique(blocks, return_index=True)
-            once = np.sort(once)
-            some, blocks = index[once], blocks[once]
-            if not len(some):
-                return
-            new = self._take(len(some))
-            if len(new) < len(some):
-                return
-            if self._contents:
-                for block, number in zip(blocks.tolist(), new.tolist(), strict=True):
-                    self._context.storage.write_block(number, self._read(block), Stage.NEW)
-            self._owners.disown_many(blocks)
-            table[some] = new
-            if self._is_dir:
-                for at, number in zip(some.tolist(), new.tolist(), strict=True):
-                    self._owners.moved(self._record.ino, start + at, number)
-            self._context.flush_if_large()
-            index = np.delete(index, once)
+        blocks = table[index].astype(np.int64)
+        shared = self._context.census.shared[blocks]
+        index, blocks = index[shared], blocks[shared]
+        if not len(index):
+            return
+        copied = self._owners.leave_last(blocks)
+        index, blocks = index[copied], blocks[copied]
+        new = self._take(len(index))
+        if not len(new):
+            return
+        if self._contents:
+            for number, content in zip(new.tolist(), self._read_many(blocks), strict=True):
+                self._context.storage.write_block(number, content, Stage.NEW)
+        self._owners.disown(blocks)
+        table[index] = new
+        if self._is_dir:
+            for at, number in zip(index.tolist(), new.tolist(), strict=True):
+                self._owners.moved(self._record.ino, start + at, number)
+        self._context.flush_if_large()
 
     def _take(self, count: int) -> Numbers:
         """Return that many of the new blocks, or none if there are not so many left."""
@@ -332,6 +338,19 @@ class _Copies:
             return np.zeros(0, np.int64)
         self._taken += count
         return self._numbers[self._taken - count : self._taken]
+
+    def _read_many(self, blocks: Numbers) -> Iterator[bytes]:
+        """Yield the content of blocks; those that follow each other are read together."""
+        size, storage = self._context.block_size, self._context.storage
+        breaks = (np.flatnonzero(np.diff(blocks) != 1) + 1).tolist()
+        for low, high in pairwise([0, *breaks, len(blocks)]):
+            first, count = int(blocks[low]), high - low
+            try:
+                data = storage.read(first * size, count * size)
+            except DeviceError:
+                yield from map(self._read, range(first, first + count))
+            else:
+                yield from (data[at : at + size] for at in range(0, count * size, size))
 
     def _read(self, block: int) -> bytes:
         """Return what the owner has in a block: in a system block, what was there before the repairs."""
@@ -362,7 +381,7 @@ class _Copies:
             if new:
                 table[at] = new[0]
                 context.storage.write_block(int(table[at]), below.tobytes(), Stage.NEW)
-                self._owners.disown(block)
+                self._owners.disown(np.array([block]))
             elif block in context.corrected or not np.array_equal(before, below):
                 context.corrected.pop(block, b"")
                 context.write(block, below.tobytes())
@@ -378,4 +397,4 @@ class _Copies:
             record.save(context)
         context.corrected.pop(block, b"")
         context.attribute_blocks[new] = context.attribute_blocks.pop(block)
-        self._owners.disown(block)
+        self._owners.disown(np.array([block]))
