@@ -32,6 +32,8 @@ __all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Restart"]
 
 Numbers = npt.NDArray[np.int64]
 NOWHERE = Place()
+FIRST_WINDOW, LAST_WINDOW = 1 << 10, 1 << 16
+"""Blocks that the search for free ones looks at together: first, and as it goes on."""
 
 
 class Restart(Exception):
@@ -105,6 +107,8 @@ class Context:
         """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
+        self.valid_cleared = False
+        """VALID was cleared, by this check, in a superblock that had it."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -176,7 +180,7 @@ class Context:
         finding.repaired = self.policy.repairs(finding)
         report.add(finding)
         if finding.repaired and self.policy.writes:
-            report.corrected += 1
+            report.corrected += not problem.uncounted
         elif not problem.excused:
             report.left += 1
         return finding.repaired
@@ -331,7 +335,10 @@ class Context:
         """Write what was repaired so far, so that the image itself can be worked on."""
         if self.storage.pending:
             state = self.superblock.state
-            self.set_superblock(s_state=state & ~STATE_VALID if self.must_check else state)
+            if self.must_check and state & STATE_VALID:
+                state &= ~STATE_VALID
+                self.valid_cleared = True
+            self.set_superblock(s_state=state)
             self.storage.flush(final=True)
 
     def settle(self) -> None:
@@ -348,10 +355,11 @@ class Context:
 
 def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:
     """Yield the runs of free blocks in [low, high) that are not ``held``."""
-    step = 1 << 16
-    for start in range(low, high, step):
+    start, step = low, FIRST_WINDOW
+    while start < high:
         end = min(start + step, high)
         part = ~(used[start:end] | held[start:end])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
-        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            yield start + begin, end - begin
+        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            yield start + first, last - first
+        start, step = end, min(step * 4, LAST_WINDOW)
