@@ -78,6 +78,8 @@ class Report:
     left: int = 0
     corrected: int = 0
     skipped: bool = False
+    reason: str = ""
+    """Why the passes were needed, if not only because they were asked for."""
     stopped: Finding | None = None
     replayed: int = 0
     orphans: int = 0

@@ -138,6 +138,7 @@ def summary_fields(report: Report, opened: ImageCheck, *, writes: bool, undo: st
     return {
         "clean": report.clean,
         "skipped": report.skipped,
+        "reason": report.reason or None,
         "findings": report.count,
         "codes": report.codes,
         "corrected": report.corrected,
