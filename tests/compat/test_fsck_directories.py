@@ -32,7 +32,7 @@ from ..support.tools import assert_clean, require
 
 pytestmark = pytest.mark.compat
 
-MANY_SEEDS = 60
+FEW_SEEDS, MORE_SEEDS = 6, range(6, 60)
 FIXED = "e2fsck itself leaves "
 APART = {"slash as a name": FIXED + "a second '.'"}
 """Damage that e2fsck repairs into other damage."""
