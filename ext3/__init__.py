@@ -16,6 +16,9 @@
         etc.mkdir()
         (etc / "motd").write_text("changed through the image's own journal")
 
+    with open("filled.img", "rb") as file:
+        report = ext3.fsck.check(ext3.FileDevice(file.fileno()), ext3.CheckOnly())
+
 Names are bytes; paths bytes, text or path objects; sizes bytes; times nanoseconds since 1970. Nothing here prints.
 """
 
@@ -25,6 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import fsck
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
     from .errors import (
@@ -46,6 +50,9 @@ if TYPE_CHECKING:
         XattrError,
     )
     from .format.geometry import Geometry, plan_geometry
+    from .fsck.context import CheckOptions
+    from .fsck.finding import Finding, Report
+    from .fsck.policy import Ask, CheckOnly, Preening, Yes
     from .newfs.builder import TreeBuilder
     from .newfs.content import Content, ContentFile, MemoryContent
     from .newfs.image import BuildResult, build_image, mkfs
@@ -56,11 +63,14 @@ if TYPE_CHECKING:
     from .read.path import Path
     from .scan.host_directory import ScanOptions, scan_directory
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
+    "Ask",
     "BlockDevice",
     "BuildResult",
+    "CheckOnly",
+    "CheckOptions",
     "CheckpointError",
     "Content",
     "ContentChangedError",
@@ -71,6 +81,7 @@ __all__ = [
     "Ext3Error",
     "FileDevice",
     "Filesystem",
+    "Finding",
     "Geometry",
     "GeometryError",
     "ImageOptions",
@@ -84,6 +95,8 @@ __all__ = [
     "NotExt3Error",
     "Path",
     "PathError",
+    "Preening",
+    "Report",
     "ScanOptions",
     "SourceError",
     "Stamp",
@@ -93,7 +106,9 @@ __all__ = [
     "UnsupportedError",
     "WritableFilesystem",
     "XattrError",
+    "Yes",
     "build_image",
+    "fsck",
     "mkfs",
     "plan_geometry",
     "scan_directory",
@@ -117,6 +132,9 @@ _HOME = {
         "ScanOptions",
         "scan_directory",
     ),
+    ".fsck.context": ("CheckOptions",),
+    ".fsck.finding": ("Finding", "Report"),
+    ".fsck.policy": ("Ask", "CheckOnly", "Preening", "Yes"),
     ".newfs.stamp": ("Stamp",),
     ".newfs.tree": ("Tree",),
     ".device.base": (
@@ -158,6 +176,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    if name == "fsck":
+        return import_module(".fsck", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name], __name__), name)

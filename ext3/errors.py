@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable
 
 __all__ = [
-    "CHECK_HINT",
     "CheckpointError",
     "ContentChangedError",
     "CorruptError",
@@ -32,6 +31,7 @@ __all__ = [
     "PathNotFoundError",
     "SourceError",
     "TooLargeError",
+    "UndoError",
     "UnsupportedError",
     "XattrError",
 ]
@@ -39,8 +39,6 @@ __all__ = [
 
 EUCLEAN = getattr(errno, "EUCLEAN", errno.EIO)
 """Errno of a damaged filesystem; only Linux has it."""
-CHECK_HINT = "e2fsck -f finds and repairs what is wrong"
-"""Hint for a damaged image."""
 
 
 def show(name: bytes | str) -> str:
@@ -53,6 +51,8 @@ class Ext3Error(Exception):
     """Base of all errors of this package."""
 
     kind = "ext3"
+    needs_check = False
+    """True if a check of the filesystem finds what is wrong, and may repair it."""
 
     def __init__(self, message: str, *, path: bytes | str | None = None, hint: str = "") -> None:
         super().__init__(message)
@@ -81,6 +81,7 @@ class CorruptError(Ext3Error, OSError):
     """Contradiction of the format: ``where``, in which ``field``, the value there and the values allowed. EUCLEAN."""
 
     kind = "corrupt"
+    needs_check = True
 
     def __init__(self, where: str, field: str, got: object, want: object) -> None:
         super().__init__(f"{where}: {field} is {got}, want {want}")
@@ -92,9 +93,13 @@ class CorruptError(Ext3Error, OSError):
 
 
 class NotExt3Error(Ext3Error):
-    """No ext2/ext3 superblock where one should be."""
+    """No ext2/ext3 superblock where one should be. ``backup``: (block, block size) of a copy, if there is one."""
 
     kind = "not-ext3"
+
+    def __init__(self, message: str, *, hint: str = "", backup: tuple[int, int] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.backup = backup
 
 
 class UnsupportedError(Ext3Error, OSError):
@@ -205,9 +210,16 @@ class NeedsCheckError(Ext3Error):
     """Image that is marked as damaged or as not cleanly unmounted, and must be checked before it is changed."""
 
     kind = "needs-check"
+    needs_check = True
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the filesystem {why}: run a check first", hint=CHECK_HINT)
+        super().__init__(f"the filesystem {why}: run a check first")
+
+
+class UndoError(Ext3Error):
+    """Undo file that cannot be used, or is not of this image as it is. Nothing was written."""
+
+    kind = "undo"
 
 
 class PathError(Ext3Error, OSError):

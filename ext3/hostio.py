@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -58,6 +59,7 @@ __all__ = [
     "same_file",
     "send_range",
     "sequential_reader",
+    "signals_deferred",
     "start_writeback",
     "sync",
     "sync_directory",
@@ -442,3 +444,21 @@ def drop_cache(fd: int, offset: int, size: int) -> None:
     if size > 0 and hasattr(os, "posix_fadvise"):
         with suppress(OSError):  # only advice
             os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Hold back signals that would end the program until the end of the block, if the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # A call may raise what a signal's handler raises, with the mask already changed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -14,19 +14,22 @@ from ..constants import S_IFDIR, S_IFMT
 from ..format.layout import Table
 from ..format.superblock import Superblock
 
-__all__ = ["Census", "system_ranges"]
+__all__ = ["MODELESS", "Census", "system_ranges"]
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
+
+MODELESS = 1
+"""Mode, in a census, of an inode in use whose i_mode is 0."""
 
 
 class Census:
     """Counts by inode number and by block number; row 0 of the inode columns is unused.
 
-    ``mode``: i_mode of each inode in use, 0 for a free one; ``links``: its i_links_count; ``names``: the directory entries that
-    lead to it, ``.`` and ``..`` included. ``used``: blocks in use; ``shared``: those claimed more than once; ``system``:
-    superblocks, descriptors, bitmaps and inode tables. ``owner``: the inode of each block, if asked for (0: none, or a system
-    block).
+    ``mode``: i_mode of each inode in use (MODELESS if that is 0), 0 for a free one; ``links``: its i_links_count; ``names``:
+    the directory entries that lead to it, ``.`` and ``..`` included. ``used``: blocks in use; ``shared``: those claimed more
+    than once; ``system``: superblocks, descriptors, bitmaps and inode tables. ``owner``: the inode of each block, if asked for
+    (0: none, or a system block).
     """
 
     def __init__(self, superblock: Superblock, *, owners: bool = False) -> None:

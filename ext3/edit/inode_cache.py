@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..constants import FLAGS_UNSIGNED_HASH, ROOT_INO, SECTOR, Compat, InodeFlag, RoCompat
-from ..errors import CHECK_HINT, CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
+from ..errors import CorruptError, JournalFullError, PathError, PathNotDirectoryError, XattrError
 from ..format.indirect_blocks import SECTORS_LIMIT
 from ..format.inode import Inode, InodeRecord, check_map_flags
 from .block_map_edit import BlockMapEditor
@@ -156,9 +156,7 @@ class InodeCache:
     def check_in_use(self, ino: int) -> None:
         """Raise CorruptError unless an inode is in use and not one of the filesystem's own."""
         if (ino != ROOT_INO and ino < self._first_ino) or not self.session.inode_in_use(ino):
-            error = CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
-            error.hint = CHECK_HINT
-            raise error
+            raise CorruptError(f"inode {ino}", "number", ino, "an inode of a file that is in use")
 
     def inode(self, ino: int) -> Inode:
         """Return an inode as readers see it."""

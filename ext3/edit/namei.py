@@ -20,7 +20,6 @@ from ..constants import (
     InodeFlag,
 )
 from ..errors import (
-    CHECK_HINT,
     CorruptError,
     NeedsCheckError,
     PathError,
@@ -297,9 +296,7 @@ def find_removable(nodes: InodeCache, above: Node, name: bytes) -> Node:
     node = nodes.edit(entry.ino)
     check_changeable(node, name)
     if not node.record.links:
-        error = CorruptError(f"inode {node.ino}", "i_links_count", 0, f"1 or more: it is in directory inode {above.ino}")
-        error.hint = CHECK_HINT
-        raise error
+        raise CorruptError(f"inode {node.ino}", "i_links_count", 0, f"1 or more: it is in directory inode {above.ino}")
     if node.record.is_dir and node.ino != ROOT_INO:
         check_directory_of(nodes, node, above.ino)
     return node

@@ -29,6 +29,7 @@ __all__ = [
     "orphan_chain",
     "process_orphans",
     "remove_orphan",
+    "work_off_orphans",
 ]
 
 
@@ -102,10 +103,21 @@ def _set_next(session: Session, ino: int, following: int) -> None:
 def process_orphans(session: Session) -> tuple[int, int]:
     """Delete or cut every inode of the list, each as one operation. Return (deleted, cut).
 
-    Raises CorruptError if the list is damaged.
+    Raises CorruptError if the list is damaged; then nothing was done.
     """
-    deleted = cut = 0
-    for ino in list(orphan_chain(session)):
+    for _ in orphan_chain(session):
+        pass
+    done = [inode.stat.links > 0 for inode in work_off_orphans(session)]
+    return done.count(False), done.count(True)
+
+
+def work_off_orphans(session: Session) -> Iterator[Inode]:
+    """Delete or cut the inodes of the list, each as one operation, and yield each as it was.
+
+    Raises CorruptError where the list, or an inode, is damaged; the list then begins there.
+    """
+    while session.last_orphan:
+        ino = next(orphan_chain(session))
         inode = parse_inode(session.read_inode(ino), ino)
         if not session.inode_in_use(ino):
             raise CorruptError(f"orphan inode {ino}", "inode bitmap", "free", "in use")
@@ -115,16 +127,14 @@ def process_orphans(session: Session) -> tuple[int, int]:
             size = session.block_size
             cut_in_steps(session, ino, -(-inode.stat.size // size) if inode.stat.links else 0)
             _finish(session, ino, inode)
-        if inode.stat.links:
-            cut += 1
-        else:
-            deleted += 1
-    return deleted, cut
+        yield inode
 
 
 def _finish(session: Session, ino: int, inode: Inode) -> None:
+    """Take the first inode out of the list, and do what it waits for."""
     with session.operation():
-        remove_orphan(session, ino)
+        session.last_orphan = inode.dtime
+        _set_next(session, ino, 0)
         if inode.stat.links:
             cut_inode(session, ino)
         else:

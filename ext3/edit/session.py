@@ -16,13 +16,13 @@ from ..alloc.system_blocks import SystemBlocks
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import BlockOverlay
-from ..errors import CHECK_HINT, CheckpointError, CorruptError, DeviceError, JournalFullError, NoSpaceError
+from ..errors import CheckpointError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
 from .blocks import Run
-from .opening import block_bitmaps, inode_bitmaps, open_for_changes
+from .opening import Opened, block_bitmaps, inode_bitmaps, open_for_changes
 from .orphan_list import process_orphans
 from .rollback import Rollback
 from .superblock_editor import SuperblockEditor
@@ -45,8 +45,11 @@ class Session:
     After a failed write nothing more is written: synced changes are safe in the journal.
     """
 
-    def __init__(self, device: BlockDevice, *, clock: Clock) -> None:
+    def __init__(self, device: BlockDevice, *, clock: Clock, opened: Opened | None = None) -> None:
         """Recover the image (journal, orphan list) and begin. Locks and copies are up to the caller.
+
+        ``opened``: tables of an image whose journal was replayed; its state does not matter then, and its orphan list is left
+        to the caller.
 
         Raise NeedsCheckError if the image is marked as damaged, UnsupportedError for features that cannot be written or a
         journal that cannot be read, CorruptError, DeviceError.
@@ -54,20 +57,16 @@ class Session:
         self._base = device
         self._clock = clock
         self._pid = os.getpid()
-        try:
-            opened = open_for_changes(device)
-        except CorruptError as error:
-            error.hint = error.hint or CHECK_HINT
-            raise
-        journal = opened.journal
-        self.replayed = opened.replayed
+        ready = open_for_changes(device) if opened is None else opened
+        journal = ready.journal
+        self.replayed = ready.replayed
         """Number of transactions replayed from the journal."""
-        superblock = opened.superblock
+        superblock = ready.superblock
         self.block_size = superblock.block_size
-        self._groups = opened.groups
-        self._tables: list[int] = opened.groups["bg_inode_table"].tolist()
+        self._groups = ready.groups
+        self._tables: list[int] = ready.groups["bg_inode_table"].tolist()
         self._system_blocks = SystemBlocks(superblock, self._groups, None if journal is None else journal.blocks)
-        self._log = None if journal is None else LogWriter(device, journal, opened.sequence)
+        self._log = None if journal is None else LogWriter(device, journal, ready.sequence)
         self.blocks = BlockAllocator(
             first=superblock.first_data_block,
             end=superblock.blocks_count,
@@ -88,14 +87,14 @@ class Session:
         """Number of rollbacks; each invalidates cached blocks and inodes."""
         # The kernel updates the superblock's counts at unmount, never through the journal.
         counts = superblock.free_blocks, superblock.free_inodes
-        stale = bool(opened.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
+        stale = bool(ready.replayed) and counts != (self.blocks.total_free, self.inodes.total_free)
         self._super = SuperblockEditor(device, superblock, changed=stale)
         self._data_written = False
         self._in_use = False
         self._failed = False
         self._closed = False
         self.device: BlockDevice = BlockOverlay(device, self.block_size, self._changes.blocks, self.read)
-        self.orphans = process_orphans(self) if self.last_orphan else (0, 0)
+        self.orphans = process_orphans(self) if self.last_orphan and opened is None else (0, 0)
         """(deleted, truncated): inodes of the orphan list."""
         self.sync()
 
@@ -163,11 +162,9 @@ class Session:
         changes.depth += 1
         try:
             yield
-        except BaseException as error:
+        except BaseException:
             self.rollbacks += changes.mark > mark
             changes.roll_back(mark)
-            if isinstance(error, CorruptError) and not error.hint:
-                error.hint = CHECK_HINT
             for dirty, kept in zip((self.blocks.dirty, self.inodes.dirty), groups, strict=True):
                 while len(dirty) > kept:
                     dirty.popitem()

@@ -36,7 +36,7 @@ from ..device.base import BlockDevice
 from ..errors import CorruptError, NotExt3Error, UnsupportedError
 from .geometry import Geometry, first_data_block, group_count
 from .layout import Table
-from .other_formats import guess_format
+from .other_formats import find_backup, guess_format
 from .schema import SUPERBLOCK
 from .violation import Violation
 
@@ -53,6 +53,8 @@ __all__ = [
 
 MAX_LOG_BLOCK_SIZE = 6
 """Largest s_log_block_size of the format, 64 KiB; this package reads up to MAX_BLOCK_SIZE."""
+MAX_DESC_SIZE = 1024
+"""Largest size of a group descriptor, with features that are not ext3's."""
 MAX_GROUPS = 1 << 22
 """Most groups supported (128 MiB of descriptors), eight times those of the largest ext3 that mke2fs makes by default."""
 
@@ -193,7 +195,8 @@ def read_superblock(device: BlockDevice, *, block: int = 0, block_size: int = 0)
     raw = device.read(offset, SUPERBLOCK_SIZE)
     if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
         what = guess_format(device)
-        raise NotExt3Error(f"no ext3 filesystem: there is no superblock at byte {offset}", hint=what)
+        backup = find_backup(device)
+        raise NotExt3Error(f"no ext3 filesystem: there is no superblock at byte {offset}", hint=what, backup=backup)
     superblock = parse_superblock(raw, device_size=device.size)
     if block and superblock.block_size != block_size:
         raise CorruptError(f"superblock at byte {offset}", "block size", superblock.block_size, block_size)
@@ -343,10 +346,14 @@ def limit_violations(raw: bytes | bytearray) -> Iterator[Violation]:
     for field, low, high in (
         ("s_r_blocks_count", 0, blocks // 2),
         ("s_reserved_gdt_blocks", 0, block_size // 4),
+        ("s_rev_level", 0, 1),
+        ("s_log_groups_per_flex", 0, 31),
         ("s_first_ino", FIRST_INO if fields["s_rev_level"] else 0, inodes if fields["s_rev_level"] else (1 << 32) - 1),
     ):
         if not low <= fields[field] <= high:
             yield Violation("superblock", field, fields[field], f"from {low} to {high}")
+    if fields["s_desc_size"] & (fields["s_desc_size"] - 1) or fields["s_desc_size"] > MAX_DESC_SIZE:
+        yield Violation("superblock", "s_desc_size", fields["s_desc_size"], 0)
     # Fragments, which nothing ever had, are as large as blocks.
     for field, same in (("s_log_frag_size", "s_log_block_size"), ("s_frags_per_group", "s_blocks_per_group")):
         if fields[field] != fields[same]:

@@ -174,7 +174,7 @@ class AttributeBlocks:
             self._counted[block] += count
 
     def check(self, record: Record) -> bool:
-        """Check the attribute block of an inode in use, and detach a bad one. Return whether the inode has one.
+        """Check the attribute block of an inode in use, and detach a bad one. Return whether the inode has one to count.
 
         A number outside of the filesystem is left for when the inode's name is known.
         """
@@ -191,7 +191,6 @@ class AttributeBlocks:
                 record.core["i_file_acl"] = 0
                 return False
             self._stated[block] = UNKNOWN
-        self.count(np.array([block], np.int64))
         return True
 
     def finish(self) -> None:

@@ -85,9 +85,9 @@ def find_backup(device: BlockDevice) -> BackupSuperblock | None:
             found = _read(device, block, block_size)
         except Ext3Error:
             continue
-        if SUPERBLOCK.record(found.raw)["s_block_group_nr"] == min(found.group, 0xFFFF) and not (
-            found.superblock.unsupported_features
-        ):
+        # Old versions of mke2fs left the number of the group at 0.
+        own = found.superblock.group_number in (0, min(found.group, 0xFFFF))
+        if own and not found.superblock.unsupported_features:
             return found
     return None
 

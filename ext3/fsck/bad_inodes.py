@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..constants import (
-    FAST_SYMLINK_MAX,
     S_IFBLK,
     S_IFCHR,
     S_IFDIR,
@@ -19,15 +18,15 @@ from ..constants import (
     S_IFMT,
     S_IFREG,
     S_IFSOCK,
-    SECTOR,
     Compat,
     InodeFlag,
 )
-from ..errors import DeviceError
 from ..format.schema import INODE_CORE
 from .context import Context
+from .inode_forms import symlink_sound
 from .problem import Place, Problem
 from .problems import directories as problems
+from .record import Record
 from .release import release_inode
 
 __all__ = ["judge_bad_inode"]
@@ -54,7 +53,7 @@ def judge_bad_inode(context: Context, ino: int, *, directory: int = 0, name: byt
     raw = bytearray(context.read_inode(ino))
     place = Place(ino=ino, name=name or None, parent=directory or None)
     row = INODE_CORE.view(raw)[0]
-    problem = _no_file(context, row)
+    problem = _no_file(row, symlink_sound(context, Record(ino, bytes(raw))))
     left = 0
     if problem is not None:
         if context.fix(problem, place, got=f"{int(row['i_mode']):o}"):
@@ -77,13 +76,13 @@ def judge_bad_inode(context: Context, ino: int, *, directory: int = 0, name: byt
     return False
 
 
-def _no_file(context: Context, row: np.void) -> Problem | None:
+def _no_file(row: np.void, target_sound: bool) -> Problem | None:
     """Return why an inode is no file, None if it is one."""
     form = int(row["i_mode"]) & S_IFMT
     if form in (S_IFREG, S_IFDIR):
         return None
     if form == S_IFLNK:
-        return None if _symlink_sound(context, row) else problems.BAD_SYMLINK
+        return None if target_sound else problems.BAD_SYMLINK
     if form not in SPECIAL:
         return problems.BAD_MODE
     return None if _special_sound(row) else SPECIAL[form]
@@ -94,26 +93,6 @@ def _special_sound(row: np.void) -> bool:
     if flags & (InodeFlag.INDEX | InodeFlag.EXTENTS):
         return False
     return not (flags & (InodeFlag.IMMUTABLE | InodeFlag.APPEND) and row["i_block"][DEVICE_WORDS:].any())
-
-
-def _symlink_sound(context: Context, row: np.void) -> bool:
-    size, words = int(row["i_size"]), row["i_block"]
-    if row["i_size_high"] or not size or row["i_flags"] & InodeFlag.INDEX:
-        return False
-    block_size = context.block_size
-    attribute_sectors = block_size // SECTOR if row["i_file_acl"] else 0
-    if int(row["i_blocks"]) <= attribute_sectors:
-        text = words.tobytes()
-        return size <= FAST_SYMLINK_MAX and text.find(b"\0") == size
-    first = int(words[0])
-    if size >= block_size or int(row["i_blocks"]) - attribute_sectors != block_size // SECTOR or words[1:].any():
-        return False
-    if not context.superblock.first_data_block <= first < context.superblock.blocks_count:
-        return False
-    try:
-        return context.read(first).find(b"\0") == size
-    except DeviceError:
-        return False
 
 
 def _odd_fields(context: Context, row: np.void) -> list[tuple[Problem, tuple[str, ...]]]:

@@ -37,7 +37,7 @@ class Pointer(NamedTuple):
 
 
 class MapWalk:
-    """Walk of one map. ``words``: the 15 words of the inode, which ``set`` changes in place."""
+    """Walk of one map. ``set`` changes ``words``, the 15 words of the inode, in place, and pointer blocks in storage."""
 
     def __init__(self, context: Context, words: list[int]) -> None:
         self.words = words

@@ -1,6 +1,6 @@
 """The check as a whole: the passes in order, their restarts, and what is written at the end.
 
-Order: superblock values, journal, orphan list, superblock and descriptors, resize inode, skip test, passes 1 to 4, a dropped
+Order: superblock values, journal, orphan list, superblock and descriptors, skip test, resize inode, passes 1 to 4, a dropped
 journal made again, pass 5, superblock written. Journal and orphan list come before other repairs, which are kept in memory:
 they are worked off on the image itself. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
 """
@@ -18,18 +18,17 @@ from .connectivity import check_connectivity
 from .context import CheckOptions, Context, GaveUp, Restart
 from .directories import check_directories
 from .directory_rebuild import rebuild_directories
-from .finding import Report
+from .finding import Finding, Report
 from .inodes import check_inodes
-from .journal_check import check_journal
 from .link_counts import check_link_counts
 from .new_journal import make_journal
-from .opening import accept_superblock, open_context
-from .orphans import release_orphans
+from .opening import open_context
 from .policy import Policy, Stopped
+from .preparation import prepare
 from .resize_inode import check_resize_inode, rebuild_resize_inode
 from .shared_blocks import separate_shared_blocks
 from .storage import BeforeWrite
-from .superblock_check import check_superblock, finish_superblock, reason_to_check
+from .superblock_check import finish_superblock, reason_to_check
 
 __all__ = ["check"]
 
@@ -49,6 +48,9 @@ _PASSES: tuple[tuple[str, Pass], ...] = (
     ("5", check_bitmaps),
 )
 
+_WHOLE = ("3", "4")
+"""Passes that do not say themselves how far they are."""
+
 
 def check(
     device: BlockDevice,
@@ -58,24 +60,29 @@ def check(
     stamp: Stamp | None = None,
     before_write: BeforeWrite | None = None,
     progress: Callable[[int, int, int], None] | None = None,
+    begin: Callable[[str], None] | None = None,
+    observe: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Check the filesystem on ``device`` and repair what ``policy`` decides.
 
     ``stamp`` dates the repairs and names what they create (default: now). ``before_write`` is called with the (offset, size) of
-    ranges before they are overwritten. ``progress`` is called with (pass number, done, total).
+    ranges before they are overwritten. ``progress`` is called with (pass number, done, total), ``begin`` with the name of each
+    pass ("1", "1B" ...) before it, ``observe`` with each finding after it was decided on.
 
     Raise NotExt3Error if there is no superblock and no copy of one, UnsupportedError for features that are not ext3's,
     CorruptError if the superblock is beyond repair, DeviceError.
     """
-    report = Report()
+    report = Report(observe=observe)
     options = options or CheckOptions()
-    context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
+    try:
+        context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
+    except Stopped as stop:
+        return _stopped(report, stop)
     context.progress = progress
     try:
-        _run(context)
+        _run(context, begin)
     except Stopped as stop:
-        report.stopped = stop.finding
-        report.add(stop.finding)
+        _stopped(report, stop)
     except GaveUp as error:
         report.gave_up = str(error)
     except NoSpaceError as error:
@@ -84,27 +91,46 @@ def check(
     if policy.writes:
         context.storage.flush(final=True)
     report.changed = context.storage.flushed or context.storage.pending
+    _describe(context)
     return report
 
 
-def _run(context: Context) -> None:
+def _stopped(report: Report, stop: Stopped) -> Report:
+    report.stopped = stop.finding
+    report.add(stop.finding)
+    return report
+
+
+def _describe(context: Context) -> None:
+    """Fill in what the report says of the filesystem; of one that was not checked as its superblock has it."""
+    report, superblock = context.report, context.superblock
+    report.label, report.block_size = superblock.label, superblock.block_size
+    report.inodes_count, report.blocks_count = superblock.inodes_count, superblock.blocks_count
+    report.inodes_used = report.inodes_used or max(0, superblock.inodes_count - superblock.free_inodes)
+    report.blocks_used = report.blocks_used or max(0, superblock.blocks_count - superblock.free_blocks)
+
+
+def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     report, options = context.report, context.options
-    accept_superblock(context)
-    check_journal(context)
+    prepare(context)
     if options.journal_only:
         return
-    release_orphans(context)
-    check_superblock(context)
-    check_resize_inode(context)
     if not (options.force or options.rebuild_directories or reason_to_check(context)):
         report.skipped = True
         return
+    check_resize_inode(context)
     while True:
         context.begin_passes()
         try:
             for name, run in _PASSES:
+                if begin is not None:
+                    begin(name)
                 started = time.monotonic()
+                if context.progress is not None and name in _WHOLE:
+                    context.progress(int(name), 0, 1)
                 run(context)
+                if context.progress is not None and name in _WHOLE:
+                    context.progress(int(name), 1, 1)
                 report.seconds[name] = report.seconds.get(name, 0.0) + time.monotonic() - started
                 context.flush_if_large()
             break

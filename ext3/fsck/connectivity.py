@@ -35,9 +35,9 @@ def check_connectivity(context: Context) -> None:
     _check_root(context)
     census = context.census
     directories = census.directories
-    above = context.dotdot[directories]
-    census.names += np.bincount(above[above < len(census.names)], minlength=len(census.names)).astype(np.uint32)
-    census.names[0] = 0
+    above, count = np.unique(context.dotdot[directories], return_counts=True)
+    there = (above > 0) & (above < len(census.names))
+    census.names[above[there]] += count[there].astype(np.uint32)
     lost = LostAndFound(context)
     connected = connected_directories(directories, context.parent)
     if not connected.all():

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.census import Census
-from ..constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..edit.blocks import Run
 from ..errors import NoSpaceError
 from ..format.group_desc import read_groups
@@ -31,6 +31,8 @@ __all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Restart"]
 
 Numbers = npt.NDArray[np.int64]
 NOWHERE = Place()
+FIRST_WINDOW, LAST_WINDOW = 1 << 10, 1 << 16
+"""Blocks that the search for free ones looks at together: first, and as it goes on."""
 
 
 class Restart(Exception):
@@ -104,6 +106,8 @@ class Context:
         """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
+        self.valid_cleared = False
+        """VALID was cleared, by this check, in a superblock that had it."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -160,7 +164,7 @@ class Context:
         finding.repaired = self.policy.repairs(finding)
         report.add(finding)
         if finding.repaired and self.policy.writes:
-            report.corrected += 1
+            report.corrected += not problem.uncounted
         elif not problem.excused:
             report.left += 1
         return finding.repaired
@@ -305,6 +309,22 @@ class Context:
                 else:
                     self.freed.add(block)
 
+    def reuse_freed(self) -> None:
+        """Write the repairs out, so that the blocks they freed can be given out. See ``flush_if_large`` for when."""
+        if self.policy.writes:
+            self.storage.flush(final=False)
+        self.held = np.zeros_like(self.held)
+
+    def write_out(self) -> None:
+        """Write what was repaired so far, so that the image itself can be worked on."""
+        if self.storage.pending:
+            state = self.superblock.state
+            if self.must_check and state & STATE_VALID:
+                state &= ~STATE_VALID
+                self.valid_cleared = True
+            self.set_superblock(s_state=state)
+            self.storage.flush(final=True)
+
     def settle(self) -> None:
         """Note that bitmaps and counts have all that repairs allocated and freed. What comes after counts anew."""
         for changed in (self.allocated, self.freed, self.inodes_allocated, self.inodes_freed):
@@ -314,16 +334,16 @@ class Context:
     def flush_if_large(self) -> None:
         """Write the repairs out if they take much memory. Call it only where a second check could go on from."""
         if self.storage.large and self.policy.writes:
-            self.storage.flush(final=False)
-            self.held[:] = False
+            self.reuse_freed()
 
 
 def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:
     """Yield the runs of free blocks in [low, high) that are not ``held``."""
-    step = 1 << 16
-    for start in range(low, high, step):
+    start, step = low, FIRST_WINDOW
+    while start < high:
         end = min(start + step, high)
         part = ~(used[start:end] | held[start:end])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
-        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            yield start + begin, end - begin
+        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            yield start + first, last - first
+        start, step = end, min(step * 4, LAST_WINDOW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import show
@@ -96,9 +96,13 @@ class Report:
     label: bytes = b""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each pass."""
+    observe: Callable[[Finding], None] | None = field(default=None, repr=False, compare=False)
+    """Called with each finding as it is added."""
 
     def add(self, finding: Finding) -> None:
         self.count += 1
+        if self.observe is not None:
+            self.observe(finding)
         if len(self.findings) < KEPT_FINDINGS:
             self.findings.append(finding)
 

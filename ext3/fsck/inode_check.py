@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..check.census import MODELESS
 from ..constants import (
     EXTRA_ISIZE,
-    FAST_SYMLINK_MAX,
     GOOD_INODE_SIZE,
-    N_BLOCKS,
-    POINTER_SIZE,
     S_IFBLK,
     S_IFCHR,
     S_IFDIR,
@@ -30,16 +28,17 @@ from ..format.inode_fields import extra_end
 from ..format.schema import DIRENT
 from .attribute_check import AttributeBlocks, area_fault
 from .context import Context
+from .inode_forms import has_map, symlink_sound
+from .later_formats import LATER, LaterFormats
 from .map_check import MapCheck, PointerTables
-from .problem import Place
+from .problem import Place, Problem
 from .problems import inodes as problems
 from .record import Record
 
-__all__ = ["InodeCheck", "has_map", "symlink_sound"]
+__all__ = ["InodeCheck"]
 
 OS_HURD = 1
 IMMUTABLE = int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
-LATER = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
 ENCRYPT, CASEFOLD = 0x800, 0x40000000
 LARGE = 1 << 31
 """Size from which a regular file needs the feature large_file."""
@@ -47,6 +46,8 @@ EPOCH = 3
 EPOCH_END = 2 << 32
 """Time, in seconds, from which epoch bits of 3 are what they seem."""
 MIN_EXTRA = 4
+SOME_HOLES, HOLES_PER_BLOCK = 1024, 2
+"""Holes of a directory that are filled: some, and some more for each of its blocks."""
 
 
 class InodeCheck:
@@ -57,6 +58,7 @@ class InodeCheck:
         self._superblock = context.superblock
         self._attributes = blocks
         self._tables = tables
+        self._later = LaterFormats(context)
         self._hurd = context.superblock.creator_os == OS_HURD
         self._verdicts: dict[bytes, bool] = {}
         self._inodes_count = context.superblock.inodes_count
@@ -82,10 +84,10 @@ class InodeCheck:
         context = self._context
         if record.get("i_dtime") and self._fix(problems.SET_DTIME, record):
             record.core["i_dtime"] = 0
-        if record.flags & LATER and not self._convert(record):
+        if record.flags & LATER and not self._later.judge(record):
             return
         self._check_zero_fields(record)
-        self._check_flags(record)
+        self.check_flags(record)
         self._check_extra(record)
         if self._looks_like_directory(record) and self._fix(problems.REALLY_DIRECTORY, record, got=f"{record.mode:o}"):
             record.core["i_mode"] = record.mode & 0o7777 | S_IFDIR
@@ -93,17 +95,15 @@ class InodeCheck:
         self.check_blocks(record)
         record.save(context)
 
-    def _fix(self, problem: problems.Problem, record: Record, *, got: object = None, want: object = None) -> bool:
+    def finish(self) -> None:
+        """Convert the inodes in formats of ext4, when all blocks in use are known, and check what they have become."""
+        for record in self._later.convert():
+            self.check_used(record)
+
+    def _fix(self, problem: Problem, record: Record, *, got: object = None, want: object = None) -> bool:
         return self._context.fix(problem, Place(ino=record.ino), got=got, want=want)
 
     # Fields
-
-    def finish(self) -> None:
-        """Make what needs free blocks, when all blocks in use are known."""
-
-    def _convert(self, record: Record) -> bool:
-        """Judge extents and inline data. Return False if the inode was cleared."""
-        return True
 
     def _check_zero_fields(self, record: Record) -> None:
         bad = record.get("i_faddr") != 0 or (record.is_dir and record.get("i_size_high") != 0)
@@ -115,7 +115,8 @@ class InodeCheck:
         if bad:
             self._context.bad_inodes.add(record.ino)
 
-    def _check_flags(self, record: Record) -> None:
+    def check_flags(self, record: Record) -> None:
+        """Check for flags of features that the filesystem does not have."""
         flags, compat = record.flags, self._superblock.compat
         if flags & InodeFlag.IMAGIC and not compat & Compat.IMAGIC_INODES and self._fix(problems.IMAGIC_FLAG, record):
             record.clear_flags(InodeFlag.IMAGIC)
@@ -205,6 +206,7 @@ class InodeCheck:
         odd = record.flags & IMMUTABLE and any(record.words[4:])
         if not special or record.flags & InodeFlag.INDEX or odd:
             self._context.bad_inodes.add(record.ino)
+        if not special or odd:
             return
         self._check_immutable(record)
         if record.size and self._fix(problems.SPECIAL_SIZE, record, got=record.size):
@@ -224,12 +226,9 @@ class InodeCheck:
         check = MapCheck(context, self._tables, ino, words, is_dir=record.is_dir, is_file=record.is_file)
         if has_map(context, record):
             check.run()
-            sparse = False
             if record.is_dir and not check.clear:
-                rows = check.directory_holes
-                sparse = rows > self._tables.holes and self._fix(problems.TOO_MANY_HOLES, record)
-                self._tables.holes -= rows
-            if check.clear or sparse:
+                check = self._without_holes(record, check)
+            if check.clear:
                 self._clear(record)
                 return
             if words != record.words:
@@ -242,11 +241,28 @@ class InodeCheck:
             return
         self._check_size(record, check)
         want = blocks * (context.block_size // SECTOR)
-        if not self._hurd and want != record.get("i_blocks"):
-            if self._fix(problems.BAD_BLOCKS_COUNT, record, got=record.get("i_blocks"), want=want):
-                record.core["i_blocks"] = want
+        got = record.get("i_blocks")
+        if not self._hurd and want != got and self._fix(problems.BAD_BLOCKS_COUNT, record, got=got, want=want):
+            record.core["i_blocks"] = want
         context.census.claim(check.claims())
+        if attributed:
+            self._attributes.count(np.array([record.get("i_file_acl")], np.int64))
         self._mark(record, check)
+
+    def _without_holes(self, record: Record, check: MapCheck) -> MapCheck:
+        """Return the check of a directory's map that ends where there are too many holes to fill."""
+        holes = check.directory_holes
+        allowed = min(self._tables.holes, SOME_HOLES + HOLES_PER_BLOCK * check.blocks)
+        if holes > allowed and self._fix(problems.TOO_MANY_HOLES, record, got=holes):
+            end = check.end_before_holes(allowed)
+            words, corrected = check.words, check.corrected
+            check = MapCheck(
+                self._context, self._tables, record.ino, words, is_dir=True, is_file=False, end=end, corrected=corrected
+            )
+            check.run()
+            holes = check.directory_holes
+        self._tables.holes -= min(holes, self._tables.holes)
+        return check
 
     def _check_index_flag(self, record: Record) -> None:
         if not record.flags & InodeFlag.INDEX:
@@ -261,7 +277,7 @@ class InodeCheck:
         size, block_size = record.size, self._context.block_size
         length = check.last + 1
         if record.is_dir:
-            missing = length - size // block_size
+            missing = length - (size // block_size & 0xFFFFFFFF)
             spare = self._context.field("s_prealloc_dir_blocks")
             bad = size % block_size != 0 or missing < 0 or missing > spare
         else:
@@ -275,7 +291,7 @@ class InodeCheck:
     def _mark(self, record: Record, check: MapCheck) -> None:
         """Note an inode in use for later passes."""
         context, ino = self._context, record.ino
-        context.census.mode[ino] = record.mode
+        context.census.mode[ino] = record.mode or MODELESS
         context.census.links[ino] = record.links
         if (record.is_dir or record.is_file) and check.fragmented and check.blocks < self._superblock.blocks_per_group:
             context.report.fragmented += 1
@@ -290,30 +306,3 @@ class InodeCheck:
         record.delete(self._context.now)
         record.save(self._context)
         self._context.free_inode(record.ino)
-
-
-def has_map(context: Context, record: Record) -> bool:
-    """Return whether the 15 words are a block map: not those of a special file, nor of a target in the inode."""
-    if not record.is_symlink:
-        return record.is_dir or record.is_file
-    if symlink_sound(context, record):
-        return record.size > FAST_SYMLINK_MAX
-    if not record.get("i_file_acl"):
-        return record.get("i_blocks") != 0
-    return record.size > FAST_SYMLINK_MAX or (record.size > POINTER_SIZE and not record.words[1])
-
-
-def symlink_sound(context: Context, record: Record) -> bool:
-    """Return whether a symbolic link has a target that ends where i_size says."""
-    size = record.size
-    if not 0 < size < context.block_size or record.flags & InodeFlag.INDEX:
-        return False
-    if size <= FAST_SYMLINK_MAX:
-        return record.inline.find(b"\0") == size
-    words, superblock = record.words, context.superblock
-    if any(words[1:N_BLOCKS]) or not superblock.first_data_block <= words[0] < superblock.blocks_count:
-        return False
-    try:
-        return context.read(words[0]).find(b"\0") == size
-    except DeviceError:
-        return False

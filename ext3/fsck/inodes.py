@@ -11,8 +11,8 @@ import numpy as np
 
 from ..check.inode_rules import Screen, screen_inodes
 from ..check.inode_tables import TablePart, read_tables
-from ..constants import S_IFDIR, S_IFMT, S_IFREG, Compat, InodeFlag
-from ..errors import DeviceError
+from ..constants import BAD_INO, S_IFDIR, S_IFMT, S_IFREG, Compat, InodeFlag
+from ..errors import CorruptError, DeviceError
 from ..format.inode_table import core_rows
 from .attribute_check import AttributeBlocks
 from .context import Context
@@ -24,7 +24,7 @@ from .problems import inodes as problems
 from .record import Record
 from .special_inodes import check_reserved
 
-__all__ = ["check_inodes"]
+__all__ = ["InodePass", "check_inodes", "write_corrected"]
 
 
 def check_inodes(context: Context) -> None:
@@ -47,6 +47,7 @@ class InodePass:
         self._places.check()
         self._attributes = AttributeBlocks(context)
         self._checks = InodeCheck(context, self._attributes, PointerTables(context))
+        self._check_bad_blocks()
         groups = superblock.groups_count
         for part in read_tables(context.storage, superblock, context.groups):
             if context.progress is not None:
@@ -56,6 +57,15 @@ class InodePass:
         self._checks.finish()
         write_corrected(context)
         self._places.apply()
+
+    def _check_bad_blocks(self) -> None:
+        """Check the list of bad blocks, which is first of all: what files have in common with it is the files' fault."""
+        context = self._context
+        try:
+            record = Record(BAD_INO, context.read_inode(BAD_INO))
+        except (CorruptError, DeviceError):
+            return
+        check_reserved(context, self._checks, self._places, record, low_dtime=self._low_dtime)
 
     def _check_part(self, part: TablePart) -> None:
         doubtful = np.arange(len(part.records))
@@ -70,6 +80,8 @@ class InodePass:
         first_ino = self._context.superblock.first_ino
         for row in doubtful.tolist():
             record = Record(part.first + row, part.records[row].tobytes())
+            if record.ino == BAD_INO:
+                continue
             if record.ino < first_ino:
                 check_reserved(self._context, self._checks, self._places, record, low_dtime=self._low_dtime)
             else:
@@ -140,8 +152,9 @@ class InodePass:
 
 def _checks_low_dtime(context: Context) -> bool:
     """Return whether a deletion time below the number of inodes can only be the next of an orphan list."""
-    inodes, made = context.superblock.inodes_count, context.field("s_mkfs_time")
-    return context.field("s_wtime") >= inodes and context.field("s_mtime") >= inodes and (not made or made >= inodes)
+    inodes = context.superblock.inodes_count
+    times = [context.field(name) for name in ("s_wtime", "s_mtime", "s_mkfs_time")]
+    return not any(0 < time < inodes for time in times)
 
 
 def _fragmented(screen: Screen, limit: int) -> int:

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from ..constants import (
     JBD_MAGIC,
     JOURNAL_BACKUP_BLOCKS,
+    JOURNAL_INO,
     MIN_JOURNAL_BLOCKS,
     N_BLOCKS,
     S_IFREG,
     STATE_ERROR,
-    STATE_VALID,
     Compat,
     Incompat,
     JournalBlock,
@@ -32,6 +32,7 @@ from ..format.schema import INODE_CORE
 from ..format.superblock import limit_violations
 from ..journal.log import (
     Journal,
+    Replay,
     check_journal_features,
     journal_blocks,
     journal_violations,
@@ -48,20 +49,26 @@ from .problems.journal import (
     JOURNAL_BACKUP,
     JOURNAL_DATA,
     JOURNAL_ERROR,
+    JOURNAL_FAR_BLOCK,
+    JOURNAL_FEATURES,
     JOURNAL_HEAD,
     JOURNAL_INODE,
     JOURNAL_INODE_FROM_BACKUP,
     JOURNAL_LOG,
+    JOURNAL_NUMBER,
     JOURNAL_RESET,
+    JOURNAL_START,
     JOURNAL_UNUSED,
     JOURNAL_VERSION_1,
     RECOVERY_WITHOUT_JOURNAL,
 )
 from .storage import RepairStorage
+from .superblock_check import check_locations
 
 __all__ = ["check_journal", "empty_journal_superblock"]
 
 V2_FIELDS = ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_nr_users")
+UNKNOWN = ("journal_incompat_", "journal_ro_compat_")
 NO_UUID = bytes(16)
 
 
@@ -79,20 +86,42 @@ def check_journal(context: Context) -> None:
         return
     if not context.superblock.journal_ino and (superblock.journal_dev or superblock.journal_uuid.int):
         raise UnsupportedError(["external_journal"], hint="the journal is on another device, which must be checked with it")
+    lost = not _inode_has_a_place(context)
+    if lost:
+        check_locations(context)
+        context.write_groups()
     file = _check_inode(context)
     journal = None if file is None else _check_superblock(context, file)
-    if journal is None:
-        return
-    if context.superblock.needs_recovery or _replay_anyway(context, journal):
-        journal = _replay(context, journal)
-    elif journal.errno:
-        context.fix(JOURNAL_ERROR, got=journal.errno)
-        context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
-        _write_superblock(context, journal, {"s_errno": 0})
+    if journal is not None:
+        _check_log(context, journal)
+    if lost and file is not None:
+        _drop(context, f"journal inode {context.superblock.journal_ino}: its inode table is lost")
     if context.options.journal_only:
         return
     _check_backup(context)
     hide_journal(context)
+
+
+def _inode_has_a_place(context: Context) -> bool:
+    """Return False if the descriptors do not tell where the journal's inode lies."""
+    ino = context.superblock.journal_ino
+    if not 0 < ino <= context.superblock.inodes_count:
+        return True
+    try:
+        context.inode_place(ino)
+    except CorruptError:
+        return False
+    return True
+
+
+def _check_log(context: Context, journal: Journal) -> None:
+    """Replay the log, or decide that it needs none."""
+    if context.superblock.needs_recovery or _replay_anyway(context, journal):
+        _replay(context, journal)
+    elif journal.errno:
+        context.fix(JOURNAL_ERROR, got=journal.errno)
+        context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
+        _write_superblock(context, journal, {"s_errno": 0})
 
 
 def _fields_cleared(context: Context) -> bool:
@@ -123,20 +152,19 @@ def _check_inode(context: Context) -> _File | None:
     try:
         if not 0 < ino <= superblock.inodes_count:
             raise CorruptError("superblock", "s_journal_inum", ino, f"from 1 to {superblock.inodes_count}")
-        # Only its first 128 bytes matter: pass 1 repairs the extra area.
-        return _file(context, parse_inode(context.read_inode(ino)[: INODE_CORE.size], ino))
-    except DeviceError:
-        raise
+        return _file(context, ino)
     except CorruptError as error:
-        found = _from_backup(context, error)
+        found = _hidden(context) or _from_backup(context, error)
         if found is None:
-            _drop(context, error)
+            _drop(context, str(error))
         return found
 
 
-def _file(context: Context, inode: Inode) -> _File:
-    """Return the journal file of an inode. Raise CorruptError if it is none."""
+def _file(context: Context, ino: int, raw: bytes = b"") -> _File:
+    """Return the journal file of an inode, with the record ``raw`` if that is given. Raise CorruptError if it is none."""
     superblock = context.superblock
+    # Only the first 128 bytes matter: pass 1 repairs the extra area.
+    inode = parse_inode((raw or context.read_inode(ino))[: INODE_CORE.size], ino)
     where = f"journal inode {inode.stat.ino}"
     blocks = journal_blocks(context.storage, superblock, inode)
     if len(blocks) < MIN_JOURNAL_BLOCKS:
@@ -147,6 +175,22 @@ def _file(context: Context, inode: Inode) -> _File:
     if inside.any():
         raise CorruptError(where, "block map", int(blocks[inside][0]), "no block of a superblock or of descriptors")
     return _File(inode, blocks)
+
+
+def _hidden(context: Context) -> _File | None:
+    """Return the journal in inode 8 if the superblock names another inode, and make it the one named."""
+    ino = context.superblock.journal_ino
+    if ino == JOURNAL_INO:
+        return None
+    try:
+        found = _file(context, JOURNAL_INO)
+    except CorruptError:
+        return None
+    if not context.fix(JOURNAL_NUMBER, got=ino, want=JOURNAL_INO):
+        return None
+    context.set_superblock(s_journal_inum=JOURNAL_INO)
+    context.must_check = context.write_backups = True
+    return found
 
 
 def _from_backup(context: Context, error: CorruptError) -> _File | None:
@@ -161,20 +205,21 @@ def _from_backup(context: Context, error: CorruptError) -> _File | None:
     row["i_block"] = backup[:N_BLOCKS]
     row["i_size_high"], row["i_size"] = backup[N_BLOCKS], backup[N_BLOCKS + 1]
     try:
-        found = _file(context, parse_inode(core.tobytes(), ino))
+        found = _file(context, ino, core.tobytes())
     except CorruptError:
         return None
     if not context.fix(JOURNAL_INODE_FROM_BACKUP, Place(ino=ino), got=str(error), want=None):
         return None
-    context.write_inode(ino, core.tobytes().ljust(superblock.inode_size, b"\0"))
+    if _inode_has_a_place(context):
+        context.write_inode(ino, core.tobytes().ljust(superblock.inode_size, b"\0"))
     context.must_check = True  # pass 1 counts its i_blocks
     return found
 
 
-def _drop(context: Context, error: CorruptError) -> None:
+def _drop(context: Context, why: str) -> None:
     """Take the journal out of the superblock. Pass 1 clears its inode, and a new journal is made after the passes."""
     superblock = context.superblock
-    if not context.fix(JOURNAL_INODE, Place(ino=superblock.journal_ino or None), got=str(error)):
+    if not context.fix(JOURNAL_INODE, Place(ino=superblock.journal_ino or None), got=why):
         raise GaveUp("the filesystem cannot be checked without its journal")
     context.set_superblock(
         s_feature_compat=superblock.compat & ~Compat.HAS_JOURNAL,
@@ -208,11 +253,14 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
     if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] > JournalBlock.REVOKE:
         raise UnsupportedError([f"journal_superblock_type_{fields['h_blocktype']}"])
     if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2:
-        check_journal_features(raw)
+        _check_features(context, raw)
         if fields["s_nr_users"] > 1:
             raise UnsupportedError([f"journal_of_{fields['s_nr_users']}_filesystems"])
     if violations:
-        if not context.fix(JOURNAL_HEAD, Place(block=int(file.blocks[0])), got=str(violations[0])):
+        # Without needs_recovery nothing in the log counts: where it begins does not matter then.
+        unused = violations[0].field == "s_start" and not context.superblock.needs_recovery
+        problem = JOURNAL_START if unused else JOURNAL_HEAD
+        if not context.fix(problem, Place(block=int(file.blocks[0])), got=str(violations[0])):
             raise GaveUp("the filesystem cannot be checked without its journal")
         context.storage.write(place, empty_journal_superblock(context, len(file.blocks)))
         _clear_recovery(context)
@@ -224,6 +272,16 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
         cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
         journal = _write_superblock(context, journal, cleared)
     return journal
+
+
+def _check_features(context: Context, raw: bytes) -> None:
+    """Raise UnsupportedError for features that are not ext3's; preening stops at those that nobody knows."""
+    try:
+        check_journal_features(raw)
+    except UnsupportedError as error:
+        if all(name.startswith(UNKNOWN) for name in error.features):
+            context.fix(JOURNAL_FEATURES, got=", ".join(error.features))
+        raise
 
 
 def _write_superblock(context: Context, journal: Journal, fields: dict[str, object]) -> Journal:
@@ -268,16 +326,16 @@ def _reset(context: Context, journal: Journal) -> None:
     _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": context.stamp.journal_sequence})
 
 
-def _replay(context: Context, journal: Journal) -> Journal:
+def _replay(context: Context, journal: Journal) -> None:
     """Replay the log, and read the filesystem anew. A log that cannot be replayed is emptied, if that is wanted."""
     writes = context.policy.writes
     try:
         if writes:
-            _settle(context)
-            transactions = recover(context.storage.direct, context.superblock, journal).transactions
+            context.write_out()
+            replay = recover(context.storage.direct, context.superblock, journal, leave_out=True)
             context.storage.flushed = True
         else:
-            transactions = _replay_in_memory(context, journal)
+            replay = _replay_in_memory(context, journal)
     except DeviceError:
         raise
     except Ext3Error as error:
@@ -286,8 +344,11 @@ def _replay(context: Context, journal: Journal) -> Journal:
         _reset(context, journal)
         _clear_recovery(context)
         context.must_check = True
-        return journal
-    context.report.replayed += transactions
+        return
+    context.report.replayed += replay.transactions
+    for block in replay.outside:
+        context.fix(JOURNAL_FAR_BLOCK, Place(block=block))
+        context.must_check = True
     context.reload()
     for violation in limit_violations(context.raw):
         raise violation.error
@@ -297,26 +358,16 @@ def _replay(context: Context, journal: Journal) -> Journal:
         _clear_recovery(context)
         if journal.errno:
             context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
-    return journal
 
 
-def _settle(context: Context) -> None:
-    """Write what was repaired so far, so that the image itself can be worked on."""
-    if context.storage.pending:
-        if context.must_check:
-            context.set_superblock(s_state=context.superblock.state & ~STATE_VALID)
-        context.set_superblock()
-        context.storage.flush(final=True)
-
-
-def _replay_in_memory(context: Context, journal: Journal) -> int:
-    """Put the log's blocks over the image, which stays as it is. Return the number of transactions."""
+def _replay_in_memory(context: Context, journal: Journal) -> Replay:
+    """Put the log's blocks over the image, which stays as it is."""
     superblock, storage = context.superblock, context.storage
-    replay = scan_log(storage, journal, blocks_count=superblock.blocks_count)
+    replay = scan_log(storage, journal, blocks_count=superblock.blocks_count, leave_out=True)
     view: BlockOverlay = played_back(storage, superblock, replay)
     context.storage = RepairStorage(view, superblock.block_size)
     _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": replay.next_sequence})
-    return replay.transactions
+    return replay
 
 
 def _check_backup(context: Context) -> None:

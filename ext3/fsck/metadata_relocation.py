@@ -115,7 +115,9 @@ class MetadataPlaces:
                 raise GaveUp(f"group {group} has no room for its {FIELDS[field]}, which needs {count} blocks in a row")
             old = int(context.groups[field][group])
             for at in range(count):
-                context.storage.write_block(place + at, self._content(old + at) if copy else bytes(context.block_size), Stage.NEW)
+                context.storage.write_block(
+                    place + at, self._content(old + at) if copy else bytes(context.block_size), Stage.NEW
+                )
             context.census.used[place : place + count] = True
             context.groups[field][group] = place
             context.fix(problems.METADATA_MOVED, Place(group=group), got=FIELDS[field], want=place)
@@ -136,5 +138,5 @@ class MetadataPlaces:
         edges = np.flatnonzero(np.diff(np.concatenate([[True], part, [True]]).astype(np.int8)))
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             if end - begin >= count:
-                return first + begin
+                return first + int(begin)
         return 0

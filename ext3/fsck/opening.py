@@ -18,6 +18,7 @@ from ..constants import (
 )
 from ..device.base import BlockDevice
 from ..errors import CorruptError, Ext3Error, UnsupportedError
+from ..format.geometry import group_count
 from ..format.group_desc import read_groups
 from ..format.schema import GROUP_DESC, SUPERBLOCK
 from ..format.superblock import Superblock, limit_violations, parse_superblock, read_superblock, superblock_violations
@@ -27,7 +28,14 @@ from .context import CheckOptions, Context, GaveUp
 from .finding import Finding, Report
 from .policy import Policy, Preening, Stopped
 from .problem import Place
-from .problems.volume import INODES_COUNT, REVISION_0, SUPERBLOCK_COPY_CHOSEN, SUPERBLOCK_UNUSABLE
+from .problems.volume import (
+    DEVICE_TOO_SMALL,
+    INODES_COUNT,
+    INODES_PER_GROUP,
+    REVISION_0,
+    SUPERBLOCK_COPY_CHOSEN,
+    SUPERBLOCK_UNUSABLE,
+)
 from .storage import BeforeWrite, RepairStorage, Stage
 
 __all__ = ["accept_superblock", "open_context"]
@@ -60,6 +68,7 @@ def open_context(
             if backup is not None:
                 findings = [Finding(SUPERBLOCK_UNUSABLE, Place(), str(error), backup.block)]
         if error is not None and backup is None:
+            _stop_at_size(device, raw, policy, before_write)
             raw = _with_inodes_count(device, raw, findings, error)
     if backup is not None:
         raw = backup.raw
@@ -70,6 +79,22 @@ def open_context(
     context = Context(storage, policy, report, stamp, options)
     context.opening = findings
     return context
+
+
+def _stop_at_size(device: BlockDevice, raw: bytes, policy: Policy, before_write: BeforeWrite | None) -> None:
+    """Preening: set the error bit of a filesystem that is larger than its device, and raise Stopped."""
+    if not isinstance(policy, Preening) or not raw or SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
+        return
+    violations = list(superblock_violations(raw, device_size=device.size))
+    if len(violations) != 1 or not isinstance(violations[0].got, int):
+        return
+    block_size = MIN_BLOCK_SIZE << SUPERBLOCK.record(raw)["s_log_block_size"]
+    if violations[0].field != "s_blocks_count" or violations[0].got <= device.size // block_size:
+        return
+    storage = RepairStorage(device, block_size, before_write=before_write)
+    _set_error(storage)
+    storage.flush(final=True)
+    policy.repairs(Finding(DEVICE_TOO_SMALL, Place(), violations[0].got, violations[0].want))
 
 
 def _require_ext3(superblock: Superblock) -> None:
@@ -135,11 +160,35 @@ def _with_inodes_count(device: BlockDevice, raw: bytes, findings: list[Finding],
     if [violation.field for violation in violations] != ["s_inodes_count"]:
         raise error
     changed = bytearray(raw)
-    SUPERBLOCK.view(changed)[0]["s_inodes_count"] = violations[0].want
+    per_group = _likelier_per_group(device, raw)
+    if per_group:
+        findings.append(Finding(INODES_PER_GROUP, Place(), SUPERBLOCK.record(raw)["s_inodes_per_group"], per_group))
+        SUPERBLOCK.view(changed)[0]["s_inodes_per_group"] = per_group
+    else:
+        findings.append(Finding(INODES_COUNT, Place(), violations[0].got, violations[0].want))
+        SUPERBLOCK.view(changed)[0]["s_inodes_count"] = violations[0].want
     for violation in limit_violations(changed):
         raise violation.error
-    findings.append(Finding(INODES_COUNT, Place(), violations[0].got, violations[0].want))
     return bytes(changed)
+
+
+def _likelier_per_group(device: BlockDevice, raw: bytes) -> int:
+    """Return the inodes per group that s_inodes_count tells of, if it is this number that is wrong, not the count; else 0.
+
+    Groups have multiples of 8 inodes, and no group has more free ones than there are.
+    """
+    fields = SUPERBLOCK.record(raw)
+    groups = group_count(fields["s_blocks_count"], fields["s_first_data_block"], fields["s_blocks_per_group"])
+    now, (likely, rest) = fields["s_inodes_per_group"], divmod(fields["s_inodes_count"], groups)
+    if rest or likely % 8 or not 0 < likely <= MIN_BLOCK_SIZE * 8 << fields["s_log_block_size"]:
+        return 0
+    changed = bytearray(raw)
+    SUPERBLOCK.view(changed)[0]["s_inodes_per_group"] = likely
+    try:
+        most = int(read_groups(device, parse_superblock(bytes(changed), device_size=device.size))["bg_free_inodes_count"].max())
+    except Ext3Error:
+        return 0
+    return likely if (now % 8 or most > now) and most <= likely else 0
 
 
 def _write_primary(storage: RepairStorage, raw: bytes, backup: BackupSuperblock | None) -> None:
@@ -181,7 +230,7 @@ def accept_superblock(context: Context) -> None:
         context.storage.discard()
         context.unusable = True
         if findings[0].problem is not SUPERBLOCK_UNUSABLE:
-            _set_error(context)
+            _set_error(context.storage)
         raise
     context.must_check = True
     context.write_backups = True
@@ -189,9 +238,9 @@ def accept_superblock(context: Context) -> None:
         context.storage.flush(final=True)
 
 
-def _set_error(context: Context) -> None:
+def _set_error(storage: RepairStorage) -> None:
     """Set the error bit in the superblock as it is on storage."""
-    raw = bytearray(context.storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+    raw = bytearray(storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
     row = SUPERBLOCK.view(raw)[0]
     row["s_state"] = int(row["s_state"]) & ~STATE_VALID | STATE_ERROR
-    context.storage.write(SUPERBLOCK_OFFSET, raw, Stage.MAPS)
+    storage.write(SUPERBLOCK_OFFSET, raw, Stage.MAPS)

@@ -5,19 +5,19 @@ Source of the rules: e2fsprogs ``e2fsck/pass1.c`` (e2fsck_pass1, process_bad_blo
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..constants import BAD_INO, JOURNAL_INO, RESIZE_INO, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, InodeFlag
+from ..constants import BAD_INO, GOOD_INODE_SIZE, JOURNAL_INO, RESIZE_INO, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG
 from .block_walk import MapWalk, Pointer
 from .context import Context
 from .inode_check import InodeCheck
+from .later_formats import LATER
 from .metadata_relocation import BITMAP_FIELDS, MetadataPlaces
-from .problem import Place
+from .problem import Place, Problem
 from .problems import inodes as problems
 from .record import Record
 
 __all__ = ["check_reserved"]
 
+QUOTA_INOS = (3, 4)
 BOOT_LOADER_INO = 5
 
 
@@ -25,16 +25,21 @@ def check_reserved(context: Context, checks: InodeCheck, places: MetadataPlaces,
     """Check an inode with a number below the first that files can have."""
     ino = record.ino
     checks.check_dtime(record, low_dtime=low_dtime)
+    if ino not in (BAD_INO, ROOT_INO):
+        _check_later_flags(context, checks, record)
     if ino == BAD_INO:
         _check_bad_blocks(context, places, record)
     elif ino == ROOT_INO:
         _check_root(context, checks, record)
     elif ino == JOURNAL_INO and context.field("s_journal_inum") == JOURNAL_INO:
         _check_mode(context, record, problems.JOURNAL_MODE, S_IFREG)
+        if record.is_file and not record.links:
+            record.core["i_links_count"] = 1  # its table was lost since the journal was judged
         checks.check_blocks(record)
-    elif ino == JOURNAL_INO:
+    elif ino == JOURNAL_INO or ino in QUOTA_INOS:
         used = record.links or record.get("i_blocks") or record.words[0]
-        if used and context.fix(problems.JOURNAL_UNUSED, Place(ino=ino)):
+        problem = problems.JOURNAL_UNUSED if ino == JOURNAL_INO else problems.QUOTA_UNUSED
+        if used and context.fix(problem, Place(ino=ino)):
             record.zero()
     else:
         _check_other(context, checks, record)
@@ -68,7 +73,15 @@ def _check_other(context: Context, checks: InodeCheck, record: Record) -> None:
     checks.check_blocks(record)
 
 
-def _check_mode(context: Context, record: Record, problem: problems.Problem, want: int) -> None:
+def _check_later_flags(context: Context, checks: InodeCheck, record: Record) -> None:
+    """Clear an inode with flags of later formats, other than the journal's, of which the journal's check decides."""
+    journal = record.ino == JOURNAL_INO and context.field("s_journal_inum") == JOURNAL_INO
+    if record.flags & LATER and not journal and context.fix(problems.EXTENTS_INVALID, Place(ino=record.ino)):
+        record.zero()
+    checks.check_flags(record)
+
+
+def _check_mode(context: Context, record: Record, problem: Problem, want: int) -> None:
     if (want and record.form == want) or record.mode == want:
         return
     if context.fix(problem, Place(ino=record.ino), got=f"{record.mode:o}", want=f"{want:o}"):
@@ -81,11 +94,8 @@ def _check_mode(context: Context, record: Record, problem: problems.Problem, wan
 def _check_bad_blocks(context: Context, places: MetadataPlaces, record: Record) -> None:
     """Check the list of bad blocks, and claim what is on it."""
     fields = ("i_mode", "i_uid", "i_gid", "i_links_count", "i_file_acl")
-    if (any(map(record.get, fields)) or record.flags & InodeFlag.INLINE_DATA) and context.fix(
-        problems.BAD_BLOCKS_FIELDS, Place(ino=BAD_INO)
-    ):
-        record.core["i_block"] = 0
-        record.core[...] = np.zeros((), record.core.dtype)
+    if (any(map(record.get, fields)) or record.flags & LATER) and context.fix(problems.BAD_BLOCKS_FIELDS, Place(ino=BAD_INO)):
+        record.raw[:GOOD_INODE_SIZE] = bytes(GOOD_INODE_SIZE)
     if not any(record.words):
         return
     walk = MapWalk(context, record.words)
@@ -134,5 +144,6 @@ def _judge_bad_block(context: Context, places: MetadataPlaces, pointer: Pointer,
         if context.fix(problems.BAD_BLOCK_BITMAP, place, got=BITMAP_FIELDS[name]):
             places.relocate(group, name, copy=True)
     else:
-        context.fix(problems.BAD_BLOCK_TABLE, place)
+        # An image has no blocks that cannot be used. While it is on the list, its inodes would have to be given up.
+        return not context.fix(problems.BAD_BLOCK_TABLE, place)
     return True

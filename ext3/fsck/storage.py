@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
+from .. import hostio
 from ..constants import EXT3_MAGIC, SECTOR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice, data_ranges
 from ..device.block_overlay import BlockOverlay
@@ -132,9 +133,15 @@ class RepairStorage:
         self._stages.clear()
 
     def flush(self, *, final: bool) -> None:
-        """Write the changes out, in order. Not ``final``: the superblock on storage stays as it was, without VALID."""
-        if not self.blocks:
-            return
+        """Write the changes out, in order. Not ``final``: the superblock on storage stays as it was, without VALID.
+
+        Signals that would end the program wait until it is done.
+        """
+        if self.blocks:
+            with hostio.signals_deferred():
+                self._flush(final=final)
+
+    def _flush(self, *, final: bool) -> None:
         if self._before_write is not None:
             runs = merged_runs(sorted({*self.blocks, self._super_block}), 1 << 20)
             self._before_write([(first * self.block_size, count * self.block_size) for first, count in runs])

@@ -19,6 +19,7 @@ from ..constants import (
     STATE_ERROR,
     STATE_VALID,
     Compat,
+    Incompat,
 )
 from ..format.group_desc import LOCATIONS, outside_group
 from ..format.schema import SUPERBLOCK
@@ -28,18 +29,23 @@ from .problem import Place
 from .problems.volume import (
     COUNTERS_TOO_LARGE,
     EXTRA_ISIZE,
+    HURD_FILETYPE,
     LOCATION_OUTSIDE,
     NO_HASH_SIGN,
     NO_UUID,
     NOT_VALID,
+    QUOTA_INODE,
     TIME_AHEAD,
     TIME_IN_FUTURE,
     TOTALS_TOO_LARGE,
     UNINIT,
 )
 
-__all__ = ["check_superblock", "finish_superblock", "reason_to_check"]
+__all__ = ["check_locations", "check_superblock", "finish_superblock", "reason_to_check"]
 
+OS_HURD = 1
+"""s_creator_os."""
+USER_QUOTA_INO, GROUP_QUOTA_INO = 3, 4
 UNINIT_FLAGS = 3
 """bg_flags: the inode table, the block bitmap are not initialised."""
 DAY = 86400
@@ -48,7 +54,9 @@ DAY = 86400
 def check_superblock(context: Context) -> None:
     """Check the superblock and the descriptors, apart from what only a scan of the inodes can tell."""
     _check_extra_isize(context)
-    _check_locations(context)
+    _check_quota_inodes(context)
+    _check_creator(context)
+    check_locations(context)
     _check_uninit(context)
     _check_counters(context)
     if context.groups_changed:
@@ -71,7 +79,24 @@ def _check_extra_isize(context: Context) -> None:
             context.write_backups = True
 
 
-def _check_locations(context: Context) -> None:
+def _check_quota_inodes(context: Context) -> None:
+    """Clear the numbers of quota inodes, unless they are those that are reserved for the purpose."""
+    for field, reserved in (("s_usr_quota_inum", USER_QUOTA_INO), ("s_grp_quota_inum", GROUP_QUOTA_INO)):
+        ino = context.field(field)
+        if ino not in (0, reserved) and context.fix(QUOTA_INODE, got=f"{field} is {ino}"):
+            context.set_superblock(**{field: 0})
+            context.write_backups = True
+
+
+def _check_creator(context: Context) -> None:
+    """Clear a feature that the Hurd does not have."""
+    superblock = context.superblock
+    if superblock.creator_os == OS_HURD and superblock.has_filetype and context.fix(HURD_FILETYPE):
+        context.set_superblock(s_feature_incompat=superblock.incompat & ~Incompat.FILETYPE)
+        context.write_backups = True
+
+
+def check_locations(context: Context) -> None:
     """Clear the places of bitmaps and inode tables that lie outside of their group: pass 1 gives them new ones."""
     superblock, groups = context.superblock, context.groups
     geometry = superblock.geometry
@@ -81,7 +106,7 @@ def _check_locations(context: Context) -> None:
             context.must_check = True
             block, first = int(groups[field][group]), int(geometry.group_first[group])
             want = f"from {first} to {first + int(geometry.group_blocks[group]) - count}"
-            if not block or context.fix(LOCATION_OUTSIDE, Place(group=group), got=f"{field} is {block}", want=want):
+            if context.fix(LOCATION_OUTSIDE, Place(group=group), got=f"{field} is {block}", want=want):
                 groups[field][group] = 0
                 context.groups_changed = context.write_backups = True
 
@@ -92,6 +117,7 @@ def _check_uninit(context: Context) -> None:
     for group in np.flatnonzero(marked).tolist():
         flags, unused = int(groups["bg_flags"][group]), int(groups["bg_itable_unused"][group])
         what = f"bg_flags is {flags}" if flags & UNINIT_FLAGS else f"bg_itable_unused is {unused}"
+        context.must_check = True
         if context.fix(UNINIT, Place(group=group), got=what):
             groups["bg_flags"][group] = flags & ~UNINIT_FLAGS
             groups["bg_itable_unused"][group] = 0
@@ -199,7 +225,7 @@ def _finish_full_check(context: Context) -> None:
     state = superblock.state & ~STATE_VALID
     if not context.report.left:
         state = STATE_VALID
-        if not superblock.state & STATE_VALID:
+        if not superblock.state & STATE_VALID and not context.valid_cleared:
             context.fix(NOT_VALID, got=superblock.state, want=STATE_VALID)
     changes: dict[str, object] = {"s_state": state, "s_lastcheck": context.now, "s_mnt_count": 0}
     errors = SUPERBLOCK.view(context.raw)[0]["s_error_log"]

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from ..constants import (
     BAD_INO,
-    DIND_SLOT,
     DIRECT_BLOCKS,
     FAST_SYMLINK_MAX,
     GOOD_INODE_SIZE,
@@ -23,11 +22,11 @@ from ..constants import (
     SECTOR,
     InodeFlag,
 )
-from ..format.block_map import indirect_trees
 from ..format.indirect_blocks import dense_roots
 from ..format.inode import InodeRecord
 from ..format.inode_fields import SECOND, encode_device
 from ..format.inode_table import Records, pack_table
+from ..format.resize_inode import resize_record
 from .plan import Plan
 
 __all__ = ["InodeWriter"]
@@ -100,23 +99,16 @@ class InodeWriter:
         now = plan.stamp.seconds * SECOND
         if ino == BAD_INO:  # has no extra area
             return InodeRecord.new(GOOD_INODE_SIZE, mode=0, uid=0, gid=0, now=now, generation=0)
-        record = InodeRecord.new(self.size, mode=S_IFREG | 0o600, uid=0, gid=0, now=now, generation=0)
-        record.links = 1
         if ino == RESIZE_INO and plan.resize_map_at is not None:
-            i_block = [0] * N_BLOCKS
-            i_block[DIND_SLOT] = plan.space.block(plan.resize_map_at)
-            record.i_block = tuple(i_block)
-            _, double, _ = indirect_trees(geometry.pointers_per_block)
-            record.size = (double.start + double.span) * geometry.block_size
-            blocks = 1 + geometry.reserved_gdt_blocks * (1 + len(geometry.backup_groups))
-        elif ino == JOURNAL_INO and plan.journal is not None:
+            return resize_record(geometry, plan.space.block(plan.resize_map_at), now=now)
+        if ino == JOURNAL_INO and plan.journal is not None:
+            record = InodeRecord.new(self.size, mode=S_IFREG | 0o600, uid=0, gid=0, now=now, generation=0)
+            record.links = 1
             record.i_block = tuple(plan.journal.pack_inode().tolist())
             record.size = plan.journal_blocks * geometry.block_size
-            blocks = plan.journal_blocks + plan.journal.indirect
-        else:
-            return None
-        record.sectors = blocks * (geometry.block_size // SECTOR)
-        return record
+            record.sectors = (plan.journal_blocks + plan.journal.indirect) * (geometry.block_size // SECTOR)
+            return record
+        return None
 
     def _packed(self, nodes: npt.NDArray[np.int64]) -> Records:
         """Pack the inodes of ``nodes``, row by row."""

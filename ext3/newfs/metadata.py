@@ -30,6 +30,7 @@ from ..constants import (
     RoCompat,
 )
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
+from ..format.resize_inode import resize_blocks
 from ..format.schema import GROUP_DESC, SUPERBLOCK
 from .plan import Plan, hash_seed_words
 
@@ -168,19 +169,7 @@ class Metadata:
         return table.tobytes()
 
     def resize_blocks(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
-        """Yield (block number, pointers) of the resize inode's map and of the reserved descriptor blocks, which point to
-        their copies in the backup groups (source: e2fsprogs ``lib/ext2fs/res_gdt.c``)."""
-        plan, geometry = self.plan, self.plan.geometry
-        if plan.resize_map_at is None:
-            return
-        pointers = geometry.pointers_per_block
-        numbers = np.arange(geometry.descriptor_blocks, geometry.descriptor_blocks + geometry.reserved_gdt_blocks)
-        primary = geometry.first_data_block + 1 + numbers
-        double = np.zeros((1, pointers), np.uint32)
-        double[0, numbers % pointers] = primary
-        yield plan.space.block(plan.resize_map_at), double
-        backups = np.array(geometry.backup_groups, np.int64)
-        if len(primary) and len(backups):
-            rows = np.zeros((len(primary), pointers), np.uint32)
-            rows[:, : len(backups)] = primary[:, None] + backups[None, :] * geometry.blocks_per_group
-            yield int(primary[0]), rows
+        """Yield (block number, pointers) of the resize inode's map and of the reserved descriptor blocks."""
+        plan = self.plan
+        if plan.resize_map_at is not None:
+            yield from resize_blocks(plan.geometry, plan.space.block(plan.resize_map_at))

@@ -7,7 +7,6 @@ inside a SIF it is changed in place, with its valid flag cleared until the end.
 from __future__ import annotations
 
 import os
-import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from .embedding.reservation import OnSignatures
 
 __all__ = ["EditOptions", "EditSession", "edit_image"]
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +79,7 @@ class EditSession:
 
     def sync(self) -> None:
         """Commit the changes so far to storage (of a copy: to the copy)."""
-        with _signals_blocked():
+        with hostio.signals_deferred():
             self.filesystem.sync()
 
 
@@ -182,17 +179,17 @@ def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[Overlay
     """Open the filesystem on ``device``; commit at the end, or roll back to the last sync if the block fails."""
     filesystem: WritableFilesystem | None = None
     try:
-        with _signals_blocked():
+        with hostio.signals_deferred():
             filesystem = WritableFilesystem(device)
         editor = OverlayEditor(filesystem, upper=options.upper)
         if options.check is not None:
             options.check(editor)
         yield editor
-        with _signals_blocked():
+        with hostio.signals_deferred():
             filesystem.close()
     except BaseException:
         if filesystem is not None:
-            with _signals_blocked():
+            with hostio.signals_deferred():
                 _roll_back(filesystem, device)
         raise
 
@@ -205,18 +202,3 @@ def _roll_back(filesystem: WritableFilesystem, device: FileDevice) -> None:
         superblock = read_superblock(device)
         if superblock.needs_recovery or superblock.last_orphan:
             WritableFilesystem(device).close()
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block signals that would end the program until the end of the block, if the system can."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # A call may raise what a signal's handler raises, with the mask already changed.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -23,9 +23,11 @@ from ext3.constants import (
     Incompat,
     RoCompat,
 )
+from ext3.device.base import BlockDevice
 from ext3.errors import Ext3Error
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
+from ext3.fsck.preparation import QuickLook, quick_look
 
 from ..atomic import HostPath
 from ..errors import FormatError, human
@@ -71,9 +73,10 @@ class ImageInfo:
 
     ``used_bytes`` includes ``metadata_bytes`` (0 if they cannot be read) and the journal; ``available_bytes`` is what a
     container can write without root. ``state`` is "clean", "dirty" (the journal needs recovery), "not clean" (ext2 that was not
-    unmounted) or "errors". ``readable`` False: ``problem`` says why the content cannot be read, and ``upper`` and ``work`` are
-    unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of a SIF image;
-    ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
+    unmounted) or "errors". ``check`` says why a check is needed, "" that none is; None: unknown, as while the image is in use.
+    ``orphans``: removed files that still take space. ``readable`` False: ``problem`` says why the content cannot be read, and
+    ``upper`` and ``work`` are unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of
+    a SIF image; ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
     """
 
     path: str
@@ -100,6 +103,8 @@ class ImageInfo:
     written: int
     mounted: int
     mount_count: int
+    check: str | None = None
+    orphans: int = 0
     upper: DirectoryOwner | None = None
     work: DirectoryOwner | None = None
     readable: bool = True
@@ -128,15 +133,17 @@ def image_info(path: HostPath, partition: str | None = None, *, offset: int | No
         fields = SUPERBLOCK.record(raw) if raw else {}
         if fields.get("s_magic") != EXT3_MAGIC:
             read_superblock(device)  # raises an error that says what the file is
-        upper = work = totals = None
+        upper = work = totals = free = None
         journal_blocks = 0
         problem = ""
+        look = _quick_look(device)
         try:
             check_window(window)
             with open_ext3(device) as image:
                 totals = image.tree.statfs()
                 upper, work = _directory(image.tree, b"upper"), _directory(image.tree, b"work")
                 journal_blocks = image.journal_blocks()
+                free = image.count_free()
         except (Ext3Error, FormatError) as error:
             problem = str(error)
         allocated = _allocated(window)
@@ -151,9 +158,18 @@ def image_info(path: HostPath, partition: str | None = None, *, offset: int | No
         work=work,
         journal_blocks=journal_blocks,
         totals=totals,
+        free=free,
+        look=look,
         problem=problem,
         use=image_use(name, span=window.span),
     )
+
+
+def _quick_look(device: BlockDevice) -> QuickLook | None:
+    try:
+        return quick_look(device)
+    except Ext3Error:
+        return None
 
 
 def _allocated(window: Window) -> int:
@@ -169,14 +185,29 @@ def _allocated(window: Window) -> int:
 
 
 def _assemble(
-    fields: dict[str, Any], unused: tuple[str, ...], *, journal_blocks: int, totals: StatFS | None, **known: Any
+    fields: dict[str, Any],
+    unused: tuple[str, ...],
+    *,
+    journal_blocks: int,
+    totals: StatFS | None,
+    free: tuple[int, int] | None,
+    look: QuickLook | None,
+    **known: Any,
 ) -> ImageInfo:
-    """Return the description. ``totals`` is None if the filesystem cannot be read: the superblock's counts are given then."""
+    """Return the description. ``free``: blocks and inodes as the bitmaps have them.
+
+    ``totals`` is None if the filesystem cannot be read: the superblock's counts are given then.
+    """
     block_size = 1024 << min(fields["s_log_block_size"], MAX_LOG_BLOCK_SIZE)
     blocks, per_group = fields["s_blocks_count"], fields["s_blocks_per_group"]
     inodes = fields["s_inodes_count"]
     free_inodes = min(fields["s_free_inodes_count"], inodes) if totals is None else totals.free_inodes
     free_blocks = min(fields["s_free_blocks_count"], blocks) if totals is None else totals.free_bytes // block_size
+    check = None if look is None or known["use"].busy else look.reason
+    if free is not None:
+        if free != (free_blocks, free_inodes) and check == "":
+            check = "the free counts are not those of the bitmaps"
+        free_blocks, free_inodes = free
     reserved = min(fields["s_r_blocks_count"], blocks)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
     dirty = bool(incompat & Incompat.NEEDS_RECOVERY)
@@ -218,10 +249,12 @@ def _assemble(
         written=fields["s_wtime"],
         mounted=fields["s_mtime"],
         mount_count=fields["s_mnt_count"],
+        check=check,
+        orphans=0 if look is None else look.orphans,
         readable=not known["problem"],
         accepted=not reasons,
         reasons=tuple(reasons),
-        notes=(*_notes(known, state, reserved), *_trim_note(known, (blocks - free_blocks) * block_size)),
+        notes=(*_notes(known, state, reserved, check), *_trim_note(known, (blocks - free_blocks) * block_size)),
         **known,
     )
 
@@ -240,7 +273,7 @@ def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
     return reasons
 
 
-def _notes(known: dict[str, Any], state: str, reserved_blocks: int) -> tuple[str, ...]:
+def _notes(known: dict[str, Any], state: str, reserved_blocks: int, check: str | None) -> tuple[str, ...]:
     notes = []
     upper: DirectoryOwner | None = known["upper"]
     if not known["problem"] and upper is None:
@@ -253,11 +286,14 @@ def _notes(known: dict[str, Any], state: str, reserved_blocks: int) -> tuple[str
     if state == "dirty" and known["use"].written:
         notes.append("the journal is in use: recent writes of the container may not be visible yet")
     elif state == "dirty":
-        notes.append("the journal is not empty: use the image writable once before sharing it :ro")
+        notes.append(
+            "the journal is not empty: before sharing it :ro, use the image writable once, or replay it with: sifkit overlay"
+            " fsck -p"
+        )
     elif state == "not clean" and known["use"].busy:
         notes.append(f"in use: {known['use'].describe()}; not clean is normal while it is mounted")
-    elif state in ("errors", "not clean"):
-        notes.append("the filesystem is not clean: check it with e2fsck -f before use")
+    elif check:
+        notes.append("the filesystem needs a check before use: sifkit overlay fsck -p")
     return tuple(notes)
 
 

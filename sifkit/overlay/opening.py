@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ext3 import hostio
+from ext3.check.bitmap_counts import count_free
 from ext3.device.base import BlockDevice
 from ext3.errors import Ext3Error, NotExt3Error
 from ext3.read.filesystem import Filesystem
@@ -89,6 +90,10 @@ class OpenedImage:
         """Return the size of the journal in blocks, 0 without one. Raises CorruptError, DeviceError."""
         journal = self._filesystem.journal_superblock()
         return int(journal["s_maxlen"]) if journal else 0
+
+    def count_free(self) -> tuple[int, int] | None:
+        """Return (free blocks, free inodes) as the bitmaps have them; None if a bitmap has no place. Raises DeviceError."""
+        return count_free(self._filesystem.device, self._filesystem.superblock, self._filesystem.groups)
 
     def details(self, ino: int) -> FileDetails:
         """Return what only ext3 knows of a file. Raises CorruptError, DeviceError."""

@@ -47,7 +47,7 @@ def judge(info: ImageInfo, access: FileAccess) -> Verdict:
     if not info.readable:
         never.append(f"its content cannot be read: {info.problem}")
     if access.uid and info.state == "errors":
-        never.append("the filesystem is marked as damaged: fuse2fs asks for e2fsck")
+        never.append("the filesystem is marked as damaged: fuse2fs refuses it until it is checked")
     if access.uid and info.state == "dirty" and not access.writable and not info.use.busy:
         never.append("its journal is not empty, and you may not write to the file to replay it")
     if info.readable and info.upper is None and (access.uid or not access.writable):

@@ -50,6 +50,8 @@ BEFORE = {
     "overlay attach": "cp root.sif image.sif",
     "overlay attach --move": "",
     "overlay detach": "rm -f overlay.img",
+    "overlay undo": "sifkit -q overlay fsck -fy --undo overlay.undo overlay.img",
+    "overlay undo --partition": "sifkit -q overlay fsck -fy --undo sif.undo image.sif",
     "overlay chown --from": "sifkit -q overlay chown 1000:1000 overlay.img",
     "sif new": "rm -f image.sif",
     "sif pack image.d image.sif": "rm -f image.sif",

@@ -171,8 +171,8 @@ RECIPES = [
     Recipe("bad-blocks-indirect", "ext2", "bad-blocks inode, illegal indirect block", (
         ("inode[1].i_block[12]", FAR), ("inode[1].i_block[3]", 0xFFFFFFF0), ("inode[1].i_blocks", 8), ("inode[1].i_size", 50_000))),
     Recipe("bad-blocks-journal", "ext3", "bad block in the journal", (("inode[1].i_block[0]", "map[8:5]"), ("inode[1].i_blocks", 2), ("inode[1].i_size", 1024))),
-    Recipe("journal-64bit", "ext3", "journal feature of ext4", (("journal.s_feature_incompat", 2),), clean="its numbers are read as they are"),
-    Recipe("journal-checksums", "ext3", "journal feature of ext4", (("journal.s_feature_incompat", 0x10),)),
+    Recipe("journal-64bit", "ext3", "journal feature of ext4", (("journal.s_feature_incompat", 2),), clean="its numbers are read as they are", apart="a journal of ext4 is named, not read"),
+    Recipe("journal-checksums", "ext3", "journal feature of ext4", (("journal.s_feature_incompat", 0x10),), apart="a journal of ext4 is named, not dropped"),
     Recipe("journal-lost-and-shared", "ext3", "journal invalid, and its blocks in a file", (
         ("map[8:5]", 0), ("super.s_jnl_backup_type", 0), ("map[/file:0]", "map[8:700]"), ("map[/twin:0]", "map[/file:1]"))),
     Recipe("other-filesystem", "bare", "superblock of another format", (("byte[0]", b"XFSB" + bytes(2044)),)),

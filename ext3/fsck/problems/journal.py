@@ -25,11 +25,24 @@ JOURNAL_INODE_FROM_BACKUP = Problem(
     "write the inode from the copy",
     preen=Preen.REPAIR,
 )
+JOURNAL_NUMBER = Problem(
+    "journal-number",
+    "superblock: s_journal_inum is {got}, which is no journal; that is in inode {want}",
+    "set it",
+    preen=Preen.REPAIR,
+)
 JOURNAL_HEAD = Problem("journal-superblock", "{got}", "write a new one, of an empty journal", preen=Preen.REPAIR)
+JOURNAL_START = Problem("journal-start", "the journal holds transactions, but {got}", "empty it")
+JOURNAL_FEATURES = Problem("journal-features", "journal superblock: unknown features: {got}", "give up")
 JOURNAL_LOG = Problem(
     "journal-log", "the journal cannot be replayed: {got}", "empty it, and check everything", preen=Preen.REPAIR
 )
-JOURNAL_DATA = Problem("journal-data", "the journal holds transactions, but needs_recovery is clear", "replay it")
+JOURNAL_DATA = Problem(
+    "journal-data", "the journal holds transactions, but needs_recovery is clear", "replay it", uncounted=True
+)
+JOURNAL_FAR_BLOCK = Problem(
+    "journal-far-block", "the journal holds content for block {block}, outside of the filesystem; it is left out", note=True
+)
 JOURNAL_RESET = Problem("journal-reset", "the journal holds transactions that are not replayed", "empty it")
 JOURNAL_VERSION_1 = Problem(
     "journal-version", "journal superblock: version 1, with fields of version 2; they are cleared", note=True
@@ -40,4 +53,5 @@ JOURNAL_BACKUP = Problem(
 )
 JOURNAL_VISIBLE = Problem("journal-visible", "inode {ino}: the journal is the file /{got}; it becomes inode {want}", note=True)
 JOURNAL_MISSING = Problem("journal-missing", "the journal was dropped", "make a new one of {want} blocks", preen=Preen.REPAIR)
-JOURNAL_NO_ROOM = Problem("journal-no-room", "no room for a new journal of {want} blocks: the filesystem has none", note=True)
+JOURNAL_NO_ROOM = Problem("journal-no-room", "no room for a new journal of {want} blocks: the filesystem has none")
+JOURNAL_OLD_INODE = Problem("journal-old-inode", "inode {ino}: still in use, so that there is no new journal")

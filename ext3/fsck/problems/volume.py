@@ -16,16 +16,30 @@ SUPERBLOCK_UNUSABLE = Problem(
 )
 SUPERBLOCK_COPY_CHOSEN = Problem(
     "superblock-copy-chosen",
-    "the superblock in block {want} is used instead of the primary one",
-    "write the primary superblock and descriptors from it",
-    preen=Preen.REPAIR,
+    "the superblock in block {want} is used instead of the primary one, which is written from it",
+    note=True,
 )
+DEVICE_TOO_SMALL = Problem("superblock-device-size", "superblock: s_blocks_count is {got}, want {want}", "give up")
 INODES_COUNT = Problem("superblock-inodes-count", "superblock: s_inodes_count is {got}, want {want}", "set it")
+INODES_PER_GROUP = Problem(
+    "superblock-inodes-per-group",
+    "superblock: s_inodes_per_group is {got}, which s_inodes_count contradicts",
+    "set it to {want}",
+)
 REVISION_0 = Problem(
     "superblock-revision", "superblock: s_rev_level is 0, but there are features", "set it to 1", preen=Preen.REPAIR
 )
 EXTRA_ISIZE = Problem(
     "superblock-extra-isize", "superblock: {got}, want 0, or a multiple of 4 from 4 to {want}", "set it to 32"
+)
+QUOTA_INODE = Problem(
+    "superblock-quota-inode",
+    "superblock: {got}, but quotas are no feature of ext3",
+    "set it to 0",
+    preen=Preen.REPAIR,
+)
+HURD_FILETYPE = Problem(
+    "superblock-hurd-filetype", "superblock: s_creator_os is the Hurd, which has no feature filetype", "clear the feature"
 )
 NO_UUID = Problem("superblock-no-uuid", "superblock: s_uuid is zero; a random one is set", note=True)
 TIME_IN_FUTURE = Problem(
@@ -56,6 +70,7 @@ UNINIT = Problem(
     "group {group}: marked as not initialised ({got}), which needs a feature that is not set",
     "clear the marks",
     preen=Preen.REPAIR,
+    uncounted=True,
 )
 COUNTERS_TOO_LARGE = Problem("group-counters", "group {group}: {got}, want at most {want}", note=True)
 
@@ -75,8 +90,8 @@ RESIZE_NO_SPACE = Problem("resize-inode-no-space", "no free block for the map of
 
 # Orphan list
 
-ORPHAN_DELETED = Problem("orphan-deleted", "inode {ino}: deleted, as the orphan list says; it had {got} bytes", note=True)
-ORPHAN_CUT = Problem("orphan-truncated", "inode {ino}: truncated to {got} bytes, as the orphan list says", note=True)
+ORPHAN_DELETED = Problem("orphan-deleted", "inode {ino}: orphan of {got} bytes, to be deleted", note=True)
+ORPHAN_CUT = Problem("orphan-truncated", "inode {ino}: orphan, to be truncated to {got} bytes", note=True)
 ORPHAN_LIST = Problem(
     "orphan-list", "orphan list: {got}", "drop the rest of the list, and check everything", preen=Preen.REPAIR
 )

@@ -16,6 +16,8 @@ __all__ = ["command"]
         Verb("detach", "Make", "overlay.detach", "move the overlay of a SIF image to a file"),
         Verb("export", "Make", "overlay.export", "export upper/ as a layer archive or to a directory"),
         Verb("info", "Look", "overlay.info", "show what an image is, its usage and its users"),
+        Verb("fsck", "Change", "overlay.fsck", "check an overlay image and repair it"),
+        Verb("undo", "Change", "overlay.undo", "put an image back as it was before a check"),
         Verb("chown", "Change", "overlay.chown", "hand an overlay over: change the owner of upper/ and work/"),
         Verb("tune", "Change", "overlay.tune", "change the reserved blocks or the label of an overlay image"),
         Verb("trim", "Change", "overlay.trim", "give the space of deleted files back to the host"),

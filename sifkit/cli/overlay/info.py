@@ -96,6 +96,7 @@ def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str
         ("features", " ".join(info.features)),
         ("state", info.state),
         ("journal", journal),
+        ("check", _check(info)),
         ("upper/", _directory(info.upper, info.readable)),
         ("work/", _directory(info.work, info.readable)),
         ("used by", used_by),
@@ -110,6 +111,12 @@ def _rows(info: ImageInfo, verdict: Verdict, console: Console) -> list[tuple[str
     if info.problem:
         rows.append(("content", f"unreadable: {info.problem}"))
     return rows + [("note", note) for note in info.notes]
+
+
+def _check(info: ImageInfo) -> str:
+    """What a check would begin with, as one line."""
+    text = "unknown" if info.check is None else f"needed: {info.check}" if info.check else "not needed"
+    return text + (f"; {counted(info.orphans, 'removed file')} to release" if info.orphans else "")
 
 
 def _usable(verdict: Verdict) -> str:
@@ -151,6 +158,8 @@ def _fields(info: ImageInfo, verdict: Verdict) -> Fields:
         "inodes_free": info.inodes_free,
         "state": info.state,
         "journal": None if info.journal is None else {"size_bytes": info.journal.size_bytes, "dirty": info.journal.dirty},
+        "check": {"needed": None if info.check is None else bool(info.check), "reason": info.check or None},
+        "orphans": info.orphans,
         "created": time(info.created),
         "written": time(info.written),
         "mounted": time(info.mounted),

@@ -149,12 +149,19 @@ class Console:
         """Print the error line; nothing hides it."""
         self._print(f"{self.program}: {text}")
 
+    def ask(self, text: str) -> None:
+        """Print a part of a question, without a newline of its own; nothing hides it."""
+        self._write_error(text)
+
     def _print(self, text: str) -> None:
+        self._write_error(text.removesuffix("\n") + "\n")
+
+    def _write_error(self, text: str) -> None:
         # Text may contain names from images and hosts: no control character but our own newlines may reach a terminal.
         try:
             encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-            for line in text.removesuffix("\n").split("\n"):
-                sys.stderr.write(show(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            shown = "\n".join(show(line) for line in text.split("\n"))
+            sys.stderr.write(shown.encode(encoding, "backslashreplace").decode(encoding))
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):
             pass  # stderr is gone; the exit code is left

@@ -58,12 +58,6 @@ _PATH_HINTS = {
     "path": "give a regular file (sifkit ls -l shows the type)",
 }
 """Hints for a wrong path inside an image."""
-CHECK_HINT = "check it with: e2fsck -fn"
-_IMAGE_HINTS = {
-    "corrupt": f"the image is damaged; {CHECK_HINT}",
-    "not-ext3": "give a stand-alone ext3 image",
-}
-"""Hints for images that cannot be read, if the error has none."""
 _COMMAND_HINT = re.compile(r"sifkit sif (list|check|compact)$")
 """Hint that ends in a command without the image's name."""
 
@@ -144,7 +138,7 @@ def report(error: BaseException, console: Console) -> int:
 
             hint = creation_hint(error)
         if not hint:
-            hint = CHECK_HINT if isinstance(error, DamagedTreeError) else _IMAGE_HINTS.get(kind, "")
+            hint = _image_hint(error, kind, subject, console)
         if not hint and kind == "io" and getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             from ext3.errors import Ext3Error
 
@@ -174,6 +168,27 @@ def report(error: BaseException, console: Console) -> int:
         hint = f"the current directory {show(gone)} was deleted; change to another one"
     _print_error(console, kind, message, hint=hint, path=path, attributes=attributes)
     return code
+
+
+def _image_hint(error: BaseException, kind: str, image: str, console: Console) -> str:
+    """Return the hint for an image that cannot be read or changed as it is; empty for another error."""
+    checks = console.command == "overlay fsck"
+    options = [word for word in console.image_options if word != "--upper"] if image == console.image else []
+    words = [*options, shell_quote(image)]
+    if kind == "not-ext3":
+        backup = getattr(error, "backup", None)
+        if backup is None or checks:
+            return "give a stand-alone ext3 image"
+        place = " ".join(["-b", str(backup[0]), "-B", str(backup[1]), *words])
+        return f"a copy of the superblock is in block {backup[0]}: sifkit overlay fsck -p {place} repairs it with that"
+    if checks or not image:
+        return ""
+    if kind == "needs-check":
+        return f"repair it with: sifkit overlay fsck -fp {' '.join(words)}"
+    if kind == "corrupt" or getattr(error, "needs_check", False):
+        damaged = "" if isinstance(error, DamagedTreeError) else "the image is damaged; "
+        return f"{damaged}check it with: sifkit overlay fsck -fn {' '.join(words)}"
+    return ""
 
 
 def _deleted_directory() -> str:

@@ -16,7 +16,8 @@ MODES = ("auto", "plain", "json", "off")
 EVERY_SECONDS = 30.0
 JSON_SECONDS = 1.0
 
-Unit = Literal["files", "bytes"]
+Unit = Literal["files", "bytes", "steps"]
+"""What is counted; steps have no name of their own."""
 
 
 class Reporter:
@@ -73,6 +74,9 @@ class Reporter:
     def show_last(self, failed: bool) -> None:
         """Show that the command is over."""
 
+    def clear(self) -> None:
+        """Make room for a line of text."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -93,7 +97,7 @@ class _PlainReporter(Reporter):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + EVERY_SECONDS
-            done = human(self._count) if self._unit == "bytes" else counted(self._count, "file")
+            done = {"bytes": human(self._count), "files": counted(self._count, "file")}.get(self._unit, f"{self._count:,}")
             of = f" of {human(self._total) if self._unit == 'bytes' else f'{self._total:,}'}" if self._total is not None else ""
             self._console.note(f"{self._console.program}: {self._name}: {done}{of}")
 
@@ -152,7 +156,7 @@ class _BarReporter(Reporter):
         self._bar = tqdm(
             desc=self._name,
             total=self._total,
-            unit="iB" if in_bytes else " files",  # MiB, GiB
+            unit={"bytes": "iB", "files": " files"}.get(self._unit, ""),  # MiB, GiB
             unit_scale=in_bytes,
             unit_divisor=1024 if in_bytes else 1000,
             leave=False,
@@ -165,6 +169,10 @@ class _BarReporter(Reporter):
     def show_more(self, count: int) -> None:
         if self._bar is not None:
             self._bar.update(count)
+
+    def clear(self) -> None:
+        if self._bar is not None:
+            self._bar.clear()
 
     def show_end(self) -> None:
         if self._bar is not None:

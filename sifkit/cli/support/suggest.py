@@ -25,6 +25,7 @@ _VERBS = {
     "overlay info": "inspect status dumpe2fs tune2fs",
     "overlay clone": "copy",
     "overlay fsck": "fsck fsck.ext3 e2fsck repair",
+    "overlay undo": "e2undo undo",
     "overlay resize": "resize resize2fs grow shrink",
     "overlay export": "layer",
     "xattr list": "getfattr lsattr",

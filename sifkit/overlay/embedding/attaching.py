@@ -15,7 +15,7 @@ from ext3 import hostio
 from ext3.workers import Advance
 
 from ...atomic import HostPath, open_locked
-from ...errors import FormatError, SifkitError, TargetError, UsageError, show
+from ...errors import FormatError, SifkitError, TargetError, UsageError, shell_quote, show
 from ...host_space import filled_holes_notes, full_host_errors
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
 from ...sif.object_io import check_inside
@@ -204,12 +204,15 @@ def _check_overlay(image: str, sif: str, offset: int | None) -> ImageInfo:
             hint="create an overlay that it accepts with: sifkit overlay create",
         )
     if not info.readable:
-        raise FormatError(f"{show(image)}: {info.problem}", path=image, hint=f"repair it with: e2fsck -f {show(image)}")
+        raise FormatError(f"{show(image)}: {info.problem}", path=image, hint=_repair_hint(image, offset))
     if info.state == "errors":
-        raise FormatError(
-            f"{show(image)}: its filesystem has errors", path=image, hint=f"repair it with: e2fsck -f {show(image)}"
-        )
+        raise FormatError(f"{show(image)}: its filesystem has errors", path=image, hint=_repair_hint(image, offset))
     return info
+
+
+def _repair_hint(image: str, offset: int | None) -> str:
+    place = "" if offset is None else f"--offset {offset} "
+    return f"repair it with: sifkit overlay fsck -fp {place}{shell_quote(image)}"
 
 
 def _notes(info: ImageInfo) -> tuple[str, ...]:

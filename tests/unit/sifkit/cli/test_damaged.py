@@ -86,7 +86,7 @@ def test_other_paths_are_read(run, images, verb, damaged, said):
         code, out, err = run(*verb, bad, damaged)
         assert code == 1 and not out
         assert err.startswith(f"sifkit {' '.join(verb[:1] if verb[0] != 'xattr' else verb)}: {bad}:{damaged}: inode ")
-        assert "the image is damaged; check it with: e2fsck -fn" in err
+        assert f"the image is damaged; check it with: sifkit overlay fsck -fn {bad}" in err
 
 
 @pytest.mark.parametrize("verb", [["cat"], ["ls"], ["tree"], ["stat"], ["find"], ["du"], ["xattr", "list"]])

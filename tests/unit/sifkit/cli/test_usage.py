@@ -58,8 +58,10 @@ SLIPS = ["version", "creat", "overly", "inof", "clnoe", "comlpetion"]
 KNOWN = {" ".join(path) for path in suggest.verb_paths(root)}
 
 
-@pytest.mark.parametrize("group", [[], ["overlay"]])
-@pytest.mark.parametrize("word", [*(word for word in suggest.SYNONYMS if (word,) not in VERBS), *SLIPS])
+@pytest.mark.parametrize(
+    ("group", "word"),
+    [(group, word) for group in ([], ["overlay"]) for word in [*suggest.SYNONYMS, *SLIPS] if (*group, word) not in VERBS],
+)
 def test_only_verbs_that_exist_are_suggested(run, group, word):
     code, out, err = run(*group, word)
     path = " ".join(["sifkit", *group])

@@ -154,7 +154,7 @@ def test_an_interrupt_while_signals_are_masked(overlay, monkeypatch, number):
             opened.append(self._finalizer)
 
     monkeypatch.setattr(edit, "WritableFilesystem", Recorded)
-    monkeypatch.setattr(edit.signal, "pthread_sigmask", interrupted)
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
     try:
         with edit_image(overlay) as edited:
             edited.filesystem.mkdir("/upper/new")

@@ -94,8 +94,8 @@ def test_info_of_what_was_made(made):
         ({"s_feature_ro_compat": 7}, True, "clean", ""),
         ({"s_feature_compat": int(Compat.HAS_JOURNAL) | 1 << 31}, True, "clean", ""),
         ({"s_blocks_count": 1 << 20}, False, "clean", "shorter"),
-        ({"s_state": 3}, True, "errors", "e2fsck"),
-        ({"s_state": 0}, True, "not clean", "e2fsck"),
+        ({"s_state": 3}, True, "errors", "sifkit overlay fsck"),
+        ({"s_state": 0}, True, "not clean", "sifkit overlay fsck"),
     ],
 )
 def test_what_apptainer_accepts(image, fields, accepted, state, says):
@@ -270,7 +270,7 @@ def test_a_damaged_image_has_a_hint(run, image):
     data = bytearray(image.read_bytes())
     data[2048:2112] = b"\xff" * 64
     image.write_bytes(data)
-    assert "the image is damaged; check it with: e2fsck -fn" in run("ls", image)[2]
+    assert f"the image is damaged; check it with: sifkit overlay fsck -fn {image}" in run("ls", image)[2]
     image.write_bytes(b"x" * 5000)
     assert run("ls", image)[2].endswith("; give a stand-alone ext3 image\n")
 

@@ -113,9 +113,9 @@ def test_not_clean_is_normal_while_it_is_mounted(run: Run, tmp_path: Path, monke
     from sifkit.in_use import ImageUse, Mount
 
     path = made(tmp_path, nothing, 0)
-    assert "check it with e2fsck -f before use" in good(run, "overlay", "info", path)
+    assert "needs a check before use: sifkit overlay fsck -p" in good(run, "overlay", "info", path)
     mounted = ImageUse("none", (), (Mount("/dev/loop7", "/mnt", False),))
     monkeypatch.setattr("sifkit.overlay.info.image_use", lambda *_, **__: mounted)
     out = good(run, "overlay", "info", path)
-    assert "e2fsck" not in out and "not clean is normal while it is mounted" in out
+    assert "fsck" not in out and "not clean is normal while it is mounted" in out
     assert judge(image_info(path), FileAccess(USER, True, True)) == Verdict("no", ("it is in use: mounted at /mnt",))
