@@ -85,7 +85,8 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
 
 def _cleared(context: Context) -> bool:
     """Report a resize inode that pass 1 cleared. Return True if it is to be made anew."""
-    return not context.census.mode[RESIZE_INO] and context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
+    core = INODE_CORE.view(context.read_inode(RESIZE_INO))[0]
+    return not core["i_links_count"] and context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
 
 
 def rebuild_resize_inode(context: Context) -> None:
