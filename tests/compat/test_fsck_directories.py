@@ -91,9 +91,7 @@ def mutated(seed: int) -> bytes:
     return bytes(image)
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=[pytest.mark.slow] if seed > 5 else []) for seed in range(MANY_SEEDS)]
-)
+@pytest.mark.parametrize("seed", [*range(FEW_SEEDS), *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE_SEEDS)])
 def test_random_damage_is_repaired_at_once(seed: int, tmp_path: Path) -> None:
     require("e2fsck")
     image = tmp_path / "random.img"
