@@ -104,7 +104,7 @@ TOO_BIG_FILE = Problem("file-too-big", "inode {ino}: file has more blocks than i
 TOO_BIG_SYMLINK = Problem("symlink-too-big", "inode {ino}: symbolic link has block {logical}", "clear the pointer")
 TOO_MANY_ILLEGAL = Problem("inode-many-illegal-blocks", "inode {ino}: {got} illegal block numbers", "clear the inode")
 TOO_MANY_HOLES = Problem(
-    "directory-many-holes", "inode {ino}: directory has more holes than the filesystem has blocks", "clear the inode"
+    "directory-many-holes", "inode {ino}: directory has {got} holes, too many to fill", "end it before them"
 )
 EMPTY_DIRECTORY = Problem("directory-no-blocks", "inode {ino}: directory has no blocks", "clear the inode", preen=REPAIR)
 BAD_SIZE = Problem("inode-size", "inode {ino}: i_size is {got}, want {want}", "set it", preen=REPAIR)
@@ -166,5 +166,5 @@ INODE_BITMAP_CONFLICT = Problem(
 INODE_TABLE_CONFLICT = Problem(
     "inode-table-conflict", "group {group}: inode table has block {block}, which is in use", "move it"
 )
-METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it", preen=Preen.REPAIR)
+METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it", preen=REPAIR)
 METADATA_MOVED = Problem("group-metadata-moved", "group {group}: {got} is in block {want} from here on", note=True)

@@ -280,6 +280,8 @@ class _Session:
 
     def run(self, options: CheckOptions, *, undo: str | None, descriptor: int | None, times: bool) -> int:
         """Check and print; return the exit code."""
+        from ext3.errors import NotExt3Error
+
         from ...overlay.checking import repair_stamp
 
         console, opened, image = self.console, self.opened, self.image
@@ -297,6 +299,10 @@ class _Session:
                 begin=self._begin_pass,
                 observe=self.printer.print,
             )
+        except NotExt3Error as error:
+            if options.superblock:
+                error.hint = f"there is no copy of the superblock in block {options.superblock}: omit -b, and one is looked for"
+            raise
         except KeyboardInterrupt:
             self.bar.clear()
             done = "what was repaired is kept, run it again" if opened.written else "the image is as it was"
