@@ -145,7 +145,8 @@ def test_a_log_that_nobody_wants_emptied():
     report = run(image, Ask(lambda finding: False))
     assert report.exit_code == 4
     assert report.gave_up
-    changed = [at for at in range(0, len(before), 1024) if before[at : at + 1024] != image.data[at : at + 1024]]
+    after = image.data
+    changed = [at for at in range(0, len(before), 1024) if before[at : at + 1024] != after[at : at + 1024]]
     assert changed == [1024]  # the state in the superblock
     assert needs_recovery(image)
 
