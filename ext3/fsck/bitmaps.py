@@ -52,8 +52,7 @@ def check_bitmaps(context: Context) -> None:
     _check_padding(context, blocks, BLOCK_BITMAP_PADDING, rows)
     for block, data in rows.items():
         context.storage.write_block(block, data, Stage.MAPS)
-    if context.groups_changed:
-        context.write_groups()
+    context.write_groups()  # also if only a file's map led there, and was corrected
     context.settle()
     _sum_up(context)
 
