@@ -254,7 +254,7 @@ class _Case:
         if code & ERROR_CODES and not self.result.ours["n"] and not harmless:
             self.differ("-n exit")
         if quiet and harmless and report is not None and report.left:
-            self.differ(f"-n finds {report.findings[0]} on a sound image")
+            self.differ(f"-n finds {next(iter(report.findings), 'something')} on a sound image")
 
     def repair(self) -> dict[bytes, Fact]:
         their_image, our_image = self.copy("theirs"), self.copy("ours")
@@ -280,7 +280,7 @@ class _Case:
         again = ours(our_image, CheckOnly())
         found = [finding for finding in again[1].findings if not finding.problem.note] if again[1] is not None else []
         if again[0] or found:
-            self.differ(f"own second run: {again[2] or found[0]}")
+            self.differ(f"own second run: {again[2] or next(iter(found), again[0])}")
         return kept
 
     def judge_result(self, mode: str, image: Path, kept: dict[bytes, Fact]) -> None:
