@@ -210,6 +210,8 @@ def finish_superblock(context: Context) -> None:
         _refresh_totals(context)
     elif not context.options.journal_only:
         _finish_full_check(context)
+    elif context.must_check:
+        context.set_superblock(s_state=context.superblock.state & ~STATE_VALID)
     if context.write_backups and not report.stopped:
         write_backups(context)
     if context.storage.pending:

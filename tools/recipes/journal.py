@@ -110,7 +110,7 @@ RECIPES = [
     Recipe("journal-superblock-short", "ext3", "journal shorter than its inode", (("journal.s_maxlen", 1000),), clean="a shorter journal is good"),
     Recipe("journal-superblock-blocksize", "ext3", "journal superblock corrupt", (("journal.s_blocksize", 4096),)),
     Recipe("journal-superblock-first", "ext3", "journal superblock corrupt", (("journal.s_first", 5000),), clean="not looked at while there is nothing to replay",
-           apart="the kernel refuses such a journal, also an empty one", apart="the kernel refuses such a journal, which e2fsck leaves as it is"),
+           apart="the kernel refuses such a journal, also an empty one"),
     Recipe("journal-superblock-start", "ext3", "journal superblock corrupt", (("journal.s_start", 5000),)),
     Recipe("journal-feature-incompat", "ext3", "unknown incompat journal feature", (("journal.s_feature_incompat", 0x8000),),
            apart="a journal with unknown features is named, not read"),
