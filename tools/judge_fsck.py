@@ -269,7 +269,7 @@ class _Case:
         exit_code = self.result.ours["y"]
         if hopeless:
             self.result.theirs["y"] = code | 4
-        if not code and "? yes" in self.result.their_text:
+        if not code and "  CLEARED." in self.result.their_text:
             code = self.result.theirs["y"] = 1  # what is cleared in a pointer block alone, e2fsck does not count
         if not same_exit(exit_code, code) and not (hopeless and exit_code <= 1):
             self.differ(f"-y exit ({report.gave_up or report.left if report else ''})")
@@ -304,7 +304,7 @@ class _Case:
         if not same_exit(exit_code, code) and not (code & 8 and exit_code & 4) and not hopeless and not unforced:
             stop = f": stops at {report.stopped}" if report is not None and report.stopped else ""
             self.differ(f"-{mode} exit{stop}")
-        if exit_code & 8 or self.result.theirs.get("y", 0) & 8:
+        if exit_code & 8 or self.result.theirs.get("y", 0) & 12:
             return
         if exit_code & 4 or mode == "p":
             for _ in range(1 + MORE_RUNS):
@@ -315,7 +315,7 @@ class _Case:
 
 
 def judge(source: Path, scratch: Path, name: str = "", *, sound: dict[bytes, Fact] | None = None) -> Judgement:
-    """Judge one image; ``scratch`` is a directory for copies of it. ``sound``: its files before the damage, if they are known."""
+    """Judge one image; ``scratch`` is a directory for copies of it. ``sound``: its files before the damage, if known."""
     case = _Case(source, name or source.name, scratch, sound or {})
     started = time.monotonic()
     kept: dict[bytes, Fact] = {}
