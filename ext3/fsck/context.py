@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -116,8 +117,6 @@ class Context:
         self.write_backups = False
         self.progress: Callable[[int, int, int], None] | None = None
         """Called with (pass, done, total)."""
-        self.held: npt.NDArray[np.bool_] = np.zeros(self.superblock.blocks_count, np.bool_)
-        """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
         self.begin_passes()
 
     def reload(self) -> None:
@@ -129,13 +128,11 @@ class Context:
 
     def begin_passes(self) -> None:
         """Forget what the passes found."""
-        inodes = self.superblock.inodes_count + 1
-        self.census = Census(self.superblock)
+        for name in ("census", "parent", "dotdot"):
+            self.__dict__.pop(name, None)
         self.directory_blocks = DirectoryBlocks()
         self.bad_inodes: set[int] = set()
         self.indexed: set[int] = set()
-        self.parent: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
-        self.dotdot: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
         self.to_rebuild: set[int] = set()
         self.lost_and_found = 0
         self.attribute_blocks: dict[int, int] = {}
@@ -151,6 +148,25 @@ class Context:
         self.inodes_freed: set[int] = set()
         self.directories_changed: list[tuple[int, int]] = []
         """(inode, 1) of each directory that a repair made, (inode, -1) of each that one freed."""
+
+    # By inode and by block: made when a pass first asks, as a filesystem that is only looked at may be huge
+
+    @cached_property
+    def census(self) -> Census:
+        return Census(self.superblock)
+
+    @cached_property
+    def held(self) -> npt.NDArray[np.bool_]:
+        """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
+        return np.zeros(self.superblock.blocks_count, np.bool_)
+
+    @cached_property
+    def parent(self) -> npt.NDArray[np.uint32]:
+        return np.zeros(self.superblock.inodes_count + 1, np.uint32)
+
+    @cached_property
+    def dotdot(self) -> npt.NDArray[np.uint32]:
+        return np.zeros(self.superblock.inodes_count + 1, np.uint32)
 
     # Problems
 

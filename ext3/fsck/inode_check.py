@@ -12,6 +12,7 @@ from ..check.census import MODELESS
 from ..constants import (
     EXTRA_ISIZE,
     GOOD_INODE_SIZE,
+    RESIZE_INO,
     S_IFBLK,
     S_IFCHR,
     S_IFDIR,
@@ -293,7 +294,8 @@ class InodeCheck:
         context, ino = self._context, record.ino
         context.census.mode[ino] = record.mode or MODELESS
         context.census.links[ino] = record.links
-        if (record.is_dir or record.is_file) and check.fragmented and check.blocks < self._superblock.blocks_per_group:
+        counted = (record.is_dir or record.is_file) and ino != RESIZE_INO
+        if counted and check.fragmented and check.blocks < self._superblock.blocks_per_group:
             context.report.fragmented += 1
         if record.is_dir:
             logical, block = check.directory_rows()

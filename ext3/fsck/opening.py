@@ -123,7 +123,7 @@ def _fault(device: BlockDevice, raw: bytes) -> Ext3Error | None:
 
 
 def _parse(device: BlockDevice, raw: bytes) -> Superblock:
-    if raw == device.read(SUPERBLOCK_OFFSET, len(raw)) or not raw:
+    if not raw or raw == device.read(SUPERBLOCK_OFFSET, len(raw)):
         return read_superblock(device)
     return parse_superblock(raw, device_size=device.size)
 

@@ -146,7 +146,7 @@ RECIPES = [
     Recipe("log-descriptor-damaged", "ext3", "replay, descriptor damaged", (
         REPLAY, lambda d: d.set(f"log[{d.get('journal.s_first')}].h_magic", 0)), clean="not replayed with -n"),
     Recipe("log-descriptor-far", "ext3", "replay, tag of a block outside of the filesystem", (
-        REPLAY, lambda d: d.set(f"block[{d.block_of('8', d.get('journal.s_first'))}:12]", b"\0\x0f\0\0")), clean="not replayed with -n"),
+        REPLAY, lambda d: d.set(f"block[{d.block_of('8', d.get('journal.s_first'))}:12]", b"\0\x0f\0\0")), clean="not replayed with -n", apart="a log that leads out of the filesystem is dropped, and that is said"),
     Recipe("log-commit-damaged", "ext3", "replay, commit block damaged", (
         REPLAY, lambda d: d.set(f"log[{d.get('journal.s_first') + 2}].h_sequence", 99)), clean="not replayed with -n"),
     Recipe("log-revoke-count", "ext3", "replay, count of a revoke block too large", (
