@@ -1,4 +1,7 @@
-"""Structures of ext4's extent trees, with the kernel's field names. Source: Linux ``fs/ext4/ext4_extents.h``. Declarations only."""
+"""Structures of ext4's extent trees, with the kernel's field names. Declarations only.
+
+Source: Linux ``fs/ext4/ext4_extents.h``.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from ..constants import (
 from ..format.group_desc import LOCATIONS, outside_group
 from ..format.schema import SUPERBLOCK
 from .backup_superblocks import backups_differ, write_backups
-from .context import Context
+from .context import Context, GaveUp
 from .problem import Place
 from .problems.volume import (
     COUNTERS_TOO_LARGE,
@@ -49,6 +49,8 @@ USER_QUOTA_INO, GROUP_QUOTA_INO = 3, 4
 UNINIT_FLAGS = 3
 """bg_flags: the inode table, the block bitmap are not initialised."""
 DAY = 86400
+MOST_LOST = 100_000
+"""Places of bitmaps and inode tables that are made anew. No filesystem of which so many are wrong has anything to save."""
 
 
 def check_superblock(context: Context) -> None:
@@ -100,6 +102,8 @@ def check_locations(context: Context) -> None:
     """Clear the places of bitmaps and inode tables that lie outside of their group: pass 1 gives them new ones."""
     superblock, groups = context.superblock, context.groups
     geometry = superblock.geometry
+    if sum(int(outside_group(superblock, groups, field).sum()) for field in LOCATIONS) > MOST_LOST:
+        raise GaveUp("the group descriptors are lost, and there is no backup of them")
     for field in LOCATIONS:
         count = geometry.inode_table_blocks if field == "bg_inode_table" else 1
         for group in np.flatnonzero(outside_group(superblock, groups, field)).tolist():
@@ -206,6 +210,8 @@ def finish_superblock(context: Context) -> None:
         _refresh_totals(context)
     elif not context.options.journal_only:
         _finish_full_check(context)
+    elif context.must_check:
+        context.set_superblock(s_state=context.superblock.state & ~STATE_VALID)
     if context.write_backups and not report.stopped:
         write_backups(context)
     if context.storage.pending:
