@@ -31,7 +31,7 @@ from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import CheckOnly, Policy, Preen, Yes
 
 from .ext3_mutants import Sample, mutate, sample_of, samples
 from .fuzz_ext3 import Watched
@@ -142,7 +142,7 @@ def try_mutant(data: bytes, chance: random.Random, scratch: Path, originals: set
         if their_code and bool(looked.exit_code) != bool(report.exit_code) and not excused:
             raise Fault(f"looked {looked.exit_code}, repaired {report.exit_code}")
         try:
-            preened, after = run(data, Preening())
+            preened, after = run(data, Preen())
         except (NotExt3Error, CorruptError):
             return "repaired; not preened"
         image.write_bytes(after)

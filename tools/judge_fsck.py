@@ -38,7 +38,7 @@ from ext3.errors import DeviceError, Ext3Error
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import CheckOnly, Policy, Preen, Yes
 
 __all__ = ["Judgement", "contents", "e2fsck", "judge", "main", "unpack"]
 
@@ -297,7 +297,7 @@ class _Case:
         their_image, our_image = self.copy("theirs"), self.copy("ours")
         code, _ = e2fsck(their_image, f"-{mode}")
         self.result.theirs[mode] = code
-        report = self.run(mode, our_image, Preening(), force="f" in mode)
+        report = self.run(mode, our_image, Preen(), force="f" in mode)
         exit_code = self.result.ours[mode]
         hopeless = exit_code == 8 and self.result.theirs.get("y", 0) & 8
         unforced = mode == "p" and {exit_code, code} == {0, 1}

@@ -8,7 +8,7 @@ from ext3.constants import XATTR_MAGIC
 from ext3.format.schema import XATTR_HEADER, XATTR_IBODY_HEADER
 from ext3.format.xattr import Attribute, entry_hash, pack_block, pack_inode_area
 from ext3.fsck.attribute_check import area_fault, block_fault, with_refcount
-from ext3.fsck.policy import CheckOnly, Preening, Stopped
+from ext3.fsck.policy import CheckOnly, Preen, Stopped
 from tests.support.fsck_inodes import Inodes, attribute, codes, pass_1, repair, sample
 
 AREA = 96
@@ -118,7 +118,7 @@ def test_reference_count(stored):
     image.set_block(block, with_refcount(image.block(block), stored))
     assert codes(pass_1(image, CheckOnly())) == ["attribute-block-refcount"]
     with pytest.raises(Stopped):
-        pass_1(image, Preening())
+        pass_1(image, Preen())
     repair(image)
     assert refcount(image, block) == 2
     assert image.core(image["attr2"])["i_file_acl"] == block

@@ -21,7 +21,7 @@ from ext3.fsck.directories import check_directories
 from ext3.fsck.directory_rebuild import rebuild_directories
 from ext3.fsck.finding import Report
 from ext3.fsck.inodes import check_inodes
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 from tests.support.directory_damage import INDEX_DAMAGE, damaged_index, indexed_image
 from tests.support.fsck_images import STAMP, Image, context_of
 from tests.support.sessions import clock, empty_image
@@ -145,7 +145,7 @@ def test_names_of_full_length_are_cut() -> None:
 
 
 def test_repeated_names_stop_preening() -> None:
-    report, _ = run(renamed(made(), name(80), name(1)), Preening())
+    report, _ = run(renamed(made(), name(80), name(1)), Preen())
     assert report.stopped is not None
     assert report.stopped.code == "entry-name-twice"
 

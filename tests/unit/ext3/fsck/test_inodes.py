@@ -14,8 +14,8 @@ from ext3.device.base import MemoryDevice
 from ext3.errors import DeviceError
 from ext3.fsck.context import Context
 from ext3.fsck.inodes import InodePass
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped, Yes
-from ext3.fsck.problem import Preen
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped, Yes
+from ext3.fsck.problem import PreenAnswer
 from ext3.fsck.problems import inodes as problems
 from tests.support.fsck_images import Image, context_of
 from tests.support.fsck_inodes import BLOCK, STAMP, attribute, codes, pass_1, repair, sample
@@ -70,13 +70,13 @@ def test_preening(name):
     """Preening stops at the first fault that needs a decision, and repairs what is before it."""
     table = {problem.code: problem for problem in vars(problems).values() if isinstance(problem, problems.Problem)}
     wanted = [table[code].preen for code in CASES[name][1]]
-    if Preen.STOP in wanted:
+    if PreenAnswer.STOP in wanted:
         with pytest.raises(Stopped):
-            pass_1(damaged(name), Preening())
+            pass_1(damaged(name), Preen())
         return
-    context = pass_1(damaged(name), Preening())
+    context = pass_1(damaged(name), Preen())
     assert codes(context) == CASES[name][1]
-    assert context.report.corrected == wanted.count(Preen.REPAIR)
+    assert context.report.corrected == wanted.count(PreenAnswer.REPAIR)
 
 
 @pytest.mark.parametrize("name", CASES)

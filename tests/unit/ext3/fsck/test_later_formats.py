@@ -11,7 +11,7 @@ from ext3.constants import InodeFlag
 from ext3.format.dirent_block import record_size
 from ext3.format.extent_tree import EXTENT, EXTENT_HEADER, EXTENT_INDEX, EXTENT_MAGIC
 from ext3.format.schema import DIRENT
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped
 from tests.support.fsck_inodes import BLOCK, Inodes, attribute, codes, pass_1, repair, sample
 
 LATER = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
@@ -179,10 +179,10 @@ def test_preening():
     image = sample()
     to_extents(image, "small")
     with pytest.raises(Stopped):
-        pass_1(image, Preening())
+        pass_1(image, Preen())
     image = sample()
     to_inline(image, "empty", b"x" * 30)
-    assert codes(pass_1(image, Preening())) == ["inode-inline-data"]
+    assert codes(pass_1(image, Preen())) == ["inode-inline-data"]
 
 
 def test_refused():

@@ -9,7 +9,7 @@ import pytest
 
 from ext3.constants import N_BLOCKS
 from ext3.fsck.map_check import MapCheck, PointerTables
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped, Yes
 from tests.support.fsck_images import context_of
 from tests.support.fsck_inodes import BLOCK, Inodes, codes, pass_1, repair, sample
 
@@ -194,4 +194,4 @@ def test_preening_stops_at_an_illegal_pointer():
     image = sample()
     image.core(image["large"])["i_block"][12] = 1 << 30
     with pytest.raises(Stopped):
-        pass_1(image, Preening())
+        pass_1(image, Preen())

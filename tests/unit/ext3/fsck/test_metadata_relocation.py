@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ext3.fsck.context import GaveUp
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped
 from tests.support.fsck_inodes import Inodes, codes, pass_1, repair, sample
 
 FIELDS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
@@ -34,7 +34,7 @@ def test_conflict_with_a_table(field):
     codes_found = codes(pass_1(image, CheckOnly()))
     assert codes_found[0] == f"{field[3:].replace('_', '-')}-conflict"
     with pytest.raises(Stopped):
-        pass_1(image, Preening())
+        pass_1(image, Preen())
 
 
 def test_bitmaps_in_one_block():

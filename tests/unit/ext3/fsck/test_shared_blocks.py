@@ -9,7 +9,7 @@ import ext3
 from ext3.constants import JOURNAL_INO
 from ext3.device.base import MemoryDevice
 from ext3.format.schema import SUPERBLOCK
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped
 from tests.support.fsck_inodes import BLOCK, STAMP, Inodes, codes, pass_1, repair, sample
 
 
@@ -149,7 +149,7 @@ def test_preening_stops():
     image = sample()
     share(image, "small", 1, "other", 3)
     with pytest.raises(Stopped) as stop:
-        pass_1(image, Preening(), shared=True)
+        pass_1(image, Preen(), shared=True)
     assert stop.value.finding.code == "blocks-shared"
 
 
