@@ -115,7 +115,8 @@ def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     prepare(context)
     if options.journal_only:
         return
-    if not (options.force or options.rebuild_directories or reason_to_check(context)):
+    report.reason = reason_to_check(context)
+    if not (options.force or options.rebuild_directories or report.reason):
         report.skipped = True
         return
     check_resize_inode(context)

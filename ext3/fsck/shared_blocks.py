@@ -342,6 +342,9 @@ class _Copies:
     def _read_many(self, blocks: Numbers) -> Iterator[bytes]:
         """Yield the content of blocks; those that follow each other are read together."""
         size, storage = self._context.block_size, self._context.storage
+        if self._context.census.system[blocks].any():
+            yield from map(self._read, blocks.tolist())
+            return
         breaks = (np.flatnonzero(np.diff(blocks) != 1) + 1).tolist()
         for low, high in pairwise([0, *breaks, len(blocks)]):
             first, count = int(blocks[low]), high - low

@@ -141,32 +141,32 @@ BAD_SIZE_HIGH = Problem("inode-size-high", "directory {ino}: i_size_high is {got
 # Index
 
 INDEX_ROOT = Problem(
-    "index-root", "directory {ino}: the root of the index is not valid", "drop the index and make it again", preen=REPAIR
+    "index-root", "directory {ino}: the root of the index is not valid", "clear the index and rebuild it", preen=REPAIR
 )
 INDEX_LIMIT = Problem(
     "index-limit",
     "directory {ino}: block {logical} of the index has limit {got}, want {want}",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
     preen=REPAIR,
 )
 INDEX_COUNT = Problem(
     "index-count",
     "directory {ino}: block {logical} of the index has {got} entries, want at most {want}",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
     preen=REPAIR,
 )
 INDEX_ORDER = Problem(
     "index-order",
     "directory {ino}: block {logical} of the index has hashes that are not ascending",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
     preen=REPAIR,
 )
 INDEX_BLOCK = Problem(
     "index-block",
     "directory {ino}: block {logical} of the index leads to block {got}, outside of the directory",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
 )
-INDEX_WRONG = Problem("index-wrong", "directory {ino}: the index is wrong: {got}", "drop the index and make it again")
+INDEX_WRONG = Problem("index-wrong", "directory {ino}: the index is wrong: {got}", "clear the index and rebuild it")
 
 # The filesystem
 

@@ -149,7 +149,7 @@ EXTENTS_INVALID = Problem(
     "inode-extents-invalid", "inode {ino}: i_flags has extents, and there is no valid tree of them", "clear the inode"
 )
 INLINE_FLAG = Problem(
-    "inode-inline-data", "inode {ino}: has its data in the inode, which ext3 does not have", "give it a block"
+    "inode-inline-data", "inode {ino}: has its data in the inode, which ext3 does not have", "give it a block", preen=REPAIR
 )
 INLINE_INVALID = Problem(
     "inode-inline-data-invalid", "inode {ino}: i_flags has inline data, and there is no attribute for it", "clear the inode"

@@ -318,6 +318,8 @@ class _Session:
             console.note(note)
         if times:
             self._print_times(report)
+        if report.reason:
+            console.detail(f"{show(image)}: {report.reason}, so it was checked")
         if console.verbose and not report.skipped:
             self._print_counts(report)
         saved = undo if undo is not None and os.path.lexists(undo) and writes and opened.written else None
@@ -353,7 +355,7 @@ class _Session:
 
     def _print_times(self, report: Report) -> None:
         for name, seconds in report.seconds.items():
-            self.console.note(f"pass {name}: {seconds:.3f} s")
+            self.console.note(f"{f'pass {name}' if name in PASSES else name}: {seconds:.3f} s")
 
     def _print_counts(self, report: Report) -> None:
         rows = (
