@@ -30,6 +30,7 @@ from ..format.inode import Inode, parse_inode
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.schema import INODE_CORE
 from ..format.superblock import limit_violations
+from ..format.violation import Violation
 from ..journal.log import (
     Journal,
     Replay,
@@ -49,6 +50,7 @@ from .problems.journal import (
     JOURNAL_ERROR,
     JOURNAL_FAR_BLOCK,
     JOURNAL_FEATURES,
+    JOURNAL_FIRST,
     JOURNAL_HEAD,
     JOURNAL_INODE,
     JOURNAL_INODE_FROM_BACKUP,
@@ -250,13 +252,15 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
     place = int(file.blocks[0]) * context.block_size
     raw = context.storage.read(place, JOURNAL_SUPERBLOCK.size)
     violations = list(journal_violations(raw, context.block_size, len(file.blocks)))
+    if violations and violations[0].field in ("s_first", "s_start"):
+        raw, violations = _with_first_block(context, file, raw, violations)
     fields = JOURNAL_SUPERBLOCK.record(raw)
     if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] > JournalBlock.REVOKE:
         raise UnsupportedError([f"journal_superblock_type_{fields['h_blocktype']}"])
-    if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2:
+    # Only a journal on a device of its own can have several users: then the fields of version 2 mean nothing.
+    senseless = fields["s_nr_users"] > 1
+    if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2 and not senseless:
         _check_features(context, raw)
-        if fields["s_nr_users"] > 1:
-            raise UnsupportedError([f"journal_of_{fields['s_nr_users']}_filesystems"])
     if violations:
         # Without needs_recovery nothing in the log counts: where it begins does not matter then.
         unused = violations[0].field == "s_start" and not context.superblock.needs_recovery
@@ -268,11 +272,27 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
         context.must_check = True
         return None
     journal = parse_journal(raw, file.blocks)
-    if journal.version == 1 and any(fields[name] for name in V2_FIELDS):
+    if senseless or (journal.version == 1 and any(fields[name] for name in V2_FIELDS)):
         context.fix(JOURNAL_VERSION_1)
         cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
         journal = _write_superblock(context, journal, cleared)
     return journal
+
+
+def _with_first_block(context: Context, file: _File, raw: bytes, violations: list[Violation]) -> tuple[bytes, list[Violation]]:
+    """Return the superblock with the log's first block as every journal has it, if only that is wrong; else what was given.
+
+    It matters only where the log wraps around, so that it is no reason to lose the log.
+    """
+    changed = bytearray(raw)
+    row = JOURNAL_SUPERBLOCK.view(changed)[0]
+    got, row["s_first"] = int(row["s_first"]), 1
+    left = list(journal_violations(bytes(changed), context.block_size, len(file.blocks)))
+    if left or got == 1:
+        return raw, violations
+    context.fix(JOURNAL_FIRST, Place(block=int(file.blocks[0])), got=got, want=1)
+    context.storage.write(int(file.blocks[0]) * context.block_size, changed)
+    return bytes(changed), left
 
 
 def _check_features(context: Context, raw: bytes) -> None:

@@ -47,6 +47,9 @@ JOURNAL_RESET = Problem("journal-reset", "the journal holds transactions that ar
 JOURNAL_VERSION_1 = Problem(
     "journal-version", "journal superblock: version 1, with fields of version 2; they are cleared", note=True
 )
+JOURNAL_FIRST = Problem(
+    "journal-first-block", "journal superblock: s_first is {got}, where the log begins; it is set to {want}", note=True
+)
 JOURNAL_ERROR = Problem("journal-errno", "journal superblock: s_errno is {got}; a full check follows", note=True)
 JOURNAL_BACKUP = Problem(
     "journal-inode-backup", "superblock: the copy of the journal inode is not up to date; it is written", note=True

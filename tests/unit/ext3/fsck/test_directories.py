@@ -15,7 +15,7 @@ from ext3.constants import SUPERBLOCK_OFFSET, Incompat, RoCompat
 from ext3.device.base import MemoryDevice
 from ext3.errors import DeviceError
 from ext3.format.schema import SUPERBLOCK
-from ext3.fsck import directories, directory_columns
+from ext3.fsck import directories, directory_columns, storage
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions, Context
 from ext3.fsck.directories import check_directories
@@ -392,6 +392,15 @@ def test_the_columns_agree_on_random_bytes(seed: int, monkeypatch: pytest.Monkey
     quick = state(image)
     monkeypatch.setattr(directory_columns.Batch, "doubtful", everything_is_doubtful)
     assert state(image) == quick
+
+
+@pytest.mark.parametrize("name", [*DAMAGE][::4])
+def test_repairs_that_are_written_as_they_are_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = changed(DAMAGE[name])
+    _, wanted = run(image)
+    monkeypatch.setattr(directories, "BATCH_BYTES", BLOCK_SIZE)
+    monkeypatch.setattr(storage, "MEMORY_BYTES", 0)
+    assert assert_repaired(image)[1] == wanted
 
 
 def test_sound_images_are_not_written_to() -> None:

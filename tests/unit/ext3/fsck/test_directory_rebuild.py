@@ -14,6 +14,7 @@ from ext3.device.base import MemoryDevice
 from ext3.errors import NoSpaceError
 from ext3.format.dirent_block import find_record
 from ext3.format.schema import SUPERBLOCK
+from ext3.fsck import storage
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions, Context
 from ext3.fsck.directories import check_directories
@@ -290,8 +291,7 @@ def test_a_directory_with_faults_that_stay_is_not_rebuilt() -> None:
 
 def test_the_census_is_right_after_a_rebuild() -> None:
     context = rebuilt(damaged_index(INDEX_DAMAGE["limit"]))
-    storage = context.storage
-    fresh = context_of(Image(storage.read(0, storage.size)))
+    fresh = context_of(Image(context.storage.read(0, context.storage.size)))
     check_inodes(fresh)
     assert (fresh.census.used == context.census.used).all()
     assert context.freed
@@ -340,8 +340,11 @@ def cuts(image: bytes | bytearray, options: CheckOptions) -> Iterator[bytes]:
             return
 
 
+@pytest.mark.parametrize("often", [False, True], ids=["written at the end", "written as often as possible"])
 @pytest.mark.parametrize("case", ["index", "all", "repeated", "one block", "full"])
-def test_a_cut_at_any_write_loses_no_name(case: str) -> None:
+def test_a_cut_at_any_write_loses_no_name(case: str, often: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if often:
+        monkeypatch.setattr(storage, "MEMORY_BYTES", 0)
     image, options = made(), FORCE
     kept = {path for path in tree(image) if path not in (b"/d/" + name(80), b"/d/" + name(1))}
     if case == "index":
