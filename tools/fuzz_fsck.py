@@ -131,7 +131,7 @@ def try_mutant(data: bytes, chance: random.Random, scratch: Path, originals: set
     if again.findings or again.exit_code:
         raise Fault(f"own second run: {again.findings[0] if again.findings else again.gave_up}")
     if theirs_sound:
-        lost = list(missing(kept, contents(image)))
+        lost = list(missing(kept, contents(image), {}))
         if lost:
             raise Fault(f"loses {len(lost)}: {lost[0]}")
     if chance.random() < LOOKED:
@@ -147,7 +147,7 @@ def try_mutant(data: bytes, chance: random.Random, scratch: Path, originals: set
             return "repaired; not preened"
         image.write_bytes(after)
         e2fsck(image, "-fy")
-        lost = list(missing(kept, contents(image))) if theirs_sound else []
+        lost = list(missing(kept, contents(image), {})) if theirs_sound else []
         if lost:
             raise Fault(f"preened ({preened.exit_code}), loses {len(lost)}: {lost[0]}")
     return "sound" if not report.exit_code else "repaired"
