@@ -37,10 +37,8 @@ from ..journal.log import (
     check_journal_features,
     journal_blocks,
     journal_violations,
+    parse_journal,
     scan_log,
-)
-from ..journal.log import (
-    make_journal as journal_of,
 )
 from ..journal.replay import played_back, recover
 from .context import Context, GaveUp
@@ -94,8 +92,10 @@ def check_journal(context: Context) -> None:
         context.write_groups()
     file = _check_inode(context)
     journal = None if file is None else _check_superblock(context, file)
-    if journal is not None:
-        _check_log(context, journal)
+    if journal is not None and _check_log(context, journal):
+        # What the log held may have changed everything, but there is no log any more.
+        check_journal(context)
+        return
     if lost and file is not None:
         _drop(context, f"journal inode {context.superblock.journal_ino}: its inode table is lost")
     if context.options.journal_only:
@@ -116,14 +116,15 @@ def _inode_has_a_place(context: Context) -> bool:
     return True
 
 
-def _check_log(context: Context, journal: Journal) -> None:
-    """Replay the log, or decide that it needs none."""
+def _check_log(context: Context, journal: Journal) -> bool:
+    """Replay the log, or decide that it needs none. Return True if it was replayed."""
     if context.superblock.needs_recovery or _replay_anyway(context, journal):
-        _replay(context, journal)
-    elif journal.errno:
+        return _replay(context, journal)
+    if journal.errno:
         context.fix(JOURNAL_ERROR, got=journal.errno)
         context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
         _write_superblock(context, journal, {"s_errno": 0})
+    return False
 
 
 def _fields_cleared(context: Context) -> bool:
@@ -270,7 +271,7 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
         _clear_recovery(context)
         context.must_check = True
         return None
-    journal = journal_of(raw, file.blocks)
+    journal = parse_journal(raw, file.blocks)
     if senseless or (journal.version == 1 and any(fields[name] for name in V2_FIELDS)):
         context.fix(JOURNAL_VERSION_1)
         cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
@@ -311,7 +312,7 @@ def _write_superblock(context: Context, journal: Journal, fields: dict[str, obje
     for name, value in fields.items():
         row[name] = value
     context.storage.write(journal.offset(0), raw)
-    return journal_of(bytes(raw), journal.blocks)
+    return parse_journal(bytes(raw), journal.blocks)
 
 
 def _clear_recovery(context: Context) -> None:
@@ -346,8 +347,8 @@ def _reset(context: Context, journal: Journal) -> None:
     _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": context.stamp.journal_sequence})
 
 
-def _replay(context: Context, journal: Journal) -> None:
-    """Replay the log, and read the filesystem anew. A log that cannot be replayed is emptied, if that is wanted."""
+def _replay(context: Context, journal: Journal) -> bool:
+    """Replay the log, and read the filesystem anew. Return False if it cannot be replayed, and was emptied."""
     writes = context.policy.writes
     try:
         if writes:
@@ -364,7 +365,7 @@ def _replay(context: Context, journal: Journal) -> None:
         _reset(context, journal)
         _clear_recovery(context)
         context.must_check = True
-        return
+        return False
     context.report.replayed += replay.transactions
     for block in replay.outside:
         context.fix(JOURNAL_FAR_BLOCK, Place(block=block))
@@ -378,6 +379,7 @@ def _replay(context: Context, journal: Journal) -> None:
         _clear_recovery(context)
         if journal.errno:
             context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
+    return True
 
 
 def _replay_in_memory(context: Context, journal: Journal) -> Replay:

@@ -351,6 +351,7 @@ def test_a_journal_whose_inode_table_is_lost_is_still_replayed():
     assert needs_recovery(stopped)
     report = run(image)
     assert report.replayed == 1
+    assert codes(report).count("group-location") == 1
     assert image.device.read(5000 * 1024, 4) == b"log "
     assert_sound(image)
 

@@ -135,6 +135,16 @@ def test_an_inode_table_outside_of_its_group():
     assert_sound(image)
 
 
+def test_places_that_nobody_wants_changed():
+    image = volume(4 << 20)
+    image.set_group(0, bg_inode_table=99_999)
+    report = run(image, Ask(lambda finding: False))
+    assert (report.exit_code, bool(report.gave_up)) == (4, True)
+    image = volume(4 << 20)
+    image.set_group(0, bg_block_bitmap=99_999)
+    assert run(image, Ask(lambda finding: False)).exit_code == 4
+
+
 def test_preening_stops_at_a_place_outside():
     for place in (99_999, 0):
         image = volume()
