@@ -20,7 +20,7 @@ from ext3.fsck.shared_blocks import separate_shared_blocks
 
 from .fsck_images import Image, context_of
 
-__all__ = ["BLOCK", "STAMP", "Inodes", "attribute", "codes", "pass_1", "repair", "sample"]
+__all__ = ["BLOCK", "LATER", "STAMP", "Inodes", "attribute", "codes", "pass_1", "repair", "sample"]
 
 BLOCK = 1024
 STAMP = ext3.Stamp(1_700_000_000, bytes(range(16)), bytes(range(16)))

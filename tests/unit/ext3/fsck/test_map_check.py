@@ -7,11 +7,19 @@ import time
 import numpy as np
 import pytest
 
+import ext3
 from ext3.constants import N_BLOCKS
+from ext3.device.base import FileDevice
+from ext3.format.group_desc import read_groups
+from ext3.format.inode import patch_inode
+from ext3.format.inode_table import inode_offset
+from ext3.format.superblock import read_superblock
+from ext3.fsck.checking import check
+from ext3.fsck.context import CheckOptions
 from ext3.fsck.map_check import MapCheck, PointerTables
 from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped, Yes
 from tests.support.fsck_images import context_of
-from tests.support.fsck_inodes import BLOCK, Inodes, codes, pass_1, repair, sample
+from tests.support.fsck_inodes import BLOCK, LATER, STAMP, Inodes, codes, pass_1, repair, sample
 
 PER_BLOCK = BLOCK // 4
 
@@ -188,6 +196,29 @@ def test_pointer_blocks_that_many_inodes_share():
         with_map = image.core(image[name])["i_block"].tolist()
         assert with_map[12]
         assert image.read(name)[12 * BLOCK :][: len(content)] == content
+
+
+def test_a_million_pointer_blocks_in_a_hole(tmp_path):
+    """Pointer blocks that lie in a hole of the image are as many as one likes; reading all of them would take long."""
+    path = tmp_path / "image"
+    ext3.mkfs(path, 8 << 30, block_size=4096, journal=False, stamp=STAMP)
+    with ext3.Filesystem.open(path, "r+") as fs:
+        ino = fs.create("/file")
+    with path.open("r+b") as file:
+        device = FileDevice(file.fileno())
+        superblock = read_superblock(device)
+        at = inode_offset(superblock, read_groups(device, superblock), ino)
+        start = 1_000_000
+        words = [0] * 14 + [start]
+        device.write(at, patch_inode(device.read(at, superblock.inode_size), i_block=words))
+        device.write(start * 4096, np.arange(start + 1, start + 1025, dtype="<u4").tobytes())
+        for index in range(1024):
+            below = (start + 2000 + index * 900 + np.arange(1024)) % 1_900_000 + 100_000
+            device.write((start + 1 + index) * 4096, below.astype("<u4").tobytes())
+        started = time.process_time()
+        report = check(device, CheckOnly(), options=CheckOptions(force=True), stamp=LATER)
+        assert time.process_time() - started < 20
+    assert report.exit_code == 4
 
 
 def test_preening_stops_at_an_illegal_pointer():
