@@ -407,7 +407,7 @@ def test_a_new_superblock(fields):
 def test_fields_that_are_no_reason_to_lose_the_log(fields, code):
     image = dirty_volume()
     image.set_journal(**fields)
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert (codes(report)[0], report.replayed, report.exit_code) == (code, 1, 0)
     assert image.journal("s_first") == 1
     assert "new" in image.names()
