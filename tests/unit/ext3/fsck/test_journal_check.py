@@ -380,8 +380,6 @@ def test_the_copy_of_the_inode_is_brought_up_to_date():
         {"s_blocksize": 4096},
         {"s_maxlen": 1025},
         {"s_maxlen": 2},
-        {"s_first": 0},
-        {"s_first": 1023},
     ],
 )
 def test_a_new_superblock(fields):
@@ -395,6 +393,28 @@ def test_a_new_superblock(fields):
         assert (codes(report), report.exit_code, report.skipped) == (["journal-superblock"], 1, False)
         assert (image.journal("s_maxlen"), image.journal("s_sequence")) == (1024, LATER.journal_sequence)
         assert not needs_recovery(image)
+        assert_sound(image)
+
+
+@pytest.mark.parametrize("fields", [{"s_first": 0}, {"s_first": 1023}, {"s_first": 9, "s_start": 3}])
+def test_a_wrong_first_block_is_no_reason_to_lose_the_log(fields):
+    image = volume()
+    image.set_journal(**fields)
+    image.set_super(s_feature_incompat=image.super("s_feature_incompat") | RECOVER)
+    report = run(image, Preen(), force=False)
+    assert (codes(report), report.exit_code) == (["journal-first-block"], 0)
+    assert image.journal("s_first") == 1
+    assert_sound(image)
+
+
+@pytest.mark.parametrize("policy", [CheckOnly(), Yes(), Preen()])
+def test_a_journal_with_several_users_loses_the_fields_of_version_2(policy):
+    image = volume()
+    image.set_journal(s_nr_users=2, s_feature_incompat=2)
+    report = run(image, policy)
+    assert (codes(report), report.exit_code) == (["journal-version"], 0)
+    if policy.writes:
+        assert (image.journal("s_nr_users"), image.journal("s_feature_incompat")) == (0, 0)
         assert_sound(image)
 
 
@@ -424,7 +444,6 @@ def test_version_1_with_fields_of_version_2():
         ({"s_feature_incompat": 16}, "journal_checksum_v3"),
         ({"s_feature_incompat": 32}, "journal_fast_commit"),
         ({"h_blocktype": 6}, "journal_superblock_type_6"),
-        ({"s_nr_users": 2}, "journal_of_2_filesystems"),
     ],
 )
 @pytest.mark.parametrize("policy", [CheckOnly(), Yes(), Preen()])
