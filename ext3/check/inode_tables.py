@@ -51,18 +51,19 @@ def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> I
             high = min(count, -(-(start + length - begin) // size))
             for row in range(low, high, rows_at_once):
                 rows = min(rows_at_once, high - row)
-                part = _read(device, first_ino + row, begin + row * size, rows, size)
+                first = first_ino + row
+                part = _read(device, first, begin + row * size, rows, size, keep=first < superblock.first_ino)
                 if part is not None:
                     yield part
             done = max(done, high)
 
 
-def _read(device: BlockDevice, first: int, offset: int, rows: int, size: int) -> TablePart | None:
-    """Return a part, None if it is all zero: hosts may count a hole that somebody has read as data."""
+def _read(device: BlockDevice, first: int, offset: int, rows: int, size: int, *, keep: bool) -> TablePart | None:
+    """Return a part, None if it is all zero and need not be kept: hosts may count a hole that somebody has read as data."""
     try:
         raw = device.read(offset, rows * size)
     except DeviceError as error:
         return TablePart(first, offset, np.zeros((rows, size), np.uint8), error)
-    if not np.frombuffer(raw, np.uint64).any():
+    if not keep and not np.frombuffer(raw, np.uint64).any():
         return None
     return TablePart(first, offset, np.frombuffer(bytearray(raw), np.uint8).reshape(rows, size))

@@ -396,6 +396,24 @@ def test_a_new_superblock(fields):
         assert_sound(image)
 
 
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"s_first": 0}, "journal-first-block"),
+        ({"s_first": 1023}, "journal-first-block"),
+        ({"s_nr_users": 2, "s_feature_incompat": 2}, "journal-version"),
+    ],
+)
+def test_fields_that_are_no_reason_to_lose_the_log(fields, code):
+    image = dirty_volume()
+    image.set_journal(**fields)
+    report = run(image, Preen(), force=False)
+    assert (codes(report)[0], report.replayed, report.exit_code) == (code, 1, 0)
+    assert image.journal("s_first") == 1
+    assert "new" in image.names()
+    assert_sound(image)
+
+
 @pytest.mark.parametrize("fields", [{"s_first": 0}, {"s_first": 1023}, {"s_first": 9, "s_start": 3}])
 def test_a_wrong_first_block_is_no_reason_to_lose_the_log(fields):
     image = volume()
