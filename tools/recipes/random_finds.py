@@ -35,6 +35,8 @@ RECIPES = [
     Recipe("symlink-attributes-feature", "bare", "attribute block without the feature", (("inode[/slow].i_file_acl", 18),)),
     Recipe("resize-map-on-inode-bitmap", "ext3", "resize inode's map is a bitmap", (
         ("inode[7].i_block[13]", "group[0].bg_inode_bitmap"),)),
+    Recipe("resize-map-on-descriptors", "4k", "resize inode's map leads to descriptors", (
+        (lambda damage: damage.set(f"pointer[{damage.get('inode[7].i_block[13]')}:0]", 1)),)),
     Recipe("loop-of-two", "ext3", "two directories in each other", (
         ("entry[/dir/sub:deep].inode", "number[/dir]"), Debugfs("unlink dir")), clean="e2fsck does not see the loop, only '..'"),
 ]  # fmt: skip
