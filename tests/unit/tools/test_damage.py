@@ -65,7 +65,7 @@ def test_the_reader_sees_the_same(damage):
     fs = reread(damage)
     assert fs.stat("/large").mtime == 12345 * 10**9
     assert fs.superblock.label == b"named"
-    assert fs.lookup("/d/E")
+    assert b"E" in [entry.name for entry in fs.scandir("/d")]
     assert fs.statfs().free_blocks == 3
 
 
