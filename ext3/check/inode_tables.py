@@ -30,7 +30,7 @@ class TablePart(NamedTuple):
 
 
 def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> Iterator[TablePart]:
-    """Yield the parts of all inode tables that are not holes, by ascending inode number.
+    """Yield the parts of all inode tables that are not holes or zeros, by ascending inode number.
 
     A group whose table the descriptor does not name, or that leaves the filesystem, has no parts.
     """
@@ -51,7 +51,9 @@ def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> I
             high = min(count, -(-(start + length - begin) // size))
             for row in range(low, high, rows_at_once):
                 rows = min(rows_at_once, high - row)
-                yield _read(device, first_ino + row, begin + row * size, rows, size)
+                part = _read(device, first_ino + row, begin + row * size, rows, size)
+                if part.error is not None or part.first < superblock.first_ino or part.records.any():
+                    yield part
             done = max(done, high)
 
 
