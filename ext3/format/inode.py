@@ -377,5 +377,5 @@ def inode_violations(raw: bytes, ino: int, *, block_size: int) -> Iterator[Viola
     inode = parse_inode(raw[:GOOD_INODE_SIZE], ino)
     if inode.stat.is_symlink and _has_fast_target(inode, block_size):
         yield from _fast_target_violations(inode)
-    elif inode.stat.is_symlink or has_block_map(inode, block_size):
+    elif has_block_map(inode, block_size):
         yield from map_flag_violations(inode.stat.flags, f"inode {ino}")

@@ -69,7 +69,9 @@ def test_what_was_packed_is_read() -> None:
 
 
 def test_the_upper_bits_of_a_block_number_are_not_looked_at() -> None:
-    assert read_node(root((0, 0xF0000003)), 0, blocks=4).blocks == [3]
+    data = root((0, 0xF0000003))
+    assert read_node(data, 0, blocks=4).blocks == [3]
+    assert not list(node_violations(data, 0, blocks=4))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,13 @@ def test_a_leaf_is_no_node(at: int, code: str, value: int) -> None:
     assert [found.field for found in node_violations(data, 1, blocks=4)] == ["inode, rec_len"]
     with pytest.raises(OddIndexError):
         read_node(data, 1, blocks=4)
+
+
+def test_names_where_the_root_should_be_say_nothing_of_it() -> None:
+    data = changed(changed(root((0, 1)), 16, "H", 12), 24, "I", 7)
+    assert [(found.where, found.field, found.want) for found in root_violations(data)] == [
+        ("index root at byte 12", "rec_len", SIZE - 12)
+    ]
 
 
 def test_violations_go_on_behind_the_first() -> None:

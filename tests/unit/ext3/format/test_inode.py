@@ -143,7 +143,10 @@ INODES = {
     "fast symlink": (inode(S_IFLNK, i_size=4, target=b"a/b/"), []),
     "fast symlink of 59 bytes": (inode(S_IFLNK, i_size=59, target=b"t" * 59), []),
     "slow symlink": (inode(S_IFLNK, i_size=500, i_blocks=2), []),
-    "fast symlink with attributes": (inode(S_IFLNK, i_size=4, i_blocks=2, i_file_acl=9, target=b"a/b/"), []),
+    "fast symlink with attributes": (
+        inode(S_IFLNK, i_size=4, i_blocks=2, i_file_acl=9, i_flags=EXTENTS, target=b"a/b/"),
+        [],
+    ),
     "slow symlink with attributes": (inode(S_IFLNK, i_size=0, i_blocks=4, i_file_acl=9), []),
     "flags of a device": (inode(S_IFIFO, i_flags=EXTENTS), []),
     "flags of a fast symlink": (inode(S_IFLNK, i_size=4, i_flags=EXTENTS, target=b"a/b/"), []),

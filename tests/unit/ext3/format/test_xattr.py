@@ -202,7 +202,7 @@ def fields(violations: list[Violation]) -> list[tuple[str, object]]:
 def test_violations_go_on_behind_an_entry() -> None:
     entries = [
         (b"ab", 0, 1020, 0, 4),  # no prefix
-        (b"cd", 1, 1000, 7, 4),  # a value in inode 7
+        (b"cd", 1, 9, 7, 4),  # a value in inode 7
         (b"ef", 1, 8, 0, 4),  # a value in the header
         (b"g\0", 1, 0, 0, 0),
         (b"", 2, 1016, 0, 4),  # no ACL
