@@ -63,8 +63,8 @@ def check(
 ) -> Report:
     """Check the filesystem on ``device`` and repair what ``policy`` decides.
 
-    ``stamp`` dates the repairs and names what they create (default: now). ``progress`` is called with (pass number, done, total),
-    ``begin`` with the name of each pass ("1", "1B" ...) before it, ``observe`` with each finding after it was decided on.
+    ``stamp`` dates the repairs and names what they create (default: now). ``progress`` is called with (pass number, done,
+    total), ``begin`` with the name of each pass ("1", "1B" ...) before it, ``observe`` with each finding after its decision.
 
     Raise NotExt3Error if there is no superblock and no copy of one, UnsupportedError for features that are not ext3's,
     CorruptError if the superblock is beyond repair, DeviceError.
