@@ -114,7 +114,7 @@ class Context:
         self.groups_changed = False
         self.reload()
         self.opening: list[Finding] = []
-        """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
+        """Faults of the superblock that were repaired in memory to open the filesystem; they are not decided on yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
         self.unplaced: set[tuple[int, str]] = set()

@@ -296,7 +296,7 @@ def _with_first_block(context: Context, file: _File, raw: bytes, violations: lis
 
 
 def _check_features(context: Context, raw: bytes) -> None:
-    """Raise UnsupportedError for features that are not ext3's; preening stops at those that nobody knows."""
+    """Raise UnsupportedError for features that are not ext3's; preening stops at unknown ones."""
     try:
         check_journal_features(raw)
     except UnsupportedError as error:

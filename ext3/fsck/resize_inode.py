@@ -98,7 +98,7 @@ def rebuild_resize_inode(context: Context) -> None:
         return
     try:
         context.inode_place(RESIZE_INO)
-    except CorruptError as error:  # nobody wanted a new inode table
+    except CorruptError as error:  # a new inode table was refused
         context.leave(RESIZE_INODE, PLACE, got=str(error), want="an inode table")
         return
     try:

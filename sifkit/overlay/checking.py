@@ -65,7 +65,7 @@ class ImageCheck:
     """Image that is open for a check.
 
     ``locked`` False: file locking is unavailable (None: no lock is taken, as nothing is written). ``users``: who may write to
-    the image while it is looked at, "" for nobody. ``notes``: for the user; ``dropped``: IDs of signatures that were removed.
+    the image while it is looked at, "" for no one. ``notes``: for the user; ``dropped``: IDs of signatures that were removed.
     """
 
     path: str
