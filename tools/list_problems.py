@@ -27,9 +27,8 @@ TITLES = {
 HEAD = """# Problems that `sifkit overlay fsck` finds
 
 Each kind of problem has a code that stays: `code` in [JSON](json.md), `Finding.code` in Python. What `-p` does with it is what
-e2fsck does: it repairs, goes on without a repair, or stops for a decision, which `-y` or an answer gives; what no check can repair
-is left. A note is no problem.
-Places of numbers are shown as `{name}`. The page is made by `python -m tools.list_problems`.
+e2fsck does: it repairs, goes on without a repair, or stops for a decision, which `-y` or an answer gives; what has no repair
+is left. A note is no problem. Places of numbers are shown as `{name}`. The page is made by `python -m tools.list_problems`.
 """
 WORDS = {PreenAnswer.REPAIR: "repairs", PreenAnswer.SKIP: "goes on", PreenAnswer.STOP: "stops"}
 
