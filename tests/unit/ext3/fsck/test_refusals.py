@@ -59,3 +59,22 @@ def test_a_state_that_is_not_to_be_set() -> None:
     assert codes(report) == ["superblock-not-valid"]
     assert not image.super("s_state") & STATE_VALID
     assert report.exit_code == 0
+
+
+def test_a_hole_of_a_directory_whose_map_is_damaged() -> None:
+    """The hole would be filled through the pointer block that was not to be cleared."""
+    image = volume()
+    words = image.words(ROOT)
+    image.set_inode(ROOT, i_block=[words[0], *[0] * 11, 1 << 30, 0, 0], i_size=14 * 1024)
+    image.set_super(s_prealloc_dir_blocks=20)
+    report = run(image, Ask(lambda finding: finding.code == "directory-hole"))
+    assert report.exit_code == 4
+
+
+def test_a_directory_with_blocks_beyond_its_size_is_not_rebuilt() -> None:
+    image = volume()
+    words = image.words(ROOT)
+    image.set_inode(ROOT, i_block=[words[0], *[0] * 11, 1 << 30, 0, 0])
+    report = run(image, Ask(lambda finding: False), rebuild_directories=True)
+    assert report.exit_code == 4
+    assert image.words(ROOT)[12] == 1 << 30
