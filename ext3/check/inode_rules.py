@@ -1,7 +1,7 @@
 """Screen of inodes: which of many are plainly sound, by columns.
 
 Nearly all inodes are, and a check need not look at them one by one. The screen is stricter than the format: an inode that it
-does not pass may be sound, and whoever looks at single inodes decides. Source of the rules: e2fsprogs ``e2fsck/pass1.c``.
+does not pass may be sound, and code that looks at single inodes decides. Source of the rules: e2fsprogs ``e2fsck/pass1.c``.
 """
 
 from __future__ import annotations

@@ -56,10 +56,13 @@ class MapTables:
         direct = roots[:DIRECT_BLOCKS]
         yield direct[(direct != 0) & self.inside(direct)]
         for slot in range(IND_SLOT, N_BLOCKS):
-            yield from self._below(roots[slot : slot + 1], slot - IND_SLOT + 1)
+            if words[slot]:
+                yield from self._below(roots[slot : slot + 1], slot - IND_SLOT + 1)
 
     def _below(self, blocks: Numbers, level: int) -> Iterator[Numbers]:
         blocks = blocks[(blocks != 0) & self.inside(blocks)]
+        if not len(blocks):
+            return
         yield blocks
         if level:
             for block in blocks[self._entered.enter(blocks)].tolist():
