@@ -49,7 +49,7 @@ CASES = [
     ),
     (["df", "a.img"], [HEAD | SIZES]),
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
-    (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_bytes", "label"}]),
+    (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_blocks", "reserved_bytes", "label", "uuid"}]),
     (
         ["overlay", "trim", "a.img"],
         [HEAD | {"freed_bytes", "file_bytes", "allocated_before_bytes", "allocated_after_bytes"}],

@@ -19,7 +19,7 @@ __all__ = ["command"]
         Verb("fsck", "Change", "overlay.fsck", "check an overlay image and repair it"),
         Verb("undo", "Change", "overlay.undo", "put an image back as it was before a check"),
         Verb("chown", "Change", "overlay.chown", "hand an overlay over: change the owner of upper/ and work/"),
-        Verb("tune", "Change", "overlay.tune", "change the reserved blocks or the label of an overlay image"),
+        Verb("tune", "Change", "overlay.tune", "change reserved blocks, label or UUID of an overlay image"),
         Verb("trim", "Change", "overlay.trim", "give the space of deleted files back to the host"),
     ],
     examples=[
