@@ -11,7 +11,7 @@ from ext3 import hostio
 
 from .errors import HostFullError, TargetError, human, show
 
-__all__ = ["filled_holes_notes", "full_host_errors"]
+__all__ = ["filled_holes_notes", "free_bytes", "full_host_errors"]
 
 LEAST_FILLED = 1 << 20
 """Bytes by which a copy is larger on disk, below which nothing is said: filesystems count in units of many sizes."""
@@ -30,7 +30,7 @@ def full_host_errors(
     images that are full are passed on.
     """
     place = directory if directory is not None else os.path.dirname(os.path.realpath(target))
-    free = _free_bytes(place)
+    free = free_bytes(place)
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def _full_error(target: str, place: str, needed: int, free: int | None, error: O
     return HostFullError(text, path=target, hint=hint, needed_bytes=needed, available_bytes=free, error=error)
 
 
-def _free_bytes(directory: str) -> int | None:
+def free_bytes(directory: str) -> int | None:
     """Return the free space of the filesystem; None if unknown."""
     try:
         found = os.statvfs(directory or os.curdir)

@@ -20,6 +20,7 @@ __all__ = ["command"]
         Verb("undo", "Change", "overlay.undo", "put an image back as it was before a check"),
         Verb("chown", "Change", "overlay.chown", "hand an overlay over: change the owner of upper/ and work/"),
         Verb("tune", "Change", "overlay.tune", "change reserved blocks, label or UUID of an overlay image"),
+        Verb("rebuild", "Change", "overlay.rebuild", "make the filesystem anew: more inodes, other blocks, another size"),
         Verb("trim", "Change", "overlay.trim", "give the space of deleted files back to the host"),
     ],
     examples=[
