@@ -344,8 +344,9 @@ def _image_options(old: Filesystem, tree: Tree, size: int | None, room: int, opt
     inodes = options.inodes
     if inodes is None and options.inode_ratio is None and size is not None:
         inodes = max(1, found.inodes_count * size // max(1, room))
-        if len(tree) > inodes * FULL_SHARE:
-            inodes = 2 * len(tree) + found.first_ino
+        needed = len(tree) + found.first_ino
+        if needed > inodes * FULL_SHARE:
+            inodes = 2 * needed
     journal = _journal_bytes(old)
     kept = journal if size == room and block_size == found.block_size else None
     return ImageOptions(
@@ -376,7 +377,7 @@ def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOpt
             hint=f"give --size {least}M or more, or --size auto",
         ) from error
     except NoInodesError as error:
-        error.hint = f"give -N {error.enough} or more, or leave it out"
+        error.hint = f"give -N {error.enough} or more, or leave out -N and -i"
         raise
     except XattrError as error:
         if error.block_size is not None:

@@ -38,6 +38,18 @@ SIZES = {
     "inodes_used",
     "inodes_free",
 }
+FACTS = {
+    "size_bytes",
+    "used_bytes",
+    "free_bytes",
+    "inodes",
+    "inodes_used",
+    "block_bytes",
+    "inode_bytes",
+    "journal_bytes",
+    "groups",
+    "uuid",
+}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 
 CASES = [
@@ -50,6 +62,10 @@ CASES = [
     (["df", "a.img"], [HEAD | SIZES]),
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
     (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_blocks", "reserved_bytes", "label", "uuid"}]),
+    (
+        ["overlay", "rebuild", "a.img"],
+        [HEAD | {"before", "after", "files", "label", "partition", "dropped_signatures", "seconds", "notes"}],
+    ),
     (
         ["overlay", "trim", "a.img"],
         [HEAD | {"freed_bytes", "file_bytes", "allocated_before_bytes", "allocated_after_bytes"}],
@@ -84,3 +100,6 @@ def test_the_keys_of_every_report(tmp_path, monkeypatch, capfdbinary, argv, keys
     found = [json.loads(line) for line in capfdbinary.readouterr().out.decode().splitlines()]
     assert [set(row) for row in found] == keys
     assert all(f"`{key}`" in DOCS for row in keys for key in row)
+    for row in found:
+        for key in {"before", "after"} & row.keys():
+            assert set(row[key]) == FACTS and all(f"`{name}`" in DOCS for name in FACTS)

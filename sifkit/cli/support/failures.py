@@ -58,7 +58,7 @@ _PATH_HINTS = {
     "path": "give a regular file (sifkit ls -l shows the type)",
 }
 """Hints for a wrong path inside an image."""
-_COMMAND_HINT = re.compile(r"sifkit sif (list|check|compact)$")
+_COMMAND_HINT = re.compile(r"sifkit (sif (list|check|compact)|overlay (resize|rebuild)( -N \S+| --size \S+)?)$")
 """Hint that ends in a command without the image's name."""
 
 
