@@ -455,6 +455,14 @@ class Session:
             self._super.mark(recovery=True)
             self._in_use = True
 
+    def checkpoint(self) -> None:
+        """Commit, empty the log and clear needs_recovery: the image is as after ``close``, and the session goes on."""
+        self.sync()
+        if self._in_use:
+            self._failed = True  # cleared on success
+            self._end_use()
+            self._in_use = self._failed = False
+
     def close(self) -> None:
         """Commit and clear needs_recovery. After a failed write do nothing: the next open recovers."""
         try:

@@ -1,0 +1,125 @@
+"""A resize, carried out.
+
+Four parts: (a) transactions under the old geometry move what is beyond the new end; (b) the metadata of new groups is written
+outside of the old end, and the journal emptied; (c) the switch: one sector of the superblock; (d) transactions under the new
+geometry free what the old one used, and the backups follow. An interruption leaves a sound filesystem of the old size or of
+the new one; at most it has blocks that are marked as used and belong to nobody. The device grows first and is cut last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..device.base import BlockDevice, ResizableDevice
+from ..edit.opening import Opened
+from ..errors import DeviceError, NeedsCheckError
+from ..format.geometry import Geometry
+from ..progress import Progress, Silent
+from .backup_copies import backup_superblock, write_backups
+from .new_groups import new_descriptors, write_new_groups
+from .preconditions import check_last_group, open_for_resize, resize_map_block
+from .resize_plan import ResizePlan
+from .switch import drop_resize_inode, finish_groups, restore_resize_inode, switch_geometry
+from .transactions import Transactions
+
+__all__ = ["ResizeResult", "apply"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeResult:
+    """Geometry before and after. The device may be larger than the filesystem (``size_bytes`` of the geometry)."""
+
+    old: Geometry
+    new: Geometry
+
+
+def apply(
+    device: BlockDevice,
+    plan: ResizePlan,
+    *,
+    device_bytes: int | None = None,
+    clock: Callable[[], int] = time.time_ns,
+    progress: Progress | None = None,
+) -> ResizeResult:
+    """Resize the filesystem on ``device`` as planned, for which it must not have changed since.
+
+    ``device_bytes``: the size that the device is given: before a growth, after a cut. None: the caller sees to it. Without a
+    journal an interruption destroys the filesystem: the device must be a copy.
+
+    Raise NeedsCheckError, UnsupportedError, CorruptError and JournalFullError (for a single change that is too large for the
+    journal) with nothing written; DeviceError.
+    """
+    opened = open_for_resize(device)
+    if opened.superblock.geometry != plan.old:
+        raise NeedsCheckError("is not the one that was planned for")
+    check_last_group(device, opened.superblock, opened.groups)
+    if device_bytes is not None and device_bytes > device.size:
+        _set_size(device, device_bytes)
+    if not plan.nothing:
+        _Application(device, opened, plan, clock, progress or Silent()).run()
+    if device_bytes is not None and device_bytes < device.size:
+        _set_size(device, device_bytes)
+        device.sync()
+    return ResizeResult(plan.old, plan.new)
+
+
+def _set_size(device: BlockDevice, size: int) -> None:
+    if not isinstance(device, ResizableDevice):
+        raise DeviceError("the device cannot change its size")
+    device.set_size(size)
+
+
+class _Application:
+    def __init__(
+        self, device: BlockDevice, opened: Opened, plan: ResizePlan, clock: Callable[[], int], progress: Progress
+    ) -> None:
+        if plan.new.size_bytes > device.size:
+            raise DeviceError(f"{plan.new.size_bytes} bytes do not fit the {device.size} of the device")
+        self.device = device
+        self.plan = plan
+        self.progress = progress
+        self.changes = Transactions(device, opened, clock=clock)
+        self.before = self.changes.raw
+        self.map_at = resize_map_block(device, opened.superblock, opened.groups)
+
+    def run(self) -> None:
+        plan, changes = self.plan, self.changes
+        self._leave_old_geometry()
+        groups = new_descriptors(plan.old, changes.groups, plan.new)
+        if plan.new.groups > plan.old.groups:
+            write_new_groups(self.device, plan.old, plan.new, groups)
+            self._write_first_backup()
+            self.device.sync()
+        switch_geometry(changes, plan.new, groups)
+        if plan.replaces_resize_inode and plan.new.resize_inode:
+            restore_resize_inode(changes, plan.new, self.map_at)
+        else:
+            restore_resize_inode(changes, plan.new, None)
+        finish_groups(changes, plan.old, plan.new)
+        changes.settle()
+        write_backups(self.device, plan.new, changes.raw, changes.groups)
+
+    def _leave_old_geometry(self) -> None:
+        """Commit what the new geometry needs and the old one allows."""
+        plan, changes = self.plan, self.changes
+        if plan.new.blocks < plan.old.blocks:
+            end = min(plan.old.blocks, int(plan.old.group_first[plan.new.groups - 1]) + plan.old.blocks_per_group)
+            changes.take_blocks(np.arange(plan.new.blocks, end, dtype=np.int64))
+        if plan.map_to is not None and self.map_at is not None:
+            changes.take_blocks(np.array([plan.map_to], np.int64))
+            changes.free_blocks(np.array([self.map_at], np.int64))
+            self.map_at = plan.map_to
+        if plan.replaces_resize_inode and self.map_at is not None:
+            drop_resize_inode(changes, self.map_at, free=plan.beyond_reserve)
+        changes.settle()
+
+    def _write_first_backup(self) -> None:
+        """Write the first backup there is with the old numbers: it says that the resize is not finished."""
+        plan = self.plan
+        if plan.new.backup_groups and not plan.old.backup_groups:
+            group = plan.new.backup_groups[0]
+            self.device.write(int(plan.new.group_first[group]) * plan.new.block_size, backup_superblock(self.before, group))
