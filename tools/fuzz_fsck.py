@@ -3,7 +3,7 @@
     python -m tools.fuzz_fsck [--count N] [--seed N] [--first N] [--keep DIRECTORY] [--stop] [IMAGE...]
 
 Of every mutant our check repairs all in memory. Then e2fsck -fn has to find nothing in the result, our own check has to find
-nothing, and every file that e2fsck -fy keeps in a copy of the mutant has to be there with its type, size and content. Looking
+nothing, and every file that e2fsck -fy keeps as it was before has to be there with its type, size and content. Looking
 only must not change a byte. An exception that is no answer, a read or write outside of the image, more than ten seconds of
 the processor or more than 256 MiB of memory is a fault, too. Without images, those of tools/sound_images.py and
 tools/ext3_mutants.py are used. Faults are counted, and their mutants kept; the exit code is 1 if there are any. Needs
@@ -33,7 +33,7 @@ from ext3.fsck.policy import CheckOnly, Policy, Preening, Yes
 from .ext3_mutants import Sample, mutate, sample_of, samples
 from .fuzz_ext3 import Watched
 from .fuzzing import limit_memory, time_limit
-from .judge_fsck import complaints, contents, e2fsck, missing
+from .judge_fsck import Fact, complaints, contents, e2fsck, missing
 from .sound_images import BASES, base_image
 
 __all__ = ["Fault", "damage", "main", "try_mutant"]
@@ -91,13 +91,16 @@ def run(data: bytes, policy: Policy) -> tuple[Report, bytes]:
     return report, bytes(device.data)
 
 
-def try_mutant(data: bytes, chance: random.Random, scratch: Path) -> str:
-    """Repair one mutant, and judge the result. Return how it went. Raises Fault."""
+def try_mutant(data: bytes, chance: random.Random, scratch: Path, originals: set[Fact]) -> str:
+    """Repair one mutant, and judge the result. Return how it went. Raises Fault.
+
+    ``originals``: the files of the sample. What e2fsck keeps in the form they had, has to be kept.
+    """
     image = scratch / "image.img"
     image.write_bytes(data)
     their_code, _ = e2fsck(image, "-fy")
     theirs_sound = not complaints(*e2fsck(image, "-fn"))
-    kept = contents(image)
+    kept = {path: fact for path, fact in contents(image).items() if fact in originals}
     try:
         report, repaired = run(data, Yes())
     except (NotExt3Error, UnsupportedError, CorruptError) as error:
@@ -144,6 +147,14 @@ def all_samples(paths: Sequence[Path]) -> list[Sample]:
     return [*(sample_of(base_image(name)) for name in BASES), *samples()]
 
 
+def facts_of(sample: Sample) -> set[Fact]:
+    """What the files of a sample are."""
+    with tempfile.NamedTemporaryFile(prefix="fuzz-fsck-") as file:
+        file.write(sample.data)
+        file.flush()
+        return set(contents(Path(file.name)).values())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz_fsck", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--count", type=int, default=1000)
@@ -154,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="*", type=Path)
     options = parser.parse_args(arguments)
     made = all_samples(options.images)
+    originals = [facts_of(sample) for sample in made]
     limit_memory(MEMORY_BYTES)
     outcomes: Counter[str] = Counter()
     faults: list[tuple[int, str]] = []
@@ -164,9 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 gc.collect()
             chance = random.Random(f"{options.seed} {number}")
             mutant = damage(made[number % len(made)], chance)
+            facts = originals[number % len(made)]
             start = time.process_time()
             try:
-                outcomes[try_mutant(mutant, chance, Path(directory))] += 1
+                outcomes[try_mutant(mutant, chance, Path(directory), facts)] += 1
             except Exception as error:  # noqa: BLE001 - the very thing that is looked for
                 text = f"{error}"
                 if not isinstance(error, Fault):

@@ -52,8 +52,7 @@ def check_bitmaps(context: Context) -> None:
     _check_padding(context, blocks, BLOCK_BITMAP_PADDING, rows)
     for block, data in rows.items():
         context.storage.write_block(block, data, Stage.MAPS)
-    if context.groups_changed:
-        context.write_groups()
+    context.write_groups()  # also if only a file's map led there, and was corrected
     context.settle()
     _sum_up(context)
 
@@ -135,9 +134,9 @@ def _check_groups(context: Context, column: str, want: Numbers, change: Numbers,
     expected = stored + change
     result = want.copy()
     for group in np.flatnonzero(expected != want).tolist():
-        got = int(expected[group])
+        got = min(max(int(expected[group]), 0), 0xFFFF)
         if not context.fix(problem, Place(group=group), got=got, want=int(want[group])):
-            result[group] = min(max(got, 0), 0xFFFF)
+            result[group] = got
     if not np.array_equal(stored, result):
         context.groups[column] = result
         context.groups_changed = True
@@ -146,9 +145,10 @@ def _check_groups(context: Context, column: str, want: Numbers, change: Numbers,
 def _check_total(context: Context, name: str, want: int, change: int, problem: Problem) -> None:
     """Check a sum in the superblock."""
     stored = context.field(name)
+    got = min(max(stored + change, 0), 0xFFFFFFFF)
     result = want
-    if stored + change != want and not context.fix(problem, got=stored + change, want=want):
-        result = min(max(stored + change, 0), 0xFFFFFFFF)
+    if stored + change != want and not context.fix(problem, got=got, want=want):
+        result = got
     if result != stored:
         context.set_superblock(**{name: result})
 

@@ -32,6 +32,7 @@ from ..format.schema import INODE_CORE
 from ..format.superblock import limit_violations
 from ..journal.log import (
     Journal,
+    Replay,
     check_journal_features,
     journal_blocks,
     journal_violations,
@@ -48,12 +49,15 @@ from .problems.journal import (
     JOURNAL_BACKUP,
     JOURNAL_DATA,
     JOURNAL_ERROR,
+    JOURNAL_FAR_BLOCK,
+    JOURNAL_FEATURES,
     JOURNAL_HEAD,
     JOURNAL_INODE,
     JOURNAL_INODE_FROM_BACKUP,
     JOURNAL_LOG,
     JOURNAL_NUMBER,
     JOURNAL_RESET,
+    JOURNAL_START,
     JOURNAL_UNUSED,
     JOURNAL_VERSION_1,
     RECOVERY_WITHOUT_JOURNAL,
@@ -64,6 +68,7 @@ from .superblock_check import check_locations
 __all__ = ["check_journal", "empty_journal_superblock"]
 
 V2_FIELDS = ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_nr_users")
+UNKNOWN = ("journal_incompat_", "journal_ro_compat_")
 NO_UUID = bytes(16)
 
 
@@ -248,11 +253,14 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
     if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] > JournalBlock.REVOKE:
         raise UnsupportedError([f"journal_superblock_type_{fields['h_blocktype']}"])
     if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2:
-        check_journal_features(raw)
+        _check_features(context, raw)
         if fields["s_nr_users"] > 1:
             raise UnsupportedError([f"journal_of_{fields['s_nr_users']}_filesystems"])
     if violations:
-        if not context.fix(JOURNAL_HEAD, Place(block=int(file.blocks[0])), got=str(violations[0])):
+        # Without needs_recovery nothing in the log counts: where it begins does not matter then.
+        unused = violations[0].field == "s_start" and not context.superblock.needs_recovery
+        problem = JOURNAL_START if unused else JOURNAL_HEAD
+        if not context.fix(problem, Place(block=int(file.blocks[0])), got=str(violations[0])):
             raise GaveUp("the filesystem cannot be checked without its journal")
         context.storage.write(place, empty_journal_superblock(context, len(file.blocks)))
         _clear_recovery(context)
@@ -264,6 +272,16 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
         cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
         journal = _write_superblock(context, journal, cleared)
     return journal
+
+
+def _check_features(context: Context, raw: bytes) -> None:
+    """Raise UnsupportedError for features that are not ext3's; preening stops at those that nobody knows."""
+    try:
+        check_journal_features(raw)
+    except UnsupportedError as error:
+        if all(name.startswith(UNKNOWN) for name in error.features):
+            context.fix(JOURNAL_FEATURES, got=", ".join(error.features))
+        raise
 
 
 def _write_superblock(context: Context, journal: Journal, fields: dict[str, object]) -> Journal:
@@ -314,10 +332,10 @@ def _replay(context: Context, journal: Journal) -> None:
     try:
         if writes:
             context.write_out()
-            transactions = recover(context.storage.direct, context.superblock, journal).transactions
+            replay = recover(context.storage.direct, context.superblock, journal, leave_out=True)
             context.storage.flushed = True
         else:
-            transactions = _replay_in_memory(context, journal)
+            replay = _replay_in_memory(context, journal)
     except DeviceError:
         raise
     except Ext3Error as error:
@@ -327,7 +345,10 @@ def _replay(context: Context, journal: Journal) -> None:
         _clear_recovery(context)
         context.must_check = True
         return
-    context.report.replayed += transactions
+    context.report.replayed += replay.transactions
+    for block in replay.outside:
+        context.fix(JOURNAL_FAR_BLOCK, Place(block=block))
+        context.must_check = True
     context.reload()
     for violation in limit_violations(context.raw):
         raise violation.error
@@ -339,14 +360,14 @@ def _replay(context: Context, journal: Journal) -> None:
             context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
 
 
-def _replay_in_memory(context: Context, journal: Journal) -> int:
-    """Put the log's blocks over the image, which stays as it is. Return the number of transactions."""
+def _replay_in_memory(context: Context, journal: Journal) -> Replay:
+    """Put the log's blocks over the image, which stays as it is."""
     superblock, storage = context.superblock, context.storage
-    replay = scan_log(storage, journal, blocks_count=superblock.blocks_count)
+    replay = scan_log(storage, journal, blocks_count=superblock.blocks_count, leave_out=True)
     view: BlockOverlay = played_back(storage, superblock, replay)
     context.storage = RepairStorage(view, superblock.block_size)
     _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": replay.next_sequence})
-    return replay.transactions
+    return replay
 
 
 def _check_backup(context: Context) -> None:

@@ -27,7 +27,8 @@ class Problem:
 
     ``message`` says what is wrong, ``question`` what the repair would do; both may name ``{got}``, ``{want}`` and the fields of
     the Place. ``preen``: what ``-p`` does. ``default``: the answer that Enter gives. ``excused``: not repairing it leaves
-    no error. ``note``: there is nothing to decide; it is reported and the check goes on.
+    no error. ``uncounted``: repairing it is no correction, as far as the exit code goes. ``note``: there is nothing to decide;
+    it is reported and the check goes on.
     """
 
     code: str
@@ -36,6 +37,7 @@ class Problem:
     preen: Preen = Preen.STOP
     default: bool = True
     excused: bool = False
+    uncounted: bool = False
     note: bool = False
 
 

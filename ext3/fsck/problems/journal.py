@@ -32,10 +32,17 @@ JOURNAL_NUMBER = Problem(
     preen=Preen.REPAIR,
 )
 JOURNAL_HEAD = Problem("journal-superblock", "{got}", "write a new one, of an empty journal", preen=Preen.REPAIR)
+JOURNAL_START = Problem("journal-start", "the journal holds transactions, but {got}", "empty it")
+JOURNAL_FEATURES = Problem("journal-features", "journal superblock: unknown features: {got}", "give up")
 JOURNAL_LOG = Problem(
     "journal-log", "the journal cannot be replayed: {got}", "empty it, and check everything", preen=Preen.REPAIR
 )
-JOURNAL_DATA = Problem("journal-data", "the journal holds transactions, but needs_recovery is clear", "replay it")
+JOURNAL_DATA = Problem(
+    "journal-data", "the journal holds transactions, but needs_recovery is clear", "replay it", uncounted=True
+)
+JOURNAL_FAR_BLOCK = Problem(
+    "journal-far-block", "the journal holds content for block {block}, outside of the filesystem; it is left out", note=True
+)
 JOURNAL_RESET = Problem("journal-reset", "the journal holds transactions that are not replayed", "empty it")
 JOURNAL_VERSION_1 = Problem(
     "journal-version", "journal superblock: version 1, with fields of version 2; they are cleared", note=True

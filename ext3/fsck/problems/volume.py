@@ -19,6 +19,7 @@ SUPERBLOCK_COPY_CHOSEN = Problem(
     "the superblock in block {want} is used instead of the primary one, which is written from it",
     note=True,
 )
+DEVICE_TOO_SMALL = Problem("superblock-device-size", "superblock: s_blocks_count is {got}, want {want}", "give up")
 INODES_COUNT = Problem("superblock-inodes-count", "superblock: s_inodes_count is {got}, want {want}", "set it")
 INODES_PER_GROUP = Problem(
     "superblock-inodes-per-group",
@@ -36,6 +37,9 @@ QUOTA_INODE = Problem(
     "superblock: {got}, but quotas are no feature of ext3",
     "set it to 0",
     preen=Preen.REPAIR,
+)
+HURD_FILETYPE = Problem(
+    "superblock-hurd-filetype", "superblock: s_creator_os is the Hurd, which has no feature filetype", "clear the feature"
 )
 NO_UUID = Problem("superblock-no-uuid", "superblock: s_uuid is zero; a random one is set", note=True)
 TIME_IN_FUTURE = Problem(
@@ -66,6 +70,7 @@ UNINIT = Problem(
     "group {group}: marked as not initialised ({got}), which needs a feature that is not set",
     "clear the marks",
     preen=Preen.REPAIR,
+    uncounted=True,
 )
 COUNTERS_TOO_LARGE = Problem("group-counters", "group {group}: {got}, want at most {want}", note=True)
 
