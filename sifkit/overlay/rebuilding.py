@@ -11,14 +11,14 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from ext3.constants import STATE_ERROR, STATE_VALID
 from ext3.device.base import FileDevice
-from ext3.errors import Ext3Error, GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
+from ext3.errors import GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
 from ext3.newfs.builder import TreeBuilder
 from ext3.newfs.image import plan_tree, write_image
 from ext3.newfs.plan import ImageOptions, Plan
@@ -33,6 +33,7 @@ from ..file_attributes import keep_attributes
 from ..host_space import free_bytes, full_host_errors
 from ..replacing import OpenedFile
 from .creating.tree_source import scan_tree
+from .filesystem_facts import FilesystemFacts, facts_of, journal_bytes
 from .image_format import image_kind
 from .locked_file import open_for_edit
 from .opening import check_place, named_errors
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from ..sif import Stamp as SIFStamp
     from .embedding.reservation import OnSignatures
 
-__all__ = ["FilesystemFacts", "RebuildOptions", "RebuildResult", "RebuildStart", "rebuild"]
+__all__ = ["RebuildOptions", "RebuildResult", "RebuildStart", "rebuild"]
 
 FULL_SHARE = 0.9
 """Share of the inodes in use from which on a rebuild that is not told their number doubles what the content needs."""
@@ -81,22 +82,6 @@ class RebuildOptions:
     on_signatures: OnSignatures = "refuse"
     require_lock: bool = False
     stamp: SIFStamp | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilesystemFacts:
-    """Size and use of a filesystem, before or after. Sizes in bytes."""
-
-    size_bytes: int
-    used_bytes: int
-    free_bytes: int
-    inodes: int
-    inodes_used: int
-    block_size: int
-    inode_size: int
-    journal_bytes: int
-    groups: int
-    uuid: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +185,7 @@ class _NewFilesystem:
     def facts(self) -> FilesystemFacts:
         plan, geometry = self.plan, self.plan.geometry
         return FilesystemFacts(
+            file_bytes=self.size_bytes,
             size_bytes=geometry.size_bytes,
             used_bytes=self.used_bytes,
             free_bytes=plan.free_blocks * geometry.block_size,
@@ -220,7 +206,7 @@ def _rebuild_file(work: _Work) -> RebuildResult:
         found = os.fstat(fd)
         window = file_window(name, fd)
         with _old_filesystem(window) as old:
-            before = _facts(old)
+            before = facts_of(old, window.size)
             new = _plan_of(old, window.size, work)
             _say_what_is_needed(work, new)
             with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
@@ -255,7 +241,7 @@ def _rebuild_partition(work: _Work) -> RebuildResult:
         lock = options.require_lock
         locked = lock_partition(edited.fd, name, found, write=True, require_lock=lock)
         with _old_filesystem(Window(name, edited.fd, found.offset, found.size, found)) as old:
-            before = _facts(old)
+            before = facts_of(old, found.size)
             new = _plan_of(old, found.size, work)
             _say_what_is_needed(work, new)
             slot = OverlaySlot(group, Arch.UNKNOWN, found)  # a partition that is replaced keeps its architecture
@@ -284,30 +270,6 @@ def _old_filesystem(window: Window) -> Iterator[Filesystem]:
         if not state & STATE_VALID:
             raise NeedsCheckError("was not unmounted cleanly")
         yield old
-
-
-def _facts(old: Filesystem) -> FilesystemFacts:
-    found = old.superblock
-    return FilesystemFacts(
-        size_bytes=found.size_bytes,
-        used_bytes=found.size_bytes - found.free_blocks * found.block_size,
-        free_bytes=found.free_blocks * found.block_size,
-        inodes=found.inodes_count,
-        inodes_used=found.inodes_count - found.free_inodes,
-        block_size=found.block_size,
-        inode_size=found.inode_size,
-        journal_bytes=_journal_bytes(old),
-        groups=found.groups_count,
-        uuid=found.uuid,
-    )
-
-
-def _journal_bytes(old: Filesystem) -> int:
-    found = old.superblock
-    if found.has_journal and found.journal_ino:
-        with suppress(Ext3Error):
-            return old.stat(found.journal_ino).size
-    return 0
 
 
 def _say_what_is_needed(work: _Work, new: _NewFilesystem) -> None:
@@ -347,7 +309,7 @@ def _image_options(old: Filesystem, tree: Tree, size: int | None, room: int, opt
         needed = len(tree) + found.first_ino
         if needed > inodes * FULL_SHARE:
             inodes = 2 * needed
-    journal = _journal_bytes(old)
+    journal = journal_bytes(old)
     kept = journal if size == room and block_size == found.block_size else None
     return ImageOptions(
         size=size,

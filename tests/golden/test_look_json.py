@@ -39,6 +39,7 @@ SIZES = {
     "inodes_free",
 }
 FACTS = {
+    "file_bytes",
     "size_bytes",
     "used_bytes",
     "free_bytes",

@@ -23,10 +23,10 @@ from ..support.options import (
 )
 from ..support.progress import MODES, reporter
 from ..support.reading import image_options
-from ..support.results import partition_fields, partition_text, print_notes, warn_unlocked
+from ..support.results import filesystem_fields, partition_fields, partition_text, print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ...overlay.rebuilding import FilesystemFacts, RebuildStart
+    from ...overlay.rebuilding import RebuildStart
 
 __all__ = ["command"]
 
@@ -131,8 +131,8 @@ def command(
     bar.print_times(console)
     if json:
         fields: Fields = {
-            "before": _fields(made.before),
-            "after": _fields(made.after),
+            "before": filesystem_fields(made.before),
+            "after": filesystem_fields(made.after),
             "files": made.files,
             **name_fields("label", made.label),
             "partition": partition_fields(made.partition),
@@ -153,18 +153,3 @@ def command(
 
 def _size(text: str) -> int | Literal["auto"]:
     return "auto" if text == "auto" else values.size("--size", text)
-
-
-def _fields(found: FilesystemFacts) -> Fields:
-    return {
-        "size_bytes": found.size_bytes,
-        "used_bytes": found.used_bytes,
-        "free_bytes": found.free_bytes,
-        "inodes": found.inodes,
-        "inodes_used": found.inodes_used,
-        "block_bytes": found.block_size,
-        "inode_bytes": found.inode_size,
-        "journal_bytes": found.journal_bytes,
-        "groups": found.groups,
-        "uuid": str(found.uuid),
-    }

@@ -183,6 +183,9 @@ def _image_hint(error: BaseException, kind: str, image: str, console: Console) -
         return f"a copy of the superblock is in block {backup[0]}: sifkit overlay fsck -p {place} repairs it with that"
     if checks or not image:
         return ""
+    if console.command == "overlay resize" and (kind in ("needs-check", "corrupt") or getattr(error, "needs_check", False)):
+        left = isinstance(error, SifkitError)
+        return f"first: sifkit overlay fsck {'-fy' if left else '-fp'} {' '.join(words)}{'' if left else ' (--fsck does it)'}"
     if kind == "needs-check":
         return f"repair it with: sifkit overlay fsck -fp {' '.join(words)}"
     if kind == "corrupt" or getattr(error, "needs_check", False):
