@@ -4,6 +4,7 @@ import os, ext3
 
 fd = os.open("overlay.img", os.O_RDWR)
 device = ext3.FileDevice(fd)
+ext3.resize.finish(device)  # one that was interrupted
 ready = ext3.resize.prepare(device)
 ext3.resize.apply(device, ready.plan(1 << 30), device_bytes=1 << 30)
 """
@@ -17,13 +18,26 @@ if TYPE_CHECKING:
     from .application import ResizeResult, apply
     from .prepared import Prepared, prepare
     from .resize_plan import MinimumSize, ResizePlan, minimum_size, plan
+    from .unfinished import finish, is_unfinished
 
-__all__ = ["MinimumSize", "Prepared", "ResizePlan", "ResizeResult", "apply", "minimum_size", "plan", "prepare"]
+__all__ = [
+    "MinimumSize",
+    "Prepared",
+    "ResizePlan",
+    "ResizeResult",
+    "apply",
+    "finish",
+    "is_unfinished",
+    "minimum_size",
+    "plan",
+    "prepare",
+]
 
 _HOME = {
     ".application": ("ResizeResult", "apply"),
     ".prepared": ("Prepared", "prepare"),
     ".resize_plan": ("MinimumSize", "ResizePlan", "minimum_size", "plan"),
+    ".unfinished": ("finish", "is_unfinished"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

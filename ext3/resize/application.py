@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from .preconditions import check_last_group, open_for_resize, resize_map_block
 from .resize_plan import ResizePlan
 from .switch import drop_resize_inode, finish_groups, restore_resize_inode, switch_geometry
 from .transactions import Transactions
+from .unfinished import is_unfinished
 
 __all__ = ["ResizeResult", "apply"]
 
@@ -56,6 +57,8 @@ def apply(
     opened = open_for_resize(device)
     if opened.superblock.geometry != plan.old:
         raise NeedsCheckError("is not the one that was planned for")
+    if is_unfinished(device, opened.superblock):
+        raise NeedsCheckError("was interrupted while it was resized")
     check_last_group(device, opened.superblock, opened.groups)
     if device_bytes is not None and device_bytes > device.size:
         _set_size(device, device_bytes)
@@ -99,7 +102,8 @@ class _Application:
             restore_resize_inode(changes, plan.new, self.map_at)
         else:
             restore_resize_inode(changes, plan.new, None)
-        finish_groups(changes, plan.old, plan.new)
+        left = replace(plan.old, reserved_gdt_blocks=0) if plan.beyond_reserve else plan.old
+        finish_groups(changes, left, plan.new)
         changes.settle()
         write_backups(self.device, plan.new, changes.raw, changes.groups)
 

@@ -23,18 +23,13 @@ from ..format.superblock import Superblock, limit_violations, read_superblock
 from ..journal.log import read_journal
 from ..read.volume import Volume
 
-__all__ = ["check_last_group", "check_whole", "open_for_resize", "resize_map_block"]
+__all__ = ["check_last_group", "check_state", "check_whole", "open_for_resize", "open_tables", "resize_map_block"]
 
 SHOWN = 3
 
 
-def open_for_resize(device: BlockDevice) -> Opened:
-    """Return the tables of a filesystem that may be resized. Nothing is written, and no journal replayed.
-
-    Raise NeedsCheckError for one that is dirty, marked as damaged, or whose descriptors or resize inode are wrong;
-    UnsupportedError, NotExt3Error, CorruptError, DeviceError.
-    """
-    superblock = read_superblock(device)
+def check_state(superblock: Superblock) -> None:
+    """Raise NeedsCheckError for a filesystem that is dirty or marked as damaged, UnsupportedError for features not ext3's."""
     if superblock.unsupported_features:
         raise UnsupportedError(superblock.unsupported_features, hint="the image can be read, but not resized")
     if superblock.state & STATE_ERROR:
@@ -45,13 +40,21 @@ def open_for_resize(device: BlockDevice) -> Opened:
         raise NeedsCheckError("was not unmounted cleanly")
     if superblock.last_orphan:
         raise NeedsCheckError("has files that are to be deleted")
-    for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
-        raise violation.error
     geometry = superblock.geometry
     if geometry.resize_inode and geometry.first_meta_bg is not None:
         raise NeedsCheckError("has a resize inode together with meta_bg")
     if geometry.reserved_gdt_blocks and not geometry.resize_inode:
         raise NeedsCheckError("has reserved descriptor blocks without a resize inode")
+
+
+def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
+    """Return the tables of a filesystem that may be resized. Nothing is written, and no journal replayed.
+
+    Raise NeedsCheckError or CorruptError for descriptors or a resize inode that are wrong, and a journal that is not empty;
+    UnsupportedError, DeviceError.
+    """
+    for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
+        raise violation.error
     opened = open_for_changes(device)
     for field in LOCATIONS:
         outside = outside_group(superblock, opened.groups, field)
@@ -64,6 +67,13 @@ def open_for_resize(device: BlockDevice) -> Opened:
         raise NeedsCheckError("has a journal that is not empty")
     resize_map_block(device, superblock, opened.groups)
     return opened
+
+
+def open_for_resize(device: BlockDevice) -> Opened:
+    """Return the tables of a filesystem to be resized. Raises as ``check_state`` and ``open_tables`` do, and NotExt3Error."""
+    superblock = read_superblock(device)
+    check_state(superblock)
+    return open_tables(device, superblock)
 
 
 def resize_map_block(device: BlockDevice, superblock: Superblock, groups: Table) -> int | None:
@@ -125,7 +135,7 @@ def check_last_group(device: BlockDevice, superblock: Superblock, groups: Table)
 
 
 def check_whole(volume: Volume) -> Inventory:
-    """Return the census of a filesystem, with owners. Raises NeedsCheckError if anything disagrees with it."""
+    """Return the census of a filesystem, with owners. Raise NeedsCheckError if anything disagrees with it, DeviceError."""
     inventory = take_census(volume, owners=True)
     if inventory.violations:
         shown = "; ".join(str(violation.error) for violation in inventory.violations[:SHOWN])

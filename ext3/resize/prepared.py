@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from ..check.census import Census
 from ..device.base import BlockDevice
+from ..errors import NeedsCheckError
 from ..format.layout import Table
 from ..format.superblock import Superblock
 from .preconditions import check_last_group, check_whole, open_for_resize
 from .resize_plan import MinimumSize, ResizePlan, minimum_size, moves_something, plan
+from .unfinished import is_unfinished
 
 __all__ = ["Prepared", "prepare"]
 
@@ -47,8 +49,10 @@ class Prepared:
 
 
 def prepare(device: BlockDevice) -> Prepared:
-    """Read what a resize is planned from. Raise NeedsCheckError for a filesystem that has to be checked first,
-    UnsupportedError, NotExt3Error, CorruptError, DeviceError.
+    """Read what a resize is planned from. Raise NeedsCheckError for a filesystem that has to be checked first (one whose
+    resize was interrupted can be finished instead, see ``finish``), UnsupportedError, NotExt3Error, CorruptError, DeviceError.
     """
     opened = open_for_resize(device)
+    if is_unfinished(device, opened.superblock):
+        raise NeedsCheckError("was interrupted while it was resized")
     return Prepared(device, opened.superblock, opened.groups)

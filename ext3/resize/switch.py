@@ -85,11 +85,11 @@ def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | Non
     if map_at is not None:
         size = new.block_size
         # Nobody's blocks until the transaction: they are written in place before it.
-        contents = {block: bytes(size) for block in reserved_blocks(new).tolist()}
+        reserve = reserved_blocks(new)
+        if len(reserve) and not new.backup_groups:  # they list nothing
+            changes.device.write(int(reserve[0]) * size, bytes(len(reserve) * size))
         for first, rows in resize_blocks(new, map_at):
-            contents |= {block: pointers.astype("<u4").tobytes() for block, pointers in enumerate(rows, first)}
-        for block, data in contents.items():
-            changes.device.write(block * size, data)
+            changes.device.write(first * size, rows.astype("<u4").tobytes())
         changes.device.sync()
         changes.write_inode(RESIZE_INO, resize_record(new, map_at, now=changes.clock()).pack())
         fields["s_feature_compat"] = changes.superblock.compat | Compat.RESIZE_INODE.value
