@@ -23,6 +23,7 @@ from ..host_space import free_bytes, full_host_errors
 from .filesystem_facts import FilesystemFacts, facts_of
 from .opening import named_errors
 from .resize_request import ResizeStart, ResizeTarget
+from .unfinished_resize import finish_resize
 from .window import Window, check_window
 
 __all__ = ["PlannedResize", "apply_plan", "data_bytes", "plan_resize", "sound_after_errors"]
@@ -136,7 +137,7 @@ def apply_plan(
 
 @contextmanager
 def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
-    """After an exception in the block, which resizes the filesystem in a window, empty the journal.
+    """After an exception in the block, which resizes the filesystem in a window, empty the journal and finish what is begun.
 
     ``cut``: a file that became larger gets its old size back, unless the filesystem has grown by then.
     """
@@ -146,6 +147,7 @@ def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
         with hostio.signals_deferred(), suppress(Ext3Error, OSError):
             end = os.lseek(window.fd, 0, os.SEEK_END)
             device = FileDevice(window.fd, window.offset, end - window.offset)
+            finish_resize(device)
             if read_superblock(device).needs_recovery:
                 WritableFilesystem(device).close()
             least = window.offset + max(window.size, read_superblock(device).size_bytes)

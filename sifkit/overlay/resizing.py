@@ -31,6 +31,7 @@ from .opening import check_place, open_window
 from .resize_request import ResizeOptions, ResizeResult, ResizeStart
 from .resize_steps import PlannedResize, apply_plan, data_bytes, plan_resize, sound_after_errors
 from .sif_partition import partition_at
+from .unfinished_resize import finish_resize
 from .window import Window, file_window
 
 __all__ = ["resize"]
@@ -124,6 +125,7 @@ def _resize_file(name: str, options: ResizeOptions, progress: Progress, begin: C
     try:
         whole = options.offset is None
         window = file_window(name, fd, options.offset)
+        finish_resize(window.device())
         planned = plan_resize(window, options.target, progress, fixed=not whole)
         copied = 0 if planned.nothing or planned.has_journal else data_bytes(window)
         if copied and not whole:

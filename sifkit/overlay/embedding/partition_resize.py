@@ -26,6 +26,7 @@ from ..filesystem_facts import FilesystemFacts
 from ..resize_request import ResizeOptions, ResizeResult, ResizeStart
 from ..resize_steps import PlannedResize, apply_plan, data_bytes, plan_resize, sound_after_errors
 from ..sif_partition import EditedSif, check_ext3_partition, edit_sif, lock_partition, select_partition, space_notes
+from ..unfinished_resize import finish_resize
 from ..window import Window
 from .reservation import OverlaySlot, apply_signature_policy, reserve_partition
 
@@ -52,6 +53,7 @@ def resize_partition(
         check_ext3_partition(sif, edited.fd, found, path)
         locked = lock_partition(edited.fd, path, found, write=True, require_lock=options.require_lock)
         window = Window(path, edited.fd, found.offset, found.size, found)
+        finish_resize(window.device())  # which broke signatures already, if there are any
         planned = plan_resize(window, options.target, progress)
         if planned.nothing:
             start = planned.start(path)
