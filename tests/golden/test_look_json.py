@@ -51,6 +51,23 @@ FACTS = {
     "groups",
     "uuid",
 }
+RESIZED = {
+    "dry_run",
+    "unchanged",
+    "before",
+    "after",
+    "unused_bytes",
+    "moved_bytes",
+    "moved_inodes",
+    "copied_bytes",
+    "needed_bytes",
+    "partition",
+    "old_partition",
+    "dropped_signatures",
+    "repaired",
+    "seconds",
+    "notes",
+}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 
 CASES = [
@@ -63,6 +80,8 @@ CASES = [
     (["df", "a.img"], [HEAD | SIZES]),
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
     (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_blocks", "reserved_bytes", "label", "uuid"}]),
+    (["overlay", "resize", "a.img", "70M"], [HEAD | RESIZED]),
+    (["overlay", "resize", "a.img", "70M", "--dry-run"], [HEAD | RESIZED]),
     (
         ["overlay", "rebuild", "a.img"],
         [HEAD | {"before", "after", "files", "label", "partition", "dropped_signatures", "seconds", "notes"}],

@@ -40,10 +40,10 @@ def _option(*names: str, text: str, **more: Any) -> Any:
 @verb(
     locks=True,
     examples=[
-        "sifkit overlay rebuild -N 2M overlay.img",
+        "sifkit overlay rebuild -N 50K overlay.img",
         "sifkit overlay rebuild --size auto overlay.img",
-        "sifkit overlay rebuild --size 10G -b 4096 overlay.img",
-        "sifkit overlay rebuild -N 500K image.sif",
+        "sifkit overlay rebuild --size 10G -b 4096 -N 2M overlay.img",
+        "sifkit overlay rebuild -N 50K image.sif",
     ],
 )
 def command(
