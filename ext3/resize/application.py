@@ -20,8 +20,12 @@ from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
 from ..progress import Progress, Silent
 from .backup_copies import backup_superblock, write_backups
+from .block_moves import BlockMover, Moves
+from .inode_moves import InodeMover, read_names
+from .journal_relocation import move_journal
 from .new_groups import new_descriptors, write_new_groups
 from .preconditions import check_last_group, open_for_resize, resize_map_block
+from .references import read_references
 from .resize_plan import ResizePlan
 from .switch import drop_resize_inode, finish_groups, restore_resize_inode, switch_geometry
 from .transactions import Transactions
@@ -88,9 +92,42 @@ class _Application:
         self.changes = Transactions(device, opened, clock=clock)
         self.before = self.changes.raw
         self.map_at = resize_map_block(device, opened.superblock, opened.groups)
+        self.superblock, self.groups = opened.superblock, self.changes.groups
+        if plan.moves_something:
+            self._plan_moves()
+
+    def _plan_moves(self) -> None:
+        plan, changes = self.plan, self.changes
+        moves, numbers = Moves(plan.block_from, plan.block_to), Moves(plan.inode_from, plan.inode_to)
+        found = read_references(self, plan.new.blocks)
+        self.journal_pointers = found.journal
+        if len(np.unique(found.pointers.block)) != len(moves.old):
+            raise NeedsCheckError("is not the one that was planned for")
+        self.blocks = BlockMover(changes, found.pointers, moves)
+        self.inodes: InodeMover | None = None
+        if len(numbers.old):
+            names = read_names(changes, found.directories, plan.new.inodes)
+            if not np.array_equal(np.unique(names.ino), numbers.old):
+                raise NeedsCheckError("is not the one that was planned for")
+            block, start = np.divmod(names.at, plan.old.block_size)
+            at = moves.moved(block) * plan.old.block_size + start
+            self.inodes = InodeMover(changes, names._replace(at=at), numbers)
+
+    def _move(self) -> None:
+        plan = self.plan
+        self.progress.phase("moving", plan.moved_bytes, "bytes")
+        if len(plan.journal_from):
+            move_journal(self.changes, self.journal_pointers, Moves(plan.journal_from, plan.journal_to))
+            self.progress.advance(len(plan.journal_from) * plan.old.block_size)
+        self.blocks.run(self.progress)
+        if self.inodes is not None:
+            self.inodes.run()
+        self.progress.done()
 
     def run(self) -> None:
         plan, changes = self.plan, self.changes
+        if plan.moves_something:
+            self._move()
         self._leave_old_geometry()
         groups = new_descriptors(plan.old, changes.groups, plan.new)
         if plan.new.groups > plan.old.groups:

@@ -69,7 +69,13 @@ class ResizePlan:
             return False
         pointers = old.pointers_per_block
         same = (old.descriptor_blocks, old.reserved_gdt_blocks) == (new.descriptor_blocks, new.reserved_gdt_blocks)
+        same = same and self.map_to is None
         return not (same and new.resize_inode and old.backup_groups[:pointers] == new.backup_groups[:pointers])
+
+    @property
+    def moves_something(self) -> bool:
+        """True if blocks or inodes move to other places."""
+        return bool(len(self.block_from) or len(self.journal_from) or len(self.inode_from))
 
     @property
     def moved_bytes(self) -> int:
