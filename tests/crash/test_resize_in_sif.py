@@ -144,3 +144,18 @@ def test_a_growth_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_growth_without_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = interrupted(tmp_path, monkeypatch, overlay(6 * MIB, journal=False), 12 * MIB, behind=False)
     assert seen == {(6 * MIB, 6 * MIB), (12 * MIB, 12 * MIB)}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_shrink_with_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
+    """The filesystem shrinks first, the partition after it, and the file last; or all of it happens in the copy."""
+    device = MemoryDevice(overlay(18 * MIB))
+    with ext3.Filesystem.open(device, "r+") as fs:
+        for number in range(60):
+            fs.write_bytes(f"/upper/large{number}", Random(number).randbytes(200_000))
+        fs.sync()
+        for number in range(52):
+            fs.unlink(f"/upper/large{number}")
+    seen = interrupted(tmp_path, monkeypatch, bytes(device.data), 9 * MIB, behind=behind)
+    between = set() if behind else {(18 * MIB, 9 * MIB)}
+    assert seen == {(18 * MIB, 18 * MIB), (9 * MIB, 9 * MIB)} | between

@@ -153,6 +153,56 @@ def test_only_planned(samples: Path, tmp_path: Path, name: str) -> None:
     assert plan.after == done.after
 
 
+def aged(path: Path) -> None:
+    """Fill the image, and delete most of what lies at its beginning: what is left has to move in a shrink."""
+    with ext3.Filesystem.open(path, "r+") as fs:
+        for number in range(60):
+            fs.write_bytes(f"/upper/{number}", os.urandom(200_000))
+        fs.sync()
+        for number in range(50):
+            fs.unlink(f"/upper/{number}")
+        fs.remove_tree("/upper/files")
+
+
+@pytest.mark.parametrize("name", ["a.img", "plain.img"])
+def test_a_file_shrinks(samples: Path, tmp_path: Path, name: str) -> None:
+    image = copy_sparse(samples / name, tmp_path / name)
+    aged(image)
+    before, told, inode = facts(image), [], image.stat().st_ino
+    plan = resize(image, to(11, dry_run=True))
+    done = resize(image, to(11), begin=told.append)
+    assert image.stat().st_size == 11 * MIB and (image.stat().st_ino == inode) == (name == "a.img")
+    assert facts(image) == before
+    assert plan.after == done.after and told[0].moved_bytes > MIB and told[0].needed_bytes >= told[0].moved_bytes
+    assert_result(done, image)
+    assert_silent(image)
+
+
+def test_the_smallest_size(image: Path) -> None:
+    """It is what is asked for; less is refused, and says so. Slack comes on top."""
+    aged(image)
+    before = facts(image)
+    plan = resize(image, ResizeOptions(target=ResizeTarget(minimum=True), dry_run=True))
+    least = plan.after.file_bytes
+    with pytest.raises(TooSmallError) as caught:
+        resize(image, ResizeOptions(target=ResizeTarget(size=least - 1024)))
+    assert caught.value.least == least
+    for target, size in (
+        (ResizeTarget(minimum=True, slack_bytes=MIB), least + MIB),
+        (ResizeTarget(minimum=True, slack_share=0.05), least + least // 20),
+        (ResizeTarget(minimum=True), least),
+    ):
+        done = resize(image, ResizeOptions(target=target))
+        assert image.stat().st_size == size == done.after.file_bytes and done.unused_bytes < 1024
+        assert facts(image) == before
+        assert_silent(image)
+    assert done.after.size_bytes == least
+    assert resize(image, ResizeOptions(target=ResizeTarget(minimum=True))).unchanged
+    resize(image, to(64))
+    assert facts(image) == before
+    assert_silent(image)
+
+
 @pytest.fixture
 def untouched(image: Path) -> Iterator[Path]:
     """An image that the test leaves as it is, alone in its directory."""
@@ -215,30 +265,30 @@ class Failing:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [100, 11])
 @pytest.mark.parametrize("error", [DeviceError("no", error=OSError(28, "No space left on device")), KeyboardInterrupt()])
-def test_a_failure_leaves_a_sound_filesystem(image: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_a_failure_leaves_a_sound_filesystem(image: Path, error: BaseException, size: int) -> None:
     """Of the old size or of the new one; the file has the size of the filesystem, or the old one."""
-    before, sizes = facts(image), set()
-    content = image.read_bytes()
-    expected: tuple[type[BaseException], ...] = (type(error), HostFullError)
+    aged(image)
+    before, sizes, content = facts(image), set(), image.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         counted = Failing(patch, 10_000, error)
-        resize(image, to(100))
+        resize(image, to(size))
         count = 10_000 - counted.left
-    for after in sorted({0, 1, 2, *range(3, count, max(1, count // 10)), count - 1}):
+    for after in sorted({0, 1, 2, *range(3, count, max(1, count // 10)), *range(count - 6, count)}):
         image.write_bytes(content)
         with pytest.MonkeyPatch.context() as patch:
             Failing(patch, after, error)
-            with pytest.raises(expected):
-                resize(image, to(100))
-        size = read_superblock(ext3.MemoryDevice(image.read_bytes())).size_bytes
-        sizes.add(size)
-        assert image.stat().st_size == size
+            with pytest.raises((type(error), HostFullError)):
+                resize(image, to(size))
+        superblock = read_superblock(ext3.MemoryDevice(image.read_bytes()))
+        sizes.add(superblock.size_bytes)
+        assert image.stat().st_size == max(24 * MIB, superblock.size_bytes) and not superblock.needs_recovery
         assert facts(image) == before
-        assert not read_superblock(ext3.MemoryDevice(image.read_bytes())).needs_recovery
-        resize(image, to(100))
+        resize(image, to(size))
+        assert image.stat().st_size == size * MIB
         assert_silent(image)
-    assert sizes == {24 * MIB, 100 * MIB}
+    assert sizes == {24 * MIB, size * MIB}
 
 
 @pytest.mark.parametrize("state", [STATE_ERROR | 1, 0])
@@ -340,6 +390,28 @@ def test_a_partition_grows(image: Path, plain: Path, behind: bool, journal: bool
     assert_sound(path.read_bytes())
     assert path.stat().st_blocks * 512 < 30 * MIB
     assert resize(path, to(60)).unchanged
+
+
+@pytest.mark.parametrize("journal", [True, False])
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_partition_shrinks(image: Path, plain: Path, behind: bool, journal: bool) -> None:
+    """The space is given back: the file is cut, or the old place becomes a hole."""
+    overlay = image if journal else plain
+    aged(overlay)
+    path = sif_with(overlay, behind=behind)
+    (start, _), rest = place(path), others(path)
+    before, length, taken = facts(path, start), path.stat().st_size, path.stat().st_blocks * 512
+    plan = resize(path, to(11, dry_run=True))
+    done = resize(path, to(11))
+    now, size = place(path)
+    stays = journal and not behind
+    assert size == 11 * MIB and (now == start) == stays and plan.after == done.after
+    assert facts(path, now) == before and others(path) == rest
+    assert path.stat().st_size == (length - 13 * MIB if stays else now + 11 * MIB)
+    assert path.stat().st_blocks * 512 < taken
+    assert_result(done, path, now)
+    assert_silent(path, now, size)
+    assert_sound(path.read_bytes())
 
 
 def test_a_partition_by_its_number_and_offset(image: Path) -> None:
