@@ -15,13 +15,13 @@ from pathlib import Path
 
 from . import damage
 from .damage import Recipe
-from .recipes import combined, directories, inodes, journal, structure, volume
+from .recipes import combined, directories, inodes, journal, random_finds, structure, volume
 from .sound_images import base_image
 
 __all__ = ["RECIPES", "damaged", "main"]
 
 RECIPES: dict[str, Recipe] = {}
-for _part in (volume, journal, inodes, directories, structure, combined):
+for _part in (volume, journal, inodes, directories, structure, combined, random_finds):
     for _recipe in _part.RECIPES:
         if _recipe.name in RECIPES:
             raise ValueError(f"two recipes are called {_recipe.name}")

@@ -65,12 +65,21 @@ def read_blocks(read: Callable[[int, int], bytes], blocks: Numbers, block_size: 
     return found
 
 
-def map_many(read: Callable[[int, int], bytes], i_block: Pointers, *, block_size: int, first: int, system: Flags) -> ManyMaps:
+def map_many(
+    read: Callable[[int, int], bytes],
+    i_block: Pointers,
+    *,
+    block_size: int,
+    first: int,
+    system: Flags,
+    most: Numbers | None = None,
+) -> ManyMaps:
     """Return the maps of inodes with these words, shape (rows, 15). ``first``: first data block; ``system``: system blocks.
 
-    Each pointer block is read once; the rows that share one are not sound. Raises DeviceError.
+    Each pointer block is read once; the rows that share one are not sound, nor are those with more pointer blocks than
+    ``most`` says. Raises DeviceError.
     """
-    walk = _Walk(read, len(i_block), block_size, first, system)
+    walk = _Walk(read, len(i_block), block_size, first, system, most)
     direct = i_block[:, :DIRECT_BLOCKS]
     owner, logical = np.nonzero(direct)
     walk.take(owner, logical, direct[owner, logical].astype(np.int64))
@@ -87,13 +96,23 @@ def map_many(read: Callable[[int, int], bytes], i_block: Pointers, *, block_size
 class _Walk:
     """Walk of the maps of ``rows`` inodes."""
 
-    def __init__(self, read: Callable[[int, int], bytes], rows: int, block_size: int, first: int, system: Flags) -> None:
+    def __init__(
+        self,
+        read: Callable[[int, int], bytes],
+        rows: int,
+        block_size: int,
+        first: int,
+        system: Flags,
+        most: Numbers | None,
+    ) -> None:
         self.per_block = block_size // POINTER_SIZE
         self._read = read
         self._rows = rows
         self._block_size = block_size
         self._first = first
         self._system = system
+        self._left: Numbers = np.full(rows, len(system)) if most is None else most.copy()
+        """Pointer blocks that each row may have yet."""
         self._seen: Flags | None = None
         """Pointer blocks that were read."""
         self._sound: Flags = np.ones(rows, np.bool_)
@@ -129,6 +148,11 @@ class _Walk:
         self._sound[owner[~once]] = False
         owner, blocks, starts = owner[once], blocks[once], starts[once]
         self._seen[blocks] = True
+        np.subtract.at(self._left, owner, 1)
+        over = self._left[owner] < 0
+        if over.any():
+            self._sound[owner[over]] = False
+            owner, blocks, starts = owner[~over], blocks[~over], starts[~over]
         self._pointers.append((owner, blocks))
         span = self.per_block ** (level - 1)
         at_once = max(1, TABLES_BYTES // self._block_size)

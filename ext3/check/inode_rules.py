@@ -126,7 +126,14 @@ def screen_inodes(
     plain |= is_link & (blocks == acl_sectors) & _fast_targets_sound(words, size)
     mappable = good & (is_file | is_dir) & (size >= 0) & (blocks <= MAX_SECTORS)
     mapped = np.flatnonzero(mappable)
-    maps = map_many(read, words[mapped], block_size=block_size, first=first_data_block, system=system)
+    maps = map_many(
+        read,
+        words[mapped],
+        block_size=block_size,
+        first=first_data_block,
+        system=system,
+        most=blocks[mapped] // sectors,
+    )
     length = maps.last + 1
     fits = maps.blocks * sectors + acl_sectors[mapped] == blocks[mapped]
     fits &= np.where(

@@ -41,7 +41,7 @@ def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> I
     rows_at_once = max(1, PART_BYTES // size)
     for group, block in enumerate(groups["bg_inode_table"].tolist()):
         begin = block * block_size
-        if not geometry.first_data_block <= block or begin + count * size > end:
+        if not max(1, geometry.first_data_block) <= block or begin + count * size > end:
             continue
         first_ino = group * count + 1
         done = 0

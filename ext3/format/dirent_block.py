@@ -18,10 +18,12 @@ from .dirent import MIN_REC_LEN, DirentFields
 from .schema import DIRENT
 
 __all__ = [
+    "DOTS_SIZE",
     "DOT_REC_LEN",
     "Record",
     "delete_record",
     "empty_block",
+    "fill_blocks",
     "find_record",
     "first_gap",
     "fits_packed",
@@ -31,6 +33,7 @@ __all__ = [
     "pack_block",
     "pack_dots",
     "pack_records",
+    "place_records",
     "record_size",
     "record_sizes",
     "set_inode",
@@ -39,6 +42,7 @@ __all__ = [
 
 DOT_REC_LEN = 12
 """Bytes of the record of ``.``, and of ``..`` if others follow."""
+DOTS_SIZE = 2 * DOT_REC_LEN
 HEAD = DIRENT.size
 _NAME = re.compile(rb"[^/\0]{1,%d}" % NAME_MAX)
 PACK_PERCENT = 75
@@ -206,6 +210,34 @@ def pack_dots(ino: int, parent: int, block_size: int, file_type: int) -> bytes:
 def new_directory_block(ino: int, parent: int, *, block_size: int, filetype: bool = True) -> bytes:
     """Return the block of a new directory: ``.`` and ``..``. ``filetype``: the filesystem's feature."""
     return pack_dots(ino, parent, block_size, FileType.DIRECTORY if filetype else 0).ljust(block_size, b"\0")
+
+
+def fill_blocks(sizes: Array64, block_size: int) -> Array64:
+    """Return the first record of each block if ``.`` and ``..`` and records of these sizes fill blocks in order."""
+    ends = np.cumsum(sizes)
+    firsts, begin, first = [0], -DOTS_SIZE, 0
+    while True:
+        first = int(np.searchsorted(ends, begin + block_size, side="right"))
+        if first >= len(sizes):
+            return np.array(firsts, np.int64)
+        firsts.append(first)
+        begin = int(ends[first - 1])
+
+
+def place_records(sizes: Array64, firsts: Array64, block_size: int, *, reserve: int) -> tuple[Array64, Array64]:
+    """Return (byte, rec_len) of records of these sizes in blocks end to end; block k begins with record ``firsts[k]``.
+
+    The last record of each block reaches to its end. ``reserve``: bytes kept free in front of the first block's records.
+    """
+    counts = np.diff(np.append(firsts, len(sizes)))
+    block = np.repeat(np.arange(len(firsts)), counts)
+    before = np.cumsum(sizes) - sizes
+    offset = before - before[firsts][block]
+    offset[block == 0] += reserve
+    rec_len = sizes.copy()
+    last = np.append(firsts[1:], len(sizes)) - 1
+    rec_len[last] = block_size - offset[last]
+    return block * block_size + offset, rec_len
 
 
 def pack_records(

@@ -9,28 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from construct import Int16ul, Int32ul
-
 from ..errors import CorruptError
-from .layout import Layout, Table
+from .extent_schema import EXTENT, EXTENT_HEADER, EXTENT_INDEX
+from .layout import Table
 
-__all__ = ["EXTENT", "EXTENT_HEADER", "EXTENT_INDEX", "EXTENT_MAGIC", "Extent", "ExtentTree", "read_extent_tree"]
+__all__ = ["EXTENT_MAGIC", "Extent", "ExtentTree", "read_extent_tree"]
 
-EXTENT_HEADER = Layout(
-    "ext4_extent_header",
-    "eh_magic" / Int16ul,
-    "eh_entries" / Int16ul,
-    "eh_max" / Int16ul,
-    "eh_depth" / Int16ul,
-    "eh_generation" / Int32ul,
-    size=12,
-)
-EXTENT = Layout(
-    "ext4_extent", "ee_block" / Int32ul, "ee_len" / Int16ul, "ee_start_hi" / Int16ul, "ee_start_lo" / Int32ul, size=12
-)
-EXTENT_INDEX = Layout(
-    "ext4_extent_idx", "ei_block" / Int32ul, "ei_leaf_lo" / Int32ul, "ei_leaf_hi" / Int16ul, "ei_unused" / Int16ul, size=12
-)
 EXTENT_MAGIC = 0xF30A
 MAX_DEPTH = 5
 WRITTEN_MAX = 32768

@@ -71,8 +71,9 @@ def metadata_block(superblock: Superblock, groups: Table, group: int, field: str
     """Return the block a descriptor's ``field`` names. Raises CorruptError unless ``count`` blocks from there are in bounds."""
     geometry = superblock.geometry
     block = int(groups[field][group])
-    if not geometry.first_data_block <= block <= geometry.blocks - count:
-        want = f"from {geometry.first_data_block} to {geometry.blocks - count}"
+    first = max(1, geometry.first_data_block)  # block 0 has the superblock, and stands for none
+    if not first <= block <= geometry.blocks - count:
+        want = f"from {first} to {geometry.blocks - count}"
         raise CorruptError(f"group {group}", field, block, want)
     return block
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FileType, HashVersion
-from .dirent_block import DOT_REC_LEN, pack_dots
+from .dirent_block import DOT_REC_LEN, DOTS_SIZE, pack_dots
 from .schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
 
 Array64 = npt.NDArray[np.int64]
 
-DOTS_SIZE = 2 * DOT_REC_LEN
 ROOT_HEAD = DOTS_SIZE + DX_ROOT_INFO.size
 NODE_HEAD = DIRENT.size
 BLOCK_MASK = 0x0FFFFFFF

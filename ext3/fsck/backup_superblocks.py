@@ -16,11 +16,10 @@ from ..constants import (
     MIN_BLOCK_SIZE,
     STATE_VALID,
     SUPERBLOCK_SIZE,
-    Compat,
     Incompat,
     RoCompat,
 )
-from ..device.base import BlockDevice
+from ..device.base import BlockDevice, data_ranges
 from ..errors import CorruptError, Ext3Error, NotExt3Error
 from ..format.geometry import SPARSE_GROUPS, first_data_block
 from ..format.group_desc import LOCATIONS, group_ranges_overlap, outside_group, read_groups
@@ -32,13 +31,15 @@ from .storage import Stage
 
 __all__ = ["BackupSuperblock", "backup_at", "backups_differ", "descriptors_sound", "find_backup", "write_backups"]
 
+CHUNK_BYTES = 1 << 20
 BLOCK_SIZES = (1024, 2048, 4096)
 IGNORED = {
-    "s_feature_compat": Compat.EXT_ATTR.value,
+    "s_feature_compat": 0,
     "s_feature_incompat": Incompat.NEEDS_RECOVERY.value,
     "s_feature_ro_compat": RoCompat.LARGE_FILE.value,
 }
-"""Features that the kernel sets in the primary superblock alone."""
+"""Features that the kernel sets in the primary superblock alone. It does so with ext_attr, too, but a backup without that would
+cost the attributes if it were needed."""
 
 
 class BackupSuperblock(NamedTuple):
@@ -93,7 +94,7 @@ def find_backup(device: BlockDevice) -> BackupSuperblock | None:
 
 
 def _places(device: BlockDevice) -> Iterator[tuple[int, int]]:
-    """Yield (block, block size) where backups may lie: by full groups, then by the groups the primary superblock tells of."""
+    """Yield (block, block size) where backups may lie: by full groups, by those the primary superblock tells of, by looks."""
     group_sizes = [(size, 8 * size) for size in BLOCK_SIZES]
     if device.size >= 2 * SUPERBLOCK_SIZE:
         fields = SUPERBLOCK.record(device.read(SUPERBLOCK_SIZE, SUPERBLOCK_SIZE))
@@ -105,6 +106,22 @@ def _places(device: BlockDevice) -> Iterator[tuple[int, int]]:
             block = first_data_block(size) + group * per_group
             if (block + 1) * size <= device.size:
                 yield block, size
+    yield from _found(device)
+
+
+def _found(device: BlockDevice) -> Iterator[tuple[int, int]]:
+    """Yield (block, block size) of what looks like the backup of group 1, wherever that may begin."""
+    most = MAX_BLOCK_SIZE * (8 * MAX_BLOCK_SIZE + 1)
+    for start, length in data_ranges(device, 0, min(device.size, most)):
+        low, end = start // SUPERBLOCK_SIZE * SUPERBLOCK_SIZE, min(device.size, start + length)
+        for offset in range(low, end, CHUNK_BYTES):
+            count = min(CHUNK_BYTES, end - offset) // SUPERBLOCK_SIZE
+            rows = SUPERBLOCK.view(device.read(offset, count * SUPERBLOCK_SIZE), count)
+            for index in np.flatnonzero((rows["s_magic"] == EXT3_MAGIC) & (rows["s_block_group_nr"] == 1)).tolist():
+                size = MIN_BLOCK_SIZE << min(int(rows["s_log_block_size"][index]), 6)
+                block, rest = divmod(offset + index * SUPERBLOCK_SIZE, size)
+                if not rest and size <= MAX_BLOCK_SIZE:
+                    yield block, size
 
 
 def descriptors_sound(superblock: Superblock, groups: Table) -> bool:

@@ -52,8 +52,7 @@ def check_bitmaps(context: Context) -> None:
     _check_padding(context, blocks, BLOCK_BITMAP_PADDING, rows)
     for block, data in rows.items():
         context.storage.write_block(block, data, Stage.MAPS)
-    if context.groups_changed:
-        context.write_groups()
+    context.write_groups()  # also if only a file's map led there, and was corrected
     context.settle()
     _sum_up(context)
 
@@ -130,14 +129,16 @@ def _by_group(numbers: Iterable[int], kind: BitmapKind) -> Numbers:
 
 
 def _check_groups(context: Context, column: str, want: Numbers, change: Numbers, problem: Problem) -> None:
-    """Check a count of every group. ``change``: by how much repairs change it."""
+    """Check a count of every group. ``change``: by how much repairs change it.
+
+    A block that was marked as used, was in nobody's map and was given out by a repair changes no count.
+    """
     stored = context.groups[column].astype(np.int64)
-    expected = stored + change
+    expected = np.clip(stored + change, 0, 0xFFFF)
     result = want.copy()
-    for group in np.flatnonzero(expected != want).tolist():
-        got = int(expected[group])
-        if not context.fix(problem, Place(group=group), got=got, want=int(want[group])):
-            result[group] = min(max(got, 0), 0xFFFF)
+    for group in np.flatnonzero((expected != want) & (stored != want)).tolist():
+        if not context.fix(problem, Place(group=group), got=int(stored[group]), want=int(want[group])):
+            result[group] = expected[group]
     if not np.array_equal(stored, result):
         context.groups[column] = result
         context.groups_changed = True
@@ -146,9 +147,10 @@ def _check_groups(context: Context, column: str, want: Numbers, change: Numbers,
 def _check_total(context: Context, name: str, want: int, change: int, problem: Problem) -> None:
     """Check a sum in the superblock."""
     stored = context.field(name)
+    expected = min(max(stored + change, 0), 0xFFFFFFFF)
     result = want
-    if stored + change != want and not context.fix(problem, got=stored + change, want=want):
-        result = min(max(stored + change, 0), 0xFFFFFFFF)
+    if want not in (stored, expected) and not context.fix(problem, got=stored, want=want):
+        result = expected
     if result != stored:
         context.set_superblock(**{name: result})
 

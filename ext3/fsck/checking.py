@@ -1,6 +1,6 @@
 """The check as a whole: the passes in order, their restarts, and what is written at the end.
 
-Order: superblock values, journal, orphan list, superblock and descriptors, resize inode, skip test, passes 1 to 4, a dropped
+Order: superblock values, journal, orphan list, superblock and descriptors, skip test, resize inode, passes 1 to 4, a dropped
 journal made again, pass 5, superblock written. Journal and orphan list come before other repairs, which are kept in memory:
 they are worked off on the image itself. Source: e2fsprogs ``e2fsck/unix.c`` (main), ``e2fsck/e2fsck.c`` (e2fsck_run).
 """
@@ -25,7 +25,7 @@ from .new_journal import make_journal
 from .opening import open_context
 from .policy import Policy, Stopped
 from .preparation import prepare
-from .resize_inode import rebuild_resize_inode
+from .resize_inode import check_resize_inode, rebuild_resize_inode
 from .shared_blocks import separate_shared_blocks
 from .storage import BeforeWrite
 from .superblock_check import finish_superblock, reason_to_check
@@ -74,13 +74,15 @@ def check(
     """
     report = Report(observe=observe)
     options = options or CheckOptions()
-    context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
+    try:
+        context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
+    except Stopped as stop:
+        return _stopped(report, stop)
     context.progress = progress
     try:
         _run(context, begin)
     except Stopped as stop:
-        report.stopped = stop.finding
-        report.add(stop.finding)
+        _stopped(report, stop)
     except GaveUp as error:
         report.gave_up = str(error)
     except NoSpaceError as error:
@@ -90,6 +92,12 @@ def check(
         context.storage.flush(final=True)
     report.changed = context.storage.flushed or context.storage.pending
     _describe(context)
+    return report
+
+
+def _stopped(report: Report, stop: Stopped) -> Report:
+    report.stopped = stop.finding
+    report.add(stop.finding)
     return report
 
 
@@ -107,9 +115,11 @@ def _run(context: Context, begin: Callable[[str], None] | None) -> None:
     prepare(context)
     if options.journal_only:
         return
-    if not (options.force or options.rebuild_directories or reason_to_check(context)):
+    report.reason = reason_to_check(context)
+    if not (options.force or options.rebuild_directories or report.reason):
         report.skipped = True
         return
+    check_resize_inode(context)
     while True:
         context.begin_passes()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ __all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Restart"]
 
 Numbers = npt.NDArray[np.int64]
 NOWHERE = Place()
+FIRST_WINDOW, LAST_WINDOW = 1 << 10, 1 << 16
+"""Blocks that the search for free ones looks at together: first, and as it goes on."""
 
 
 class Restart(Exception):
@@ -104,6 +107,10 @@ class Context:
         """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
+        self.unplaced: set[tuple[int, str]] = set()
+        """(group, field) of descriptors whose place was cleared, since it was impossible."""
+        self.valid_cleared = False
+        """VALID was cleared, by this check, in a superblock that had it."""
         self.must_check = False
         """A full check is needed although the superblock says clean."""
         self.make_journal = False
@@ -112,8 +119,6 @@ class Context:
         self.write_backups = False
         self.progress: Callable[[int, int, int], None] | None = None
         """Called with (pass, done, total)."""
-        self.held: npt.NDArray[np.bool_] = np.zeros(self.superblock.blocks_count, np.bool_)
-        """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
         self.begin_passes()
 
     def reload(self) -> None:
@@ -125,13 +130,11 @@ class Context:
 
     def begin_passes(self) -> None:
         """Forget what the passes found."""
-        inodes = self.superblock.inodes_count + 1
-        self.census = Census(self.superblock)
+        for name in ("census", "parent", "dotdot"):
+            self.__dict__.pop(name, None)
         self.directory_blocks = DirectoryBlocks()
         self.bad_inodes: set[int] = set()
         self.indexed: set[int] = set()
-        self.parent: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
-        self.dotdot: npt.NDArray[np.uint32] = np.zeros(inodes, np.uint32)
         self.to_rebuild: set[int] = set()
         self.lost_and_found = 0
         self.attribute_blocks: dict[int, int] = {}
@@ -148,6 +151,25 @@ class Context:
         self.directories_changed: list[tuple[int, int]] = []
         """(inode, 1) of each directory that a repair made, (inode, -1) of each that one freed."""
 
+    # By inode and by block: made when a pass first asks, as a filesystem that is only looked at may be huge
+
+    @cached_property
+    def census(self) -> Census:
+        return Census(self.superblock)
+
+    @cached_property
+    def held(self) -> npt.NDArray[np.bool_]:
+        """Blocks that repairs freed. They are not given out: until all is written, storage needs their content."""
+        return np.zeros(self.superblock.blocks_count, np.bool_)
+
+    @cached_property
+    def parent(self) -> npt.NDArray[np.uint32]:
+        return np.zeros(self.superblock.inodes_count + 1, np.uint32)
+
+    @cached_property
+    def dotdot(self) -> npt.NDArray[np.uint32]:
+        return np.zeros(self.superblock.inodes_count + 1, np.uint32)
+
     # Problems
 
     def fix(self, problem: Problem, place: Place = NOWHERE, *, got: object = None, want: object = None) -> bool:
@@ -160,7 +182,7 @@ class Context:
         finding.repaired = self.policy.repairs(finding)
         report.add(finding)
         if finding.repaired and self.policy.writes:
-            report.corrected += 1
+            report.corrected += not problem.uncounted
         elif not problem.excused:
             report.left += 1
         return finding.repaired
@@ -315,7 +337,10 @@ class Context:
         """Write what was repaired so far, so that the image itself can be worked on."""
         if self.storage.pending:
             state = self.superblock.state
-            self.set_superblock(s_state=state & ~STATE_VALID if self.must_check else state)
+            if self.must_check and state & STATE_VALID:
+                state &= ~STATE_VALID
+                self.valid_cleared = True
+            self.set_superblock(s_state=state)
             self.storage.flush(final=True)
 
     def settle(self) -> None:
@@ -332,10 +357,11 @@ class Context:
 
 def _free_runs(used: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_], low: int, high: int) -> Iterator[Run]:
     """Yield the runs of free blocks in [low, high) that are not ``held``."""
-    step = 1 << 16
-    for start in range(low, high, step):
+    start, step = low, FIRST_WINDOW
+    while start < high:
         end = min(start + step, high)
         part = ~(used[start:end] | held[start:end])
         edges = np.flatnonzero(np.diff(np.concatenate([[False], part, [False]]).astype(np.int8)))
-        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            yield start + begin, end - begin
+        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            yield start + first, last - first
+        start, step = end, min(step * 4, LAST_WINDOW)

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FLAGS_UNSIGNED_HASH, HashVersion, InodeFlag
+from ..format.dirent_block import DOTS_SIZE
 from ..format.dirhash import DirHash
-from ..format.htree import BLOCK_MASK, DOTS_SIZE, MAX_LEVELS, NODE_HEAD, node_limit
+from ..format.htree import BLOCK_MASK, MAX_LEVELS, NODE_HEAD, node_limit
 from ..format.inode import patch_inode
 from ..format.schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO, INODE_CORE
 from .context import Context

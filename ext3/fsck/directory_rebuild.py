@@ -1,31 +1,31 @@
 """Pass 3A: directories whose index was dropped, or that hold a name twice, are packed anew; with an option all are.
 
-Of two entries of one name that lead to one inode the second goes, otherwise it is renamed. A directory whose entries fit a
-block is packed, another one gets an index. The new blocks are written beside the old ones, then the inode leads to them, so
-that the names are on storage at every moment. Source: e2fsprogs ``e2fsck/rehash.c``.
+A directory whose entries fit a block is packed, another one gets an index. The new blocks are written beside the old ones,
+then the inode leads to them, so that the names are on storage at every moment. Source: e2fsprogs ``e2fsck/rehash.c``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
-from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, NAME_MAX, Compat, FileType, HashVersion, InodeFlag
+from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, Compat, FileType, HashVersion, InodeFlag
 from ..edit.block_map_edit import FileTooLargeError
 from ..errors import CorruptError, NoSpaceError
-from ..format.dirent_block import Record, empty_block, pack_block, record_size
+from ..format.dirent_block import DOT_REC_LEN, DOTS_SIZE, empty_block, fill_blocks, pack_records, place_records, record_sizes
 from ..format.dirhash import DirHash
-from ..format.htree import DOTS_SIZE, plan_index
+from ..format.htree import IndexPlan, plan_index
 from ..format.inode import patch_inode
 from .context import Context
 from .directory_content import DirectoryContent, directory_map, read_directory
-from .problem import Place
-from .problems import directories as problems
+from .repeated_names import change_names, separate_names
 from .storage import Stage
 
 __all__ = ["rebuild_directories"]
+
+Numbers = npt.NDArray[np.int64]
 
 
 def rebuild_directories(context: Context) -> None:
@@ -46,103 +46,90 @@ def _rebuild(context: Context, ino: int) -> None:
         content = read_directory(context, ino)
     except CorruptError:
         return  # Its faults were not to be repaired. Without an index it can be read as far as they allow.
-    repeated = len({name for _, _, name in content.records}) < len(content.records)
-    if repeated:
-        content.records = _separate_names(context, ino, content.records)
+    changes = separate_names(context, ino, content) if content.repeats_names else {}
     if not context.policy.writes:
         return
+    packed, indexed = _pack(context, ino, content, changes)
+    if content.flags & InodeFlag.INDEX and indexed and len(packed) >= content.blocks and not changes:
+        return
     try:
-        blocks, indexed = _pack(context, ino, content)
-        _replace(context, ino, content, blocks, indexed=indexed)
-    except (NoSpaceError, FileTooLargeError) as error:
-        if repeated:
-            context.fix(problems.REBUILD_FAILED, Place(ino=ino), got=error.message)
-
-
-# -- names -----------------------------------------------------------------------------------------------------------
-
-
-def _separate_names(context: Context, ino: int, records: Iterable[Record]) -> list[Record]:
-    """Return the records with every name once, as far as the repairs are made."""
-    records = list(records)
-    names = {name for _, _, name in records}
-    kept: list[Record] = []
-    seen: dict[bytes, set[int]] = {}
-    numbers: dict[bytes, int] = {}
-    for child, file_type, name in records:
-        kept_name = name
-        others = seen.setdefault(name, set())
-        place = Place(ino=child, name=name, parent=ino)
-        if child in others:
-            if context.fix(problems.ENTRY_DUPLICATE, place):
-                context.census.names[child] -= 1
-                continue
-        elif others:
-            number, other = _free_name(name, names, numbers.get(name, 0))
-            if context.fix(problems.ENTRY_NAME_TWICE, place, want=other.decode("utf-8", "backslashreplace")):
-                names.add(other)
-                numbers[name] = number + 1
-                kept_name = other
-        others.add(child)
-        kept.append((child, file_type, kept_name))
-    return kept
-
-
-def _free_name(name: bytes, names: set[bytes], number: int) -> tuple[int, bytes]:
-    """Return the first name like ``name`` with a number from ``number`` on that is not among ``names``, and its number."""
-    while True:
-        suffix = b"~%d" % number
-        other = name[: NAME_MAX - len(suffix)] + suffix
-        if other not in names:
-            return number, other
-        number += 1
+        _replace(context, ino, content, packed, indexed=indexed)
+    except (NoSpaceError, FileTooLargeError):
+        # Without an index a directory is slow, but sound.
+        change_names(context, ino, content, changes)
 
 
 # -- blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(context: Context, ino: int, content: DirectoryContent) -> tuple[list[bytes], bool]:
-    """Return the blocks of a directory with the entries of ``content``, and whether they have an index."""
+def _pack(
+    context: Context, ino: int, content: DirectoryContent, changes: Mapping[int, bytes | None]
+) -> tuple[list[bytes], bool]:
+    """Return the blocks of a directory with the entries of ``content`` after the changes, and whether they have an index."""
+    if changes:
+        content = content.changed(changes)
     superblock, size = context.superblock, context.block_size
-    records = content.records
-    sizes = np.fromiter((record_size(len(name)) for _, _, name in records), np.int64, len(records))
+    sizes = record_sizes(np.fromiter(map(len, content.names), np.int64, len(content.names)))
     kept = ino == context.lost_and_found
+    plan = None
     if superblock.compat & Compat.DIR_INDEX and not kept and int(sizes.sum()) + DOTS_SIZE > size:
         version = superblock.hash_version
         if version > HashVersion.TEA:
             version = HashVersion.HALF_MD4
         hashed = DirHash(version, superblock.hash_seed, signed=not superblock.flags & FLAGS_UNSIGNED_HASH)
-        plan = plan_index(hashed.many([name for _, _, name in records]), sizes, size)
+        plan = plan_index(hashed.many(content.names), sizes, size)
         if plan is not None:
             head = plan.pack(ino, content.parent, version=version, filetype=superblock.has_filetype)
-            blocks = [head[at : at + size] for at in range(0, len(head), size)]
-            order = plan.order.tolist()
-            bounds = [*plan.leaf_first.tolist(), len(order)]
-            for low, high in pairwise(bounds):
-                blocks.append(pack_block([records[at] for at in order[low:high]], size)[0])
-            return blocks, True
-    blocks = _pack_linear(context, ino, content)
-    if kept:
-        # lost+found keeps its size, so that later repairs find room in it.
-        blocks += [empty_block(size)] * (content.blocks - len(blocks))
-    return blocks, False
+            data = head + _pack_leaves(content, plan, sizes, size)
+    if plan is None:
+        data = _pack_linear(context, ino, content, sizes)
+        if kept:
+            # lost+found keeps its size, so that later repairs find room in it.
+            data += empty_block(size) * (content.blocks - len(data) // size)
+    return [data[at : at + size] for at in range(0, len(data), size)], plan is not None
 
 
-def _pack_linear(context: Context, ino: int, content: DirectoryContent) -> list[bytes]:
+def _pack_leaves(content: DirectoryContent, plan: IndexPlan, sizes: Numbers, block_size: int) -> bytes:
+    at, rec_lens = place_records(sizes[plan.order], plan.leaf_first, block_size, reserve=0)
+    data = np.zeros(plan.leaves * block_size, np.uint8)
+    _pack_entries(data, content, plan.order, at, rec_lens)
+    return data.tobytes()
+
+
+def _pack_linear(context: Context, ino: int, content: DirectoryContent, sizes: Numbers) -> bytes:
+    """Return the blocks of a directory without an index, its entries by inode."""
     size = context.block_size
-    kind = FileType.DIRECTORY if context.superblock.has_filetype else 0
-    block: list[Record] = [(ino, kind, b"."), (content.parent, kind, b"..")]
-    blocks: list[bytes] = []
-    taken = DOTS_SIZE
-    for record in sorted(content.records, key=lambda record: record[0]):
-        need = record_size(len(record[2]))
-        if taken + need > size:
-            blocks.append(pack_block(block, size)[0])
-            block, taken = [], 0
-        block.append(record)
-        taken += need
-    blocks.append(pack_block(block, size)[0])
-    return blocks
+    order = np.argsort(content.inodes, kind="stable").astype(np.int64)
+    firsts = fill_blocks(sizes[order], size)
+    data = np.zeros(len(firsts) * size, np.uint8)
+    alone = not len(order)
+    pack_records(
+        data,
+        at=np.array([0, DOT_REC_LEN], np.int64),
+        inodes=np.array([ino, content.parent], np.uint32),
+        rec_lens=np.array([DOT_REC_LEN, size - DOT_REC_LEN if alone else DOT_REC_LEN], np.int64),
+        file_types=FileType.DIRECTORY if context.superblock.has_filetype else 0,
+        names=[b".", b".."],
+    )
+    if not alone:
+        at, rec_lens = place_records(sizes[order], firsts, size, reserve=DOTS_SIZE)
+        _pack_entries(data, content, order, at, rec_lens)
+    return data.tobytes()
+
+
+def _pack_entries(
+    data: npt.NDArray[np.uint8], content: DirectoryContent, order: Numbers, at: Numbers, rec_lens: Numbers
+) -> None:
+    """Write the entries ``order`` at these bytes."""
+    names = content.names
+    pack_records(
+        data,
+        at=at,
+        inodes=content.inodes[order],
+        rec_lens=rec_lens,
+        file_types=content.file_types[order],
+        names=[names[number] for number in order.tolist()],
+    )
 
 
 # -- storage ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import show
@@ -72,10 +72,14 @@ class Report:
     """
 
     findings: list[Finding] = field(default_factory=list)
+    codes: dict[str, int] = field(default_factory=dict)
+    """Codes with their numbers of findings, in the order of the first ones."""
     count: int = 0
     left: int = 0
     corrected: int = 0
     skipped: bool = False
+    reason: str = ""
+    """Why the passes were needed, if not only because they were asked for."""
     stopped: Finding | None = None
     replayed: int = 0
     orphans: int = 0
@@ -101,6 +105,7 @@ class Report:
 
     def add(self, finding: Finding) -> None:
         self.count += 1
+        self.codes[finding.code] = self.codes.get(finding.code, 0) + 1
         if self.observe is not None:
             self.observe(finding)
         if len(self.findings) < KEPT_FINDINGS:
@@ -118,10 +123,3 @@ class Report:
         if not code and self.corrected:
             code = 1
         return code | (32 if self.cancelled else 0)
-
-    def by_code(self) -> Iterator[tuple[str, int]]:
-        """Yield each code with its number of findings, in the order of the first ones."""
-        counts: dict[str, int] = {}
-        for finding in self.findings:
-            counts[finding.code] = counts.get(finding.code, 0) + 1
-        yield from counts.items()

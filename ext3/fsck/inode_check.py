@@ -12,6 +12,7 @@ from ..check.census import MODELESS
 from ..constants import (
     EXTRA_ISIZE,
     GOOD_INODE_SIZE,
+    RESIZE_INO,
     S_IFBLK,
     S_IFCHR,
     S_IFDIR,
@@ -46,6 +47,8 @@ EPOCH = 3
 EPOCH_END = 2 << 32
 """Time, in seconds, from which epoch bits of 3 are what they seem."""
 MIN_EXTRA = 4
+SOME_HOLES, HOLES_PER_BLOCK = 1024, 2
+"""Holes of a directory that are filled: some, and some more for each of its blocks."""
 
 
 class InodeCheck:
@@ -224,12 +227,9 @@ class InodeCheck:
         check = MapCheck(context, self._tables, ino, words, is_dir=record.is_dir, is_file=record.is_file)
         if has_map(context, record):
             check.run()
-            sparse = False
             if record.is_dir and not check.clear:
-                rows = check.directory_holes
-                sparse = rows > self._tables.holes and self._fix(problems.TOO_MANY_HOLES, record)
-                self._tables.holes -= rows
-            if check.clear or sparse:
+                check = self._without_holes(record, check)
+            if check.clear:
                 self._clear(record)
                 return
             if words != record.words:
@@ -250,12 +250,29 @@ class InodeCheck:
             self._attributes.count(np.array([record.get("i_file_acl")], np.int64))
         self._mark(record, check)
 
+    def _without_holes(self, record: Record, check: MapCheck) -> MapCheck:
+        """Return the check of a directory's map that ends where there are too many holes to fill."""
+        holes = check.directory_holes
+        allowed = min(self._tables.holes, SOME_HOLES + HOLES_PER_BLOCK * check.blocks)
+        if holes > allowed and self._fix(problems.TOO_MANY_HOLES, record, got=holes):
+            end = check.end_before_holes(allowed)
+            words, corrected = check.words, check.corrected
+            check = MapCheck(
+                self._context, self._tables, record.ino, words, is_dir=True, is_file=False, end=end, corrected=corrected
+            )
+            check.run()
+            holes = check.directory_holes
+        self._tables.holes -= min(holes, self._tables.holes)
+        return check
+
     def _check_index_flag(self, record: Record) -> None:
         if not record.flags & InodeFlag.INDEX:
             return
         if not record.is_dir:
             if self._fix(problems.INDEX_NOT_DIRECTORY, record):
                 record.clear_flags(InodeFlag.INDEX)
+                if record.is_symlink:  # not judged as one while it had this flag
+                    self._check_immutable(record)
         elif not self._superblock.compat & Compat.DIR_INDEX and self._fix(problems.INDEX_NO_FEATURE, record):
             record.clear_flags(InodeFlag.INDEX)
 
@@ -279,7 +296,8 @@ class InodeCheck:
         context, ino = self._context, record.ino
         context.census.mode[ino] = record.mode or MODELESS
         context.census.links[ino] = record.links
-        if (record.is_dir or record.is_file) and check.fragmented and check.blocks < self._superblock.blocks_per_group:
+        counted = (record.is_dir or record.is_file) and ino != RESIZE_INO
+        if counted and check.fragmented and check.blocks < self._superblock.blocks_per_group:
             context.report.fragmented += 1
         if record.is_dir:
             logical, block = check.directory_rows()

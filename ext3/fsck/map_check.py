@@ -25,6 +25,10 @@ Pointers = npt.NDArray[np.uint32]
 
 RESIZE_LEVEL = 2
 """Level of the only pointer block of the resize inode that it owns."""
+MANY_BLOCKS = 16
+"""Pointer blocks from which on a look for a hole of the image saves time."""
+MOST_HOLES = 1 << 16
+"""Holes of all directories that are filled."""
 BAD_BETWEEN_QUESTIONS = 12
 """Illegal pointers of an inode after which clearing it is offered, again and again."""
 
@@ -40,8 +44,8 @@ class PointerTables:
         self._seen = np.zeros(len(context.census.used), np.bool_)
         per_block = context.block_size // POINTER_SIZE
         self._again = len(self._seen) // per_block * 2 + 1024
-        self.holes = len(self._seen)
-        """Holes of directories that can still be filled."""
+        self.holes = MOST_HOLES
+        """Holes of directories that may still be filled."""
 
     def enter(self, blocks: Numbers) -> npt.NDArray[np.bool_]:
         """Note that blocks are entered. Return which may be."""
@@ -64,11 +68,21 @@ class MapCheck:
     """Check of one map; ``run`` makes it. ``words``: the 15 words, corrected in place.
 
     ``blocks``: blocks claimed, pointer blocks included. ``last``: last logical block of data, -1 if there is none.
-    ``clear``: the inode is to be cleared. ``corrected``: new content of pointer blocks, not written yet.
+    ``clear``: the inode is to be cleared. ``corrected``: new content of pointer blocks, not written yet. ``end``: pointers to
+    logical blocks from there on are dropped.
     """
 
     def __init__(
-        self, context: Context, tables: PointerTables, ino: int, words: list[int], *, is_dir: bool, is_file: bool
+        self,
+        context: Context,
+        tables: PointerTables,
+        ino: int,
+        words: list[int],
+        *,
+        is_dir: bool,
+        is_file: bool,
+        end: int | None = None,
+        corrected: dict[int, bytes] | None = None,
     ) -> None:
         self.ino = ino
         self.words = words
@@ -76,7 +90,8 @@ class MapCheck:
         self.last = -1
         self.clear = False
         self.fragmented = False
-        self.corrected: dict[int, bytes] = {}
+        self.corrected = corrected or {}
+        self._cut = end
         self._claims: list[Pointers] = []
         self._context = context
         self._tables = tables
@@ -119,6 +134,13 @@ class MapCheck:
         rows = [logical for logical, _ in self._rows]
         return max((int(logical[-1]) for logical in rows), default=-1) + 1 - sum(map(len, rows))
 
+    def end_before_holes(self, allowed: int) -> int:
+        """Return where a directory has to end so that it has at most ``allowed`` holes."""
+        logical, block = self.directory_rows()
+        many = np.flatnonzero(np.cumsum(block == 0) > allowed)
+        mapped = np.flatnonzero(block[: int(many[0])] if len(many) else block)
+        return int(logical[mapped[-1]]) + 1 if len(mapped) else 0
+
     def directory_rows(self) -> tuple[Numbers, Numbers]:
         """Return (logical, block) of every block up to the last, block 0 for holes; there is always logical block 0."""
         top = max((int(logical[-1]) for logical, _ in self._rows), default=0)
@@ -131,6 +153,8 @@ class MapCheck:
 
     def _data(self, table: Pointers, start: int, block: int) -> None:
         """Judge a table of pointers to data, that of the inode if ``block`` is 0. Bad pointers in it are cleared."""
+        if self._cut is not None:
+            table[max(self._cut - start, 0) :] = 0
         index = np.flatnonzero(table)
         if not len(index):
             return
@@ -249,6 +273,8 @@ class MapCheck:
         """Return the pointers in pointer blocks; the error for one that cannot be read."""
         context = self._context
         found: list[Pointers | str]
+        if len(blocks) >= MANY_BLOCKS and self._in_hole(blocks):
+            return [np.zeros(self._per_block, np.uint32)] * len(blocks)
         try:
             found = list(read_blocks(context.storage.read, blocks, context.block_size).view("<u4"))
         except DeviceError:
@@ -259,6 +285,13 @@ class MapCheck:
                 if better is not None:
                     found[at] = np.frombuffer(better, "<u4")
         return found
+
+    def _in_hole(self, blocks: Numbers) -> bool:
+        """Return whether blocks are consecutive, and all of them lie in a hole of the image."""
+        size, storage = self._context.block_size, self._context.storage
+        if int(blocks[-1]) - int(blocks[0]) != len(blocks) - 1 or (np.diff(blocks) != 1).any():
+            return False
+        return not any(True for _ in storage.data_ranges(int(blocks[0]) * size, len(blocks) * size))
 
     def _content(self, block: int) -> Pointers | str:
         try:

@@ -26,9 +26,16 @@ from ..newfs.stamp import Stamp
 from .backup_superblocks import BackupSuperblock, backup_at, descriptors_sound, find_backup, locations_differ
 from .context import CheckOptions, Context, GaveUp
 from .finding import Finding, Report
-from .policy import Policy, Preening, Stopped
+from .policy import Policy, Preen, Stopped
 from .problem import Place
-from .problems.volume import INODES_COUNT, INODES_PER_GROUP, REVISION_0, SUPERBLOCK_COPY_CHOSEN, SUPERBLOCK_UNUSABLE
+from .problems.volume import (
+    DEVICE_TOO_SMALL,
+    INODES_COUNT,
+    INODES_PER_GROUP,
+    REVISION_0,
+    SUPERBLOCK_COPY_CHOSEN,
+    SUPERBLOCK_UNUSABLE,
+)
 from .storage import BeforeWrite, RepairStorage, Stage
 
 __all__ = ["accept_superblock", "open_context"]
@@ -56,11 +63,12 @@ def open_context(
     else:
         raw = _with_revision(raw, findings)
         error = _fault(device, raw)
-        if error is not None and not isinstance(policy, Preening):
+        if error is not None and not isinstance(policy, Preen):
             backup = find_backup(device)
             if backup is not None:
                 findings = [Finding(SUPERBLOCK_UNUSABLE, Place(), str(error), backup.block)]
         if error is not None and backup is None:
+            _stop_at_size(device, raw, policy, before_write)
             raw = _with_inodes_count(device, raw, findings, error)
     if backup is not None:
         raw = backup.raw
@@ -71,6 +79,22 @@ def open_context(
     context = Context(storage, policy, report, stamp, options)
     context.opening = findings
     return context
+
+
+def _stop_at_size(device: BlockDevice, raw: bytes, policy: Policy, before_write: BeforeWrite | None) -> None:
+    """Preen: set the error bit of a filesystem that is larger than its device, and raise Stopped."""
+    if not isinstance(policy, Preen) or not raw or SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
+        return
+    violations = list(superblock_violations(raw, device_size=device.size))
+    if len(violations) != 1 or not isinstance(violations[0].got, int):
+        return
+    block_size = MIN_BLOCK_SIZE << SUPERBLOCK.record(raw)["s_log_block_size"]
+    if violations[0].field != "s_blocks_count" or violations[0].got <= device.size // block_size:
+        return
+    storage = RepairStorage(device, block_size, before_write=before_write)
+    _set_error(storage)
+    storage.flush(final=True)
+    policy.repairs(Finding(DEVICE_TOO_SMALL, Place(), violations[0].got, violations[0].want))
 
 
 def _require_ext3(superblock: Superblock) -> None:
@@ -99,7 +123,7 @@ def _fault(device: BlockDevice, raw: bytes) -> Ext3Error | None:
 
 
 def _parse(device: BlockDevice, raw: bytes) -> Superblock:
-    if raw == device.read(SUPERBLOCK_OFFSET, len(raw)) or not raw:
+    if not raw or raw == device.read(SUPERBLOCK_OFFSET, len(raw)):
         return read_superblock(device)
     return parse_superblock(raw, device_size=device.size)
 
@@ -206,7 +230,7 @@ def accept_superblock(context: Context) -> None:
         context.storage.discard()
         context.unusable = True
         if findings[0].problem is not SUPERBLOCK_UNUSABLE:
-            _set_error(context)
+            _set_error(context.storage)
         raise
     context.must_check = True
     context.write_backups = True
@@ -214,9 +238,9 @@ def accept_superblock(context: Context) -> None:
         context.storage.flush(final=True)
 
 
-def _set_error(context: Context) -> None:
+def _set_error(storage: RepairStorage) -> None:
     """Set the error bit in the superblock as it is on storage."""
-    raw = bytearray(context.storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
+    raw = bytearray(storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
     row = SUPERBLOCK.view(raw)[0]
     row["s_state"] = int(row["s_state"]) & ~STATE_VALID | STATE_ERROR
-    context.storage.write(SUPERBLOCK_OFFSET, raw, Stage.MAPS)
+    storage.write(SUPERBLOCK_OFFSET, raw, Stage.MAPS)

@@ -16,7 +16,6 @@ from .journal_check import check_journal
 from .opening import accept_superblock, open_context
 from .orphans import release_orphans
 from .policy import CheckOnly
-from .resize_inode import check_resize_inode
 from .superblock_check import check_superblock, reason_to_check
 
 __all__ = ["QuickLook", "prepare", "quick_look"]
@@ -29,7 +28,6 @@ def prepare(context: Context) -> None:
     if not context.options.journal_only:
         release_orphans(context)
         check_superblock(context)
-        check_resize_inode(context)
 
 
 @dataclass(frozen=True, slots=True)

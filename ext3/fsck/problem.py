@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Place", "Preen", "Problem"]
+__all__ = ["Place", "PreenAnswer", "Problem"]
 
 
-class Preen(Enum):
+class PreenAnswer(Enum):
     """What ``-p`` does: repairs, goes on without a repair, or stops the check for somebody to decide."""
 
     REPAIR = "repair"
@@ -27,15 +27,17 @@ class Problem:
 
     ``message`` says what is wrong, ``question`` what the repair would do; both may name ``{got}``, ``{want}`` and the fields of
     the Place. ``preen``: what ``-p`` does. ``default``: the answer that Enter gives. ``excused``: not repairing it leaves
-    no error. ``note``: there is nothing to decide; it is reported and the check goes on.
+    no error. ``uncounted``: repairing it is no correction, as far as the exit code goes. ``note``: there is nothing to decide;
+    it is reported and the check goes on.
     """
 
     code: str
     message: str
     question: str = "repair it"
-    preen: Preen = Preen.STOP
+    preen: PreenAnswer = PreenAnswer.STOP
     default: bool = True
     excused: bool = False
+    uncounted: bool = False
     note: bool = False
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..check.census import system_ranges
 from ..constants import DIND_SLOT, RESIZE_INO, S_IFMT, S_IFREG, Compat
 from ..errors import CorruptError, NoSpaceError
 from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
@@ -67,6 +68,8 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
     map_at = words[DIND_SLOT]
     if not superblock.first_data_block <= map_at < superblock.blocks_count or not map_at:
         return f"i_block[{DIND_SLOT}] is {map_at}", f"from {superblock.first_data_block} to {superblock.blocks_count - 1}"
+    if any(first <= map_at < first + count for first, count in system_ranges(superblock, context.groups)):
+        return f"i_block[{DIND_SLOT}] is {map_at}", "no block of the filesystem's metadata"
     size = context.block_size
     for first, rows in resize_blocks(geometry, map_at):
         if first + len(rows) > superblock.blocks_count:
@@ -82,13 +85,19 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
 
 def _cleared(context: Context) -> bool:
     """Report a resize inode that pass 1 cleared. Return True if it is to be made anew."""
-    return not context.census.mode[RESIZE_INO] and context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
+    core = INODE_CORE.view(context.read_inode(RESIZE_INO))[0]
+    return not core["i_links_count"] and context.fix(RESIZE_INODE, PLACE, got="cleared", want="in use")
 
 
 def rebuild_resize_inode(context: Context) -> None:
     """Make the resize inode anew, if it was found broken, or pass 1 cleared it. Needs what pass 1 found in use."""
     geometry = context.superblock.geometry
     if not context.rebuild_resize_inode and not (geometry.resize_inode and _cleared(context)):
+        return
+    try:
+        context.inode_place(RESIZE_INO)
+    except CorruptError as error:  # nobody wanted a new inode table
+        context.leave(RESIZE_INODE, PLACE, got=str(error), want="an inode table")
         return
     try:
         map_at = context.allocate_block(int(geometry.free_first[0]))

@@ -50,6 +50,10 @@ def salvage_record(data: bytearray, offset: int, before: int, *, inodes: int) ->
     if before >= 0 and rec_len and not rec_len & 3 and rec_len <= left:
         _lengthen(data, before, rec_len)
         return offset + int(rec_len)
+    if before < 0 and MIN_REC_LEN <= rec_len <= left and not rec_len & 3:
+        # Only the length of the name is wrong: what follows need not be lost.
+        _pack_into(data, offset, 0, rec_len, 0, 0)
+        return offset
     if before >= 0:
         _lengthen(data, before, left)
         return size

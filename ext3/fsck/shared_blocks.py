@@ -8,19 +8,20 @@ offered. Source of the rules: e2fsprogs ``e2fsck/pass1b.c``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from ..check.inode_tables import read_tables
-from ..constants import BAD_INO, DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, JOURNAL_INO, N_BLOCKS, POINTER_SIZE, RESIZE_INO
+from ..constants import BAD_INO, DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, JOURNAL_INO, N_BLOCKS, RESIZE_INO
 from ..edit.blocks import Run
 from ..errors import DeviceError
 from ..format.inode_table import core_rows
 from .context import Context
 from .inode_forms import has_map
 from .inodes import write_corrected
-from .map_check import PointerTables
+from .map_tables import MapTables, runs_of
 from .problem import Place
 from .problems import shared as problems
 from .record import Record
@@ -31,6 +32,7 @@ __all__ = ["separate_shared_blocks"]
 
 Numbers = npt.NDArray[np.int64]
 Pointers = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
 
 LOOKED_UP = 16
 """Shared blocks, and claims of each, that are looked at for the other owners."""
@@ -45,53 +47,12 @@ def separate_shared_blocks(context: Context) -> None:
         context.corrected.clear()
 
 
-class _Tables:
-    """Walk over the tables of pointers of maps."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._entered = PointerTables(context)
-        self.first = context.superblock.first_data_block
-        self.end = context.superblock.blocks_count
-        self.per_block = context.block_size // POINTER_SIZE
-
-    def inside(self, blocks: Numbers) -> npt.NDArray[np.bool_]:
-        return np.asarray((blocks >= self.first) & (blocks < self.end))
-
-    def enter(self, block: int) -> bool:
-        """Return whether a pointer block may be entered."""
-        return bool(self._entered.enter(np.array([block], np.int64))[0])
-
-    def content(self, block: int) -> Pointers:
-        """Return the pointers in a block, corrected; none if it cannot be read."""
-        corrected = self._context.corrected.get(block)
-        try:
-            return np.frombuffer(corrected or self._context.read(block), "<u4")
-        except DeviceError:
-            return np.zeros(self.per_block, np.uint32)
-
-    def blocks(self, words: list[int]) -> Iterator[Numbers]:
-        """Yield the blocks of a map in pieces, pointer blocks too."""
-        roots = np.array(words, np.uint32).astype(np.int64)
-        direct = roots[:DIRECT_BLOCKS]
-        yield direct[(direct != 0) & self.inside(direct)]
-        for slot in range(IND_SLOT, N_BLOCKS):
-            yield from self._below(roots[slot : slot + 1], slot - IND_SLOT + 1)
-
-    def _below(self, blocks: Numbers, level: int) -> Iterator[Numbers]:
-        blocks = blocks[(blocks != 0) & self.inside(blocks)]
-        yield blocks
-        if level:
-            for block in blocks[self._entered.enter(blocks)].tolist():
-                yield from self._below(self.content(block).astype(np.int64), level - 1)
-
-
 class _Separation:
     """One run of the passes."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._tables = _Tables(context)
+        self._tables = MapTables(context)
         self._claims: dict[int, Numbers] = {}
         """Shared blocks that each inode claims in its map; a block several times if it is there several times."""
         self._attribute_of: dict[int, int] = {}
@@ -193,12 +154,21 @@ class _Separation:
     def _owner_count(self, block: int) -> int:
         return int(self._left[np.searchsorted(self._blocks, block)])
 
-    def disown(self, block: int, count: int = 1) -> None:
-        """Note that a shared block has so many owners less."""
-        at = np.searchsorted(self._blocks, block)
-        self._left[at] -= count
-        if self._left[at] <= 1:
-            self._context.census.shared[block] = False
+    def disown(self, blocks: Numbers) -> None:
+        """Note that shared blocks have one owner less for each time that they are given."""
+        at = np.searchsorted(self._blocks, blocks)
+        np.subtract.at(self._left, at, 1)
+        self._context.census.shared[blocks[self._left[at] <= 1]] = False
+
+    def leave_last(self, blocks: Numbers) -> Flags:
+        """Return which of the shared blocks are to be copied: all, but one where the inode is the only owner left."""
+        order = np.argsort(blocks, kind="stable")
+        ordered = blocks[order]
+        first = np.searchsorted(ordered, ordered)
+        rank = np.empty(len(blocks), np.int64)
+        rank[order] = np.arange(len(blocks)) - first
+        found: Flags = rank < self._left[np.searchsorted(self._blocks, blocks)] - 1
+        return found
 
     # 1D: copies
 
@@ -250,12 +220,12 @@ class _Separation:
         if attributes:
             self._attribute_owners[attributes].remove(ino)
             if not self._attribute_owners[attributes]:
-                self.disown(attributes)
+                self.disown(np.array([attributes]))
         release_inode(context, ino)
-        for block, count in zip(blocks.tolist(), counts.tolist(), strict=True):
-            self.disown(block, count)
-            if not self._owner_count(block):
-                context.free([(block, 1)])
+        at = np.searchsorted(self._blocks, blocks)
+        self._left[at] -= counts
+        context.census.shared[blocks[self._left[at] <= 1]] = False
+        context.free(runs_of(blocks[self._left[at] <= 0]))
         context.indexed.discard(ino)
         self._deleted.append(ino)
 
@@ -282,7 +252,7 @@ class _Separation:
                 record.words = [0] * N_BLOCKS
                 record.core["i_blocks"] = 0
                 record.save(context)
-                self.disown(block)
+                self.disown(np.array([block]))
                 context.rebuild_resize_inode = True
 
     def _update_directories(self) -> None:
@@ -306,8 +276,10 @@ class _Copies:
     def __init__(self, context: Context, owners: _Separation, ino: int, runs: list[Run]) -> None:
         self._context = context
         self._owners = owners
-        self._numbers = (block for first, count in runs for block in range(first, first + count))
-        self._tables = _Tables(context)
+        pieces = [np.arange(first, first + count) for first, count in runs]
+        self._numbers: Numbers = np.concatenate([np.zeros(0, np.int64), *pieces])
+        self._taken = 0
+        self._tables = MapTables(context)
         self._record = Record(ino, context.read_inode(ino))
         self._is_dir = self._record.is_dir
         self._contents = context.policy.writes or not self._record.is_file
@@ -340,20 +312,48 @@ class _Copies:
         index = np.flatnonzero(table)
         blocks = table[index].astype(np.int64)
         index = index[self._tables.inside(blocks)]
-        index = index[self._context.census.shared[table[index].astype(np.int64)]]
-        for at in index.tolist():
-            block = int(table[at])
-            if not self._owners.shared(block):
-                continue
-            new = next(self._numbers)
-            if self._contents:
-                self._context.storage.write_block(new, self._read(block), Stage.NEW)
-            self._owners.disown(block)
-            table[at] = new
-            if self._is_dir:
-                self._owners.moved(self._record.ino, start + at, new)
-        if len(index):
-            self._context.flush_if_large()
+        blocks = table[index].astype(np.int64)
+        shared = self._context.census.shared[blocks]
+        index, blocks = index[shared], blocks[shared]
+        if not len(index):
+            return
+        copied = self._owners.leave_last(blocks)
+        index, blocks = index[copied], blocks[copied]
+        new = self._take(len(index))
+        if not len(new):
+            return
+        if self._contents:
+            for number, content in zip(new.tolist(), self._read_many(blocks), strict=True):
+                self._context.storage.write_block(number, content, Stage.NEW)
+        self._owners.disown(blocks)
+        table[index] = new
+        if self._is_dir:
+            for at, number in zip(index.tolist(), new.tolist(), strict=True):
+                self._owners.moved(self._record.ino, start + at, number)
+        self._context.flush_if_large()
+
+    def _take(self, count: int) -> Numbers:
+        """Return that many of the new blocks, or none if there are not so many left."""
+        if self._taken + count > len(self._numbers):
+            return np.zeros(0, np.int64)
+        self._taken += count
+        return self._numbers[self._taken - count : self._taken]
+
+    def _read_many(self, blocks: Numbers) -> Iterator[bytes]:
+        """Yield the content of blocks; those that follow each other are read together."""
+        size, storage = self._context.block_size, self._context.storage
+        if self._context.census.system[blocks].any():
+            yield from map(self._read, blocks.tolist())
+            return
+        breaks = (np.flatnonzero(np.diff(blocks) != 1) + 1).tolist()
+        for low, high in pairwise([0, *breaks, len(blocks)]):
+            first, count = int(blocks[low]), high - low
+            try:
+                data = storage.read(first * size, count * size)
+            except DeviceError:
+                yield from map(self._read, range(first, first + count))
+            else:
+                yield from (data[at : at + size] for at in range(0, count * size, size))
 
     def _read(self, block: int) -> bytes:
         """Return what the owner has in a block: in a system block, what was there before the repairs."""
@@ -380,10 +380,11 @@ class _Copies:
                 self._data(below, start + at * span)
             else:
                 self._pointers(below, start + at * span, level - 1)
-            if self._owners.shared(block):
-                table[at] = next(self._numbers)
+            new: list[int] = self._take(1).tolist() if self._owners.shared(block) else []
+            if new:
+                table[at] = new[0]
                 context.storage.write_block(int(table[at]), below.tobytes(), Stage.NEW)
-                self._owners.disown(block)
+                self._owners.disown(np.array([block]))
             elif block in context.corrected or not np.array_equal(before, below):
                 context.corrected.pop(block, b"")
                 context.write(block, below.tobytes())
@@ -391,7 +392,7 @@ class _Copies:
     def _copy_attributes(self, block: int) -> None:
         """Copy a shared attribute block, for all inodes that refer to it."""
         context = self._context
-        new = next(self._numbers)
+        (new,) = self._take(1).tolist()
         context.storage.write_block(new, context.corrected.get(block) or self._read(block), Stage.NEW)
         for ino in self._owners.attributes_of(block):
             record = self._record if ino == self._record.ino else Record(ino, context.read_inode(ino))
@@ -399,4 +400,4 @@ class _Copies:
             record.save(context)
         context.corrected.pop(block, b"")
         context.attribute_blocks[new] = context.attribute_blocks.pop(block)
-        self._owners.disown(block)
+        self._owners.disown(np.array([block]))

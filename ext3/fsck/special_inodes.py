@@ -33,6 +33,8 @@ def check_reserved(context: Context, checks: InodeCheck, places: MetadataPlaces,
         _check_root(context, checks, record)
     elif ino == JOURNAL_INO and context.field("s_journal_inum") == JOURNAL_INO:
         _check_mode(context, record, problems.JOURNAL_MODE, S_IFREG)
+        if record.is_file and not record.links:
+            record.core["i_links_count"] = 1  # its table was lost since the journal was judged
         checks.check_blocks(record)
     elif ino == JOURNAL_INO or ino in QUOTA_INOS:
         used = record.links or record.get("i_blocks") or record.words[0]

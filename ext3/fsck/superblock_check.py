@@ -19,15 +19,17 @@ from ..constants import (
     STATE_ERROR,
     STATE_VALID,
     Compat,
+    Incompat,
 )
 from ..format.group_desc import LOCATIONS, outside_group
 from ..format.schema import SUPERBLOCK
 from .backup_superblocks import backups_differ, write_backups
-from .context import Context
+from .context import Context, GaveUp
 from .problem import Place
 from .problems.volume import (
     COUNTERS_TOO_LARGE,
     EXTRA_ISIZE,
+    HURD_FILETYPE,
     LOCATION_OUTSIDE,
     NO_HASH_SIGN,
     NO_UUID,
@@ -41,16 +43,21 @@ from .problems.volume import (
 
 __all__ = ["check_locations", "check_superblock", "finish_superblock", "reason_to_check"]
 
+OS_HURD = 1
+"""s_creator_os."""
 USER_QUOTA_INO, GROUP_QUOTA_INO = 3, 4
 UNINIT_FLAGS = 3
 """bg_flags: the inode table, the block bitmap are not initialised."""
 DAY = 86400
+MOST_LOST = 100_000
+"""Places of bitmaps and inode tables that are made anew. No filesystem of which so many are wrong has anything to save."""
 
 
 def check_superblock(context: Context) -> None:
     """Check the superblock and the descriptors, apart from what only a scan of the inodes can tell."""
     _check_extra_isize(context)
     _check_quota_inodes(context)
+    _check_creator(context)
     check_locations(context)
     _check_uninit(context)
     _check_counters(context)
@@ -83,19 +90,34 @@ def _check_quota_inodes(context: Context) -> None:
             context.write_backups = True
 
 
+def _check_creator(context: Context) -> None:
+    """Clear a feature that the Hurd does not have."""
+    superblock = context.superblock
+    if superblock.creator_os == OS_HURD and superblock.has_filetype and context.fix(HURD_FILETYPE):
+        context.set_superblock(s_feature_incompat=superblock.incompat & ~Incompat.FILETYPE)
+        context.write_backups = True
+
+
 def check_locations(context: Context) -> None:
     """Clear the places of bitmaps and inode tables that lie outside of their group: pass 1 gives them new ones."""
     superblock, groups = context.superblock, context.groups
     geometry = superblock.geometry
+    if sum(int(outside_group(superblock, groups, field).sum()) for field in LOCATIONS) > MOST_LOST:
+        raise GaveUp("the group descriptors are lost, and there is no backup of them")
     for field in LOCATIONS:
         count = geometry.inode_table_blocks if field == "bg_inode_table" else 1
         for group in np.flatnonzero(outside_group(superblock, groups, field)).tolist():
             context.must_check = True
+            if (group, field) in context.unplaced and not groups[field][group]:
+                continue
             block, first = int(groups[field][group]), int(geometry.group_first[group])
             want = f"from {first} to {first + int(geometry.group_blocks[group]) - count}"
-            if not block or context.fix(LOCATION_OUTSIDE, Place(group=group), got=f"{field} is {block}", want=want):
+            if context.fix(LOCATION_OUTSIDE, Place(group=group), got=f"{field} is {block}", want=want):
                 groups[field][group] = 0
+                context.unplaced.add((group, field))
                 context.groups_changed = context.write_backups = True
+            elif field == "bg_inode_table":
+                raise GaveUp(f"the inodes of group {group} cannot be read")
 
 
 def _check_uninit(context: Context) -> None:
@@ -104,6 +126,7 @@ def _check_uninit(context: Context) -> None:
     for group in np.flatnonzero(marked).tolist():
         flags, unused = int(groups["bg_flags"][group]), int(groups["bg_itable_unused"][group])
         what = f"bg_flags is {flags}" if flags & UNINIT_FLAGS else f"bg_itable_unused is {unused}"
+        context.must_check = True
         if context.fix(UNINIT, Place(group=group), got=what):
             groups["bg_flags"][group] = flags & ~UNINIT_FLAGS
             groups["bg_itable_unused"][group] = 0
@@ -192,6 +215,8 @@ def finish_superblock(context: Context) -> None:
         _refresh_totals(context)
     elif not context.options.journal_only:
         _finish_full_check(context)
+    elif context.must_check:
+        context.set_superblock(s_state=context.superblock.state & ~STATE_VALID)
     if context.write_backups and not report.stopped:
         write_backups(context)
     if context.storage.pending:
@@ -211,7 +236,7 @@ def _finish_full_check(context: Context) -> None:
     state = superblock.state & ~STATE_VALID
     if not context.report.left:
         state = STATE_VALID
-        if not superblock.state & STATE_VALID:
+        if not superblock.state & STATE_VALID and not context.valid_cleared:
             context.fix(NOT_VALID, got=superblock.state, want=STATE_VALID)
     changes: dict[str, object] = {"s_state": state, "s_lastcheck": context.now, "s_mnt_count": 0}
     errors = SUPERBLOCK.view(context.raw)[0]["s_error_log"]

@@ -31,7 +31,7 @@ __all__ = [
     "check_journal_features",
     "journal_blocks",
     "journal_violations",
-    "make_journal",
+    "parse_journal",
     "read_journal",
     "scan_log",
     "sequence_after",
@@ -89,7 +89,7 @@ class Replay:
     """Changes a log makes: ``blocks`` maps a filesystem block to the journal block that holds its new content.
 
     ``escaped`` are the blocks whose content begins with the journal's magic, stored as zeros. The next transaction written
-    gets number ``next_sequence``.
+    gets number ``next_sequence``. ``outside``: blocks outside of the filesystem, whose content was left out.
     """
 
     journal: Journal
@@ -97,6 +97,7 @@ class Replay:
     escaped: set[int] = field(default_factory=set)
     transactions: int = 0
     next_sequence: int = 0
+    outside: list[int] = field(default_factory=list)
 
     def load(self, device: BlockDevice, block: int) -> bytes:
         """Return the new content of ``block``, one of ``blocks``."""
@@ -124,10 +125,10 @@ def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> 
             check_journal_features(raw)  # another format may have other lengths
         raise violation.error
     check_journal_features(raw)
-    return make_journal(raw, blocks)
+    return parse_journal(raw, blocks)
 
 
-def make_journal(raw: bytes, blocks: Numbers) -> Journal:
+def parse_journal(raw: bytes, blocks: Numbers) -> Journal:
     """Return the journal whose superblock is ``raw``, one without violations, in the file of these blocks."""
     fields = JOURNAL_SUPERBLOCK.record(raw)
     return Journal(
@@ -213,11 +214,12 @@ class _Open:
     problem: CorruptError | None = None
 
 
-def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int) -> Replay:
+def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int, leave_out: bool = False) -> Replay:
     """Collect the changes of the log's committed transactions, on a filesystem of ``blocks_count`` blocks.
 
     No block of the log is read twice, so the scan ends whatever the log holds. Raises CorruptError if a committed
-    transaction names blocks outside the filesystem or inside the journal, or holds a damaged revoke block.
+    transaction names blocks outside the filesystem (unless they are to be left out) or inside the journal, or holds a damaged
+    revoke block.
     """
     replay = Replay(journal)
     sequence = journal.sequence
@@ -258,6 +260,10 @@ def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int) -> Rep
             continue
         replay.blocks[block] = at
         (replay.escaped.add if flags & TAG_ESCAPE else replay.escaped.discard)(block)
+    if leave_out:
+        replay.outside = sorted(block for block in replay.blocks if block >= blocks_count)
+        for block in replay.outside:
+            del replay.blocks[block]
     _check_targets(journal, replay.blocks, blocks_count)
     # One number more than used: blocks of a transaction without its commit block may still be there.
     replay.next_sequence = sequence_after(sequence)

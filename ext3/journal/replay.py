@@ -43,14 +43,15 @@ def played_back(device: BlockDevice, superblock: Superblock, replay: Replay) -> 
     return view
 
 
-def recover(device: BlockDevice, superblock: Superblock, journal: Journal) -> Replay:
+def recover(device: BlockDevice, superblock: Superblock, journal: Journal, *, leave_out: bool = False) -> Replay:
     """Replay the journal of a filesystem that needs recovery, and empty it.
 
     The order makes an interruption at any point harmless: blocks, then the journal superblock, then the filesystem's flag. An
-    error number that the kernel left in the journal sets the error bit of s_state. If the log cannot be read, or the result
+    error number that the kernel left in the journal sets the error bit of s_state. ``leave_out``: content for blocks outside of
+    the filesystem is left out, and is no error. If the log cannot be read, or the result
     would be no filesystem, nothing is written: CorruptError, UnsupportedError, NotExt3Error.
     """
-    replay = scan_log(device, journal, blocks_count=superblock.blocks_count)
+    replay = scan_log(device, journal, blocks_count=superblock.blocks_count, leave_out=leave_out)
     played_back(device, superblock, replay)
     size = superblock.block_size
     for block in sorted(replay.blocks):

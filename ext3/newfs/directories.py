@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType, HashVersion
-from ..format.dirent_block import DOT_REC_LEN, empty_block, pack_records, record_sizes
+from ..format.dirent_block import (
+    DOT_REC_LEN,
+    DOTS_SIZE,
+    empty_block,
+    fill_blocks,
+    pack_records,
+    place_records,
+    record_sizes,
+)
 from ..format.dirhash import DirHash
 from ..format.htree import IndexPlan, plan_index
 from .tree import Tree
@@ -22,7 +30,6 @@ __all__ = ["DirectoryPlan", "lay_out_directories"]
 
 Array64 = npt.NDArray[np.int64]
 
-DOTS_SIZE = 2 * DOT_REC_LEN
 LOST_FOUND_BYTES = 16384
 """Size of lost+found (at most its direct blocks), so that repairs need not allocate."""
 
@@ -105,7 +112,7 @@ def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: in
         index = plan_index(hashes[hashed : hashed + high - low], entries.sizes[low:high], block_size)
         hashed += high - low
         if index is None:
-            firsts = _fill_blocks(entries.sizes[low:high], block_size)
+            firsts = fill_blocks(entries.sizes[low:high], block_size)
             large[row] = (None, firsts)
             blocks[row] = len(firsts)
         else:
@@ -143,18 +150,6 @@ def _collect(tree: Tree, nodes: Array64, inos: npt.NDArray[np.uint32]) -> _Entri
     )
 
 
-def _fill_blocks(sizes: Array64, block_size: int) -> Array64:
-    """Return the first entry of each block if blocks are filled in order, the first one behind "." and ".."."""
-    ends = np.cumsum(sizes)
-    firsts, begin, first = [0], -DOTS_SIZE, 0
-    while True:
-        first = int(np.searchsorted(ends, begin + block_size, side="right"))
-        if first >= len(sizes):
-            return np.array(firsts, np.int64)
-        firsts.append(first)
-        begin = int(ends[first - 1])
-
-
 def _place_singles(entries: _Entries, single: npt.NDArray[np.bool_], first: Array64, block_size: int) -> None:
     counts = np.diff(entries.first)
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -170,15 +165,9 @@ def _place_singles(entries: _Entries, single: npt.NDArray[np.bool_], first: Arra
 
 def _place(entries: _Entries, rows: Array64, firsts: Array64, base: int, block_size: int, *, reserve: int) -> None:
     """Put entries ``rows`` into blocks from byte ``base``; block k begins with ``rows[firsts[k]]``."""
-    sizes = entries.sizes[rows]
-    counts = np.diff(np.append(firsts, len(rows)))
-    block = np.repeat(np.arange(len(firsts)), counts)
-    before = np.cumsum(sizes) - sizes
-    offset = before - before[firsts][block]
-    offset[block == 0] += reserve
-    entries.position[rows] = base + block * block_size + offset
-    last = np.append(firsts[1:], len(rows)) - 1
-    entries.rec_len[rows[last]] = block_size - offset[last]
+    offset, rec_len = place_records(entries.sizes[rows], firsts, block_size, reserve=reserve)
+    entries.position[rows] = base + offset
+    entries.rec_len[rows] = rec_len
 
 
 def _parent_ino(tree: Tree, inos: npt.NDArray[np.uint32], node: int) -> int:

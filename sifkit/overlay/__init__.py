@@ -1,8 +1,9 @@
 """Overlay images as containers use them: ext3 with upper/ and work/, in a file or a partition of a SIF image.
 
 ``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
-one in and out; ``clone`` copies one; ``image_info`` describes one; ``scan_tar`` adds an archive to a tree. Nothing here prints
-or reads the environment. Names are imported on first use, so that a command loads only what it needs.
+one in and out; ``clone`` copies one; ``image_info`` describes one; ``open_for_check`` checks and repairs one, ``undo_check``
+takes that back; ``scan_tar`` adds an archive to a tree. Nothing here prints or reads the environment. Names are imported on
+first use, so that a command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .checking import CheckPlace as CheckPlace
+    from .checking import ImageCheck as ImageCheck
+    from .checking import open_for_check as open_for_check
+    from .checking import undo_check as undo_check
     from .cloning import clone as clone
     from .creating.standalone import create as create
     from .creating.tar_source import TarScan as TarScan
@@ -26,9 +31,11 @@ if TYPE_CHECKING:
     from .options import Progress as Progress
 
 _MODULE_OF = {
+    "CheckPlace": ".checking",
     "CreateOptions": ".options",
     "CreateResult": ".options",
     "EmbedOptions": ".embedding.reservation",
+    "ImageCheck": ".checking",
     "ImageInfo": ".info",
     "Progress": ".options",
     "TarScan": ".creating.tar_source",
@@ -38,13 +45,17 @@ _MODULE_OF = {
     "detach": ".embedding.attaching",
     "embed": ".embedding.in_partition",
     "image_info": ".info",
+    "open_for_check": ".checking",
     "scan_tar": ".creating.tar_source",
+    "undo_check": ".checking",
 }
 
 __all__ = [
+    "CheckPlace",
     "CreateOptions",
     "CreateResult",
     "EmbedOptions",
+    "ImageCheck",
     "ImageInfo",
     "Progress",
     "TarScan",
@@ -54,7 +65,9 @@ __all__ = [
     "detach",
     "embed",
     "image_info",
+    "open_for_check",
     "scan_tar",
+    "undo_check",
 ]
 
 

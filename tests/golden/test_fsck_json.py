@@ -24,7 +24,8 @@ FINDING = HEAD | {
     "name", "parent", "got", "want",
 }  # fmt: skip
 SUMMARY = HEAD | {
-    "clean", "skipped", "findings", "codes", "corrected", "left", "stopped", "gave_up", "restarts", "replayed", "orphans",
+    "clean", "skipped", "reason", "findings",
+    "codes", "corrected", "left", "stopped", "gave_up", "restarts", "replayed", "orphans",
     "changed", "inodes", "inodes_used", "directories", "files", "fragmented", "blocks", "blocks_used", "block_bytes", "label",
     "partition", "in_use", "locked", "dropped_signatures", "notes", "undo", "exit_code", "passes", "seconds",
 }  # fmt: skip

@@ -142,7 +142,7 @@ RECIPES = [
     Recipe("symlink-block-far", "ext3", "slow: block out of range", (("inode[/slow].i_block[0]", FAR),)),
     Recipe("symlink-block-zero", "ext3", "slow: no block", (("inode[/slow].i_block[0]", 0),)),
     Recipe("symlink-nul", "ext3", "slow: NUL in the target", (lambda d: d.set(f"block[{d.get('map[/slow:0]')}:3]", b"\0"),)),
-    Recipe("symlink-fast-blocks", "ext2", "fast symlink with i_blocks", (("inode[/fast].i_blocks", 2),)),
+    Recipe("symlink-fast-blocks", "ext2", "fast symlink with i_blocks", (("inode[/fast].i_blocks", 2),), apart="the symlink is kept, which e2fsck takes for damaged"),
     # extra area, times, attributes in the inode
     Recipe("extra-isize", "ext3", "extra_isize invalid", (("inode[/twin].i_extra_isize", 7),)),
     Recipe("extra-isize-unaligned", "ext3", "extra_isize invalid", (("inode[/chr].i_extra_isize", 30),)),
@@ -198,7 +198,7 @@ RECIPES = [
     Recipe("map-eleven-bad", "ext2", "11 bad pointers", _many_bad("/large", 11)),
     Recipe("map-twelve-bad", "ext3", "12 bad pointers", _many_bad("/large", 12)),
     Recipe("map-indirect-garbage", "ext2", "more than 11 bad pointers", (lambda d: d.set(f"block[{d.get('inode[/large].i_block[12]')}]", b"\xff" * 1024),)),
-    Recipe("map-indirect-self", "ext2", "pointer block listed twice", (_self_pointing,)),
+    Recipe("map-indirect-self", "ext2", "pointer block listed twice", (_self_pointing,), apart="e2fsck leaves it damaged"),
     Recipe("map-indirect-metadata", "ext2", "indirect block overlaps fs metadata", (("inode[/large].i_block[12]", "group[1].bg_inode_table"),)),
     Recipe("map-indirect-superblock", "ext3", "indirect block overlaps fs metadata", (("inode[/large].i_block[12]", 1),)),
     Recipe("map-indirect-zero", "ext2", "indirect block missing", (("inode[/large].i_block[12]", 0),)),

@@ -87,8 +87,10 @@ RECIPES = [
     Recipe("journal-cleared", "ext3", "journal inode invalid", (lambda d: d.set(f"byte[{d.inode_offset(8)}]", bytes(128)),)),
     Recipe("journal-cleared-without-copy", "ext3", "journal inode invalid", (lambda d: d.set(f"byte[{d.inode_offset(8)}]", bytes(128)), _NO_COPY)),
     Recipe("journal-cleared-dirty", "ext3", "journal inode invalid", (REPLAY, lambda d: d.set(f"byte[{d.inode_offset(8)}]", bytes(128)))),
-    Recipe("journal-inum", "ext3", "journal inode invalid", (("super.s_journal_inum", 77),)),
-    Recipe("journal-inum-file", "ext3", "journal inode invalid", (("super.s_journal_inum", "number[/file]"),)),
+    Recipe("journal-inum", "ext3", "journal inode invalid", (("super.s_journal_inum", 77),),
+           apart="inode 8 is the journal still; e2fsck makes another inode one"),
+    Recipe("journal-inum-file", "ext3", "journal inode invalid", (("super.s_journal_inum", "number[/file]"),),
+           apart="inode 8 is the journal still; e2fsck makes the file one, and what it held is lost"),
     Recipe("journal-inum-zero", "ext3", "journal inode invalid", (("super.s_journal_inum", 0),)),
     Recipe("journal-inum-large", "ext3", "journal inode invalid", (("super.s_journal_inum", 99_999),)),
     Recipe("journal-external", "ext3", "external journal that is not there", (("super.s_journal_dev", 0x0801), ("super.s_journal_inum", 0)),
@@ -107,10 +109,13 @@ RECIPES = [
     Recipe("journal-superblock-maxlen", "ext3", "journal superblock corrupt", (("journal.s_maxlen", 5000),)),
     Recipe("journal-superblock-short", "ext3", "journal shorter than its inode", (("journal.s_maxlen", 1000),), clean="a shorter journal is good"),
     Recipe("journal-superblock-blocksize", "ext3", "journal superblock corrupt", (("journal.s_blocksize", 4096),)),
-    Recipe("journal-superblock-first", "ext3", "journal superblock corrupt", (("journal.s_first", 5000),), clean="not looked at while there is nothing to replay"),
+    Recipe("journal-superblock-first", "ext3", "journal superblock corrupt", (("journal.s_first", 5000),), clean="not looked at while there is nothing to replay",
+           apart="the kernel refuses such a journal, also an empty one"),
     Recipe("journal-superblock-start", "ext3", "journal superblock corrupt", (("journal.s_start", 5000),)),
-    Recipe("journal-feature-incompat", "ext3", "unknown incompat journal feature", (("journal.s_feature_incompat", 0x8000),)),
-    Recipe("journal-feature-ro-compat", "ext3", "unknown ro journal feature", (("journal.s_feature_ro_compat", 0x8000),)),
+    Recipe("journal-feature-incompat", "ext3", "unknown incompat journal feature", (("journal.s_feature_incompat", 0x8000),),
+           apart="a journal with unknown features is named, not read"),
+    Recipe("journal-feature-ro-compat", "ext3", "unknown ro journal feature", (("journal.s_feature_ro_compat", 0x8000),),
+           apart="a journal with unknown features is named, not read"),
     Recipe("journal-feature-compat", "ext3", "unknown compat journal feature", (("journal.s_feature_compat", 0x8000),), clean="such features change nothing for readers"),
     Recipe("journal-version-1", "ext3", "v1 journal with v2 fields", (("journal.h_blocktype", 3), ("journal.s_nr_users", 1), ("journal.s_feature_compat", 1)), clean="only a note"),
     Recipe("journal-errno", "ext3", "errno in the journal", (("journal.s_errno", 0xFFFFFFFB),)),
@@ -141,7 +146,7 @@ RECIPES = [
     Recipe("log-descriptor-damaged", "ext3", "replay, descriptor damaged", (
         REPLAY, lambda d: d.set(f"log[{d.get('journal.s_first')}].h_magic", 0)), clean="not replayed with -n"),
     Recipe("log-descriptor-far", "ext3", "replay, tag of a block outside of the filesystem", (
-        REPLAY, lambda d: d.set(f"block[{d.block_of('8', d.get('journal.s_first'))}:12]", b"\0\x0f\0\0")), clean="not replayed with -n"),
+        REPLAY, lambda d: d.set(f"block[{d.block_of('8', d.get('journal.s_first'))}:12]", b"\0\x0f\0\0")), clean="not replayed with -n", apart="a log that leads out of the filesystem is dropped, and that is said"),
     Recipe("log-commit-damaged", "ext3", "replay, commit block damaged", (
         REPLAY, lambda d: d.set(f"log[{d.get('journal.s_first') + 2}].h_sequence", 99)), clean="not replayed with -n"),
     Recipe("log-revoke-count", "ext3", "replay, count of a revoke block too large", (

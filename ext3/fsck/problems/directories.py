@@ -5,7 +5,7 @@ Source of the kinds and of what preening repairs: e2fsprogs ``e2fsck/problem.c``
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
 __all__ = [
     "BAD_ACL_BLOCK",
@@ -54,13 +54,13 @@ __all__ = [
     "INDEX_WRONG",
     "LARGE_FILE_FEATURE",
     "MANY_HOLES",
+    "NAME_NOT_CHANGED",
     "NAME_TWICE",
-    "REBUILD_FAILED",
     "RECORD_DAMAGED",
     "REVISION_LARGE_FILE",
 ]
 
-REPAIR = Preen.REPAIR
+REPAIR = PreenAnswer.REPAIR
 
 # Blocks and records
 
@@ -119,6 +119,8 @@ NAME_TWICE = Problem("directory-name-twice", "directory {ino}: a name is there t
 ENTRY_DUPLICATE = Problem("entry-duplicate", "directory {parent}: '{name}' is there twice for inode {ino}", "delete the second")
 ENTRY_NAME_TWICE = Problem("entry-name-twice", "directory {parent}: '{name}' is there twice", "rename the second to '{want}'")
 
+NAME_NOT_CHANGED = Problem("entry-name-left", "directory {parent}: there is no room for another name for a second '{name}'")
+
 # Inodes that pass 1 marked
 
 BAD_MODE = Problem("inode-mode", "inode {ino} ('{name}' in {parent}): its mode {got} is no file's", "clear the inode")
@@ -139,36 +141,35 @@ BAD_SIZE_HIGH = Problem("inode-size-high", "directory {ino}: i_size_high is {got
 # Index
 
 INDEX_ROOT = Problem(
-    "index-root", "directory {ino}: the root of the index is not valid", "drop the index and make it again", preen=REPAIR
+    "index-root", "directory {ino}: the root of the index is not valid", "clear the index and rebuild it", preen=REPAIR
 )
 INDEX_LIMIT = Problem(
     "index-limit",
     "directory {ino}: block {logical} of the index has limit {got}, want {want}",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
     preen=REPAIR,
 )
 INDEX_COUNT = Problem(
     "index-count",
     "directory {ino}: block {logical} of the index has {got} entries, want at most {want}",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
     preen=REPAIR,
 )
 INDEX_ORDER = Problem(
     "index-order",
     "directory {ino}: block {logical} of the index has hashes that are not ascending",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
     preen=REPAIR,
 )
 INDEX_BLOCK = Problem(
     "index-block",
     "directory {ino}: block {logical} of the index leads to block {got}, outside of the directory",
-    "drop the index and make it again",
+    "clear the index and rebuild it",
 )
-INDEX_WRONG = Problem("index-wrong", "directory {ino}: the index is wrong: {got}", "drop the index and make it again")
+INDEX_WRONG = Problem("index-wrong", "directory {ino}: the index is wrong: {got}", "clear the index and rebuild it")
 
-# Rebuilding, and the filesystem
+# The filesystem
 
-REBUILD_FAILED = Problem("directory-rebuild", "directory {ino} cannot be rebuilt: {got}", "leave it as it is")
 LARGE_FILE_FEATURE = Problem(
     "large-file-feature",
     "the filesystem has files of 2 GiB or more, but not the feature large_file",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
-REPAIR, SKIP, STOP = Preen.REPAIR, Preen.SKIP, Preen.STOP
+REPAIR, SKIP, STOP = PreenAnswer.REPAIR, PreenAnswer.SKIP, PreenAnswer.STOP
 
 # -- special inodes --------------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ TOO_BIG_FILE = Problem("file-too-big", "inode {ino}: file has more blocks than i
 TOO_BIG_SYMLINK = Problem("symlink-too-big", "inode {ino}: symbolic link has block {logical}", "clear the pointer")
 TOO_MANY_ILLEGAL = Problem("inode-many-illegal-blocks", "inode {ino}: {got} illegal block numbers", "clear the inode")
 TOO_MANY_HOLES = Problem(
-    "directory-many-holes", "inode {ino}: directory has more holes than the filesystem has blocks", "clear the inode"
+    "directory-many-holes", "inode {ino}: directory has {got} holes, too many to fill", "end it before them"
 )
 EMPTY_DIRECTORY = Problem("directory-no-blocks", "inode {ino}: directory has no blocks", "clear the inode", preen=REPAIR)
 BAD_SIZE = Problem("inode-size", "inode {ino}: i_size is {got}, want {want}", "set it", preen=REPAIR)
@@ -149,7 +149,7 @@ EXTENTS_INVALID = Problem(
     "inode-extents-invalid", "inode {ino}: i_flags has extents, and there is no valid tree of them", "clear the inode"
 )
 INLINE_FLAG = Problem(
-    "inode-inline-data", "inode {ino}: has its data in the inode, which ext3 does not have", "give it a block"
+    "inode-inline-data", "inode {ino}: has its data in the inode, which ext3 does not have", "give it a block", preen=REPAIR
 )
 INLINE_INVALID = Problem(
     "inode-inline-data-invalid", "inode {ino}: i_flags has inline data, and there is no attribute for it", "clear the inode"

@@ -27,11 +27,18 @@ __all__ = ["command"]
         "sifkit overlay create --from-dir overlay/ overlay.img",
         "sifkit overlay info overlay.img",
         "sifkit overlay clone overlay.img job-1.img",
+        "sifkit overlay fsck -p job-1.img",
         "sifkit overlay create --size 500M image.sif",
         "sifkit overlay attach image.sif overlay.img",
         "sifkit overlay detach image.sif -o overlay.img",
     ],
-    aliases={"cp": "overlay clone", "list": "ls", "embed": "overlay create", "extract": "overlay detach"},
+    aliases={
+        "cp": "overlay clone",
+        "list": "ls",
+        "embed": "overlay create",
+        "extract": "overlay detach",
+        "check": "overlay fsck",
+    },
 )
 def command(console: Console) -> None:
     """Manage writable overlays: ext3 images with upper/ and work/ for `apptainer exec --overlay`, and overlays in SIF images

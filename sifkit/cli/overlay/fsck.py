@@ -261,7 +261,7 @@ class _Session:
         self._done = 0
 
     def policy(self) -> Policy:
-        from ext3.fsck.policy import Ask, CheckOnly, Preening, Yes
+        from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 
         if self.mode == "ask":
             questions = Questions(
@@ -271,7 +271,7 @@ class _Session:
                 asked=lambda found: self.printer.asked.add(id(found)),
             )
             return Ask(questions.decide)
-        policies: dict[str, Callable[[], Policy]] = {"look": CheckOnly, "preen": Preening, "yes": Yes}
+        policies: dict[str, Callable[[], Policy]] = {"look": CheckOnly, "preen": Preen, "yes": Yes}
         return policies[self.mode]()
 
     def _before_question(self) -> None:
@@ -280,6 +280,8 @@ class _Session:
 
     def run(self, options: CheckOptions, *, undo: str | None, descriptor: int | None, times: bool) -> int:
         """Check and print; return the exit code."""
+        from ext3.errors import NotExt3Error
+
         from ...overlay.checking import repair_stamp
 
         console, opened, image = self.console, self.opened, self.image
@@ -297,6 +299,10 @@ class _Session:
                 begin=self._begin_pass,
                 observe=self.printer.print,
             )
+        except NotExt3Error as error:
+            if options.superblock:
+                error.hint = f"there is no copy of the superblock in block {options.superblock}: omit -b, and one is looked for"
+            raise
         except KeyboardInterrupt:
             self.bar.clear()
             done = "what was repaired is kept, run it again" if opened.written else "the image is as it was"
@@ -312,6 +318,8 @@ class _Session:
             console.note(note)
         if times:
             self._print_times(report)
+        if report.reason:
+            console.detail(f"{show(image)}: {report.reason}, so it was checked")
         if console.verbose and not report.skipped:
             self._print_counts(report)
         saved = undo if undo is not None and os.path.lexists(undo) and writes and opened.written else None
@@ -347,7 +355,7 @@ class _Session:
 
     def _print_times(self, report: Report) -> None:
         for name, seconds in report.seconds.items():
-            self.console.note(f"pass {name}: {seconds:.3f} s")
+            self.console.note(f"{f'pass {name}' if name in PASSES else name}: {seconds:.3f} s")
 
     def _print_counts(self, report: Report) -> None:
         rows = (

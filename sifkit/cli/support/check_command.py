@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ...errors import UsageError
+from ...errors import NotYetError, UsageError
 from .console import Console
 from .failures import report, report_usage
 from .frame import VerbCommand
@@ -42,4 +42,5 @@ class CheckCommand(VerbCommand):
             raise typer.Exit(CANCELLED) from error
         except Exception as error:
             report(error, console)
-            raise typer.Exit(USAGE if isinstance(error, UsageError) else CANNOT_RUN) from error
+            misused = isinstance(error, UsageError) and not isinstance(error, NotYetError)  # that is another format
+            raise typer.Exit(USAGE if misused else CANNOT_RUN) from error

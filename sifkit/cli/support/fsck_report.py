@@ -138,8 +138,9 @@ def summary_fields(report: Report, opened: ImageCheck, *, writes: bool, undo: st
     return {
         "clean": report.clean,
         "skipped": report.skipped,
+        "reason": report.reason or None,
         "findings": report.count,
-        "codes": dict(report.by_code()),
+        "codes": report.codes,
         "corrected": report.corrected,
         "left": report.left,
         "stopped": None if report.stopped is None else report.stopped.code,

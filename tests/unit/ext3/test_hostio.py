@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -685,3 +686,18 @@ def test_reading_on(files: Opened) -> None:
     read = hostio.sequential_reader(reading)
     assert (read(2), read(10), read(10)) == (b"da", b"ta", b"")
     os.close(reading)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs pthread_sigmask")
+def test_signals_wait_for_the_end_of_the_block() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), hostio.signals_deferred():
+        with hostio.signals_deferred():
+            signal.raise_signal(signal.SIGINT)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(ValueError, match="other"), hostio.signals_deferred():
+        raise ValueError("other")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

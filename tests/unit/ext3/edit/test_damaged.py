@@ -189,7 +189,7 @@ def test_link_counts_that_lie() -> None:
         ):
             with pytest.raises(ext3.CorruptError) as caught:
                 work()
-            assert caught.value.hint
+            assert caught.value.needs_check
         with pytest.raises(FileNotFoundError):
             fs.link("/g", "/h")
         fs.create("/new")
@@ -311,7 +311,7 @@ def test_a_directory_whose_parent_entry_lies(lie: str) -> None:
         for work in works:
             with pytest.raises(ext3.NeedsCheckError, match=r'"\.\."') as caught:
                 work()
-            assert caught.value.hint
+            assert caught.value.needs_check
         fs.sync()
         assert bytes(device.data) == before
 
@@ -337,7 +337,7 @@ def test_names_that_lead_to_what_is_no_file(ino: int) -> None:
         ):
             with pytest.raises(ext3.CorruptError) as caught:
                 work()
-            assert caught.value.hint
+            assert caught.value.needs_check
         fs.sync()
         assert bytes(device.data) == before
 

@@ -63,7 +63,7 @@ def test_a_directory_with_two_names(what: str, file_type: FileType) -> None:
         pytest.raises(ext3.NeedsCheckError, match=r'"\.\." is') as caught,
     ):
         REMOVE[what](fs)
-    assert caught.value.hint
+    assert caught.value.needs_check
     assert bytes(device.data) == before
 
 

@@ -290,3 +290,52 @@ def test_an_interrupt_during_the_writes(run: Run, image: Path, monkeypatch: pyte
     assert left[0] < 0
     assert code == 32 and err == "sifkit overlay fsck: interrupted; what was repaired is kept, run it again\n"
     assert run("overlay", "fsck", "-fn", image)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["cp", "text", "overlay.img:/upper/x"], "repair it with: sifkit overlay fsck -fp overlay.img"),
+        (
+            ["rm", "--offset", "1048576", "disk.img:/upper/a"],
+            "repair it with: sifkit overlay fsck -fp --offset 1048576 disk.img",
+        ),
+        (["rm", "--upper", "overlay.img:/a"], "repair it with: sifkit overlay fsck -fp overlay.img"),
+        (["overlay", "attach", "a.sif", "overlay.img"], "repair it with: sifkit overlay fsck -fp overlay.img"),
+    ],
+)
+def test_commands_that_refuse_a_damaged_image_name_the_check(run: Run, image: Path, words: list[str], hint: str) -> None:
+    set_superblock(image, s_state=3)
+    Path("text").write_bytes(b"text")
+    Path("disk.img").write_bytes(bytes(1 << 20) + image.read_bytes())
+    assert run("sif", "new", "a.sif")[0] == 0
+    assert refused(run, *words).endswith(f"; {hint}\n")
+    given = hint.partition("sifkit ")[2].split()
+    assert run(*given)[0] in (0, 1)
+    assert run(*words)[0] == 0
+
+
+def test_info_says_whether_a_check_is_needed(run: Run, image: Path) -> None:
+    def said() -> tuple[bool | None, str | None]:
+        code, out, _ = run("overlay", "info", "--json", "overlay.img")
+        found = json.loads(out)
+        assert code == 0
+        return found["check"]["needed"], found["check"]["reason"]
+
+    assert said() == (False, None) and "check      not needed\n" in run("overlay", "info", image)[1]
+    damage_counts(image)
+    assert said() == (True, "the free counts are not those of the bitmaps")
+    set_superblock(image, s_state=3)
+    assert said() == (True, "the filesystem is marked as having errors")
+    set_superblock(image, s_state=0)
+    assert said() == (True, "the filesystem was not cleanly unmounted")
+    out = run("overlay", "info", image)[1]
+    assert "check      needed: the filesystem was not cleanly unmounted\n" in out and "sifkit overlay fsck -p" in out
+    fd = os.open(image, os.O_RDWR)
+    try:
+        if lock_range(fd, write=True, path=str(image)):
+            assert said() == (None, None)
+    finally:
+        os.close(fd)
+    assert run("overlay", "fsck", "-p", image)[0] == 1
+    assert said() == (False, None)

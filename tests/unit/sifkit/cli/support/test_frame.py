@@ -63,7 +63,7 @@ def test_every_example_is_understood(monkeypatch, tmp_path, made, verb):
     for example in examples:
         words = example.split("sifkit ", 1)[1].split("|")[0].split(">")[0].split(";")[0].split(")")[0]
         code = main(shlex.split(words))
-        missing = 8 if "sif check" in example else 2 if words.startswith("diff") else 1
+        missing = 8 if "sif check" in example or " fsck " in example else 2 if words.startswith("diff") else 1
         assert code in (0, missing), example
 
 
@@ -435,7 +435,10 @@ def test_completion_scripts_parse(run, tmp_path, shell):
     [
         (["sifkit", ""], {entry.name for entry in root.verbs}),
         (["sifkit", "-q", "ov"], {"overlay"}),
-        (["sifkit", "overlay", ""], {"create", "info", "clone", "attach", "detach", "export", "tune", "trim", "chown"}),
+        (
+            ["sifkit", "overlay", ""],
+            {"create", "info", "clone", "attach", "detach", "export", "tune", "trim", "chown", "fsck", "undo"},
+        ),
         (["sifkit", "overlay", "create", "--layout", "u"], {"upper"}),
         (["sifkit", "overlay", "create", "--lay"], {"--layout"}),
         (["sifkit", "completion", ""], {"bash", "zsh", "fish"}),

@@ -81,3 +81,21 @@ def test_a_bar_in_bytes_has_binary_units(monkeypatch: pytest.MonkeyPatch, capsys
         text = str(shown._bar)  # type: ignore[attr-defined]
     assert "5.00MiB/10.0MiB" in text or "5.00M/10.0M" in text
     assert "iB/s" in text
+
+
+def test_steps_have_no_unit(capfd, monkeypatch):
+    clock = iter([0.0, 0.0, 31.0, 32.0])
+    with monkeypatch.context() as patched:
+        patched.setattr("sifkit.cli.support.progress.time.monotonic", lambda: next(clock))
+        with reporter("auto", Console()) as bar_:
+            bar_.phase("pass 1", 5000, "steps")
+            bar_.clear()
+            bar_.advance(1234)
+    assert capfd.readouterr().err == "sifkit: pass 1: 1,234 of 5,000\n"
+    monkeypatch.setattr(Console, "err_is_terminal", True)
+    with reporter("auto", Console()) as shown:
+        shown.clear()
+        shown.phase("pass 1", 10, "steps")
+        shown.advance(4)
+        shown.clear()
+        assert "4/10" in str(shown._bar) and "files" not in str(shown._bar)
