@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .format.geometry import Geometry, plan_geometry
     from .fsck.context import CheckOptions
     from .fsck.finding import Finding, Report
-    from .fsck.policy import Ask, CheckOnly, Preening, Yes
+    from .fsck.policy import Ask, CheckOnly, Preen, Yes
     from .newfs.builder import TreeBuilder
     from .newfs.content import Content, ContentFile, MemoryContent
     from .newfs.image import BuildResult, build_image, mkfs
@@ -96,7 +96,7 @@ __all__ = [
     "NotExt3Error",
     "Path",
     "PathError",
-    "Preening",
+    "Preen",
     "Report",
     "ScanOptions",
     "SourceError",
@@ -137,7 +137,7 @@ _HOME = {
     ),
     ".fsck.context": ("CheckOptions",),
     ".fsck.finding": ("Finding", "Report"),
-    ".fsck.policy": ("Ask", "CheckOnly", "Preening", "Yes"),
+    ".fsck.policy": ("Ask", "CheckOnly", "Preen", "Yes"),
     ".newfs.stamp": ("Stamp",),
     ".newfs.tree": ("Tree",),
     ".device.base": (

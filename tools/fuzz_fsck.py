@@ -21,14 +21,17 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import ext3
+from ext3.constants import MIN_BLOCK_SIZE, SUPERBLOCK_OFFSET
 from ext3.errors import CorruptError, NotExt3Error, UnsupportedError
+from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import CheckOnly, Policy, Preen, Yes
 
 from .ext3_mutants import Sample, mutate, sample_of, samples
 from .fuzz_ext3 import Watched
@@ -40,6 +43,8 @@ __all__ = ["Fault", "damage", "main", "try_mutant"]
 
 MEMORY_BYTES = 256 << 20
 SECONDS = 10
+MUCH = 0.1
+"""Share of the mutants with changed fields that have very many of them."""
 LOOKED = 0.2
 """Share of the mutants that are looked at only, too, and of those that are preened."""
 STAMP = ext3.Stamp(1_700_000_000, b"u" * 16, b"h" * 16)
@@ -50,37 +55,44 @@ class Fault(Exception):
 
 
 def damage(sample: Sample, chance: random.Random) -> bytes:
-    """One mutant: fields changed, or whole blocks and inodes exchanged, cleared or filled with noise."""
+    """One mutant: fields changed, rarely very many; or whole blocks and inodes exchanged, cleared or filled with noise."""
     if chance.random() < 0.7:
-        return mutate(sample, chance)
-    data = bytearray(sample.data)
-    size = 1024 << int.from_bytes(data[1048:1052], "little")
+        data = mutate(sample, chance)
+        if chance.random() < MUCH and len(data) == len(sample.data):
+            for _ in range(chance.randrange(5, 40)):
+                data = mutate(replace(sample, data=data), chance).ljust(len(data), b"\0")
+        return data
+    changed = bytearray(sample.data)
+    size = MIN_BLOCK_SIZE << int(SUPERBLOCK.view(changed, 1, SUPERBLOCK_OFFSET)[0]["s_log_block_size"])
     kinds = sorted(sample.spots)
     for _ in range(chance.choice([1, 1, 2, 4])):
         kind, offset, _what = chance.choice(sample.spots[chance.choice(kinds)])
-        start = offset // size * size
-        other = chance.choice(sample.numbers) * size
-        if kind == "superblock" or other + size > len(data):
-            continue
         if kind == "inode":
-            start, size_here = offset, 128
-            other = chance.choice(sample.spots["inode"])[1]
-        else:
-            size_here = size
-        act = chance.randrange(5)
-        one, two = data[start : start + size_here], data[other : other + size_here]
-        if act == 0:
-            data[start : start + size_here] = bytes(size_here)
-        elif act == 1:
-            data[start : start + size_here] = two
-        elif act == 2:
-            data[start : start + size_here], data[other : other + size_here] = two, one
-        elif act == 3:
-            data[start : start + size_here] = chance.randbytes(size_here)
-        else:
-            part = chance.randrange(0, size_here, 4)
-            data[start + part : start + size_here] = bytes(size_here - part)
-    return bytes(data[: len(sample.data)])
+            _change_part(changed, offset, chance.choice(sample.spots["inode"])[1], INODE_CORE.size, chance)
+        elif kind != "superblock":
+            _change_part(changed, offset // size * size, chance.choice(sample.numbers) * size, size, chance)
+    return bytes(changed)
+
+
+def _change_part(data: bytearray, start: int, other: int, size: int, chance: random.Random) -> None:
+    """Change ``size`` bytes at ``start``: with those at ``other``, to zeros, to noise, or only from some byte on."""
+    if other + size > len(data):
+        return
+    one, two = data[start : start + size], data[other : other + size]
+    match chance.randrange(5):
+        case 0:
+            one = bytearray(size)
+        case 1:
+            one = two
+        case 2:
+            one, two = two, one
+        case 3:
+            one = bytearray(chance.randbytes(size))
+        case _:
+            part = chance.randrange(0, size, 4)
+            one[part:] = bytes(size - part)
+    data[other : other + size] = two
+    data[start : start + size] = one
 
 
 def run(data: bytes, policy: Policy) -> tuple[Report, bytes]:
@@ -119,22 +131,23 @@ def try_mutant(data: bytes, chance: random.Random, scratch: Path, originals: set
     if again.findings or again.exit_code:
         raise Fault(f"own second run: {again.findings[0] if again.findings else again.gave_up}")
     if theirs_sound:
-        lost = list(missing(kept, contents(image)))
+        lost = list(missing(kept, contents(image), {}))
         if lost:
             raise Fault(f"loses {len(lost)}: {lost[0]}")
     if chance.random() < LOOKED:
         looked, same = run(data, CheckOnly())
         if same != data:
             raise Fault("a look changes the image")
-        if bool(looked.exit_code) != bool(report.exit_code) and not all(f.problem.excused for f in report.findings):
+        excused = all(finding.problem.excused for finding in report.findings)
+        if their_code and bool(looked.exit_code) != bool(report.exit_code) and not excused:
             raise Fault(f"looked {looked.exit_code}, repaired {report.exit_code}")
         try:
-            preened, after = run(data, Preening())
+            preened, after = run(data, Preen())
         except (NotExt3Error, CorruptError):
             return "repaired; not preened"
         image.write_bytes(after)
         e2fsck(image, "-fy")
-        lost = list(missing(kept, contents(image))) if theirs_sound else []
+        lost = list(missing(kept, contents(image), {})) if theirs_sound else []
         if lost:
             raise Fault(f"preened ({preened.exit_code}), loses {len(lost)}: {lost[0]}")
     return "sound" if not report.exit_code else "repaired"

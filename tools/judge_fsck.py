@@ -38,9 +38,9 @@ from ext3.errors import DeviceError, Ext3Error
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import CheckOnly, Policy, Preen, Yes
 
-__all__ = ["Judgement", "e2fsck", "judge", "main", "unpack"]
+__all__ = ["Judgement", "contents", "e2fsck", "judge", "main", "unpack"]
 
 MOST_SECONDS = 60
 MORE_RUNS = 2
@@ -182,12 +182,15 @@ def _hash_sparse(fs: ext3.Filesystem, ino: int, digest: hashlib._Hash) -> None:
         digest.update(fs.device.read(physical * size, count * size))
 
 
-def missing(theirs: dict[bytes, Fact], mine: dict[bytes, Fact]) -> Iterator[str]:
-    """Yield what the first result keeps and the second has not, by path or at least by inode and content."""
+def missing(theirs: dict[bytes, Fact], mine: dict[bytes, Fact], sound: dict[bytes, Fact]) -> Iterator[str]:
+    """Yield what the first result keeps and the second has not, by path or at least by inode and content.
+
+    ``sound``: files before the damage. One that is as it was then is not missing, whatever the first result has.
+    """
     anywhere = set(mine.values())
     for path, fact in theirs.items():
         there = mine.get(path)
-        if (there is not None and there[1:] == fact[1:]) or fact in anywhere:
+        if (there is not None and there[1:] in (fact[1:], sound.get(path, fact)[1:])) or fact in anywhere:
             continue
         name = path.decode("utf-8", "backslashreplace")
         if there is None:
@@ -202,8 +205,9 @@ def missing(theirs: dict[bytes, Fact], mine: dict[bytes, Fact]) -> Iterator[str]
 class _Case:
     """One image and the copies that are made of it."""
 
-    def __init__(self, source: Path, name: str, scratch: Path) -> None:
+    def __init__(self, source: Path, name: str, scratch: Path, sound: dict[bytes, Fact]) -> None:
         self.scratch = scratch
+        self.sound = sound
         self.image = scratch / "damaged.img"
         unpack(source, self.image)
         self.result = Judgement(name)
@@ -250,7 +254,7 @@ class _Case:
         if code & ERROR_CODES and not self.result.ours["n"] and not harmless:
             self.differ("-n exit")
         if quiet and harmless and report is not None and report.left:
-            self.differ(f"-n finds {report.findings[0]} on a sound image")
+            self.differ(f"-n finds {next(iter(report.findings), 'something')} on a sound image")
 
     def repair(self) -> dict[bytes, Fact]:
         their_image, our_image = self.copy("theirs"), self.copy("ours")
@@ -265,6 +269,8 @@ class _Case:
         exit_code = self.result.ours["y"]
         if hopeless:
             self.result.theirs["y"] = code | 4
+        if not code and "  CLEARED." in self.result.their_text:
+            code = self.result.theirs["y"] = 1  # what is cleared in a pointer block alone, e2fsck does not count
         if not same_exit(exit_code, code) and not (hopeless and exit_code <= 1):
             self.differ(f"-y exit ({report.gave_up or report.left if report else ''})")
         kept = contents(their_image)
@@ -274,7 +280,7 @@ class _Case:
         again = ours(our_image, CheckOnly())
         found = [finding for finding in again[1].findings if not finding.problem.note] if again[1] is not None else []
         if again[0] or found:
-            self.differ(f"own second run: {again[2] or found[0]}")
+            self.differ(f"own second run: {again[2] or next(iter(found), again[0])}")
         return kept
 
     def judge_result(self, mode: str, image: Path, kept: dict[bytes, Fact]) -> None:
@@ -283,7 +289,7 @@ class _Case:
             self.differ(f"{mode}: e2fsck still says: {lines[0]}" + (f" (+{len(lines) - 1})" if len(lines) > 1 else ""))
         copies = {int(ino) for ino in _METADATA.findall(self.result.their_text)}
         kept = {path: fact for path, fact in kept.items() if fact[0] not in copies}
-        lost = list(missing(kept, contents(image)))
+        lost = list(missing(kept, contents(image), self.sound))
         if lost:
             self.differ(f"{mode} loses {len(lost)}: {lost[0]}")
 
@@ -291,14 +297,14 @@ class _Case:
         their_image, our_image = self.copy("theirs"), self.copy("ours")
         code, _ = e2fsck(their_image, f"-{mode}")
         self.result.theirs[mode] = code
-        report = self.run(mode, our_image, Preening(), force="f" in mode)
+        report = self.run(mode, our_image, Preen(), force="f" in mode)
         exit_code = self.result.ours[mode]
         hopeless = exit_code == 8 and self.result.theirs.get("y", 0) & 8
         unforced = mode == "p" and {exit_code, code} == {0, 1}
         if not same_exit(exit_code, code) and not (code & 8 and exit_code & 4) and not hopeless and not unforced:
             stop = f": stops at {report.stopped}" if report is not None and report.stopped else ""
             self.differ(f"-{mode} exit{stop}")
-        if exit_code & 8:
+        if exit_code & 8 or self.result.theirs.get("y", 0) & 12:
             return
         if exit_code & 4 or mode == "p":
             for _ in range(1 + MORE_RUNS):
@@ -308,9 +314,9 @@ class _Case:
         self.judge_result(f"-{mode}", our_image, kept)
 
 
-def judge(source: Path, scratch: Path, name: str = "") -> Judgement:
-    """Judge one image; ``scratch`` is a directory for copies of it."""
-    case = _Case(source, name or source.name, scratch)
+def judge(source: Path, scratch: Path, name: str = "", *, sound: dict[bytes, Fact] | None = None) -> Judgement:
+    """Judge one image; ``scratch`` is a directory for copies of it. ``sound``: its files before the damage, if known."""
+    case = _Case(source, name or source.name, scratch, sound or {})
     started = time.monotonic()
     kept: dict[bytes, Fact] = {}
     case.step("-n", case.look)

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import ext3.fsck.problems
-from ext3.fsck.problem import Preen, Problem
+from ext3.fsck.problem import PreenAnswer, Problem
 
 __all__ = ["all_problems", "main", "page"]
 
@@ -30,7 +30,7 @@ Each kind of problem has a code that stays: `code` in [JSON](json.md), `Finding.
 e2fsck does: it repairs, goes on without a repair, or stops for a decision, which `-y` or an answer gives. A note is no problem.
 Places of numbers are shown as `{name}`. The page is made by `python -m tools.list_problems`.
 """
-WORDS = {Preen.REPAIR: "repairs", Preen.SKIP: "goes on", Preen.STOP: "stops"}
+WORDS = {PreenAnswer.REPAIR: "repairs", PreenAnswer.SKIP: "goes on", PreenAnswer.STOP: "stops"}
 
 
 def all_problems() -> Iterator[tuple[str, Problem]]:

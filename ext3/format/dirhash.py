@@ -80,8 +80,8 @@ class DirHash:
             alike = np.flatnonzero(chunks == count)
             for low in range(0, len(alike), NAMES_AT_ONCE):
                 rows = alike[low : low + NAMES_AT_ONCE]
-                text = b"".join(names[row].ljust(count * chunk, b"\0") for row in rows.tolist())
-                raw = np.frombuffer(text, np.int8 if self._signed else np.uint8)
+                text = np.array([names[row] for row in rows.tolist()], f"S{count * chunk}")  # padded with NULs
+                raw = text.view(np.int8 if self._signed else np.uint8)
                 characters = raw.reshape(len(rows), -1).astype(np.uint32)
                 state = [np.full(len(rows), word, np.uint32) for word in self._start]
                 for begin in range(0, count * chunk, chunk):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .checking import check
     from .context import CheckOptions
     from .finding import Finding, Report
-    from .policy import Ask, CheckOnly, Policy, Preening, Stopped, Yes
-    from .problem import Place, Preen, Problem
+    from .policy import Ask, CheckOnly, Policy, Preen, Stopped, Yes
+    from .problem import Place, PreenAnswer, Problem
     from .undo import UndoRecorder, UndoResult, put_back
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "Finding",
     "Place",
     "Policy",
+    "PreenAnswer",
     "Preen",
-    "Preening",
     "Problem",
     "Report",
     "Stopped",
@@ -44,8 +44,8 @@ _HOME = {
     ".checking": ("check",),
     ".context": ("CheckOptions",),
     ".finding": ("Finding", "Report"),
-    ".policy": ("Ask", "CheckOnly", "Policy", "Preening", "Stopped", "Yes"),
-    ".problem": ("Place", "Preen", "Problem"),
+    ".policy": ("Ask", "CheckOnly", "Policy", "Preen", "Stopped", "Yes"),
+    ".problem": ("Place", "PreenAnswer", "Problem"),
     ".undo": ("UndoRecorder", "UndoResult", "put_back"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

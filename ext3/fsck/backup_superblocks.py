@@ -16,7 +16,6 @@ from ..constants import (
     MIN_BLOCK_SIZE,
     STATE_VALID,
     SUPERBLOCK_SIZE,
-    Compat,
     Incompat,
     RoCompat,
 )
@@ -35,11 +34,12 @@ __all__ = ["BackupSuperblock", "backup_at", "backups_differ", "descriptors_sound
 CHUNK_BYTES = 1 << 20
 BLOCK_SIZES = (1024, 2048, 4096)
 IGNORED = {
-    "s_feature_compat": Compat.EXT_ATTR.value,
+    "s_feature_compat": 0,
     "s_feature_incompat": Incompat.NEEDS_RECOVERY.value,
     "s_feature_ro_compat": RoCompat.LARGE_FILE.value,
 }
-"""Features that the kernel sets in the primary superblock alone."""
+"""Features that the kernel sets in the primary superblock alone. It does so with ext_attr, too, but a backup without that would
+cost the attributes if it were needed."""
 
 
 class BackupSuperblock(NamedTuple):

@@ -129,14 +129,16 @@ def _by_group(numbers: Iterable[int], kind: BitmapKind) -> Numbers:
 
 
 def _check_groups(context: Context, column: str, want: Numbers, change: Numbers, problem: Problem) -> None:
-    """Check a count of every group. ``change``: by how much repairs change it."""
+    """Check a count of every group. ``change``: by how much repairs change it.
+
+    A block that was marked as used, was in nobody's map and was given out by a repair changes no count.
+    """
     stored = context.groups[column].astype(np.int64)
-    expected = stored + change
+    expected = np.clip(stored + change, 0, 0xFFFF)
     result = want.copy()
-    for group in np.flatnonzero(expected != want).tolist():
-        got = min(max(int(expected[group]), 0), 0xFFFF)
-        if not context.fix(problem, Place(group=group), got=got, want=int(want[group])):
-            result[group] = got
+    for group in np.flatnonzero((expected != want) & (stored != want)).tolist():
+        if not context.fix(problem, Place(group=group), got=int(stored[group]), want=int(want[group])):
+            result[group] = expected[group]
     if not np.array_equal(stored, result):
         context.groups[column] = result
         context.groups_changed = True
@@ -145,10 +147,10 @@ def _check_groups(context: Context, column: str, want: Numbers, change: Numbers,
 def _check_total(context: Context, name: str, want: int, change: int, problem: Problem) -> None:
     """Check a sum in the superblock."""
     stored = context.field(name)
-    got = min(max(stored + change, 0), 0xFFFFFFFF)
+    expected = min(max(stored + change, 0), 0xFFFFFFFF)
     result = want
-    if stored + change != want and not context.fix(problem, got=got, want=want):
-        result = got
+    if want not in (stored, expected) and not context.fix(problem, got=stored, want=want):
+        result = expected
     if result != stored:
         context.set_superblock(**{name: result})
 

@@ -107,6 +107,8 @@ class Context:
         """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
+        self.unplaced: set[tuple[int, str]] = set()
+        """(group, field) of descriptors whose place was cleared, since it was impossible."""
         self.valid_cleared = False
         """VALID was cleared, by this check, in a superblock that had it."""
         self.must_check = False

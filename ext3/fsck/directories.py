@@ -70,6 +70,7 @@ class _Pass:
         for low in range(0, len(ino), step):
             some = slice(low, low + step)
             self._check(ino[some], logical[some], block[some])
+            self._context.flush_if_large()
             if self._context.progress is not None:
                 self._context.progress(2, min(low + step, len(ino)), len(ino))
         self._indexes.finish()

@@ -271,6 +271,8 @@ class InodeCheck:
         if not record.is_dir:
             if self._fix(problems.INDEX_NOT_DIRECTORY, record):
                 record.clear_flags(InodeFlag.INDEX)
+                if record.is_symlink:  # not judged as one while it had this flag
+                    self._check_immutable(record)
         elif not self._superblock.compat & Compat.DIR_INDEX and self._fix(problems.INDEX_NO_FEATURE, record):
             record.clear_flags(InodeFlag.INDEX)
 

@@ -43,6 +43,7 @@ class InodePass:
     def run(self) -> None:
         context = self._context
         superblock = context.superblock
+        context.report.fragmented = 0
         self._places = MetadataPlaces(context)
         self._places.check()
         self._attributes = AttributeBlocks(context)

@@ -30,16 +30,15 @@ from ..format.inode import Inode, parse_inode
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.schema import INODE_CORE
 from ..format.superblock import limit_violations
+from ..format.violation import Violation
 from ..journal.log import (
     Journal,
     Replay,
     check_journal_features,
     journal_blocks,
     journal_violations,
+    parse_journal,
     scan_log,
-)
-from ..journal.log import (
-    make_journal as journal_of,
 )
 from ..journal.replay import played_back, recover
 from .context import Context, GaveUp
@@ -51,6 +50,7 @@ from .problems.journal import (
     JOURNAL_ERROR,
     JOURNAL_FAR_BLOCK,
     JOURNAL_FEATURES,
+    JOURNAL_FIRST,
     JOURNAL_HEAD,
     JOURNAL_INODE,
     JOURNAL_INODE_FROM_BACKUP,
@@ -92,8 +92,10 @@ def check_journal(context: Context) -> None:
         context.write_groups()
     file = _check_inode(context)
     journal = None if file is None else _check_superblock(context, file)
-    if journal is not None:
-        _check_log(context, journal)
+    if journal is not None and _check_log(context, journal):
+        # What the log held may have changed everything, but there is no log any more.
+        check_journal(context)
+        return
     if lost and file is not None:
         _drop(context, f"journal inode {context.superblock.journal_ino}: its inode table is lost")
     if context.options.journal_only:
@@ -114,14 +116,15 @@ def _inode_has_a_place(context: Context) -> bool:
     return True
 
 
-def _check_log(context: Context, journal: Journal) -> None:
-    """Replay the log, or decide that it needs none."""
+def _check_log(context: Context, journal: Journal) -> bool:
+    """Replay the log, or decide that it needs none. Return True if it was replayed."""
     if context.superblock.needs_recovery or _replay_anyway(context, journal):
-        _replay(context, journal)
-    elif journal.errno:
+        return _replay(context, journal)
+    if journal.errno:
         context.fix(JOURNAL_ERROR, got=journal.errno)
         context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
         _write_superblock(context, journal, {"s_errno": 0})
+    return False
 
 
 def _fields_cleared(context: Context) -> bool:
@@ -249,13 +252,15 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
     place = int(file.blocks[0]) * context.block_size
     raw = context.storage.read(place, JOURNAL_SUPERBLOCK.size)
     violations = list(journal_violations(raw, context.block_size, len(file.blocks)))
+    if violations and violations[0].field in ("s_first", "s_start"):
+        raw, violations = _with_first_block(context, file, raw, violations)
     fields = JOURNAL_SUPERBLOCK.record(raw)
     if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] > JournalBlock.REVOKE:
         raise UnsupportedError([f"journal_superblock_type_{fields['h_blocktype']}"])
-    if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2:
+    # Only a journal on a device of its own can have several users: then the fields of version 2 mean nothing.
+    senseless = fields["s_nr_users"] > 1
+    if fields["h_magic"] == JBD_MAGIC and fields["h_blocktype"] == JournalBlock.SUPERBLOCK_V2 and not senseless:
         _check_features(context, raw)
-        if fields["s_nr_users"] > 1:
-            raise UnsupportedError([f"journal_of_{fields['s_nr_users']}_filesystems"])
     if violations:
         # Without needs_recovery nothing in the log counts: where it begins does not matter then.
         unused = violations[0].field == "s_start" and not context.superblock.needs_recovery
@@ -266,12 +271,28 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
         _clear_recovery(context)
         context.must_check = True
         return None
-    journal = journal_of(raw, file.blocks)
-    if journal.version == 1 and any(fields[name] for name in V2_FIELDS):
+    journal = parse_journal(raw, file.blocks)
+    if senseless or (journal.version == 1 and any(fields[name] for name in V2_FIELDS)):
         context.fix(JOURNAL_VERSION_1)
         cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
         journal = _write_superblock(context, journal, cleared)
     return journal
+
+
+def _with_first_block(context: Context, file: _File, raw: bytes, violations: list[Violation]) -> tuple[bytes, list[Violation]]:
+    """Return the superblock with the log's first block as every journal has it, if only that is wrong; else what was given.
+
+    It matters only where the log wraps around, so that it is no reason to lose the log.
+    """
+    changed = bytearray(raw)
+    row = JOURNAL_SUPERBLOCK.view(changed)[0]
+    got, row["s_first"] = int(row["s_first"]), 1
+    left = list(journal_violations(bytes(changed), context.block_size, len(file.blocks)))
+    if left or got == 1:
+        return raw, violations
+    context.fix(JOURNAL_FIRST, Place(block=int(file.blocks[0])), got=got, want=1)
+    context.storage.write(int(file.blocks[0]) * context.block_size, changed)
+    return bytes(changed), left
 
 
 def _check_features(context: Context, raw: bytes) -> None:
@@ -291,7 +312,7 @@ def _write_superblock(context: Context, journal: Journal, fields: dict[str, obje
     for name, value in fields.items():
         row[name] = value
     context.storage.write(journal.offset(0), raw)
-    return journal_of(bytes(raw), journal.blocks)
+    return parse_journal(bytes(raw), journal.blocks)
 
 
 def _clear_recovery(context: Context) -> None:
@@ -326,8 +347,8 @@ def _reset(context: Context, journal: Journal) -> None:
     _write_superblock(context, journal, {"s_start": 0, "s_errno": 0, "s_sequence": context.stamp.journal_sequence})
 
 
-def _replay(context: Context, journal: Journal) -> None:
-    """Replay the log, and read the filesystem anew. A log that cannot be replayed is emptied, if that is wanted."""
+def _replay(context: Context, journal: Journal) -> bool:
+    """Replay the log, and read the filesystem anew. Return False if it cannot be replayed, and was emptied."""
     writes = context.policy.writes
     try:
         if writes:
@@ -344,7 +365,7 @@ def _replay(context: Context, journal: Journal) -> None:
         _reset(context, journal)
         _clear_recovery(context)
         context.must_check = True
-        return
+        return False
     context.report.replayed += replay.transactions
     for block in replay.outside:
         context.fix(JOURNAL_FAR_BLOCK, Place(block=block))
@@ -358,6 +379,7 @@ def _replay(context: Context, journal: Journal) -> None:
         _clear_recovery(context)
         if journal.errno:
             context.set_superblock(s_state=context.superblock.state | STATE_ERROR)
+    return True
 
 
 def _replay_in_memory(context: Context, journal: Journal) -> Replay:

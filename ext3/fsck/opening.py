@@ -26,7 +26,7 @@ from ..newfs.stamp import Stamp
 from .backup_superblocks import BackupSuperblock, backup_at, descriptors_sound, find_backup, locations_differ
 from .context import CheckOptions, Context, GaveUp
 from .finding import Finding, Report
-from .policy import Policy, Preening, Stopped
+from .policy import Policy, Preen, Stopped
 from .problem import Place
 from .problems.volume import (
     DEVICE_TOO_SMALL,
@@ -63,7 +63,7 @@ def open_context(
     else:
         raw = _with_revision(raw, findings)
         error = _fault(device, raw)
-        if error is not None and not isinstance(policy, Preening):
+        if error is not None and not isinstance(policy, Preen):
             backup = find_backup(device)
             if backup is not None:
                 findings = [Finding(SUPERBLOCK_UNUSABLE, Place(), str(error), backup.block)]
@@ -82,8 +82,8 @@ def open_context(
 
 
 def _stop_at_size(device: BlockDevice, raw: bytes, policy: Policy, before_write: BeforeWrite | None) -> None:
-    """Preening: set the error bit of a filesystem that is larger than its device, and raise Stopped."""
-    if not isinstance(policy, Preening) or not raw or SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
+    """Preen: set the error bit of a filesystem that is larger than its device, and raise Stopped."""
+    if not isinstance(policy, Preen) or not raw or SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
         return
     violations = list(superblock_violations(raw, device_size=device.size))
     if len(violations) != 1 or not isinstance(violations[0].got, int):

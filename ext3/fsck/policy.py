@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .finding import Finding
-from .problem import Preen
+from .problem import PreenAnswer
 
-__all__ = ["Ask", "CheckOnly", "Policy", "Preening", "Stopped", "Yes"]
+__all__ = ["Ask", "CheckOnly", "Policy", "Preen", "Stopped", "Yes"]
 
 
 class Stopped(Exception):
@@ -51,15 +51,15 @@ class Yes:
         return True
 
 
-class Preening:
+class Preen:
     """Faults are repaired whose repair is safe; another one stops the check."""
 
     writes = True
 
     def repairs(self, finding: Finding) -> bool:
-        if finding.problem.preen is Preen.STOP:
+        if finding.problem.preen is PreenAnswer.STOP:
             raise Stopped(finding)
-        return finding.problem.preen is Preen.REPAIR
+        return finding.problem.preen is PreenAnswer.REPAIR
 
 
 class Ask:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Place", "Preen", "Problem"]
+__all__ = ["Place", "PreenAnswer", "Problem"]
 
 
-class Preen(Enum):
+class PreenAnswer(Enum):
     """What ``-p`` does: repairs, goes on without a repair, or stops the check for somebody to decide."""
 
     REPAIR = "repair"
@@ -34,7 +34,7 @@ class Problem:
     code: str
     message: str
     question: str = "repair it"
-    preen: Preen = Preen.STOP
+    preen: PreenAnswer = PreenAnswer.STOP
     default: bool = True
     excused: bool = False
     uncounted: bool = False

@@ -95,6 +95,11 @@ def rebuild_resize_inode(context: Context) -> None:
     if not context.rebuild_resize_inode and not (geometry.resize_inode and _cleared(context)):
         return
     try:
+        context.inode_place(RESIZE_INO)
+    except CorruptError as error:  # nobody wanted a new inode table
+        context.leave(RESIZE_INODE, PLACE, got=str(error), want="an inode table")
+        return
+    try:
         map_at = context.allocate_block(int(geometry.free_first[0]))
     except NoSpaceError:
         context.leave(RESIZE_NO_SPACE, PLACE)

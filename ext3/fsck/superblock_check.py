@@ -108,11 +108,16 @@ def check_locations(context: Context) -> None:
         count = geometry.inode_table_blocks if field == "bg_inode_table" else 1
         for group in np.flatnonzero(outside_group(superblock, groups, field)).tolist():
             context.must_check = True
+            if (group, field) in context.unplaced and not groups[field][group]:
+                continue
             block, first = int(groups[field][group]), int(geometry.group_first[group])
             want = f"from {first} to {first + int(geometry.group_blocks[group]) - count}"
             if context.fix(LOCATION_OUTSIDE, Place(group=group), got=f"{field} is {block}", want=want):
                 groups[field][group] = 0
+                context.unplaced.add((group, field))
                 context.groups_changed = context.write_backups = True
+            elif field == "bg_inode_table":
+                raise GaveUp(f"the inodes of group {group} cannot be read")
 
 
 def _check_uninit(context: Context) -> None:
@@ -210,6 +215,8 @@ def finish_superblock(context: Context) -> None:
         _refresh_totals(context)
     elif not context.options.journal_only:
         _finish_full_check(context)
+    elif context.must_check:
+        context.set_superblock(s_state=context.superblock.state & ~STATE_VALID)
     if context.write_backups and not report.stopped:
         write_backups(context)
     if context.storage.pending:

@@ -31,7 +31,7 @@ __all__ = [
     "check_journal_features",
     "journal_blocks",
     "journal_violations",
-    "make_journal",
+    "parse_journal",
     "read_journal",
     "scan_log",
     "sequence_after",
@@ -125,10 +125,10 @@ def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> 
             check_journal_features(raw)  # another format may have other lengths
         raise violation.error
     check_journal_features(raw)
-    return make_journal(raw, blocks)
+    return parse_journal(raw, blocks)
 
 
-def make_journal(raw: bytes, blocks: Numbers) -> Journal:
+def parse_journal(raw: bytes, blocks: Numbers) -> Journal:
     """Return the journal whose superblock is ``raw``, one without violations, in the file of these blocks."""
     fields = JOURNAL_SUPERBLOCK.record(raw)
     return Journal(

@@ -13,7 +13,7 @@ from ext3.device.base import FileDevice
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Preening, Yes
+from ext3.fsck.policy import CheckOnly, Preen, Yes
 from sifkit.cli import main
 from tools.ext3_mutants import samples
 from tools.judge_fsck import complaints, e2fsck
@@ -45,7 +45,7 @@ MKE2FS = [
 ]
 
 
-def judged(image: Path, policy: CheckOnly | Preening | Yes, *, force: bool = True) -> Report:
+def judged(image: Path, policy: CheckOnly | Preen | Yes, *, force: bool = True) -> Report:
     fd = os.open(image, os.O_RDWR if policy.writes else os.O_RDONLY)
     try:
         return check(FileDevice(fd), policy, options=CheckOptions(force=force))
@@ -66,7 +66,7 @@ def assert_found_clean(image: Path) -> None:
     assert found(report) == []
     assert report.exit_code == 0
     assert image.read_bytes() == before
-    for policy in (Preening(), Yes()):
+    for policy in (Preen(), Yes()):
         report = judged(image, policy)
         assert found(report) == []
         assert report.exit_code == 0
@@ -85,7 +85,7 @@ def assert_clean_once_replayed(image: Path) -> None:
     assert image.read_bytes() == before
     assert found(looked) == []
     assert looked.exit_code == 0
-    done = judged(image, Preening(), force=False)
+    done = judged(image, Preen(), force=False)
     assert done.exit_code in (0, 1)
     assert done.orphans == looked.orphans
     assert_found_clean(image)

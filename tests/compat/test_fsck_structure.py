@@ -12,7 +12,7 @@ from ext3.device.base import MemoryDevice
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import CheckOnly, Policy, Preen, Yes
 from tests.support.fsck_images import STAMP, Image
 from tests.support.tools import assert_clean, require, run
 
@@ -151,7 +151,7 @@ def test_repairs_satisfy_e2fsck(name: str, pristine: bytes, tmp_path: Path) -> N
     assert again.exit_code == 0
     path.write_bytes(damaged)
     theirs = run("e2fsck", "-fp", path, ok=range(256)).returncode
-    preened, after = ours(damaged, Preening())
+    preened, after = ours(damaged, Preen())
     assert preened.exit_code == theirs
     if theirs == 1:
         path.write_bytes(after)
@@ -176,7 +176,7 @@ def test_a_missing_lost_and_found_alone_is_created_and_not_found_by_a_look(prist
     debugfs("rmdir lost+found")(path)
     data = path.read_bytes()
     assert ours(data, CheckOnly())[0].exit_code == run("e2fsck", "-fn", path).returncode == 0
-    report, repaired = ours(data, Preening())
+    report, repaired = ours(data, Preen())
     assert report.exit_code == run("e2fsck", "-fp", path, ok=range(256)).returncode == 1
     path.write_bytes(repaired)
     assert_clean(path)
@@ -189,7 +189,7 @@ def test_sums_of_the_superblock(field: str, pristine: bytes, tmp_path: Path) -> 
     debugfs(f"ssv {field} 5")(path)
     data = path.read_bytes()
     assert ours(data, CheckOnly())[0].exit_code == run("e2fsck", "-fn", path).returncode == 0
-    report, repaired = ours(data, Preening())
+    report, repaired = ours(data, Preen())
     assert report.exit_code == run("e2fsck", "-fp", path, ok=range(256)).returncode == 1
     path.write_bytes(repaired)
     assert_clean(path)

@@ -10,7 +10,7 @@ import ext3
 from ext3.constants import JOURNAL_INO, RESIZE_INO
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice
-from ext3.fsck.policy import Policy, Preening, Yes
+from ext3.fsck.policy import Policy, Preen, Yes
 
 from ..support.crashes import Recording
 from ..support.fsck_volumes import Volume, assert_sound, codes, dirty_volume, run, volume
@@ -57,12 +57,12 @@ def places() -> Volume:
 
 
 CASES: dict[str, tuple[Callable[[], Volume], type[Policy]]] = {
-    "log and orphans": (dirty_volume, Preening),
-    "no journal": (no_journal, Preening),
+    "log and orphans": (dirty_volume, Preen),
+    "no journal": (no_journal, Preen),
     "journal from its copy": (journal_from_copy, Yes),
     "resize inode": (resize_inode, Yes),
     "no superblock": (no_superblock, Yes),
-    "backups": (backups, Preening),
+    "backups": (backups, Preen),
     "places": (places, Yes),
 }
 

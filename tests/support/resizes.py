@@ -16,7 +16,22 @@ from .recorded_edits import state
 from .sessions import clock
 from .tools import run
 
-__all__ = ["aged_image", "cuts", "fill", "findings_of", "judge_by_e2fsck", "judge_cut", "record_resize", "resize", "write_out"]
+__all__ = [
+    "aged_image",
+    "cuts",
+    "fill",
+    "findings_of",
+    "judge_by_e2fsck",
+    "judge_cut",
+    "late_journal",
+    "record_resize",
+    "resize",
+    "write_out",
+]
+
+
+SAFE = ("block-bitmap", "group-free-blocks", "free-blocks", "journal-inode-backup")
+"""Findings that an interruption may leave: blocks that belong to nobody, and an old copy of the journal's inode."""
 
 
 def fill(fs: WritableFilesystem, seed: int, *, files: int = 60, largest: int = 60_000) -> None:
@@ -120,8 +135,8 @@ def judge_cut(left: CopyOnWriteDevice, states: set[str]) -> tuple[int, bool]:
         pass
     ext3.resize.finish(left, clock=clock)
     found = findings_of(left)
-    assert not [text for text in found if not text.startswith(("block-bitmap", "group-free-blocks", "free-blocks"))], found
-    if found:  # blocks that belong to nobody, left before the geometry changed
+    assert not [text for text in found if not text.startswith(SAFE)], found
+    if found:  # left before the geometry changed
         report = ext3.fsck.check(left, ext3.Preening(), options=ext3.CheckOptions(force=True))
         assert report.stopped is None
         assert not findings_of(left)
@@ -152,3 +167,22 @@ def judge_by_e2fsck(left: BlockDevice, path: Path) -> str:
     assert not done.returncode and "Fix?" not in text and "wrong" not in text, text
     with path.open("rb") as file:
         return state(ext3.FileDevice(file.fileno()))
+
+
+def late_journal(path: Path, size: int) -> MemoryDevice:
+    """Return an image whose journal lies behind its middle, and whose files before it."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    run("mke2fs", "-q", "-F", "-t", "ext2", "-b", "1024", path)
+    device = MemoryDevice(path.read_bytes())
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fill(fs, 3, files=30)
+        fs.write_bytes("/space", bytes(8 << 20))
+        fs.write_bytes("/more", b"m" * (5 << 20))
+    path.write_bytes(device.data)
+    run("tune2fs", "-J", "size=1", path)
+    device = MemoryDevice(path.read_bytes())
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.unlink("/space")
+        fs.truncate("/more", 100_000)
+    return device

@@ -124,6 +124,37 @@ def _random_directories(seed: int) -> object:
     return fill
 
 
+def _unsorted_attributes(damage: Damage) -> None:
+    """The two entries of an attribute block change places."""
+    first, second = damage.offset("xattr[/file:0].e_name_len"), damage.offset("xattr[/file:1].e_name_len")
+    end = second + 16 + (damage.data[second] + 3 & ~3)
+    one, two = bytes(damage.data[first:second]), bytes(damage.data[second:end])
+    damage.data[first:end] = two + one
+
+
+def _attributes_without_extra(damage: Damage) -> None:
+    """An inode whose attributes begin at byte 128: i_extra_isize is 0, and the magic number lies in its place."""
+    start = damage.offset("inode[/chr].i_extra_isize")
+    damage.data[start : start + 128] = bytes(128)
+    damage.data[start + 4 : start + 8] = bytes.fromhex("000002ea")
+
+
+def _as_orphan(name: str, commands: str) -> object:
+    """Step that runs commands and puts an inode at the head of the orphan list."""
+
+    def put(damage: Damage) -> None:
+        ino = damage.get(f"number[{name}]")
+        damage.debugfs(commands)
+        damage.set("super.s_last_orphan", ino)
+
+    return put
+
+
+def _hole_in_directory(damage: Damage) -> None:
+    """A directory of 200 000 blocks, all but its own holes."""
+    damage.set("inode[/dir].i_size", 200_000 * damage.size)
+
+
 RECIPES = [
     Recipe("many-names-lost", "ext3", "300 files without a name", (_symlinks_without_directory,)),
     Recipe("many-names-lost-small", "ext2", "lost+found full: 300 files for one block", (_short_lost_and_found, _symlinks_without_directory)),
@@ -151,6 +182,34 @@ RECIPES = [
         ("super.s_feature_compat", lambda d: d.get("super.s_feature_compat") | 2), ("inode[/file].i_flags", 0x2000)), clean="the feature allows the flag"),
     Recipe("feature-preallocation", "ext2", "feature dir_prealloc", (
         ("super.s_feature_compat", lambda d: d.get("super.s_feature_compat") | 1),), clean="changes nothing for a check"),
+    Recipe("xattr-unsorted", "ext2", "xattr block: entries not sorted", (_unsorted_attributes,), clean="the order is not looked at"),
+    Recipe("ibody-without-extra", "ext3", "in-inode xattr without an extra area", (_attributes_without_extra,), clean="such inodes are good"),
+    Recipe("directory-of-holes", "ext2", "directory of holes", (_hole_in_directory,)),
+    Recipe("directory-size-2-gib", "ext3", "directory too big", (("inode[/dir].i_size", 0x80000000),)),
+    Recipe("file-largest", "ext2", "file of the largest size", (("inode[/sparse].i_size", 0x04040000), ("inode[/sparse].i_size_high", 4)),
+           clean="a hole at the end"),
+    Recipe("file-too-large", "ext2", "i_size: above map max", (("inode[/sparse].i_size_high", 64),)),
+    Recipe("orphan-directory", "ext3", "orphan list: an empty directory", (_as_orphan("/empty-dir", "unlink empty-dir\nsif <{number[/empty-dir]}> links_count 0"),)),
+    Recipe("orphan-directory-full", "ext3", "orphan list: a directory that is not empty", (_as_orphan("/dir", "unlink dir\nsif <{number[/dir]}> links_count 0"),)),
+    Recipe("orphan-rev0", "rev0", "orphan list: links 0", (_as_orphan("/file", "unlink file\nsif <{number[/file]}> links_count 0"),)),
+    Recipe("orphan-truncated-middle", "ext3", "orphan list: links > 0", (("super.s_last_orphan", "number[/large]"), ("inode[/large].i_size", 100_500))),
+    Recipe("orphan-truncated-zero", "4k", "orphan list: links > 0", (("super.s_last_orphan", "number[/large]"), ("inode[/large].i_size", 0))),
+    Recipe("orphan-directory-truncated", "ext3", "orphan list: a directory with links", (("super.s_last_orphan", "number[/dir]"),), clean="orphans are not looked at with -n", apart="a directory keeps its attributes, which e2fsck takes away"),
+    Recipe("orphan-attributes-damaged", "ext3", "orphan whose attribute block is damaged", (
+        ("xattr[/file].h_magic", 0), _as_orphan("/third", "unlink third\nsif <{number[/third]}> links_count 0"))),
+    Recipe("orphan-mode-zero", "ext3", "orphan of no type", (_as_orphan("/third", "unlink third\nsif <{number[/third]}> links_count 0\nsif <{number[/third]}> mode 0"),), apart="its blocks are freed with the inode, which e2fsck leaves for later"),
+    Recipe("orphan-shares-block", "ext3", "orphan whose block is another file's", (
+        ("map[/third:1]", "map[/file:1]"), _as_orphan("/third", "unlink third\nsif <{number[/third]}> links_count 0"))),
+    Recipe("group-bitmap-on-descriptors", "ext2", "bitmap over the descriptors", (("group[0].bg_inode_bitmap", 2),)),
+    Recipe("group-bitmap-on-superblock-itself", "2k", "bitmap over the superblock", (("group[0].bg_block_bitmap", 0),)),
+    Recipe("group-table-on-descriptors", "ext2", "inode table over the descriptors", (("group[0].bg_inode_table", 2),)),
+    Recipe("group-descriptors-meta-bg", "meta_bg", "descriptor block zero", (lambda d: d.set(f"block[{d.superblock.geometry.descriptor_block(1)}]", bytes(1024)),)),
+    Recipe("groups-swapped", "ext2", "descriptors of two groups swapped", (
+        ("group[1].bg_inode_table", "group_backup[1:2].bg_inode_table"), ("group[2].bg_inode_table", "group_backup[1:1].bg_inode_table"))),
+    Recipe("reserved-gdt-free", "ext3", "reserved descriptor blocks marked free", (
+        lambda d: [d.set(f"used.block[{d.superblock.first_data_block + 2 + number}]", 0) for number in range(20)] and None,)),
+    Recipe("reserved-gdt-in-file", "ext3", "reserved descriptor block in a file", (
+        ("map[/file:0]", lambda d: d.superblock.first_data_block + 5),)),
     Recipe("flag-end-of-file-blocks", "ext3", "flag EOFBLOCKS", (("inode[/file].i_flags", 0x400000),), clean="not looked at"),
     Recipe("flag-huge-file", "ext2", "flag HUGE_FILE without feature", (("inode[/file].i_flags", 0x40000),), clean="not looked at without the feature"),
     Recipe("flag-attribute-inode", "ext3", "flag EA_INODE without feature", (("inode[/file].i_flags", 0x200000),), clean="not looked at without the feature"),

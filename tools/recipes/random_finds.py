@@ -25,6 +25,8 @@ RECIPES = [
     Recipe("dotdot-name-too-long-root", "ext2", "'..' with a name longer than its record", (("dirent[/:0:12].name_len", 200),)),
     Recipe("special-index-immutable", "ext3", "FIFO with flags of directories and files", (
         ("inode[/fifo].i_flags", INDEX | IMMUTABLE),)),
+    Recipe("symlink-index-immutable", "ext2", "symlink with flags of directories and files", (
+        ("inode[/slow].i_flags", INDEX | IMMUTABLE),)),
     Recipe("cleared-with-attributes", "ext3", "inode that is cleared and shared an attribute block", (_cleared_with_attributes,)),
     Recipe("mode-zero-unattached", "ext3", "mode 0, and no name", (("inode[/twin].i_mode", 0), Debugfs("unlink twin"))),
     Recipe("symlink-attributes-feature", "bare", "attribute block without the feature", (("inode[/slow].i_file_acl", 18),)),

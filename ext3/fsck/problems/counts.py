@@ -5,7 +5,7 @@ Sums in the superblock are excused: the kernel keeps them up to date only while 
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
 __all__ = [
     "BLOCK_BITMAP",
@@ -19,7 +19,7 @@ __all__ = [
     "INODE_BITMAP_PADDING",
 ]
 
-_SAFE = Preen.REPAIR
+_SAFE = PreenAnswer.REPAIR
 
 BLOCK_BITMAP = Problem("block-bitmap", "group {group}: block bitmap differs: {got}", "write it", preen=_SAFE)
 INODE_BITMAP = Problem("inode-bitmap", "group {group}: inode bitmap differs: {got}", "write it", preen=_SAFE)

@@ -5,7 +5,7 @@ Source of the kinds and of what preening repairs: e2fsprogs ``e2fsck/problem.c``
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
 __all__ = [
     "BAD_ACL_BLOCK",
@@ -60,7 +60,7 @@ __all__ = [
     "REVISION_LARGE_FILE",
 ]
 
-REPAIR = Preen.REPAIR
+REPAIR = PreenAnswer.REPAIR
 
 # Blocks and records
 

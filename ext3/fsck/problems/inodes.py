@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
-REPAIR, SKIP, STOP = Preen.REPAIR, Preen.SKIP, Preen.STOP
+REPAIR, SKIP, STOP = PreenAnswer.REPAIR, PreenAnswer.SKIP, PreenAnswer.STOP
 
 # -- special inodes --------------------------------------------------------------------------------------------------
 

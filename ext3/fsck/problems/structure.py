@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
 __all__ = [
     "DIRECTORY_LOOP",
@@ -31,14 +31,14 @@ DIRECTORY_LOOP = Problem(
 )
 DOTDOT_WRONG = Problem("directory-parent", "directory inode {ino}: '..' is inode {got}, want {want}", "set it")
 DOTDOT_MISSING = Problem("directory-parent-missing", "directory inode {ino}: there is no '..' to set to inode {want}")
-LOST_FOUND_MISSING = Problem("lost-found-missing", "there is no /lost+found", "create it", preen=Preen.REPAIR)
+LOST_FOUND_MISSING = Problem("lost-found-missing", "there is no /lost+found", "create it", preen=PreenAnswer.REPAIR)
 LOST_FOUND_NOT_DIRECTORY = Problem("lost-found-not-directory", "/lost+found is inode {ino}, no directory", "remove the name")
 LOST_FOUND_FULL = Problem("lost-found-full", "/lost+found has no room for another name", "add a block to it")
 LOST_FOUND_FAILED = Problem("lost-found-failed", "inode {ino} cannot be linked in /lost+found: {got}")
 
 EMPTY_UNATTACHED = Problem(
-    "empty-inode-unattached", "inode {ino} is an empty file without a name", "clear it", preen=Preen.REPAIR
+    "empty-inode-unattached", "inode {ino} is an empty file without a name", "clear it", preen=PreenAnswer.REPAIR
 )
 INODE_UNATTACHED = Problem("inode-unattached", "inode {ino} is in use and has no name", "link it in lost+found as #{ino}")
-LINK_COUNT = Problem("link-count", "inode {ino}: i_links_count is {got}, want {want}", "set it", preen=Preen.REPAIR)
+LINK_COUNT = Problem("link-count", "inode {ino}: i_links_count is {got}, want {want}", "set it", preen=PreenAnswer.REPAIR)
 LINKS_TOO_MANY = Problem("links-too-many", "inode {ino} has {got} links, want {want} or fewer")

@@ -5,7 +5,7 @@ Source of what preening does with each: e2fsprogs ``e2fsck/problem.c``.
 
 from __future__ import annotations
 
-from ..problem import Preen, Problem
+from ..problem import PreenAnswer, Problem
 
 # Superblock
 
@@ -27,7 +27,7 @@ INODES_PER_GROUP = Problem(
     "set it to {want}",
 )
 REVISION_0 = Problem(
-    "superblock-revision", "superblock: s_rev_level is 0, but there are features", "set it to 1", preen=Preen.REPAIR
+    "superblock-revision", "superblock: s_rev_level is 0, but there are features", "set it to 1", preen=PreenAnswer.REPAIR
 )
 EXTRA_ISIZE = Problem(
     "superblock-extra-isize", "superblock: {got}, want 0, or a multiple of 4 from 4 to {want}", "set it to 32"
@@ -36,7 +36,7 @@ QUOTA_INODE = Problem(
     "superblock-quota-inode",
     "superblock: {got}, but quotas are no feature of ext3",
     "set it to 0",
-    preen=Preen.REPAIR,
+    preen=PreenAnswer.REPAIR,
 )
 HURD_FILETYPE = Problem(
     "superblock-hurd-filetype", "superblock: s_creator_os is the Hurd, which has no feature filetype", "clear the feature"
@@ -55,7 +55,7 @@ NOT_VALID = Problem(
     "superblock-not-valid",
     "superblock: s_state is {got}, want {want}",
     "mark the filesystem as clean",
-    preen=Preen.REPAIR,
+    preen=PreenAnswer.REPAIR,
     excused=True,
 )
 TOTALS_TOO_LARGE = Problem("superblock-totals", "superblock: {got}, want at most {want}", note=True)
@@ -69,7 +69,7 @@ UNINIT = Problem(
     "group-uninit",
     "group {group}: marked as not initialised ({got}), which needs a feature that is not set",
     "clear the marks",
-    preen=Preen.REPAIR,
+    preen=PreenAnswer.REPAIR,
     uncounted=True,
 )
 COUNTERS_TOO_LARGE = Problem("group-counters", "group {group}: {got}, want at most {want}", note=True)
@@ -93,5 +93,5 @@ RESIZE_NO_SPACE = Problem("resize-inode-no-space", "no free block for the map of
 ORPHAN_DELETED = Problem("orphan-deleted", "inode {ino}: orphan of {got} bytes, to be deleted", note=True)
 ORPHAN_CUT = Problem("orphan-truncated", "inode {ino}: orphan, to be truncated to {got} bytes", note=True)
 ORPHAN_LIST = Problem(
-    "orphan-list", "orphan list: {got}", "drop the rest of the list, and check everything", preen=Preen.REPAIR
+    "orphan-list", "orphan list: {got}", "drop the rest of the list, and check everything", preen=PreenAnswer.REPAIR
 )

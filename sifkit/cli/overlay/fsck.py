@@ -261,7 +261,7 @@ class _Session:
         self._done = 0
 
     def policy(self) -> Policy:
-        from ext3.fsck.policy import Ask, CheckOnly, Preening, Yes
+        from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 
         if self.mode == "ask":
             questions = Questions(
@@ -271,7 +271,7 @@ class _Session:
                 asked=lambda found: self.printer.asked.add(id(found)),
             )
             return Ask(questions.decide)
-        policies: dict[str, Callable[[], Policy]] = {"look": CheckOnly, "preen": Preening, "yes": Yes}
+        policies: dict[str, Callable[[], Policy]] = {"look": CheckOnly, "preen": Preen, "yes": Yes}
         return policies[self.mode]()
 
     def _before_question(self) -> None:

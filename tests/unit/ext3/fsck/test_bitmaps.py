@@ -14,7 +14,7 @@ from ext3.format.group_desc import read_groups
 from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.fsck.bitmaps import check_bitmaps
 from ext3.fsck.context import Context
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 from tests.support.fsck_images import Image, filled_context
 
 BLOCK = 1024
@@ -112,7 +112,7 @@ def test_differences_are_named_in_ranges_of_one_finding(image: Image, pristine: 
     assert repaired(context) == pristine
 
 
-@pytest.mark.parametrize(("policy", "code"), [(CheckOnly(), 4), (Preening(), 1), (Ask(lambda finding: False), 4)])
+@pytest.mark.parametrize(("policy", "code"), [(CheckOnly(), 4), (Preen(), 1), (Ask(lambda finding: False), 4)])
 def test_policies(image: Image, pristine: bytes, policy: Policy, code: int) -> None:
     flip(image, 0, "bg_block_bitmap", free_bit(image, 0, "bg_block_bitmap"))
     damaged = image.data

@@ -12,7 +12,7 @@ from ext3.check.name_counts import connected_directories
 from ext3.constants import ROOT_INO, S_IFDIR, InodeFlag
 from ext3.fsck.connectivity import check_connectivity
 from ext3.fsck.context import Context, GaveUp
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Stopped, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped, Yes
 from tests.support.fsck_images import Image, filled_context
 
 
@@ -124,7 +124,7 @@ def test_a_missing_lost_and_found_is_created_only_where_repairs_are_written(imag
     looked = filled_context(image, CheckOnly())
     check_connectivity(looked)
     assert not codes(looked)
-    for policy in (Yes(), Preening()):
+    for policy in (Yes(), Preen()):
         context = filled_context(image, policy)
         check_connectivity(context)
         assert codes(context) == ["lost-found-missing"]
@@ -143,7 +143,7 @@ def test_lost_and_found_that_is_a_file_is_replaced(image: Image) -> None:
         fs.write_bytes("/lost+found", b"a file")
     file = image.ino("/lost+found")
     with pytest.raises(Stopped):
-        check_connectivity(filled_context(image, Preening()))
+        check_connectivity(filled_context(image, Preen()))
     context = filled_context(image)
     check_connectivity(context)
     assert codes(context) == ["lost-found-not-directory", "lost-found-missing"]

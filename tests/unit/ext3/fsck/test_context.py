@@ -13,14 +13,14 @@ from ext3.device.base import MemoryDevice
 from ext3.errors import NoSpaceError
 from ext3.fsck.context import CheckOptions, Context, GaveUp
 from ext3.fsck.finding import Finding, Report
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Stopped, Yes
-from ext3.fsck.problem import Place, Preen, Problem
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Stopped, Yes
+from ext3.fsck.problem import Place, PreenAnswer, Problem
 from ext3.fsck.storage import RepairStorage
 
-SAFE = Problem("safe", "inode {ino}: {got}, want {want}", preen=Preen.REPAIR)
+SAFE = Problem("safe", "inode {ino}: {got}, want {want}", preen=PreenAnswer.REPAIR)
 GRAVE = Problem("grave", "block {block} of {name}")
-SKIPPED = Problem("skipped", "left alone", preen=Preen.SKIP)
-EXCUSED = Problem("excused", "does not matter", preen=Preen.REPAIR, excused=True)
+SKIPPED = Problem("skipped", "left alone", preen=PreenAnswer.SKIP)
+EXCUSED = Problem("excused", "does not matter", preen=PreenAnswer.REPAIR, excused=True)
 NOTE = Problem("note", "by the way", note=True)
 
 
@@ -49,12 +49,12 @@ def context(pristine: bytes) -> Iterator[Context]:
         (CheckOnly(), SAFE, True, 1, 0, 4),
         (CheckOnly(), EXCUSED, True, 0, 0, 0),
         (Yes(), GRAVE, True, 0, 1, 1),
-        (Preening(), SAFE, True, 0, 1, 1),
-        (Preening(), SKIPPED, False, 1, 0, 4),
+        (Preen(), SAFE, True, 0, 1, 1),
+        (Preen(), SKIPPED, False, 1, 0, 4),
         (Ask(lambda finding: False), SAFE, False, 1, 0, 4),
         (Ask(lambda finding: True), GRAVE, True, 0, 1, 1),
         (Yes(), NOTE, True, 0, 0, 0),
-        (Preening(), NOTE, True, 0, 0, 0),
+        (Preen(), NOTE, True, 0, 0, 0),
     ],
 )
 def test_faults_are_counted_by_policy(
@@ -67,7 +67,7 @@ def test_faults_are_counted_by_policy(
 
 
 def test_preening_stops_at_a_fault_that_is_not_safe(pristine: bytes) -> None:
-    context = context_of(pristine, Preening())
+    context = context_of(pristine, Preen())
     with pytest.raises(Stopped) as caught:
         context.fix(GRAVE, Place(block=7, name=b"a\xff/"))
     assert caught.value.finding.problem is GRAVE

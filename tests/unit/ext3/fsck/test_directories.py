@@ -15,13 +15,13 @@ from ext3.constants import SUPERBLOCK_OFFSET, Incompat, RoCompat
 from ext3.device.base import MemoryDevice
 from ext3.errors import DeviceError
 from ext3.format.schema import SUPERBLOCK
-from ext3.fsck import directories, directory_columns
+from ext3.fsck import directories, directory_columns, storage
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions, Context
 from ext3.fsck.directories import check_directories
 from ext3.fsck.finding import Report
 from ext3.fsck.inodes import check_inodes
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 from tests.support.directory_damage import (
     BBBB,
     BLOCK_SIZE,
@@ -135,7 +135,7 @@ def test_what_is_said_first(name: str, code: str) -> None:
     report, _ = run(changed(DAMAGE[name]), CheckOnly())
     assert codes(report)[0] == code
     assert report.exit_code == 4
-    preened, _ = run(changed(DAMAGE[name]), Preening())
+    preened, _ = run(changed(DAMAGE[name]), Preen())
     assert preened.stopped is not None
     assert preened.stopped.code == code
 
@@ -177,7 +177,7 @@ def test_file_types_without_the_feature_are_cleared() -> None:
     assert set(codes(report)) == {"entry-type-feature"}
     block = directory_block(bytearray(after), 0)
     assert after[block + 7] == after[block + BBBB + 7] == 0
-    assert run(without_file_types(sample_image()), Preening())[0].exit_code == 1
+    assert run(without_file_types(sample_image()), Preen())[0].exit_code == 1
 
 
 # -- where entries lead --------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_entries_that_may_not_be_are_deleted(target: Callable[[], int], code: st
     report, after = assert_repaired(image)
     assert code in codes(report)
     assert b"bbbb" not in names(after)
-    assert run(image, Preening())[0].exit_code == preen
+    assert run(image, Preen())[0].exit_code == preen
 
 
 def test_the_first_link_to_a_directory_stays() -> None:
@@ -392,6 +392,15 @@ def test_the_columns_agree_on_random_bytes(seed: int, monkeypatch: pytest.Monkey
     quick = state(image)
     monkeypatch.setattr(directory_columns.Batch, "doubtful", everything_is_doubtful)
     assert state(image) == quick
+
+
+@pytest.mark.parametrize("name", [*DAMAGE][::4])
+def test_repairs_that_are_written_as_they_are_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = changed(DAMAGE[name])
+    _, wanted = run(image)
+    monkeypatch.setattr(directories, "BATCH_BYTES", BLOCK_SIZE)
+    monkeypatch.setattr(storage, "MEMORY_BYTES", 0)
+    assert assert_repaired(image)[1] == wanted
 
 
 def test_sound_images_are_not_written_to() -> None:

@@ -12,7 +12,7 @@ from ext3.format.schema import SUPERBLOCK
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 from tests.support.fsck_images import STAMP, Image
 from tests.support.sessions import clock, empty_image
 
@@ -69,7 +69,7 @@ def test_a_hole_becomes_an_empty_block(logical: int) -> None:
         assert fs.lookup(b"/d/..") == 2
         assert fs.stat(b"/d").size == fs.data_extents(b"/d")[-1][0] * SIZE + fs.data_extents(b"/d")[-1][2] * SIZE
     assert not run(after, CheckOnly())[0].findings
-    preened, _ = run(image, Preening())
+    preened, _ = run(image, Preen())
     assert preened.exit_code == 4
 
 

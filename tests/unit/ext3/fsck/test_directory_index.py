@@ -16,7 +16,7 @@ from ext3.fsck.directories import check_directories
 from ext3.fsck.directory_index import is_node
 from ext3.fsck.finding import Report
 from ext3.fsck.inodes import check_inodes
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 from tests.support.directory_damage import (
     BLOCK_SIZE,
     DIRECTORY,
@@ -93,7 +93,7 @@ def test_a_wrong_index_is_made_again_with_all_names(recipe: IndexRecipe) -> None
 def test_what_is_said_and_what_preening_does(name: str, code: str, preen: int) -> None:
     image = damaged_index(INDEX_DAMAGE[name])
     assert codes(run(image, CheckOnly())[0]) == [code]
-    report, after = run(image, Preening())
+    report, after = run(image, Preen())
     assert report.exit_code == preen
     if preen == 1:
         assert has_index(after)

@@ -14,13 +14,14 @@ from ext3.device.base import MemoryDevice
 from ext3.errors import NoSpaceError
 from ext3.format.dirent_block import find_record
 from ext3.format.schema import SUPERBLOCK
+from ext3.fsck import storage
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions, Context
 from ext3.fsck.directories import check_directories
 from ext3.fsck.directory_rebuild import rebuild_directories
 from ext3.fsck.finding import Report
 from ext3.fsck.inodes import check_inodes
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 from tests.support.directory_damage import INDEX_DAMAGE, damaged_index, indexed_image
 from tests.support.fsck_images import STAMP, Image, context_of
 from tests.support.sessions import clock, empty_image
@@ -144,7 +145,7 @@ def test_names_of_full_length_are_cut() -> None:
 
 
 def test_repeated_names_stop_preening() -> None:
-    report, _ = run(renamed(made(), name(80), name(1)), Preening())
+    report, _ = run(renamed(made(), name(80), name(1)), Preen())
     assert report.stopped is not None
     assert report.stopped.code == "entry-name-twice"
 
@@ -290,8 +291,7 @@ def test_a_directory_with_faults_that_stay_is_not_rebuilt() -> None:
 
 def test_the_census_is_right_after_a_rebuild() -> None:
     context = rebuilt(damaged_index(INDEX_DAMAGE["limit"]))
-    storage = context.storage
-    fresh = context_of(Image(storage.read(0, storage.size)))
+    fresh = context_of(Image(context.storage.read(0, context.storage.size)))
     check_inodes(fresh)
     assert (fresh.census.used == context.census.used).all()
     assert context.freed
@@ -340,8 +340,11 @@ def cuts(image: bytes | bytearray, options: CheckOptions) -> Iterator[bytes]:
             return
 
 
+@pytest.mark.parametrize("often", [False, True], ids=["written at the end", "written as often as possible"])
 @pytest.mark.parametrize("case", ["index", "all", "repeated", "one block", "full"])
-def test_a_cut_at_any_write_loses_no_name(case: str) -> None:
+def test_a_cut_at_any_write_loses_no_name(case: str, often: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if often:
+        monkeypatch.setattr(storage, "MEMORY_BYTES", 0)
     image, options = made(), FORCE
     kept = {path for path in tree(image) if path not in (b"/d/" + name(80), b"/d/" + name(1))}
     if case == "index":

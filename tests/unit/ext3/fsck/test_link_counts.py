@@ -10,7 +10,7 @@ from ext3.format.schema import INODE_CORE
 from ext3.fsck.connectivity import check_connectivity
 from ext3.fsck.context import Context
 from ext3.fsck.link_counts import LINKS_LIMIT, check_link_counts
-from ext3.fsck.policy import Ask, CheckOnly, Policy, Preening, Stopped
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Stopped
 from tests.support.fsck_images import Image, filled_context
 
 
@@ -59,7 +59,7 @@ def test_a_sound_tree_is_not_changed(image: Image) -> None:
 def test_counts_are_set(image: Image, pristine: bytes, path: str, wrong: int, want: int) -> None:
     ino = image.ino(path)
     image.set_inode(ino, i_links_count=wrong)
-    context = checked(image, Preening())
+    context = checked(image, Preen())
     assert messages(context) == [f"inode {ino}: i_links_count is {wrong}, want {want}"]
     assert after(context).data == pristine
     assert checked(image, CheckOnly()).report.exit_code == 4
@@ -72,7 +72,7 @@ def test_a_file_without_a_name_goes_to_lost_and_found(image: Image, name: bytes)
     if name == b"file":
         image.drop_name(ROOT_INO, b"twin")
     with pytest.raises(Stopped):
-        checked(image, Preening())
+        checked(image, Preen())
     context = checked(image)
     found = [finding.code for finding in context.report.findings]
     assert found == ["inode-unattached", *["link-count"] * (name == b"file")]
@@ -87,7 +87,7 @@ def test_a_file_without_a_name_goes_to_lost_and_found(image: Image, name: bytes)
 def test_an_empty_file_without_a_name_is_cleared(image: Image) -> None:
     ino = image.ino("/d/empty")
     image.drop_name(image.ino("/d"), b"empty")
-    context = checked(image, Preening())
+    context = checked(image, Preen())
     assert [finding.code for finding in context.report.findings] == ["empty-inode-unattached"]
     assert context.inodes_freed == {ino}
     assert not context.census.mode[ino]

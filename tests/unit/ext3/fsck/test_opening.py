@@ -8,7 +8,7 @@ import ext3
 from ext3.constants import STATE_ERROR, STATE_VALID, Incompat, RoCompat
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError, NotExt3Error, UnsupportedError
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 from ext3.newfs.plan import ImageOptions
 
 from ....support.fsck_volumes import Volume, assert_sound, codes, dirty_volume, run, volume
@@ -123,7 +123,7 @@ def test_preening_tries_no_backup(fields):
     image.set_super(**fields)
     before = image.data
     with pytest.raises((CorruptError, NotExt3Error)):
-        run(image, Preening())
+        run(image, Preen())
     assert image.data == before
 
 
@@ -164,7 +164,7 @@ def test_inodes_per_group_that_the_count_contradicts():
 def test_preening_stops_at_a_count_of_inodes():
     image = volume(4 << 20)
     image.set_super(s_inodes_count=8)
-    report = run(image, Preening())
+    report = run(image, Preen())
     assert report.exit_code == 4
     assert report.stopped is not None
     assert image.super("s_inodes_count") == 8
@@ -173,7 +173,7 @@ def test_preening_stops_at_a_count_of_inodes():
 
 def test_preening_stops_at_a_filesystem_larger_than_its_device():
     image = Volume(volume().data[: 9 << 20])
-    report = run(image, Preening())
+    report = run(image, Preen())
     assert report.exit_code == 4
     assert report.stopped is not None
     assert report.stopped.code == "superblock-device-size"
@@ -198,7 +198,7 @@ def test_revision_0_with_features():
     image = volume()
     image.set_super(s_rev_level=0)
     assert codes(run(image, CheckOnly())) == ["superblock-revision"]
-    report = run(image, Preening())
+    report = run(image, Preen())
     assert codes(report) == ["superblock-revision", "superblock-not-valid"]
     assert (image.super("s_rev_level"), image.super("s_inode_size")) == (1, 256)
     assert image.read("/f3") == volume().read("/f3")
@@ -210,7 +210,7 @@ def test_a_backup_that_was_chosen():
     for block_size in (0, 1024):
         report = run(image, CheckOnly(), superblock=8193, block_size=block_size)
         assert (report.exit_code, codes(report)) == (0, ["superblock-copy-chosen"])
-    report = run(image, Preening(), force=False, superblock=8193)
+    report = run(image, Preen(), force=False, superblock=8193)
     assert codes(report) == ["superblock-copy-chosen", "superblock-not-valid"]
     assert not report.skipped
     assert_sound(image)
@@ -245,7 +245,7 @@ def test_a_log_is_replayed_although_a_backup_does_not_tell_of_it():
         ("s_feature_compat", 0x200, "sparse_super2"),
     ],
 )
-@pytest.mark.parametrize("policy", [CheckOnly(), Yes(), Preening()])
+@pytest.mark.parametrize("policy", [CheckOnly(), Yes(), Preen()])
 def test_features_of_others(field, bit, name, policy):
     image = volume()
     image.set_super(**{field: image.super(field) | int(bit)})

@@ -9,7 +9,7 @@ from ext3.constants import JBD_MAGIC, STATE_ERROR, STATE_VALID
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice
 from ext3.format.inode import parse_inode
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 
 from ....support.fsck_volumes import LATER, Volume, assert_sound, codes, run, volume
 
@@ -43,7 +43,7 @@ def with_orphans(*names: str, cut: int | None = None, journal: bool = True) -> V
 
 
 @pytest.mark.parametrize("journal", [True, False])
-@pytest.mark.parametrize("policy", [Yes(), Preening()])
+@pytest.mark.parametrize("policy", [Yes(), Preen()])
 def test_files_without_a_name_are_deleted(policy, journal):
     image = with_orphans("f0", "f1", "f2", journal=journal)
     free = image.super("s_free_blocks_count")
@@ -64,7 +64,7 @@ def test_files_without_a_name_are_deleted(policy, journal):
 @pytest.mark.parametrize("size", [0, 1, 1024, 1500, 20_000])
 def test_files_longer_than_their_size_are_cut(size, journal):
     image = with_orphans("f0", cut=size, journal=journal)
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert (codes(report), report.exit_code) == (["orphan-truncated"], 0)
     assert image.read("/f0") == volume().read("/f0")[:size]
     with ext3.Filesystem.open(image.device) as fs:
@@ -91,7 +91,7 @@ def test_looking_works_it_off_in_memory():
 def test_it_goes_through_the_journal():
     image = with_orphans("f0", "f1")
     device = RecordingDevice(MemoryDevice(image.data))
-    run(device, Preening(), force=False)
+    run(device, Preen(), force=False)
     writes = [event for event in device.events if event.kind == "write"]
     commit = JBD_MAGIC.to_bytes(4, "big") + (2).to_bytes(4, "big")
     first_commit = next(number for number, event in enumerate(writes) if event.data[:8] == commit)
@@ -117,7 +117,7 @@ def test_a_head_that_is_no_file(ino, journal):
     image = volume(journal=journal)
     image.set_super(s_last_orphan=ino)
     assert run(image, CheckOnly()).exit_code == 4
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert (codes(report), report.exit_code, report.skipped) == (["orphan-list"], 1, False)
     assert image.super("s_last_orphan") == 0
     assert_sound(image)

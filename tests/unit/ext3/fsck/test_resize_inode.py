@@ -6,7 +6,7 @@ import pytest
 
 from ext3.constants import DIND_SLOT, RESIZE_INO, Compat, Incompat
 from ext3.format.resize_inode import reserved_blocks, resize_blocks, resize_record
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 
 from ....support.fsck_volumes import Volume, assert_sound, codes, run, volume
 
@@ -63,7 +63,7 @@ def test_damage(name):
     looked = run(image, CheckOnly())
     assert (looked.exit_code, codes(looked)[0]) == (4, "resize-inode")
     assert image.data == before
-    stopped = run(Volume(before), Preening())
+    stopped = run(Volume(before), Preen())
     assert stopped.stopped is not None
     assert stopped.stopped.code == "resize-inode"
     report = run(image, Yes())
@@ -77,7 +77,7 @@ def test_damage(name):
 def test_a_clean_filesystem_is_not_looked_at():
     image = volume()
     DAMAGE["links"](image)
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert (report.skipped, report.exit_code) == (True, 0)
 
 
@@ -112,7 +112,7 @@ def test_without_the_feature():
     image = volume()
     for at in (1024, BACKUP):
         image.set_super(at, s_feature_compat=image.super("s_feature_compat", at) & ~int(Compat.RESIZE_INODE))
-    stopped = run(Volume(image.data), Preening())
+    stopped = run(Volume(image.data), Preen())
     assert stopped.stopped is not None
     assert stopped.stopped.code == "resize-reserved-blocks"
     report = run(image)
@@ -125,7 +125,7 @@ def test_without_the_feature():
 def test_not_together_with_meta_bg():
     image = volume()
     image.set_super(s_feature_incompat=image.super("s_feature_incompat") | int(Incompat.META_BG), s_first_meta_bg=1)
-    stopped = run(Volume(image.data), Preening())
+    stopped = run(Volume(image.data), Preen())
     assert stopped.stopped is not None
     assert stopped.stopped.code == "resize-inode-meta-bg"
     report = run(image)

@@ -7,7 +7,7 @@ import pytest
 import ext3
 from ext3.constants import STATE_ERROR, STATE_VALID, Compat, Incompat
 from ext3.format.schema import SUPERBLOCK
-from ext3.fsck.policy import Ask, CheckOnly, Preening, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 
 from ....support.fsck_volumes import LATER, Volume, assert_sound, codes, run, volume
 
@@ -43,7 +43,7 @@ def test_extra_isize(field, value, good):
 )
 def test_exit_codes(fields, code, exits):
     found = []
-    for policy in (CheckOnly(), Yes(), Preening()):
+    for policy in (CheckOnly(), Yes(), Preen()):
         image = volume()
         image.set_super(**fields)
         report = run(image, policy)
@@ -100,10 +100,10 @@ def test_times_in_the_future():
 def test_times_do_not_matter_if_nobody_counts_them():
     image = volume()
     image.set_super(s_mtime=NOW + 2 * DAY)
-    assert codes(run(image, Preening(), force=False)) == []
+    assert codes(run(image, Preen(), force=False)) == []
     assert image.super("s_mtime") == NOW + 2 * DAY
     image.set_super(s_checkinterval=1000 * DAY)
-    assert codes(run(image, Preening(), force=False)) == ["superblock-time-in-future"]
+    assert codes(run(image, Preen(), force=False)) == ["superblock-time-in-future"]
 
 
 # -- descriptors -----------------------------------------------------------------------------------------------------
@@ -135,11 +135,21 @@ def test_an_inode_table_outside_of_its_group():
     assert_sound(image)
 
 
+def test_places_that_nobody_wants_changed():
+    image = volume(4 << 20)
+    image.set_group(0, bg_inode_table=99_999)
+    report = run(image, Ask(lambda finding: False))
+    assert (report.exit_code, bool(report.gave_up)) == (4, True)
+    image = volume(4 << 20)
+    image.set_group(0, bg_block_bitmap=99_999)
+    assert run(image, Ask(lambda finding: False)).exit_code == 4
+
+
 def test_preening_stops_at_a_place_outside():
     for place in (99_999, 0):
         image = volume()
         image.set_group(1, bg_block_bitmap=place)
-        report = run(image, Preening())
+        report = run(image, Preen())
         assert report.stopped is not None
         assert report.stopped.code == "group-location"
         assert image.super("s_state") == STATE_ERROR
@@ -158,7 +168,7 @@ def test_groups_marked_as_not_initialised(fields):
     image = volume()
     image.set_group(1, **fields)
     assert run(image, CheckOnly()).exit_code == 4
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert (codes(report), report.exit_code, report.skipped) == (["group-uninit"], 0, False)
     assert_sound(image)
 
@@ -167,7 +177,7 @@ def test_groups_marked_as_not_initialised(fields):
 def test_counters_above_their_limits_force_a_check(field):
     image = volume()
     image.set_group(1, **{field: 60_000})
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert codes(report)[0] == "group-counters"
     assert not report.skipped
     assert report.exit_code == 1
@@ -178,7 +188,7 @@ def test_counters_above_their_limits_force_a_check(field):
 def test_totals_above_their_limits_force_a_check(field):
     image = volume()
     image.set_super(**{field: 0xFFFFFFFF})
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert codes(report)[0] == "superblock-totals"
     assert not report.skipped
     assert_sound(image)
@@ -192,7 +202,7 @@ def test_stale_totals_are_no_fault():
         assert (codes(report), report.exit_code) == (["free-blocks"], exit_code)
     image = volume()
     image.set_super(s_free_blocks_count=77)
-    report = run(image, Preening(), force=False)
+    report = run(image, Preen(), force=False)
     assert (codes(report), report.exit_code, report.skipped) == ([], 0, True)
     assert image.super("s_free_blocks_count") == volume().super("s_free_blocks_count")
     assert image.super("s_state") == STATE_VALID
@@ -202,7 +212,7 @@ def test_stale_totals_are_no_fault():
 
 
 def skipped(image: Volume, stamp: ext3.Stamp = LATER) -> bool:
-    return run(image, Preening(), force=False, stamp=stamp).skipped
+    return run(image, Preen(), force=False, stamp=stamp).skipped
 
 
 def test_a_clean_filesystem_is_skipped_and_stays_as_it_is():
@@ -299,7 +309,7 @@ def test_states(state, exit_code):
     image.set_super(s_state=state)
     assert run(image, CheckOnly()).exit_code == 0
     assert image.super("s_state") == state
-    assert run(image, Preening(), force=False).exit_code == exit_code
+    assert run(image, Preen(), force=False).exit_code == exit_code
     assert image.super("s_state") == STATE_VALID
 
 
@@ -310,14 +320,14 @@ def test_what_is_left_keeps_the_filesystem_unsound():
     assert report.exit_code == 4
     assert not image.super("s_state") & STATE_VALID
     assert image.super("s_lastcheck") == NOW
-    assert run(image, Preening(), force=False).exit_code == 1
+    assert run(image, Preen(), force=False).exit_code == 1
     assert_sound(image)
 
 
 def test_preening_that_stopped_marks_the_filesystem():
     image = volume()
     image.set_super(s_want_extra_isize=33)
-    report = run(image, Preening())
+    report = run(image, Preen())
     assert (report.exit_code, image.super("s_state")) == (4, STATE_ERROR)
     assert image.super("s_lastcheck") != NOW
     run(image)
