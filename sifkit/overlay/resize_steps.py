@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
-from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import Ext3Error, GeometryError, TooSmallError
+from ext3.errors import DeviceError, Ext3Error, GeometryError, TooSmallError
 from ext3.format.superblock import read_superblock
+from ext3.fsck.checking import check
+from ext3.fsck.context import CheckOptions
+from ext3.fsck.policy import CheckOnly, Preen
 from ext3.progress import Progress
 from ext3.read.filesystem import Filesystem
 from ext3.resize.application import apply
@@ -137,19 +139,21 @@ def apply_plan(
 
 @contextmanager
 def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
-    """After an exception in the block, which resizes the filesystem in a window, empty the journal and finish what is begun.
+    """After an exception in the block, which resizes the filesystem in a window, leave a sound filesystem of either size.
 
     ``cut``: a file that became larger gets its old size back, unless the filesystem has grown by then.
     """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         with hostio.signals_deferred(), suppress(Ext3Error, OSError):
             end = os.lseek(window.fd, 0, os.SEEK_END)
             device = FileDevice(window.fd, window.offset, end - window.offset)
-            finish_resize(device)
-            if read_superblock(device).needs_recovery:
-                WritableFilesystem(device).close()
+            if not isinstance(error, Ext3Error) or isinstance(error, DeviceError):
+                finish_resize(device)
+                whole = CheckOptions(force=True)
+                if read_superblock(device).needs_recovery or check(device, CheckOnly(), options=whole).findings:
+                    check(device, Preen(), options=whole)  # blocks that belong to nobody, for example
             least = window.offset + max(window.size, read_superblock(device).size_bytes)
             if cut and end > least:
                 os.ftruncate(window.fd, least)

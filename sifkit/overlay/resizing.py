@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ext3 import hostio
 from ext3.fsck.context import CheckOptions
-from ext3.fsck.policy import Preening
+from ext3.fsck.policy import Preen
 from ext3.progress import Progress, Silent
 
 from ..atomic import AtomicFile, HostPath, lock_range
@@ -92,7 +92,7 @@ def _check_first(name: str, options: ResizeOptions) -> int:
         stamp=options.stamp,
     )
     with open_for_check(name, place, writes=True) as opened:
-        report = opened.run(Preening(), options=CheckOptions(force=True))
+        report = opened.run(Preen(), options=CheckOptions(force=True))
     if not report.clean:
         error = SifkitError(f"{show(name)}: the check left errors that need a decision", path=name)
         error.kind = "needs-check"

@@ -93,7 +93,7 @@ class Judge:
             scratch.write_bytes(window.data)
             run("e2fsck", "-fp", scratch, ok=(0, 1))
             assert self._tree_of(scratch.read_bytes()) == self.tree, what
-        report = ext3.fsck.check(window, ext3.Preening(), options=ext3.CheckOptions(force=True))
+        report = ext3.fsck.check(window, ext3.Preen(), options=ext3.CheckOptions(force=True))
         assert report.clean, what
         assert not ext3.fsck.check(window, ext3.CheckOnly(), options=ext3.CheckOptions(force=True)).findings, what
         assert self._tree_of(bytes(window.data)) == self.tree, what
