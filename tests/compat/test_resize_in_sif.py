@@ -96,6 +96,51 @@ def test_grown_step_by_step(tmp_path: Path, behind: bool, options: list[str]) ->
     assert (image.place()[0] == start) == (not behind)
 
 
+@pytest.mark.parametrize("options", [[], ["-b", "4096", "-I", "128"]])
+@pytest.mark.parametrize("behind", [False, True])
+def test_shrunk_and_grown_again(tmp_path: Path, behind: bool, options: list[str]) -> None:
+    """To the smallest size, with all that the kernel left at the end, and back."""
+    aged(tmp_path / "a.img", 80 * MIB, *options)
+    image = Image(tmp_path / "a.sif", tmp_path / "a.img", behind=behind)
+    start, length = image.place()[0], image.path.stat().st_size
+    done = resize(image.path, ResizeOptions(target=ResizeTarget(minimum=True, slack_bytes=MIB)))
+    size = done.after.file_bytes
+    assert size < 40 * MIB and done.start.moved_bytes > 0
+    if not behind:
+        assert image.path.stat().st_size == length - 80 * MIB + size
+    image.judge(size)
+    resize(image.path, ResizeOptions(target=ResizeTarget(size=80 * MIB)))
+    image.judge(80 * MIB)
+    assert (image.place()[0] == start) == (not behind)
+
+
+@pytest.mark.parametrize("options", [[], ["-b", "1024", "-I", "128"]])
+def test_files_shrunk_by_us_and_by_resize2fs(tmp_path: Path, options: list[str]) -> None:
+    """Each goes on with what the other one left; the smallest size is not larger than resize2fs's by more than 1 %."""
+    require("resize2fs")
+    path = tmp_path / "a.img"
+    aged(path, 80 * MIB, *options)
+    with Filesystem.open(path) as fs:
+        before = facts_of_image(fs)
+    run("e2fsck", "-fp", path, ok=(0, 1))
+    theirs = int(run("resize2fs", "-P", path).stdout.rsplit(b":", 1)[1]) * 1024
+    least = resize(path, ResizeOptions(target=ResizeTarget(minimum=True))).after.file_bytes
+    assert least <= theirs * 1.01
+    for size, by_us in ((100, False), (60, True), (90, True), (50, False), (70, True), (least >> 20, True)):
+        if by_us:
+            target = ResizeTarget(size=max(size * MIB, least)) if size * MIB > least else ResizeTarget(minimum=True)
+            resize(path, ResizeOptions(target=target))
+        else:
+            run("e2fsck", "-fp", path, ok=(0, 1))
+            run("resize2fs", path, f"{size}M")
+        assert_clean(path)
+        with Filesystem.open(path) as fs:
+            assert facts_of_image(fs) == before
+    with kernel_mount(path, rw=True) as point:
+        fill_and_empty(point)
+    assert_clean(path)
+
+
 def test_what_siftool_adds_after_it(tmp_path: Path) -> None:
     """Behind the resized partition, in images of either program."""
     aged(tmp_path / "a.img", 16 * MIB)
