@@ -32,6 +32,7 @@ PLAIN_BYTES = 12 << 10
 """Largest file whose blocks are all direct ones, whatever their size: if it has as many as it needs, it has no holes."""
 LARGE_BYTES = 1 << 20
 """Files of this size and more are copied in the kernel, from where they lie."""
+MAX_OFFSET = (1 << 63) - 1
 PROGRESS_STEP = 1024
 SECTOR = 512
 
@@ -162,6 +163,8 @@ class _Scan(Generic[N]):
                 return
         target = self._tree.readlink(row.node) if kind == S_IFLNK else b""
         size = found.size if kind == S_IFREG else len(target)
+        if size > MAX_OFFSET:
+            raise DamagedTreeError(path, f"the image is damaged: its size is {size} bytes")
         node = self._builder.add(parent, row.name, found.mode, found.uid, found.gid, size, _times(found))
         if kind == S_IFREG:
             self._add_data(node, row.node, path, found, plain=not row.may_have_xattrs)
