@@ -21,13 +21,18 @@ _HOST_KINDS = ("io", "source", "target")
 
 @contextmanager
 def full_host_errors(
-    target: str, needed: int | Callable[[], int], *, directory: str | None = None, size: int | None = None
+    target: str,
+    needed: int | Callable[[], int],
+    *,
+    directory: str | None = None,
+    size: int | None = None,
+    in_place: bool = False,
 ) -> Iterator[None]:
     """Turn errors of a full host filesystem (ENOSPC, EDQUOT, EFBIG) in the block, which writes ``target``, into TargetErrors.
 
     ``needed``: bytes that the target takes at most, or a function for them that is called only then. ``directory``: where its
-    filesystem is looked at; None: that of the target. ``size``: of the target with its holes; None: as ``needed``. Errors of
-    images that are full are passed on.
+    filesystem is looked at; None: that of the target. ``size``: of the target with its holes; None: as ``needed``.
+    ``in_place``: the target exists, and cannot be written elsewhere. Errors of images that are full are passed on.
     """
     place = directory if directory is not None else os.path.dirname(os.path.realpath(target))
     free = free_bytes(place)
@@ -39,7 +44,10 @@ def full_host_errors(
         wanted = needed if isinstance(needed, int) else needed()
         if error.errno == errno.EFBIG and size is not None:
             wanted = size
-        raise _full_error(target, place, wanted, free, error) from error
+        full = _full_error(target, place, wanted, free, error)
+        if in_place:
+            full.hint = "free some space there, or move the image to another filesystem first"
+        raise full from error
 
 
 def filled_holes_notes(path: str, before: int, after: int) -> tuple[str, ...]:

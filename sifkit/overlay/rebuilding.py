@@ -210,7 +210,7 @@ def _rebuild_file(work: _Work) -> RebuildResult:
             new = _plan_of(old, window.size, work)
             _say_what_is_needed(work, new)
             with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
-                with full_host_errors(name, new.used_bytes, size=new.size_bytes):
+                with full_host_errors(name, new.used_bytes, size=new.size_bytes, in_place=True):
                     os.ftruncate(file.fd, new.size_bytes)
                     write_image(new.plan, FileDevice(file.fd, 0, new.size_bytes, zero_from=0), progress=work.progress)
                 notes = keep_attributes(fd, file.fd)
@@ -249,7 +249,7 @@ def _rebuild_partition(work: _Work) -> RebuildResult:
                 reserve_partition(
                     edited, slot, new.size_bytes, drop=decision.dropped, require_lock=lock, old_locked=True
                 ) as reservation,
-                full_host_errors(name, new.used_bytes, size=reservation.offset + new.size_bytes),
+                full_host_errors(name, new.used_bytes, size=reservation.offset + new.size_bytes, in_place=True),
             ):
                 device = FileDevice(reservation.fd, reservation.offset, reservation.size, zero_from=0)
                 write_image(new.plan, device, progress=work.progress)

@@ -130,7 +130,7 @@ def apply_plan(
     """
     device = FileDevice(window.fd, window.offset, window.size, zero_from=zero_from)
     size = window.offset + max(window.size, planned.target)
-    with full_host_errors(window.path, start.needed_bytes, size=size), named_errors(window.path):
+    with full_host_errors(window.path, start.needed_bytes, size=size, in_place=True), named_errors(window.path):
         apply(device, planned.plan, device_bytes=device_bytes, progress=progress)
         progress.done()
         with Filesystem.open(FileDevice(window.fd, window.offset, planned.plan.new.size_bytes)) as filesystem:

@@ -165,7 +165,7 @@ def _resize_copy(
     """Resize a copy of the file, which replaces it; return also notes on what the copy lacks."""
     name, found = window.path, os.fstat(window.fd)
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
-        with full_host_errors(name, start.needed_bytes, size=max(found.st_size, planned.target)):
+        with full_host_errors(name, start.needed_bytes, size=max(found.st_size, planned.target), in_place=True):
             if not hostio.clone_file(window.fd, file.fd):
                 copy_data(window.fd, file.fd, found.st_size, progress)
         notes = keep_attributes(window.fd, file.fd)

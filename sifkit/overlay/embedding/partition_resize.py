@@ -111,7 +111,7 @@ def _resize_in_place(
     try:
         with sound_after_errors(window, cut=False):
             if target > found.size:
-                with full_host_errors(edited.path, start.needed_bytes, size=found.offset + target):
+                with full_host_errors(edited.path, start.needed_bytes, size=found.offset + target, in_place=True):
                     sif.resize_object(found.id, target)
                 window = replace(window, size=target)
             after = apply_plan(window, planned, start, progress, zero_from=found.size if target > found.size else None)
@@ -138,7 +138,7 @@ def _move(
     slot = OverlaySlot(found.group or 1, Arch.UNKNOWN, found)  # a partition that is replaced keeps its architecture
     with reserve_partition(edited, slot, target, drop=dropped, old_locked=True) as reservation:
         offset = reservation.offset
-        with full_host_errors(edited.path, start.needed_bytes, size=offset + max(target, found.size)):
+        with full_host_errors(edited.path, start.needed_bytes, size=offset + max(target, found.size), in_place=True):
             if found.size > target:  # until it is resized; the commit cuts the file to the object's end
                 os.ftruncate(edited.fd, offset + found.size)
             _copy(edited.fd, found, offset, start.copied_bytes, progress)
