@@ -49,7 +49,18 @@ def write_backups(device: BlockDevice, geometry: Geometry, raw: bytes, groups: T
     for group in geometry.backup_groups[:1]:
         device.write(int(geometry.group_first[group]) * size, backup_superblock(raw, group))
         device.sync()
-    assert len(raw) == SUPERBLOCK_SIZE
+    if not geometry.backup_groups:
+        _erase_stale(device, geometry, raw)
+
+
+def _erase_stale(device: BlockDevice, geometry: Geometry, raw: bytes) -> None:
+    """Erase the backup in the first block behind a filesystem that was cut to one group: it must not look unfinished."""
+    offset = (geometry.first_data_block + geometry.blocks_per_group) * geometry.block_size
+    if geometry.has_super(1) and offset + SUPERBLOCK_SIZE <= device.size:
+        found, own = SUPERBLOCK.record(device.read(offset, SUPERBLOCK_SIZE)), SUPERBLOCK.record(raw)
+        if found["s_magic"] == own["s_magic"] and found["s_uuid"] == own["s_uuid"]:
+            device.write(offset, bytes(SUPERBLOCK_SIZE))
+            device.sync()
 
 
 def _padded(geometry: Geometry, groups: Table) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

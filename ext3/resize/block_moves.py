@@ -102,11 +102,12 @@ class BlockMover:
         for start, end in zip(starts.tolist(), ends, strict=True):
             own = {*groups[0][start:end].tolist(), *groups[1][start:end].tolist()}
             more = 1 + 2 * int(shared[start:end].sum())
-            if changes.blocks_needed(blocks + more + len(touched | own), touched | own) > changes.capacity:
+            if changes.blocks_needed(blocks + more + len(touched | own), touched | own) > changes.batch_capacity:
                 needed = changes.blocks_needed(more + len(own), own)
                 if needed > changes.capacity:
                     raise JournalFullError(needed, changes.capacity)
-                yield slice(low, start)
+                if low < start:
+                    yield slice(low, start)
                 low, blocks, touched = start, 0, set()
             blocks += more
             touched |= own

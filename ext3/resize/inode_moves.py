@@ -93,7 +93,7 @@ class InodeMover:
             own = {tables[0][row], tables[1][row], *names[low[row] : high[row]]}
             of = {groups[0][row], groups[1][row]}
             more = len(own - blocks)
-            if changes.blocks_needed(len(blocks) + more + len(touched | of), touched | of) > changes.capacity:
+            if changes.blocks_needed(len(blocks) + more + len(touched | of), touched | of) > changes.batch_capacity:
                 needed = changes.blocks_needed(len(own) + len(of), of)
                 if needed > changes.capacity:
                     raise JournalFullError(needed, changes.capacity)

@@ -9,7 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from ..check.census_taking import Inventory, take_census
-from ..constants import DIND_SLOT, RESIZE_INO, S_IFMT, S_IFREG, STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import (
+    DIND_SLOT,
+    JOURNAL_INO,
+    RESIZE_INO,
+    S_IFMT,
+    S_IFREG,
+    STATE_ERROR,
+    STATE_VALID,
+    SUPERBLOCK_OFFSET,
+    SUPERBLOCK_SIZE,
+)
 from ..device.base import BlockDevice
 from ..edit.opening import Opened, open_for_changes
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
@@ -40,6 +50,8 @@ def check_state(superblock: Superblock) -> None:
         raise NeedsCheckError("was not unmounted cleanly")
     if superblock.last_orphan:
         raise NeedsCheckError("has files that are to be deleted")
+    if superblock.has_journal and superblock.journal_ino not in (0, JOURNAL_INO):
+        raise NeedsCheckError("has a journal that is a visible file")
     geometry = superblock.geometry
     if geometry.resize_inode and geometry.first_meta_bg is not None:
         raise NeedsCheckError("has a resize inode together with meta_bg")

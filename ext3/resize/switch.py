@@ -39,7 +39,7 @@ def free_in_steps(changes: Transactions, parts: list[Numbers]) -> None:
     """Free blocks, each part in one group or few, in transactions that fit the journal."""
     for part in parts:
         changes.free_blocks(part)
-        if 2 * changes.needed > changes.capacity:
+        if 2 * changes.needed > changes.batch_capacity:
             changes.commit()
     changes.commit()
 

@@ -30,6 +30,8 @@ __all__ = ["Transactions"]
 
 Numbers = npt.NDArray[np.int64]
 NS = 1_000_000_000
+BATCH_BYTES = 64 << 20
+"""Bytes of changed blocks in one transaction that could be several."""
 
 
 class Transactions:
@@ -169,6 +171,11 @@ class Transactions:
     def capacity(self) -> int:
         """Log blocks that a transaction may take; huge without a journal."""
         return 1 << 40 if self._log is None else self._log.capacity
+
+    @property
+    def batch_capacity(self) -> int:
+        """Log blocks that a transaction of many independent steps should take: as many as the memory is meant to hold."""
+        return min(self.capacity, BATCH_BYTES // self.block_size)
 
     @property
     def needed(self) -> int:

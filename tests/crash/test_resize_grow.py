@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ext3.device.base import MemoryDevice
-
 from ..support.recorded_edits import state
-from ..support.resizes import aged_image, cuts, judge_by_e2fsck, judge_cut, record_resize
-from ..support.tools import find, run
+from ..support.resizes import aged_image, cuts, judge_by_e2fsck, judge_cut, made_by_mke2fs, record_resize
+from ..support.tools import find
 
 MIB = 1 << 20
 CASES = {
@@ -22,26 +20,10 @@ CASES = {
 }
 
 
-def _made(path: Path, options: list[str], size: int) -> MemoryDevice:
-    """An image of mke2fs with files of ours."""
-    import ext3
-
-    from ..support.resizes import fill
-    from ..support.sessions import clock
-
-    with path.open("wb") as file:
-        file.truncate(size)
-    run("mke2fs", "-q", "-F", "-t", "ext3", "-J", "size=4" if "4096" in options else "size=1", *options, path)
-    device = MemoryDevice(path.read_bytes())
-    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
-        fill(fs, 1, files=30)
-    return device
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_growth_cut_anywhere(name: str, tmp_path: Path) -> None:
     options, before_size, size, keeps_inode = CASES[name]
-    device = _made(tmp_path / "image", options, before_size)
+    device = made_by_mke2fs(tmp_path / "image", options, before_size)
     whole = {state(device)}
     before, events = record_resize(device, size)
     assert state(device) in whole

@@ -24,6 +24,7 @@ __all__ = [
     "judge_by_e2fsck",
     "judge_cut",
     "late_journal",
+    "made_by_mke2fs",
     "record_resize",
     "resize",
     "write_out",
@@ -167,6 +168,17 @@ def judge_by_e2fsck(left: BlockDevice, path: Path) -> str:
     assert not done.returncode and "Fix?" not in text and "wrong" not in text, text
     with path.open("rb") as file:
         return state(ext3.FileDevice(file.fileno()))
+
+
+def made_by_mke2fs(path: Path, options: list[str], size: int) -> MemoryDevice:
+    """Return an image of mke2fs, with a small journal and with files of ours."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    run("mke2fs", "-q", "-F", "-t", "ext3", "-J", "size=4" if "4096" in options else "size=1", *options, path)
+    device = MemoryDevice(path.read_bytes())
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fill(fs, 1, files=30)
+    return device
 
 
 def late_journal(path: Path, size: int) -> MemoryDevice:
