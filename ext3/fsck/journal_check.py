@@ -26,6 +26,7 @@ from ..constants import (
 )
 from ..device.block_overlay import BlockOverlay
 from ..errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
+from ..format.group_desc import outside_group
 from ..format.inode import Inode, parse_inode
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.schema import INODE_CORE
@@ -105,15 +106,14 @@ def check_journal(context: Context) -> None:
 
 
 def _inode_has_a_place(context: Context) -> bool:
-    """Return False if the descriptors do not tell where the journal's inode lies."""
-    ino = context.superblock.journal_ino
-    if not 0 < ino <= context.superblock.inodes_count:
+    """Return False if the descriptors do not tell where the journal's inode lies: a place in another group is none."""
+    superblock = context.superblock
+    ino = superblock.journal_ino
+    if not 0 < ino <= superblock.inodes_count:
         return True
-    try:
-        context.inode_place(ino)
-    except CorruptError:
-        return False
-    return True
+    group, _ = superblock.geometry.group_of_inode(ino)
+    outside = outside_group(superblock, context.groups, "bg_inode_table")
+    return bool(context.groups["bg_inode_table"][group]) and not outside[group]
 
 
 def _check_log(context: Context, journal: Journal) -> bool:

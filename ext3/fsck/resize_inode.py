@@ -75,8 +75,10 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
         if first + len(rows) > superblock.blocks_count:
             return f"block {first + len(rows) - 1} is reserved", f"< {superblock.blocks_count}"
         found = np.frombuffer(context.storage.read(first * size, len(rows) * size), "<u4").reshape(rows.shape)
-        # Only slots that lead somewhere matter.
-        different = (found != rows) & (rows != 0)
+        # Only slots that lead somewhere matter, unless one that should not makes descriptors look like pointers.
+        first_block = geometry.first_data_block
+        on_descriptors = (found >= first_block) & (found <= first_block + geometry.descriptor_blocks) & (found != 0)
+        different = (found != rows) & ((rows != 0) | on_descriptors)
         if different.any():
             row, slot = (int(number) for number in np.argwhere(different)[0])
             return f"pointers in block {first + row}[{slot}] is {int(found[row, slot])}", str(int(rows[row, slot]))

@@ -32,12 +32,7 @@ REVISION_0 = Problem(
 EXTRA_ISIZE = Problem(
     "superblock-extra-isize", "superblock: {got}, want 0, or a multiple of 4 from 4 to {want}", "set it to 32"
 )
-QUOTA_INODE = Problem(
-    "superblock-quota-inode",
-    "superblock: {got}, but quotas are no feature of ext3",
-    "set it to 0",
-    preen=PreenAnswer.REPAIR,
-)
+QUOTA_INODE = Problem("superblock-quota-inode", "superblock: {got}, but quotas are no feature of ext3", "set it to 0")
 HURD_FILETYPE = Problem(
     "superblock-hurd-filetype", "superblock: s_creator_os is the Hurd, which has no feature filetype", "clear the feature"
 )

@@ -414,6 +414,28 @@ def test_fields_that_are_no_reason_to_lose_the_log(fields, code):
     assert_sound(image)
 
 
+@pytest.mark.parametrize("fields", [{"s_first": 0}, {"s_first": 1023}, {"s_first": 9, "s_start": 3}])
+def test_a_wrong_first_block_is_no_reason_to_lose_the_log(fields):
+    image = volume()
+    image.set_journal(**fields)
+    image.set_super(s_feature_incompat=image.super("s_feature_incompat") | RECOVER)
+    report = run(image, Preen(), force=False)
+    assert (codes(report), report.exit_code) == (["journal-first-block"], 0)
+    assert image.journal("s_first") == 1
+    assert_sound(image)
+
+
+@pytest.mark.parametrize("policy", [CheckOnly(), Yes(), Preen()])
+def test_a_journal_with_several_users_loses_the_fields_of_version_2(policy):
+    image = volume()
+    image.set_journal(s_nr_users=2, s_feature_incompat=2)
+    report = run(image, policy)
+    assert (codes(report), report.exit_code) == (["journal-version"], 0)
+    if policy.writes:
+        assert (image.journal("s_nr_users"), image.journal("s_feature_incompat")) == (0, 0)
+        assert_sound(image)
+
+
 def test_a_start_outside_of_the_log():
     image = volume()
     image.set_journal(s_start=1024)
