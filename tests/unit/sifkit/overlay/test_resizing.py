@@ -468,3 +468,13 @@ def test_another_process_has_the_new_range(image: Path) -> None:
     finally:
         os.close(fd)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [40, 2000])
+def test_an_empty_image_to_the_smallest_size_and_back(tmp_path: Path, size: int) -> None:
+    """Nothing moves, or the journal alone."""
+    image = tmp_path / "a.img"
+    ext3.mkfs(image, 9 * MIB, block_size=1024)
+    for target in (ResizeTarget(size=size * MIB), ResizeTarget(minimum=True), ResizeTarget(size=size * MIB)):
+        resize(image, ResizeOptions(target=target))
+        assert_silent(image)
