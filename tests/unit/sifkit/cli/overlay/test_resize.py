@@ -57,6 +57,21 @@ def test_what_is_said(run: Run, image: str) -> None:
     assert "(the filesystem has 3 GiB: the rest is too little for a group)" in err
 
 
+def test_the_smallest_size(run: Run, image: str) -> None:
+    plan = json.loads(good(run, "overlay", "resize", "--json", "--dry-run", "--minimum", image))
+    least = plan["after"]["file_bytes"]
+    assert 3 * MIB < least < 6 * MIB and os.stat(image).st_size == 24 * MIB
+    assert f"give --size {-(-least // MIB)}M or more" in refused(run, "overlay", "resize", image, "2M")
+    for slack, size in (("50M", least + 50 * MIB), ("5%", least + least // 20), ("2.5%", least + least // 40)):
+        assert run("overlay", "resize", image, "--minimum", "--slack", slack)[0] == 0
+        assert os.stat(image).st_size == size
+    _, _, err = run("overlay", "resize", "-v", "-M", image)
+    assert f"{least / MIB:.1f} MiB, 1 -> 1 group, " in err and os.stat(image).st_size == least
+    good(run, "overlay", "resize", image, "24M")
+    good(run, "overlay", "resize", image, "--size", "-4M")
+    assert os.stat(image).st_size == 20 * MIB and names_in(image) == [b"f"]
+
+
 def test_json(run: Run, image: str) -> None:
     plan = json.loads(good(run, "overlay", "resize", "--json", "--dry-run", image, "60M"))
     done = json.loads(good(run, "overlay", "resize", "--json", image, "60M"))
