@@ -20,6 +20,9 @@ __all__ = ["Terminated", "errors_about", "name_holders", "report", "report_usage
 ERROR_ATTRIBUTES = (
     "needed_bytes",
     "available_bytes",
+    "content_bytes",
+    "journal_bytes",
+    "least",
     "needed",
     "available",
     "enough",
