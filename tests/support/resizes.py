@@ -138,7 +138,7 @@ def judge_cut(left: CopyOnWriteDevice, states: set[str]) -> tuple[int, bool]:
     found = findings_of(left)
     assert not [text for text in found if not text.startswith(SAFE)], found
     if found:  # left before the geometry changed
-        report = ext3.fsck.check(left, ext3.Preening(), options=ext3.CheckOptions(force=True))
+        report = ext3.fsck.check(left, ext3.Preen(), options=ext3.CheckOptions(force=True))
         assert report.stopped is None
         assert not findings_of(left)
     assert state(left) in states
