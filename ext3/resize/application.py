@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..device.base import BlockDevice, ResizableDevice
-from ..edit.opening import Opened
 from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
 from ..progress import Progress, Silent
@@ -47,16 +46,17 @@ def apply(
     plan: ResizePlan,
     *,
     device_bytes: int | None = None,
+    journaled: bool = True,
     clock: Callable[[], int] = time.time_ns,
     progress: Progress | None = None,
 ) -> ResizeResult:
     """Resize the filesystem on ``device`` as planned, for which it must not have changed since.
 
-    ``device_bytes``: the size that the device is given: before a growth, after a cut. None: the caller sees to it. Without a
-    journal an interruption destroys the filesystem: the device must be a copy.
+    ``device_bytes``: the size that the device is given: before a growth, after a cut. None: the caller sees to it.
+    Without a journal, or if not ``journaled``, an interruption destroys the filesystem: the device must be a copy.
 
     Raise NeedsCheckError, UnsupportedError, CorruptError and JournalFullError (for a single change that is too large for the
-    journal) with nothing written; DeviceError.
+    journal: that of a directory with very many subdirectories) with nothing written; DeviceError.
     """
     opened = open_for_resize(device)
     if opened.superblock.geometry != plan.old:
@@ -67,7 +67,8 @@ def apply(
     if device_bytes is not None and device_bytes > device.size:
         _set_size(device, device_bytes)
     if not plan.nothing:
-        _Application(device, opened, plan, clock, progress or Silent()).run()
+        changes = Transactions(device, opened, clock=clock, journaled=journaled)
+        _Application(changes, plan, progress or Silent()).run()
     if device_bytes is not None and device_bytes < device.size:
         _set_size(device, device_bytes)
         device.sync()
@@ -81,18 +82,16 @@ def _set_size(device: BlockDevice, size: int) -> None:
 
 
 class _Application:
-    def __init__(
-        self, device: BlockDevice, opened: Opened, plan: ResizePlan, clock: Callable[[], int], progress: Progress
-    ) -> None:
-        if plan.new.size_bytes > device.size:
-            raise DeviceError(f"{plan.new.size_bytes} bytes do not fit the {device.size} of the device")
-        self.device = device
+    def __init__(self, changes: Transactions, plan: ResizePlan, progress: Progress) -> None:
+        if plan.new.size_bytes > changes.device.size:
+            raise DeviceError(f"{plan.new.size_bytes} bytes do not fit the {changes.device.size} of the device")
+        self.device = changes.device
         self.plan = plan
         self.progress = progress
-        self.changes = Transactions(device, opened, clock=clock)
+        self.changes = changes
         self.before = self.changes.raw
-        self.map_at = resize_map_block(device, opened.superblock, opened.groups)
-        self.superblock, self.groups = opened.superblock, self.changes.groups
+        self.superblock, self.groups = changes.superblock, changes.groups
+        self.map_at = resize_map_block(changes.device, self.superblock, self.groups)
         if plan.moves_something:
             self._plan_moves()
 
@@ -141,7 +140,7 @@ class _Application:
             restore_resize_inode(changes, plan.new, None)
         left = replace(plan.old, reserved_gdt_blocks=0) if plan.beyond_reserve else plan.old
         finish_groups(changes, left, plan.new)
-        changes.settle()
+        changes.close()
         write_backups(self.device, plan.new, changes.raw, changes.groups)
 
     def _leave_old_geometry(self) -> None:

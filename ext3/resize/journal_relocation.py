@@ -60,7 +60,7 @@ def move_journal(changes: Transactions, pointers: Pointers, moves: Moves) -> Non
     device.sync()
     words = _switch_inode(changes, inode_at, contents.get(inode_at // size))
     changes.write_fields(s_jnl_blocks=[*words, *SUPERBLOCK.view(changes.raw)[0]["s_jnl_blocks"][N_BLOCKS:].tolist()])
-    changes.restart_log(read_journal(device, changes.superblock, changes.groups), changes.sequence)
+    changes.restart_log(read_journal(device, changes.superblock, changes.groups))
     changes.free_blocks(moves.old)
     changes.settle()
 

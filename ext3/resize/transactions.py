@@ -2,8 +2,8 @@
 
 Which blocks and inodes are taken and freed is decided by the plan; here nothing is chosen. The log is empty after each
 transaction. ``switch`` changes the geometry, which no transaction may do: the kernel fixes its number of groups before it
-replays. Without a journal the changes are written in place, and the image is marked as not clean until ``settle``: it has to
-be a private copy.
+replays. Without a journal, or where it is not to be used, the changes are written in place, and the image is marked as not
+clean until ``settle``: it has to be a private copy.
 """
 
 from __future__ import annotations
@@ -40,12 +40,17 @@ class Transactions:
     ``superblock`` and ``groups`` (GROUP_DESC rows) are as they will be committed. After an error nothing more may be written.
     """
 
-    def __init__(self, device: BlockDevice, opened: Opened, *, clock: Callable[[], int]) -> None:
+    def __init__(self, device: BlockDevice, opened: Opened, *, clock: Callable[[], int], journaled: bool = True) -> None:
         self.device = device
+        self.journal: Journal | None = opened.journal
+        self.sequence = opened.sequence
+        """Number of the next transaction; 0 without a journal."""
         self.superblock: Superblock = opened.superblock
         self.groups: Table = opened.groups
         self.clock = clock
-        self._log = None if opened.journal is None else LogWriter(device, opened.journal, opened.sequence)
+        self._log: LogWriter | None = None
+        if opened.journal is not None and journaled:
+            self._log = LogWriter(device, opened.journal, opened.sequence)
         self._stored = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
         self._fields: dict[str, Any] = {}
         self._blocks: dict[int, bytes | bytearray] = {}
@@ -61,15 +66,6 @@ class Transactions:
     def raw(self) -> bytes:
         """Superblock as it is on storage, 1024 bytes."""
         return self._stored
-
-    @property
-    def journal(self) -> Journal | None:
-        return None if self._log is None else self._log.journal
-
-    @property
-    def sequence(self) -> int:
-        """Number of the next transaction; 0 without a journal."""
-        return 0 if self._log is None else self._log.sequence
 
     # Changes
 
@@ -199,6 +195,7 @@ class Transactions:
             blocks[place] = self._with_superblock(blocks[place], recovery=self._log is not None)
         if self._log is not None:
             self._log.commit(blocks, (), nanoseconds=self.clock())
+            self.sequence = self._log.sequence
         else:
             write_blocks(self.device, blocks, self.block_size)
             self.device.sync()
@@ -270,6 +267,12 @@ class Transactions:
     def settle(self) -> None:
         """Commit, and clear needs_recovery: the log is empty, and nobody replays anything."""
         self.commit()
+        if self._in_use and self._log is not None:
+            self._mark(used=False)
+
+    def close(self) -> None:
+        """Commit, and mark the image as clean."""
+        self.commit()
         if self._in_use:
             self._mark(used=False)
 
@@ -278,11 +281,9 @@ class Transactions:
 
         What the new geometry needs is on storage by then; of the changes before, none may be left in the log.
         """
-        if self._log is not None:
-            self.settle()
-        else:
+        self.settle()
+        if self._log is None:
             self._begin()
-            self.commit()
         self.groups = groups
         self._fields = fields
         raw = self._packed()
@@ -295,9 +296,11 @@ class Transactions:
         self._fields = {}
         self._adopt(raw)
 
-    def restart_log(self, journal: Journal, sequence: int) -> None:
+    def restart_log(self, journal: Journal) -> None:
         """Go on in another journal, which is empty. The old one must be, too (``settle``)."""
-        self._log = LogWriter(self.device, journal, sequence)
+        self.journal = journal
+        if self._log is not None:
+            self._log = LogWriter(self.device, journal, self.sequence)
 
     def write_fields(self, **fields: Any) -> None:
         """Change fields of the first sector of the superblock in place, outside of a transaction."""

@@ -106,7 +106,7 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     free_in_steps(changes, np.split(leaks, np.flatnonzero(np.diff(groups)) + 1))
     if map_at is not None:
         restore_resize_inode(changes, want, map_at)
-    changes.settle()
+    changes.close()
     write_backups(device, changes.superblock.geometry, changes.raw, changes.groups)
     return True
 
