@@ -122,16 +122,18 @@ def apply_plan(
     device_bytes: int | None = None,
     zero_from: int | None = None,
     file_bytes: int | None = None,
+    journaled: bool = True,
 ) -> FilesystemFacts:
     """Resize the filesystem in a window as planned; return its facts afterwards.
 
     ``device_bytes``: size that the file is given, None: it has it, or gets it later. ``zero_from``: see ``FileDevice``.
-    ``file_bytes``: of the file or partition in the end, None: as planned.
+    ``file_bytes``: of the file or partition in the end, None: as planned. ``journaled`` False: a copy, which an
+    interruption may destroy.
     """
     device = FileDevice(window.fd, window.offset, window.size, zero_from=zero_from)
     size = window.offset + max(window.size, planned.target)
     with full_host_errors(window.path, start.needed_bytes, size=size, in_place=True), named_errors(window.path):
-        apply(device, planned.plan, device_bytes=device_bytes, progress=progress)
+        apply(device, planned.plan, device_bytes=device_bytes, journaled=journaled, progress=progress)
         progress.done()
         with Filesystem.open(FileDevice(window.fd, window.offset, planned.plan.new.size_bytes)) as filesystem:
             return facts_of(filesystem, planned.target if file_bytes is None else file_bytes)

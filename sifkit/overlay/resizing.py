@@ -1,7 +1,8 @@
 """Resize of an overlay: in a file, in a SIF image, or in a larger file.
 
-A file grows before its filesystem and is cut after it. A filesystem without a journal is resized as a copy of its file, which
-then replaces it. For partitions of SIF images see ``embedding.partition_resize``.
+A file grows before its filesystem and is cut after it. A filesystem without a journal, or with one that is too small for a
+single change of it, is resized as a copy of its file, which then replaces it. For partitions of SIF images see
+``embedding.partition_resize``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ext3 import hostio
+from ext3.errors import JournalFullError
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.policy import Preen
 from ext3.progress import Progress, Silent
@@ -138,14 +140,17 @@ def _resize_file(name: str, options: ResizeOptions, progress: Progress, begin: C
         notes: tuple[str, ...] = ()
         if not planned.nothing:
             begin(start)
+            try:
+                if not copied:
+                    after = _resize_in_place(window, planned, start, progress, whole=whole)
+            except JournalFullError:  # with nothing written
+                if not whole:
+                    raise
+                copied = data_bytes(window)
+                start = planned.start(name, copied=copied)
+                begin(start)
             if copied:
                 after, notes = _resize_copy(window, planned, start, progress)
-            else:
-                target = planned.target if whole else None
-                with sound_after_errors(window, cut=whole):
-                    after = apply_plan(
-                        window, planned, start, progress, device_bytes=target, file_bytes=None if whole else window.size
-                    )
         return ResizeResult(
             path=name,
             before=planned.before,
@@ -157,6 +162,15 @@ def _resize_file(name: str, options: ResizeOptions, progress: Progress, begin: C
         )
     finally:
         os.close(fd)
+
+
+def _resize_in_place(
+    window: Window, planned: PlannedResize, start: ResizeStart, progress: Progress, *, whole: bool
+) -> FilesystemFacts:
+    """Resize the filesystem, and the file if it is a ``whole`` one. Raises JournalFullError with nothing written."""
+    device_bytes, file_bytes = (planned.target, None) if whole else (None, window.size)
+    with sound_after_errors(window, cut=whole):
+        return apply_plan(window, planned, start, progress, device_bytes=device_bytes, file_bytes=file_bytes)
 
 
 def _resize_copy(
@@ -171,6 +185,7 @@ def _resize_copy(
         notes = keep_attributes(window.fd, file.fd)
         # Locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        after = apply_plan(replace(window, fd=file.fd), planned, start, progress, device_bytes=planned.target)
+        copy = replace(window, fd=file.fd)
+        after = apply_plan(copy, planned, start, progress, device_bytes=planned.target, journaled=False)
         file.commit(OpenedFile(window.fd, found))
     return after, notes

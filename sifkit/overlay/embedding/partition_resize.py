@@ -1,8 +1,9 @@
 """Resize of an overlay in a SIF image, and of its partition.
 
 A partition that ends the image is resized in place: file, descriptor and filesystem grow in this order, and shrink in reverse,
-so that the filesystem is never larger than its partition. Another one, and one without a journal, is copied with its holes
-into reserved space at the end, resized there, and put in the place of the old one in one commit.
+so that the filesystem is never larger than its partition. Another one, and one without a journal or with one that is too small
+for a single change, is copied with its holes into reserved space at the end, resized there, and put in the place of the old
+one in one commit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
-from ext3.errors import Ext3Error
+from ext3.errors import Ext3Error, JournalFullError
 from ext3.format.superblock import read_superblock
 from ext3.progress import Progress
 
@@ -68,16 +69,20 @@ def resize_partition(
             )
         edit, group = f"resizing object {found.id}", found.group or 1
         decision = apply_signature_policy(sif, path, edit, options.on_signatures, old=found, group=group)
-        if planned.has_journal and _ends_without(sif, found, decision.dropped):
+        after: FilesystemFacts | None = None
+        dropped = decision.dropped
+        if planned.has_journal and _ends_without(sif, found, dropped):
             start = planned.start(path)
             begin(start)
-            if decision.dropped:
-                sif.delete(decision.dropped)
-            after = _resize_in_place(edited, window, planned, start, progress)
-        else:
+            if dropped:
+                sif.delete(dropped)
+                dropped = ()
+            with suppress(JournalFullError):  # with nothing written
+                after = _resize_in_place(edited, window, planned, start, progress)
+        if after is None:
             start = planned.start(path, copied=data_bytes(window))
             begin(start)
-            after = _move(edited, window, planned, start, decision.dropped, progress)
+            after = _move(edited, window, planned, start, dropped, progress)
         now = sif.get(found.id)
         return ResizeResult(
             path=path,
@@ -143,7 +148,7 @@ def _move(
                 os.ftruncate(edited.fd, offset + found.size)
             _copy(edited.fd, found, offset, start.copied_bytes, progress)
         moved = Window(window.path, edited.fd, offset, max(target, found.size), found)
-        return apply_plan(moved, planned, start, progress, zero_from=found.size)
+        return apply_plan(moved, planned, start, progress, zero_from=found.size, journaled=False)
 
 
 def _copy(fd: int, found: Descriptor, offset: int, total: int, progress: Progress) -> None:

@@ -6,12 +6,13 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ext3
 from ext3.constants import STATE_ERROR, SUPERBLOCK_OFFSET
-from ext3.errors import DeviceError, GeometryError, NeedsCheckError, TooSmallError
+from ext3.errors import DeviceError, GeometryError, JournalFullError, NeedsCheckError, TooSmallError
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from sifkit.atomic import lock_range
@@ -478,3 +479,27 @@ def test_an_empty_image_to_the_smallest_size_and_back(tmp_path: Path, size: int)
     for target in (ResizeTarget(size=size * MIB), ResizeTarget(minimum=True), ResizeTarget(size=size * MIB)):
         resize(image, ResizeOptions(target=target))
         assert_silent(image)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_journal_that_is_too_small(image: Path, monkeypatch: pytest.MonkeyPatch, inside: bool) -> None:
+    """For a single change: then a copy is resized, without it."""
+    aged(image)
+    path = sif_with(image) if inside else image
+    start = place(path)[0] if inside else 0
+    before, told, real = facts(path, start), [], resize_steps.apply
+
+    def apply(device: ext3.BlockDevice, plan: ext3.resize.ResizePlan, *, journaled: bool, **options: Any) -> object:
+        if journaled:
+            raise JournalFullError(2000, 1000)
+        return real(device, plan, journaled=False, **options)
+
+    monkeypatch.setattr(resize_steps, "apply", apply)
+    done = resize(path, to(11), begin=told.append)
+    assert [one.copied_bytes > 0 for one in told] == [False, True] and done.start == told[1]
+    assert (done.old_partition is not None) == inside
+    now = place(path)[0] if inside else 0
+    assert facts(path, now) == before
+    assert_silent(path, now, 11 * MIB)
+    if inside:
+        assert_sound(path.read_bytes())
