@@ -46,7 +46,7 @@ def command(
     *,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="overlay image, or SIF image with one")],
     wanted: Annotated[
-        str | None, typer.Argument(metavar="[SIZE]", help="new size with a unit, as 700M; the same as --size 700M")
+        str | None, typer.Argument(metavar="SIZE", help="new size with a unit, as 700M; the same as --size 700M")
     ] = None,
     size: Annotated[
         str | None,
