@@ -1,9 +1,10 @@
-"""Resizes of overlays in SIF images, interrupted anywhere: the image is sound, the filesystem has the old size or the new one
-and fits its partition, and every file and object keeps its bytes."""
+"""Resizes and rebuilds of overlays in SIF images, interrupted anywhere: the image is sound, the filesystem has the old size or
+the new one and fits its partition, and every file and object keeps its bytes."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.format.superblock import read_superblock
+from sifkit.overlay.rebuilding import RebuildOptions, rebuild
 from sifkit.overlay.resize_request import ResizeOptions, ResizeTarget
 from sifkit.overlay.resizing import resize
 from sifkit.sif import SIF, DataType, FSType, PartType
@@ -104,16 +106,30 @@ class Judge:
             return facts_of_image(fs)
 
 
+def resize_to(path: Path, size: int) -> None:
+    resize(path, ResizeOptions(target=ResizeTarget(size=size), stamp=LATER))
+
+
+def rebuild_to(path: Path, size: int) -> None:
+    rebuild(path, RebuildOptions(size=size, inodes=3000, stamp=LATER))
+
+
 def interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, size: int, *, behind: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    size: int,
+    *,
+    behind: bool,
+    job: Callable[[Path, int], None] = resize_to,
 ) -> set[tuple[int, int]]:
-    """Resize, interrupt that everywhere, and judge. Return the sizes seen: of the partition, and of the filesystem."""
+    """Do the job, interrupt that everywhere, and judge. Return the sizes seen: of the partition, and of the filesystem."""
     path, scratch = tmp_path / "a.sif", tmp_path / "scratch"
     make(path, content, behind=behind)
     judge = Judge(path, {len(content), size})
     before = path.read_bytes()
     with recorded_file(path, monkeypatch) as ops:
-        resize(path, ResizeOptions(target=ResizeTarget(size=size), stamp=LATER))
+        job(path, size)
     after = path.read_bytes()
     states = list(range(3 * len(ops)))
     chosen = set(Random(2).sample(states, min(MOST, len(states))))
@@ -159,3 +175,9 @@ def test_a_shrink_with_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, be
     seen = interrupted(tmp_path, monkeypatch, bytes(device.data), 9 * MIB, behind=behind)
     between = set() if behind else {(18 * MIB, 9 * MIB)}
     assert seen == {(18 * MIB, 18 * MIB), (9 * MIB, 9 * MIB)} | between
+
+
+def test_a_rebuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old filesystem stays until the new one is complete."""
+    seen = interrupted(tmp_path, monkeypatch, overlay(6 * MIB), 12 * MIB, behind=True, job=rebuild_to)
+    assert seen == {(6 * MIB, 6 * MIB), (12 * MIB, 12 * MIB)}

@@ -69,7 +69,8 @@ def recorded_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
         wrapped(hostio, "punch_hole", punch)
         wrapped(os, "ftruncate", cut)
         wrapped(hostio, "sync", sync)
-        wrapped(hostio, "kernel_copy", copied)
+        wrapped(hostio, "copy_range", copied)
+        wrapped(hostio, "send_range", copied)
         yield ops
 
 
