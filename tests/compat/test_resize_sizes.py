@@ -94,6 +94,17 @@ def test_nearly_full(scratch: Path) -> None:
         _resized(path, step)
 
 
+def test_only_the_journal_moves(scratch: Path) -> None:
+    path = scratch / "image"
+    with path.open("wb") as file:
+        file.truncate(40 * MIB)
+    run("mke2fs", "-q", "-F", "-t", "ext3", *K1, "-g", "512", "-N", "1000", path)
+    plan = _resized(path, None)
+    assert len(plan.journal_from)
+    assert not len(plan.block_from)
+    _resized(path, 50 * MIB)
+
+
 def test_many_subdirectories(scratch: Path) -> None:
     """A directory gets another number, and all its subdirectories name it."""
     path = scratch / "image"
