@@ -98,7 +98,12 @@ def test_only_the_journal_moves(scratch: Path) -> None:
     path = scratch / "image"
     with path.open("wb") as file:
         file.truncate(40 * MIB)
-    run("mke2fs", "-q", "-F", "-t", "ext3", *K1, "-g", "512", "-N", "1000", path)
+    run("mke2fs", "-q", "-F", "-t", "ext2", *K1, path)
+    with ext3.Filesystem.open(path, "r+", clock=clock) as fs:
+        fs.write_bytes("/space", b"s" * (20 << 20))
+    run("tune2fs", "-J", "size=1", path)
+    with ext3.Filesystem.open(path, "r+", clock=clock) as fs:
+        fs.unlink("/space")
     plan = _resized(path, None)
     assert len(plan.journal_from)
     assert not len(plan.block_from)
