@@ -95,7 +95,7 @@ class BlockMover:
         """Yield the pointers of each batch."""
         changes = self._changes
         starts = np.flatnonzero(np.diff(self._root, prepend=-1))
-        ends = np.append(starts, len(self._root))[1:].tolist()
+        ends = (starts + np.diff(starts, append=len(self._root))).tolist()
         groups = self._groups(self._block), self._groups(self._moves.moved(self._block))
         shared = self._attributes
         low, blocks, touched = 0, 0, set[int]()

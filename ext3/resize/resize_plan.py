@@ -161,7 +161,7 @@ def minimum_size(superblock: Superblock, groups: Table, census: Census) -> Minim
 
 def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inodes: int) -> int:
     edges = old.group_first
-    system = np.add.reduceat(census.system.astype(np.int64), edges)
+    system = np.add.reduceat(census.system, edges, dtype=np.int64)
     room = np.cumsum(old.group_blocks - system)
     """Blocks for content in the groups up to each."""
     enough = np.flatnonzero((room >= need) & (np.arange(1, old.groups + 1) * old.inodes_per_group >= inodes))
