@@ -59,7 +59,7 @@ def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> I
 
 
 def _read(device: BlockDevice, first: int, offset: int, rows: int, size: int, *, keep: bool) -> TablePart | None:
-    """Return a part, None if it is all zero and need not be kept: hosts may count a hole that somebody has read as data."""
+    """Return a part, None if it is all zero and need not be kept: hosts may count a hole that was read as data."""
     try:
         raw = device.read(offset, rows * size)
     except DeviceError as error:

@@ -42,7 +42,7 @@ from ..journal.log import (
     scan_log,
 )
 from ..journal.replay import played_back, recover
-from .context import Context, GaveUp
+from .context import Context, GaveUp, Reopen
 from .journal_move import hide_journal
 from .problem import Place
 from .problems.journal import (
@@ -296,7 +296,7 @@ def _with_first_block(context: Context, file: _File, raw: bytes, violations: lis
 
 
 def _check_features(context: Context, raw: bytes) -> None:
-    """Raise UnsupportedError for features that are not ext3's; preening stops at those that nobody knows."""
+    """Raise UnsupportedError for features that are not ext3's; preening stops at unknown ones."""
     try:
         check_journal_features(raw)
     except UnsupportedError as error:
@@ -348,12 +348,15 @@ def _reset(context: Context, journal: Journal) -> None:
 
 
 def _replay(context: Context, journal: Journal) -> bool:
-    """Replay the log, and read the filesystem anew. Return False if it cannot be replayed, and was emptied."""
+    """Replay the log, and read the filesystem anew. Return False if it cannot be replayed, and was emptied.
+
+    Raises Reopen.
+    """
     writes = context.policy.writes
     try:
         if writes:
             context.write_out()
-            replay = recover(context.storage.direct, context.superblock, journal, leave_out=True)
+            replay = recover(context.storage.base, context.superblock, journal, leave_out=True)
             context.storage.flushed = True
         else:
             replay = _replay_in_memory(context, journal)
@@ -370,9 +373,12 @@ def _replay(context: Context, journal: Journal) -> bool:
     for block in replay.outside:
         context.fix(JOURNAL_FAR_BLOCK, Place(block=block))
         context.must_check = True
-    context.reload()
-    for violation in limit_violations(context.raw):
-        raise violation.error
+    try:
+        context.reload()
+        for violation in limit_violations(context.raw):
+            raise violation.error
+    except CorruptError as error:
+        raise Reopen(context.storage.base if writes else context.storage, error) from error
     if context.superblock.unsupported_features:
         raise UnsupportedError(context.superblock.unsupported_features)
     if not writes:

@@ -98,7 +98,7 @@ def rebuild_resize_inode(context: Context) -> None:
         return
     try:
         context.inode_place(RESIZE_INO)
-    except CorruptError as error:  # nobody wanted a new inode table
+    except CorruptError as error:  # a new inode table was refused
         context.leave(RESIZE_INODE, PLACE, got=str(error), want="an inode table")
         return
     try:
@@ -111,7 +111,8 @@ def rebuild_resize_inode(context: Context) -> None:
     for first, rows in resize_blocks(geometry, map_at):
         contents |= {block: pointers.astype("<u4").tobytes() for block, pointers in enumerate(rows, first)}
     for block, data in contents.items():
-        context.storage.write_block(block, data, Stage.NEW if block == map_at else Stage.FILES)
+        # What files had in the reserved blocks was copied: their inodes lead to the copies before these are overwritten.
+        context.storage.write_block(block, data, Stage.NEW if block == map_at else Stage.MAPS)
     record = resize_record(geometry, map_at, now=context.now * NS)
     context.write_inode(RESIZE_INO, record.pack())
     context.census.mode[RESIZE_INO], context.census.links[RESIZE_INO] = record.mode, record.links

@@ -236,9 +236,9 @@ def _finish_full_check(context: Context) -> None:
     superblock = context.superblock
     state = superblock.state & ~STATE_VALID
     if not context.report.left:
-        state = STATE_VALID
-        if not superblock.state & STATE_VALID and not context.valid_cleared:
-            context.fix(NOT_VALID, got=superblock.state, want=STATE_VALID)
+        marked = superblock.state & STATE_VALID or context.valid_cleared
+        if marked or context.fix(NOT_VALID, got=superblock.state, want=STATE_VALID):
+            state = STATE_VALID
     changes: dict[str, object] = {"s_state": state, "s_lastcheck": context.now, "s_mnt_count": 0}
     errors = SUPERBLOCK.view(context.raw)[0]["s_error_log"]
     if any(bytes(errors)):

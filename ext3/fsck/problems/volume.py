@@ -43,7 +43,7 @@ TIME_IN_FUTURE = Problem(
 TIME_AHEAD = Problem("superblock-time-ahead", "superblock: {got}, which is less than a day in the future", note=True)
 NO_HASH_SIGN = Problem(
     "superblock-hash-sign",
-    "superblock: s_flags does not say how directory hashes take characters; it is set to signed",
+    "superblock: s_flags does not say whether directory hashes use signed characters; it is set to signed",
     note=True,
 )
 NOT_VALID = Problem(
