@@ -28,7 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import fsck
+    from . import fsck, resize
     from .device.base import BlockDevice, FileDevice, MemoryDevice
     from .edit.filesystem import WritableFilesystem
     from .errors import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         NotExt3Error,
         PathError,
         SourceError,
+        TooSmallError,
         UnsupportedError,
         XattrError,
     )
@@ -101,6 +102,7 @@ __all__ = [
     "SourceError",
     "Stamp",
     "Stat",
+    "TooSmallError",
     "Tree",
     "TreeBuilder",
     "UnsupportedError",
@@ -111,6 +113,7 @@ __all__ = [
     "fsck",
     "mkfs",
     "plan_geometry",
+    "resize",
     "scan_directory",
 ]
 
@@ -157,6 +160,7 @@ _HOME = {
         "NotExt3Error",
         "PathError",
         "SourceError",
+        "TooSmallError",
         "UnsupportedError",
         "XattrError",
     ),
@@ -176,8 +180,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "fsck":
-        return import_module(".fsck", __name__)
+    if name in ("fsck", "resize"):
+        return import_module(f".{name}", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULE_OF[name], __name__), name)

@@ -31,6 +31,7 @@ __all__ = [
     "PathNotFoundError",
     "SourceError",
     "TooLargeError",
+    "TooSmallError",
     "UndoError",
     "UnsupportedError",
     "XattrError",
@@ -151,6 +152,18 @@ class GeometryError(Ext3Error, ValueError):
         self.field = field
         self.least = least
         self.most = most
+
+
+class TooSmallError(GeometryError):
+    """Size below the smallest one of a filesystem (``least``), which is that of its content, its journal and its metadata."""
+
+    kind = "too-small"
+    least: int
+
+    def __init__(self, message: str, *, least: int, content_bytes: int, journal_bytes: int) -> None:
+        super().__init__(message, field="size", least=least)
+        self.content_bytes = content_bytes
+        self.journal_bytes = journal_bytes
 
 
 class NoSpaceError(Ext3Error, OSError):

@@ -11,7 +11,7 @@ from ext3 import hostio
 
 from .errors import HostFullError, TargetError, human, show
 
-__all__ = ["filled_holes_notes", "full_host_errors"]
+__all__ = ["filled_holes_notes", "free_bytes", "full_host_errors"]
 
 LEAST_FILLED = 1 << 20
 """Bytes by which a copy is larger on disk, below which nothing is said: filesystems count in units of many sizes."""
@@ -21,16 +21,21 @@ _HOST_KINDS = ("io", "source", "target")
 
 @contextmanager
 def full_host_errors(
-    target: str, needed: int | Callable[[], int], *, directory: str | None = None, size: int | None = None
+    target: str,
+    needed: int | Callable[[], int],
+    *,
+    directory: str | None = None,
+    size: int | None = None,
+    in_place: bool = False,
 ) -> Iterator[None]:
     """Turn errors of a full host filesystem (ENOSPC, EDQUOT, EFBIG) in the block, which writes ``target``, into TargetErrors.
 
     ``needed``: bytes that the target takes at most, or a function for them that is called only then. ``directory``: where its
-    filesystem is looked at; None: that of the target. ``size``: of the target with its holes; None: as ``needed``. Errors of
-    images that are full are passed on.
+    filesystem is looked at; None: that of the target. ``size``: of the target with its holes; None: as ``needed``.
+    ``in_place``: the target exists, and cannot be written elsewhere. Errors of images that are full are passed on.
     """
     place = directory if directory is not None else os.path.dirname(os.path.realpath(target))
-    free = _free_bytes(place)
+    free = free_bytes(place)
     try:
         yield
     except OSError as error:
@@ -39,7 +44,10 @@ def full_host_errors(
         wanted = needed if isinstance(needed, int) else needed()
         if error.errno == errno.EFBIG and size is not None:
             wanted = size
-        raise _full_error(target, place, wanted, free, error) from error
+        full = _full_error(target, place, wanted, free, error)
+        if in_place:
+            full.hint = "free some space there, or move the image to another filesystem first"
+        raise full from error
 
 
 def filled_holes_notes(path: str, before: int, after: int) -> tuple[str, ...]:
@@ -73,7 +81,7 @@ def _full_error(target: str, place: str, needed: int, free: int | None, error: O
     return HostFullError(text, path=target, hint=hint, needed_bytes=needed, available_bytes=free, error=error)
 
 
-def _free_bytes(directory: str) -> int | None:
+def free_bytes(directory: str) -> int | None:
     """Return the free space of the filesystem; None if unknown."""
     try:
         found = os.statvfs(directory or os.curdir)

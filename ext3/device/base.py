@@ -12,7 +12,16 @@ from typing import IO, Protocol, cast, runtime_checkable
 from .. import hostio
 from ..errors import DeviceError
 
-__all__ = ["BlockDevice", "FileDevice", "MemoryDevice", "PathOrFile", "PunchableDevice", "data_ranges", "open_device"]
+__all__ = [
+    "BlockDevice",
+    "FileDevice",
+    "MemoryDevice",
+    "PathOrFile",
+    "PunchableDevice",
+    "ResizableDevice",
+    "data_ranges",
+    "open_device",
+]
 
 PathOrFile = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 """Path, or binary file object opened in a suitable mode, as public functions take it."""
@@ -58,6 +67,17 @@ class PunchableDevice(BlockDevice, Protocol):
         ...
 
 
+@runtime_checkable
+class ResizableDevice(BlockDevice, Protocol):
+    """Device whose size can be changed."""
+
+    def set_size(self, size: int) -> None:
+        """Make the device ``size`` bytes long. What is added reads as zero, unless the window grows over existing bytes of
+        whatever holds it; what lies behind the new end is lost. Raise DeviceError.
+        """
+        ...
+
+
 def data_ranges(device: BlockDevice, offset: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield (offset, size) of the parts of a range that hold data, ascending; gaps read as zero.
 
@@ -97,9 +117,23 @@ class MemoryDevice:
         _checked(offset, size, self.size, "zeroing")
         self.data[offset : offset + size] = bytes(size)
 
+    def data_ranges(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Yield (offset, size) of the range, which holds data as a whole."""
+        _checked(offset, size, self.size, "looking for data")
+        if size:
+            yield offset, size
+
     def punch(self, offset: int, size: int) -> int:
         self.make_zero(offset, size)
         return size
+
+    def set_size(self, size: int) -> None:
+        if size < 0:
+            raise DeviceError(f"a device of {size} bytes")
+        if size < self.size:
+            del self.data[size:]
+        else:
+            self.data.extend(bytes(size - self.size))
 
     def sync(self) -> None:
         pass
@@ -109,7 +143,8 @@ class FileDevice:
     """Window ``[offset, offset + size)`` of an open file descriptor, which the caller closes.
 
     ``size`` None: up to the end of the file. Bytes from ``zero_from`` (an offset in the window) on are known to read as zero
-    until they are written: the part by which the file was extended.
+    until they are written: the part by which the file was extended. ``set_size`` extends the file where the window needs it,
+    and cuts it if the window ended with it.
     """
 
     def __init__(self, fd: int, offset: int = 0, size: int | None = None, *, zero_from: int | None = None) -> None:
@@ -170,6 +205,19 @@ class FileDevice:
             zeros = bytes(min(size, ZERO_CHUNK))
             for start in range(offset, offset + size, ZERO_CHUNK):
                 self.write(start, memoryview(zeros)[: min(ZERO_CHUNK, offset + size - start)])
+
+    def set_size(self, size: int) -> None:
+        if size < 0:
+            raise DeviceError(f"a device of {size} bytes")
+        try:
+            length = os.lseek(self.fd, 0, os.SEEK_END) - self.offset
+            if length < size or (size < self._size and length == self._size):
+                os.ftruncate(self.fd, self.offset + size)
+        except OSError as error:
+            raise DeviceError(f"making the file {self.offset + size} bytes long: {error.strerror}", error=error) from error
+        # What lies before the old end of the file may have been written.
+        self._zero_from = min(max(0, length), size)
+        self._size = size
 
     def discard(self) -> bool:
         """Make the whole window read as zero without writing it. Return False if the filesystem cannot."""
@@ -238,6 +286,20 @@ class _ObjectDevice:
         _checked(offset, size, self._size, "zeroing")
         for start in range(offset, offset + size, ZERO_CHUNK):
             self.write(start, bytes(min(ZERO_CHUNK, offset + size - start)))
+
+    def data_ranges(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+        """Yield (offset, size) of the range, whose holes are not known."""
+        _checked(offset, size, self._size, "looking for data")
+        if size:
+            yield offset, size
+
+    def set_size(self, size: int) -> None:
+        length = self.file.seek(0, os.SEEK_END) - self.offset
+        if size < self._size and length == self._size:
+            self.file.truncate(self.offset + size)
+        old, self._size = length, size
+        if old < size:  # seeking behind the end is not enough for every file object
+            self.make_zero(old, size - old)
 
     def sync(self) -> None:
         self.file.flush()

@@ -15,14 +15,15 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import hostio
-from ..constants import LABEL_MAX, S_IFLNK, S_IFMT, S_IFREG
+from ..constants import S_IFLNK, S_IFMT, S_IFREG
 from ..device.base import BlockDevice, FileDevice, PathOrFile, open_device
-from ..errors import GeometryError, JournalFullError, PathIsDirectoryError
+from ..errors import JournalFullError, PathIsDirectoryError
 from ..format.inode import Inode
 from ..format.layout import Table
 from ..format.superblock import Superblock
@@ -34,6 +35,7 @@ from .file_handle import FileEditor
 from .inode_cache import InodeCache
 from .path_args import PathArguments, errors_name
 from .session import Clock, Session
+from .settings import change_settings
 from .tree_removal import remove_tree
 from .trim import trim
 from .unclosed import close_session, commit_when_forgotten, owns_file
@@ -112,20 +114,12 @@ class WritableFilesystem(Filesystem):
         self._session.flush()
         return super().inode_bitmap(group)
 
-    def set_reserved_blocks(self, count: int) -> None:
-        """Set the number of blocks reserved for root. Raise GeometryError for more than half of all."""
-        most = self.superblock.blocks_count // 2
-        if not 0 <= count <= most:
-            raise GeometryError(
-                f"{count} reserved blocks are not from 0 to {most}", field="reserved_blocks", least=0, most=most
-            )
-        self._run(lambda: self._session.set_reserved_blocks(count))
-
-    def set_label(self, label: bytes) -> None:
-        """Set the volume label. Raise GeometryError for one that is too long."""
-        if len(label) > LABEL_MAX:
-            raise GeometryError(f"{len(label)} bytes; a label has at most {LABEL_MAX}", field="label", most=LABEL_MAX)
-        self._run(lambda: self._session.set_label(label))
+    def change_settings(
+        self, *, label: bytes | None = None, uuid: UUID | None = None, reserved_blocks: int | None = None
+    ) -> None:
+        """Change label, UUID and the number of blocks reserved for root, those that are not None, in the superblock and its
+        copies. Raise GeometryError for a label that is too long, and more reserved blocks than half of all."""
+        change_settings(self._session, label=label, uuid=uuid, reserved_blocks=reserved_blocks)
 
     def trim(self, advance: Callable[[int], None] | None = None) -> int:
         """Commit, and give the space of free blocks back to the host. Return the bytes freed.

@@ -138,15 +138,14 @@ class Session:
             self._changes.remember(self._super.set_features, have.compat, have.ro_compat)
             self._super.set_features(have.compat | compat, have.ro_compat | ro_compat)
 
-    def set_reserved_blocks(self, count: int) -> None:
-        """Set the number of blocks reserved for root."""
-        self._changes.remember(self._super.set_reserved_blocks, self._super.fixed.reserved_blocks)
-        self._super.set_reserved_blocks(count)
+    def change_superblock(self, superblock: Superblock) -> None:
+        """Take label, UUID and reserved blocks from ``superblock``."""
+        self._changes.remember(self._super.change, self._super.fixed)
+        self._super.change(superblock)
 
-    def set_label(self, label: bytes) -> None:
-        """Set the volume label."""
-        self._changes.remember(self._super.set_label, self._super.fixed.label)
-        self._super.set_label(label)
+    def write_system(self, block: int, data: bytes) -> None:
+        """Change a whole block of the filesystem itself, such as one with a copy of the superblock."""
+        self._put(block, bytes(data))
 
     # Operations
 
@@ -455,6 +454,14 @@ class Session:
         elif not self._in_use:
             self._super.mark(recovery=True)
             self._in_use = True
+
+    def checkpoint(self) -> None:
+        """Commit, empty the log and clear needs_recovery: the image is as after ``close``, and the session goes on."""
+        self.sync()
+        if self._in_use:
+            self._failed = True  # cleared on success
+            self._end_use()
+            self._in_use = self._failed = False
 
     def close(self) -> None:
         """Commit and clear needs_recovery. After a failed write do nothing: the next open recovers."""

@@ -39,12 +39,9 @@ class SuperblockEditor:
         self.fixed = replace(self.fixed, compat=compat, ro_compat=ro_compat)
         self.changed = True
 
-    def set_reserved_blocks(self, count: int) -> None:
-        self.fixed = replace(self.fixed, geometry=replace(self.fixed.geometry, reserved_blocks=count))
-        self.changed = True
-
-    def set_label(self, label: bytes) -> None:
-        self.fixed = replace(self.fixed, label=label)
+    def change(self, superblock: Superblock) -> None:
+        """Take label, UUID and reserved blocks from ``superblock``."""
+        self.fixed = superblock
         self.changed = True
 
     def packed(self, free_blocks: int, free_inodes: int, seconds: int) -> bytes:
@@ -56,7 +53,7 @@ class SuperblockEditor:
         row["s_last_orphan"] = self.last_orphan
         row["s_feature_compat"], row["s_feature_ro_compat"] = self.fixed.compat, self.fixed.ro_compat
         row["s_r_blocks_count"] = self.fixed.reserved_blocks
-        row["s_volume_name"] = self.fixed.label
+        row["s_volume_name"], row["s_uuid"] = self.fixed.label, self.fixed.uuid.bytes
         row["s_wtime"] = seconds & 0xFFFFFFFF
         self._next = bytes(raw)
         return self._next

@@ -130,6 +130,13 @@ class Geometry:
         """Groups with a backup of the superblock and the descriptors, without group 0."""
         return backup_groups(self.groups) if self.sparse_super else list(range(1, self.groups))
 
+    @property
+    def leading_backup_groups(self) -> list[int]:
+        """Groups with a backup of the descriptors that follow the primary superblock: all ``backup_groups`` but for meta_bg."""
+        if self.first_meta_bg is None:
+            return self.backup_groups
+        return [group for group in self.backup_groups if group < self.first_meta_bg * self.descriptors_per_block]
+
     def descriptor_block(self, index: int, copy: int = 0) -> int:
         """Return the block that holds descriptor block ``index`` (0 = groups 0 to descriptors_per_block - 1).
 
@@ -145,7 +152,7 @@ class Geometry:
     def descriptor_copies(self, index: int) -> list[int]:
         """Return the blocks that hold backups of descriptor block ``index``."""
         if self.first_meta_bg is None or index < self.first_meta_bg:
-            return [self.descriptor_block(index, group) for group in self.backup_groups]
+            return [self.descriptor_block(index, group) for group in self.leading_backup_groups]
         first = index * self.descriptors_per_block
         groups = [group for group in (first + 1, first + self.descriptors_per_block - 1) if group < self.groups]
         return [self.first_data_block + group * self.blocks_per_group + self.has_super(group) for group in groups]

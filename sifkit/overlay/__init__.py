@@ -1,9 +1,9 @@
 """Overlay images as containers use them: ext3 with upper/ and work/, in a file or a partition of a SIF image.
 
 ``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
-one in and out; ``clone`` copies one; ``image_info`` describes one; ``open_for_check`` checks and repairs one, ``undo_check``
-takes that back; ``scan_tar`` adds an archive to a tree. Nothing here prints or reads the environment. Names are imported on
-first use, so that a command loads only what it needs.
+one in and out; ``clone`` copies one; ``resize`` gives it another size, ``rebuild`` a fresh filesystem; ``image_info`` describes
+one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``scan_tar`` adds an archive to a tree. Nothing
+here prints or reads the environment. Names are imported on first use, so that a command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from .options import CreateOptions as CreateOptions
     from .options import CreateResult as CreateResult
     from .options import Progress as Progress
+    from .rebuilding import RebuildOptions as RebuildOptions
+    from .rebuilding import rebuild as rebuild
+    from .resize_request import ResizeOptions as ResizeOptions
+    from .resize_request import ResizeTarget as ResizeTarget
+    from .resizing import resize as resize
 
 _MODULE_OF = {
     "CheckPlace": ".checking",
@@ -38,6 +43,9 @@ _MODULE_OF = {
     "ImageCheck": ".checking",
     "ImageInfo": ".info",
     "Progress": ".options",
+    "RebuildOptions": ".rebuilding",
+    "ResizeOptions": ".resize_request",
+    "ResizeTarget": ".resize_request",
     "TarScan": ".creating.tar_source",
     "attach": ".embedding.attaching",
     "clone": ".cloning",
@@ -46,6 +54,8 @@ _MODULE_OF = {
     "embed": ".embedding.in_partition",
     "image_info": ".info",
     "open_for_check": ".checking",
+    "rebuild": ".rebuilding",
+    "resize": ".resizing",
     "scan_tar": ".creating.tar_source",
     "undo_check": ".checking",
 }
@@ -58,6 +68,9 @@ __all__ = [
     "ImageCheck",
     "ImageInfo",
     "Progress",
+    "RebuildOptions",
+    "ResizeOptions",
+    "ResizeTarget",
     "TarScan",
     "attach",
     "clone",
@@ -66,6 +79,8 @@ __all__ = [
     "embed",
     "image_info",
     "open_for_check",
+    "rebuild",
+    "resize",
     "scan_tar",
     "undo_check",
 ]

@@ -29,6 +29,7 @@ MAY_BE_SPARSE_BYTES = 1 << 20
 SECTOR = 512
 DOTS_BYTES = 24
 """Bytes of the entries "." and ".." in a directory."""
+MIB = 1 << 20
 _IN_THE_WAY = -1
 """Inode, in place of a directory's, of a file that the directory cannot replace: nothing of it is copied."""
 
@@ -38,8 +39,9 @@ class CopySpaceError(SifkitError):
 
     kind = "no-space"
 
-    def __init__(self, message: str, *, needed_bytes: int, available_bytes: int, needed: int, available: int) -> None:
-        hint = "remove files from it, or copy into a larger image"
+    def __init__(
+        self, message: str, *, needed_bytes: int, available_bytes: int, needed: int, available: int, hint: str
+    ) -> None:
         super().__init__(message, hint=hint)
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
@@ -147,6 +149,11 @@ class SpaceEstimate:
         if blocks <= found.free_blocks and inodes <= found.free_inodes:
             return
         needed, free = blocks * self._block_size, found.free_blocks * self._block_size
+        if inodes > found.free_inodes:
+            enough = 2 * (found.inodes_count - found.free_inodes + inodes)
+            way = f"give it more inodes: sifkit overlay rebuild -N {enough}"
+        else:
+            way = f"enlarge it: sifkit overlay resize --size +{-(-(needed - free) * 5 // 4 // MIB) + 1}M"
         raise CopySpaceError(
             f"{image}: the copy needs {human(needed)} and {counted(inodes, 'inode')}, the image has {human(free)} and"
             f" {counted(found.free_inodes, 'inode')} free",
@@ -154,4 +161,5 @@ class SpaceEstimate:
             available_bytes=free,
             needed=inodes,
             available=found.free_inodes,
+            hint=f"remove files from it, or {way}",
         )

@@ -28,6 +28,7 @@ from .image_format import image_kind
 from .locked_file import open_for_edit
 from .opening import check_place, named_errors
 from .sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
+from .unfinished_resize import finish_resize
 from .upper_edit import OverlayEditor
 from .window import Window, check_window, file_window
 
@@ -180,6 +181,7 @@ def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[Overlay
     filesystem: WritableFilesystem | None = None
     try:
         with hostio.signals_deferred():
+            finish_resize(device)
             filesystem = WritableFilesystem(device)
         editor = OverlayEditor(filesystem, upper=options.upper)
         if options.check is not None:

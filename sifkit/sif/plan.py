@@ -40,11 +40,13 @@ __all__ = [
     "ObjectFields",
     "Unchanged",
     "check_launch",
+    "is_at_end",
     "plan_add",
     "plan_changes",
     "plan_new",
     "plan_primary",
     "plan_replace",
+    "plan_resize",
     "seconds_for",
     "with_payload",
 ]
@@ -184,6 +186,31 @@ def plan_replace(
         modified=seconds,
         extra=old.extra if metadata is None else _packed(old.data_type, metadata, old.extra),
     )
+
+
+def plan_resize(state: State, id: int, size: int, *, seconds: int) -> State:
+    """Plan another size for the object at the end of the data; returns ``state`` itself if it has that.
+
+    Raises EditError if other objects, or the table, lie behind it, ObjectNotFoundError.
+    """
+    old = by_id(state.descriptors, id)
+    if size <= 0:
+        raise EditError(f"object {id} cannot have {size} bytes", hint="delete it with: sifkit sif del")
+    if old.offset + size > MAX_OFFSET:
+        raise EditError(f"{size} bytes at byte {old.offset} exceed the maximum size of a file", hint="give a smaller size")
+    if not is_at_end(state, old):
+        raise EditError(f"object {id} is not the last in the file", hint="replace it: new content goes to the end")
+    if size == old.size:
+        return state
+    padded = max(size, old.size_with_padding - old.size + size)
+    return state.with_slots({old.slot: replace(old, size=size, size_with_padding=padded, modified=seconds)}, modified=seconds)
+
+
+def is_at_end(state: State, descriptor: Descriptor) -> bool:
+    """Return True if nothing of the image lies behind this object, so that it can grow and shrink in place."""
+    others = (other.end for other in state.descriptors if other.slot != descriptor.slot)
+    behind = max(others, default=0) > descriptor.offset
+    return not behind and data_end(state.header, state.descriptors) == descriptor.end
 
 
 def with_payload(state: State, planned: Descriptor, size: int, *, digest: str | None = None) -> Descriptor:

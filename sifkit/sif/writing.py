@@ -22,10 +22,12 @@ from .plan import (
     Change,
     ObjectFields,
     Unchanged,
+    is_at_end,
     plan_add,
     plan_changes,
     plan_primary,
     plan_replace,
+    plan_resize,
     seconds_for,
     with_payload,
 )
@@ -143,6 +145,29 @@ class ImageEditor(ImageReader):
         planned = plan_replace(state, id_of(id), seconds=seconds, alignment=alignment, metadata=metadata)
         gone = self._removable(store, [id, *drop])
         return self._copy_and_commit(store, state, planned, source, gone, seconds, advance)
+
+    def resize_object(self, id: ObjectId, size: int) -> Descriptor:
+        """Change the size of the object at the end of the data, in place, to ``size`` bytes.
+
+        What is added reads as zero; what is cut off is lost. The file grows before the descriptor says so, and is truncated
+        after. Raises EditError for another object (see ``is_at_end``).
+        """
+        store, state, seconds = self._begin()
+        (old,) = self._removable(store, [id])
+        new = plan_resize(state, old.id, size, seconds=seconds)
+        if new is state:
+            return old
+        end = data_end(new.header, new.descriptors)
+        with self._reload_on_error(), Growth(store, old.end) as growth:
+            if end > old.end:
+                store.set_size(end)
+            commit_switch(store, state, new, growth, size_after=end)
+            self._adopt(new)
+        return self.get(id)
+
+    def is_at_end(self, id: ObjectId) -> bool:
+        """Return True if nothing of the image lies behind an object, so that ``resize_object`` can change its size."""
+        return is_at_end(self._state, self.get(id))
 
     def delete(self, ids: ObjectId | Iterable[ObjectId], *, zero: bool = False) -> None:
         """Delete objects in one commit, and free their space: the file is truncated at its end, holes are punched before.

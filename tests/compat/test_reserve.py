@@ -46,11 +46,15 @@ def test_what_fuse2fs_leaves_to_a_user(tmp_path: Path, percent: str | None) -> N
 def test_a_tuned_image_is_clean(tmp_path: Path) -> None:
     image = tmp_path / "a.img"
     assert main(["-q", "overlay", "create", "--size", "24M", "-m", "0", str(image)]) == 0
-    assert main(["-q", "overlay", "tune", "--reserved-blocks", "1", "--label", "lab", str(image)]) == 0
+    uuid = "01234567-89ab-cdef-0123-456789abcdef"
+    assert main(["-q", "overlay", "tune", "--reserved-blocks", "1", "--label", "lab", "-U", uuid, str(image)]) == 0
     done = run("e2fsck", "-fn", image)
     assert done.returncode == 0 and b"Fix?" not in done.stdout
     told = run("dumpe2fs", "-h", image).stdout
-    assert b"Reserved block count:     1\n" in told and b"Filesystem volume name:   lab\n" in told
+    copy = run("dumpe2fs", "-h", "-o", "superblock=8193", "-o", "blocksize=1024", image).stdout
+    for text in (told, copy):
+        assert b"Reserved block count:     1\n" in text and b"Filesystem volume name:   lab\n" in text
+        assert b"Filesystem UUID:          " + uuid.encode() in text
 
 
 def test_a_partition_written_by_fuse2fs(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -131,3 +131,21 @@ def test_the_order_of_a_change(tmp_path: Path) -> None:
         *[("size", end, 0), sync],
         *[("write", 0, 128), sync],
     ]
+
+
+def test_the_order_of_resizing(tmp_path: Path) -> None:
+    """The file is longer before a descriptor says so, and shorter after; the header counts what is cut until it is."""
+    path = tmp_path / "image.sif"
+    sample_image(path)
+    end = path.stat().st_size
+    sync, table = ("sync", 0, 0), 8 * 585
+    change = [sync, ("write", 0, 128), sync, ("write", 4096, table), sync, ("write", 0, 128), sync]
+    ops, _ = record(path, lambda sif: sif.resize_object(6, 800 + 10_000))
+    shadow = -(-(end + 10_000) // 4096) * 4096
+    cut = [("size", end + 10_000, 0), sync, ("write", 0, 128), sync]
+    assert shape(ops) == [("size", end + 10_000, 0), ("write", shadow, table), *change, *cut]
+    ops, _ = record(path, lambda sif: sif.resize_object(6, 100))
+    cut = [("size", end - 700, 0), sync, ("write", 0, 128), sync]
+    assert shape(ops) == [("write", shadow, table), *change, *cut]
+    ops, _ = record(path, lambda sif: sif.resize_object(6, 100))
+    assert ops == []

@@ -38,6 +38,36 @@ SIZES = {
     "inodes_used",
     "inodes_free",
 }
+FACTS = {
+    "file_bytes",
+    "size_bytes",
+    "used_bytes",
+    "free_bytes",
+    "inodes",
+    "inodes_used",
+    "block_bytes",
+    "inode_bytes",
+    "journal_bytes",
+    "groups",
+    "uuid",
+}
+RESIZED = {
+    "dry_run",
+    "unchanged",
+    "before",
+    "after",
+    "unused_bytes",
+    "moved_bytes",
+    "moved_inodes",
+    "copied_bytes",
+    "needed_bytes",
+    "partition",
+    "old_partition",
+    "dropped_signatures",
+    "repaired",
+    "seconds",
+    "notes",
+}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 
 CASES = [
@@ -49,7 +79,13 @@ CASES = [
     ),
     (["df", "a.img"], [HEAD | SIZES]),
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
-    (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_bytes", "label"}]),
+    (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_blocks", "reserved_bytes", "label", "uuid"}]),
+    (["overlay", "resize", "a.img", "70M"], [HEAD | RESIZED]),
+    (["overlay", "resize", "a.img", "70M", "--dry-run"], [HEAD | RESIZED]),
+    (
+        ["overlay", "rebuild", "a.img"],
+        [HEAD | {"before", "after", "files", "label", "partition", "dropped_signatures", "seconds", "notes"}],
+    ),
     (
         ["overlay", "trim", "a.img"],
         [HEAD | {"freed_bytes", "file_bytes", "allocated_before_bytes", "allocated_after_bytes"}],
@@ -84,3 +120,6 @@ def test_the_keys_of_every_report(tmp_path, monkeypatch, capfdbinary, argv, keys
     found = [json.loads(line) for line in capfdbinary.readouterr().out.decode().splitlines()]
     assert [set(row) for row in found] == keys
     assert all(f"`{key}`" in DOCS for row in keys for key in row)
+    for row in found:
+        for key in {"before", "after"} & row.keys():
+            assert set(row[key]) == FACTS and all(f"`{name}`" in DOCS for name in FACTS)

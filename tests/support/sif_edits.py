@@ -38,7 +38,15 @@ def without_primary(sif: SIF) -> None:
     sif.delete(2)
 
 
-PREPARE: dict[str, Edit] = {"add the primary partition": without_primary}
+def without_last(sif: SIF) -> None:
+    sif.delete(6)
+
+
+PREPARE: dict[str, Edit] = {
+    "add the primary partition": without_primary,
+    "grow a partition": without_last,
+    "shrink a partition": without_last,
+}
 """What some of the edits want to be done before."""
 EDITS: dict[str, Edit] = {
     "add": lambda sif: sif.add(b"new" * 600, DataType.GENERIC_JSON, name=b"new"),
@@ -64,6 +72,11 @@ EDITS: dict[str, Edit] = {
     "update and drop another": lambda sif: sif.update_all({1: Change(name=b"a")}, drop=[3]),
     "set primary and drop another": lambda sif: sif.set_primary(4, drop=[6]),
     "reserve and drop another": reserve_and_drop,
+    "grow the last": lambda sif: sif.resize_object(6, 9000),
+    "grow the last a little": lambda sif: sif.resize_object(6, 801),
+    "shrink the last": lambda sif: sif.resize_object(6, 1),
+    "grow a partition": lambda sif: sif.resize_object(5, 20_000),
+    "shrink a partition": lambda sif: sif.resize_object(5, 700),
     "replace one in the middle": lambda sif: sif.replace(2, b"replaced" * 300, metadata=partition(PartType.PRIMARY_SYSTEM)),
 }
 

@@ -20,6 +20,9 @@ __all__ = ["Terminated", "errors_about", "name_holders", "report", "report_usage
 ERROR_ATTRIBUTES = (
     "needed_bytes",
     "available_bytes",
+    "content_bytes",
+    "journal_bytes",
+    "least",
     "needed",
     "available",
     "enough",
@@ -58,7 +61,7 @@ _PATH_HINTS = {
     "path": "give a regular file (sifkit ls -l shows the type)",
 }
 """Hints for a wrong path inside an image."""
-_COMMAND_HINT = re.compile(r"sifkit sif (list|check|compact)$")
+_COMMAND_HINT = re.compile(r"sifkit (sif (list|check|compact)|overlay (resize|rebuild)( -N \S+| --size \S+)?)$")
 """Hint that ends in a command without the image's name."""
 
 
@@ -183,6 +186,9 @@ def _image_hint(error: BaseException, kind: str, image: str, console: Console) -
         return f"a copy of the superblock is in block {backup[0]}: sifkit overlay fsck -p {place} repairs it with that"
     if checks or not image:
         return ""
+    if console.command == "overlay resize" and (kind in ("needs-check", "corrupt") or getattr(error, "needs_check", False)):
+        left = isinstance(error, SifkitError)
+        return f"first: sifkit overlay fsck {'-fy' if left else '-fp'} {' '.join(words)}{'' if left else ' (--fsck does it)'}"
     if kind == "needs-check":
         return f"repair it with: sifkit overlay fsck -fp {' '.join(words)}"
     if kind == "corrupt" or getattr(error, "needs_check", False):

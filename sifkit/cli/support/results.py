@@ -9,9 +9,11 @@ from ...errors import human, shell_quote, show
 from .console import Console, Fields
 
 if TYPE_CHECKING:
+    from ...overlay.filesystem_facts import FilesystemFacts
     from ...sif import Descriptor
 
 __all__ = [
+    "filesystem_fields",
     "next_step_overlay",
     "next_step_writable",
     "partition_fields",
@@ -67,3 +69,20 @@ def partition_text(found: Descriptor) -> str:
     """Partition as text: object, group, size and offset."""
     group = f"group {found.group}" if found.group else "no group"
     return f"object {found.id}, {group}, {human(found.size)} at byte {found.offset}"
+
+
+def filesystem_fields(found: FilesystemFacts) -> Fields:
+    """Facts of a filesystem as JSON."""
+    return {
+        "file_bytes": found.file_bytes,
+        "size_bytes": found.size_bytes,
+        "used_bytes": found.used_bytes,
+        "free_bytes": found.free_bytes,
+        "inodes": found.inodes,
+        "inodes_used": found.inodes_used,
+        "block_bytes": found.block_size,
+        "inode_bytes": found.inode_size,
+        "journal_bytes": found.journal_bytes,
+        "groups": found.groups,
+        "uuid": str(found.uuid),
+    }

@@ -196,11 +196,18 @@ def _with_overlay(sif: SIF, group: int) -> list[Descriptor]:
 
 @contextmanager
 def reserve_partition(
-    edited: EditedSif, slot: OverlaySlot, size: int, *, drop: Iterable[int] = (), require_lock: bool = False
+    edited: EditedSif,
+    slot: OverlaySlot,
+    size: int,
+    *,
+    drop: Iterable[int] = (),
+    require_lock: bool = False,
+    old_locked: bool = False,
 ) -> Iterator[Reservation]:
     """Reserve ``size`` zero bytes for the overlay, locked as Apptainer locks a partition it writes to.
 
-    The end of the block commits the partition and the deletion of the objects ``drop`` at once. Raises ImageInUseError if the
+    The end of the block commits the partition and the deletion of the objects ``drop`` at once. ``old_locked``: the old
+    overlay is locked already. Raises ImageInUseError if the
     old overlay is in use, and what ``SIF.reserve`` does.
     """
     sif, old = edited.sif, slot.old
@@ -208,7 +215,8 @@ def reserve_partition(
         new = PartitionMeta(FSType.EXT3, PartType.OVERLAY, slot.arch)
         reserved = sif.reserve(size, new, group=slot.group, drop=drop)
     else:
-        lock_partition(edited.fd, edited.path, old, write=True, require_lock=require_lock)
+        if not old_locked:
+            lock_partition(edited.fd, edited.path, old, write=True, require_lock=require_lock)
         meta = old.partition and replace(old.partition, fs_type=FSType.EXT3)
         reserved = sif.reserve_again(old.id, size, metadata=meta, drop=drop)
     with reserved as reservation:

@@ -31,6 +31,41 @@ def test_cow_reads_what_was_written(writes: list[tuple[int, int, int, bool]]) ->
     assert under.data == b"\xee" * SIZE
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["write", "zero", "size"]), st.integers(0, 2 * SIZE), st.integers(0, 9000), st.integers(1, 255)
+        ),
+        max_size=12,
+    )
+)
+def test_cow_changes_its_size(steps: list[tuple[str, int, int, int]]) -> None:
+    """As the same steps change a device in memory; what is added reads as zero, whatever was there before."""
+    under = MemoryDevice(b"\xee" * SIZE)
+    expected = MemoryDevice(under.data)
+    recorded = RecordingDevice(CopyOnWriteDevice(under))
+    for kind, number, wanted, fill in steps:
+        offset = min(number, expected.size)
+        size = min(wanted, expected.size - offset)
+        for device in (expected, recorded):
+            if kind == "size":
+                device.set_size(number)
+            elif kind == "zero":
+                device.make_zero(offset, size)
+            else:
+                device.write(offset, bytes((fill,)) * size)
+        assert recorded.size == expected.size
+        assert recorded.read(0, recorded.size) == expected.data
+    played = play(under, recorded.events)
+    assert played.size == expected.size
+    assert played.read(0, played.size) == expected.data
+    holes = bytearray(played.size)
+    for offset, size in played.data_ranges(0, played.size):
+        holes[offset : offset + size] = expected.data[offset : offset + size]
+    assert holes == expected.data
+    assert under.data == b"\xee" * SIZE
+
+
 def test_cow_keeps_its_bounds() -> None:
     device = CopyOnWriteDevice(MemoryDevice(SIZE))
     with pytest.raises(DeviceError):

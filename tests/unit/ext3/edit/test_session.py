@@ -28,7 +28,7 @@ from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from ext3.journal.log import read_journal, scan_log
 
-from ....support.sessions import FILES, clock, grow, inode_of, sample, session, set_size, signature
+from ....support.sessions import FILES, clock, empty_image, grow, inode_of, sample, session, set_size, signature
 
 
 def described(device: MemoryDevice, recorded: RecordingDevice) -> list[str]:
@@ -415,3 +415,17 @@ def test_orphan_larger_than_the_journal_takes_at_once(links: int) -> None:
         assert edit.orphans == (1 - links, links)
         assert edit.superblock.free_blocks - before == (22 << 10) + 88 + 1  # with its pointer blocks
     assert described(device, recorded).count("commit") > 2
+
+
+def test_checkpoint_empties_the_log_and_goes_on() -> None:
+    device = empty_image()
+    with Session(device, clock=clock) as session:
+        runs = session.allocate(3, 0)
+        session.checkpoint()
+        superblock = read_superblock(device)
+        assert superblock.clean
+        assert not read_journal(device, superblock, read_groups(device, superblock)).start
+        session.free(runs, metadata=False)
+        session.sync()
+        assert read_superblock(device).needs_recovery
+    assert read_superblock(device).clean

@@ -75,7 +75,7 @@ def made(tmp_path: Path, change: Change, state: int = STATE_VALID, *, dirty: boo
         (lambda fs: fs.rmdir("/upper"), STATE_VALID, False, FileAccess(USER, True, True), "no", "there is no upper/"),
         (lambda fs: fs.rmdir("/work"), STATE_VALID, False, FileAccess(USER, True, True), "read-only", "there is no work/"),
         (chown("/upper"), STATE_VALID, False, FileAccess(ROOT, True, True), "writable", ""),
-        (lambda fs: fs.set_reserved_blocks(0), STATE_VALID, False, FileAccess(USER, True, True), "writable", ""),
+        (lambda fs: fs.change_settings(reserved_blocks=0), STATE_VALID, False, FileAccess(USER, True, True), "writable", ""),
     ],
 )
 def test_verdicts(tmp_path: Path, change: Change, state: int, dirty: bool, access: FileAccess, mode: str, reason: str) -> None:

@@ -56,6 +56,10 @@ REFUSED: list[tuple[type[SIFError], str, Callable[[SIF], object]]] = [
     (EditError, "is not for", lambda sif: sif.add(b"x", DataType.GENERIC, metadata=partition(PartType.DATA))),
     (EditError, "raw metadata", lambda sif: sif.add(b"x", DataType.PARTITION, metadata=b"raw")),
     (EditError, "raw metadata", lambda sif: sif.add(b"x", DataType.GENERIC, metadata=bytes(385))),
+    (EditError, "not the last", lambda sif: sif.resize_object(5, 10)),
+    (EditError, "0 bytes", lambda sif: sif.resize_object(6, 0)),
+    (EditError, "maximum size", lambda sif: sif.resize_object(6, 1 << 63)),
+    (ObjectNotFoundError, "9", lambda sif: sif.resize_object(9, 10)),
     (EditError, "architecture", lambda sif: sif.add(b"x", DataType.PARTITION, metadata=partition(PartType.DATA, arch=Arch(0)))),
     (
         EditError,

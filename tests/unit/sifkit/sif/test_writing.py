@@ -283,3 +283,21 @@ def test_an_image_says_what_it_is(tmp_path: Path) -> None:
         sif.add(b"1", DataType.GENERIC)
         assert repr(sif) == f"<SIF '{path}', 1 object, mode 'r+'>"
     assert repr(sif) == f"<SIF '{path}', closed>"
+
+
+def test_the_object_at_the_end_changes_its_size(path: Path) -> None:
+    """What is added reads as zero, whatever was behind it; nothing else changes."""
+    with edited(path) as sif:
+        before = {one.id: sif.read(one.id) for one in sif}
+        old = sif.get(6)
+        assert [one.id for one in sif if sif.is_at_end(one.id)] == [6]
+    with path.open("ab") as file:
+        file.write(b"stale" * 1000)
+    with edited(path) as sif:
+        new = sif.resize_object(6, 5000)
+        assert (new.size, new.offset, new.size_with_padding - new.size) == (5000, old.offset, old.size_with_padding - old.size)
+        assert sif.read(6) == before[6] + bytes(5000 - old.size) and sif.file_size == new.end
+        sif.resize_object(6, 10)
+        assert sif.read(6) == before[6][:10] and sif.file_size == old.offset + 10
+        assert all(sif.read(id) == content for id, content in before.items() if id != 6)
+    assert_sound(path.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -67,10 +68,32 @@ def test_tune(run: Run, old: str) -> None:
     assert code == 0 and "no block is reserved for root" in err
 
 
+def test_percent_and_uuid(run: Run, old: str) -> None:
+    uuid = "01234567-89ab-cdef-0123-456789abcdef"
+    found = json.loads(good(run, "overlay", "tune", "--json", "-m", "5", "-U", uuid, old))
+    assert (found["reserved_blocks"], found["uuid"]) == (24 * 1024 * 5 // 100, uuid)
+    versions = {}
+    for word in ("random", "time"):
+        versions[word] = UUID(json.loads(good(run, "overlay", "tune", "--json", "-U", word, old))["uuid"]).version
+    assert versions == {"random": 4, "time": 1}
+
+
+def test_the_overlay_of_a_sif(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    good(run, "-q", "sif", "new", "a.sif")
+    good(run, "-q", "overlay", "create", "--size", "24M", "a.sif")
+    good(run, "-q", "overlay", "tune", "-L", "inside", "a.sif")
+    assert json.loads(good(run, "overlay", "info", "--json", "a.sif"))["label"] == "inside"
+
+
 def test_what_is_not_tuned(run: Run, old: str) -> None:
     assert "nothing to change" in refused(run, "overlay", "tune", old, code=2)
     for blocks in ("x", "-1", "1.5", "99999999"):
         assert "--reserved-blocks" in refused(run, "overlay", "tune", f"--reserved-blocks={blocks}", old, code=2)
+    assert "-r and -m" in refused(run, "overlay", "tune", "-r", "1", "-m", "1", old, code=2)
+    assert "-m 51" in refused(run, "overlay", "tune", "-m", "51", old, code=2)
+    for uuid in ("x", "clear"):
+        assert f"--uuid {uuid}" in refused(run, "overlay", "tune", "-U", uuid, old, code=2)
     assert "at most 16" in refused(run, "overlay", "tune", "-L", "x" * 17, old, code=2)
     assert reserved(old) == 0
 

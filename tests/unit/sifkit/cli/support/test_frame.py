@@ -103,7 +103,8 @@ def test_no_arguments_shows_help_and_is_a_usage_error(run):
 
 def test_version(run):
     wanted = sifkit.__version__
-    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    newest = next(line for line in lines if line.startswith("## ") and "unreleased" not in line)
     assert newest.removeprefix("## ").split()[0] == wanted.partition(".dev")[0]
     assert run("--version") == run("-V") == (0, f"sifkit {wanted}\n", "")
 
@@ -437,7 +438,21 @@ def test_completion_scripts_parse(run, tmp_path, shell):
         (["sifkit", "-q", "ov"], {"overlay"}),
         (
             ["sifkit", "overlay", ""],
-            {"create", "info", "clone", "attach", "detach", "export", "tune", "trim", "chown", "fsck", "undo"},
+            {
+                "create",
+                "info",
+                "clone",
+                "attach",
+                "detach",
+                "export",
+                "tune",
+                "trim",
+                "chown",
+                "fsck",
+                "undo",
+                "resize",
+                "rebuild",
+            },
         ),
         (["sifkit", "overlay", "create", "--layout", "u"], {"upper"}),
         (["sifkit", "overlay", "create", "--lay"], {"--layout"}),

@@ -1,0 +1,69 @@
+"""Backups of the superblock and the descriptors, written after a resize.
+
+The superblock of the first backup comes last: while its numbers differ from those of the primary one, the resize is not
+finished (``finish``). Source: e2fsprogs ``lib/ext2fs/closefs.c``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..constants import STATE_VALID, SUPERBLOCK_SIZE
+from ..device.base import BlockDevice
+from ..format.geometry import Geometry
+from ..format.layout import Table
+from ..format.schema import SUPERBLOCK
+from ..format.superblock import set_needs_recovery
+
+__all__ = ["backup_superblock", "write_backups"]
+
+PIECE_BLOCKS = 1024
+"""Most descriptor blocks in one write."""
+
+
+def backup_superblock(raw: bytes, group: int) -> bytes:
+    """Return the backup in ``group`` of the primary superblock ``raw``: without VALID, with its own group number."""
+    copy = bytearray(raw)
+    table = SUPERBLOCK.view(copy)
+    table["s_state"] &= ~STATE_VALID & 0xFFFF
+    set_needs_recovery(table, False)
+    table["s_block_group_nr"] = min(group, 0xFFFF)
+    return bytes(copy)
+
+
+def write_backups(device: BlockDevice, geometry: Geometry, raw: bytes, groups: Table) -> None:
+    """Write all backups of the superblock ``raw`` (1024 bytes) and of the descriptors, and sync."""
+    size = geometry.block_size
+    table = _padded(geometry, groups)
+    leading = geometry.leading_descriptor_blocks
+    for group in geometry.leading_backup_groups:
+        for start in range(0, leading, PIECE_BLOCKS):
+            part = table[start : min(leading, start + PIECE_BLOCKS)]
+            device.write(geometry.descriptor_block(start, group) * size, part.tobytes())
+    for index in range(leading, geometry.descriptor_blocks):
+        for block in geometry.descriptor_copies(index):
+            device.write(block * size, table[index].tobytes())
+    for group in geometry.backup_groups[1:]:
+        device.write(int(geometry.group_first[group]) * size, backup_superblock(raw, group))
+    device.sync()
+    for group in geometry.backup_groups[:1]:
+        device.write(int(geometry.group_first[group]) * size, backup_superblock(raw, group))
+        device.sync()
+    if not geometry.backup_groups:
+        _erase_stale(device, geometry, raw)
+
+
+def _erase_stale(device: BlockDevice, geometry: Geometry, raw: bytes) -> None:
+    """Erase the backup in the first block behind a filesystem that was cut to one group: it must not look unfinished."""
+    offset = (geometry.first_data_block + geometry.blocks_per_group) * geometry.block_size
+    if geometry.has_super(1) and offset + SUPERBLOCK_SIZE <= device.size:
+        found, own = SUPERBLOCK.record(device.read(offset, SUPERBLOCK_SIZE)), SUPERBLOCK.record(raw)
+        if found["s_magic"] == own["s_magic"] and found["s_uuid"] == own["s_uuid"]:
+            device.write(offset, bytes(SUPERBLOCK_SIZE))
+            device.sync()
+
+
+def _padded(geometry: Geometry, groups: Table) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Return the descriptors as whole blocks, shape (descriptor blocks, block size)."""
+    data = groups.tobytes().ljust(geometry.descriptor_blocks * geometry.block_size, b"\0")
+    return np.frombuffer(data, np.uint8).reshape(geometry.descriptor_blocks, geometry.block_size)

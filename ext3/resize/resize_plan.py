@@ -1,0 +1,226 @@
+"""Plan of a resize: the new geometry, and what has to move. Pure: nothing is read or written.
+
+``minimum_size`` and the refusal of a size below it share their arithmetic with the plan. Source of the rules: e2fsprogs
+``resize/resize2fs.c``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..check.census import Census
+from ..constants import BAD_INO, JOURNAL_INO, RESIZE_INO
+from ..errors import TooSmallError, UnsupportedError
+from ..format.geometry import Geometry
+from ..format.layout import Table
+from ..format.superblock import Superblock
+from .new_geometry import geometry_of_size, least_last_group, resized_geometry
+
+__all__ = ["MinimumSize", "ResizePlan", "minimum_size", "moves_something", "plan"]
+
+Numbers = npt.NDArray[np.int64]
+
+
+def _none() -> Numbers:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class ResizePlan:
+    """Geometry before and after; blocks and inodes that move, in columns of equal length.
+
+    ``block_from`` (ascending) and ``block_to``: blocks of files, directories, attributes, and pointers; ``journal_from`` and
+    ``journal_to``: those of the journal and its pointers; ``inode_from`` (ascending) and ``inode_to``. ``map_to``: where the
+    map of the resize inode goes, None if it stays.
+    """
+
+    old: Geometry
+    new: Geometry
+    block_from: Numbers = field(default_factory=_none)
+    block_to: Numbers = field(default_factory=_none)
+    journal_from: Numbers = field(default_factory=_none)
+    journal_to: Numbers = field(default_factory=_none)
+    inode_from: Numbers = field(default_factory=_none)
+    inode_to: Numbers = field(default_factory=_none)
+    map_to: int | None = None
+
+    @property
+    def nothing(self) -> bool:
+        """True if the filesystem stays as it is."""
+        return self.old.blocks == self.new.blocks
+
+    @property
+    def grows(self) -> bool:
+        return self.new.blocks > self.old.blocks
+
+    @property
+    def beyond_reserve(self) -> bool:
+        """True if the resize inode is dropped for good."""
+        return self.old.resize_inode and not self.new.resize_inode
+
+    @property
+    def replaces_resize_inode(self) -> bool:
+        """True if the resize inode is dropped or made again: other reserved blocks, or other groups with copies of them."""
+        old, new = self.old, self.new
+        if not old.resize_inode:
+            return False
+        pointers = old.pointers_per_block
+        same = (old.descriptor_blocks, old.reserved_gdt_blocks) == (new.descriptor_blocks, new.reserved_gdt_blocks)
+        same = same and self.map_to is None
+        return not (same and new.resize_inode and old.backup_groups[:pointers] == new.backup_groups[:pointers])
+
+    @property
+    def moves_something(self) -> bool:
+        """True if blocks or inodes move to other places."""
+        return bool(len(self.block_from) or len(self.journal_from) or len(self.inode_from))
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that are copied."""
+        return (len(self.block_from) + len(self.journal_from)) * self.old.block_size
+
+
+@dataclass(frozen=True, slots=True)
+class MinimumSize:
+    """Smallest size of a filesystem. ``content_blocks``: files, directories, attributes and their pointers; ``journal_blocks``
+    with its pointers; the rest is metadata."""
+
+    blocks: int
+    content_blocks: int
+    journal_blocks: int
+    block_size: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.blocks * self.block_size
+
+    @property
+    def metadata_blocks(self) -> int:
+        return self.blocks - self.content_blocks - self.journal_blocks
+
+
+def moves_something(superblock: Superblock, groups: Table, blocks: int) -> bool:
+    """Return whether a resize to ``blocks`` moves or frees anything: then the plan needs a census."""
+    old = superblock.geometry
+    new = resized_geometry(old, groups, blocks)
+    return new.blocks < old.blocks or (old.resize_inode and not new.resize_inode)
+
+
+def plan(superblock: Superblock, groups: Table, blocks: int, *, census: Census | None = None) -> ResizePlan:
+    """Plan a resize to ``blocks`` blocks; the filesystem may get a little smaller (see ``resized_geometry``).
+
+    ``census``, with owners: of a filesystem where nothing disagrees with it; needed where ``moves_something``. Raise
+    TooSmallError, GeometryError, UnsupportedError.
+    """
+    old = superblock.geometry
+    if blocks <= old.first_data_block and census is not None:
+        _refuse_below(minimum_size(superblock, groups, census), blocks)
+    new = resized_geometry(old, groups, blocks) if census is None else _checked(superblock, groups, blocks, census)
+    if new.first_meta_bg is not None and not superblock.revision:
+        raise UnsupportedError(["revision 0"], hint="a filesystem of revision 0 cannot have meta_bg")
+    if new.blocks >= old.blocks:
+        return ResizePlan(old, new)
+    if census is None:
+        raise ValueError("a plan that moves something needs a census")
+    return _plan_moves(superblock, old, new, census)
+
+
+def _checked(superblock: Superblock, groups: Table, blocks: int, census: Census) -> Geometry:
+    least = minimum_size(superblock, groups, census)
+    if blocks < least.blocks:
+        _refuse_below(least, blocks)
+    return resized_geometry(superblock.geometry, groups, blocks)
+
+
+def _refuse_below(least: MinimumSize, blocks: int) -> None:
+    raise TooSmallError(
+        f"{blocks * least.block_size} bytes are too few for what the filesystem holds",
+        least=least.size_bytes,
+        content_bytes=least.content_blocks * least.block_size,
+        journal_bytes=least.journal_blocks * least.block_size,
+    )
+
+
+# -- the smallest size -----------------------------------------------------------------------------------------------
+
+
+def minimum_size(superblock: Superblock, groups: Table, census: Census) -> MinimumSize:
+    """Return the smallest size that a filesystem can be cut to. ``census``: with owners."""
+    old = superblock.geometry
+    content = census.used & ~census.system
+    need = int(np.count_nonzero(content))
+    journal = 0 if census.owner is None else int(np.count_nonzero(census.owner == JOURNAL_INO))
+    reserved = superblock.first_ino - 1
+    inodes = reserved + int(np.count_nonzero(census.mode[superblock.first_ino :]))
+    blocks = _least_blocks(old, groups, census, need, inodes)
+    return MinimumSize(blocks, need - journal, journal, old.block_size)
+
+
+def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inodes: int) -> int:
+    edges = old.group_first
+    system = np.add.reduceat(census.system, edges, dtype=np.int64)
+    room = np.cumsum(old.group_blocks - system)
+    """Blocks for content in the groups up to each."""
+    enough = np.flatnonzero((room >= need) & (np.arange(1, old.groups + 1) * old.inodes_per_group >= inodes))
+    for last in enough.tolist():
+        before = int(room[last - 1]) if last else 0
+        count = int(system[last]) + max(0, need - before)
+        whole = int(edges[last]) + int(old.group_blocks[last])
+        least = least_last_group(old, groups, geometry_of_size(old, whole))
+        if max(count, least) <= int(old.group_blocks[last]):
+            return int(edges[last]) + max(count, least)
+    return old.blocks
+
+
+# -- what moves ------------------------------------------------------------------------------------------------------
+
+
+def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Census) -> ResizePlan:
+    assert census.owner is not None
+    moved = new.blocks + np.flatnonzero(census.used[new.blocks :] & ~census.system[new.blocks :])
+    owner = census.owner[moved]
+    if (census.owner == BAD_INO).any():
+        raise UnsupportedError(["a list of bad blocks"], hint="an image has no bad blocks; a check can clear the list")
+    of_journal, of_map = owner == JOURNAL_INO, owner == RESIZE_INO
+    free = ~census.used[: new.blocks]
+    journal_from = moved[of_journal]
+    journal_to = _take(free, len(journal_from))
+    map_to = _take(free, int(of_map.sum()))
+    block_from = moved[~of_journal & ~of_map]
+    block_to = _take(free, len(block_from))
+    first = superblock.first_ino
+    inode_from = new.inodes + 1 + np.flatnonzero(census.mode[new.inodes + 1 :])
+    inode_to = first + np.flatnonzero(census.mode[first : new.inodes + 1] == 0)[: len(inode_from)]
+    return ResizePlan(
+        old,
+        new,
+        block_from,
+        block_to,
+        journal_from,
+        journal_to,
+        inode_from,
+        inode_to,
+        int(map_to[0]) if len(map_to) else None,
+    )
+
+
+def _take(free: npt.NDArray[np.bool_], count: int) -> Numbers:
+    """Take ``count`` free blocks, in as few runs as possible; return them in ascending order."""
+    if not count:
+        return _none()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]]).astype(np.int8)))
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    longest = np.argsort(-lengths, kind="stable")
+    total = np.cumsum(lengths[longest])
+    enough = int(np.searchsorted(total, count)) + 1
+    if not len(total) or total[-1] < count:
+        raise ValueError("more blocks are needed than are free")
+    chosen = np.sort(longest[:enough])
+    starts, lengths = starts[chosen], lengths[chosen]
+    before = np.cumsum(lengths) - lengths
+    taken: Numbers = (np.repeat(starts - before, lengths) + np.arange(int(lengths.sum())))[:count]
+    free[taken] = False
+    return taken

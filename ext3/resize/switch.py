@@ -1,0 +1,103 @@
+"""The change from the old geometry to the new one: before the switch, the switch, and after it.
+
+The resize inode maps blocks of the old geometry until the switch and others after it, and neither it nor the switch may be
+changed by a transaction over the other. So it is dropped before, and made again afterwards; in between its blocks stay marked
+as used, and belong to nobody. An interruption leaves that, and the padding of an old last group, which is safe: a check
+frees them, and ``finish`` does the rest. Source: Linux ``fs/ext4/resize.c``; e2fsprogs ``resize/resize2fs.c``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..constants import RESIZE_INO, Compat, Incompat
+from ..format.geometry import Geometry
+from ..format.layout import Table
+from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
+from .transactions import Transactions
+
+__all__ = ["drop_resize_inode", "finish_groups", "overhead_blocks", "restore_resize_inode", "switch_geometry"]
+
+Numbers = npt.NDArray[np.int64]
+
+
+def drop_resize_inode(changes: Transactions, map_at: int, *, free: bool) -> None:
+    """Drop the resize inode, whose map is in block ``map_at``, in a transaction. ``free``: free all of its blocks, for good."""
+    old = changes.superblock.geometry
+    reserve = [reserved_blocks(old) + group * old.blocks_per_group for group in (0, *old.backup_groups)]
+    changes.write_inode(RESIZE_INO, bytes(old.inode_size))
+    changes.set_fields(s_feature_compat=changes.superblock.compat & ~Compat.RESIZE_INODE.value, s_reserved_gdt_blocks=0)
+    if free:
+        changes.free_blocks(np.array([map_at], np.int64))
+    changes.commit()
+    if free:
+        free_in_steps(changes, reserve)
+
+
+def free_in_steps(changes: Transactions, parts: list[Numbers]) -> None:
+    """Free blocks, each part in one group or few, in transactions that fit the journal."""
+    for part in parts:
+        changes.free_blocks(part)
+        if 2 * changes.needed > changes.batch_capacity:
+            changes.commit()
+    changes.commit()
+
+
+def switch_geometry(changes: Transactions, new: Geometry, groups: Table) -> None:
+    """Write the fields of the new geometry in one sector. ``groups``: the descriptors of all groups of ``new``."""
+    incompat = changes.superblock.incompat & ~Incompat.NEEDS_RECOVERY.value
+    if new.first_meta_bg is not None:
+        incompat |= Incompat.META_BG.value
+    changes.switch(
+        groups,
+        s_blocks_count=new.blocks,
+        s_inodes_count=new.inodes,
+        s_r_blocks_count=new.reserved_blocks,
+        s_first_meta_bg=new.first_meta_bg or 0,
+        s_feature_incompat=incompat,
+    )
+
+
+def finish_groups(changes: Transactions, old: Geometry, new: Geometry) -> None:
+    """Free what the new geometry does not use any more: the padding of the old last group, and heads that got shorter.
+
+    Comes after the switch, and after ``restore_resize_inode``.
+    """
+    parts: list[Numbers] = []
+    end = min(new.blocks, int(old.group_first[-1]) + old.blocks_per_group)
+    if end > old.blocks:
+        parts.append(np.arange(old.blocks, end, dtype=np.int64))
+    both = min(old.groups, new.groups)
+    shorter = np.flatnonzero(old.head_blocks[:both] > new.head_blocks[:both])
+    for group in shorter.tolist():
+        first = int(new.group_first[group])
+        parts.append(np.arange(first + new.head_blocks[group], first + old.head_blocks[group], dtype=np.int64))
+    free_in_steps(changes, parts)
+
+
+def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | None) -> None:
+    """Make the resize inode of ``new``, with its map in block ``map_at``, which is marked as used, as are the reserved blocks.
+
+    Without one, only the overhead in the superblock is set.
+    """
+    fields: dict[str, int] = {"s_overhead_clusters": overhead_blocks(changes, new)}
+    if map_at is not None:
+        size = new.block_size
+        # Nobody's blocks until the transaction: they are written in place before it.
+        reserve = reserved_blocks(new)
+        if len(reserve) and not new.backup_groups:  # they list nothing
+            changes.device.write(int(reserve[0]) * size, bytes(len(reserve) * size))
+        for first, rows in resize_blocks(new, map_at):
+            changes.device.write(first * size, rows.astype("<u4").tobytes())
+        changes.device.sync()
+        changes.write_inode(RESIZE_INO, resize_record(new, map_at, now=changes.clock()).pack())
+        fields["s_feature_compat"] = changes.superblock.compat | Compat.RESIZE_INODE.value
+        fields["s_reserved_gdt_blocks"] = new.reserved_gdt_blocks
+    changes.set_fields(**fields)
+
+
+def overhead_blocks(changes: Transactions, geometry: Geometry) -> int:
+    """Return the blocks of metadata and of the journal, as mke2fs counts them."""
+    journal = 0 if changes.journal is None else changes.journal.maxlen
+    return int(geometry.group_overhead.sum()) + geometry.first_data_block + journal

@@ -1,0 +1,155 @@
+"""Resizes that were interrupted after the resize inode was dropped or the geometry changed, and what is left to do of them.
+
+The sign of one: the first backup of the superblock has other numbers than the primary one. What is left: blocks that are
+marked as used and belong to nobody, a resize inode to be made again, and backups.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ..check.bitmap_rows import bitmap_kinds, compare_bitmaps
+from ..check.census import Census
+from ..check.census_taking import take_census
+from ..constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..device.base import BlockDevice
+from ..edit.opening import Opened, open_for_changes
+from ..errors import Ext3Error, NeedsCheckError
+from ..format.geometry import Geometry
+from ..format.layout import Table
+from ..format.resize_inode import reserved_blocks
+from ..format.schema import SUPERBLOCK
+from ..format.superblock import Superblock, parse_superblock, read_superblock
+from ..journal.replay import through_journal
+from .backup_copies import write_backups
+from .new_geometry import geometry_of_size
+from .preconditions import check_state, open_tables
+from .switch import free_in_steps, restore_resize_inode
+from .transactions import Transactions
+
+__all__ = ["finish", "is_unfinished"]
+
+Numbers = npt.NDArray[np.int64]
+
+_LEAKS = ("bg_block_bitmap", "bg_free_blocks_count")
+"""Fields in which blocks that belong to nobody show."""
+_FIELDS = ("s_blocks_count", "s_inodes_count", "s_reserved_gdt_blocks", "s_first_meta_bg")
+
+
+def is_unfinished(device: BlockDevice, superblock: Superblock) -> bool:
+    """Return whether a resize of the filesystem was interrupted, so that ``finish`` has something to do. Raises DeviceError."""
+    return _first_backup(device, superblock) is not None
+
+
+def _first_backup(device: BlockDevice, superblock: Superblock) -> Geometry | None:
+    """Return the geometry in the first backup, if the backup is of this filesystem, and of another geometry."""
+    geometry, size = superblock.geometry, superblock.block_size
+    if not geometry.has_super(1):
+        return None
+    offset = (geometry.first_data_block + geometry.blocks_per_group) * size
+    if offset + SUPERBLOCK_SIZE > device.size:
+        return None
+    raw, own = device.read(offset, SUPERBLOCK_SIZE), device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
+    copy, primary = SUPERBLOCK.record(raw), SUPERBLOCK.record(own)
+    if copy["s_magic"] != EXT3_MAGIC or copy["s_uuid"] != primary["s_uuid"] or copy["s_block_group_nr"] != 1:
+        return None
+    try:
+        found = parse_superblock(raw, device_size=1 << 63).geometry
+    except Ext3Error:
+        return None
+    same = all(copy[name] == primary[name] for name in _FIELDS)
+    if same and found.resize_inode == geometry.resize_inode and found.first_meta_bg == geometry.first_meta_bg:
+        return None
+    shape = ("block_size", "first_data_block", "blocks_per_group", "inodes_per_group", "inode_size", "sparse_super")
+    if geometry.groups == 1 and any(getattr(found, name) != getattr(geometry, name) for name in shape):
+        return None  # left behind by an older filesystem
+    return found
+
+
+def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> bool:
+    """Finish a resize that was interrupted. Return False if there is none.
+
+    A journal that it left is replayed. Blocks that belong to nobody are freed, the resize inode is made again if its blocks
+    are still there, and the backups are written. Raise NeedsCheckError with nothing written if anything else is wrong,
+    UnsupportedError, CorruptError, DeviceError.
+    """
+    superblock = read_superblock(device)
+    if superblock.needs_recovery:
+        view, problem = through_journal(device, superblock)
+        if problem is not None:
+            raise problem
+        if _first_backup(view, read_superblock(view)) is None:
+            return False
+        open_for_changes(device)  # replays
+        superblock = read_superblock(device)
+    before = _first_backup(device, superblock)
+    if before is None:
+        return False
+    check_state(superblock)
+    opened = open_tables(device, superblock)
+    census, leaks = _leaks(device, opened)
+    changes = Transactions(device, opened, clock=clock)
+    geometry = superblock.geometry
+    want = geometry_of_size(before, geometry.blocks)
+    map_at: int | None = None
+    if want.resize_inode and not geometry.resize_inode and geometry.first_meta_bg is None:
+        reserve = np.concatenate([reserved_blocks(want) + group * want.blocks_per_group for group in (0, *want.backup_groups)])
+        if np.isin(reserve, leaks, assume_unique=True).all():
+            leaks = np.setdiff1d(leaks, reserve, assume_unique=True)
+            map_at, leaks = _place_map(changes, census, reserve, leaks)
+    per_group = geometry.blocks_per_group
+    groups = (leaks - geometry.first_data_block) // per_group
+    free_in_steps(changes, np.split(leaks, np.flatnonzero(np.diff(groups)) + 1))
+    if map_at is not None:
+        restore_resize_inode(changes, want, map_at)
+    changes.close()
+    write_backups(device, changes.superblock.geometry, changes.raw, changes.groups)
+    return True
+
+
+class _Tables:
+    """Volume of an opened filesystem."""
+
+    def __init__(self, device: BlockDevice, opened: Opened) -> None:
+        self.device = device
+        self.superblock: Superblock = opened.superblock
+        self.groups: Table = opened.groups
+
+
+def _leaks(device: BlockDevice, opened: Opened) -> tuple[Census, Numbers]:
+    """Return the blocks that are marked as used and belong to nobody. Raises NeedsCheckError if anything else is wrong."""
+    tables = _Tables(device, opened)
+    inventory = take_census(tables)
+    for violation in inventory.violations:
+        if violation.field not in _LEAKS:
+            raise NeedsCheckError(f"was interrupted while it was resized, and is damaged ({violation.error})")
+    parts = list(_leaks_by_group(tables, inventory.census))
+    return inventory.census, np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _leaks_by_group(tables: _Tables, census: Census) -> Iterator[Numbers]:
+    blocks, _ = bitmap_kinds(tables.superblock, census)
+    for _ in compare_bitmaps(tables.device.read, tables.superblock, tables.groups, (blocks,)):
+        pass
+    for group, stored in sorted(blocks.differing, key=lambda pair: pair[0]):
+        used, marked = blocks.differences(group, stored)
+        if (used & ~marked).any() or not blocks.padded(group, stored):
+            raise NeedsCheckError("was interrupted while it was resized, and has blocks in use that are marked as free")
+        yield np.flatnonzero(marked & ~used) + group * blocks.per_group + blocks.first
+
+
+def _place_map(changes: Transactions, census: Census, reserve: Numbers, leaks: Numbers) -> tuple[int | None, Numbers]:
+    """Choose a block for the map of the resize inode. Return it, and the other leaks; None if there is no block."""
+    if len(leaks):
+        return int(leaks[0]), leaks[1:]
+    free = ~census.used
+    free[reserve] = False
+    if not free.any():
+        return None, leaks
+    block = int(free.argmax())
+    changes.take_blocks(np.array([block], np.int64))
+    return block, leaks

@@ -1,0 +1,74 @@
+"""Shrinking, interrupted anywhere: a sound filesystem of the old size or of the new one, with the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ext3
+from ext3.device.base import MemoryDevice
+from ext3.resize import ResizePlan
+
+from ..support.recorded_edits import state
+from ..support.resizes import aged_image, cuts, judge_by_e2fsck, judge_cut, late_journal, record_resize
+from ..support.sessions import clock
+from ..support.tools import find
+
+MIB = 1 << 20
+
+
+def _plan(device: MemoryDevice, size: int) -> ResizePlan:
+    return ext3.resize.prepare(device).plan(size)
+
+
+def _judge(device: MemoryDevice, size: int, scratch: Path, *, every: int) -> None:
+    """Shrink the image, and judge what is left after each write, by e2fsck some of it."""
+    whole = {state(device)}
+    blocks = ext3.Filesystem.open(device).superblock.blocks_count
+    before, events = record_resize(device, size)
+    assert {state(device)} == whole
+    assert device.size == size
+    seen = set()
+    for number, (_, left) in enumerate(cuts(before, events, seed=1)):
+        if number % every == 0 and find("e2fsck"):
+            assert judge_by_e2fsck(left, scratch / "left") in whole
+        seen.add(judge_cut(left, whole))
+    assert {found for found, _ in seen} == {blocks, ext3.Filesystem.open(device).superblock.blocks_count}
+    assert {inode for _, inode in seen} == {True}
+
+
+@pytest.mark.parametrize(
+    ("block_size", "inode_size", "size"), [(1024, 256, 18 * MIB), (1024, 128, 18 * MIB), (2048, 256, 36 * MIB)]
+)
+def test_moves_cut_anywhere(block_size: int, inode_size: int, size: int, tmp_path: Path) -> None:
+    """Files, directories, pointer blocks and attribute blocks move, and inodes get new numbers."""
+    device = aged_image(size, block_size=block_size, inode_size=inode_size, files=40)
+    least = ext3.resize.prepare(device).minimum()
+    plan = _plan(device, least.size_bytes)
+    assert len(plan.block_from) > 60
+    assert len(plan.inode_from) > 10 or block_size > 1024
+    _judge(device, least.size_bytes, tmp_path, every=7)
+
+
+def test_many_small_transactions_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transaction takes a few blocks, so that shared attribute blocks move in several."""
+    device = aged_image(18 * MIB, files=40)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        for number in range(40):
+            fs.write_bytes(b"/second/shared%d" % number, b"")
+            fs.set_xattr(b"/second/shared%d" % number, b"user.same", b"s" * 500)
+    from ext3.resize.transactions import Transactions
+
+    monkeypatch.setattr(Transactions, "capacity", 14)
+    _judge(device, ext3.resize.prepare(device).minimum().size_bytes, tmp_path, every=40)
+
+
+@pytest.mark.parametrize("part", ["all", "some"])
+def test_journal_moved_and_cut_anywhere(part: str, tmp_path: Path) -> None:
+    device = late_journal(tmp_path / "image", 24 * MIB)
+    size = 12 * MIB if part == "all" else 15 * MIB
+    plan = _plan(device, size)
+    journal = ext3.resize.prepare(device).minimum().journal_blocks
+    assert (len(plan.journal_from) == journal) if part == "all" else 10 < len(plan.journal_from) < journal
+    _judge(device, size, tmp_path, every=4)

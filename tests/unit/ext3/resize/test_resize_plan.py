@@ -1,0 +1,85 @@
+"""Plans: what moves where, the smallest size, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ext3
+from ext3.device.base import MemoryDevice
+from ext3.resize import Prepared, minimum_size, plan, prepare
+from ext3.resize.resize_plan import _take
+
+from ....support.resizes import aged_image
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def image() -> MemoryDevice:
+    return aged_image(20 * MIB, files=40)
+
+
+@pytest.fixture(scope="module")
+def ready(image: MemoryDevice) -> Prepared:
+    return prepare(image)
+
+
+def test_least_size_is_exact(ready: Prepared) -> None:
+    least = ready.minimum()
+    assert least == minimum_size(ready.superblock, ready.groups, ready.census)
+    found = plan(ready.superblock, ready.groups, least.blocks, census=ready.census)
+    assert found.new.blocks == least.blocks
+    left = int(np.count_nonzero(~ready.census.used[: least.blocks])) - len(found.block_to) - len(found.journal_to)
+    assert left == 0 or found.new.group_blocks[-1] < found.new.group_overhead[-1] + 60
+    assert least.content_blocks + least.journal_blocks + least.metadata_blocks == least.blocks
+    assert least.size_bytes == least.blocks * 1024
+    for blocks in (least.blocks - 1, 100, 1, 0):
+        with pytest.raises(ext3.TooSmallError) as caught:
+            plan(ready.superblock, ready.groups, blocks, census=ready.census)
+        error = caught.value
+        assert (error.kind, error.field, error.least) == ("too-small", "size", least.size_bytes)
+        assert (error.content_bytes, error.journal_bytes) == (least.content_blocks * 1024, least.journal_blocks * 1024)
+
+
+def test_what_moves(ready: Prepared) -> None:
+    census = ready.census
+    found = ready.plan(ready.minimum().size_bytes + 100 * 1024)
+    new = found.new
+    moved = np.concatenate([found.block_from, found.journal_from])
+    assert (np.sort(moved) == new.blocks + np.flatnonzero((census.used & ~census.system)[new.blocks :])).all()
+    taken = np.concatenate([found.block_to, found.journal_to])
+    assert len(np.unique(taken)) == len(taken) == len(moved)
+    assert not census.used[taken].any()
+    assert int(taken.max()) < new.blocks
+    assert (found.inode_from > new.inodes).all()
+    assert len(found.inode_from) == np.count_nonzero(census.mode[new.inodes + 1 :])
+    assert (census.mode[found.inode_to] == 0).all()
+    assert int(found.inode_to.min()) >= 11
+    assert int(found.inode_to.max()) <= new.inodes
+    assert found.moves_something
+    assert found.moved_bytes == len(moved) * 1024
+
+
+def test_growth_needs_no_census(image: MemoryDevice) -> None:
+    ready = prepare(image)
+    found = ready.plan(40 * MIB)
+    assert found.grows
+    assert not found.moves_something
+    assert ready._census is None
+    assert ready.plan(20 * MIB).nothing
+    with pytest.raises(ValueError, match="census"):
+        plan(ready.superblock, ready.groups, 15 * 1024)
+
+
+def test_destinations_are_in_few_runs() -> None:
+    free = np.zeros(100, np.bool_)
+    for low, high in ((3, 5), (10, 40), (50, 52), (60, 70)):
+        free[low:high] = True
+    taken = _take(free, 35)
+    assert taken.tolist() == [*range(10, 40), *range(60, 65)]
+    assert not free[taken].any()
+    assert _take(free, 0).tolist() == []
+    assert _take(free, 9).tolist() == [3, 4, 50, 51, *range(65, 70)]
+    with pytest.raises(ValueError, match="more blocks"):
+        _take(free, 1)

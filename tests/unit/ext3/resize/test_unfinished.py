@@ -1,0 +1,130 @@
+"""Resizes that were interrupted: recognised, and finished."""
+
+from __future__ import annotations
+
+import pytest
+
+import ext3
+from ext3.constants import RESIZE_INO
+from ext3.device.base import MemoryDevice
+from ext3.device.copy_on_write import CopyOnWriteDevice, RecordingDevice, play
+from ext3.errors import NeedsCheckError
+from ext3.format.superblock import read_superblock
+from ext3.resize import finish, is_unfinished, prepare
+
+from ....support.recorded_edits import state
+from ....support.resizes import aged_image, findings_of, record_resize, resize
+from ....support.sessions import clock
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module", params=["grow", "shrink"])
+def stages(request: pytest.FixtureRequest) -> list[CopyOnWriteDevice]:
+    """What is left after each sync of a resize."""
+    device = aged_image(20 * MIB, files=40)
+    size = 40 * MIB if request.param == "grow" else prepare(device).minimum().size_bytes
+    before, events = record_resize(device, size)
+    ends = [number + 1 for number, event in enumerate(events) if event.kind == "sync"]
+    return [play(MemoryDevice(before), events[:end]) for end in ends]
+
+
+def test_every_stage_is_finished(stages: list[CopyOnWriteDevice]) -> None:
+    unfinished = 0
+    for left in stages:
+        superblock = read_superblock(left)
+        if superblock.needs_recovery or not is_unfinished(left, superblock):
+            continue
+        unfinished += 1
+        content = state(left)
+        with pytest.raises(NeedsCheckError, match="interrupted"):
+            prepare(left)
+        again = play(left, [])
+        assert finish(again, clock=clock)
+        assert not findings_of(again)
+        assert state(again) == content
+        assert read_superblock(again).geometry.resize_inode
+        assert not finish(again, clock=clock)
+        resize(again, 50 * MIB)
+        assert not findings_of(again)
+    assert unfinished > 2
+
+
+def test_interrupted_again_while_it_is_finished(stages: list[CopyOnWriteDevice]) -> None:
+    for left in stages:
+        superblock = read_superblock(left)
+        if superblock.needs_recovery or not is_unfinished(left, superblock) or not superblock.geometry.groups > 1:
+            continue
+        recorded = RecordingDevice(play(left, []))
+        finish(recorded, clock=clock)
+        ends = [number for number, event in enumerate(recorded.events) if event.kind == "sync"]
+        for end in ends:
+            once = play(left, recorded.events[:end])
+            with ext3.Filesystem.open(once, "r+", clock=clock):
+                pass  # the journal is replayed
+            finish(once, clock=clock)
+            assert not findings_of(once)
+            assert read_superblock(once).geometry.resize_inode
+
+
+def test_damage_is_left_to_a_check(stages: list[CopyOnWriteDevice]) -> None:
+    """Blocks in use that are marked as free: nothing is written."""
+    left = next(
+        some for some in stages if is_unfinished(some, read_superblock(some)) and not read_superblock(some).needs_recovery
+    )
+    broken = play(left, [])
+    groups = ext3.Filesystem(broken).groups
+    at = int(groups["bg_block_bitmap"][0]) * 1024 + 20
+    broken.write(at, b"\0")
+    recorded = RecordingDevice(broken)
+    with pytest.raises(NeedsCheckError):
+        finish(recorded, clock=clock)
+    assert not recorded.events
+
+
+def test_the_resize_inode_stays_dropped_where_its_blocks_were_used(stages: list[CopyOnWriteDevice]) -> None:
+    """A check may have freed the reserved blocks, and somebody may have used them."""
+    left = next(
+        some for some in stages if not read_superblock(some).geometry.resize_inode and not read_superblock(some).needs_recovery
+    )
+    checked = play(left, [])
+    before = left.read(8193 * 1024, 1024)
+    ext3.fsck.check(checked, ext3.Preen(), options=ext3.CheckOptions(force=True))
+    assert not findings_of(checked)
+    checked.write(8193 * 1024, before)  # the old backup again, as if the check had not written it
+    with ext3.Filesystem.open(checked, "r+", clock=clock) as fs:
+        room = fs.superblock.free_blocks * 1024
+        fs.write_bytes("/all", b"a" * (room - 200 * 1024))
+    assert finish(checked, clock=clock)
+    assert not findings_of(checked)
+    superblock = read_superblock(checked)
+    assert not superblock.geometry.resize_inode
+    assert not any(ext3.Filesystem(checked).inode(RESIZE_INO).i_block)
+
+
+def test_not_unfinished() -> None:
+    device = aged_image(20 * MIB, files=10)
+    assert not is_unfinished(device, read_superblock(device))
+    assert not finish(device, clock=clock)
+    small = aged_image(8 * MIB, files=10)
+    before = bytes(small.data)
+    assert not finish(small, clock=clock)
+    assert small.data == before
+
+
+def test_a_backup_of_another_filesystem_is_no_sign() -> None:
+    device = aged_image(20 * MIB, files=10)
+    device.data[8193 * 1024 + 0x68] ^= 0xFF  # s_uuid
+    device.data[8193 * 1024 + 4] ^= 0xFF
+    assert not is_unfinished(device, read_superblock(device))
+
+
+def test_no_stale_backup_is_left_behind_one_group() -> None:
+    device = aged_image(20 * MIB, files=4)
+    resize(device, 8 * MIB)
+    resize(device, 20 * MIB)
+    plan = prepare(device).plan(8 * MIB)
+    ext3.resize.apply(device, plan, clock=clock)  # the device stays as large as it was
+    assert device.size == 20 * MIB
+    assert not is_unfinished(device, read_superblock(device))
+    assert not findings_of(device)
