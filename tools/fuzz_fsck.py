@@ -21,6 +21,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Report
-from ext3.fsck.policy import CheckOnly, Policy, Preen, Yes
+from ext3.fsck.policy import Ask, CheckOnly, Policy, Preen, Yes
 
 from .ext3_mutants import Sample, mutate, sample_of, samples
 from .fuzz_ext3 import Watched
@@ -135,6 +136,8 @@ def try_mutant(data: bytes, chance: random.Random, scratch: Path, originals: set
         if lost:
             raise Fault(f"loses {len(lost)}: {lost[0]}")
     if chance.random() < LOOKED:
+        with suppress(NotExt3Error, CorruptError):
+            run(data, Ask(lambda finding: chance.random() < 0.6))
         looked, same = run(data, CheckOnly())
         if same != data:
             raise Fault("a look changes the image")

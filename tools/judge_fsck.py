@@ -276,6 +276,8 @@ class _Case:
         kept = contents(their_image)
         if exit_code & 8:
             return kept
+        if code & 8:
+            kept.clear()  # e2fsck could not make anything of it
         self.judge_result("-y", our_image, kept)
         again = ours(our_image, CheckOnly())
         found = [finding for finding in again[1].findings if not finding.problem.note] if again[1] is not None else []

@@ -27,8 +27,8 @@ TITLES = {
 HEAD = """# Problems that `sifkit overlay fsck` finds
 
 Each kind of problem has a code that stays: `code` in [JSON](json.md), `Finding.code` in Python. What `-p` does with it is what
-e2fsck does: it repairs, goes on without a repair, or stops for a decision, which `-y` or an answer gives. A note is no problem.
-Places of numbers are shown as `{name}`. The page is made by `python -m tools.list_problems`.
+e2fsck does: it repairs, goes on without a repair, or stops for a decision, which `-y` or an answer gives; what has no repair
+is left. A note is no problem. Places of numbers are shown as `{name}`. The page is made by `python -m tools.list_problems`.
 """
 WORDS = {PreenAnswer.REPAIR: "repairs", PreenAnswer.SKIP: "goes on", PreenAnswer.STOP: "stops"}
 
@@ -51,8 +51,8 @@ def page() -> str:
         if module != last:
             lines += ["", f"## {TITLES.get(module, module)}", "", "| code | `-p` | problem | repair |", "|---|---|---|---|"]
             last = module
-        preen = "note" if problem.note else WORDS[problem.preen]
-        repair = "" if problem.note else problem.question
+        preen = "note" if problem.note else WORDS[problem.preen] if problem.question else "leaves it"
+        repair = "" if problem.note else problem.question or "none"
         lines.append(f"| `{problem.code}` | {preen} | {_cell(problem.message)} | {_cell(repair)} |")
     return "\n".join(lines) + "\n"
 

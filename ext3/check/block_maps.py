@@ -1,7 +1,7 @@
 """Block maps of many inodes at once: their pointers checked, their blocks listed.
 
 A map is sound here if all its pointers lie in the filesystem and none leads to a system block. What is not sound is left to
-whoever looks at single inodes. Source: Linux ``fs/ext4/indirect.c``.
+code that looks at single inodes. Source: Linux ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations

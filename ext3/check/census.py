@@ -78,14 +78,6 @@ class Census:
             self.shared[ordered[1:][twice]] = True
             self.any_shared = True
 
-    def claim_run(self, first: int, count: int) -> None:
-        """Mark a run of blocks as ``claim`` does."""
-        part = slice(first, first + count)
-        if self.used[part].any():
-            self.shared[part] |= self.used[part]
-            self.any_shared = True
-        self.used[part] = True
-
 
 def system_ranges(superblock: Superblock, groups: Table) -> list[tuple[int, int]]:
     """Return (first block, count) of the superblock and descriptors, the bitmaps and the inode table of each group.

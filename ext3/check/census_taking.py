@@ -1,6 +1,6 @@
 """Census of a whole filesystem at once, and what in the filesystem disagrees with it.
 
-For whoever moves or frees blocks by the tables: a wrong bitmap or a shared block would cost a file. Nothing is repaired here.
+For code that moves or frees blocks by the tables: a wrong bitmap or a shared block would cost a file. Nothing is repaired here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Screen of inodes: which of many are plainly sound, by columns.
 
 Nearly all inodes are, and a check need not look at them one by one. The screen is stricter than the format: an inode that it
-does not pass may be sound, and whoever looks at single inodes decides. Source of the rules: e2fsprogs ``e2fsck/pass1.c``.
+does not pass may be sound, and code that looks at single inodes decides. Source of the rules: e2fsprogs ``e2fsck/pass1.c``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..constants import (
 )
 from ..format.dirent import BYTES_LIMIT
 from ..format.indirect_blocks import file_limit
-from ..format.inode_fields import extra_end
+from ..format.inode_fields import bad_extra_sizes, extra_end
 from ..format.inode_table import Records, core_rows, extra_rows
 from .block_maps import ManyMaps, map_many
 
@@ -174,7 +174,7 @@ def _extra_sound(records: Records, rows: npt.NDArray[np.void]) -> Flags:
     if extra is None:
         return np.ones(len(rows), np.bool_)
     length = extra["i_extra_isize"].astype(np.int64)
-    good: Flags = (length == 0) | ((length >= 4) & (length <= records.shape[1] - GOOD_INODE_SIZE) & (length & 3 == 0))
+    good = ~bad_extra_sizes(length, records.shape[1] - GOOD_INODE_SIZE)
     for name in ("i_atime", "i_ctime", "i_mtime", "i_crtime"):
         times = extra if name == "i_crtime" else rows
         good &= (length < extra_end(name + "_extra")) | ((extra[name + "_extra"] & 3) != 3) | (times[name] >> 31 == 0)

@@ -30,7 +30,7 @@ class TablePart(NamedTuple):
 
 
 def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> Iterator[TablePart]:
-    """Yield the parts of all inode tables that are not holes, by ascending inode number.
+    """Yield the parts of all inode tables that are not holes or zero, by ascending inode number.
 
     A group whose table the descriptor does not name, or that leaves the filesystem, has no parts.
     """
@@ -51,13 +51,19 @@ def read_tables(device: BlockDevice, superblock: Superblock, groups: Table) -> I
             high = min(count, -(-(start + length - begin) // size))
             for row in range(low, high, rows_at_once):
                 rows = min(rows_at_once, high - row)
-                yield _read(device, first_ino + row, begin + row * size, rows, size)
+                first = first_ino + row
+                part = _read(device, first, begin + row * size, rows, size, keep=first < superblock.first_ino)
+                if part is not None:
+                    yield part
             done = max(done, high)
 
 
-def _read(device: BlockDevice, first: int, offset: int, rows: int, size: int) -> TablePart:
+def _read(device: BlockDevice, first: int, offset: int, rows: int, size: int, *, keep: bool) -> TablePart | None:
+    """Return a part, None if it is all zero and need not be kept: hosts may count a hole that was read as data."""
     try:
         raw = device.read(offset, rows * size)
     except DeviceError as error:
         return TablePart(first, offset, np.zeros((rows, size), np.uint8), error)
+    if not keep and not np.frombuffer(raw, np.uint64).any():
+        return None
     return TablePart(first, offset, np.frombuffer(bytearray(raw), np.uint8).reshape(rows, size))

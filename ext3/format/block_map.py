@@ -16,6 +16,7 @@ from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..device.base import BlockDevice
 from ..errors import CorruptError
 from .inode import Inode, check_map_flags
+from .violation import Violation
 
 if TYPE_CHECKING:
     from .superblock import Superblock
@@ -157,10 +158,27 @@ class PointerBounds(NamedTuple):
         """Return the bounds of a whole filesystem."""
         return cls(superblock.first_data_block, superblock.blocks_count, where)
 
+    def holds(self, block: int) -> bool:
+        """Return whether a block is in range."""
+        return self.first <= block < self.end
+
+    def inside(self, blocks: Pointers | Array64) -> npt.NDArray[np.bool_]:
+        """Return which blocks are in range."""
+        return np.asarray((blocks >= self.first) & (blocks < self.end))
+
+    def violation(self, block: int, name: str) -> Violation:
+        """Return the violation of a pointer, called ``name``, that is out of range."""
+        return Violation(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
+
+    def violations(self, pointers: Pointers, name: str, base: int = 0) -> Iterator[Violation]:
+        """Yield those of all pointers out of range that are not holes; arguments as those of ``used``."""
+        for at in np.flatnonzero((pointers != 0) & ~self.inside(pointers)).tolist():
+            yield self.violation(int(pointers[at]), f"{name}[{base + at}]")
+
     def check(self, block: int, name: str) -> None:
         """Raise CorruptError if the pointer is out of range."""
-        if not self.first <= block < self.end:
-            raise CorruptError(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
+        if not self.holds(block):
+            raise self.violation(block, name).error
 
     def used(self, pointers: Pointers, name: str, base: int = 0) -> Array64:
         """Return the indices of the pointers that are not holes. Raise CorruptError if one is out of range.
@@ -168,11 +186,8 @@ class PointerBounds(NamedTuple):
         ``base``: the index in its table, called ``name``, of the first.
         """
         used = np.flatnonzero(pointers)
-        values = pointers[used]
-        bad = (values < self.first) | (values >= self.end)
-        if bad.any():
-            at = int(bad.argmax())
-            self.check(int(values[at]), f"{name}[{base + int(used[at])}]")
+        if not self.inside(pointers[used]).all():
+            raise next(self.violations(pointers, name, base)).error
         return used
 
 

@@ -1,8 +1,9 @@
 """Directory entries: the chain of records in each block of a directory, checked and decoded.
 
 There is one judge, of a block alone: a block that it refuses is one that e2fsck would change whatever else is in the image.
-It comes in two forms that agree: ``read_dirents`` walks one block, ``read_dirent_columns`` many side by side. The inode a
-name leads to has to exist; whether it may have a name (in use, not reserved, of that type) is not judged here. An indexed
+It comes in forms that agree: ``read_dirents`` walks one block up to a fault, ``dirent_violations`` goes on behind it,
+``read_dirent_columns`` walks many blocks side by side. The inode a name leads to has to exist; whether it may have a name (in
+use, not reserved, of that type) is not judged here. An indexed
 directory reads the same way: the index hides in records that look unused. Source: Linux ``fs/ext4/dir.c``
 (ext4_check_dir_entry), e2fsprogs ``e2fsck/pass2.c`` (check_dir_block).
 """
@@ -21,6 +22,7 @@ from ..device.base import BlockDevice
 from ..errors import CorruptError, Ext3Error, show
 from .block_map import Extents
 from .schema import DIRENT
+from .violation import Violation
 
 __all__ = [
     "BYTES_LIMIT",
@@ -32,6 +34,8 @@ __all__ = [
     "Entry",
     "directory_block_count",
     "directory_blocks",
+    "dirent_violations",
+    "length_fault",
     "make_entry",
     "read_dirent_columns",
     "read_dirents",
@@ -82,8 +86,8 @@ class Dirent(NamedTuple):
 DirentFields = tuple[int, int, int, int, bytes]
 """Fields of a Dirent as a plain tuple, which takes half the time to create."""
 
-_Damage = tuple[int, str, object, str]
-"""(byte, field, actual value, expected value)."""
+_Fault = tuple[str, object, str]
+"""(field, actual value, expected value)."""
 
 
 # -- blocks of a directory -----------------------------------------------------------------------------------------
@@ -124,16 +128,32 @@ def read_dirents(block: bytes, logical: int, into: list[DirentFields], *, inodes
     exist, names no directory can hold, block 0 without ``.`` and ``..`` in front, or those elsewhere. The records before the
     damage are in ``into``. ``where`` names the directory.
     """
-    damage = _walk(block, 0, len(block), 0 if logical else len(DOTS), into, inodes)
-    if damage is not None:
-        offset, field, got, want = damage
-        raise CorruptError(f"{where}, block {logical} at byte {offset}", field, got, want)
+    stop = _walk(block, 0, len(block), 0 if logical else len(DOTS), into, inodes)
+    for violation in _violations_at(block, stop, logical, inodes, where) if stop else ():
+        raise violation.error
 
 
-def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields], inodes: int) -> _Damage | None:
+def dirent_violations(block: bytes, logical: int, *, inodes: int, where: str) -> Iterator[Violation]:
+    """Yield all that is wrong with a directory's block ``logical``: the first is what ``read_dirents`` raises.
+
+    Ends at a record that cannot be stepped over.
+    """
+    stop = _walk(block, 0, len(block), 0 if logical else len(DOTS), [], inodes)
+    while stop:
+        yield from _violations_at(block, stop, logical, inodes, where)
+        offset, dots = stop
+        fault = length_fault(block, offset) if offset < len(block) else None
+        if offset == len(block) or (fault and fault[0] != "name_len"):
+            return
+        offset += DIRENT.packer.unpack_from(block, offset)[1]
+        stop = _walk(block, offset, len(block), max(dots - 1, 0), [], inodes)
+
+
+def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields], inodes: int) -> tuple[int, int] | None:
     """Append the used records from ``offset`` to ``end``; the first ``dots`` are ``.`` and ``..``, or ``..`` alone.
 
-    Every record is at least 12 bytes, so this ends.
+    Return where the first record with a fault is, and how many of ``.`` and ``..`` were to come from there; None if all are
+    sound. Every record is at least 12 bytes, so this ends.
     """
     last = end - MIN_REC_LEN
     unpack = DIRENT.packer.unpack_from
@@ -142,53 +162,88 @@ def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields
     slash = data.find(b"/", offset, end) >= 0  # hardly ever: then names need not be searched one by one
     while offset < end:
         if offset > last:
-            return offset, "record", f"{end - offset} bytes", f">= {MIN_REC_LEN}"
+            return offset, dots
         ino, rec_len, name_len, file_type = unpack(data, offset)
-        if rec_len < MIN_REC_LEN or rec_len & 3 or offset + rec_len > end:
-            return offset, "rec_len", rec_len, f"a multiple of 4 from {MIN_REC_LEN} to {end - offset}"
-        if head + name_len > rec_len:
-            return offset, "name_len", name_len, f"<= {rec_len - head}"
+        if rec_len < MIN_REC_LEN or rec_len & 3 or offset + rec_len > end or head + name_len > rec_len:
+            return offset, dots
         if ino or dots:
             name = data[offset + head : offset + head + name_len]
             if dots:
-                damage = _dot_damage(data, offset, ino, rec_len, name, DOTS[-dots], inodes)
-                if damage is not None:
-                    return damage
+                if name != DOTS[-dots] or data[offset + head + name_len] or not 0 < ino <= inodes:
+                    return offset, dots
+                if dots == 2 and rec_len > DOT_REC_LEN_MAX:
+                    return offset, dots
                 dots -= 1
             elif ino > inodes or b"\0" in name or (name_len < 3 and name in no_names) or (slash and b"/" in name):
-                return _entry_damage(offset, ino, rec_len, name, inodes)
+                return offset, dots
             append((offset, ino, rec_len, file_type, name))
         offset += rec_len
+    return (end, dots) if dots else None
+
+
+def _violations_at(block: bytes, stop: tuple[int, int], logical: int, inodes: int, where: str) -> Iterator[Violation]:
+    """Yield what is wrong with the record at which ``_walk`` stopped."""
+    offset, dots = stop
+    for field, got, want in _record_faults(block, offset, dots, inodes):
+        yield Violation(f"{where}, block {logical} at byte {offset}", field, got, want)
+
+
+def _record_faults(data: bytes, offset: int, dots: int, inodes: int) -> Iterator[_Fault]:
+    if offset == len(data):
+        yield from (("record", "missing", show(name)) for name in DOTS[-dots:])
+        return
+    fault = length_fault(data, offset)
+    if fault:
+        yield fault
+        return
+    ino, rec_len, name_len, _ = DIRENT.packer.unpack_from(data, offset)
+    name = data[offset + _HEAD : offset + _HEAD + name_len]
     if dots:
-        return end, "record", "missing", show(DOTS[-dots])
-    return None
+        yield from _dot_faults(data, offset, ino, rec_len, name, DOTS[-dots], inodes)
+    else:
+        yield from _entry_faults(ino, rec_len, name, inodes)
 
 
-def _dot_damage(data: bytes, offset: int, ino: int, rec_len: int, name: bytes, want: bytes, inodes: int) -> _Damage | None:
-    """Return the damage of a record that should be ``.`` or ``..``, None if it has none."""
+def length_fault(data: bytes | bytearray, offset: int) -> _Fault | None:
+    """Return what is wrong with the lengths of a block's record, (field, actual value, expected value), None if nothing is.
+
+    Only a record whose ``name_len`` is wrong can be stepped over.
+    """
+    left = len(data) - offset
+    if left < MIN_REC_LEN:
+        return "record", f"{left} bytes", f">= {MIN_REC_LEN}"
+    _, rec_len, name_len, _ = DIRENT.packer.unpack_from(data, offset)
+    if rec_len < MIN_REC_LEN or rec_len & 3 or rec_len > left:
+        return "rec_len", rec_len, f"a multiple of 4 from {MIN_REC_LEN} to {left}"
+    return ("name_len", name_len, f"<= {rec_len - _HEAD}") if _HEAD + name_len > rec_len else None
+
+
+def _dot_faults(data: bytes, offset: int, ino: int, rec_len: int, name: bytes, want: bytes, inodes: int) -> Iterator[_Fault]:
+    """Yield the faults of a record that should be ``.`` or ``..``."""
     if not ino:
-        return offset, "inode", 0, f"that of {show(want)}"
+        yield "inode", 0, f"that of {show(want)}"
+        return
     if ino > inodes:
-        return offset, "inode", ino, f"<= {inodes}"
-    if name != want:
-        return offset, "name", repr(show(name)), repr(show(want))
+        yield "inode", ino, f"<= {inodes}"
     end = offset + _HEAD + len(name)
-    if data[end]:
-        return offset, "name", repr(show(data[end - len(name) : end + 1])), f"{show(want)!r} and a NUL"
+    if name != want:
+        yield "name", repr(show(name)), repr(show(want))
+    elif data[end]:
+        yield "name", repr(show(data[end - len(name) : end + 1])), f"{show(want)!r} and a NUL"
     if want == b"." and rec_len > DOT_REC_LEN_MAX:
-        return offset, "rec_len", rec_len, f"from {MIN_REC_LEN} to {DOT_REC_LEN_MAX}"
-    return None
+        yield "rec_len", rec_len, f"from {MIN_REC_LEN} to {DOT_REC_LEN_MAX}"
 
 
-def _entry_damage(offset: int, ino: int, rec_len: int, name: bytes, inodes: int) -> _Damage:
-    """Return the damage of another record."""
+def _entry_faults(ino: int, rec_len: int, name: bytes, inodes: int) -> Iterator[_Fault]:
+    """Yield the faults of another record in use."""
     if not name:
-        return offset, "name_len", 0, f"from 1 to {rec_len - _HEAD}"
+        yield "name_len", 0, f"from 1 to {rec_len - _HEAD}"
     if ino > inodes:
-        return offset, "inode", ino, f"<= {inodes}"
+        yield "inode", ino, f"<= {inodes}"
     if name in DOTS:
-        return offset, "name", repr(show(name)), "one of the first two names of block 0, or another name"
-    return offset, "name", repr(show(name)), "a name without slash or NUL"
+        yield "name", repr(show(name)), "one of the first two names of block 0, or another name"
+    elif b"/" in name or b"\0" in name:
+        yield "name", repr(show(name)), "a name without slash or NUL"
 
 
 def read_entries(
@@ -284,7 +339,7 @@ def _chains(
         at, end = at[on], end[on]
     records: list[DirentFields] = []
     for start, stop in zip(at.tolist(), end.tolist(), strict=True):
-        if _walk(raw, start, stop, 0, records, inodes) is not None:
+        if _walk(raw, start, stop, 0, records, inodes):
             damaged.append(np.array([start // size]))
     found.append(np.fromiter((record[0] for record in records), np.int64, len(records)))
     return np.sort(np.concatenate(found)), np.concatenate(damaged)

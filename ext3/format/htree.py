@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ..constants import FileType, HashVersion
 from .dirent_block import DOT_REC_LEN, DOTS_SIZE, pack_dots
 from .schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
+from .violation import Violation
 
 __all__ = [
     "DxFrame",
@@ -31,6 +32,7 @@ __all__ = [
     "check_leaf",
     "leaves_of",
     "node_limit",
+    "node_violations",
     "pack_node",
     "pack_root",
     "plan_index",
@@ -38,6 +40,7 @@ __all__ = [
     "read_node",
     "read_root_info",
     "root_limit",
+    "root_violations",
 ]
 
 Array64 = npt.NDArray[np.int64]
@@ -109,18 +112,65 @@ def node_limit(block_size: int) -> int:
     return (block_size - NODE_HEAD) // DX_ENTRY.size
 
 
+def root_violations(data: bytes) -> Iterator[Violation]:
+    """Yield what is wrong with the head of an index in a directory's block 0. Ends at names where it should be."""
+    for at, want in ((0, DOT_REC_LEN), (DOT_REC_LEN, len(data) - DOT_REC_LEN)):
+        _, rec_len, _, _ = DIRENT.packer.unpack_from(data, at)
+        if rec_len != want:
+            yield Violation(f"index root at byte {at}", "rec_len", rec_len, want)
+            return
+    zero, version, length, levels, flags = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
+    if zero:
+        yield Violation("index root", "reserved_zero", zero, 0)
+    if length != DX_ROOT_INFO.size:
+        yield Violation("index root", "info_length", length, DX_ROOT_INFO.size)
+    if flags & 1:
+        yield Violation("index root", "unused_flags", flags, flags & ~1)
+    if version > HashVersion.TEA:
+        yield Violation("index root", "hash_version", version, f"<= {HashVersion.TEA}")
+    if levels > MAX_LEVELS:
+        yield Violation("index root", "indirect_levels", levels, f"<= {MAX_LEVELS}")
+
+
 def read_root_info(data: bytes) -> tuple[int, int]:
     """Return (hash version, levels of nodes) of a directory's block 0. Raise OddIndexError if it is not an index root."""
-    zero, version, length, levels, flags = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
-    _, dot_length, _, _ = DIRENT.packer.unpack_from(data, 0)
-    _, dotdot_length, _, _ = DIRENT.packer.unpack_from(data, DOT_REC_LEN)
-    if dot_length != DOT_REC_LEN or dotdot_length != len(data) - DOT_REC_LEN:
-        raise OddIndexError("names where the root of the index should be")
-    if zero or length != DX_ROOT_INFO.size or flags & 1:
-        raise OddIndexError("no root of an index")
-    if version > HashVersion.TEA or levels > MAX_LEVELS:
-        raise OddIndexError(f"hash version {version}, {levels} levels")
+    for violation in root_violations(data):
+        raise OddIndexError(str(violation))
+    _, version, _, levels, _ = DX_ROOT_INFO.packer.unpack_from(data, DOTS_SIZE)
     return version, levels
+
+
+def _place(block: int, size: int) -> tuple[int, int]:
+    """Return (byte where the entries of a root, block 0, or a node begin, the most of them)."""
+    return (NODE_HEAD, node_limit(size)) if block else (ROOT_HEAD, root_limit(size))
+
+
+def node_violations(data: bytes, block: int, *, blocks: int) -> Iterator[Violation]:
+    """Yield what is wrong with the entries of a root or node: limit and count, then hashes, then blocks.
+
+    Arguments as those of ``read_node``. Ends at a head or count that says nothing of the entries.
+    """
+    where = f"index block {block}"
+    start, right_limit = _place(block, len(data))
+    ino, rec_len, _, _ = DIRENT.packer.unpack_from(data, 0)
+    if block and (ino or rec_len != len(data)):
+        yield Violation(where, "inode, rec_len", f"{ino}, {rec_len}", f"0, {len(data)}")
+        return
+    limit, count = DX_COUNTLIMIT.packer.unpack_from(data, start)
+    if limit != right_limit:
+        yield Violation(where, "limit", limit, right_limit)
+    if not 0 < count <= right_limit:
+        yield Violation(where, "count", count, f"from 1 to {right_limit}")
+        return
+    entries = list(DX_ENTRY.packer.iter_unpack(data[start : start + count * DX_ENTRY.size]))
+    before = 0
+    for slot, (number, _) in enumerate(entries[1:], 1):
+        if number < before:
+            yield Violation(where, f"hash of entry {slot}", f"{number:#x}", f">= {before:#x}")
+        before = number
+    for slot, (_, number) in enumerate(entries):
+        if not 1 <= number & BLOCK_MASK < blocks:
+            yield Violation(where, f"block of entry {slot}", number & BLOCK_MASK, f"from 1 to {blocks - 1}")
 
 
 def read_node(data: bytes, block: int, *, blocks: int) -> DxNode:
@@ -129,22 +179,20 @@ def read_node(data: bytes, block: int, *, blocks: int) -> DxNode:
     OddIndexError for a wrong limit, a count beyond it, hashes that are not ascending, and entries that lead to the root or out
     of the directory.
     """
-    start, right_limit = (NODE_HEAD, node_limit(len(data))) if block else (ROOT_HEAD, root_limit(len(data)))
-    if block:
-        ino, rec_len, _, _ = DIRENT.packer.unpack_from(data, 0)
-        if ino or rec_len != len(data):
-            raise OddIndexError(f"block {block} is no node")
+    start, right_limit = _place(block, len(data))
+    ino, rec_len, _, _ = DIRENT.packer.unpack_from(data, 0)
     limit, count = DX_COUNTLIMIT.packer.unpack_from(data, start)
-    if limit != right_limit or not 0 < count <= limit:
-        raise OddIndexError(f"block {block}: {count} entries of {limit}")
-    pairs = DX_ENTRY.packer.iter_unpack(data[start : start + count * DX_ENTRY.size])
-    hashes, numbers = map(list, zip(*pairs, strict=True))
-    hashes[0] = 0
-    if any(map(gt, hashes, hashes[1:])):
-        raise OddIndexError(f"block {block}: the hashes are not ascending")
-    numbers = [number & BLOCK_MASK for number in numbers]
-    if min(numbers) < 1 or max(numbers) >= blocks:
-        raise OddIndexError(f"block {block} leads out of {blocks} blocks")
+    sound = limit == right_limit and 0 < count <= limit and (not block or (not ino and rec_len == len(data)))
+    hashes: list[int] = []
+    numbers: list[int] = []
+    if sound:
+        pairs = DX_ENTRY.packer.iter_unpack(data[start : start + count * DX_ENTRY.size])
+        hashes, numbers = map(list, zip(*pairs, strict=True))
+        hashes[0] = 0
+        numbers = [number & BLOCK_MASK for number in numbers]
+        sound = not any(map(gt, hashes, hashes[1:])) and min(numbers) >= 1 and max(numbers) < blocks
+    for violation in () if sound else node_violations(data, block, blocks=blocks):
+        raise OddIndexError(str(violation))
     return DxNode(block, data, start, hashes, numbers)
 
 

@@ -8,6 +8,7 @@ inodes at once see ``inode_table``.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..constants import (
@@ -23,7 +24,6 @@ from ..constants import (
     FileType,
     InodeFlag,
 )
-from ..errors import CorruptError
 from .inode_fields import (
     CRTIME_END,
     CRTIME_EXTRA_END,
@@ -32,16 +32,17 @@ from .inode_fields import (
     TIME_MAX,
     TIME_MIN,
     TIMES_END,
-    check_extra_size,
     decode_device,
     decode_owner,
     decode_size,
     decode_time,
     encode_owner,
     encode_time,
+    extra_size_violations,
     new_extra_size,
 )
 from .schema import INODE_CORE, INODE_EXTRA
+from .violation import Violation
 
 __all__ = [
     "NO_MAP",
@@ -53,8 +54,11 @@ __all__ = [
     "fast_symlink",
     "file_type_of",
     "has_block_map",
+    "inode_violations",
+    "map_flag_violations",
     "parse_inode",
     "patch_inode",
+    "target_violations",
 ]
 
 NO_MAP = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
@@ -278,7 +282,8 @@ def _split_extra(raw: bytes, ino: int) -> tuple[int, tuple[int, ...], bytes, byt
     if len(raw) == GOOD_INODE_SIZE:
         return 0, _NO_EXTRA, b"", b""
     (length,) = _EXTRA_ISIZE.unpack_from(raw, GOOD_INODE_SIZE)
-    check_extra_size(length, len(raw) - GOOD_INODE_SIZE, ino)
+    for violation in extra_size_violations(length, len(raw) - GOOD_INODE_SIZE, ino):
+        raise violation.error
     if not length:
         return 0, _NO_EXTRA, b"", b""
     end, known = GOOD_INODE_SIZE + length, GOOD_INODE_SIZE + INODE_EXTRA.size
@@ -300,11 +305,17 @@ def patch_inode(raw: bytes, **fields: Any) -> bytes:
     return bytes(changed)
 
 
-def check_map_flags(flags: int, where: str) -> None:
-    """Raise CorruptError for flags by which there is something else in the place of the block map."""
+def map_flag_violations(flags: int, where: str) -> Iterator[Violation]:
+    """Yield the violation of flags by which there is something else in the place of the block map."""
     strange = flags & NO_MAP
     if strange:
-        raise CorruptError(where, "i_flags", f"{flags:#x}", f"without {strange:#x}, which ext3 does not have")
+        yield Violation(where, "i_flags", f"{flags:#x}", f"without {strange:#x}, which ext3 does not have")
+
+
+def check_map_flags(flags: int, where: str) -> None:
+    """Raise CorruptError for flags by which there is something else in the place of the block map."""
+    for violation in map_flag_violations(flags, where):
+        raise violation.error
 
 
 def has_block_map(inode: Inode, block_size: int) -> bool:
@@ -319,17 +330,52 @@ def fast_symlink(inode: Inode, block_size: int) -> bytes | None:
 
     Raises CorruptError for a length that no target can have there.
     """
-    attribute_blocks = block_size // SECTOR if inode.stat.file_acl else 0
-    if inode.stat.blocks > attribute_blocks:
+    if not _has_fast_target(inode, block_size):
         return None
+    for violation in _fast_target_violations(inode):
+        raise violation.error
+    return _fast_target(inode)
+
+
+def _has_fast_target(inode: Inode, block_size: int) -> bool:
+    return inode.stat.blocks <= (block_size // SECTOR if inode.stat.file_acl else 0)
+
+
+def _fast_target(inode: Inode) -> bytes:
+    return _I_BLOCK.pack(*inode.i_block)[: inode.stat.size]
+
+
+def _fast_target_violations(inode: Inode) -> Iterator[Violation]:
     size = inode.stat.size
-    if not 0 < size <= FAST_SYMLINK_MAX:
-        raise CorruptError(f"inode {inode.stat.ino}", "i_size", size, f"a target of 1 to {FAST_SYMLINK_MAX} bytes")
-    return checked_target(_I_BLOCK.pack(*inode.i_block)[:size], inode.stat.ino)
+    if 0 < size <= FAST_SYMLINK_MAX:
+        yield from target_violations(_fast_target(inode), inode.stat.ino)
+    else:
+        yield Violation(f"inode {inode.stat.ino}", "i_size", size, f"a target of 1 to {FAST_SYMLINK_MAX} bytes")
+
+
+def target_violations(target: bytes, ino: int) -> Iterator[Violation]:
+    """Yield the violation of a symlink's target that holds a NUL."""
+    if b"\0" in target:
+        yield Violation(f"inode {ino}", "i_size", len(target), f"{target.index(0)}, where the target ends")
 
 
 def checked_target(target: bytes, ino: int) -> bytes:
     """Return a symlink's target. Raises CorruptError if it holds a NUL."""
-    if b"\0" in target:
-        raise CorruptError(f"inode {ino}", "i_size", len(target), f"{target.index(0)}, where the target ends")
+    for violation in target_violations(target, ino):
+        raise violation.error
     return target
+
+
+def inode_violations(raw: bytes, ino: int, *, block_size: int) -> Iterator[Violation]:
+    """Yield all for which the readers of an inode raise CorruptError by its record alone.
+
+    That is ``parse_inode``, then what reads the 15 words: ``fast_symlink``, or ``check_map_flags`` before a block map is read.
+    """
+    if len(raw) > GOOD_INODE_SIZE:
+        (length,) = _EXTRA_ISIZE.unpack_from(raw, GOOD_INODE_SIZE)
+        yield from extra_size_violations(length, len(raw) - GOOD_INODE_SIZE, ino)
+    inode = parse_inode(raw[:GOOD_INODE_SIZE], ino)
+    if inode.stat.is_symlink and _has_fast_target(inode, block_size):
+        yield from _fast_target_violations(inode)
+    elif has_block_map(inode, block_size):
+        yield from map_flag_violations(inode.stat.flags, f"inode {ino}")

@@ -7,14 +7,15 @@ Linux ``fs/ext4/ext4.h`` (EXT4_INODE_SET_XTIME, EXT4_INODE_GET_XTIME, EXT4_FITS_
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG
-from ..errors import CorruptError
 from .schema import INODE_EXTRA
+from .violation import Violation
 
 __all__ = [
     "CRTIME_END",
@@ -30,7 +31,6 @@ __all__ = [
     "Times",
     "area_size",
     "bad_extra_sizes",
-    "check_extra_size",
     "check_owner",
     "decode_device",
     "decode_devices",
@@ -43,6 +43,7 @@ __all__ = [
     "encode_time",
     "encode_times",
     "extra_end",
+    "extra_size_violations",
     "new_extra_size",
 ]
 
@@ -91,14 +92,14 @@ def area_size(inode_size: int) -> int:
     return inode_size - GOOD_INODE_SIZE - new_extra_size(inode_size)
 
 
-def check_extra_size(size: int, room: int, ino: int) -> None:
-    """Raise CorruptError for an i_extra_isize that leaves the ``room`` behind the core, or does not end at a word."""
+def extra_size_violations(size: int, room: int, ino: int) -> Iterator[Violation]:
+    """Yield what is wrong with an i_extra_isize: it leaves the ``room`` behind the core, or does not end at a word."""
     if size % 4 or size > room:
-        raise CorruptError(f"inode {ino}", "i_extra_isize", size, f"a multiple of 4, <= {room}")
+        yield Violation(f"inode {ino}", "i_extra_isize", size, f"a multiple of 4, <= {room}")
 
 
 def bad_extra_sizes(sizes: Numbers, room: int) -> Flags:
-    """Return the rows for which ``check_extra_size`` raises."""
+    """Return the rows for which ``extra_size_violations`` yields one."""
     bad: Flags = (sizes % 4 != 0) | (sizes > room)
     return bad
 

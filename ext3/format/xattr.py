@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ..constants import XATTR_MAGIC, XATTR_NAME_MAX, XattrIndex
-from ..errors import CorruptError, show
+from ..errors import show
 from . import acl
 from .schema import XATTR_ENTRY, XATTR_HEADER, XATTR_IBODY_HEADER
+from .violation import Violation
 
 __all__ = [
     "Attribute",
     "AttributeNameError",
+    "area_violations",
     "block_attributes",
     "block_fits",
     "block_hash",
+    "block_violations",
     "disk_name",
     "entry_hash",
+    "hash_fits",
     "host_values",
     "inode_attributes",
     "join_name",
@@ -37,6 +41,8 @@ __all__ = [
     "split_name",
     "to_disk",
 ]
+
+T = TypeVar("T")
 
 TERMINATOR = b"\0\0\0\0"
 MASK32 = 0xFFFFFFFF
@@ -196,14 +202,23 @@ def _pack_entries(buffer: bytearray, attributes: Sequence[Attribute], first: int
         first += _padded(len(name))
 
 
-def entry_hash(name: bytes, value: bytes) -> int:
-    """Return e_hash of an entry in a block: the suffix by bytes, then the value by little-endian words, padded with zeros."""
+def entry_hash(name: bytes, value: bytes, *, signed: bool = False) -> int:
+    """Return e_hash of an entry in a block: the suffix by bytes, then the value by little-endian words, padded with zeros.
+
+    ``signed``: as some kernels had it, who took the bytes of names as signed.
+    """
     number = 0
     for byte in name:
-        number = ((number << 5) & MASK32) ^ (number >> 27) ^ byte
+        extended = 0xFFFFFF00 if signed and byte & 0x80 else 0
+        number = ((number << 5) & MASK32) ^ (number >> 27) ^ (extended | byte)
     for word in np.frombuffer(value + bytes(-len(value) % 4), "<u4").tolist():
         number = ((number << 16) & MASK32) ^ (number >> 16) ^ word
     return number
+
+
+def hash_fits(stored: int, name: bytes, value: bytes) -> bool:
+    """Return whether it is the e_hash of an entry, as any kernel makes it. ``value``: with its padding."""
+    return stored == entry_hash(name, value) or (not name.isascii() and stored == entry_hash(name, value, signed=True))
 
 
 def block_hash(hashes: Iterable[int]) -> int:
@@ -231,57 +246,113 @@ def parse_block(block: bytes, *, where: str = "attribute block") -> dict[bytes, 
 
 def inode_attributes(area: bytes, *, where: str = "inode") -> list[Attribute]:
     """Return the attributes in an inode's area, in order; none if it does not begin with the magic. Raises CorruptError."""
-    size = XATTR_IBODY_HEADER.size
-    if len(area) < size + len(TERMINATOR) or XATTR_IBODY_HEADER.packer.unpack_from(area)[0] != XATTR_MAGIC:
-        return []
-    return _parse(area, size, size, where)
+    faults: list[Violation] = []
+    return _sound(_walk_area(area, where, faults), faults)
 
 
 def block_attributes(block: bytes, *, where: str = "attribute block") -> list[Attribute]:
     """Return the attributes in a block, in order. Raises CorruptError (``where``). Ignores hashes."""
-    if len(block) < XATTR_HEADER.size + len(TERMINATOR):
-        raise CorruptError(where, "size", len(block), f">= {XATTR_HEADER.size + len(TERMINATOR)}")
-    magic, _, blocks, *_ = XATTR_HEADER.packer.unpack_from(block)
-    if magic != XATTR_MAGIC:
-        raise CorruptError(where, "h_magic", f"{magic:#x}", f"{XATTR_MAGIC:#x}")
-    if blocks != 1:
-        raise CorruptError(where, "h_blocks", blocks, 1)
-    return _parse(block, XATTR_HEADER.size, 0, where)
-
-
-def _parse(buffer: bytes, first: int, base: int, where: str) -> list[Attribute]:
-    """Parse entries from byte ``first`` on; value offsets count from byte ``base``. Every step takes 16 bytes or more."""
-    entries: list[tuple[int, bytes, int, int]] = []
-    offset = first
-    while True:
-        if offset + len(TERMINATOR) > len(buffer):
-            raise CorruptError(where, "attribute entries", f"without an end at byte {offset}", f"an end before {len(buffer)}")
-        if buffer[offset : offset + 4] == TERMINATOR:
-            break
-        if offset + XATTR_ENTRY.size > len(buffer):
-            raise CorruptError(where, "attribute entry", f"at byte {offset}", f"inside {len(buffer)} bytes")
-        length, index, value_offset, value_inum, value_size, _ = XATTR_ENTRY.packer.unpack_from(buffer, offset)
-        offset += XATTR_ENTRY.size
-        name = buffer[offset : offset + length]
-        offset += _padded(length)
-        if offset + len(TERMINATOR) > len(buffer):
-            raise CorruptError(where, "e_name_len", length, f"a name inside {len(buffer)} bytes")
-        if index == 0:
-            raise CorruptError(where, "e_name_index", 0, "1 or more")
-        if value_inum:
-            raise CorruptError(where, "e_value_inum", value_inum, 0)
-        entries.append((index, name, base + value_offset, value_size))
-    end_of_entries = offset + len(TERMINATOR)
-    found = []
-    for index, name, start, size in entries:
-        if size and not end_of_entries <= start <= len(buffer) - size:
-            raise CorruptError(where, "e_value_offs", start - base, f"{size} bytes behind the entries and inside the area")
-        found.append(Attribute(index, name, buffer[start : start + size] if size else b""))
-    return found
+    faults: list[Violation] = []
+    return _sound(_walk_block(block, where, faults), faults)
 
 
 def host_values(attributes: Iterable[Attribute], *, where: str) -> dict[bytes, bytes]:
     """Return full name -> host value. Raises CorruptError (``where``) for an invalid ACL, or a NUL in a name."""
+    faults: list[Violation] = []
+    return _sound(_host_values(attributes, where, faults), faults)
+
+
+def _sound(found: T, faults: list[Violation]) -> T:
+    """Return what was read. Raises CorruptError for the first fault."""
+    if faults:
+        raise faults[0].error
+    return found
+
+
+def area_violations(area: bytes, *, where: str = "inode", hashes: bool = False) -> list[Violation]:
+    """Return all that is wrong with an inode's attributes; without ``hashes``, the first is what ``parse_inode_area`` raises.
+
+    Those for which ``inode_attributes`` raises come first. Ends at an entry that cannot be stepped over.
+    """
+    faults: list[Violation] = []
+    _host_values(_walk_area(area, where, faults, hashes=hashes), where, faults)
+    return faults
+
+
+def block_violations(block: bytes, *, where: str = "attribute block", hashes: bool = False) -> list[Violation]:
+    """Return all that is wrong with an attribute block, as ``area_violations`` does. Its reference count is not judged."""
+    faults: list[Violation] = []
+    _host_values(_walk_block(block, where, faults, hashes=hashes), where, faults)
+    return faults
+
+
+def _walk_area(area: bytes, where: str, faults: list[Violation], *, hashes: bool = False) -> list[Attribute]:
+    size = XATTR_IBODY_HEADER.size
+    if len(area) < size + len(TERMINATOR) or XATTR_IBODY_HEADER.packer.unpack_from(area)[0] != XATTR_MAGIC:
+        return []
+    return _walk(area, size, size, where, faults, hashes=hashes)
+
+
+def _walk_block(block: bytes, where: str, faults: list[Violation], *, hashes: bool = False) -> list[Attribute]:
+    if len(block) < XATTR_HEADER.size + len(TERMINATOR):
+        faults.append(Violation(where, "size", len(block), f">= {XATTR_HEADER.size + len(TERMINATOR)}"))
+        return []
+    magic, _, blocks, *_ = XATTR_HEADER.packer.unpack_from(block)
+    if magic != XATTR_MAGIC:
+        faults.append(Violation(where, "h_magic", f"{magic:#x}", f"{XATTR_MAGIC:#x}"))
+        return []
+    if blocks != 1:
+        faults.append(Violation(where, "h_blocks", blocks, 1))
+    return _walk(block, XATTR_HEADER.size, 0, where, faults, hashes=hashes)
+
+
+def _walk(buffer: bytes, first: int, base: int, where: str, faults: list[Violation], *, hashes: bool) -> list[Attribute]:
+    """Return the sound ones of the entries from byte ``first`` on; value offsets count from byte ``base``.
+
+    Every step takes 16 bytes or more. ``hashes``: check them too; in an inode, where ``base`` is not 0, one of 0 is none.
+    """
+    size = len(buffer)
+    entries: list[tuple[int, bytes, int, int, int]] = []
+    offset = first
+    while True:
+        if offset + len(TERMINATOR) > size:
+            want = f"an end before {size}"
+            faults.append(Violation(where, "attribute entries", f"without an end at byte {offset}", want))
+            return []
+        if buffer[offset : offset + 4] == TERMINATOR:
+            break
+        if offset + XATTR_ENTRY.size > size:
+            faults.append(Violation(where, "attribute entry", f"at byte {offset}", f"inside {size} bytes"))
+            return []
+        length, index, value_offset, value_inum, value_size, stored = XATTR_ENTRY.packer.unpack_from(buffer, offset)
+        offset += XATTR_ENTRY.size
+        name = buffer[offset : offset + length]
+        offset += _padded(length)
+        if offset + len(TERMINATOR) > size:
+            faults.append(Violation(where, "e_name_len", length, f"a name inside {size} bytes"))
+            return []
+        if index == 0:
+            faults.append(Violation(where, "e_name_index", 0, "1 or more"))
+        if value_inum:
+            faults.append(Violation(where, "e_value_inum", value_inum, 0))
+            continue  # the value is not in this buffer
+        entries.append((index, name, base + value_offset, value_size, stored))
+    end_of_entries = offset + len(TERMINATOR)
+    found = []
+    for index, name, start, length, stored in entries:
+        if length and not end_of_entries <= start <= size - length:
+            want = f"{length} bytes behind the entries and inside the area"
+            faults.append(Violation(where, "e_value_offs", start - base, want))
+            continue
+        found.append(Attribute(index, name, buffer[start : start + length] if length else b""))
+        if hashes and (stored or not base):
+            value = buffer[start : start + _padded(length)] if length else b""
+            if not hash_fits(stored, name, value):
+                faults.append(Violation(where, "e_hash", f"{stored:#x}", f"{entry_hash(name, value):#x}"))
+    return found
+
+
+def _host_values(attributes: Iterable[Attribute], where: str, faults: list[Violation]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for index, name, value in attributes:
         try:
@@ -289,15 +360,10 @@ def host_values(attributes: Iterable[Attribute], *, where: str) -> dict[bytes, b
         except ValueError:
             continue  # the kernel does not list attributes of unknown prefixes, either
         if b"\0" in full:  # the system calls end a name there
-            raise CorruptError(where, "e_name", show(full), "a name without NUL")
-        found[full] = _host_value(index, value, full, where)
+            faults.append(Violation(where, "e_name", show(full), "a name without NUL"))
+            continue
+        try:
+            found[full] = acl.from_disk(value) if index in _ACLS else value
+        except ValueError as error:
+            faults.append(Violation(where, show(full), str(error), "an ACL"))
     return found
-
-
-def _host_value(index: int, value: bytes, full: bytes, where: str) -> bytes:
-    if index not in _ACLS:
-        return value
-    try:
-        return acl.from_disk(value)
-    except ValueError as error:
-        raise CorruptError(where, show(full), str(error), "an ACL") from error

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..constants import XATTR_MAGIC, Compat
 from ..errors import DeviceError
 from ..format.schema import XATTR_ENTRY, XATTR_HEADER, XATTR_IBODY_HEADER
-from ..format.xattr import entry_hash
+from ..format.xattr import hash_fits
 from .context import Context
 from .problem import Place, Problem
 from .problems import inodes as problems
@@ -27,7 +27,6 @@ Numbers = npt.NDArray[np.int64]
 
 TERMINATOR = 4
 """Bytes of the zero word behind the last entry."""
-MASK32 = 0xFFFFFFFF
 UNKNOWN = -1
 """Reference count of a block that is not sound."""
 
@@ -58,20 +57,6 @@ def _padded(size: int) -> int:
     return -(-size // 4) * 4
 
 
-def _hash_fits(stored: int, name: bytes, value: bytes) -> bool:
-    """Return whether it is the hash of an entry. Some kernels took the bytes of names as signed."""
-    if stored == entry_hash(name, value):
-        return True
-    if not any(byte & 0x80 for byte in name):
-        return False
-    number = 0
-    for byte in name:
-        number = ((number << 5) & MASK32) ^ (number >> 27) ^ (byte if byte < 0x80 else byte | 0xFFFFFF00)
-    for word in np.frombuffer(value, "<u4").tolist():
-        number = ((number << 16) & MASK32) ^ (number >> 16) ^ word
-    return stored == number
-
-
 def area_fault(area: bytes) -> AttributeFault | None:
     """Return what is wrong with the attribute area of an inode, which begins with the magic; None if nothing is."""
     head = XATTR_IBODY_HEADER.size
@@ -96,7 +81,7 @@ def area_fault(area: bytes) -> AttributeFault | None:
         if size and not region.take(value_at, _padded(size)):
             return AttributeFault(problems.AREA_OVERLAP, None)
         value = area[value_at : value_at + _padded(size)] if size else b""
-        if stored and not _hash_fits(stored, area[name_at : name_at + length], value):
+        if stored and not hash_fits(stored, area[name_at : name_at + length], value):
             return AttributeFault(problems.AREA_HASH, f"{stored:#x}")
         left -= size
         at = name_at + _padded(length)
@@ -131,7 +116,7 @@ def block_fault(block: bytes) -> AttributeFault | None:
         if size and not region.take(offset, _padded(size)):
             return AttributeFault(problems.BLOCK_OVERLAP, None)
         value = block[offset : offset + _padded(size)] if size else b""
-        if not _hash_fits(stored, block[name_at : name_at + length], value):
+        if not hash_fits(stored, block[name_at : name_at + length], value):
             return AttributeFault(problems.BLOCK_HASH, f"{stored:#x}")
         at = name_at + _padded(length)
     if not region.take(at, TERMINATOR):

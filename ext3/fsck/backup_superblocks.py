@@ -132,7 +132,10 @@ def descriptors_sound(superblock: Superblock, groups: Table) -> bool:
 
 
 def backups_differ(context: Context) -> bool:
-    """Return whether the first readable backup has other features, counts or another UUID than the primary superblock."""
+    """Return whether the first readable backup has other features, counts or another UUID than the primary superblock.
+
+    A superblock that has no UUID at all gets a new one, which is no reason to check.
+    """
     size, geometry = context.block_size, context.superblock.geometry
     own = SUPERBLOCK.record(bytes(context.raw))
     for group in geometry.backup_groups:
@@ -145,9 +148,11 @@ def backups_differ(context: Context) -> bool:
             parse_superblock(raw, device_size=context.storage.size)
         except Ext3Error:
             continue
-        return any((own[name] ^ fields[name]) & ~ignored for name, ignored in IGNORED.items()) or any(
-            own[name] != fields[name] for name in ("s_blocks_count", "s_inodes_count", "s_uuid")
-        )
+        if any((own[name] ^ fields[name]) & ~ignored for name, ignored in IGNORED.items()):
+            return True
+        if any(own["s_uuid"]) and own["s_uuid"] != fields["s_uuid"]:
+            return True
+        return any(own[name] != fields[name] for name in ("s_blocks_count", "s_inodes_count"))
     return False
 
 

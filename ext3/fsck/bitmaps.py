@@ -131,7 +131,7 @@ def _by_group(numbers: Iterable[int], kind: BitmapKind) -> Numbers:
 def _check_groups(context: Context, column: str, want: Numbers, change: Numbers, problem: Problem) -> None:
     """Check a count of every group. ``change``: by how much repairs change it.
 
-    A block that was marked as used, was in nobody's map and was given out by a repair changes no count.
+    A block that was marked as used, belonged to no file and was allocated by a repair changes no count.
     """
     stored = context.groups[column].astype(np.int64)
     expected = np.clip(stored + change, 0, 0xFFFF)

@@ -50,7 +50,7 @@ class MapWalk:
         """Yield the pointers in the order of the file, a pointer block before what is below it.
 
         ``enter`` is asked, after a pointer block was yielded, whether to read it; it must say no to one that lies outside the
-        image or that was entered before. A pointer that ``set`` clears meanwhile is not entered.
+        image or that was entered before. A pointer that ``set`` has cleared by then is not entered.
         """
         for slot in range(DIRECT_BLOCKS):
             if self.words[slot]:

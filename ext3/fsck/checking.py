@@ -15,7 +15,7 @@ from ..errors import NoSpaceError
 from ..newfs.stamp import Stamp
 from .bitmaps import check_bitmaps
 from .connectivity import check_connectivity
-from .context import CheckOptions, Context, GaveUp, Restart
+from .context import CheckOptions, Context, GaveUp, Reopen, Restart
 from .directories import check_directories
 from .directory_rebuild import rebuild_directories
 from .finding import Finding, Report
@@ -27,7 +27,6 @@ from .policy import Policy, Stopped
 from .preparation import prepare
 from .resize_inode import check_resize_inode, rebuild_resize_inode
 from .shared_blocks import separate_shared_blocks
-from .storage import BeforeWrite
 from .superblock_check import finish_superblock, reason_to_check
 
 __all__ = ["check"]
@@ -58,41 +57,53 @@ def check(
     *,
     options: CheckOptions | None = None,
     stamp: Stamp | None = None,
-    before_write: BeforeWrite | None = None,
     progress: Callable[[int, int, int], None] | None = None,
     begin: Callable[[str], None] | None = None,
     observe: Callable[[Finding], None] | None = None,
 ) -> Report:
     """Check the filesystem on ``device`` and repair what ``policy`` decides.
 
-    ``stamp`` dates the repairs and names what they create (default: now). ``before_write`` is called with the (offset, size) of
-    ranges before they are overwritten. ``progress`` is called with (pass number, done, total), ``begin`` with the name of each
-    pass ("1", "1B" ...) before it, ``observe`` with each finding after it was decided on.
+    ``stamp`` dates the repairs and names what they create (default: now). ``progress`` is called with (pass number, done,
+    total), ``begin`` with the name of each pass ("1", "1B" ...) before it, ``observe`` with each finding after its decision.
 
     Raise NotExt3Error if there is no superblock and no copy of one, UnsupportedError for features that are not ext3's,
     CorruptError if the superblock is beyond repair, DeviceError.
     """
     report = Report(observe=observe)
-    options = options or CheckOptions()
+    options, stamp = options or CheckOptions(), stamp or Stamp.now()
     try:
-        context = open_context(device, policy, report, stamp or Stamp.now(), options, before_write)
-    except Stopped as stop:
+        context = open_context(device, policy, report, stamp, options)
+        context.progress = progress
+        try:
+            _run_to_end(context, begin)
+        except Reopen as again:
+            context = open_context(again.device, policy, report, stamp, options)
+            context.progress = progress
+            context.storage.flushed = policy.writes
+            context.must_check = True
+            _run_to_end(context, begin)
+    except Stopped as stop:  # before there was anything to write
         return _stopped(report, stop)
-    context.progress = progress
-    try:
-        _run(context, begin)
-    except Stopped as stop:
-        _stopped(report, stop)
-    except GaveUp as error:
-        report.gave_up = str(error)
-    except NoSpaceError as error:
-        report.gave_up = error.message
+    except Reopen as again:
+        raise again.error from None
     finish_superblock(context)
     if policy.writes:
         context.storage.flush(final=True)
     report.changed = context.storage.flushed or context.storage.pending
     _describe(context)
     return report
+
+
+def _run_to_end(context: Context, begin: Callable[[str], None] | None) -> None:
+    """Run the check, and note in the report why it ended early. Raises Reopen."""
+    try:
+        _run(context, begin)
+    except Stopped as stop:
+        _stopped(context.report, stop)
+    except GaveUp as error:
+        context.report.gave_up = str(error)
+    except NoSpaceError as error:
+        context.report.gave_up = error.message
 
 
 def _stopped(report: Report, stop: Stopped) -> Report:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..check.name_counts import connected_directories
 from ..constants import ROOT_INO, S_IFDIR
+from ..errors import CorruptError
 from .context import Context, GaveUp
 from .directory_names import DirectoryNames
 from .lost_and_found import LostAndFound, create_directory, set_parent
@@ -21,6 +22,7 @@ from .problems.structure import (
     DIRECTORY_UNCONNECTED,
     DOTDOT_MISSING,
     DOTDOT_WRONG,
+    LOST_FOUND_FAILED,
     ROOT_MISSING,
 )
 
@@ -87,7 +89,11 @@ def _leave_loop(context: Context, lost: LostAndFound, ino: int, above: int) -> N
     """Move a directory of a loop from ``above``, a directory below it, to lost+found."""
     if not context.fix(DIRECTORY_LOOP, Place(ino=ino, parent=above)):
         return
-    names = DirectoryNames(context, above)
+    try:
+        names = DirectoryNames(context, above)
+    except CorruptError as error:  # its faults were not to be repaired
+        context.leave(LOST_FOUND_FAILED, Place(ino=ino), got=error.message)
+        return
     found = names.find_inode(ino)
     if lost.link(ino) and found is not None:
         names.remove(found)

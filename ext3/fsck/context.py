@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ..check.census import Census
 from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..device.base import BlockDevice
 from ..edit.blocks import Run
-from ..errors import NoSpaceError
+from ..errors import Ext3Error, NoSpaceError
 from ..format.group_desc import read_groups
 from ..format.inode_table import inode_offset
 from ..format.layout import Table
@@ -28,7 +29,7 @@ from .policy import Policy
 from .problem import Place, Problem
 from .storage import RepairStorage, Stage
 
-__all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Restart"]
+__all__ = ["CheckOptions", "Context", "DirectoryBlocks", "GaveUp", "Reopen", "Restart"]
 
 Numbers = npt.NDArray[np.int64]
 NOWHERE = Place()
@@ -42,6 +43,15 @@ class Restart(Exception):
 
 class GaveUp(Exception):
     """The check cannot go on; what was repaired is kept, and faults are left."""
+
+
+class Reopen(Exception):
+    """The journal's replay left a superblock on ``device`` that cannot be used: open the filesystem again, with a backup."""
+
+    def __init__(self, device: BlockDevice, error: Ext3Error) -> None:
+        super().__init__(str(error))
+        self.device = device
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Context:
         self.groups_changed = False
         self.reload()
         self.opening: list[Finding] = []
-        """Faults of the superblock that were repaired in memory to open the filesystem; nobody was asked about them yet."""
+        """Faults of the superblock that were repaired in memory to open the filesystem; they are not decided on yet."""
         self.unusable = False
         """The superblock on storage was left as it is, and cannot be used: nothing of the context may be written."""
         self.unplaced: set[tuple[int, str]] = set()

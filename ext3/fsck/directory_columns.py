@@ -37,7 +37,7 @@ for _form, _file_type in FILE_TYPE_OF_FORMAT.items():
 class Batch:
     """Blocks ``logical`` of the directories ``ino``, end to end in ``raw`` with 12 bytes behind them.
 
-    Rows are taken in order: those that ``doubtful`` or ``stop_before_second_link`` hold back are judged one by one meanwhile,
+    Rows are taken in order: those that ``doubtful`` or ``stop_before_second_link`` hold back are judged one by one in between,
     the others are accepted.
     """
 

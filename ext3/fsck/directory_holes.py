@@ -51,7 +51,11 @@ def fill_hole(context: Context, ino: int, logical: int) -> int:
         return there
     if not context.fix(problems.BLOCK_HOLE, Place(ino=ino, logical=logical)):
         return 0
-    ((_, block, _),) = mapping.map(logical, 1, 0)
+    try:
+        ((_, block, _),) = mapping.map(logical, 1, 0)
+    except CorruptError:  # another pointer on the way was not to be cleared
+        context.leave(problems.BLOCK_HOLE, Place(ino=ino, logical=logical))
+        return 0
     context.write(block, new_block(context, ino, logical))
     size = max(int(INODE_CORE.view(raw)[0]["i_size"]), (logical + 1) * context.block_size)
     context.write_inode(ino, patch_inode(raw, i_block=mapping.i_block, i_blocks=mapping.sectors, i_size=size))

@@ -15,7 +15,7 @@ import numpy as np
 from ..constants import FileType, InodeFlag
 from ..edit.block_map_edit import BlockMapEditor
 from ..errors import CorruptError
-from ..format.dirent import BYTES_LIMIT, MIN_REC_LEN
+from ..format.dirent import BYTES_LIMIT, length_fault
 from ..format.dirent_block import delete_record, insert_record, pack_block, set_inode
 from ..format.inode import file_type_of, patch_inode
 from ..format.schema import DIRENT, INODE_CORE
@@ -180,11 +180,9 @@ class DirectoryNames:
 
 def _records(block: int, data: bytes) -> Iterator[Found]:
     """Yield the used records of a block, up to the first that is damaged."""
-    offset, before, last = 0, -1, len(data) - MIN_REC_LEN
-    while offset <= last:
+    offset, before = 0, -1
+    while offset < len(data) and not length_fault(data, offset):
         ino, rec_len, name_len, _ = _unpack(data, offset)
-        if not _whole(offset, rec_len, name_len, len(data)):
-            return
         if ino:
             yield Found(block, offset, before, ino, data[offset + HEAD : offset + HEAD + name_len])
         before = offset
@@ -196,15 +194,10 @@ def _fill_from(data: bytes, *, first: bool) -> int:
 
     ``first``: it is block 0, where ``..`` has to stay behind ``.``.
     """
-    offset, last, second = 0, len(data) - MIN_REC_LEN, 0
-    while offset <= last:
-        _, rec_len, name_len, _ = _unpack(data, offset)
-        if not _whole(offset, rec_len, name_len, len(data)):
+    offset = second = 0
+    while offset < len(data):
+        if length_fault(data, offset):
             return len(data)
         second = second or offset
-        offset += rec_len
+        offset += _unpack(data, offset)[1]
     return second if first else 0
-
-
-def _whole(offset: int, rec_len: int, name_len: int, end: int) -> bool:
-    return rec_len >= MIN_REC_LEN and not rec_len & 3 and offset + rec_len <= end and name_len + HEAD <= rec_len

@@ -18,6 +18,8 @@ from ..format.dirent_block import DOT_REC_LEN, DOTS_SIZE, empty_block, fill_bloc
 from ..format.dirhash import DirHash
 from ..format.htree import IndexPlan, plan_index
 from ..format.inode import patch_inode
+from ..format.schema import INODE_CORE
+from .block_walk import MapWalk
 from .context import Context
 from .directory_content import DirectoryContent, directory_map, read_directory
 from .repeated_names import change_names, separate_names
@@ -44,6 +46,8 @@ def rebuild_directories(context: Context) -> None:
 def _rebuild(context: Context, ino: int) -> None:
     try:
         content = read_directory(context, ino)
+        if context.report.left:
+            _check_map(context, ino, content)
     except CorruptError:
         return  # Its faults were not to be repaired. Without an index it can be read as far as they allow.
     changes = separate_names(context, ino, content) if content.repeats_names else {}
@@ -57,6 +61,17 @@ def _rebuild(context: Context, ino: int) -> None:
     except (NoSpaceError, FileTooLargeError):
         # Without an index a directory is slow, but sound.
         change_names(context, ino, content, changes)
+
+
+def _check_map(context: Context, ino: int, content: DirectoryContent) -> None:
+    """Raise CorruptError if a pointer was left that leads out of the filesystem, or blocks beyond the size."""
+    superblock = context.superblock
+    walk = MapWalk(context, INODE_CORE.view(content.raw)[0]["i_block"].tolist())
+    for count, pointer in enumerate(walk.pointers()):
+        if not superblock.first_data_block <= pointer.block < superblock.blocks_count or pointer.logical >= content.blocks:
+            raise CorruptError(f"directory inode {ino}", pointer.name, pointer.block, "a block of the directory")
+        if count > 2 * content.blocks + N_BLOCKS:
+            raise CorruptError(f"directory inode {ino}", "block map", "more pointers than blocks", "one for each")
 
 
 # -- blocks ----------------------------------------------------------------------------------------------------------

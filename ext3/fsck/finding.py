@@ -39,7 +39,7 @@ class Finding:
 
     @property
     def question(self) -> str:
-        """What the repair would do."""
+        """What the repair would do; empty if there is none."""
         return self.problem.question.format_map(self._facts())
 
     def _facts(self) -> Mapping[str, object]:

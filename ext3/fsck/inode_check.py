@@ -25,7 +25,7 @@ from ..constants import (
 )
 from ..errors import DeviceError
 from ..format.block_map import map_limit
-from ..format.inode_fields import extra_end
+from ..format.inode_fields import extra_end, extra_size_violations
 from ..format.schema import DIRENT
 from .attribute_check import AttributeBlocks, area_fault
 from .context import Context
@@ -132,7 +132,7 @@ class InodeCheck:
             return
         room = len(record.raw) - GOOD_INODE_SIZE
         size = int(record.extra["i_extra_isize"])
-        if size and (size < MIN_EXTRA or size > room or size & 3):
+        if any(extra_size_violations(size, room, record.ino)):
             want = min(EXTRA_ISIZE, room) if not MIN_EXTRA <= size <= room else size + 3 & ~3
             if not self._fix(problems.EXTRA_ISIZE, record, got=size, want=want):
                 return

@@ -26,6 +26,7 @@ from ..constants import (
 )
 from ..device.block_overlay import BlockOverlay
 from ..errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
+from ..format.group_desc import outside_group
 from ..format.inode import Inode, parse_inode
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.schema import INODE_CORE
@@ -41,7 +42,7 @@ from ..journal.log import (
     scan_log,
 )
 from ..journal.replay import played_back, recover
-from .context import Context, GaveUp
+from .context import Context, GaveUp, Reopen
 from .journal_move import hide_journal
 from .problem import Place
 from .problems.journal import (
@@ -105,15 +106,14 @@ def check_journal(context: Context) -> None:
 
 
 def _inode_has_a_place(context: Context) -> bool:
-    """Return False if the descriptors do not tell where the journal's inode lies."""
-    ino = context.superblock.journal_ino
-    if not 0 < ino <= context.superblock.inodes_count:
+    """Return False if the descriptors do not tell where the journal's inode lies: a place in another group is none."""
+    superblock = context.superblock
+    ino = superblock.journal_ino
+    if not 0 < ino <= superblock.inodes_count:
         return True
-    try:
-        context.inode_place(ino)
-    except CorruptError:
-        return False
-    return True
+    group, _ = superblock.geometry.group_of_inode(ino)
+    outside = outside_group(superblock, context.groups, "bg_inode_table")
+    return bool(context.groups["bg_inode_table"][group]) and not outside[group]
 
 
 def _check_log(context: Context, journal: Journal) -> bool:
@@ -296,7 +296,7 @@ def _with_first_block(context: Context, file: _File, raw: bytes, violations: lis
 
 
 def _check_features(context: Context, raw: bytes) -> None:
-    """Raise UnsupportedError for features that are not ext3's; preening stops at those that nobody knows."""
+    """Raise UnsupportedError for features that are not ext3's; preening stops at unknown ones."""
     try:
         check_journal_features(raw)
     except UnsupportedError as error:
@@ -348,12 +348,15 @@ def _reset(context: Context, journal: Journal) -> None:
 
 
 def _replay(context: Context, journal: Journal) -> bool:
-    """Replay the log, and read the filesystem anew. Return False if it cannot be replayed, and was emptied."""
+    """Replay the log, and read the filesystem anew. Return False if it cannot be replayed, and was emptied.
+
+    Raises Reopen.
+    """
     writes = context.policy.writes
     try:
         if writes:
             context.write_out()
-            replay = recover(context.storage.direct, context.superblock, journal, leave_out=True)
+            replay = recover(context.storage.base, context.superblock, journal, leave_out=True)
             context.storage.flushed = True
         else:
             replay = _replay_in_memory(context, journal)
@@ -370,9 +373,12 @@ def _replay(context: Context, journal: Journal) -> bool:
     for block in replay.outside:
         context.fix(JOURNAL_FAR_BLOCK, Place(block=block))
         context.must_check = True
-    context.reload()
-    for violation in limit_violations(context.raw):
-        raise violation.error
+    try:
+        context.reload()
+        for violation in limit_violations(context.raw):
+            raise violation.error
+    except CorruptError as error:
+        raise Reopen(context.storage.base if writes else context.storage, error) from error
     if context.superblock.unsupported_features:
         raise UnsupportedError(context.superblock.unsupported_features)
     if not writes:

@@ -32,8 +32,11 @@ def set_links(context: Context, ino: int, links: int) -> None:
 
 
 def set_parent(context: Context, ino: int, parent: int) -> bool:
-    """Set ``..`` of a directory, and the counts that follow. Return False if it has none."""
-    if not DirectoryNames(context, ino).set_parent(parent):
+    """Set ``..`` of a directory, and the counts that follow. Return False if it has none, or a damaged map."""
+    try:
+        if not DirectoryNames(context, ino).set_parent(parent):
+            return False
+    except CorruptError:
         return False
     census, before = context.census, int(context.dotdot[ino])
     if 0 < before < len(census.names) and census.names[before]:
@@ -109,12 +112,15 @@ class LostAndFound:
         return name
 
     def ensure(self) -> bool:
-        """Find the directory, or create it. Return False if it is missing and stays so."""
+        """Find the directory, or create it. Return False if it is missing and stays so, or if damage was left in it."""
         if self._directory is None and not self._failed:
-            ino = self._find_or_create()
-            if ino:
-                self._directory = DirectoryNames(self._context, ino)
-                self._context.lost_and_found = ino
+            try:
+                ino = self._find_or_create()
+                if ino:
+                    self._directory = DirectoryNames(self._context, ino)
+                    self._context.lost_and_found = ino
+            except CorruptError as error:
+                self._failed = error.message
         return self._directory is not None
 
     def _find_or_create(self) -> int:
@@ -149,7 +155,7 @@ class LostAndFound:
         try:
             if not root.add(NAME, ino):
                 root.add_block(NAME, ino)
-        except NoSpaceError:
+        except (CorruptError, NoSpaceError):
             context.free_inode(ino)
             raise
         try:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..check.block_maps import TABLES_BYTES, read_blocks
 from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE, RESIZE_INO
 from ..errors import DeviceError
-from ..format.block_map import table_name
+from ..format.block_map import PointerBounds, table_name
 from .context import Context
 from .problem import Place, Problem
 from .problems import inodes as problems
@@ -97,8 +97,7 @@ class MapCheck:
         self._tables = tables
         self._is_dir = is_dir
         self._is_file = is_file
-        self._first = context.superblock.first_data_block
-        self._end = context.superblock.blocks_count
+        self._bounds = PointerBounds.of(context.superblock, f"inode {ino}")
         self._per_block = context.block_size // POINTER_SIZE
         log = context.superblock.geometry.log_block_size
         self._most_blocks = 1 << (31 - log)
@@ -160,7 +159,7 @@ class MapCheck:
             return
         blocks = table[index].astype(np.int64)
         logical = start + index
-        bad = (blocks < self._first) | (blocks >= self._end)
+        bad = ~self._bounds.inside(blocks)
         if self._last_allowed is not None:
             bad |= logical > self._last_allowed
         if bad.any() or self._full(len(blocks)):
@@ -190,7 +189,7 @@ class MapCheck:
     def _judge(self, table: Pointers, index: int, logical: int, block: int) -> None:
         """Report an illegal pointer to data, and clear it."""
         pointer = int(table[index])
-        if not self._first <= pointer < self._end:
+        if not self._bounds.holds(pointer):
             problem = problems.ILLEGAL_BLOCK
         elif self._is_dir:
             problem = problems.TOO_BIG_DIRECTORY
@@ -221,7 +220,7 @@ class MapCheck:
         span = self._per_block**level
         index = np.flatnonzero(table)
         blocks = table[index].astype(np.int64)
-        good = (blocks >= self._first) & (blocks < self._end)
+        good = self._bounds.inside(blocks)
         self._report_rows(problems.ILLEGAL_BLOCK, table, index[~good], slot, start, span, block)
         index, blocks = index[good], blocks[good]
         enter = self._tables.enter(blocks)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..edit.blocks import Run
 from ..errors import DeviceError
+from ..format.block_map import PointerBounds
 from .context import Context
 from .map_check import PointerTables
 
@@ -34,12 +35,8 @@ class MapTables:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._entered = PointerTables(context)
-        self.first = context.superblock.first_data_block
-        self.end = context.superblock.blocks_count
+        self.inside = PointerBounds.of(context.superblock, "block map").inside
         self.per_block = context.block_size // POINTER_SIZE
-
-    def inside(self, blocks: Numbers) -> npt.NDArray[np.bool_]:
-        return np.asarray((blocks >= self.first) & (blocks < self.end))
 
     def enter(self, block: int) -> bool:
         """Return whether a pointer block may be entered."""
@@ -59,10 +56,13 @@ class MapTables:
         direct = roots[:DIRECT_BLOCKS]
         yield direct[(direct != 0) & self.inside(direct)]
         for slot in range(IND_SLOT, N_BLOCKS):
-            yield from self._below(roots[slot : slot + 1], slot - IND_SLOT + 1)
+            if words[slot]:
+                yield from self._below(roots[slot : slot + 1], slot - IND_SLOT + 1)
 
     def _below(self, blocks: Numbers, level: int) -> Iterator[Numbers]:
         blocks = blocks[(blocks != 0) & self.inside(blocks)]
+        if not len(blocks):
+            return
         yield blocks
         if level:
             for block in blocks[self._entered.enter(blocks)].tolist():

@@ -80,6 +80,8 @@ class MetadataPlaces:
             for group in np.flatnonzero(bad).tolist():
                 if context.fix(problems.METADATA_MISSING, Place(group=group), got=FIELDS[field]):
                     self.relocate(group, field, copy=False)
+                elif field == "bg_inode_table":
+                    raise GaveUp(f"the inodes of group {group} cannot be read")
 
     def _check_conflicts(self) -> None:
         """Find what overlaps: the table or bitmap that comes later, group by group, is the one that is moved."""
@@ -114,6 +116,8 @@ class MetadataPlaces:
             if not place:
                 raise GaveUp(f"group {group} has no room for its {FIELDS[field]}, which needs {count} blocks in a row")
             old = int(context.groups[field][group])
+            if copy:  # until the descriptors are written, storage has its only copy there
+                context.held[old : old + count] = True
             for at in range(count):
                 context.storage.write_block(
                     place + at, self._content(old + at) if copy else bytes(context.block_size), Stage.NEW
@@ -134,7 +138,8 @@ class MetadataPlaces:
     def _free_run(self, group: int, count: int) -> int:
         """Return the first of ``count`` free blocks in a row in a group, 0 if there are none."""
         first = int(self._geometry.group_first[group])
-        part = self._context.census.used[first : first + int(self._geometry.group_blocks[group])]
+        end = first + int(self._geometry.group_blocks[group])
+        part = self._context.census.used[first:end] | self._context.held[first:end]
         edges = np.flatnonzero(np.diff(np.concatenate([[True], part, [True]]).astype(np.int8)))
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             if end - begin >= count:

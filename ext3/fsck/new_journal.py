@@ -111,7 +111,7 @@ def _zero(context: Context, extents: list[Extent]) -> None:
     storage, size = context.storage, context.block_size
     storage.flush(final=False)
     for _, block, count in extents:
-        storage.direct.make_zero(block * size, count * size)
+        storage.base.make_zero(block * size, count * size)
     storage.base.sync()
 
 

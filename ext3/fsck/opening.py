@@ -36,7 +36,7 @@ from .problems.volume import (
     SUPERBLOCK_COPY_CHOSEN,
     SUPERBLOCK_UNUSABLE,
 )
-from .storage import BeforeWrite, RepairStorage, Stage
+from .storage import RepairStorage, Stage
 
 __all__ = ["accept_superblock", "open_context"]
 
@@ -47,7 +47,6 @@ def open_context(
     report: Report,
     stamp: Stamp,
     options: CheckOptions,
-    before_write: BeforeWrite | None,
 ) -> Context:
     """Return the context of a check of ``device``.
 
@@ -68,12 +67,12 @@ def open_context(
             if backup is not None:
                 findings = [Finding(SUPERBLOCK_UNUSABLE, Place(), str(error), backup.block)]
         if error is not None and backup is None:
-            _stop_at_size(device, raw, policy, before_write)
+            _stop_at_size(device, raw, policy)
             raw = _with_inodes_count(device, raw, findings, error)
     if backup is not None:
         raw = backup.raw
     _require_ext3(parse_superblock(raw, device_size=device.size))
-    storage = RepairStorage(device, MIN_BLOCK_SIZE << SUPERBLOCK.record(raw)["s_log_block_size"], before_write=before_write)
+    storage = RepairStorage(device, MIN_BLOCK_SIZE << SUPERBLOCK.record(raw)["s_log_block_size"])
     if findings:
         _write_primary(storage, raw, backup)
     context = Context(storage, policy, report, stamp, options)
@@ -81,7 +80,7 @@ def open_context(
     return context
 
 
-def _stop_at_size(device: BlockDevice, raw: bytes, policy: Policy, before_write: BeforeWrite | None) -> None:
+def _stop_at_size(device: BlockDevice, raw: bytes, policy: Policy) -> None:
     """Preen: set the error bit of a filesystem that is larger than its device, and raise Stopped."""
     if not isinstance(policy, Preen) or not raw or SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
         return
@@ -91,7 +90,7 @@ def _stop_at_size(device: BlockDevice, raw: bytes, policy: Policy, before_write:
     block_size = MIN_BLOCK_SIZE << SUPERBLOCK.record(raw)["s_log_block_size"]
     if violations[0].field != "s_blocks_count" or violations[0].got <= device.size // block_size:
         return
-    storage = RepairStorage(device, block_size, before_write=before_write)
+    storage = RepairStorage(device, block_size)
     _set_error(storage)
     storage.flush(final=True)
     policy.repairs(Finding(DEVICE_TOO_SMALL, Place(), violations[0].got, violations[0].want))

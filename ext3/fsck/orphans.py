@@ -45,7 +45,7 @@ def _process(context: Context) -> Ext3Error | None:
     try:
         if through_journal:
             context.write_out()
-            device = context.storage.direct
+            device = context.storage.base
             journal = read_journal(device, superblock, context.groups)
             opened = Opened(superblock, context.groups.copy(), journal, journal.sequence, 0)
             context.storage.flushed = True

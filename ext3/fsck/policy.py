@@ -15,7 +15,7 @@ __all__ = ["Ask", "CheckOnly", "Policy", "Preen", "Stopped", "Yes"]
 
 
 class Stopped(Exception):
-    """Preening met a fault that somebody has to decide on."""
+    """Preening met a fault that needs a decision."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..device.base import BlockDevice
 from ..errors import NoSpaceError
 from ..newfs.stamp import Stamp
-from .context import CheckOptions, Context, GaveUp
+from .context import CheckOptions, Context, GaveUp, Reopen
 from .finding import Report
 from .journal_check import check_journal
 from .opening import accept_superblock, open_context
@@ -22,7 +22,7 @@ __all__ = ["QuickLook", "prepare", "quick_look"]
 
 
 def prepare(context: Context) -> None:
-    """Check and repair what the passes rely on."""
+    """Check and repair what the passes rely on. Raises Reopen."""
     accept_superblock(context)
     check_journal(context)
     if not context.options.journal_only:
@@ -46,10 +46,10 @@ class QuickLook:
 def quick_look(device: BlockDevice, stamp: Stamp | None = None) -> QuickLook:
     """Return what a check would begin with, as far as superblock, journal and orphan list say. Raises as ``check``."""
     report = Report()
-    context = open_context(device, CheckOnly(), report, stamp or Stamp.now(), CheckOptions(), None)
+    context = open_context(device, CheckOnly(), report, stamp or Stamp.now(), CheckOptions())
     try:
         prepare(context)
         reason = reason_to_check(context)
-    except (GaveUp, NoSpaceError) as error:
+    except (GaveUp, NoSpaceError, Reopen) as error:
         reason = str(error)
     return QuickLook(reason, report.replayed, report.orphans)

@@ -1,4 +1,4 @@
-"""Problem: a kind of fault that a check knows, with what is said of it and what its repair is. Pure.
+"""Problem: a kind of fault that a check finds, with its message and its repair. Pure.
 
 The tables are in ``problems``, one module for each part of a check. Source: e2fsprogs ``e2fsck/problem.h`` (flags), and
 ``e2fsck/problem.c`` for which faults preening repairs.
@@ -14,7 +14,7 @@ __all__ = ["Place", "PreenAnswer", "Problem"]
 
 
 class PreenAnswer(Enum):
-    """What ``-p`` does: repairs, goes on without a repair, or stops the check for somebody to decide."""
+    """What ``-p`` does: repairs, goes on without a repair, or stops the check for a decision."""
 
     REPAIR = "repair"
     SKIP = "skip"
@@ -25,15 +25,15 @@ class PreenAnswer(Enum):
 class Problem:
     """Kind of fault. ``code`` is stable, for programs.
 
-    ``message`` says what is wrong, ``question`` what the repair would do; both may name ``{got}``, ``{want}`` and the fields of
-    the Place. ``preen``: what ``-p`` does. ``default``: the answer that Enter gives. ``excused``: not repairing it leaves
-    no error. ``uncounted``: repairing it is no correction, as far as the exit code goes. ``note``: there is nothing to decide;
-    it is reported and the check goes on.
+    ``message`` says what is wrong, ``question`` what the repair would do (empty: there is none); both may name ``{got}``,
+    ``{want}`` and the fields of the Place. ``preen``: what ``-p`` does. ``default``: the answer that Enter gives. ``excused``:
+    not repairing it leaves no error. ``uncounted``: repairing it is no correction, as far as the exit code goes. ``note``:
+    there is nothing to decide; it is reported and the check goes on.
     """
 
     code: str
     message: str
-    question: str = "repair it"
+    question: str = ""
     preen: PreenAnswer = PreenAnswer.STOP
     default: bool = True
     excused: bool = False

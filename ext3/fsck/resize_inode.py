@@ -75,8 +75,10 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
         if first + len(rows) > superblock.blocks_count:
             return f"block {first + len(rows) - 1} is reserved", f"< {superblock.blocks_count}"
         found = np.frombuffer(context.storage.read(first * size, len(rows) * size), "<u4").reshape(rows.shape)
-        # Only slots that lead somewhere matter.
-        different = (found != rows) & (rows != 0)
+        # Only slots that lead somewhere matter, unless one that should not makes descriptors look like pointers.
+        first_block = geometry.first_data_block
+        on_descriptors = (found >= first_block) & (found <= first_block + geometry.descriptor_blocks) & (found != 0)
+        different = (found != rows) & ((rows != 0) | on_descriptors)
         if different.any():
             row, slot = (int(number) for number in np.argwhere(different)[0])
             return f"pointers in block {first + row}[{slot}] is {int(found[row, slot])}", str(int(rows[row, slot]))
@@ -96,7 +98,7 @@ def rebuild_resize_inode(context: Context) -> None:
         return
     try:
         context.inode_place(RESIZE_INO)
-    except CorruptError as error:  # nobody wanted a new inode table
+    except CorruptError as error:  # a new inode table was refused
         context.leave(RESIZE_INODE, PLACE, got=str(error), want="an inode table")
         return
     try:
@@ -109,7 +111,8 @@ def rebuild_resize_inode(context: Context) -> None:
     for first, rows in resize_blocks(geometry, map_at):
         contents |= {block: pointers.astype("<u4").tobytes() for block, pointers in enumerate(rows, first)}
     for block, data in contents.items():
-        context.storage.write_block(block, data, Stage.NEW if block == map_at else Stage.FILES)
+        # What files had in the reserved blocks was copied: their inodes lead to the copies before these are overwritten.
+        context.storage.write_block(block, data, Stage.NEW if block == map_at else Stage.MAPS)
     record = resize_record(geometry, map_at, now=context.now * NS)
     context.write_inode(RESIZE_INO, record.pack())
     context.census.mode[RESIZE_INO], context.census.links[RESIZE_INO] = record.mode, record.links

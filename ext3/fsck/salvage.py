@@ -6,7 +6,7 @@ Source: e2fsprogs ``e2fsck/pass2.c`` (salvage_directory).
 
 from __future__ import annotations
 
-from ..format.dirent import MIN_REC_LEN
+from ..format.dirent import MIN_REC_LEN, length_fault
 from ..format.schema import DIRENT
 
 __all__ = ["is_damaged", "salvage_record"]
@@ -18,11 +18,7 @@ _pack_into = DIRENT.packer.pack_into
 
 def is_damaged(data: bytes | bytearray, offset: int) -> bool:
     """Return whether the record at ``offset`` is one that a directory cannot have."""
-    left = len(data) - offset
-    if left < MIN_REC_LEN:
-        return True
-    _, rec_len, name_len, _ = _unpack(data, offset)
-    return rec_len < MIN_REC_LEN or bool(rec_len & 3) or rec_len > left or HEAD + name_len > rec_len
+    return length_fault(data, offset) is not None
 
 
 def salvage_record(data: bytearray, offset: int, before: int, *, inodes: int) -> int:

@@ -7,7 +7,7 @@ and that a second check repairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from enum import IntEnum
 
 from .. import hostio
@@ -16,15 +16,12 @@ from ..device.base import BlockDevice, data_ranges
 from ..device.block_overlay import BlockOverlay
 from ..errors import DeviceError
 from ..format.schema import SUPERBLOCK
-from ..journal.transaction import merged_runs, write_blocks
+from ..journal.transaction import write_blocks
 
 __all__ = ["RepairStorage", "Stage"]
 
 MEMORY_BYTES = 64 << 20
 """Changed blocks in memory above which they are written out at the next safe point."""
-
-BeforeWrite = Callable[[Sequence[tuple[int, int]]], None]
-"""Called with the (offset, size) of ranges that are about to be overwritten."""
 
 
 class Stage(IntEnum):
@@ -43,24 +40,19 @@ class Stage(IntEnum):
 class RepairStorage:
     """BlockDevice over ``base`` whose writes stay in memory until ``flush``.
 
-    The superblock is a block like any other, but it is always written last.
+    The superblock is a block like any other, but it is always written last. Writes that are safe by themselves may go to
+    ``base`` directly, while nothing is pending.
     """
 
-    def __init__(self, base: BlockDevice, block_size: int, *, before_write: BeforeWrite | None = None) -> None:
+    def __init__(self, base: BlockDevice, block_size: int) -> None:
         self.base = base
         self.block_size = block_size
         self.blocks: dict[int, bytes] = {}
         self._stages: dict[int, Stage] = {}
         self._overlay = BlockOverlay(base, block_size, self.blocks, self.blocks.__getitem__)
-        self._before_write = before_write
         self._super_block = SUPERBLOCK_OFFSET // block_size
         self.flushed = False
         """True if something was written to ``base``."""
-
-    @property
-    def direct(self) -> BlockDevice:
-        """The image itself, for writes that are safe by themselves; changes in memory are not seen through it."""
-        return self.base if self._before_write is None else _Announced(self.base, self._before_write)
 
     @property
     def size(self) -> int:
@@ -100,7 +92,7 @@ class RepairStorage:
         yield low, high - low
 
     def write_block(self, block: int, data: bytes, stage: Stage = Stage.FILES) -> None:
-        """Change a whole block. A block keeps the earliest stage it was given, but a NEW one that is changed stays NEW."""
+        """Change a whole block. A block keeps the earliest stage that it was given."""
         if len(data) != self.block_size:
             raise ValueError(f"{len(data)} bytes are not a block of {self.block_size}")
         if (block + 1) * self.block_size > self.base.size or block < 0:
@@ -142,9 +134,6 @@ class RepairStorage:
                 self._flush(final=final)
 
     def _flush(self, *, final: bool) -> None:
-        if self._before_write is not None:
-            runs = merged_runs(sorted({*self.blocks, self._super_block}), 1 << 20)
-            self._before_write([(first * self.block_size, count * self.block_size) for first, count in runs])
         superblock = self.blocks.pop(self._super_block, None)
         self.flushed = True
         self._clear_valid()
@@ -174,32 +163,3 @@ class RepairStorage:
         row["s_state"] &= ~STATE_VALID & 0xFFFF
         self.base.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
         self.base.sync()
-
-
-class _Announced:
-    """BlockDevice that calls ``before_write`` with each range before it is overwritten."""
-
-    def __init__(self, base: BlockDevice, before_write: BeforeWrite) -> None:
-        self._base = base
-        self._before_write = before_write
-
-    @property
-    def size(self) -> int:
-        return self._base.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._base.read(offset, size)
-
-    def data_ranges(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
-        return data_ranges(self._base, offset, size)
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self._before_write([(offset, len(data))])
-        self._base.write(offset, data)
-
-    def make_zero(self, offset: int, size: int) -> None:
-        self._before_write([(offset, size)])
-        self._base.make_zero(offset, size)
-
-    def sync(self) -> None:
-        self._base.sync()

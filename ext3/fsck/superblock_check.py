@@ -63,11 +63,11 @@ def check_superblock(context: Context) -> None:
     _check_counters(context)
     if context.groups_changed:
         context.write_groups()
-    _check_identity(context)
     _check_times(context)
     if backups_differ(context):
         context.write_backups = True
         context.must_check = True
+    _check_identity(context)
 
 
 def _check_extra_isize(context: Context) -> None:
@@ -161,6 +161,7 @@ def _check_identity(context: Context) -> None:
     if not superblock.uuid.int:
         context.fix(NO_UUID)
         context.set_superblock(s_uuid=np.void(context.stamp.uuid))
+        context.write_backups = True
     if superblock.compat & Compat.DIR_INDEX and not superblock.flags & (FLAGS_SIGNED_HASH | FLAGS_UNSIGNED_HASH):
         context.fix(NO_HASH_SIGN)
         context.set_superblock(s_flags=superblock.flags | FLAGS_SIGNED_HASH)
@@ -235,9 +236,9 @@ def _finish_full_check(context: Context) -> None:
     superblock = context.superblock
     state = superblock.state & ~STATE_VALID
     if not context.report.left:
-        state = STATE_VALID
-        if not superblock.state & STATE_VALID and not context.valid_cleared:
-            context.fix(NOT_VALID, got=superblock.state, want=STATE_VALID)
+        marked = superblock.state & STATE_VALID or context.valid_cleared
+        if marked or context.fix(NOT_VALID, got=superblock.state, want=STATE_VALID):
+            state = STATE_VALID
     changes: dict[str, object] = {"s_state": state, "s_lastcheck": context.now, "s_mnt_count": 0}
     errors = SUPERBLOCK.view(context.raw)[0]["s_error_log"]
     if any(bytes(errors)):

@@ -267,7 +267,7 @@ def _check_state(contents: _Contents, found: ImageState, *, begun: bool) -> None
 
 
 def _differing(log: BlockDevice, device: BlockDevice, header: UndoHeader, contents: _Contents) -> list[int]:
-    """Return the blocks that are not as they were before. Raises UndoError for one that somebody else wrote to."""
+    """Return the blocks that are not as they were before. Raises UndoError for one that was written to since."""
     size = header.block_size
     different = []
     for first, count in merged_runs(sorted(contents.blocks), max(1, RUN_BYTES // size)):

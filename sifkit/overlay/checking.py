@@ -65,7 +65,7 @@ class ImageCheck:
     """Image that is open for a check.
 
     ``locked`` False: file locking is unavailable (None: no lock is taken, as nothing is written). ``users``: who may write to
-    the image while it is looked at, "" for nobody. ``notes``: for the user; ``dropped``: IDs of signatures that were removed.
+    the image while it is looked at, "" for no one. ``notes``: for the user; ``dropped``: IDs of signatures that were removed.
     """
 
     path: str
@@ -124,12 +124,13 @@ class ImageCheck:
         with ExitStack() as stack:
             device = self.device
             recorder: UndoRecorder | None = None
-            if undo is not None and policy.writes:
-                recorder = UndoRecorder(device, stack.enter_context(UndoFile(undo)), made=stamp.seconds)
-                device = recorder
-            stack.enter_context(named_errors(self.path))
             if policy.writes:
                 device = _FirstWrite(device, self.prepare_write)
+            if undo is not None and policy.writes:
+                # Signatures are dropped when the undo file is there, and a refusal leaves no undo file.
+                recorder = UndoRecorder(device, stack.enter_context(UndoFile(undo)), made=stamp.seconds)
+                device = _FirstWrite(recorder, self.check_writable)
+            stack.enter_context(named_errors(self.path))
             report = check(device, policy, options=options, stamp=stamp, progress=progress, begin=begin, observe=observe)
             if recorder is not None:
                 with hostio.signals_deferred():
@@ -138,11 +139,12 @@ class ImageCheck:
 
 
 class _FirstWrite:
-    """BlockDevice that calls ``prepare`` before each change of ``base``."""
+    """BlockDevice that calls ``prepare`` before the first change of ``base``."""
 
     def __init__(self, base: BlockDevice, prepare: Callable[[], None]) -> None:
         self.base = base
         self._prepare = prepare
+        self._prepared = False
 
     @property
     def size(self) -> int:
@@ -155,12 +157,17 @@ class _FirstWrite:
         return data_ranges(self.base, offset, size)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        self._prepare()
+        self._before()
         self.base.write(offset, data)
 
     def make_zero(self, offset: int, size: int) -> None:
-        self._prepare()
+        self._before()
         self.base.make_zero(offset, size)
+
+    def _before(self) -> None:
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
 
     def sync(self) -> None:
         self.base.sync()

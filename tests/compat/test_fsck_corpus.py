@@ -13,6 +13,11 @@ from ..support.tools import corpus, require
 CORPUS = corpus("e2fsprogs")
 CASES = sorted(CORPUS.glob("*/image.gz"))
 
+LARGE = ("f_h_normal", "f_h_unsigned")
+PARAMETERS = [
+    pytest.param(case, id=case.parent.name, marks=[pytest.mark.slow] if case.parent.name in LARGE else []) for case in CASES
+]
+
 pytestmark = pytest.mark.skipif(not CASES, reason=f"no images in {CORPUS.name} (SIFKIT_CORPUS names the directory above)")
 
 
@@ -23,7 +28,7 @@ def expected() -> dict[str, dict[str, str]]:
         return {row["case"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_as_e2fsck(case, scratch, expected):
     require("e2fsck")
     name = case.parent.name

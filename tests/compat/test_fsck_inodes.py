@@ -29,15 +29,12 @@ OTHERWISE = {
     "directory with a high size beyond 32 bits of blocks",
 }
 """Faults that we repair in another way than e2fsck."""
-QUICK = 4
+QUICK = 9
 """One case of so many is tried in every run; the others are slow together."""
 
 
 def several(names: list[str]) -> list[object]:
-    return [
-        pytest.param(name, marks=[] if at % QUICK == 0 or name in OTHERWISE else [pytest.mark.slow])
-        for at, name in enumerate(names)
-    ]
+    return [pytest.param(name, marks=[] if at % QUICK == 0 else [pytest.mark.slow]) for at, name in enumerate(names)]
 
 
 def judged(image: Inodes, scratch: Path, *, same: bool = True) -> None:
@@ -134,7 +131,7 @@ def test_missing_metadata(field, scratch):
     judged(image, scratch, same=False)
 
 
-@pytest.mark.parametrize("inode_size", [256, 1024])
+@pytest.mark.parametrize("inode_size", [256, pytest.param(1024, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("features", ["extents", "extents,inline_data", "^extents,inline_data"])
 def test_later_formats(features, inode_size, tmp_path):
     """An image whose ext4 features were cleared: every file keeps its content, in what e2fsck takes for ext3."""

@@ -16,6 +16,7 @@ from ext3.constants import JOURNAL_INO, ROOT_INO, InodeFlag
 from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.device.copy_on_write import CopyOnWriteDevice, RecordingDevice, play
 from ext3.format.inode_table import inode_offset
+from ext3.format.resize_inode import reserved_blocks
 from ext3.format.schema import DX_ROOT_INFO, INODE_CORE, SUPERBLOCK
 from ext3.fsck import CheckOnly, CheckOptions, Report, UndoRecorder, Yes, check, put_back
 
@@ -142,6 +143,14 @@ def in_recovery(device: MemoryDevice) -> None:
     raise AssertionError("no moment of the change has a log")
 
 
+def reserved_block_in_a_file(device: MemoryDevice) -> None:
+    """A file with a block of reserved descriptors, whose pointers are wrong: the file gets a copy before they are written."""
+    with ext3.Filesystem.open(MemoryDevice(device.data)) as fs:
+        block = int(reserved_blocks(fs.superblock.geometry)[0])
+    patch(device, b"/one", i_block={0: block})
+    device.data[block * 1024 : block * 1024 + 64] = b"content!" * 8
+
+
 DAMAGE = [
     shared_blocks,
     broken_index,
@@ -150,6 +159,7 @@ DAMAGE = [
     lost_superblock,
     lost_journal,
     bad_pointers,
+    reserved_block_in_a_file,
     in_recovery,
 ]
 

@@ -102,7 +102,7 @@ def attribute(name: bytes, offset: int, size: int, *, number: int = 0, index: in
 def _sample(journal: bool) -> bytes:
     device = MemoryDevice(20 << 20)
     ext3.mkfs(device, 20 << 20, block_size=BLOCK, journal=journal, stamp=STAMP)
-    with ext3.Filesystem.open(device, "r+") as fs:
+    with ext3.Filesystem.open(device, "r+", clock=lambda: STAMP.seconds * 10**9) as fs:
         fs.write_bytes("/small", b"s" * 3000)
         fs.write_bytes("/large", bytes(range(256)) * 320)
         fs.write_bytes("/other", b"o" * 20_000)

@@ -21,6 +21,9 @@ def _cleared_with_attributes(damage: Damage) -> None:
 RECIPES = [
     Recipe("quota-inode-used", "ext3", "quota inode in use without quotas", (("inode[3].i_links_count", 1),)),
     Recipe("quota-inode-blocks", "4k", "quota inode in use without quotas", (("inode[4].i_blocks", 8), ("inode[4].i_block[0]", 300))),
+    Recipe("quota-inode-number", "ext3", "number of a quota inode without quotas", (("super.s_usr_quota_inum", 5),)),
+    Recipe("quota-inode-number-far", "ext2", "number of a quota inode without quotas", (("super.s_grp_quota_inum", 99_999),)),
+    Recipe("uuid-and-entry", "ext3", "UUID all zero, and an entry", (("super.s_uuid", bytes(16)), ("entry[/dir/sub:..].name", b"..z"))),
     Recipe("dotdot-name-too-long", "ext3", "'..' with a name longer than its record", (("entry[/dir:..].name_len", 255),)),
     Recipe("dotdot-name-too-long-root", "ext2", "'..' with a name longer than its record", (("dirent[/:0:12].name_len", 200),)),
     Recipe("special-index-immutable", "ext3", "FIFO with flags of directories and files", (
@@ -32,6 +35,8 @@ RECIPES = [
     Recipe("symlink-attributes-feature", "bare", "attribute block without the feature", (("inode[/slow].i_file_acl", 18),)),
     Recipe("resize-map-on-inode-bitmap", "ext3", "resize inode's map is a bitmap", (
         ("inode[7].i_block[13]", "group[0].bg_inode_bitmap"),)),
+    Recipe("resize-map-on-descriptors", "4k", "resize inode's map leads to descriptors", (
+        (lambda damage: damage.set(f"pointer[{damage.get('inode[7].i_block[13]')}:0]", 1)),)),
     Recipe("loop-of-two", "ext3", "two directories in each other", (
         ("entry[/dir/sub:deep].inode", "number[/dir]"), Debugfs("unlink dir")), clean="e2fsck does not see the loop, only '..'"),
 ]  # fmt: skip

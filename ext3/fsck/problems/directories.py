@@ -108,7 +108,7 @@ ENTRY_TYPE_UNSET = Problem(
 )
 ENTRY_TYPE_FEATURE = Problem(
     "entry-type-feature",
-    "directory {parent}: '{name}' has a file type, and the filesystem has not that feature",
+    "directory {parent}: '{name}' has a file type, but the filesystem lacks the feature filetype",
     "clear it",
     preen=REPAIR,
 )

@@ -36,7 +36,7 @@ RESERVED_MODE = Problem("reserved-inode-mode", "inode {ino}: reserved inode with
 JOURNAL_MODE = Problem("journal-inode-mode", "inode 8: the journal has mode {got}", "make it a regular file", preen=REPAIR)
 JOURNAL_UNUSED = Problem("journal-inode-unused", "inode 8 is in use, and there is no journal", "clear it", preen=REPAIR)
 QUOTA_UNUSED = Problem(
-    "quota-inode-unused", "inode {ino} of quotas is in use, and there are no quotas", "clear it", preen=REPAIR
+    "quota-inode-unused", "inode {ino}: quota inode is in use, but quotas are no feature of ext3", "clear it", preen=REPAIR
 )
 
 # -- fields ----------------------------------------------------------------------------------------------------------
@@ -49,10 +49,14 @@ LOW_DTIME = Problem(
 )
 ZERO_DTIME = Problem("inode-zero-dtime", "inode {ino}: deleted inode has no deletion time", "set it", preen=REPAIR)
 SET_DTIME = Problem("inode-set-dtime", "inode {ino}: in use, and has a deletion time", "clear it", preen=REPAIR)
-IMAGIC_FLAG = Problem("inode-imagic-flag", "inode {ino}: i_flags has imagic, which the filesystem has not", "clear the flag")
-ENCRYPT_FLAG = Problem("inode-encrypt-flag", "inode {ino}: i_flags has encrypt, which the filesystem has not", "clear the flag")
+IMAGIC_FLAG = Problem(
+    "inode-imagic-flag", "inode {ino}: i_flags has imagic, but the filesystem lacks the feature", "clear the flag"
+)
+ENCRYPT_FLAG = Problem(
+    "inode-encrypt-flag", "inode {ino}: i_flags has encrypt, but the filesystem lacks the feature", "clear the flag"
+)
 CASEFOLD_FLAG = Problem(
-    "inode-casefold-flag", "inode {ino}: i_flags has casefold, which the filesystem has not", "clear the flag"
+    "inode-casefold-flag", "inode {ino}: i_flags has casefold, but the filesystem lacks the feature", "clear the flag"
 )
 IMMUTABLE_SPECIAL = Problem(
     "inode-immutable-special",
@@ -80,7 +84,7 @@ INDEX_NOT_DIRECTORY = Problem(
 )
 INDEX_NO_FEATURE = Problem(
     "index-flag-no-feature",
-    "inode {ino}: i_flags has index, which the filesystem has not",
+    "inode {ino}: i_flags has index, but the filesystem lacks the feature dir_index",
     "clear the flag",
     preen=REPAIR,
 )
@@ -104,7 +108,7 @@ TOO_BIG_FILE = Problem("file-too-big", "inode {ino}: file has more blocks than i
 TOO_BIG_SYMLINK = Problem("symlink-too-big", "inode {ino}: symbolic link has block {logical}", "clear the pointer")
 TOO_MANY_ILLEGAL = Problem("inode-many-illegal-blocks", "inode {ino}: {got} illegal block numbers", "clear the inode")
 TOO_MANY_HOLES = Problem(
-    "directory-many-holes", "inode {ino}: directory has {got} holes, too many to fill", "end it before them"
+    "directory-many-holes", "inode {ino}: directory has {got} holes, too many to fill", "truncate it before them"
 )
 EMPTY_DIRECTORY = Problem("directory-no-blocks", "inode {ino}: directory has no blocks", "clear the inode", preen=REPAIR)
 BAD_SIZE = Problem("inode-size", "inode {ino}: i_size is {got}, want {want}", "set it", preen=REPAIR)
@@ -166,5 +170,5 @@ INODE_BITMAP_CONFLICT = Problem(
 INODE_TABLE_CONFLICT = Problem(
     "inode-table-conflict", "group {group}: inode table has block {block}, which is in use", "move it"
 )
-METADATA_MISSING = Problem("group-metadata-missing", "group {group}: has no {got}", "allocate it", preen=REPAIR)
-METADATA_MOVED = Problem("group-metadata-moved", "group {group}: {got} is in block {want} from here on", note=True)
+METADATA_MISSING = Problem("group-metadata-missing", "group {group}: {got} is missing", "allocate it", preen=REPAIR)
+METADATA_MOVED = Problem("group-metadata-moved", "group {group}: {got} was moved to block {want}", note=True)

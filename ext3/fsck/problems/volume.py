@@ -32,12 +32,7 @@ REVISION_0 = Problem(
 EXTRA_ISIZE = Problem(
     "superblock-extra-isize", "superblock: {got}, want 0, or a multiple of 4 from 4 to {want}", "set it to 32"
 )
-QUOTA_INODE = Problem(
-    "superblock-quota-inode",
-    "superblock: {got}, but quotas are no feature of ext3",
-    "set it to 0",
-    preen=PreenAnswer.REPAIR,
-)
+QUOTA_INODE = Problem("superblock-quota-inode", "superblock: {got}, but quotas are no feature of ext3", "set it to 0")
 HURD_FILETYPE = Problem(
     "superblock-hurd-filetype", "superblock: s_creator_os is the Hurd, which has no feature filetype", "clear the feature"
 )
@@ -48,7 +43,7 @@ TIME_IN_FUTURE = Problem(
 TIME_AHEAD = Problem("superblock-time-ahead", "superblock: {got}, which is less than a day in the future", note=True)
 NO_HASH_SIGN = Problem(
     "superblock-hash-sign",
-    "superblock: s_flags does not say how directory hashes take characters; it is set to signed",
+    "superblock: s_flags does not say whether directory hashes use signed characters; it is set to signed",
     note=True,
 )
 NOT_VALID = Problem(

@@ -69,6 +69,8 @@ class FindingPrinter:
         if finding.problem.note:
             return ""
         question = show(finding.question)
+        if not question:
+            return "; it cannot be repaired"
         if not self.writes:
             return f"; repair: {question}"
         return f"; repaired: {question}" if finding.repaired else f"; not repaired: {question}"
@@ -80,7 +82,7 @@ class FindingPrinter:
         return {
             "code": finding.code,
             "message": show(finding.message),
-            "repair": None if finding.problem.note else show(finding.question),
+            "repair": None if finding.problem.note else show(finding.question) or None,
             "note": finding.problem.note,
             "safe": finding.problem.preen.value == "repair",
             "repaired": finding.repaired and self.writes and not finding.problem.note,

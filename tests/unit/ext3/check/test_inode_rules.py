@@ -204,7 +204,7 @@ def test_shared_blocks_are_found_in_one_claim_and_over_several(image: Path) -> N
         assert not census.any_shared
         census.claim(np.array([902, 901, 903, 903]))
         assert np.flatnonzero(census.shared).tolist() == [901, 903]
-        census.claim_run(899, 3)
+        census.claim(np.array([899, 900]))
         assert np.flatnonzero(census.shared).tolist() == [900, 901, 903]
 
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
-from ext3.format.block_map import BlockMap, extent_list, group_few, group_runs, join_runs, map_limit, read_block_map
+from ext3.format.block_map import (
+    BlockMap,
+    PointerBounds,
+    extent_list,
+    group_few,
+    group_runs,
+    join_runs,
+    map_limit,
+    read_block_map,
+)
 
 BLOCK = 64  # 16 pointers: all levels in a few blocks
 BLOCKS = 600
@@ -122,6 +131,32 @@ def test_bad_pointer_in_a_pointer_block() -> None:
     i_block = write_map(device, {12: 100, 13: 5000}, 300)
     with pytest.raises(CorruptError, match=r"inode 12: pointers in block 300\[1\] is 5000"):
         read(device, i_block, 40)
+
+
+def test_violations_of_a_table_go_on() -> None:
+    bounds = PointerBounds(1, BLOCKS, "inode 12")
+    table = np.array([5, 0, BLOCKS, 0xFFFFFFFF, BLOCKS - 1], np.uint32)
+    found = list(bounds.violations(table, "i_block", 7))
+    assert [str(violation) for violation in found] == [
+        f"inode 12: i_block[9] is {BLOCKS}, want a block from 1 to {BLOCKS - 1}",
+        f"inode 12: i_block[10] is {0xFFFFFFFF}, want a block from 1 to {BLOCKS - 1}",
+    ]
+    assert bounds.inside(table).tolist() == [bounds.holds(block) for block in table.tolist()]
+
+
+@given(st.lists(st.sampled_from([0, 1, 9, 10, 11, 30, 31, 0xFFFFFFFF]), max_size=12), st.integers(0, 11))
+def test_the_reader_of_a_table_raises_the_first_violation(pointers: list[int], first: int) -> None:
+    bounds = PointerBounds(first, 31, "inode 12")
+    table = np.array(pointers, np.uint32)
+    found = list(bounds.violations(table, "t", 3))
+    wrong = [at for at, pointer in enumerate(pointers) if pointer and not first <= pointer < 31]
+    assert [violation.field for violation in found] == [f"t[{3 + at}]" for at in wrong]
+    try:
+        assert bounds.used(table, "t", 3).tolist() == [at for at, pointer in enumerate(pointers) if pointer]
+    except CorruptError as error:
+        assert str(error) == str(found[0])
+    else:
+        assert not found
 
 
 @pytest.mark.parametrize("slot", [13, 14])

@@ -13,9 +13,20 @@ import ext3
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
 from ext3.format import dirent
-from ext3.format.dirent import DirentFields, read_dirent_columns, read_dirents
+from ext3.format.dirent import DirentFields, dirent_violations, length_fault, read_dirent_columns, read_dirents
 
-from ....support.directory_damage import BLOCK_SIZE, DAMAGE, DIRECTORY, NAMES, SOUND, Recipe, damaged_image
+from ....support.directory_damage import (
+    BLOCK_SIZE,
+    DAMAGE,
+    DIRECTORY,
+    NAMES,
+    SOUND,
+    Recipe,
+    damaged_image,
+    directory_block,
+    put,
+    sample_image,
+)
 from ....support.sessions import clock
 from ....support.tiny_image import dirents
 
@@ -147,3 +158,88 @@ def test_each_recipe_among_many_blocks(monkeypatch: pytest.MonkeyPatch, recipe: 
     raw = b"".join(blocks) + bytes(12)
     found = read_dirent_columns(raw, np.array([True, False] * 20), block_size=BLOCK_SIZE, inodes=1024)
     assert sorted(set(found.damaged.tolist())) == list(range(recipe.logical, 40, 2))
+
+
+def first_error(block: bytes, logical: int, inodes: int) -> list[str]:
+    """What the reader raises, if it does."""
+    try:
+        read_dirents(block, logical, [], inodes=inodes, where="test")
+    except CorruptError as error:
+        return [str(error)]
+    return []
+
+
+def violations(block: bytes | bytearray, logical: int, inodes: int) -> list[str]:
+    return [str(found) for found in dirent_violations(bytes(block), logical, inodes=inodes, where="test")]
+
+
+@pytest.mark.parametrize("recipe", [*DAMAGE.values(), *SOUND.values()], ids=[*DAMAGE, *SOUND])
+def test_the_reader_raises_the_first_violation(recipe: Recipe) -> None:
+    image = damaged_image(recipe)
+    start = directory_block(bytearray(sample_image()), recipe.logical)
+    block = bytes(image[start : start + BLOCK_SIZE])
+    found = violations(block, recipe.logical, 1024)
+    assert found[:1] == first_error(block, recipe.logical, 1024)
+    assert bool(found) == bool(recipe.field)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_reader_raises_the_first_violation_of_any_block(seed: int) -> None:
+    chosen = random.Random(seed)
+    several = 0
+    for number in range(300):
+        block = random_block(chosen, first=number % 2 == 0)
+        found = violations(block, number % 2, INODES)
+        assert found[:1] == first_error(block, number % 2, INODES)
+        several += len(found) > 1
+    assert several > 3
+
+
+def test_violations_go_on_behind_a_record_with_a_fault() -> None:
+    block = bytearray(
+        dirents([(b".", 12, 2), (b"..", 2, 2), *((b"n%d" % number, 12, 1) for number in range(6)), (b"x", 12, 1)])
+    )
+    for change in (
+        put(0, "I", 999),  # "." leads nowhere and is too long a name
+        put(6, "B", 2),
+        put(22, "c", b"x"),  # no NUL behind ".."
+        put(24, "I", 998),  # an inode that does not exist
+        put(42, "B", 200),  # a name that leaves its record
+        put(48, "I", 997),  # both
+        put(56, "2s", b"a/"),
+        put(66, "B", 0),  # no name
+        put(78, "B", 1),  # "." once more
+        put(80, "2s", b".x"),
+    ):
+        change(block)
+    found = list(dirent_violations(bytes(block), 0, inodes=INODES, where="d"))
+    assert [(violation.where, violation.field) for violation in found] == [
+        ("d, block 0 at byte 0", "inode"),
+        ("d, block 0 at byte 0", "name"),
+        ("d, block 0 at byte 12", "name"),
+        ("d, block 0 at byte 24", "inode"),
+        ("d, block 0 at byte 36", "name_len"),
+        ("d, block 0 at byte 48", "inode"),
+        ("d, block 0 at byte 48", "name"),
+        ("d, block 0 at byte 60", "name_len"),
+        ("d, block 0 at byte 72", "name"),
+    ]
+
+
+def test_violations_end_where_a_record_cannot_be_stepped_over() -> None:
+    block = bytearray(dirents([(b"a", 999, 1), (b"b", 12, 1), (b"c", 998, 1)]))
+    put(16, "H", 6)(block)
+    assert [found.field for found in dirent_violations(bytes(block), 1, inodes=INODES, where="d")] == ["inode", "rec_len"]
+    assert length_fault(block, 0) is None
+    assert length_fault(block, 12) == ("rec_len", 6, "a multiple of 4 from 12 to 1012")
+
+
+def test_a_block_in_which_the_dots_are_missing() -> None:
+    block = bytearray(BLOCK_SIZE)
+    put(0, "IHBB4s", 12, BLOCK_SIZE, 1, 2, b".")(block)
+    found = list(dirent_violations(bytes(block), 0, inodes=INODES, where="d"))
+    assert [(violation.where, violation.field, violation.want) for violation in found] == [
+        ("d, block 0 at byte 0", "rec_len", "from 12 to 24"),
+        ("d, block 0 at byte 1024", "record", ".."),
+    ]
+    assert violations(b"", 0, INODES) == [f"test, block 0 at byte 0: record is missing, want {name}" for name in (".", "..")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from ext3.format.htree import (
     OddIndexError,
     leaves_of,
     node_limit,
+    node_violations,
     pack_node,
     pack_root,
     plan_index,
@@ -23,7 +26,11 @@ from ext3.format.htree import (
     read_node,
     read_root_info,
     root_limit,
+    root_violations,
 )
+from ext3.format.violation import Violation
+
+from ....support.directory_damage import INDEX_DAMAGE, damaged_index, directory_blocks, indexed_image
 
 SIZE = 1024
 HEAD = new_directory_block(12, 2, block_size=SIZE)
@@ -62,36 +69,141 @@ def test_what_was_packed_is_read() -> None:
 
 
 def test_the_upper_bits_of_a_block_number_are_not_looked_at() -> None:
-    assert read_node(root((0, 0xF0000003)), 0, blocks=4).blocks == [3]
+    data = root((0, 0xF0000003))
+    assert read_node(data, 0, blocks=4).blocks == [3]
+    assert not list(node_violations(data, 0, blocks=4))
 
 
 @pytest.mark.parametrize(
-    ("at", "code", "value"),
-    [(4, "H", 16), (16, "H", 12), (24, "I", 1), (28, "B", 3), (29, "B", 9), (30, "B", 2), (31, "B", 1)],
+    ("at", "code", "value", "field"),
+    [
+        (4, "H", 16, "rec_len"),
+        (16, "H", 12, "rec_len"),
+        (24, "I", 1, "reserved_zero"),
+        (28, "B", 3, "hash_version"),
+        (29, "B", 9, "info_length"),
+        (30, "B", 2, "indirect_levels"),
+        (31, "B", 1, "unused_flags"),
+    ],
 )
-def test_no_root(at: int, code: str, value: int) -> None:
-    with pytest.raises(OddIndexError):
-        read_root_info(changed(root((0, 1)), at, code, value))
+def test_no_root(at: int, code: str, value: int, field: str) -> None:
+    data = changed(root((0, 1)), at, code, value)
+    assert [found.field for found in root_violations(data)] == [field]
+    with pytest.raises(OddIndexError, match=field):
+        read_root_info(data)
 
 
 @pytest.mark.parametrize(
     ("start", "data"), [(32, root((0, 1), (10, 2), (20, 3))), (8, node((0, 1), (10, 2), (20, 3)))], ids=["root", "node"]
 )
 @pytest.mark.parametrize(
-    ("at", "code", "value"),
-    [(0, "H", 123), (0, "H", 0), (2, "H", 0), (2, "H", 200), (4, "I", 0), (4, "I", 4), (12, "I", 900), (8, "I", 30)],
+    ("at", "code", "value", "fields"),
+    [
+        (0, "H", 123, ["limit"]),
+        (0, "H", 0, ["limit"]),
+        (2, "H", 0, ["count"]),
+        (2, "H", 200, ["count"]),
+        (4, "I", 0, ["block of entry 0"]),
+        (4, "I", 4, ["block of entry 0"]),
+        (12, "I", 900, ["block of entry 1"]),
+        (8, "I", 30, ["hash of entry 2"]),
+        (2, "H", 5, ["hash of entry 3", "block of entry 3", "block of entry 4"]),
+    ],
 )
-def test_entries_that_cannot_be(start: int, data: bytes, at: int, code: str, value: int) -> None:
+def test_entries_that_cannot_be(start: int, data: bytes, at: int, code: str, value: int, fields: list[str]) -> None:
     block = 0 if start == 32 else 1
     read_node(data, block, blocks=4)
-    with pytest.raises(OddIndexError):
-        read_node(changed(data, start + at, code, value), block, blocks=4)
+    assert not list(node_violations(data, block, blocks=4))
+    data = changed(data, start + at, code, value)
+    assert [found.field for found in node_violations(data, block, blocks=4)] == fields
+    with pytest.raises(OddIndexError, match=fields[0]):
+        read_node(data, block, blocks=4)
 
 
 @pytest.mark.parametrize(("at", "code", "value"), [(0, "I", 5), (4, "H", 12)])
 def test_a_leaf_is_no_node(at: int, code: str, value: int) -> None:
+    data = changed(node((0, 1)), at, code, value)
+    assert [found.field for found in node_violations(data, 1, blocks=4)] == ["inode, rec_len"]
     with pytest.raises(OddIndexError):
-        read_node(changed(node((0, 1)), at, code, value), 1, blocks=4)
+        read_node(data, 1, blocks=4)
+
+
+def test_names_where_the_root_should_be_say_nothing_of_it() -> None:
+    data = changed(changed(root((0, 1)), 16, "H", 12), 24, "I", 7)
+    assert [(found.where, found.field, found.want) for found in root_violations(data)] == [
+        ("index root at byte 12", "rec_len", SIZE - 12)
+    ]
+
+
+def test_violations_go_on_behind_the_first() -> None:
+    data = root((0, 9), (20, 2), (10, 0), (5, 3))
+    for at, code, value in ((24, "I", 7), (30, "B", 9), (31, "B", 3), (32, "H", 9)):
+        data = changed(data, at, code, value)
+    assert [found.field for found in root_violations(data)] == ["reserved_zero", "unused_flags", "indirect_levels"]
+    assert [(found.field, found.got) for found in node_violations(data, 0, blocks=4)] == [
+        ("limit", 9),
+        ("hash of entry 2", "0xa"),
+        ("hash of entry 3", "0x5"),
+        ("block of entry 0", 9),
+        ("block of entry 2", 0),
+    ]
+
+
+def index_faults(image: bytes) -> list[str]:
+    """What the readers of the blocks of a damaged directory's index raise, and that it is the first violation of each."""
+    starts = directory_blocks(bytearray(image))
+    faults: list[str] = []
+
+    def judge(found: list[str], read: Callable[[], object]) -> None:
+        try:
+            read()
+        except OddIndexError as error:
+            assert found[:1] == [str(error)]
+            faults.extend(found)
+        else:
+            assert not found
+
+    for logical, start in enumerate(starts):
+        data = image[start : start + SIZE]
+        if not logical:
+            judge([str(found) for found in root_violations(data)], partial(read_root_info, data))
+        found = [str(found) for found in node_violations(data, logical, blocks=len(starts))]
+        if not logical or not any(data[:4]):
+            judge(found, partial(read_node, data, logical, blocks=len(starts)))
+    return faults
+
+
+HIDDEN = {"other hash version", "a level more", "a level less", "leaves swapped", "nodes swapped", "node: leaves swapped"}
+"""Damage that no block of the index shows by itself."""
+
+
+@pytest.mark.parametrize("name", INDEX_DAMAGE)
+def test_the_readers_raise_the_first_violation(name: str) -> None:
+    recipe = INDEX_DAMAGE[name]
+    assert not index_faults(indexed_image(recipe.levels))
+    assert bool(index_faults(bytes(damaged_index(recipe)))) == (name not in HIDDEN)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from([0, 1, 2, 3, 8, 12, 124, 127, 255])), max_size=4), st.booleans())
+def test_the_readers_raise_the_first_violation_of_any_block(changes: list[tuple[int, int]], is_root: bool) -> None:
+    entries = ((0, 1), (10, 2), (20, 3))
+    data = root(*entries) if is_root else node(*entries)
+    for at, value in changes:
+        data = changed(data, at, "B", value)
+    block = 0 if is_root else 1
+    reads: list[tuple[Iterator[Violation], Callable[[], object]]] = [
+        (node_violations(data, block, blocks=4), partial(read_node, data, block, blocks=4))
+    ]
+    if is_root:
+        reads.append((root_violations(data), partial(read_root_info, data)))
+    for violations, read in reads:
+        found = [str(violation) for violation in violations][:1]
+        try:
+            read()
+        except OddIndexError as error:
+            assert found == [str(error)]
+        else:
+            assert not found
 
 
 def tree() -> dict[int, DxNode]:

@@ -7,10 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, InodeFlag
 from ext3.errors import CorruptError
 from ext3.format import inode_fields
-from ext3.format.inode import InodeRecord, parse_inode, patch_inode
+from ext3.format.inode import (
+    InodeRecord,
+    check_map_flags,
+    checked_target,
+    has_block_map,
+    inode_violations,
+    parse_inode,
+    patch_inode,
+    target_violations,
+)
 from ext3.format.schema import INODE_CORE
 
 word = st.integers(0, 0xFFFFFFFF)
@@ -97,6 +106,7 @@ def test_rounded_times_are_those_that_are_stored(times: tuple[int, int, int, int
 @pytest.mark.parametrize("size", [2, 130, 132, 0xFFFC])
 def test_an_extra_area_that_leaves_the_inode(size: int) -> None:
     raw = bytes(128) + size.to_bytes(2, "little") + bytes(126)
+    assert inode_fields.bad_extra_sizes(column(size), 128).all()
     with pytest.raises(CorruptError, match="inode 12: i_extra_isize"):
         parse_inode(raw, 12)
 
@@ -108,3 +118,76 @@ def test_patch_changes_nothing_else() -> None:
     assert (row["i_dtime"], row["i_block"].tolist()) == (7, [9] * 15)
     assert (patched[:20], patched[24:40], patched[100:]) == (raw[:20], raw[24:40], raw[100:])
     assert raw == bytes(range(256))
+
+
+def inode(form: int, *, extra_size: int = 32, target: bytes = b"", **fields: int) -> bytes:
+    words = np.frombuffer(target.ljust(60, b"\0"), "<u4")
+    raw = bytes(128) + extra_size.to_bytes(2, "little") + bytes(126)
+    return patch_inode(raw, i_mode=form | 0o644, i_block=words, **fields)
+
+
+def read_as_readers_do(raw: bytes) -> list[str]:
+    """What the readers of an inode raise."""
+    try:
+        found = parse_inode(raw, 12)
+        if has_block_map(found, 1024):
+            check_map_flags(found.stat.flags, "inode 12")
+    except CorruptError as error:
+        return [str(error)]
+    return []
+
+
+EXTENTS, INLINE = int(InodeFlag.EXTENTS), int(InodeFlag.INLINE_DATA)
+INODES = {
+    "file": (inode(S_IFREG), []),
+    "fast symlink": (inode(S_IFLNK, i_size=4, target=b"a/b/"), []),
+    "fast symlink of 59 bytes": (inode(S_IFLNK, i_size=59, target=b"t" * 59), []),
+    "slow symlink": (inode(S_IFLNK, i_size=500, i_blocks=2), []),
+    "fast symlink with attributes": (
+        inode(S_IFLNK, i_size=4, i_blocks=2, i_file_acl=9, i_flags=EXTENTS, target=b"a/b/"),
+        [],
+    ),
+    "slow symlink with attributes": (inode(S_IFLNK, i_size=0, i_blocks=4, i_file_acl=9), []),
+    "flags of a device": (inode(S_IFIFO, i_flags=EXTENTS), []),
+    "flags of a fast symlink": (inode(S_IFLNK, i_size=4, i_flags=EXTENTS, target=b"a/b/"), []),
+    "extra size": (inode(S_IFREG, extra_size=130), ["i_extra_isize"]),
+    "extents": (inode(S_IFREG, i_flags=EXTENTS), ["i_flags"]),
+    "inline data": (inode(S_IFDIR, i_flags=INLINE), ["i_flags"]),
+    "extents of a slow symlink": (inode(S_IFLNK, i_size=500, i_blocks=2, i_flags=EXTENTS), ["i_flags"]),
+    "no target": (inode(S_IFLNK), ["i_size"]),
+    "target too long": (inode(S_IFLNK, i_size=60, target=b"t" * 60), ["i_size"]),
+    "NUL in a target": (inode(S_IFLNK, i_size=4, target=b"a\0b"), ["i_size"]),
+    "extra size and extents": (inode(S_IFREG, extra_size=2, i_flags=EXTENTS | INLINE), ["i_extra_isize", "i_flags"]),
+    "extra size and target": (inode(S_IFLNK, extra_size=0xFFFF, i_size=5, target=b"a\0b"), ["i_extra_isize", "i_size"]),
+}
+
+
+@pytest.mark.parametrize("name", INODES)
+def test_the_readers_raise_the_first_violation(name: str) -> None:
+    raw, fields = INODES[name]
+    found = list(inode_violations(raw, 12, block_size=1024))
+    assert [violation.field for violation in found] == fields
+    assert [str(violation) for violation in found[:1]] == read_as_readers_do(raw)
+
+
+@given(mode, word, st.integers(0, 70), st.sampled_from([0, 2, 4]), st.sampled_from([0, 9]), st.integers(0, 140))
+def test_the_readers_raise_the_first_violation_of_any_inode(
+    mode: int, flags: int, size: int, sectors: int, acl: int, extra: int
+) -> None:
+    raw = inode(mode, extra_size=extra, target=b"t" * 30, i_flags=flags, i_size=size, i_blocks=sectors, i_file_acl=acl)
+    found = [str(violation) for violation in inode_violations(raw, 12, block_size=1024)]
+    assert found[:1] == read_as_readers_do(raw)
+    assert found == [] or not inode_fields.bad_extra_sizes(column(extra), 128).any() or "i_extra_isize" in found[0]
+
+
+def test_an_inode_without_extra_area() -> None:
+    raw = inode(S_IFREG, extra_size=0xFFFF, i_flags=EXTENTS)[:128]
+    assert [violation.field for violation in inode_violations(raw, 12, block_size=1024)] == ["i_flags"]
+
+
+def test_a_target_that_holds_a_nul() -> None:
+    assert checked_target(b"abc", 12) == b"abc"
+    (found,) = target_violations(b"ab\0c\0", 12)
+    with pytest.raises(CorruptError) as caught:
+        checked_target(b"ab\0c\0", 12)
+    assert str(caught.value) == str(found) == "inode 12: i_size is 5, want 2, where the target ends"

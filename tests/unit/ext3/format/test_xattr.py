@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from ext3.errors import CorruptError
 from ext3.format import acl, xattr
+from ext3.format.schema import XATTR_ENTRY, XATTR_HEADER
+from ext3.format.violation import Violation
 from ext3.format.xattr import Attribute
 
 AREA = 96
@@ -170,6 +172,7 @@ def test_damage_is_named(block: bytes, field: str) -> None:
     with pytest.raises(CorruptError, match=field) as caught:
         xattr.parse_block(block, where="block 9")
     assert caught.value.where == "block 9"
+    assert str(caught.value) == str(xattr.block_violations(block, where="block 9")[0])
 
 
 def test_a_prefix_nobody_knows_is_not_shown() -> None:
@@ -182,8 +185,91 @@ def test_any_bytes(noise: bytes, at: int) -> None:
     block = bytearray(GOOD)
     block[32 + at : 32 + at + len(noise)] = noise
     for parse, data in ((xattr.parse_block, bytes(block[:1024])), (xattr.parse_inode_area, GOOD[:4] + noise)):
+        violations = (xattr.block_violations if parse is xattr.parse_block else xattr.area_violations)(data)
         try:
             found = parse(data)
-        except CorruptError:
+        except CorruptError as error:
+            assert str(error) == str(violations[0])
             continue
+        assert not violations
         assert sum(map(len, found.values())) <= 1024 * len(found)
+
+
+def fields(violations: list[Violation]) -> list[tuple[str, object]]:
+    return [(found.field, found.got) for found in violations]
+
+
+def test_violations_go_on_behind_an_entry() -> None:
+    entries = [
+        (b"ab", 0, 1020, 0, 4),  # no prefix
+        (b"cd", 1, 9, 7, 4),  # a value in inode 7
+        (b"ef", 1, 8, 0, 4),  # a value in the header
+        (b"g\0", 1, 0, 0, 0),
+        (b"", 2, 1016, 0, 4),  # no ACL
+        (b"ij", 1, 1022, 0, 4),  # a value beyond the end
+    ]
+    raw = XATTR_HEADER.packer.pack(0xEA020000, 1, 3, 0, 0, 0, 0, 0)
+    for name, *words in entries:
+        raw += XATTR_ENTRY.packer.pack(len(name), *words, 0) + name.ljust(-(-len(name) // 4) * 4, b"\0")
+    block = raw.ljust(1024, b"\0")
+    found = xattr.block_violations(block)
+    assert fields(found) == [
+        ("h_blocks", 3),
+        ("e_name_index", 0),
+        ("e_value_inum", 7),
+        ("e_value_offs", 8),
+        ("e_value_offs", 1022),
+        ("e_name", r"user.g\x00"),
+        ("system.posix_acl_access", found[-1].got),
+    ]
+    with pytest.raises(CorruptError, match="h_blocks"):
+        xattr.block_attributes(block)
+    with pytest.raises(CorruptError, match="e_name is"):
+        xattr.host_values([Attribute(1, b"g\0", b""), Attribute(2, b"", b"zero")], where="x")
+
+
+def test_violations_end_at_an_entry_that_leaves_the_block() -> None:
+    block = bytearray(GOOD)
+    XATTR_ENTRY.packer.pack_into(block, 32, 4, 0, 9, 0, 9, 0)
+    XATTR_ENTRY.packer.pack_into(block, 52, 255, 1, 0, 0, 0, 0)
+    XATTR_ENTRY.packer.pack_into(block, 52 + 16 + 256, 255, 0, 0, 0, 0, 0)
+    XATTR_ENTRY.packer.pack_into(block, 52 + 2 * (16 + 256), 255, 1, 0, 0, 0, 0)
+    XATTR_ENTRY.packer.pack_into(block, 52 + 3 * (16 + 256), 255, 1, 0, 0, 0, 0)
+    assert fields(xattr.block_violations(bytes(block))) == [("e_name_index", 0), ("e_name_index", 0), ("e_name_len", 255)]
+
+
+def test_an_attribute_block_of_another_magic_has_one_violation() -> None:
+    assert fields(xattr.block_violations(changed(3, b"\0" * 6))) == [("h_magic", "0x20000")]
+
+
+def test_hashes_are_judged_on_demand() -> None:
+    wrong = changed(44, b"\1\2\3\4")
+    assert xattr.parse_block(wrong) == xattr.parse_block(GOOD)
+    assert xattr.block_violations(wrong) == xattr.block_violations(GOOD, hashes=True) == []
+    right = xattr.entry_hash(b"name", b"value")
+    assert [(found.field, found.got, found.want) for found in xattr.block_violations(wrong, hashes=True)] == [
+        ("e_hash", "0x4030201", f"{right:#x}")
+    ]
+    assert fields(xattr.block_violations(changed(44, bytes(4)), hashes=True)) == [("e_hash", "0x0")]
+
+
+def test_a_hash_in_an_inode_may_be_missing() -> None:
+    attribute = Attribute(1, b"name", b"value")
+    area, _ = xattr.pack_inode_area([attribute], AREA)
+    right = xattr.entry_hash(b"name", b"value")
+    for stored, bad in ((0, False), (right, False), (right + 1, True)):
+        raw = bytearray(area)
+        struct.pack_into("<I", raw, 16, stored)
+        assert [found.field for found in xattr.area_violations(bytes(raw), hashes=True)] == ["e_hash"] * bad
+        assert not xattr.area_violations(bytes(raw))
+        assert xattr.inode_attributes(bytes(raw)) == [attribute]
+
+
+def test_names_of_signed_bytes() -> None:
+    """Kernels took the bytes of names as signed for some years."""
+    name, value = "é".encode(), b"abcd"
+    signed = xattr.entry_hash(name, value, signed=True)
+    assert signed != xattr.entry_hash(name, value)
+    assert xattr.hash_fits(signed, name, value) and xattr.hash_fits(xattr.entry_hash(name, value), name, value)
+    assert not xattr.hash_fits(signed + 1, name, value)
+    assert xattr.entry_hash(b"plain", value, signed=True) == xattr.entry_hash(b"plain", value)

@@ -157,6 +157,9 @@ def test_area_behind_an_extra_size_of_0():
     image = sample()
     image.extra(image["empty"])["i_extra_isize"] = 0
     image.extra(image["empty"])["i_checksum_hi"] = XATTR_MAGIC >> 16
+    # Times are read as an entry with a name of one byte, and a value in inode 12.
+    image.extra(image["empty"])["i_ctime_extra"] = 0x0101
+    image.extra(image["empty"])["i_mtime_extra"] = 12
     assert codes(pass_1(image)) == codes(pass_1(image, screen=False)) == ["attribute-value-inode"]
 
 

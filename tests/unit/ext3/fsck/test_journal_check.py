@@ -6,12 +6,9 @@ import pytest
 
 import ext3
 from ext3.constants import JOURNAL_INO, STATE_VALID, Compat, Incompat
-from ext3.device.base import MemoryDevice
-from ext3.errors import UnsupportedError
+from ext3.errors import CorruptError, UnsupportedError
 from ext3.format.jbd_schema import JOURNAL_COMMIT, JOURNAL_HEADER, JOURNAL_TAG
-from ext3.format.schema import INODE_CORE
-from ext3.fsck.checking import check
-from ext3.fsck.context import CheckOptions
+from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.fsck.policy import Ask, CheckOnly, Preen, Yes
 
 from ....support.fsck_volumes import LATER, Volume, assert_sound, codes, dirty_volume, journal_blocks, run, volume
@@ -139,6 +136,29 @@ def test_a_log_that_holds_no_superblock_is_emptied():
     assert_sound(image)
 
 
+def test_a_log_whose_superblock_cannot_be_used_is_followed_by_a_backup():
+    image = volume()
+    bad = bytearray(image.device.read(1024, 1024))
+    SUPERBLOCK.view(bad)[0]["s_reserved_gdt_blocks"] = 9999
+    for policy in (CheckOnly(), Yes()):
+        image = with_log(1, content=bytes(bad))
+        before = image.data
+        report = run(image, policy, force=False)
+        assert codes(report)[0] == "superblock-unusable"
+        assert (report.replayed, report.gave_up) == (1, "")
+        assert (image.data == before) is not policy.writes
+    assert report.exit_code == 1
+    assert image.journal("s_start") == 0
+    assert_sound(image)
+
+
+def test_preening_stops_at_a_log_whose_superblock_cannot_be_used():
+    bad = bytearray(volume().device.read(1024, 1024))
+    SUPERBLOCK.view(bad)[0]["s_reserved_gdt_blocks"] = 9999
+    with pytest.raises(CorruptError, match="s_reserved_gdt_blocks"):
+        run(with_log(1, content=bytes(bad)), Preen(), force=False)
+
+
 def test_a_log_that_nobody_wants_emptied():
     image = with_log(1)
     before = image.data
@@ -169,22 +189,6 @@ def test_a_log_that_the_superblock_denies():
     assert (report.replayed, report.exit_code) == (1, 0)
     assert "new" in image.names()
     assert_sound(image)
-
-
-def test_ranges_are_told_before_they_are_overwritten():
-    image = dirty_volume()
-    before = image.data
-    told: set[int] = set()
-    device = MemoryDevice(before)
-
-    def tell(ranges):
-        for offset, size in ranges:
-            told.update(range(offset // 512, -(-(offset + size) // 512)))
-
-    check(device, Yes(), options=CheckOptions(), stamp=LATER, before_write=tell)
-    after = bytes(device.data)
-    changed = {at // 512 for at in range(0, len(before), 512) if before[at : at + 512] != after[at : at + 512]}
-    assert changed <= told
 
 
 # -- without the feature -------------------------------------------------------------------------------------------------
@@ -412,6 +416,28 @@ def test_fields_that_are_no_reason_to_lose_the_log(fields, code):
     assert image.journal("s_first") == 1
     assert "new" in image.names()
     assert_sound(image)
+
+
+@pytest.mark.parametrize("fields", [{"s_first": 0}, {"s_first": 1023}, {"s_first": 9, "s_start": 3}])
+def test_a_wrong_first_block_is_no_reason_to_lose_the_log(fields):
+    image = volume()
+    image.set_journal(**fields)
+    image.set_super(s_feature_incompat=image.super("s_feature_incompat") | RECOVER)
+    report = run(image, Preen(), force=False)
+    assert (codes(report), report.exit_code) == (["journal-first-block"], 0)
+    assert image.journal("s_first") == 1
+    assert_sound(image)
+
+
+@pytest.mark.parametrize("policy", [CheckOnly(), Yes(), Preen()])
+def test_a_journal_with_several_users_loses_the_fields_of_version_2(policy):
+    image = volume()
+    image.set_journal(s_nr_users=2, s_feature_incompat=2)
+    report = run(image, policy)
+    assert (codes(report), report.exit_code) == (["journal-version"], 0)
+    if policy.writes:
+        assert (image.journal("s_nr_users"), image.journal("s_feature_incompat")) == (0, 0)
+        assert_sound(image)
 
 
 def test_a_start_outside_of_the_log():

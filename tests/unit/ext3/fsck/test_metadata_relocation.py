@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ext3.fsck.context import GaveUp
-from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped
+from ext3.fsck.policy import Ask, CheckOnly, Preen, Stopped, Yes
 from tests.support.fsck_inodes import Inodes, codes, pass_1, repair, sample
 
 FIELDS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
@@ -115,3 +115,21 @@ def test_bad_block_of_a_file():
     assert image.core(image["small"])["i_block"][1] != block
     assert image.core(1)["i_block"][0] == block
     assert image.read("small") == content
+
+
+def test_the_old_place_is_not_given_out_before_the_descriptors_are_written():
+    image = sample()
+    geometry = image.superblock.geometry
+    old = int(geometry.group_first[1]) + 1
+    image.set_group(1, bg_inode_table=old)
+    context = pass_1(image, Yes())
+    assert "inode-table-conflict" in codes(context)
+    new = int(context.groups["bg_inode_table"][1])
+    table = set(range(old, old + geometry.inode_table_blocks))
+    assert not table & set(range(new, new + geometry.inode_table_blocks))
+    free = [block for block in table if not context.census.used[block]]
+    assert free
+    given = [block for first, count in context.allocate(len(free), old) for block in range(first, first + count)]
+    assert not table & set(given)
+    context.reuse_freed()
+    assert table & {block for first, count in context.allocate(1, free[0]) for block in range(first, first + count)}

@@ -101,21 +101,6 @@ def test_a_superblock_without_magic_is_not_touched_before_the_end() -> None:
     assert writes(recorded.events) == [(10, 1), "sync"]
 
 
-def test_the_ranges_to_be_overwritten_are_announced_first() -> None:
-    recorded = RecordingDevice(image())
-    announced: list[tuple[int, int]] = []
-
-    def before(ranges: object) -> None:
-        assert not recorded.events
-        announced.extend(ranges)  # type: ignore[call-overload]
-
-    storage = RepairStorage(recorded, BLOCK, before_write=before)
-    storage.write_block(10, bytes(BLOCK))
-    storage.write_block(11, bytes(BLOCK))
-    storage.flush(final=True)
-    assert announced == [(BLOCK, BLOCK), (10 * BLOCK, 2 * BLOCK)]
-
-
 def test_a_block_keeps_the_earliest_stage() -> None:
     recorded = RecordingDevice(image(state=0))
     storage = RepairStorage(recorded, BLOCK)

@@ -32,8 +32,8 @@ def test_extra_isize(field, value, good):
     ("fields", "code", "exits"),
     [
         ({"s_want_extra_isize": 33}, "superblock-extra-isize", (4, 1, 4)),
-        ({"s_usr_quota_inum": 12}, "superblock-quota-inode", (4, 1, 1)),
-        ({"s_grp_quota_inum": 3}, "superblock-quota-inode", (4, 1, 1)),
+        ({"s_usr_quota_inum": 12}, "superblock-quota-inode", (4, 1, 4)),
+        ({"s_grp_quota_inum": 3}, "superblock-quota-inode", (4, 1, 4)),
         ({"s_creator_os": 1}, "superblock-hurd-filetype", (4, 1, 4)),
         ({"s_uuid": bytes(16)}, "superblock-no-uuid", (0, 0, 0)),
         ({"s_flags": 0}, "superblock-hash-sign", (0, 0, 0)),
