@@ -12,7 +12,7 @@ from ..device.base import BlockDevice
 from ..errors import DeviceError
 from .schema import SUPERBLOCK
 
-__all__ = ["find_backup", "guess_format"]
+__all__ = ["guess_backup", "guess_format"]
 
 _OTHERS = (
     (0, b"hsqs", "a squashfs image"),
@@ -56,14 +56,14 @@ def guess_format(device: BlockDevice) -> str:
                 return f"this looks like {what}" if not what.startswith("compressed") else f"this is {what}"
         if device.size >= SECTOR and (what := _boot_sector(device.read(0, SECTOR))):
             return f"this looks like {what}"
-        if not any(device.read(0, min(device.size, 4096))) and find_backup(device) is None:
+        if not any(device.read(0, min(device.size, 4096))) and guess_backup(device) is None:
             return "it begins with zeros: no filesystem was made there yet"
     except DeviceError:
         pass
     return ""
 
 
-def find_backup(device: BlockDevice) -> tuple[int, int] | None:
+def guess_backup(device: BlockDevice) -> tuple[int, int] | None:
     """Return (block, block size) of the first backup superblock of an ext3 filesystem; None if there is none."""
     for block, block_size in _BACKUPS:
         offset = block * block_size

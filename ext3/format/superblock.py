@@ -36,7 +36,7 @@ from ..device.base import BlockDevice
 from ..errors import CorruptError, NotExt3Error, UnsupportedError
 from .geometry import Geometry, first_data_block, group_count
 from .layout import Table
-from .other_formats import find_backup, guess_format
+from .other_formats import guess_backup, guess_format
 from .schema import SUPERBLOCK
 from .violation import Violation
 
@@ -195,7 +195,7 @@ def read_superblock(device: BlockDevice, *, block: int = 0, block_size: int = 0)
     raw = device.read(offset, SUPERBLOCK_SIZE)
     if SUPERBLOCK.record(raw)["s_magic"] != EXT3_MAGIC:
         what = guess_format(device)
-        backup = find_backup(device)
+        backup = guess_backup(device)
         raise NotExt3Error(f"no ext3 filesystem: there is no superblock at byte {offset}", hint=what, backup=backup)
     superblock = parse_superblock(raw, device_size=device.size)
     if block and superblock.block_size != block_size:

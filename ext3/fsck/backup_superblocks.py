@@ -20,7 +20,7 @@ from ..constants import (
     RoCompat,
 )
 from ..device.base import BlockDevice, data_ranges
-from ..errors import CorruptError, Ext3Error, NotExt3Error
+from ..errors import CorruptError, DeviceError, Ext3Error, NotExt3Error
 from ..format.geometry import SPARSE_GROUPS, first_data_block
 from ..format.group_desc import LOCATIONS, group_ranges_overlap, outside_group, read_groups
 from ..format.layout import Table
@@ -140,7 +140,10 @@ def backups_differ(context: Context) -> bool:
     own = SUPERBLOCK.record(bytes(context.raw))
     for group in geometry.backup_groups:
         block = int(geometry.group_first[group])
-        raw = context.storage.read(block * size, SUPERBLOCK_SIZE)
+        try:
+            raw = context.storage.read(block * size, SUPERBLOCK_SIZE)
+        except DeviceError:
+            continue
         fields = SUPERBLOCK.record(raw)
         if fields["s_magic"] != EXT3_MAGIC:
             continue
@@ -178,7 +181,10 @@ def write_backups(context: Context) -> None:
 
 
 def _put(context: Context, block: int, data: bytes) -> None:
-    old = context.storage.read_block(block)
+    try:
+        old = context.storage.read_block(block)
+    except DeviceError:
+        old = bytes(context.block_size)
     if old[: len(data)] != data:
         context.storage.write_block(block, data + old[len(data) :], Stage.BACKUPS)
 

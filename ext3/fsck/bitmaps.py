@@ -7,6 +7,7 @@ Source: e2fsprogs ``e2fsck/pass5.c``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -83,15 +84,15 @@ def _check_rows(context: Context, kind: BitmapKind, changed: set[int], problem: 
 
 def _check_padding(context: Context, kind: BitmapKind, problem: Problem, rows: Rows) -> None:
     """Set the bits behind the last number of each group."""
-    unset = [group for group, stored in kind.differing if not kind.padded(group, stored)]
+    unset = {group: stored for group, stored in kind.differing if not kind.padded(group, stored)}
     if not unset:
         return
-    shown = " ".join(map(str, unset[:GROUPS_SHOWN])) + (" ..." if len(unset) > GROUPS_SHOWN else "")
-    if not context.fix(problem, Place(group=unset[0]), got=shown):
+    shown = " ".join(map(str, islice(unset, GROUPS_SHOWN))) + (" ..." if len(unset) > GROUPS_SHOWN else "")
+    if not context.fix(problem, Place(group=next(iter(unset))), got=shown):
         return
-    for group in unset:
+    for group, stored in unset.items():
         block = int(context.groups[kind.column][group])
-        raw = rows.get(block) or context.storage.read_block(block)
+        raw = rows.get(block) or stored.tobytes()
         bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
         bits[kind.real(group) :] = 1
         rows[block] = np.packbits(bits, bitorder="little").tobytes()

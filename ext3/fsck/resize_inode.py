@@ -11,7 +11,7 @@ import numpy as np
 
 from ..check.census import system_ranges
 from ..constants import DIND_SLOT, RESIZE_INO, S_IFMT, S_IFREG, Compat
-from ..errors import CorruptError, NoSpaceError
+from ..errors import CorruptError, DeviceError, NoSpaceError
 from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
 from ..format.schema import INODE_CORE
 from .context import Context
@@ -74,7 +74,10 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
     for first, rows in resize_blocks(geometry, map_at):
         if first + len(rows) > superblock.blocks_count:
             return f"block {first + len(rows) - 1} is reserved", f"< {superblock.blocks_count}"
-        found = np.frombuffer(context.storage.read(first * size, len(rows) * size), "<u4").reshape(rows.shape)
+        try:
+            found = np.frombuffer(context.storage.read(first * size, len(rows) * size), "<u4").reshape(rows.shape)
+        except DeviceError as error:
+            return error.message, "blocks that can be read"
         # Only slots that lead somewhere matter, unless one that should not makes descriptors look like pointers.
         first_block = geometry.first_data_block
         on_descriptors = (found >= first_block) & (found <= first_block + geometry.descriptor_blocks) & (found != 0)

@@ -22,7 +22,7 @@ def is_damaged(data: bytes | bytearray, offset: int) -> bool:
 
 
 def salvage_record(data: bytearray, offset: int, before: int, *, inodes: int) -> int:
-    """Mend the damaged record at ``offset``. Return where to go on: at ``offset``, to be judged again, or behind it.
+    """Repair the damaged record at ``offset``. Return where to go on: at ``offset``, to be judged again, or behind it.
 
     ``offset`` is a multiple of 4. ``before``: the record before it, which may take its bytes; -1 if none may, and then 12 bytes
     are left or more. ``inodes``: the filesystem's count.
