@@ -22,7 +22,7 @@ __all__ = ["check", "check_light", "main"]
 
 PACKAGES = ("ext3", "sifkit")
 
-PURE = {"geometry", "plan", "placement", "select", "problems"}
+PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select", "problems"}
 IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subprocess", "socket", "tempfile", "shutil", "pathlib"}
 """What a pure module does not import: it has no clock, no identity, no files."""
 

@@ -125,15 +125,16 @@ class _Application:
 
     def run(self) -> None:
         plan, changes = self.plan, self.changes
+        if plan.new.backup_groups and not plan.old.backup_groups:
+            self._write_first_backup()
         if plan.moves_something:
             self._move()
         self._leave_old_geometry()
         groups = new_descriptors(plan.old, changes.groups, plan.new)
         if plan.new.groups > plan.old.groups:
             write_new_groups(self.device, plan.old, plan.new, groups)
-            self._write_first_backup()
             self.device.sync()
-        switch_geometry(changes, plan.new, groups)
+        switch_geometry(changes, plan.old, plan.new, groups)
         if plan.replaces_resize_inode and plan.new.resize_inode:
             restore_resize_inode(changes, plan.new, self.map_at)
         else:
@@ -149,6 +150,7 @@ class _Application:
         if plan.new.blocks < plan.old.blocks:
             end = min(plan.old.blocks, int(plan.old.group_first[plan.new.groups - 1]) + plan.old.blocks_per_group)
             changes.take_blocks(np.arange(plan.new.blocks, end, dtype=np.int64))
+            changes.leaked = end - plan.new.blocks
         if plan.map_to is not None and self.map_at is not None:
             changes.take_blocks(np.array([plan.map_to], np.int64))
             changes.free_blocks(np.array([self.map_at], np.int64))
@@ -158,8 +160,8 @@ class _Application:
         changes.settle()
 
     def _write_first_backup(self) -> None:
-        """Write the first backup there is with the old numbers: it says that the resize is not finished."""
-        plan = self.plan
-        if plan.new.backup_groups and not plan.old.backup_groups:
-            group = plan.new.backup_groups[0]
-            self.device.write(int(plan.new.group_first[group]) * plan.new.block_size, backup_superblock(self.before, group))
+        """Write the first backup, behind the old end, with the old numbers: it says that the resize is not finished."""
+        group = self.plan.new.backup_groups[0]
+        offset = int(self.plan.new.group_first[group]) * self.plan.new.block_size
+        self.device.write(offset, backup_superblock(self.before, group))
+        self.device.sync()

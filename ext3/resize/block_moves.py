@@ -2,8 +2,9 @@
 
 A block that moves is written to its new place before the transaction that changes what points to it. If that is a pointer block
 that moves itself, the new one points to the new place already; so the transaction changes only inodes, and pointer blocks that
-stay: the ``root`` of each pointer. An attribute block that several inodes share may move in several transactions: until the
-last there are two blocks, whose reference counts add up.
+stay: the ``root`` of each pointer. Where this is too much for one transaction, pointer blocks are changed in their old places
+first, and move after all that they lead to. An attribute block that several inodes share may move in several transactions:
+until the last there are two blocks, whose reference counts add up.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ Flags = npt.NDArray[np.bool_]
 
 COPY_BYTES = 8 << 20
 """Most bytes copied at once."""
+BATCH_BYTES = 1 << 30
+"""Bytes copied after which a transaction is made of what is done."""
 ZERO_RUN_BYTES = 64 << 10
 """Zeros from this length on become holes."""
 assert XATTR_HEADER.dtype.fields is not None
@@ -61,58 +64,95 @@ class BlockMover:
     """Moves of the blocks that ``pointers`` lead to. All batches are planned at once, before anything is written."""
 
     def __init__(self, changes: Transactions, pointers: Pointers, moves: Moves) -> None:
-        """Raise JournalFullError if a single step does not fit the journal."""
+        """Raise JournalFullError if a single pointer does not fit the journal."""
         self._changes = changes
         self._moves = moves
         self._size = changes.block_size
-        root = self._roots(pointers)
-        order = np.argsort(root, kind="stable")
-        self._at, self._block = pointers.at[order], pointers.block[order]
-        self._attributes, self._root = pointers.attributes[order], root[order]
+        self._pointers = pointers
+        self._in_place = False
+        """Pointer blocks that move are changed in their old places first: for maps too large for one transaction."""
         blocks, counts = np.unique(pointers.block[pointers.attributes], return_counts=True)
         self._left = dict(zip(blocks.tolist(), counts.tolist(), strict=True))
         """References to attribute blocks that still lead to the old place."""
         self._arrived: dict[int, int] = {}
         """References to attribute blocks that lead to the new place, in part."""
-        self._batches = list(self._plan())
+        self._batches = self._plan()
 
-    def _roots(self, pointers: Pointers) -> Numbers:
-        """Return the block that stays from which each pointer is reached."""
+    def _plan(self) -> list[slice]:
+        """Order the pointers, and return the batches of them."""
+        root, _ = self._roots()
+        order = np.argsort(root, kind="stable")
+        self._order(order)
+        try:
+            return list(self._packed(root[order]))
+        except JournalFullError:
+            self._in_place = True
+        _, depth = self._roots()
+        container = self._pointers.at // self._size
+        order = np.lexsort((container, -depth))
+        self._order(order)
+        batches: list[slice] = []
+        container, depth = container[order], depth[order]
+        levels = np.flatnonzero(np.diff(depth, prepend=-1))
+        for low, count in zip(levels.tolist(), np.diff(levels, append=len(depth)).tolist(), strict=True):
+            # What leads to a pointer block changes after all that this block leads to.
+            batches += self._packed(container[low : low + count], low)
+        return batches
+
+    def _order(self, order: Numbers) -> None:
+        pointers = self._pointers
+        self._pointers = Pointers(pointers.at[order], pointers.block[order], pointers.attributes[order])
+
+    def _roots(self) -> tuple[Numbers, Numbers]:
+        """Return the block that stays from which each pointer is reached, and over how many pointer blocks that move."""
+        pointers = self._pointers
         container: Numbers = pointers.at // self._size
         row = np.full(len(self._moves.old), -1, np.int64)
-        _, index = self._moves.index(pointers.block)
-        row[index] = np.arange(len(pointers.block))
+        inside, index = self._moves.index(pointers.block)
+        row[index] = np.flatnonzero(inside)
         root = container
+        depth = np.zeros(len(root), np.int64)
         for _ in range(3):
             inside, index = self._moves.index(root)
             if not inside.any():
                 break
             root = root.copy()
             root[inside] = container[row[index]]
-        return root
+            depth[inside] += 1
+        return root, depth
 
-    def _plan(self) -> Iterator[slice]:
-        """Yield the pointers of each batch."""
+    def _packed(self, units: Numbers, begin: int = 0) -> Iterator[slice]:
+        """Yield batches of pointers, from row ``begin`` on, ordered by their ``units``: those of one unit move together.
+
+        Where pointer blocks are changed in place, a unit may be divided. Raises JournalFullError for one that does not fit.
+        """
         changes = self._changes
-        starts = np.flatnonzero(np.diff(self._root, prepend=-1))
-        ends = (starts + np.diff(starts, append=len(self._root))).tolist()
-        groups = self._groups(self._block), self._groups(self._moves.moved(self._block))
-        shared = self._attributes
+        rows = slice(begin, begin + len(units))
+        block, shared = self._pointers.block[rows], self._pointers.attributes[rows]
+        groups = self._groups(block), self._groups(self._moves.moved(block))
+        starts = np.flatnonzero(np.diff(units, prepend=-1))
+        parts = list(zip(starts.tolist(), (starts + np.diff(starts, append=len(units))).tolist(), strict=True))
+        parts.reverse()
         low, blocks, touched = 0, 0, set[int]()
-        for start, end in zip(starts.tolist(), ends, strict=True):
+        while parts:
+            start, end = parts.pop()
             own = {*groups[0][start:end].tolist(), *groups[1][start:end].tolist()}
             more = 1 + 2 * int(shared[start:end].sum())
-            if changes.blocks_needed(blocks + more + len(touched | own), touched | own) > changes.batch_capacity:
+            full = (start - low) * self._size >= BATCH_BYTES
+            if full or changes.blocks_needed(blocks + more + len(touched | own), touched | own) > changes.batch_capacity:
                 needed = changes.blocks_needed(more + len(own), own)
                 if needed > changes.capacity:
-                    raise JournalFullError(needed, changes.capacity)
+                    if not self._in_place or end - start == 1:
+                        raise JournalFullError(needed, changes.capacity)
+                    parts += [((start + end) // 2, end), (start, (start + end) // 2)]
+                    continue
                 if low < start:
-                    yield slice(low, start)
+                    yield slice(begin + low, begin + start)
                 low, blocks, touched = start, 0, set()
             blocks += more
             touched |= own
-        if low < len(self._root):
-            yield slice(low, len(self._root))
+        if low < len(units):
+            yield slice(begin + low, begin + len(units))
 
     def _groups(self, blocks: Numbers) -> Numbers:
         superblock = self._changes.superblock
@@ -122,18 +162,20 @@ class BlockMover:
     def run(self, progress: Progress) -> None:
         """Move everything."""
         for batch in self._batches:
-            self._move(batch)
-            progress.advance((batch.stop - batch.start) * self._size)
+            self._move(batch, progress)
 
-    def _move(self, batch: slice) -> None:
+    def _move(self, batch: slice, progress: Progress) -> None:
         changes, moves, size = self._changes, self._moves, self._size
-        at, block, attributes = self._at[batch], self._block[batch], self._attributes[batch]
+        pointers = self._pointers
+        at, block, attributes = pointers.at[batch], pointers.block[batch], pointers.attributes[batch]
         container = at // size
         target = moves.moved(block)
         inside, _ = moves.index(container)
+        if self._in_place:
+            inside[:] = False
         tables = np.unique(container[inside])
         plain = np.setdiff1d(block[~attributes], tables, assume_unique=True)
-        copy_blocks(changes.device, plain, moves.moved(plain), size)
+        copy_blocks(changes.device, plain, moves.moved(plain), size, progress)
         self._write_tables(tables, container[inside], at[inside] % size, target[inside])
         for where, to in zip(at[~inside].tolist(), target[~inside].tolist(), strict=True):
             changes.patch(where, to.to_bytes(4, "little"))
@@ -184,7 +226,7 @@ def _with_count(data: bytes, count: int) -> bytes:
     return data[:REFCOUNT_AT] + count.to_bytes(4, "little") + data[REFCOUNT_AT + 4 :]
 
 
-def copy_blocks(device: BlockDevice, old: Numbers, new: Numbers, size: int) -> None:
+def copy_blocks(device: BlockDevice, old: Numbers, new: Numbers, size: int, progress: Progress) -> None:
     """Copy blocks to free places, in long writes. Long runs of zeros become holes."""
     order = np.argsort(new, kind="stable")
     old, new = old[order], new[order]
@@ -192,6 +234,7 @@ def copy_blocks(device: BlockDevice, old: Numbers, new: Numbers, size: int) -> N
     for low in range(0, len(old), at_once):
         part = slice(low, low + at_once)
         _write_rows(device, new[part], read_blocks(device.read, old[part], size), size)
+        progress.advance(len(old[part]) * size)
 
 
 def _write_rows(device: BlockDevice, blocks: Numbers, rows: npt.NDArray[np.uint8], size: int) -> None:

@@ -20,7 +20,7 @@ from .block_moves import Moves
 from .references import Pointers
 from .transactions import Transactions
 
-__all__ = ["move_journal"]
+__all__ = ["journal_backup", "move_journal"]
 
 Numbers = npt.NDArray[np.int64]
 
@@ -31,6 +31,7 @@ def move_journal(changes: Transactions, pointers: Pointers, moves: Moves) -> Non
     assert journal is not None
     superblock = changes.superblock
     changes.take_blocks(moves.new)
+    changes.leaked = len(moves.new)
     changes.settle()
     tables = np.unique(pointers.at // size)
     moving, _ = moves.index(pointers.block)
@@ -59,10 +60,16 @@ def move_journal(changes: Transactions, pointers: Pointers, moves: Moves) -> Non
             device.write(block * size, bytes(contents[block]))
     device.sync()
     words = _switch_inode(changes, inode_at, contents.get(inode_at // size))
-    changes.write_fields(s_jnl_blocks=[*words, *SUPERBLOCK.view(changes.raw)[0]["s_jnl_blocks"][N_BLOCKS:].tolist()])
+    changes.write_fields(s_jnl_blocks=journal_backup(changes, words))
     changes.restart_log(read_journal(device, changes.superblock, changes.groups))
     changes.free_blocks(moves.old)
+    changes.leaked = 0
     changes.settle()
+
+
+def journal_backup(changes: Transactions, words: list[int]) -> list[int]:
+    """Return the copy of the journal's inode that the superblock holds: its ``words``, then its size."""
+    return [*words, *SUPERBLOCK.view(changes.raw)[0]["s_jnl_blocks"][N_BLOCKS:].tolist()]
 
 
 def _zero_runs(changes: Transactions, blocks: Numbers) -> None:

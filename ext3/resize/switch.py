@@ -44,13 +44,17 @@ def free_in_steps(changes: Transactions, parts: list[Numbers]) -> None:
     changes.commit()
 
 
-def switch_geometry(changes: Transactions, new: Geometry, groups: Table) -> None:
-    """Write the fields of the new geometry in one sector. ``groups``: the descriptors of all groups of ``new``."""
+def switch_geometry(changes: Transactions, old: Geometry, new: Geometry, groups: Table) -> None:
+    """Write the fields of the new geometry in one sector. ``groups``: the descriptors of all groups of ``new``.
+
+    The padding of the old last group is nobody's until ``finish_groups``.
+    """
     incompat = changes.superblock.incompat & ~Incompat.NEEDS_RECOVERY.value
     if new.first_meta_bg is not None:
         incompat |= Incompat.META_BG.value
     changes.switch(
         groups,
+        leaked=len(_old_padding(old, new)),
         s_blocks_count=new.blocks,
         s_inodes_count=new.inodes,
         s_r_blocks_count=new.reserved_blocks,
@@ -64,16 +68,20 @@ def finish_groups(changes: Transactions, old: Geometry, new: Geometry) -> None:
 
     Comes after the switch, and after ``restore_resize_inode``.
     """
-    parts: list[Numbers] = []
-    end = min(new.blocks, int(old.group_first[-1]) + old.blocks_per_group)
-    if end > old.blocks:
-        parts.append(np.arange(old.blocks, end, dtype=np.int64))
+    parts = [_old_padding(old, new)]
+    changes.leaked = 0
     both = min(old.groups, new.groups)
     shorter = np.flatnonzero(old.head_blocks[:both] > new.head_blocks[:both])
     for group in shorter.tolist():
         first = int(new.group_first[group])
         parts.append(np.arange(first + new.head_blocks[group], first + old.head_blocks[group], dtype=np.int64))
     free_in_steps(changes, parts)
+
+
+def _old_padding(old: Geometry, new: Geometry) -> Numbers:
+    """Return the blocks that a growth adds to the old last group."""
+    end = min(new.blocks, int(old.group_first[-1]) + old.blocks_per_group)
+    return np.arange(old.blocks, max(end, old.blocks), dtype=np.int64)
 
 
 def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | None) -> None:

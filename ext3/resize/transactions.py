@@ -45,6 +45,9 @@ class Transactions:
         self.journal: Journal | None = opened.journal
         self.sequence = opened.sequence
         """Number of the next transaction; 0 without a journal."""
+        self.leaked = 0
+        """Blocks that are marked as used and belong to nobody for now. The superblock counts them as free, so that ``finish``
+        finds them after an interruption."""
         self.superblock: Superblock = opened.superblock
         self.groups: Table = opened.groups
         self.clock = clock
@@ -229,8 +232,10 @@ class Transactions:
         return blocks
 
     def _free_counts(self) -> dict[str, int]:
-        columns = {"s_free_blocks_count": "bg_free_blocks_count", "s_free_inodes_count": "bg_free_inodes_count"}
-        return {name: int(self.groups[column].sum(dtype=np.int64)) for name, column in columns.items()}
+        return {
+            "s_free_blocks_count": int(self.groups["bg_free_blocks_count"].sum(dtype=np.int64)) + self.leaked,
+            "s_free_inodes_count": int(self.groups["bg_free_inodes_count"].sum(dtype=np.int64)),
+        }
 
     def _packed(self) -> bytes:
         """Return the superblock with the changed fields and the counts."""
@@ -276,15 +281,16 @@ class Transactions:
         if self._in_use:
             self._mark(used=False)
 
-    def switch(self, groups: Table, **fields: Any) -> None:
+    def switch(self, groups: Table, *, leaked: int, **fields: Any) -> None:
         """Change the geometry: ``fields`` of the superblock, and the counts of ``groups``, in one write of one sector.
 
-        What the new geometry needs is on storage by then; of the changes before, none may be left in the log.
+        ``leaked``: blocks that are nobody's in the new geometry. What that needs is on storage by then; of the changes before,
+        none may be left in the log.
         """
         self.settle()
         if self._log is None:
             self._begin()
-        self.groups = groups
+        self.groups, self.leaked = groups, leaked
         self._fields = fields
         raw = self._packed()
         end = SECTOR

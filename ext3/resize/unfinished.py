@@ -1,7 +1,8 @@
 """Resizes that were interrupted after the resize inode was dropped or the geometry changed, and what is left to do of them.
 
-The sign of one: the first backup of the superblock has other numbers than the primary one. What is left: blocks that are
-marked as used and belong to nobody, a resize inode to be made again, and backups.
+The signs of one: the first backup of the superblock has other numbers than the primary one; or the superblock counts as many
+more blocks as free than the groups do, as there are that belong to nobody. What is left: such blocks, marked as used, a resize
+inode to be made again, the copy of the journal's inode, and backups.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import numpy.typing as npt
 from ..check.bitmap_rows import bitmap_kinds, compare_bitmaps
 from ..check.census import Census
 from ..check.census_taking import take_census
-from ..constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import EXT3_MAGIC, JOURNAL_BACKUP_BLOCKS, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..edit.opening import Opened, open_for_changes
 from ..errors import Ext3Error, NeedsCheckError
 from ..format.geometry import Geometry
+from ..format.group_desc import read_groups
 from ..format.layout import Table
 from ..format.resize_inode import reserved_blocks
-from ..format.schema import SUPERBLOCK
+from ..format.schema import INODE_CORE, SUPERBLOCK
 from ..format.superblock import Superblock, parse_superblock, read_superblock
 from ..journal.replay import through_journal
 from .backup_copies import write_backups
+from .journal_relocation import journal_backup
 from .new_geometry import geometry_of_size
 from .preconditions import check_state, open_tables
 from .switch import free_in_steps, restore_resize_inode
@@ -41,7 +44,10 @@ _FIELDS = ("s_blocks_count", "s_inodes_count", "s_reserved_gdt_blocks", "s_first
 
 
 def is_unfinished(device: BlockDevice, superblock: Superblock) -> bool:
-    """Return whether a resize of the filesystem was interrupted, so that ``finish`` has something to do. Raises DeviceError."""
+    """Return whether a resize of the filesystem was interrupted while its geometry or its resize inode changed.
+
+    Raises DeviceError.
+    """
     return _first_backup(device, superblock) is not None
 
 
@@ -87,11 +93,21 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
         open_for_changes(device)  # replays
         superblock = read_superblock(device)
     before = _first_backup(device, superblock)
-    if before is None:
+    if before is None and not _counts_leaks(device, superblock):
         return False
     check_state(superblock)
     opened = open_tables(device, superblock)
-    census, leaks = _leaks(device, opened)
+    try:
+        census, leaks = _leaks(device, opened)
+    except NeedsCheckError:
+        if before is not None:
+            raise
+        return False  # wrong counts may have other reasons
+    if before is None:
+        before = superblock.geometry
+        counted = superblock.free_blocks - int(opened.groups["bg_free_blocks_count"].sum(dtype=np.int64))
+        if counted != len(leaks):
+            return False
     changes = Transactions(device, opened, clock=clock)
     geometry = superblock.geometry
     want = geometry_of_size(before, geometry.blocks)
@@ -106,9 +122,28 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     free_in_steps(changes, np.split(leaks, np.flatnonzero(np.diff(groups)) + 1))
     if map_at is not None:
         restore_resize_inode(changes, want, map_at)
+    _restore_journal_backup(changes)
     changes.close()
     write_backups(device, changes.superblock.geometry, changes.raw, changes.groups)
     return True
+
+
+def _counts_leaks(device: BlockDevice, superblock: Superblock) -> bool:
+    """Return whether the superblock of a clean filesystem counts more blocks as free than the groups do."""
+    if not superblock.clean or superblock.unsupported_features or superblock.last_orphan:
+        return False
+    groups = read_groups(device, superblock)
+    return superblock.free_blocks > int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
+
+
+def _restore_journal_backup(changes: Transactions) -> None:
+    """Copy the map of the journal's inode to the superblock, if it differs: the journal moved."""
+    superblock = changes.superblock
+    if not superblock.has_journal or superblock.journal_backup_type != JOURNAL_BACKUP_BLOCKS:
+        return
+    words = INODE_CORE.view(changes.read_inode(superblock.journal_ino))[0]["i_block"].tolist()
+    if tuple(words) != superblock.journal_backup[: len(words)]:
+        changes.set_fields(s_jnl_blocks=journal_backup(changes, words))
 
 
 class _Tables:

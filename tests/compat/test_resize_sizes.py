@@ -14,7 +14,7 @@ from ext3.resize import ResizePlan, prepare
 
 from ..support.facts import TreeFacts, facts_of_image
 from ..support.recorded_edits import state
-from ..support.resizes import fill, findings_of, resize
+from ..support.resizes import fill, findings_of, late_journal, resize, write_out
 from ..support.sessions import clock
 from ..support.tools import assert_clean, dumpe2fs, run
 
@@ -96,14 +96,12 @@ def test_nearly_full(scratch: Path) -> None:
 
 def test_only_the_journal_moves(scratch: Path) -> None:
     path = scratch / "image"
-    with path.open("wb") as file:
-        file.truncate(40 * MIB)
-    run("mke2fs", "-q", "-F", "-t", "ext2", *K1, path)
-    with ext3.Filesystem.open(path, "r+", clock=clock) as fs:
-        fs.write_bytes("/space", b"s" * (20 << 20))
-    run("tune2fs", "-J", "size=1", path)
-    with ext3.Filesystem.open(path, "r+", clock=clock) as fs:
-        fs.unlink("/space")
+    device = late_journal(path, 24 * MIB)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        for entry in fs.scandir("/"):
+            if entry.name != b"lost+found":
+                fs.remove_tree(b"/" + entry.name)
+    write_out(device, path)
     plan = _resized(path, None)
     assert len(plan.journal_from)
     assert not len(plan.block_from)

@@ -8,10 +8,12 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
+from ext3.progress import Progress
 from ext3.resize import ResizePlan
+from ext3.resize.block_moves import BlockMover
 
 from ..support.recorded_edits import state
-from ..support.resizes import aged_image, cuts, judge_by_e2fsck, judge_cut, late_journal, record_resize
+from ..support.resizes import aged_image, cuts, judge_by_e2fsck, judge_cut, late_journal, made_by_mke2fs, record_resize
 from ..support.sessions import clock
 from ..support.tools import find
 
@@ -25,7 +27,7 @@ def _plan(device: MemoryDevice, size: int) -> ResizePlan:
 def _judge(device: MemoryDevice, size: int, scratch: Path, *, every: int) -> None:
     """Shrink the image, and judge what is left after each write, by e2fsck some of it."""
     whole = {state(device)}
-    blocks = ext3.Filesystem.open(device).superblock.blocks_count
+    old = ext3.Filesystem.open(device).superblock.geometry
     before, events = record_resize(device, size)
     assert {state(device)} == whole
     assert device.size == size
@@ -34,8 +36,8 @@ def _judge(device: MemoryDevice, size: int, scratch: Path, *, every: int) -> Non
         if number % every == 0 and find("e2fsck"):
             assert judge_by_e2fsck(left, scratch / "left") in whole
         seen.add(judge_cut(left, whole))
-    assert {found for found, _ in seen} == {blocks, ext3.Filesystem.open(device).superblock.blocks_count}
-    assert {inode for _, inode in seen} == {True}
+    assert {found for found, _ in seen} == {old.blocks, ext3.Filesystem.open(device).superblock.blocks_count}
+    assert {inode for _, inode in seen} == {old.resize_inode}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,32 @@ def test_many_small_transactions_cut_anywhere(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Transactions, "capacity", 14)
     _judge(device, ext3.resize.prepare(device).minimum().size_bytes, tmp_path, every=40)
+
+
+def test_maps_larger_than_a_transaction_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pointer blocks that move are changed in their old places first."""
+    from ext3.resize.transactions import Transactions
+
+    device = made_by_mke2fs(tmp_path / "image", ["-b", "1024", "-g", "256", "-N", "1000"], 12 * MIB)
+    with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
+        fs.write_bytes("/space", bytes(4 << 20))
+        for number in range(400):
+            fs.write_bytes("/large", b"l" * 3000 * number)
+            fs.write_bytes("/other", b"o" * 2000 * number)
+        fs.unlink("/space")
+    monkeypatch.setattr(Transactions, "capacity", 12)
+    plan = _plan(device, ext3.resize.prepare(device).minimum().size_bytes)
+    assert len(plan.block_from) > 500
+    in_place = []
+
+    def run(mover: BlockMover, progress: Progress) -> None:
+        in_place.append(mover._in_place)
+        move(mover, progress)
+
+    move = BlockMover.run
+    monkeypatch.setattr(BlockMover, "run", run)
+    _judge(device, plan.new.size_bytes, tmp_path, every=60)
+    assert in_place == [True]
 
 
 @pytest.mark.parametrize("part", ["all", "some"])

@@ -132,12 +132,16 @@ def judge_cut(left: CopyOnWriteDevice, states: set[str]) -> tuple[int, bool]:
 
     Return its blocks, and whether it has a resize inode, after that.
     """
+    dirty = ext3.format.superblock.read_superblock(left).needs_recovery
     with ext3.Filesystem.open(left, "r+", clock=clock):
         pass
     ext3.resize.finish(left, clock=clock)
     found = findings_of(left)
     assert not [text for text in found if not text.startswith(SAFE)], found
-    if found:  # left before the geometry changed
+    assert not [text for text in found if text.startswith("block-bitmap") and "+" in text], found
+    assert backups_are_current(left)
+    if found:  # left before the geometry changed; the replay of a journal hides what says so
+        assert dirty
         report = ext3.fsck.check(left, ext3.Preen(), options=ext3.CheckOptions(force=True))
         assert report.stopped is None
         assert not findings_of(left)
@@ -145,6 +149,22 @@ def judge_cut(left: CopyOnWriteDevice, states: set[str]) -> tuple[int, bool]:
     superblock = ext3.format.superblock.read_superblock(left)
     assert superblock.size_bytes <= left.size
     return superblock.blocks_count, superblock.geometry.resize_inode
+
+
+def backups_are_current(device: BlockDevice) -> bool:
+    """Whether all backups of the superblock, and of the descriptors, say what the primary ones say."""
+    superblock = ext3.format.superblock.read_superblock(device)
+    geometry, size = superblock.geometry, superblock.block_size
+    groups = ext3.format.group_desc.read_groups(device, superblock)
+    for group in geometry.backup_groups:
+        copy = ext3.format.superblock.read_superblock(device, block=int(geometry.group_first[group]), block_size=size)
+        if copy.geometry != geometry or copy.group_number != group:
+            return False
+        if group in geometry.leading_backup_groups and geometry.leading_descriptor_blocks == geometry.descriptor_blocks:
+            found = ext3.format.group_desc.read_groups(device, superblock, copy=group)
+            if any((found[name] != groups[name]).any() for name in ext3.format.group_desc.LOCATIONS):
+                return False
+    return True
 
 
 def write_out(device: BlockDevice, path: Path) -> None:

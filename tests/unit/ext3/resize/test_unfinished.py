@@ -9,6 +9,7 @@ from ext3.constants import RESIZE_INO
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import CopyOnWriteDevice, RecordingDevice, play
 from ext3.errors import NeedsCheckError
+from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from ext3.resize import finish, is_unfinished, prepare
 
@@ -128,3 +129,39 @@ def test_no_stale_backup_is_left_behind_one_group() -> None:
     assert device.size == 20 * MIB
     assert not is_unfinished(device, read_superblock(device))
     assert not findings_of(device)
+
+
+def test_blocks_that_only_the_superblock_counts_as_free() -> None:
+    """A filesystem of one group has no backup to tell of a growth that was interrupted."""
+    device = aged_image(6 * MIB, files=10)
+    content = state(device)
+    before, events = record_resize(device, 8 * MIB)
+    ends = [number for number, event in enumerate(events) if event.kind == "sync"]
+    seen = 0
+    for end in ends:
+        left = play(MemoryDevice(before), events[:end])
+        superblock = read_superblock(left)
+        if superblock.needs_recovery:
+            continue
+        assert not is_unfinished(left, superblock)
+        if findings_of(left):
+            seen += 1
+            assert finish(left, clock=clock)
+        else:
+            assert not finish(left, clock=clock)
+        assert not findings_of(left)
+        assert state(left) == content
+    assert seen
+
+
+def test_wrong_counts_are_no_sign() -> None:
+    device = aged_image(20 * MIB, files=10)
+    row = SUPERBLOCK.view(memoryview(device.data)[1024:2048])[0]
+    row["s_free_blocks_count"] += 7
+    broken = bytes(device.data)
+    assert not finish(device, clock=clock)
+    prepare(device)
+    groups = ext3.Filesystem(device).groups
+    device.data[int(groups["bg_block_bitmap"][0]) * 1024 + 20] = 0
+    assert not finish(device, clock=clock)
+    assert sum(one != other for one, other in zip(device.data, broken, strict=True)) == 1
