@@ -20,7 +20,7 @@ from ..defaults import default_block_size, default_inode_ratio
 from ..errors import GeometryError
 from .schema import GROUP_DESC
 
-__all__ = ["Geometry", "plan_geometry"]
+__all__ = ["Geometry", "plan_geometry", "reserved_share"]
 
 MIB, TIB = 1 << 20, 1 << 40
 
@@ -61,6 +61,14 @@ def table_blocks(inodes: int, inode_size: int, block_size: int) -> int:
 def descriptor_blocks(groups: int, block_size: int) -> int:
     """Count the blocks of the descriptors of so many groups."""
     return -(-groups // (block_size // GROUP_DESC.size))
+
+
+def reserved_share(reserved: int, of_blocks: int, blocks: int) -> int:
+    """Return how many of ``blocks`` are reserved for root if ``reserved`` of ``of_blocks`` were: the same share.
+
+    One block is not rounded away, since fuse2fs takes 0 for a tenth of the filesystem; more than half is not allowed.
+    """
+    return min(blocks // 2, max(min(1, reserved), reserved * blocks // of_blocks))
 
 
 @dataclass(frozen=True, slots=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import GeometryError
-from ..format.geometry import MIN_LAST_GROUP_BLOCKS, Geometry, descriptor_blocks, group_count
+from ..format.geometry import MIN_LAST_GROUP_BLOCKS, Geometry, descriptor_blocks, group_count, reserved_share
 from ..format.layout import Table
 
 __all__ = ["MAX_BLOCKS", "geometry_of_size", "least_last_group", "metadata_end", "resized_geometry"]
@@ -21,7 +21,7 @@ MAX_BLOCKS = (1 << 32) - 1
 
 
 def geometry_of_size(old: Geometry, blocks: int) -> Geometry:
-    """Return the geometry of exactly ``blocks`` blocks. The share of the blocks reserved for root is kept, rounded down."""
+    """Return the geometry of exactly ``blocks`` blocks. The share of the blocks reserved for root is kept."""
     before = old.descriptor_blocks
     groups = group_count(blocks, old.first_data_block, old.blocks_per_group)
     after = descriptor_blocks(groups, old.block_size)
@@ -37,7 +37,7 @@ def geometry_of_size(old: Geometry, blocks: int) -> Geometry:
         old,
         blocks=blocks,
         reserved_gdt_blocks=reserved,
-        reserved_blocks=old.reserved_blocks * blocks // old.blocks,
+        reserved_blocks=reserved_share(old.reserved_blocks, old.blocks, blocks),
         resize_inode=resize_inode,
         first_meta_bg=first_meta_bg,
     )

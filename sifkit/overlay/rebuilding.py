@@ -19,6 +19,7 @@ from uuid import UUID
 from ext3.constants import STATE_ERROR, STATE_VALID
 from ext3.device.base import FileDevice
 from ext3.errors import GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
+from ext3.format.geometry import reserved_share
 from ext3.newfs.builder import TreeBuilder
 from ext3.newfs.image import plan_tree, write_image
 from ext3.newfs.plan import ImageOptions, Plan
@@ -291,9 +292,7 @@ def _plan_of(old: Filesystem, room: int, work: _Work) -> _NewFilesystem:
     stamp = replace(Stamp.now(identity), hash_seed=seed) if any(seed) else Stamp.now(identity)
     size = None if options.size == "auto" else options.size or room
     plan = _planned(tree, _image_options(old, tree, size, room, options), stamp, options)
-    # The share of reserved blocks stays; one block, which fuse2fs needs, is not rounded away.
-    blocks = plan.geometry.blocks
-    kept = min(blocks // 2, max(min(1, found.reserved_blocks), found.reserved_blocks * blocks // found.blocks_count))
+    kept = reserved_share(found.reserved_blocks, found.blocks_count, plan.geometry.blocks)
     plan = replace(plan, geometry=replace(plan.geometry, reserved_blocks=kept))
     progress.advance(len(tree))
     size_bytes = plan.geometry.size_bytes if size is None else max(size, plan.geometry.size_bytes)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ext3.defaults import default_block_size, default_inode_ratio, default_journal_blocks
 from ext3.errors import GeometryError
-from ext3.format.geometry import Geometry, backup_groups, plan_geometry
+from ext3.format.geometry import Geometry, backup_groups, plan_geometry, reserved_share
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -192,3 +192,18 @@ def test_every_geometry_is_sound(
     check(geometry, size)
     if inodes is not None and geometry.groups == 1:
         assert geometry.inodes >= min(inodes, 65536 - geometry.block_size // inode_size) // 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("reserved", "of_blocks", "blocks", "want"),
+    [
+        (0, 1000, 2000, 0),
+        (50, 1000, 2000, 100),
+        (50, 1000, 999, 49),
+        (1, 102_400, 4882, 1),
+        (1, 100, 1, 0),
+        (600, 1000, 100, 50),
+    ],
+)
+def test_the_share_of_reserved_blocks(reserved: int, of_blocks: int, blocks: int, want: int) -> None:
+    assert reserved_share(reserved, of_blocks, blocks) == want
