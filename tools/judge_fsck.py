@@ -100,7 +100,7 @@ def e2fsck(image: Path, *options: str) -> tuple[int, str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=600,
+        timeout=60,
         check=False,
     )
     return done.returncode, done.stdout.decode("utf-8", "backslashreplace")

@@ -38,5 +38,5 @@ RECIPES = [
     Recipe("resize-map-on-descriptors", "4k", "resize inode's map leads to descriptors", (
         (lambda damage: damage.set(f"pointer[{damage.get('inode[7].i_block[13]')}:0]", 1)),)),
     Recipe("loop-of-two", "ext3", "two directories in each other", (
-        ("entry[/dir/sub:deep].inode", "number[/dir]"), Debugfs("unlink dir")), clean="e2fsck does not see the loop, only '..'"),
+        ("entry[/dir/sub:deep].inode", "number[/dir]"), Debugfs("unlink dir")), apart="e2fsck sees a wrong '..' and not the loop"),
 ]  # fmt: skip
