@@ -45,7 +45,11 @@ def test_beyond_the_reserve_new_descriptors_lie_in_their_groups(reserve: bool) -
     new = resized_geometry(old, descriptors(old), 3000 * 1024)
     assert (new.resize_inode, new.reserved_gdt_blocks, new.first_meta_bg) == (False, 0, old.descriptor_blocks)
     assert (new.head_blocks[:8] <= old.head_blocks).all()
+    # Groups of a meta group have no copy of the descriptors that follow the primary superblock.
+    assert new.backup_groups[:10] == [1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
     assert new.leading_backup_groups == [1, 3, 5, 7, 9, 25, 27]
+    assert new.descriptor_copies(0) == [2 + group * 8192 for group in new.leading_backup_groups]
+    assert new.descriptor_copies(1) == [1 + group * 8192 for group in (33, 63)]
     further = resized_geometry(new, descriptors(new), 6000 * 1024)
     assert further.first_meta_bg == new.first_meta_bg
     small = resized_geometry(further, descriptors(further), 200 * 1024)

@@ -51,6 +51,7 @@ def test_every_stage_is_finished(stages: list[CopyOnWriteDevice]) -> None:
     assert unfinished > 2
 
 
+@pytest.mark.slow
 def test_interrupted_again_while_it_is_finished(stages: list[CopyOnWriteDevice]) -> None:
     for left in stages:
         superblock = read_superblock(left)
