@@ -88,7 +88,7 @@ def test_other_errors_pass(error):
 
 def test_a_system_that_does_not_say_what_is_free(monkeypatch):
     monkeypatch.delattr(os, "statvfs", raising=False)
-    assert host_space._free_bytes(".") is None
+    assert host_space.free_bytes(".") is None
     with pytest.raises(HostFullError, match=r"^no space left for x: it needs up to 1 byte$"), full_host_errors("x", 1):
         raise full(errno.ENOSPC)
 
