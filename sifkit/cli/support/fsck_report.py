@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from ...errors import counted, shell_quote, show
 from .console import Console, Fields, name_fields
@@ -100,12 +100,11 @@ class FindingPrinter:
 
 
 def _plain(value: object) -> int | str | None:
-    if value is None or isinstance(value, int):
-        return value if value is None or isinstance(value, bool) else int(value)
-    try:
-        return int(value)  # type: ignore[call-overload, no-any-return] # numbers of numpy
-    except (TypeError, ValueError):
-        return show(value if isinstance(value, bytes) else str(value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, SupportsIndex):  # numbers of numpy, too
+        return int(value)
+    return show(value if isinstance(value, bytes) else str(value))
 
 
 def _usage(report: Report) -> str:
