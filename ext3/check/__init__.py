@@ -1,1 +1,1 @@
-"""Who owns what: whole inode tables, block maps and directories read in bulk, for the check and for resizing."""
+"""Bulk reads of inode tables, block maps and directories: the owners of blocks and inodes, for the check and for resizing."""

@@ -32,7 +32,7 @@ UNKNOWN = -1
 
 
 class AttributeFault(NamedTuple):
-    """What is wrong with attributes."""
+    """Fault of attributes: its problem, what was found, and what the format wants."""
 
     problem: Problem
     got: object

@@ -34,12 +34,12 @@ class Finding:
 
     @property
     def message(self) -> str:
-        """What is wrong, as one line."""
+        """Description of the fault, one line."""
         return self.problem.message.format_map(self._facts())
 
     @property
     def question(self) -> str:
-        """What the repair would do; empty if there is none."""
+        """Description of the repair; empty if there is none."""
         return self.problem.question.format_map(self._facts())
 
     def _facts(self) -> Mapping[str, object]:

@@ -32,7 +32,7 @@ def prepare(context: Context) -> None:
 
 @dataclass(frozen=True, slots=True)
 class QuickLook:
-    """What is known of a filesystem without the passes.
+    """State of a filesystem, as far as it is known without the passes.
 
     ``reason``: why a check would go through them; empty: the filesystem says it is clean. ``transactions``: of the journal, to
     be replayed; ``orphans``: removed files that still take space.

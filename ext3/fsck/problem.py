@@ -14,7 +14,7 @@ __all__ = ["Place", "PreenAnswer", "Problem"]
 
 
 class PreenAnswer(Enum):
-    """What ``-p`` does: repairs, goes on without a repair, or stops the check for a decision."""
+    """Answer of ``-p`` to a problem: it repairs, goes on without a repair, or stops the check for a decision."""
 
     REPAIR = "repair"
     SKIP = "skip"
@@ -42,7 +42,7 @@ class Problem:
 
 
 class Place(NamedTuple):
-    """Where a problem is, as far as it has that place. ``block`` is a block of the filesystem, ``logical`` one of the file.
+    """Place of a problem, as far as it has one. ``block`` is a block of the filesystem, ``logical`` one of the file.
 
     ``offset``: byte in the block. ``name``: the directory entry; ``parent``: the directory's inode if ``ino`` is another one.
     """

@@ -44,7 +44,7 @@ PAYLOAD_LIMIT = 16 << 20
 
 
 class UndoSink(Protocol):
-    """Where an undo file is written to."""
+    """Target that an undo file is written to."""
 
     def append(self, data: bytes) -> None:
         """Write ``data`` behind what was written before."""

@@ -148,9 +148,7 @@ def uuid(option: str, text: str) -> UUID | None:
     if text == "random":
         return None
     if not _UUID.fullmatch(text):
-        raise UsageError(
-            f"{shown_value(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or omit it for a random one"
-        )
+        raise UsageError(f"{shown_value(option, text)}: not a UUID", hint="write 8-4-4-4-12 hexadecimal digits, or random")
     from uuid import UUID
 
     return UUID(text)
