@@ -3,7 +3,8 @@
 Four parts: (a) transactions under the old geometry move what is beyond the new end; (b) the metadata of new groups is written
 outside of the old end, and the journal emptied; (c) the switch: one sector of the superblock; (d) transactions under the new
 geometry free what the old one used, and the backups follow. An interruption leaves a sound filesystem of the old size or of
-the new one; at most it has blocks that are marked as used and belong to nobody. The device grows first and is cut last.
+the new one; at most it has blocks that are marked as used and belong to nobody. Until the end the first backup says so. The
+device grows first and is cut last.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..device.base import BlockDevice, ResizableDevice
 from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
 from ..progress import Progress, Silent
-from .backup_copies import backup_superblock, write_backups
+from .backup_copies import mark_first_backup, write_backups
 from .block_moves import BlockMover, Moves
 from .inode_moves import InodeMover, read_names
 from .journal_relocation import move_journal
@@ -125,8 +126,7 @@ class _Application:
 
     def run(self) -> None:
         plan, changes = self.plan, self.changes
-        if plan.new.backup_groups and not plan.old.backup_groups:
-            self._write_first_backup()
+        mark_first_backup(self.device, plan.old, plan.new, self.before)
         if plan.moves_something:
             self._move()
         self._leave_old_geometry()
@@ -158,10 +158,3 @@ class _Application:
         if plan.replaces_resize_inode and self.map_at is not None:
             drop_resize_inode(changes, self.map_at, free=plan.beyond_reserve)
         changes.settle()
-
-    def _write_first_backup(self) -> None:
-        """Write the first backup, behind the old end, with the old numbers: it says that the resize is not finished."""
-        group = self.plan.new.backup_groups[0]
-        offset = int(self.plan.new.group_first[group]) * self.plan.new.block_size
-        self.device.write(offset, backup_superblock(self.before, group))
-        self.device.sync()

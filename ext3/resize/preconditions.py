@@ -33,7 +33,15 @@ from ..format.superblock import Superblock, limit_violations, read_superblock
 from ..journal.log import read_journal
 from ..read.volume import Volume
 
-__all__ = ["check_last_group", "check_state", "check_whole", "open_for_resize", "open_tables", "resize_map_block"]
+__all__ = [
+    "check_descriptors",
+    "check_last_group",
+    "check_state",
+    "check_whole",
+    "open_for_resize",
+    "open_tables",
+    "resize_map_block",
+]
 
 SHOWN = 3
 
@@ -59,6 +67,17 @@ def check_state(superblock: Superblock) -> None:
         raise NeedsCheckError("has reserved descriptor blocks without a resize inode")
 
 
+def check_descriptors(superblock: Superblock, groups: Table) -> None:
+    """Raise CorruptError or NeedsCheckError unless the metadata of each group lies in it, and apart from the rest."""
+    for field in LOCATIONS:
+        outside = outside_group(superblock, groups, field)
+        if outside.any():
+            group = int(outside.argmax())
+            raise CorruptError(f"group {group}", field, int(groups[field][group]), "a block of the group")
+    if group_ranges_overlap(superblock, groups):
+        raise NeedsCheckError("has metadata of groups that overlaps")
+
+
 def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
     """Return the tables of a filesystem that may be resized. Nothing is written, and no journal replayed.
 
@@ -68,13 +87,7 @@ def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
     for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
         raise violation.error
     opened = open_for_changes(device)
-    for field in LOCATIONS:
-        outside = outside_group(superblock, opened.groups, field)
-        if outside.any():
-            group = int(outside.argmax())
-            raise CorruptError(f"group {group}", field, int(opened.groups[field][group]), "a block of the group")
-    if group_ranges_overlap(superblock, opened.groups):
-        raise NeedsCheckError("has metadata of groups that overlaps")
+    check_descriptors(superblock, opened.groups)
     if opened.journal is not None and read_journal(device, superblock, opened.groups).start:
         raise NeedsCheckError("has a journal that is not empty")
     resize_map_block(device, superblock, opened.groups)
