@@ -46,13 +46,14 @@ __all__ = [
 SHOWN = 3
 
 
-def check_state(superblock: Superblock) -> None:
-    """Raise NeedsCheckError for a filesystem that is dirty or marked as damaged, UnsupportedError for features not ext3's."""
+def check_state(superblock: Superblock, *, dirty: bool = False) -> None:
+    """Raise NeedsCheckError for a filesystem that is marked as damaged or, unless it may be ``dirty``, has a journal to be
+    replayed; UnsupportedError for features not ext3's."""
     if superblock.unsupported_features:
         raise UnsupportedError(superblock.unsupported_features, hint="the image can be read, but not resized")
     if superblock.state & STATE_ERROR:
         raise NeedsCheckError("has errors")
-    if superblock.needs_recovery:
+    if superblock.needs_recovery and not dirty:
         raise NeedsCheckError("has a journal to be replayed")
     if not superblock.state & STATE_VALID:
         raise NeedsCheckError("was not unmounted cleanly")

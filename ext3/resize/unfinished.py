@@ -17,14 +17,7 @@ import numpy.typing as npt
 from ..check.bitmap_rows import bitmap_kinds, compare_bitmaps
 from ..check.census import Census
 from ..check.census_taking import take_census
-from ..constants import (
-    EXT3_MAGIC,
-    JOURNAL_BACKUP_BLOCKS,
-    STATE_ERROR,
-    STATE_VALID,
-    SUPERBLOCK_OFFSET,
-    SUPERBLOCK_SIZE,
-)
+from ..constants import EXT3_MAGIC, JOURNAL_BACKUP_BLOCKS, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..edit.opening import open_for_changes
 from ..errors import Ext3Error, NeedsCheckError
@@ -94,16 +87,24 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
         raise problem
     found = read_superblock(view)
     before = _first_backup(view, found)
+    counted = _counted_leaks(view, found) if before is None else 0
+    if before is None and counted <= 0:
+        return False
+    try:
+        check_state(found, dirty=True)
+        census, leaks = _leaks(_Tables(view, found))
+    except NeedsCheckError:
+        if before is None:
+            return False  # counts may be wrong for other reasons
+        raise
     if before is None:
-        if not _counts_leaks(view, found):
+        if len(leaks) != counted:
             return False
         before = found.geometry
     if superblock.needs_recovery:
         open_for_changes(device)  # replays
         superblock = read_superblock(device)
-    check_state(superblock)
     opened = open_tables(device, superblock)
-    census, leaks = _leaks(_Tables(device, superblock, opened.groups))
     changes = Transactions(device, opened, clock=clock)
     geometry = superblock.geometry
     want = geometry_of_size(before, geometry.blocks)
@@ -124,25 +125,15 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     return True
 
 
-def _counts_leaks(device: BlockDevice, superblock: Superblock) -> bool:
-    """Return whether the superblock of a filesystem without backups counts the blocks that belong to nobody as free.
+def _counted_leaks(device: BlockDevice, superblock: Superblock) -> int:
+    """Return how many more blocks the superblock of a filesystem without backups counts as free than its group does.
 
-    Counts that are wrong for other reasons, as those of a filesystem that the kernel did not unmount, do not agree with these.
-    Raises CorruptError, DeviceError.
+    That may have other reasons: the kernel writes the counts of the superblock late.
     """
-    state = superblock.state & (STATE_VALID | STATE_ERROR)
-    if superblock.geometry.backup_groups or state != STATE_VALID or superblock.unsupported_features or superblock.last_orphan:
-        return False
+    if superblock.geometry.backup_groups:
+        return 0
     groups = read_groups(device, superblock)
-    counted = superblock.free_blocks - int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
-    if counted <= 0:
-        return False
-    try:
-        check_descriptors(superblock, groups)
-        _, leaks = _leaks(_Tables(device, superblock, groups))
-    except NeedsCheckError:
-        return False
-    return len(leaks) == counted
+    return superblock.free_blocks - int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
 
 
 def _restore_journal_backup(changes: Transactions) -> None:
@@ -156,12 +147,13 @@ def _restore_journal_backup(changes: Transactions) -> None:
 
 
 class _Tables:
-    """Volume of an opened filesystem."""
+    """Superblock and descriptors on a device, the latter in their places. Raises NeedsCheckError, CorruptError, DeviceError."""
 
-    def __init__(self, device: BlockDevice, superblock: Superblock, groups: Table) -> None:
+    def __init__(self, device: BlockDevice, superblock: Superblock) -> None:
         self.device = device
         self.superblock = superblock
-        self.groups = groups
+        self.groups: Table = read_groups(device, superblock)
+        check_descriptors(superblock, self.groups)
 
 
 def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
