@@ -31,6 +31,8 @@ from .window import Window, check_window
 __all__ = ["PlannedResize", "apply_plan", "data_bytes", "plan_resize", "sound_after_errors"]
 
 MIB = 1 << 20
+HOST_BLOCK = 4096
+"""Bytes that the host allocates for less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class PlannedResize:
         old, new = self.plan.old, self.plan.new
         needed = copied + self.plan.moved_bytes
         if new.groups > old.groups:
-            heads = int(new.head_blocks[old.groups :].sum())
-            needed += (heads + 2 * (new.groups - old.groups)) * new.block_size
+            needed += int(new.head_blocks[old.groups :].sum()) * new.block_size
+            needed += max(2 * new.block_size, HOST_BLOCK) * (new.groups - old.groups)  # bitmaps; inode tables are holes
         return ResizeStart(
             moved_bytes=self.plan.moved_bytes,
             moved_inodes=len(self.plan.inode_from),
@@ -109,9 +111,7 @@ def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fix
             raise
         except GeometryError as error:
             if error.most is not None:
-                error.hint = (
-                    f"the largest size of this filesystem is {human(error.most)}: give --size {error.most >> 10}K or less"
-                )
+                error.hint = f"the largest size of this filesystem is {human(error.most)}"
             raise
 
 

@@ -130,7 +130,7 @@ def _target(wanted: str | None, size: str | None, minimum: bool, slack: str | No
         return ResizeTarget(minimum=True, slack_share=share, slack_bytes=more)
     if wanted is not None:
         number = wanted.strip().lstrip("+")
-        if number.replace(".", "", 1).isdigit():
+        if number.replace(".", "", 1).isdigit() and number.strip("0."):
             raise UsageError(f"{show(wanted)} is blocks to resize2fs and MiB to apptainer", hint=f"write {show(wanted)}M")
         size = wanted
     if size is None:

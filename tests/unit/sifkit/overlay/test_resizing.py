@@ -92,8 +92,9 @@ def assert_result(done: ResizeResult, path: Path, offset: int = 0) -> None:
 
 @pytest.mark.parametrize("size", [30, 100, 3000])
 def test_a_file_grows(image: Path, size: int) -> None:
-    before, inode = facts(image), image.stat().st_ino
+    before, inode, taken = facts(image), image.stat().st_ino, image.stat().st_blocks * 512
     done = resize(image, to(size))
+    assert image.stat().st_blocks * 512 - taken <= done.start.needed_bytes + MIB // 2
     assert image.stat().st_size == size * MIB and image.stat().st_ino == inode
     assert stat.S_IMODE(image.stat().st_mode) == 0o640
     assert facts(image) == before

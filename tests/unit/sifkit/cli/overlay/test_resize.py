@@ -109,6 +109,8 @@ def test_a_sif(run: Run, image: str) -> None:
         (["700"], 2, "700 is blocks to resize2fs and MiB to apptainer; write 700M"),
         (["1.5"], 2, "write 1.5M"),
         (["+5"], 2, "write +5M"),
+        (["0"], 2, "must be above 0"),
+        (["-5M"], 2, "no such option -5; before a value that begins with a minus sign write --"),
         (["24MB"], 2, "SIZE 24MB"),
         (["--size", "x"], 2, "--size x"),
         (["--size", "+"], 2, "--size"),
