@@ -36,6 +36,7 @@ from ..read.volume import Volume
 __all__ = [
     "check_descriptors",
     "check_last_group",
+    "check_limits",
     "check_state",
     "check_whole",
     "open_for_resize",
@@ -68,6 +69,14 @@ def check_state(superblock: Superblock, *, dirty: bool = False) -> None:
         raise NeedsCheckError("has reserved descriptor blocks without a resize inode")
 
 
+def check_limits(device: BlockDevice, superblock: Superblock) -> None:
+    """Raise CorruptError for numbers in the superblock beyond their limits."""
+    for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
+        raise violation.error
+    if superblock.first_ino > superblock.inodes_count:
+        raise CorruptError("superblock", "s_inodes_count", superblock.inodes_count, f"at least {superblock.first_ino}")
+
+
 def check_descriptors(superblock: Superblock, groups: Table) -> None:
     """Raise CorruptError or NeedsCheckError unless the metadata of each group lies in it, and apart from the rest."""
     for field in LOCATIONS:
@@ -85,8 +94,7 @@ def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
     Raise NeedsCheckError or CorruptError for descriptors or a resize inode that are wrong, and a journal that is not empty;
     UnsupportedError, DeviceError.
     """
-    for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
-        raise violation.error
+    check_limits(device, superblock)
     opened = open_for_changes(device)
     check_descriptors(superblock, opened.groups)
     if opened.journal is not None and read_journal(device, superblock, opened.groups).start:

@@ -31,7 +31,7 @@ from ..journal.replay import through_journal
 from .backup_copies import write_backups
 from .journal_relocation import journal_backup
 from .new_geometry import geometry_of_size
-from .preconditions import check_descriptors, check_state, open_tables
+from .preconditions import check_descriptors, check_limits, check_state, open_tables
 from .switch import free_in_steps, restore_resize_inode
 from .transactions import Transactions
 
@@ -147,11 +147,12 @@ def _restore_journal_backup(changes: Transactions) -> None:
 
 
 class _Tables:
-    """Superblock and descriptors on a device, the latter in their places. Raises NeedsCheckError, CorruptError, DeviceError."""
+    """Superblock and descriptors on a device, within their limits. Raises NeedsCheckError, CorruptError, DeviceError."""
 
     def __init__(self, device: BlockDevice, superblock: Superblock) -> None:
         self.device = device
         self.superblock = superblock
+        check_limits(device, superblock)
         self.groups: Table = read_groups(device, superblock)
         check_descriptors(superblock, self.groups)
 

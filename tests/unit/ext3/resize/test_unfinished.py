@@ -186,6 +186,19 @@ def test_wrong_counts_are_no_sign() -> None:
     assert sum(one != other for one, other in zip(device.data, broken, strict=True)) == 1
 
 
+@pytest.mark.parametrize("number", [1 << 29, (1 << 32) - 1])
+def test_numbers_beyond_their_limits(number: int) -> None:
+    """They are found before anything of their size is made, also in a filesystem that looks unfinished."""
+    device = aged_image(8 * MIB, files=10)
+    row = SUPERBLOCK.view(memoryview(device.data)[1024:2048])[0]
+    row["s_free_blocks_count"] += 7
+    row["s_first_ino"] = number
+    before = bytes(device.data)
+    with pytest.raises(ext3.CorruptError, match="s_first_ino"):
+        finish(device, clock=clock)
+    assert device.data == before
+
+
 def test_counts_of_a_filesystem_in_use_are_no_sign() -> None:
     """The kernel writes the counts of the superblock late."""
     device = aged_image(8 * MIB, files=10)
