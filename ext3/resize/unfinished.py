@@ -31,7 +31,7 @@ from ..journal.replay import through_journal
 from .backup_copies import write_backups
 from .journal_relocation import journal_backup
 from .new_geometry import geometry_of_size
-from .preconditions import check_descriptors, check_limits, check_state, open_tables
+from .preconditions import check_descriptors, check_limits, check_state, open_tables, resize_map_block
 from .switch import free_in_steps, restore_resize_inode
 from .transactions import Transactions
 
@@ -155,6 +155,7 @@ class _Tables:
         check_limits(device, superblock)
         self.groups: Table = read_groups(device, superblock)
         check_descriptors(superblock, self.groups)
+        resize_map_block(device, superblock, self.groups)
 
 
 def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
@@ -163,8 +164,13 @@ def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
     for violation in inventory.violations:
         if violation.field not in _LEAKS:
             raise NeedsCheckError(f"was interrupted while it was resized, and is damaged ({violation.error})")
-    parts = list(_leaks_by_group(tables, inventory.census))
-    return inventory.census, np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    census, geometry = inventory.census, tables.superblock.geometry
+    leaks = np.concatenate([np.zeros(0, np.int64), *_leaks_by_group(tables, census)])
+    marked = np.add.reduceat(census.used, geometry.group_first, dtype=np.int64)
+    marked += np.bincount((leaks - geometry.first_data_block) // geometry.blocks_per_group, minlength=geometry.groups)
+    if (marked + tables.groups["bg_free_blocks_count"] != geometry.group_blocks).any():
+        raise NeedsCheckError("was interrupted while it was resized, and has wrong counts of free blocks")
+    return census, leaks
 
 
 def _leaks_by_group(tables: _Tables, census: Census) -> Iterator[Numbers]:

@@ -11,7 +11,7 @@ from ext3.constants import RESIZE_INO, Incompat
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import CopyOnWriteDevice, RecordingDevice, play
 from ext3.errors import NeedsCheckError
-from ext3.format.schema import SUPERBLOCK
+from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from ext3.resize import finish, is_unfinished, prepare
 
@@ -88,15 +88,18 @@ def test_interrupted_again_while_it_is_finished(stages: list[CopyOnWriteDevice])
             assert read_superblock(once).geometry.resize_inode
 
 
-def test_damage_is_left_to_a_check(stages: list[CopyOnWriteDevice]) -> None:
-    """Blocks in use that are marked as free: nothing is written."""
+@pytest.mark.parametrize("dirty", [False, True])
+@pytest.mark.parametrize("damage", ["bitmap", "count"])
+def test_damage_is_left_to_a_check(stages: list[CopyOnWriteDevice], damage: str, dirty: bool) -> None:
+    """Blocks in use that are marked as free, or a wrong count of free blocks: nothing is written, and no journal replayed."""
     left = next(
-        some for some in stages if is_unfinished(some, read_superblock(some)) and not read_superblock(some).needs_recovery
+        some for some in stages if is_unfinished(some, read_superblock(some)) and read_superblock(some).needs_recovery == dirty
     )
     broken = play(left, [])
-    groups = ext3.Filesystem(broken).groups
-    at = int(groups["bg_block_bitmap"][0]) * 1024 + 20
-    broken.write(at, b"\0")
+    at = int(ext3.Filesystem(broken).groups["bg_block_bitmap"][1]) * 1024 + 20
+    if damage == "count":
+        at = 2048 + GROUP_DESC.size + GROUP_DESC.dtype.fields["bg_free_blocks_count"][1]
+    broken.write(at, bytes([broken.read(at, 1)[0] ^ 0xFF]))
     recorded = RecordingDevice(broken)
     with pytest.raises(NeedsCheckError):
         finish(recorded, clock=clock)
