@@ -118,6 +118,7 @@ def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeR
             start=start,
             dry_run=True,
             unchanged=planned.nothing,
+            fixed=planned.fixed,
             partition=window.partition,
         )
 
@@ -157,6 +158,7 @@ def _resize_file(name: str, options: ResizeOptions, progress: Progress, begin: C
             after=after,
             start=start,
             unchanged=planned.nothing,
+            fixed=planned.fixed,
             locked=locked,
             notes=notes,
         )
