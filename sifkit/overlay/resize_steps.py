@@ -112,7 +112,9 @@ def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fix
             raise
         except GeometryError as error:
             if error.most is not None:
-                error.hint = f"the largest size of this filesystem is {error.most // MIB}M"
+                error.hint = (
+                    f"the largest size of this filesystem is {human(error.most)}: give --size {error.most >> 10}K or less"
+                )
             raise
 
 

@@ -205,6 +205,10 @@ def _plan_lines(done: ResizeResult) -> list[str]:
         lines.append(f"would move object {done.partition.id} to the end of the image, copying {human(start.copied_bytes)}")
     elif start.copied_bytes:
         lines.append(f"would be resized as a copy of {human(start.copied_bytes)}: it has no journal")
+    if done.dropped:
+        lines.append(
+            f"would remove {'signature' if len(done.dropped) == 1 else 'signatures'} {', '.join(map(str, done.dropped))}"
+        )
     lines.append(f"would need up to {human(start.needed_bytes)} on the host" if start.needed_bytes else "would need no space")
     return lines
 

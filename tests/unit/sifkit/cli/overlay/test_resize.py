@@ -103,7 +103,7 @@ def test_a_file_that_is_larger_than_its_filesystem(run: Run, image: str) -> None
 
 def test_the_largest_size_that_is_named_is_possible(run: Run, image: str) -> None:
     text = refused(run, "overlay", "resize", image, "100T")
-    good(run, "overlay", "resize", "--dry-run", image, "--size", text.rpartition(" ")[2].strip())
+    good(run, "overlay", "resize", "--dry-run", image, "--size", text.split("give --size ")[1].split()[0])
 
 
 def test_a_sif(run: Run, image: str) -> None:
@@ -146,7 +146,7 @@ def test_a_sif(run: Run, image: str) -> None:
         (["30M", "--dry-run", "--fsck"], 2, "give one of them"),
         (["2M"], 1, "the smallest is "),
         (["--size", "-23M"], 1, "M or more, or --minimum"),
-        (["100T"], 1, "the largest size of this filesystem is 4194303M"),
+        (["100T"], 1, "the largest size of this filesystem is "),
         (["30M", "--partition", "overlay"], 2, "not a SIF"),
         (["30M", "--offset", "1M"], 1, "no ext3 filesystem"),
     ],
