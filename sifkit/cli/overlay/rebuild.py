@@ -91,9 +91,9 @@ def command(
 ) -> None:
     """Replace an overlay by a fresh filesystem with the same files: more inodes, another block size, another size.
 
-    Owners, modes, times, attributes, hard links, holes, the label and the share of reserved blocks are preserved. The old
-    image is replaced when the new one is complete; until then the host needs space for both. Fails while a container uses the
-    image. To change only the size, use sifkit overlay resize.
+    Owners, modes, times, attributes, flags of chattr, hard links, holes, the label and the share of reserved blocks are
+    preserved. The old image is replaced when the new one is complete; until then the host needs space for both. Fails while a
+    container uses the image. To change only the size, use sifkit overlay resize.
     """
     values.choice("--progress", progress, MODES)
     from ...overlay.rebuilding import RebuildOptions, rebuild
