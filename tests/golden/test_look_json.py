@@ -68,6 +68,17 @@ RESIZED = {
     "seconds",
     "notes",
 }
+REBUILT = {
+    "before",
+    "after",
+    "files",
+    "label",
+    "partition",
+    "old_partition",
+    "dropped_signatures",
+    "seconds",
+    "notes",
+}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 
 CASES = [
@@ -84,7 +95,7 @@ CASES = [
     (["overlay", "resize", "a.img", "70M", "--dry-run"], [HEAD | RESIZED]),
     (
         ["overlay", "rebuild", "a.img"],
-        [HEAD | {"before", "after", "files", "label", "partition", "dropped_signatures", "seconds", "notes"}],
+        [HEAD | REBUILT],
     ),
     (
         ["overlay", "trim", "a.img"],
