@@ -117,7 +117,8 @@ def normalize_filesystem(
     planner = _planner(filesystem, base)
     plan = planner.plan()
     writer = MarkWriter(filesystem, planner.top)
-    for directory in reversed(plan.directories):  # what an opaque directory hides below it is marked before it is opened
+    # Without a base an opaque directory gets its marks before whiteouts below it go; with one, whiteouts below it come first.
+    for directory in plan.directories if base is None else reversed(plan.directories):
         marks = planner.marks(directory)
         writer.write(directory.node, marks)
         if observe is not None:
