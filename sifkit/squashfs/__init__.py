@@ -1,0 +1,1 @@
+"""Squashfs images: a tree of files, read from any source of bytes."""
