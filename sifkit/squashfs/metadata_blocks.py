@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from .errors import CorruptSquashfsError
 from .source import ByteSource
 
-__all__ = ["DEFAULT_CACHE_BYTES", "LookupTable", "MetadataBlocks", "MetadataTable", "read_pointers"]
+__all__ = [
+    "DEFAULT_CACHE_BYTES",
+    "METADATA_BYTES",
+    "LookupTable",
+    "MetadataBlocks",
+    "MetadataCursor",
+    "MetadataTable",
+    "read_pointers",
+]
 
 METADATA_BYTES = 8192
 """What a metadata block decompresses to at most; only the last one of a table is shorter."""
@@ -118,8 +126,33 @@ class MetadataTable:
             left -= len(pieces[-1])
             if not left:
                 return b"".join(pieces)
-        end = f"{size} bytes before the end of the table"
-        raise CorruptSquashfsError(self.name, f"offset {offset}", f"{size - left} bytes before the end", end, offset=self.place(reference))
+        place = self.place(reference)
+        raise CorruptSquashfsError(self.name, "bytes before the end", size - left, f"at least {size}", offset=place)
+
+
+class MetadataCursor:
+    """Reader of a table from a reference on, record by record."""
+
+    def __init__(self, table: MetadataTable, reference: int) -> None:
+        self._table = table
+        self._reference = reference
+        self._pieces = table.pieces(reference)
+        self._data = b""
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next ``size`` bytes. Raises CorruptSquashfsError if the table ends before."""
+        while len(self._data) - self._at < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                place = self._table.place(self._reference)
+                left = len(self._data) - self._at
+                raise CorruptSquashfsError(self._table.name, "bytes before the end", left, f"at least {size}", offset=place)
+            self._data = self._data[self._at :] + piece[0]
+            self._at = 0
+        found = self._data[self._at : self._at + size]
+        self._at += size
+        return found
 
 
 def read_pointers(source: ByteSource, name: str, start: int, count: int, end: int) -> Sequence[int]:

@@ -93,7 +93,7 @@ def read_superblock(source: ByteSource) -> Superblock:
     if magic == SWAPPED_MAGIC:
         raise UnsupportedSquashfsError("a big-endian squashfs image, of a version before 4.0,")
     if len(raw) < 4 or magic != MAGIC:
-        raise NotSquashfsError("not a squashfs image")
+        raise NotSquashfsError()
     if len(raw) < SUPERBLOCK.size:
         raise TruncatedSquashfsError("superblock", offset=0, size=SUPERBLOCK.size, available_bytes=len(raw))
     fields = SUPERBLOCK.read(raw)
