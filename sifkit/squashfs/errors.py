@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import errno
 
-from ..errors import SifkitError
+from ..errors import FormatError, SifkitError
 
-__all__ = ["CorruptSquashfsError", "MissingCodecError", "SquashfsError", "TruncatedSquashfsError", "UnsupportedSquashfsError"]
+__all__ = [
+    "CorruptSquashfsError",
+    "MissingCodecError",
+    "NotSquashfsError",
+    "SquashfsError",
+    "TruncatedSquashfsError",
+    "UnsupportedSquashfsError",
+]
 
 EUCLEAN = getattr(errno, "EUCLEAN", errno.EIO)
 """Errno of a damaged filesystem; only Linux has it."""
@@ -18,6 +25,15 @@ class SquashfsError(SifkitError, OSError):
     def __init__(self, message: str, number: int, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.errno = number
+
+
+class NotSquashfsError(SquashfsError, FormatError):
+    """Bytes without a squashfs superblock: EINVAL."""
+
+    kind = "not-squashfs"
+
+    def __init__(self) -> None:
+        super().__init__("not a squashfs image", errno.EINVAL)
 
 
 class CorruptSquashfsError(SquashfsError):
