@@ -1,4 +1,4 @@
-"""Every reading command says the same of a tree, whatever holds it: an image, a directory of the host, or memory."""
+"""Every reading command says the same of a tree, whatever holds it: an image, a directory of the host, memory, or layers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import pytest
 
 from sifkit.overlay import opening
 from sifkit.overlay.opening import OpenedTree, open_tree
+from sifkit.vfs.union import UnionTree
 
 from ....support.commands import Run, good, refused
 from ....support.memory_tree import MemoryNode, MemoryTree
-from ....support.tree_forms import host_directory_of, image_of, sample_tree, xattrs_work
+from ....support.tree_forms import host_directory_of, image_of, sample_tree, union_layers, xattrs_work
 
-FORMS = ["tree.img", "tree", "tree.mem"]
+FORMS = ["tree.img", "tree", "tree.mem", "tree.union"]
 TIMES = ("atime", "ctime", "crtime")
 
 
@@ -31,19 +32,25 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryTree]:
     (top / "probe").rmdir()
     image_of(tree, top / "tree.img")
     host_directory_of(tree, top / "tree")
+    image_of(union_layers(tree)[0], top / "lower.img")
     (top / "tree.mem").touch()
+    (top / "tree.union").touch()
     return top, tree
 
 
 @pytest.fixture
 def forms(made: tuple[Path, MemoryTree], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory holds the tree as tree.img, tree/ and tree.mem, which stands for the tree in memory."""
+    """The working directory holds the tree as tree.img, tree/, tree.mem, which stands for the tree in memory, and tree.union,
+    which stands for layers: lower.img, and one in memory over it."""
     top, tree = made
 
     @contextmanager
     def opened(path: Any, partition: str | None = None, **options: bool) -> Iterator[OpenedTree]:
         if os.fspath(path) == "tree.mem":
             yield OpenedTree(tree, None)
+        elif os.fspath(path) == "tree.union":
+            with open_tree("lower.img") as lower:
+                yield OpenedTree(UnionTree([lower.tree, union_layers(tree)[1]]), None)
         else:
             with open_tree(path, partition, **options) as found:
                 yield found
@@ -121,15 +128,15 @@ def test_the_output_is_the_same(run: Run, forms: Path, words: list[str]) -> None
 def test_the_metadata_is_the_same(run: Run, forms: Path, words: list[str]) -> None:
     found = [entries(good(run, *(word.format(form) for word in words))) for form in FORMS]
     assert len(found[0]) >= 5
-    assert found[0] == found[1] == found[2]
+    assert all(one == found[0] for one in found)
 
 
 def test_stat_leaves_out_what_only_ext3_knows(run: Run, forms: Path) -> None:
     facts = [dict(line.split(None, 1) for line in good(run, "stat", form, "/linked").splitlines()) for form in FORMS]
-    assert facts[0]["data"] == "1 extent" and "data" not in facts[1] and "data" not in facts[2]
-    assert "generation" in facts[0]["inode"] and facts[1]["inode"].isdigit() and facts[2]["inode"].isdigit()
+    assert facts[0]["data"] == "1 extent" and not any("data" in one for one in facts[1:])
+    assert "generation" in facts[0]["inode"] and all(one["inode"].isdigit() for one in facts[1:])
     for key in ("file", "type", "mode", "owner", "links", "modified", "attributes"):
-        assert facts[0][key] == facts[1][key] == facts[2][key]
+        assert all(one[key] == facts[0][key] for one in facts)
 
 
 def test_totals(run: Run, forms: Path) -> None:
@@ -189,7 +196,7 @@ def test_files_come_onto_the_host_the_same(run: Run, forms: Path, work: Callable
         found.append(facts_below(Path("out")))
     shutil.rmtree("out")
     assert len(found[0]) > 40
-    assert found[0] == found[1] == found[2]
+    assert all(one == found[0] for one in found)
 
 
 @pytest.mark.parametrize("form", FORMS)
