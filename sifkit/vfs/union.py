@@ -117,8 +117,14 @@ class UnionTree:
         return tuple(pairs)
 
     @property
-    def marks(self) -> IgnoredMarks:
-        return IgnoredMarks(sum(self._whiteouts.values()), len(self._opaque))
+    def marks(self) -> dict[int, IgnoredMarks]:
+        """Marks of each layer that has some, by its number."""
+        counts: dict[int, list[int]] = {}
+        for (number, _), count in self._whiteouts.items():
+            counts.setdefault(number, [0, 0])[0] += count
+        for number, _ in self._opaque:
+            counts.setdefault(number, [0, 0])[1] += 1
+        return {number: IgnoredMarks(*found) for number, found in sorted(counts.items())}
 
     def layer_of(self, node: UnionNode) -> int:
         """Return the number of the highest layer that a file is in: what its Stat and xattrs are from."""
