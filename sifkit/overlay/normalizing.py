@@ -7,20 +7,25 @@ the image for reading only, so that signatures stay.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import HostPath
 from ..errors import FormatError, UsageError, show
 from ..vfs.file_tree import FileTree
+from ..vfs.union import UnionTree
+from .container import ContainerLayer, is_overlay, open_container
 from .edit_session import EditOptions, edit_image
 from .image_format import image_kind
+from .layer_tree import LayerTree
 from .mark_plan import DirectoryMarks, MarkPlan, MarkPlanner, MarkProblem
 from .mark_writer import MarkWriter
-from .opening import check_place, open_image, open_tree, upper_directory
-from .sif_partition import partition_at
+from .opening import open_image
+from .overlay_argument import OverlayArgument
+from .sif_partition import check_place, open_sif, partition_at, select_partition
+from .tree_opening import upper_directory
 
 if TYPE_CHECKING:
     from ext3.edit.filesystem import WritableFilesystem
@@ -40,12 +45,14 @@ Observer = Callable[[bytes, DirectoryMarks], None]
 class NormalizeOptions:
     """Options of a normalization.
 
-    ``base``: image or directory that the overlay is used with; a SIF image is its own. ``dry_run``: write nothing.
+    ``base``: image or directory that the overlay is used with; a SIF image is its own. ``overlays``: layers between the base
+    and this one, later ones higher. ``dry_run``: write nothing.
     ``partition``: of a SIF: "overlay" (the default) or an ID. ``offset``: byte of a larger file where the filesystem begins.
     ``on_signatures``, ``require_lock``, ``stamp``: see ``EditOptions``.
     """
 
     base: HostPath | None = None
+    overlays: Sequence[OverlayArgument] = ()
     dry_run: bool = False
     partition: str | None = None
     offset: int | None = None
@@ -87,7 +94,7 @@ def normalize(path: HostPath, options: NormalizeOptions | None = None, *, observ
     options = options or NormalizeOptions()
     name = os.fsdecode(path)
     partition, offset = place_of(name, options.partition, options.offset)
-    with open_base(name, options.base, in_sif=partition is not None) as base:
+    with open_base(name, partition, options) as base:
         with open_image(name, partition, offset=offset) as image:
             users = image.watch().users()
             planner = _planner(image.tree, base)
@@ -160,14 +167,39 @@ def place_of(name: str, partition: str | None, offset: int | None) -> tuple[str 
 
 
 @contextmanager
-def open_base(name: str, base: HostPath | None, *, in_sif: bool) -> Iterator[FileTree[Any] | None]:
-    """Open the tree below the overlay in the image ``name``; None if it is not known."""
-    with ExitStack() as stack:
-        if in_sif and base is not None:
-            raise UsageError(f"{show(name)} is a SIF image, and its overlay has its root below", hint="leave out --base")
-        if in_sif:
-            yield stack.enter_context(open_tree(name, "root")).tree
-        elif base is None:
-            yield None
-        else:
-            yield stack.enter_context(open_tree(base)).tree
+def open_base(name: str, partition: str | None, options: NormalizeOptions) -> Iterator[FileTree[Any] | None]:
+    """Open the merged layers below the overlay in the image ``name``; None if they are not known.
+
+    ``partition``: of the overlay, in a SIF. Raises UsageError for options that contradict each other, and what
+    ``open_container`` does.
+    """
+    base = options.base
+    if partition is not None and base is not None:
+        raise UsageError(f"{show(name)} is a SIF image, whose overlay has its root below", hint="leave out --base")
+    if partition is None and base is None:
+        if options.overlays:
+            raise UsageError("--overlay is a layer above a base, and there is none", hint="give --base IMAGE.sif, too")
+        yield None
+        return
+    overlays = [replace(overlay, read_only=True) for overlay in options.overlays]  # so that their order is the given one
+    with open_container(name if base is None else base, overlays=overlays) as container:
+        layers = container.layers
+        if base is None:
+            assert partition is not None
+            layers = _layers_below(name, partition, layers)
+        elif layers[0].kind == "ext3" and is_overlay(layers[0].tree):
+            text = f"{show(os.fsdecode(base))} is an overlay, not the image of a container"
+            raise UsageError(text, hint="give the image that the overlay is used with: --base IMAGE.sif")
+        trees = [layer.tree for layer in layers]
+        if len(container.layers) == 1 and layers[0].kind != "directory":
+            trees = [LayerTree(trees[0], trees[0].root, name=layers[0].name, hint=layers[0].filesystem.check_hint)]
+        yield UnionTree(trees)
+
+
+def _layers_below(name: str, partition: str, layers: tuple[ContainerLayer, ...]) -> tuple[ContainerLayer, ...]:
+    """Return the layers below an overlay in a SIF: of those in the image the ones before it, and those that are given."""
+    with open_sif(name) as (sif, _):
+        own = select_partition(sif, partition, name).id
+    ids = [None if layer.is_given else layer.filesystem.object_id for layer in layers]
+    end = ids.index(own) if own in ids else len(layers)
+    return tuple(layer for number, layer in enumerate(layers) if number < end or layer.is_given)

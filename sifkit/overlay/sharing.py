@@ -30,7 +30,8 @@ from .edit_session import EditOptions, edit_image
 from .info import ImageInfo, image_info
 from .mark_plan import MarkPlan, MarkPlanner, MarkProblem
 from .normalizing import NormalizeOptions, Observer, normalize_filesystem, open_base, place_of
-from .opening import open_image, upper_directory
+from .opening import open_image
+from .tree_opening import upper_directory
 
 __all__ = ["NotSharableError", "ShareResult", "check_shared", "grant_reading", "share"]
 
@@ -129,7 +130,7 @@ def share(path: HostPath, options: NormalizeOptions | None = None, *, observe: O
         require_lock=options.require_lock,
         stamp=options.stamp,
     )
-    with open_base(name, options.base, in_sif=partition is not None) as base, edit_image(name, edit) as session:
+    with open_base(name, partition, options) as base, edit_image(name, edit) as session:
         plan = normalize_filesystem(session.filesystem, base, observe=observe)
         modes = grant_reading(session.filesystem)
     if damage := _state(image_info(name, partition, offset=offset)):  # the replayed journal may say so
@@ -149,7 +150,7 @@ def _look(name: str, options: NormalizeOptions) -> ShareResult:
     """Return what would be changed in an image. Nothing is known yet of damage."""
     partition, offset = place_of(name, options.partition, options.offset)
     with (
-        open_base(name, options.base, in_sif=partition is not None) as base,
+        open_base(name, partition, options) as base,
         open_image(name, partition, offset=offset) as image,
     ):
         return ShareResult(

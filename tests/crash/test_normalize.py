@@ -19,7 +19,7 @@ from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.errors import JournalFullError
 from sifkit.overlay.normalizing import normalize_filesystem
-from sifkit.overlay.opening import upper_directory
+from sifkit.overlay.tree_opening import upper_directory
 
 from ..support.crashes import Recording
 from ..support.image_checks import check_counts

@@ -10,7 +10,9 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from sifkit.overlay.normalizing import normalize_filesystem
-from sifkit.overlay.opening import upper_directory
+from sifkit.overlay.tree_opening import upper_directory
+from sifkit.vfs.union import UnionTree
+from sifkit.vfs.walk import walk
 
 from ..support.image_checks import check_counts
 from ..support.memory_tree import MemoryTree
@@ -34,6 +36,12 @@ def alive(found: dict[bytes, Any]) -> dict[bytes, Any]:
     return {path: what for path, what in found.items() if what[0] != "dead"}
 
 
+def shown(fs: ext3.Filesystem, base: MemoryTree) -> set[bytes]:
+    """The paths that our merged view shows."""
+    union = UnionTree([base, upper_directory(fs)])
+    return {b"/" + walked.path for walked in walk(union, union.root)}
+
+
 def run(device: MemoryDevice, base: MemoryTree | None) -> bool:
     """Normalize; return whether something was changed. Directories keep their times."""
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
@@ -50,10 +58,12 @@ def test_with_a_base_all_see_the_same(seed: int) -> None:
     device, base = make(seed)
     with ext3.Filesystem.open(device) as fs:
         before = seen(upper_directory(fs), base, "writer")
+        assert shown(fs, base) == before.keys()
     run(device, base)
     with ext3.Filesystem.open(device) as fs:
         for view in VIEWS:
             assert seen(upper_directory(fs), base, view) == before, view
+        assert shown(fs, base) == before.keys()
         names = [entry.name for _, entry in fs.walk("/upper")]
         assert not [name for name in names if name.startswith(b".wh.")]
     assert not run(device, base)

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from ...overlay.mark_plan import DirectoryMarks, MarkProblem
     from ...overlay.normalizing import NormalizeResult
 
-__all__ = ["Base", "command", "normalize_fields", "print_directory", "print_problems"]
+__all__ = ["Base", "LowerOverlays", "command", "normalize_fields", "print_directory", "print_problems"]
 
 Base = Annotated[
     str | None,
     typer.Option(
         "--base", metavar="IMAGE|DIR", help="image that the overlay is used with; a SIF image with an overlay is its own"
     ),
+]
+LowerOverlays = Annotated[
+    list[str] | None,
+    typer.Option("--overlay", metavar="PATH", help="overlay between base and IMAGE; may be repeated, later ones are higher"),
 ]
 
 
@@ -43,6 +47,7 @@ def command(
     *,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="overlay image, or SIF image with one")],
     base: Base = None,
+    overlay: LowerOverlays = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done, and write nothing")] = False,
     partition: Partition = None,
     offset: Offset = None,
@@ -61,12 +66,14 @@ def command(
     image.
     """
     from ...overlay.normalizing import NormalizeOptions, normalize
+    from ...overlay.overlay_argument import parse_overlays
 
     console.image = image
     start = byte_offset(offset)
     console.image_options = image_options(partition, offset=start, upper=False)
     options = NormalizeOptions(
         base=base,
+        overlays=parse_overlays(overlay or ()),
         dry_run=dry_run,
         partition=partition,
         offset=start,

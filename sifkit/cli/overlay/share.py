@@ -15,7 +15,7 @@ from ..support.frame import verb
 from ..support.options import JSONResult, Offset, Partition, RequireLock, SignatureFlags, byte_offset
 from ..support.reading import image_options
 from ..support.results import print_notes, warn_unlocked
-from .normalize import Base, print_directory
+from .normalize import Base, LowerOverlays, print_directory
 
 if TYPE_CHECKING:
     from ...overlay.sharing import ShareResult
@@ -38,6 +38,7 @@ def command(
     *,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="overlay image, or SIF image with one")],
     base: Base = None,
+    overlay: LowerOverlays = None,
     check: Annotated[bool, typer.Option("--check", help="only say what is missing; exit 1 if something is")] = False,
     partition: Partition = None,
     offset: Offset = None,
@@ -52,6 +53,7 @@ def command(
     the image any more, and the chmod of the file itself is printed.
     """
     from ...overlay.normalizing import NormalizeOptions
+    from ...overlay.overlay_argument import parse_overlays
     from ...overlay.sharing import check_shared, share
 
     console.image = image
@@ -59,6 +61,7 @@ def command(
     console.image_options = image_options(partition, offset=start, upper=False)
     options = NormalizeOptions(
         base=base,
+        overlays=parse_overlays(overlay or ()),
         partition=partition,
         offset=start,
         on_signatures=flags.signatures,

@@ -15,6 +15,7 @@ from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, UsageError
 from sifkit.overlay.normalizing import NormalizeOptions, normalize
+from sifkit.overlay.overlay_argument import OverlayArgument
 from sifkit.sif import SIF, DataType, HashType, SignatureMeta
 from sifkit.sif.signatures import SignedError
 from sifkit.vfs.errors import MissingPathError
@@ -61,7 +62,9 @@ def sif(tmp_path: Path, base: Path, image: Path) -> Path:
     root = tmp_path / "root.img"
     assert main(["-q", "overlay", "create", "--size", "8M", "--from-dir", str(base), "--layout", "root", str(root)]) == 0
     assert main(["-q", "sif", "new", str(path)]) == 0
-    assert main(["-q", "sif", "add", "--parttype", "primsys", "--partarch", "amd64", str(path), str(root)]) == 0
+    assert (
+        main(["-q", "sif", "add", "--parttype", "primsys", "--partarch", "amd64", "--groupid", "1", str(path), str(root)]) == 0
+    )
     assert main(["-q", "overlay", "attach", str(path), str(image)]) == 0
     return path
 
@@ -113,6 +116,41 @@ def test_an_image_as_the_base(image: Path, base: Path, tmp_path: Path) -> None:
     assert main(["-q", "overlay", "create", "--size", "8M", "--from-dir", str(base), "--layout", "root", str(root)]) == 0
     normalize(image, NormalizeOptions(base=root))
     is_normal(image)
+
+
+def test_layers_between_the_base_and_the_overlay(image: Path, base: Path, tmp_path: Path) -> None:
+    """What a layer between removed needs no whiteout, what it added does."""
+    (tmp_path / "lower" / "opt" / "d").mkdir(parents=True)
+    (tmp_path / "lower" / "opt" / "d" / "added").touch()
+    middle = tmp_path / "middle.img"
+    assert main(["-q", "overlay", "create", "--size", "8M", str(middle)]) == 0
+    with Filesystem.open(middle, "r+") as fs:
+        assert isinstance(fs, WritableFilesystem)
+        fs.mkdir("/upper/opt")
+        fs.mkdir("/upper/opt/d")
+        fs.create("/upper/opt/d/.wh.old")
+    overlays = tuple(OverlayArgument(str(path)) for path in (tmp_path / "lower", middle))
+    normalize(image, NormalizeOptions(base=base, overlays=overlays))
+    assert names_in(image, "/upper/opt/d") == [b"added", b"both", b"sub"]
+    with pytest.raises(UsageError, match="--overlay"):
+        normalize(image, NormalizeOptions(overlays=overlays))
+    with pytest.raises(UsageError, match="not the image of a container"):
+        normalize(image, NormalizeOptions(base=middle))
+
+
+def test_overlays_of_a_sif_image_below_its_own(sif: Path, tmp_path: Path) -> None:
+    """Each has the root and the overlays before it below it."""
+    second = tmp_path / "second.img"
+    assert main(["-q", "overlay", "create", "--size", "8M", str(second)]) == 0
+    add_marks(second)
+    with Filesystem.open(second, "r+") as fs:
+        assert isinstance(fs, WritableFilesystem)
+        fs.unlink("/upper/opt/d/both")
+    assert main(["-q", "sif", "add", "--parttype", "overlay", str(sif), str(second)]) == 0
+    with SIF.open(sif) as opened:
+        first, last = (str(one.id) for one in opened.overlays)
+    assert normalize(sif, NormalizeOptions(partition=last)).hidden == 1
+    assert normalize(sif, NormalizeOptions(partition=first)).hidden == 2
 
 
 def test_a_larger_file(image: Path, base: Path, tmp_path: Path) -> None:
