@@ -12,7 +12,7 @@ from typing import Final
 
 from .codecs import GZIP, LZ4, LZO, XZ, ZSTD
 from .errors import CorruptSquashfsError
-from .metadata_blocks import MetadataBlocks
+from .metadata_blocks import METADATA_BYTES, MetadataBlocks
 from .schema import SUPERBLOCK
 from .superblock import Superblock
 
@@ -21,7 +21,6 @@ __all__ = ["check_compressor_options"]
 WHERE = "compressor options"
 XZ_FILTERS = 0xFF
 """Bits of the filters: x86, powerpc, ia64, arm, armthumb, sparc, arm64, riscv."""
-MIN_XZ_DICTIONARY = 8192
 
 
 def check_compressor_options(blocks: MetadataBlocks, superblock: Superblock) -> int:
@@ -71,7 +70,7 @@ def _xz(values: tuple[int, ...], block_size: int) -> Wrong:
     lowest = dictionary & -dictionary
     if dictionary not in (lowest, lowest * 3):
         return "dictionary_size", dictionary, "2^n or 2^n + 2^(n+1)"
-    return _outside("dictionary_size", dictionary, MIN_XZ_DICTIONARY, max(block_size, MIN_XZ_DICTIONARY)) or _outside(
+    return _outside("dictionary_size", dictionary, 1, max(block_size, METADATA_BYTES)) or _outside(
         "flags", filters, 0, XZ_FILTERS
     )
 
