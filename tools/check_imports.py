@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "ext3": {"construct", "numpy"},
     "sifkit": {"construct", "numpy", "typer", "click", "tqdm", "rich", "typing_extensions"},
 }
-OPTIONAL_IN_FUNCTIONS = {"ext3": set[str](), "sifkit": {"zstandard", "lz4", "lzallright", "deflate"}}
+OPTIONAL_IN_FUNCTIONS = {"ext3": set[str](), "sifkit": {"deflate", "lz4", "lzallright", "zstandard"}}
 """Allowed where the import is inside a function, so that the package works without it."""
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

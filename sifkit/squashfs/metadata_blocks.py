@@ -113,6 +113,16 @@ class MetadataTable:
             offset = max(0, offset - len(data))
             position = following
 
+    def skip(self, reference: int, size: int) -> int:
+        """Return the reference of the byte ``size`` bytes behind a reference. Raises CorruptSquashfsError and OSError."""
+        position, offset = self.start + (reference >> 16), (reference & 0xFFFF) + size
+        while True:
+            data, following = self._blocks.load(position, self.end)
+            if offset < len(data):
+                return position - self.start << 16 | offset
+            offset -= len(data)
+            position = following
+
     def read(self, reference: int, size: int) -> bytes:
         """Return ``size`` bytes at a reference. Raises CorruptSquashfsError if the table ends before."""
         data = self.block(reference >> 16)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -16,9 +14,10 @@ from ext3 import hostio
 
 from ..vfs.file_tree import TreeFile, TreeListing, TreeRow, TreeStat, TreeStatFS
 from .codecs import decompressor
+from .data_blocks import BlockCache
 from .directory import DirectoryListing, find_entry, read_directory
-from .errors import CorruptSquashfsError
-from .file_data import BlockCache, SquashfsFile, load_files
+from .file_data import SquashfsFile
+from .file_loading import load_files
 from .inode import DIRECTORY_KIND, FILE_TYPES, REGULAR_KIND, SYMLINK_KIND, Inode, InodeTable, stat_of_inode
 from .metadata_blocks import LookupTable, MetadataBlocks, MetadataTable
 from .schema import SYMLINK_INODE
@@ -31,9 +30,6 @@ __all__ = ["DEFAULT_CACHE_BYTES", "Reader"]
 
 DEFAULT_CACHE_BYTES = 8 << 20
 """Bytes of data blocks that are kept; blocks of metadata take up to 4 MiB more."""
-BLOCK_SIZE_BYTES = 4
-MAX_BLOCKS = 1 << 24
-"""Most blocks of a file that is read: their sizes are in memory. So many have 2 TiB in blocks of 128 KiB."""
 
 _row = partial(tuple.__new__, TreeRow)
 """TreeRow from a tuple, without checking its length: this runs once per file."""
@@ -203,16 +199,3 @@ class Reader:
     def fragment(self, index: int) -> Fragment:
         """Return a fragment by its index. Raises CorruptSquashfsError and OSError."""
         return fragment_at(self.fragments, index)
-
-    def block_sizes(self, inode: Inode) -> Sequence[int]:
-        """Return the sizes of the blocks of a file, as they are stored.
-
-        Raises CorruptSquashfsError and OSError.
-        """
-        count = inode.block_count
-        if count > MAX_BLOCKS:
-            raise CorruptSquashfsError(f"inode {inode.ino}", "blocks", count, f"at most {MAX_BLOCKS}")
-        sizes = array("I", self.inodes.table.read(inode.block_list_at, count * BLOCK_SIZE_BYTES))
-        if sys.byteorder == "big":
-            sizes.byteswap()
-        return sizes
