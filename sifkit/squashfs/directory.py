@@ -145,7 +145,7 @@ class _Runs:
         left = start = first_ino = 0
         rest = b""
         for piece, stored in self._table.pieces(self._reference):
-            self.stored_bytes += max(1, stored)
+            self.stored_bytes += max(1, stored * min(unread, len(piece)) // len(piece))
             data = rest + piece[:unread]
             unread -= len(data) - len(rest)
             entries: list[Entry] = []
