@@ -107,7 +107,10 @@ def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:
     left = FREE_XATTR_BYTES + XATTR_BYTES_FACTOR * size
     for index in range(attributes.count):
         try:
-            found = attributes.read(index)
+            found, count = attributes.read(index), attributes.set_at(index).count
+            if len(found) != count:
+                want = f"{len(found)}, which are of known kinds"
+                raise CorruptSquashfsError(f"attribute set {index}", "count", count, want, offset=attributes.table.start)
         except OSError as error:
             report.add_error(SquashfsProblemCode.XATTRS, error)
             continue

@@ -182,8 +182,11 @@ class _TreeCheck:
             report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(ino))
             return
         listing = self._reader.listing(node)
-        if listing.problem is not None:
-            report.add_error(SquashfsProblemCode.DIRECTORY, listing.problem, path=self._tree.path(ino))
+        problem = listing.problem
+        if problem is None and not listing.in_order:
+            problem = self._reader.inodes.corrupt(node, "order of names", "another one", "byte order")
+        if problem is not None:
+            report.add_error(SquashfsProblemCode.DIRECTORY, problem, path=self._tree.path(ino))
         subdirectories = 0
         for entry in listing.entries:
             subdirectories += entry.kind == DIRECTORY_KIND

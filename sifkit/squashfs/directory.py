@@ -40,11 +40,15 @@ class Entry(NamedTuple):
 
 
 class DirectoryListing(NamedTuple):
-    """Entries in byte order of names. ``problem``: the error that cut them short. ``stored_bytes``: what they take."""
+    """Entries in byte order of names. ``problem``: the error that cut them short. ``stored_bytes``: what they take.
+
+    ``in_order``: they are stored in this order, which other readers rely on.
+    """
 
     entries: list[Entry]
     problem: OSError | None
     stored_bytes: int
+    in_order: bool
 
 
 _entry = partial(tuple.__new__, Entry)
@@ -206,9 +210,10 @@ def _checked(runs: _Runs, entries: list[Entry], problem: OSError | None) -> Dire
                 problem = problem or runs.corrupt("name of an entry", repr(show(entry.name)), "one that is there once")
         entries = list(once.values())
         names = list(once)
-    if sorted(names) != names:
+    in_order = sorted(names) == names
+    if not in_order:
         entries = sorted(entries)
-    return DirectoryListing(entries, problem, runs.stored_bytes)
+    return DirectoryListing(entries, problem, runs.stored_bytes, in_order)
 
 
 def _is_possible(entry: Entry) -> bool:
