@@ -107,7 +107,8 @@ def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:
     left = FREE_XATTR_BYTES + XATTR_BYTES_FACTOR * size
     for index in range(attributes.count):
         try:
-            found, count = attributes.read(index), attributes.set_at(index).count
+            found = attributes.read(index)
+            _, count, _ = attributes.set_at(index)
             if len(found) != count:
                 want = f"{len(found)}, which are of known kinds"
                 raise CorruptSquashfsError(f"attribute set {index}", "count", count, want, offset=attributes.table.start)
