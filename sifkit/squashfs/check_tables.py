@@ -12,10 +12,12 @@ from .compressor_options import check_compressor_options
 from .errors import CorruptSquashfsError, SquashfsError
 from .metadata_blocks import METADATA_BYTES, LookupTable
 from .reader import Reader
+from .superblock import SuperblockFlag
 from .tables import ID_BYTES
 
 __all__ = ["TableSizes", "check_exports", "check_tables"]
 
+KNOWN_FLAGS = sum(flag.value for flag in SuperblockFlag)
 XATTR_BYTES_FACTOR, FREE_XATTR_BYTES = 64, 64 << 20
 """Most bytes of attributes that are read: values may be shared, but not without end."""
 
@@ -33,6 +35,10 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
     """Check all tables but that of inodes by number, which needs the inodes."""
     superblock = reader.superblock
     data_start = 0
+    unknown = superblock.flags & ~KNOWN_FLAGS
+    if unknown:
+        error = CorruptSquashfsError("superblock", "flags", f"{superblock.flags:#x}", "those of version 4.0", offset=0)
+        report.add_error(SquashfsProblemCode.TABLE, error)
     try:
         data_start = check_compressor_options(reader.metadata, superblock)
     except OSError as error:
@@ -44,9 +50,7 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
             lookups.append(read())
         except OSError as error:
             report.add_error(SquashfsProblemCode.TABLE, error)
-    directories_end = min(
-        [table.pointers[0] for table in lookups if len(table.pointers)] + [reader.directories.end],
-    )
+    directories_end = _check_order(reader, lookups, report)
     inodes = _check_stream(reader, "table of inodes", superblock.inode_table_start, superblock.directory_table_start, report)
     directories = _check_stream(reader, "table of directories", superblock.directory_table_start, directories_end, report)
     for table in lookups:
@@ -57,6 +61,24 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
         _check_lookup(reader, attributes.sets, report)
         _check_xattrs(reader, size, report)
     return TableSizes(inodes, directories, data_start)
+
+
+def _check_order(reader: Reader, lookups: list[LookupTable], report: CheckReport) -> int:
+    """Check that the tables behind that of directories follow each other to the end of the image; return where that one ends.
+
+    The kernel takes the length of a table from where the next one begins.
+    """
+    superblock, attributes = reader.superblock, reader.xattr_table
+    regions = [(table.pointers[0], table.end, table.name) for table in lookups if len(table.pointers)]
+    if attributes is not None:
+        regions.append((attributes.table.start, attributes.sets.end, attributes.table.name))
+    regions.sort()
+    ends = [start for start, _, _ in regions[1:]] + [superblock.bytes_used]
+    for (_, end, name), want in zip(regions, ends, strict=True):
+        if end != want:
+            error = CorruptSquashfsError(name, "end", end, f"{want}, where the next table or the end of the image is")
+            report.add_error(SquashfsProblemCode.TABLE, error)
+    return regions[0][0] if regions else reader.directories.end
 
 
 def _owners(reader: Reader) -> LookupTable:
