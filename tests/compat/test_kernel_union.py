@@ -34,7 +34,7 @@ def mounted(layers: Sequence[Path], options: str = "", *, upper: bool = False) -
     lower = layers[:-1] if upper else layers
     words = "lowerdir=" + ":".join(str(layer) for layer in reversed(lower))
     if upper:
-        words += f",upperdir={layers[-1]},workdir={work}"
+        words += f",upperdir={layers[-1]},workdir={work},volatile"  # unmounting would sync all that the host wrote
     run("mount", "-t", "overlay", "overlay", "-o", words + options, point)
     try:
         yield point
