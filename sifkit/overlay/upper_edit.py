@@ -48,7 +48,7 @@ from ..vfs.whiteouts import (
 )
 from .copy_up import CopyUp, store_attributes
 from .edited_view import EditedView
-from .opening import upper_directory, upper_tree
+from .tree_opening import upper_directory, upper_tree
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 

@@ -22,7 +22,16 @@ from sifkit.vfs.union import UnionTree
 from .memory_tree import MemoryFile, MemoryNode, MemoryTree
 from .trees import is_root, pattern, set_xattr
 
-__all__ = ["TreeForms", "host_directory_of", "image_of", "sample_tree", "tree_forms", "union_layers", "xattrs_work"]
+__all__ = [
+    "TreeForms",
+    "host_directory_of",
+    "image_of",
+    "sample_tree",
+    "overlay_images",
+    "tree_forms",
+    "union_layers",
+    "xattrs_work",
+]
 
 MTIME = 1_600_000_001_123_456_789
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
@@ -119,6 +128,33 @@ def union_layers(tree: MemoryTree) -> tuple[MemoryTree, MemoryTree]:
         lower.add(b"dir/hidden", MemoryNode(0o100644, b"gone"))
         upper.add(b"dir/hidden", MemoryNode(0o020000))
     return lower, upper
+
+
+def overlay_images(tree: MemoryTree, directory: Path) -> tuple[Path, Path, Path]:
+    """Create images of three layers that are ``tree`` together: a root, and two overlays with upper/."""
+    lower, first = union_layers(tree)
+    second = MemoryTree()
+    second.nodes[0] = replace(first.nodes[0], entries={})
+    for name in (b"large", b"empty"):
+        node = first.nodes[first.nodes[0].entries[name]]
+        second.add(name, replace(node))
+        node.content = b"not the last"
+    first.add(b"later removed", MemoryNode(0o100644, b"gone"))
+    second.add(b"later removed", MemoryNode(0o020000))
+    return (
+        image_of(lower, directory / "lower.img"),
+        image_of(_below_upper(first), directory / "first.img"),
+        image_of(_below_upper(second), directory / "second.img"),
+    )
+
+
+def _below_upper(tree: MemoryTree) -> MemoryTree:
+    """Return a tree that has another one as its directory upper/."""
+    above = MemoryTree()
+    moved = [replace(node, entries={name: below + 1 for name, below in node.entries.items()}) for node in tree.nodes]
+    above.nodes += moved
+    above.nodes[0].entries[b"upper"] = 1
+    return above
 
 
 def image_of(tree: MemoryTree, path: Path) -> Path:
