@@ -192,6 +192,11 @@ class LookupTable:
         self.per_block = METADATA_BYTES // size
         self.pointers = read_pointers(blocks.source, name, start, -(-count // self.per_block), end)
 
+    @property
+    def end(self) -> int:
+        """First byte behind the pointers."""
+        return self.start + POINTER_BYTES * len(self.pointers)
+
     def block_of(self, index: int) -> tuple[bytes, int]:
         """Return the block that holds record ``index``, and the record's offset in it. Raises CorruptSquashfsError."""
         if not 0 <= index < self.count:

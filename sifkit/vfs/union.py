@@ -14,6 +14,7 @@ as in images, it is minus the layer's number, which no device of a host has. Sou
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +80,7 @@ _other_fields = attrgetter(*TreeStat._fields[2:])
 
 @dataclass(frozen=True, slots=True)
 class IgnoredMarks:
-    """Marks met so far that Apptainer ignores where a plain user has an overlay read-only: what they hide is there again.
+    """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 
     ``whiteouts``: names that begin with .wh.; ``opaque``: opaque directories with the same directory below them.
     """
@@ -118,13 +119,12 @@ class UnionTree:
 
     @property
     def marks(self) -> dict[int, IgnoredMarks]:
-        """Marks of each layer that has some, by its number."""
-        counts: dict[int, list[int]] = {}
+        """Marks met so far, by the number of the layer; layers without any are left out."""
+        whiteouts: Counter[int] = Counter()
         for (number, _), count in self._whiteouts.items():
-            counts.setdefault(number, [0, 0])[0] += count
-        for number, _ in self._opaque:
-            counts.setdefault(number, [0, 0])[1] += 1
-        return {number: IgnoredMarks(*found) for number, found in sorted(counts.items())}
+            whiteouts[number] += count
+        opaque = Counter(number for number, _ in self._opaque)
+        return {number: IgnoredMarks(whiteouts[number], opaque[number]) for number in sorted({*whiteouts, *opaque})}
 
     def layer_of(self, node: UnionNode) -> int:
         """Return the number of the highest layer that a file is in: what its Stat and xattrs are from."""
@@ -321,7 +321,7 @@ class UnionTree:
         return self.layers[number].find_name(node, OPAQUE_WHITEOUT) is not None
 
     def _count_opaque(self, pair: tuple[int, Any], below: _Found | None) -> None:
-        if below is not None and below[1] is not None:
+        if below is not None and below[1] is not None and is_directory(below[1]):
             self._opaque.add(pair)
 
     def _count_whiteouts(self, number: int, listing: Listing[Any]) -> None:

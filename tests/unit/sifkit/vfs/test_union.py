@@ -209,11 +209,11 @@ def test_marks_that_apptainer_ignores_are_counted_once():
         {b"d/y": b"2", b"e/.wh.x": b"", b"e/.wh.z": b"", b"new/y": b"2", b"w": WHITEOUT},
         {b"d": {OPAQUE[0]: b"y"}, b"new": {OPAQUE[0]: b"y"}},
     )
-    union = UnionTree([lower, upper])
+    union = UnionTree([lower, upper, layer({b"e/.wh.other": b""})])
     assert union.marks == {}
     for _ in range(2):
         list(walk(union, union.root))
-    assert union.marks == {1: IgnoredMarks(whiteouts=2, opaque=1)}
+    assert union.marks == {1: IgnoredMarks(whiteouts=2, opaque=1), 2: IgnoredMarks(whiteouts=1, opaque=0)}
 
 
 class Damaged(MemoryTree):
