@@ -29,7 +29,7 @@ WRITE = 0o222
     locks=True,
     examples=[
         "sifkit overlay share --base image.sif overlay.img",
-        "sifkit overlay share --check --base image.sif overlay.img",
+        "sifkit overlay share --check --base image.sif overlay.img || echo not yet",
         "sifkit overlay share image.sif",
     ],
 )
