@@ -27,7 +27,7 @@ from .sif_partition import check_place, open_sif, select_partition
 if TYPE_CHECKING:
     from ..sif import SIF, Descriptor
 
-__all__ = ["Container", "ContainerLayer", "check_directory", "open_container", "open_root", "overlays_of"]
+__all__ = ["Container", "ContainerLayer", "check_directory", "is_overlay", "open_container", "open_root", "overlays_of"]
 
 ROOT = "root"
 UPPER_AND_WORK = {b"upper", b"work", b"lost+found"}
@@ -182,11 +182,16 @@ def _overlay_layers(argument: OverlayArgument, stack: ExitStack) -> Iterator[Con
         yield _overlay(opened, is_given=True, is_writable=writable and opened.kind == "ext3")
 
 
+def is_overlay(tree: FileTree[Any]) -> bool:
+    """Return True if the names at the top of an image are those of an overlay image, and not of the root of a container."""
+    (listing,) = tree.scan_many([tree.root], stats=False)
+    names = {row.name for row in listing.rows}
+    return b"upper" in names and names <= UPPER_AND_WORK
+
+
 def _reject_overlay(root: ContainerLayer, overlays: Sequence[OverlayArgument]) -> None:
     """Raise UsageError if what should be the root of a container is an overlay."""
-    (listing,) = root.tree.scan_many([root.tree.root], stats=False)
-    names = {row.name for row in listing.rows}
-    if b"upper" in names and names <= UPPER_AND_WORK:
+    if is_overlay(root.tree):
         options = " ".join(f"--overlay {shell_quote(one.path)}" for one in overlays)
         raise UsageError(
             f"{show(root.name)} is an overlay, not the root of a container",

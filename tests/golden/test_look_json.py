@@ -68,6 +68,8 @@ RESIZED = {
     "seconds",
     "notes",
 }
+MARKED = {"whiteouts_converted", "whiteouts_created", "opaque_converted", "marks_removed", "opaque_left", "problems"}
+SHARED = MARKED | {"check", "ready", "missing", "journal_replayed", "modes_changed", "file_mode", "dropped_signatures", "notes"}
 CHANGE = {"change", "path", "type", "what", "size_bytes", "old_size_bytes"}
 CHANGES = {"other", "added", "modified", "deleted", "added_bytes", "modified_bytes", "deleted_bytes", "errors"}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
@@ -93,6 +95,12 @@ CASES = [
         ["overlay", "trim", "a.img"],
         [HEAD | {"freed_bytes", "file_bytes", "allocated_before_bytes", "allocated_after_bytes"}],
     ),
+    (
+        ["overlay", "normalize", "a.img"],
+        [HEAD | MARKED | {"dry_run", "base", "unchanged", "opaque_marked", "dropped_signatures", "notes"}],
+    ),
+    (["overlay", "share", "a.img"], [HEAD | SHARED]),
+    (["overlay", "share", "--check", "a.img"], [HEAD | SHARED]),
     (
         ["du", "a.img", "/upper/hello"],
         [{"path", "directory", "allocated_bytes", "inodes"}, HEAD | {"entries", "errors", "allocated_bytes", "inodes"}],
@@ -121,8 +129,9 @@ def test_the_keys_of_every_report(tmp_path, monkeypatch, capfdbinary, argv, keys
     (tmp_path / "source" / "hello").write_bytes(b"hello\n")
     (tmp_path / "other").mkdir()
     assert main(["-q", "overlay", "create", "--from-dir", "source", "a.img"]) == 0
+    (tmp_path / "a.img").chmod(0o600)
     capfdbinary.readouterr()
-    assert main([*argv, "--json"]) == (1 if argv[0] == "diff" else 0)
+    assert main([*argv, "--json"]) == (1 if argv[0] == "diff" or "--check" in argv else 0)
     sys.stdout.flush()
     found = [json.loads(line) for line in capfdbinary.readouterr().out.decode().splitlines()]
     assert [set(row) for row in found] == keys
