@@ -10,6 +10,8 @@ import pytest
 
 from sifkit.cli import main
 
+from ..support.container_tree import write_container
+
 DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 HEAD = {"sifkit", "command", "image"}
 ENTRY = {
@@ -123,3 +125,14 @@ def test_the_keys_of_every_report(tmp_path, monkeypatch, capfdbinary, argv, keys
     for row in found:
         for key in {"before", "after"} & row.keys():
             assert set(row[key]) == FACTS and all(f"`{name}`" in DOCS for name in FACTS)
+
+
+def test_the_object_of_inspect(tmp_path, monkeypatch, capfdbinary):
+    write_container(tmp_path)
+    assert main(["inspect", "--all", str(tmp_path)]) == 0
+    sys.stdout.flush()
+    found = json.loads(capfdbinary.readouterr().out)
+    attributes = found["data"]["attributes"]
+    assert set(found) == {"sifkit", "data", "type"} and found["type"] == "container"
+    words = {*attributes, *attributes["apps"]["foo"], *attributes["apps"]["bar"]}
+    assert all(f"`{key}`" in DOCS for key in words - {"apps"}) and "`data.attributes.apps`" in DOCS
