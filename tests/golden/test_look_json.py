@@ -11,6 +11,7 @@ import pytest
 from sifkit.cli import main
 
 from ..support.container_tree import write_container
+from ..support.tiny_squashfs import TINY_SQUASHFS
 
 DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 HEAD = {"sifkit", "command", "image"}
@@ -71,6 +72,21 @@ RESIZED = {
     "notes",
 }
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
+CHECKED = {
+    "verdict",
+    "kind",
+    "size_bytes",
+    "missing_bytes",
+    "errors",
+    "warnings",
+    "problems",
+    "filesystems",
+    "signatures",
+    "sha256",
+    "in_use",
+    "notes",
+    "seconds",
+}
 
 CASES = [
     (["find", "a.img", "/upper/hello"], [ENTRY, HEAD | {"entries", "errors"}]),
@@ -80,6 +96,7 @@ CASES = [
         [HEAD | ENTRY | {"crtime", "flags", "generation", "extents", "xattrs", "whiteout", "opaque"}],
     ),
     (["df", "a.img"], [HEAD | SIZES]),
+    (["check", "a.img"], [HEAD | CHECKED, {"sifkit", "command", "images", "good", "bad", "size_bytes", "sha256", "seconds"}]),
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
     (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_blocks", "reserved_bytes", "label", "uuid"}]),
     (["overlay", "resize", "a.img", "70M"], [HEAD | RESIZED]),
@@ -136,3 +153,18 @@ def test_the_object_of_inspect(tmp_path, monkeypatch, capfdbinary):
     assert set(found) == {"sifkit", "data", "type"} and found["type"] == "container"
     words = {*attributes, *attributes["apps"]["foo"], *attributes["apps"]["bar"]}
     assert all(f"`{key}`" in DOCS for key in words - {"apps"}) and "`data.attributes.apps`" in DOCS
+
+
+def test_the_lists_in_the_report_of_check(tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.chdir(tmp_path)
+    raw = bytearray(TINY_SQUASHFS)
+    raw[100] ^= 1
+    (tmp_path / "a").write_bytes(raw)
+    (tmp_path / "sums").write_text(f"{'0' * 64}  a\n")
+    assert main(["check", "--json", "--sha256", "sums", "a"]) == 1
+    sys.stdout.flush()
+    found = json.loads(capfdbinary.readouterr().out.splitlines()[0])
+    keys = {"code", "severity", "text", "id", "path"}, {"id", "role", "kind", "compressor", "inodes", "skipped"}
+    assert [set(found[name][0]) for name in ("problems", "filesystems")] == list(keys)
+    assert set(found["sha256"]) == {"listed", "computed", "matches"}
+    assert all(f"`{key}`" in DOCS for row in (*keys, found["sha256"]) for key in row)
