@@ -16,7 +16,7 @@ from .inode import Inode
 from .metadata_blocks import METADATA_BYTES, MetadataCursor, MetadataTable
 from .schema import DIR_ENTRY, DIR_HEADER, DIR_INDEX, EXTENDED_DIRECTORY_INODE
 
-__all__ = ["DirectoryListing", "Entry", "find_entry", "read_directory"]
+__all__ = ["DirectoryListing", "Entry", "find_entry", "index_names", "read_directory"]
 
 SIZE_OF_DOTS = 3
 """What the size of a directory has more than its listing, for the entries ``.`` and ``..``, which are not stored."""
@@ -92,19 +92,30 @@ def find_entry(table: MetadataTable, inodes: MetadataTable, node: int, inode: In
     return None
 
 
+def index_names(inodes: MetadataTable, node: int, inode: Inode) -> Iterator[bytes]:
+    """Iterate over the names in the index of the directory ``inode``, whose reference is ``node``."""
+    return (name for name, _, _ in _index_entries(inodes, node, inode))
+
+
 def _find_in_index(inodes: MetadataTable, node: int, inode: Inode, name: bytes) -> tuple[int, int]:
     """Return the reference of the last run in the index that does not begin behind ``name``, and the bytes before it."""
     start, skipped = inode.start_block, 0
+    for first, block, index in _index_entries(inodes, node, inode):
+        if first > name:
+            break
+        start, skipped = block, index
+    return start << 16 | (inode.offset + skipped) % METADATA_BYTES, skipped
+
+
+def _index_entries(inodes: MetadataTable, node: int, inode: Inode) -> Iterator[tuple[bytes, int, int]]:
+    """Iterate over an index: first name of a run, start of its block in the table, bytes of the listing before it."""
     cursor = MetadataCursor(inodes, node + EXTENDED_DIRECTORY_INODE.size)
     for _ in range(inode.index_count):
         index, block, size = DIR_INDEX.packer.unpack(cursor.read(DIR_INDEX.size))
         if size >= MAX_NAME:
             where = f"index of directory inode {inode.ino}"
             raise CorruptSquashfsError(where, "size of a name", size, f"below {MAX_NAME}", offset=inodes.place(node))
-        if cursor.read(size + 1) > name:
-            break
-        start, skipped = block, index
-    return start << 16 | (inode.offset + skipped) % METADATA_BYTES, skipped
+        yield cursor.read(size + 1), block, index
 
 
 class _Runs:
@@ -134,7 +145,7 @@ class _Runs:
         left = start = first_ino = 0
         rest = b""
         for piece, stored in self._table.pieces(self._reference):
-            self.stored_bytes += max(1, stored)
+            self.stored_bytes += max(1, stored * min(unread, len(piece)) // len(piece))
             data = rest + piece[:unread]
             unread -= len(data) - len(rest)
             entries: list[Entry] = []
