@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import SifkitError, UsageError, counted, human, shell_quote, show
+from ..errors import SifkitError, UsageError, counted, human, show
 from .support import values
 from .support.console import Console, Fields, name_fields
 from .support.frame import verb
@@ -169,11 +169,10 @@ class _Report:
             first = next(problem for problem in result.problems if problem.severity == "error")
             pieces.append(f"bad: {first.text}")
             if result.errors > 1:
-                pieces.append(f"{counted(result.errors - 1, 'more problem')} (-v shows them)")
+                pieces.append(f"{counted(result.errors - 1, 'more problem')} (-v shows all)")
             pieces += [_part_text(part) for part in result.parts if part.skipped]
         if result.warnings:
-            how = f"sifkit sif check {shell_quote(result.path)}" if result.kind == "sif" else "-v"
-            pieces.append(f"{counted(result.warnings, 'warning')} ({how} shows them)")
+            pieces.append(f"{counted(result.warnings, 'warning')} (-v shows {'it' if result.warnings == 1 else 'them'})")
         pieces += result.notes
         if result.digest is not None and result.digest.matches:
             pieces.append("SHA-256 as listed")

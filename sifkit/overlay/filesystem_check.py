@@ -16,7 +16,7 @@ from .image_result import ImageKind, ImageProblem, ImageResult, PartResult
 if TYPE_CHECKING:
     from ext3.fsck.finding import Finding
 
-    from ..squashfs.reader import Reader
+    from ..squashfs.checking import SquashfsProblem
 
 __all__ = ["HEAD_BYTES", "Advance", "Place", "check_ext3", "check_squashfs_part", "image_kind_of"]
 
@@ -26,7 +26,6 @@ SUPERBLOCK_BYTES = 96
 """Bytes of a squashfs superblock, which tells how large the image is."""
 HEAD_BYTES = 2048
 """Bytes from the start of a file that tell what it holds."""
-READ_BYTES = 4 << 20
 _SQUASHFS_MAGICS = (b"hsqs", b"sqsh")
 
 
@@ -97,42 +96,30 @@ def check_ext3(place: Place, part: PartResult, result: ImageResult) -> None:
 
 
 def check_squashfs_part(place: Place, part: PartResult, result: ImageResult, *, threads: int, advance: Advance) -> None:
-    """Check a squashfs filesystem: every directory, inode and file is read to the end."""
+    """Check a squashfs filesystem: every block decompresses to its size, every inode and directory is reached and agrees."""
+    from ..squashfs.checking import check_squashfs
     from ..squashfs.codecs import COMPRESSORS
-    from ..squashfs.errors import TruncatedSquashfsError
+    from ..squashfs.errors import MissingCodecError, TruncatedSquashfsError
     from ..squashfs.reader import Reader
+
+    def observe(problem: SquashfsProblem) -> None:
+        path = "" if problem.path is None else f"{show(problem.path)}: "
+        text = f"{_subject(place, 'squashfs')}{path}{show(problem.text)}"
+        result.add(ImageProblem(f"squashfs-{problem.code}", text, problem.severity, place.id, problem.path))
 
     try:
         with Reader.open(place.path, offset=place.offset, size=place.size) as reader:
             part.detail = COMPRESSORS.get(reader.superblock.compression, "")
-            part.inodes = reader.superblock.inodes
-            _read_squashfs(reader, place, result)
+            found = check_squashfs(reader, on_problem=observe, threads=threads, progress=advance)
+            part.inodes = found.inodes
     except TruncatedSquashfsError as error:
         end = (error.offset or 0) + error.size
         result.add_truncation(end, place.size, at_least=place.size < SUPERBLOCK_BYTES, id=place.id)
+    except MissingCodecError as error:
+        text = f"{_subject(place, 'squashfs')}it cannot be checked: {error.message}; {error.hint}"
+        result.add(ImageProblem("missing-codec", text, id=place.id))
     except SifkitError as error:
         result.add(_problem_of(error, place, "squashfs"))
-
-
-def _read_squashfs(reader: Reader, place: Place, result: ImageResult) -> None:
-    from ..vfs.file_tree import REGULAR
-    from ..vfs.walk import walk
-
-    def observe(path: bytes, error: OSError) -> None:
-        text = f"{_subject(place, 'squashfs')}{show(path)}: {getattr(error, 'message', error.strerror)}"
-        result.add(ImageProblem("squashfs-corrupt", show(text), id=place.id, path=path))
-
-    for walked in walk(reader, reader.root, b"/", on_problem=observe):
-        row = walked.row
-        if isinstance(row.stat, OSError):
-            observe(walked.path, row.stat)
-        elif row.file_type == REGULAR:
-            try:
-                with reader.open_file(row.node) as file:
-                    for offset in range(0, file.size, READ_BYTES):
-                        file.read_at(offset, READ_BYTES)
-            except OSError as error:
-                observe(walked.path, error)
 
 
 def _subject(place: Place, kind: str) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_sif"]
 
+MOST_PARTITIONS = 64
+"""Most partitions that are checked; usual are two. Opening each takes time that grows with their number."""
 _UNSOUND = (Problem.BAD_PLACE, Problem.OVERLAP, Problem.DUPLICATE_ID, Problem.ID_ZERO)
 """Problems with which content is not read: it might be the same bytes thousands of times, or of another object."""
 
@@ -42,7 +44,11 @@ def check_sif(fd: int, result: ImageResult, *, threads: int, advance: Advance) -
         sound = sound and finding.problem not in _UNSOUND
         if finding.severity != "note" and finding.slot not in incomplete:  # that is in the truncation's line
             result.add(ImageProblem(str(finding.problem), show(finding.text), finding.severity, finding.id))
-    if whole and sound:
+    partitions = sum(descriptor.data_type == DataType.PARTITION for descriptor in state.descriptors)
+    if partitions > MOST_PARTITIONS:
+        text = f"it has {partitions:,} partitions, and one with more than {MOST_PARTITIONS} is not read"
+        result.add(ImageProblem("partitions", text))
+    elif whole and sound:
         for descriptor in state.descriptors:
             _check_object(store, state, descriptor, result, threads=threads, advance=advance)
 
@@ -93,6 +99,7 @@ def _check_object(
 
 
 def _read_through(store: FileStore, descriptor: Descriptor, advance: Advance) -> None:
-    """Read all bytes of an object. Raises StoreError."""
-    for offset in range(descriptor.offset, descriptor.end, CHUNK_BYTES):
-        advance(len(store.read(offset, min(CHUNK_BYTES, descriptor.end - offset))))
+    """Read all bytes of an object but its holes. Raises StoreError."""
+    for start, size in store.data_spans(descriptor.offset, descriptor.size):
+        for offset in range(start, start + size, CHUNK_BYTES):
+            advance(len(store.read(offset, min(CHUNK_BYTES, start + size - offset))))

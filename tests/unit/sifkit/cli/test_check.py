@@ -79,7 +79,7 @@ def test_all_problems_are_shown_with_v(run, images):
     raw[start + 100] ^= 1
     (images / "a.sif").write_bytes(raw + b"more")
     code, out, err = run("check", "-v", "images/a.sif")
-    assert code == 1 and out.startswith("images/a.sif: bad: object 1: ") and "1 warning (sifkit sif check" in out
+    assert code == 1 and out.startswith("images/a.sif: bad: object 1: ") and "; 1 warning (-v shows it)\n" in out
     assert "images/a.sif: error: object 1: " in err and "images/a.sif: warning: 4 bytes after the last object" in err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,8 @@ from ....support.fsck_volumes import dirty_volume
 from ....support.sif_damage import slot
 from ....support.sif_images import partition
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
+
+FIXTURES = Path(__file__).parents[4] / "fixtures" / "squashfs"
 
 
 @pytest.fixture
@@ -175,6 +178,31 @@ def test_overlapping_objects_are_not_read(tmp_path):
     path.write_bytes(raw)
     result = check_image(path)
     assert not result.good and not result.parts
+
+
+def test_many_partitions_are_not_read(tmp_path):
+    path = tmp_path / "a.sif"
+    with SIF.create(path, capacity=70) as sif:
+        for _ in range(65):
+            sif.add(TINY_SQUASHFS, DataType.PARTITION, group=1, alignment=1, metadata=partition(PartType.SYSTEM))
+    result = check_image(path)
+    assert codes(result) == ["partitions"] and not result.parts
+
+
+def test_a_missing_codec_is_said(tmp_path, monkeypatch):
+    (tmp_path / "t").write_bytes(TINY_SQUASHFS[:20] + b"\5" + TINY_SQUASHFS[21:])  # lz4
+    monkeypatch.setitem(sys.modules, "lz4", None)
+    monkeypatch.setitem(sys.modules, "lz4.block", None)
+    result = check_image(tmp_path / "t")
+    assert codes(result) == ["missing-codec"]
+    assert result.problems[0].text.endswith("pip install 'sifkit[codecs]'")
+
+
+@pytest.mark.parametrize("name", ["gzip", "lz4", "lzma", "lzo", "options", "xz", "zstd"])
+def test_images_of_every_compressor_are_good(name):
+    path = FIXTURES / f"{name}.sqfs"
+    result = check_image(path, threads=2)
+    assert result.good and not result.warnings and not result.notes, result.problems
 
 
 def test_only_some_problems_are_kept():
