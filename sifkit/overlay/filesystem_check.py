@@ -73,12 +73,12 @@ def check_ext3(place: Place, part: PartResult, result: ImageResult) -> None:
         with open_for_check(place.path, where, writes=False) as opened:
             if opened.users:
                 result.in_use = True
-                result.notes.append(f"in use: {opened.users}; changes under way look like damage")
+                result.notes.append(f"{_subject(place, '')}in use: {opened.users}; changes under way look like damage")
             check_window(opened.window)
             report = opened.run(CheckOnly(), options=CheckOptions(force=True), observe=observe)
             if opened.changed_meanwhile() and not opened.users:
                 result.in_use = True
-                result.notes.append("changed while it was checked; what was found may not fit together")
+                result.notes.append(f"{_subject(place, '')}changed while it was checked; what was found may not fit together")
     except TruncatedError as error:
         result.add_truncation(error.needed_bytes, error.available_bytes, id=place.id)
         return
