@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 MAX_THREADS = 64
-MOST_AUTOMATIC = 8
-"""Threads used without --threads at most: more only wait for the disk."""
 KINDS = {"sif": "SIF", "squashfs": "squashfs", "ext3": "ext3"}
 
 
@@ -59,8 +57,8 @@ def command(
 ) -> int:
     """Check that images are whole and readable: SIF, squashfs and ext3. Nothing is written.
 
-    Of a SIF the structure and the extents of objects are checked against the file's length: of a truncated download it is said
-    how much is missing. Every block of a squashfs is decompressed, every inode and directory reached; an ext3 filesystem is
+    The structure of a SIF and the extents of its objects are compared with the file's length: for a truncated download the line
+    says how much is missing. Every block of a squashfs is decompressed, every inode and directory reached; an ext3 filesystem is
     checked as by overlay fsck -fn.
 
     Readable does not mean unchanged: signatures are counted, not checked, and a digest alone tells that a file is the one that
@@ -104,10 +102,9 @@ def command(
     return report.finish(time.monotonic() - began)
 
 
-def _threads(text: str | None) -> int:
+def _threads(text: str | None) -> int | None:
     if text is None:
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(MOST_AUTOMATIC, usable)
+        return None
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_THREADS):
         raise UsageError(f"--threads {show(text)}: must be a number from 1 to {MAX_THREADS}", hint="write --threads 2")
     return int(text)

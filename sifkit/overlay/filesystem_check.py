@@ -95,7 +95,7 @@ def check_ext3(place: Place, part: PartResult, result: ImageResult) -> None:
         result.notes.append(f"{_subject(place, '')}its journal has {counted(report.replayed, 'transaction')} to replay")
 
 
-def check_squashfs_part(place: Place, part: PartResult, result: ImageResult, *, threads: int, advance: Advance) -> None:
+def check_squashfs_part(place: Place, part: PartResult, result: ImageResult, *, threads: int | None, advance: Advance) -> None:
     """Check a squashfs filesystem: every block decompresses to its size, every inode and directory is reached and agrees."""
     from ..squashfs.checking import check_squashfs
     from ..squashfs.codecs import COMPRESSORS

@@ -32,13 +32,13 @@ READ_BYTES = 1 << 20
 def check_image(
     path: HostPath,
     *,
-    threads: int = 1,
+    threads: int | None = None,
     hashed: bool = False,
     want: str | None = None,
     any_content: bool = False,
     advance: Advance | None = None,
 ) -> ImageResult:
-    """Check the file at ``path``. ``threads``: for decompression.
+    """Check the file at ``path``. ``threads``: for decompression (default: one per processor, at most four).
 
     ``hashed``: compute the SHA-256 of the file and compare it with ``want`` (None: it is not in the list, which is a problem).
     ``any_content``: a file that is no image is good. ``advance`` is called with numbers of bytes, the file's size in total,
@@ -119,7 +119,7 @@ def _read_problem(error: OSError | SifkitError) -> ImageProblem:
     return ImageProblem("unreadable", f"it cannot be read: {show(text)}")
 
 
-def _check_content(fd: int, result: ImageResult, *, threads: int, any_content: bool, advance: Advance) -> None:
+def _check_content(fd: int, result: ImageResult, *, threads: int | None, any_content: bool, advance: Advance) -> None:
     head = hostio.read_at(fd, 0, HEAD_BYTES)
     size = result.size_bytes
     result.kind = image_kind_of(head, size)

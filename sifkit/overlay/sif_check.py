@@ -27,7 +27,7 @@ _UNSOUND = (Problem.BAD_PLACE, Problem.OVERLAP, Problem.DUPLICATE_ID, Problem.ID
 """Problems with which content is not read: it might be the same bytes thousands of times, or of another object."""
 
 
-def check_sif(fd: int, result: ImageResult, *, threads: int, advance: Advance) -> None:
+def check_sif(fd: int, result: ImageResult, *, threads: int | None, advance: Advance) -> None:
     """Check the SIF in the file ``fd``. Raises StoreError if the file cannot be read."""
     store = FileStore(fd)
     state = _load(store, result)
@@ -70,7 +70,7 @@ def _load(store: FileStore, result: ImageResult) -> State | None:
 
 
 def _check_object(
-    store: FileStore, state: State, descriptor: Descriptor, result: ImageResult, *, threads: int, advance: Advance
+    store: FileStore, state: State, descriptor: Descriptor, result: ImageResult, *, threads: int | None, advance: Advance
 ) -> None:
     """Check the filesystem in a partition; read other objects to the end."""
     if descriptor.data_type != DataType.PARTITION:
