@@ -58,8 +58,8 @@ def command(
     """Check that images are whole and readable: SIF, squashfs and ext3. Nothing is written.
 
     The structure of a SIF and the extents of its objects are compared with the file's length: for a truncated download the line
-    says how much is missing. Every block of a squashfs is decompressed, every inode and directory reached; an ext3 filesystem is
-    checked as by overlay fsck -fn.
+    says how much is missing. Every block of a squashfs is decompressed, every inode and directory reached. An ext3 filesystem
+    is checked as by overlay fsck -fn.
 
     Readable does not mean unchanged: signatures are counted, not checked, and a digest alone tells that a file is the one that
     was published. For that use --sha256; names in FILE are relative to the current directory or to that of FILE.
