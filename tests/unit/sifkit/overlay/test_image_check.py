@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -203,6 +204,24 @@ def test_images_of_every_compressor_are_good(name):
     path = FIXTURES / f"{name}.sqfs"
     result = check_image(path, threads=2)
     assert result.good and not result.warnings and not result.notes, result.problems
+
+
+def test_mutants_have_a_result(sif):
+    raw, numbers = sif.read_bytes(), random.Random(5)
+    places = [*range(200), *range(4096, 5300), *range(8192, 8573)]
+    verdicts = set()
+    for _ in range(400):
+        mutant = bytearray(raw)
+        for _ in range(numbers.choice((1, 1, 4))):
+            at, width = numbers.choice(places), numbers.choice((1, 2, 4, 8))
+            mutant[at : at + width] = numbers.choice((0, 1, (1 << 8 * width) - 1, 1 << (8 * width - 1))).to_bytes(
+                width, "little"
+            )
+        sif.write_bytes(mutant)
+        result = check_image(sif)
+        verdicts.add(result.good)
+        assert result.good == (not result.errors) and "\n" not in "".join(problem.text for problem in result.problems)
+    assert verdicts == {False, True}
 
 
 def test_only_some_problems_are_kept():
