@@ -92,8 +92,10 @@ def command(
     from ..vfs.extracting import extract
 
     with (
-        open_for_reading(console, image, flags.partition, offset=flags.start, upper=flags.upper) as opened,
-        warn_of_changes(console, image, opened, allowed=allow_changed),
+        open_for_reading(
+            console, image, flags.partition, offset=flags.start, upper=flags.upper, overlays=flags.overlay or ()
+        ) as opened,
+        warn_of_changes(console, opened, allowed=allow_changed),
         reporter(progress, console) as bar,
     ):
         paths = [match for path in paths for match in expand(opened.tree, path)]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -19,6 +18,7 @@ from ..errors import FormatError, SifkitError, human, show
 from ..vfs.errors import TreePathError
 from ..vfs.file_tree import DIRECTORY, REGULAR, FileTree, file_type_of
 from ..vfs.resolve import Resolver
+from .container import open_root
 from .container_metadata import (
     APP_KEYS,
     AppMetadata,
@@ -29,7 +29,6 @@ from .container_metadata import (
     parse_metadata,
 )
 from .image_format import is_sif
-from .opening import open_tree
 
 if TYPE_CHECKING:
     from ..sif import SIF, Descriptor
@@ -126,20 +125,13 @@ def inspect_image(path: HostPath, request: InspectRequest) -> Inspection:
 
             with SIF.open(name) as sif:
                 return _inspect_sif(sif, name, request)
-        with _open_root(name) as tree:
+        with open_root(name) as tree:
             return inspect_tree(tree, request)
     except SifkitError as error:
         # Paths in errors of a tree are paths in the container; the caller names the image.
         if not isinstance(error, TreePathError):
             error.set_path(name)
         raise
-
-
-@contextmanager
-def _open_root(path: HostPath) -> Iterator[FileTree[Any]]:
-    """Open the root of the container at ``path``."""
-    with open_tree(path, "root" if is_sif(path) else None) as opened:
-        yield opened.tree
 
 
 def _inspect_sif(sif: SIF, name: str, request: InspectRequest) -> Inspection:
@@ -158,7 +150,7 @@ def _inspect_sif(sif: SIF, name: str, request: InspectRequest) -> Inspection:
     if metadata is not None:
         found.metadata = _selected(metadata, request)
     elif deffile is None or request != InspectRequest(deffile=True):
-        with _open_root(name) as tree:
+        with open_root(name) as tree:
             read = inspect_tree(tree, request)
         found.metadata = read.metadata
         found.warnings += read.warnings

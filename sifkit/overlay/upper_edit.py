@@ -43,7 +43,7 @@ from ..vfs.whiteouts import (
     whited_out_name,
     whiteout_name,
 )
-from .opening import upper_tree
+from .tree_opening import upper_tree
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 

@@ -71,6 +71,8 @@ RESIZED = {
     "seconds",
     "notes",
 }
+CHANGE = {"change", "path", "type", "what", "size_bytes", "old_size_bytes"}
+CHANGES = {"other", "added", "modified", "deleted", "added_bytes", "modified_bytes", "deleted_bytes", "errors"}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 CHECKED = {
     "verdict",
@@ -93,10 +95,11 @@ CASES = [
     (["tree", "a.img", "/upper"], [ENTRY, HEAD | {"directories", "files", "errors"}]),
     (
         ["stat", "a.img", "/upper/hello"],
-        [HEAD | ENTRY | {"crtime", "flags", "generation", "extents", "xattrs", "whiteout", "opaque"}],
+        [HEAD | ENTRY | {"crtime", "flags", "generation", "extents", "xattrs", "layer", "whiteout", "opaque"}],
     ),
-    (["df", "a.img"], [HEAD | SIZES]),
     (["check", "a.img"], [HEAD | CHECKED, {"sifkit", "command", "images", "good", "bad", "size_bytes", "sha256", "seconds"}]),
+    (["df", "a.img"], [HEAD | SIZES | {"layers"}]),
+    (["df", "other", "--overlay", "a.img"], [HEAD | SIZES | {"layers"}]),
     (["overlay", "chown", "7:7", "a.img"], [HEAD | {"changed", "uid", "gid"}]),
     (["overlay", "tune", "a.img", "--reserved-blocks", "1"], [HEAD | {"reserved_blocks", "reserved_bytes", "label", "uuid"}]),
     (["overlay", "resize", "a.img", "70M"], [HEAD | RESIZED]),
@@ -117,7 +120,11 @@ CASES = [
     (["xattr", "list", "a.img", "/upper/hello"], [HEAD | {"path", "xattrs"}]),
     (
         ["diff", "a.img:/upper", "other"],
-        [{"change", "path", "type", "what"}, HEAD | {"other", "added", "modified", "deleted", "errors"}],
+        [CHANGE, HEAD | CHANGES],
+    ),
+    (
+        ["diff", "other", "--overlay", "a.img"],
+        [CHANGE, HEAD | CHANGES],
     ),
     (
         ["overlay", "export", "a.img", "-o", "layer.tar"],
@@ -140,6 +147,8 @@ def test_the_keys_of_every_report(tmp_path, monkeypatch, capfdbinary, argv, keys
     assert [set(row) for row in found] == keys
     assert all(f"`{key}`" in DOCS for row in keys for key in row)
     for row in found:
+        for layer in row.get("layers", ()):
+            assert set(layer) == SIZES | {"name", "kind"}
         for key in {"before", "after"} & row.keys():
             assert set(row[key]) == FACTS and all(f"`{name}`" in DOCS for name in FACTS)
 

@@ -32,6 +32,7 @@ __all__ = [
     "NewOwner",
     "ObjectName",
     "Offset",
+    "Overlays",
     "Partition",
     "ProgressMode",
     "ReadArguments",
@@ -70,6 +71,12 @@ Offset = Annotated[
     str | None,
     typer.Option(
         "--offset", metavar="BYTES", help="where the filesystem begins, if IMAGE is a larger file, such as a disk image"
+    ),
+]
+Overlays = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--overlay", metavar="PATH", help="overlay above IMAGE: image, directory or SIF; may be repeated, later ones are higher"
     ),
 ]
 Upper = Annotated[bool, typer.Option("--upper", help="resolve paths as the container does, below upper/")]
@@ -133,6 +140,7 @@ class ReadFlags:
     """Options of verbs that read files in an image."""
 
     partition: Partition = None
+    overlay: Overlays = None
     offset: Offset = None
     upper: Upper = False
 

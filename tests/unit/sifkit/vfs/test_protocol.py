@@ -12,6 +12,7 @@ from sifkit.vfs import file_tree
 from sifkit.vfs.file_tree import FileTree, OpenFile
 from sifkit.vfs.host_tree import HostFile, HostTree
 from sifkit.vfs.subtree import Subtree
+from sifkit.vfs.union import UnionNode, UnionTree
 from sifkit.vfs.upper_view import UpperView
 from tests.support.memory_tree import MemoryFile, MemoryTree
 
@@ -23,8 +24,9 @@ def trees(
     below: Subtree[int],
     upper: UpperView[bytes],
     memory: MemoryTree,
-) -> tuple[FileTree[int], FileTree[int], FileTree[bytes], FileTree[int], FileTree[bytes], FileTree[int]]:
-    return image, edited, host, below, upper, memory
+    union: UnionTree,
+) -> tuple[FileTree[int], FileTree[int], FileTree[bytes], FileTree[int], FileTree[bytes], FileTree[int], FileTree[UnionNode]]:
+    return image, edited, host, below, upper, memory, union
 
 
 def files(one: FileReader, two: FileEditor, three: HostFile, four: MemoryFile) -> tuple[OpenFile, OpenFile, OpenFile, OpenFile]:
@@ -36,6 +38,6 @@ def members(protocol: type) -> set[str]:
 
 
 def test_every_tree_has_every_member() -> None:
-    for tree in (Filesystem, WritableFilesystem, HostTree, Subtree, UpperView, MemoryTree):
+    for tree in (Filesystem, WritableFilesystem, HostTree, Subtree, UpperView, MemoryTree, UnionTree):
         assert members(FileTree) <= set(dir(tree)), tree
     assert members(file_tree.Stat) <= set(typing.get_type_hints(file_tree.TreeStat))
