@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import SifkitError, UsageError, counted, human, show
+from ..errors import SifkitError, UsageError, counted, human, shell_quote, show
 from .support import values
 from .support.console import Console, Fields, name_fields
 from .support.frame import verb
@@ -17,7 +17,7 @@ from .support.progress import MODES, Reporter, reporter
 
 if TYPE_CHECKING:
     from ..overlay.digest_list import DigestList
-    from ..overlay.image_result import ImageResult, PartResult
+    from ..overlay.image_result import ImageProblem, ImageResult, PartResult
     from ..overlay.image_search import FoundImage
 
 __all__ = ["command"]
@@ -147,7 +147,7 @@ class _Report:
         if self.console.json:
             self.console.emit(_fields(result), image=result.path)
         elif not (result.good and self.console.quiet):
-            self.console.line(f"{show(result.path)}: {'; '.join(self._pieces(result))}")
+            self.console.line(f"{show(result.path)}: {'; '.join(filter(None, self._pieces(result)))}")
             for problem in result.problems:
                 self.console.detail(f"{show(result.path)}: {problem.severity}: {problem.text}")
         self.console.flush()
@@ -168,6 +168,7 @@ class _Report:
             if result.errors > 1:
                 pieces.append(f"{counted(result.errors - 1, 'more problem')} (-v shows all)")
             pieces += [_part_text(part) for part in result.parts if part.skipped]
+            pieces += [_remedy(result, first)]
         if result.warnings:
             pieces.append(f"{counted(result.warnings, 'warning')} (-v shows {'it' if result.warnings == 1 else 'them'})")
         pieces += result.notes
@@ -187,6 +188,19 @@ class _Report:
             text = f"{counted(self.good + self.bad, 'image')}: {self.good:,} good, {self.bad:,} bad"
             self.console.note(f"{text}, {human(self.size)} in {seconds:.1f} s")
         return 1 if self.bad else 0
+
+
+def _remedy(result: ImageResult, problem: ImageProblem) -> str:
+    """Return what to do about the first problem of a bad image; empty if its text says all."""
+    name = shell_quote(result.path)
+    if problem.code == "truncated" or problem.code.startswith("squashfs-") or problem.code == "digest":
+        return "download or copy it again"
+    if problem.code.startswith("ext3-"):
+        place = "" if problem.id is None else f"--partition {problem.id} "
+        return f"repair it with: sifkit overlay fsck -fp {place}{name}"
+    if result.kind == "sif" and not result.parts:
+        return f"see: sifkit sif check {name}"
+    return ""
 
 
 def _part_text(part: PartResult) -> str:

@@ -8,8 +8,11 @@ import os
 
 import pytest
 
-from sifkit.sif import SIF
+from sifkit.sif import SIF, DataType, FSType, PartType
 
+from ....support.fsck_damage import damage_counts
+from ....support.sif_damage import slot
+from ....support.sif_images import partition
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
 GOOD_SIF = "good: SIF, 8.5 KiB; root squashfs (gzip, 5 inodes)"
@@ -38,8 +41,8 @@ def test_bad_images(run, images):
     code, out, err = run("check", "images", "none")
     assert code == 1
     assert out.splitlines() == [
-        "images/a.sif: bad: truncated: 3.6 KiB (3,673 bytes) of 8.5 KiB (8,673 bytes) are missing",
-        "images/x.sif: bad: truncated: it is empty",
+        "images/a.sif: bad: truncated: 3.6 KiB (3,673 bytes) of 8.5 KiB (8,673 bytes) are missing; download or copy it again",
+        "images/x.sif: bad: truncated: it is empty; download or copy it again",
         "images/sub/root: good: squashfs, 381 bytes, gzip, 5 inodes",
         "none: bad: it cannot be read: No such file or directory",
     ]
@@ -69,7 +72,28 @@ def test_the_line_of_a_signed_sif(run, images):
     out = run("check", "images/s.sif")[1]
     assert out == "images/s.sif: good: SIF, 8.5 KiB; root squashfs (gzip, 5 inodes); signatures: 2, not checked\n"
     os.truncate(images / "s.sif", 7000)
-    assert run("check", "images/s.sif")[1].endswith(" are missing; signatures: 2, not checked\n")
+    assert run("check", "images/s.sif")[1].endswith(" are missing; download or copy it again; signatures: 2, not checked\n")
+
+
+def test_what_to_do_about_a_damaged_filesystem(run, overlay):
+    damage_counts(overlay)
+    out = run("check", "overlay.img")[1]
+    assert out.endswith("; repair it with: sifkit overlay fsck -fp overlay.img\n")
+    with SIF.create("b.sif") as sif:
+        sif.add(overlay, DataType.PARTITION, group=1, metadata=partition(PartType.OVERLAY, FSType.EXT3))
+    out = run("check", "b.sif")[1]
+    assert "bad: object 1: group 0: free blocks count is" in out
+    assert out.endswith("; repair it with: sifkit overlay fsck -fp --partition 1 b.sif\n")
+    assert run("overlay", "fsck", "-fp", "--partition", "1", "b.sif")[0] == 1
+    assert run("check", "b.sif")[0] == 0
+
+
+def test_a_damaged_table_names_sif_check(run, images):
+    raw = bytearray((images / "a.sif").read_bytes())
+    slot(0, Size=-5)(raw)
+    (images / "a.sif").write_bytes(raw)
+    out = run("check", "images/a.sif")[1]
+    assert out.startswith("images/a.sif: bad: object 1: its size is negative; see: sifkit sif check images/a.sif; ")
 
 
 def test_all_problems_are_shown_with_v(run, images):
@@ -84,17 +108,18 @@ def test_all_problems_are_shown_with_v(run, images):
 
 
 def test_digests(run, images):
-    good, other = hashlib.sha256((images / "a.sif").read_bytes()).hexdigest(), "0" * 64
+    good, text = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (images / "a.sif", images / "notes"))
+    other = "0" * 64
     (images / "sums").write_text(f"{good}  a.sif\n")
     code, out, _ = run("check", "--sha256", "images/sums", "images/a.sif")
     assert code == 0 and out == f"images/a.sif: {GOOD_SIF}; SHA-256 as listed\n"
     (images / "sums").write_text(f"{other}  a.sif\n{other}  gone.sif\n{other}  notes\n")
     code, out, _ = run("check", "--sha256", "images/sums", "images")
     assert code == 1 and out.splitlines() == [
-        f"images/a.sif: bad: its SHA-256 is {good}, listed is {other}",
+        f"images/a.sif: bad: its SHA-256 is {good}, listed is {other}; download or copy it again",
         "images/sub/root: bad: the list of digests does not have it",
         "images/gone.sif: bad: it is in images/sums, but missing",
-        f"images/notes: bad: its SHA-256 is {hashlib.sha256(b'text').hexdigest()}, listed is {other}",
+        f"images/notes: bad: its SHA-256 is {text}, listed is {other}; download or copy it again",
     ]
     assert run("check", "--sha256", "none", "images")[0] == 1
     assert run("check", "--sha256", "images/notes", "images")[2].startswith("sifkit check: images/notes: line 1 is not")
