@@ -2,10 +2,10 @@
 
     python tools/fuzz_squashfs.py [--count N] [--seed N] [--first N] [IMAGE...]
 
-Every mutant is walked whole: Stats one by one and many together, names, targets, attributes, content. Anything but one of this
-project's errors, a read outside the image, a Stat that is not the same both ways, more than 64 MiB of memory, or more than two
-seconds of the processor is a failure: the mutant is written to a file and the exit code is 1. Without images, those of
-fixtures/squashfs are damaged.
+Every mutant is walked whole: Stats one by one and many together, names, targets, attributes, content; some are checked. What is
+raised that is not an error of this project is a failure, and so are a read outside the image, a Stat that is not the same both
+ways, a check that misses what could not be read, more than 64 MiB of memory, and more than two seconds of the processor. The
+mutant is written to a file then, and the exit code is 1. Without images, those of fixtures/squashfs are damaged.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sifkit.errors import SifkitError
+from sifkit.squashfs.checking import SquashfsProblem, check_squashfs
 from sifkit.squashfs.reader import Reader
 from sifkit.vfs.file_tree import Row
 from sifkit.vfs.walk import walk
@@ -29,6 +30,8 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "squashfs"
 MEMORY_BYTES = 64 << 20
 SECONDS = 2
 MOST_FILES = 3000
+CHECKED = 0.2
+"""Share of the mutants that are checked, too."""
 PART = 1 << 16
 ANOTHER_TYPE = (errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 """What is said of a file that is not what its directory entry says."""
@@ -76,6 +79,18 @@ class Trial:
             self._find(reader, directory)
         with self.typed():
             assert reader.exports.count in (0, reader.superblock.inodes)
+        if self.chance.random() < CHECKED:
+            self._check(reader)
+
+    def _check(self, reader: Reader) -> None:
+        """Whatever a reader does not get, the check says. What it says is one line."""
+        problems: list[SquashfsProblem] = []
+        check_squashfs(reader, on_problem=problems.append, threads=1)
+        if self.errors and not problems:
+            raise AssertionError(f"the check finds nothing, and reading raised {self.errors}")
+        for problem in problems:
+            if not problem.text or "\n" in problem.text:
+                raise AssertionError(f"a problem of no line, or of several: {problem!r}")
 
     def _note(self, path: bytes, error: OSError) -> None:
         with self.typed():

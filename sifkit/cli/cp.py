@@ -15,7 +15,7 @@ from .support.console import Console
 from .support.editing import EditBatch, new_owner, open_for_editing
 from .support.frame import verb
 from .support.image_path import parse_image_paths, reject_dot_prefix, reject_relative, split_image_path
-from .support.options import AllowChanged, EditFlags, Exact, NewOwner, Overlays, ProgressMode
+from .support.options import AllowChanged, EditFlags, Exact, NewOwner, ProgressMode
 from .support.progress import MODES, Reporter, reporter
 from .support.reading import offset_of, open_for_reading, warn_of_changes
 
@@ -29,14 +29,13 @@ __all__ = ["command"]
 @dataclass(frozen=True, slots=True)
 class _Settings:
     """Settings of one run. ``exact``: the target is never a directory to copy into. ``force``: of host files.
-    ``allow_changed``, ``overlays``: of images that are copied from."""
+    ``allow_changed``: of images that are copied from."""
 
     copy: CopyOptions
     flags: EditFlags
     exact: bool
     force: bool
     allow_changed: bool
-    overlays: tuple[str, ...]
 
     @property
     def follow(self) -> bool:
@@ -76,7 +75,6 @@ def command(
     exact: Exact = False,
     owner: NewOwner = "",
     allow_changed: AllowChanged = False,
-    overlay: Overlays = None,
     flags: EditFlags,
     progress: ProgressMode = "auto",
 ) -> int:
@@ -104,20 +102,17 @@ def command(
         owner=new_owner(owner),
         umask=current_umask(),
     )
-    settings = _Settings(copy, flags, exact, force, allow_changed, tuple(overlay or ()))
+    settings = _Settings(copy, flags, exact, force, allow_changed)
     for argument in arguments:
         reject_dot_prefix(argument)
     *given, target = arguments
     batch = EditBatch(console)
     images = [pair[0] for pair in map(split_image_path, arguments) if pair is not None]
-    sources = [source for argument in given for source in _matching(batch.console, argument, flags, images, overlay or ())]
+    goal = split_image_path(target)
+    sources = [source for argument in given for source in _matching(batch.console, argument, flags, images, goal)]
     with reporter(progress, console) as bar:
-        if split_image_path(target) is not None or _names_missing_image(target):
+        if goal is not None or _names_missing_image(target):
             image: str | None = parse_image_paths([target])[0].image
-            if overlay:
-                raise UsageError(
-                    "--overlay is for copies out of an image", hint=f"copy to the overlay itself: {show(overlay[0])}:/upper/..."
-                )
             written = _copy_in(batch, sources, target, settings, bar)
         else:
             image, written = _copy_out(batch, sources, target, settings, bar)
@@ -126,8 +121,13 @@ def command(
     return batch.finish(image, text, {"copied": batch.done, "written_bytes": written})
 
 
-def _matching(console: Console, argument: str, flags: EditFlags, images: Sequence[str], overlays: Sequence[str]) -> list[str]:
-    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves. ``images``: those of all arguments."""
+def _matching(
+    console: Console, argument: str, flags: EditFlags, images: Sequence[str], goal: tuple[str, str] | None
+) -> list[str]:
+    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves.
+
+    ``images``: those of all arguments. ``goal``: image and path to copy to; then --overlay is for that image.
+    """
     from ..overlay.image_format import is_sif
     from ..vfs.glob import expand, has_magic
 
@@ -137,6 +137,7 @@ def _matching(console: Console, argument: str, flags: EditFlags, images: Sequenc
     image, path = pair
     partition = flags.partition if is_sif(image) else None
     offset = offset_of(image, flags.start, images)
+    overlays = (flags.overlay or ()) if goal is None or os.path.samefile(goal[0], image) else ()
     with open_for_reading(console, image, partition, offset=offset, upper=flags.upper, overlays=overlays) as opened:
         return [f"{image}:{os.fsdecode(match)}" for match in expand(opened.tree, os.fsencode(path))]
 
@@ -214,7 +215,7 @@ def _copy_out(
         partition = flags.partition if is_sif(one.image) else None
         with (
             open_for_reading(
-                batch.console, one.image, partition, offset=one.offset, upper=flags.upper, overlays=settings.overlays
+                batch.console, one.image, partition, offset=one.offset, upper=flags.upper, overlays=flags.overlay or ()
             ) as opened,
             warn_of_changes(batch.console, opened, allowed=settings.allow_changed),
         ):

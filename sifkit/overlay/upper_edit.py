@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError
+from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError, XattrError
 from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import shell_quote, show
@@ -49,6 +49,7 @@ from ..vfs.whiteouts import (
 from .copy_up import CopyUp, store_attributes
 from .edited_view import EditedView
 from .tree_opening import upper_directory, upper_tree
+from .xattr_filter import ACLS
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 
@@ -112,6 +113,14 @@ class OverlayEditor(Resolver[int]):
         except OSError as error:
             raise TreePathError(None, error.errno or errno.EIO, unreadable_attributes(error)) from error
         store_attributes(self.filesystem, ino, self.stat(old), xattrs)
+
+    def remove_xattr(self, ino: int, name: bytes) -> None:
+        """Remove an xattr of a file. A lower file that does not have it is not copied up. Raises XattrError."""
+        if self._copier is not None and self.upper_inode(ino) is None and name not in self._copier.xattrs_of(ino):
+            if name in ACLS:
+                return
+            raise XattrError(name, "the attribute is not there", error=OSError(errno.ENODATA, os.strerror(errno.ENODATA)))
+        self.filesystem.remove_xattr(self.copy_up(ino), name)
 
     @property
     def guesses_lower(self) -> bool:

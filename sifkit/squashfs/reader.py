@@ -122,11 +122,11 @@ class Reader:
             except OSError as error:
                 yield TreeListing(directory, [], error, 0)
                 continue
-            rows = (
-                self._rows(found)
-                if stats
-                else [_row((name, node, FILE_TYPES[kind], None, True)) for name, node, kind, _ in found.entries]
-            )
+            if stats:
+                rows = self._rows(found)
+            else:
+                attributed = self.xattr_table is not None
+                rows = [_row((name, node, FILE_TYPES[kind], None, attributed)) for name, node, kind, _ in found.entries]
             yield TreeListing(directory, rows, found.problem, found.stored_bytes)
 
     def _rows(self, listing: DirectoryListing) -> list[TreeRow[int]]:

@@ -54,6 +54,8 @@ BEFORE = {
     "overlay undo": "sifkit -q overlay fsck -fy --undo overlay.undo overlay.img",
     "overlay undo --partition": "sifkit -q overlay fsck -fy --undo sif.undo image.sif",
     "overlay chown --from": "sifkit -q overlay chown 1000:1000 overlay.img",
+    "check": "sifkit -q sif new --force image.sif; sifkit -q overlay create --size 16M image.sif; mkdir images; "
+    "cp image.sif overlay.img images; sha256sum images/* >SHA256SUMS",
     "sif new": "rm -f image.sif",
     "sif pack image.d image.sif": "rm -f image.sif",
     "sif pack image.d image.sif --force": "",

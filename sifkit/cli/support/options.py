@@ -172,6 +172,7 @@ class EditFlags(SignatureFlags):
     """Options of verbs that change files in an image."""
 
     partition: Partition = None
+    overlay: Overlays = None
     offset: Offset = None
     upper: Upper = False
     require_lock: RequireLock = False
