@@ -27,7 +27,7 @@ __all__ = ["command"]
         "sifkit df overlay.img",
         "sifkit df -h overlay.img job-1.img",
         "sifkit df --json overlay.img",
-        "sifkit df -h base.sif --overlay overlay.img",
+        "sifkit df -h root.sif --overlay overlay.img",
     ],
 )
 def command(

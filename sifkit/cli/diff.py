@@ -33,8 +33,8 @@ LETTERS = {"added": "A", "deleted": "D", "modified": "M"}
         "sifkit diff overlay.img job-1.img",
         "sifkit diff overlay.img overlay/",
         "sifkit diff overlay.img:/upper out/",
-        "sifkit diff base.sif --overlay overlay.img",
-        "sifkit diff base.sif:/etc --overlay overlay.img",
+        "sifkit diff image.sif",
+        "sifkit diff root.sif --overlay overlay.img",
         "sifkit diff --json overlay.img job-1.img",
     ]
 )

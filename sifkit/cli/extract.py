@@ -59,6 +59,7 @@ def _check_paths(tree: FileTree[Any], image: str, paths: list[bytes], directory:
         "sifkit extract overlay.img:/upper -C out/",
         "sifkit extract --upper overlay.img -C out/",
         "sifkit extract overlay.img /upper/etc /upper/opt -C out/",
+        "sifkit extract image.sif -C out/",
     ],
 )
 def command(

@@ -98,6 +98,7 @@ def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str])
         "sifkit find overlay.img",
         "sifkit find overlay.img /upper -name '*.py' -type f",
         "sifkit find overlay.img -size +10M",
+        "sifkit find image.sif /opt -name '*.py'",
         "sifkit find overlay.img /upper -newer stamp.txt -0 | xargs -0 -n1 echo",
     ],
     once=("name", "iname", "path", "kind", "size", "newer", "depth"),
