@@ -2,8 +2,8 @@
 
 ``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
 one in and out; ``clone`` copies one; ``resize`` gives it another size, ``rebuild`` a fresh filesystem; ``image_info`` describes
-one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``normalize`` makes removed files stay removed for
-every user, ``share`` makes one ready for others; ``scan_tar`` adds an archive to a tree. Nothing here prints or reads the
+one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``normalize`` makes removed files stay removed
+for every user, ``share`` makes one ready for others; ``scan_tar`` adds an archive to a tree. Nothing here prints or reads the
 environment. Names are imported on first use, so that a command loads only what it needs.
 """
 
