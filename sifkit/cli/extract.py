@@ -59,6 +59,7 @@ def _check_paths(tree: FileTree[Any], image: str, paths: list[bytes], directory:
         "sifkit extract overlay.img:/upper -C out/",
         "sifkit extract --upper overlay.img -C out/",
         "sifkit extract overlay.img /upper/etc /upper/opt -C out/",
+        "sifkit extract image.sif -C out/",
     ],
 )
 def command(
@@ -92,8 +93,10 @@ def command(
     from ..vfs.extracting import extract
 
     with (
-        open_for_reading(console, image, flags.partition, offset=flags.start, upper=flags.upper) as opened,
-        warn_of_changes(console, image, opened, allowed=allow_changed),
+        open_for_reading(
+            console, image, flags.partition, offset=flags.start, upper=flags.upper, overlays=flags.overlay or ()
+        ) as opened,
+        warn_of_changes(console, opened, allowed=allow_changed),
         reporter(progress, console) as bar,
     ):
         paths = [match for path in paths for match in expand(opened.tree, path)]

@@ -84,9 +84,10 @@ def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str])
 
         image, path = pair[0], os.fsencode(pair[1])
         partition = flags.partition if is_sif(image) else None
+        overlays = flags.overlay or () if image in named else ()
         named.append(image)
         offset = offset_of(image, flags.start, named)
-        with open_for_reading(console, image, partition, offset=offset, upper=flags.upper) as opened:
+        with open_for_reading(console, image, partition, offset=offset, upper=flags.upper, overlays=overlays) as opened:
             console.path = path
             limit = opened.tree.stat(Resolver(opened.tree).lookup(path)).mtime
     return lambda _, found: found.mtime > limit
@@ -97,6 +98,7 @@ def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str])
         "sifkit find overlay.img",
         "sifkit find overlay.img /upper -name '*.py' -type f",
         "sifkit find overlay.img -size +10M",
+        "sifkit find image.sif /opt -name '*.py'",
         "sifkit find overlay.img /upper -newer stamp.txt -0 | xargs -0 -n1 echo",
     ],
     once=("name", "iname", "path", "kind", "size", "newer", "depth"),

@@ -74,7 +74,7 @@ def command(
     start = time.monotonic()
     with (
         open_for_reading(console, image, partition, offset=byte_offset(offset), upper=True, marks=True) as opened,
-        refuse_changes(opened.image, allowed=allow_changed) as check_unchanged,
+        refuse_changes(opened.images, allowed=allow_changed) as check_unchanged,
         reporter(progress, console) as bar,
     ):
         if to_directory:
