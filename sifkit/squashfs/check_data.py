@@ -128,7 +128,7 @@ class _DataCheck:
             return
         unit = self._blocks.block_size
         inode: Inode = self._reader.inode(self._tree.node(owner.ino))
-        for first, words, starts in BlockList(self._reader.inodes.table, inode).words():
+        for first, words, starts in BlockList(self._reader.inodes.table, inode).segments():
             for number, (start, word) in enumerate(zip(starts, words, strict=True), first):
                 if word:
                     yield DataBlock(start, word, min(unit, inode.size - number * unit))

@@ -244,8 +244,8 @@ CASES: list[tuple[Damage, str, bytes | None, str]] = [
     (block_place, "overlap", b"/data/hole", "place is inside other data, want behind byte 96"),
     (block_among_tables, "overlap", b"/data/hole", "want one that ends before byte 19745, where the tables begin"),
     (metadata_length, "metadata", None, "table of directories: metadata block at byte 21069: uncompressed size is 8185"),
-    (table_end, "table", None, "table of attributes: end is 31545, want 31548"),
-    (attribute_kind, "attributes", None, "attribute set 0 .*: count is 2, want 1, which are of known kinds"),
+    (table_end, "table", None, r"table of attributes: end is \d+, want \d+, where the next table or the end"),
+    (attribute_kind, "attributes", None, r"attribute set 0 .*: count is \d, want \d, which are of known kinds"),
 ]
 
 

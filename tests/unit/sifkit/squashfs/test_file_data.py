@@ -94,7 +94,7 @@ def test_block_list_of_several_segments(offset: int) -> None:
     order = [3 * SEGMENT + 4, 0, 2 * SEGMENT - 1, SEGMENT, 2 * SEGMENT, 1]
     for number in order:
         assert blocks.at(number) == (made.starts[number], made.words[number])
-    assert [word for _, words, _ in blocks.words() for word in words] == made.words
+    assert [word for _, words, _ in blocks.segments() for word in words] == made.words
     assert file.data_ranges() == [(0, BLOCK), (SEGMENT * BLOCK, BLOCK), ((3 * SEGMENT + 4) * BLOCK, BLOCK)]
 
 
