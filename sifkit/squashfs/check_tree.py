@@ -6,10 +6,10 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..errors import counted, show
+from ..errors import counted
 from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
 from .check_tables import TableSizes
-from .directory import DirectoryListing, Entry, index_names
+from .directory import Entry, check_index
 from .errors import CorruptSquashfsError
 from .inode import DIRECTORY_KIND, REGULAR_KIND, SYMLINK_KIND, Inode
 from .reader import Reader
@@ -199,8 +199,11 @@ class _TreeCheck:
         self._links_found[ino] = 2 + subdirectories
         if self._links_stored[ino] == 2 + len(listing.entries):  # as squashfs-tools-ng count them
             self._links_found[ino] = self._links_stored[ino]
-        if inode.index_count and listing.problem is None:
-            self._check_index(node, inode, listing)
+        if inode.index_count and problem is None:
+            try:
+                check_index(self._reader.directories, self._reader.inodes.table, node, inode)
+            except OSError as error:
+                report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(ino))
 
     def _check_entry(self, directory: int, entry: Entry) -> None:
         """Check an entry against its inode. Raises CorruptSquashfsError and OSError."""
@@ -220,25 +223,6 @@ class _TreeCheck:
             raise self._reader.inodes.corrupt(entry.node, "directory", "in two places", "in one")
         if entry.kind != DIRECTORY_KIND:
             self._links_found[ino] += 1
-
-    def _check_index(self, node: int, inode: Inode, listing: DirectoryListing) -> None:
-        """Check that names are found by the index of a large directory: those in it, and those before them."""
-        names = [entry.name for entry in listing.entries]
-        positions = {entry.name: number for number, entry in enumerate(listing.entries)}
-        try:
-            for name in index_names(self._reader.inodes.table, node, inode):
-                at = positions.get(name)
-                if at is None:
-                    where = f"index of directory inode {inode.ino}"
-                    place = self._reader.inodes.table.place(node)
-                    raise CorruptSquashfsError(where, "name", repr(show(name)), "one of the directory's", offset=place)
-                for number in (at, at - 1) if at else (at,):
-                    if self._reader.find_name(node, names[number]) != listing.entries[number].node:
-                        raise self._reader.inodes.corrupt(
-                            node, "index", f"wrong for {show(names[number])!r}", "one that finds it"
-                        )
-        except OSError as error:
-            self._report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(inode.ino))
 
     def _check_links(self) -> None:
         """Compare the link counts of inodes with the entries found."""
