@@ -18,8 +18,9 @@ from .schema import IPC_INODE
 __all__ = ["CheckedTree", "check_tree"]
 
 MAX_PATH_BYTES = 4096
-MAX_PATHS = 1000
-"""Most paths that are looked up for problems: each may need a search of many directories."""
+MAX_NAMES_READ = 4_000_000
+"""Most names read again to tell the paths of problems."""
+MAX_KNOWN_NAMES = 10_000
 
 
 @dataclass(slots=True)
@@ -41,34 +42,52 @@ class CheckedTree:
     """Inodes of regular files."""
     inodes: int = 0
     """All inodes."""
-    paths_left: int = MAX_PATHS
+    names_left: int = MAX_NAMES_READ
+    _known_names: dict[int, bytes] = field(default_factory=dict)
+    """Names found before, by inode number: most paths have their directories in common."""
+    _names: tuple[int, dict[int, bytes]] = (0, {})
+    """Names in one directory by inode number, the last one read for a path, with its own number."""
 
     def node(self, ino: int) -> int:
         """Return the reference of an inode that was found."""
         return self.references[ino] - 1
 
     def path(self, ino: int) -> bytes | None:
-        """Return a path of an inode, its end if it is long; None if there is none, or too many were asked for."""
-        if not 0 < ino < len(self.references) or not self.references[ino] or not self.paths_left:
+        """Return a path of an inode that was found, its end if it is long; None if none is known. Thread-safe."""
+        if not 0 < ino < len(self.references) or not self.references[ino]:
             return None
-        self.paths_left -= 1
         parts: list[bytes] = []
         size = 0
         while size < MAX_PATH_BYTES:
             parent = self.parents[ino]
-            if not parent or not self.references[parent]:
+            if not parent:
                 return b"/" + b"/".join(reversed(parts))
-            try:
-                entries = self.reader.listing(self.node(parent)).entries
-            except OSError:
-                return None
-            name = next((entry.name for entry in entries if entry.ino == ino), None)
+            name = self._name(parent, ino)
             if name is None:
                 return None
             parts.append(name)
             size += len(name) + 1
             ino = parent
         return b".../" + b"/".join(reversed(parts))
+
+    def _name(self, directory: int, ino: int) -> bytes | None:
+        """Return the name of an inode in a directory, None if there is none, or too many were read for that."""
+        known = self._known_names.get(ino)
+        if known is None:
+            names = self._names
+            if names[0] != directory:
+                if self.names_left <= 0:
+                    return None
+                try:
+                    entries = self.reader.listing(self.node(directory)).entries
+                except OSError:
+                    entries = []
+                self.names_left -= len(entries) + 1
+                names = self._names = directory, {entry.ino: entry.name for entry in reversed(entries)}
+            known = names[1].get(ino)
+            if known is not None and len(self._known_names) < MAX_KNOWN_NAMES:
+                self._known_names[ino] = known
+        return known
 
 
 def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> CheckedTree:
@@ -79,11 +98,15 @@ def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> Checke
         error = CorruptSquashfsError("superblock", "inodes", claimed, f"at most {most}, as the table holds", offset=0)
         report.add_error(SquashfsProblemCode.TABLE, error)
     inodes = min(claimed, most)
+    fragments, data_end = reader.superblock.fragments, reader.superblock.inode_table_start
+    if fragments > data_end:
+        error = CorruptSquashfsError("superblock", "fragments", fragments, f"at most {data_end}, the bytes of data", offset=0)
+        report.add_error(SquashfsProblemCode.TABLE, error)
     tree = CheckedTree(
         reader,
         array("Q", bytes(8 * (inodes + 1))),
         array("I", bytes(4 * (inodes + 1))),
-        array("I", bytes(4 * reader.superblock.fragments)),
+        array("I", bytes(4 * min(fragments, data_end))),
     )
     _TreeCheck(reader, tree, sizes, report).run(complete=inodes == claimed)
     return tree
