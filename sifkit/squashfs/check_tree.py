@@ -11,6 +11,7 @@ from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
 from .check_tables import TableSizes
 from .directory import Entry, check_index
 from .errors import CorruptSquashfsError
+from .file_data import WORD_BYTES
 from .inode import DIRECTORY_KIND, REGULAR_KIND, SYMLINK_KIND, Inode
 from .reader import Reader
 from .schema import IPC_INODE
@@ -118,6 +119,8 @@ class _TreeCheck:
         self._tree = tree
         self._report = report
         self._listing_bytes_left = sizes.directories
+        self._inode_bytes_left = sizes.inodes
+        """What is left of the tables if nothing in them is there for two: each is read once, whatever the image says."""
         self._links_found = array("I", bytes(4 * len(tree.references)))
         self._links_stored = array("I", bytes(4 * len(tree.references)))
         self._pending: list[tuple[int, int, Inode]] = []
@@ -179,6 +182,11 @@ class _TreeCheck:
             if end > unit:
                 raise self._reader.inodes.corrupt(node, "end of its data in a fragment", end, f"at most {unit}")
             tree.fragment_ends[index] = max(tree.fragment_ends[index], end)
+        self._inode_bytes_left -= inode.block_count * WORD_BYTES
+        if self._inode_bytes_left < 0:
+            raise self._reader.inodes.corrupt(
+                node, "blocks", inode.block_count, "fewer: lists of blocks do not fit their table"
+            )
         if inode.block_count:
             tree.file_starts.append(inode.start_block)
             tree.file_inos.append(inode.ino)

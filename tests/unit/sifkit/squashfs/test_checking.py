@@ -336,6 +336,15 @@ def test_directories_that_share_their_listing_end_the_check() -> None:
     assert any("listings are longer than their table" in problem.text for problem in problems)
 
 
+def test_files_whose_lists_of_blocks_do_not_fit_their_table_are_not_read() -> None:
+    """A hostile image whose lists overlap: reading them all would take the square of the time."""
+    image = Editor()
+    for path in ("data/hole", "data/only-hole"):
+        image.put(image.place(path, EXTENDED_REGULAR_INODE.offset_of("file_size")), "<Q", 250 * 8192)
+    problems = check(bytes(image.image))[1]
+    assert any("lists of blocks do not fit their table" in problem.text for problem in problems)
+
+
 def test_memory_does_not_grow_with_the_claimed_number_of_inodes() -> None:
     image = Editor()
     impossible_inodes(image)
