@@ -33,7 +33,7 @@ def files(draw: st.DrawFn) -> HandMadeFile:
         noise(size),
         holes=draw(numbers),
         stored=draw(numbers),
-        fragment_at=draw(st.none() | st.integers(0, 40)) if size % BLOCK else None,
+        fragment_at=draw(st.none() | st.integers(0, 40)) if 0 < size % BLOCK < BLOCK - 50 else None,
         fragment_stored=draw(st.booleans()),
         list_offset=draw(st.integers(0, 9000)),
     )
@@ -134,6 +134,18 @@ def test_compressed_data_is_in_no_ranges_of_the_host(tmp_path: Path, options: di
         assert made.open(FileWindow(file.fileno())).host_ranges() is None
     stored = HandMadeFile(noise(BLOCK), stored=range(9))
     assert stored.open().host_ranges() is None, "it is in memory"
+
+
+def test_ranges_of_the_host_do_not_leave_the_image(tmp_path: Path) -> None:
+    made = HandMadeFile(noise(2 * BLOCK), stored=range(9))
+    path = tmp_path / "image"
+    path.write_bytes(made.image + b"what others have in the same file" * 1000)
+    made.inode = made.inode._replace(start_block=len(made.image) - 10)
+    with path.open("rb") as file:
+        opened = made.open(FileWindow(file.fileno()))
+        assert opened.host_ranges() is None
+        with pytest.raises(CorruptSquashfsError, match=r"data block at byte \d+: end is "):
+            opened.read_at(0, 10)
 
 
 def test_block_of_another_length_is_damage() -> None:
