@@ -111,7 +111,7 @@ class _DataCheck:
         """Return where the data of each file and then of each fragment begins, and who they are."""
         starts = array("Q", self._tree.file_starts)
         fragments = array("I")
-        for index in range(self._reader.fragments.count):
+        for index in range(len(self._tree.fragment_ends)):
             try:
                 starts.append(self._reader.fragment(index).start)
             except OSError as error:

@@ -6,11 +6,12 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..errors import counted, show
+from ..errors import counted
 from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
 from .check_tables import TableSizes
-from .directory import DirectoryListing, Entry, index_names
+from .directory import Entry, check_index
 from .errors import CorruptSquashfsError
+from .file_data import WORD_BYTES
 from .inode import DIRECTORY_KIND, REGULAR_KIND, SYMLINK_KIND, Inode
 from .reader import Reader
 from .schema import IPC_INODE
@@ -18,8 +19,9 @@ from .schema import IPC_INODE
 __all__ = ["CheckedTree", "check_tree"]
 
 MAX_PATH_BYTES = 4096
-MAX_PATHS = 1000
-"""Most paths that are looked up for problems: each may need a search of many directories."""
+MAX_NAMES_READ = 4_000_000
+"""Most names read again to tell the paths of problems."""
+MAX_KNOWN_NAMES = 10_000
 
 
 @dataclass(slots=True)
@@ -41,34 +43,52 @@ class CheckedTree:
     """Inodes of regular files."""
     inodes: int = 0
     """All inodes."""
-    paths_left: int = MAX_PATHS
+    names_left: int = MAX_NAMES_READ
+    _known_names: dict[int, bytes] = field(default_factory=dict)
+    """Names found before, by inode number: most paths have their directories in common."""
+    _names: tuple[int, dict[int, bytes]] = (0, {})
+    """Names in one directory by inode number, the last one read for a path, with its own number."""
 
     def node(self, ino: int) -> int:
         """Return the reference of an inode that was found."""
         return self.references[ino] - 1
 
     def path(self, ino: int) -> bytes | None:
-        """Return a path of an inode, its end if it is long; None if there is none, or too many were asked for."""
-        if not 0 < ino < len(self.references) or not self.references[ino] or not self.paths_left:
+        """Return a path of an inode that was found, its end if it is long; None if none is known. Thread-safe."""
+        if not 0 < ino < len(self.references) or not self.references[ino]:
             return None
-        self.paths_left -= 1
         parts: list[bytes] = []
         size = 0
         while size < MAX_PATH_BYTES:
             parent = self.parents[ino]
-            if not parent or not self.references[parent]:
+            if not parent:
                 return b"/" + b"/".join(reversed(parts))
-            try:
-                entries = self.reader.listing(self.node(parent)).entries
-            except OSError:
-                return None
-            name = next((entry.name for entry in entries if entry.ino == ino), None)
+            name = self._name(parent, ino)
             if name is None:
                 return None
             parts.append(name)
             size += len(name) + 1
             ino = parent
         return b".../" + b"/".join(reversed(parts))
+
+    def _name(self, directory: int, ino: int) -> bytes | None:
+        """Return the name of an inode in a directory, None if there is none, or too many were read for that."""
+        known = self._known_names.get(ino)
+        if known is None:
+            names = self._names
+            if names[0] != directory:
+                if self.names_left <= 0:
+                    return None
+                try:
+                    entries = self.reader.listing(self.node(directory)).entries
+                except OSError:
+                    entries = []
+                self.names_left -= len(entries) + 1
+                names = self._names = directory, {entry.ino: entry.name for entry in reversed(entries)}
+            known = names[1].get(ino)
+            if known is not None and len(self._known_names) < MAX_KNOWN_NAMES:
+                self._known_names[ino] = known
+        return known
 
 
 def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> CheckedTree:
@@ -79,11 +99,15 @@ def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> Checke
         error = CorruptSquashfsError("superblock", "inodes", claimed, f"at most {most}, as the table holds", offset=0)
         report.add_error(SquashfsProblemCode.TABLE, error)
     inodes = min(claimed, most)
+    fragments, data_end = reader.superblock.fragments, reader.superblock.inode_table_start
+    if fragments > data_end:
+        error = CorruptSquashfsError("superblock", "fragments", fragments, f"at most {data_end}, the bytes of data", offset=0)
+        report.add_error(SquashfsProblemCode.TABLE, error)
     tree = CheckedTree(
         reader,
         array("Q", bytes(8 * (inodes + 1))),
         array("I", bytes(4 * (inodes + 1))),
-        array("I", bytes(4 * reader.superblock.fragments)),
+        array("I", bytes(4 * min(fragments, data_end))),
     )
     _TreeCheck(reader, tree, sizes, report).run(complete=inodes == claimed)
     return tree
@@ -95,6 +119,8 @@ class _TreeCheck:
         self._tree = tree
         self._report = report
         self._listing_bytes_left = sizes.directories
+        self._inode_bytes_left = sizes.inodes
+        """What is left of the tables if nothing in them is there for two: each is read once, whatever the image says."""
         self._links_found = array("I", bytes(4 * len(tree.references)))
         self._links_stored = array("I", bytes(4 * len(tree.references)))
         self._pending: list[tuple[int, int, Inode]] = []
@@ -156,6 +182,11 @@ class _TreeCheck:
             if end > unit:
                 raise self._reader.inodes.corrupt(node, "end of its data in a fragment", end, f"at most {unit}")
             tree.fragment_ends[index] = max(tree.fragment_ends[index], end)
+        self._inode_bytes_left -= inode.block_count * WORD_BYTES
+        if self._inode_bytes_left < 0:
+            raise self._reader.inodes.corrupt(
+                node, "blocks", inode.block_count, "fewer: lists of blocks do not fit their table"
+            )
         if inode.block_count:
             tree.file_starts.append(inode.start_block)
             tree.file_inos.append(inode.ino)
@@ -199,8 +230,11 @@ class _TreeCheck:
         self._links_found[ino] = 2 + subdirectories
         if self._links_stored[ino] == 2 + len(listing.entries):  # as squashfs-tools-ng count them
             self._links_found[ino] = self._links_stored[ino]
-        if inode.index_count and listing.problem is None:
-            self._check_index(node, inode, listing)
+        if inode.index_count and problem is None:
+            try:
+                check_index(self._reader.directories, self._reader.inodes.table, node, inode)
+            except OSError as error:
+                report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(ino))
 
     def _check_entry(self, directory: int, entry: Entry) -> None:
         """Check an entry against its inode. Raises CorruptSquashfsError and OSError."""
@@ -220,25 +254,6 @@ class _TreeCheck:
             raise self._reader.inodes.corrupt(entry.node, "directory", "in two places", "in one")
         if entry.kind != DIRECTORY_KIND:
             self._links_found[ino] += 1
-
-    def _check_index(self, node: int, inode: Inode, listing: DirectoryListing) -> None:
-        """Check that names are found by the index of a large directory: those in it, and those before them."""
-        names = [entry.name for entry in listing.entries]
-        positions = {entry.name: number for number, entry in enumerate(listing.entries)}
-        try:
-            for name in index_names(self._reader.inodes.table, node, inode):
-                at = positions.get(name)
-                if at is None:
-                    where = f"index of directory inode {inode.ino}"
-                    place = self._reader.inodes.table.place(node)
-                    raise CorruptSquashfsError(where, "name", repr(show(name)), "one of the directory's", offset=place)
-                for number in (at, at - 1) if at else (at,):
-                    if self._reader.find_name(node, names[number]) != listing.entries[number].node:
-                        raise self._reader.inodes.corrupt(
-                            node, "index", f"wrong for {show(names[number])!r}", "one that finds it"
-                        )
-        except OSError as error:
-            self._report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(inode.ino))
 
     def _check_links(self) -> None:
         """Compare the link counts of inodes with the entries found."""

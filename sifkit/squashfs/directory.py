@@ -16,7 +16,7 @@ from .inode import Inode
 from .metadata_blocks import METADATA_BYTES, MetadataCursor, MetadataTable
 from .schema import DIR_ENTRY, DIR_HEADER, DIR_INDEX, EXTENDED_DIRECTORY_INODE
 
-__all__ = ["DirectoryListing", "Entry", "find_entry", "index_names", "read_directory"]
+__all__ = ["DirectoryListing", "Entry", "find_entry", "check_index", "read_directory"]
 
 SIZE_OF_DOTS = 3
 """What the size of a directory has more than its listing, for the entries ``.`` and ``..``, which are not stored."""
@@ -96,9 +96,25 @@ def find_entry(table: MetadataTable, inodes: MetadataTable, node: int, inode: In
     return None
 
 
-def index_names(inodes: MetadataTable, node: int, inode: Inode) -> Iterator[bytes]:
-    """Iterate over the names in the index of the directory ``inode``, whose reference is ``node``."""
-    return (name for name, _, _ in _index_entries(inodes, node, inode))
+def check_index(table: MetadataTable, inodes: MetadataTable, node: int, inode: Inode) -> None:
+    """Check that each entry in the index of the directory ``inode`` leads to the run that begins with its name.
+
+    ``node``: reference of the inode. Raises CorruptSquashfsError and OSError.
+    """
+    reference, before = inode.start_block << 16 | inode.offset, -1
+    for name, block, index in _index_entries(inodes, node, inode):
+        where, place = f"index of directory inode {inode.ino}", inodes.place(node)
+        if not before < index < inode.size:
+            raise CorruptSquashfsError(where, "index", index, f"{before + 1} to {inode.size - 1}", offset=place)
+        reference, before = table.skip(reference, index - max(0, before)), index
+        if reference >> 16 != block:
+            raise CorruptSquashfsError(where, "start_block", block, reference >> 16, offset=place)
+        cursor = MetadataCursor(table, reference)
+        cursor.read(HEADER_BYTES)
+        _, _, _, length = DIR_ENTRY.packer.unpack(cursor.read(ENTRY_BYTES))
+        if length >= MAX_NAME or (found := cursor.read(length + 1)) != name:
+            want = "that of an entry" if length >= MAX_NAME else repr(show(found))
+            raise CorruptSquashfsError(where, "name", repr(show(name)), want, offset=place)
 
 
 def _find_in_index(inodes: MetadataTable, node: int, inode: Inode, name: bytes) -> tuple[int, int]:

@@ -166,8 +166,8 @@ class SquashfsFile:
             return None
         ranges: list[tuple[int, int, int, int]] = []
         for offset, place, length in self._stored_pieces():
-            if length < 0:
-                return None
+            if length < 0 or place + length > self._blocks.end or len(ranges) > MAX_RANGES:
+                return None  # reading tells what is wrong, if something is
             there = source.offset + place
             before = ranges[-1] if ranges else (-1, -1, -1, 0)
             if before[0] + before[3] == offset and before[2] + before[3] == there:

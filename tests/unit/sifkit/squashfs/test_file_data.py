@@ -136,6 +136,18 @@ def test_compressed_data_is_in_no_ranges_of_the_host(tmp_path: Path, options: di
     assert stored.open().host_ranges() is None, "it is in memory"
 
 
+def test_ranges_of_the_host_do_not_leave_the_image(tmp_path: Path) -> None:
+    made = HandMadeFile(noise(2 * BLOCK), stored=range(9))
+    path = tmp_path / "image"
+    path.write_bytes(made.image + b"what others have in the same file" * 1000)
+    made.inode = made.inode._replace(start_block=len(made.image) - 10)
+    with path.open("rb") as file:
+        opened = made.open(FileWindow(file.fileno()))
+        assert opened.host_ranges() is None
+        with pytest.raises(CorruptSquashfsError, match=r"data block at byte \d+: end is "):
+            opened.read_at(0, 10)
+
+
 def test_block_of_another_length_is_damage() -> None:
     made = HandMadeFile(noise(3 * BLOCK), stored=(1,))
     made.words[1] -= 1
