@@ -43,7 +43,7 @@ class BlockList:
 
     def __init__(self, table: MetadataTable, inode: Inode) -> None:
         """Raises CorruptSquashfsError if the data begins where no image has bytes."""
-        if inode.start_block > MAX_PLACE:
+        if inode.block_count and inode.start_block > MAX_PLACE:
             raise CorruptSquashfsError(f"inode {inode.ino}", "start_block", inode.start_block, f"at most {MAX_PLACE}")
         self.count = inode.block_count
         self._table = table

@@ -13,7 +13,14 @@ import pytest
 
 from sifkit.errors import SifkitError
 from sifkit.squashfs import CorruptSquashfsError, FileWindow, Reader, SeekableWindow
-from sifkit.squashfs.schema import DIR_ENTRY, DIR_HEADER, EXTENDED_DIRECTORY_INODE, REGULAR_INODE, SYMLINK_INODE
+from sifkit.squashfs.schema import (
+    DIR_ENTRY,
+    DIR_HEADER,
+    EXTENDED_DIRECTORY_INODE,
+    EXTENDED_REGULAR_INODE,
+    REGULAR_INODE,
+    SYMLINK_INODE,
+)
 from sifkit.vfs.file_tree import REGULAR, UNKNOWN, stat_of
 from sifkit.vfs.walk import walk
 from tests.support.facts import TreeFacts
@@ -269,6 +276,15 @@ def test_a_fragment_that_is_not_there() -> None:
     reader = damaged.reader()
     with pytest.raises(CorruptSquashfsError, match="index is 99, want below"):
         reader.open_file(find(reader, b"data/small")).read_at(0, 10)
+
+
+def test_a_start_that_means_nothing() -> None:
+    """A file that is all in a fragment has no blocks, so it does not matter where they would begin."""
+    damaged = Damaged()
+    at = damaged.inode_at(b"kinds/file")
+    struct.pack_into("<Q", damaged.raw, at + EXTENDED_REGULAR_INODE.offset_of("start_block"), (1 << 64) - 190)
+    reader = damaged.reader()
+    assert reader.open_file(find(reader, b"kinds/file")).read_at(0, 10) == b"plain\n"
 
 
 @pytest.mark.parametrize("size", range(0, 31_000, 1500))
