@@ -22,6 +22,7 @@ from ..vfs.walk import Walker
 from ..vfs.whiteouts import (
     AUFS_PREFIX,
     FUSE_LEFTOVER,
+    FUSE_OPAQUE_XATTR,
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     WHITEOUT_PREFIX,
@@ -34,7 +35,6 @@ from ..vfs.whiteouts import (
 
 __all__ = ["DirectoryMarks", "MarkPlan", "MarkPlanner", "MarkProblem", "RenamedDirectoryError", "UpperDirectory"]
 
-FUSE_OPAQUE_XATTR = b"user.fuseoverlayfs.opaque"
 OPAQUE_MARKS = (*OPAQUE_XATTRS, FUSE_OPAQUE_XATTR)
 
 N = TypeVar("N", bound=Hashable)
@@ -170,7 +170,7 @@ class MarkPlanner(Generic[N, B]):
         if is_redirected(xattrs):  # what is below it has another path
             if directory.base_known:
                 message = f"{show(directory.path)}: overlayfs renamed this directory, the base has it under another name"
-                raise RenamedDirectoryError(message, hint="leave out --base: this directory keeps its content then")
+                raise RenamedDirectoryError(message, hint="without a base its marks can be changed")
             return is_opaque(xattrs)
         if directory.is_cut_off:
             return True
@@ -216,7 +216,7 @@ class MarkPlanner(Generic[N, B]):
                 names.marks.discard(OPAQUE_WHITEOUT)
         return DirectoryMarks(
             hide=tuple(sorted(hide)),
-            remove=(*sorted(names.marks | dead),),
+            remove=tuple(sorted(names.marks | dead)),
             set_xattrs=tuple(name for name in wanted if name not in marks),
             remove_xattrs=tuple(name for name in marks if name not in wanted),
             is_opaque=opaque and not directory.base_known,

@@ -80,9 +80,20 @@ def _note_ignored_marks(console: Console, container: Container) -> None:
         layer = container.layers[number].filesystem
         replaced = f"the old content of {counted(marks.opaque, 'directory', 'directories')}"
         told = [*([counted(marks.whiteouts, "removed file")] if marks.whiteouts else []), *([replaced] if marks.opaque else [])]
-        normalize = f"; to prevent that: sifkit overlay normalize {shell_quote(layer.path)}" if layer.kind == "ext3" else ""
-        text = f"where it is read-only, Apptainer without root shows {' and '.join(told)} again{normalize}"
+        text = f"where it is read-only, Apptainer without root shows {' and '.join(told)} again"
+        if layer.kind == "ext3":
+            text += f"; to prevent that: {_normalize_command(container, number)}"
         console.note(f"{show(layer.name)}: {text}")
+
+
+def _normalize_command(container: Container, number: int) -> str:
+    """Return the command that normalizes a layer, with the layers below it; an overlay in a SIF has these of its own."""
+    layer, root = container.layers[number], container.layers[0].filesystem
+    words = ["sifkit overlay normalize"]
+    if layer.is_given:
+        words.append(f"--base {shell_quote(root.path)}")
+        words += (f"--overlay {shell_quote(one.filesystem.path)}" for one in container.layers[1:number] if one.is_given)
+    return " ".join([*words, shell_quote(layer.filesystem.path)])
 
 
 @contextmanager

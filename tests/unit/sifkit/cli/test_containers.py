@@ -175,7 +175,7 @@ def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run) ->
     assert code == 0 and "/opt" not in out and "/etc/motd" not in out
     assert err == (
         "fuse.img: where it is read-only, Apptainer without root shows 1 removed file and the old content of 1 directory "
-        "again; to prevent that: sifkit overlay normalize fuse.img\n"
+        "again; to prevent that: sifkit overlay normalize --base base.sif fuse.img\n"
     )
     assert run("-q", "find", "base.sif", "--overlay", "fuse.img")[2] == ""
     assert run("ls", "base.sif", "--overlay", "fuse.img", "/usr")[2] == ""  # nothing was met

@@ -125,3 +125,14 @@ def test_share(run: Run, image: str) -> None:
 def test_share_without_a_base(run: Run, image: str) -> None:
     error = refused(run, "overlay", "share", image)
     assert "1 directory is opaque" in error and "--base IMAGE.sif" in error
+
+
+def test_the_command_that_a_note_names(run: Run, image: str) -> None:
+    """It leaves nothing to note."""
+    good(run, "-q", "overlay", "create", "--size", "8M", "b.img")
+    layers = ("base", "--overlay", "b.img", "--overlay", image)
+    _, before, err = run("find", *layers)
+    command = err.strip().partition("to prevent that: sifkit ")[2]
+    assert command == "overlay normalize --base base --overlay b.img a.img"
+    assert run("-q", *command.split()) == (0, "", "")
+    assert run("find", *layers) == (0, before, "")
