@@ -2,9 +2,10 @@
 
 ``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
 one in and out; ``clone`` copies one; ``resize`` gives it another size, ``rebuild`` a fresh filesystem; ``image_info`` describes
-one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``scan_tar`` adds an archive to a tree.
-``open_container`` opens what a container sees, ``open_root`` its root. Nothing here prints or reads the environment. Names are
-imported on first use, so that a command loads only what it needs.
+one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``normalize`` makes removed files stay removed
+for every user, ``share`` makes one ready for others; ``scan_tar`` adds an archive to a tree. ``open_container`` opens what a
+container sees, ``open_root`` its root. Nothing here prints or reads the environment. Names are imported on first use, so that a
+command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from .embedding.reservation import EmbedOptions as EmbedOptions
     from .info import ImageInfo as ImageInfo
     from .info import image_info as image_info
+    from .normalizing import NormalizeOptions as NormalizeOptions
+    from .normalizing import normalize as normalize
     from .options import CreateOptions as CreateOptions
     from .options import CreateResult as CreateResult
     from .options import Progress as Progress
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from .resize_request import ResizeOptions as ResizeOptions
     from .resize_request import ResizeTarget as ResizeTarget
     from .resizing import resize as resize
+    from .sharing import check_shared as check_shared
+    from .sharing import share as share
 
 _MODULE_OF = {
     "CheckPlace": ".checking",
@@ -49,23 +54,27 @@ _MODULE_OF = {
     "EmbedOptions": ".embedding.reservation",
     "ImageCheck": ".checking",
     "ImageInfo": ".info",
+    "NormalizeOptions": ".normalizing",
     "Progress": ".options",
     "RebuildOptions": ".rebuilding",
     "ResizeOptions": ".resize_request",
     "ResizeTarget": ".resize_request",
     "TarScan": ".creating.tar_source",
     "attach": ".embedding.attaching",
+    "check_shared": ".sharing",
     "clone": ".cloning",
     "create": ".creating.standalone",
     "detach": ".embedding.attaching",
     "embed": ".embedding.in_partition",
     "image_info": ".info",
+    "normalize": ".normalizing",
     "open_container": ".container",
     "open_for_check": ".checking",
     "open_root": ".container",
     "rebuild": ".rebuilding",
     "resize": ".resizing",
     "scan_tar": ".creating.tar_source",
+    "share": ".sharing",
     "undo_check": ".checking",
 }
 
@@ -78,23 +87,27 @@ __all__ = [
     "EmbedOptions",
     "ImageCheck",
     "ImageInfo",
+    "NormalizeOptions",
     "Progress",
     "RebuildOptions",
     "ResizeOptions",
     "ResizeTarget",
     "TarScan",
     "attach",
+    "check_shared",
     "clone",
     "create",
     "detach",
     "embed",
     "image_info",
+    "normalize",
     "open_container",
     "open_for_check",
     "open_root",
     "rebuild",
     "resize",
     "scan_tar",
+    "share",
     "undo_check",
 ]
 

@@ -33,9 +33,19 @@ from ..vfs.whiteouts import (
     whited_out_name,
 )
 
-__all__ = ["DirectoryMarks", "MarkPlan", "MarkPlanner", "MarkProblem", "RenamedDirectoryError", "UpperDirectory"]
+__all__ = [
+    "KEPT_PROBLEMS",
+    "DirectoryMarks",
+    "MarkPlan",
+    "MarkPlanner",
+    "MarkProblem",
+    "RenamedDirectoryError",
+    "UpperDirectory",
+]
 
 OPAQUE_MARKS = (*OPAQUE_XATTRS, FUSE_OPAQUE_XATTR)
+
+KEPT_PROBLEMS = 1000
 
 N = TypeVar("N", bound=Hashable)
 B = TypeVar("B", bound=Hashable)
@@ -57,11 +67,13 @@ class RenamedDirectoryError(SifkitError):
 class UpperDirectory(NamedTuple, Generic[N, B]):
     """Directory of upper/ and what is below it.
 
+    ``parent``: None for the top. Paths are made when they are needed: those of an image could fill the memory.
     ``base``: the same directory of the base, None if there is none. ``base_known`` False: there is no base to look into.
     ``is_cut_off``: an opaque directory above it, or it itself, hides what is below.
     """
 
-    path: bytes
+    parent: UpperDirectory[N, B] | None
+    name: bytes
     node: N
     base: B | None
     base_known: bool
@@ -70,7 +82,17 @@ class UpperDirectory(NamedTuple, Generic[N, B]):
 
     @property
     def is_top(self) -> bool:
-        return self.path == b"/"
+        return self.parent is None
+
+    @property
+    def path(self) -> bytes:
+        """Path in the container."""
+        names = []
+        directory: UpperDirectory[N, B] | None = self
+        while directory is not None:
+            names.append(directory.name)
+            directory = directory.parent
+        return b"/".join(reversed(names)) or b"/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +101,7 @@ class DirectoryMarks:
 
     ``set_xattrs``: opaque marks to write; ``remove_xattrs``: to remove, last. ``is_opaque``: the directory stays opaque;
     ``was_opaque``: it was. ``converted``: number of ``.wh.`` files among ``remove`` whose whiteout is or becomes a device.
+    ``problems``: names that stay as they are, and why.
     """
 
     hide: tuple[bytes, ...] = ()
@@ -88,7 +111,7 @@ class DirectoryMarks:
     is_opaque: bool = False
     was_opaque: bool = False
     converted: int = 0
-    problems: tuple[MarkProblem, ...] = ()
+    problems: tuple[tuple[bytes, str], ...] = ()
 
     @property
     def changes(self) -> bool:
@@ -101,7 +124,7 @@ class MarkPlan(Generic[N, B]):
 
     ``converted``: ``.wh.`` files that become device whiteouts; ``hidden``: names of the base that get one; ``opened``: opaque
     directories that are so no longer; ``marked``: opaque directories whose marks are completed; ``removed``: marks that hide
-    nothing. ``opaque``: directories that are opaque afterwards.
+    nothing. ``opaque``: directories that are opaque afterwards. ``problems``: the first KEPT_PROBLEMS of ``problem_count``.
     """
 
     directories: list[UpperDirectory[N, B]] = field(default_factory=list)
@@ -112,9 +135,14 @@ class MarkPlan(Generic[N, B]):
     removed: int = 0
     opaque: int = 0
     problems: list[MarkProblem] = field(default_factory=list)
+    problem_count: int = 0
 
     def add(self, directory: UpperDirectory[N, B], marks: DirectoryMarks) -> None:
-        self.problems += marks.problems
+        self.problem_count += len(marks.problems)
+        if marks.problems:
+            base = directory.path.rstrip(b"/") + b"/"
+            kept = marks.problems[: KEPT_PROBLEMS - len(self.problems)]
+            self.problems += [MarkProblem(base + name, reason) for name, reason in kept]
         self.opaque += marks.is_opaque
         if not marks.changes:
             return
@@ -139,20 +167,20 @@ class MarkPlanner(Generic[N, B]):
         """Walk everything. Raises RenamedDirectoryError with a base, and errors of directories that cannot be read."""
         found: MarkPlan[N, B] = MarkPlan()
         base, walker = self._base, Walker(self._tree, self.top)
-        top = UpperDirectory(b"/", self.top, None if base is None else base.root, base is not None, False)
+        top = UpperDirectory(None, b"", self.top, None if base is None else base.root, base is not None, False)
         pending = [(top, 0)]
         while pending:
             directory, depth = pending.pop()
-            listing = walker.read(directory.path, directory.node)
+            path = directory.path
+            listing = walker.read(path, directory.node)
             assert listing is not None  # a walker without a callback raises
             xattrs = self._xattrs(directory)
             directory = directory._replace(is_cut_off=self._is_cut_off(directory, listing, xattrs))
             found.add(directory, self._marks(directory, listing, xattrs))
             below = []
             for row in listing.rows:
-                path = directory.path.rstrip(b"/") + b"/" + row.name
-                if is_directory(row) and walker.may_enter(path, row.node, depth + 1):
-                    below.append((self._below(directory, path, row), depth + 1))
+                if is_directory(row) and walker.may_enter(path.rstrip(b"/") + b"/" + row.name, row.node, depth + 1):
+                    below.append((self._below(directory, row), depth + 1))
             pending += reversed(below)
         return found
 
@@ -176,13 +204,14 @@ class MarkPlanner(Generic[N, B]):
             return True
         return _is_opaque(directory, listing.rows, xattrs) and (directory.base_known or not directory.is_top)
 
-    def _below(self, directory: UpperDirectory[N, B], path: bytes, row: Row[N]) -> UpperDirectory[N, B]:
+    def _below(self, directory: UpperDirectory[N, B], row: Row[N]) -> UpperDirectory[N, B]:
         found: B | None = None
         if self._base is not None and directory.base is not None:
             found = self._base.find_name(directory.base, row.name)
             if found is not None and not is_dir(self._base.stat(found)):
                 found = None  # replaced by the directory of upper/
-        return UpperDirectory(path, row.node, found, directory.base_known, directory.is_cut_off, row.may_have_xattrs)
+        known, cut_off = directory.base_known, directory.is_cut_off
+        return UpperDirectory(directory, row.name, row.node, found, known, cut_off, row.may_have_xattrs)
 
     def _base_names(self, directory: UpperDirectory[N, B]) -> set[bytes]:
         if self._base is None or directory.base is None:
@@ -194,7 +223,7 @@ class MarkPlanner(Generic[N, B]):
 
     def _marks(self, directory: UpperDirectory[N, B], listing: Listing[N], xattrs: Mapping[bytes, bytes]) -> DirectoryMarks:
         """Return the changes in one directory."""
-        names = _Names(directory.path, listing.rows)
+        names = _Names(listing.rows)
         opaque = _is_opaque(directory, listing.rows, xattrs)
         nothing_below = directory.base_known and directory.base is None
         converted = 0
@@ -234,18 +263,18 @@ def _is_opaque(directory: UpperDirectory[N, B], rows: Sequence[Row[N]], xattrs: 
 
 
 class _Names:
-    """Names of a directory, by what they mean. ``path``: of the directory, for problems.
+    """Names of a directory, by what they mean.
 
     ``files``: that the kernel shows; ``devices``: whiteouts; ``hidden``: names that fuse-overlayfs's whiteouts hide; ``marks``:
-    names of these whiteouts and of its other marks, which are removed.
+    names of these whiteouts and of its other marks, which are removed; ``problems``: names that stay, and why.
     """
 
-    def __init__(self, path: bytes, rows: Sequence[Row[N]]) -> None:
+    def __init__(self, rows: Sequence[Row[N]]) -> None:
         self.files: set[bytes] = set()
         self.devices: set[bytes] = set()
         self.hidden: set[bytes] = set()
         self.marks: set[bytes] = set()
-        self.problems: list[MarkProblem] = []
+        self.problems: list[tuple[bytes, str]] = []
         prefixed = []
         for row in rows:
             if has_whiteout_prefix(row.name):
@@ -255,9 +284,9 @@ class _Names:
             else:
                 self.files.add(row.name)
         for row in prefixed:
-            self._add_prefixed(path.rstrip(b"/") + b"/", row)
+            self._add_prefixed(row)
 
-    def _add_prefixed(self, base: bytes, row: Row[N]) -> None:
+    def _add_prefixed(self, row: Row[N]) -> None:
         found = stat_of(row)
         is_mark = is_whiteout(found) or (S_ISREG(found.mode) and not found.size)
         hidden = whited_out_name(row.name)
@@ -267,10 +296,10 @@ class _Names:
             is_mark = False
         if not is_mark:
             reason = "it is no whiteout, but fuse-overlayfs hides every name that begins with .wh."
-            self.problems.append(MarkProblem(base + row.name, reason))
+            self.problems.append((row.name, reason))
         elif hidden in self.files:
             reason = f"{show(row.name)} is beside it: the kernel shows the file, fuse-overlayfs hides it"
-            self.problems.append(MarkProblem(base + hidden, reason))
+            self.problems.append((hidden, reason))
         else:
             self.marks.add(row.name)
             if hidden is not None:

@@ -76,6 +76,7 @@ class NormalizeResult:
     removed: int
     opaque: int
     problems: tuple[MarkProblem, ...]
+    problem_count: int
     unchanged: bool
     has_base: bool
     dry_run: bool = False
@@ -146,6 +147,7 @@ def _result(plan: MarkPlan[int, Any], base: FileTree[Any] | None, **known: Any) 
         removed=plan.removed,
         opaque=plan.opaque,
         problems=tuple(plan.problems),
+        problem_count=plan.problem_count,
         unchanged=not plan.directories,
         has_base=base is not None,
         **known,

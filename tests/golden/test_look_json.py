@@ -71,7 +71,15 @@ RESIZED = {
     "seconds",
     "notes",
 }
-MARKED = {"whiteouts_converted", "whiteouts_created", "opaque_converted", "marks_removed", "opaque_left", "problems"}
+MARKED = {
+    "whiteouts_converted",
+    "whiteouts_created",
+    "opaque_converted",
+    "marks_removed",
+    "opaque_left",
+    "problem_count",
+    "problems",
+}
 SHARED = MARKED | {"check", "ready", "missing", "journal_replayed", "modes_changed", "file_mode", "dropped_signatures", "notes"}
 CHANGE = {"change", "path", "type", "what", "size_bytes", "old_size_bytes"}
 CHANGES = {"other", "added", "modified", "deleted", "added_bytes", "modified_bytes", "deleted_bytes", "errors"}

@@ -16,10 +16,10 @@ from ..support.reading import image_options
 from ..support.results import print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ...overlay.mark_plan import DirectoryMarks, MarkProblem
+    from ...overlay.mark_plan import DirectoryMarks
     from ...overlay.normalizing import NormalizeResult
 
-__all__ = ["Base", "LowerOverlays", "command", "normalize_fields", "print_directory", "print_problems"]
+__all__ = ["Base", "LowerOverlays", "command", "normalize_fields", "print_directory"]
 
 Base = Annotated[
     str | None,
@@ -86,7 +86,7 @@ def command(
     if done.locked is not None:
         warn_unlocked(console, image, done.locked)
     print_notes(console, done.notes)
-    print_problems(console, image, done.problems)
+    _print_problems(console, image, done)
     if json:
         console.emit({"dry_run": dry_run, **normalize_fields(done)}, image=image)
     else:
@@ -105,11 +105,15 @@ def print_directory(console: Console, path: bytes, marks: DirectoryMarks) -> Non
     console.detail(f"{show(path)}: {created} created, {removed} removed" + (f", {opaque}" if opaque else ""))
 
 
-def print_problems(console: Console, image: str, problems: tuple[MarkProblem, ...]) -> None:
+def _print_problems(console: Console, image: str, done: NormalizeResult) -> None:
     """Print an error for each name that is left as it is. JSON has them in the result."""
-    for problem in [] if console.json else problems:
+    if console.json:
+        return
+    for problem in done.problems:
         where = f"{image}:/upper{show(problem.path)}"
         console.error(f"{show(where)}: {problem.reason}; remove the one you do not want")
+    if more := done.problem_count - len(done.problems):
+        console.error(f"{show(image)}: {counted(more, 'more name')} like these")
 
 
 def normalize_fields(done: NormalizeResult) -> Fields:
@@ -123,6 +127,7 @@ def normalize_fields(done: NormalizeResult) -> Fields:
         "opaque_marked": done.marked,
         "marks_removed": done.removed,
         "opaque_left": done.opaque,
+        "problem_count": done.problem_count,
         "problems": [{**name_fields("path", one.path), "reason": one.reason} for one in done.problems],
         "dropped_signatures": list(done.dropped),
         "notes": list(done.notes),

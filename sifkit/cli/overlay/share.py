@@ -118,6 +118,7 @@ def _fields(done: ShareResult, *, check: bool) -> Fields:
         "opaque_left": plan.opaque,
         "modes_changed": done.modes,
         "file_mode": f"{done.file_mode:04o}",
+        "problem_count": plan.problem_count,
         "problems": [{**name_fields("path", one.path), "reason": one.reason} for one in plan.problems],
         "dropped_signatures": list(done.dropped),
         "notes": list(done.notes),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from ext3.constants import S_IFCHR, S_IFDIR, S_IFREG
-from sifkit.overlay.mark_plan import DirectoryMarks, MarkPlan, MarkPlanner, RenamedDirectoryError
+from sifkit.overlay.mark_plan import KEPT_PROBLEMS, DirectoryMarks, MarkPlan, MarkPlanner, RenamedDirectoryError
 
 from ....support.memory_tree import MemoryNode, MemoryTree
 
@@ -125,3 +127,31 @@ def test_a_directory_met_twice_ends_the_plan() -> None:
     upper.nodes[2].entries[b"again"] = 1
     with pytest.raises(OSError, match="twice"):
         planned(upper, None)
+
+
+def test_a_bounded_number_of_problems_is_kept() -> None:
+    upper = tree("d/", *(f"d/.wh.{number}+" for number in range(KEPT_PROBLEMS + 5)))
+    plan, _ = planned(upper, None)
+    assert (len(plan.problems), plan.problem_count) == (KEPT_PROBLEMS, KEPT_PROBLEMS + 5)
+
+
+def test_directories_take_no_memory_for_their_paths() -> None:
+    """Many directories below a long path, all with marks."""
+    upper = MemoryTree()
+    path = b""
+    for _ in range(60):
+        path += b"/" + b"n" * 250
+        upper.add(path, MemoryNode(S_IFDIR | 0o755))
+    top = upper.nodes[-1]
+    for number in range(400):
+        top.entries[b"%d" % number] = len(upper.nodes)
+        upper.nodes.append(MemoryNode(S_IFDIR | 0o755, xattrs={FUSE: b"y"}))
+    planner = MarkPlanner(upper, upper.root, None)
+    tracemalloc.start()
+    try:
+        plan = planner.plan()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(plan.directories) == 400 and kept < 400 * 2000
+    assert len(plan.directories[0].path) > 15_000
