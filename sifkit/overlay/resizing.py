@@ -106,10 +106,14 @@ def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeR
     with open_window(name, options.partition, offset=options.offset) as window:
         planned = plan_resize(window, options.target, progress, fixed=options.offset is not None)
         in_place = planned.has_journal
-        if window.partition is not None:
-            from .embedding.partition_resize import is_at_end
+        dropped: tuple[int, ...] = ()
+        notes: tuple[str, ...] = ()
+        if window.partition is not None and not planned.nothing:
+            from .embedding.partition_resize import plan_edit
 
-            in_place &= is_at_end(name, window.partition)
+            decision, stays = plan_edit(name, window.partition, options.on_signatures)
+            in_place &= stays
+            dropped, notes = decision.dropped, () if decision.dropped else decision.notes
         start = planned.start(name, copied=0 if in_place or planned.nothing else data_bytes(window))
         return ResizeResult(
             path=name,
@@ -118,7 +122,10 @@ def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeR
             start=start,
             dry_run=True,
             unchanged=planned.nothing,
+            fixed=planned.fixed,
             partition=window.partition,
+            dropped=dropped,
+            notes=notes,
         )
 
 
@@ -157,6 +164,7 @@ def _resize_file(name: str, options: ResizeOptions, progress: Progress, begin: C
             after=after,
             start=start,
             unchanged=planned.nothing,
+            fixed=planned.fixed,
             locked=locked,
             notes=notes,
         )

@@ -83,6 +83,17 @@ MARKED = {
 SHARED = MARKED | {"check", "ready", "missing", "journal_replayed", "modes_changed", "file_mode", "dropped_signatures", "notes"}
 CHANGE = {"change", "path", "type", "what", "size_bytes", "old_size_bytes"}
 CHANGES = {"other", "added", "modified", "deleted", "added_bytes", "modified_bytes", "deleted_bytes", "errors"}
+REBUILT = {
+    "before",
+    "after",
+    "files",
+    "label",
+    "partition",
+    "old_partition",
+    "dropped_signatures",
+    "seconds",
+    "notes",
+}
 MADE = {"directories", "files", "symlinks", "specials", "links", "written_bytes", "owners_left", "xattrs_left", "specials_left"}
 CHECKED = {
     "verdict",
@@ -116,7 +127,7 @@ CASES = [
     (["overlay", "resize", "a.img", "70M", "--dry-run"], [HEAD | RESIZED]),
     (
         ["overlay", "rebuild", "a.img"],
-        [HEAD | {"before", "after", "files", "label", "partition", "dropped_signatures", "seconds", "notes"}],
+        [HEAD | REBUILT],
     ),
     (
         ["overlay", "trim", "a.img"],
