@@ -3,8 +3,9 @@
 ``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
 one in and out; ``clone`` copies one; ``resize`` gives it another size, ``rebuild`` a fresh filesystem; ``image_info`` describes
 one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``normalize`` makes removed files stay removed
-for every user, ``share`` makes one ready for others; ``scan_tar`` adds an archive to a tree. Nothing here prints or reads the
-environment. Names are imported on first use, so that a command loads only what it needs.
+for every user, ``share`` makes one ready for others; ``scan_tar`` adds an archive to a tree. ``open_container`` opens what a
+container sees, ``open_root`` its root. Nothing here prints or reads the environment. Names are imported on first use, so that a
+command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from .checking import open_for_check as open_for_check
     from .checking import undo_check as undo_check
     from .cloning import clone as clone
+    from .container import Container as Container
+    from .container import ContainerLayer as ContainerLayer
+    from .container import open_container as open_container
+    from .container import open_root as open_root
     from .creating.standalone import create as create
     from .creating.tar_source import TarScan as TarScan
     from .creating.tar_source import scan_tar as scan_tar
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "CheckPlace": ".checking",
+    "Container": ".container",
+    "ContainerLayer": ".container",
     "CreateOptions": ".options",
     "CreateResult": ".options",
     "EmbedOptions": ".embedding.reservation",
@@ -61,7 +68,9 @@ _MODULE_OF = {
     "embed": ".embedding.in_partition",
     "image_info": ".info",
     "normalize": ".normalizing",
+    "open_container": ".container",
     "open_for_check": ".checking",
+    "open_root": ".container",
     "rebuild": ".rebuilding",
     "resize": ".resizing",
     "scan_tar": ".creating.tar_source",
@@ -71,6 +80,8 @@ _MODULE_OF = {
 
 __all__ = [
     "CheckPlace",
+    "Container",
+    "ContainerLayer",
     "CreateOptions",
     "CreateResult",
     "EmbedOptions",
@@ -90,7 +101,9 @@ __all__ = [
     "embed",
     "image_info",
     "normalize",
+    "open_container",
     "open_for_check",
+    "open_root",
     "rebuild",
     "resize",
     "scan_tar",

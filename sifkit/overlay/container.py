@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ext3.errors import Ext3Error
+
 from ..atomic import HostPath
 from ..errors import FormatError, UsageError, shell_quote, show
 from ..vfs.file_tree import FileTree
@@ -128,9 +130,20 @@ def _root_layers(
     root = select_partition(sif, ROOT, name)
     layers = [_whole(stack.enter_context(open_partition_filesystem(sif, fd, root, name)))]
     for found in overlays_of(sif, root) if embedded else ():
-        opened = stack.enter_context(open_partition_filesystem(sif, fd, found, name))
-        layers.append(_overlay(opened, is_writable=opened.kind == "ext3"))
+        with _root_hint(name):
+            opened = stack.enter_context(open_partition_filesystem(sif, fd, found, name))
+            layers.append(_overlay(opened, is_writable=opened.kind == "ext3"))
     return layers
+
+
+@contextmanager
+def _root_hint(name: str) -> Iterator[None]:
+    """Say in errors of this block, which opens an overlay in the SIF ``name``, how to look into its root alone."""
+    try:
+        yield
+    except (Ext3Error, FormatError) as error:
+        error.hint = error.hint or f"without it: sifkit ls --partition root {shell_quote(name)}"
+        raise
 
 
 def check_directory(path: HostPath, partition: str | None, offset: int | None) -> None:

@@ -27,11 +27,12 @@ __all__ = [
     "refuse_changes",
     "warn_of_changes",
     "entry_fields",
-    "host_identity",
+    "host_identities",
     "image_options",
     "lookup",
     "offset_of",
     "open_for_reading",
+    "overlays_above",
     "problem_text",
     "xattrs_of",
 ]
@@ -142,10 +143,19 @@ def refuse_changes(images: Sequence[OpenedImage], *, allowed: bool) -> Iterator[
         raise
 
 
-def host_identity(image: str) -> tuple[int, int]:
-    """Device and inode number of an image, to recognize it among files on the host."""
-    found = os.stat(image)
-    return found.st_dev, found.st_ino
+def host_identities(opened: OpenedTree) -> set[tuple[int, int]]:
+    """Return device and inode number of each image that is open, to recognize it among files on the host."""
+    found = [os.stat(one.path) for one in opened.filesystems]
+    return {(one.st_dev, one.st_ino) for one in found}
+
+
+def overlays_above(image: str, overlays: Sequence[str] | None, images: Sequence[str]) -> Sequence[str]:
+    """Return the ``overlays`` that are above one of several ``images``: they are for SIF images and squashfs, if one is."""
+    from ...overlay.image_format import is_container_image
+
+    if not overlays or len(set(images)) == 1:
+        return overlays or ()
+    return overlays if is_container_image(image) or not any(map(is_container_image, images)) else ()
 
 
 def image_options(partition: str | None, *, offset: int | None = None, upper: bool) -> tuple[str, ...]:
@@ -237,7 +247,7 @@ class ReadBatch:
                     flags.partition,
                     offset=offset,
                     upper=flags.upper,
-                    overlays=flags.overlay or (),
+                    overlays=overlays_above(image, flags.overlay, self.named),
                 )
                 try:
                     opened = stack.enter_context(reader)

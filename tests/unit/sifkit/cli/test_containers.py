@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,33 @@ def test_partitions_and_upper_of_a_sif(run: Run) -> None:
     assert "base.sif has no overlay" in refused(run, "ls", "--upper", "base.sif")
     with_both = refused(run, "ls", "--upper", "base.sif", "--overlay", "ov.img", code=2)
     assert "--upper and --overlay contradict each other" in with_both
+
+
+def test_of_several_images_overlays_are_for_the_containers(run: Run) -> None:
+    found = good(run, "cat", "base.sif:/etc/motd", "layer:/upper/etc/motd", "own.sif:/etc/motd", "--overlay", "layer")
+    assert found == "of the directory\n" * 3
+    code, out, err = run("find", "layer", "-newer", "base.sif:/etc/motd", "--overlay", "ov.img")  # none of both is a SIF
+    assert (code, err) == (0, "") and "/upper/etc/motd" in out
+
+
+def test_images_that_are_read_are_never_replaced(run: Run, tmp_path: Path) -> None:
+    """The overlay would be extracted over itself."""
+    image = tmp_path / "ov.img"
+    tree = tree_of((b"upper", MemoryNode(DIRECTORY)), (b"upper/ov.img", MemoryNode(REGULAR, b"small\n")))
+    before = image_of(tree, image).read_bytes()
+    code, _, err = run("extract", "base.sif", "--overlay", image, "-C", tmp_path, "-f")
+    assert code == 1 and "the file is the image itself" in err and image.read_bytes() == before
+
+
+def test_a_squashfs_is_read_without_numpy(tmp_path: Path) -> None:
+    """Starting numpy takes longer than most looks."""
+    path = sif_of(tmp_path / "q.sif", SQUASHFS)
+    program = (
+        "import sys; from sifkit.cli import main; code = main(['ls', '-lR', sys.argv[1]]); "
+        "sys.exit(code or ' '.join({'numpy', 'construct', 'rich'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout
 
 
 def test_export_takes_the_overlay_of_a_sif(run: Run, tmp_path: Path) -> None:

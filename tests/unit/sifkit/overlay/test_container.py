@@ -160,6 +160,21 @@ def test_an_encrypted_root(images: Path, tmp_path: Path) -> None:
         layers_of(os.fspath(path))
 
 
+def test_an_overlay_in_the_image_that_cannot_be_opened(images: Path, tmp_path: Path) -> None:
+    """The root alone can still be looked into, and the hint says how."""
+    path = tmp_path / "x.sif"
+    data = bytearray((images / "two.sif").read_bytes())
+    with SIF.open(images / "two.sif") as sif:
+        start = sif.get(2).offset
+    data[start + 1024 : start + 2048] = bytes(1024)
+    path.write_bytes(data)
+    with pytest.raises(ext3.NotExt3Error, match=r"x\.sif: object 2: ") as caught:
+        layers_of(os.fspath(path))
+    assert caught.value.hint == f"without it: sifkit ls --partition root {path}"
+    with open_container(path, partition="root") as container:
+        assert len(container.layers) == 1
+
+
 def test_damage_is_reported_with_the_layer(images: Path, tmp_path: Path) -> None:
     """The block of a directory in one overlay is overwritten."""
     data = bytearray((images / "a.img").read_bytes())
