@@ -124,6 +124,8 @@ class ContainerEnvironment:
 
     ``fixed``: there while the scripts of the image are read, and after them. ``injected``: set after the scripts, over what
     they set. ``passed``: of the host, set where the scripts set nothing. ``prepend_path``, ``append_path``: added to PATH.
+    ``is_evaluated``: ``$NAME`` in injected values is replaced. ``with_libraries``: the host's libraries belong to
+    LD_LIBRARY_PATH.
     """
 
     fixed: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +134,7 @@ class ContainerEnvironment:
     prepend_path: str = ""
     append_path: str = ""
     is_evaluated: bool = True
+    with_libraries: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
