@@ -1,57 +1,91 @@
-"""Facts of a container, read from this host's files."""
+"""Facts of a container, read below the directory of its root."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from sifkit.errors import FormatError
 from sifkit.runtime import container_facts
-from sifkit.runtime.container_facts import find_executable, read_container_facts, read_small_file
-from sifkit.runtime.run_plan import Command
+from sifkit.runtime.container_facts import read_container_facts, start_in_container
+from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, RunPlan
 
 
-def test_programs_are_found_in_the_path(tmp_path: Path) -> None:
-    program = tmp_path / "b" / "run"
-    program.parent.mkdir()
-    program.write_text("")
-    program.chmod(0o755)
-    (tmp_path / "run").mkdir()
-    assert find_executable("run", f"{tmp_path}:{tmp_path}/b") == str(program)
-    assert find_executable(str(program), "") == str(program)
-    for missing in ("no", str(tmp_path / "no")):
-        with pytest.raises(FileNotFoundError):
-            find_executable(missing, str(tmp_path))
-    with pytest.raises(PermissionError):
-        find_executable(str(tmp_path / "run"), "")
+def program(root: Path, path: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text("#!/bin/sh\n")
+    (root / path).chmod(0o755)
 
 
-def test_only_small_regular_files_are_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "loop").symlink_to("loop")
-    for name in ("fifo", "loop", "missing", "."):
-        assert read_small_file(str(tmp_path / name)) is None
-    with open(tmp_path / "big", "wb") as file:
-        file.truncate(1 << 20)
-    assert len(read_small_file(str(tmp_path / "big")) or b"") == 1 << 20
-    with open(tmp_path / "big", "ab") as file:
-        file.write(b"x")
-    with pytest.raises(FormatError, match="more than 1 MiB"):
-        read_small_file(str(tmp_path / "big"))
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    program(root, "bin/dash")
+    (root / "bin/sh").symlink_to("/bin/dash")  # in the container
+    program(root, ".singularity.d/runscript")
+    program(root, "scif/apps/foo/scif/runscript")
+    env = root / ".singularity.d/env"
+    env.mkdir()
+    (env / "20-b.sh").write_text("export B=1")
+    (env / "10-a.sh").write_text("export A=1")
+    (env / "readme").write_text("")
+    return root
 
 
-def test_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "20-b.sh").write_text("export B=1")
-    (tmp_path / "10-a.sh").write_text("export A=1")
-    (tmp_path / "readme").write_text("")
-    monkeypatch.setattr(container_facts, "ENVIRONMENT_DIRECTORY", str(tmp_path))
-    facts = read_container_facts(Command(action="shell", shell="/bin/sh"))
-    assert facts.shell and facts.has_asked_shell and facts.scripts == (("10-a.sh", b""), ("20-b.sh", b""))
-    monkeypatch.setattr(container_facts, "is_executable", lambda path: False)
-    facts = read_container_facts(Command(action="run", app="no-such"))
-    assert not facts.shell and not facts.has_app and facts.scripts == (("10-a.sh", b"export A=1"), ("20-b.sh", b"export B=1"))
+def test_facts(root: Path) -> None:
+    facts = read_container_facts(Command(action="shell", shell="/bin/zsh"), str(root))
+    assert facts.shell and not facts.bash and not facts.has_asked_shell
+    assert facts.scripts == (("10-a.sh", b""), ("20-b.sh", b""))
+    assert facts.runscript == "/.singularity.d/runscript"
+    assert read_container_facts(Command(action="shell", shell="/bin/dash"), str(root)).has_asked_shell
+
+
+def test_facts_of_an_app(root: Path) -> None:
+    facts = read_container_facts(Command(action="run", app="foo"), str(root))
+    assert facts.has_app and facts.runscript == "/scif/apps/foo/scif/runscript"
+    facts = read_container_facts(Command(action="run", app="bar"), str(root))
+    assert not facts.has_app and facts.runscript == ""
+
+
+def test_scripts_are_read_only_without_a_shell(root: Path) -> None:
+    (root / "bin/sh").unlink()
+    (root / "bin/sh").symlink_to("/bin/missing")
+    facts = read_container_facts(Command(action="exec"), str(root))
+    assert not facts.shell
+    assert facts.scripts == (("10-a.sh", b"export A=1"), ("20-b.sh", b"export B=1"))
+
+
+def test_links_do_not_lead_to_the_host(root: Path) -> None:
+    (root / "bin/bash").symlink_to("/usr/bin/env")
+    (root / ".singularity.d/runscript").unlink()
+    (root / ".singularity.d/runscript").symlink_to("../../../../../../bin/ls")
+    facts = read_container_facts(Command(action="run"), str(root))
+    assert not facts.bash and facts.runscript == ""
+
+
+def test_the_number_of_scripts_is_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_facts, "MOST_SCRIPTS", 1)
     with pytest.raises(FormatError, match="more than 1 scripts"):
-        read_container_facts(Command(action="exec"))
+        read_container_facts(Command(action="exec"), str(root))
+
+
+def test_the_start_knows_the_working_directory(root: Path) -> None:
+    notes: list[str] = []
+    (root / "home").mkdir()
+    (root / ".singularity.d/runscript").unlink()
+    plan = RunPlan(
+        way="root",
+        layers=(Layer(path="x", kind="squashfs"),),
+        upper=None,
+        mounts=(),
+        command=Command(action="run", words=("a",)),
+        environment=ContainerEnvironment(),
+        cwd=("/missing", "/home"),
+        home="/home",
+        account=Account(uid=0, gid=0, name="root", group="root", home="/root"),
+    )
+    start = start_in_container("sifkit run", notes.append)(plan, str(root))
+    assert start.argv[:2] == ("/bin/sh", "-c") and start.argv[3:] == ("sifkit run", "/bin/sh", "a")
+    assert start.environment["PWD"] == "/home"
+    assert notes == ["the image has no runscript; /bin/sh is run"]
