@@ -1,4 +1,4 @@
-"""Facts of a mounted container: its shells, environment scripts and runscript, and the start of the command from them.
+"""Facts of a mounted container, and what is made of them: the start of the command, its passwd and group.
 
 The files are an image's: paths are resolved below its root, and sizes and numbers are bounded.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from ..errors import FormatError
+from ..errors import FormatError, show
+from .accounts import group_text, passwd_text
 from .container_mounts import read_small_file
 from .container_process import Start
 from .mount_points import resolve_below
-from .run_plan import Command, RunPlan
+from .run_plan import Command, Mount, RunPlan
 from .start import ENVIRONMENT_DIRECTORY, RUNSCRIPT, ContainerFacts, start_of
 
-__all__ = ["read_container_facts", "start_in_container"]
+__all__ = ["mounts_with_accounts", "read_container_facts", "start_in_container"]
 
 MOST_SCRIPTS = 1000
 
@@ -26,8 +28,12 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
 
     def start(plan: RunPlan, root: str) -> Start:
         facts = read_container_facts(plan.command, root)
-        found = start_of(plan.command, plan.environment, facts, cwd=_working_directory(plan.cwd, root), program=program)
-        for note in found.notes:
+        cwd = _working_directory(plan, root)
+        found = start_of(plan.command, plan.environment, facts, cwd=cwd, program=program)
+        other = (
+            () if cwd == plan.cwd[0] else (f"{show(plan.cwd[0])} is not in the container; the command starts in {show(cwd)}",)
+        )
+        for note in (*other, *found.notes):
             notify(note)
         return Start(found.argv, found.environment)
 
@@ -46,6 +52,17 @@ def read_container_facts(command: Command, root: str) -> ContainerFacts:
         runscript=runscript if _is_executable(root, runscript) else "",
         has_app=not app or _is_directory(root, app),
         has_asked_shell=bool(command.shell) and _is_executable(root, command.shell),
+    )
+
+
+def mounts_with_accounts(plan: RunPlan, root: str) -> tuple[Mount, ...]:
+    """Return the mounts of a plan with the content of passwd and group, made of those in the container at ``root``."""
+    makers = {"passwd": passwd_text, "group": group_text}
+    return tuple(
+        replace(mount, content=makers[mount.edit](read_small_file(root, mount.target) or b"", plan.account), edit="")
+        if mount.edit
+        else mount
+        for mount in plan.mounts
     )
 
 
@@ -68,9 +85,12 @@ def _is_directory(root: str, path: str) -> bool:
     return found is not None and stat.S_ISDIR(os.lstat(found).st_mode)
 
 
-def _working_directory(choices: Sequence[str], root: str) -> str:
-    """Return the working directory that the command will have."""
-    return next((path for path in choices if _is_directory(root, path)), "/")
+def _working_directory(plan: RunPlan, root: str) -> str:
+    """Return the working directory that the command will have. Raises FormatError if the one asked for is missing."""
+    found = next((path for path in plan.cwd if _is_directory(root, path)), "/")
+    if plan.is_cwd_required and found != plan.cwd[0]:
+        raise FormatError(f"--cwd {show(plan.cwd[0])}: no such directory in the container")
+    return found
 
 
 def _scripts(root: str, *, read: bool) -> Iterator[tuple[str, bytes]]:

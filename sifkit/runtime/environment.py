@@ -41,7 +41,7 @@ class EnvironmentRequest:
     """What the environment is made of.
 
     ``host``: the variables of the caller. ``given``: of ``--env``; ``from_files``: of ``--env-file``. ``image``: the image as
-    Apptainer shows it, an absolute path. ``binds``: the user's, as given.
+    Apptainer shows it, an absolute path. ``binds``: targets of the user's.
     """
 
     host: Mapping[str, str]
@@ -111,7 +111,7 @@ def plan_environment(request: EnvironmentRequest) -> tuple[ContainerEnvironment,
     environment = ContainerEnvironment(
         fixed=_fixed_variables(request),
         injected=injected,
-        passed=_passed_variables(request),
+        passed={name: value for name, value in _passed_variables(request).items() if name not in injected},
         prepend_path=path_changes.get("PREPEND_PATH", ""),
         append_path=path_changes.get("APPEND_PATH", ""),
         is_evaluated=not request.no_eval,
@@ -148,8 +148,16 @@ def _fixed_variables(request: EnvironmentRequest) -> dict[str, str]:
     }
     if request.app:
         both["APPNAME"] = request.app
+    if request.no_eval:
+        both["NO_EVAL"] = "1"
     fixed = {f"{prefix}_{key}": value for key, value in both.items() for prefix in PREFIXES}
-    fixed |= {"APPTAINER_COMMAND": request.action, "HOME": request.home, "PATH": DEFAULT_PATH, "PS1": PROMPT}
+    fixed |= {
+        "APPTAINER_APPNAME": request.app,
+        "APPTAINER_COMMAND": request.action,
+        "HOME": request.home,
+        "PATH": DEFAULT_PATH,
+        "PS1": PROMPT,
+    }
     return fixed
 
 

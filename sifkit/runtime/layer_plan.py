@@ -15,6 +15,9 @@ from .config import SiteConfig
 from .request import HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
 
+ALSO_RUNS = {"amd64": "386", "arm64": "arm"}
+"""Architectures whose programs run on another, too."""
+
 __all__ = ["NoWayError", "PlannedLayers", "check_image", "choose_way", "plan_layers"]
 
 
@@ -41,7 +44,7 @@ def check_image(image: ImageFacts, site: SiteConfig, machine: str) -> None:
         raise FormatError(
             f"{name}: its root is encrypted", path=image.path, hint="run it with Apptainer, or build it unencrypted"
         )
-    if image.architecture and machine and image.architecture != machine:
+    if image.architecture not in ("", machine, ALSO_RUNS.get(machine)) and machine:
         hint = f"get the image for {machine}"
         raise FormatError(f"{name} is for {image.architecture}, this host is {machine}", path=image.path, hint=hint)
     allowed = {

@@ -65,9 +65,17 @@ def user_binds(request: RunRequest) -> tuple[BindSpec, ...]:
 
 
 def plan_mounts(
-    request: RunRequest, site: SiteConfig, namespaces: frozenset[Namespace], *, binds: Sequence[BindSpec]
+    request: RunRequest,
+    site: SiteConfig,
+    namespaces: frozenset[Namespace],
+    *,
+    binds: Sequence[BindSpec],
+    keeps_accounts: bool = False,
 ) -> PlannedMounts:
-    """Return the mounts of a run. Raises UsageError, and FormatError for a source that is missing."""
+    """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
+
+    Raises UsageError, and FormatError for a source that is missing.
+    """
     planned = PlannedMounts()
     options = request.options
     skipped = skipped_mounts(options.no_mount)
@@ -82,7 +90,7 @@ def plan_mounts(
     if site.mount_tmp and "tmp" not in skipped:
         planned.mounts += _temporary(request, site, contained=contained)
     planned.mounts += _scratch(request, site)
-    planned.mounts += _files(request, site)
+    planned.mounts += _files(request, site, keeps_accounts=keeps_accounts)
     planned.mounts += _gpu(request)
     _add_user_binds(planned, request, site, binds)
     cwd = request.caller.cwd
@@ -226,8 +234,8 @@ def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
             yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.tmpfs_bytes)
 
 
-def _files(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
-    """Yield the generated files, but passwd and group, which are made of the container's own."""
+def _files(request: RunRequest, site: SiteConfig, *, keeps_accounts: bool) -> Iterator[Mount]:
+    """Yield the generated files. passwd and group are made of the container's own."""
     options = request.options
     content = request.resolv_conf
     if options.dns:
@@ -237,6 +245,10 @@ def _files(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
     if options.hostname:
         hostname = f"{options.hostname}\n".encode()
         yield Mount(kind="bind", target="/etc/hostname", content=hostname, mode=0o644, is_optional=True)
+    if site.config_passwd and not keeps_accounts:
+        yield Mount(kind="bind", target="/etc/passwd", edit="passwd", mode=0o644, is_optional=True)
+    if site.config_group and not keeps_accounts:
+        yield Mount(kind="bind", target="/etc/group", edit="group", mode=0o644, is_optional=True)
 
 
 def _name_servers(text: str) -> bytes:

@@ -38,11 +38,9 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     way, way_notes = choose_way(request, layers, host)
     namespaces = _namespaces(options, site, way)
     binds = user_binds(request)
-    mounts = plan_mounts(request, site, namespaces, binds=binds)
-    environment, environment_notes = _environment(request, mounts, binds)
-    account = _account(request, mounts.home)
     writes = layers.upper is not None or layers.is_root_writable
-    keeps_accounts = account.uid == 0 and way == "root" and writes
+    mounts = plan_mounts(request, site, namespaces, binds=binds, keeps_accounts=way == "root" and writes)
+    environment, environment_notes = _environment(request, mounts, binds)
     cwd, cwd_required = _working_directory(request, mounts.home)
     return RunPlan(
         way=way,
@@ -55,13 +53,11 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         cwd=cwd,
         is_cwd_required=cwd_required,
         home=mounts.home,
-        account=account,
+        account=_account(request, mounts.home),
         namespaces=namespaces,
         fakeroot=options.fakeroot,
         hostname=options.hostname or None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
-        edit_passwd=site.config_passwd and not keeps_accounts,
-        edit_group=site.config_group and not keeps_accounts,
         has_init=not (options.no_init or options.compat),
         nv=_uses_nv(options, site),
         notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
@@ -131,7 +127,7 @@ def _environment(
             action=request.action,
             image=request.image.path,
             home=mounts.home,
-            binds=[one.source if one.source == one.target else f"{one.source}:{one.target}" for one in binds],
+            binds=[one.target for one in binds],
             app=options.app,
             with_libraries=bool(request.gpu.libraries),
         )

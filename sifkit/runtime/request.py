@@ -52,7 +52,8 @@ class ImageFacts:
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
-    could be written to. ``architecture``: machine of a SIF, empty if it says none. ``owner``: of the file, name and group.
+    could be written to. ``architecture``: of a SIF, in the words of Go, empty if it says none. ``owner``, ``group``:
+    names, of the file.
     """
 
     path: str
@@ -87,7 +88,8 @@ class OverlayFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """User who runs the command, as the user database of the host has him, and his process. ``machine``: as ``uname -m``."""
+    """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
+    host's architecture, in the words of Go."""
 
     uid: int
     gid: int

@@ -86,7 +86,8 @@ class Mount:
 
     "bind": ``source`` of the host, a file or a directory; "symlink": a link at ``target`` with the text ``source``, which is no
     mount but belongs into the tmpfs mounted before it. ``content``: the text of a generated file that is bound instead of
-    ``source``. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
+    ``source``. ``edit``: the content is the container's own file with entries of
+    the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
     session's layer. ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of
     the filesystem.
     """
@@ -103,6 +104,7 @@ class Mount:
     make_target: bool = True
     is_optional: bool = False
     content: bytes | None = None
+    edit: Literal["", "passwd", "group"] = ""
     mode: int = 0o755
     size: int | None = None
     data: str = ""
@@ -161,7 +163,7 @@ class RunPlan:
     ``layers``: from the root, the lowest, up. ``upper``: the layer above them that is written to; None: the root is read-only.
     ``is_root_writable``: the root is a directory or an ext3 image that is written to itself. ``mounts``: in order. ``cwd``:
     working directories, the first that exists is used, else ``/``; ``is_cwd_required``: else the run fails. ``account``: who
-    the command runs as; ``edit_passwd``, ``edit_group``: an entry is added to the files of the image. ``umask``: None keeps the
+    the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours. ``notes``: printed before the start.
     """
 
@@ -180,8 +182,6 @@ class RunPlan:
     fakeroot: bool = False
     hostname: str | None = None
     umask: int | None = None
-    edit_passwd: bool = True
-    edit_group: bool = True
     has_init: bool = True
     no_new_privileges: bool = True
     nv: bool = False

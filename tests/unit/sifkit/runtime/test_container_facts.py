@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sifkit.errors import FormatError
 from sifkit.runtime import container_facts
-from sifkit.runtime.container_facts import read_container_facts, start_in_container
-from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, RunPlan
+from sifkit.runtime.container_facts import mounts_with_accounts, read_container_facts, start_in_container
+from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan
 
 
 def program(root: Path, path: str) -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text("#!/bin/sh\n")
     (root / path).chmod(0o755)
+
+
+def plan_of_nothing() -> RunPlan:
+    return RunPlan(
+        way="root",
+        layers=(Layer(path="x", kind="squashfs"),),
+        upper=None,
+        mounts=(),
+        command=Command(action="run", words=("a",)),
+        environment=ContainerEnvironment(),
+        cwd=("/missing", "/home"),
+        home="/home",
+        account=Account(uid=0, gid=0, name="root", group="root", home="/root"),
+    )
 
 
 @pytest.fixture
@@ -74,18 +89,29 @@ def test_the_start_knows_the_working_directory(root: Path) -> None:
     notes: list[str] = []
     (root / "home").mkdir()
     (root / ".singularity.d/runscript").unlink()
-    plan = RunPlan(
-        way="root",
-        layers=(Layer(path="x", kind="squashfs"),),
-        upper=None,
-        mounts=(),
-        command=Command(action="run", words=("a",)),
-        environment=ContainerEnvironment(),
-        cwd=("/missing", "/home"),
-        home="/home",
-        account=Account(uid=0, gid=0, name="root", group="root", home="/root"),
-    )
+    plan = plan_of_nothing()
     start = start_in_container("sifkit run", notes.append)(plan, str(root))
     assert start.argv[:2] == ("/bin/sh", "-c") and start.argv[3:] == ("sifkit run", "/bin/sh", "a")
     assert start.environment["PWD"] == "/home"
-    assert notes == ["the image has no runscript; /bin/sh is run"]
+    assert notes == [
+        "/missing is not in the container; the command starts in /home",
+        "the image has no runscript; /bin/sh is run",
+    ]
+    with pytest.raises(FormatError, match="--cwd /missing: no such directory in the container"):
+        start_in_container("", notes.append)(replace(plan, is_cwd_required=True), str(root))
+
+
+def test_accounts_are_edited(root: Path) -> None:
+    (root / "etc").mkdir()
+    (root / "etc/passwd").symlink_to("/real")
+    (root / "real").write_text("root:x:0:0::/:/bin/sh\n")
+    account = Account(uid=5, gid=6, name="me", group="us", home="/home/me")
+    mounts = (
+        Mount(kind="bind", target="/etc/passwd", edit="passwd"),
+        Mount(kind="bind", target="/etc/group", edit="group"),
+        Mount(kind="bind", target="/x", source="/y"),
+    )
+    plan = replace(plan_of_nothing(), mounts=mounts, account=account)
+    passwd, group, other = mounts_with_accounts(plan, str(root))
+    assert passwd.content == b"root:x:0:0::/:/bin/sh\nme:x:5:6::/home/me:/bin/sh\n" and not passwd.edit
+    assert group.content == b"us:x:6:me\n" and other == mounts[2]

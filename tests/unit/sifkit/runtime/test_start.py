@@ -87,6 +87,7 @@ WITH_SCRIPTS = {
     "http_proxy": "p",
     "PS1": "Apptainer> ",
     "PROMPT_COMMAND": 'PS1="Apptainer> "; unset PROMPT_COMMAND',
+    "APPTAINER_APPNAME": "",
     "APPTAINER_COMMAND": "exec",
     "APPTAINER_CONTAINER": "/data/base.sif",
     "APPTAINER_NAME": "base.sif",
