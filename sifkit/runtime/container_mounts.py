@@ -15,7 +15,6 @@ from .run_plan import Mount
 
 __all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
 
-DEVPTS_OPTIONS = "newinstance,ptmxmode=0666,mode=0620"
 SMALL_FILE_BYTES = 1 << 20
 Notify = Callable[[str], None]
 
@@ -38,14 +37,20 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
 def _is_directory(mount: Mount) -> bool:
     if mount.kind != "bind":
         return True
-    return mount.content is None and stat.S_ISDIR(os.stat(mount.source).st_mode)
+    if mount.content is not None or mount.edit:
+        return False
+    return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
 
 
 def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) -> None:
     """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
+    own: list[bytes] = []
     for number, mount in enumerate(mounts):
         try:
-            _mount(root, f"{files}/{number}", mount)
+            target = _target(root, mount, own)
+            _mount(target, f"{files}/{number}", mount)
+            if mount.kind == "tmpfs":
+                own.append(target)
         except OSError as error:
             source = mount.source or mount.kind
             what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
@@ -61,8 +66,7 @@ def _hint(mount: Mount, error: OSError) -> str:
     return ""
 
 
-def _mount(root: str, file: str, mount: Mount) -> None:
-    target = _target(root, mount)
+def _mount(target: bytes, file: str, mount: Mount) -> None:
     flags = sum(
         flag
         for wanted, flag in (
@@ -82,6 +86,8 @@ def _mount(root: str, file: str, mount: Mount) -> None:
             with open(file, "xb") as output:
                 output.write(mount.content)
             os.chmod(file, mount.mode & 0o666)
+        elif mount.make_source:
+            make_source(source, mount.mode)
         sys.bind(source, target, flags=flags, recursive=mount.recursive)
     elif mount.kind == "proc":
         _mount_proc(target, flags)
@@ -89,7 +95,14 @@ def _mount(root: str, file: str, mount: Mount) -> None:
         size = "" if mount.size is None else f",size={mount.size}"
         sys.mount("sifkit", target, "tmpfs", flags, f"mode={mount.mode:o}{size}")
     else:
-        sys.mount(mount.kind, target, mount.kind, flags, DEVPTS_OPTIONS if mount.kind == "devpts" else None)
+        sys.mount(mount.kind, target, mount.kind, flags, mount.data or None)
+
+
+def make_source(path: str, mode: int) -> None:
+    """Make a directory of the host and those above it; one that exists keeps its mode."""
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, mode)
 
 
 def _mount_proc(target: bytes, flags: int) -> None:
@@ -100,13 +113,24 @@ def _mount_proc(target: bytes, flags: int) -> None:
         sys.bind("/proc", target, recursive=True)
 
 
-def _target(root: str, mount: Mount) -> bytes:
+def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
+    """Return where the target is on the host. One that is missing is made in the memory mounted before it, of ``own``."""
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
         return found.below(os.fsencode(root)) + b"/" + found.missing[0]
-    if found.missing:
+    below = found.below(os.fsencode(root))
+    if not found.missing:
+        return below
+    if not any(below == directory or below.startswith(directory + b"/") for directory in own):
         raise OSError(errno.ENOENT, "the container has no such path", mount.target)
-    return found.below(os.fsencode(root))
+    is_directory = _is_directory(mount)
+    for name in found.missing if is_directory else found.missing[:-1]:
+        below += b"/" + name
+        os.mkdir(below, 0o755)
+    if not is_directory:
+        below += b"/" + found.missing[-1]
+        os.close(os.open(below, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return below
 
 
 def enter_root(root: str) -> None:

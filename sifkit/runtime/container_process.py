@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ..errors import show
+from ..errors import SifkitError, show
 from . import sys
 from .errors import LaunchError
 
@@ -116,7 +116,7 @@ def _report(answer: int, error: BaseException) -> None:
     if isinstance(error, OSError) and error.strerror:
         named = "" if error.filename is None else f"{show(os.fsdecode(error.filename))}: "
         text = f"{named}{error.strerror}"
-    elif isinstance(error, LaunchError):
+    elif isinstance(error, SifkitError):
         text = error.message + (f"; {error.hint}" if error.hint else "")
     else:
         text = f"internal error: {type(error).__name__}: {error}"

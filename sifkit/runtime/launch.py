@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import sys
+from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all
 from .container_process import Start, run_in_container
 from .errors import LaunchError, failed_call
@@ -71,7 +72,7 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         _new_namespace(sys.CLONE_NEWNS)
         sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
         sys.bind(root.path, root.path, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
-        mount_all(root.path, root.files, plan.mounts, notify)
+        mount_all(root.path, root.files, mounts_with_accounts(plan, root.path), notify)
         if plan.hostname is not None:
             sys.set_hostname(plan.hostname)
         start = start_of(plan, root.path)

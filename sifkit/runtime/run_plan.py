@@ -86,8 +86,10 @@ class Mount:
 
     "bind": ``source`` of the host, a file or a directory; "symlink": a link at ``target`` with the text ``source``, which is no
     mount but belongs into the tmpfs mounted before it. ``content``: the text of a generated file that is bound instead of
-    ``source``. ``make_target``: a missing target is made in the session's layer. ``is_optional``: a failure is a note and not
-    the end. ``size``: of a tmpfs, in bytes.
+    ``source``. ``edit``: the content is the container's own file with entries of
+    the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
+    session's layer. ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of
+    the filesystem.
     """
 
     kind: MountKind
@@ -98,11 +100,14 @@ class Mount:
     nosuid: bool = True
     nodev: bool = True
     noexec: bool = False
+    make_source: bool = False
     make_target: bool = True
     is_optional: bool = False
     content: bytes | None = None
+    edit: Literal["", "passwd", "group"] = ""
     mode: int = 0o755
     size: int | None = None
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,8 @@ class ContainerEnvironment:
 
     ``fixed``: there while the scripts of the image are read, and after them. ``injected``: set after the scripts, over what
     they set. ``passed``: of the host, set where the scripts set nothing. ``prepend_path``, ``append_path``: added to PATH.
+    ``is_evaluated``: ``$NAME`` in injected values is replaced. ``with_libraries``: the host's libraries belong to
+    LD_LIBRARY_PATH.
     """
 
     fixed: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +139,7 @@ class ContainerEnvironment:
     prepend_path: str = ""
     append_path: str = ""
     is_evaluated: bool = True
+    with_libraries: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +161,9 @@ class RunPlan:
     """Plan of a run.
 
     ``layers``: from the root, the lowest, up. ``upper``: the layer above them that is written to; None: the root is read-only.
-    ``mounts``: in order. ``cwd``: working directory, tried in order, else ``/``; the host's own as a string. ``account``: who
-    the command runs as; ``edit_passwd``, ``edit_group``: an entry is added to the files of the image. ``umask``: None keeps the
+    ``is_root_writable``: the root is a directory or an ext3 image that is written to itself. ``mounts``: in order. ``cwd``:
+    working directories, the first that exists is used, else ``/``; ``is_cwd_required``: else the run fails. ``account``: who
+    the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours. ``notes``: printed before the start.
     """
 
@@ -167,13 +176,12 @@ class RunPlan:
     cwd: tuple[str, ...]
     home: str
     account: Account
+    is_root_writable: bool = False
+    is_cwd_required: bool = False
     namespaces: frozenset[Namespace] = frozenset()
     fakeroot: bool = False
     hostname: str | None = None
     umask: int | None = None
-    edit_passwd: bool = True
-    edit_group: bool = True
-    resolv_conf: bytes | None = None
     has_init: bool = True
     no_new_privileges: bool = True
     nv: bool = False

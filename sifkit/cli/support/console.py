@@ -50,6 +50,10 @@ class Console:
         """False if what was opened is another filesystem, or several: ``sifkit check`` checks it, not fsck."""
         self.overlays: tuple[str, ...] = ()
         """Values of ``--overlay``, of verbs that look into containers."""
+        self.arguments: tuple[str, ...] = ()
+        """Words after the verb, of verbs that run a command."""
+        self.added_variables: tuple[str, ...] = ()
+        """Variables that this process has added to its environment, which a command that it runs must not see."""
         self.quiet = False
         self.verbose = 0
         self.debug = False
