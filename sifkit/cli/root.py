@@ -48,6 +48,7 @@ def _version(wanted: bool) -> None:
         Verb("ln", "Change", "ln", "create links in an image"),
         Verb("chmod", "Change", "chmod", "change the mode of files in an image"),
         Verb("chown", "Change", "chown", "change the owner of files in an image"),
+        Verb("doctor", "Host", "doctor", "show what this host allows for running containers"),
         Verb("help", "Host", "help", "show the help of a command"),
         Verb("completion", "Host", "completion", "print a completion script for bash, zsh or fish"),
     ],

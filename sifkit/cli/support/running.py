@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import InputError, NotYetError, UsageError, human, show
@@ -21,25 +20,6 @@ __all__ = ["run_container"]
 LARGEST_ENV_FILE = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    works: bool
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Host:
-    """Facts of a host on which only root can run containers."""
-
-    is_root: bool
-    loop: _Fact
-    user_namespace: _Fact = _Fact(False, "this release runs containers as root only")
-    user_mount: _Fact = user_namespace
-    fuse: _Fact = user_namespace
-    overlay: _Fact = user_namespace
-    fuse_upper: _Fact = user_namespace
-
-
 def run_container(
     console: Console, action: Literal["exec", "run", "shell"], image: str, words: tuple[str, ...], values: Mapping[str, Value]
 ) -> int:
@@ -47,6 +27,7 @@ def run_container(
     if not sys.platform.startswith("linux"):
         raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
     from ...runtime.caller import load_site_config
+    from ...runtime.host import probe
     from ...runtime.options import RunOptions, check_options, no_effect_notes, with_variables
     from ...runtime.plan import plan_run
 
@@ -55,7 +36,7 @@ def run_container(
     options = RunOptions.of(found)
     site = load_site_config(os.environ)
     request = _request(console, action, image, words, options)
-    plan = plan_run(request, _known_host(), site)
+    plan = plan_run(request, probe(), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
     if options.dry_run:
@@ -65,11 +46,6 @@ def run_container(
             console.line(line)
         return 0
     return _launched(console, plan)
-
-
-def _known_host() -> _Host:
-    is_root = os.geteuid() == 0
-    return _Host(is_root, _Fact(is_root and os.path.exists("/dev/loop-control"), "/dev/loop-control is missing"))
 
 
 def _request(
