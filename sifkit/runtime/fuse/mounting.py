@@ -1,0 +1,68 @@
+"""Mounts of FUSE by mount(2), and the processes that serve them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import NoReturn
+
+from .. import sys
+from .backend import Backend
+from .server import Server
+
+__all__ = ["mount_fuse", "serve_in_child"]
+
+DEVICE = "/dev/fuse"
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+"""Signals that end a whole job, or come from its terminal: a server goes on until its filesystem is unmounted."""
+
+
+def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int = 0) -> int:
+    """Mount a filesystem at ``point``; return the descriptor to serve it by. ``uid``, ``gid``: of this user namespace.
+
+    The device is opened here, since it belongs to the user namespace in which it is opened.
+    """
+    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        flags = sys.MS_NOSUID | sys.MS_NODEV | (sys.MS_RDONLY if read_only else 0)
+        options = f"fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other"
+        sys.mount(name, point, "fuse", flags, options)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def serve_in_child(fd: int, open_backend: Callable[[], Backend], *, threads: int = 1, before: Callable[[], None]) -> int:
+    """Serve a mount in a forked process, and close ``fd`` in this one; return the process's id.
+
+    ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted. Its exit
+    code is 0 if all was well.
+    """
+    pid = os.fork()
+    if pid == 0:
+        _serve(fd, open_backend, threads, before)
+    os.close(fd)
+    return pid
+
+
+def _serve(fd: int, open_backend: Callable[[], Backend], threads: int, before: Callable[[], None]) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        before()
+        Server(fd, open_backend(), report=_report).serve(threads=threads)
+        code = 0
+    except OSError as error:
+        _report(f"{error.strerror or error}")
+    except Exception as error:  # noqa: BLE001 - the process ends here
+        _report(f"internal error: {type(error).__name__}: {error}")
+    finally:
+        os._exit(code)
+
+
+def _report(text: str) -> None:
+    os.write(2, f"sifkit: FUSE server: {text}\n".encode("utf-8", "replace"))
