@@ -16,7 +16,7 @@ from .container_mounts import add_mount_points, enter_root, mount_all
 from .container_process import Start, run_in_container
 from .errors import LaunchError, failed_call
 from .kernel_layers import KernelLayers
-from .run_plan import RunPlan
+from .run_plan import Layer, RunPlan
 from .session import mount_session, unused_directory
 
 __all__ = ["launch"]
@@ -34,6 +34,8 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
     """
     if plan.way == "root":
         return _launch_as_root(plan, start_of, notify)
+    if plan.way in ("user", "view"):
+        return _launch_as_user(plan, start_of, notify)
     raise LaunchError(f"containers cannot be run in the way {plan.way!r} yet")
 
 
@@ -55,6 +57,39 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     finally:
         layers.close()
     return code
+
+
+def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+    from .served_layers import ServedLayers
+
+    place = unused_directory(_used_paths(plan))
+    uid, gid = os.getuid(), os.getgid()
+    inner = (0, 0) if plan.fakeroot else (uid, gid)
+    _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    session = mount_session(place)
+    layers = ServedLayers(session, place, inner)
+    try:
+        layers.lock(plan.layers)
+        view = layers.view(plan.layers)
+        if add_mount_points(view, session.points, plan.mounts):
+            layers.remove_view()
+            # the server leaves the session, and keeps this directory of it
+            points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
+            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
+            os.close(points)
+        if plan.upper is not None:
+            view = layers.add_upper(view, plan.upper)
+        return _run(plan, _Root(view, session.files), start_of, notify)
+    finally:
+        layers.close()
+
+
+def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
+    try:
+        sys.write_id_maps(uid, gid, inner_uid=inner[0], inner_gid=inner[1])
+    except OSError as error:
+        raise failed_call("the user cannot be mapped into a user namespace", error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +128,11 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
     )
 
 
-def _new_namespace(flags: int) -> None:
-    """Unshare the mount namespace: mounts of the host still arrive, none of ours goes there."""
+def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> None:
+    """Unshare the mount namespace: mounts of the host still arrive, none of ours goes there. ``maps``: maps ids before."""
     _unshare(flags)
+    if maps is not None:
+        maps()
     sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
 
 

@@ -13,6 +13,7 @@ from sifkit.errors import SifkitError
 from sifkit.runtime.container_process import Start
 from sifkit.runtime.launch import launch
 from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan, Upper, Way
+from sifkit.runtime.sys import set_dumpable
 
 __all__ = ["host_programs", "plan_of", "run_plan", "start_plan"]
 
@@ -61,13 +62,12 @@ def start_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> subprocess.Pope
     file.chmod(0o644)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.plan_runner", str(file)],
+        [sys.executable, "-m", "tests.support.plan_runner", str(file), str(uid)],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **({"user": uid, "group": uid, "extra_groups": []} if uid else {}),
     )
 
 
@@ -78,9 +78,26 @@ def run_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> tuple[int, str, s
     return process.returncode, out.decode(), err.decode()
 
 
-def _main(file: str) -> int:
+def _drop(uid: int) -> None:
+    """Become another user, who may be unable to read the modules of this interpreter: those of a run are loaded before."""
+    import encodings.idna
+    import lzma
+    import zlib
+
+    import sifkit.runtime.served_layers
+
+    _ = encodings.idna, lzma, zlib, sifkit.runtime.served_layers
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    set_dumpable()
+
+
+def _main(file: str, uid: int) -> int:
     with open(file, "rb") as stream:
         plan: RunPlan = pickle.load(stream)
+    if uid:
+        _drop(uid)
     try:
         return launch(
             plan,
@@ -93,4 +110,4 @@ def _main(file: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1]))
+    sys.exit(_main(sys.argv[1], int(sys.argv[2])))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
 from typing import NoReturn
 
+from ...errors import SifkitError
 from .. import sys
 from .backend import Backend
 from .server import Server
@@ -14,6 +16,7 @@ from .server import Server
 __all__ = ["mount_fuse", "serve_in_child"]
 
 DEVICE = "/dev/fuse"
+READY, MESSAGE_BYTES = b"\0", 4096
 IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 """Signals that end a whole job, or come from its terminal: a server goes on until its filesystem is unmounted."""
 
@@ -35,31 +38,46 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
 
 
 def serve_in_child(fd: int, open_backend: Callable[[], Backend], *, threads: int = 1, before: Callable[[], None]) -> int:
-    """Serve a mount in a forked process, and close ``fd`` in this one; return the process's id.
+    """Serve a mount in a forked process, and close ``fd`` in this one; return the process's id when it serves.
 
     ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted. Its exit
-    code is 0 if all was well.
+    code is 0 if all was well. Raises OSError with the reason if the backend cannot be opened.
     """
+    report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _serve(fd, open_backend, threads, before)
+        os.close(report)
+        _serve(fd, open_backend, threads, before, answer)
     os.close(fd)
+    os.close(answer)
+    with open(report, "rb") as file:
+        message = file.read(MESSAGE_BYTES)
+    if message != READY:
+        os.waitpid(pid, 0)
+        raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
     return pid
 
 
-def _serve(fd: int, open_backend: Callable[[], Backend], threads: int, before: Callable[[], None]) -> NoReturn:
+def _serve(fd: int, open_backend: Callable[[], Backend], threads: int, before: Callable[[], None], answer: int) -> NoReturn:
     code = 1
+    is_ready = False
     try:
         os.setsid()
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         before()
-        Server(fd, open_backend(), report=_report).serve(threads=threads)
+        server = Server(fd, open_backend(), report=_report)
+        os.write(answer, READY)
+        os.close(answer)
+        is_ready = True
+        server.serve(threads=threads)
         code = 0
-    except OSError as error:
-        _report(f"{error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - the process ends here
-        _report(f"internal error: {type(error).__name__}: {error}")
+        text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
+        if is_ready:
+            _report(text)
+        else:
+            os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
 
