@@ -48,12 +48,14 @@ T = TypeVar("T")
 class WritableFilesystem(Filesystem):
     """Image open for changes; see ``Filesystem.open``. Methods ending in ``_at`` take inodes of directories."""
 
-    def __init__(self, device: BlockDevice, *, clock: Clock | None = None) -> None:
+    def __init__(self, device: BlockDevice, *, clock: Clock | None = None, late_checkpoint: bool = False) -> None:
         """Recover the image on ``device`` (journal, orphan list) and begin. ``clock`` returns nanoseconds since 1970.
 
+        ``late_checkpoint``: for many calls of ``sync``. Each costs two syncs of the device instead of four; the changes stay
+        in the journal until it is full, and up to 32 MiB of them in memory. ``close`` and ``checkpoint`` empty it.
         Raise NeedsCheckError if the image is marked as damaged, UnsupportedError, CorruptError, DeviceError.
         """
-        self._session = Session(device, clock=clock or time.time_ns)
+        self._session = Session(device, clock=clock or time.time_ns, late_checkpoint=late_checkpoint)
         self._nodes = InodeCache(self._session)
         self._paths = PathArguments(self, self._nodes)
         self.device = self._session.device
@@ -69,9 +71,15 @@ class WritableFilesystem(Filesystem):
 
     @classmethod
     def open_for_changes(
-        cls, where: PathOrFile | BlockDevice, *, offset: int = 0, size: int | None = None, clock: Clock | None = None
+        cls,
+        where: PathOrFile | BlockDevice,
+        *,
+        offset: int = 0,
+        size: int | None = None,
+        clock: Clock | None = None,
+        late_checkpoint: bool = False,
     ) -> Self:
-        """Open an image as ``Filesystem.open`` does with mode "r+"."""
+        """Open an image as ``Filesystem.open`` does with mode "r+". ``late_checkpoint``: see the constructor."""
         with ExitStack() as stack:
             device: BlockDevice
             if isinstance(where, str | bytes | os.PathLike):
@@ -81,7 +89,7 @@ class WritableFilesystem(Filesystem):
                 device = FileDevice(fd, offset, size)
             else:
                 device = stack.enter_context(open_device(where, offset=offset, size=size))
-            found = cls(device, clock=clock)
+            found = cls(device, clock=clock, late_checkpoint=late_checkpoint)
             found._stack.enter_context(stack.pop_all())
             found._finalizer.detach()
             owned = owns_file(where, device)
@@ -131,6 +139,10 @@ class WritableFilesystem(Filesystem):
     def sync(self) -> None:
         """Commit all changes to stable storage. After a DeviceError nothing more is written."""
         self._session.sync()
+
+    def checkpoint(self) -> None:
+        """Commit all changes, put them in their places and mark the image as clean, as ``close`` does; then go on."""
+        self._session.checkpoint()
 
     def close(self) -> None:
         """Delete open files without names, sync, mark the image as clean and close the file that ``open`` opened.
