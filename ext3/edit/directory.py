@@ -151,6 +151,10 @@ class Directory:
             for ino, file_type, name in self._records(logical):
                 yield Entry(name, ino, _TYPES.get(file_type, FileType.UNKNOWN))
 
+    def listed(self) -> list[tuple[bytes, int, int]]:
+        """Return (name, inode, file type) of all entries in disk order, including "." and ".."."""
+        return [(name, ino, kind) for logical in range(self._count) for ino, kind, name in self._records(logical)]
+
     def is_empty(self) -> bool:
         """Return True if there are no entries except "." and ".."."""
         return all(entry.name in DOTS for entry in self.entries())

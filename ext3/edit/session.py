@@ -318,6 +318,11 @@ class Session:
         )
 
     @property
+    def unsynced(self) -> bool:
+        """True if ``sync`` has something to do."""
+        return self._data_written or self.pending
+
+    @property
     def log_space(self) -> int:
         """Number of blocks that can still be changed before the transaction is full; huge without a journal."""
         if self._log is None:
