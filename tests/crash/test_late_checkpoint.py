@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import stat
+
 import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
-from ext3.device.copy_on_write import RecordingDevice, play
+from ext3.device.copy_on_write import CopyOnWriteDevice, RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.format.superblock import read_superblock
 
 from ..support.crashes import Recording, content_of, key_of
 from ..support.edits import Edits
+from ..support.facts import TreeFacts, assert_same, facts_of_image
 from ..support.image_checks import check_counts
 from ..support.operations import ImageTree, Outcome
 from ..support.recorded_edits import record_random_edits, state, state_of
@@ -86,6 +89,51 @@ def test_whatever_is_synced_is_there(seed: int) -> None:
         edits.check(found)
         check_counts(found)
     assert edits.outcomes[Outcome.DONE] > 60
+
+
+ON_ONE_PATH = {
+    "mkdir", "create", "mknod", "unlink", "orphan", "rmdir", "write_bytes", "write", "append", "truncate", "punch", "chmod",
+    "lchmod", "set_xattr", "remove_xattr",
+}  # fmt: skip
+"""Verbs that change what is at their first argument."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_cut_between_syncs(seed: int) -> None:
+    """Wherever it is cut, files that nothing was done to since the last sync are as they were: nothing old comes back."""
+    device = empty_image()
+    shorten_log(device, 100)
+    edits = Edits(seed, largest=20_000, verbs=ON_ONE_PATH, lengths=(10, 40))
+    recorded = RecordingDevice(device)
+    with WritableFilesystem(recorded, clock=clock, late_checkpoint=True) as fs:
+        image = ImageTree(fs)
+        before, facts = bytes(device.data), edits.model.facts()
+        for number in range(60):
+            touched = {edits.step(image)[1] for _ in range(edits.chance.randrange(1, 5))}
+            fs.sync()
+            if number % 3 == 0:
+                recording = Recording(before, recorded.events, [facts], [(0, 0)])
+                for cut, (_, left) in enumerate(recording.cuts(seed=number)):
+                    if cut % 4 == number % 4:
+                        _check_untouched(left, facts, touched)
+            recorded.events = []
+            before, facts = bytes(device.data), edits.model.facts()
+        edits.check(fs)
+    with ext3.Filesystem.open(device) as found:
+        edits.check(found)
+
+
+def _check_untouched(left: CopyOnWriteDevice, facts: TreeFacts, touched: set[bytes]) -> None:
+    """Names beside ``touched`` have these ``facts``, after a recovery too, and every block is counted once."""
+    expected = {path: fact for path, fact in facts.items() if path not in touched and not stat.S_ISDIR(fact.mode)}
+    for mode in ("r", "r+"):
+        with ext3.Filesystem.open(left, "r+", clock=clock) if mode == "r+" else ext3.Filesystem.open(left) as fs:
+            assert fs.journal_problem is None
+            found = facts_of_image(fs)
+            assert_same({path: found[path] for path in expected}, expected)
+    with ext3.Filesystem.open(left) as fs:
+        check_counts(fs)
 
 
 def test_cut_while_recovering() -> None:

@@ -9,7 +9,7 @@ import pytest
 import ext3
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
-from ext3.edit import inode_cache
+from ext3.edit import directory, inode_cache
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.inode_filesystem import InodeFilesystem
 
@@ -123,3 +123,17 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             assert fs.read_at(ino, 0, 4000) == b"%02d" % number * 1400
     with ext3.Filesystem.open(MemoryDevice(bytes(device.data))) as after:
         check_counts(after)
+
+
+def test_blocks_of_many_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are kept in memory are bounded together, not for each directory."""
+    monkeypatch.setattr(directory, "KEPT_BYTES", 8 << 10)
+    with InodeFilesystem(empty_image(), clock=clock) as fs:
+        tops = [fs.mkdir_at(ROOT, b"%d" % number) for number in range(20)]
+        for turn in range(3):
+            for top in tops:
+                fs.create_at(top, b"%d" % turn)
+                assert len(fs._nodes._checked_blocks) <= 8
+        assert all(fs.find_name(top, b"%d" % turn) for top in tops for turn in range(3))
+        assert not any(fs.find_name(top, b"3") for top in tops)
+        assert 0 < len(fs._nodes._checked_blocks) <= 8
