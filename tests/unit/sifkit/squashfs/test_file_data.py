@@ -33,7 +33,7 @@ def files(draw: st.DrawFn) -> HandMadeFile:
         noise(size),
         holes=draw(numbers),
         stored=draw(numbers),
-        fragment_at=draw(st.none() | st.integers(0, 40)) if size % BLOCK else None,
+        fragment_at=draw(st.none() | st.integers(0, 40)) if 0 < size % BLOCK < BLOCK - 50 else None,
         fragment_stored=draw(st.booleans()),
         list_offset=draw(st.integers(0, 9000)),
     )
