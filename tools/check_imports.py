@@ -26,7 +26,12 @@ PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select"
 IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subprocess", "socket", "tempfile", "shutil", "pathlib"}
 """What a pure module does not import: it has no clock, no identity, no files."""
 
-CONSTRUCT_USERS = {"ext3/format/layout.py", "sifkit/sif/format/descriptor.py", "sifkit/sif/format/header.py"}
+CONSTRUCT_USERS = {
+    "ext3/format/layout.py",
+    "sifkit/sif/format/descriptor.py",
+    "sifkit/sif/format/header.py",
+    "sifkit/packed_struct.py",
+}
 CONSTRUCT_NAMES = ("schema.py", "_schema.py")
 
 PLATFORM_ONLY = {"fcntl", "pwd", "grp", "termios", "resource", "tty", "pty", "syslog"}
@@ -36,7 +41,7 @@ THIRD_PARTY = {
     "ext3": {"construct", "numpy"},
     "sifkit": {"construct", "numpy", "typer", "click", "tqdm", "rich", "typing_extensions"},
 }
-OPTIONAL_IN_FUNCTIONS = {"ext3": set[str](), "sifkit": {"zstandard"}}
+OPTIONAL_IN_FUNCTIONS = {"ext3": set[str](), "sifkit": {"deflate", "lz4", "lzallright", "zstandard"}}
 """Allowed where the import is inside a function, so that the package works without it."""
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
@@ -194,6 +199,9 @@ def main(argv: list[str] | None = None) -> int:
     views = sorted(f"sifkit.vfs.{path.stem}" for path in (root / "sifkit" / "vfs").glob("*.py") if path.stem != "__init__")
     if views:
         lines += check_light(root, ", ".join(views), ("numpy", "construct"))
+    if (root / "sifkit" / "squashfs" / "reader.py").exists():
+        # a server for each container: start-up and memory count
+        lines += check_light(root, "sifkit.squashfs.reader", ("numpy", "construct", "zstandard", "rich"))
     for line in lines:
         print(line)
     return 1 if lines else 0

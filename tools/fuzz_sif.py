@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from sifkit.errors import SifkitError
+from sifkit.packed_struct import PackedStruct
 from sifkit.sif import (
     SIF,
     Arch,
@@ -30,7 +31,7 @@ from sifkit.sif import (
     Stamp,
 )
 from sifkit.sif.checking import check_state
-from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PackedStruct
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER
 from sifkit.sif.state import load
 from sifkit.sif.store import ObjectStore
 

@@ -79,7 +79,7 @@ def command(
                 if bits == found.mode & 0o7777:
                     continue
                 with batch.attempt(f"changing permissions of '{shown}'", target):
-                    editor.filesystem.chmod(ino, bits)
+                    editor.filesystem.chmod(editor.copy_up(ino), bits)
                     batch.count(f"mode of '{shown}' changed from {found.mode & 0o7777:04o} to {bits:04o}")
 
     batch.run(targets, flags, edit)

@@ -60,7 +60,7 @@ def command(
                 if uid in (None, found.uid) and gid in (None, found.gid):
                     continue
                 with batch.attempt(f"changing ownership of '{shown}'", target):
-                    editor.filesystem.chown(ino, uid, gid)
+                    editor.filesystem.chown(editor.copy_up(ino), uid, gid)
                     now = editor.stat(ino)
                     batch.count(f"owner of '{shown}' changed from {found.uid}:{found.gid} to {now.uid}:{now.gid}")
 

@@ -52,6 +52,7 @@ class _Settings:
         "sifkit cp 'overlay.img:/upper/opt/results/*.py' .",
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
+        "sifkit cp -r image.sif:/opt/results .",
     ],
 )
 def command(
@@ -107,9 +108,10 @@ def command(
     *given, target = arguments
     batch = EditBatch(console)
     images = [pair[0] for pair in map(split_image_path, arguments) if pair is not None]
-    sources = [source for argument in given for source in _matching(batch.console, argument, flags, images)]
+    goal = split_image_path(target)
+    sources = [source for argument in given for source in _matching(batch.console, argument, flags, images, goal)]
     with reporter(progress, console) as bar:
-        if split_image_path(target) is not None or _names_missing_image(target):
+        if goal is not None or _names_missing_image(target):
             image: str | None = parse_image_paths([target])[0].image
             written = _copy_in(batch, sources, target, settings, bar)
         else:
@@ -119,8 +121,13 @@ def command(
     return batch.finish(image, text, {"copied": batch.done, "written_bytes": written})
 
 
-def _matching(console: Console, argument: str, flags: EditFlags, images: Sequence[str]) -> list[str]:
-    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves. ``images``: those of all arguments."""
+def _matching(
+    console: Console, argument: str, flags: EditFlags, images: Sequence[str], goal: tuple[str, str] | None
+) -> list[str]:
+    """Return the sources that a pattern IMAGE:/PATH matches; others are themselves.
+
+    ``images``: those of all arguments. ``goal``: image and path to copy to; then --overlay is for that image.
+    """
     from ..overlay.image_format import is_sif
     from ..vfs.glob import expand, has_magic
 
@@ -130,7 +137,8 @@ def _matching(console: Console, argument: str, flags: EditFlags, images: Sequenc
     image, path = pair
     partition = flags.partition if is_sif(image) else None
     offset = offset_of(image, flags.start, images)
-    with open_for_reading(console, image, partition, offset=offset, upper=flags.upper) as opened:
+    overlays = (flags.overlay or ()) if goal is None or os.path.samefile(goal[0], image) else ()
+    with open_for_reading(console, image, partition, offset=offset, upper=flags.upper, overlays=overlays) as opened:
         return [f"{image}:{os.fsdecode(match)}" for match in expand(opened.tree, os.fsencode(path))]
 
 
@@ -206,8 +214,10 @@ def _copy_out(
         flags = settings.flags
         partition = flags.partition if is_sif(one.image) else None
         with (
-            open_for_reading(batch.console, one.image, partition, offset=one.offset, upper=flags.upper) as opened,
-            warn_of_changes(batch.console, one.image, opened, allowed=settings.allow_changed),
+            open_for_reading(
+                batch.console, one.image, partition, offset=one.offset, upper=flags.upper, overlays=flags.overlay or ()
+            ) as opened,
+            warn_of_changes(batch.console, opened, allowed=settings.allow_changed),
         ):
             tree = opened.tree
             try:

@@ -159,7 +159,7 @@ class _Linker:
             return
         if old is None:
             uid, gid = self.owner
-            make = partial(editor.filesystem.symlink_at, source.path, *new.location, uid=uid, gid=gid)
+            make = partial(editor.filesystem.symlink_at, source.path, *editor.location(new), uid=uid, gid=gid)
             editor.replace(new, make)
         else:
             editor.link(old, new)

@@ -75,11 +75,12 @@ def _remove(editor: OverlayEditor, batch: EditBatch, target: ImagePath, *, recur
         return
     what = "cannot remove"
     if resolved.node is None:
-        if force and editor.upper:
+        if force and editor.guesses_lower:
             if editor.add_whiteout(resolved):
                 batch.count(f"hidden '{target.shown}'")
         elif not force:
-            hint = "-f hides a file of this name in a lower layer" if editor.upper and not editor.whiteouts_of(resolved) else ""
+            may_be_lower = editor.guesses_lower and not editor.whiteouts_of(resolved)
+            hint = "-f hides a file of this name in a lower layer" if may_be_lower else ""
             batch.refuse(f"{what} '{target.shown}': No such file or directory", target, kind="not-found", hint=hint)
         return
     if not editor.stat(resolved.node).is_dir:
@@ -113,7 +114,7 @@ def _resolve(editor: OverlayEditor, batch: EditBatch, target: ImagePath, force: 
     except (FileNotFoundError, NotADirectoryError):
         if not force:
             raise
-    if editor.upper:
+    if editor.guesses_lower:
         parent = show(target.path.rstrip(b"/").rpartition(b"/")[0])
         options = " ".join(batch.console.image_options)
         hint = f"create it first: sifkit mkdir -p {options} {shell_quote(target.image)}:{parent}"

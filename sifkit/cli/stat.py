@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ..errors import counted
+from ..errors import counted, show
 from .support.console import Console, Fields
 from .support.frame import verb
 from .support.options import Dereference, ReadFlags
@@ -16,7 +16,8 @@ from .support.reading import TYPES, ReadBatch, entry_fields, lookup, xattrs_of
 from .support.render import escape, mode_text, print_pairs, rfc3339
 
 if TYPE_CHECKING:
-    from ..overlay.opening import FileDetails, OpenedTree
+    from ..overlay.opening import FileDetails
+    from ..overlay.tree_opening import OpenedTree
     from ..vfs.file_tree import Stat
 
 __all__ = ["command"]
@@ -42,6 +43,7 @@ def _kind(found: Stat, name: bytes, opaque: bool) -> str:
     examples=[
         "sifkit stat overlay.img /upper",
         "sifkit stat overlay.img:/upper",
+        "sifkit stat image.sif /etc/motd",
         "sifkit stat --json overlay.img /upper | python3 -m json.tool",
     ]
 )
@@ -55,7 +57,8 @@ def command(
     flags: ReadFlags,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per file")] = False,
 ) -> int:
-    """Show the metadata of files in an image: type, size, mode, owner, links, inode, extents, times and extended attributes.
+    """Show the metadata of files in an image: type, size, mode, owner, links, inode, extents, times and extended attributes;
+    of a container also the layer that a file comes from.
 
     Times are in UTC. What cannot be read of a damaged file is unknown, and reported. The image is not modified.
     """
@@ -77,7 +80,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Details:
-    """All that is known of a file; None: unknown."""
+    """All that is known of a file; None: unknown. ``layer``: of a container, that the file comes from."""
 
     path: bytes
     stat: Stat
@@ -86,6 +89,7 @@ class _Details:
     opaque: bool | None
     inode: FileDetails | None
     extents: int | None
+    layer: str | None
 
     @property
     def name(self) -> bytes:
@@ -97,10 +101,11 @@ def _read(batch: ReadBatch, opened: OpenedTree, path: bytes, *, follow: bool) ->
     from ..vfs.resolve import is_dir, is_symlink
     from ..vfs.upper_view import is_opaque_directory
 
-    tree, image = opened.tree, opened.image
+    tree = opened.tree
     node = lookup(tree, path, follow=follow, verb="stat")
     found = tree.stat(node)
-    inode = None if image is None else image.details(node)
+    of_ext3 = opened.inode(node)
+    inode = None if of_ext3 is None else of_ext3[0].details(of_ext3[1])
 
     def attempt(read: Callable[[], T]) -> T | None:
         try:
@@ -112,8 +117,8 @@ def _read(batch: ReadBatch, opened: OpenedTree, path: bytes, *, follow: bool) ->
     target = attempt(lambda: tree.readlink(node)) if is_symlink(found) else None
     xattrs = attempt(lambda: xattrs_of(tree, node))
     opaque = attempt(lambda: is_opaque_directory(tree, node)) if is_dir(found) else False
-    extents = None if image is None else attempt(lambda: image.count_extents(node))
-    return _Details(path, found, target, xattrs, opaque, inode, extents)
+    extents = None if of_ext3 is None else attempt(lambda: of_ext3[0].count_extents(of_ext3[1]))
+    return _Details(path, found, target, xattrs, opaque, inode, extents, opened.layer_name(node))
 
 
 def _fields(file: _Details) -> Fields:
@@ -123,6 +128,7 @@ def _fields(file: _Details) -> Fields:
     fields: Fields = {"crtime": None if inode is None or inode.crtime is None else rfc3339(inode.crtime)}
     fields |= {key: None if inode is None else getattr(inode, key) for key in ("flags", "generation")}
     fields |= {"extents": file.extents, "xattrs": None if file.xattrs is None else len(file.xattrs)}
+    fields |= {"layer": file.layer}
     fields |= {"whiteout": is_whiteout(file.stat) or whited_out_name(file.name) is not None, "opaque": file.opaque}
     return entry_fields(file.path, file.stat, file.target) | fields
 
@@ -138,6 +144,7 @@ def _pairs(file: _Details) -> list[tuple[str, str]]:
     pairs = [
         ("file", name if file.target is None else f"{name} -> {escape(file.target)}"),
         ("type", _kind(found, file.name, bool(file.opaque))),
+        ("layer", "" if file.layer is None else show(file.layer)),
         ("size", f"{counted(found.size, 'byte')}, {found.blocks * 512:,} allocated"),
         ("mode", f"{found.mode & 0o7777:04o} {mode_text(found.mode)}"),
         ("owner", f"{found.uid}:{found.gid}"),

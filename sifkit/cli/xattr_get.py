@@ -40,7 +40,9 @@ def command(
     image, (path,) = groups[0]
     from ..vfs.resolve import Resolver
 
-    with open_for_reading(console, image, flags.partition, offset=flags.start, upper=flags.upper) as opened:
+    with open_for_reading(
+        console, image, flags.partition, offset=flags.start, upper=flags.upper, overlays=flags.overlay or ()
+    ) as opened:
         console.path = path
         value = xattrs_of(opened.tree, Resolver(opened.tree).lookup(path, follow=follow)).get(os.fsencode(name))
     if value is None:

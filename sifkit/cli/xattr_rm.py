@@ -41,7 +41,7 @@ def command(
         with batch.attempt(f"cannot remove {show(name)} of '{target.shown}'", target):
             ino = editor.lookup(target.path, follow=follow)
             editor.check_xattr(target.path, os.fsencode(name))
-            editor.filesystem.remove_xattr(ino, os.fsencode(name))
+            editor.remove_xattr(ino, os.fsencode(name))
             batch.count(f"removed {show(name)} of '{target.shown}'")
 
     batch.run(targets, flags, edit)

@@ -52,7 +52,7 @@ def command(
         with batch.attempt(f"cannot set {show(name)} of '{target.shown}'", target):
             ino = editor.lookup(target.path, follow=follow)
             editor.check_xattr(target.path, os.fsencode(name))
-            editor.filesystem.set_xattr(ino, os.fsencode(name), data)
+            editor.filesystem.set_xattr(editor.copy_up(ino), os.fsencode(name), data)
             batch.count(f"set {show(name)} of '{target.shown}'")
 
     batch.run(targets, flags, edit)

@@ -252,7 +252,7 @@ class Copier:
             return False
         if file.form == stat.S_IFLNK and not existing.is_symlink:
             return self._link_target == existing.ino
-        return file.stat.ino == existing.ino
+        return file.node == existing.ino
 
     def _directory(
         self,
@@ -264,7 +264,7 @@ class Copier:
     ) -> Iterator[CopyOutcome]:
         label, goal = file.label, self._name(target.path)
         # A directory is not copied into itself; through a symlink the copy itself would be met.
-        if self._is_ours(file) and (file.stat.ino in target.ancestors or file.stat.ino in self._new_directories):
+        if self._is_ours(file) and (file.node in target.ancestors or file.node in self._new_directories):
             raise CopyError(f"cannot copy a directory, '{label}', into itself, '{goal}'", path=target.path)
         problem = source.problems.pop(file.path, None)
         rows = source.rows.pop(file.path, None)
@@ -272,7 +272,7 @@ class Copier:
             raise CopyError(f"'{label}': {reason_of(problem)}", kind=getattr(problem, "kind", "source"), path=label)
         set_early = partial(self._try_attributes, file, self._early)
         if existing is not None:
-            ino = existing.ino
+            ino = self.editor.copy_up(existing.ino)
             failed = self.editor.filesystem.atomically(partial(set_early, ino))
             yield Copied(label, goal, 0)
         else:
@@ -327,7 +327,14 @@ class Copier:
             hint = "-r copies devices and fifos as such"
             raise CopyError(f"'{label}' is not a regular file", path=label, hint=hint)
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
-        if keeps and old is not None and linked is None and not ("links" in options.preserve and old.links > 1):
+        is_lower = old is not None and self.editor.upper_inode(old.ino) is None
+        if (
+            keeps
+            and old is not None
+            and linked is None
+            and not ("links" in options.preserve and old.links > 1)
+            and not is_lower
+        ):
             self._copy_data(file, old.ino)
             self.editor.take_content(old.ino)
             self._remember_link(file, old.ino)
@@ -337,38 +344,42 @@ class Copier:
             return
         if linked is not None:
             self._noun = "hard link"
-            self.editor.replace(target, partial(filesystem.link_at, linked, *target.location))
+            self.editor.replace(target, partial(filesystem.link_at, linked, *self.editor.location(target)))
             return
         if self.editor.upper and is_whiteout(file.stat):
             text = f"cannot create special file '{self._name(target.path)}': Operation not permitted"
             hint = "a character device 0, 0 is a whiteout there; without --upper it is an ordinary device"
             raise CopyError(text, kind="permission", path=target.path, hint=hint)
         self.editor.check_visible(target)  # before its content is copied
-        ino, problem = self._make(file, target)
+        ino, problem = self._make(file, target, old.ino if keeps and is_lower and old is not None else None)
         self._remember_link(file, ino)
         if problem is not None:
             raise problem
 
-    def _make(self, file: _File[N], target: ResolvedPath[int]) -> tuple[int, _FileError | None]:
+    def _make(self, file: _File[N], target: ResolvedPath[int], lower: int | None = None) -> tuple[int, _FileError | None]:
         """Create a file that is not a directory, whole before it has its name, in the place of an existing one.
 
-        Return its inode, and why its attributes could not all be set.
+        ``lower``: the file of a lower layer whose attributes it keeps. Return its inode, and why its attributes could not all
+        be set.
         """
         filesystem = self.editor.filesystem
-        create = self._create_call(file, target.parent)
+        parent, name = self.editor.location(target)
+        create = self._create_call(file, parent)
         try:
             ino = create()
         except (NoFreeInodesError, NoSpaceError):
-            if target.node is None:
+            if target.node is None or self.editor.upper_inode(target.node) is None:
                 raise
-            filesystem.unlink_at(*target.location)  # there is no room for both
+            filesystem.unlink_at(parent, name)  # there is no room for both
             target = replace(target, node=None)
             ino = create()
         try:
+            if lower is not None:
+                self.editor.take_attributes(lower, ino)
             if file.form == stat.S_IFREG:
                 self._copy_data(file, ino)
             problem = self._try_attributes(file, self.options.preserve, ino)
-            self.editor.replace(target, partial(filesystem.name_at, ino, *target.location))
+            self.editor.replace(target, partial(filesystem.name_at, ino, parent, name))
         finally:
             filesystem.release(ino)
         return ino, problem

@@ -27,10 +27,11 @@ from .copy_options import CopyOptions
 from .copy_source import CopySource
 from .copy_space import SpaceEstimate
 from .image_format import is_sif
-from .opening import open_tree
+from .tree_opening import open_tree
 from .upper_edit import OverlayEditor, outside_upper_warning
 
 if TYPE_CHECKING:
+    from .opening import OpenedImage
     from .options import Progress
 
 __all__ = ["CopyArgument", "CopyIn"]
@@ -96,7 +97,7 @@ class CopyIn:
         self._upper = upper
         self._exact = exact
         self._follow = follow
-        self._watches: dict[str, ChangeWatch] | None = None if allow_changed else {}
+        self._watches: list[tuple[str, ChangeWatch]] | None = None if allow_changed else []
         """Of the images to copy from, unless they may change."""
         self._stack = ExitStack()
         self._trees: dict[str, FileTree[Any]] = {}
@@ -187,18 +188,23 @@ class CopyIn:
                     error.set_path(image)
                     raise
                 self._trees[image] = opened.tree
-                if opened.image is not None and self._watches is not None:
-                    watch = opened.image.watch()
-                    users = watch.users()
-                    if users.busy:
-                        text = f"{show(image)} is in use: {users.describe()}; what is copied may not fit together"
-                        self._outcomes.append(CopyWarning(text))
-                    else:  # one warning is enough
-                        self._watches[image] = watch
-                if opened.image is not None and opened.image.journal_problem is not None:
-                    text = f"cannot read its journal, what is copied may be out of date: {opened.image.journal_problem}"
-                    self._outcomes.append(CopyWarning(f"{show(image)}: {text}"))
+                for found in opened.images:
+                    self._watch(found)
         return self._trees[image]
+
+    def _watch(self, image: OpenedImage) -> None:
+        """Warn if another process may write to an image that is copied from, or if its journal cannot be read."""
+        if self._watches is not None:
+            watch = image.watch()
+            users = watch.users()
+            if users.busy:
+                text = f"{show(image.path)} is in use: {users.describe()}; what is copied may not fit together"
+                self._outcomes.append(CopyWarning(text))
+            else:  # one warning is enough
+                self._watches.append((image.path, watch))
+        if image.journal_problem is not None:
+            text = f"cannot read its journal, what is copied may be out of date: {image.journal_problem}"
+            self._outcomes.append(CopyWarning(f"{show(image.path)}: {text}"))
 
     def _destination(self, editor: OverlayEditor, found: _Found) -> ResolvedPath[int]:
         """Resolve the destination of a copy. A slash after the target asks for a directory. Raises TreePathError."""
@@ -235,7 +241,7 @@ class CopyIn:
             yield from copier.copy(found.source, resolved)
             self.bytes = copier.bytes
         self._progress.done()
-        for image, watch in (self._watches or {}).items():
+        for image, watch in self._watches or ():
             if watch.changed():
                 yield CopyWarning(f"{show(image)} changed while it was read; what was copied may not fit together")
 

@@ -90,7 +90,7 @@ class SpaceEstimate:
                 targets[path] = old if existing == _IN_THE_WAY else self._directory_target(old)
             elif existing != _IN_THE_WAY and row.stat is not None and not isinstance(row.stat, OSError):
                 self._add_file(tree, row.node, row.stat, old)
-        if existing is None:
+        if existing is None or (existing != _IN_THE_WAY and self.editor.upper_inode(existing) is None):
             self.inodes += 1
             self.blocks += -(-directory_bytes // self._block_size)
         self._progress.advance(len(walked.listing.rows))
@@ -117,6 +117,9 @@ class SpaceEstimate:
         if ino in self._replaced:
             return False
         self._replaced.add(ino)
+        if self.editor.upper_inode(ino) is None:  # of a lower layer: nothing is freed
+            self.inodes += 1
+            return True
         self.blocks -= old.blocks * SECTOR // self._block_size
         return True
 

@@ -1,17 +1,17 @@
 """Edit session of an image: checks who else uses it, takes Apptainer's locks, handles signatures, commits or rolls back.
 
 An image with a journal is changed in place. One without a journal is changed as a copy, which is renamed over it at the end;
-inside a SIF it is changed in place, with its valid flag cleared until the end.
+inside a SIF it is changed in place, with its valid flag cleared until the end. A container is changed in its highest layer.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
@@ -20,13 +20,16 @@ from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
 
 from ..atomic import AtomicFile, HostPath, lock_range
-from ..errors import FormatError, HostFullError, NotYetError, show
+from ..errors import FormatError, HostFullError, UsageError, show
 from ..file_attributes import keep_attributes
 from ..host_space import full_host_errors
 from ..replacing import OpenedFile
+from ..vfs.file_tree import FileTree
+from .edit_target import open_edit_target
 from .image_format import image_kind
 from .locked_file import open_for_edit
 from .opening import check_place, named_errors
+from .overlay_argument import OverlayArgument
 from .sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
 from .unfinished_resize import finish_resize
 from .upper_edit import OverlayEditor
@@ -39,12 +42,17 @@ if TYPE_CHECKING:
 __all__ = ["EditOptions", "EditSession", "edit_image"]
 
 
+OVERLAY = "overlay"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditOptions:
     """Options of an edit session.
 
     ``partition``: of a SIF: "overlay", "root" or an ID. ``offset``: byte of a larger file where the filesystem begins.
-    ``upper``: names are those a container sees, below upper/.
+    ``upper``: names are those a container sees, below upper/. ``overlays``: above the image; then, and in a SIF without all
+    these, names are those of the container, and its highest writable layer is changed. ``lower``: of an overlay, the layers
+    below it, the lowest first.
     ``on_signatures``: refuse to break signatures, drop or keep those that break. ``require_lock``: fail if file locking is
     unavailable. ``stamp``: time of changes to the SIF itself. ``check``: called with the editor before any change; an error it
     raises leaves the image as it is.
@@ -53,6 +61,8 @@ class EditOptions:
     partition: str | None = None
     offset: int | None = None
     upper: bool = False
+    overlays: Sequence[OverlayArgument] = ()
+    lower: Sequence[FileTree[Any]] | None = None
     on_signatures: OnSignatures = "refuse"
     require_lock: bool = False
     stamp: Stamp | None = None
@@ -88,11 +98,20 @@ class EditSession:
 def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[EditSession]:
     """Open and lock the ext3 image at ``path``, or in a SIF there, and commit the changes at the end of the block.
 
-    An exception in the block rolls back what was not synced and leaves the image clean. Raises ImageInUseError, NotYetError,
-    FormatError, SignedError, UsageError, OSError if the file cannot be written, and Ext3Error.
+    An exception in the block rolls back what was not synced and leaves the image clean. Raises ImageInUseError,
+    NoWritableLayerError, FormatError, SignedError, UsageError, OSError if the file cannot be written, and Ext3Error.
     """
     options = options or EditOptions()
     name = os.fsdecode(path)
+    if options.overlays and options.upper:
+        hint = "leave out --upper: with --overlay the paths are the container's"
+        raise UsageError("--upper and --overlay contradict each other", hint=hint)
+    if options.overlays or _is_whole_sif(name, options):
+        with open_edit_target(name, options.partition, offset=options.offset, overlays=options.overlays) as target:
+            inside = replace(options, partition=target.partition, offset=None, overlays=(), lower=target.lower)
+            with edit_image(target.path, inside) as edited:
+                yield edited
+        return
     kind = image_kind(name)
     partition = options.partition
     check_place(name, kind, partition, options.offset)
@@ -101,17 +120,17 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
     if kind == "sif":
         if options.offset is not None:
             partition = partition_at(name, options.offset)
-        if partition is None:
-            raise NotYetError(
-                f"{show(name)} is a SIF image, and this release does not change a container's view of it",
-                path=name,
-                hint="--partition overlay changes its overlay",
-            )
-        with _edit_partition(name, partition, options) as edited:
+        with _edit_partition(name, partition or OVERLAY, options) as edited:
             yield edited
         return
     with _edit_file(name, options) as edited:
         yield edited
+
+
+def _is_whole_sif(name: str, options: EditOptions) -> bool:
+    """Return True for a SIF of which no part is named, so that what a container sees is meant."""
+    is_part = options.partition is not None or options.offset is not None or options.upper
+    return not is_part and not os.path.isdir(name) and image_kind(name) == "sif"
 
 
 @contextmanager
@@ -183,7 +202,7 @@ def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[Overlay
         with hostio.signals_deferred():
             finish_resize(device)
             filesystem = WritableFilesystem(device)
-        editor = OverlayEditor(filesystem, upper=options.upper)
+        editor = OverlayEditor(filesystem, upper=options.upper, lower=options.lower)
         if options.check is not None:
             options.check(editor)
         yield editor

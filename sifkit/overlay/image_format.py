@@ -9,7 +9,7 @@ from typing import Literal
 from ..atomic import HostPath
 from ..errors import FormatError, NotYetError, show
 
-__all__ = ["HEAD_BYTES", "check_standalone", "file_format", "head_format", "image_kind", "is_sif"]
+__all__ = ["HEAD_BYTES", "check_standalone", "file_format", "head_format", "image_kind", "is_container_image", "is_sif"]
 
 Format = Literal["empty", "ext", "sif", "squashfs", "unknown"]
 HEAD_BYTES = 2048
@@ -66,6 +66,14 @@ def is_sif(path: HostPath) -> bool:
     """Return True if ``path`` is a SIF image, False also if it cannot be read."""
     try:
         return os.path.isfile(path) and image_kind(path) == "sif"
+    except OSError:
+        return False
+
+
+def is_container_image(path: HostPath) -> bool:
+    """Return True if ``path`` is a file that only the root of a container is: a SIF or a squashfs."""
+    try:
+        return os.path.isfile(path) and image_kind(path) is not None
     except OSError:
         return False
 

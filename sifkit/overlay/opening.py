@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from ext3 import hostio
 from ext3.check.bitmap_counts import count_free
@@ -16,35 +14,28 @@ from ext3.errors import Ext3Error, NotExt3Error
 from ext3.read.filesystem import Filesystem
 
 from ..atomic import HostPath
-from ..errors import FormatError, NotYetError, UsageError, show
-from ..vfs.errors import MissingPathError
+from ..errors import FormatError, show
 from ..vfs.file_tree import FileTree, StatFS, TreeStatFS
-from ..vfs.host_tree import HostTree
-from ..vfs.subtree import Subtree
-from ..vfs.upper_view import UpperView, find_upper
 from .change_watch import ChangeWatch, ImageState
 from .disk_label import offset_hint
 from .image_format import image_kind
 from .reserve import user_bytes
-from .sif_partition import open_partition, partition_at
+from .sif_partition import check_place, open_partition, partition_at
 from .window import Window, check_window, file_window
 
 __all__ = [
     "FileDetails",
     "OpenedImage",
-    "OpenedTree",
     "check_place",
     "check_whole",
     "named_errors",
     "open_ext3",
     "open_image",
-    "open_tree",
+    "open_in_window",
     "open_window",
-    "upper_directory",
-    "upper_tree",
 ]
 
-N = TypeVar("N")
+OVERLAY = "overlay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +68,28 @@ class OpenedImage:
     def tree(self) -> FileTree[int]:
         return self._filesystem
 
+    @property
+    def path(self) -> str:
+        """Name of its file."""
+        assert self._window is not None
+        return self._window.path
+
+    def statfs(self) -> StatFS:
+        """Return the totals of the filesystem; ``available_bytes`` is what a container can write without root."""
+        found, size = self._filesystem.statfs(), self.block_size
+        blocks, free = found.total_bytes // size, found.free_bytes // size
+        available = user_bytes(blocks=blocks, free=free, reserved=self.reserved_blocks, block_size=size)
+        return TreeStatFS(
+            found.total_bytes,
+            found.free_bytes,
+            available,
+            found.inodes,
+            found.free_inodes,
+            found.data_limit,
+            found.metadata_bytes,
+            found.journal_bytes,
+        )
+
     def watch(self) -> ChangeWatch:
         """Return a watch of the image since it was opened. Raises OSError."""
         assert self._window is not None and self._before is not None
@@ -105,70 +118,12 @@ class OpenedImage:
         return len(self._filesystem.data_extents(ino))
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedTree:
-    """Tree opened for reading; its root is where paths start. ``image``: the image it is in, None for a host directory."""
-
-    tree: FileTree[Any]
-    image: OpenedImage | None
-
-    def statfs(self) -> StatFS:
-        """Return the totals of the filesystem; ``available_bytes`` of an image is what a container can write without root."""
-        found = self.tree.statfs()
-        if self.image is None:
-            return found
-        size = self.image.block_size
-        blocks, free = found.total_bytes // size, found.free_bytes // size
-        available = user_bytes(blocks=blocks, free=free, reserved=self.image.reserved_blocks, block_size=size)
-        return TreeStatFS(
-            found.total_bytes,
-            found.free_bytes,
-            available,
-            found.inodes,
-            found.free_inodes,
-            found.data_limit,
-            found.metadata_bytes,
-            found.journal_bytes,
-        )
-
-
 @contextmanager
-def open_tree(
-    path: HostPath,
-    partition: str | None = None,
-    *,
-    offset: int | None = None,
-    upper: bool = False,
-    whiteouts: bool = False,
-) -> Iterator[OpenedTree]:
-    """Open the image at ``path`` (a ``partition`` of a SIF, or from byte ``offset`` on), or a directory of the host, read-only.
-
-    ``upper``: show its upper/ as a container sees it, or with ``whiteouts`` as it is. Raises what ``open_image`` does, and
-    MissingPathError without upper/.
-    """
-    with ExitStack() as stack:
-        tree: FileTree[Any]
-        image: OpenedImage | None = None
-        if os.path.isdir(path):
-            if partition is not None:
-                raise _no_partitions(os.fsdecode(path))
-            if offset is not None:
-                raise UsageError(f"{show(os.fsdecode(path))} is a directory, and --offset is for images", hint="leave it out")
-            tree = HostTree(path)
-        else:
-            with named_errors(path, offset):
-                image = stack.enter_context(open_image(path, partition, offset=offset))
-            tree = image.tree
-        if upper:
-            tree = upper_directory(tree) if whiteouts else upper_tree(tree)
-        yield OpenedTree(tree, image)
-
-
-@contextmanager
-def named_errors(path: HostPath, offset: int | None = None) -> Iterator[None]:
+def named_errors(path: HostPath, offset: int | None = None, *, object_id: int | None = None) -> Iterator[None]:
     """Name the image at ``path`` in errors of this block, which opens it: other images may be open too.
 
-    If there is no filesystem at ``offset``, the hint says where in a partitioned disk it is.
+    If there is no filesystem at ``offset``, the hint says where in a partitioned disk it is. ``object_id``: of the partition of
+    a SIF that is opened.
     """
     try:
         yield
@@ -177,25 +132,9 @@ def named_errors(path: HostPath, offset: int | None = None) -> Iterator[None]:
             error.hint = offset_hint(path, offset) or error.hint
         if error.path is None:
             error.path = os.fsdecode(path)
-            error.message = f"{show(error.path)}: {error.message}"
+            part = "" if object_id is None else f"object {object_id}: "
+            error.message = f"{show(error.path)}: {part}{error.message}"
         raise
-
-
-def upper_directory(tree: FileTree[N]) -> Subtree[N]:
-    """Return upper/ of a tree, as it is. Raises MissingPathError if there is none."""
-    return Subtree(tree, _upper(tree))
-
-
-def upper_tree(tree: FileTree[N]) -> UpperView[N]:
-    """Return upper/ of a tree as a container sees it. Raises MissingPathError if there is none."""
-    return UpperView(tree, _upper(tree))
-
-
-def _upper(tree: FileTree[N]) -> N:
-    node = find_upper(tree)
-    if node is None:
-        raise MissingPathError(b"/upper", errno.ENOENT, "the image has no upper/")
-    return node
 
 
 @contextmanager
@@ -204,11 +143,17 @@ def open_image(path: HostPath, partition: str | None = None, *, offset: int | No
 
     Raises what ``open_window`` and ``check_window`` do, and Ext3Error.
     """
-    with open_window(path, partition, offset=offset) as window:
-        before = ImageState.of(window)
-        check_window(window)
-        with Filesystem.open(window.device()) as filesystem:
-            yield OpenedImage(filesystem, window, before)
+    with open_window(path, partition, offset=offset) as window, open_in_window(window) as image:
+        yield image
+
+
+@contextmanager
+def open_in_window(window: Window) -> Iterator[OpenedImage]:
+    """Open the filesystem in an open window. Raises what ``check_window`` does, and Ext3Error."""
+    before = ImageState.of(window)
+    check_window(window)
+    with Filesystem.open(window.device()) as filesystem:
+        yield OpenedImage(filesystem, window, before)
 
 
 @contextmanager
@@ -224,17 +169,13 @@ def check_whole(path: HostPath, *, offset: int | None = None) -> None:
         check_window(window)
 
 
-def _no_partitions(name: str) -> UsageError:
-    return UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
-
-
 @contextmanager
 def open_window(path: HostPath, partition: str | None = None, *, offset: int | None = None) -> Iterator[Window]:
-    """Open the image at ``path``, or a ``partition`` ("overlay", "root" or an ID) of the SIF there, for reading; takes no lock.
+    """Open the ext3 image at ``path``, or a ``partition`` ("overlay", "root" or an ID) of the SIF there; takes no lock.
 
-    ``offset``: byte of the file where the filesystem begins; in a SIF that is where a partition does. Raises OSError,
-    FormatError for other files, NotYetError for a filesystem that this release does not read or a SIF without
-    ``partition``, UsageError for another image with one, and the errors of the SIF library.
+    ``partition``: by default the overlay of a SIF. ``offset``: byte of the file where the filesystem begins; in a SIF that is
+    where a partition does. Raises OSError, FormatError for other files, UsageError for another image with a ``partition``, and
+    the errors of the SIF library.
     """
     name = os.fsdecode(path)
     kind = image_kind(name)
@@ -244,13 +185,7 @@ def open_window(path: HostPath, partition: str | None = None, *, offset: int | N
     if kind == "sif":
         if offset is not None:
             partition = partition_at(name, offset)
-        if partition is None:
-            raise NotYetError(
-                f"{show(name)} is a SIF image, and this release does not show a container's view of it",
-                path=name,
-                hint=f"--partition overlay shows its overlay; list its objects with: sifkit sif list {show(name)}",
-            )
-        with open_partition(name, partition) as window:
+        with open_partition(name, partition or OVERLAY) as window:
             yield window
         return
     fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)
@@ -258,11 +193,3 @@ def open_window(path: HostPath, partition: str | None = None, *, offset: int | N
         yield file_window(name, fd, offset)
     finally:
         os.close(fd)
-
-
-def check_place(name: str, kind: str | None, partition: str | None, offset: int | None) -> None:
-    """Raise UsageError for a ``partition`` of an image that is no SIF, or an ``offset`` beside it."""
-    if partition is not None and offset is not None:
-        raise UsageError("--partition and --offset both say where the filesystem is", hint="give one of them")
-    if kind != "sif" and partition is not None:
-        raise _no_partitions(name)

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ext3 import hostio
 
 from ..atomic import HostPath, lock_range
-from ..errors import FormatError, NotYetError, SifkitError, UsageError, show
+from ..errors import FormatError, SifkitError, UsageError, shell_quote, show
 from ..in_use import check_unused
 from .image_format import HEAD_BYTES, head_format
 from .window import Window
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 __all__ = [
     "EditedSif",
     "check_ext3_partition",
+    "check_place",
     "edit_sif",
     "lock_partition",
     "no_locks_error",
     "open_partition",
+    "open_sif",
     "partition_at",
+    "partition_format",
+    "partition_window",
     "select_partition",
     "space_notes",
 ]
@@ -49,20 +53,34 @@ class EditedSif:
 
 @contextmanager
 def open_partition(name: str, partition: str) -> Iterator[Window]:
-    """Open a partition ("overlay", "root" or an ID) of the SIF ``name`` for reading."""
+    """Open an ext3 partition ("overlay", "root" or an ID) of the SIF ``name`` for reading."""
+    with open_sif(name) as (sif, fd):
+        with _concerning(name):
+            found = select_partition(sif, partition, name)
+            check_ext3_partition(sif, fd, found, name)
+        yield partition_window(sif, fd, found, name)
+
+
+@contextmanager
+def open_sif(name: str) -> Iterator[tuple[SIF, int]]:
+    """Open the SIF ``name`` for reading; give it and its descriptor, which lives as long."""
     from ..sif.image import SIF
     from ..sif.loading import open_image_file
     from ..sif.store import FileStore
 
     fd = open_image_file(name, writable=False)
     try:
-        with _concerning(name), SIF(FileStore(fd), path=name) as sif:
-            found = select_partition(sif, partition, name)
-            check_ext3_partition(sif, fd, found, name)
-            window = Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
-        yield window
+        with _concerning(name):
+            sif = SIF(FileStore(fd), path=name)
+        with sif:
+            yield sif, fd
     finally:
         os.close(fd)
+
+
+def partition_window(sif: SIF, fd: int, found: Descriptor, name: str) -> Window:
+    """Return the window of a partition of the SIF ``name``, open as ``fd``."""
+    return Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
 
 
 @contextmanager
@@ -75,6 +93,14 @@ def _concerning(path: str) -> Iterator[None]:
     except SIFError as error:
         error.set_path(path)
         raise
+
+
+def check_place(name: str, kind: str | None, partition: str | None, offset: int | None) -> None:
+    """Raise UsageError for a ``partition`` of an image that is no SIF, or an ``offset`` beside it."""
+    if partition is not None and offset is not None:
+        raise UsageError("--partition and --offset both say where the filesystem is", hint="give one of them")
+    if kind != "sif" and partition is not None:
+        raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
 
 
 def select_partition(sif: SIF, wanted: str, path: str) -> Descriptor:
@@ -125,8 +151,8 @@ def partition_at(name: str, offset: int) -> str:
     return str(found[0].id)
 
 
-def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
-    """Raise if a partition is no ext3 filesystem, according to its first bytes and its descriptor."""
+def partition_format(sif: SIF, fd: int, found: Descriptor, path: str) -> Literal["ext3", "squashfs"]:
+    """Return the filesystem of a partition, by its first bytes. Raises FormatError for another, TruncatedError."""
     from ..sif import FSType, TruncatedError
 
     if found.end > sif.file_size:
@@ -137,17 +163,22 @@ def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> Non
     if found.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS):
         raise FormatError(f"{what} is encrypted", path=path, hint="read it with apptainer exec and its key")
     kind = head_format(hostio.read_at(fd, found.offset, min(HEAD_BYTES, found.size)), found.size)
-    if kind == "squashfs":
-        raise NotYetError(
-            f"{what} is a squashfs filesystem, and this release reads ext3 only",
-            path=path,
-            hint=f"extract it with: sifkit sif dump {found.id} {show(path)} -o root.sqfs",
-        )
     if kind == "unknown" and found.fs_type != FSType.EXT3:
         raise FormatError(
             f"{what} holds no known filesystem",
             path=path,
             hint=f"show its descriptor with: sifkit sif info {found.id} {show(path)}",
+        )
+    return "squashfs" if kind == "squashfs" else "ext3"
+
+
+def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
+    """Raise if a partition is no ext3 filesystem, according to its first bytes and its descriptor."""
+    if partition_format(sif, fd, found, path) == "squashfs":
+        raise FormatError(
+            f"{show(path)}: object {found.id} is a squashfs filesystem, not ext3",
+            path=path,
+            hint=f"look into it with: sifkit ls --partition {found.id} {shell_quote(path)}",
         )
 
 

@@ -1,9 +1,11 @@
-"""Edits of upper/ as a container makes them: paths below upper/, and whiteouts for files that lower layers may have.
+"""Edits of upper/ as a container makes them: paths below upper/, and whiteouts for files that lower layers have.
 
-The lower layers are not known here, so removing a name leaves a whiteout (a character device 0, 0), unless a directory on the
-way is opaque and hides the lower layers anyway. A directory that replaces a whiteout becomes opaque; otherwise the removed
+With the lower layers at hand, paths are those of the whole container: a lower file is copied up before it is changed, moved or
+linked, and removing a name leaves a whiteout (a character device 0, 0) if a lower layer has it. Without them it leaves one in
+any case, unless a directory on the way is opaque and hides the lower layers; content in a lower layer is found there by its
+path, so such files are neither moved nor linked. A directory that replaces a whiteout becomes opaque; otherwise the removed
 directory of the lower layer would show through. Below an opaque directory there are no whiteouts: the kernel would list them as
-names that nobody can remove. Content in a lower layer is found there by its path, so such files are neither moved nor linked.
+names that nobody can remove.
 Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and opaque directories", "Metadata only copy up",
 "redirect_dir"; ``fs/overlayfs/readdir.c`` (ovl_iterate), ``namei.c`` (ovl_lookup); tried with Linux 6.18.
 """
@@ -13,19 +15,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError
+from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError, XattrError
 from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import shell_quote, show
-from ..vfs.errors import LowerContentError, TreePathError
-from ..vfs.file_tree import Row, Stat, stat_of
+from ..vfs.errors import LowerContentError, TreePathError, unreadable_attributes
+from ..vfs.file_tree import FileTree, Row, Stat, stat_of
 from ..vfs.resolve import ResolvedPath, Resolver, is_dir
 from ..vfs.upper_view import find_upper, is_opaque_directory
 from ..vfs.walk import walk_directories
@@ -43,7 +46,10 @@ from ..vfs.whiteouts import (
     whited_out_name,
     whiteout_name,
 )
-from .opening import upper_tree
+from .copy_up import CopyUp, store_attributes
+from .edited_view import EditedView
+from .tree_opening import upper_directory, upper_tree
+from .xattr_filter import ACLS
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 
@@ -53,30 +59,85 @@ PATH_ERRORS = (PathError, TreePathError)
 
 
 class OverlayEditor(Resolver[int]):
-    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are."""
+    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are.
 
-    def __init__(self, filesystem: WritableFilesystem, *, upper: bool = False) -> None:
-        """Raises MissingPathError for ``upper`` without upper/."""
-        super().__init__(upper_tree(filesystem) if upper else filesystem)
+    Nodes are inodes, and with ``lower`` layers those of an ``EditedView``: ``copy_up`` gives the inode to change, ``location``
+    the directory and name.
+    """
+
+    def __init__(
+        self, filesystem: WritableFilesystem, *, upper: bool = False, lower: Sequence[FileTree[Any]] | None = None
+    ) -> None:
+        """``lower``: the layers below upper/, the lowest first. Raises MissingPathError for it or ``upper`` without upper/."""
+        self.view: EditedView | None = None
+        if lower is not None:
+            self.view = EditedView(filesystem, upper_directory(filesystem).root, lower)
+        super().__init__(self.view or (upper_tree(filesystem) if upper else filesystem))
         self.filesystem = filesystem
-        self.upper = upper
+        self.upper = upper or lower is not None
         self.upper_ino = find_upper(filesystem)
         self.whiteouts = 0
         """Number of whiteouts created."""
+        self._copier = None if self.view is None else CopyUp(filesystem, self.view)
 
     def stat(self, ino: int) -> InodeStat:
-        return self.filesystem.stat(ino)
+        inode = self.upper_inode(ino)
+        if inode is not None:
+            return self.filesystem.stat(inode)
+        assert self.view is not None
+        found = self.view.stat(ino)
+        owner, times = (found.uid, found.gid), (found.atime, found.mtime, found.ctime)
+        numbers = (found.size, found.links, found.blocks)
+        return InodeStat(ino, found.mode, *owner, *numbers, *times, None, found.major, found.minor, 0, 0, 0)
+
+    def upper_inode(self, ino: int) -> int | None:
+        """Return the inode of a file in the image; None if only lower layers have it."""
+        return ino if self.view is None else self.view.upper_inode(ino)
+
+    def copy_up(self, ino: int) -> int:
+        """Return the inode of a file to change it, after copying it up if only lower layers have it.
+
+        Raises TreePathError if a layer cannot be read, and errors of storing the file.
+        """
+        return ino if self._copier is None else self._copier.copy(ino)
+
+    def location(self, path: ResolvedPath[int]) -> tuple[int, bytes]:
+        """Return the inode of the directory that ``path`` is in, copied up, and the name in it."""
+        return self.copy_up(path.parent), path.name
+
+    def take_attributes(self, old: int, ino: int) -> None:
+        """Set owner, mode and xattrs of a new file of the image that replaces a lower file ``old``, to be those of it."""
+        assert self._copier is not None
+        try:
+            xattrs = self._copier.xattrs_of(old)
+        except OSError as error:
+            raise TreePathError(None, error.errno or errno.EIO, unreadable_attributes(error)) from error
+        store_attributes(self.filesystem, ino, self.stat(old), xattrs)
+
+    def remove_xattr(self, ino: int, name: bytes) -> None:
+        """Remove an xattr of a file. A lower file that does not have it is not copied up. Raises XattrError."""
+        if self._copier is not None and self.upper_inode(ino) is None and name not in self._copier.xattrs_of(ino):
+            if name in ACLS:
+                return
+            raise XattrError(name, "the attribute is not there", error=OSError(errno.ENODATA, os.strerror(errno.ENODATA)))
+        self.filesystem.remove_xattr(self.copy_up(ino), name)
+
+    @property
+    def guesses_lower(self) -> bool:
+        """True if the edits are those of a container whose lower layers are not known."""
+        return self.upper and self.view is None
 
     def whiteouts_of(self, path: ResolvedPath[int]) -> tuple[bytes, ...]:
         """Return the names in the directory of ``path`` that hide its name: itself, if it is a device 0, 0, or a .wh. file."""
-        if not self.upper or has_whiteout_prefix(path.name):
+        parent = self.upper_inode(path.parent)
+        if not self.upper or parent is None or has_whiteout_prefix(path.name):
             return ()
         found = []
-        ino = self.filesystem.find_name(*path.location)
-        if ino is not None and is_whiteout(self.stat(ino)):
+        ino = self.filesystem.find_name(parent, path.name)
+        if ino is not None and is_whiteout(self.filesystem.stat(ino)):
             found.append(path.name)
         name = whiteout_name(path.name)
-        if name is not None and self.filesystem.find_name(path.parent, name) is not None:
+        if name is not None and self.filesystem.find_name(parent, name) is not None:
             found.append(name)
         return tuple(found)
 
@@ -97,10 +158,13 @@ class OverlayEditor(Resolver[int]):
         return self.upper_ino != path.node and self.upper_ino not in path.ancestors
 
     def needs_whiteout(self, path: ResolvedPath[int]) -> bool:
-        """Return True if removing this name must leave a whiteout: no directory on the way is opaque.
+        """Return True if removing this name must leave a whiteout: a lower layer has it, or may have it.
 
-        That upper/ itself is opaque means nothing to the kernel.
+        If they are not known, one may have it if no directory on the way is opaque. That upper/ itself is opaque means nothing
+        to the kernel.
         """
+        if self.view is not None:
+            return self.view.has_lower(*path.location)
         return self.upper and not any(is_opaque_directory(self.filesystem, ino) for ino in path.ancestors[1:])
 
     def replace(self, path: ResolvedPath[int], make: Callable[[], T]) -> T:
@@ -109,24 +173,26 @@ class OverlayEditor(Resolver[int]):
         What it replaces is removed in the same operation, so that one of both is there at any time. Return what ``make`` does.
         Raises TreePathError if a container would not see the file, or if it would take the place of a hidden one.
         """
-        if path.node is None:
+        if path.node is None or (inode := self.upper_inode(path.node)) is None:
             return self._replace_whiteouts(path, make)
         self.check_visible(path)
         try:
             return self._unlink_and(path, make)
         except JournalFullError:
-            self.filesystem.hold(path.node)  # its blocks are freed afterwards, in as many operations as that needs
+            self.filesystem.hold(inode)  # its blocks are freed afterwards, in as many operations as that needs
             try:
                 return self._unlink_and(path, make)
             finally:
-                self.filesystem.release(path.node)
+                self.filesystem.release(inode)
         except NoSpaceError:  # blocks can be used again once their removal is committed
-            self.filesystem.unlink_at(*path.location)
+            self.filesystem.unlink_at(*self.location(path))
             return make()
 
     def _unlink_and(self, path: ResolvedPath[int], make: Callable[[], T]) -> T:
+        location = self.location(path)
+
         def both() -> T:
-            self.filesystem.unlink_at(*path.location)
+            self.filesystem.unlink_at(*location)
             return make()
 
         return self.filesystem.atomically(both)
@@ -138,7 +204,7 @@ class OverlayEditor(Resolver[int]):
         made = self._unlink_and(path, make) if path.name in whiteouts else make()
         for name in whiteouts:
             if name != path.name:
-                self.filesystem.remove_tree_at(path.parent, name)
+                self.filesystem.remove_tree_at(self.copy_up(path.parent), name)
         return made
 
     def check_visible(self, path: ResolvedPath[int]) -> None:
@@ -151,7 +217,7 @@ class OverlayEditor(Resolver[int]):
             error.hint = "without --upper it is an ordinary name"
             raise error
         whiteouts = self.whiteouts_of(path)
-        if whiteouts and path.name not in whiteouts and self.filesystem.find_name(*path.location) is not None:
+        if whiteouts and path.name not in whiteouts and self.filesystem.find_name(*self.location(path)) is not None:
             names = " and ".join(show(name) for name in (path.name, *whiteouts))
             why = f"{names} are both in upper/: the kernel shows the file, fuse-overlayfs hides it"
             error = TreePathError(path.path, errno.EINVAL, why)
@@ -180,11 +246,14 @@ class OverlayEditor(Resolver[int]):
         ``finish``: called with its inode, to set attributes in the same operation.
         """
         replaces_whiteout = bool(self.whiteouts_of(path))
+        location = self.location(path)
 
         def make() -> int:
-            ino = self.filesystem.mkdir_at(*path.location, mode, uid=uid, gid=gid, umask=umask)
+            ino = self.filesystem.mkdir_at(*location, mode, uid=uid, gid=gid, umask=umask)
             if replaces_whiteout:
                 self.make_opaque(ino)
+            if self.view is not None:
+                self.view.set_unmerged(ino)
             if finish is not None:
                 finish(ino)
             return ino
@@ -194,21 +263,24 @@ class OverlayEditor(Resolver[int]):
     def make_opaque(self, ino: int) -> None:
         for name in OPAQUE_XATTRS:
             self.filesystem.set_xattr(ino, name, b"y")
+        if self.view is not None:
+            self.view.set_unmerged(ino)
 
     def _remove(self, path: ResolvedPath[int], remove: Callable[[], None]) -> None:
         """Call ``remove`` and leave a whiteout if one is needed. It is created first, while there is space for it."""
         if not self.needs_whiteout(path):
             remove()
             return
+        parent = self.copy_up(path.parent)
         names = map(b".whiteout-%d".__mod__, count())
-        name = next(name for name in names if self.filesystem.find_name(path.parent, name) is None)
-        self.filesystem.mknod_at(path.parent, name, S_IFCHR)
+        name = next(name for name in names if self.filesystem.find_name(parent, name) is None)
+        self.filesystem.mknod_at(parent, name, S_IFCHR)
         try:
             remove()
         except BaseException:
-            self.filesystem.unlink_at(path.parent, name)
+            self.filesystem.unlink_at(parent, name)
             raise
-        self.filesystem.rename_at(path.parent, name, *path.location)
+        self.filesystem.rename_at(parent, name, parent, path.name)
         self.whiteouts += 1
 
     def add_whiteout(self, path: ResolvedPath[int]) -> bool:
@@ -222,7 +294,7 @@ class OverlayEditor(Resolver[int]):
     def unlink(self, path: ResolvedPath[int]) -> None:
         """Remove a name that is not a directory."""
         if not self.needs_whiteout(path):
-            self.filesystem.unlink_at(*path.location)
+            self.filesystem.unlink_at(*self.location(path))
             return
         assert path.node is not None
         if self.stat(path.node).is_dir:
@@ -232,17 +304,22 @@ class OverlayEditor(Resolver[int]):
     def remove_directory(self, path: ResolvedPath[int]) -> None:
         """Remove a directory that is empty or holds only whiteouts."""
         assert path.node is not None
+        self._check_empty(path)
+        if self.upper_inode(path.node) is None:
+            self._remove(path, lambda: None)
+            return
+        location = self.location(path)
         inside = self._only_whiteouts(path.node)
         before = self.whiteouts
 
         def empty_and_remove() -> None:
             self.whiteouts = before  # it may run twice
             self._remove_names(inside)
-            self._remove(path, lambda: self.filesystem.rmdir_at(*path.location))
+            self._remove(path, lambda: self.filesystem.rmdir_at(*location))
 
         def in_steps() -> None:
             self._remove_names(inside)
-            self.filesystem.rmdir_at(*path.location)
+            self.filesystem.rmdir_at(*location)
 
         try:
             self.filesystem.atomically(empty_and_remove)
@@ -251,29 +328,41 @@ class OverlayEditor(Resolver[int]):
 
     def remove_tree(self, path: ResolvedPath[int]) -> None:
         """Remove a directory and everything below it; one whiteout hides it all."""
-        self._remove(path, lambda: self.filesystem.remove_tree_at(*path.location))
+        assert path.node is not None
+        inode = self.upper_inode(path.node)
+        if inode is None:
+            self._remove(path, lambda: None)
+            return
+        if self.view is not None and self.view.is_merged(path.node):
+            with suppress(NoSpaceError):  # what is in lower layers does not come back while the rest is removed
+                self.filesystem.atomically(partial(self.make_opaque, inode))
+        location = self.location(path)
+        self._remove(path, lambda: self.filesystem.remove_tree_at(*location))
 
     def rename(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
         """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque, without whiteouts in it.
 
-        Raises PathExistsError and related errors as ``WritableFilesystem.rename`` does, and LowerContentError.
+        Lower files are copied up first, a directory with all that is in it. Raises PathExistsError and related errors as
+        ``WritableFilesystem.rename`` does, and LowerContentError where lower layers are not known.
         """
-        node = old.node
-        assert node is not None
-        if new.node is not None and node == new.node:
+        assert old.node is not None
+        if new.node is not None and old.node == new.node:
             return
-        moves_directory = self.stat(node).is_dir
-        self.check_content(old)
-        below = self._whiteouts_below(old) if moves_directory and self.upper else []
+        moves_directory = self.stat(old.node).is_dir
         replaces_directory = moves_directory and new.node is not None and self.stat(new.node).is_dir
+        if replaces_directory:
+            self._check_empty(new)
+        node = self._own(old)
+        below = self._whiteouts_below(old.path, node) if moves_directory and self.upper else []
         inside = self._only_whiteouts(new.node) if replaces_directory and new.node is not None else []
         whiteout = self.needs_whiteout(old)
+        locations = self.location(old) + self.location(new)
 
         def move() -> None:
             self._remove_names(inside)
             if moves_directory and self.upper:
                 self.make_opaque(node)
-            self.filesystem.rename_at(*old.location, *new.location, whiteout=whiteout)
+            self.filesystem.rename_at(*locations, whiteout=whiteout)
 
         try:
             self._replace_whiteouts(new, lambda: self.filesystem.atomically(move))
@@ -288,10 +377,24 @@ class OverlayEditor(Resolver[int]):
             self.filesystem.unlink_at(*location)
 
     def link(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
-        """Create a hard link ``new`` to a file, replacing an existing file. Raises LowerContentError."""
-        assert old.node is not None
-        self.check_content(old)
-        self.replace(new, partial(self.filesystem.link_at, old.node, *new.location))
+        """Create a hard link ``new`` to a file, replacing an existing file. A lower file is copied up first.
+
+        Raises LowerContentError where lower layers are not known.
+        """
+        ino, location = self._own(old), self.location(new)
+        self.replace(new, partial(self.filesystem.link_at, ino, *location))
+
+    def _own(self, path: ResolvedPath[int]) -> int:
+        """Return the inode of a file that can be moved or linked, as all its content is in upper/."""
+        assert path.node is not None
+        if self._copier is None:
+            self.check_content(path)
+            return path.node
+        if self.stat(path.node).is_dir:
+            return self._copier.copy_tree(path.node)
+        ino = self._copier.copy(path.node)
+        self._copier.copy_content(ino)
+        return ino
 
     def check_content(self, path: ResolvedPath[int]) -> None:
         """Raise LowerContentError for a file or directory that is found in a lower layer by its path, so that it must stay."""
@@ -309,17 +412,16 @@ class OverlayEditor(Resolver[int]):
             for name in self.filesystem.xattrs(ino).keys() & {*METACOPY_XATTRS, *REDIRECT_XATTRS}:
                 self.filesystem.remove_xattr(ino, name)
 
-    def _whiteouts_below(self, top: ResolvedPath[int]) -> list[tuple[int, bytes]]:
+    def _whiteouts_below(self, path: bytes, top: int) -> list[tuple[int, bytes]]:
         """Return (directory, name) of the whiteouts below a directory. Raises LowerContentError, and CorruptError."""
-        assert top.node is not None
         found: list[tuple[int, bytes]] = []
-        for walked in walk_directories(self.filesystem, top.node, top.path.rstrip(b"/")):
+        for walked in walk_directories(self.filesystem, top, path.rstrip(b"/")):
             names = {row.name for row in walked.listing.rows}
             for row in walked.listing.rows:
                 if self._is_whiteout(row, names):
                     found.append((walked.listing.node, row.name))
                 elif row.may_have_xattrs and self._has_lower_content(stat_of(row), row.node):
-                    raise LowerContentError(top.path, inside=walked.path + b"/" + row.name)
+                    raise LowerContentError(path, inside=walked.path + b"/" + row.name)
         return found
 
     def _is_whiteout(self, row: Row[int], names: set[bytes]) -> bool:
@@ -333,11 +435,23 @@ class OverlayEditor(Resolver[int]):
         is_empty = stat.S_ISREG(found.mode) and not found.size
         return is_empty and row.may_have_xattrs and not self.filesystem.xattrs(row.node).keys().isdisjoint(WHITEOUT_XATTRS)
 
+    def _check_empty(self, path: ResolvedPath[int]) -> None:
+        """Raise PathNotEmptyError if lower layers have something in a directory; what is in upper/ is found when it goes."""
+        assert path.node is not None
+        if self.view is None:
+            return
+        (listing,) = self.tree.scan_many([path.node], stats=False)
+        if listing.problem is not None:
+            raise listing.problem
+        if listing.rows:
+            raise PathNotEmptyError(path.path, "Directory not empty")
+
     def _only_whiteouts(self, directory: int) -> list[tuple[int, bytes]]:
         """Return (directory, name) of the whiteouts in a directory that holds nothing else; without ``upper`` none."""
-        if not self.upper or any(listing.rows for listing in self.tree.scan_many([directory], stats=False)):
+        inode = self.upper_inode(directory)
+        if not self.upper or inode is None or any(listing.rows for listing in self.tree.scan_many([directory], stats=False)):
             return []
-        return [(directory, entry.name) for entry in self.filesystem.scandir(directory)]
+        return [(inode, entry.name) for entry in self.filesystem.scandir(inode)]
 
     def _remove_names(self, locations: Iterable[tuple[int, bytes]]) -> None:
         for location in locations:

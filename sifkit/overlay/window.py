@@ -6,15 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
-from ext3.device.base import BlockDevice, FileDevice
-from ext3.format.schema import SUPERBLOCK
-from ext3.format.superblock import MAX_LOG_BLOCK_SIZE
-
 from ..errors import FormatError, TruncatedError, human, show
 from .disk_label import end_of_room
 
 if TYPE_CHECKING:
+    from ext3.device.base import FileDevice
+
     from ..sif import Descriptor
 
 __all__ = ["IN_LARGER_FILE", "Window", "check_window", "file_window"]
@@ -39,6 +36,8 @@ class Window:
     reasons: tuple[str, ...] = ()
 
     def device(self) -> FileDevice:
+        from ext3.device.base import FileDevice
+
         return FileDevice(self.fd, self.offset, self.size)
 
     @property
@@ -67,7 +66,11 @@ def check_window(window: Window) -> None:
 
     Passes without a superblock.
     """
-    device: BlockDevice = window.device()
+    from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+    from ext3.format.schema import SUPERBLOCK
+    from ext3.format.superblock import MAX_LOG_BLOCK_SIZE
+
+    device = window.device()
     size = window.size
     if size < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE:
         return

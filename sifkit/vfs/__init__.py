@@ -1,7 +1,7 @@
 """Trees of files, whatever holds them: one interface to read them (``FileTree``), and what is written once on it.
 
-``HostTree`` is a directory of the host, ``Subtree`` and ``UpperView`` are views of another tree; ``extract``, ``copy_file_out``
-and ``copy_tree_out`` create files on the host. Names are imported on first use.
+``HostTree`` is a directory of the host, ``Subtree`` and ``UpperView`` are views of another tree, ``UnionTree`` is a view of
+layers; ``extract``, ``copy_file_out`` and ``copy_tree_out`` create files on the host. Names are imported on first use.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .file_tree import FileTree as FileTree
     from .host_tree import HostTree as HostTree
     from .subtree import Subtree as Subtree
+    from .union import UnionTree as UnionTree
     from .upper_view import UpperView as UpperView
 
 _MODULE_OF = {
@@ -26,6 +27,7 @@ _MODULE_OF = {
     "FileTree": ".file_tree",
     "HostTree": ".host_tree",
     "Subtree": ".subtree",
+    "UnionTree": ".union",
     "UpperView": ".upper_view",
     "copy_file_out": ".copy_out",
     "copy_tree_out": ".copy_out",
@@ -38,6 +40,7 @@ __all__ = [
     "FileTree",
     "HostTree",
     "Subtree",
+    "UnionTree",
     "UpperView",
     "copy_file_out",
     "copy_tree_out",

@@ -1,57 +1,18 @@
-"""Differences between two trees.
-
-Compared are type, mode, owner, content, symlink target, device number and xattrs, but not times, inode numbers or data
-placement.
-"""
+"""Differences between two trees; see ``file_differences`` for what is compared."""
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Hashable, Iterator
+from typing import Any, Generic, TypeVar
 
-from ext3 import hostio
-
-from .file_tree import FileTree, Stat
+from .file_differences import ComparedFile, Difference, OnSideProblem, SideError, file_differences
+from .file_tree import FileTree
 from .walk import walk
-from .whiteouts import is_whiteout
 
-__all__ = ["Difference", "OnSideProblem", "compare_trees"]
+__all__ = ["compare_trees"]
 
 N = TypeVar("N", bound=Hashable)
-CHUNK_BYTES = 1 << 20
 LOST_FOUND = b"lost+found"
-
-
-OnSideProblem = Callable[[FileTree[Any], bytes, OSError], None]
-"""Callback for a file that cannot be read: the tree it is in, its path there, and the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Difference of one file. ``what``, if modified: any of type mode owner content target device xattrs."""
-
-    kind: Literal["added", "deleted", "modified"]
-    path: bytes
-    mode: int
-    what: tuple[str, ...] = ()
-
-
-class _File(NamedTuple, Generic[N]):
-    stat: Stat
-    node: N
-    may_have_xattrs: bool
-
-
-class _SideError(Exception):
-    """Error of reading a file of one side."""
-
-    def __init__(self, side: _Side[Any], error: OSError) -> None:
-        super().__init__(str(error))
-        self.side = side
-        self.error = error
 
 
 class _Side(Generic[N]):
@@ -59,7 +20,7 @@ class _Side(Generic[N]):
 
     def __init__(self, tree: FileTree[N], on_problem: OnSideProblem) -> None:
         self.tree = tree
-        self.files: dict[bytes, _File[N]] = {}
+        self.files: dict[bytes, ComparedFile[N]] = {}
         self._on_problem = on_problem
         self._unknown: set[bytes] = set()
         """Paths of files and directories that could not be read."""
@@ -67,7 +28,7 @@ class _Side(Generic[N]):
             if isinstance(row.stat, OSError):
                 self.problem(path, row.stat)
             elif row.stat is not None:
-                self.files[path] = _File(row.stat, row.node, row.may_have_xattrs)
+                self.files[path] = ComparedFile(tree, row.stat, row.node, row.may_have_xattrs)
 
     def problem(self, path: bytes, error: OSError) -> None:
         self._unknown.add(path)
@@ -83,34 +44,11 @@ class _Side(Generic[N]):
             path = path.rpartition(b"/")[0]
         return b"" not in self._unknown
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Raise _SideError for an OSError in this block, which only reads this side."""
-        try:
-            yield
-        except OSError as error:
-            raise _SideError(self, error) from error
-
-    def readlink(self, file: _File[N]) -> bytes:
-        with self.reading():
-            return self.tree.readlink(file.node)
-
     def without_lost_found(self, other: _Side[Any]) -> None:
         """Leave out an empty lost+found that the other side lacks: every new ext3 filesystem has one."""
         is_empty = not any(path.startswith(LOST_FOUND + b"/") for path in self.files)
         if LOST_FOUND in self.files and LOST_FOUND not in other.files and is_empty:
             del self.files[LOST_FOUND]
-
-    def xattrs(self, path: bytes) -> Mapping[bytes, bytes] | None:
-        """Return the xattrs of a file, None if the tree cannot have any."""
-        file = self.files[path]
-        with self.reading():
-            try:
-                return self.tree.xattrs(file.node) if file.may_have_xattrs else {}
-            except OSError as error:
-                if error.errno in hostio.NO_XATTRS:
-                    return None
-                raise
 
 
 def compare_trees(
@@ -129,65 +67,15 @@ def compare_trees(
         if one is None:
             assert other is not None
             if before.lacks(path):
-                yield Difference("added", path, other.stat.mode)
+                yield Difference.of(path, None, other.stat)
         elif other is None:
             if after.lacks(path):
-                yield Difference("deleted", path, one.stat.mode)
+                yield Difference.of(path, one.stat, None)
         else:
             try:
-                what = _differences(before, after, path, owners=owners)
-            except _SideError as found:
-                found.side.problem(path, found.error)
+                what = file_differences(one, other, owners=owners)
+            except SideError as found:
+                (before if found.tree is old else after).problem(path, found.error)
                 continue
             if what:
-                yield Difference("modified", path, other.stat.mode, tuple(what))
-
-
-def _differences(old: _Side[Any], new: _Side[Any], path: bytes, *, owners: bool) -> list[str]:
-    """Return the attributes of a file that differ, in order of output."""
-    one, other = old.files[path], new.files[path]
-    first, second = one.stat, other.stat
-    kind = stat.S_IFMT(first.mode)
-    if kind != stat.S_IFMT(second.mode):
-        return ["type"]
-    found = []
-    # The mode of a whiteout has no meaning.
-    if first.mode != second.mode and kind != stat.S_IFLNK and not (is_whiteout(first) and is_whiteout(second)):
-        found.append("mode")
-    if owners and (first.uid != second.uid or first.gid != second.gid):
-        found.append("owner")
-    if first.major != second.major or first.minor != second.minor:
-        found.append("device")
-    if kind == stat.S_IFLNK and old.readlink(one) != new.readlink(other):
-        found.append("target")
-    if kind == stat.S_IFREG and not _same_content(old, one, new, other):
-        found.append("content")
-    if one.may_have_xattrs or other.may_have_xattrs:
-        before, after = old.xattrs(path), new.xattrs(path)
-        if before is not None and after is not None and dict(before) != dict(after):
-            found.append("xattrs")
-    return found
-
-
-def _same_content(old: _Side[Any], one: _File[Any], new: _Side[Any], other: _File[Any]) -> bool:
-    """Return True if two regular files have the same content. An open file knows its size where a Stat may not, as in proc."""
-    with ExitStack() as stack:
-        files, sizes = [], set()
-        for side, file in ((old, one), (new, other)):
-            with side.reading():
-                opened = stack.enter_context(side.tree.open_file(file.node))
-                sizes.add(opened.size)
-            files.append((side, opened))
-        if len(sizes) > 1:
-            return False
-        at = 0
-        while True:
-            chunks = []
-            for side, opened in files:
-                with side.reading():
-                    chunks.append(opened.read_at(at, CHUNK_BYTES))
-            if chunks[0] != chunks[1]:
-                return False
-            if not chunks[0]:
-                return True
-            at += len(chunks[0])
+                yield Difference.of(path, one.stat, other.stat, what)

@@ -11,6 +11,7 @@ __all__ = [
     "LOWER_CONTENT",
     "DamagedTreeError",
     "LowerContentError",
+    "MissingLowerError",
     "MissingPathError",
     "NotDirectoryPathError",
     "TreePathError",
@@ -75,6 +76,16 @@ class LowerContentError(TreePathError):
         super().__init__(path, errno.EINVAL, LOWER_CONTENT if inside is None else f"{show(inside)}: {LOWER_CONTENT}")
         self.kind = "lower-layer"
         self.hint = "do it in the container, which has that layer"
+
+
+class MissingLowerError(LowerContentError):
+    """File or directory whose lower one, renamed since, is ``lower`` in layers that are not here, or in none."""
+
+    def __init__(self, path: bytes | None, lower: bytes) -> None:
+        super().__init__(path)
+        self.reword(f"{self.message}, which has it as {show(lower)}: it is not there")
+        self.reason = self.message
+        self.hint = "give all images that lie below it"
 
 
 _CLASSES: dict[int, type[TreePathError]] = {errno.ENOENT: MissingPathError, errno.ENOTDIR: NotDirectoryPathError}

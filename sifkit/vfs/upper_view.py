@@ -10,14 +10,11 @@ from typing import TypeVar
 
 from .errors import LowerContentError
 from .file_tree import (
-    CHARACTER_DEVICE,
     REGULAR,
-    UNKNOWN,
     FileTree,
     Listing,
     Loaded,
     OpenFile,
-    Row,
     TreeFile,
     TreeListing,
     file_type_of,
@@ -27,12 +24,10 @@ from .subtree import Subtree
 from .whiteouts import (
     OPAQUE_WHITEOUT,
     OVERLAY_XATTR_PREFIXES,
-    WHITEOUT_PREFIX,
-    has_whiteout_prefix,
+    find_visible,
     is_metacopy,
     is_opaque,
-    is_whiteout,
-    whiteout_name,
+    visible_rows,
     without_overlay_xattrs,
 )
 
@@ -57,15 +52,11 @@ class UpperView(Subtree[N]):
     """View of the directory ``root`` of a tree as a container sees an upper layer. ``tree`` is the tree itself."""
 
     def find_name(self, directory: N, name: bytes, /) -> N | None:
-        node = self.tree.find_name(directory, name)
-        if node is None or has_whiteout_prefix(name) or is_whiteout(self.tree.stat(node)):
-            return None
-        whiteout = whiteout_name(name)
-        return node if whiteout is None or self.tree.find_name(directory, whiteout) is None else None
+        return find_visible(self.tree, directory, name)[0]
 
     def scan_many(self, directories: Sequence[N], /, *, stats: bool = True) -> Iterator[Listing[N]]:
         for listing in self.tree.scan_many(directories, stats=stats):
-            rows = self._visible(listing.rows)
+            rows, _ = visible_rows(self.tree, listing.rows)
             changed = len(rows) != len(listing.rows)
             yield TreeListing(listing.node, rows, listing.problem, listing.directory_bytes) if changed else listing
 
@@ -91,21 +82,3 @@ class UpperView(Subtree[N]):
         if is_metacopy(xattrs) and file_type_of(self.tree.stat(node).mode) == REGULAR:
             raise LowerContentError(None)
         return self.tree.open_file(node)
-
-    def _visible(self, rows: Sequence[Row[N]]) -> Sequence[Row[N]]:
-        """Return the rows that are neither whiteouts nor hidden by one."""
-        hidden = {row.name[len(WHITEOUT_PREFIX) :] for row in rows if has_whiteout_prefix(row.name)}
-        return [
-            row
-            for row in rows
-            if not has_whiteout_prefix(row.name)
-            and row.name not in hidden
-            and not (row.file_type in (CHARACTER_DEVICE, UNKNOWN) and self._is_whiteout(row))
-        ]
-
-    def _is_whiteout(self, row: Row[N]) -> bool:
-        try:
-            found = self.tree.stat(row.node) if row.stat is None or isinstance(row.stat, OSError) else row.stat
-        except OSError:  # reported by whoever reads the file itself
-            return False
-        return is_whiteout(found)

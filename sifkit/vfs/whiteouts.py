@@ -9,13 +9,17 @@ these are ordinary files. The kernel ignores that the top of upper/ is opaque, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Hashable, Mapping, Sequence
+from operator import attrgetter
+from typing import TypeVar
 
-from .file_tree import Stat
+from .file_tree import CHARACTER_DEVICE, UNKNOWN, FileTree, Row, Stat
 
 __all__ = [
     "AUFS_PREFIX",
     "FUSE_LEFTOVER",
+    "FUSE_OPAQUE_XATTR",
     "METACOPY_XATTRS",
     "OPAQUE_WHITEOUT",
     "OPAQUE_XATTRS",
@@ -23,11 +27,15 @@ __all__ = [
     "REDIRECT_XATTRS",
     "WHITEOUT_PREFIX",
     "WHITEOUT_XATTRS",
+    "find_visible",
     "has_whiteout_prefix",
+    "has_whiteout_xattr",
     "is_metacopy",
     "is_opaque",
     "is_redirected",
     "is_whiteout",
+    "redirect_of",
+    "visible_rows",
     "whited_out_name",
     "whiteout_name",
     "without_overlay_xattrs",
@@ -41,7 +49,8 @@ AUFS_PREFIX = b".wh..wh."
 """Prefix of names that aufs reserves; one of them is the opaque whiteout."""
 OPAQUE_XATTRS = (b"trusted.overlay.opaque", b"user.overlay.opaque")
 """Xattrs that make a directory opaque: of mounts by root, and by users."""
-_ALL_OPAQUE_XATTRS = (*OPAQUE_XATTRS, b"user.fuseoverlayfs.opaque")
+FUSE_OPAQUE_XATTR = b"user.fuseoverlayfs.opaque"
+_ALL_OPAQUE_XATTRS = (*OPAQUE_XATTRS, FUSE_OPAQUE_XATTR)
 WHITEOUT_XATTRS = (b"trusted.overlay.whiteout", b"user.overlay.whiteout")
 """An empty file with one of these is a whiteout, too (Linux 6.7)."""
 METACOPY_XATTRS = (b"trusted.overlay.metacopy", b"user.overlay.metacopy")
@@ -52,6 +61,12 @@ of its content; if it is no metacopy, that means nothing."""
 OVERLAY_XATTR_PREFIXES = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 """Prefixes of the xattrs that overlay filesystems reserve. They have a meaning in upper/ only."""
 NAME_MAX = 255
+_AFTER_PREFIX = b".wh/"
+"""First name behind all that begin with .wh. in the order of bytes."""
+_MAY_BE_WHITEOUT = {CHARACTER_DEVICE, UNKNOWN}
+_name, _file_type = attrgetter("name"), attrgetter("file_type")
+
+N = TypeVar("N", bound=Hashable)
 
 
 def is_whiteout(stat: Stat) -> bool:
@@ -93,3 +108,44 @@ def is_redirected(xattrs: Mapping[bytes, bytes]) -> bool:
 def is_opaque(xattrs: Mapping[bytes, bytes]) -> bool:
     """Return True if a directory with these xattrs is opaque: it hides the same directory of lower layers."""
     return any(xattrs.get(name) == b"y" for name in _ALL_OPAQUE_XATTRS)
+
+
+def has_whiteout_xattr(xattrs: Mapping[bytes, bytes]) -> bool:
+    """Return True if an empty regular file with these xattrs is a whiteout."""
+    return any(name in xattrs for name in WHITEOUT_XATTRS)
+
+
+def redirect_of(xattrs: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the path that lower layers have a file with these xattrs under: from their top, or a name beside it."""
+    return next((xattrs[name] for name in REDIRECT_XATTRS if name in xattrs), None)
+
+
+def visible_rows(tree: FileTree[N], rows: Sequence[Row[N]]) -> tuple[Sequence[Row[N]], set[bytes]]:
+    """Return the rows of a layer's directory that are neither whiteouts nor hidden by one, and the names with a whiteout."""
+    start = bisect_left(rows, WHITEOUT_PREFIX, key=_name)
+    end = bisect_left(rows, _AFTER_PREFIX, start, key=_name)
+    if start == end and _MAY_BE_WHITEOUT.isdisjoint(map(_file_type, rows)):
+        return rows, set()
+    hidden = {row.name[len(WHITEOUT_PREFIX) :] for row in rows[start:end]}
+    hidden |= {row.name for row in rows if row.file_type in _MAY_BE_WHITEOUT and _is_whiteout_row(tree, row)}
+    return [row for row in (*rows[:start], *rows[end:]) if row.name not in hidden], hidden
+
+
+def find_visible(tree: FileTree[N], directory: N, name: bytes) -> tuple[N | None, bool]:
+    """Return the node of a name in a layer's directory (None: none, or a hidden one), and whether it has a whiteout."""
+    if has_whiteout_prefix(name):
+        return None, False
+    whiteout = whiteout_name(name)
+    if whiteout is not None and tree.find_name(directory, whiteout) is not None:
+        return None, True
+    node = tree.find_name(directory, name)
+    is_hidden = node is not None and is_whiteout(tree.stat(node))
+    return (None if is_hidden else node), is_hidden
+
+
+def _is_whiteout_row(tree: FileTree[N], row: Row[N]) -> bool:
+    try:
+        found = tree.stat(row.node) if row.stat is None or isinstance(row.stat, OSError) else row.stat
+    except OSError:  # reported by whoever reads the file itself
+        return False
+    return is_whiteout(found)

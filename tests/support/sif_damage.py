@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from sifkit.packed_struct import PackedStruct
 from sifkit.sif import SIF, DataType, FSType, PartType
 from sifkit.sif.finding import Problem
 from sifkit.sif.format.descriptor import DESCRIPTOR_BYTES
-from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION, PackedStruct
+from sifkit.sif.format.schema import DESCRIPTOR, GLOBAL_HEADER, PARTITION
 from sifkit.sif.sniff import HEAD_BYTES
 
 from .sif_images import STAMP, partition

@@ -1,4 +1,4 @@
-"""The same tree in three forms: in memory, as an ext3 image, and as a directory of the host.
+"""The same tree in several forms: in memory, as an ext3 image, as a directory of the host, and as the union of two layers.
 
 Devices, other owners, ``trusted.`` attributes and what only root can read are left out for others.
 """
@@ -9,17 +9,29 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import ext3
 from ext3.read.filesystem import Filesystem
 from sifkit.vfs.host_tree import HostTree
+from sifkit.vfs.union import UnionTree
 
 from .memory_tree import MemoryFile, MemoryNode, MemoryTree
 from .trees import is_root, pattern, set_xattr
 
-__all__ = ["TreeForms", "host_directory_of", "image_of", "sample_tree", "tree_forms", "xattrs_work"]
+__all__ = [
+    "TreeForms",
+    "host_directory_of",
+    "image_of",
+    "sample_tree",
+    "overlay_images",
+    "tree_forms",
+    "union_layers",
+    "xattrs_work",
+]
 
 MTIME = 1_600_000_001_123_456_789
 STAMP = ext3.Stamp(1_700_000_000, bytes(16), bytes(16))
@@ -28,11 +40,12 @@ HOLE = bytes(100 * 4096)
 
 
 class TreeForms(NamedTuple):
-    """One tree in three forms."""
+    """One tree in several forms."""
 
     memory: MemoryTree
     image: Filesystem
     host: HostTree
+    union: UnionTree
 
 
 def xattrs_work(directory: Path) -> bool:
@@ -88,6 +101,60 @@ def _pre_order(tree: MemoryTree, node: int = 0, path: bytes = b"") -> Iterator[t
     for name, below in sorted(tree.nodes[node].entries.items()):
         yield path + name, below
         yield from _pre_order(tree, below, path + name + b"/")
+
+
+def union_layers(tree: MemoryTree) -> tuple[MemoryTree, MemoryTree]:
+    """Two layers, the lower one first, that are ``tree`` together: each hides, replaces and adds something."""
+    lower, upper = deepcopy(tree), MemoryTree()
+    upper.nodes[0] = replace(lower.nodes[0], entries={})
+    for path, node in _pre_order(tree):
+        above, _, name = path.rpartition(b"/")
+        found = tree.nodes[node]
+        if stat.S_ISDIR(found.mode) and name != b"deep":
+            upper.add(path, replace(found, entries={}))  # merged
+        elif name in (b"large", b"empty", b"short-link"):
+            upper.add(path, replace(found))
+            lower.nodes[lower.nodes[0].entries[name]] = MemoryNode(0o100600, b"older")
+        elif name.startswith(b"many-1"):
+            upper.add(path, replace(found))
+            directory = lower.nodes[lower.nodes[0].entries[above]]
+            del directory.entries[name]
+    for path in (b"removed", b"removed by fuse-overlayfs"):
+        gone = lower.add(path, MemoryNode(0o040755))
+        lower.nodes[gone].entries[b"below"] = lower.add(path + b"/file", MemoryNode(0o100644, b"gone"))
+    upper.add(b"removed", MemoryNode(0o020000))
+    upper.add(b".wh.removed by fuse-overlayfs", MemoryNode(0o100644))
+    if b"dir" in upper.nodes[0].entries:
+        lower.add(b"dir/hidden", MemoryNode(0o100644, b"gone"))
+        upper.add(b"dir/hidden", MemoryNode(0o020000))
+    return lower, upper
+
+
+def overlay_images(tree: MemoryTree, directory: Path) -> tuple[Path, Path, Path]:
+    """Create images of three layers that are ``tree`` together: a root, and two overlays with upper/."""
+    lower, first = union_layers(tree)
+    second = MemoryTree()
+    second.nodes[0] = replace(first.nodes[0], entries={})
+    for name in (b"large", b"empty"):
+        node = first.nodes[first.nodes[0].entries[name]]
+        second.add(name, replace(node))
+        node.content = b"not the last"
+    first.add(b"later removed", MemoryNode(0o100644, b"gone"))
+    second.add(b"later removed", MemoryNode(0o020000))
+    return (
+        image_of(lower, directory / "lower.img"),
+        image_of(_below_upper(first), directory / "first.img"),
+        image_of(_below_upper(second), directory / "second.img"),
+    )
+
+
+def _below_upper(tree: MemoryTree) -> MemoryTree:
+    """Return a tree that has another one as its directory upper/."""
+    above = MemoryTree()
+    moved = [replace(node, entries={name: below + 1 for name, below in node.entries.items()}) for node in tree.nodes]
+    above.nodes += moved
+    above.nodes[0].entries[b"upper"] = 1
+    return above
 
 
 def image_of(tree: MemoryTree, path: Path) -> Path:
@@ -167,9 +234,13 @@ def _set_attributes(found: MemoryNode, target: bytes) -> None:
 
 @contextmanager
 def tree_forms(directory: Path, tree: MemoryTree | None = None) -> Iterator[TreeForms]:
-    """Give a tree (by default ``sample_tree``) in its three forms, which are in ``directory``."""
+    """Give a tree (by default ``sample_tree``) in its forms, which are in ``directory``."""
     if tree is None:
         tree = sample_tree(xattrs=xattrs_work(directory))
     host = HostTree(host_directory_of(tree, directory / "host"))
-    with Filesystem.open(image_of(tree, directory / "tree.img")) as image:
-        yield TreeForms(tree, image, host)
+    lower, upper = union_layers(tree)
+    with (
+        Filesystem.open(image_of(tree, directory / "tree.img")) as image,
+        Filesystem.open(image_of(lower, directory / "lower.img")) as below,
+    ):
+        yield TreeForms(tree, image, host, UnionTree([below, upper]))

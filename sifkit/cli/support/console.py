@@ -11,7 +11,7 @@ import sys
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
-from ...errors import OutputError, show
+from ...errors import OutputError, shell_quote, show
 
 if TYPE_CHECKING:
     import json
@@ -46,6 +46,10 @@ class Console:
         """Path in it that is being read, if there is one: such errors are about this file."""
         self.image_options: tuple[str, ...] = ()
         """Options that open the same view of the image (``--partition``, ``--upper``), for hints."""
+        self.is_ext3 = True
+        """False if what was opened is another filesystem, or several: ``sifkit check`` checks it, not fsck."""
+        self.overlays: tuple[str, ...] = ()
+        """Values of ``--overlay``, of verbs that look into containers."""
         self.quiet = False
         self.verbose = 0
         self.debug = False
@@ -64,6 +68,12 @@ class Console:
     def command(self) -> str:
         """Verb without the program's name, as in JSON: ``overlay create``."""
         return self.program.partition(" ")[2]
+
+    @property
+    def image_words(self) -> list[str]:
+        """Words of a command that opens the same view of the image, for a shell: its options and its name."""
+        overlays = [word for path in self.overlays for word in ("--overlay", shell_quote(path))]
+        return [*self.image_options, *overlays, *([] if self.image is None else [shell_quote(self.image)])]
 
     @property
     def out_is_terminal(self) -> bool:
@@ -112,6 +122,16 @@ class Console:
         if self.out_is_terminal and not self.out_is_unicode:
             encoding = "ascii"
         self.write(text.encode(encoding, "backslashreplace") + b"\n")
+
+    def flush(self) -> None:
+        """Pass on what was written to stdout, so that a long run shows its lines as they come. Raises as ``write``."""
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
 
     def emit(self, fields: Fields, *, image: bytes | str | None = None) -> None:
         """Write a JSON object to stdout, with the keys that every report begins with."""

@@ -51,6 +51,8 @@ class EditBatch:
         """Number of files that were changed."""
         self.whiteouts = 0
         """Number of whiteouts that were made."""
+        self.layer: str | None = None
+        """Overlay that was changed, of a container."""
         self.errors: list[SifkitError] = []
 
     def run(self, targets: Sequence[ImagePath], flags: EditFlags, edit: Callable[[OverlayEditor, ImagePath], None]) -> None:
@@ -172,17 +174,22 @@ def open_for_editing(
     ``check`` runs before any change; an exception from it leaves the image as it is.
     """
     from ...overlay.edit_session import EditOptions, edit_image
+    from ...overlay.image_format import is_sif
+    from ...overlay.overlay_argument import parse_overlays
 
     console.image = image
     offset = flags.start
     console.image_options = image_options(flags.partition, offset=offset, upper=flags.upper)
+    console.overlays = tuple(flags.overlay or ())
+    in_sif = bool(flags.overlay) or flags.partition is not None or offset is not None or is_sif(image)
     options = EditOptions(
         partition=flags.partition,
         offset=offset,
         upper=flags.upper,
+        overlays=parse_overlays(console.overlays),
         on_signatures=flags.signatures,
         require_lock=flags.require_lock,
-        stamp=sif_stamp(False) if flags.partition is not None or offset is not None else None,
+        stamp=sif_stamp(False) if in_sif else None,
         check=check,
     )
     with errors_about(image), edit_image(image, options) as edited:

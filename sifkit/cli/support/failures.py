@@ -152,7 +152,7 @@ def report(error: BaseException, console: Console) -> int:
                 hint += f"; what the command wrote is given back by: {trim}"
         is_path = not isinstance(error, SifkitError) or isinstance(error, TreePathError)
         if not hint and kind in _PATH_HINTS and console.image is not None and is_path:
-            hint = _PATH_HINTS[kind].format(" ".join([*console.image_options, shell_quote(console.image)]))
+            hint = _PATH_HINTS[kind].format(" ".join(console.image_words))
         attributes = {
             name: getattr(error, name) for name in ERROR_ATTRIBUTES if isinstance(getattr(error, name, None), int | str | tuple)
         }
@@ -193,6 +193,8 @@ def _image_hint(error: BaseException, kind: str, image: str, console: Console) -
         return f"repair it with: sifkit overlay fsck -fp {' '.join(words)}"
     if kind == "corrupt" or getattr(error, "needs_check", False):
         damaged = "" if isinstance(error, DamagedTreeError) else "the image is damaged; "
+        if not console.is_ext3 and image == console.image:
+            return f"{damaged}check it with: sifkit check {words[-1]}"
         return f"{damaged}check it with: sifkit overlay fsck -fn {' '.join(words)}"
     return ""
 

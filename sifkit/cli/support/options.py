@@ -32,6 +32,7 @@ __all__ = [
     "NewOwner",
     "ObjectName",
     "Offset",
+    "Overlays",
     "Partition",
     "ProgressMode",
     "ReadArguments",
@@ -71,6 +72,10 @@ Offset = Annotated[
     typer.Option(
         "--offset", metavar="BYTES", help="where the filesystem begins, if IMAGE is a larger file, such as a disk image"
     ),
+]
+Overlays = Annotated[
+    list[str] | None,
+    typer.Option("--overlay", metavar="PATH", help="overlay above IMAGE: image, directory or SIF; later ones are higher"),
 ]
 Upper = Annotated[bool, typer.Option("--upper", help="resolve paths as the container does, below upper/")]
 Dereference = Annotated[bool, typer.Option("-L", "--dereference", help="follow symbolic links")]
@@ -133,6 +138,7 @@ class ReadFlags:
     """Options of verbs that read files in an image."""
 
     partition: Partition = None
+    overlay: Overlays = None
     offset: Offset = None
     upper: Upper = False
 
@@ -164,6 +170,7 @@ class EditFlags(SignatureFlags):
     """Options of verbs that change files in an image."""
 
     partition: Partition = None
+    overlay: Overlays = None
     offset: Offset = None
     upper: Upper = False
     require_lock: RequireLock = False

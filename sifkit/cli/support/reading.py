@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ImageChangedError, ImageInUseError, SifkitError, show
+from ...errors import ImageChangedError, ImageInUseError, SifkitError, counted, shell_quote, show
 from .console import Console, Fields, name_fields
 from .failures import report
 from .image_path import group_by_image, several_paths
 from .options import ReadFlags
-from .render import image_summary, rfc3339
+from .render import filesystem_summary, rfc3339
 
 if TYPE_CHECKING:
-    from ...overlay.opening import OpenedImage, OpenedTree
+    from ...overlay.change_watch import ChangeWatch
+    from ...overlay.container import Container
+    from ...overlay.opening import OpenedImage
+    from ...overlay.tree_opening import OpenedTree
     from ...vfs.file_tree import FileTree, Stat
 
 __all__ = [
@@ -24,11 +27,12 @@ __all__ = [
     "refuse_changes",
     "warn_of_changes",
     "entry_fields",
-    "host_identity",
+    "host_identities",
     "image_options",
     "lookup",
     "offset_of",
     "open_for_reading",
+    "overlays_above",
     "problem_text",
     "xattrs_of",
 ]
@@ -45,71 +49,113 @@ def open_for_reading(
     *,
     offset: int | None = None,
     upper: bool = False,
+    overlays: Sequence[str] = (),
     marks: bool = False,
 ) -> Iterator[OpenedTree]:
-    """Open an image or a directory for reading; warn if an image's journal cannot be read.
+    """Open an image, a directory or a container for reading; warn if an image's journal cannot be read.
 
-    ``offset``: byte of the file where the filesystem begins. With ``upper`` the view is the container's: whiteouts and what
-    they hide are missing, unless ``marks`` is set.
+    ``offset``: byte of the file where the filesystem begins. ``overlays``: values of ``--overlay``. With ``upper`` the view is
+    the container's: whiteouts and what they hide are missing, unless ``marks`` is set.
     """
-    from ...overlay.opening import open_tree
+    from ...overlay.overlay_argument import parse_overlays
+    from ...overlay.tree_opening import open_tree
 
     console.image, console.path = image, None
     console.image_options = image_options(partition, offset=offset, upper=upper)
-    with open_tree(image, partition, offset=offset, upper=upper, whiteouts=marks) as opened:
-        if opened.image is not None:
-            console.detail(image_summary(image, opened.image))
-            if (problem := opened.image.journal_problem) is not None:
-                console.warn(f"{show(image)}: cannot read its journal, the content shown may be out of date: {problem}")
+    console.overlays = tuple(overlays)
+    with open_tree(image, partition, offset=offset, upper=upper, whiteouts=marks, overlays=parse_overlays(overlays)) as opened:
+        console.is_ext3 = [found.kind for found in opened.filesystems] == ["ext3"]
+        for found in opened.filesystems:
+            console.detail(filesystem_summary(found))
+            if found.image is not None and (problem := found.image.journal_problem) is not None:
+                console.warn(f"{show(found.path)}: cannot read its journal, the content shown may be out of date: {problem}")
         yield opened
+        if opened.container is not None:
+            _note_ignored_marks(console, opened.container)
+
+
+def _note_ignored_marks(console: Console, container: Container) -> None:
+    """Say where Apptainer shows something else than what was read."""
+    for number, marks in sorted(container.tree.marks.items()):
+        layer = container.layers[number].filesystem
+        replaced = f"the old content of {counted(marks.opaque, 'directory', 'directories')}"
+        told = [*([counted(marks.whiteouts, "removed file")] if marks.whiteouts else []), *([replaced] if marks.opaque else [])]
+        text = f"where it is read-only, Apptainer without root shows {' and '.join(told)} again"
+        if layer.kind == "ext3":
+            text += f"; to prevent that: {_normalize_command(container, number)}"
+        console.note(f"{show(layer.name)}: {text}")
+
+
+def _normalize_command(container: Container, number: int) -> str:
+    """Return the command that normalizes a layer, with the layers below it; an overlay in a SIF has these of its own."""
+    layer, root = container.layers[number], container.layers[0].filesystem
+    words = ["sifkit overlay normalize"]
+    if layer.is_given:
+        words.append(f"--base {shell_quote(root.path)}")
+        words += (f"--overlay {shell_quote(one.filesystem.path)}" for one in container.layers[1:number] if one.is_given)
+    return " ".join([*words, shell_quote(layer.filesystem.path)])
 
 
 @contextmanager
-def warn_of_changes(console: Console, image: str, opened: OpenedTree, *, allowed: bool) -> Iterator[None]:
-    """Warn if another process may write to the image that is read in this block, and if one did. ``allowed``: do not look."""
-    if allowed or opened.image is None:
-        yield
-        return
-    watch = opened.image.watch()
-    users = watch.users()
-    if users.busy:
-        console.warn(f"{show(image)} is in use: {users.describe()}; what is read of it may not fit together")
+def warn_of_changes(console: Console, opened: OpenedTree, *, allowed: bool) -> Iterator[None]:
+    """Warn if another process may write to an image that is read in this block, and if one did. ``allowed``: do not look."""
+    watches: list[tuple[str, ChangeWatch]] = []
+    for image in () if allowed else opened.images:
+        watch = image.watch()
+        users = watch.users()
+        if users.busy:
+            console.warn(f"{show(image.path)} is in use: {users.describe()}; what is read of it may not fit together")
+        else:  # one warning is enough
+            watches.append((image.path, watch))
     try:
         yield
     finally:
-        if watch.changed() and not users.busy:  # one warning is enough
-            console.warn(f"{show(image)} changed while it was read; what was read of it may not fit together")
+        for path, watch in watches:
+            if watch.changed():
+                console.warn(f"{show(path)} changed while it was read; what was read of it may not fit together")
 
 
 @contextmanager
-def refuse_changes(image: OpenedImage | None, *, allowed: bool) -> Iterator[Callable[[], None]]:
-    """Fail if another process may write to the image that is read in this block, or if one did. ``allowed``: do not look.
+def refuse_changes(images: Sequence[OpenedImage], *, allowed: bool) -> Iterator[Callable[[], None]]:
+    """Fail if another process may write to an image that is read in this block, or if one did. ``allowed``: do not look.
 
     Gives the check to make before the result is used. Raises ImageInUseError, ImageChangedError.
     """
-    if allowed or image is None:  # a directory of the host
-        yield lambda: None
-        return
     accept = "wait until it is free, or accept what may not fit together with --allow-changed"
+    watches = [] if allowed else [image.watch() for image in images]
+
+    def check_unchanged() -> None:
+        for watch in watches:
+            watch.check_unchanged()
+
     try:
-        watch = image.watch()
-        watch.check_unused()
+        for watch in watches:
+            watch.check_unused()
         try:
-            yield watch.check_unchanged
+            yield check_unchanged
         except BrokenPipeError:
             raise
         except (OSError, SifkitError):
-            watch.check_unchanged()  # that is why
+            check_unchanged()  # that is why
             raise
     except (ImageInUseError, ImageChangedError) as error:
         error.hint = accept
         raise
 
 
-def host_identity(image: str) -> tuple[int, int]:
-    """Device and inode number of an image, to recognize it among files on the host."""
-    found = os.stat(image)
-    return found.st_dev, found.st_ino
+def host_identities(opened: OpenedTree) -> set[tuple[int, int]]:
+    """Return device and inode number of each image that is open, to recognize it among files on the host."""
+    found = [os.stat(one.path) for one in opened.filesystems]
+    return {(one.st_dev, one.st_ino) for one in found}
+
+
+def overlays_above(image: str, overlays: Sequence[str] | None, images: Sequence[str]) -> Sequence[str]:
+    """Return the ``overlays`` that are above one of several ``images``: they are for SIF images and squashfs, if one is."""
+    from ...overlay.image_format import is_container_image
+
+    if not overlays or len(set(images)) == 1:
+        return overlays or ()
+    return overlays if is_container_image(image) or not any(map(is_container_image, images)) else ()
 
 
 def image_options(partition: str | None, *, offset: int | None = None, upper: bool) -> tuple[str, ...]:
@@ -195,7 +241,14 @@ class ReadBatch:
             with ExitStack() as stack:
                 flags = self._flags
                 offset = offset_of(image, flags.start, self.named)
-                reader = open_for_reading(self.console, image, flags.partition, offset=offset, upper=flags.upper)
+                reader = open_for_reading(
+                    self.console,
+                    image,
+                    flags.partition,
+                    offset=offset,
+                    upper=flags.upper,
+                    overlays=overlays_above(image, flags.overlay, self.named),
+                )
                 try:
                     opened = stack.enter_context(reader)
                 except (SifkitError, Ext3Error, OSError) as error:

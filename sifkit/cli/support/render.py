@@ -12,13 +12,13 @@ from ...errors import human, show
 from .console import Console
 
 if TYPE_CHECKING:
-    from ...overlay.opening import OpenedImage
+    from ...overlay.filesystem_opening import OpenedFilesystem
 
 __all__ = [
     "bar",
     "display_name",
     "escape",
-    "image_summary",
+    "filesystem_summary",
     "local_time",
     "mode_text",
     "percent",
@@ -80,11 +80,14 @@ def display_name(name: bytes, console: Console) -> bytes:
     return shown.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
 
 
-def image_summary(name: str, image: OpenedImage) -> str:
-    """One line about an image that is opened, for -v."""
+def filesystem_summary(found: OpenedFilesystem) -> str:
+    """One line about a filesystem that is opened, for -v."""
+    image = found.image
+    if image is None:
+        return f"{show(found.name)}: {found.summary or 'directory'}"
     journal = "no journal" if not image.has_journal else "journal not empty" if image.needs_recovery else "journal clean"
     kind = "ext3" if image.has_journal else "ext2"
-    return f"{show(name)}: {kind}, {human(image.size_bytes)}, blocks of {human(image.block_size)}, {journal}"
+    return f"{show(found.name)}: {kind}, {human(image.size_bytes)}, blocks of {human(image.block_size)}, {journal}"
 
 
 def percent(used: int, total: int) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE, PackedStruct
+from ...packed_struct import PackedStruct
+from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
 from .types import (
     Arch,
     DataType,

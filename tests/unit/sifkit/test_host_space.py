@@ -111,7 +111,7 @@ def test_a_clone_on_a_full_disk(tmp_path, monkeypatch):
 def test_the_size_of_an_archive_is_known(run, overlay, sparse):
     """An upper limit, and no more than the headers away."""
     from sifkit.overlay.layer_size import layer_size
-    from sifkit.overlay.opening import open_tree
+    from sifkit.overlay.tree_opening import open_tree
 
     with open("hole", "wb") as file:
         file.seek(2 * MIB)

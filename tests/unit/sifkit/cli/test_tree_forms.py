@@ -1,4 +1,5 @@
-"""Every reading command says the same of a tree, whatever holds it: an image, a directory of the host, or memory."""
+"""Every reading command says the same of a tree, whatever holds it: an image, a directory of the host, memory, a squashfs, or
+a container with its root and overlays."""
 
 from __future__ import annotations
 
@@ -6,21 +7,31 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sifkit.overlay import opening
-from sifkit.overlay.opening import OpenedTree, open_tree
+from sifkit.overlay import tree_opening
+from sifkit.overlay.filesystem_opening import OpenedFilesystem
+from sifkit.overlay.tree_opening import OpenedTree, open_tree
 
 from ....support.commands import Run, good, refused
+from ....support.containers import sif_of
 from ....support.memory_tree import MemoryNode, MemoryTree
-from ....support.tree_forms import host_directory_of, image_of, sample_tree, xattrs_work
+from ....support.squashfs_images import make_squashfs
+from ....support.tools import find
+from ....support.tree_forms import host_directory_of, image_of, overlay_images, sample_tree, xattrs_work
 
-FORMS = ["tree.img", "tree", "tree.mem"]
+FORMS = ["tree.img", "tree", "tree.mem", "root.sif", "view.sif", "given.sif", "mixed.sif", "tree.sqfs"]
+"""``view.sif`` has two overlays of its own, ``given.sif`` and ``mixed.sif`` get them by OPTIONS."""
+OPTIONS = {
+    "given.sif": ["--overlay", "first.img", "--overlay", "second.img"],
+    "mixed.sif": ["--overlay", "second.img:ro"],
+}
+OF_EXT3 = {"tree.img", "root.sif", "view.sif", "given.sif", "mixed.sif"}
 TIMES = ("atime", "ctime", "crtime")
 
 
@@ -29,39 +40,61 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryTree]:
     top = tmp_path_factory.mktemp("forms")
     tree = sample_tree(xattrs=xattrs_work(top / "probe"))
     (top / "probe").rmdir()
+    del tree.nodes[0].entries[b"same-link"]  # mksquashfs makes two files of a symlink with two names
     image_of(tree, top / "tree.img")
     host_directory_of(tree, top / "tree")
+    lower, first, second = overlay_images(tree, top)
+    sif_of(top / "root.sif", top / "tree.img")
+    sif_of(top / "view.sif", lower, first, second)
+    sif_of(top / "given.sif", lower)
+    sif_of(top / "mixed.sif", lower, first)
     (top / "tree.mem").touch()
+    if find("mksquashfs") or os.environ.get("SIFKIT_REQUIRE_TOOLS") == "1":
+        make_squashfs(top / "tree", top / "tree.sqfs")
     return top, tree
+
+
+def forms_here() -> list[str]:
+    """The forms of the tree; without mksquashfs there is no squashfs."""
+    return [form for form in FORMS if Path(form).exists()]
+
+
+def words_for(words: list[str], form: str) -> list[str]:
+    """A command for one form, without notes."""
+    argv = [word.format(form) for word in words] if any("{}" in word for word in words) else [*words, form]
+    return ["-q", *argv, *OPTIONS.get(form, [])]
 
 
 @pytest.fixture
 def forms(made: tuple[Path, MemoryTree], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory holds the tree as tree.img, tree/ and tree.mem, which stands for the tree in memory."""
+    """The working directory holds the tree in its forms; tree.mem stands for the tree in memory."""
     top, tree = made
 
     @contextmanager
     def opened(path: Any, partition: str | None = None, **options: bool) -> Iterator[OpenedTree]:
         if os.fspath(path) == "tree.mem":
-            yield OpenedTree(tree, None)
+            yield OpenedTree(tree, (OpenedFilesystem(tree, "directory", "tree.mem"),))
         else:
             with open_tree(path, partition, **options) as found:
                 yield found
 
-    monkeypatch.setattr(opening, "open_tree", opened)
+    monkeypatch.setattr(tree_opening, "open_tree", opened)
     monkeypatch.setattr("sifkit.overlay.copy_in.open_tree", opened)
     monkeypatch.chdir(top)
     return top
 
 
 def entries(output: str) -> list[dict[str, Any]]:
-    """JSON of files without what depends on where they are: sizes and links of directories, inode numbers, other times."""
+    """JSON of files without what depends on where they are: sizes and links of directories, inode numbers, other times, and
+    what a second has beyond it, which squashfs cannot hold."""
     found = []
     for line in output.splitlines():
         fields = json.loads(line)
         for entry in fields.get("entries", [fields]) if not isinstance(fields.get("entries"), int) else []:
-            for key in ("ino", "allocated_bytes", "image", *TIMES, "flags", "generation", "extents"):
+            for key in ("ino", "allocated_bytes", "image", *TIMES, "flags", "generation", "extents", "layer"):
                 entry.pop(key, None)
+            if "mtime" in entry:
+                entry["mtime"] = entry["mtime"].partition(".")[0]
             if entry.get("type") == "directory":
                 entry.pop("size_bytes", None)
                 entry.pop("links", None)
@@ -99,9 +132,8 @@ def entries(output: str) -> list[dict[str, Any]]:
 )
 def test_the_output_is_the_same(run: Run, forms: Path, words: list[str]) -> None:
     first = None
-    for form in FORMS:
-        argv = [word.format(form) for word in words] if any("{}" in word for word in words) else [*words, form]
-        output = good(run, *argv)
+    for form in forms_here():
+        output = good(run, *words_for(words, form))
         assert output
         first = first or output
         assert output == first, form
@@ -119,38 +151,46 @@ def test_the_output_is_the_same(run: Run, forms: Path, words: list[str]) -> None
     ids=" ".join,
 )
 def test_the_metadata_is_the_same(run: Run, forms: Path, words: list[str]) -> None:
-    found = [entries(good(run, *(word.format(form) for word in words))) for form in FORMS]
+    found = [entries(good(run, *words_for(words, form))) for form in forms_here()]
     assert len(found[0]) >= 5
-    assert found[0] == found[1] == found[2]
+    assert all(one == found[0] for one in found)
 
 
 def test_stat_leaves_out_what_only_ext3_knows(run: Run, forms: Path) -> None:
-    facts = [dict(line.split(None, 1) for line in good(run, "stat", form, "/linked").splitlines()) for form in FORMS]
-    assert facts[0]["data"] == "1 extent" and "data" not in facts[1] and "data" not in facts[2]
-    assert "generation" in facts[0]["inode"] and facts[1]["inode"].isdigit() and facts[2]["inode"].isdigit()
-    for key in ("file", "type", "mode", "owner", "links", "modified", "attributes"):
-        assert facts[0][key] == facts[1][key] == facts[2][key]
+    facts = {
+        form: dict(line.split(None, 1) for line in good(run, *words_for(["stat", "{}", "/linked"], form)).splitlines())
+        for form in forms_here()
+    }
+    for form, found in facts.items():
+        assert ("generation" in found["inode"]) == (form in OF_EXT3) != found["inode"].isdigit()
+        assert found.get("data") == ("1 extent" if form in OF_EXT3 else None)
+        assert found.get("layer") == (f"{form}, object 1" if form.endswith(".sif") else None)
+        for key in ("file", "type", "mode", "owner", "links", "attributes"):
+            assert found[key] == facts["tree.img"][key]
 
 
 def test_totals(run: Run, forms: Path) -> None:
-    for form in FORMS:
-        found = json.loads(good(run, "df", "--json", form))
+    for form in forms_here():
+        found = json.loads(good(run, *words_for(["df", "--json"], form)))
         assert found["size_bytes"] >= found["used_bytes"] >= 0 and found["inodes"] > 0
-        assert form in good(run, "df", form)
+        assert form in good(run, *words_for(["df"], form))
 
 
 @pytest.mark.parametrize("old", FORMS)
-@pytest.mark.parametrize("new", FORMS)
+@pytest.mark.parametrize("new", ["tree.img", "tree", "tree.mem", "given.sif"])
 def test_there_is_no_difference(run: Run, forms: Path, old: str, new: str) -> None:
-    assert run("diff", old, new) == (0, "", "")
-    assert run("diff", f"{old}:/dir", f"{new}:/dir") == (0, "", "")
-    code, out, _ = run("diff", f"{old}:/dir", new)
+    if old not in forms_here():
+        pytest.skip("no mksquashfs")
+    options = OPTIONS.get(new) or OPTIONS.get(old, [])
+    assert run("-q", "diff", old, new, *options) == (0, "", "")
+    assert run("-q", "diff", f"{old}:/dir", f"{new}:/dir", *options) == (0, "", "")
+    code, out, _ = run("-q", "diff", f"{old}:/dir", new, *options)
     assert code == 1 and "A empty\n" in out and "D many-00\n" in out
 
 
-def facts_below(top: Path) -> dict[str, tuple[object, ...]]:
+def facts_below(top: Path, *, whole_seconds: bool = False) -> dict[str, tuple[Any, ...]]:
     """What is in a directory of the host, by path; hard links by the first name."""
-    found: dict[str, tuple[object, ...]] = {}
+    found: dict[str, tuple[Any, ...]] = {}
     first: dict[int, str] = {}
     for path in sorted(top.rglob("*")):
         status = path.lstat()
@@ -163,37 +203,35 @@ def facts_below(top: Path) -> dict[str, tuple[object, ...]]:
         xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
         owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else None
         link = name if stat.S_ISDIR(status.st_mode) else first.setdefault(status.st_ino, name)
-        found[name] = (status.st_mode, owner, status.st_mtime_ns, status.st_rdev, content, xattrs, link)
+        time = status.st_mtime_ns // 10**9 if whole_seconds else status.st_mtime_ns
+        found[name] = (status.st_mode, owner, time, status.st_rdev, content, xattrs, link)
     return found
 
 
-def extracted(run: Run, form: str) -> None:
-    good(run, "-q", "extract", form, "-C", "out")
-
-
-def extracted_below(run: Run, form: str) -> None:
-    good(run, "-q", "extract", "-C", "out", f"{form}:/dir")
-
-
-def copied(run: Run, form: str) -> None:
-    good(run, "-q", "cp", "-a", f"{form}:/", "out")
+EXTRACTED = ["extract", "{}", "-C", "out"]
+EXTRACTED_BELOW = ["extract", "-C", "out", "{}:/dir"]
+COPIED = ["cp", "-a", "{}:/", "out"]
 
 
 @pytest.mark.skipif(not hasattr(os, "listxattr"), reason="no xattrs here")
-@pytest.mark.parametrize("work", [extracted, extracted_below, copied])
-def test_files_come_onto_the_host_the_same(run: Run, forms: Path, work: Callable[[Run, str], None]) -> None:
+@pytest.mark.parametrize("words", [EXTRACTED, EXTRACTED_BELOW, COPIED], ids=["extract", "extract below", "cp"])
+def test_files_come_onto_the_host_the_same(run: Run, forms: Path, words: list[str]) -> None:
     found = []
-    for form in FORMS:
+    for form in forms_here():
         shutil.rmtree("out", ignore_errors=True)
-        work(run, form)
-        found.append(facts_below(Path("out")))
+        good(run, *words_for(words, form))
+        found.append(facts_below(Path("out"), whole_seconds=form == "tree.sqfs"))
+        if form == "tree.sqfs":
+            assert found.pop() == {name: (*facts[:2], facts[2] // 10**9, *facts[3:]) for name, facts in found[0].items()}
     shutil.rmtree("out")
     assert len(found[0]) > 40
-    assert found[0] == found[1] == found[2]
+    assert all(one == found[0] for one in found)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in OPTIONS])
 def test_files_come_into_an_image_the_same(run: Run, forms: Path, tmp_path: Path, form: str) -> None:
+    if form not in forms_here():
+        pytest.skip("no mksquashfs")
     image = tmp_path / "new.img"
     good(run, "-q", "overlay", "create", "--size", "32M", image)
     good(run, "-q", "cp", "-a", f"{form}:/", f"{image}:/upper/copy")
@@ -202,11 +240,12 @@ def test_files_come_into_an_image_the_same(run: Run, forms: Path, tmp_path: Path
 
 def test_paths_that_are_not_there(run: Run, forms: Path) -> None:
     said = set()
-    for form in FORMS:
-        err = refused(run, "ls", form, "/dir/none")
-        said.add(err.replace(form, "TREE"))
-        refused(run, "cat", form, "/empty/x")
-        refused(run, "ls", f"{form}:/dir/none")
+    for form in forms_here():
+        err = refused(run, *words_for(["ls", "{}", "/dir/none"], form))
+        given = "".join(f"{word} " for word in OPTIONS.get(form, []))
+        said.add(err.replace(given + form, "TREE"))
+        refused(run, *words_for(["cat", "{}", "/empty/x"], form))
+        refused(run, *words_for(["ls", "{}:/dir/none"], form))
     assert said == {"sifkit ls: cannot access '/dir/none': No such file or directory; list files with: sifkit ls TREE\n"}
 
 
@@ -233,9 +272,9 @@ def test_a_tree_whose_files_share_their_data(run: Run, forms: Path, made: tuple[
 
     @contextmanager
     def opened(*_: object, **__: object) -> Iterator[OpenedTree]:
-        yield OpenedTree(tree, None)
+        yield OpenedTree(tree)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(opening, "open_tree", opened)
+        patched.setattr(tree_opening, "open_tree", opened)
         assert "the image is damaged" in refused(run, "extract", "tree.mem", "-C", tmp_path / "out")
         assert good(run, "ls", "tree.mem") == "a\nb\n"

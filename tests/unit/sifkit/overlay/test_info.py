@@ -197,8 +197,7 @@ def test_what_is_no_image(tmp_path, run):
             if path is directory and words == ["ls"]:
                 continue  # it is listed
             found, out, err = run(*words, path)
-            wanted = 2 if path is sif and words == ["ls"] else code
-            assert (found, out) == (wanted, b"") and err.count("\n") == 1 and path.name in err
+            assert (found, out) == (code, b"") and err.count("\n") == 1 and path.name in err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")

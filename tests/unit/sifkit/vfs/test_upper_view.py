@@ -12,10 +12,10 @@ from sifkit.vfs.upper_view import UpperView
 from sifkit.vfs.whiteouts import METACOPY_XATTRS, REDIRECT_XATTRS
 
 from ....support.memory_tree import MemoryNode, MemoryTree
-from ....support.tree_forms import TreeForms, tree_forms, xattrs_work
+from ....support.tree_forms import tree_forms, xattrs_work
 
 
-@pytest.fixture(params=TreeForms._fields)
+@pytest.fixture(params=["memory", "image", "host"])
 def view(request, tmp_path):
     """meta-N are metacopies, large ones too; done-N has a redirect only; plain has none."""
     if request.param == "host" and not xattrs_work(tmp_path / "probe"):

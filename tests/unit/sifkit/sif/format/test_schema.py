@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from sifkit.sif.format.schema import CRYPTO, DESCRIPTOR, GLOBAL_HEADER, OCI, PARTITION, SBOM, SIGNATURE, PackedStruct
+from sifkit.packed_struct import PackedStruct
+from sifkit.sif.format.schema import CRYPTO, DESCRIPTOR, GLOBAL_HEADER, OCI, PARTITION, SBOM, SIGNATURE
 
 LAYOUTS = {GLOBAL_HEADER: 128, DESCRIPTOR: 585, PARTITION: 11, SIGNATURE: 260, CRYPTO: 8, SBOM: 4, OCI: 384}
 
