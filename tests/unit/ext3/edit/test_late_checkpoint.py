@@ -126,6 +126,23 @@ def test_a_freed_block_that_becomes_data(kind: str) -> None:
             assert after.read_bytes("/new") == expected
 
 
+def test_trim_beside_a_log() -> None:
+    """Blocks that are free by what is in the log only are punched: a replay does not bring them back."""
+    device = empty_image()
+    with late(device) as fs:
+        fs.mkdir("/kept")
+        ino = fs.mkdir("/gone")
+        block = fs.data_extents(ino)[0][1]
+        fs.sync()
+        fs.rmdir("/gone")
+        assert fs.trim() > 0
+        seen = state_of(fs)
+        left = crashed(device)
+        assert state(left) == seen
+        assert left.read(block * 1024, 1024) == bytes(1024)
+    assert state(device) == seen
+
+
 def test_checkpoint_goes_on_and_abandon_keeps_what_was_synced() -> None:
     device = empty_image()
     fs = late(device)
