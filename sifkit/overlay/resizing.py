@@ -23,6 +23,7 @@ from ..atomic import AtomicFile, HostPath, lock_range
 from ..errors import FormatError, SifkitError, UsageError, show
 from ..file_attributes import keep_attributes
 from ..host_space import full_host_errors
+from ..in_use import check_unused
 from ..replacing import OpenedFile
 from .checking import CheckPlace, open_for_check
 from .cloning import copy_data
@@ -104,6 +105,7 @@ def _check_first(name: str, options: ResizeOptions) -> int:
 
 def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeResult:
     with open_window(name, options.partition, offset=options.offset) as window:
+        check_unused(name, span=(window.offset, window.size) if window.partition is not None else None)
         planned = plan_resize(window, options.target, progress, fixed=options.offset is not None)
         in_place = planned.has_journal
         dropped: tuple[int, ...] = ()

@@ -10,6 +10,7 @@ import pytest
 
 from ext3.constants import SUPERBLOCK_OFFSET
 from ext3.format.schema import SUPERBLOCK
+from sifkit.atomic import lock_range
 
 from .....support.commands import Run, good, names_in, refused
 
@@ -157,6 +158,12 @@ def test_refusals(run: Run, image: str, argv: list[str], code: int, text: str) -
     before = Path(image).read_bytes()
     assert text in refused(run, "overlay", "resize", image, *argv, code=code)
     assert Path(image).read_bytes() == before
+
+
+def test_a_plan_for_an_image_in_use(run: Run, image: str) -> None:
+    with Path(image).open("r+b") as file:
+        lock_range(file.fileno(), write=True, path=image)
+        assert "in use" in refused(run, "overlay", "resize", "--dry-run", image, "30M")
 
 
 def test_a_check_is_needed(run: Run, image: str) -> None:
