@@ -147,9 +147,9 @@ class _Mover:
         """Return True if a move would lose the file: onto itself, or a link onto its target."""
         from ..vfs.errors import TreePathError
 
-        if old.node == new.node:
+        assert old.node is not None and new.node is not None
+        if self.editor.is_same(old.node, new.node):
             return True
-        assert old.node is not None
         if there.is_symlink or not self.editor.stat(old.node).is_symlink:
             return False
         try:

@@ -159,11 +159,19 @@ class CopyUp:
         return inode
 
     def _name(self, inode: int, parent: int, name: bytes, facts: Stat, xattrs: Mapping[bytes, bytes]) -> None:
-        before = self._filesystem.stat(parent)
         store_attributes(self._filesystem, inode, facts, xattrs)
-        self._filesystem.name_at(inode, parent, name)
+        self.give_name(inode, parent, name)
         self._filesystem.set_attributes(inode, atime=facts.atime, mtime=facts.mtime)
-        self._filesystem.set_attributes(parent, atime=before.atime, mtime=before.mtime)
+
+    def give_name(self, inode: int, parent: int, name: bytes) -> None:
+        """Give a file its first name, in a directory that keeps its times."""
+
+        def work() -> None:
+            before = self._filesystem.stat(parent)
+            self._filesystem.name_at(inode, parent, name)
+            self._filesystem.set_attributes(parent, atime=before.atime, mtime=before.mtime)
+
+        self._filesystem.atomically(work)
 
     def _check_space(self, top: int) -> None:
         superblock = self._filesystem.superblock

@@ -94,6 +94,10 @@ class OverlayEditor(Resolver[int]):
         """Return the inode of a file in the image; None if only lower layers have it."""
         return ino if self.view is None else self.view.upper_inode(ino)
 
+    def is_same(self, one: int, other: int) -> bool:
+        """Return True for two names of one file."""
+        return one == other if self.view is None else self.view.is_same(one, other)
+
     def copy_up(self, ino: int) -> int:
         """Return the inode of a file to change it, after copying it up if only lower layers have it.
 
@@ -113,6 +117,11 @@ class OverlayEditor(Resolver[int]):
         except OSError as error:
             raise TreePathError(None, error.errno or errno.EIO, unreadable_attributes(error)) from error
         store_attributes(self.filesystem, ino, self.stat(old), xattrs)
+
+    def name_copy(self, ino: int, parent: int, name: bytes) -> None:
+        """Give a name to a file that stands for a lower one; its directory keeps its times."""
+        assert self._copier is not None
+        self._copier.give_name(ino, parent, name)
 
     def remove_xattr(self, ino: int, name: bytes) -> None:
         """Remove an xattr of a file. A lower file that does not have it is not copied up. Raises XattrError."""
