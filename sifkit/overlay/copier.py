@@ -326,14 +326,9 @@ class Copier:
             hint = "-r copies devices and fifos as such"
             raise CopyError(f"'{label}' is not a regular file", path=label, hint=hint)
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
+        keeps = keeps and old is not None and not ("links" in options.preserve and old.links > 1)
         is_lower = old is not None and self.editor.upper_inode(old.ino) is None
-        if (
-            keeps
-            and old is not None
-            and linked is None
-            and not ("links" in options.preserve and old.links > 1)
-            and not is_lower
-        ):
+        if keeps and old is not None and linked is None and not is_lower:
             self._copy_data(file, old.ino)
             self.editor.take_content(old.ino)
             self._remember_link(file, old.ino)

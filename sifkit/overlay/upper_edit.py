@@ -275,21 +275,43 @@ class OverlayEditor(Resolver[int]):
         if self.view is not None:
             self.view.set_unmerged(ino)
 
-    def _remove(self, path: ResolvedPath[int], remove: Callable[[], None]) -> None:
-        """Call ``remove`` and leave a whiteout if one is needed. It is created first, while there is space for it."""
+    def _remove(
+        self,
+        path: ResolvedPath[int],
+        remove: Callable[[], None] | None = None,
+        *,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """Replace a name by a whiteout if one is needed, which is created first, while there is space for it.
+
+        ``prepare`` is called then, and ``remove`` in one operation with the renaming of the whiteout. Without ``remove`` there
+        is a file of this name that can be replaced, or none.
+        """
+        parent, name = self.location(path)
         if not self.needs_whiteout(path):
-            remove()
+            for work in (prepare, remove):
+                if work is not None:
+                    work()
             return
-        parent = self.copy_up(path.parent)
-        names = map(b".whiteout-%d".__mod__, count())
-        name = next(name for name in names if self.filesystem.find_name(parent, name) is None)
-        self.filesystem.mknod_at(parent, name, S_IFCHR)
+        numbered = map(b".whiteout-%d".__mod__, count())
+        whiteout = next(one for one in numbered if self.filesystem.find_name(parent, one) is None)
+        self.filesystem.mknod_at(parent, whiteout, S_IFCHR)
+
+        def replace() -> None:
+            if remove is not None:
+                remove()
+            self.filesystem.rename_at(parent, whiteout, parent, name)
+
         try:
-            remove()
+            if prepare is not None:
+                prepare()
+            if remove is None:
+                replace()
+            else:
+                self.filesystem.atomically(replace)
         except BaseException:
-            self.filesystem.unlink_at(parent, name)
+            self.filesystem.unlink_at(parent, whiteout)
             raise
-        self.filesystem.rename_at(parent, name, parent, path.name)
         self.whiteouts += 1
 
     def add_whiteout(self, path: ResolvedPath[int]) -> bool:
@@ -297,7 +319,7 @@ class OverlayEditor(Resolver[int]):
         if self.whiteouts_of(path) or not self.needs_whiteout(path):
             return False
         self.check_visible(path)
-        self._remove(path, lambda: None)
+        self._remove(path)
         return True
 
     def unlink(self, path: ResolvedPath[int]) -> None:
@@ -308,14 +330,14 @@ class OverlayEditor(Resolver[int]):
         assert path.node is not None
         if self.stat(path.node).is_dir:
             raise PathIsDirectoryError(path.path, "Is a directory")
-        self._remove(path, lambda: None)  # the whiteout is renamed over the file
+        self._remove(path)  # the whiteout is renamed over the file
 
     def remove_directory(self, path: ResolvedPath[int]) -> None:
         """Remove a directory that is empty or holds only whiteouts."""
         assert path.node is not None
         self._check_empty(path)
         if self.upper_inode(path.node) is None:
-            self._remove(path, lambda: None)
+            self._remove(path)
             return
         location = self.location(path)
         inside = self._only_whiteouts(path.node)
@@ -326,27 +348,26 @@ class OverlayEditor(Resolver[int]):
             self._remove_names(inside)
             self._remove(path, lambda: self.filesystem.rmdir_at(*location))
 
-        def in_steps() -> None:
-            self._remove_names(inside)
-            self.filesystem.rmdir_at(*location)
-
         try:
             self.filesystem.atomically(empty_and_remove)
         except JournalFullError:
-            self._remove(path, in_steps)
+            self._remove(path, lambda: self.filesystem.rmdir_at(*location), prepare=lambda: self._remove_names(inside))
 
     def remove_tree(self, path: ResolvedPath[int]) -> None:
         """Remove a directory and everything below it; one whiteout hides it all."""
         assert path.node is not None
-        inode = self.upper_inode(path.node)
+        inode, location = self.upper_inode(path.node), self.location(path)
         if inode is None:
-            self._remove(path, lambda: None)
+            self._remove(path)
+            return
+        if not self.needs_whiteout(path):
+            self.filesystem.remove_tree_at(*location)
             return
         if self.view is not None and self.view.is_merged(path.node):
             with suppress(NoSpaceError):  # what is in lower layers does not come back while the rest is removed
                 self.filesystem.atomically(partial(self.make_opaque, inode))
-        location = self.location(path)
-        self._remove(path, lambda: self.filesystem.remove_tree_at(*location))
+        inside = [(inode, entry.name) for entry in self.filesystem.scandir(inode)]
+        self._remove(path, lambda: self.filesystem.rmdir_at(*location), prepare=lambda: self._remove_names(inside))
 
     def rename(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
         """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque, without whiteouts in it.

@@ -112,7 +112,9 @@ def compare(top: Path, edits: Callable[[Sides], None]) -> Facts:
     for name in ("kernel.img", "ours.img"):
         overlays = [OverlayArgument(str(layers[1]), read_only=True), OverlayArgument(str(top / name))]
         with open_tree(layers[0], overlays=overlays) as opened:
-            assert seen(facts_of_tree(opened.tree)) == by_us
+            view = seen(facts_of_tree(opened.tree))
+        for path in sorted(view.keys() | by_us.keys()):
+            assert view.get(path) == by_us.get(path), (name, path, sides.done)
     return by_us
 
 
