@@ -167,6 +167,23 @@ class InodeFlag(IntFlag):
     INLINE_DATA = 0x10000000
 
 
+USER_FLAGS = (
+    InodeFlag.SECRM
+    | InodeFlag.UNRM
+    | InodeFlag.COMPRESSED
+    | InodeFlag.SYNC
+    | InodeFlag.IMMUTABLE
+    | InodeFlag.APPEND
+    | InodeFlag.NODUMP
+    | InodeFlag.NOATIME
+    | InodeFlag.JOURNAL_DATA
+    | InodeFlag.NOTAIL
+    | InodeFlag.DIRSYNC
+    | InodeFlag.TOPDIR
+)
+"""i_flags bits that users set (chattr); the others say how an inode is stored."""
+
+
 class FileType(IntEnum):
     """file_type of a directory entry."""
 

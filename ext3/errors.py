@@ -226,7 +226,7 @@ class NeedsCheckError(Ext3Error):
     needs_check = True
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the filesystem {why}: run a check first")
+        super().__init__(f"the filesystem {why}")
 
 
 class UndoError(Ext3Error):

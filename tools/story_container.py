@@ -55,21 +55,28 @@ def fill(root: Path) -> None:
     (root / "etc" / "group").write_text("root:x:0:\n", encoding="ascii")
 
 
-def main(image: str) -> None:
-    """Make the SIF image `image`."""
+def pack(root: Path, image: str) -> None:
+    """Make the SIF image `image` of the directory `root`."""
     sifkit = (sys.executable, "-m", "sifkit", "-q")
     architecture = ARCHITECTURES[platform.machine()]
     with tempfile.TemporaryDirectory() as scratch:
-        root, filesystem = f"{scratch}/root", f"{scratch}/root.img"
-        Path(root).mkdir(mode=0o755)
-        fill(Path(root))
+        filesystem = f"{scratch}/root.img"
         commands = (
-            ("overlay", "create", "--layout", "data", "--owner", "0:0", "--from-dir", root, filesystem),
+            ("overlay", "create", "--layout", "data", "--owner", "0:0", "--from-dir", str(root), filesystem),
             ("sif", "new", "--force", image),
             ("sif", "add", "--parttype", "primsys", "--partarch", architecture, "--group", "1", image, filesystem),
         )
         for command in commands:
             subprocess.run([*sifkit, *command], check=True)
+
+
+def main(image: str) -> None:
+    """Make the SIF image `image`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch, "root")
+        root.mkdir(mode=0o755)
+        fill(root)
+        pack(root, image)
 
 
 if __name__ == "__main__":

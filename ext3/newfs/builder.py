@@ -65,6 +65,7 @@ class TreeBuilder:
         self.targets: dict[int, bytes] = {}
         self.devices: dict[int, tuple[int, int]] = {}
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
+        self.flags: dict[int, int] = {}
         self.segments: dict[int, Sequence[Segment]] = {}
         self.left_out = LeftOut()
         self.unreadable: list[tuple[bytes, str]] = []
@@ -113,6 +114,7 @@ class TreeBuilder:
             self.targets,
             self.devices,
             self.xattrs,
+            self.flags,
             self.segments,
             content,
             lost_found,

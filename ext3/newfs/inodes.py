@@ -20,6 +20,7 @@ from ..constants import (
     S_IFMT,
     S_IFREG,
     SECTOR,
+    USER_FLAGS,
     InodeFlag,
 )
 from ..format.indirect_blocks import dense_roots
@@ -49,8 +50,10 @@ class InodeWriter:
         directories = demand.directories.nodes
         inner = directories[directories != 0]
         np.add.at(self._subdirectories, tree.nodes["parent"][inner].astype(np.int64), 1)
-        self._indexed = np.zeros(len(tree), bool)
-        self._indexed[directories[demand.directories.indexed]] = True
+        self._flags = np.zeros(len(tree), np.int64)
+        for node, flags in tree.flags.items():
+            self._flags[node] = flags & USER_FLAGS
+        self._flags[directories[demand.directories.indexed]] |= int(InodeFlag.INDEX)
         self._has_block = np.zeros(len(tree), np.int64)
         self._acl = np.zeros(len(tree), np.int64)
         if demand.attributes.block_of:
@@ -127,7 +130,7 @@ class InodeWriter:
             size=np.where(is_dir, demand.data_blocks[nodes] * demand.block_size, source["size"]),
             links=np.where(is_dir, 2 + self._subdirectories[nodes], source["links"]),
             sectors=blocks * (demand.block_size // SECTOR),
-            flags=np.where(self._indexed[nodes], int(InodeFlag.INDEX), 0),
+            flags=self._flags[nodes],
             file_acl=self._acl[nodes],
             atime=atime,
             mtime=mtime,

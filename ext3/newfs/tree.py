@@ -34,9 +34,9 @@ class Tree:
 
     ``nodes``: NODE table, shape (n,). ``names``: first name of each node. ``extra_links``: (parent, name, node).
     ``targets``: symlink texts; ``devices``: (major, minor); ``xattrs``: attribute name and value as Linux gives them;
-    ``segments``: the data of sparse files. ``left_out``: what the image does not hold;
-    ``unreadable`` lists what was skipped, as (path, reason). ``lost_found`` is the node of the root's lost+found, which
-    every filesystem has; ``lost_found_made`` that the source had none.
+    ``flags``: of nodes that have some of USER_FLAGS; ``segments``: the data of sparse files. ``left_out``: what the image
+    does not hold; ``unreadable`` lists what was skipped, as (path, reason). ``lost_found`` is the node of the root's
+    lost+found, which every filesystem has; ``lost_found_made`` that the source had none.
     """
 
     nodes: npt.NDArray[np.void]
@@ -45,6 +45,7 @@ class Tree:
     targets: dict[int, bytes]
     devices: dict[int, tuple[int, int]]
     xattrs: dict[int, dict[bytes, bytes]]
+    flags: dict[int, int]
     segments: dict[int, Sequence[Segment]]
     content: Content
     lost_found: int

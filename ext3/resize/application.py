@@ -3,7 +3,8 @@
 Four parts: (a) transactions under the old geometry move what is beyond the new end; (b) the metadata of new groups is written
 outside of the old end, and the journal emptied; (c) the switch: one sector of the superblock; (d) transactions under the new
 geometry free what the old one used, and the backups follow. An interruption leaves a sound filesystem of the old size or of
-the new one; at most it has blocks that are marked as used and belong to nobody. The device grows first and is cut last.
+the new one; at most it has blocks that are marked as used and belong to nobody. Until the end the first backup says so. The
+device grows first and is cut last.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..constants import BAD_INO, IND_SLOT, N_BLOCKS, SECTOR
 from ..device.base import BlockDevice, ResizableDevice
 from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
+from ..format.schema import INODE_CORE
 from ..progress import Progress, Silent
-from .backup_copies import backup_superblock, write_backups
+from .backup_copies import mark_first_backup, write_backups
 from .block_moves import BlockMover, Moves
 from .inode_moves import InodeMover, read_names
 from .journal_relocation import move_journal
@@ -94,6 +97,10 @@ class _Application:
         self.map_at = resize_map_block(changes.device, self.superblock, self.groups)
         if plan.moves_something:
             self._plan_moves()
+        if len(plan.bad_dropped):
+            words = INODE_CORE.view(changes.read_inode(BAD_INO))[0]["i_block"]
+            if words[IND_SLOT:].any() or not np.isin(plan.bad_dropped, words).all():
+                raise NeedsCheckError("is not the one that was planned for")
 
     def _plan_moves(self) -> None:
         plan, changes = self.plan, self.changes
@@ -125,8 +132,9 @@ class _Application:
 
     def run(self) -> None:
         plan, changes = self.plan, self.changes
-        if plan.new.backup_groups and not plan.old.backup_groups:
-            self._write_first_backup()
+        mark_first_backup(self.device, plan.old, plan.new, self.before)
+        if len(plan.bad_dropped):
+            self._drop_bad_blocks()
         if plan.moves_something:
             self._move()
         self._leave_old_geometry()
@@ -144,6 +152,19 @@ class _Application:
         changes.close()
         write_backups(self.device, plan.new, changes.raw, changes.groups)
 
+    def _drop_bad_blocks(self) -> None:
+        """Take the bad blocks beyond the new end off their list, in a transaction."""
+        changes, size, dropped = self.changes, self.plan.old.block_size, self.plan.bad_dropped
+        record = bytearray(changes.read_inode(BAD_INO))
+        row = INODE_CORE.view(record)[0]
+        words = [int(word) for word in row["i_block"] if word]
+        kept = [word for word in words if word not in dropped]
+        row["i_block"] = [*kept, *[0] * (N_BLOCKS - len(kept))]
+        row["i_size"], row["i_blocks"] = len(kept) * size, len(kept) * (size // SECTOR)
+        changes.write_inode(BAD_INO, bytes(record))
+        changes.free_blocks(dropped)
+        changes.commit()
+
     def _leave_old_geometry(self) -> None:
         """Commit what the new geometry needs and the old one allows."""
         plan, changes = self.plan, self.changes
@@ -158,10 +179,3 @@ class _Application:
         if plan.replaces_resize_inode and self.map_at is not None:
             drop_resize_inode(changes, self.map_at, free=plan.beyond_reserve)
         changes.settle()
-
-    def _write_first_backup(self) -> None:
-        """Write the first backup, behind the old end, with the old numbers: it says that the resize is not finished."""
-        group = self.plan.new.backup_groups[0]
-        offset = int(self.plan.new.group_first[group]) * self.plan.new.block_size
-        self.device.write(offset, backup_superblock(self.before, group))
-        self.device.sync()

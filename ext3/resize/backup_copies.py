@@ -1,21 +1,22 @@
 """Backups of the superblock and the descriptors, written after a resize.
 
-The superblock of the first backup comes last: while its numbers differ from those of the primary one, the resize is not
-finished (``finish``). Source: e2fsprogs ``lib/ext2fs/closefs.c``.
+The superblock of the first backup is marked before anything else is written, and written anew as the last thing: while it has
+the mark, or other numbers than the primary one, the resize is not finished (``finish``). The mark is the error bit, with which
+resize2fs marks the primary superblock. Source: e2fsprogs ``lib/ext2fs/closefs.c``, ``resize/main.c``.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..constants import STATE_VALID, SUPERBLOCK_SIZE
+from ..constants import STATE_ERROR, STATE_VALID, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..format.geometry import Geometry
 from ..format.layout import Table
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import set_needs_recovery
 
-__all__ = ["backup_superblock", "write_backups"]
+__all__ = ["backup_superblock", "mark_first_backup", "write_backups"]
 
 PIECE_BLOCKS = 1024
 """Most descriptor blocks in one write."""
@@ -29,6 +30,18 @@ def backup_superblock(raw: bytes, group: int) -> bytes:
     set_needs_recovery(table, False)
     table["s_block_group_nr"] = min(group, 0xFFFF)
     return bytes(copy)
+
+
+def mark_first_backup(device: BlockDevice, old: Geometry, new: Geometry, raw: bytes) -> None:
+    """Mark the first backup of the superblock ``raw`` (1024 bytes), and sync. Nothing is done where neither geometry has one.
+
+    If only ``new`` has one, it lies behind the old end, and has the old numbers.
+    """
+    for group in (old.backup_groups or new.backup_groups)[:1]:
+        copy = bytearray(backup_superblock(raw, group))
+        SUPERBLOCK.view(copy)["s_state"] |= STATE_ERROR
+        device.write((old.first_data_block + group * old.blocks_per_group) * old.block_size, bytes(copy))
+        device.sync()
 
 
 def write_backups(device: BlockDevice, geometry: Geometry, raw: bytes, groups: Table) -> None:

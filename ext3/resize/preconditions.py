@@ -33,18 +33,28 @@ from ..format.superblock import Superblock, limit_violations, read_superblock
 from ..journal.log import read_journal
 from ..read.volume import Volume
 
-__all__ = ["check_last_group", "check_state", "check_whole", "open_for_resize", "open_tables", "resize_map_block"]
+__all__ = [
+    "check_descriptors",
+    "check_last_group",
+    "check_limits",
+    "check_state",
+    "check_whole",
+    "open_for_resize",
+    "open_tables",
+    "resize_map_block",
+]
 
 SHOWN = 3
 
 
-def check_state(superblock: Superblock) -> None:
-    """Raise NeedsCheckError for a filesystem that is dirty or marked as damaged, UnsupportedError for features not ext3's."""
+def check_state(superblock: Superblock, *, dirty: bool = False) -> None:
+    """Raise NeedsCheckError for a filesystem that is marked as damaged or, unless it may be ``dirty``, has a journal to be
+    replayed; UnsupportedError for features not ext3's."""
     if superblock.unsupported_features:
         raise UnsupportedError(superblock.unsupported_features, hint="the image can be read, but not resized")
     if superblock.state & STATE_ERROR:
         raise NeedsCheckError("has errors")
-    if superblock.needs_recovery:
+    if superblock.needs_recovery and not dirty:
         raise NeedsCheckError("has a journal to be replayed")
     if not superblock.state & STATE_VALID:
         raise NeedsCheckError("was not unmounted cleanly")
@@ -59,22 +69,34 @@ def check_state(superblock: Superblock) -> None:
         raise NeedsCheckError("has reserved descriptor blocks without a resize inode")
 
 
+def check_limits(device: BlockDevice, superblock: Superblock) -> None:
+    """Raise CorruptError for numbers in the superblock beyond their limits."""
+    for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
+        raise violation.error
+    if superblock.first_ino > superblock.inodes_count:
+        raise CorruptError("superblock", "s_inodes_count", superblock.inodes_count, f"at least {superblock.first_ino}")
+
+
+def check_descriptors(superblock: Superblock, groups: Table) -> None:
+    """Raise CorruptError or NeedsCheckError unless the metadata of each group lies in it, and apart from the rest."""
+    for field in LOCATIONS:
+        outside = outside_group(superblock, groups, field)
+        if outside.any():
+            group = int(outside.argmax())
+            raise CorruptError(f"group {group}", field, int(groups[field][group]), "a block of the group")
+    if group_ranges_overlap(superblock, groups):
+        raise NeedsCheckError("has metadata of groups that overlaps")
+
+
 def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
     """Return the tables of a filesystem that may be resized. Nothing is written, and no journal replayed.
 
     Raise NeedsCheckError or CorruptError for descriptors or a resize inode that are wrong, and a journal that is not empty;
     UnsupportedError, DeviceError.
     """
-    for violation in limit_violations(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)):
-        raise violation.error
+    check_limits(device, superblock)
     opened = open_for_changes(device)
-    for field in LOCATIONS:
-        outside = outside_group(superblock, opened.groups, field)
-        if outside.any():
-            group = int(outside.argmax())
-            raise CorruptError(f"group {group}", field, int(opened.groups[field][group]), "a block of the group")
-    if group_ranges_overlap(superblock, opened.groups):
-        raise NeedsCheckError("has metadata of groups that overlaps")
+    check_descriptors(superblock, opened.groups)
     if opened.journal is not None and read_journal(device, superblock, opened.groups).start:
         raise NeedsCheckError("has a journal that is not empty")
     resize_map_block(device, superblock, opened.groups)

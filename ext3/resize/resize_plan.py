@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.census import Census
-from ..constants import BAD_INO, JOURNAL_INO, RESIZE_INO
+from ..constants import BAD_INO, DIRECT_BLOCKS, JOURNAL_INO, RESIZE_INO
 from ..errors import TooSmallError, UnsupportedError
 from ..format.geometry import Geometry
 from ..format.layout import Table
@@ -34,7 +34,7 @@ class ResizePlan:
 
     ``block_from`` (ascending) and ``block_to``: blocks of files, directories, attributes, and pointers; ``journal_from`` and
     ``journal_to``: those of the journal and its pointers; ``inode_from`` (ascending) and ``inode_to``. ``map_to``: where the
-    map of the resize inode goes, None if it stays.
+    map of the resize inode goes, None if it stays. ``bad_dropped``: bad blocks that leave their list.
     """
 
     old: Geometry
@@ -46,6 +46,7 @@ class ResizePlan:
     inode_from: Numbers = field(default_factory=_none)
     inode_to: Numbers = field(default_factory=_none)
     map_to: int | None = None
+    bad_dropped: Numbers = field(default_factory=_none)
 
     @property
     def nothing(self) -> bool:
@@ -182,14 +183,14 @@ def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Ce
     assert census.owner is not None
     moved = new.blocks + np.flatnonzero(census.used[new.blocks :] & ~census.system[new.blocks :])
     owner = census.owner[moved]
-    if (census.owner == BAD_INO).any():
-        raise UnsupportedError(["a list of bad blocks"], hint="an image has no bad blocks; a check can clear the list")
-    of_journal, of_map = owner == JOURNAL_INO, owner == RESIZE_INO
+    of_journal, of_map, bad = owner == JOURNAL_INO, owner == RESIZE_INO, owner == BAD_INO
+    if bad.any() and np.count_nonzero(census.owner == BAD_INO) > DIRECT_BLOCKS:
+        raise UnsupportedError([f"more than {DIRECT_BLOCKS} bad blocks, some of them beyond the new end"])
     free = ~census.used[: new.blocks]
     journal_from = moved[of_journal]
     journal_to = _take(free, len(journal_from))
     map_to = _take(free, int(of_map.sum()))
-    block_from = moved[~of_journal & ~of_map]
+    block_from = moved[~of_journal & ~of_map & ~bad]
     block_to = _take(free, len(block_from))
     first = superblock.first_ino
     inode_from = new.inodes + 1 + np.flatnonzero(census.mode[new.inodes + 1 :])
@@ -204,6 +205,7 @@ def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Ce
         inode_from,
         inode_to,
         int(map_to[0]) if len(map_to) else None,
+        moved[bad],
     )
 
 

@@ -1,8 +1,9 @@
-"""Resizes that were interrupted after the resize inode was dropped or the geometry changed, and what is left to do of them.
+"""Resizes that were interrupted, and what is left to do of them.
 
-The signs of one: the first backup of the superblock has other numbers than the primary one; or the superblock counts as many
-more blocks as free than the groups do, as there are that belong to nobody. What is left: such blocks, marked as used, a resize
-inode to be made again, the copy of the journal's inode, and backups.
+The sign of one: the first backup of the superblock is marked (``backup_copies``), or has other numbers than the primary one. In
+a filesystem of one group, which has no backup: the superblock counts as many more blocks as free than the group does, as there
+are that belong to nobody. What is left: such blocks, marked as used, a journal to be replayed, a resize inode to be made again,
+the copy of the journal's inode, and backups.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy.typing as npt
 from ..check.bitmap_rows import bitmap_kinds, compare_bitmaps
 from ..check.census import Census
 from ..check.census_taking import take_census
-from ..constants import EXT3_MAGIC, JOURNAL_BACKUP_BLOCKS, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import EXT3_MAGIC, JOURNAL_BACKUP_BLOCKS, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
-from ..edit.opening import Opened, open_for_changes
+from ..edit.opening import open_for_changes
 from ..errors import Ext3Error, NeedsCheckError
 from ..format.geometry import Geometry
 from ..format.group_desc import read_groups
@@ -30,7 +31,7 @@ from ..journal.replay import through_journal
 from .backup_copies import write_backups
 from .journal_relocation import journal_backup
 from .new_geometry import geometry_of_size
-from .preconditions import check_state, open_tables
+from .preconditions import check_descriptors, check_limits, check_state, open_tables, resize_map_block
 from .switch import free_in_steps, restore_resize_inode
 from .transactions import Transactions
 
@@ -44,15 +45,12 @@ _FIELDS = ("s_blocks_count", "s_inodes_count", "s_reserved_gdt_blocks", "s_first
 
 
 def is_unfinished(device: BlockDevice, superblock: Superblock) -> bool:
-    """Return whether a resize of the filesystem was interrupted while its geometry or its resize inode changed.
-
-    Raises DeviceError.
-    """
+    """Return whether the first backup says that a resize of the filesystem was interrupted. Raises DeviceError."""
     return _first_backup(device, superblock) is not None
 
 
 def _first_backup(device: BlockDevice, superblock: Superblock) -> Geometry | None:
-    """Return the geometry in the first backup, if the backup is of this filesystem, and of another geometry."""
+    """Return the geometry in the first backup, if the backup is of this filesystem, and marked or of another geometry."""
     geometry, size = superblock.geometry, superblock.block_size
     if not geometry.has_super(1):
         return None
@@ -67,7 +65,7 @@ def _first_backup(device: BlockDevice, superblock: Superblock) -> Geometry | Non
         found = parse_superblock(raw, device_size=1 << 63).geometry
     except Ext3Error:
         return None
-    same = all(copy[name] == primary[name] for name in _FIELDS)
+    same = not copy["s_state"] & STATE_ERROR and all(copy[name] == primary[name] for name in _FIELDS)
     if same and found.resize_inode == geometry.resize_inode and found.first_meta_bg == geometry.first_meta_bg:
         return None
     shape = ("block_size", "first_data_block", "blocks_per_group", "inodes_per_group", "inode_size", "sparse_super")
@@ -84,30 +82,29 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     UnsupportedError, CorruptError, DeviceError.
     """
     superblock = read_superblock(device)
-    if superblock.needs_recovery:
-        view, problem = through_journal(device, superblock)
-        if problem is not None:
-            raise problem
-        if _first_backup(view, read_superblock(view)) is None:
+    view, problem = through_journal(device, superblock)
+    if problem is not None:
+        raise problem
+    found = read_superblock(view)
+    before = _first_backup(view, found)
+    counted = _counted_leaks(view, found) if before is None else 0
+    if before is None and counted <= 0:
+        return False
+    try:
+        check_state(found, dirty=True)
+        census, leaks = _leaks(_Tables(view, found))
+    except NeedsCheckError:
+        if before is None:
+            return False  # counts may be wrong for other reasons
+        raise
+    if before is None:
+        if len(leaks) != counted:
             return False
+        before = found.geometry
+    if superblock.needs_recovery:
         open_for_changes(device)  # replays
         superblock = read_superblock(device)
-    before = _first_backup(device, superblock)
-    if before is None and not _counts_leaks(device, superblock):
-        return False
-    check_state(superblock)
     opened = open_tables(device, superblock)
-    try:
-        census, leaks = _leaks(device, opened)
-    except NeedsCheckError:
-        if before is not None:
-            raise
-        return False  # wrong counts may have other reasons
-    if before is None:
-        before = superblock.geometry
-        counted = superblock.free_blocks - int(opened.groups["bg_free_blocks_count"].sum(dtype=np.int64))
-        if counted != len(leaks):
-            return False
     changes = Transactions(device, opened, clock=clock)
     geometry = superblock.geometry
     want = geometry_of_size(before, geometry.blocks)
@@ -128,12 +125,15 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     return True
 
 
-def _counts_leaks(device: BlockDevice, superblock: Superblock) -> bool:
-    """Return whether the superblock of a clean filesystem counts more blocks as free than the groups do."""
-    if not superblock.clean or superblock.unsupported_features or superblock.last_orphan:
-        return False
+def _counted_leaks(device: BlockDevice, superblock: Superblock) -> int:
+    """Return how many more blocks the superblock of a filesystem without backups counts as free than its group does.
+
+    That may have other reasons: the kernel writes the counts of the superblock late.
+    """
+    if superblock.geometry.backup_groups:
+        return 0
     groups = read_groups(device, superblock)
-    return superblock.free_blocks > int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
+    return superblock.free_blocks - int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
 
 
 def _restore_journal_backup(changes: Transactions) -> None:
@@ -147,23 +147,30 @@ def _restore_journal_backup(changes: Transactions) -> None:
 
 
 class _Tables:
-    """Volume of an opened filesystem."""
+    """Superblock and descriptors on a device, within their limits. Raises NeedsCheckError, CorruptError, DeviceError."""
 
-    def __init__(self, device: BlockDevice, opened: Opened) -> None:
+    def __init__(self, device: BlockDevice, superblock: Superblock) -> None:
         self.device = device
-        self.superblock: Superblock = opened.superblock
-        self.groups: Table = opened.groups
+        self.superblock = superblock
+        check_limits(device, superblock)
+        self.groups: Table = read_groups(device, superblock)
+        check_descriptors(superblock, self.groups)
+        resize_map_block(device, superblock, self.groups)
 
 
-def _leaks(device: BlockDevice, opened: Opened) -> tuple[Census, Numbers]:
+def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
     """Return the blocks that are marked as used and belong to nobody. Raises NeedsCheckError if anything else is wrong."""
-    tables = _Tables(device, opened)
     inventory = take_census(tables)
     for violation in inventory.violations:
         if violation.field not in _LEAKS:
             raise NeedsCheckError(f"was interrupted while it was resized, and is damaged ({violation.error})")
-    parts = list(_leaks_by_group(tables, inventory.census))
-    return inventory.census, np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    census, geometry = inventory.census, tables.superblock.geometry
+    leaks = np.concatenate([np.zeros(0, np.int64), *_leaks_by_group(tables, census)])
+    marked = np.add.reduceat(census.used, geometry.group_first, dtype=np.int64)
+    marked += np.bincount((leaks - geometry.first_data_block) // geometry.blocks_per_group, minlength=geometry.groups)
+    if (marked + tables.groups["bg_free_blocks_count"] != geometry.group_blocks).any():
+        raise NeedsCheckError("was interrupted while it was resized, and has wrong counts of free blocks")
+    return census, leaks
 
 
 def _leaks_by_group(tables: _Tables, census: Census) -> Iterator[Numbers]:

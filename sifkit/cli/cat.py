@@ -25,7 +25,8 @@ COPY_BYTES = 4 << 20
         "sifkit cat overlay.img /upper/etc/motd",
         "sifkit cat overlay.img:/upper/etc/motd",
         "sifkit cat overlay.img /upper/data.tar | tar -tf -",
-        "sifkit cat --partition overlay image.sif /upper/etc/motd",
+        "sifkit cat image.sif /etc/motd",
+        "sifkit cat root.sif --overlay overlay.img /etc/motd",
     ]
 )
 def command(
@@ -37,8 +38,8 @@ def command(
 ) -> int:
     """Print files in an image.
 
-    Paths are relative to the root of the image's filesystem, which has upper/ and work/. Symbolic links are followed within
-    the image. Holes are written as zeros. The image is not modified.
+    Paths are relative to the root of the image: of a SIF image what a container sees, of an overlay its filesystem, which has
+    upper/ and work/. Symbolic links are followed within the image. Holes are written as zeros. The image is not modified.
     """
     batch = ReadBatch(console, arguments, flags)
     for _, paths, opened in batch.images():

@@ -52,7 +52,7 @@ class _Settings:
         "sifkit cp 'overlay.img:/upper/opt/results/*.py' .",
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
-        "sifkit cp -r image.sif:/opt/tool .",
+        "sifkit cp -r image.sif:/opt/results .",
     ],
 )
 def command(

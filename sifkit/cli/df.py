@@ -11,7 +11,7 @@ from .support.console import Console, Fields, name_fields
 from .support.failures import report
 from .support.frame import verb
 from .support.options import HumanReadable, Offset, Overlays, Partition, byte_offset
-from .support.reading import offset_of, open_for_reading
+from .support.reading import offset_of, open_for_reading, overlays_above
 from .support.render import bar, escape, percent, short_size
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["command"]
         "sifkit df overlay.img",
         "sifkit df -h overlay.img job-1.img",
         "sifkit df --json overlay.img",
-        "sifkit df -h base.sif --overlay overlay.img",
+        "sifkit df -h root.sif --overlay overlay.img",
     ],
 )
 def command(
@@ -54,7 +54,11 @@ def command(
     for image in images:
         try:
             with open_for_reading(
-                console, image, partition, offset=offset_of(image, start, images), overlays=overlay or ()
+                console,
+                image,
+                partition,
+                offset=offset_of(image, start, images),
+                overlays=overlays_above(image, overlay, images),
             ) as opened:
                 layers = [(found, found.statfs()) for found in reversed(opened.filesystems)]
                 is_container = opened.container is not None

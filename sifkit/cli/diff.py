@@ -15,7 +15,7 @@ from .support.failures import report
 from .support.frame import verb
 from .support.image_path import split_image_path
 from .support.options import AllowChanged, ReadFlags, ZeroTerminated
-from .support.reading import TYPES, lookup, offset_of, open_for_reading, warn_of_changes
+from .support.reading import TYPES, lookup, offset_of, open_for_reading, overlays_above, warn_of_changes
 from .support.render import display_name, short_size
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ LETTERS = {"added": "A", "deleted": "D", "modified": "M"}
         "sifkit diff overlay.img job-1.img",
         "sifkit diff overlay.img overlay/",
         "sifkit diff overlay.img:/upper out/",
-        "sifkit diff base.sif --overlay overlay.img",
-        "sifkit diff base.sif:/etc --overlay overlay.img",
+        "sifkit diff image.sif",
+        "sifkit diff root.sif --overlay overlay.img",
         "sifkit diff --json overlay.img job-1.img",
     ]
 )
@@ -218,19 +218,11 @@ class _Sides:
                 partition,
                 offset=offset_of(image, flags.start, self._images),
                 upper=flags.upper and not os.path.isdir(image),
-                overlays=self._overlays(image),
+                overlays=overlays_above(image, flags.overlay, self._images),
             )
         )
         self._stack.enter_context(warn_of_changes(self._console, opened, allowed=self._allow_changed))
         return opened
-
-    def _overlays(self, image: str) -> list[str]:
-        """Return the overlays above an image: of two sides they are for the containers, if one is none."""
-        from ..overlay.image_format import is_container_image
-
-        overlays = self._flags.overlay or []
-        containers = [is_container_image(one) for one in self._images]
-        return overlays if is_container_image(image) or not any(containers) else []
 
 
 def _split(text: str) -> tuple[str, bytes]:

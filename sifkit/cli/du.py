@@ -29,6 +29,7 @@ __all__ = ["command"]
         "sifkit du -sh overlay.img /upper",
         "sifkit du -h -d 1 overlay.img /upper",
         "sifkit du --top 15 overlay.img",
+        "sifkit du -sh image.sif",
     ],
 )
 def command(

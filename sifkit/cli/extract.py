@@ -19,7 +19,7 @@ from .support.frame import verb
 from .support.image_path import group_by_image
 from .support.options import AllowChanged, JSONResult, ProgressMode, ReadFlags
 from .support.progress import MODES, reporter
-from .support.reading import host_identity, open_for_reading, warn_of_changes
+from .support.reading import host_identities, open_for_reading, warn_of_changes
 
 if TYPE_CHECKING:
     from ..vfs.file_tree import FileTree
@@ -59,6 +59,7 @@ def _check_paths(tree: FileTree[Any], image: str, paths: list[bytes], directory:
         "sifkit extract overlay.img:/upper -C out/",
         "sifkit extract --upper overlay.img -C out/",
         "sifkit extract overlay.img /upper/etc /upper/opt -C out/",
+        "sifkit extract image.sif -C out/",
     ],
 )
 def command(
@@ -101,7 +102,7 @@ def command(
         paths = [match for path in paths for match in expand(opened.tree, path)]
         _check_paths(opened.tree, image, paths, directory)
         try:
-            made = extract(opened.tree, target, paths, force=force, image_id=host_identity(image), progress=bar)
+            made = extract(opened.tree, target, paths, force=force, image_ids=host_identities(opened), progress=bar)
         except FileExistsError as error:
             if error.filename is None:
                 raise

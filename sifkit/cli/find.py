@@ -15,7 +15,7 @@ from .support.console import Console
 from .support.frame import VerbCommand, verb
 from .support.image_path import split_image_path
 from .support.options import ZERO_HELP, ReadArguments, ReadFlags
-from .support.reading import TYPES, ReadBatch, entry_fields, offset_of, open_for_reading
+from .support.reading import TYPES, ReadBatch, entry_fields, offset_of, open_for_reading, overlays_above
 from .support.render import display_name
 from .support.suggest import unknown_option
 from .support.values import levels_below
@@ -84,8 +84,8 @@ def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str])
 
         image, path = pair[0], os.fsencode(pair[1])
         partition = flags.partition if is_sif(image) else None
-        overlays = flags.overlay or () if image in named else ()
         named.append(image)
+        overlays = overlays_above(image, flags.overlay, named)
         offset = offset_of(image, flags.start, named)
         with open_for_reading(console, image, partition, offset=offset, upper=flags.upper, overlays=overlays) as opened:
             console.path = path
@@ -98,6 +98,7 @@ def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str])
         "sifkit find overlay.img",
         "sifkit find overlay.img /upper -name '*.py' -type f",
         "sifkit find overlay.img -size +10M",
+        "sifkit find image.sif /opt -name '*.py'",
         "sifkit find overlay.img /upper -newer stamp.txt -0 | xargs -0 -n1 echo",
     ],
     once=("name", "iname", "path", "kind", "size", "newer", "depth"),

@@ -197,6 +197,8 @@ class _LsCommand(VerbCommand):
         "sifkit ls -lR overlay.img:/upper",
         "sifkit ls -dt 'overlay.img:/upper/*'",
         "sifkit ls -R0 overlay.img /upper | xargs -0 -n1 echo",
+        "sifkit ls image.sif /opt",
+        "sifkit ls root.sif --overlay overlay.img /etc",
         "sifkit ls --partition overlay image.sif /upper",
     ],
 )
@@ -222,7 +224,8 @@ def command(
 ) -> int:
     """List files in an image, in byte order, including those that begin with a dot.
 
-    Paths are relative to the root of the image's filesystem, which has upper/ and work/. The image is not modified.
+    Paths are relative to the root of the image: of a SIF image what a container sees, of an overlay its filesystem, which has
+    upper/ and work/. The image is not modified.
     """
     values.choice("--color", color, ("auto", "always", "never"))
     order = "mtime" if by_time else "size" if by_size else ""

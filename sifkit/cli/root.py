@@ -32,6 +32,8 @@ def _version(wanted: bool) -> None:
         Verb("stat", "Look", "stat", "show a file's metadata"),
         Verb("cat", "Look", "cat", "print files in an image"),
         Verb("extract", "Look", "extract", "extract files from an image into a directory"),
+        Verb("inspect", "Look", "inspect", "show a container's labels, scripts and environment"),
+        Verb("check", "Look", "check", "check that images are whole and readable"),
         Verb("diff", "Look", "diff", "compare two images, or an image and a directory"),
         Verb("df", "Look", "df", "show the space and inode usage of images"),
         Verb("du", "Look", "du", "show the disk usage of directories in an image"),

@@ -43,6 +43,7 @@ def _kind(found: Stat, name: bytes, opaque: bool) -> str:
     examples=[
         "sifkit stat overlay.img /upper",
         "sifkit stat overlay.img:/upper",
+        "sifkit stat image.sif /etc/motd",
         "sifkit stat --json overlay.img /upper | python3 -m json.tool",
     ]
 )
@@ -56,7 +57,8 @@ def command(
     flags: ReadFlags,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per file")] = False,
 ) -> int:
-    """Show the metadata of files in an image: type, size, mode, owner, links, inode, extents, times and extended attributes.
+    """Show the metadata of files in an image: type, size, mode, owner, links, inode, extents, times and extended attributes;
+    of a container also the layer that a file comes from.
 
     Times are in UTC. What cannot be read of a damaged file is unknown, and reported. The image is not modified.
     """

@@ -89,6 +89,7 @@ class _TreePrinter:
         "sifkit tree overlay.img",
         "sifkit tree -L 2 overlay.img /upper",
         "sifkit tree --upper overlay.img /etc",
+        "sifkit tree image.sif /etc",
     ]
 )
 def command(

@@ -2,8 +2,10 @@
 
 ``create(path, options)`` creates one, see ``CreateOptions``; ``embed`` creates one inside a SIF; ``attach`` and ``detach`` move
 one in and out; ``clone`` copies one; ``resize`` gives it another size, ``rebuild`` a fresh filesystem; ``image_info`` describes
-one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``scan_tar`` adds an archive to a tree. Nothing
-here prints or reads the environment. Names are imported on first use, so that a command loads only what it needs.
+one; ``open_for_check`` checks and repairs one, ``undo_check`` takes that back; ``normalize`` makes removed files stay removed
+for every user, ``share`` makes one ready for others; ``scan_tar`` adds an archive to a tree. ``open_container`` opens what a
+container sees, ``open_root`` its root. Nothing here prints or reads the environment. Names are imported on first use, so that a
+command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from .checking import open_for_check as open_for_check
     from .checking import undo_check as undo_check
     from .cloning import clone as clone
+    from .container import Container as Container
+    from .container import ContainerLayer as ContainerLayer
+    from .container import open_container as open_container
+    from .container import open_root as open_root
     from .creating.standalone import create as create
     from .creating.tar_source import TarScan as TarScan
     from .creating.tar_source import scan_tar as scan_tar
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from .embedding.reservation import EmbedOptions as EmbedOptions
     from .info import ImageInfo as ImageInfo
     from .info import image_info as image_info
+    from .normalizing import NormalizeOptions as NormalizeOptions
+    from .normalizing import normalize as normalize
     from .options import CreateOptions as CreateOptions
     from .options import CreateResult as CreateResult
     from .options import Progress as Progress
@@ -34,54 +42,72 @@ if TYPE_CHECKING:
     from .resize_request import ResizeOptions as ResizeOptions
     from .resize_request import ResizeTarget as ResizeTarget
     from .resizing import resize as resize
+    from .sharing import check_shared as check_shared
+    from .sharing import share as share
 
 _MODULE_OF = {
     "CheckPlace": ".checking",
+    "Container": ".container",
+    "ContainerLayer": ".container",
     "CreateOptions": ".options",
     "CreateResult": ".options",
     "EmbedOptions": ".embedding.reservation",
     "ImageCheck": ".checking",
     "ImageInfo": ".info",
+    "NormalizeOptions": ".normalizing",
     "Progress": ".options",
     "RebuildOptions": ".rebuilding",
     "ResizeOptions": ".resize_request",
     "ResizeTarget": ".resize_request",
     "TarScan": ".creating.tar_source",
     "attach": ".embedding.attaching",
+    "check_shared": ".sharing",
     "clone": ".cloning",
     "create": ".creating.standalone",
     "detach": ".embedding.attaching",
     "embed": ".embedding.in_partition",
     "image_info": ".info",
+    "normalize": ".normalizing",
+    "open_container": ".container",
     "open_for_check": ".checking",
+    "open_root": ".container",
     "rebuild": ".rebuilding",
     "resize": ".resizing",
     "scan_tar": ".creating.tar_source",
+    "share": ".sharing",
     "undo_check": ".checking",
 }
 
 __all__ = [
     "CheckPlace",
+    "Container",
+    "ContainerLayer",
     "CreateOptions",
     "CreateResult",
     "EmbedOptions",
     "ImageCheck",
     "ImageInfo",
+    "NormalizeOptions",
     "Progress",
     "RebuildOptions",
     "ResizeOptions",
     "ResizeTarget",
     "TarScan",
     "attach",
+    "check_shared",
     "clone",
     "create",
     "detach",
     "embed",
     "image_info",
+    "normalize",
+    "open_container",
     "open_for_check",
+    "open_root",
     "rebuild",
     "resize",
     "scan_tar",
+    "share",
     "undo_check",
 ]
 

@@ -177,8 +177,8 @@ class _FirstWrite:
 def open_for_check(path: HostPath, place: CheckPlace | None = None, *, writes: bool) -> Iterator[ImageCheck]:
     """Open the image at ``path`` for a check; locked if it ``writes``, else read-only, also while others use it.
 
-    Raises OSError, FormatError for what is no ext3 image, UsageError, NotYetError for a filesystem in a SIF that is not ext3,
-    and if it writes ImageInUseError, and SifkitError without a lock that is required.
+    Raises OSError, FormatError for what is no ext3 image, UsageError, and if it writes ImageInUseError, and SifkitError without
+    a lock that is required.
     """
     place = place or CheckPlace()
     name = os.fsdecode(path)

@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ext3.errors import Ext3Error
+
 from ..atomic import HostPath
 from ..errors import FormatError, UsageError, shell_quote, show
 from ..vfs.file_tree import FileTree
@@ -27,7 +29,7 @@ from .sif_partition import check_place, open_sif, select_partition
 if TYPE_CHECKING:
     from ..sif import SIF, Descriptor
 
-__all__ = ["Container", "ContainerLayer", "check_directory", "open_container", "open_root", "overlays_of"]
+__all__ = ["Container", "ContainerLayer", "check_directory", "is_overlay", "open_container", "open_root", "overlays_of"]
 
 ROOT = "root"
 UPPER_AND_WORK = {b"upper", b"work", b"lost+found"}
@@ -128,9 +130,20 @@ def _root_layers(
     root = select_partition(sif, ROOT, name)
     layers = [_whole(stack.enter_context(open_partition_filesystem(sif, fd, root, name)))]
     for found in overlays_of(sif, root) if embedded else ():
-        opened = stack.enter_context(open_partition_filesystem(sif, fd, found, name))
-        layers.append(_overlay(opened, is_writable=opened.kind == "ext3"))
+        with _root_hint(name):
+            opened = stack.enter_context(open_partition_filesystem(sif, fd, found, name))
+            layers.append(_overlay(opened, is_writable=opened.kind == "ext3"))
     return layers
+
+
+@contextmanager
+def _root_hint(name: str) -> Iterator[None]:
+    """Say in errors of this block, which opens an overlay in the SIF ``name``, how to look into its root alone."""
+    try:
+        yield
+    except (Ext3Error, FormatError) as error:
+        error.hint = error.hint or f"without it: sifkit ls --partition root {shell_quote(name)}"
+        raise
 
 
 def check_directory(path: HostPath, partition: str | None, offset: int | None) -> None:
@@ -182,11 +195,16 @@ def _overlay_layers(argument: OverlayArgument, stack: ExitStack) -> Iterator[Con
         yield _overlay(opened, is_given=True, is_writable=writable and opened.kind == "ext3")
 
 
+def is_overlay(tree: FileTree[Any]) -> bool:
+    """Return True if the names at the top of an image are those of an overlay image, and not of the root of a container."""
+    (listing,) = tree.scan_many([tree.root], stats=False)
+    names = {row.name for row in listing.rows}
+    return b"upper" in names and names <= UPPER_AND_WORK
+
+
 def _reject_overlay(root: ContainerLayer, overlays: Sequence[OverlayArgument]) -> None:
     """Raise UsageError if what should be the root of a container is an overlay."""
-    (listing,) = root.tree.scan_many([root.tree.root], stats=False)
-    names = {row.name for row in listing.rows}
-    if b"upper" in names and names <= UPPER_AND_WORK:
+    if is_overlay(root.tree):
         options = " ".join(f"--overlay {shell_quote(one.path)}" for one in overlays)
         raise UsageError(
             f"{show(root.name)} is an overlay, not the root of a container",

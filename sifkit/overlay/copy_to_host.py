@@ -85,7 +85,7 @@ class HostCopier:
             return
         host = os.stat(image)
         made = copy_tree_out(
-            tree, node, destination, self._out_options, image_id=(host.st_dev, host.st_ino), progress=self._progress
+            tree, node, destination, self._out_options, image_ids={(host.st_dev, host.st_ino)}, progress=self._progress
         )
         self.bytes += made.written_bytes
         for path, why in made.problems:

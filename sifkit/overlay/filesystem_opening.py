@@ -117,7 +117,8 @@ def _open_ext3(window: Window) -> Iterator[OpenedFilesystem]:
     from .opening import named_errors, open_in_window
 
     with ExitStack() as stack:
-        with named_errors(window.path, window.offset if window.partition is None and window.offset else None):
+        offset = window.offset if window.partition is None and window.offset else None
+        with named_errors(window.path, offset, object_id=_object_id(window)):
             image = stack.enter_context(open_in_window(window))
         yield OpenedFilesystem(image.tree, "ext3", window.path, _object_id(window), image)
 

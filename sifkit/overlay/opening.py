@@ -119,10 +119,11 @@ class OpenedImage:
 
 
 @contextmanager
-def named_errors(path: HostPath, offset: int | None = None) -> Iterator[None]:
+def named_errors(path: HostPath, offset: int | None = None, *, object_id: int | None = None) -> Iterator[None]:
     """Name the image at ``path`` in errors of this block, which opens it: other images may be open too.
 
-    If there is no filesystem at ``offset``, the hint says where in a partitioned disk it is.
+    If there is no filesystem at ``offset``, the hint says where in a partitioned disk it is. ``object_id``: of the partition of
+    a SIF that is opened.
     """
     try:
         yield
@@ -131,7 +132,8 @@ def named_errors(path: HostPath, offset: int | None = None) -> Iterator[None]:
             error.hint = offset_hint(path, offset) or error.hint
         if error.path is None:
             error.path = os.fsdecode(path)
-            error.message = f"{show(error.path)}: {error.message}"
+            part = "" if object_id is None else f"object {object_id}: "
+            error.message = f"{show(error.path)}: {part}{error.message}"
         raise
 
 

@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
-from ext3.constants import STATE_ERROR, STATE_VALID
+import numpy as np
+
+from ext3.constants import GOOD_INODE_SIZE, STATE_ERROR, STATE_VALID
 from ext3.device.base import FileDevice
 from ext3.errors import GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
 from ext3.format.geometry import reserved_share
+from ext3.format.inode_fields import TIME_MAX_CORE
 from ext3.newfs.builder import TreeBuilder
 from ext3.newfs.image import plan_tree, write_image
 from ext3.newfs.plan import ImageOptions, Plan
@@ -29,7 +32,7 @@ from ext3.progress import Progress, Silent
 from ext3.read.filesystem import Filesystem
 
 from ..atomic import AtomicFile, HostPath, lock_range
-from ..errors import FormatError, UsageError, human, show
+from ..errors import FormatError, UsageError, counted, human, show
 from ..file_attributes import keep_attributes
 from ..host_space import free_bytes, full_host_errors
 from ..replacing import OpenedFile
@@ -96,8 +99,8 @@ class RebuildStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildResult:
-    """Result of a rebuild. ``files``: names in the filesystem. ``partition``: its new place in a SIF. ``dropped``: IDs of
-    removed signatures. ``locked`` False: file locking is unavailable. ``notes``: for the user."""
+    """Result of a rebuild. ``files``: names in the filesystem. ``partition``: its new place in a SIF, ``old_partition`` the
+    old one. ``dropped``: IDs of removed signatures. ``locked`` False: file locking is unavailable. ``notes``: for the user."""
 
     path: str
     before: FilesystemFacts
@@ -105,6 +108,7 @@ class RebuildResult:
     files: int
     label: bytes
     partition: Descriptor | None = None
+    old_partition: Descriptor | None = None
     dropped: tuple[int, ...] = ()
     locked: bool = True
     seconds: float = 0.0
@@ -120,8 +124,9 @@ def rebuild(
 ) -> RebuildResult:
     """Replace the filesystem of the image at ``path``, or in a SIF there, by a fresh one with the same files.
 
-    Kept are names, owners, modes, times, attributes, hard links, devices and holes, the label, the hash seed, the share of
-    reserved blocks. ``begin``: called before the first write; an exception from it leaves everything as it was.
+    Kept are names, owners, modes, times, attributes, the flags of chattr, hard links, devices and holes, the label, the hash
+    seed, the share of reserved blocks. ``begin``: called before the first write; an exception from it leaves everything as it
+    was.
 
     Raises UsageError for impossible numbers, ImageInUseError, FormatError, NeedsCheckError for a filesystem that is marked as
     damaged, CorruptError and DamagedTreeError if damage is met, NoSpaceError and NoInodesError if the files do not fit the new
@@ -255,7 +260,7 @@ def _rebuild_partition(work: _Work) -> RebuildResult:
                 device = FileDevice(reservation.fd, reservation.offset, reservation.size, zero_from=0)
                 write_image(new.plan, device, progress=work.progress)
         result = work.result(before, new, locked=locked, notes=(*decision.notes, *space_notes(sif)))
-        return replace(result, partition=sif.get(found.id), dropped=decision.dropped)
+        return replace(result, partition=sif.get(found.id), old_partition=found, dropped=decision.dropped)
 
 
 @contextmanager
@@ -296,7 +301,20 @@ def _plan_of(old: Filesystem, room: int, work: _Work) -> _NewFilesystem:
     plan = replace(plan, geometry=replace(plan.geometry, reserved_blocks=kept))
     progress.advance(len(tree))
     size_bytes = plan.geometry.size_bytes if size is None else max(size, plan.geometry.size_bytes)
-    return _NewFilesystem(plan, size_bytes, ())
+    return _NewFilesystem(plan, size_bytes, _lost_times(tree, plan.geometry.inode_size))
+
+
+def _lost_times(tree: Tree, inode_size: int) -> tuple[str, ...]:
+    """Return a note of the files whose times inodes of ``inode_size`` do not hold."""
+    if inode_size > GOOD_INODE_SIZE:
+        return ()
+    lost = np.zeros(len(tree), bool)
+    for name in ("atime", "mtime", "ctime"):
+        lost |= (tree.nodes[name + "_ns"] != 0) | (tree.nodes[name] > TIME_MAX_CORE)
+    count = int(lost.sum())
+    return (f"inodes of {inode_size} bytes hold whole seconds until 2038: times of {counted(count, 'file')} change",) * bool(
+        count
+    )
 
 
 def _image_options(old: Filesystem, tree: Tree, size: int | None, room: int, options: RebuildOptions) -> ImageOptions:

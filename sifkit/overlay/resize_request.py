@@ -79,7 +79,8 @@ class ResizeResult:
     """Result of a resize, or of its plan (``dry_run``): the filesystem ``before`` and ``after``.
 
     ``unchanged``: it has that size already. ``partition``: its place in a SIF, ``old_partition`` the one that it had if it was
-    moved. ``dropped``: IDs of removed signatures. ``locked`` False: file locking is unavailable. ``notes``: for the user.
+    moved. ``fixed``: the filesystem is in a larger file, which stays as it is. ``dropped``: IDs of signatures that are removed.
+    ``locked`` False: file locking is unavailable. ``notes``: for the user.
     """
 
     path: str
@@ -88,6 +89,7 @@ class ResizeResult:
     start: ResizeStart
     dry_run: bool = False
     unchanged: bool = False
+    fixed: bool = False
     partition: Descriptor | None = None
     old_partition: Descriptor | None = None
     dropped: tuple[int, ...] = ()

@@ -31,21 +31,25 @@ from .window import Window, check_window
 __all__ = ["PlannedResize", "apply_plan", "data_bytes", "plan_resize", "sound_after_errors"]
 
 MIB = 1 << 20
+HOST_BLOCK = 4096
+"""Bytes that the host allocates for less."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedResize:
-    """Plan of a resize of a filesystem, whose file or partition gets ``target`` bytes. ``before``: its facts."""
+    """Plan of a resize of a filesystem. ``before``: its facts. ``target``: bytes that its file or partition gets; where
+    that is ``fixed``, bytes of the filesystem."""
 
     ready: Prepared
     plan: ResizePlan
     before: FilesystemFacts
     target: int
+    fixed: bool = False
 
     @property
     def nothing(self) -> bool:
         """True if both have their sizes already."""
-        return self.plan.nothing and self.target == self.before.file_bytes
+        return self.plan.nothing and (self.fixed or self.target == self.before.file_bytes)
 
     @property
     def has_journal(self) -> bool:
@@ -56,8 +60,8 @@ class PlannedResize:
         old, new = self.plan.old, self.plan.new
         needed = copied + self.plan.moved_bytes
         if new.groups > old.groups:
-            heads = int(new.head_blocks[old.groups :].sum())
-            needed += (heads + 2 * (new.groups - old.groups)) * new.block_size
+            needed += int(new.head_blocks[old.groups :].sum()) * new.block_size
+            needed += max(2 * new.block_size, HOST_BLOCK) * (new.groups - old.groups)  # bitmaps; inode tables are holes
         return ResizeStart(
             moved_bytes=self.plan.moved_bytes,
             moved_inodes=len(self.plan.inode_from),
@@ -73,7 +77,7 @@ class PlannedResize:
         free = before.free_bytes + room * new.block_size
         return replace(
             before,
-            file_bytes=self.target,
+            file_bytes=before.file_bytes if self.fixed else self.target,
             size_bytes=new.size_bytes,
             used_bytes=new.size_bytes - free,
             free_bytes=free,
@@ -96,11 +100,12 @@ def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fix
                 before = facts_of(filesystem, window.size)
             progress.phase("plan", None, "files")
             ready = prepare(device)
-            size = target.bytes_from(window.size, lambda: ready.minimum().size_bytes)
+            present = before.size_bytes if fixed else window.size
+            size = target.bytes_from(present, lambda: ready.minimum().size_bytes)
             if fixed and size > window.size:
                 text = f"{name}: there are {human(window.size)} up to the end of the partition or file"
                 raise UsageError(f"{text}, and {human(size)} are asked for", hint="give a smaller size")
-            return PlannedResize(ready, ready.plan(size), before, size)
+            return PlannedResize(ready, ready.plan(size), before, size, fixed)
         except TooSmallError as error:
             content, journal = human(error.content_bytes), human(error.journal_bytes)
             error.path = window.path
@@ -109,7 +114,9 @@ def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fix
             raise
         except GeometryError as error:
             if error.most is not None:
-                error.hint = f"the largest size of this filesystem is {human(error.most)}"
+                error.hint = (
+                    f"the largest size of this filesystem is {human(error.most)}: give --size {error.most >> 10}K or less"
+                )
             raise
 
 

@@ -23,6 +23,7 @@ from ..atomic import AtomicFile, HostPath, lock_range
 from ..errors import FormatError, SifkitError, UsageError, show
 from ..file_attributes import keep_attributes
 from ..host_space import full_host_errors
+from ..in_use import check_unused
 from ..replacing import OpenedFile
 from .checking import CheckPlace, open_for_check
 from .cloning import copy_data
@@ -104,12 +105,17 @@ def _check_first(name: str, options: ResizeOptions) -> int:
 
 def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeResult:
     with open_window(name, options.partition, offset=options.offset) as window:
+        check_unused(name, span=(window.offset, window.size) if window.partition is not None else None)
         planned = plan_resize(window, options.target, progress, fixed=options.offset is not None)
         in_place = planned.has_journal
-        if window.partition is not None:
-            from .embedding.partition_resize import is_at_end
+        dropped: tuple[int, ...] = ()
+        notes: tuple[str, ...] = ()
+        if window.partition is not None and not planned.nothing:
+            from .embedding.partition_resize import plan_edit
 
-            in_place &= is_at_end(name, window.partition)
+            decision, stays = plan_edit(name, window.partition, options.on_signatures)
+            in_place &= stays
+            dropped, notes = decision.dropped, () if decision.dropped else decision.notes
         start = planned.start(name, copied=0 if in_place or planned.nothing else data_bytes(window))
         return ResizeResult(
             path=name,
@@ -118,7 +124,10 @@ def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeR
             start=start,
             dry_run=True,
             unchanged=planned.nothing,
+            fixed=planned.fixed,
             partition=window.partition,
+            dropped=dropped,
+            notes=notes,
         )
 
 
@@ -157,6 +166,7 @@ def _resize_file(name: str, options: ResizeOptions, progress: Progress, begin: C
             after=after,
             start=start,
             unchanged=planned.nothing,
+            fixed=planned.fixed,
             locked=locked,
             notes=notes,
         )

@@ -1,4 +1,4 @@
-"""Resizes that were interrupted near their end: the next opening for writing finishes them.
+"""Resizes that were interrupted: the next opening for writing finishes them.
 
 What they leave is harmless (blocks that belong to nobody, old copies of the superblock), and rare; the sign of it is looked
 for without loading what finishes them.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ext3.constants import EXT3_MAGIC, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ext3.device.base import BlockDevice
 from ext3.errors import Ext3Error
+from ext3.format.group_desc import read_groups
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import read_superblock
 
@@ -24,7 +25,7 @@ _NUMBERS = (
     "s_feature_compat",
     "s_feature_incompat",
 )
-"""Fields of the first copy of the superblock that a resize changes last."""
+"""Fields of the first copy of the superblock that a resize changes last, and before anything else its mark."""
 
 
 def finish_resize(device: BlockDevice) -> None:
@@ -40,11 +41,21 @@ def finish_resize(device: BlockDevice) -> None:
 
 
 def may_be_unfinished(device: BlockDevice) -> bool:
-    """Return True if the first copy of the superblock has other numbers than the primary one. Raises Ext3Error."""
+    """Return True if the first copy of the superblock is marked or has other numbers than the primary one.
+
+    Of a filesystem of one group, which has no copy: if the superblock counts more blocks as free than the group does, or may
+    do so once the journal is replayed. Raises Ext3Error.
+    """
     superblock = read_superblock(device)
     geometry, size = superblock.geometry, superblock.block_size
+    if not geometry.backup_groups:
+        group = read_groups(device, superblock)[0]
+        if superblock.needs_recovery or superblock.free_blocks > int(group["bg_free_blocks_count"]):
+            return True
     offset = (geometry.first_data_block + geometry.blocks_per_group) * size
     if not geometry.has_super(1) or offset + SUPERBLOCK_SIZE > device.size:
         return False
     copy, primary = (SUPERBLOCK.view(device.read(at, SUPERBLOCK_SIZE))[0] for at in (offset, SUPERBLOCK_OFFSET))
-    return int(copy["s_magic"]) == EXT3_MAGIC and any(copy[name] != primary[name] for name in _NUMBERS)
+    if int(copy["s_magic"]) != EXT3_MAGIC:
+        return False
+    return bool(copy["s_state"] & STATE_ERROR) or any(copy[name] != primary[name] for name in _NUMBERS)

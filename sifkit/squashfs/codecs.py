@@ -96,9 +96,10 @@ def _load_lzma() -> Inflate:
         try:
             head = stream.decompress(bytes(data[:LZMA_PROPERTIES]) + SIZE_UNKNOWN, size)
             found = head + stream.decompress(data[LZMA_HEADER:], size - len(head))
+            rest = b"" if stream.eof else stream.decompress(b"", 1)  # the marker of the end is read
         except (lzma.LZMAError, EOFError, MemoryError) as error:
             raise _damaged("lzma") from error
-        if len(found) != size:
+        if len(found) != size or rest or not (stream.eof or stream.needs_input):
             raise _damaged("lzma")
         return found
 

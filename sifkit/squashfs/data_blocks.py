@@ -44,7 +44,7 @@ class BlockCache:
         self.source = source
         self.block_size = superblock.block_size
         self.threads = min(MAX_THREADS, usable_processors())
-        self._end = superblock.bytes_used
+        self.end = superblock.bytes_used
         self._inflate = inflate
         self._cache_bytes = cache_bytes
         self._held_bytes = 0
@@ -95,8 +95,8 @@ class BlockCache:
         size = stored_bytes(word)
         if not 0 < size <= self.block_size:
             raise CorruptSquashfsError("data block", "size", size, f"1 to {self.block_size}", offset=start)
-        if start + size > self._end:
-            raise CorruptSquashfsError("data block", "end", start + size, f"at most {self._end}", offset=start)
+        if start + size > self.end:
+            raise CorruptSquashfsError("data block", "end", start + size, f"at most {self.end}", offset=start)
 
     def decompress(self, raw: bytes | memoryview, start: int, word: int) -> bytes:
         """Return the decompressed data of the block at byte ``start``, stored as ``raw``. Raises CorruptSquashfsError."""

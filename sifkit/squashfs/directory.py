@@ -16,7 +16,7 @@ from .inode import Inode
 from .metadata_blocks import METADATA_BYTES, MetadataCursor, MetadataTable
 from .schema import DIR_ENTRY, DIR_HEADER, DIR_INDEX, EXTENDED_DIRECTORY_INODE
 
-__all__ = ["DirectoryListing", "Entry", "find_entry", "read_directory"]
+__all__ = ["DirectoryListing", "Entry", "find_entry", "check_index", "read_directory"]
 
 SIZE_OF_DOTS = 3
 """What the size of a directory has more than its listing, for the entries ``.`` and ``..``, which are not stored."""
@@ -26,8 +26,9 @@ KINDS = frozenset(range(1, 8))
 HEADER_BYTES, ENTRY_BYTES = DIR_HEADER.size, DIR_ENTRY.size
 MAX_NAMES = 1 << 24
 """Most names read of a directory: they are in memory."""
-FREE_NAMES, NAMES_PER_BYTE = 4096, 16
-"""Most names in so many stored bytes. Names differ, so they do not compress to nothing; damaged listings do."""
+FREE_NAMES, NAMES_PER_BYTE = 4096, 4
+"""Most names for each stored byte, beyond the first ones. Names differ, so they do not compress to nothing: hard links of one
+file with numbers as names are 1.4 to a byte, other names a tenth of that. Damaged listings may repeat themselves."""
 
 
 class Entry(NamedTuple):
@@ -40,11 +41,15 @@ class Entry(NamedTuple):
 
 
 class DirectoryListing(NamedTuple):
-    """Entries in byte order of names. ``problem``: the error that cut them short. ``stored_bytes``: what they take."""
+    """Entries in byte order of names. ``problem``: the error that cut them short. ``stored_bytes``: what they take.
+
+    ``in_order``: they are stored in this order, which other readers rely on.
+    """
 
     entries: list[Entry]
     problem: OSError | None
     stored_bytes: int
+    in_order: bool
 
 
 _entry = partial(tuple.__new__, Entry)
@@ -92,19 +97,46 @@ def find_entry(table: MetadataTable, inodes: MetadataTable, node: int, inode: In
     return None
 
 
+def check_index(table: MetadataTable, inodes: MetadataTable, node: int, inode: Inode) -> None:
+    """Check that each entry in the index of the directory ``inode`` leads to the run that begins with its name.
+
+    ``node``: reference of the inode. Raises CorruptSquashfsError and OSError.
+    """
+    reference, before = inode.start_block << 16 | inode.offset, -1
+    for name, block, index in _index_entries(inodes, node, inode):
+        where, place = f"index of directory inode {inode.ino}", inodes.place(node)
+        if not before < index < inode.size:
+            raise CorruptSquashfsError(where, "index", index, f"{before + 1} to {inode.size - 1}", offset=place)
+        reference, before = table.skip(reference, index - max(0, before)), index
+        if reference >> 16 != block:
+            raise CorruptSquashfsError(where, "start_block", block, reference >> 16, offset=place)
+        cursor = MetadataCursor(table, reference)
+        cursor.read(HEADER_BYTES)
+        _, _, _, length = DIR_ENTRY.packer.unpack(cursor.read(ENTRY_BYTES))
+        if length >= MAX_NAME or (found := cursor.read(length + 1)) != name:
+            want = "that of an entry" if length >= MAX_NAME else repr(show(found))
+            raise CorruptSquashfsError(where, "name", repr(show(name)), want, offset=place)
+
+
 def _find_in_index(inodes: MetadataTable, node: int, inode: Inode, name: bytes) -> tuple[int, int]:
     """Return the reference of the last run in the index that does not begin behind ``name``, and the bytes before it."""
     start, skipped = inode.start_block, 0
+    for first, block, index in _index_entries(inodes, node, inode):
+        if first > name:
+            break
+        start, skipped = block, index
+    return start << 16 | (inode.offset + skipped) % METADATA_BYTES, skipped
+
+
+def _index_entries(inodes: MetadataTable, node: int, inode: Inode) -> Iterator[tuple[bytes, int, int]]:
+    """Iterate over an index: first name of a run, start of its block in the table, bytes of the listing before it."""
     cursor = MetadataCursor(inodes, node + EXTENDED_DIRECTORY_INODE.size)
     for _ in range(inode.index_count):
         index, block, size = DIR_INDEX.packer.unpack(cursor.read(DIR_INDEX.size))
         if size >= MAX_NAME:
             where = f"index of directory inode {inode.ino}"
             raise CorruptSquashfsError(where, "size of a name", size, f"below {MAX_NAME}", offset=inodes.place(node))
-        if cursor.read(size + 1) > name:
-            break
-        start, skipped = block, index
-    return start << 16 | (inode.offset + skipped) % METADATA_BYTES, skipped
+        yield cursor.read(size + 1), block, index
 
 
 class _Runs:
@@ -195,9 +227,10 @@ def _checked(runs: _Runs, entries: list[Entry], problem: OSError | None) -> Dire
                 problem = problem or runs.corrupt("name of an entry", repr(show(entry.name)), "one that is there once")
         entries = list(once.values())
         names = list(once)
-    if sorted(names) != names:
+    in_order = sorted(names) == names
+    if not in_order:
         entries = sorted(entries)
-    return DirectoryListing(entries, problem, runs.stored_bytes)
+    return DirectoryListing(entries, problem, runs.stored_bytes, in_order)
 
 
 def _is_possible(entry: Entry) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockList", "SquashfsFile"]
 
-SEGMENT = 2048
-"""Blocks whose size words are decoded together. They take 8 KiB, as a metadata block does."""
+SEGMENT = 512
+"""Blocks whose size words are decoded together."""
+MAX_SEGMENTS = 64
+"""Most segments of a file that are kept."""
+MAX_PLACE = 1 << 63
 WORD_BYTES = 4
+_Words = Sequence[int]
+_Segment = tuple[_Words, _Words]
+"""Size words of consecutive blocks, and the first byte of each in the image."""
 UNCACHED_BLOCKS = 4
 """Blocks of a read from which on they are not kept: whoever reads so much at once goes on behind it."""
 MAX_RANGES = 1 << 16
@@ -35,42 +42,53 @@ class BlockList:
     """Size words of a file's blocks, and where the blocks lie. Decoded a segment at a time. Thread-safe."""
 
     def __init__(self, table: MetadataTable, inode: Inode) -> None:
+        """Raises CorruptSquashfsError if the data begins where no image has bytes."""
+        if inode.block_count and inode.start_block > MAX_PLACE:
+            raise CorruptSquashfsError(f"inode {inode.ino}", "start_block", inode.start_block, f"at most {MAX_PLACE}")
         self.count = inode.block_count
         self._table = table
-        self._known = [(inode.block_list_at, inode.start_block)]
-        """Where the words of each segment begin in the table, and its blocks in the image, as far as they are known."""
-        self._last: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
+        self._references = array("Q", [inode.block_list_at])
+        """Where the words of each segment begin in the table, as far as it is known."""
+        self._places = array("Q", [inode.start_block])
+        """Where the blocks of each of these segments begin in the image."""
+        self._decoded: dict[int, _Segment] = {}
         self._lock = threading.Lock()
 
     def at(self, number: int) -> tuple[int, int]:
         """Return the first byte and the size word of a block. Raises CorruptSquashfsError and OSError."""
-        segment, words, starts = self._last
-        if segment != number // SEGMENT:
-            words, starts = self.segment(number // SEGMENT)
-        return starts[number % SEGMENT], words[number % SEGMENT]
+        segment, index = divmod(number, SEGMENT)
+        words, starts = self._decoded.get(segment) or self._segment(segment)
+        return starts[index], words[index]
 
-    def segment(self, number: int) -> tuple[tuple[int, ...], list[int]]:
-        """Return the size words of a segment, and the first byte of each block. Raises CorruptSquashfsError and OSError."""
-        with self._lock:
-            while len(self._known) <= number:
-                words, starts = self._decode(len(self._known) - 1)
-                reference = self._table.skip(self._known[-1][0], SEGMENT * WORD_BYTES)
-                self._known.append((reference, starts[-1] + stored_bytes(words[-1])))
-            words, starts = self._decode(number)
-            self._last = number, words, starts
-            return words, starts
-
-    def _decode(self, segment: int) -> tuple[tuple[int, ...], list[int]]:
-        reference, start = self._known[segment]
-        count = min(SEGMENT, self.count - segment * SEGMENT)
-        words = struct.unpack(f"<{count}I", self._table.read(reference, count * WORD_BYTES))
-        return words, list(accumulate([word & ~STORED for word in words[:-1]], initial=start))
-
-    def words(self) -> Iterator[tuple[int, tuple[int, ...], list[int]]]:
-        """Iterate over the segments: number of the first block, size words, first bytes."""
+    def segments(self) -> Iterator[tuple[int, _Words, _Words]]:
+        """Iterate over all blocks: number of the first one of a segment, size words, first bytes."""
         for segment in range(-(-self.count // SEGMENT)):
-            words, starts = self.segment(segment)
+            words, starts = self._decoded.get(segment) or self._segment(segment)
             yield segment * SEGMENT, words, starts
+
+    def _segment(self, number: int) -> _Segment:
+        """Return a segment, and keep it."""
+        with self._lock:
+            while len(self._references) <= number:
+                words, starts = self._decode(len(self._references) - 1)
+                place = starts[-1] + stored_bytes(words[-1])
+                if place > MAX_PLACE:
+                    raise CorruptSquashfsError("list of blocks", "end of the data", place, f"at most {MAX_PLACE}")
+                reference = self._table.skip(self._references[-1], SEGMENT * WORD_BYTES)
+                self._places.append(place)
+                self._references.append(reference)
+            found = self._decode(number)
+            while len(self._decoded) >= MAX_SEGMENTS:
+                del self._decoded[next(iter(self._decoded))]
+            self._decoded[number] = found
+            return found
+
+    def _decode(self, segment: int) -> _Segment:
+        count = min(SEGMENT, self.count - segment * SEGMENT)
+        raw = self._table.read(self._references[segment], count * WORD_BYTES)
+        words = struct.unpack(f"<{count}I", raw)
+        starts = accumulate([word & ~STORED for word in words[:-1]], initial=self._places[segment])
+        return array("I", words), array("Q", starts)
 
 
 class SquashfsFile:
@@ -87,7 +105,7 @@ class SquashfsFile:
     @property
     def has_holes(self) -> bool:
         """True if not all of it is stored. Raises CorruptSquashfsError and OSError."""
-        return any(0 in words for _, words, _ in self._list.words())
+        return any(0 in words for _, words, _ in self._list.segments())
 
     def read_at(self, offset: int, size: int, /) -> bytes:
         """Return ``size`` bytes from byte ``offset``, fewer at the end of the file. Holes read as zeros. Thread-safe.
@@ -123,7 +141,7 @@ class SquashfsFile:
     def data_ranges(self) -> list[tuple[int, int]]:
         """Return (offset, length) in bytes of what is not a hole, ascending. Raises CorruptSquashfsError and OSError."""
         unit, ranges, start = self._block_size, list[tuple[int, int]](), -1
-        for first, words, _ in self._list.words():
+        for first, words, _ in self._list.segments():
             if start >= 0 and 0 not in words:
                 continue
             for number, word in enumerate(words, first):
@@ -148,8 +166,8 @@ class SquashfsFile:
             return None
         ranges: list[tuple[int, int, int, int]] = []
         for offset, place, length in self._stored_pieces():
-            if length < 0:
-                return None
+            if length < 0 or place + length > self._blocks.end or len(ranges) > MAX_RANGES:
+                return None  # reading tells what is wrong, if something is
             there = source.offset + place
             before = ranges[-1] if ranges else (-1, -1, -1, 0)
             if before[0] + before[3] == offset and before[2] + before[3] == there:
@@ -161,7 +179,7 @@ class SquashfsFile:
     def _stored_pieces(self) -> Iterator[tuple[int, int, int]]:
         """Iterate over the data, as it is stored: offset, byte of the image, length; -1 for what is compressed or damaged."""
         unit = self._block_size
-        for first, words, starts in self._list.words():
+        for first, words, starts in self._list.segments():
             for number, word in enumerate(words, first):
                 if word:
                     length = self._length(number)

@@ -99,6 +99,7 @@ _REGULAR, _EXTENDED_REGULAR = REGULAR_INODE.packer.unpack_from, EXTENDED_REGULAR
 _DIRECTORY, _EXTENDED_DIRECTORY = DIRECTORY_INODE.packer.unpack_from, EXTENDED_DIRECTORY_INODE.packer.unpack_from
 _SYMLINK = SYMLINK_INODE.packer.unpack_from
 _DEVICE, _EXTENDED_DEVICE = DEVICE_INODE.packer.unpack_from, EXTENDED_DEVICE_INODE.packer.unpack_from
+_REGULAR_BYTES, _EXTENDED_BYTES = REGULAR_INODE.size, EXTENDED_REGULAR_INODE.size
 _IPC, _EXTENDED_IPC = IPC_INODE.packer.unpack_from, EXTENDED_IPC_INODE.packer.unpack_from
 
 
@@ -174,6 +175,7 @@ class InodeTable:
         return self.corrupt(node, "bytes before the end of the table", len(data) - offset, "all of the inode")
 
     def _unknown(self, data: bytes, offset: int, node: int) -> Inode:
+        """Refuse type 0, as types beyond the decoders are."""
         raise IndexError
 
     def _regular(self, data: bytes, offset: int, node: int) -> Inode:
@@ -182,7 +184,7 @@ class InodeTable:
         whole = fragment == NONE
         return _inode((
             REGULAR_KIND, 0o100000 | mode & MODE_BITS, ids[user], ids[group], mtime, ino, 1, size, None, start,
-            None if whole else fragment, 0 if whole else in_fragment, node + 32, self._block_count(size, whole),
+            None if whole else fragment, 0 if whole else in_fragment, node + _REGULAR_BYTES, self._block_count(size, whole),
             0, 0, 0, 0, 0,
         ))  # fmt: skip
 
@@ -194,7 +196,7 @@ class InodeTable:
         whole = fragment == NONE
         return _inode((
             REGULAR_KIND, 0o100000 | mode & MODE_BITS, ids[user], ids[group], mtime, ino, links, size, _index(xattr), start,
-            None if whole else fragment, 0 if whole else in_fragment, node + 56, self._block_count(size, whole),
+            None if whole else fragment, 0 if whole else in_fragment, node + _EXTENDED_BYTES, self._block_count(size, whole),
             min(sparse, size), 0, 0, 0, 0,
         ))  # fmt: skip
 

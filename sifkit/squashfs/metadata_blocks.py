@@ -6,9 +6,9 @@ table, in the upper bits, and in the lower 16 an offset in what the block decomp
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from .errors import CorruptSquashfsError
 from .source import ByteSource
@@ -42,23 +42,23 @@ class MetadataBlocks:
         self._inflate = inflate
         self._most = max(1, cache_bytes // METADATA_BYTES)
         self._cache: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        """Used without a lock: its methods are atomic, and a forked process could inherit a lock that is held."""
 
     def load(self, position: int, end: int) -> tuple[bytes, int]:
         """Return what the block at byte ``position`` decompresses to, never nothing, and where the next block begins.
 
         ``end``: of its table. Raises CorruptSquashfsError and OSError.
         """
-        with self._lock:
-            found = self._cache.get(position)
-            if found is not None:
-                self._cache.move_to_end(position)
-                return found
-        found = self._read(position, end)
-        with self._lock:
-            self._cache[position] = found
-            while len(self._cache) > self._most:
-                self._cache.popitem(last=False)
+        cache = self._cache
+        found = cache.get(position)
+        if found is not None:
+            with suppress(KeyError):  # another thread has dropped it
+                cache.move_to_end(position)
+            return found
+        found = cache[position] = self._read(position, end)
+        while len(cache) > self._most:
+            with suppress(KeyError):
+                cache.popitem(last=False)
         return found
 
     def _read(self, position: int, end: int) -> tuple[bytes, int]:
@@ -191,6 +191,11 @@ class LookupTable:
         self.size = size
         self.per_block = METADATA_BYTES // size
         self.pointers = read_pointers(blocks.source, name, start, -(-count // self.per_block), end)
+
+    @property
+    def end(self) -> int:
+        """First byte behind the pointers."""
+        return self.start + POINTER_BYTES * len(self.pointers)
 
     def block_of(self, index: int) -> tuple[bytes, int]:
         """Return the block that holds record ``index``, and the record's offset in it. Raises CorruptSquashfsError."""

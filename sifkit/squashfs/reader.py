@@ -122,11 +122,11 @@ class Reader:
             except OSError as error:
                 yield TreeListing(directory, [], error, 0)
                 continue
-            rows = (
-                self._rows(found)
-                if stats
-                else [_row((name, node, FILE_TYPES[kind], None, True)) for name, node, kind, _ in found.entries]
-            )
+            if stats:
+                rows = self._rows(found)
+            else:
+                attributed = self.xattr_table is not None
+                rows = [_row((name, node, FILE_TYPES[kind], None, attributed)) for name, node, kind, _ in found.entries]
             yield TreeListing(directory, rows, found.problem, found.stored_bytes)
 
     def _rows(self, listing: DirectoryListing) -> list[TreeRow[int]]:
@@ -141,11 +141,11 @@ class Reader:
                     block = table.block(node >> 16)
                     start = node >> 16
                 inode = decode(block, node)
-                if inode.kind != kind:
-                    raise self.inodes.corrupt(node, "inode_type", inode.kind, f"{kind}, as its directory entry says")
                 attributed = inode.xattr_index is not None and xattrs is not None
-                stat = self.stat_of(inode) if attributed else stat_of_inode(inode)
-                rows.append(_row((name, node, FILE_TYPES[kind], stat, attributed)))
+                stat: TreeStat | OSError = self.stat_of(inode) if attributed else stat_of_inode(inode)
+                if inode.kind != kind:
+                    stat = self.inodes.corrupt(node, "inode_type", inode.kind, f"{kind}, as its directory entry says")
+                rows.append(_row((name, node, FILE_TYPES[inode.kind], stat, attributed)))
             except OSError as error:
                 rows.append(TreeRow(name, node, FILE_TYPES[kind], error, True))
         return rows

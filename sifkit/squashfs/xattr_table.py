@@ -43,7 +43,7 @@ class XattrTable:
                 "table of attributes", "end", end, f"at least {start + XATTR_ID_TABLE.size}", offset=start
             )
         header = XATTR_ID_TABLE.read(blocks.source.read_at(start, XATTR_ID_TABLE.size))
-        self._sets = LookupTable(
+        self.sets = LookupTable(
             blocks,
             "table of attribute sets",
             start=start + XATTR_ID_TABLE.size,
@@ -52,7 +52,7 @@ class XattrTable:
             size=XATTR_ID.size,
         )
         first = header["xattr_table_start"]
-        last = self._sets.pointers[0] if len(self._sets.pointers) else start
+        last = self.sets.pointers[0] if len(self.sets.pointers) else start
         if first > last:
             raise CorruptSquashfsError("table of attributes", "xattr_table_start", first, f"at most {last}", offset=start)
         self.table = MetadataTable(blocks, "table of attributes", first, last)
@@ -60,11 +60,11 @@ class XattrTable:
     @property
     def count(self) -> int:
         """Number of sets."""
-        return self._sets.count
+        return self.sets.count
 
     def set_at(self, index: int) -> XattrSet:
         """Return set ``index``. Raises CorruptSquashfsError and OSError."""
-        block, offset = self._sets.block_of(index)
+        block, offset = self.sets.block_of(index)
         return XattrSet(*XATTR_ID.packer.unpack_from(block, offset))
 
     def read(self, index: int) -> dict[bytes, bytes]:

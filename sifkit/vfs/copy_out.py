@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,16 +46,16 @@ def copy_tree_out(
     target: bytes,
     options: CopyOutOptions,
     *,
-    image_id: tuple[int, int] | None = None,
+    image_ids: Collection[tuple[int, int]] = (),
     progress: Progress | None = None,
 ) -> ExtractResult:
     """Copy the content of a directory to the directory ``target``, which is created or merged into.
 
-    Modes, times and xattrs are preserved, owners too if ``options`` say so and the caller is root. ``image_id``: device
-    and inode of the image, which is not replaced. Raises as ``extract`` does.
+    Modes, times and xattrs are preserved, owners too if ``options`` say so and the caller is root. ``image_ids``: devices
+    and inodes of images, which are not replaced. Raises as ``extract`` does.
     """
     owners = "owner" in options.preserve and _is_root()
-    return extract(Subtree(tree, node), target, force=True, owners=owners, image_id=image_id, progress=progress)
+    return extract(Subtree(tree, node), target, force=True, owners=owners, image_ids=image_ids, progress=progress)
 
 
 def copy_file_out(

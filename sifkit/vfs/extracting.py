@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
@@ -63,15 +63,15 @@ def extract(
     *,
     force: bool = False,
     owners: bool | None = None,
-    image_id: tuple[int, int] | None = None,
+    image_ids: Collection[tuple[int, int]] = (),
     progress: Progress | None = None,
 ) -> ExtractResult:
     """Extract ``paths`` (everything if empty) of a tree to the directory ``target``.
 
     A path keeps its directories: b"/upper/etc" becomes target/upper/etc. ``target`` is created if it does not exist; it must
-    be empty unless ``force``, which replaces existing files except the image itself (``image_id``, its device and inode
-    on the host). ``owners`` None: set owners only as root. Forked processes share the work; any tree can be read by them (see
-    ``FileTree``).
+    be empty unless ``force``, which replaces existing files except the images of the tree (``image_ids``, their devices and
+    inodes on the host). ``owners`` None: set owners only as root. Forked processes share the work; any tree can be read by
+    them (see ``FileTree``).
 
     Raises MissingPathError, and NotDirectoryPathError for a path that leads through a symlink; OSError if the host can take no
     more files or the tree cannot look up a path; TargetError if this system lacks the calls, or the host is full;
@@ -90,7 +90,7 @@ def extract(
     if owners is None:
         owners = os.geteuid() == 0
     fd = _open_target(path, force)
-    writer = HostWriter(fd, selection.names, selection.parents, force=force, image_id=image_id)
+    writer = HostWriter(fd, selection.names, selection.parents, force=force, image_ids=image_ids)
     name = os.fsdecode(path)
     needed = partial(needed_bytes, tree, selection.entry_nodes, selection.nodes)
     try:

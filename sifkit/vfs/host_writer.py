@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -99,8 +99,8 @@ class HostWriter:
     """Writer of files below the open directory ``top``.
 
     Directories are numbered: i is ``names[i]`` in directory ``parents[i]``, 0 is the top. With ``force`` existing files are
-    replaced, except the image itself (``image_id``, its device and inode), devices and FIFOs, and images in use. A device or
-    FIFO that is as it should be is kept.
+    replaced, except the images read (``image_ids``, their devices and inodes), devices and FIFOs, and images in use. A device
+    or FIFO that is as it should be is kept.
     """
 
     def __init__(
@@ -110,13 +110,13 @@ class HostWriter:
         parents: Sequence[int],
         *,
         force: bool,
-        image_id: tuple[int, int] | None = None,
+        image_ids: Collection[tuple[int, int]] = (),
     ) -> None:
         self.top = top
         self.names = names
         self.parents = parents
         self.force = force
-        self.image_id = image_id
+        self.image_ids = image_ids
         self._loops = LoopFiles()
         self._open: OrderedDict[int, int] = OrderedDict()
         self._last = 0
@@ -128,7 +128,7 @@ class HostWriter:
 
     def for_process(self) -> HostWriter:
         """Return a writer of the same directories for a process that was forked: descriptors are not shared."""
-        writer = HostWriter(self.top, self.names, self.parents, force=self.force, image_id=self.image_id)
+        writer = HostWriter(self.top, self.names, self.parents, force=self.force, image_ids=self.image_ids)
         writer._existing, writer._identities = self._existing, self._identities
         return writer
 
@@ -277,7 +277,7 @@ class HostWriter:
         found = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, "a directory of this name exists")
-        if self.image_id == (found.st_dev, found.st_ino):
+        if (found.st_dev, found.st_ino) in self.image_ids:
             raise FileExistsError(errno.EEXIST, "the file is the image itself")
         if not _is_whiteout(found):
             path = b"/proc/self/fd/%d/%s" % (fd, name)

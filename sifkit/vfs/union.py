@@ -321,7 +321,7 @@ class UnionTree:
         return self.layers[number].find_name(node, OPAQUE_WHITEOUT) is not None
 
     def _count_opaque(self, pair: tuple[int, Any], below: _Found | None) -> None:
-        if below is not None and below[1] is not None:
+        if below is not None and below[1] is not None and is_directory(below[1]):
             self._opaque.add(pair)
 
     def _count_whiteouts(self, number: int, listing: Listing[Any]) -> None:

@@ -77,6 +77,34 @@ def test_images_aged_by_the_kernel(tmp_path: Path, options: RebuildOptions, made
 
 
 @requires_root
+def test_flags_that_chattr_sets(tmp_path: Path) -> None:
+    require("mke2fs", "e2fsck", "chattr", "lsattr")
+    image = tmp_path / "a.img"
+    run("mke2fs", "-q", "-F", "-t", "ext3", image, "8M")
+    letters = "iadASc"  # of files; of a directory D and T
+    with kernel_mount(image, rw=True) as point:
+        (point / "directory").mkdir()
+        run("chattr", "+DT", point / "directory")
+        for letter in letters:
+            (point / letter).touch()
+            run("chattr", f"+{letter}", point / letter)
+        before = listed_flags(point)
+    rebuild(image, RebuildOptions(block_size=4096))
+    assert_clean(image)
+    with kernel_mount(image, rw=True) as point:
+        assert listed_flags(point) == before
+        with pytest.raises(PermissionError):
+            (point / "i").write_bytes(b"x")
+        run("chattr", "-ia", point / "i", point / "a")
+    assert_clean(image)
+
+
+def listed_flags(point: Path) -> dict[str, str]:
+    lines = (line.split() for line in run("lsattr", point).stdout.decode().splitlines())
+    return {os.path.basename(path): flags for flags, path in lines}
+
+
+@requires_root
 @pytest.mark.slow
 @pytest.mark.parametrize("last", [True, False])
 def test_in_a_sif(tmp_path: Path, last: bool) -> None:

@@ -108,6 +108,31 @@ def test_only_the_journal_moves(scratch: Path) -> None:
     _resized(path, 50 * MIB)
 
 
+def test_bad_blocks(scratch: Path) -> None:
+    """Those beyond the new end leave their list, as with resize2fs; of a long list only if none is beyond it."""
+    path, listed = scratch / "image", scratch / "bad"
+
+    def make(blocks: list[int]) -> None:
+        listed.write_text("".join(f"{block}\n" for block in blocks))
+        _made(path, [*K1, "-l", str(listed)], 24 * MIB, files=20)
+
+    def bad() -> list[int]:
+        return [int(line) for line in run("dumpe2fs", "-b", path).stdout.split()]
+
+    make([5000, 5001, 12_000, 24_000])
+    _resized(path, 16 * MIB)
+    assert bad() == [5000, 5001, 12_000]
+    _resized(path, 9 * MIB)
+    assert bad() == [5000, 5001]
+    _resized(path, 30 * MIB)
+    assert bad() == [5000, 5001]
+    make([*range(5000, 5020), 20_000])
+    with path.open("r+b") as file, pytest.raises(ext3.UnsupportedError, match="12 bad blocks"):
+        resize(FileDevice(file.fileno()), 16 * MIB)
+    _resized(path, 21 * MIB)
+    assert len(bad()) == 21
+
+
 def test_many_subdirectories(scratch: Path) -> None:
     """A directory gets another number, and all its subdirectories name it."""
     path = scratch / "image"

@@ -23,7 +23,7 @@ from ..support.recorded_file import interruptions, recorded_file
 from ..support.sif_edits import recovered
 from ..support.sif_images import LATER, STAMP, assert_sound, partition
 from ..support.sif_recorder import apply
-from ..support.tools import find, run
+from ..support.tools import fill_and_empty, find, kernel_mount, requires_root, run
 
 MIB = 1 << 20
 MOST = 240
@@ -175,6 +175,34 @@ def test_a_shrink_with_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, be
     seen = interrupted(tmp_path, monkeypatch, bytes(device.data), 9 * MIB, behind=behind)
     between = set() if behind else {(18 * MIB, 9 * MIB)}
     assert seen == {(18 * MIB, 18 * MIB), (9 * MIB, 9 * MIB)} | between
+
+
+@requires_root
+@pytest.mark.slow
+@pytest.mark.parametrize("grows", [True, False])
+def test_filled_by_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grows: bool) -> None:
+    """It mounts what is left after a sync, and fills that: nothing is given out twice, in the partition or beside it."""
+    path, left = tmp_path / "a.sif", tmp_path / "left"
+    make(path, overlay(6 * MIB if grows else 18 * MIB), behind=False)
+    judge = Judge(path, {6 * MIB, 12 * MIB, 18 * MIB})
+    before = path.read_bytes()
+    with recorded_file(path, monkeypatch) as ops:
+        resize_to(path, 12 * MIB)
+    raw = bytearray(before)
+    syncs = [number for number, op in enumerate(ops) if op.kind == "sync"]
+    assert len(syncs) > 8
+    for number, op in enumerate(ops):
+        apply(raw, op)
+        if number not in syncs[:: 1 if grows else 2]:
+            continue
+        left.write_bytes(recovered(bytes(raw)))
+        with SIF.open(left) as sif:
+            (found,) = sif.overlays
+        with kernel_mount(left, rw=True, offset=found.offset) as point:
+            fill_and_empty(point)
+        run("e2fsck", "-fp", f"{left}?offset={found.offset}", ok=(0, 1))
+        judge.check("filled", bytearray(left.read_bytes()), tmp_path / "scratch", by_e2fsck=False)
+    assert {size for _, size in judge.seen} == {12 * MIB, 6 * MIB if grows else 18 * MIB}
 
 
 def test_a_rebuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

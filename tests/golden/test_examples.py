@@ -15,6 +15,7 @@ from sifkit.cli.root import root
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="the examples are for a shell")]
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 STOCK = """
 acl=0x0200000001000700ffffffff02000700e903000004000500ffffffff10000700ffffffff20000500ffffffff
 mkdir -p overlay/etc overlay/opt content/{opt/{old,results,tool,env},etc,bin,var/cache,tmp/build,usr/bin,shared,a.d} tool
@@ -29,7 +30,7 @@ sifkit -q xattr set system.posix_acl_access "$acl" overlay.img:/upper/shared
 sifkit -q overlay create --size 8M empty.img
 sifkit -q overlay create --size 16M job-1.img
 (head -c 1048576 /dev/zero; cat overlay.img) >disk.img
-printf 'hsqs%24s\\4%4067s' '' '' | tr ' ' '\\0' >root.sqfs
+cp "$fixtures/squashfs/gzip.sqfs" root.sqfs
 sifkit -q sif new root.sif
 sifkit -q sif add --datatype deffile --name def root.sif notes.txt
 sifkit -q sif add --datatype genericjson --name inspect-metadata.json root.sif labels.json
@@ -53,6 +54,8 @@ BEFORE = {
     "overlay undo": "sifkit -q overlay fsck -fy --undo overlay.undo overlay.img",
     "overlay undo --partition": "sifkit -q overlay fsck -fy --undo sif.undo image.sif",
     "overlay chown --from": "sifkit -q overlay chown 1000:1000 overlay.img",
+    "check": "sifkit -q sif new --force image.sif; sifkit -q overlay create --size 16M image.sif; mkdir images; "
+    "cp image.sif overlay.img images; sha256sum images/* >SHA256SUMS",
     "sif new": "rm -f image.sif",
     "sif pack image.d image.sif": "rm -f image.sif",
     "sif pack image.d image.sif --force": "",
@@ -87,7 +90,8 @@ def _shell(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
         "HOME": str(directory),
         "BASH_ENV": "/dev/null",
     }
-    prelude = f'set -e -o pipefail; sifkit() {{ "{sys.executable}" -m sifkit "$@"; }}; root=overlay.img: fp={"A" * 40}; '
+    names = f'root=overlay.img: fp={"A" * 40} fixtures="{FIXTURES}"'
+    prelude = f'set -e -o pipefail; sifkit() {{ "{sys.executable}" -m sifkit "$@"; }}; {names}; '
     command = ["bash", "-c", prelude + script]
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
 

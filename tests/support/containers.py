@@ -1,4 +1,4 @@
-"""Containers for tests: SIF images with a root and overlays, squashfs images made by mksquashfs."""
+"""Containers for tests: SIF images with a root and overlays."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ from pathlib import Path
 from sifkit.sif import SIF, DataType, FSType, PartType
 
 from .sif_images import STAMP, partition
-from .tools import require, run
 
-__all__ = ["sif_of", "squashfs_of"]
-
-
-def squashfs_of(source: Path, path: Path, *options: str) -> Path:
-    """Create a squashfs image of a directory; the test is skipped without mksquashfs."""
-    require("mksquashfs")
-    run("mksquashfs", source, path, "-quiet", "-no-progress", "-noappend", *options)
-    return path
+__all__ = ["sif_of"]
 
 
 def sif_of(path: Path, root: Path | None, *overlays: Path, group: int = 1) -> Path:

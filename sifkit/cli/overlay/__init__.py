@@ -21,6 +21,8 @@ __all__ = ["command"]
         Verb("chown", "Change", "overlay.chown", "hand an overlay over: change the owner of upper/ and work/"),
         Verb("tune", "Change", "overlay.tune", "change reserved blocks, label or UUID of an overlay image"),
         Verb("resize", "Change", "overlay.resize", "grow or shrink an overlay, also in a SIF image"),
+        Verb("normalize", "Change", "overlay.normalize", "make removed files stay removed for every user"),
+        Verb("share", "Change", "overlay.share", "make an overlay ready for read-only use by others"),
         Verb("rebuild", "Change", "overlay.rebuild", "make the filesystem anew: more inodes, other blocks, another size"),
         Verb("trim", "Change", "overlay.trim", "give the space of deleted files back to the host"),
     ],

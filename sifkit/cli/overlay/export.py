@@ -19,7 +19,7 @@ from ..support.extraction import not_empty_error, print_failures, print_losses
 from ..support.frame import verb
 from ..support.options import AllowChanged, JSONResult, Offset, Partition, ProgressMode, byte_offset
 from ..support.progress import MODES, reporter
-from ..support.reading import host_identity, open_for_reading, refuse_changes
+from ..support.reading import host_identities, open_for_reading, refuse_changes
 from ..support.results import print_notes
 from ..support.streams import output_errors, stream_output
 
@@ -83,7 +83,7 @@ def command(
             from ...vfs.extracting import extract
 
             try:
-                made = extract(opened.tree, output, force=force, image_id=host_identity(image), progress=bar)
+                made = extract(opened.tree, output, force=force, image_ids=host_identities(opened), progress=bar)
             except FileExistsError as error:
                 raise not_empty_error(output) from error
             counts = {

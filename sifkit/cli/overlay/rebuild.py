@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...errors import counted, human, show
+from ...errors import human, show
 from ..support import values
 from ..support.console import Console, Fields, name_fields
 from ..support.environment import sif_stamp
@@ -23,7 +23,7 @@ from ..support.options import (
 )
 from ..support.progress import MODES, reporter
 from ..support.reading import image_options
-from ..support.results import filesystem_fields, partition_fields, partition_text, print_notes, warn_unlocked
+from ..support.results import filesystem_fields, gap_text, partition_fields, partition_text, print_notes, warn_unlocked
 
 if TYPE_CHECKING:
     from ...overlay.rebuilding import RebuildStart
@@ -91,9 +91,9 @@ def command(
 ) -> None:
     """Replace an overlay by a fresh filesystem with the same files: more inodes, another block size, another size.
 
-    Owners, modes, times, attributes, hard links, holes, the label and the share of reserved blocks are preserved. The old
-    image is replaced when the new one is complete; until then the host needs space for both. Fails while a container uses the
-    image. To change only the size, use sifkit overlay resize.
+    Owners, modes, times, attributes, flags of chattr, hard links, holes, the label and the share of reserved blocks are
+    preserved. The old image is replaced when the new one is complete; until then the host needs space for both. Fails while a
+    container uses the image. To change only the size, use sifkit overlay resize.
     """
     values.choice("--progress", progress, MODES)
     from ...overlay.rebuilding import RebuildOptions, rebuild
@@ -136,6 +136,7 @@ def command(
             "files": made.files,
             **name_fields("label", made.label),
             "partition": partition_fields(made.partition),
+            "old_partition": partition_fields(made.old_partition),
             "dropped_signatures": list(made.dropped),
             "seconds": round(made.seconds, 3),
             "notes": list(made.notes),
@@ -144,11 +145,10 @@ def command(
         return
     before, after = made.before, made.after
     place = "" if made.partition is None else f"{partition_text(made.partition)}, "
-    inodes_now = f"{counted(after.inodes, 'inode')} ({after.inodes_used:,} used)"
-    console.result(
-        f"{show(image)}: {place}{human(before.size_bytes)} -> {human(after.size_bytes)}, {human(after.free_bytes)} free, inodes"
-        f" {before.inodes:,} -> {inodes_now}, {made.seconds:.2f} s"
-    )
+    sizes = f"{human(before.size_bytes)} -> {human(after.size_bytes)}, {human(after.free_bytes)} free"
+    inodes_now = f"inodes {before.inodes:,} -> {after.inodes:,} ({after.inodes_used:,} used)"
+    gap = gap_text(made.old_partition)
+    console.result(f"{show(image)}: {place}{sizes}, {inodes_now}, {made.seconds:.2f} s{gap}")
 
 
 def _size(text: str) -> int | Literal["auto"]:

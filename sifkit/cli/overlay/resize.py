@@ -15,7 +15,7 @@ from ..support.frame import verb
 from ..support.options import JSONResult, Offset, Partition, ProgressMode, RequireLock, SignatureFlags, byte_offset
 from ..support.progress import MODES, reporter
 from ..support.reading import image_options
-from ..support.results import filesystem_fields, partition_fields, partition_text, print_notes, warn_unlocked
+from ..support.results import filesystem_fields, gap_text, partition_fields, partition_text, print_notes, warn_unlocked
 
 if TYPE_CHECKING:
     from ...overlay.resize_request import ResizeResult, ResizeStart, ResizeTarget
@@ -130,7 +130,7 @@ def _target(wanted: str | None, size: str | None, minimum: bool, slack: str | No
         return ResizeTarget(minimum=True, slack_share=share, slack_bytes=more)
     if wanted is not None:
         number = wanted.strip().lstrip("+")
-        if number.replace(".", "", 1).isdigit():
+        if number.replace(".", "", 1).isdigit() and number.strip("0."):
             raise UsageError(f"{show(wanted)} is blocks to resize2fs and MiB to apptainer", hint=f"write {show(wanted)}M")
         size = wanted
     if size is None:
@@ -171,26 +171,27 @@ def _moves(start: ResizeStart) -> str:
     return f"{human(start.moved_bytes)}{inodes}"
 
 
+def _asked(done: ResizeResult) -> int:
+    """Return the size that was asked for: of the file or partition, or of a filesystem in a larger file."""
+    return done.after.size_bytes if done.fixed else done.after.file_bytes
+
+
 def _sizes(done: ResizeResult) -> str:
     before, after = done.before, done.after
     text = (
-        f"{human(before.file_bytes)} -> {human(after.file_bytes)}, {before.groups:,} -> {counted(after.groups, 'group')},"
+        f"{human(before.size_bytes)} -> {human(_asked(done))}, {before.groups:,} -> {counted(after.groups, 'group')},"
         f" inodes {before.inodes:,} -> {after.inodes:,}, {human(after.free_bytes)} free"
     )
-    if done.unused_bytes >= after.block_size:
+    if not done.fixed and done.unused_bytes >= after.block_size:
         text += f" (the filesystem has {human(after.size_bytes)}: the rest is too little for a group)"
     return text
 
 
 def _result_text(done: ResizeResult) -> str:
     if done.unchanged:
-        return f"nothing to do: it has {human(done.after.file_bytes)} already"
+        return f"nothing to do: it has {human(_asked(done))} already"
     place = "" if done.partition is None else f"{partition_text(done.partition)}, "
-    old = done.old_partition
-    gap = (
-        "" if old is None else f"; its old place, {human(old.size)} at byte {old.offset}, is free: sifkit sif compact closes it"
-    )
-    return f"{place}{_sizes(done)}, {done.seconds:.2f} s{gap}"
+    return f"{place}{_sizes(done)}, {done.seconds:.2f} s{gap_text(done.old_partition)}"
 
 
 def _plan_lines(done: ResizeResult) -> list[str]:
@@ -204,6 +205,10 @@ def _plan_lines(done: ResizeResult) -> list[str]:
         lines.append(f"would move object {done.partition.id} to the end of the image, copying {human(start.copied_bytes)}")
     elif start.copied_bytes:
         lines.append(f"would be resized as a copy of {human(start.copied_bytes)}: it has no journal")
+    if done.dropped:
+        lines.append(
+            f"would remove {'signature' if len(done.dropped) == 1 else 'signatures'} {', '.join(map(str, done.dropped))}"
+        )
     lines.append(f"would need up to {human(start.needed_bytes)} on the host" if start.needed_bytes else "would need no space")
     return lines
 

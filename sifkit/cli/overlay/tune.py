@@ -30,6 +30,7 @@ __all__ = ["command"]
         "sifkit overlay tune --uuid random job-1.img",
         "sifkit overlay tune -r 1 image.sif",
     ],
+    allow_empty=("label",),
 )
 def command(
     console: Console,
@@ -41,7 +42,9 @@ def command(
     percent: Annotated[
         str | None, typer.Option("-m", "--reserved-percent", metavar="PERCENT", help="the same in percent, 0 to 50")
     ] = None,
-    label: Annotated[str | None, typer.Option("-L", "--label", metavar="TEXT", help="volume label, at most 16 bytes")] = None,
+    label: Annotated[
+        str | None, typer.Option("-L", "--label", metavar="TEXT", help='volume label, at most 16 bytes; "" clears it')
+    ] = None,
     uuid: Annotated[
         str | None, typer.Option("-U", "--uuid", metavar="UUID|random|time", help="UUID, a random one, or one made of the time")
     ] = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ...errors import NotYetError, UsageError
+from ...errors import UsageError
 from .console import Console
 from .failures import report, report_usage
 from .frame import VerbCommand
@@ -42,5 +42,4 @@ class CheckCommand(VerbCommand):
             raise typer.Exit(CANCELLED) from error
         except Exception as error:
             report(error, console)
-            misused = isinstance(error, UsageError) and not isinstance(error, NotYetError)  # that is another format
-            raise typer.Exit(USAGE if misused else CANNOT_RUN) from error
+            raise typer.Exit(USAGE if isinstance(error, UsageError) else CANNOT_RUN) from error

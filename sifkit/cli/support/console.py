@@ -123,6 +123,16 @@ class Console:
             encoding = "ascii"
         self.write(text.encode(encoding, "backslashreplace") + b"\n")
 
+    def flush(self) -> None:
+        """Pass on what was written to stdout, so that a long run shows its lines as they come. Raises as ``write``."""
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {error.strerror}") from error
+
     def emit(self, fields: Fields, *, image: bytes | str | None = None) -> None:
         """Write a JSON object to stdout, with the keys that every report begins with."""
         head: Fields = {"sifkit": JSON_SCHEMA, "command": self.command}

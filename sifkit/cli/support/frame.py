@@ -157,7 +157,10 @@ def _reject_empty(params: Sequence[Any], values: dict[str, Any], allow_empty: Se
             if param.param_type_name == "option":
                 raise UsageError(f"{max(param.opts, key=len)} has an empty value", hint="give it one, or omit the option")
             words = (param.metavar or param.name.upper()).replace("[", "").replace("]", "").replace("...", "").split()
-            raise UsageError(f"{words[min(index, len(words) - 1)]} is empty", hint="give a name")
+            raise UsageError(
+                f"{words[min(index, len(words) - 1)]} is empty",
+                hint="give one, or leave it out" if not param.required else "give one",
+            )
 
 
 def _expanded(parameters: Sequence[inspect.Parameter]) -> tuple[list[inspect.Parameter], dict[str, type]]:

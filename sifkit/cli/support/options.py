@@ -75,9 +75,7 @@ Offset = Annotated[
 ]
 Overlays = Annotated[
     list[str] | None,
-    typer.Option(
-        "--overlay", metavar="PATH", help="overlay above IMAGE: image, directory or SIF; may be repeated, later ones are higher"
-    ),
+    typer.Option("--overlay", metavar="PATH", help="overlay above IMAGE: image, directory or SIF; later ones are higher"),
 ]
 Upper = Annotated[bool, typer.Option("--upper", help="resolve paths as the container does, below upper/")]
 Dereference = Annotated[bool, typer.Option("-L", "--dereference", help="follow symbolic links")]

@@ -27,11 +27,12 @@ __all__ = [
     "refuse_changes",
     "warn_of_changes",
     "entry_fields",
-    "host_identity",
+    "host_identities",
     "image_options",
     "lookup",
     "offset_of",
     "open_for_reading",
+    "overlays_above",
     "problem_text",
     "xattrs_of",
 ]
@@ -79,9 +80,20 @@ def _note_ignored_marks(console: Console, container: Container) -> None:
         layer = container.layers[number].filesystem
         replaced = f"the old content of {counted(marks.opaque, 'directory', 'directories')}"
         told = [*([counted(marks.whiteouts, "removed file")] if marks.whiteouts else []), *([replaced] if marks.opaque else [])]
-        normalize = f"; to prevent that: sifkit overlay normalize {shell_quote(layer.path)}" if layer.kind == "ext3" else ""
-        text = f"where it is read-only, Apptainer without root shows {' and '.join(told)} again{normalize}"
+        text = f"where it is read-only, Apptainer without root shows {' and '.join(told)} again"
+        if layer.kind == "ext3":
+            text += f"; to prevent that: {_normalize_command(container, number)}"
         console.note(f"{show(layer.name)}: {text}")
+
+
+def _normalize_command(container: Container, number: int) -> str:
+    """Return the command that normalizes a layer, with the layers below it; an overlay in a SIF has these of its own."""
+    layer, root = container.layers[number], container.layers[0].filesystem
+    words = ["sifkit overlay normalize"]
+    if layer.is_given:
+        words.append(f"--base {shell_quote(root.path)}")
+        words += (f"--overlay {shell_quote(one.filesystem.path)}" for one in container.layers[1:number] if one.is_given)
+    return " ".join([*words, shell_quote(layer.filesystem.path)])
 
 
 @contextmanager
@@ -131,10 +143,19 @@ def refuse_changes(images: Sequence[OpenedImage], *, allowed: bool) -> Iterator[
         raise
 
 
-def host_identity(image: str) -> tuple[int, int]:
-    """Device and inode number of an image, to recognize it among files on the host."""
-    found = os.stat(image)
-    return found.st_dev, found.st_ino
+def host_identities(opened: OpenedTree) -> set[tuple[int, int]]:
+    """Return device and inode number of each image that is open, to recognize it among files on the host."""
+    found = [os.stat(one.path) for one in opened.filesystems]
+    return {(one.st_dev, one.st_ino) for one in found}
+
+
+def overlays_above(image: str, overlays: Sequence[str] | None, images: Sequence[str]) -> Sequence[str]:
+    """Return the ``overlays`` that are above one of several ``images``: they are for SIF images and squashfs, if one is."""
+    from ...overlay.image_format import is_container_image
+
+    if not overlays or len(set(images)) == 1:
+        return overlays or ()
+    return overlays if is_container_image(image) or not any(map(is_container_image, images)) else ()
 
 
 def image_options(partition: str | None, *, offset: int | None = None, upper: bool) -> tuple[str, ...]:
@@ -226,7 +247,7 @@ class ReadBatch:
                     flags.partition,
                     offset=offset,
                     upper=flags.upper,
-                    overlays=flags.overlay or (),
+                    overlays=overlays_above(image, flags.overlay, self.named),
                 )
                 try:
                     opened = stack.enter_context(reader)

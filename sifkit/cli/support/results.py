@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "filesystem_fields",
+    "gap_text",
     "next_step_overlay",
     "next_step_writable",
     "partition_fields",
@@ -69,6 +70,13 @@ def partition_text(found: Descriptor) -> str:
     """Partition as text: object, group, size and offset."""
     group = f"group {found.group}" if found.group else "no group"
     return f"object {found.id}, {group}, {human(found.size)} at byte {found.offset}"
+
+
+def gap_text(old: Descriptor | None) -> str:
+    """End of a result line about the place that a partition has left; nothing if there is none."""
+    if old is None:
+        return ""
+    return f"; its old place, {human(old.size)} at byte {old.offset}, is free: sifkit sif compact closes it"
 
 
 def filesystem_fields(found: FilesystemFacts) -> Fields:

@@ -72,6 +72,8 @@ def unknown_option(option: str, params: Sequence[Any]) -> str:
     """Error message for an unknown option of a command with these parameters."""
     if option in _ACTIONS:
         return f"no option {option}: {_ACTIONS[option]}"
+    if option[1:2].isdigit():
+        return f"no such option {show(option)}; before a value that begins with a minus sign write --"
     names = [name for param in params for name in (*param.opts, *param.secondary_opts) if len(name) > 2]
     return f"no such option {show(option)}" + _did_you_mean(closest(option, names))
 

@@ -101,7 +101,7 @@ def percent(option: str, text: str) -> float:
     """Parse a percentage from 0 to 50, the limits of mke2fs for reserved blocks."""
     match = NUMBER.fullmatch(text.strip().removesuffix("%"))
     if not match or match[2] or Fraction(match[1]) > 50:
-        raise UsageError(f"{shown_value(option, text)}: must be from 0 to 50", hint="an overlay needs none; omit it")
+        raise UsageError(f"{shown_value(option, text)}: must be from 0 to 50", hint=f"write {option} 1, or omit it")
     return float(match[1])
 
 

@@ -1,7 +1,7 @@
 """Tree of files (an image, a view of one, a directory of the host) as the source of a new image.
 
-Everything is taken as it is: owners, modes, times, attributes, hard links, devices, holes. File data is not read before it is
-written; large files are copied in the kernel where the tree says where they lie in a file of the host.
+Everything is taken as it is: owners, modes, times, attributes, the flags of chattr, hard links, devices, holes. File data is
+not read before it is written; large files are copied in the kernel where the tree says where they lie in a file of the host.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from ext3 import hostio
-from ext3.constants import S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, USER_FLAGS
 from ext3.errors import ContentChangedError, Ext3Error, SourceError
+from ext3.format.inode import Stat as InodeStat
 from ext3.newfs.builder import Times, TreeBuilder
 from ext3.newfs.content import ContentFile
 from ext3.newfs.node import Segment
@@ -140,6 +141,7 @@ class _Scan(Generic[N]):
     def add_root(self) -> None:
         found = self._tree.stat(self._tree.root)
         node = self._builder.add(0, b"", found.mode, found.uid, found.gid, 0, _times(found))
+        self._set_flags(node, found)
         self._set_attributes(node, self._tree.root)
         self._directories.append((node, b""))
 
@@ -172,12 +174,18 @@ class _Scan(Generic[N]):
             self._builder.targets[node] = target
         elif kind in (S_IFCHR, S_IFBLK):
             self._builder.devices[node] = found.major, found.minor
+        self._set_flags(node, found)
         if row.may_have_xattrs:
             self._set_attributes(node, row.node)
         if file_type == DIRECTORY:
             self._directories.append((node, b""))
         elif linked:
             self._known[found.dev, found.ino] = node
+
+    def _set_flags(self, node: int, found: Stat) -> None:
+        """Set the flags of chattr; only files of an ext3 image have them."""
+        if isinstance(found, InodeStat) and found.flags & USER_FLAGS:
+            self._builder.flags[node] = found.flags & USER_FLAGS
 
     def _set_attributes(self, node: int, source: N) -> None:
         attributes = self._tree.xattrs(source)

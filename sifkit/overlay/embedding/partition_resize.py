@@ -29,15 +29,22 @@ from ..resize_steps import PlannedResize, apply_plan, data_bytes, plan_resize, s
 from ..sif_partition import EditedSif, check_ext3_partition, edit_sif, lock_partition, select_partition, space_notes
 from ..unfinished_resize import finish_resize
 from ..window import Window
-from .reservation import OverlaySlot, apply_signature_policy, reserve_partition
+from .reservation import OnSignatures, OverlaySlot, SignatureDecision, apply_signature_policy, reserve_partition
 
-__all__ = ["is_at_end", "resize_partition"]
+__all__ = ["plan_edit", "resize_partition"]
 
 
-def is_at_end(path: str, partition: Descriptor) -> bool:
-    """Return True if a partition ends the SIF at ``path``, so that it is resized in place."""
+def plan_edit(path: str, partition: Descriptor, policy: OnSignatures) -> tuple[SignatureDecision, bool]:
+    """Return what a resize of a partition of the SIF at ``path`` does to its signatures, and whether the partition stays in
+    its place. Raises SignedError as the resize does."""
     with SIF.open(path) as sif:
-        return sif.is_at_end(partition.id)
+        decision = _decide(sif, path, partition, policy)
+        return decision, _ends_without(sif, partition, decision.dropped)
+
+
+def _decide(sif: SIF, path: str, found: Descriptor, policy: OnSignatures) -> SignatureDecision:
+    """Decide about signatures. Raises SignedError if ``policy`` is "refuse" and some break."""
+    return apply_signature_policy(sif, path, f"resizing object {found.id}", policy, old=found, group=found.group or 1)
 
 
 def resize_partition(
@@ -67,8 +74,7 @@ def resize_partition(
                 partition=found,
                 locked=locked,
             )
-        edit, group = f"resizing object {found.id}", found.group or 1
-        decision = apply_signature_policy(sif, path, edit, options.on_signatures, old=found, group=group)
+        decision = _decide(sif, path, found, options.on_signatures)
         after: FilesystemFacts | None = None
         dropped = decision.dropped
         if planned.has_journal and _ends_without(sif, found, dropped):

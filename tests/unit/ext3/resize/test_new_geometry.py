@@ -111,6 +111,13 @@ def test_limits() -> None:
     with pytest.raises(GeometryError) as caught:
         resized_geometry(large, table, MAX_BLOCKS + 1)
     assert (caught.value.field, caught.value.most) == ("size", MAX_BLOCKS * 4096)
+    small = plan_geometry(8 * MIB, block_size=1024)
+    whole = resized_geometry(small, descriptors(small), MAX_BLOCKS)
+    assert (whole.blocks, whole.groups, whole.inodes) == (MAX_BLOCKS, 1 << 19, small.inodes_per_group << 19)
+    assert whole.inodes < 1 << 32 and whole.descriptor_copies(16383)[-1] < MAX_BLOCKS
+    with pytest.raises(GeometryError) as caught:
+        resized_geometry(small, descriptors(small), MAX_BLOCKS + 1)
+    assert caught.value.most == MAX_BLOCKS * 1024
     many = replace(large, inodes_per_group=32768)
     most = 131071 * 32768
     assert resized_geometry(many, table, most).inodes < 1 << 32

@@ -188,7 +188,7 @@ def test_one_change_too_large_for_the_journal(monkeypatch: pytest.MonkeyPatch) -
     assert not recorded.events
     monkeypatch.undo()
     ext3.resize.apply(recorded, plan, device_bytes=LEAST, journaled=False, clock=clock)
-    assert sum(event.kind == "sync" for event in recorded.events) < 12
+    assert sum(event.kind == "sync" for event in recorded.events) < 14
     assert not findings_of(device)
     assert state(device) == content
 

@@ -19,8 +19,9 @@ from sifkit.overlay.filesystem_opening import OpenedFilesystem
 from sifkit.overlay.tree_opening import OpenedTree, open_tree
 
 from ....support.commands import Run, good, refused
-from ....support.containers import sif_of, squashfs_of
+from ....support.containers import sif_of
 from ....support.memory_tree import MemoryNode, MemoryTree
+from ....support.squashfs_images import make_squashfs
 from ....support.tools import find
 from ....support.tree_forms import host_directory_of, image_of, overlay_images, sample_tree, xattrs_work
 
@@ -49,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryTree]:
     sif_of(top / "mixed.sif", lower, first)
     (top / "tree.mem").touch()
     if find("mksquashfs") or os.environ.get("SIFKIT_REQUIRE_TOOLS") == "1":
-        squashfs_of(top / "tree", top / "tree.sqfs")
+        make_squashfs(top / "tree", top / "tree.sqfs")
     return top, tree
 
 

@@ -11,9 +11,10 @@ from uuid import UUID
 import pytest
 
 import ext3
-from ext3.constants import STATE_ERROR, SUPERBLOCK_OFFSET
+from ext3.constants import STATE_ERROR, SUPERBLOCK_OFFSET, USER_FLAGS, InodeFlag
 from ext3.errors import CorruptError, NeedsCheckError, NoInodesError, NoSpaceError
-from ext3.format.schema import SUPERBLOCK
+from ext3.format.inode_table import inode_offset
+from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import Superblock
 from ext3.newfs import emit
 from sifkit.atomic import lock_range
@@ -111,6 +112,36 @@ def test_what_is_asked_for(image: Path) -> None:
     assert 40_000 <= new.inodes_count < 40_100
     assert new.reserved_blocks == 10240 * (24 * 1024 * 3 // 100) // (24 * 1024)
     assert_silent(image)
+
+
+def flags_of(path: Path) -> dict[str, int]:
+    with ext3.Filesystem.open(path) as fs:
+        return {name: fs.stat(name).flags for name in ("/", "/upper", "/upper/new", "/upper/deep")}
+
+
+def test_flags_of_chattr_stay(image: Path) -> None:
+    with ext3.Filesystem.open(image, "r+") as fs:
+        fs.mkdir("/upper/deep")
+        for number in range(200):
+            fs.create(f"/upper/deep/a name of some length {number}")
+        places = {name: inode_offset(fs.superblock, fs.groups, fs.stat(name).ino) for name in ("/", "/upper", "/upper/new")}
+    wanted = {"/": InodeFlag.NOATIME, "/upper": USER_FLAGS, "/upper/new": InodeFlag.IMMUTABLE | InodeFlag.NODUMP}
+    data = bytearray(image.read_bytes())
+    for name, flags in wanted.items():
+        INODE_CORE.view(data, 1, places[name])["i_flags"] |= int(flags)
+    image.write_bytes(data)
+    before = flags_of(image)
+    rebuild(image, RebuildOptions(block_size=4096))  # in which the directory needs no index
+    after = flags_of(image)
+    assert after == before | {"/upper/deep": InodeFlag.INDEX} and after["/upper/new"] == wanted["/upper/new"]
+    assert_silent(image)
+
+
+def test_times_that_do_not_fit_are_told(image: Path) -> None:
+    assert not rebuild(image).notes
+    (note,) = rebuild(image, RebuildOptions(inode_size=128)).notes
+    assert "hold whole seconds until 2038: times of " in note
+    assert not rebuild(image, RebuildOptions(inode_size=128)).notes  # which are whole seconds now
 
 
 def test_the_size_that_fits(image: Path) -> None:
@@ -325,6 +356,7 @@ def test_in_a_sif(sif: Path, last: bool) -> None:
     done = rebuild(sif, RebuildOptions(size=30 * MIB, inodes=20_000))
     assert done.partition is not None and (done.partition.id, done.partition.size) == (2, 30 * MIB)
     assert done.partition.offset == overlay_offset(sif) > start
+    assert done.old_partition is not None and (done.old_partition.offset, done.old_partition.size) == (start, 24 * MIB)
     assert facts(sif, done.partition.offset) == before and others(sif) == rest
     assert_sound(sif.read_bytes())
     with SIF.open(sif) as found:

@@ -92,8 +92,9 @@ def assert_result(done: ResizeResult, path: Path, offset: int = 0) -> None:
 
 @pytest.mark.parametrize("size", [30, 100, 3000])
 def test_a_file_grows(image: Path, size: int) -> None:
-    before, inode = facts(image), image.stat().st_ino
+    before, inode, taken = facts(image), image.stat().st_ino, image.stat().st_blocks * 512
     done = resize(image, to(size))
+    assert image.stat().st_blocks * 512 - taken <= done.start.needed_bytes + MIB // 2
     assert image.stat().st_size == size * MIB and image.stat().st_ino == inode
     assert stat.S_IMODE(image.stat().st_mode) == 0o640
     assert facts(image) == before
@@ -437,6 +438,21 @@ def test_signatures(image: Path) -> None:
     assert done.dropped == (3,) and done.old_partition is None  # nothing is behind it then
     assert place(path) == (start, 60 * MIB) and len(others(path)) == 1
     assert_silent(path, *place(path))
+
+
+def test_the_plan_for_a_signed_image_is_what_is_done(image: Path) -> None:
+    path = sif_with(image)
+    with SIF.open(path, "r+", stamp=STAMP) as found:
+        found.add(b"not parsed", DataType.SIGNATURE, link_group=1, metadata=SignatureMeta(HashType.SHA256, b""))
+    before = path.read_bytes()
+    with pytest.raises(SignedError, match="resizing object 2 would break signature 3"):
+        resize(path, to(60, dry_run=True))
+    kept, drop = (resize(path, to(60, dry_run=True, on_signatures=word)) for word in ("keep", "drop"))
+    assert kept.start.copied_bytes and not kept.dropped and any("breaks" in note for note in kept.notes)
+    assert (drop.start.copied_bytes, drop.dropped, drop.notes) == (0, (3,), ())
+    assert resize(path, to(24, dry_run=True)).unchanged and path.read_bytes() == before
+    done = resize(path, to(60, on_signatures="drop"))
+    assert done.start.needed_bytes == drop.start.needed_bytes and done.old_partition is None
 
 
 def test_a_failure_in_a_sif(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

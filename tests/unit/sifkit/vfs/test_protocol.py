@@ -8,6 +8,9 @@ from ext3.edit.file_handle import FileEditor
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem
+from sifkit.overlay.layer_tree import LayerTree
+from sifkit.squashfs.file_data import SquashfsFile
+from sifkit.squashfs.reader import Reader
 from sifkit.vfs import file_tree
 from sifkit.vfs.file_tree import FileTree, OpenFile
 from sifkit.vfs.host_tree import HostFile, HostTree
@@ -24,13 +27,19 @@ def trees(
     below: Subtree[int],
     upper: UpperView[bytes],
     memory: MemoryTree,
-    union: UnionTree,
-) -> tuple[FileTree[int], FileTree[int], FileTree[bytes], FileTree[int], FileTree[bytes], FileTree[int], FileTree[UnionNode]]:
-    return image, edited, host, below, upper, memory, union
+    squashfs: Reader,
+) -> tuple[FileTree[int], FileTree[int], FileTree[bytes], FileTree[int], FileTree[bytes], FileTree[int], FileTree[int]]:
+    return image, edited, host, below, upper, memory, squashfs
 
 
-def files(one: FileReader, two: FileEditor, three: HostFile, four: MemoryFile) -> tuple[OpenFile, OpenFile, OpenFile, OpenFile]:
-    return one, two, three, four
+def layered(union: UnionTree) -> FileTree[UnionNode]:
+    return union
+
+
+def files(
+    one: FileReader, two: FileEditor, three: HostFile, four: MemoryFile, five: SquashfsFile
+) -> tuple[OpenFile, OpenFile, OpenFile, OpenFile, OpenFile]:
+    return one, two, three, four, five
 
 
 def members(protocol: type) -> set[str]:
@@ -38,6 +47,6 @@ def members(protocol: type) -> set[str]:
 
 
 def test_every_tree_has_every_member() -> None:
-    for tree in (Filesystem, WritableFilesystem, HostTree, Subtree, UpperView, MemoryTree, UnionTree):
+    for tree in (Filesystem, WritableFilesystem, HostTree, Subtree, UpperView, MemoryTree, Reader, UnionTree, LayerTree):
         assert members(FileTree) <= set(dir(tree)), tree
     assert members(file_tree.Stat) <= set(typing.get_type_hints(file_tree.TreeStat))

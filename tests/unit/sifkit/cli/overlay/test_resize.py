@@ -10,6 +10,7 @@ import pytest
 
 from ext3.constants import SUPERBLOCK_OFFSET
 from ext3.format.schema import SUPERBLOCK
+from sifkit.atomic import lock_range
 
 from .....support.commands import Run, good, names_in, refused
 
@@ -81,6 +82,31 @@ def test_json(run: Run, image: str) -> None:
     assert json.loads(good(run, "overlay", "resize", "--json", image, "60M"))["unchanged"]
 
 
+def test_a_filesystem_in_a_larger_file(run: Run, image: str) -> None:
+    """Sizes are those of the filesystem; the file stays as it is."""
+    Path("disk").write_bytes(bytes(MIB) + Path(image).read_bytes() + bytes(30 * MIB))
+    words = ("overlay", "resize", "--offset", "1M", "disk")
+    assert "disk: 24 MiB -> 30 MiB, 3 -> 4 groups, " in good(run, *words, "+6M", "--dry-run")
+    _, _, err = run(*words, "-v", "+6M")
+    assert "disk: 24 MiB -> 30 MiB, 3 -> 4 groups, " in err and "too little" not in err
+    assert "nothing to do: it has 30 MiB already" in good(run, *words, "30M", "--dry-run")
+    done = json.loads(good(run, *words, "30M", "--json"))
+    assert done["unchanged"] and (done["after"]["size_bytes"], done["after"]["file_bytes"]) == (30 * MIB, 54 * MIB)
+    assert "there are 54 MiB up to the end" in refused(run, *words, "60M", code=2)
+    assert os.stat("disk").st_size == 55 * MIB
+
+
+def test_a_file_that_is_larger_than_its_filesystem(run: Run, image: str) -> None:
+    os.truncate(image, 60 * MIB)
+    _, _, err = run("overlay", "resize", "-v", image, "60M")
+    assert "a.img: 24 MiB -> 60 MiB, 3 -> 8 groups, " in err
+
+
+def test_the_largest_size_that_is_named_is_possible(run: Run, image: str) -> None:
+    text = refused(run, "overlay", "resize", image, "100T")
+    good(run, "overlay", "resize", "--dry-run", image, "--size", text.split("give --size ")[1].split()[0])
+
+
 def test_a_sif(run: Run, image: str) -> None:
     good(run, "-q", "sif", "new", "a.sif")
     good(run, "-q", "sif", "add", "--parttype", "overlay", "a.sif", image)
@@ -109,6 +135,8 @@ def test_a_sif(run: Run, image: str) -> None:
         (["700"], 2, "700 is blocks to resize2fs and MiB to apptainer; write 700M"),
         (["1.5"], 2, "write 1.5M"),
         (["+5"], 2, "write +5M"),
+        (["0"], 2, "must be above 0"),
+        (["-5M"], 2, "no such option -5; before a value that begins with a minus sign write --"),
         (["24MB"], 2, "SIZE 24MB"),
         (["--size", "x"], 2, "--size x"),
         (["--size", "+"], 2, "--size"),
@@ -130,6 +158,12 @@ def test_refusals(run: Run, image: str, argv: list[str], code: int, text: str) -
     before = Path(image).read_bytes()
     assert text in refused(run, "overlay", "resize", image, *argv, code=code)
     assert Path(image).read_bytes() == before
+
+
+def test_a_plan_for_an_image_in_use(run: Run, image: str) -> None:
+    with Path(image).open("r+b") as file:
+        lock_range(file.fileno(), write=True, path=image)
+        assert "in use" in refused(run, "overlay", "resize", "--dry-run", image, "30M")
 
 
 def test_a_check_is_needed(run: Run, image: str) -> None:

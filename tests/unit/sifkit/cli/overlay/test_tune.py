@@ -64,6 +64,7 @@ def test_tune(run: Run, old: str) -> None:
     assert json.loads(good(run, "overlay", "info", "--json", old))["label"] == "lab"
     found = json.loads(good(run, "overlay", "tune", "--json", "-r", "7", old))
     assert (found["reserved_bytes"], found["label"]) == (7 * 1024, "lab")
+    assert json.loads(good(run, "overlay", "tune", "--json", "-L", "", old))["label"] == ""
     code, _, err = run("overlay", "tune", "-r", "0", old)
     assert code == 0 and "no block is reserved for root" in err
 

@@ -1,0 +1,65 @@
+"""Check of a whole image: every table, inode, directory, block and fragment is read, and has to agree with the others.
+
+It finds what makes a part of the image unreadable, and disagreements that readers do not notice. Checksums are the codecs' own:
+gzip and xz have them, the others not, and blocks stored uncompressed have none; bytes changed there look like other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .block_threads import MAX_THREADS, usable_processors
+from .check_data import check_data
+from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
+from .check_tables import check_exports, check_tables
+from .check_tree import check_tree
+from .reader import Reader
+
+__all__ = ["CheckedSquashfs", "SquashfsProblem", "SquashfsProblemCode", "check_squashfs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedSquashfs:
+    """Numbers of what was read. ``inodes``: those reached from the root, of which ``directories`` and ``files`` (regular ones).
+    ``blocks``: of data, fragments included."""
+
+    inodes: int
+    directories: int
+    files: int
+    blocks: int
+    errors: int
+    warnings: int
+
+
+def check_squashfs(
+    reader: Reader,
+    *,
+    on_problem: Callable[[SquashfsProblem], None],
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> CheckedSquashfs:
+    """Check an image that could be opened. What is wrong goes to ``on_problem``, and the check goes on.
+
+    ``progress`` is called with the bytes of the image read since its last call; together they are about its ``bytes_used``.
+    Neither is called by two threads at once. ``threads`` None: as many as there are processors, four at most. Memory grows with
+    the number of inodes (about 20 bytes each), not with their content.
+    """
+    report = CheckReport(on_problem, progress or _ignore)
+    sizes = check_tables(reader, report)
+    tree = check_tree(reader, sizes, report)
+    check_exports(reader, tree.references, report)
+    threads = min(MAX_THREADS, usable_processors()) if threads is None else threads
+    blocks = check_data(reader, tree, report, threads=threads, data_start=sizes.data_start)
+    return CheckedSquashfs(
+        inodes=tree.inodes,
+        directories=tree.directories,
+        files=tree.files,
+        blocks=blocks,
+        errors=report.errors,
+        warnings=report.warnings,
+    )
+
+
+def _ignore(_: int) -> None:
+    pass
