@@ -29,7 +29,7 @@ __all__ = ["command"]
         "sifkit ln -s ../tool/bin/run overlay.img:/upper/bin/run",
         "sifkit ln -sf /opt/tool-2 overlay.img:/upper/opt/tool",
         "sifkit ln overlay.img:/upper/a overlay.img:/upper/b",
-        "sifkit ln -s --partition overlay /opt/tool image.sif:/upper/tool",
+        "sifkit ln -s /opt/tool image.sif:/tool",
     ],
 )
 def command(

@@ -29,7 +29,8 @@ __all__ = ["command"]
         "sifkit mv overlay.img:/upper/opt/old overlay.img:/upper/opt/new",
         "sifkit mv overlay.img:/opt overlay.img:/etc overlay.img:/upper",
         "sifkit mv --upper overlay.img:/opt/a overlay.img:/opt/b",
-        "sifkit mv --partition overlay image.sif:/upper/a image.sif:/upper/b",
+        "sifkit mv image.sif:/opt/a image.sif:/opt/b",
+        "sifkit mv --overlay overlay.img base.sif:/etc/motd base.sif:/etc/motd.old",
     ],
 )
 def command(
@@ -46,8 +47,8 @@ def command(
 ) -> int:
     """Move or rename files within an image.
 
-    With --upper a whiteout replaces the old name if a lower layer may have a file of that name. A directory is moved with the
-    files in upper/ only.
+    In a container (a SIF image, or with --overlay) files of lower layers are copied to the overlay first, and a whiteout
+    replaces the old name. With --upper lower layers are not known: a directory is moved with the files in upper/ only.
     """
     paths = parse_image_paths(arguments)
     if len(paths) < 2:

@@ -49,7 +49,9 @@ class Console:
         self.is_ext3 = True
         """False if what was opened is another filesystem, or several: ``sifkit check`` checks it, not fsck."""
         self.overlays: tuple[str, ...] = ()
-        """Values of ``--overlay``, of verbs that look into containers."""
+        """Values of ``--overlay``, of verbs that look into containers or change them."""
+        self.layer: str | None = None
+        """Overlay that is changed, of a container."""
         self.quiet = False
         self.verbose = 0
         self.debug = False

@@ -51,8 +51,6 @@ class EditBatch:
         """Number of files that were changed."""
         self.whiteouts = 0
         """Number of whiteouts that were made."""
-        self.layer: str | None = None
-        """Overlay that was changed, of a container."""
         self.errors: list[SifkitError] = []
 
     def run(self, targets: Sequence[ImagePath], flags: EditFlags, edit: Callable[[OverlayEditor, ImagePath], None]) -> None:
@@ -124,14 +122,15 @@ class EditBatch:
     def finish(self, image: str | None, text: str, fields: Fields) -> int:
         """Print the result; return the exit code."""
         console = self.console
+        layer = {} if console.layer is None else {"layer": console.layer}
         if console.json:
             errors = [
                 {"kind": error.kind, "message": error.message, "hint": error.hint, **name_fields("path", error.path or "")}
                 for error in self.errors
             ]
-            console.emit({**fields, "errors": errors}, image=image)
+            console.emit({**fields, **layer, "errors": errors}, image=image)
         elif self.done:
-            console.result(f"{show(image or '')}: {text}")
+            console.result(f"{show(console.layer or image or '')}: {text}")
         return 1 if self.errors else 0
 
 
@@ -195,6 +194,7 @@ def open_for_editing(
     with errors_about(image), edit_image(image, options) as edited:
         warn_unlocked(console, image, edited.locked)
         print_notes(console, edited.notes)
+        console.layer = None if edited.editor.view is None else edited.name
         yield edited.editor
 
 

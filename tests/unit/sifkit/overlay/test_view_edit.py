@@ -24,7 +24,7 @@ from sifkit.vfs.whiteouts import METACOPY_XATTRS, OPAQUE_XATTRS, REDIRECT_XATTRS
 from ....support.image_checks import check_counts
 from ....support.layers import facts_of_tree
 from ....support.memory_tree import MemoryNode, MemoryTree
-from ....support.sessions import clock, empty_image
+from ....support.sessions import COMMIT_START, clock, empty_image
 
 MTIME = 1_500_000_000_123_456_789
 HOLE = bytes(40 * 4096)
@@ -265,14 +265,15 @@ def test_an_image_without_upper(device: MemoryDevice, lower: MemoryTree) -> None
 def cuts(
     device: MemoryDevice, monkeypatch: pytest.MonkeyPatch, edit: Callable[[OverlayEditor], None]
 ) -> list[dict[bytes, tuple[object, ...]]]:
-    """What a container sees after an edit, wherever it was interrupted."""
+    """What a container sees after an edit that was interrupted around a commit, where what is seen changes."""
     monkeypatch.setattr(Session, "should_commit", True)
     before = MemoryDevice(bytes(device.data))
     recorded = RecordingDevice(device)
     with ext3.Filesystem.open(recorded, "r+", clock=clock) as fs:
         edit(OverlayEditor(fs, lower=[lower_tree()]))
     found = []
-    for end in range(len(recorded.events) + 1):
+    commits = [at for at, event in enumerate(recorded.events) if event.data[:8] == COMMIT_START]
+    for end in sorted({0, len(recorded.events), *commits, *(at + 1 for at in commits), *(at + 2 for at in commits)}):
         with ext3.Filesystem.open(play(before, recorded.events[:end])) as fs:
             seen = view(fs, lower_tree())
         if not found or seen != found[-1]:
