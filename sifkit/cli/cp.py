@@ -52,7 +52,7 @@ class _Settings:
         "sifkit cp 'overlay.img:/upper/opt/results/*.py' .",
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
         "sifkit cp motd image.sif:/etc/motd",
-        "sifkit cp -a --overlay overlay.img tool/ base.sif:/opt",
+        "sifkit cp -a --overlay job-1.img tool/ image.sif:/opt",
         "sifkit cp -r image.sif:/opt/results .",
     ],
 )

@@ -29,8 +29,8 @@ __all__ = ["command"]
         "sifkit mv overlay.img:/upper/opt/old overlay.img:/upper/opt/new",
         "sifkit mv overlay.img:/opt overlay.img:/etc overlay.img:/upper",
         "sifkit mv --upper overlay.img:/opt/a overlay.img:/opt/b",
-        "sifkit mv image.sif:/opt/a image.sif:/opt/b",
-        "sifkit mv --overlay overlay.img base.sif:/etc/motd base.sif:/etc/motd.old",
+        "sifkit mv image.sif:/opt/x image.sif:/opt/y",
+        "sifkit mv --overlay job-1.img image.sif:/etc/motd image.sif:/etc/motd.old",
     ],
 )
 def command(

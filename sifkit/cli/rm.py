@@ -27,7 +27,7 @@ __all__ = ["command"]
         "sifkit rm -rf overlay.img:/upper/var/cache overlay.img:/upper/tmp/build",
         "sifkit rm --upper overlay.img:/etc/motd",
         "sifkit rm -r image.sif:/opt/x",
-        "sifkit rm --overlay overlay.img base.sif:/etc/motd",
+        "sifkit rm --overlay job-1.img image.sif:/etc/motd",
     ],
 )
 def command(

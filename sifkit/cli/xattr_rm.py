@@ -22,7 +22,7 @@ __all__ = ["command"]
     locks=True,
     examples=[
         "sifkit xattr rm user.comment overlay.img:/upper/notes",
-        "sifkit xattr rm system.posix_acl_access image.sif:/opt/shared",
+        "sifkit xattr rm system.posix_acl_access image.sif:/shared",
     ],
 )
 def command(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,27 +27,22 @@ from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import shell_quote, show
 from ..vfs.errors import LowerContentError, TreePathError, unreadable_attributes
-from ..vfs.file_tree import FileTree, Row, Stat, stat_of
-from ..vfs.resolve import ResolvedPath, Resolver, is_dir
+from ..vfs.file_tree import FileTree
+from ..vfs.resolve import ResolvedPath, Resolver
 from ..vfs.upper_view import find_upper, is_opaque_directory
-from ..vfs.walk import walk_directories
 from ..vfs.whiteouts import (
     METACOPY_XATTRS,
-    OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     OVERLAY_XATTR_PREFIXES,
     REDIRECT_XATTRS,
-    WHITEOUT_XATTRS,
     has_whiteout_prefix,
-    is_metacopy,
-    is_redirected,
     is_whiteout,
-    whited_out_name,
     whiteout_name,
 )
 from .copy_up import CopyUp, store_attributes
 from .edited_view import EditedView
 from .tree_opening import upper_directory, upper_tree
+from .upper_whiteouts import has_lower_content, whiteouts_below
 from .xattr_filter import ACLS
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
@@ -383,7 +377,7 @@ class OverlayEditor(Resolver[int]):
         if replaces_directory:
             self._check_empty(new)
         node = self._own(old)
-        below = self._whiteouts_below(old.path, node) if moves_directory and self.upper else []
+        below = whiteouts_below(self.filesystem, old.path, node) if moves_directory and self.upper else []
         inside = self._only_whiteouts(new.node) if replaces_directory and new.node is not None else []
         whiteout = self.needs_whiteout(old)
         locations = self.location(old) + self.location(new)
@@ -428,42 +422,14 @@ class OverlayEditor(Resolver[int]):
 
     def check_content(self, path: ResolvedPath[int]) -> None:
         """Raise LowerContentError for a file or directory that is found in a lower layer by its path, so that it must stay."""
-        if self.upper and path.node is not None and self._has_lower_content(self.stat(path.node), path.node):
+        if self.upper and path.node is not None and has_lower_content(self.filesystem, self.stat(path.node), path.node):
             raise LowerContentError(path.path)
-
-    def _has_lower_content(self, found: Stat, ino: int) -> bool:
-        if is_dir(found):
-            return is_redirected(self.filesystem.xattrs(ino))
-        return stat.S_ISREG(found.mode) and is_metacopy(self.filesystem.xattrs(ino))
 
     def take_content(self, ino: int) -> None:
         """Remove the marks of a file whose content was in a lower layer: all of it was written to this one."""
         if self.upper:
             for name in self.filesystem.xattrs(ino).keys() & {*METACOPY_XATTRS, *REDIRECT_XATTRS}:
                 self.filesystem.remove_xattr(ino, name)
-
-    def _whiteouts_below(self, path: bytes, top: int) -> list[tuple[int, bytes]]:
-        """Return (directory, name) of the whiteouts below a directory. Raises LowerContentError, and CorruptError."""
-        found: list[tuple[int, bytes]] = []
-        for walked in walk_directories(self.filesystem, top, path.rstrip(b"/")):
-            names = {row.name for row in walked.listing.rows}
-            for row in walked.listing.rows:
-                if self._is_whiteout(row, names):
-                    found.append((walked.listing.node, row.name))
-                elif row.may_have_xattrs and self._has_lower_content(stat_of(row), row.node):
-                    raise LowerContentError(path, inside=walked.path + b"/" + row.name)
-        return found
-
-    def _is_whiteout(self, row: Row[int], names: set[bytes]) -> bool:
-        """Return True for a whiteout among ``names``. One of fuse-overlayfs that hides a file beside it is not meant."""
-        found = stat_of(row)
-        if has_whiteout_prefix(row.name):
-            hidden = whited_out_name(row.name)
-            return not is_dir(found) and (row.name == OPAQUE_WHITEOUT or (hidden is not None and hidden not in names))
-        if is_whiteout(found):
-            return True
-        is_empty = stat.S_ISREG(found.mode) and not found.size
-        return is_empty and row.may_have_xattrs and not self.filesystem.xattrs(row.node).keys().isdisjoint(WHITEOUT_XATTRS)
 
     def _check_empty(self, path: ResolvedPath[int]) -> None:
         """Raise PathNotEmptyError if lower layers have something in a directory; what is in upper/ is found when it goes."""

@@ -122,13 +122,12 @@ class EditBatch:
     def finish(self, image: str | None, text: str, fields: Fields) -> int:
         """Print the result; return the exit code."""
         console = self.console
-        layer = {} if console.layer is None else {"layer": console.layer}
         if console.json:
             errors = [
                 {"kind": error.kind, "message": error.message, "hint": error.hint, **name_fields("path", error.path or "")}
                 for error in self.errors
             ]
-            console.emit({**fields, **layer, "errors": errors}, image=image)
+            console.emit({**fields, "layer": console.layer, "errors": errors}, image=image)
         elif self.done:
             console.result(f"{show(console.layer or image or '')}: {text}")
         return 1 if self.errors else 0
