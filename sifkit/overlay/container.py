@@ -165,7 +165,8 @@ def _whole(opened: OpenedFilesystem) -> ContainerLayer:
 def _overlay(opened: OpenedFilesystem, *, is_given: bool = False, is_writable: bool = False) -> ContainerLayer:
     """Return the layer that an overlay adds: below upper/, or of a squashfs all of it. Raises FormatError."""
     tree = opened.tree
-    upper = None if opened.kind == "squashfs" else find_upper(tree)
+    named = LayerTree(tree, tree.root, name=opened.name, hint=opened.check_hint)
+    upper = None if opened.kind == "squashfs" else find_upper(named)
     if upper is None and opened.kind == "ext3":
         text = f"{show(opened.name)}: the overlay has no upper/, in which a container keeps its files"
         hint = f"create it with: sifkit mkdir {shell_quote(opened.path)}:/upper" if opened.object_id is None else ""

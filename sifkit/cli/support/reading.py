@@ -63,6 +63,7 @@ def open_for_reading(
     console.image, console.path = image, None
     console.image_options = image_options(partition, offset=offset, upper=upper)
     console.overlays = tuple(overlays)
+    console.takes_any_image = True
     with open_tree(image, partition, offset=offset, upper=upper, whiteouts=marks, overlays=parse_overlays(overlays)) as opened:
         console.is_ext3 = [found.kind for found in opened.filesystems] == ["ext3"]
         for found in opened.filesystems:
