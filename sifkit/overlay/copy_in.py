@@ -69,8 +69,8 @@ class CopyIn:
 
     ``partition``: of those images that are SIF images. ``upper``: paths in images are below their upper/. ``exact``: the target
     is never a directory to copy into. ``follow``: symlinks named as sources. ``allow_changed``: do not look whether an image is
-    changed while it is copied from. Call ``prepare`` with the editor of the target's
-    image before any change, then take the outcomes of ``run``. ``bytes``: data copied so far.
+    changed while it is copied from. ``overlays``: those given for the target's image, for hints. Call ``prepare`` with the
+    editor of the target's image before any change, then take the outcomes of ``run``. ``bytes``: data copied so far.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class CopyIn:
         exact: bool = False,
         follow: bool = False,
         allow_changed: bool = False,
+        overlays: Sequence[str] = (),
     ) -> None:
         assert target.image is not None
         self.bytes = 0
@@ -96,6 +97,7 @@ class CopyIn:
         self._partition = partition
         self._upper = upper
         self._exact = exact
+        self._overlays = overlays
         self._follow = follow
         self._watches: list[tuple[str, ChangeWatch]] | None = None if allow_changed else []
         """Of the images to copy from, unless they may change."""
@@ -270,8 +272,9 @@ class CopyIn:
             directory = b"/upper/" + directory.lstrip(b"/")
         else:
             hint = "create the directory first: "
-        option = "--upper " if editor.upper else ""
-        return f"{hint}sifkit mkdir -p {option}{shell_quote(f'{self._image}:{os.fsdecode(directory)}')}"
+        option = "--upper " if editor.guesses_lower else ""
+        overlays = "".join(f"--overlay {shell_quote(path)} " for path in self._overlays)
+        return f"{hint}sifkit mkdir -p {option}{overlays}{shell_quote(f'{self._image}:{os.fsdecode(directory)}')}"
 
     def _target_exists(self, editor: OverlayEditor) -> bool:
         try:

@@ -74,7 +74,7 @@ class EditSession:
     """Image that is open for changes.
 
     ``copied``: it has no journal; a copy is changed and renamed at the end. ``locked`` False: file locking is unavailable.
-    ``notes``: for the user. ``dropped``: IDs of removed signatures.
+    ``notes``: for the user. ``dropped``: IDs of removed signatures. ``object_id``: of the partition, in a SIF.
     """
 
     path: str
@@ -83,6 +83,12 @@ class EditSession:
     copied: bool = False
     notes: tuple[str, ...] = ()
     dropped: tuple[int, ...] = field(default=())
+    object_id: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name for messages: the file's, with the object of a SIF."""
+        return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
     @property
     def filesystem(self) -> WritableFilesystem:
@@ -191,7 +197,7 @@ def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator
             editor = stack.enter_context(_open_writable(window, options))
             if decision.dropped:
                 sif.delete(decision.dropped)
-            yield EditSession(name, editor, locked, notes=decision.notes, dropped=decision.dropped)
+            yield EditSession(name, editor, locked, notes=decision.notes, dropped=decision.dropped, object_id=found.id)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,27 +27,22 @@ from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import shell_quote, show
 from ..vfs.errors import LowerContentError, TreePathError, unreadable_attributes
-from ..vfs.file_tree import FileTree, Row, Stat, stat_of
-from ..vfs.resolve import ResolvedPath, Resolver, is_dir
+from ..vfs.file_tree import FileTree
+from ..vfs.resolve import ResolvedPath, Resolver
 from ..vfs.upper_view import find_upper, is_opaque_directory
-from ..vfs.walk import walk_directories
 from ..vfs.whiteouts import (
     METACOPY_XATTRS,
-    OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     OVERLAY_XATTR_PREFIXES,
     REDIRECT_XATTRS,
-    WHITEOUT_XATTRS,
     has_whiteout_prefix,
-    is_metacopy,
-    is_redirected,
     is_whiteout,
-    whited_out_name,
     whiteout_name,
 )
 from .copy_up import CopyUp, store_attributes
 from .edited_view import EditedView
 from .tree_opening import upper_directory, upper_tree
+from .upper_whiteouts import has_lower_content, whiteouts_below
 from .xattr_filter import ACLS
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
@@ -103,6 +97,10 @@ class OverlayEditor(Resolver[int]):
         """Return the inode of a file in the image; None if only lower layers have it."""
         return ino if self.view is None else self.view.upper_inode(ino)
 
+    def is_same(self, one: int, other: int) -> bool:
+        """Return True for two names of one file."""
+        return one == other if self.view is None else self.view.is_same(one, other)
+
     def copy_up(self, ino: int) -> int:
         """Return the inode of a file to change it, after copying it up if only lower layers have it.
 
@@ -122,6 +120,11 @@ class OverlayEditor(Resolver[int]):
         except OSError as error:
             raise TreePathError(None, error.errno or errno.EIO, unreadable_attributes(error)) from error
         store_attributes(self.filesystem, ino, self.stat(old), xattrs)
+
+    def name_copy(self, ino: int, parent: int, name: bytes) -> None:
+        """Give a name to a file that stands for a lower one; its directory keeps its times."""
+        assert self._copier is not None
+        self._copier.give_name(ino, parent, name)
 
     def remove_xattr(self, ino: int, name: bytes) -> None:
         """Remove an xattr of a file. A lower file that does not have it is not copied up. Raises XattrError."""
@@ -275,21 +278,43 @@ class OverlayEditor(Resolver[int]):
         if self.view is not None:
             self.view.set_unmerged(ino)
 
-    def _remove(self, path: ResolvedPath[int], remove: Callable[[], None]) -> None:
-        """Call ``remove`` and leave a whiteout if one is needed. It is created first, while there is space for it."""
+    def _remove(
+        self,
+        path: ResolvedPath[int],
+        remove: Callable[[], None] | None = None,
+        *,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """Replace a name by a whiteout if one is needed, which is created first, while there is space for it.
+
+        ``prepare`` is called then, and ``remove`` in one operation with the renaming of the whiteout. Without ``remove`` there
+        is a file of this name that can be replaced, or none.
+        """
+        parent, name = self.location(path)
         if not self.needs_whiteout(path):
-            remove()
+            for work in (prepare, remove):
+                if work is not None:
+                    work()
             return
-        parent = self.copy_up(path.parent)
-        names = map(b".whiteout-%d".__mod__, count())
-        name = next(name for name in names if self.filesystem.find_name(parent, name) is None)
-        self.filesystem.mknod_at(parent, name, S_IFCHR)
+        numbered = map(b".whiteout-%d".__mod__, count())
+        whiteout = next(one for one in numbered if self.filesystem.find_name(parent, one) is None)
+        self.filesystem.mknod_at(parent, whiteout, S_IFCHR)
+
+        def replace() -> None:
+            if remove is not None:
+                remove()
+            self.filesystem.rename_at(parent, whiteout, parent, name)
+
         try:
-            remove()
+            if prepare is not None:
+                prepare()
+            if remove is None:
+                replace()
+            else:
+                self.filesystem.atomically(replace)
         except BaseException:
-            self.filesystem.unlink_at(parent, name)
+            self.filesystem.unlink_at(parent, whiteout)
             raise
-        self.filesystem.rename_at(parent, name, parent, path.name)
         self.whiteouts += 1
 
     def add_whiteout(self, path: ResolvedPath[int]) -> bool:
@@ -297,7 +322,7 @@ class OverlayEditor(Resolver[int]):
         if self.whiteouts_of(path) or not self.needs_whiteout(path):
             return False
         self.check_visible(path)
-        self._remove(path, lambda: None)
+        self._remove(path)
         return True
 
     def unlink(self, path: ResolvedPath[int]) -> None:
@@ -308,14 +333,14 @@ class OverlayEditor(Resolver[int]):
         assert path.node is not None
         if self.stat(path.node).is_dir:
             raise PathIsDirectoryError(path.path, "Is a directory")
-        self._remove(path, lambda: None)  # the whiteout is renamed over the file
+        self._remove(path)  # the whiteout is renamed over the file
 
     def remove_directory(self, path: ResolvedPath[int]) -> None:
         """Remove a directory that is empty or holds only whiteouts."""
         assert path.node is not None
         self._check_empty(path)
         if self.upper_inode(path.node) is None:
-            self._remove(path, lambda: None)
+            self._remove(path)
             return
         location = self.location(path)
         inside = self._only_whiteouts(path.node)
@@ -326,27 +351,26 @@ class OverlayEditor(Resolver[int]):
             self._remove_names(inside)
             self._remove(path, lambda: self.filesystem.rmdir_at(*location))
 
-        def in_steps() -> None:
-            self._remove_names(inside)
-            self.filesystem.rmdir_at(*location)
-
         try:
             self.filesystem.atomically(empty_and_remove)
         except JournalFullError:
-            self._remove(path, in_steps)
+            self._remove(path, lambda: self.filesystem.rmdir_at(*location), prepare=lambda: self._remove_names(inside))
 
     def remove_tree(self, path: ResolvedPath[int]) -> None:
         """Remove a directory and everything below it; one whiteout hides it all."""
         assert path.node is not None
-        inode = self.upper_inode(path.node)
+        inode, location = self.upper_inode(path.node), self.location(path)
         if inode is None:
-            self._remove(path, lambda: None)
+            self._remove(path)
+            return
+        if not self.needs_whiteout(path):
+            self.filesystem.remove_tree_at(*location)
             return
         if self.view is not None and self.view.is_merged(path.node):
             with suppress(NoSpaceError):  # what is in lower layers does not come back while the rest is removed
                 self.filesystem.atomically(partial(self.make_opaque, inode))
-        location = self.location(path)
-        self._remove(path, lambda: self.filesystem.remove_tree_at(*location))
+        inside = [(inode, entry.name) for entry in self.filesystem.scandir(inode)]
+        self._remove(path, lambda: self.filesystem.rmdir_at(*location), prepare=lambda: self._remove_names(inside))
 
     def rename(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
         """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque, without whiteouts in it.
@@ -362,7 +386,7 @@ class OverlayEditor(Resolver[int]):
         if replaces_directory:
             self._check_empty(new)
         node = self._own(old)
-        below = self._whiteouts_below(old.path, node) if moves_directory and self.upper else []
+        below = whiteouts_below(self.filesystem, old.path, node) if moves_directory and self.upper else []
         inside = self._only_whiteouts(new.node) if replaces_directory and new.node is not None else []
         whiteout = self.needs_whiteout(old)
         locations = self.location(old) + self.location(new)
@@ -407,42 +431,14 @@ class OverlayEditor(Resolver[int]):
 
     def check_content(self, path: ResolvedPath[int]) -> None:
         """Raise LowerContentError for a file or directory that is found in a lower layer by its path, so that it must stay."""
-        if self.upper and path.node is not None and self._has_lower_content(self.stat(path.node), path.node):
+        if self.upper and path.node is not None and has_lower_content(self.filesystem, self.stat(path.node), path.node):
             raise LowerContentError(path.path)
-
-    def _has_lower_content(self, found: Stat, ino: int) -> bool:
-        if is_dir(found):
-            return is_redirected(self.filesystem.xattrs(ino))
-        return stat.S_ISREG(found.mode) and is_metacopy(self.filesystem.xattrs(ino))
 
     def take_content(self, ino: int) -> None:
         """Remove the marks of a file whose content was in a lower layer: all of it was written to this one."""
         if self.upper:
             for name in self.filesystem.xattrs(ino).keys() & {*METACOPY_XATTRS, *REDIRECT_XATTRS}:
                 self.filesystem.remove_xattr(ino, name)
-
-    def _whiteouts_below(self, path: bytes, top: int) -> list[tuple[int, bytes]]:
-        """Return (directory, name) of the whiteouts below a directory. Raises LowerContentError, and CorruptError."""
-        found: list[tuple[int, bytes]] = []
-        for walked in walk_directories(self.filesystem, top, path.rstrip(b"/")):
-            names = {row.name for row in walked.listing.rows}
-            for row in walked.listing.rows:
-                if self._is_whiteout(row, names):
-                    found.append((walked.listing.node, row.name))
-                elif row.may_have_xattrs and self._has_lower_content(stat_of(row), row.node):
-                    raise LowerContentError(path, inside=walked.path + b"/" + row.name)
-        return found
-
-    def _is_whiteout(self, row: Row[int], names: set[bytes]) -> bool:
-        """Return True for a whiteout among ``names``. One of fuse-overlayfs that hides a file beside it is not meant."""
-        found = stat_of(row)
-        if has_whiteout_prefix(row.name):
-            hidden = whited_out_name(row.name)
-            return not is_dir(found) and (row.name == OPAQUE_WHITEOUT or (hidden is not None and hidden not in names))
-        if is_whiteout(found):
-            return True
-        is_empty = stat.S_ISREG(found.mode) and not found.size
-        return is_empty and row.may_have_xattrs and not self.filesystem.xattrs(row.node).keys().isdisjoint(WHITEOUT_XATTRS)
 
     def _check_empty(self, path: ResolvedPath[int]) -> None:
         """Raise PathNotEmptyError if lower layers have something in a directory; what is in upper/ is found when it goes."""

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from .block_threads import MAX_THREADS, usable_processors
 from .check_data import check_data
-from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
+from .check_report import CheckReport, Severity, SquashfsProblem, SquashfsProblemCode
 from .check_tables import check_exports, check_tables
 from .check_tree import check_tree
 from .reader import Reader
 
 __all__ = ["CheckedSquashfs", "SquashfsProblem", "SquashfsProblemCode", "check_squashfs"]
+
+SECTOR, PADDING = 512, 4096
+"""Bytes that a block device has multiples of; to multiples of the other images are padded by the tools that make them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ def check_squashfs(
     the number of inodes (about 20 bytes each), not with their content.
     """
     report = CheckReport(on_problem, progress or _ignore)
+    _check_padding(reader, report)
     sizes = check_tables(reader, report)
     tree = check_tree(reader, sizes, report)
     check_exports(reader, tree.references, report)
@@ -59,6 +63,18 @@ def check_squashfs(
         errors=report.errors,
         warnings=report.warnings,
     )
+
+
+def _check_padding(reader: Reader, report: CheckReport) -> None:
+    """Find an image that was cut behind its last byte, in the zeros that make it whole sectors: the kernel reads no others."""
+    used, size = reader.superblock.bytes_used, reader.source.size
+    padded = -(-used // PADDING) * PADDING
+    if used < size < padded and size % SECTOR:
+        whole = size // SECTOR * SECTOR
+        fails = whole < used
+        text = f"the image ends at byte {size}, inside a sector" + ": the kernel cannot mount it" * fails
+        severity: Severity = "error" if fails else "warning"
+        report.add(SquashfsProblem(SquashfsProblemCode.TRUNCATED, text, offset=size, severity=severity))
 
 
 def _ignore(_: int) -> None:

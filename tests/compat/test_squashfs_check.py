@@ -12,7 +12,7 @@ from sifkit.squashfs import Reader
 from sifkit.squashfs.checking import SquashfsProblem, check_squashfs
 
 from ..support import trees
-from ..support.squashfs_images import make_squashfs
+from ..support.squashfs_images import make_squashfs, squashfs_mount
 from ..support.tools import require, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root]
@@ -112,3 +112,20 @@ def test_every_changed_bit_that_unsquashfs_finds_is_found(form: str, source: Pat
             assert errors, (place, bit, judged.stderr)
             found += 1
     assert found > FLIPS // 4
+
+
+def test_image_that_is_cut_in_its_padding_is_not_mounted(source: Path, scratch: Path) -> None:
+    require("mksquashfs")
+    image = make_squashfs(source, scratch / "image.sqfs", "-nopad")
+    used = image.stat().st_size
+    sector = -(-used // 512) * 512
+    with image.open("r+b") as file:
+        file.truncate(sector)
+    with squashfs_mount(image):
+        assert problems_of(image) == []
+    with image.open("r+b") as file:
+        file.truncate(sector - 1)
+    point = scratch / "point"
+    point.mkdir()
+    assert run("mount", "-o", "loop,ro", image, point, ok=range(256)).returncode
+    assert [getattr(problem, "severity", None) for problem in problems_of(image)] == ["error"]

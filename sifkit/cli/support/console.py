@@ -51,7 +51,9 @@ class Console:
         self.takes_any_image = False
         """True if the verb reads SIF, squashfs and ext3 alike."""
         self.overlays: tuple[str, ...] = ()
-        """Values of ``--overlay``, of verbs that look into containers."""
+        """Values of ``--overlay``, of verbs that look into containers or change them."""
+        self.layer: str | None = None
+        """Overlay that is changed, of a container."""
         self.quiet = False
         self.verbose = 0
         self.debug = False

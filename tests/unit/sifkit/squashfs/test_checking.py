@@ -209,7 +209,7 @@ def metadata_length(image: Editor) -> None:
 
 def table_end(image: Editor) -> None:
     image.add(SUPERBLOCK.offset_of("bytes_used"), "<Q", 3)
-    image.image += bytes(3)
+    image.image += bytes(3)  # behind which it ends
 
 
 def attribute_kind(image: Editor) -> None:
@@ -308,6 +308,26 @@ def test_truncated_image_is_found_wherever_it_ends() -> None:
     for size in range(len(image)):
         with pytest.raises(SquashfsError):
             Reader(MemorySource(image[:size]))
+
+
+def test_image_that_is_cut_in_its_padding_is_found() -> None:
+    """The kernel reads whole sectors; a tool that makes images pads them to 4096 bytes, or not at all."""
+    image = (FIXTURES / "gzip.sqfs").read_bytes()
+    used = len(image)
+    sector = -(-used // 512) * 512
+    assert used < sector - 1 and sector % 4096
+    for size, severities in (
+        (used, []),
+        (used + 1, ["error"]),
+        (sector - 1, ["error"]),
+        (sector, []),
+        (sector + 1, ["warning"]),
+        (8192, []),
+        (8193, []),
+    ):
+        problems = check(image + bytes(size - used))[1]
+        assert [problem.severity for problem in problems] == severities, size
+        assert all(problem.code == "truncated" and problem.offset == size for problem in problems)
 
 
 def test_errors_of_the_host_are_problems_too() -> None:

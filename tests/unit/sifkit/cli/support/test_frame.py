@@ -452,6 +452,8 @@ def test_completion_scripts_parse(run, tmp_path, shell):
                 "undo",
                 "resize",
                 "rebuild",
+                "normalize",
+                "share",
             },
         ),
         (["sifkit", "overlay", "create", "--layout", "u"], {"upper"}),

@@ -250,7 +250,7 @@ def test_the_verbs(image, capfd):
         (["overlay", "create", "--replace", "--drop-signatures", "--keep-broken-signatures", str(image)], 2, "contradict"),
         (["overlay", "create", "--replace", str(image.parent / "new.img")], 2, "--replace is for SIF images"),
         (["overlay", "create", "--require-lock", str(image.parent / "new.img")], 2, "--require-lock is for SIF images"),
-        (["mkdir", f"{image}:/x"], 2, "--partition overlay"),
+        (["mkdir", f"{image}:/x"], 1, "squashfs version"),
         (["ls", "--partition", "1", str(image)], 1, "not a partition"),
         (["ls", "--partition", "7", str(image)], 1, "no object with ID 7"),
         (["ls", "--partition", "upper", str(image)], 2, "must be overlay, root or an ID"),
