@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,26 @@ def test_random_access_decompresses_the_blocks_it_touches_and_no_others() -> Non
     source.reads.clear()
     assert file.read_at(8 * BLOCK, 10 * BLOCK) == made.content[8 * BLOCK : 18 * BLOCK]
     assert [at for at, _ in source.reads] == [made.starts[8]]
+
+
+def test_threads_read_one_file_side_by_side() -> None:
+    made = HandMadeFile(noise(40 * BLOCK + 100), holes=(3, 4), stored=(7,), fragment_at=5)
+    file = made.open(cache_bytes=3 * BLOCK)
+    wrong: list[tuple[int, int]] = []
+
+    def read(seed: int) -> None:
+        numbers = random.Random(seed)
+        for _ in range(200):
+            offset, size = numbers.randrange(41 * BLOCK), numbers.choice((10, 5000, 40_000))
+            if file.read_at(offset, size) != made.content[offset : offset + size]:
+                wrong.append((offset, size))
+
+    threads = [threading.Thread(target=read, args=[seed]) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_negative_offset_is_the_callers_mistake() -> None:
