@@ -81,7 +81,7 @@ def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_looking_command_shows_the_container(run: Run, words: list[str], tmp_path: Path) -> None:
     image, *options = words
     assert good(run, "ls", *words) == "etc\nlib\nlost+found\nnew\nusr\n"
-    assert good(run, "ls", f"{image}:/etc", *options) == "mode\nmotd\n"
+    assert good(run, "ls", "-A", f"{image}:/etc", *options) == "mode\nmotd\n"
     assert good(run, "cat", *words, "/etc/motd") == "changed\n"
     assert good(run, "find", *words, "-name", "lib*") == "/lib\n/usr/lib\n/usr/lib/libx\n"
     assert good(run, "find", image, "/new", *options, "-newer", f"{image}:/etc/motd") == ""
