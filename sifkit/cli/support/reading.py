@@ -94,6 +94,8 @@ def _normalize_command(container: Container, number: int) -> str:
     if layer.is_given:
         words.append(f"--base {shell_quote(root.path)}")
         words += (f"--overlay {shell_quote(one.filesystem.path)}" for one in container.layers[1:number] if one.is_given)
+    elif sum(not one.is_given for one in container.layers) > 2:
+        words.append(f"--partition {layer.filesystem.object_id}")
     return " ".join([*words, shell_quote(layer.filesystem.path)])
 
 

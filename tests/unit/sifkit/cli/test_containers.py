@@ -170,7 +170,7 @@ def test_diff_without_anything_to_compare(run: Run) -> None:
     assert "base.sif:/etc/motd is not a directory" in refused(run, "diff", "base.sif:/etc/motd", "--overlay", "ov.img", code=2)
 
 
-def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run) -> None:
+def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run, made: Path) -> None:
     code, out, err = run("find", "base.sif", "--overlay", "fuse.img")
     assert code == 0 and "/opt" not in out and "/etc/motd" not in out
     assert err == (
@@ -178,6 +178,8 @@ def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run) ->
         "again; to prevent that: sifkit overlay normalize --base base.sif fuse.img\n"
     )
     assert run("-q", "find", "base.sif", "--overlay", "fuse.img")[2] == ""
+    sif_of(made / "several.sif", made / "root.img", made / "fuse.img", SQUASHFS)
+    assert run("find", "several.sif")[2].endswith("prevent that: sifkit overlay normalize --partition 2 several.sif\n")
     assert run("ls", "base.sif", "--overlay", "fuse.img", "/usr")[2] == ""  # nothing was met
     assert run("find", "own.sif")[2] == ""
 
