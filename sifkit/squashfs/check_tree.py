@@ -26,7 +26,7 @@ MAX_KNOWN_NAMES = 10_000
 
 @dataclass(slots=True)
 class CheckedTree:
-    """Inodes found, by number (0 is unused)."""
+    """Inodes found, by number (0 is unused). Arrays of numbers: an image may have millions."""
 
     reader: Reader
     references: array[int]
@@ -114,6 +114,8 @@ def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> Checke
 
 
 class _TreeCheck:
+    """Check that goes from the root to every inode, each of which is decoded once."""
+
     def __init__(self, reader: Reader, tree: CheckedTree, sizes: TableSizes, report: CheckReport) -> None:
         self._reader = reader
         self._tree = tree
