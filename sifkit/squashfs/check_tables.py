@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
 from .compressor_options import check_compressor_options
 from .errors import CorruptSquashfsError, SquashfsError
-from .metadata_blocks import METADATA_BYTES, LookupTable
+from .metadata_blocks import HEADER_BYTES, METADATA_BYTES, STORED, LookupTable
 from .reader import Reader
 from .superblock import SuperblockFlag
 from .tables import ID_BYTES
@@ -18,6 +18,8 @@ from .tables import ID_BYTES
 __all__ = ["TableSizes", "check_exports", "check_tables"]
 
 KNOWN_FLAGS = sum(flag.value for flag in SuperblockFlag)
+ASSUMED_RATIO = 16
+"""Bytes that a byte of a table decompresses to where it cannot be decompressed, more or less."""
 XATTR_BYTES_FACTOR, FREE_XATTR_BYTES = 64, 64 << 20
 """Most bytes of attributes that are read: values may be shared, but not without end."""
 
@@ -89,20 +91,34 @@ def _owners(reader: Reader) -> LookupTable:
 
 
 def _check_stream(reader: Reader, name: str, start: int, end: int, report: CheckReport) -> int:
-    """Check the blocks from byte ``start`` to byte ``end``; return the bytes they decompress to."""
+    """Check the blocks from byte ``start`` to byte ``end``; return the bytes they decompress to, about those if some do not."""
     total, position = 0, start
     while position < end:
+        size = METADATA_BYTES
         try:
             data, following = reader.metadata.load(position, end)
-            if len(data) != METADATA_BYTES and following < end:
-                raise CorruptSquashfsError("metadata block", "uncompressed size", len(data), METADATA_BYTES, offset=position)
+            size = len(data)
+            if size != METADATA_BYTES and following < end:
+                raise CorruptSquashfsError("metadata block", "uncompressed size", size, METADATA_BYTES, offset=position)
         except OSError as error:
             report.add_error(SquashfsProblemCode.METADATA, error, prefix=f"{name}: ")
-            break
-        total += len(data)
+            following = _next_block(reader, position, end)
+            if not following:
+                return total + (end - position) * ASSUMED_RATIO
+        total += size
         report.advance(following - position)
         position = following
     return total
+
+
+def _next_block(reader: Reader, position: int, end: int) -> int:
+    """Return where the metadata block behind that at byte ``position`` begins, by its header; 0 if that is damaged, too."""
+    try:
+        header = int.from_bytes(reader.source.read_at(position, HEADER_BYTES), "little")
+    except OSError:
+        return 0
+    following = position + HEADER_BYTES + (header & ~STORED)
+    return following if position + HEADER_BYTES < following <= end else 0
 
 
 def _check_lookup(reader: Reader, table: LookupTable, report: CheckReport) -> None:

@@ -296,6 +296,23 @@ def test_check_goes_on_behind_a_problem() -> None:
     assert codes == {"directory", "inode", "data", "links", "export-table", "fragment"}
 
 
+@pytest.mark.parametrize("name", ("gzip", "xz", "zstd"))
+def test_damaged_block_of_inodes_leaves_the_others_readable(name: str) -> None:
+    """The fixture's inodes fit one block; those that cannot be read are told once each, and the blocks of names are checked."""
+    image = bytearray((FIXTURES / f"{name}.sqfs").read_bytes())
+    reader = Reader(MemorySource(bytes(image)))
+    start = reader.superblock.inode_table_start + HEADER
+    image[start : start + 20] = bytes(20)
+    found, problems = check(bytes(image))
+    assert found.inodes == 0
+    assert [str(problem.code) for problem in problems][:2] == ["metadata", "inode"]
+    assert problems[0].text.startswith(f"table of inodes: metadata block at byte {start - HEADER}: its {name} data is damaged")
+    directories = reader.superblock.directory_table_start + HEADER
+    image[directories : directories + 20] = bytes(20)
+    texts = [problem.text for problem in check(bytes(image))[1]]
+    assert any(text.startswith("table of directories: metadata block") for text in texts)
+
+
 def test_links_as_other_writers_count_them_are_right() -> None:
     """squashfs-tools-ng counts all entries of a directory."""
     image = Editor()
