@@ -147,8 +147,8 @@ def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:
         try:
             found = attributes.read(index)
             _, count, _ = attributes.set_at(index)
-            if len(found) != count:
-                want = f"{len(found)}, which are of known kinds"
+            if not count or len(found) != count:
+                want = f"{len(found)}, which are of known kinds" if count else "at least 1"
                 raise CorruptSquashfsError(f"attribute set {index}", "count", count, want, offset=attributes.table.start)
         except OSError as error:
             report.add_error(SquashfsProblemCode.XATTRS, error)

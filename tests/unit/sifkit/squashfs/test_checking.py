@@ -22,6 +22,7 @@ from sifkit.squashfs.schema import (
     FRAGMENT_ENTRY,
     REGULAR_INODE,
     SUPERBLOCK,
+    XATTR_ID,
 )
 
 from ....support.squashfs_data import MemorySource
@@ -220,6 +221,13 @@ def attribute_kind(image: Editor) -> None:
     image.put(table.table.start + HEADER + reference, "<H", 9)
 
 
+def attribute_count(image: Editor) -> None:
+    """A set without attributes."""
+    table = image.reader.xattr_table
+    assert table is not None
+    image.put(table.sets.pointers[0] + HEADER + XATTR_ID.offset_of("count"), "<I", 0)
+
+
 CASES: list[tuple[Damage, str, bytes | None, str]] = [
     (parent, "directory", b"/deep/er", "parent_inode is 3, want 7"),
     (links, "links", b"/kinds/noted-file", "inode 22: nlink is 5, want 2"),
@@ -256,6 +264,7 @@ CASES: list[tuple[Damage, str, bytes | None, str]] = [
     (block_among_tables, "overlap", b"/data/hole", "want one that ends before byte 19745, where the tables begin"),
     (metadata_length, "metadata", None, "table of directories: metadata block at byte 21069: uncompressed size is 8185"),
     (table_end, "table", None, r"table of attributes: end is \d+, want \d+, where the next table or the end"),
+    (attribute_count, "attributes", None, r"attribute set 0 .*: count is 0, want at least 1"),
     (attribute_kind, "attributes", None, r"attribute set 0 .*: count is \d, want \d, which are of known kinds"),
 ]
 
