@@ -12,6 +12,7 @@ from .compressor_options import check_compressor_options
 from .errors import CorruptSquashfsError, SquashfsError
 from .metadata_blocks import HEADER_BYTES, METADATA_BYTES, STORED, LookupTable
 from .reader import Reader
+from .schema import XATTR_ID_TABLE
 from .superblock import SuperblockFlag
 from .tables import ID_BYTES
 
@@ -56,11 +57,11 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
     inodes = _check_stream(reader, "table of inodes", superblock.inode_table_start, superblock.directory_table_start, report)
     directories = _check_stream(reader, "table of directories", superblock.directory_table_start, directories_end, report)
     for table in lookups:
-        _check_lookup(reader, table, report)
+        _check_lookup(reader, table, table.start, report)
     if reader.xattr_table is not None:
         attributes = reader.xattr_table
         size = _check_stream(reader, attributes.table.name, attributes.table.start, attributes.table.end, report)
-        _check_lookup(reader, attributes.sets, report)
+        _check_lookup(reader, attributes.sets, attributes.sets.start - XATTR_ID_TABLE.size, report)
         _check_xattrs(reader, size, report)
     return TableSizes(inodes, directories, data_start)
 
@@ -121,13 +122,15 @@ def _next_block(reader: Reader, position: int, end: int) -> int:
     return following if position + HEADER_BYTES < following <= end else 0
 
 
-def _check_lookup(reader: Reader, table: LookupTable, report: CheckReport) -> None:
-    """Check the blocks of a lookup table, each of which holds as many records as it can."""
+def _check_lookup(reader: Reader, table: LookupTable, end: int, report: CheckReport) -> None:
+    """Check the blocks of a lookup table, each of which holds as many records as it can. They lie before byte ``end``."""
     for number, pointer in enumerate(table.pointers):
         records = min(table.per_block, table.count - number * table.per_block)
-        following = table.pointers[number + 1] if number + 1 < len(table.pointers) else table.start
+        most = table.pointers[number + 1] if number + 1 < len(table.pointers) else end
         try:
-            data, end = reader.metadata.load(pointer, following)
+            data, following = reader.metadata.load(pointer, most)
+            if following > most:  # it was read before
+                raise CorruptSquashfsError("metadata block", "end", following, f"at most {most}", offset=pointer)
             if len(data) != records * table.size:
                 raise CorruptSquashfsError(
                     "metadata block", "uncompressed size", len(data), records * table.size, offset=pointer
@@ -135,7 +138,7 @@ def _check_lookup(reader: Reader, table: LookupTable, report: CheckReport) -> No
         except OSError as error:
             report.add_error(SquashfsProblemCode.METADATA, error, prefix=f"{table.name}: ")
             continue
-        report.advance(end - pointer)
+        report.advance(following - pointer)
 
 
 def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:

@@ -322,6 +322,17 @@ def test_damaged_block_of_inodes_leaves_the_others_readable(name: str) -> None:
     assert any(text.startswith("table of directories: metadata block") for text in texts)
 
 
+def test_block_that_reaches_into_what_follows_it_is_found() -> None:
+    """What follows the last attribute sets are the 16 bytes of the table's header; lzma does not mind them."""
+    image = bytearray((FIXTURES / "lzma.sqfs").read_bytes())
+    table = Reader(MemorySource(bytes(image))).xattr_table
+    assert table is not None
+    pointer = table.sets.pointers[0]
+    image[pointer] += 16
+    problems = check(bytes(image))[1]
+    assert [(str(problem.code), problem.offset) for problem in problems] == [("metadata", pointer)]
+
+
 def test_links_as_other_writers_count_them_are_right() -> None:
     """squashfs-tools-ng counts all entries of a directory."""
     image = Editor()
