@@ -97,7 +97,7 @@ def _check_stream(reader: Reader, name: str, start: int, end: int, report: Check
     while position < end:
         size = METADATA_BYTES
         try:
-            data, following = reader.metadata.load(position, end)
+            data, following = _load(reader, position, end)
             size = len(data)
             if size != METADATA_BYTES and following < end:
                 raise CorruptSquashfsError("metadata block", "uncompressed size", size, METADATA_BYTES, offset=position)
@@ -110,6 +110,14 @@ def _check_stream(reader: Reader, name: str, start: int, end: int, report: Check
         report.advance(following - position)
         position = following
     return total
+
+
+def _load(reader: Reader, position: int, end: int) -> tuple[bytes, int]:
+    """Return what ``MetadataBlocks.load`` does; raise CorruptSquashfsError also if the block was read before with another end."""
+    data, following = reader.metadata.load(position, end)
+    if following > end:
+        raise CorruptSquashfsError("metadata block", "end", following, f"at most {end}", offset=position)
+    return data, following
 
 
 def _next_block(reader: Reader, position: int, end: int) -> int:
@@ -128,9 +136,7 @@ def _check_lookup(reader: Reader, table: LookupTable, end: int, report: CheckRep
         records = min(table.per_block, table.count - number * table.per_block)
         most = table.pointers[number + 1] if number + 1 < len(table.pointers) else end
         try:
-            data, following = reader.metadata.load(pointer, most)
-            if following > most:  # it was read before
-                raise CorruptSquashfsError("metadata block", "end", following, f"at most {most}", offset=pointer)
+            data, following = _load(reader, pointer, most)
             if len(data) != records * table.size:
                 raise CorruptSquashfsError(
                     "metadata block", "uncompressed size", len(data), records * table.size, offset=pointer
