@@ -27,11 +27,15 @@ XATTR_BYTES_FACTOR, FREE_XATTR_BYTES = 64, 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class TableSizes:
-    """Uncompressed bytes of the tables, as far as they can be read. ``data_start``: first byte of the image for data."""
+    """Uncompressed bytes of the tables, as far as they can be read. ``data_start``: first byte of the image for data.
+
+    ``user_sets``: sets of attributes, some of which are the user's.
+    """
 
     inodes: int
     directories: int
     data_start: int
+    user_sets: frozenset[int]
 
 
 def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
@@ -58,12 +62,13 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
     directories = _check_stream(reader, "table of directories", superblock.directory_table_start, directories_end, report)
     for table in lookups:
         _check_lookup(reader, table, table.start, report)
+    user_sets: set[int] = set()
     if reader.xattr_table is not None:
         attributes = reader.xattr_table
         size = _check_stream(reader, attributes.table.name, attributes.table.start, attributes.table.end, report)
         _check_lookup(reader, attributes.sets, attributes.sets.start - XATTR_ID_TABLE.size, report)
-        _check_xattrs(reader, size, report)
-    return TableSizes(inodes, directories, data_start)
+        user_sets = _check_xattrs(reader, size, report)
+    return TableSizes(inodes, directories, data_start, frozenset(user_sets))
 
 
 def _check_order(reader: Reader, lookups: list[LookupTable], report: CheckReport) -> int:
@@ -113,7 +118,7 @@ def _check_stream(reader: Reader, name: str, start: int, end: int, report: Check
 
 
 def _load(reader: Reader, position: int, end: int) -> tuple[bytes, int]:
-    """Return what ``MetadataBlocks.load`` does; raise CorruptSquashfsError also if the block was read before with another end."""
+    """Return what ``MetadataBlocks.load`` does. Raises CorruptSquashfsError also for a block that was read with another end."""
     data, following = reader.metadata.load(position, end)
     if following > end:
         raise CorruptSquashfsError("metadata block", "end", following, f"at most {end}", offset=position)
@@ -147,10 +152,11 @@ def _check_lookup(reader: Reader, table: LookupTable, end: int, report: CheckRep
         report.advance(following - pointer)
 
 
-def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:
-    """Read every set of attributes. ``size``: bytes of their table."""
+def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> set[int]:
+    """Read every set of attributes; return those with some of the user's. ``size``: bytes of their table."""
     attributes = reader.xattr_table
     assert attributes is not None
+    user_sets: set[int] = set()
     left = FREE_XATTR_BYTES + XATTR_BYTES_FACTOR * size
     for index in range(attributes.count):
         try:
@@ -162,11 +168,14 @@ def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:
         except OSError as error:
             report.add_error(SquashfsProblemCode.XATTRS, error)
             continue
+        if any(name.startswith(b"user.") for name in found):
+            user_sets.add(index)
         left -= sum(map(len, found)) + sum(map(len, found.values()))
         if left < 0:
             text = f"attribute set {index}: the sets hold more data than a table of {size} bytes can"
             report.add(SquashfsProblem(SquashfsProblemCode.XATTRS, text))
-            return
+            break
+    return user_sets
 
 
 def check_exports(reader: Reader, references: array[int], report: CheckReport) -> None:

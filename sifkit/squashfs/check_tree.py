@@ -120,6 +120,7 @@ class _TreeCheck:
         self._reader = reader
         self._tree = tree
         self._report = report
+        self._user_sets = sizes.user_sets
         self._listing_bytes_left = sizes.directories
         self._inode_bytes_left = sizes.inodes
         """What is left of the tables if nothing in them is there for two: each is read once, whatever the image says."""
@@ -171,7 +172,7 @@ class _TreeCheck:
                 self._reader.readlink(node)
         except OSError as error:
             self._report.add_error(SquashfsProblemCode.INODE, error, path=tree.path(ino))
-        self._check_xattr_index(node, inode)
+        self._check_xattrs(node, inode)
 
     def _add_file(self, node: int, inode: Inode) -> None:
         """Check where a file's data is. Raises CorruptSquashfsError and OSError."""
@@ -193,19 +194,26 @@ class _TreeCheck:
             tree.file_starts.append(inode.start_block)
             tree.file_inos.append(inode.ino)
 
-    def _check_xattr_index(self, node: int, inode: Inode) -> None:
+    def _check_xattrs(self, node: int, inode: Inode) -> None:
+        """Check the attributes of an inode; those of the user are for files and directories alone."""
         index, table = inode.xattr_index, self._reader.xattr_table
         if index is None:
             return
         count = 0 if table is None else table.count
+        error: CorruptSquashfsError
         if index >= count:
             error = self._reader.inodes.corrupt(node, "xattr", index, f"below {count}")
-            self._report.add_error(SquashfsProblemCode.XATTRS, error, path=self._tree.path(inode.ino))
+        elif index in self._user_sets and inode.kind not in (REGULAR_KIND, DIRECTORY_KIND):
+            want = "one without attributes of the user: this is no file or directory"
+            error = self._reader.inodes.corrupt(node, "xattr", index, want)
+        else:
+            return
+        self._report.add_error(SquashfsProblemCode.XATTRS, error, path=self._tree.path(inode.ino))
 
     def _enter(self, node: int, parent: int, inode: Inode) -> None:
         """Check a directory and what is in it."""
         report, ino = self._report, inode.ino
-        self._check_xattr_index(node, inode)
+        self._check_xattrs(node, inode)
         if parent and inode.parent != parent:
             error = self._reader.inodes.corrupt(node, "parent_inode", inode.parent, parent)
             report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(ino))

@@ -221,6 +221,14 @@ def attribute_kind(image: Editor) -> None:
     image.put(table.table.start + HEADER + reference, "<H", 9)
 
 
+def attribute_of_a_symlink(image: Editor) -> None:
+    """The kind of its attribute becomes that of the user's."""
+    table, index = image.reader.xattr_table, image.inode("kinds/noted-symlink").xattr_index
+    assert table is not None and index is not None
+    reference, _, _ = table.set_at(index)
+    image.put(table.table.start + HEADER + reference, "<H", 0)
+
+
 def attribute_count(image: Editor) -> None:
     """A set without attributes."""
     table = image.reader.xattr_table
@@ -264,6 +272,7 @@ CASES: list[tuple[Damage, str, bytes | None, str]] = [
     (block_among_tables, "overlap", b"/data/hole", "want one that ends before byte 19745, where the tables begin"),
     (metadata_length, "metadata", None, "table of directories: metadata block at byte 21069: uncompressed size is 8185"),
     (table_end, "table", None, r"table of attributes: end is \d+, want \d+, where the next table or the end"),
+    (attribute_of_a_symlink, "attributes", b"/kinds/noted-symlink", r"xattr is \d+, want one without attributes of the user"),
     (attribute_count, "attributes", None, r"attribute set 0 .*: count is 0, want at least 1"),
     (attribute_kind, "attributes", None, r"attribute set 0 .*: count is \d, want \d, which are of known kinds"),
 ]
