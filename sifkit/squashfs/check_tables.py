@@ -16,7 +16,7 @@ from .schema import XATTR_ID_TABLE
 from .superblock import SuperblockFlag
 from .tables import ID_BYTES
 
-__all__ = ["TableSizes", "check_exports", "check_tables"]
+__all__ = ["CheckedTables", "check_exports", "check_tables"]
 
 KNOWN_FLAGS = sum(flag.value for flag in SuperblockFlag)
 ASSUMED_RATIO = 16
@@ -26,7 +26,7 @@ XATTR_BYTES_FACTOR, FREE_XATTR_BYTES = 64, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class TableSizes:
+class CheckedTables:
     """Uncompressed bytes of the tables, as far as they can be read. ``data_start``: first byte of the image for data.
 
     ``user_sets``: sets of attributes, some of which are the user's.
@@ -38,7 +38,7 @@ class TableSizes:
     user_sets: frozenset[int]
 
 
-def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
+def check_tables(reader: Reader, report: CheckReport) -> CheckedTables:
     """Check all tables but that of inodes by number, which needs the inodes."""
     superblock = reader.superblock
     data_start = 0
@@ -68,7 +68,7 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
         size = _check_stream(reader, attributes.table.name, attributes.table.start, attributes.table.end, report)
         _check_lookup(reader, attributes.sets, attributes.sets.start - XATTR_ID_TABLE.size, report)
         user_sets = _check_xattrs(reader, size, report)
-    return TableSizes(inodes, directories, data_start, frozenset(user_sets))
+    return CheckedTables(inodes, directories, data_start, frozenset(user_sets))
 
 
 def _check_order(reader: Reader, lookups: list[LookupTable], report: CheckReport) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..errors import counted
 from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
-from .check_tables import TableSizes
+from .check_tables import CheckedTables
 from .directory import Entry, check_index
 from .errors import CorruptSquashfsError
 from .file_data import WORD_BYTES
@@ -91,10 +91,10 @@ class CheckedTree:
         return known
 
 
-def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> CheckedTree:
+def check_tree(reader: Reader, tables: CheckedTables, report: CheckReport) -> CheckedTree:
     """Check every inode and directory that can be reached from the root."""
     claimed = reader.superblock.inodes
-    most = sizes.inodes // IPC_INODE.size  # the shortest
+    most = tables.inodes // IPC_INODE.size  # the shortest
     if claimed > most:
         error = CorruptSquashfsError("superblock", "inodes", claimed, f"at most {most}, as the table holds", offset=0)
         report.add_error(SquashfsProblemCode.TABLE, error)
@@ -109,20 +109,20 @@ def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> Checke
         array("I", bytes(4 * (inodes + 1))),
         array("I", bytes(4 * min(fragments, data_end))),
     )
-    _TreeCheck(reader, tree, sizes, report).run(complete=inodes == claimed)
+    _TreeCheck(reader, tree, tables, report).run(complete=inodes == claimed)
     return tree
 
 
 class _TreeCheck:
     """Check that goes from the root to every inode, each of which is decoded once."""
 
-    def __init__(self, reader: Reader, tree: CheckedTree, sizes: TableSizes, report: CheckReport) -> None:
+    def __init__(self, reader: Reader, tree: CheckedTree, tables: CheckedTables, report: CheckReport) -> None:
         self._reader = reader
         self._tree = tree
         self._report = report
-        self._user_sets = sizes.user_sets
-        self._listing_bytes_left = sizes.directories
-        self._inode_bytes_left = sizes.inodes
+        self._user_sets = tables.user_sets
+        self._listing_bytes_left = tables.directories
+        self._inode_bytes_left = tables.inodes
         """What is left of the tables if nothing in them is there for two: each is read once, whatever the image says."""
         self._links_found = array("I", bytes(4 * len(tree.references)))
         self._links_stored = array("I", bytes(4 * len(tree.references)))
