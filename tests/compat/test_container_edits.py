@@ -38,6 +38,7 @@ def lower_layers(top: Path, *, linked: bool) -> list[Path]:
     os.mkfifo(root / "fifo")
     os.mknod(root / "null", 0o020666, os.makedev(1, 3))
     if linked:
+        os.chmod(root / "d/j", 0o4755)  # GNU cp -a and mv let such bits of what they replace stay
         os.link(root / "d/j", root / "d/j2")
     (middle / "both").mkdir(parents=True)
     (middle / "both/two").write_text("middle")
@@ -46,7 +47,6 @@ def lower_layers(top: Path, *, linked: bool) -> list[Path]:
     os.setxattr(root / "a/f", "user.note", b"note")
     os.setxattr(root / "a/b", "user.note", b"directory")
     os.chmod(root / "a/f", 0o751)
-    os.chmod(root / "d/j", 0o4755)
     os.chown(root / "a/b/g", 7, 8)
     os.chmod(root / "a/b", 0o775)
     for layer in (root, middle):
