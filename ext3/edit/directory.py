@@ -44,10 +44,12 @@ from ..format.schema import DIRENT
 from .block_map_edit import BlockMapEditor
 from .blocks import Blocks
 
-__all__ = ["Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError"]
+__all__ = ["CheckedBlocks", "Directory", "DirectoryFullError", "DirectoryRules", "NameExistsError", "NameTooLongError"]
 
-KEPT_BLOCKS = 1024
-"""Most checked blocks of one directory in the cache."""
+KEPT_BYTES = 32 << 20
+"""Most bytes of checked blocks in the cache."""
+CheckedBlocks = dict[tuple[int, int], tuple[bytes, int]]
+"""Blocks of directories that were found undamaged: (inode, logical block) -> (content, offset of the first gap)."""
 _TYPES = {int(kind): kind for kind in FileType}
 _Place = tuple[int, bytes, int, int]
 """Place of a name: logical block, its content, offset of the record, offset of the previous one or -1."""
@@ -84,15 +86,25 @@ class DirectoryRules:
 
 
 class Directory:
-    """Directory. ``mapping`` is its inode's block map, ``size`` its i_size in bytes, ``indexed`` its flag INDEX.
+    """Directory. ``mapping`` is its inode's block map, ``size`` its i_size in bytes, ``indexed`` its flag INDEX. ``checked``:
+    a cache that directories of one filesystem share.
 
     After a change the caller stores ``size``, ``indexed`` and the map's words and sectors in the inode. The object is stale
     once blocks were rolled back: make a new one.
     """
 
     def __init__(
-        self, blocks: Blocks, mapping: BlockMapEditor, rules: DirectoryRules, *, ino: int, size: int, indexed: bool
+        self,
+        blocks: Blocks,
+        mapping: BlockMapEditor,
+        rules: DirectoryRules,
+        *,
+        ino: int,
+        size: int,
+        indexed: bool,
+        checked: CheckedBlocks | None = None,
     ) -> None:
+        self._ino = ino
         self._where = f"directory inode {ino}"
         self._size = blocks.block_size
         self._blocks = blocks
@@ -100,7 +112,7 @@ class Directory:
         self._mapping = mapping
         self._count = directory_block_count(size, self._size, self._where)
         self._flag = indexed
-        self._checked: dict[int, tuple[bytes, int]] = {}
+        self._checked: CheckedBlocks = {} if checked is None else checked
         self._leaves: set[int] = set()
         """Leaves checked to hold only names that the index locates there."""
         self._physical: dict[int, int] = {}
@@ -150,6 +162,10 @@ class Directory:
         for logical in range(self._count):
             for ino, file_type, name in self._records(logical):
                 yield Entry(name, ino, _TYPES.get(file_type, FileType.UNKNOWN))
+
+    def listed(self) -> list[tuple[bytes, int, int]]:
+        """Return (name, inode, file type) of all entries in disk order, including "." and ".."."""
+        return [(name, ino, kind) for logical in range(self._count) for ino, kind, name in self._records(logical)]
 
     def is_empty(self) -> bool:
         """Return True if there are no entries except "." and ".."."""
@@ -234,7 +250,7 @@ class Directory:
     def _load(self, logical: int) -> tuple[bytes, int]:
         """Return a block, with its records checked, and its first gap."""
         data = self._blocks.read(self._block(logical))
-        known = self._checked.get(logical)
+        known = self._checked.get((self._ino, logical))
         if known is not None and (known[0] is data or known[0] == data):
             return known
         return self._remember(logical, data, first_gap(self._judge(logical, data)))
@@ -251,9 +267,9 @@ class Directory:
         return [(ino, file_type, name) for _, ino, _, file_type, name in dirents]
 
     def _remember(self, logical: int, data: bytes, gap: int) -> tuple[bytes, int]:
-        if len(self._checked) >= KEPT_BLOCKS:
+        if len(self._checked) * self._size >= KEPT_BYTES:
             self._checked.clear()
-        self._checked[logical] = known = data, gap
+        self._checked[self._ino, logical] = known = data, gap
         return known
 
     def _store(self, logical: int, data: bytes, gap: int) -> None:
@@ -401,7 +417,7 @@ class Directory:
         (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
         self._append(name, low, high)
         self._write(0, pack_root(pack_block(found[:2], self._size)[0], version, 0, (0, border), (1, 2)))
-        self._checked.clear()
+        self._checked.pop((self._ino, 0), None)
         self._remember(1, low, low_gap)
         self._remember(2, high, high_gap)
         self._leaves = {1, 2}

@@ -15,7 +15,7 @@ from ..errors import CorruptError, JournalFullError, PathError, PathNotDirectory
 from ..format.indirect_blocks import SECTORS_LIMIT
 from ..format.inode import Inode, InodeRecord, check_map_flags
 from .block_map_edit import BlockMapEditor
-from .directory import Directory, DirectoryRules
+from .directory import CheckedBlocks, Directory, DirectoryRules
 from .orphan_list import OrphanLinks, cut_in_steps, delete_inode
 from .session import Session
 from .xattr_edit import AttributeEditor, AttributeSharing
@@ -77,6 +77,7 @@ class InodeCache:
             dir_index=bool(superblock.compat & Compat.DIR_INDEX),
         )
         self._sharing = AttributeSharing()
+        self._checked_blocks: CheckedBlocks = {}
         self._nodes: dict[int, Node] = {}
         self._unwritten: dict[int, Node] = {}
         """Inodes that the running operation changed. Their records are written once, at its end."""
@@ -113,6 +114,7 @@ class InodeCache:
         self._rollbacks = self.session.rollbacks
         self._nodes.clear()
         self._unwritten.clear()
+        self._checked_blocks.clear()
         self._sharing.clear()
         self.parents.clear()
         self._orphan_links = None
@@ -223,6 +225,7 @@ class InodeCache:
                 ino=node.ino,
                 size=record.size,
                 indexed=bool(record.flags & INDEX),
+                checked=self._checked_blocks,
             )
         return found
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["Rollback"]
+__all__ = ["Rollback", "numbers_within"]
 
 Content = bytes | bytearray
+
+
+def numbers_within(blocks: Mapping[int, object], first: int, count: int) -> list[int]:
+    """Return those of ``blocks`` among the ``count`` from ``first`` on."""
+    if count > len(blocks):
+        return [block for block in blocks if first <= block < first + count]
+    return [block for block in range(first, first + count) if block in blocks]
 
 
 class Rollback:
@@ -62,18 +69,17 @@ class Rollback:
 
     def drop(self, first: int, count: int, *, revoke: bool) -> None:
         """Drop the new content of freed blocks, and with ``revoke`` what older transactions hold of them."""
+        for block in numbers_within(self.blocks, first, count):
+            self._drop_block(block)
         if revoke:
-            for block in range(first, first + count):
-                self._drop_block(block)
-                if block not in self.revoked:
-                    self.revoked.add(block)
-                    self.remember(self.revoked.discard, block)
-        elif count > len(self.blocks):
-            for block in [number for number in self.blocks if first <= number < first + count]:
-                self._drop_block(block)
-        else:
-            for block in range(first, first + count):
-                self._drop_block(block)
+            self.revoke(range(first, first + count))
+
+    def revoke(self, blocks: Iterable[int]) -> None:
+        """Revoke what older transactions hold of these blocks."""
+        for block in blocks:
+            if block not in self.revoked:
+                self.revoked.add(block)
+                self.remember(self.revoked.discard, block)
 
     def patch(self, block: int, offset: int, data: Content) -> None:
         """Change bytes of a block whose content is a bytearray."""

@@ -1,13 +1,15 @@
 """Edit session: changes of blocks, inodes, counts and the orphan list, committed together through the journal.
 
 Changes are collected in memory; ``sync`` commits them as one transaction. An ``operation`` that raises is rolled back.
-Data of files is written in place and is on storage before the transaction that adds it to the file.
+Data of files is written in place and is on storage before the transaction that adds it to the file. The blocks of a commit
+are written to their places at once, or with ``late_checkpoint`` when the log is full. Until then they are read from memory,
+and data to be written over one of them goes through the journal.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
@@ -24,7 +26,7 @@ from ..journal.transaction import LogWriter, log_blocks, write_blocks
 from .blocks import Run
 from .opening import Opened, block_bitmaps, inode_bitmaps, open_for_changes
 from .orphan_list import process_orphans
-from .rollback import Rollback
+from .rollback import Rollback, numbers_within
 from .superblock_editor import SuperblockEditor
 
 __all__ = ["Clock", "Session"]
@@ -45,9 +47,12 @@ class Session:
     After a failed write nothing more is written: synced changes are safe in the journal.
     """
 
-    def __init__(self, device: BlockDevice, *, clock: Clock, opened: Opened | None = None) -> None:
+    def __init__(
+        self, device: BlockDevice, *, clock: Clock, opened: Opened | None = None, late_checkpoint: bool = False
+    ) -> None:  # fmt: skip
         """Recover the image (journal, orphan list) and begin. Locks and copies are up to the caller.
 
+        ``late_checkpoint``: a commit leaves its blocks in the log. It costs two syncs of the device instead of four.
         ``opened``: tables of an image whose journal was replayed; its state does not matter then, and its orphan list is left
         to the caller.
 
@@ -67,12 +72,16 @@ class Session:
         self._tables: list[int] = ready.groups["bg_inode_table"].tolist()
         self._system_blocks = SystemBlocks(superblock, self._groups, None if journal is None else journal.blocks)
         self._log = None if journal is None else LogWriter(device, journal, ready.sequence)
+        self._late_checkpoint = late_checkpoint
+        self._logged: Mapping[int, object] = {} if self._log is None else self._log.blocks
+        """Blocks that are committed and not in their places yet."""
+        self._committed = device if self._log is None else BlockOverlay(device, self.block_size, self._logged, self._log.read)
         self.blocks = BlockAllocator(
             first=superblock.first_data_block,
             end=superblock.blocks_count,
             per_group=superblock.blocks_per_group,
             free_counts=self._groups["bg_free_blocks_count"].tolist(),
-            load=block_bitmaps(device, superblock, self._groups, self._system_blocks),
+            load=block_bitmaps(self._committed, superblock, self._groups, self._system_blocks),
         )
         self.inodes = InodeAllocator(
             per_group=superblock.inodes_per_group,
@@ -80,7 +89,7 @@ class Session:
             free_counts=self._groups["bg_free_inodes_count"].tolist(),
             dirs=self._groups["bg_used_dirs_count"].tolist(),
             blocks=self.blocks,
-            load=inode_bitmaps(device, superblock, self._groups),
+            load=inode_bitmaps(self._committed, superblock, self._groups),
         )
         self._changes = Rollback()
         self.rollbacks = 0
@@ -93,7 +102,7 @@ class Session:
         self._in_use = False
         self._failed = False
         self._closed = False
-        self.device: BlockDevice = BlockOverlay(device, self.block_size, self._changes.blocks, self.read)
+        self.device: BlockDevice = BlockOverlay(self._committed, self.block_size, self._changes.blocks, self.read)
         self.orphans = process_orphans(self) if self.last_orphan and opened is None else (0, 0)
         """(deleted, truncated): inodes of the orphan list."""
         self.sync()
@@ -212,7 +221,7 @@ class Session:
         """Return the current content of a block."""
         found = self._changes.blocks.get(block)
         if found is None:
-            return self._base.read(block * self.block_size, self.block_size)
+            return self._committed.read(block * self.block_size, self.block_size)
         return found if isinstance(found, bytes) else bytes(found)
 
     def write(self, block: int, data: bytes) -> None:
@@ -233,8 +242,8 @@ class Session:
         size = self.block_size
         count = -(-len(data) // size)
         self._system_blocks.check(block, count, "data to write")
-        changed = self._changes.blocks
-        if changed and any(number in changed for number in range(block, block + count)):
+        changed, logged = self._changes.blocks, self._logged
+        if (changed or logged) and any(number in changed or number in logged for number in range(block, block + count)):
             self._write_over(block, memoryview(data))
             return
         self._data_written = True
@@ -248,11 +257,11 @@ class Session:
         return self._base
 
     def _write_over(self, block: int, data: memoryview) -> None:
-        """Write data to blocks of which some have uncommitted changes: those are changed in memory."""
+        """Write data to blocks of which some are not in their places yet: those are changed through the journal."""
         size = self.block_size
         for start in range(0, len(data), size):
             part = data[start : start + size]
-            if block in self._changes.blocks:
+            if block in self._changes.blocks or block in self._logged:
                 self._put(block, bytes(part) + self.read(block)[len(part) :])
             else:
                 self._data_written = True
@@ -284,6 +293,9 @@ class Session:
         self._changes.remember(self.blocks.undo_free, given)
         for first, count in given:
             self._changes.drop(first, count, revoke=metadata)
+            if self._logged and not metadata:
+                # A replay must not overwrite what these blocks are used for next.
+                self._changes.revoke(numbers_within(self._logged, first, count))
         self._check_log_space()
 
     def goal_of(self, ino: int) -> int:
@@ -300,10 +312,15 @@ class Session:
 
     @property
     def pending(self) -> bool:
-        """True if there is something to commit."""
+        """True if there is something to commit: changes, not mere data written over old data."""
         return bool(
             self._changes.blocks or self.blocks.dirty or self.inodes.dirty or self._changes.revoked or self._super.changed
         )
+
+    @property
+    def unsynced(self) -> bool:
+        """True if ``sync`` has something to do."""
+        return self._data_written or self.pending
 
     @property
     def log_space(self) -> int:
@@ -354,7 +371,7 @@ class Session:
         size = self._super.fixed.inode_size
         found = self._changes.blocks.get(block)
         if found is None:
-            return self._base.read(block * self.block_size + offset, size)
+            return self._committed.read(block * self.block_size + offset, size)
         return bytes(found[offset : offset + size])
 
     def write_inode(self, ino: int, raw: bytes | bytearray) -> None:
@@ -435,6 +452,8 @@ class Session:
         self.flush()
         if self._log is not None:
             self._log.commit(self._changes.blocks, self._changes.revoked, nanoseconds=self._clock())
+            if not self._late_checkpoint:
+                self._log.checkpoint()
         else:
             write_blocks(self._base, self._changes.blocks, self.block_size)
             self._base.sync()
@@ -459,9 +478,7 @@ class Session:
         """Commit, empty the log and clear needs_recovery: the image is as after ``close``, and the session goes on."""
         self.sync()
         if self._in_use:
-            self._failed = True  # cleared on success
             self._end_use()
-            self._in_use = self._failed = False
 
     def close(self) -> None:
         """Commit and clear needs_recovery. After a failed write do nothing: the next open recovers."""
@@ -474,17 +491,23 @@ class Session:
             self._closed = True
 
     def _end_use(self) -> None:
-        """Clear needs_recovery: everything is committed and in its place."""
+        """Empty the log and clear needs_recovery: everything is committed."""
+        assert self._log is not None
+        self._failed = True  # cleared on success
+        self._log.checkpoint()
         try:
             self._super.mark(recovery=False)
         except DeviceError as error:
             raise CheckpointError(error) from error
+        self._in_use = self._failed = False
 
     def abandon(self) -> None:
         """Close without a commit: unsynced changes are lost."""
-        if self.usable and self._in_use:
-            self._super.mark(recovery=False)
-        self._closed = True
+        try:
+            if self.usable and self._in_use:
+                self._end_use()
+        finally:
+            self._closed = True
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from . import namei
 from .inode_cache import InodeCache
 
 if TYPE_CHECKING:
-    from .filesystem import WritableFilesystem
+    from .inode_filesystem import InodeFilesystem
 
 __all__ = ["remove_tree"]
 
@@ -18,7 +18,7 @@ BITMAP_BITS = 1 << 15
 """Inode numbers in one bitmap of those that have a name."""
 
 
-def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, name: bytes) -> None:
+def remove_tree(filesystem: InodeFilesystem, nodes: InodeCache, parent: int, name: bytes) -> None:
     """Remove a name and everything below it. Raise PathNotFoundError.
 
     NeedsCheckError, with nothing changed, for directories that belong elsewhere or form a loop, and for files with fewer links
@@ -47,7 +47,7 @@ def remove_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, 
             filesystem.unlink_at(ino, entry)
 
 
-def _check_tree(filesystem: WritableFilesystem, nodes: InodeCache, parent: int, top: int) -> None:
+def _check_tree(filesystem: InodeFilesystem, nodes: InodeCache, parent: int, top: int) -> None:
     """Check everything below directory ``top`` of ``parent`` before the first of it is removed."""
     owners = BlockOwners()
     above = {top: parent}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ _INCOMPAT_NAMES = {
 _WRAP = 1 << 32
 
 Numbers = npt.NDArray[np.int64]
+Positions = TypeVar("Positions", int, Numbers)
 
 
 def sequence_after(sequence: int, steps: int = 1) -> int:
@@ -82,6 +84,10 @@ class Journal:
     def offset(self, position: int) -> int:
         """Return the byte offset in the image of journal block ``position``."""
         return int(self.blocks[position]) * self.block_size
+
+    def wrapped(self, position: Positions) -> Positions:
+        """Return where a position of the log, or an array of them, is: behind its end the log goes on at ``first``."""
+        return self.first + (position - self.first) % (self.maxlen - self.first)
 
 
 @dataclass(slots=True)
@@ -236,7 +242,7 @@ def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int, leave_
         taken = 1
         if kind == DESCRIPTOR:
             for block, flags in _tags(data):
-                running.tags.append((block, _wrapped(journal, position + taken), flags))
+                running.tags.append((block, journal.wrapped(position + taken), flags))
                 taken += 1
                 if taken > left:
                     break
@@ -253,7 +259,7 @@ def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int, leave_
         else:
             break
         left -= taken
-        position = _wrapped(journal, position + taken)
+        position = journal.wrapped(position + taken)
     for number, block, at, flags in writes:
         # Void if the transaction that revoked it is this one or a later one (sequence numbers wrap around).
         if block in revoked and not 0 < (number - revoked[block]) % _WRAP < _WRAP // 2:
@@ -268,11 +274,6 @@ def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int, leave_
     # One number more than used: blocks of a transaction without its commit block may still be there.
     replay.next_sequence = sequence_after(sequence)
     return replay
-
-
-def _wrapped(journal: Journal, position: int) -> int:
-    length = journal.maxlen - journal.first
-    return journal.first + (position - journal.first) % length
 
 
 def _tags(data: bytes) -> list[tuple[int, int]]:

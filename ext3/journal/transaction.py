@@ -1,13 +1,17 @@
 """Transactions: changed blocks go through the journal, so that all of them take effect or none.
 
-The order, each step synced before the next: file data (written by the caller) with descriptor, payload and revoke blocks and
-the journal superblock; the commit block; the checkpoint; the journal superblock again, empty and with the next sequence
-number. Source of the format: Linux ``fs/jbd2/commit.c``, ``fs/jbd2/revoke.c``, ``include/linux/jbd2.h``.
+The order of a commit, each step synced before the next: file data (written by the caller) with descriptor, payload and revoke
+blocks; the commit block. The order of a checkpoint: the blocks in their places; the journal superblock, which names the oldest
+transaction left. A commit writes the journal superblock, with its first step, only if the log was empty or has its first
+revoke. Source of the format: Linux ``fs/jbd2/commit.c``, ``fs/jbd2/checkpoint.c``, ``fs/jbd2/revoke.c``,
+``include/linux/jbd2.h``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -32,9 +36,12 @@ from .replay import write_journal_superblock
 
 __all__ = ["LogWriter", "log_blocks", "merged_runs", "write_blocks"]
 
+Content = bytes | bytearray
 _MAGIC = JBD_MAGIC.to_bytes(4, "big")
 WRITE_BYTES = 4 << 20
 """Adjacent blocks are joined into writes of at most this size."""
+LOG_BYTES = 32 << 20
+"""Most bytes of the log in use by several transactions: what is not checkpointed stays in memory, too."""
 
 
 def _tags_per_block(block_size: int) -> int:
@@ -64,7 +71,7 @@ def merged_runs(numbers: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
         yield first, count
 
 
-def write_blocks(device: BlockDevice, blocks: Mapping[int, bytes | bytearray], block_size: int) -> None:
+def write_blocks(device: BlockDevice, blocks: Mapping[int, Content], block_size: int) -> None:
     """Write blocks to their places, adjacent ones in one write."""
     for first, count in merged_runs(sorted(blocks), WRITE_BYTES // block_size):
         if count == 1:
@@ -73,14 +80,34 @@ def write_blocks(device: BlockDevice, blocks: Mapping[int, bytes | bytearray], b
             device.write(first * block_size, b"".join([blocks[block] for block in range(first, first + count)]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """Committed transaction in the log: number ``sequence``, in ``length`` journal blocks from ``position`` on."""
+
+    sequence: int
+    position: int
+    length: int
+
+
 class LogWriter:
-    """Writer of an empty log. ``sequence`` is the number of the next transaction."""
+    """Writer of a log, which is empty at first. ``sequence`` is the number of the next transaction.
+
+    ``blocks``: those of committed transactions that are not in their places yet (number -> content, by ``read``). Until a
+    checkpoint the filesystem is read through them, and data may not be written to them in place: a replay would
+    overwrite it. A block that is freed must be revoked; the checkpoint then leaves it out, too.
+    """
 
     def __init__(self, device: BlockDevice, journal: Journal, sequence: int) -> None:
         self.device = device
         self.journal = journal
         self.sequence = sequence
         self.uuid = JOURNAL_SUPERBLOCK.record(journal.raw)["s_uuid"] if journal.version > 1 else bytes(UUID_SIZE)
+        self.blocks: dict[int, tuple[int, Content]] = {}
+        """With the number of the commit that has the present content, counted from 0."""
+        self._logged: deque[_Logged] = deque()
+        self._dropped = 0
+        """Transactions that were in the log before those of ``_logged``."""
+        self._used = 0
         self._features = 0
 
     @property
@@ -88,12 +115,16 @@ class LogWriter:
         """Log blocks that a single transaction may take."""
         return self.journal.maxlen - self.journal.first
 
-    def commit(self, blocks: Mapping[int, bytes | bytearray], revokes: Iterable[int], *, nanoseconds: int) -> None:
-        """Commit ``blocks`` (number -> whole block) and ``revokes``. Raises JournalFullError, with nothing written, if they do
-        not fit.
+    def read(self, block: int) -> bytes:
+        """Return the content of one of ``blocks``."""
+        return bytes(self.blocks[block][1])
 
-        Everything the caller wrote to the device before is on stable storage before the commit block is written. A write that
-        fails after it raises CheckpointError.
+    def commit(self, blocks: Mapping[int, Content], revokes: Iterable[int], *, nanoseconds: int) -> None:
+        """Commit ``blocks`` (number -> whole block, which the caller does not change any more) and ``revokes``.
+
+        Everything the caller wrote to the device before is on stable storage before the commit block is written. If the log is
+        short, its oldest transactions are checkpointed first. Raise JournalFullError, with nothing written, if they do not fit
+        an empty log; DeviceError: earlier commits are safe.
         """
         journal, device = self.journal, self.device
         size = journal.block_size
@@ -101,31 +132,85 @@ class LogWriter:
         needed = log_blocks(len(blocks), len(revoked), size)
         if needed > self.capacity:
             raise JournalFullError(needed, self.capacity)
-        if revoked:
-            self._features |= FEATURE_REVOKE
+        self._make_space(needed)
         log = [*self._revoke_blocks(revoked), *self._payload(blocks)]
-        last = journal.first + len(log)
-        self._write_log(journal.first, log)
-        features = self._features or None
-        write_journal_superblock(device, journal, start=journal.first, sequence=self.sequence, incompat=features)
+        position = self._head
+        self._write_log(position, log)
+        oldest = self._logged[0] if self._logged else _Logged(self.sequence, position, needed)
+        if not self._logged or (revoked and not self._features):
+            self._features |= FEATURE_REVOKE if revoked else 0
+            self._write_start(oldest.position, oldest.sequence)
         device.sync()
         seconds, nano = divmod(nanoseconds, 1_000_000_000)
         commit = JOURNAL_COMMIT.packer.pack(JBD_MAGIC, COMMIT, self.sequence, 0, 0, b"\0\0", *[0] * 8, max(0, seconds), nano)
-        device.write(journal.offset(last), commit.ljust(size, b"\0"))
+        device.write(journal.offset(journal.wrapped(position + len(log))), commit.ljust(size, b"\0"))
         device.sync()
+        number = self._dropped + len(self._logged)
+        self._logged.append(_Logged(self.sequence, position, needed))
+        self._used += needed
+        self.sequence = sequence_after(self.sequence)
+        for block in revoked:
+            self.blocks.pop(block, None)
+        self.blocks.update({block: (number, content) for block, content in blocks.items()})
+
+    def checkpoint(self) -> None:
+        """Write the blocks of all transactions to their places, and empty the log. Raise CheckpointError."""
         try:
-            write_blocks(device, blocks, size)
-            device.sync()
-            self.sequence = sequence_after(self.sequence)
-            write_journal_superblock(device, journal, start=0, sequence=self.sequence, incompat=features)
-            device.sync()
+            self._checkpoint(len(self._logged))
         except DeviceError as error:
             raise CheckpointError(error) from error
 
-    def _write_log(self, position: int, log: list[bytes | bytearray]) -> None:
-        size = self.journal.block_size
-        places = self.journal.blocks[position : position + len(log)]
-        # The journal's own blocks have gaps where its indirect blocks are.
+    def _make_space(self, needed: int) -> None:
+        """Checkpoint the oldest transactions if there is no space for ``needed`` log blocks: so many that half is free."""
+        limit = min(self.capacity, LOG_BYTES // self.journal.block_size)
+        if self._used + needed <= limit:
+            return
+        allowed = max(0, min(limit // 2, limit - needed))
+        count, left = 0, self._used
+        for transaction in self._logged:
+            if left <= allowed:
+                break
+            count += 1
+            left -= transaction.length
+        self._checkpoint(count)
+
+    def _checkpoint(self, count: int) -> None:
+        """Write what the ``count`` oldest transactions hold to its place, unless a later one has it, and drop them."""
+        if not count:
+            return
+        end = self._dropped + count
+        done = {block: content for block, (number, content) in self.blocks.items() if number < end}
+        write_blocks(self.device, done, self.journal.block_size)
+        self.device.sync()
+        if count < len(self._logged):
+            oldest = self._logged[count]
+            self._write_start(oldest.position, oldest.sequence)
+        else:
+            self._write_start(0, self.sequence)
+        self.device.sync()
+        for _ in range(count):
+            self._used -= self._logged.popleft().length
+        self._dropped = end
+        for block in done:
+            del self.blocks[block]
+
+    @property
+    def _head(self) -> int:
+        """Journal block at which the next transaction begins."""
+        if not self._logged:
+            return self.journal.first
+        newest = self._logged[-1]
+        return self.journal.wrapped(newest.position + newest.length)
+
+    def _write_start(self, start: int, sequence: int) -> None:
+        write_journal_superblock(
+            self.device, self.journal, start=start, sequence=sequence, incompat=self._features or None
+        )  # fmt: skip
+
+    def _write_log(self, position: int, log: Sequence[Content]) -> None:
+        journal, size = self.journal, self.journal.block_size
+        places = journal.blocks[journal.wrapped(np.arange(position, position + len(log)))]
+        # The journal's own blocks have gaps where its indirect blocks are, and the log goes on at its first block.
         cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(log)]
         for start, end in pairwise(cuts):
             for at in range(start, end, WRITE_BYTES // size):
@@ -140,7 +225,7 @@ class LogWriter:
             head = JOURNAL_REVOKE.packer.pack(JBD_MAGIC, REVOKE, self.sequence, JOURNAL_REVOKE.size + len(numbers))
             yield (head + numbers).ljust(size, b"\0")
 
-    def _payload(self, blocks: Mapping[int, bytes | bytearray]) -> Iterator[bytes | bytearray]:
+    def _payload(self, blocks: Mapping[int, Content]) -> Iterator[Content]:
         """Yield descriptor blocks, each followed by the content of the blocks it names."""
         size = self.journal.block_size
         step = _tags_per_block(size)
@@ -148,7 +233,7 @@ class LogWriter:
         for start in range(0, len(numbers), step):
             part = numbers[start : start + step]
             tags = [JOURNAL_HEADER.packer.pack(JBD_MAGIC, DESCRIPTOR, self.sequence)]
-            contents: list[bytes | bytearray] = []
+            contents: list[Content] = []
             for number in part:
                 content = blocks[number]
                 flags = TAG_SAME_UUID if number != part[0] else 0

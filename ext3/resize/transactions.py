@@ -198,6 +198,7 @@ class Transactions:
             blocks[place] = self._with_superblock(blocks[place], recovery=self._log is not None)
         if self._log is not None:
             self._log.commit(blocks, (), nanoseconds=self.clock())
+            self._log.checkpoint()
             self.sequence = self._log.sequence
         else:
             write_blocks(self.device, blocks, self.block_size)

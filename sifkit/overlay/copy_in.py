@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import SifkitError, shell_quote, show
+from ..errors import SifkitError, UsageError, shell_quote, show
 from ..vfs.copy_outcome import CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree
@@ -137,7 +137,7 @@ class CopyIn:
             with suppress(TreePathError):  # reported by the copy
                 space.add(found.source, self._destination(editor, found).node)
         self._progress.done()
-        space.check(show(self._image))
+        space.check(self._edited(editor))
         self._data_bytes = space.data_bytes
 
     def _find(self, editor: OverlayEditor, argument: CopyArgument) -> _Found:
@@ -182,6 +182,9 @@ class CopyIn:
         if image not in self._trees:
             if os.path.samefile(image, self._image):
                 self._trees[image] = editor.tree
+            elif os.path.samefile(image, self._edited(editor)):
+                hint = f"for a file that the container sees, write {show(self._image)}:/PATH"
+                raise UsageError(f"{show(image)} is the overlay that the copy changes", hint=hint)
             else:
                 partition = self._partition if is_sif(image) else None
                 try:
@@ -193,6 +196,10 @@ class CopyIn:
                 for found in opened.images:
                     self._watch(found)
         return self._trees[image]
+
+    def _edited(self, editor: OverlayEditor) -> str:
+        """Return the file that is changed: of a container an overlay above the target's image."""
+        return self._image if editor.path is None else editor.path
 
     def _watch(self, image: OpenedImage) -> None:
         """Warn if another process may write to an image that is copied from, or if its journal cannot be read."""
@@ -224,7 +231,11 @@ class CopyIn:
         """Copy the sources; the copy goes on as the outcomes are taken."""
         yield from self._outcomes
         copier = Copier(
-            editor, self._options, image=show(self._image), progress=self._progress, image_id=_identity(self._image)
+            editor,
+            self._options,
+            image=show(self._image),
+            progress=self._progress,
+            image_id=_identity(self._edited(editor)),
         )
         self._progress.phase("copy", self._data_bytes, "bytes")
         for found in self._found:

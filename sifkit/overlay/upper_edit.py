@@ -60,9 +60,18 @@ class OverlayEditor(Resolver[int]):
     """
 
     def __init__(
-        self, filesystem: WritableFilesystem, *, upper: bool = False, lower: Sequence[FileTree[Any]] | None = None
+        self,
+        filesystem: WritableFilesystem,
+        *,
+        path: str | None = None,
+        upper: bool = False,
+        lower: Sequence[FileTree[Any]] | None = None,
     ) -> None:
-        """``lower``: the layers below upper/, the lowest first. Raises MissingPathError for it or ``upper`` without upper/."""
+        """``path``: the file that the filesystem is in. ``lower``: the layers below upper/, the lowest first.
+
+        Raises MissingPathError for ``lower`` or ``upper`` without upper/.
+        """
+        self.path = path
         self.view: EditedView | None = None
         if lower is not None:
             self.view = EditedView(filesystem, upper_directory(filesystem).root, lower)

@@ -48,10 +48,10 @@ from .whiteouts import (
     FUSE_OPAQUE_XATTR,
     OPAQUE_WHITEOUT,
     OVERLAY_XATTR_PREFIXES,
-    has_whiteout_prefix,
     has_whiteout_xattr,
     is_metacopy,
     is_opaque,
+    marks_removed_file,
     redirect_of,
     visible_rows,
     without_overlay_xattrs,
@@ -77,7 +77,7 @@ _other_fields = attrgetter(*TreeStat._fields[2:])
 class IgnoredMarks:
     """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 
-    ``whiteouts``: names that begin with .wh.; ``opaque``: opaque directories with the same directory below them.
+    ``whiteouts``: .wh. files that hide a name; ``opaque``: opaque directories with the same directory below them.
     """
 
     whiteouts: int
@@ -320,7 +320,7 @@ class UnionTree:
             self._opaque.add(pair)
 
     def _count_whiteouts(self, number: int, listing: Listing[Any]) -> None:
-        count = sum(has_whiteout_prefix(row.name) for row in listing.rows)
+        count = sum(marks_removed_file(row.name) for row in listing.rows)
         if count:
             self._whiteouts[number, listing.node] = count
 

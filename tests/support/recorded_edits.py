@@ -19,7 +19,7 @@ from .crashes import Recording
 from .edits import Edits
 from .facts import digest_of, facts_of_image
 from .operations import ImageTree
-from .sessions import SIZE, clock, empty_image
+from .sessions import SIZE, clock, empty_image, shorten_log
 
 __all__ = ["KINDS", "STEPS", "is_valid", "record_random_edits", "record_steps", "state", "state_of"]
 
@@ -90,20 +90,27 @@ def record_steps(block_size: int, *, journal: bool = True) -> Recording[str]:
     return Recording(before, recorded.events, states, syncs)
 
 
-def record_random_edits(kind: str, block_size: int, *, syncs: int) -> Recording[str]:
-    """Some random edits, a sync, more edits; at the end files without names are still open."""
+def record_random_edits(
+    kind: str, block_size: int, *, syncs: int, most: int = 7, late_checkpoint: bool = False, log_blocks: int | None = None
+) -> Recording[str]:
+    """Some random edits (up to ``most``), a sync, more edits; at the end files without names are still open.
+
+    ``log_blocks``: see ``shorten_log``.
+    """
     inode_size = 128 if kind == "attributes" else 256
     device = empty_image(SIZE[block_size], block_size=block_size, inode_size=inode_size)
     edits = Edits(block_size, block_size=block_size, largest=20_000, verbs=KINDS[kind])
     with ext3.Filesystem.open(device, "r+", clock=clock) as fs:
         _prepare(ImageTree(fs), edits, block_size)
+    if log_blocks:
+        shorten_log(device, log_blocks)
     before = bytes(device.data)
     recorded = RecordingDevice(device)
-    fs = ext3.Filesystem.open(recorded, "r+", clock=clock)
+    fs = WritableFilesystem(recorded, clock=clock, late_checkpoint=late_checkpoint)
     image = ImageTree(fs)
     states, marks = [state_of(fs)], [(0, 0)]
     for number in range(syncs):
-        for _ in range(1 + number % 7):
+        for _ in range(1 + number % most):
             edits.step(image)
             states.append(state_of(fs))
         fs.sync()

@@ -13,7 +13,11 @@ from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice
 from ext3.edit.orphan_list import add_orphan, cut_inode, remove_orphan
 from ext3.edit.session import Session
+from ext3.format.group_desc import read_groups
+from ext3.format.jbd_schema import JOURNAL_SUPERBLOCK
 from ext3.format.schema import INODE_CORE
+from ext3.format.superblock import read_superblock
+from ext3.journal.log import read_journal
 from ext3.newfs.builder import TreeBuilder
 from ext3.newfs.content import MemoryContent
 from ext3.newfs.plan import ImageOptions
@@ -38,6 +42,7 @@ __all__ = [
     "sample",
     "session",
     "set_size",
+    "shorten_log",
     "signature",
     "step",
 ]
@@ -90,8 +95,15 @@ def errno_of(work: Callable[[], object]) -> int:
     return caught.value.errno or 0
 
 
-def session(device: BlockDevice) -> Session:
-    return Session(device, clock=clock)
+def session(device: BlockDevice, *, late_checkpoint: bool = False) -> Session:
+    return Session(device, clock=clock, late_checkpoint=late_checkpoint)
+
+
+def shorten_log(device: MemoryDevice, blocks: int) -> None:
+    """Let only so many blocks of the journal's file be used as log."""
+    superblock = read_superblock(device)
+    journal = read_journal(device, superblock, read_groups(device, superblock))
+    JOURNAL_SUPERBLOCK.view(device.data, 1, journal.offset(0))["s_maxlen"] = journal.first + blocks
 
 
 def sample(*, size: int = 8 << 20, block_size: int = 1024, journal: bool = True, length: int = 30_000) -> MemoryDevice:
@@ -162,13 +174,17 @@ def step(edit: Session, number: int) -> None:
     edit.free(runs, metadata=True)
 
 
-def record_session(block_size: int, steps: int) -> Recording[tuple[str, ...]]:
-    """Some steps, each followed by a sync; ``states`` are signatures."""
+def record_session(
+    block_size: int, steps: int, *, late_checkpoint: bool = False, log_blocks: int | None = None
+) -> Recording[tuple[str, ...]]:
+    """Some steps, each followed by a sync; ``states`` are signatures. ``log_blocks``: see ``shorten_log``."""
     device = sample(block_size=block_size, size=SIZE[block_size])
+    if log_blocks:
+        shorten_log(device, log_blocks)
     before = bytes(device.data)
     recorded = RecordingDevice(device)
     states, syncs = [signature(device)], [(0, 0)]
-    with session(recorded) as edit:
+    with session(recorded, late_checkpoint=late_checkpoint) as edit:
         for number in range(steps):
             with edit.operation():
                 step(edit, number)

@@ -48,6 +48,8 @@ class Console:
         """Options that open the same view of the image (``--partition``, ``--upper``), for hints."""
         self.is_ext3 = True
         """False if what was opened is another filesystem, or several: ``sifkit check`` checks it, not fsck."""
+        self.takes_any_image = False
+        """True if the verb reads SIF, squashfs and ext3 alike."""
         self.overlays: tuple[str, ...] = ()
         """Values of ``--overlay``, of verbs that look into containers or change them."""
         self.layer: str | None = None
