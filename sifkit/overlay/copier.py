@@ -250,9 +250,8 @@ class Copier:
     def _is_same(self, file: _File[N], existing: InodeStat) -> bool:
         if not self._is_ours(file):
             return False
-        if file.form == stat.S_IFLNK and not existing.is_symlink:
-            return self._link_target == existing.ino
-        return file.node == existing.ino
+        node = self._link_target if file.form == stat.S_IFLNK and not existing.is_symlink else file.node
+        return isinstance(node, int) and self.editor.is_same(node, existing.ino)
 
     def _directory(
         self,
@@ -327,14 +326,9 @@ class Copier:
             hint = "-r copies devices and fifos as such"
             raise CopyError(f"'{label}' is not a regular file", path=label, hint=hint)
         keeps = old is not None and stat.S_ISREG(old.mode) and form == stat.S_IFREG
+        keeps = keeps and old is not None and not ("links" in options.preserve and old.links > 1)
         is_lower = old is not None and self.editor.upper_inode(old.ino) is None
-        if (
-            keeps
-            and old is not None
-            and linked is None
-            and not ("links" in options.preserve and old.links > 1)
-            and not is_lower
-        ):
+        if keeps and old is not None and linked is None and not is_lower:
             self._copy_data(file, old.ino)
             self.editor.take_content(old.ino)
             self._remember_link(file, old.ino)
@@ -379,7 +373,8 @@ class Copier:
             if file.form == stat.S_IFREG:
                 self._copy_data(file, ino)
             problem = self._try_attributes(file, self.options.preserve, ino)
-            self.editor.replace(target, partial(filesystem.name_at, ino, parent, name))
+            give_name = filesystem.name_at if lower is None else self.editor.name_copy
+            self.editor.replace(target, partial(give_name, ino, parent, name))
         finally:
             filesystem.release(ino)
         return ino, problem

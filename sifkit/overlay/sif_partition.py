@@ -134,7 +134,7 @@ def select_partition(sif: SIF, wanted: str, path: str) -> Descriptor:
         ids = tuple(overlay.id for overlay in overlays)
         text = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
         hint = f"choose one with: --partition {ids[0]}"
-        raise AmbiguousObjectError(f"{show(path)} has {len(ids)} overlays: {text}", ids=ids, hint=hint)
+        raise AmbiguousObjectError(f"{show(path)} has {len(ids)} overlays: {text}", ids=ids, path=path, hint=hint)
     return overlays[0]
 
 

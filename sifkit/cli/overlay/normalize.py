@@ -29,7 +29,7 @@ Base = Annotated[
 ]
 LowerOverlays = Annotated[
     list[str] | None,
-    typer.Option("--overlay", metavar="PATH", help="overlay between base and IMAGE; may be repeated, later ones are higher"),
+    typer.Option("--overlay", metavar="PATH", help="overlay between base and IMAGE; later ones are higher"),
 ]
 
 

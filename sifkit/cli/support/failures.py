@@ -181,7 +181,7 @@ def _image_hint(error: BaseException, kind: str, image: str, console: Console) -
     if kind == "not-ext3":
         backup = getattr(error, "backup", None)
         if backup is None or checks:
-            return "give a stand-alone ext3 image"
+            return "give a SIF, squashfs or ext3 image" if console.takes_any_image else "give a stand-alone ext3 image"
         place = " ".join(["-b", str(backup[0]), "-B", str(backup[1]), *words])
         return f"a copy of the superblock is in block {backup[0]}: sifkit overlay fsck -p {place} repairs it with that"
     if checks or not image:
