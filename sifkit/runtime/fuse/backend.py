@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["Attributes", "Backend", "Entry", "FilesystemTotals", "ListedName"]
+__all__ = ["Attributes", "Backend", "Entry", "FilesystemTotals", "ListedName", "WritableBackend"]
 
 
 class Attributes(NamedTuple):
@@ -86,3 +86,84 @@ class Backend(Protocol):
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]: ...
 
     def totals(self) -> FilesystemTotals: ...
+
+
+class WritableBackend(Backend, Protocol):
+    """Tree that the programs of one mount change. Only one thread calls it.
+
+    ``owner``: user and group of the program that asks. Names are those of a directory's node.
+    """
+
+    @property
+    def unsynced(self) -> bool:
+        """True if there are changes that ``commit`` would bring to stable storage."""
+        ...
+
+    def named_entry(self, directory: int, listed: ListedName, /) -> Entry | None:
+        """Return the node that a name of ``list_directory`` still leads to, counted; None if it leads elsewhere by now."""
+        ...
+
+    def xattr(self, node: int, name: bytes, /) -> bytes | None: ...
+
+    def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None: ...
+
+    def remove_xattr(self, node: int, name: bytes, /) -> None: ...
+
+    def set_attributes(
+        self,
+        node: int,
+        /,
+        *,
+        mode: int | None,
+        uid: int | None,
+        gid: int | None,
+        size: int | None,
+        atime: int | None,
+        mtime: int | None,
+        drop_set_id: bool,
+    ) -> Attributes:
+        """Set those that are not None. ``drop_set_id``: the program may not keep set-id bits of a file that it cuts."""
+        ...
+
+    def write(self, node: int, offset: int, data: memoryview, /, *, drop_set_id: bool) -> int:
+        """Write ``data``; return how much of it there was room for. Raises OSError (ENOSPC) if for nothing."""
+        ...
+
+    def make_node(self, directory: int, name: bytes, mode: int, /, *, rdev: tuple[int, int], owner: tuple[int, int]) -> Entry:
+        """Create a file of the type in ``mode``, or a directory, and count it as handed out; so do the next three."""
+        ...
+
+    def make_link(self, directory: int, name: bytes, target: bytes, /, *, owner: tuple[int, int]) -> Entry: ...
+
+    def make_nameless(self, directory: int, mode: int, /, *, owner: tuple[int, int]) -> Entry: ...
+
+    def link(self, node: int, directory: int, name: bytes, /) -> Entry: ...
+
+    def unlink(self, directory: int, name: bytes, /) -> None: ...
+
+    def rmdir(self, directory: int, name: bytes, /) -> None: ...
+
+    def rename(
+        self,
+        directory: int,
+        name: bytes,
+        new_directory: int,
+        new_name: bytes,
+        /,
+        *,
+        replace: bool,
+        exchange: bool,
+        whiteout: bool,
+    ) -> None: ...
+
+    def sync(self, node: int, /) -> None:
+        """Bring a file or directory to stable storage."""
+        ...
+
+    def commit(self) -> None:
+        """Bring all changes to stable storage."""
+        ...
+
+    def close(self) -> None:
+        """Commit, and mark the image as clean."""
+        ...

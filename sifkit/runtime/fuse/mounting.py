@@ -6,14 +6,16 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from ...errors import SifkitError
 from .. import sys
 from .backend import Backend
 from .server import Server
 
-__all__ = ["mount_fuse", "serve_in_child"]
+__all__ = ["mount_fuse", "report", "serve_in_child"]
+
+B = TypeVar("B", bound=Backend)
 
 DEVICE = "/dev/fuse"
 READY, MESSAGE_BYTES = b"\0", 4096
@@ -37,20 +39,28 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
     return fd
 
 
-def serve_in_child(fd: int, open_backend: Callable[[], Backend], *, threads: int = 1, before: Callable[[], None]) -> int:
+def serve_in_child(
+    fd: int,
+    open_backend: Callable[[], B],
+    *,
+    threads: int = 1,
+    before: Callable[[], None],
+    make_server: Callable[[int, B], Server] | None = None,
+) -> int:
     """Serve a mount in a forked process, and close ``fd`` in this one; return the process's id when it serves.
 
-    ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted. Its exit
-    code is 0 if all was well. Raises OSError with the reason if the backend cannot be opened.
+    ``before``: called in it first. ``make_server``: None for a tree that nobody changes. The process is in a
+    session of its own, and ends when the filesystem is unmounted. Its exit code is 0 if all was well. Raises OSError with the
+    reason if the backend cannot be opened.
     """
-    report, answer = os.pipe2(os.O_CLOEXEC)
+    ready, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        os.close(report)
-        _serve(fd, open_backend, threads, before, answer)
+        os.close(ready)
+        _serve(fd, open_backend, threads, before, answer, make_server)
     os.close(fd)
     os.close(answer)
-    with open(report, "rb") as file:
+    with open(ready, "rb") as file:
         message = file.read(MESSAGE_BYTES)
     if message != READY:
         os.waitpid(pid, 0)
@@ -58,7 +68,14 @@ def serve_in_child(fd: int, open_backend: Callable[[], Backend], *, threads: int
     return pid
 
 
-def _serve(fd: int, open_backend: Callable[[], Backend], threads: int, before: Callable[[], None], answer: int) -> NoReturn:
+def _serve(
+    fd: int,
+    open_backend: Callable[[], B],
+    threads: int,
+    before: Callable[[], None],
+    answer: int,
+    make_server: Callable[[int, B], Server] | None,
+) -> NoReturn:
     code = 1
     is_ready = False
     try:
@@ -66,7 +83,8 @@ def _serve(fd: int, open_backend: Callable[[], Backend], threads: int, before: C
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         before()
-        server = Server(fd, open_backend(), report=_report)
+        backend = open_backend()
+        server = Server(fd, backend, report=report) if make_server is None else make_server(fd, backend)
         os.write(answer, READY)
         os.close(answer)
         is_ready = True
@@ -75,12 +93,13 @@ def _serve(fd: int, open_backend: Callable[[], Backend], threads: int, before: C
     except Exception as error:  # noqa: BLE001 - the process ends here
         text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
         if is_ready:
-            _report(text)
+            report(text)
         else:
             os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
 
 
-def _report(text: str) -> None:
+def report(text: str) -> None:
+    """Write one line of a server to standard error."""
     os.write(2, f"sifkit: FUSE server: {text}\n".encode("utf-8", "replace"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
 
-from .backend import Attributes, Backend, Entry
+from .backend import Attributes, Backend, Entry, ListedName
 from .protocol import (
     ATTR_OUT,
     DIRENT,
@@ -30,7 +30,7 @@ from .protocol import (
     Opcode,
 )
 
-__all__ = ["Server"]
+__all__ = ["WANTED", "Reply", "Server", "packed", "sized"]
 
 MAX_PAGES = 256
 MAX_WRITE = MAX_PAGES * 4096
@@ -84,6 +84,9 @@ _entry_out, _attr_out, _dirent, _read_in = ENTRY_OUT.packer, ATTR_OUT.packer, DI
 class Server:
     """Server of one mount: ``fd`` is open on /dev/fuse and mounted. ``report``: takes one line per internal error."""
 
+    wanted = WANTED
+    """Features asked of the kernel."""
+
     def __init__(self, fd: int, backend: Backend, *, report: Callable[[str], None] | None = None) -> None:
         if python.byteorder != "little":
             raise OSError(errno.ENOSYS, "FUSE is served on little-endian machines only")
@@ -119,6 +122,7 @@ class Server:
         view = memoryview(buffer)
         fd, handlers = self.fd, self._handlers
         while True:
+            self._before_read()
             try:
                 size = os.readv(fd, [buffer])
             except OSError as error:
@@ -145,6 +149,9 @@ class Server:
             if reply is not None:
                 self._send(unique, reply)
 
+    def _before_read(self) -> None:
+        """Do what is due before the next request."""
+
     def _send(self, unique: int, parts: Reply) -> None:
         header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
         with suppress(FileNotFoundError):  # the request was interrupted
@@ -160,7 +167,7 @@ class Server:
         major, minor, readahead, flags = INIT_IN.packer.unpack_from(body)
         if major != MAJOR or minor < MIN_MINOR:
             raise OSError(errno.EPROTO, f"the kernel speaks FUSE {major}.{minor}, at least {MAJOR}.{MIN_MINOR} is needed")
-        wanted = int(WANTED) & flags
+        wanted = int(self.wanted) & flags
         return (
             INIT_OUT.packer.pack(
                 MAJOR, min(minor, MINOR), readahead, wanted, MAX_BACKGROUND, CONGESTION, MAX_WRITE, 1, MAX_PAGES, 0, 0, b""
@@ -181,8 +188,8 @@ class Server:
         """Pack the answer of a lookup; None: that there is no such name, which the kernel keeps as well."""
         valid = self.backend.valid_seconds
         if found is None:
-            return _entry_out.pack(0, 0, valid, 0, 0, 0, *_packed(NO_ATTRIBUTES))
-        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *_packed(found.attributes))
+            return _entry_out.pack(0, 0, valid, 0, 0, 0, *packed(NO_ATTRIBUTES))
+        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *packed(found.attributes))
 
     def _forget(self, node: int, body: memoryview) -> None:
         self.backend.forget(node, int.from_bytes(body[:8], "little"))
@@ -193,7 +200,7 @@ class Server:
             self.backend.forget(node, lookups)
 
     def _getattr(self, node: int, _: memoryview) -> Reply:
-        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *_packed(self.backend.attributes(node))),)
+        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *packed(self.backend.attributes(node))),)
 
     def _readlink(self, node: int, _: memoryview) -> Reply:
         return (self.backend.readlink(node),)
@@ -210,10 +217,10 @@ class Server:
 
     def _list(self, node: int, body: memoryview, *, plus: bool) -> Reply:
         """Pack names from the cookie of the request on, as many as it has room for; with ``plus`` their entries, too."""
-        _, cookie, room, *_ = _read_in.unpack_from(body)
+        handle, cookie, room, *_ = _read_in.unpack_from(body)
         parts: list[bytes] = []
         unknown = self._pack_entry(None)
-        names = self.backend.list_directory(node)
+        names = self._names(node, handle, cookie)
         for index in range(cookie, len(names) + FIRST_COOKIE):
             if index < FIRST_COOKIE:  # the kernel asks for neither by lookup; their inode numbers are only shown
                 name, ino, kind = (b".", b"..")[index], node, 0o04
@@ -225,22 +232,30 @@ class Server:
             if room < 0:
                 break
             if plus:
-                found = self.backend.entry(node, index - FIRST_COOKIE) if index >= FIRST_COOKIE else None
+                found = self._listed_entry(node, names, index - FIRST_COOKIE) if index >= FIRST_COOKIE else None
                 parts.append(unknown if found is None else self._pack_entry(found))
             parts.append(_dirent.pack(ino, index + 1, len(name), kind) + name + bytes(padding))
         return (b"".join(parts),)
+
+    def _names(self, node: int, _handle: int, _cookie: int) -> Sequence[ListedName]:
+        """Return the names of an open directory. ``_cookie``: where the kernel reads on."""
+        return self.backend.list_directory(node)
+
+    def _listed_entry(self, node: int, _names: Sequence[ListedName], index: int) -> Entry | None:
+        """Return the node of a name of a directory, counted."""
+        return self.backend.entry(node, index)
 
     def _getxattr(self, node: int, body: memoryview) -> Reply:
         value = self.backend.xattrs(node).get(bytes(body[GETXATTR_IN.size : -1]))
         if value is None:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        return _sized(value, body)
+        return sized(value, body)
 
     def _listxattr(self, node: int, body: memoryview) -> Reply:
         names = b"".join(name + b"\0" for name in self.backend.xattrs(node))
         if len(names) > XATTR_LIST_MAX:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-        return _sized(names, body)
+        return sized(names, body)
 
     def _statfs(self, _: int, __: memoryview) -> Reply:
         found = self.backend.totals()
@@ -248,7 +263,7 @@ class Server:
         return (KERNEL_STATFS.packer.pack(*values, found.block_size, 255, found.block_size, 0, b""),)
 
 
-def _packed(found: Attributes) -> tuple[int, ...]:
+def packed(found: Attributes) -> tuple[int, ...]:
     """Return the fields of ATTR."""
     ino, size, blocks, atime, mtime, ctime, mode, links, uid, gid, rdev = found
     seconds = (
@@ -259,7 +274,7 @@ def _packed(found: Attributes) -> tuple[int, ...]:
     return (ino, size, blocks, *seconds, atime % SECOND, mtime % SECOND, ctime % SECOND, mode, links, uid, gid, rdev, 4096, 0)
 
 
-def _sized(value: bytes, body: memoryview) -> Reply:
+def sized(value: bytes, body: memoryview) -> Reply:
     """Return a value, or its size if that is asked for. Raises OSError (ERANGE) if there is no room for it."""
     room = int.from_bytes(body[:4], "little")
     if room == 0:

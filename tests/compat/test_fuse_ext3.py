@@ -1,0 +1,294 @@
+"""The FUSE server's writable mounts of ext3 images, against a host directory and e2fsck."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ext3
+from sifkit.vfs.host_tree import HostTree
+from tests.support.fuse_writable import writable_mount
+from tests.support.squashfs_images import facts_of_tree
+from tests.support.tools import requires_root
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
+AT_FDCWD = -100
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return new_image(tmp_path, "32M")
+
+
+def new_image(folder: Path, size: str, *options: str) -> Path:
+    path = folder / "image"
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext3", *options, path, size], check=True)
+    return path
+
+
+def check(image: Path) -> None:
+    """Fail unless e2fsck finds nothing wrong."""
+    found = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and "wrong" not in found.stdout and "Fix?" not in found.stdout, found.stdout
+
+
+def renameat2(old: Path, new: Path, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_FDCWD, bytes(old), AT_FDCWD, bytes(new), ctypes.c_uint(flags)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def error_of(work: Callable[[], object]) -> int | None:
+    with pytest.raises(OSError) as error:
+        work()
+    return error.value.errno
+
+
+def test_a_copied_tree_is_as_it_was(image: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(Path(ext3.__file__).parent / "edit", root / "many/files")
+    (root / "large").write_bytes(os.urandom(3 << 20) + b"end")
+    (root / "link").symlink_to("many/" + "x" * 100)
+    os.link(root / "large", root / "many/hard")
+    os.mkfifo(root / "fifo")
+    os.mknod(root / "null", 0o20640, os.makedev(1, 300))
+    os.mknod(root / "gone", 0o20000, 0)
+    os.chown(root / "many", 1234, 70_000)
+    os.chmod(root / "many", 0o3771)
+    os.setxattr(root / "large", "user.note", b"x" * 300)
+    os.setxattr(root / "many", "trusted.overlay.opaque", b"y")
+    os.utime(root / "many", ns=(5 * 10**9, 2_000_000_000 * 10**9 + 7))
+    with writable_mount(image) as mount:
+        subprocess.run(["cp", "-a", f"{root}/.", mount.point / "copy"], check=True)
+        written = facts_of_tree(HostTree(mount.point / "copy"))
+        assert len(os.listdir(mount.point / "copy/many/files")) == len(os.listdir(root / "many/files"))
+    assert written == facts_of_tree(HostTree(root))
+    check(image)
+    with writable_mount(image) as mount:
+        assert facts_of_tree(HostTree(mount.point / "copy")) == written
+        shutil.rmtree(mount.point / "copy")
+        assert os.listdir(mount.point) == ["lost+found"]
+    check(image)
+
+
+def test_random_changes_of_a_file(image: Path, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    with writable_mount(image) as mount, open(mount.point / "file", "w+b") as file, open(tmp_path / "model", "w+b") as model:
+        for _ in range(600):
+            at, size = chance.randrange(1 << 18), chance.randrange(1 << 15)
+            action = chance.randrange(4)
+            for target in (file, model):
+                if action == 0:
+                    target.truncate(at)
+                elif action == 1:
+                    target.seek(at)
+                    target.write(bytes([size % 251]) * size)
+            file.seek(at)
+            model.seek(at)
+            assert file.read(size) == model.read(size)
+        model.seek(0)
+        wanted = model.read()
+    with writable_mount(image) as mount:
+        assert (mount.point / "file").read_bytes() == wanted
+    check(image)
+
+
+def test_storm_of_names(image: Path, tmp_path: Path) -> None:
+    """The same random calls fail, or not, in a mount and in a host directory, and leave the same tree."""
+    chance = random.Random(3)
+    names = [f"{a}{b}" for a in ("", "d/", "e/", "d/s/") for b in "abcds"]
+    model = tmp_path / "model"
+    model.mkdir()
+    with writable_mount(image) as mount:
+        (mount.point / "lost+found").rmdir()
+        for _ in range(1500):
+            kind, one, two = chance.randrange(9), chance.choice(names), chance.choice(names)
+            flags = chance.choice((0, 0, NOREPLACE, EXCHANGE, WHITEOUT))
+            results = [change(kind, folder, one, two, flags) for folder in (mount.point, model)]
+            assert results[0] == results[1], (kind, one, two, flags)
+        shown = {
+            (path.relative_to(mount.point), path.lstat().st_mode, path.lstat().st_nlink) for path in mount.point.rglob("*")
+        }
+        wanted = {(path.relative_to(model), path.lstat().st_mode, path.lstat().st_nlink) for path in model.rglob("*")}
+        directories = {item for item in shown if item[1] & 0o170000 == 0o040000}
+        assert {item[:2] for item in shown} == {item[:2] for item in wanted}
+        assert shown - directories <= wanted
+    check(image)
+
+
+def change(kind: int, folder: Path, one: str, two: str, flags: int) -> int | None:
+    """Do one change below a folder; return its errno."""
+    try:
+        if kind <= 1:
+            os.close(os.open(folder / one, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        elif kind == 2:
+            os.mkdir(folder / one)
+        elif kind == 3:
+            os.unlink(folder / one)
+        elif kind == 4:
+            os.rmdir(folder / one)
+        elif kind == 5:
+            os.link(folder / one, folder / two, follow_symlinks=False)
+        elif kind == 6:
+            os.symlink(two, folder / one)
+        else:
+            renameat2(folder / one, folder / two, flags)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def test_files_without_names(image: Path) -> None:
+    with writable_mount(image) as mount:
+        free = os.statvfs(mount.point).f_ffree
+        with open(mount.point / "gone", "w+b") as file:
+            file.write(b"kept")
+            file.flush()
+            os.unlink(mount.point / "gone")
+            assert os.pread(file.fileno(), 9, 0) == b"kept"
+            assert os.fstat(file.fileno()).st_nlink == 0
+        fd = os.open(mount.point, os.O_TMPFILE | os.O_RDWR, 0o600)
+        os.write(fd, b"named late")
+        os.link(f"/proc/self/fd/{fd}", mount.point / "named", src_dir_fd=fd)
+        os.close(fd)
+        os.close(os.open(mount.point, os.O_TMPFILE | os.O_RDWR, 0o600))
+        assert (mount.point / "named").read_bytes() == b"named late"
+        os.unlink(mount.point / "named")
+        end = time.monotonic() + 5  # the kernel forgets files when it likes
+        while os.statvfs(mount.point).f_ffree != free:
+            assert time.monotonic() < end, "deleted files keep their inodes"
+            time.sleep(0.01)
+    check(image)
+
+
+def test_names_stay_while_they_are_read_and_removed(image: Path) -> None:
+    with writable_mount(image) as mount:
+        for number in range(700):
+            (mount.point / f"{number:0100d}").touch()
+        seen = []
+        with os.scandir(mount.point) as entries:
+            for entry in entries:
+                seen.append(entry.name)
+                if entry.name != "lost+found":
+                    os.unlink(entry.path)
+        assert len(seen) == len(set(seen)) == 701
+        assert os.listdir(mount.point) == ["lost+found"]
+    check(image)
+
+
+def test_xattrs_and_what_is_not_there(image: Path) -> None:
+    with writable_mount(image) as mount:
+        path = mount.point / "file"
+        path.touch()
+        os.setxattr(path, "user.a", b"1", os.XATTR_CREATE)
+        assert error_of(lambda: os.setxattr(path, "user.a", b"2", os.XATTR_CREATE)) == errno.EEXIST
+        assert error_of(lambda: os.setxattr(path, "user.b", b"2", os.XATTR_REPLACE)) == errno.ENODATA
+        os.setxattr(path, "user.a", b"", os.XATTR_REPLACE)
+        assert os.listxattr(path) == ["user.a"] and os.getxattr(path, "user.a") == b""
+        os.removexattr(path, "user.a")
+        assert error_of(lambda: os.getxattr(path, "user.a")) == errno.ENODATA
+        with open(path, "r+b") as file:
+            libc = ctypes.CDLL(None, use_errno=True)
+            size = ctypes.c_long(4096)
+            assert libc.fallocate(file.fileno(), 0, ctypes.c_long(0), size) == -1 and ctypes.get_errno() == errno.EOPNOTSUPP
+    check(image)
+
+
+def test_writes_of_others_drop_set_id_bits(image: Path) -> None:
+    with writable_mount(image) as mount:
+        mount.point.chmod(0o755)
+        for name in ("write", "cut"):
+            (mount.point / name).write_bytes(b"x")
+            (mount.point / name).chmod(0o6777)
+            os.stat(mount.point / name)
+        others = ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "sh", "-c"]
+        subprocess.run([*others, "echo x >> write; : > cut"], cwd=mount.point, check=True)
+        assert [(mount.point / name).stat().st_mode & 0o7777 for name in ("write", "cut")] == [0o777, 0o777]
+    check(image)
+
+
+def test_synced_data_survives_a_killed_server(image: Path) -> None:
+    with writable_mount(image, kill=True) as mount:
+        (mount.point / "d").mkdir()
+        for number in range(200):
+            (mount.point / f"d/{number}").write_bytes(bytes([number]) * 5000)
+        fd = os.open(mount.point / "d", os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        (mount.point / "late").write_bytes(b"x" * 100_000)
+        os.unlink(mount.point / "d/0")
+    with writable_mount(image) as mount:
+        assert [(mount.point / f"d/{number}").read_bytes() for number in range(1, 200)] == [
+            bytes([number]) * 5000 for number in range(1, 200)
+        ]
+    check(image)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_commit_and_the_server_goes_on(number: int, image: Path) -> None:
+    with writable_mount(image, kill=True) as mount:
+        (mount.point / "before").write_bytes(b"committed")
+        os.kill(mount.pid, number)
+        wait_for_commit(image, b"before")
+        (mount.point / "after").write_bytes(b"served")
+        assert (mount.point / "after").read_bytes() == b"served"
+    with ext3.Filesystem.open(image, "r+") as filesystem:
+        assert filesystem.read_bytes("/before") == b"committed"
+    check(image)
+
+
+def wait_for_commit(image: Path, name: bytes, seconds: float = 4) -> None:
+    """Wait until the image holds a file, as it would be found after a crash."""
+    end = time.monotonic() + seconds
+    copy = image.with_name("crashed")
+    while True:
+        shutil.copyfile(image, copy)
+        with ext3.Filesystem.open(copy, "r+") as filesystem:
+            if filesystem.find_name(2, name) is not None:
+                return
+        assert time.monotonic() < end, "nothing was committed"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_an_idle_mount_is_committed_after_five_seconds(image: Path) -> None:
+    with writable_mount(image, kill=True) as mount:
+        (mount.point / "before").write_bytes(b"committed")
+        start = time.monotonic()
+        wait_for_commit(image, b"before", seconds=9)
+        assert time.monotonic() - start > 3
+
+
+def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) -> None:
+    image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
+    source = os.urandom(12 << 20)
+    with writable_mount(image) as mount:
+        accepted = 0
+        fd = os.open(mount.point / "file", os.O_CREAT | os.O_WRONLY)
+        with pytest.raises(OSError) as error:
+            while True:
+                accepted += os.write(fd, source[accepted : accepted + (1 << 20)])
+        os.close(fd)
+        assert error.value.errno == errno.ENOSPC
+        assert (mount.point / "file").read_bytes() == source[:accepted]
+        assert os.statvfs(mount.point).f_bfree <= 2
+        found = subprocess.run(["sh", "-c", "echo more > more"], cwd=mount.point, capture_output=True, check=False)
+        assert found.returncode != 0
+    check(image)
+    with writable_mount(image) as mount:
+        assert (mount.point / "file").read_bytes() == source[:accepted]
+        os.unlink(mount.point / "file")
+        (mount.point / "again").write_bytes(source[:accepted])
+    check(image)
