@@ -20,7 +20,7 @@ from ..in_use import check_unused
 from ..squashfs.reader import Reader
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostTree
-from ..vfs.resolve import Resolver
+from ..vfs.resolve import Resolver, is_dir
 from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
@@ -28,6 +28,7 @@ from .errors import LaunchError, failed_call
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
+from .kernel_layers import real_directory
 from .run_plan import Layer, Upper
 from .session import Session
 
@@ -100,8 +101,9 @@ class ServedLayers:
         for name in (upper.upper, upper.work):
             with suppress(FileExistsError):
                 os.makedirs(f"{base}/{name}", 0o755)
+        files, work = (real_directory(base, name, upper.name) for name in (upper.upper, upper.work))
         point = self._new_point()
-        options = f"lowerdir={view},upperdir={base}/{upper.upper},workdir={base}/{upper.work},userxattr"
+        options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
         try:
             sys.mount("overlay", point, "overlay", sys.MS_NODEV | sys.MS_NOSUID, options)
         except OSError as error:
@@ -197,7 +199,10 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
             tree = _open_ext3(layer)
         if not layer.subdirectory:
             return tree
-        return Subtree(tree, Resolver(tree).lookup(os.fsencode(layer.subdirectory), follow=False))
+        top = Resolver(tree).lookup(os.fsencode(layer.subdirectory), follow=False)
+        if not is_dir(tree.stat(top)):
+            raise LaunchError(f"{show(layer.name)}: {show(layer.subdirectory)} is not a directory")
+        return Subtree(tree, top)
     except SifkitError as error:
         error.set_path(layer.path)
         raise

@@ -160,6 +160,19 @@ def test_a_signal_commits_and_serving_goes_on(base: Layer, image: Path) -> None:
     assert run("debugfs", "-R", "cat /upper/one", copy).stdout == b"one\n"
 
 
+@pytest.mark.parametrize("name", ["upper", "work"])
+def test_a_hostile_image_cannot_lead_to_the_host(base: Layer, image: Path, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    run("debugfs", "-w", "-R", f"symlink {name} {victim}", image)
+    code, _, err = run_script("touch /x", base, image)
+    assert code == 255 and f"{name} is not a directory" in err
+    layer = Layer(path=str(image), kind="ext3", subdirectory=name, has_marks=True)
+    code, _, err = run_plan(plan_of("view", ["true"], [base, layer]), tmp_path)
+    assert code == 255 and f"{name} is not a directory" in err
+    assert not os.listdir(victim)
+
+
 def test_two_writers_never(base: Layer, image: Path) -> None:
     with start_plan(plan_of("user", ["sh", "-c", "echo up; exec sleep 30"], [base], upper(image)), image.parent) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"

@@ -129,6 +129,8 @@ class Server:
                 if error.errno == errno.ENODEV:  # unmounted
                     return
                 raise
+            if not size:  # the other end is closed; the kernel never sends this
+                return
             self.begin()
             _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
             handler = handlers.get(opcode)
