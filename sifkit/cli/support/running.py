@@ -9,15 +9,31 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import InputError, NotYetError, UsageError, human, show
 from .console import Console
+from .failures import report
 
 if TYPE_CHECKING:
     from ...runtime.options import RunOptions, Value
     from ...runtime.request import RunRequest
     from ...runtime.run_plan import RunPlan
 
-__all__ = ["run_container"]
+__all__ = ["FAILED", "run_container", "run_or_report"]
 
 LARGEST_ENV_FILE = 16 << 20
+FAILED = 255
+"""Exit code of every failure of ours."""
+
+
+def run_or_report(
+    console: Console, action: Literal["exec", "run", "shell"], image: str, words: tuple[str, ...], values: Mapping[str, Value]
+) -> int:
+    """Run a container as ``run_container`` does; an error is printed, and the exit code is 255."""
+    try:
+        return run_container(console, action, image, words, values)
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - all errors become text here
+        report(error, console)
+        return FAILED
 
 
 def run_container(
