@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import FormatError, SifkitError, UsageError, shell_quote, show
+from ..errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
 from .config import SiteConfig
 from .request import HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
@@ -149,8 +149,11 @@ def _writable_image(image: ImageFacts) -> tuple[Upper | None, bool]:
         raise FormatError(
             f"{name} is not writable for you", path=image.path, hint="leave out --writable, or use --writable-tmpfs"
         )
-    if image.kind in ("directory", "ext3"):
+    if image.kind == "directory":
         return None, True
+    if image.kind == "ext3":
+        hint = "use --overlay, or copy it to a directory: sifkit extract"
+        raise NotYetError(f"{name} is an ext3 image: writing to the root itself is not supported", path=image.path, hint=hint)
     if image.uppers:
         return image.uppers[-1], False
     hint = "leave out --writable and use --overlay or --writable-tmpfs"

@@ -12,6 +12,7 @@ from .console import Console
 from .failures import report
 
 if TYPE_CHECKING:
+    from ...runtime.config import SiteConfig
     from ...runtime.options import RunOptions, Value
     from ...runtime.request import RunRequest
     from ...runtime.run_plan import RunPlan
@@ -51,7 +52,7 @@ def run_container(
     check_options(found, action)
     options = RunOptions.of(found)
     site = load_site_config(os.environ)
-    request = _request(console, action, image, words, options)
+    request = _request(console, action, image, words, options, site)
     plan = plan_run(request, probe(), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
@@ -65,14 +66,25 @@ def run_container(
 
 
 def _request(
-    console: Console, action: Literal["exec", "run", "shell"], image: str, words: tuple[str, ...], options: RunOptions
+    console: Console,
+    action: Literal["exec", "run", "shell"],
+    image: str,
+    words: tuple[str, ...],
+    options: RunOptions,
+    site: SiteConfig,
 ) -> RunRequest:
     """Gather the facts of a run."""
     from ...runtime.caller import current_caller, read_resolv_conf
     from ...runtime.image_facts import image_facts, kind_of, overlay_facts
     from ...runtime.overlay_arguments import parse_run_overlays
-    from ...runtime.request import RunRequest
+    from ...runtime.plan import uses_nv
+    from ...runtime.request import GpuFiles, RunRequest
 
+    gpu = GpuFiles()
+    if uses_nv(options, site):
+        from ...runtime.gpu_files import find_gpu_files, list_paths
+
+        gpu = find_gpu_files(list_paths(site.path))
     return RunRequest(
         action=action,
         image=image_facts(image),
@@ -83,6 +95,7 @@ def _request(
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
         resolv_conf=read_resolv_conf(),
+        gpu=gpu,
         repeat=(action, *console.arguments),
     )
 
