@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "run_container", "run_or_report"]
 
 LARGEST_ENV_FILE = 16 << 20
+COERCED = "LC_CTYPE"
+"""Variable that Python sets for itself in the locale C (PEP 538)."""
 FAILED = 255
 """Exit code of every failure of ours."""
 
@@ -90,7 +92,7 @@ def _request(
         image=image_facts(image),
         words=words,
         options=options,
-        caller=current_caller({name: value for name, value in os.environ.items() if name not in console.added_variables}),
+        caller=current_caller(_inherited_variables(console)),
         overlays=tuple(overlay_facts(one) for one in parse_run_overlays(options.overlay, kind_of)),
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
@@ -98,6 +100,18 @@ def _request(
         gpu=gpu,
         repeat=(action, *console.arguments),
     )
+
+
+def _inherited_variables(console: Console) -> dict[str, str]:
+    """Return the environment as the caller gave it: without what this process or Python has added."""
+    added = set(console.added_variables)
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0")}
+        added |= {COERCED} - {os.fsdecode(name) for name in names}
+    except OSError:
+        pass  # without /proc it cannot be told
+    return {name: value for name, value in os.environ.items() if name not in added}
 
 
 def _read_env_file(name: str) -> str:
