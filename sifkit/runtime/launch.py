@@ -87,7 +87,7 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     inner = (0, 0) if plan.fakeroot else (uid, gid)
     _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = ServedLayers(session, place, inner)
+    layers = ServedLayers(session, place, inner, notify)
     try:
         layers.lock(plan.layers)
         view = layers.view(plan.layers)

@@ -28,10 +28,14 @@ __all__ = [
     "OPEN_OUT",
     "OUT_HEADER",
     "READ_IN",
+    "RENAME2_IN",
     "ROOT_ID",
+    "SETATTR_IN",
     "InitFlag",
     "Opcode",
     "OpenFlag",
+    "SetAttribute",
+    "decode_device",
     "encode_device",
 ]
 
@@ -120,6 +124,20 @@ class OpenFlag(IntFlag):
     CACHE_DIR = 1 << 3
 
 
+class SetAttribute(IntFlag):
+    """What is to be set: ``valid`` of SETATTR_IN."""
+
+    MODE = 1 << 0
+    UID = 1 << 1
+    GID = 1 << 2
+    SIZE = 1 << 3
+    ATIME = 1 << 4
+    MTIME = 1 << 5
+    ATIME_NOW = 1 << 7
+    MTIME_NOW = 1 << 8
+    KILL_SUIDGID = 1 << 11
+
+
 IN_HEADER = PackedStruct(
     "fuse_in_header", 40, len=U32, opcode=U32, unique=U64, nodeid=U64, uid=U32, gid=U32, pid=U32, total_extlen=U16, padding=U16
 )
@@ -194,6 +212,27 @@ KERNEL_STATFS = PackedStruct(
     padding=U32,
     spare=24,
 )
+SETATTR_IN = PackedStruct(
+    "fuse_setattr_in",
+    88,
+    valid=U32,
+    padding=U32,
+    fh=U64,
+    size=U64,
+    lock_owner=U64,
+    atime=U64,
+    mtime=U64,
+    ctime=U64,
+    atimensec=U32,
+    mtimensec=U32,
+    ctimensec=U32,
+    mode=U32,
+    unused4=U32,
+    uid=U32,
+    gid=U32,
+    unused5=U32,
+)
+RENAME2_IN = PackedStruct("fuse_rename2_in", 16, newdir=U64, flags=U32, padding=U32)
 GETXATTR_IN = PackedStruct("fuse_getxattr_in", 8, size=U32, padding=U32)
 GETXATTR_OUT = PackedStruct("fuse_getxattr_out", 8, size=U32, padding=U32)
 FORGET_ONE = PackedStruct("fuse_forget_one", 16, nodeid=U64, nlookup=U64)
@@ -202,3 +241,8 @@ FORGET_ONE = PackedStruct("fuse_forget_one", 16, nodeid=U64, nlookup=U64)
 def encode_device(major: int, minor: int) -> int:
     """Return the number of a device as the kernel packs it into 32 bits."""
     return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12
+
+
+def decode_device(packed: int) -> tuple[int, int]:
+    """Return major and minor of the packed number of a device."""
+    return packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xFFF00

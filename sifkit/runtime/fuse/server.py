@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
 
-from .backend import Attributes, Backend, Entry
+from .backend import Attributes, Backend, Entry, ListedName
 from .protocol import (
     ATTR_OUT,
     DIRENT,
@@ -30,7 +30,7 @@ from .protocol import (
     Opcode,
 )
 
-__all__ = ["Server"]
+__all__ = ["WANTED", "Reply", "Server", "packed_attributes"]
 
 MAX_PAGES = 256
 MAX_WRITE = MAX_PAGES * 4096
@@ -89,6 +89,7 @@ class Server:
             raise OSError(errno.ENOSYS, "FUSE is served on little-endian machines only")
         self.fd = fd
         self.backend = backend
+        self.wanted = WANTED
         self._report = report or (lambda _: None)
         self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
             Opcode.LOOKUP: self._lookup,
@@ -119,6 +120,7 @@ class Server:
         view = memoryview(buffer)
         fd, handlers = self.fd, self._handlers
         while True:
+            self.wait()
             try:
                 size = os.readv(fd, [buffer])
             except OSError as error:
@@ -127,6 +129,7 @@ class Server:
                 if error.errno == errno.ENODEV:  # unmounted
                     return
                 raise
+            self.begin()
             _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
             handler = handlers.get(opcode)
             try:
@@ -145,6 +148,19 @@ class Server:
             if reply is not None:
                 self._send(unique, reply)
 
+    def finish(self) -> None:
+        """Called after the unmount."""
+
+    def wait(self) -> None:
+        """Called before a request is read."""
+
+    def begin(self) -> None:
+        """Called when a request was read."""
+
+    def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
+        """Return the names of an open directory, which is read from ``cookie`` on."""
+        return self.backend.list_directory(node)
+
     def _send(self, unique: int, parts: Reply) -> None:
         header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
         with suppress(FileNotFoundError):  # the request was interrupted
@@ -160,7 +176,7 @@ class Server:
         major, minor, readahead, flags = INIT_IN.packer.unpack_from(body)
         if major != MAJOR or minor < MIN_MINOR:
             raise OSError(errno.EPROTO, f"the kernel speaks FUSE {major}.{minor}, at least {MAJOR}.{MIN_MINOR} is needed")
-        wanted = int(WANTED) & flags
+        wanted = int(self.wanted) & flags
         return (
             INIT_OUT.packer.pack(
                 MAJOR, min(minor, MINOR), readahead, wanted, MAX_BACKGROUND, CONGESTION, MAX_WRITE, 1, MAX_PAGES, 0, 0, b""
@@ -181,8 +197,8 @@ class Server:
         """Pack the answer of a lookup; None: that there is no such name, which the kernel keeps as well."""
         valid = self.backend.valid_seconds
         if found is None:
-            return _entry_out.pack(0, 0, valid, 0, 0, 0, *_packed(NO_ATTRIBUTES))
-        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *_packed(found.attributes))
+            return _entry_out.pack(0, 0, valid, 0, 0, 0, *packed_attributes(NO_ATTRIBUTES))
+        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *packed_attributes(found.attributes))
 
     def _forget(self, node: int, body: memoryview) -> None:
         self.backend.forget(node, int.from_bytes(body[:8], "little"))
@@ -193,7 +209,7 @@ class Server:
             self.backend.forget(node, lookups)
 
     def _getattr(self, node: int, _: memoryview) -> Reply:
-        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *_packed(self.backend.attributes(node))),)
+        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *packed_attributes(self.backend.attributes(node))),)
 
     def _readlink(self, node: int, _: memoryview) -> Reply:
         return (self.backend.readlink(node),)
@@ -210,28 +226,30 @@ class Server:
 
     def _list(self, node: int, body: memoryview, *, plus: bool) -> Reply:
         """Pack names from the cookie of the request on, as many as it has room for; with ``plus`` their entries, too."""
-        _, cookie, room, *_ = _read_in.unpack_from(body)
+        handle, cookie, room, *_ = _read_in.unpack_from(body)
         parts: list[bytes] = []
         unknown = self._pack_entry(None)
-        names = self.backend.list_directory(node)
+        names = self.names_of(node, handle, cookie)
         for index in range(cookie, len(names) + FIRST_COOKIE):
-            if index < FIRST_COOKIE:  # the kernel asks for neither by lookup; their inode numbers are only shown
-                name, ino, kind = (b".", b"..")[index], node, 0o04
-            else:
-                name, ino, kind = names[index - FIRST_COOKIE]
+            # the kernel asks for neither . nor .. by lookup; their inode numbers are only shown
+            is_dot = index < FIRST_COOKIE
+            listed = ListedName((b".", b"..")[index], node, 0o04) if is_dot else names[index - FIRST_COOKIE]
+            name, ino, kind, _ = listed
             size = DIRENT.size + len(name)
             padding = -size % 8
             room -= size + padding + (ENTRY_OUT.size if plus else 0)
             if room < 0:
                 break
             if plus:
-                found = self.backend.entry(node, index - FIRST_COOKIE) if index >= FIRST_COOKIE else None
+                found = self.backend.entry(node, listed) if index >= FIRST_COOKIE else None
                 parts.append(unknown if found is None else self._pack_entry(found))
             parts.append(_dirent.pack(ino, index + 1, len(name), kind) + name + bytes(padding))
         return (b"".join(parts),)
 
     def _getxattr(self, node: int, body: memoryview) -> Reply:
-        value = self.backend.xattrs(node).get(bytes(body[GETXATTR_IN.size : -1]))
+        return self._value(self.backend.xattrs(node).get(bytes(body[GETXATTR_IN.size : -1])), body)
+
+    def _value(self, value: bytes | None, body: memoryview) -> Reply:
         if value is None:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         return _sized(value, body)
@@ -248,7 +266,7 @@ class Server:
         return (KERNEL_STATFS.packer.pack(*values, found.block_size, 255, found.block_size, 0, b""),)
 
 
-def _packed(found: Attributes) -> tuple[int, ...]:
+def packed_attributes(found: Attributes) -> tuple[int, ...]:
     """Return the fields of ATTR."""
     ino, size, blocks, atime, mtime, ctime, mode, links, uid, gid, rdev = found
     seconds = (

@@ -83,8 +83,8 @@ class TreeBackend(Generic[N]):
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
         return self._listing(node).names
 
-    def entry(self, directory: int, index: int, /) -> Entry | None:
-        row = self._listing(directory).rows[index]
+    def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
+        row = self._listing(directory).rows[listed.position]
         if row.stat is None or isinstance(row.stat, OSError):
             return None
         return self._entry(row.node, row.stat)
@@ -104,7 +104,10 @@ class TreeBackend(Generic[N]):
         (listing,) = self.tree.scan_many([self._node(node)])
         if listing.problem is not None:
             raise listing.problem
-        names = [ListedName(row.name, self._ino(row.stat), _FORMAT_OF_TYPE[row.file_type & 7]) for row in listing.rows]
+        names = [
+            ListedName(row.name, self._ino(row.stat), _FORMAT_OF_TYPE[row.file_type & 7], index)
+            for index, row in enumerate(listing.rows)
+        ]
         return _Listed(names, listing.rows)
 
     def _node(self, number: int) -> N:
