@@ -49,6 +49,14 @@ class KernelLayers:
             self._mount_image(layer.name, fd, window, point, layer.kind, write=False)
         return real_directory(point, layer.subdirectory, layer.name)
 
+    def add_writable_directory(self, layer: Layer) -> str:
+        """Mount a directory of the host, which is written to itself; return where it is."""
+        point = self._new_point()
+        self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
+        flags = sys.MS_BIND | sys.MS_REMOUNT | sys.MS_NOSUID | sys.MS_NODEV
+        sys.mount(None, point, None, flags | sys.bind_flags(point))
+        return point
+
     def add_upper(self, upper: Upper) -> tuple[str, str]:
         """Mount the writable layer; return its directories for the files and for overlayfs, made if they are missing."""
         point = self._new_point()
