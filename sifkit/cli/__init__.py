@@ -71,14 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(error, console)
 
 
-def _run(args: list[str], console: object) -> int:
+def _run(args: list[str], console: Console) -> int:
+    from .support.quick_run import quick_run
+
+    if (code := quick_run(args, console)) is not None:
+        return code
     import typer
 
     from .root import root
-    from .support.console import Console
     from .support.failures import report_usage
 
-    assert isinstance(console, Console)
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
         with root.make_context("sifkit", args, obj=console) as ctx:

@@ -39,7 +39,7 @@ def _version(wanted: bool) -> None:
         Verb("du", "Look", "du", "show the disk usage of directories in an image"),
         Verb("xattr", "Look", "xattr", "manage extended attributes of files in an image", group=True),
         Verb("exec", "Run", "exec", "run a command in a container"),
-        Verb("run", "Run", "run", "run the default command of a container"),
+        Verb("run", "Run", "runscript", "run the default command of a container"),
         Verb("shell", "Run", "shell", "start a shell in a container"),
         Verb("cp", "Change", "cp", "copy files into, out of or within an image"),
         Verb("rm", "Change", "rm", "remove files in an image"),

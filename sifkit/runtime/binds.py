@@ -6,7 +6,6 @@ are ``ro`` and ``rw``. Source: Apptainer 1.4.5, tried.
 
 from __future__ import annotations
 
-import csv
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +96,8 @@ def parse_mounts(texts: Sequence[str], cwd: str) -> tuple[BindSpec, ...]:
 
 
 def _mount(text: str, cwd: str) -> BindSpec:
+    import csv
+
     what = f"--mount {show(text)}"
     try:
         (row,) = csv.reader([text], strict=True)

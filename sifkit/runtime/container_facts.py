@@ -30,10 +30,13 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
         facts = read_container_facts(plan.command, root)
         cwd = _working_directory(plan, root)
         found = start_of(plan.command, plan.environment, facts, cwd=cwd, program=program)
-        other = (
-            () if cwd == plan.cwd[0] else (f"{show(plan.cwd[0])} is not in the container; the command starts in {show(cwd)}",)
-        )
-        for note in (*other, *found.notes):
+        if cwd != plan.cwd[0]:
+            notify(f"{show(plan.cwd[0])} is not in the container; the command starts in {show(cwd)}")
+        temporary = plan.environment.passed.get("TMPDIR")
+        if temporary and not _is_directory(root, temporary):
+            shown = show(temporary)
+            notify(f"TMPDIR is {shown}, which the container does not show; show it with -B {shown}")
+        for note in found.notes:
             notify(note)
         return Start(found.argv, found.environment)
 

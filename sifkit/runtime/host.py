@@ -197,6 +197,7 @@ def _change_lower_files(lower: str, place: str) -> None:
 def _probe_overlay_on_fuse(found: Report) -> None:
     from ..vfs.host_tree import HostTree
     from .fuse.mounting import mount_fuse, serve_in_child
+    from .fuse.server import Server
     from .fuse.tree_backend import TreeBackend
 
     _enter_user_namespace()
@@ -208,13 +209,13 @@ def _probe_overlay_on_fuse(found: Report) -> None:
     with open(f"{place}/low/file", "xb") as file:
         file.write(b"lower\n")
     fd = mount_fuse(f"{place}/fuse", name="sifkit-probe", read_only=True)
-    pid = serve_in_child(fd, lambda: TreeBackend(HostTree(f"{place}/low")), before=lambda: None)
+    server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
     try:
         found["fuse_upper"] = _tried(partial(_change_lower_files, f"{place}/fuse", place), "a newer kernel")
     finally:
         sys.umount(f"{place}/fuse", sys.MNT_DETACH)
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        os.close(fd)
+        server.wait()
 
 
 def _why_no_namespace(error: OSError) -> tuple[str, str]:

@@ -123,8 +123,7 @@ def is_ext3(head: bytes) -> bool:
 
 
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
-    from ..overlay.container import overlays_of
-    from ..overlay.sif_partition import open_sif, select_partition
+    from ..overlay.sif_partition import open_sif, overlays_of, select_partition
     from ..sif import Arch, FSType
 
     with open_sif(name) as (sif, fd):
@@ -229,8 +228,7 @@ def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
 
 
 def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) -> OverlayFacts:
-    from ..overlay.container import overlays_of
-    from ..overlay.sif_partition import open_sif
+    from ..overlay.sif_partition import open_sif, overlays_of
 
     name = argument.path
     with open_sif(name) as (sif, fd):

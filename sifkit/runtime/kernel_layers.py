@@ -22,7 +22,7 @@ from . import sys
 from .errors import LaunchError, failed_call
 from .run_plan import Layer, Upper
 
-__all__ = ["KernelLayers"]
+__all__ = ["KernelLayers", "real_directory"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
@@ -47,7 +47,15 @@ class KernelLayers:
             window = (layer.offset, layer.size)
             fd = self._open(layer.path, window, is_ext3=layer.kind == "ext3", write=False, is_part=layer.object_id is not None)
             self._mount_image(layer.name, fd, window, point, layer.kind, write=False)
-        return _real_directory(point, layer.subdirectory, layer.name)
+        return real_directory(point, layer.subdirectory, layer.name)
+
+    def add_writable_directory(self, layer: Layer) -> str:
+        """Mount a directory of the host, which is written to itself; return where it is."""
+        point = self._new_point()
+        self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
+        flags = sys.MS_BIND | sys.MS_REMOUNT | sys.MS_NOSUID | sys.MS_NODEV
+        sys.mount(None, point, None, flags | sys.bind_flags(point))
+        return point
 
     def add_upper(self, upper: Upper) -> tuple[str, str]:
         """Mount the writable layer; return its directories for the files and for overlayfs, made if they are missing."""
@@ -64,7 +72,7 @@ class KernelLayers:
         for name in (upper.upper, upper.work):
             with suppress(FileExistsError):
                 os.mkdir(f"{point}/{name}", 0o755)
-        return _real_directory(point, upper.upper, upper.name), _real_directory(point, upper.work, upper.name)
+        return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
 
     def join(self, layers: Sequence[str], upper: tuple[str, str] | None) -> str:
         """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``."""
@@ -145,7 +153,7 @@ def _mount_hint(name: str, kind: str | None, error: OSError) -> str:
     return ""
 
 
-def _real_directory(point: str, name: str, image: str) -> str:
+def real_directory(point: str, name: str, image: str) -> str:
     """Return a directory in an image. Raises LaunchError for another file: a symlink would lead to the host."""
     path = f"{point}/{name}" if name else point
     try:

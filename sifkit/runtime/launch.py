@@ -32,6 +32,8 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
     ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
     in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
     """
+    if plan.is_root_writable:
+        return _launch_in_directory(plan, start_of, notify)
     if plan.way == "root":
         return _launch_as_root(plan, start_of, notify)
     if plan.way in ("user", "view"):
@@ -59,6 +61,24 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     return code
 
 
+def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+    """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
+    place = unused_directory(_used_paths(plan))
+    if plan.way == "root":
+        _new_namespace(sys.CLONE_NEWNS)
+    else:
+        uid, gid = os.getuid(), os.getgid()
+        inner = (0, 0) if plan.fakeroot else (uid, gid)
+        _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    session = mount_session(place)
+    layers = KernelLayers(session.path)
+    try:
+        view = layers.add_writable_directory(plan.layers[0])
+        return _run(plan, _Root(view, session.files), start_of, notify)
+    finally:
+        layers.close()
+
+
 def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     from .served_layers import ServedLayers
 
@@ -67,7 +87,7 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     inner = (0, 0) if plan.fakeroot else (uid, gid)
     _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = ServedLayers(session, place, inner)
+    layers = ServedLayers(session, place, inner, notify)
     try:
         layers.lock(plan.layers)
         view = layers.view(plan.layers)

@@ -10,8 +10,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import FormatError, SifkitError, UsageError, shell_quote, show
-from ..text_values import parse_size
+from ..errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
 from .config import SiteConfig
 from .request import HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
@@ -115,9 +114,17 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
                 hint=f"use an image: sifkit overlay create --size 1G {shell_quote(writer.name.rstrip('/') + '.img')}",
             )
     if tmpfs:
-        size = parse_size("--tmpfs-size", options.tmpfs_size) if options.tmpfs_size else site.tmpfs_bytes
-        upper = Upper(kind="tmpfs", size=size)
+        upper = Upper(kind="tmpfs", size=_memory_bytes(options.tmpfs_size) or site.tmpfs_bytes)
     return PlannedLayers(tuple(layers), upper, root_is_writable, tuple(notes))
+
+
+def _memory_bytes(text: str) -> int | None:
+    """Return the size that ``--tmpfs-size`` asks for; None if it is not given. Raises UsageError."""
+    if not text:
+        return None
+    from ..text_values import parse_size
+
+    return parse_size("--tmpfs-size", text)
 
 
 def _writers(overlays: Sequence[OverlayFacts], notes: list[str]) -> list[OverlayFacts]:
@@ -142,8 +149,11 @@ def _writable_image(image: ImageFacts) -> tuple[Upper | None, bool]:
         raise FormatError(
             f"{name} is not writable for you", path=image.path, hint="leave out --writable, or use --writable-tmpfs"
         )
-    if image.kind in ("directory", "ext3"):
+    if image.kind == "directory":
         return None, True
+    if image.kind == "ext3":
+        hint = "use --overlay, or copy it to a directory: sifkit extract"
+        raise NotYetError(f"{name} is an ext3 image: writing to the root itself is not supported", path=image.path, hint=hint)
     if image.uppers:
         return image.uppers[-1], False
     hint = "leave out --writable and use --overlay or --writable-tmpfs"

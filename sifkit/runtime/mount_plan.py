@@ -6,7 +6,6 @@ directories, generated files, binds of the user, the working directory.
 
 from __future__ import annotations
 
-import ipaddress
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -253,6 +252,8 @@ def _files(request: RunRequest, site: SiteConfig, *, keeps_accounts: bool) -> It
 
 def _name_servers(text: str) -> bytes:
     """Return a resolv.conf with the addresses of ``--dns``. Raises UsageError."""
+    import ipaddress
+
     lines = []
     for part in text.split(","):
         try:

@@ -18,7 +18,7 @@ from .request import HostFacts, RunRequest
 from .run_plan import Account, Command, ContainerEnvironment, Namespace, RunPlan, Way
 from .shell_words import parse_environment_file
 
-__all__ = ["plan_run"]
+__all__ = ["plan_run", "uses_nv"]
 
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 LONGEST_HOSTNAME = 64
@@ -59,7 +59,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         hostname=options.hostname or None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
-        nv=_uses_nv(options, site),
+        nv=uses_nv(options, site),
         notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
     )
 
@@ -160,12 +160,13 @@ def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...],
     return (request.caller.cwd, home), False
 
 
-def _uses_nv(options: RunOptions, site: SiteConfig) -> bool:
+def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
+    """Return True if GPUs are shown."""
     return (options.nv or site.always_use_nv) and not options.no_nv
 
 
 def _gpu_notes(request: RunRequest) -> tuple[str, ...]:
     gpu = request.gpu
-    if request.options.nv and not (gpu.devices or gpu.libraries):
-        return ("--nv: no Nvidia GPU and no libraries of one are found on this host",)
+    if request.options.nv and not gpu.devices:
+        return ("--nv: no Nvidia GPU is found on this host",)
     return ()

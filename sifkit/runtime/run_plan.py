@@ -161,7 +161,7 @@ class RunPlan:
     """Plan of a run.
 
     ``layers``: from the root, the lowest, up. ``upper``: the layer above them that is written to; None: the root is read-only.
-    ``is_root_writable``: the root is a directory or an ext3 image that is written to itself. ``mounts``: in order. ``cwd``:
+    ``is_root_writable``: the root is a directory that is written to itself. ``mounts``: in order. ``cwd``:
     working directories, the first that exists is used, else ``/``; ``is_cwd_required``: else the run fails. ``account``: who
     the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours. ``notes``: printed before the start.

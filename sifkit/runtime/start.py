@@ -4,7 +4,8 @@ An image may have scripts in /.singularity.d/env that set variables. The shell o
 which then sets the user's variables, passes on the host's, and becomes the command. Without such scripts no shell is needed; if
 there are scripts but no shell, their plain assignments are read here. Pure.
 
-The values go to the script as variables ``_S0``, ``_S1`` ..., so that no value needs quoting.
+The values go to the script as variables ``_sifkit_0``, ``_sifkit_1`` ..., so that no value needs quoting, and the script, which
+is one argument of at most 128 KiB, stays small.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ RUNSCRIPT = "/.singularity.d/runscript"
 ENVIRONMENT_DIRECTORY = "/.singularity.d/env"
 AFTER = "99-base.sh"
 """Script after which the user's variables are set."""
+HELD = "_sifkit_"
+"""Prefix of the variables that hold values for the script."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
@@ -126,7 +129,7 @@ def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tupl
 
     def value_of(text: str) -> str:
         """Put a value into a variable and return its name."""
-        name = f"_S{len(variables)}"
+        name = f"{HELD}{len(variables)}"
         variables[name] = text
         return name
 
@@ -136,33 +139,38 @@ def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tupl
             inject.append(f'export {name}="{_in_double_quotes(value)}"')
         else:
             inject.append(f'export {name}="${value_of(value)}"')
-    passed = []
-    others: dict[str, str] = {}
-    for name, value in environment.passed.items():
-        if is_variable_name(name):
-            held = value_of(value)
-            passed.append(f'case ${{{name}+x}}${{{name}-}} in "") export {name}="${held}";; x) unset {name};; esac')
-        else:  # exported functions of bash: only a shell that knows such names keeps them
-            others[name] = value
     final = [f'export {name}="${value_of(value)}"' for name, value in extra.items()]
     prepend, append = value_of(environment.prepend_path), value_of(environment.append_path)
-    names = " ".join(variables)
+    held, first = " ".join(variables), len(variables)
+    passed = [name for name in environment.passed if is_variable_name(name)]
+    for name in passed:
+        value_of(environment.passed[name])
+    # exported functions of bash: only a shell that knows such names keeps them
+    others = {name: value for name, value in environment.passed.items() if not is_variable_name(name)}
     script = f"""\
-_source() {{ . "$_file"; }}
-_inject() {{
+_sifkit_source() {{ . "$_sifkit_file"; }}
+_sifkit_inject() {{
 {chr(10).join(inject)}
 :
 }}
-_found=
-for _file in {ENVIRONMENT_DIRECTORY}/*.sh; do
-if [ -f "$_file" ] && [ -r "$_file" ]; then
-case $_file in */{OURS}) continue;; esac
-_source
-case $_file in */{AFTER}) _inject; _found=1;; esac
+_sifkit_found=
+for _sifkit_file in {ENVIRONMENT_DIRECTORY}/*.sh; do
+if [ -f "$_sifkit_file" ] && [ -r "$_sifkit_file" ]; then
+case $_sifkit_file in */{OURS}) continue;; esac
+_sifkit_source
+case $_sifkit_file in */{AFTER}) _sifkit_inject; _sifkit_found=1;; esac
 fi
 done
-[ -n "$_found" ] || _inject
-{chr(10).join(passed)}
+[ -n "$_sifkit_found" ] || _sifkit_inject
+_sifkit_n={first}
+for _sifkit_name in {" ".join(passed)}; do
+eval "case \\${{$_sifkit_name+x}}\\${{$_sifkit_name-}} in
+'') export $_sifkit_name=\\"\\${HELD}$_sifkit_n\\";;
+x) unset $_sifkit_name;;
+esac
+unset {HELD}$_sifkit_n"
+_sifkit_n=$((_sifkit_n + 1))
+done
 {chr(10).join(final)}
 PATH="${{{prepend}:+${prepend}:}}${{PATH-}}${{{append}:+:${append}}}"
 export PATH
@@ -171,7 +179,7 @@ case ":${{LD_LIBRARY_PATH-}}:" in
 *:{LIBRARY_PATH}:*) ;;
 *) export LD_LIBRARY_PATH="$LD_LIBRARY_PATH:{LIBRARY_PATH}";;
 esac
-_find() {{
+_sifkit_find() {{
 case $1 in
 */*) [ -e "$1" ] || {{ printf '%s: %s: no such file in the container\\n' "$0" "$1" >&2; exit 255; }}
 [ -f "$1" ] && [ -x "$1" ] || {{ printf '%s: %s: permission denied\\n' "$0" "$1" >&2; exit 255; }}
@@ -179,14 +187,14 @@ return;;
 esac
 IFS=:
 set -f
-for _file in $PATH; do
-if [ -f "${{_file:-.}}/$1" ] && [ -x "${{_file:-.}}/$1" ]; then return; fi
+for _sifkit_file in $PATH; do
+if [ -f "${{_sifkit_file:-.}}/$1" ] && [ -x "${{_sifkit_file:-.}}/$1" ]; then return; fi
 done
 printf '%s: %s: no such program in the PATH of the container\\n' "$0" "$1" >&2
 exit 255
 }}
-_find "$@"
-unset _file _found {names}
+_sifkit_find "$@"
+unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
 exec "$@"
 """
     return script, {**others, **variables}

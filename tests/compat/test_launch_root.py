@@ -112,7 +112,7 @@ def test_exit_codes(base: Layer, tmp_path: Path, words: list[str], code: int, na
 
 def test_a_locked_overlay_is_refused(base: Layer, overlay: Path, tmp_path: Path) -> None:
     upper = Upper(kind="image", path=str(overlay))
-    with start_plan(plan_of("root", ["sh", "-c", "echo up; sleep 30"], [base], upper), tmp_path) as first:
+    with start_plan(plan_of("root", ["sh", "-c", "echo up; exec sleep 30"], [base], upper), tmp_path) as first:
         assert first.stdout is not None and first.stdout.readline() == b"up\n"
         code, _, err = run_plan(plan_of("root", ["true"], [base], upper), tmp_path)
         assert code == 255 and "in use" in err

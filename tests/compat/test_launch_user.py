@@ -14,7 +14,7 @@ import pytest
 from sifkit.runtime.run_plan import Layer, Mount, RunPlan, Upper
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
-from tests.support.tools import assert_clean, require, requires_root, run
+from tests.support.tools import assert_clean, kernel_mount, require, requires_root, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
@@ -112,6 +112,23 @@ def test_writable_layers(base: Layer, folder: Path, kind: str) -> None:
     code, out, err = run_as_user(plan_of("user", ["sh", "-c", script], [base], upper), folder)
     assert (code, out, err) == (0, "base\nmore\n/app:\nmessage.txt\n\n/e:\n", "")
     assert (over / "upper/e").exists() == (kind == "directory")
+
+
+@pytest.mark.parametrize("fakeroot", [False, True])
+def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> None:
+    image = folder / f"overlay-{fakeroot}.img"
+    run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", image, "8M")
+    os.chown(image, USER, USER)
+    script = (
+        "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new"
+    )
+    plan = replace(plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image))), fakeroot=fakeroot)
+    stored = 0 if fakeroot else USER
+    assert run_as_user(plan, folder) == (0, f"base\nmore\n{stored}\n", "")
+    assert_clean(image)
+    with kernel_mount(image) as point:
+        assert (point / "upper/app/new").stat().st_uid == stored
+        assert os.getxattr(point / "upper/app", "trusted.overlay.opaque") == b"y"
 
 
 def test_a_killed_launch_leaves_no_server(base: Layer, folder: Path) -> None:

@@ -75,7 +75,8 @@ def test_the_environment_of_a_command(directory: Path) -> None:
     assert found["FOO"] == found["A"] == "image" and found["HOST"] == "yes" and "EMPTY" not in found
     assert found["PATH"].startswith("/p:/img/bin:/usr/local/sbin:") and found["LD_LIBRARY_PATH"] == "/.singularity.d/libs"
     assert found["PWD"] == str(directory) and found["HOME"] == "/root"
-    assert not {name for name in found if name.startswith("_S") or "OPENBLAS" in name}
+    assert not {name for name in found if name.startswith("_sifkit") or "OPENBLAS" in name or name == "LC_CTYPE"}
+    assert "LC_CTYPE=C" in sifkit(directory, "exec", "base.sif", "env", LC_CTYPE="C")[1]
 
 
 def test_run_and_shell(directory: Path) -> None:
@@ -145,6 +146,14 @@ def test_a_working_directory_that_the_image_lacks(directory: Path) -> None:
     assert (code, out) == (0, "/root\n") and "is not in the container; the command starts in /root" in err
 
 
+def test_a_temporary_directory_that_the_image_lacks(directory: Path) -> None:
+    code, _, err = sifkit(directory, "exec", "base.sif", "ls", "/opt", TMPDIR="/srv/scratch")
+    assert code == 0 and err == (
+        "sifkit exec: warning: TMPDIR is /srv/scratch, which the container does not show; show it with -B /srv/scratch\n"
+    )
+    assert sifkit(directory, "exec", "-e", "base.sif", "ls", "/opt", TMPDIR="/srv/scratch") == (0, "", "")
+
+
 def test_the_home_directory_and_accounts(directory: Path) -> None:
     (directory / "me").mkdir()
     code, out, _ = sifkit(
@@ -156,3 +165,12 @@ def test_the_home_directory_and_accounts(directory: Path) -> None:
 
 def test_a_directory_is_the_image(box: Path, directory: Path) -> None:
     assert sifkit(directory, "run", str(box / "box"), "x") == (0, "run image x\n", "")
+
+
+def test_a_directory_is_written_to(box: Path, directory: Path) -> None:
+    shutil.copytree(box / "box", directory / "box", symlinks=True)
+    code, out, err = sifkit(directory, "exec", "-w", "--cwd", "/opt", "box", "touch", "made")
+    assert (code, out) == (0, "") and "/etc/localtime cannot be mounted: the container has no such path" in err
+    assert (directory / "box/opt/made").exists() and not (directory / "box/etc/localtime").exists()
+    code, _, err = sifkit(directory, "exec", "-w", "-B", "/srv:/not/there", "box", "true")
+    assert code == 255 and "the container has no such path" in err

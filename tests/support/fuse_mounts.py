@@ -11,6 +11,7 @@ from typing import Any
 
 from sifkit.runtime import sys
 from sifkit.runtime.fuse.mounting import mount_fuse, serve_in_child
+from sifkit.runtime.fuse.server import Server
 from sifkit.runtime.fuse.tree_backend import TreeBackend
 from sifkit.vfs.file_tree import FileTree
 
@@ -24,10 +25,11 @@ def fuse_mount(tree: FileTree[Any], *, owner: tuple[int, int] | None = None, thr
         point = Path(scratch, "point")
         point.mkdir()
         fd = mount_fuse(str(point), name="sifkit-test", read_only=True)
-        pid = serve_in_child(fd, lambda: TreeBackend(tree, owner=owner), threads=threads, before=lambda: None)
+        server = serve_in_child(lambda: Server(fd, TreeBackend(tree, owner=owner)), threads=threads, before=lambda: None)
+        os.close(fd)
         try:
             yield point
         finally:
             sys.umount(str(point))
-            _, status = os.waitpid(pid, 0)
-        assert status == 0
+            code = server.wait()
+        assert code == 0

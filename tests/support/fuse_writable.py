@@ -7,13 +7,12 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from sifkit.runtime import sys
 from sifkit.runtime.fuse.ext3_backend import Ext3Backend
-from sifkit.runtime.fuse.mounting import mount_fuse, report, serve_in_child
+from sifkit.runtime.fuse.mounting import mount_fuse, report_error, serve_in_child
 from sifkit.runtime.fuse.writable_server import WritableServer
 
 __all__ = ["WritableMount", "writable_mount"]
@@ -28,26 +27,30 @@ class WritableMount(NamedTuple):
 
 @contextmanager
 def writable_mount(
-    image: Path,
-    *,
-    kill: bool = False,
-    shown_owner: tuple[int, int] | None = None,
-    stored_owner: tuple[int, int] | None = None,
-    work: str | None = None,
+    image: Path, *, kill: bool = False, shown: tuple[int, int] = (0, 0), stored: tuple[int, int] = (0, 0)
 ) -> Iterator[WritableMount]:
     """The image mounted during the ``with`` block. ``kill``: its server is killed at the end."""
     point = Path(tempfile.mkdtemp(prefix="sifkit-fuse-"))
     fd = mount_fuse(str(point), name="sifkit-test", read_only=False)
-    opened = partial(Ext3Backend.open, str(image), shown_owner=shown_owner, stored_owner=stored_owner, work=work)
-    pid = serve_in_child(fd, opened, before=lambda: None, make_server=partial(WritableServer, report=report))
+    image_fd = os.open(image, os.O_RDWR)
     detach = True
+
+    def open_server() -> WritableServer:
+        backend = Ext3Backend(image_fd, 0, image.stat().st_size, shown=shown, stored=stored)
+        return WritableServer(fd, backend, report=report_error)
+
     try:
-        yield WritableMount(point, pid)
-        detach = kill
+        server = serve_in_child(open_server, before=lambda: None)
+        os.close(fd)
+        try:
+            yield WritableMount(point, server.pid)
+            detach = kill
+        finally:
+            if kill:
+                os.kill(server.pid, signal.SIGKILL)
+            sys.umount(str(point), sys.MNT_DETACH if detach else 0)
+            code = server.wait()
+        assert code == (-signal.SIGKILL if kill else 0)
     finally:
-        if kill:
-            os.kill(pid, signal.SIGKILL)
-        sys.umount(str(point), sys.MNT_DETACH if detach else 0)
-        _, status = os.waitpid(pid, 0)
+        os.close(image_fd)
         point.rmdir()
-    assert status == (signal.SIGKILL if kill else 0)

@@ -60,7 +60,7 @@ def start_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> subprocess.Pope
     file = scratch / "plan.pickle"
     file.write_bytes(pickle.dumps(plan))
     file.chmod(0o644)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.plan_runner", str(file), str(uid)],
         cwd=ROOT,
@@ -79,14 +79,20 @@ def run_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> tuple[int, str, s
 
 
 def _drop(uid: int) -> None:
-    """Become another user, who may be unable to read the modules of this interpreter: those of a run are loaded before."""
-    import encodings.idna
+    """Become another user, who may be unable to read the modules of this interpreter: those of a run are loaded before.
+
+    numpy has no threads then (OPENBLAS_NUM_THREADS): a user namespace needs a process with a single one.
+    """
+    import encodings.ascii
     import lzma
     import zlib
 
+    import sifkit.overlay.opening
+    import sifkit.runtime.fuse.ext3_backend
+    import sifkit.runtime.fuse.writable_server
     import sifkit.runtime.served_layers
 
-    _ = encodings.idna, lzma, zlib, sifkit.runtime.served_layers
+    _ = encodings.ascii, lzma, zlib, sifkit
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

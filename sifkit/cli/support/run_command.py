@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ...errors import UsageError
 from ...runtime.options import RunOption, Value, options_for
 from .console import Console
 from .failures import report, report_usage
 from .frame import VerbCommand, verb
+from .running import FAILED, run_or_report
 
-__all__ = ["FAILED", "RunCommand", "run_verb"]
+__all__ = ["RunCommand", "run_verb"]
 
-FAILED = 255
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Usage error of typer's parser, which has no public name there."""
 Action = Literal["exec", "run", "shell"]
@@ -48,9 +49,7 @@ class RunCommand(VerbCommand):
         console: Console = ctx.find_root().obj
         try:
             return super().invoke(ctx)
-        except (typer.Exit, BrokenPipeError, KeyboardInterrupt):
-            raise
-        except Exception as error:
+        except UsageError as error:
             report(error, console)
             raise typer.Exit(FAILED) from error
 
@@ -59,15 +58,13 @@ def run_verb(action: Action, *, doc: str, examples: Sequence[str], words: str, w
     """Make the command of one verb. ``doc``: its help. ``words``, ``words_help``: of the words after IMAGE."""
 
     def function(console: Console, **values: Any) -> int:
-        from .running import run_container
-
         image, given = values.pop("image"), tuple(values.pop("words") or ())
         found: dict[str, Value] = {
             key: tuple(value) if isinstance(value, list | tuple) else value
             for key, value in values.items()
             if value is not None
         }
-        return run_container(console, action, image, given, found)
+        return run_or_report(console, action, image, given, found)
 
     function.__doc__ = doc
     vars(function)["__signature__"] = inspect.Signature(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["Attributes", "Backend", "Entry", "FilesystemTotals", "ListedName", "WritableBackend"]
+__all__ = ["AttributeChanges", "Attributes", "Backend", "Entry", "FilesystemTotals", "ListedName", "WritableBackend"]
 
 
 class Attributes(NamedTuple):
@@ -37,11 +37,27 @@ class Entry(NamedTuple):
 
 
 class ListedName(NamedTuple):
-    """Name in a directory; ``file_type``: the format bits of its mode, shifted right by 12, 0 if unknown."""
+    """Name in a directory; ``file_type``: the format bits of its mode, shifted right by 12, 0 if unknown.
+
+    ``position``: the backend's own.
+    """
 
     name: bytes
     ino: int
     file_type: int
+    position: int = 0
+
+
+class AttributeChanges(NamedTuple):
+    """Attributes to set, those that are not None. ``clears_set_id``: set-id bits go, unless ``mode`` says otherwise."""
+
+    mode: int | None
+    uid: int | None
+    gid: int | None
+    size: int | None
+    atime: int | None
+    mtime: int | None
+    clears_set_id: bool
 
 
 class FilesystemTotals(NamedTuple):
@@ -79,8 +95,8 @@ class Backend(Protocol):
         """Return the names of a directory without ``.`` and ``..``; the same ones while the kernel reads it in parts."""
         ...
 
-    def entry(self, directory: int, index: int, /) -> Entry | None:
-        """Return the node of number ``index`` of ``list_directory``, counted as ``lookup`` does; None if it cannot be read."""
+    def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
+        """Return the node of a name of ``list_directory``, counted as ``lookup`` does; None if it cannot be read."""
         ...
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]: ...
@@ -89,53 +105,39 @@ class Backend(Protocol):
 
 
 class WritableBackend(Backend, Protocol):
-    """Tree that the programs of one mount change. Only one thread calls it.
+    """Tree that the kernel changes. Each call but ``write`` takes effect as a whole, or not at all."""
 
-    ``owner``: user and group of the program that asks. Names are those of a directory's node.
-    """
-
-    @property
-    def unsynced(self) -> bool:
-        """True if there are changes that ``commit`` would bring to stable storage."""
+    def commit(self) -> None:
+        """Bring all changes to stable storage."""
         ...
 
-    def named_entry(self, directory: int, listed: ListedName, /) -> Entry | None:
-        """Return the node that a name of ``list_directory`` still leads to, counted; None if it leads elsewhere by now."""
+    def close(self) -> None:
+        """Commit, and end the work with the filesystem."""
         ...
+
+    def seconds_to_commit(self) -> float | None:
+        """Return how long the next commit may wait, None if there is nothing to commit."""
+        ...
+
+    def fsync(self, node: int, /) -> None: ...
 
     def xattr(self, node: int, name: bytes, /) -> bytes | None: ...
 
-    def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None: ...
+    def set_attributes(self, node: int, changes: AttributeChanges, /) -> Attributes: ...
 
-    def remove_xattr(self, node: int, name: bytes, /) -> None: ...
-
-    def set_attributes(
-        self,
-        node: int,
-        /,
-        *,
-        mode: int | None,
-        uid: int | None,
-        gid: int | None,
-        size: int | None,
-        atime: int | None,
-        mtime: int | None,
-        drop_set_id: bool,
-    ) -> Attributes:
-        """Set those that are not None. ``drop_set_id``: the program may not keep set-id bits of a file that it cuts."""
+    def write(self, node: int, offset: int, data: memoryview, clears_set_id: bool, /) -> int:
+        """Write the beginning of ``data`` that there is room for; return its length. Raises OSError (ENOSPC) for none."""
         ...
 
-    def write(self, node: int, offset: int, data: memoryview, /, *, drop_set_id: bool) -> int:
-        """Write ``data``; return how much of it there was room for. Raises OSError (ENOSPC) if for nothing."""
+    def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry: ...
+
+    def make_directory(self, directory: int, name: bytes, mode: int, /) -> Entry: ...
+
+    def make_nameless(self, directory: int, mode: int, /) -> Entry:
+        """Create a file without a name, which ``link`` may give it later."""
         ...
 
-    def make_node(self, directory: int, name: bytes, mode: int, /, *, rdev: tuple[int, int], owner: tuple[int, int]) -> Entry:
-        """Create a file of the type in ``mode``, or a directory, and count it as handed out; so do the next three."""
-        ...
-
-    def make_link(self, directory: int, name: bytes, target: bytes, /, *, owner: tuple[int, int]) -> Entry: ...
-
-    def make_nameless(self, directory: int, mode: int, /, *, owner: tuple[int, int]) -> Entry: ...
+    def make_symlink(self, directory: int, name: bytes, target: bytes, /) -> Entry: ...
 
     def link(self, node: int, directory: int, name: bytes, /) -> Entry: ...
 
@@ -156,14 +158,6 @@ class WritableBackend(Backend, Protocol):
         whiteout: bool,
     ) -> None: ...
 
-    def sync(self, node: int, /) -> None:
-        """Bring a file or directory to stable storage."""
-        ...
+    def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None: ...
 
-    def commit(self) -> None:
-        """Bring all changes to stable storage."""
-        ...
-
-    def close(self) -> None:
-        """Commit, and mark the image as clean."""
-        ...
+    def remove_xattr(self, node: int, name: bytes, /) -> None: ...

@@ -1,231 +1,239 @@
-"""Writable backend of a FUSE server: an ext3 filesystem.
+"""Writable backend of a FUSE server: an ext3 filesystem, through its journal.
 
-The id of a node is the generation of its inode and the number, so that an inode that was freed and used again is another node.
-Inodes are held while the kernel knows them: a file without a name stays readable until it is closed.
+Node ids are generation and inode, so that an inode that is used again is another node. What the kernel knows of is held: a file
+whose last name is removed lives until the kernel forgets it. Overlayfs of a plain user keeps its marks in ``user.overlay.*``,
+that of root in ``trusted.overlay.*``: the former are shown, and the mark of opaque directories is stored as both.
+
+fuse-overlayfs's marks are replaced where a directory is looked into; see ``overlay_marks``.
+
+An fsync below ``work/`` commits nothing: overlayfs is copying a file up there, and its data is on storage before the commit
+that gives the file its name in ``upper/``.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat as modes
+import time
 from collections.abc import Mapping, Sequence
-from typing import Self
+from contextlib import suppress
 
-from ext3 import WritableFilesystem
-from ext3.constants import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from ext3.device.base import FileDevice
+from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import NoSpaceError
 from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
-from .backend import Attributes, Entry, FilesystemTotals, ListedName
+from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName
 from .overlay_marks import OPAQUE, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
 from .work_files import WorkFiles
 
 __all__ = ["Ext3Backend"]
 
-ROOT_INO = 2
-INO_BITS = 32
-INO_MASK = (1 << INO_BITS) - 1
-VALID_SECONDS = 86_400
-BLOCK_SIZE = 4096
-S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
-DOTS = (b".", b"..")
+ROOT_INODE = 2
+INODE_MASK = 0xFFFF_FFFF
+VALID_SECONDS = 3600
+COMMIT_SECONDS = 5.0
+"""Age of the oldest change that is not committed, at which all are."""
+HIDDEN = (b"trusted.",)
+"""Prefixes of attributes that a plain user may not see."""
 _FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
-"""Format bits of a mode, shifted right by 12, by the file type of a directory entry."""
 
 
 class Ext3Backend:
-    """Filesystem as a backend; ``close`` closes it.
+    """Filesystem in ``size`` bytes at ``offset`` of the open file ``fd``.
 
-    ``shown_owner``: the user and group that all files belong to in the mount, None: those they have. ``stored_owner``: those
-    that new files get in the image, None: those of the program that makes them. Both are given in a user namespace with one
-    id; files that nobody gives away keep the owner that they have in the image.
-    ``work``: path of the work directory if the filesystem is the upper layer of an overlay of a plain user: an fsync below it
-    commits nothing, for such a file has no name yet in any container, and the marks of removed files are translated.
+    ``shown``: user and group that all files belong to, as the mount sees it; ``stored``: those of new files on disk.
     """
 
     def __init__(
-        self,
-        filesystem: WritableFilesystem,
-        *,
-        shown_owner: tuple[int, int] | None = None,
-        stored_owner: tuple[int, int] | None = None,
-        work: str | None = None,
+        self, fd: int, offset: int, size: int, *, shown: tuple[int, int], stored: tuple[int, int], work: str = "work"
     ) -> None:
-        self.filesystem = filesystem
-        self._shown_owner = shown_owner
-        self._stored_owner = stored_owner
-        self._work_path = None if work is None else [name for name in os.fsencode(work).split(b"/") if name]
-        self._work = WorkFiles()
+        """Recover the filesystem and open it. ``work``: path of the directory where overlayfs works. Raises Ext3Error."""
+        self.filesystem = WritableFilesystem(FileDevice(fd, offset, size), late_checkpoint=True)
+        self.shown = shown
+        self.stored = stored
         self._counts: dict[int, int] = {}
-        self._translated: set[int] = set()
-        """Directories whose ``.wh.`` files are replaced."""
-
-    @classmethod
-    def open(
-        cls,
-        where: str | bytes | int,
-        *,
-        offset: int = 0,
-        size: int | None = None,
-        shown_owner: tuple[int, int] | None = None,
-        stored_owner: tuple[int, int] | None = None,
-        work: str | None = None,
-    ) -> Self:
-        """Open the filesystem in a file, or in an open one, at ``offset``. Locks are up to the caller."""
-        if isinstance(where, int):
-            from ext3.device.base import FileDevice
-
-            filesystem = WritableFilesystem(FileDevice(where, offset, size), late_checkpoint=True)
-        else:
-            filesystem = WritableFilesystem.open_for_changes(where, offset=offset, size=size, late_checkpoint=True)
-        return cls(filesystem, shown_owner=shown_owner, stored_owner=stored_owner, work=work)
-
-    # The filesystem as a whole
+        self._oldest: float | None = None
+        self._work_path = [name for name in os.fsencode(work).split(b"/") if name]
+        self._working = WorkFiles()
+        self._cleared: set[int] = set()
+        """Directories without marks of fuse-overlayfs."""
 
     @property
     def valid_seconds(self) -> int:
         return VALID_SECONDS
 
-    @property
-    def unsynced(self) -> bool:
-        return self.filesystem.unsynced
-
-    def totals(self) -> FilesystemTotals:
-        found = self.filesystem.statfs()
-        size = self.filesystem.superblock.block_size
-        return FilesystemTotals(
-            found.total_bytes // size,
-            found.free_bytes // size,
-            found.available_bytes // size,
-            found.inodes,
-            found.free_inodes,
-            size,
-        )
-
-    def sync(self, node: int, /) -> None:
-        if self._ino(node) not in self._work:
-            self.filesystem.sync()
+    # Commits
 
     def commit(self) -> None:
+        """Bring all changes to stable storage."""
+        self._oldest = None
         self.filesystem.sync()
 
+    def seconds_to_commit(self) -> float | None:
+        """Return the seconds until ``commit`` is due, None without changes. Called after each request."""
+        if not self.filesystem.unsynced:
+            self._oldest = None
+            return None
+        now = time.monotonic()
+        if self._oldest is None:
+            self._oldest = now
+        return max(0.0, self._oldest + COMMIT_SECONDS - now)
+
     def close(self) -> None:
-        self._counts.clear()
+        """Commit, empty the journal and mark the filesystem as clean."""
         self.filesystem.close()
+
+    def fsync(self, node: int, /) -> None:
+        if self._inode(node) not in self._working:
+            self.commit()
 
     # Nodes
 
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:
         above = self._directory(directory)
         ino = self.filesystem.find_name(above, name)
-        return None if ino is None else self._entry(ino, above)
+        return None if ino is None else self._entry(above, ino)
 
     def forget(self, node: int, count: int, /) -> None:
-        left = self._counts.get(node)
-        if left is None:
-            return
-        if left > count:
-            self._counts[node] = left - count
-            return
-        del self._counts[node]
-        ino = node & INO_MASK
-        self._work.forget(ino)
-        self._translated.discard(ino)
-        self.filesystem.release(ino)
+        left = self._counts.get(node, 0) - count
+        if left > 0:
+            self._counts[node] = left
+        elif self._counts.pop(node, None) is not None:
+            ino = node & INODE_MASK
+            self._working.forget(ino)
+            self._cleared.discard(ino)
+            self.filesystem.release(ino)
 
-    def attributes(self, node: int, /) -> Attributes:
-        return self._attributes(self._stat(self._ino(node)))
+    def _entry(self, above: int, ino: int) -> Entry:
+        """Return the entry of an inode in directory ``above`` that is handed out to the kernel."""
+        found = self.filesystem.stat(ino)
+        node = found.generation << 32 | ino
+        if node not in self._counts:
+            self.filesystem.hold(ino)
+        self._counts[node] = self._counts.get(node, 0) + 1
+        self._working.note(ino, above)
+        return Entry(node, 0, self._shown(found))
 
-    def list_directory(self, node: int, /) -> Sequence[ListedName]:
-        entries = self.filesystem.list_directory(self._directory(node)).entries
-        return [ListedName(name, ino, _FORMAT_OF_TYPE[kind & 7]) for name, ino, kind in entries if name not in DOTS]
-
-    def named_entry(self, directory: int, listed: ListedName, /) -> Entry | None:
-        above = self._directory(directory)
-        try:
-            if self.filesystem.find_name(above, listed.name) != listed.ino:
-                return None
-            return self._entry(listed.ino, above)
-        except OSError:  # the kernel asks for it by lookup, and the program that wants it gets the error
-            return None
-
-    def entry(self, directory: int, index: int, /) -> Entry | None:
-        return self.named_entry(directory, self.list_directory(directory)[index])
-
-    def _ino(self, node: int) -> int:
+    def _inode(self, node: int) -> int:
+        """Return the inode of a node that was handed out. Raises OSError (ESTALE)."""
         if node == ROOT_ID:
-            return ROOT_INO
+            return ROOT_INODE
         if node not in self._counts:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return node & INO_MASK
+        return node & INODE_MASK
 
     def _directory(self, node: int) -> int:
-        """Return the inode of a directory whose marks are those of the kernel."""
-        ino = self._ino(node)
-        if self._work_path is not None and ino not in self._translated:
+        """Return the inode of a directory to look into, without marks of fuse-overlayfs."""
+        ino = self._inode(node)
+        if ino not in self._cleared:
             self._find_work()
-            if ino not in self._work:
+            if ino not in self._working:
                 replace_marks(self.filesystem, ino)
-            self._translated.add(ino)
+            self._cleared.add(ino)
         return ino
 
     def _find_work(self) -> None:
-        """Find the work directory, which is made before the overlay is mounted."""
-        if self._work.top is not None or self._work_path is None:
-            return
-        ino: int | None = ROOT_INO
-        for name in self._work_path:
-            ino = None if ino is None else self.filesystem.find_name(ino, name)
-        self._work.top = ino
+        """Find the work directory, which may be made after the start, before overlayfs is mounted."""
+        if self._working.top is None:
+            ino: int | None = ROOT_INODE
+            for name in self._work_path:
+                ino = None if ino is None else self.filesystem.find_name(ino, name)
+            self._working.top = ino
 
-    def _stat(self, ino: int) -> Stat:
-        return self.filesystem.inode(ino).stat
+    def attributes(self, node: int, /) -> Attributes:
+        return self._shown(self.filesystem.stat(self._inode(node)))
 
-    def _entry(self, ino: int, directory: int) -> Entry:
-        """Return the node of an inode, counted, that a name in ``directory`` leads to."""
-        stat = self._stat(ino)
-        node = stat.generation << INO_BITS | ino
-        known = self._counts.get(node)
-        if known is None:
-            self.filesystem.hold(ino)
-        self._counts[node] = (known or 0) + 1
-        if self._work_path is not None:
-            self._work.note(ino, directory)
-        return Entry(node, stat.generation, self._attributes(stat))
-
-    def _attributes(self, stat: Stat) -> Attributes:
-        uid, gid = self._shown_owner or (stat.uid, stat.gid)
+    def _shown(self, found: Stat) -> Attributes:
         return Attributes(
-            stat.ino,
-            stat.size,
-            stat.blocks,
-            stat.atime,
-            stat.mtime,
-            stat.ctime,
-            stat.mode,
-            stat.links,
-            uid,
-            gid,
-            encode_device(stat.major, stat.minor),
+            found.ino,
+            found.size,
+            found.blocks,
+            found.atime,
+            found.mtime,
+            found.ctime,
+            found.mode,
+            found.links,
+            *self.shown,
+            encode_device(found.major, found.minor),
         )
 
-    # Content and attributes
+    # Reading
 
     def readlink(self, node: int, /) -> bytes:
-        return self.filesystem.readlink(self._ino(node))
+        return self.filesystem.readlink(self._inode(node))
 
     def read(self, node: int, offset: int, size: int, /) -> bytes:
-        return self.filesystem.read_at(self._ino(node), offset, size)
+        return self.filesystem.read_at(self._inode(node), offset, size)
 
-    def write(self, node: int, offset: int, data: memoryview, /, *, drop_set_id: bool) -> int:
-        ino = self._ino(node)
-        if drop_set_id:
-            mode = self._stat(ino).mode
-            kept = _without_set_id(mode)
-            if kept != mode:
-                self.filesystem.set_attributes(ino, mode=kept & 0o7777)
+    def list_directory(self, node: int, /) -> Sequence[ListedName]:
+        entries = self.filesystem.list_directory(self._directory(node)).entries
+        return [ListedName(name, ino, _FORMAT_OF_TYPE[kind & 7]) for name, ino, kind in entries if name not in (b".", b"..")]
+
+    def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
+        with suppress(OSError):
+            above = self._directory(directory)
+            if self.filesystem.find_name(above, listed.name) == listed.ino:
+                return self._entry(above, listed.ino)
+        return None
+
+    def xattr(self, node: int, name: bytes, /) -> bytes | None:
+        if name == OPAQUE:
+            return opaque_value(self.filesystem, self._marked(node))
+        return None if name.startswith(HIDDEN) else self.filesystem.xattr(self._inode(node), name)
+
+    def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
+        found = self.filesystem.xattrs(self._marked(node))
+        return {name: value for name, value in shown_xattrs(found).items() if not name.startswith(HIDDEN)}
+
+    def _marked(self, node: int) -> int:
+        """Return an inode whose xattrs are the kernel's marks, also if fuse-overlayfs made a directory opaque by a file."""
+        ino = self._inode(node)
+        return self._directory(node) if modes.S_ISDIR(self.filesystem.stat(ino).mode) else ino
+
+    def totals(self) -> FilesystemTotals:
+        found = self.filesystem.statfs()
+        size = self.filesystem.superblock.block_size
+        blocks = (found.total_bytes - found.metadata_bytes) // size
+        return FilesystemTotals(
+            blocks, found.free_bytes // size, found.available_bytes // size, found.inodes, found.free_inodes, size
+        )
+
+    # Changes
+
+    def set_attributes(self, node: int, changes: AttributeChanges, /) -> Attributes:
+        ino = self._inode(node)
+        uid, gid = self.stored
+        mode = changes.mode
+        if mode is None and changes.clears_set_id:
+            mode = self._mode_without_set_id(ino)
+        self.filesystem.set_attributes(
+            ino,
+            mode=mode,
+            uid=None if changes.uid is None else uid,
+            gid=None if changes.gid is None else gid,
+            size=changes.size,
+            atime=changes.atime,
+            mtime=changes.mtime,
+        )
+        return self._shown(self.filesystem.stat(ino))
+
+    def _mode_without_set_id(self, ino: int) -> int | None:
+        """Return the permission bits of a file without set-id bits, None if it has none of them."""
+        found = self.filesystem.stat(ino).mode
+        is_set_gid = found & modes.S_ISGID and found & modes.S_IXGRP
+        if not found & modes.S_ISUID and not is_set_gid:
+            return None
+        return modes.S_IMODE(found) & ~(modes.S_ISUID | (modes.S_ISGID if is_set_gid else 0))
+
+    def write(self, node: int, offset: int, data: memoryview, clears_set_id: bool, /) -> int:
+        ino = self._inode(node)
+        mode = self._mode_without_set_id(ino) if clears_set_id else None
+        if mode is not None:
+            self.filesystem.set_attributes(ino, mode=mode)
         try:
             self.filesystem.write_at(ino, offset, data)
         except NoSpaceError:
@@ -253,99 +261,45 @@ class Ext3Backend:
                 written += length
         return written
 
-    def set_attributes(
-        self,
-        node: int,
-        /,
-        *,
-        mode: int | None,
-        uid: int | None,
-        gid: int | None,
-        size: int | None,
-        atime: int | None,
-        mtime: int | None,
-        drop_set_id: bool,
-    ) -> Attributes:
-        ino = self._ino(node)
-        if self._stored_owner is not None:
-            uid = None if uid is None else self._stored_owner[0]
-            gid = None if gid is None else self._stored_owner[1]
-        if drop_set_id and mode is None:
-            now = self._stat(ino).mode
-            kept = _without_set_id(now)
-            mode = None if kept == now else kept & 0o7777
-        self.filesystem.set_attributes(ino, mode=mode, uid=uid, gid=gid, size=size, atime=atime, mtime=mtime)
-        return self._attributes(self._stat(ino))
+    def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:
+        uid, gid = self.stored
+        above = self._place(directory, name)
+        return self._entry(above, self.filesystem.mknod_at(above, name, mode, rdev=device, uid=uid, gid=gid))
 
-    def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
-        ino = self._ino(node)
-        if self._work_path is None:
-            return self.filesystem.xattrs(ino)
-        if self._stat(ino).is_dir:
-            self._directory(node)
-        return shown_xattrs(self.filesystem.xattrs(ino))
+    def make_directory(self, directory: int, name: bytes, mode: int, /) -> Entry:
+        uid, gid = self.stored
+        above = self._place(directory, name)
+        ino = self.filesystem.mkdir_at(above, name, mode, uid=uid, gid=gid)
+        self._find_work()
+        return self._entry(above, ino)
 
-    def xattr(self, node: int, name: bytes, /) -> bytes | None:
-        ino = self._ino(node)
-        if self._work_path is None:
-            return self.filesystem.xattr(ino, name)
-        if name == OPAQUE:
-            if self._stat(ino).is_dir:
-                self._directory(node)
-            return opaque_value(self.filesystem, ino)
-        return None if name.startswith(b"trusted.overlay.") else self.filesystem.xattr(ino, name)
+    def make_symlink(self, directory: int, name: bytes, target: bytes, /) -> Entry:
+        uid, gid = self.stored
+        above = self._place(directory, name)
+        return self._entry(above, self.filesystem.symlink_at(target, above, name, uid=uid, gid=gid))
 
-    def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None:
-        ino = self._ino(node)
-        if self._work_path is not None and name == OPAQUE:
-            set_opaque(self.filesystem, ino, value)
-        else:
-            self.filesystem.set_xattr(ino, name, value, create=create, replace=replace)
-
-    def remove_xattr(self, node: int, name: bytes, /) -> None:
-        ino = self._ino(node)
-        if self._work_path is not None and name == OPAQUE:
-            remove_opaque(self.filesystem, ino)
-        else:
-            self.filesystem.remove_xattr(ino, name)
-
-    # Names
-
-    def make_node(self, directory: int, name: bytes, mode: int, /, *, rdev: tuple[int, int], owner: tuple[int, int]) -> Entry:
+    def make_nameless(self, directory: int, mode: int, /) -> Entry:
+        uid, gid = self.stored
         above = self._directory(directory)
-        self._check_new(name)
-        uid, gid = self._stored_owner or owner
-        if mode & S_IFMT == S_IFDIR:
-            ino = self.filesystem.mkdir_at(above, name, mode & 0o7777, uid=uid, gid=gid)
-            self._find_work()
-        else:
-            mode = mode if mode & S_IFMT else mode | S_IFREG
-            ino = self.filesystem.mknod_at(above, name, mode, rdev=rdev, uid=uid, gid=gid)
-        return self._entry(ino, above)
-
-    def make_link(self, directory: int, name: bytes, target: bytes, /, *, owner: tuple[int, int]) -> Entry:
-        above = self._directory(directory)
-        self._check_new(name)
-        uid, gid = self._stored_owner or owner
-        return self._entry(self.filesystem.symlink_at(target, above, name, uid=uid, gid=gid), above)
-
-    def make_nameless(self, directory: int, mode: int, /, *, owner: tuple[int, int]) -> Entry:
-        above = self._directory(directory)
-        uid, gid = self._stored_owner or owner
         ino = self.filesystem.create_nameless(above, mode, uid=uid, gid=gid)
         try:
-            return self._entry(ino, above)
+            return self._entry(above, ino)
         finally:
-            self.filesystem.release(ino)  # the node holds it
+            self.filesystem.release(ino)  # the node holds it now
 
     def link(self, node: int, directory: int, name: bytes, /) -> Entry:
-        ino, above = self._ino(node), self._directory(directory)
-        self._check_new(name)
-        if self._stat(ino).links:
+        ino, above = self._inode(node), self._place(directory, name)
+        if self.filesystem.stat(ino).links:
             self.filesystem.link_at(ino, above, name)
         else:
             self.filesystem.name_at(ino, above, name)
-        return self._entry(ino, above)
+        return self._entry(above, ino)
+
+    def _place(self, directory: int, name: bytes) -> int:
+        """Return the inode of a directory that gets a name. Raises OSError (EINVAL) for names of whiteouts."""
+        if has_whiteout_prefix(name):
+            raise OSError(errno.EINVAL, "names that begin with .wh. are whiteouts")
+        return self._directory(directory)
 
     def unlink(self, directory: int, name: bytes, /) -> None:
         self.filesystem.unlink_at(self._directory(directory), name)
@@ -365,24 +319,25 @@ class Ext3Backend:
         exchange: bool,
         whiteout: bool,
     ) -> None:
-        old, new = self._directory(directory), self._directory(new_directory)
-        if not exchange:
-            self._check_new(new_name)
+        old, new = self._directory(directory), self._place(new_directory, new_name)
+        moved = {new: self.filesystem.find_name(old, name)}
+        if exchange:
+            moved[old] = self.filesystem.find_name(new, new_name)
         self.filesystem.rename_at(old, name, new, new_name, exchange=exchange, replace=replace, whiteout=whiteout)
-        if self._work_path is not None and old != new:
-            for where, moved in ((new, new_name), (old, name)) if exchange else ((new, new_name),):
-                ino = self.filesystem.find_name(where, moved)
-                if ino is not None:
-                    self._work.note(ino, where)
+        for above, ino in moved.items():
+            if ino is not None:
+                self._working.note(ino, above)
 
-    def _check_new(self, name: bytes) -> None:
-        """Refuse a name that the next overlay would take for a whiteout, as fuse-overlayfs does. Raises OSError (EINVAL)."""
-        if self._work_path is not None and has_whiteout_prefix(name):
-            raise OSError(errno.EINVAL, f"names that begin with .wh. are whiteouts: {os.fsdecode(name)!r}")
+    def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None:
+        ino = self._inode(node)
+        if name == OPAQUE:
+            set_opaque(self.filesystem, ino, value)
+        else:
+            self.filesystem.set_xattr(ino, name, value, create=create, replace=replace, follow=False)
 
-
-def _without_set_id(mode: int) -> int:
-    """Return a mode without what a program that changes the content may not keep."""
-    if mode & S_IFMT in (S_IFDIR, S_IFLNK):
-        return mode
-    return mode & ~(S_ISUID | (S_ISGID if mode & S_IXGRP else 0))
+    def remove_xattr(self, node: int, name: bytes, /) -> None:
+        ino = self._inode(node)
+        if name == OPAQUE:
+            remove_opaque(self.filesystem, ino)
+        else:
+            self.filesystem.remove_xattr(ino, name, follow=False)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import NoReturn
 
 from ...errors import SifkitError
 from .. import sys
-from .backend import Backend
 from .server import Server
 
-__all__ = ["mount_fuse", "report", "serve_in_child"]
-
-B = TypeVar("B", bound=Backend)
+__all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child"]
 
 DEVICE = "/dev/fuse"
 READY, MESSAGE_BYTES = b"\0", 4096
@@ -39,43 +38,50 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
     return fd
 
 
-def serve_in_child(
-    fd: int,
-    open_backend: Callable[[], B],
-    *,
-    threads: int = 1,
-    before: Callable[[], None],
-    make_server: Callable[[int, B], Server] | None = None,
-) -> int:
-    """Serve a mount in a forked process, and close ``fd`` in this one; return the process's id when it serves.
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """Process that serves a mount. ``report``: where it says that it was unmounted."""
 
-    ``before``: called in it first. ``make_server``: None for a tree that nobody changes. The process is in a
-    session of its own, and ends when the filesystem is unmounted. Its exit code is 0 if all was well. Raises OSError with the
-    reason if the backend cannot be opened.
+    pid: int
+    report: int
+
+    def is_unmounted(self, seconds: float) -> bool:
+        """Return True when the filesystem is mounted nowhere, which ``seconds`` are waited for."""
+        readable, _, _ = select.select([self.report], [], [], seconds)
+        return bool(readable)
+
+    def wait(self) -> int:
+        """Return the exit code of the process when it has ended: 0 if all was written."""
+        os.close(self.report)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def leave(self) -> None:
+        """Let the process go on until the filesystem is unmounted."""
+        os.close(self.report)
+        os.waitpid(self.pid, os.WNOHANG)
+
+
+def serve_in_child(open_server: Callable[[], Server], *, before: Callable[[], None], threads: int = 1) -> ServerProcess:
+    """Serve a mount in a forked process; return when it serves. The caller closes its descriptor of the mount then.
+
+    ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted. Raises
+    OSError with the reason if the server cannot be opened.
     """
-    ready, answer = os.pipe2(os.O_CLOEXEC)
+    report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        os.close(ready)
-        _serve(fd, open_backend, threads, before, answer, make_server)
-    os.close(fd)
+        os.close(report)
+        _serve(open_server, threads, before, answer)
     os.close(answer)
-    with open(ready, "rb") as file:
-        message = file.read(MESSAGE_BYTES)
+    message = os.read(report, MESSAGE_BYTES)
     if message != READY:
+        os.close(report)
         os.waitpid(pid, 0)
         raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
-    return pid
+    return ServerProcess(pid, report)
 
 
-def _serve(
-    fd: int,
-    open_backend: Callable[[], B],
-    threads: int,
-    before: Callable[[], None],
-    answer: int,
-    make_server: Callable[[int, B], Server] | None,
-) -> NoReturn:
+def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[], None], answer: int) -> NoReturn:
     code = 1
     is_ready = False
     try:
@@ -83,23 +89,23 @@ def _serve(
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         before()
-        backend = open_backend()
-        server = Server(fd, backend, report=report) if make_server is None else make_server(fd, backend)
+        server = open_server()
         os.write(answer, READY)
-        os.close(answer)
         is_ready = True
         server.serve(threads=threads)
+        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        os.close(answer)
+        server.finish()
         code = 0
     except Exception as error:  # noqa: BLE001 - the process ends here
         text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
         if is_ready:
-            report(text)
+            report_error(text)
         else:
             os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
 
 
-def report(text: str) -> None:
-    """Write one line of a server to standard error."""
+def report_error(text: str) -> None:
     os.write(2, f"sifkit: FUSE server: {text}\n".encode("utf-8", "replace"))

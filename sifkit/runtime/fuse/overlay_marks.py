@@ -7,11 +7,13 @@ when they are first looked into. See ``vfs.whiteouts``.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from functools import partial
 
-from ext3 import WritableFilesystem
 from ext3.constants import S_IFCHR, FileType
+from ext3.edit.filesystem import WritableFilesystem
 
 from ...vfs.whiteouts import (
     FUSE_LEFTOVER,
@@ -60,7 +62,9 @@ def set_opaque(filesystem: WritableFilesystem, ino: int, value: bytes) -> None:
 
 
 def remove_opaque(filesystem: WritableFilesystem, ino: int) -> None:
-    """Remove the opaque mark for all readers."""
+    """Remove the opaque mark for all readers. Raises OSError (ENODATA) if there is none."""
+    if opaque_value(filesystem, ino) is None:
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
     def every() -> None:
         for name in _STORED:

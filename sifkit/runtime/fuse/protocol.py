@@ -13,7 +13,6 @@ from ...packed_struct import I32, U16, U32, U64, PackedStruct
 __all__ = [
     "ATTR",
     "ATTR_OUT",
-    "CREATE_IN",
     "DIRENT",
     "ENTRY_OUT",
     "FORGET_ONE",
@@ -23,27 +22,19 @@ __all__ = [
     "INIT_OUT",
     "IN_HEADER",
     "KERNEL_STATFS",
-    "LINK_IN",
     "MAJOR",
     "MINOR",
     "MIN_MINOR",
-    "MKDIR_IN",
-    "MKNOD_IN",
     "OPEN_OUT",
     "OUT_HEADER",
     "READ_IN",
     "RENAME2_IN",
-    "RENAME_IN",
     "ROOT_ID",
     "SETATTR_IN",
-    "SETXATTR_IN",
-    "WRITE_OUT",
-    "AttributeFlag",
     "InitFlag",
     "Opcode",
     "OpenFlag",
-    "RenameFlag",
-    "WriteFlag",
+    "SetAttribute",
     "decode_device",
     "encode_device",
 ]
@@ -133,8 +124,8 @@ class OpenFlag(IntFlag):
     CACHE_DIR = 1 << 3
 
 
-class AttributeFlag(IntFlag):
-    """What SETATTR changes: ``valid`` of SETATTR_IN."""
+class SetAttribute(IntFlag):
+    """What is to be set: ``valid`` of SETATTR_IN."""
 
     MODE = 1 << 0
     UID = 1 << 1
@@ -145,20 +136,6 @@ class AttributeFlag(IntFlag):
     ATIME_NOW = 1 << 7
     MTIME_NOW = 1 << 8
     KILL_SUIDGID = 1 << 11
-
-
-class WriteFlag(IntFlag):
-    """``write_flags`` of WRITE."""
-
-    KILL_SUIDGID = 1 << 2
-
-
-class RenameFlag(IntFlag):
-    """Flags of RENAME2, as of renameat2(2)."""
-
-    NOREPLACE = 1 << 0
-    EXCHANGE = 1 << 1
-    WHITEOUT = 1 << 2
 
 
 IN_HEADER = PackedStruct(
@@ -235,8 +212,6 @@ KERNEL_STATFS = PackedStruct(
     padding=U32,
     spare=24,
 )
-GETXATTR_IN = PackedStruct("fuse_getxattr_in", 8, size=U32, padding=U32)
-GETXATTR_OUT = PackedStruct("fuse_getxattr_out", 8, size=U32, padding=U32)
 SETATTR_IN = PackedStruct(
     "fuse_setattr_in",
     88,
@@ -257,15 +232,9 @@ SETATTR_IN = PackedStruct(
     gid=U32,
     unused5=U32,
 )
-WRITE_OUT = PackedStruct("fuse_write_out", 8, size=U32, padding=U32)
-MKNOD_IN = PackedStruct("fuse_mknod_in", 16, mode=U32, rdev=U32, umask=U32, padding=U32)
-MKDIR_IN = PackedStruct("fuse_mkdir_in", 8, mode=U32, umask=U32)
-CREATE_IN = PackedStruct("fuse_create_in", 16, flags=U32, mode=U32, umask=U32, open_flags=U32)
-"""Of CREATE and TMPFILE. The kernel has applied the umask to ``mode``, here and in MKNOD and MKDIR."""
-LINK_IN = PackedStruct("fuse_link_in", 8, oldnodeid=U64)
-RENAME_IN = PackedStruct("fuse_rename_in", 8, newdir=U64)
 RENAME2_IN = PackedStruct("fuse_rename2_in", 16, newdir=U64, flags=U32, padding=U32)
-SETXATTR_IN = PackedStruct("fuse_setxattr_in", 8, size=U32, flags=U32)
+GETXATTR_IN = PackedStruct("fuse_getxattr_in", 8, size=U32, padding=U32)
+GETXATTR_OUT = PackedStruct("fuse_getxattr_out", 8, size=U32, padding=U32)
 FORGET_ONE = PackedStruct("fuse_forget_one", 16, nodeid=U64, nlookup=U64)
 
 
@@ -275,5 +244,5 @@ def encode_device(major: int, minor: int) -> int:
 
 
 def decode_device(packed: int) -> tuple[int, int]:
-    """Return (major, minor) of what ``encode_device`` returns."""
-    return packed >> 8 & 0xFFF, (packed & 0xFF) | (packed >> 12 & 0xFFF00)
+    """Return major and minor of the packed number of a device."""
+    return packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xFFF00

@@ -30,7 +30,7 @@ from .protocol import (
     Opcode,
 )
 
-__all__ = ["WANTED", "Reply", "Server", "packed", "sized"]
+__all__ = ["WANTED", "Reply", "Server", "packed_attributes"]
 
 MAX_PAGES = 256
 MAX_WRITE = MAX_PAGES * 4096
@@ -84,14 +84,12 @@ _entry_out, _attr_out, _dirent, _read_in = ENTRY_OUT.packer, ATTR_OUT.packer, DI
 class Server:
     """Server of one mount: ``fd`` is open on /dev/fuse and mounted. ``report``: takes one line per internal error."""
 
-    wanted = WANTED
-    """Features asked of the kernel."""
-
     def __init__(self, fd: int, backend: Backend, *, report: Callable[[str], None] | None = None) -> None:
         if python.byteorder != "little":
             raise OSError(errno.ENOSYS, "FUSE is served on little-endian machines only")
         self.fd = fd
         self.backend = backend
+        self.wanted = WANTED
         self._report = report or (lambda _: None)
         self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
             Opcode.LOOKUP: self._lookup,
@@ -122,7 +120,7 @@ class Server:
         view = memoryview(buffer)
         fd, handlers = self.fd, self._handlers
         while True:
-            self._before_read()
+            self.wait()
             try:
                 size = os.readv(fd, [buffer])
             except OSError as error:
@@ -131,6 +129,8 @@ class Server:
                 if error.errno == errno.ENODEV:  # unmounted
                     return
                 raise
+            if not size:  # the other end is closed; the kernel never sends this
+                return
             _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
             handler = handlers.get(opcode)
             try:
@@ -149,8 +149,15 @@ class Server:
             if reply is not None:
                 self._send(unique, reply)
 
-    def _before_read(self) -> None:
-        """Do what is due before the next request."""
+    def finish(self) -> None:
+        """Called after the unmount."""
+
+    def wait(self) -> None:
+        """Called before a request is read."""
+
+    def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
+        """Return the names of an open directory, which is read from ``cookie`` on."""
+        return self.backend.list_directory(node)
 
     def _send(self, unique: int, parts: Reply) -> None:
         header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
@@ -188,8 +195,8 @@ class Server:
         """Pack the answer of a lookup; None: that there is no such name, which the kernel keeps as well."""
         valid = self.backend.valid_seconds
         if found is None:
-            return _entry_out.pack(0, 0, valid, 0, 0, 0, *packed(NO_ATTRIBUTES))
-        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *packed(found.attributes))
+            return _entry_out.pack(0, 0, valid, 0, 0, 0, *packed_attributes(NO_ATTRIBUTES))
+        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *packed_attributes(found.attributes))
 
     def _forget(self, node: int, body: memoryview) -> None:
         self.backend.forget(node, int.from_bytes(body[:8], "little"))
@@ -200,7 +207,7 @@ class Server:
             self.backend.forget(node, lookups)
 
     def _getattr(self, node: int, _: memoryview) -> Reply:
-        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *packed(self.backend.attributes(node))),)
+        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *packed_attributes(self.backend.attributes(node))),)
 
     def _readlink(self, node: int, _: memoryview) -> Reply:
         return (self.backend.readlink(node),)
@@ -220,42 +227,36 @@ class Server:
         handle, cookie, room, *_ = _read_in.unpack_from(body)
         parts: list[bytes] = []
         unknown = self._pack_entry(None)
-        names = self._names(node, handle, cookie)
+        names = self.names_of(node, handle, cookie)
         for index in range(cookie, len(names) + FIRST_COOKIE):
-            if index < FIRST_COOKIE:  # the kernel asks for neither by lookup; their inode numbers are only shown
-                name, ino, kind = (b".", b"..")[index], node, 0o04
-            else:
-                name, ino, kind = names[index - FIRST_COOKIE]
+            # the kernel asks for neither . nor .. by lookup; their inode numbers are only shown
+            is_dot = index < FIRST_COOKIE
+            listed = ListedName((b".", b"..")[index], node, 0o04) if is_dot else names[index - FIRST_COOKIE]
+            name, ino, kind, _ = listed
             size = DIRENT.size + len(name)
             padding = -size % 8
             room -= size + padding + (ENTRY_OUT.size if plus else 0)
             if room < 0:
                 break
             if plus:
-                found = self._listed_entry(node, names, index - FIRST_COOKIE) if index >= FIRST_COOKIE else None
+                found = self.backend.entry(node, listed) if index >= FIRST_COOKIE else None
                 parts.append(unknown if found is None else self._pack_entry(found))
             parts.append(_dirent.pack(ino, index + 1, len(name), kind) + name + bytes(padding))
         return (b"".join(parts),)
 
-    def _names(self, node: int, _handle: int, _cookie: int) -> Sequence[ListedName]:
-        """Return the names of an open directory. ``_cookie``: where the kernel reads on."""
-        return self.backend.list_directory(node)
-
-    def _listed_entry(self, node: int, _names: Sequence[ListedName], index: int) -> Entry | None:
-        """Return the node of a name of a directory, counted."""
-        return self.backend.entry(node, index)
-
     def _getxattr(self, node: int, body: memoryview) -> Reply:
-        value = self.backend.xattrs(node).get(bytes(body[GETXATTR_IN.size : -1]))
+        return self._value(self.backend.xattrs(node).get(bytes(body[GETXATTR_IN.size : -1])), body)
+
+    def _value(self, value: bytes | None, body: memoryview) -> Reply:
         if value is None:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        return sized(value, body)
+        return _sized(value, body)
 
     def _listxattr(self, node: int, body: memoryview) -> Reply:
         names = b"".join(name + b"\0" for name in self.backend.xattrs(node))
         if len(names) > XATTR_LIST_MAX:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-        return sized(names, body)
+        return _sized(names, body)
 
     def _statfs(self, _: int, __: memoryview) -> Reply:
         found = self.backend.totals()
@@ -263,7 +264,7 @@ class Server:
         return (KERNEL_STATFS.packer.pack(*values, found.block_size, 255, found.block_size, 0, b""),)
 
 
-def packed(found: Attributes) -> tuple[int, ...]:
+def packed_attributes(found: Attributes) -> tuple[int, ...]:
     """Return the fields of ATTR."""
     ino, size, blocks, atime, mtime, ctime, mode, links, uid, gid, rdev = found
     seconds = (
@@ -274,7 +275,7 @@ def packed(found: Attributes) -> tuple[int, ...]:
     return (ino, size, blocks, *seconds, atime % SECOND, mtime % SECOND, ctime % SECOND, mode, links, uid, gid, rdev, 4096, 0)
 
 
-def sized(value: bytes, body: memoryview) -> Reply:
+def _sized(value: bytes, body: memoryview) -> Reply:
     """Return a value, or its size if that is asked for. Raises OSError (ERANGE) if there is no room for it."""
     room = int.from_bytes(body[:4], "little")
     if room == 0:

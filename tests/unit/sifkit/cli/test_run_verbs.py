@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sifkit.cli import main
+from sifkit.cli.support.quick_run import parse_plain
+
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containers run on Linux only")
@@ -18,7 +21,7 @@ def image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("APPTAINER", "SINGULARITY"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("sifkit.cli.support.running._known_host", _AnyHost)
+    monkeypatch.setattr("sifkit.runtime.host.probe", _AnyHost)
     monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda programs: ())
     return tiny_sif(Path("image.sif"))
 
@@ -138,6 +141,51 @@ def test_an_ext4_image_is_no_overlay(run, image):
     Path("ext4.img").write_bytes(raw)
     code, _, err = run("exec", "-o", "ext4.img", "image.sif", "ls")
     assert code == 255 and "ext4.img is ext2 or ext4, not ext3" in err
+
+
+PLAIN = [
+    ("image.sif", "ls", "-l"),
+    ("-e", "image.sif", "ls"),
+    ("-ce", "-B", "/etc:/x", "-B/srv", "--bind=/opt", "image.sif", "env", "-e", "--json", ""),
+    ("-qvv", "--debug", "-H", "/tmp", "--home=/opt", "--", "image.sif", "--", "x"),
+    ("-eH/tmp", "--pwd", "/etc", "--nocolor", "image.sif"),
+    ("-o", "a.img:ro", "--overlay=b.img", "-S", "a,b", "--env", "A=b=c", "image.sif", "x"),
+    ("--env", "-x", "-", "-e"),
+]
+
+
+@pytest.mark.parametrize("words", PLAIN)
+def test_both_parsers_read_the_same(image, monkeypatch, words):
+    seen = []
+    monkeypatch.setattr("sifkit.cli.support.running.run_container", lambda console, *rest: seen.append((console, rest)) or 0)
+    assert main(["exec", *words]) == 0
+    monkeypatch.setattr("sifkit.cli.support.quick_run.parse_plain", lambda action, args: None)
+    assert main(["exec", *words]) == 0
+    (quick, one), (slow, other) = seen
+    given = {key: value for key, value in other[3].items() if value not in (False, None, ())}
+    assert one == (*other[:3], given)
+    for name in ("quiet", "verbose", "debug", "color", "program", "arguments", "json"):
+        assert getattr(quick, name) == getattr(slow, name), name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("-h",),
+        ("--help", "image.sif"),
+        ("-e",),
+        ("-B",),
+        ("-B", "", "x"),
+        ("--bind=", "x"),
+        ("--nv=1", "x"),
+        ("", "x"),
+        ("-Z", "x"),
+    ],
+)
+def test_what_is_not_plain_is_left_to_typer(words):
+    assert parse_plain("exec", words) is None
+    assert parse_plain("exec", ("-s", "x", "image.sif")) is None and parse_plain("shell", ("-s", "x", "image.sif")) is not None
 
 
 def test_facts_load_neither_numpy_nor_construct(image):

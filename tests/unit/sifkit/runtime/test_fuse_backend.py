@@ -47,13 +47,13 @@ def test_nodes_live_as_long_as_the_kernel_knows_them(backend: TreeBackend[bytes]
 def test_listings_give_the_nodes_of_lookups(backend: TreeBackend[bytes]) -> None:
     names = backend.list_directory(ROOT_ID)
     assert [(one.name, one.file_type) for one in names] == [(b"file", 8), (b"hard", 8), (b"link", 10), (b"sub", 4)]
-    for index, one in enumerate(names):
-        entry, found = backend.entry(ROOT_ID, index), backend.lookup(ROOT_ID, one.name)
+    for one in names:
+        entry, found = backend.entry(ROOT_ID, one), backend.lookup(ROOT_ID, one.name)
         assert entry == found and entry is not None
         assert entry.attributes.ino == one.ino and entry.attributes.gid == 8
     assert names[0].ino == names[1].ino
     assert backend.lookup(ROOT_ID, b"missing") is None
-    link = backend.entry(ROOT_ID, 2)
+    link = backend.entry(ROOT_ID, names[2])
     assert link is not None and backend.readlink(link.node) == b"file"
 
 

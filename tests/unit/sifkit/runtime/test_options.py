@@ -93,3 +93,10 @@ def test_variables_that_are_no_truth_values() -> None:
 def test_the_shell_is_an_option_of_shell() -> None:
     assert with_variables({}, {"APPTAINER_SHELL": "/bin/zsh"}, "exec")[0] == {}
     assert with_variables({}, {"APPTAINER_SHELL": "/bin/zsh"}, "shell")[0] == {"shell": "/bin/zsh"}
+
+
+def test_the_manual_has_every_option_without_effect_or_refused() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "running.md").read_text()
+    for option in OPTIONS:
+        if option.status != "works":
+            assert any(f"`{option.spelling}`" in line and option.reason in line for line in text.splitlines()), option.name

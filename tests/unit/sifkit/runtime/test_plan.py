@@ -119,6 +119,8 @@ def test_a_directory_is_written_to_itself() -> None:
     plan = planned(image=image, writable=True)
     assert plan.is_root_writable and plan.upper is None
     assert not planned(image=image).is_root_writable
+    ext3 = ImageFacts(path="/x.img", kind="ext3", root=Layer(path="/x.img", kind="ext3"))
+    refused("writing to the root itself is not supported", image=ext3, writable=True)
 
 
 def test_memory_is_written_to() -> None:
@@ -387,7 +389,7 @@ def test_graphics() -> None:
     assert mount_at(plan, "/.singularity.d/libs/libcuda.so.1").readonly and mount_at(plan, "/dev/nvidia0").kind == "bind"
     assert plan.environment.with_libraries and plan.nv
     plan = planned(nv=True)
-    assert plan.notes == ("--nv: no Nvidia GPU and no libraries of one are found on this host",)
+    assert plan.notes == ("--nv: no Nvidia GPU is found on this host",)
 
 
 def test_the_plan_as_text() -> None:

@@ -162,6 +162,17 @@ def test_scripts_that_change_the_shell_do_not_disturb(tmp_path: Path, shell: str
     assert ran(start, tmp_path, scripts, shell).stdout == b"a  b 1 1\n"
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> None:
+    host = {f"SOME_VARIABLE_{number}": f"value {number}" for number in range(3000)} | {"_file": "f", "_S0": "s", "IFS": "x"}
+    scripts = {"10-a.sh": "export _file=image\nSOME_VARIABLE_7=\n", "99-base.sh": "found=1"}
+    environment, _ = planned(host=host, given={"A": "1"})
+    found = environment_of(started(environment, scripts), tmp_path, scripts, shell)
+    assert "IFS" not in found
+    assert found["A"] == "1" and found["_file"] == "image" and found["_S0"] == "s" and "SOME_VARIABLE_7" not in found
+    assert found["SOME_VARIABLE_2999"] == "value 2999" and not [name for name in found if name.startswith("_sifkit")]
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
