@@ -291,3 +291,38 @@ def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) ->
         os.unlink(mount.point / "file")
         (mount.point / "again").write_bytes(source[:accepted])
     check(image)
+
+
+def test_killed_at_any_moment(image: Path) -> None:
+    """Whatever was synced is there, and the journal alone makes the image consistent."""
+    chance = random.Random(11)
+    for turn in range(4):
+        kept = f"kept{turn}"
+        with writable_mount(image, kill=True) as mount:
+            folder = mount.point / f"storm{turn}"
+            folder.mkdir()
+            for number in range(chance.randrange(100, 400)):
+                change(
+                    chance.randrange(9), folder, str(number % 23), str(number % 17), chance.choice((0, 0, EXCHANGE, WHITEOUT))
+                )
+                if number == 80:
+                    (folder / kept).write_bytes(b"x" * 300_000)
+                    with open(folder / kept, "rb") as file:
+                        os.fsync(file.fileno())
+                if number % 40 == 0:
+                    os.kill(mount.pid, signal.SIGTERM)
+        copy = image.with_name("replayed")
+        shutil.copyfile(image, copy)
+        replayed = subprocess.run(["e2fsck", "-E", "journal_only", "-p", copy], capture_output=True, text=True, check=False)
+        assert replayed.returncode in (0, 1), replayed
+        check_but_orphans(copy)
+        with writable_mount(image) as mount:
+            assert (mount.point / f"storm{turn}" / kept).read_bytes() == b"x" * 300_000
+        check(image)
+
+
+def check_but_orphans(image: Path) -> None:
+    """Fail unless e2fsck, which may delete files without names first, finds nothing else."""
+    found = subprocess.run(["e2fsck", "-p", image], capture_output=True, text=True, check=False)
+    assert found.returncode in (0, 1), found
+    check(image)

@@ -1,0 +1,160 @@
+"""Writable backend of FUSE servers: marks of removed files, files below work/, files without names, full images."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import ext3
+from ext3.constants import S_IFCHR
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("containers run on Linux only", allow_module_level=True)
+
+from sifkit.runtime.fuse.backend import AttributeChanges
+from sifkit.runtime.fuse.ext3_backend import Ext3Backend
+from sifkit.runtime.fuse.protocol import ROOT_ID
+
+SIZE = 8 << 20
+OPAQUE = b"user.overlay.opaque"
+TRUSTED = b"trusted.overlay.opaque"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image"
+    ext3.mkfs(path, SIZE)
+    with ext3.Filesystem.open(path, "r+") as filesystem:
+        filesystem.mkdir("/upper")
+        filesystem.mkdir("/work")
+    return path
+
+
+@contextmanager
+def opened(image: Path, *, work: str = "work") -> Iterator[Ext3Backend]:
+    fd = os.open(image, os.O_RDWR)
+    backend = Ext3Backend(fd, 0, SIZE, shown=(5, 6), stored=(7, 8), work=work)
+    try:
+        yield backend
+    finally:
+        backend.close()
+        os.close(fd)
+    forced = ext3.CheckOptions(force=True)
+    with open(image, "rb") as file:
+        assert not ext3.fsck.check(ext3.FileDevice(file.fileno()), ext3.CheckOnly(), options=forced).findings
+
+
+def node_of(backend: Ext3Backend, path: str) -> int:
+    node = ROOT_ID
+    for name in path.encode().split(b"/"):
+        entry = backend.lookup(node, name)
+        assert entry is not None, path
+        node = entry.node
+    return node
+
+
+def test_marks_of_fuse_overlayfs_become_those_of_the_kernel(image: Path) -> None:
+    with ext3.Filesystem.open(image, "r+") as filesystem:
+        for path in ("/upper/d", "/upper/e", "/upper/both", "/upper/tree", "/upper/.wh.kept"):
+            filesystem.mkdir(path)
+        for path in ("/upper/.wh.gone", "/upper/.wh.both", "/upper/.wh.tree", "/upper/d/.wh..wh..opq", "/work/.wh.own"):
+            filesystem.create(path)
+        filesystem.mknod("/upper/d/.wh..opq", S_IFCHR)
+        filesystem.create("/upper/tree/file")
+        filesystem.set_xattr("/upper/e", b"user.fuseoverlayfs.opaque", b"y")
+    with opened(image) as backend:
+        assert backend.xattr(node_of(backend, "upper/d"), OPAQUE) == b"y"
+        assert backend.xattrs(node_of(backend, "upper/e")) == {OPAQUE: b"y"}
+        shown = {listed.name: listed.file_type for listed in backend.list_directory(node_of(backend, "upper"))}
+        assert shown == {b"d": 4, b"e": 4, b"both": 2, b"tree": 2, b"gone": 2, b".wh.kept": 4}
+        assert backend.list_directory(node_of(backend, "upper/d")) == []
+        assert backend.lookup(node_of(backend, "work"), b".wh.own") is not None
+        with pytest.raises(OSError) as error:
+            backend.make_directory(node_of(backend, "upper"), b".wh.new", 0o755)
+        assert error.value.errno == errno.EINVAL
+    with ext3.Filesystem.open(image) as filesystem:
+        assert filesystem.xattrs("/upper/d") == {OPAQUE: b"y", TRUSTED: b"y"}
+        gone = filesystem.stat("/upper/gone")
+        assert (gone.mode, gone.major, gone.minor) == (S_IFCHR, 0, 0)
+
+
+def test_an_opaque_mark_of_root_is_shown_and_removed(image: Path) -> None:
+    with ext3.Filesystem.open(image, "r+") as filesystem:
+        filesystem.set_xattr("/upper", TRUSTED, b"y")
+        filesystem.set_xattr("/upper", b"trusted.overlay.impure", b"y")
+    with opened(image) as backend:
+        upper = node_of(backend, "upper")
+        assert backend.xattrs(upper) == {OPAQUE: b"y"}
+        assert backend.xattr(upper, b"trusted.overlay.impure") is None
+        backend.remove_xattr(upper, OPAQUE)
+        assert backend.xattrs(upper) == {}
+        with pytest.raises(OSError) as error:
+            backend.remove_xattr(upper, OPAQUE)
+        assert error.value.errno == errno.ENODATA
+
+
+def test_a_directory_that_leaves_work_takes_its_files_with_it(image: Path) -> None:
+    with opened(image) as backend:
+        work, upper = node_of(backend, "work"), node_of(backend, "upper")
+        folder = backend.make_directory(work, b"#1", 0o755).node
+        file = backend.make_node(folder, b"file", 0o100644, (0, 0)).node
+        backend.fsync(file)
+        assert backend.filesystem.unsynced
+        backend.rename(work, b"#1", upper, b"folder", replace=True, exchange=False, whiteout=False)
+        backend.fsync(file)
+        assert not backend.filesystem.unsynced
+
+
+def test_work_made_after_the_start_and_forgotten_by_the_kernel(image: Path) -> None:
+    with opened(image, work="a/w") as backend:
+        first = backend.make_directory(ROOT_ID, b"a", 0o755).node
+        work = backend.make_directory(first, b"w", 0o755).node
+        backend.forget(work, 1)
+        file = backend.make_nameless(node_of(backend, "a/w"), 0o100644)
+        backend.fsync(file.node)
+        assert backend.filesystem.unsynced
+        backend.link(file.node, node_of(backend, "upper"), b"named")
+        backend.fsync(file.node)
+        assert not backend.filesystem.unsynced
+        assert backend.attributes(file.node).links == 1
+
+
+def test_nodes_that_were_not_handed_out_are_stale(image: Path) -> None:
+    with opened(image) as backend:
+        file = backend.make_nameless(ROOT_ID, 0o100600)
+        free = backend.totals().free_inodes
+        backend.forget(file.node, 1)
+        assert backend.totals().free_inodes == free + 1
+        for node in (file.node, 2, 11, 1 << 40):
+            with pytest.raises(OSError) as error:
+                backend.attributes(node)
+            assert error.value.errno == errno.ESTALE
+
+
+def test_a_full_image_takes_the_beginning_of_a_write(image: Path) -> None:
+    data = bytes(range(256)) * (SIZE // 256)
+    with opened(image) as backend:
+        file = backend.make_node(ROOT_ID, b"file", 0o100644, (0, 0)).node
+        written = backend.write(file, 100, memoryview(data), False)
+        assert 0 < written < len(data) and backend.totals().free_blocks <= 1
+        assert backend.read(file, 100, len(data)) == data[:written]
+        with pytest.raises(OSError) as error:
+            backend.write(file, 100 + written, memoryview(b"more"), False)
+        assert error.value.errno == errno.ENOSPC
+
+
+def test_owners(image: Path) -> None:
+    with opened(image) as backend:
+        file = backend.make_node(ROOT_ID, b"file", 0o104755, (0, 0))
+        assert file.attributes[8:10] == (5, 6)
+        changes = AttributeChanges(mode=None, uid=5, gid=None, size=None, atime=None, mtime=None, clears_set_id=False)
+        assert backend.set_attributes(file.node, changes).mode == 0o100755
+        assert backend.attributes(node_of(backend, "upper"))[8:10] == (5, 6)
+    with ext3.Filesystem.open(image) as filesystem:
+        assert [filesystem.stat(path)[2:4] for path in ("/file", "/upper")] == [(7, 8), (0, 0)]
