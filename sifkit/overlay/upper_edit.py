@@ -13,23 +13,19 @@ Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and opaque
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ext3.constants import S_IFCHR
-from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError, XattrError
-from ext3.read.filesystem import Stat as InodeStat
+from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError
 
 from ..errors import shell_quote, show
-from ..vfs.errors import LowerContentError, TreePathError, unreadable_attributes
-from ..vfs.file_tree import FileTree
-from ..vfs.resolve import ResolvedPath, Resolver
-from ..vfs.upper_view import find_upper, is_opaque_directory
+from ..vfs.errors import LowerContentError, TreePathError
+from ..vfs.resolve import ResolvedPath
+from ..vfs.upper_view import is_opaque_directory
 from ..vfs.whiteouts import (
     METACOPY_XATTRS,
     OPAQUE_XATTRS,
@@ -39,11 +35,8 @@ from ..vfs.whiteouts import (
     is_whiteout,
     whiteout_name,
 )
-from .copy_up import CopyUp, store_attributes
-from .edited_view import EditedView
-from .tree_opening import upper_directory, upper_tree
+from .overlay_files import OverlayFiles
 from .upper_whiteouts import has_lower_content, whiteouts_below
-from .xattr_filter import ACLS
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 
@@ -52,92 +45,11 @@ PATH_ERRORS = (PathError, TreePathError)
 """Errors that concern one path: of an operation on the filesystem, and of the resolver."""
 
 
-class OverlayEditor(Resolver[int]):
-    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are.
+class OverlayEditor(OverlayFiles):
+    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are."""
 
-    Nodes are inodes, and with ``lower`` layers those of an ``EditedView``: ``copy_up`` gives the inode to change, ``location``
-    the directory and name.
-    """
-
-    def __init__(
-        self,
-        filesystem: WritableFilesystem,
-        *,
-        path: str | None = None,
-        upper: bool = False,
-        lower: Sequence[FileTree[Any]] | None = None,
-    ) -> None:
-        """``path``: the file that the filesystem is in. ``lower``: the layers below upper/, the lowest first.
-
-        Raises MissingPathError for ``lower`` or ``upper`` without upper/.
-        """
-        self.path = path
-        self.view: EditedView | None = None
-        if lower is not None:
-            self.view = EditedView(filesystem, upper_directory(filesystem).root, lower)
-        super().__init__(self.view or (upper_tree(filesystem) if upper else filesystem))
-        self.filesystem = filesystem
-        self.upper = upper or lower is not None
-        self.upper_ino = find_upper(filesystem)
-        self.whiteouts = 0
-        """Number of whiteouts created."""
-        self._copier = None if self.view is None else CopyUp(filesystem, self.view)
-
-    def stat(self, ino: int) -> InodeStat:
-        inode = self.upper_inode(ino)
-        if inode is not None:
-            return self.filesystem.stat(inode)
-        assert self.view is not None
-        found = self.view.stat(ino)
-        owner, times = (found.uid, found.gid), (found.atime, found.mtime, found.ctime)
-        numbers = (found.size, found.links, found.blocks)
-        return InodeStat(ino, found.mode, *owner, *numbers, *times, None, found.major, found.minor, 0, 0, 0)
-
-    def upper_inode(self, ino: int) -> int | None:
-        """Return the inode of a file in the image; None if only lower layers have it."""
-        return ino if self.view is None else self.view.upper_inode(ino)
-
-    def is_same(self, one: int, other: int) -> bool:
-        """Return True for two names of one file."""
-        return one == other if self.view is None else self.view.is_same(one, other)
-
-    def copy_up(self, ino: int) -> int:
-        """Return the inode of a file to change it, after copying it up if only lower layers have it.
-
-        Raises TreePathError if a layer cannot be read, and errors of storing the file.
-        """
-        return ino if self._copier is None else self._copier.copy(ino)
-
-    def location(self, path: ResolvedPath[int]) -> tuple[int, bytes]:
-        """Return the inode of the directory that ``path`` is in, copied up, and the name in it."""
-        return self.copy_up(path.parent), path.name
-
-    def take_attributes(self, old: int, ino: int) -> None:
-        """Set owner, mode and xattrs of a new file of the image that replaces a lower file ``old``, to be those of it."""
-        assert self._copier is not None
-        try:
-            xattrs = self._copier.xattrs_of(old)
-        except OSError as error:
-            raise TreePathError(None, error.errno or errno.EIO, unreadable_attributes(error)) from error
-        store_attributes(self.filesystem, ino, self.stat(old), xattrs)
-
-    def name_copy(self, ino: int, parent: int, name: bytes) -> None:
-        """Give a name to a file that stands for a lower one; its directory keeps its times."""
-        assert self._copier is not None
-        self._copier.give_name(ino, parent, name)
-
-    def remove_xattr(self, ino: int, name: bytes) -> None:
-        """Remove an xattr of a file. A lower file that does not have it is not copied up. Raises XattrError."""
-        if self._copier is not None and self.upper_inode(ino) is None and name not in self._copier.xattrs_of(ino):
-            if name in ACLS:
-                return
-            raise XattrError(name, "the attribute is not there", error=OSError(errno.ENODATA, os.strerror(errno.ENODATA)))
-        self.filesystem.remove_xattr(self.copy_up(ino), name)
-
-    @property
-    def guesses_lower(self) -> bool:
-        """True if the edits are those of a container whose lower layers are not known."""
-        return self.upper and self.view is None
+    whiteouts = 0
+    """Number of whiteouts created."""
 
     def whiteouts_of(self, path: ResolvedPath[int]) -> tuple[bytes, ...]:
         """Return the names in the directory of ``path`` that hide its name: itself, if it is a device 0, 0, or a .wh. file."""
@@ -152,22 +64,6 @@ class OverlayEditor(Resolver[int]):
         if name is not None and self.filesystem.find_name(parent, name) is not None:
             found.append(name)
         return tuple(found)
-
-    def find_directory(self, path: bytes) -> tuple[ResolvedPath[int] | None, str]:
-        """Resolve a path to a directory that exists; else None and the reason, as a system error."""
-        try:
-            found = self.resolve(path, follow=True)
-        except TreePathError as error:  # also a link that leads to itself, which may be replaced
-            return None, error.reason
-        if found.node is None:
-            return None, os.strerror(errno.ENOENT)
-        return (found, "") if self.stat(found.node).is_dir else (None, os.strerror(errno.ENOTDIR))
-
-    def is_outside_upper(self, path: ResolvedPath[int]) -> bool:
-        """Return True if no container will see this path: the image has an upper/ and the path is elsewhere."""
-        if self.upper or self.upper_ino is None:
-            return False
-        return self.upper_ino != path.node and self.upper_ino not in path.ancestors
 
     def needs_whiteout(self, path: ResolvedPath[int]) -> bool:
         """Return True if removing this name must leave a whiteout: a lower layer has it, or may have it.
@@ -420,13 +316,13 @@ class OverlayEditor(Resolver[int]):
     def _own(self, path: ResolvedPath[int]) -> int:
         """Return the inode of a file that can be moved or linked, as all its content is in upper/."""
         assert path.node is not None
-        if self._copier is None:
+        if self.copier is None:
             self.check_content(path)
             return path.node
         if self.stat(path.node).is_dir:
-            return self._copier.copy_tree(path.node)
-        ino = self._copier.copy(path.node)
-        self._copier.copy_content(ino)
+            return self.copier.copy_tree(path.node)
+        ino = self.copier.copy(path.node)
+        self.copier.copy_content(ino)
         return ino
 
     def check_content(self, path: ResolvedPath[int]) -> None:

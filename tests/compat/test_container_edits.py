@@ -152,7 +152,7 @@ def random_edits(seed: int, count: int) -> Callable[[Sides], None]:
                 case "rm" | "mkdir":
                     sides.run(*words, path())
                 case "chmod":
-                    sides.run(*words, chosen.choice(["700", "u+w,g-r", "o+t"]), path())
+                    sides.run(*words, chosen.choice(["700", "u+w,g-r", "a+x"]), path())
                 case "chown":
                     sides.run("chown", "-h", "5:6", path())
                 case "ln" if "-s" in words:
@@ -163,7 +163,8 @@ def random_edits(seed: int, count: int) -> Callable[[Sides], None]:
                     one, other = path(), path()
                     goal = Path(f"{sides.merged}{other}")
                     is_special = goal.is_fifo() or goal.is_char_device()  # cp would write to it
-                    is_inside = f"{other}/".startswith(f"{one}/")  # cp fails, and leaves something
+                    inside = os.path.realpath(f"{sides.merged}{one}")  # cp fails, and leaves something
+                    is_inside = f"{goal.resolve()}/".startswith(f"{inside}/")
                     if words[0] == "mv" or not (is_special or is_inside):
                         sides.run(*words, one, other)
 
