@@ -176,7 +176,7 @@ def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("no-such", b"sifkit exec: no-such: no such program in the PATH of the container\n"),
+        ("no-such", b"sifkit exec: no-such: executable file not found in $PATH\n"),
         ("/no/such", b"sifkit exec: /no/such: no such file in the container\n"),
         ("/etc/passwd", b"sifkit exec: /etc/passwd: permission denied\n"),
         ("/etc", b"sifkit exec: /etc: permission denied\n"),
