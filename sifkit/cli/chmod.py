@@ -40,7 +40,7 @@ class _ChmodCommand(VerbCommand):
         "sifkit chmod 755 overlay.img:/upper/opt/run",
         "sifkit chmod -R u+rwX,go-w overlay.img:/upper/opt",
         "sifkit chmod g+s,o= overlay.img:/upper/shared",
-        "sifkit chmod --partition overlay a+rx image.sif:/upper/opt/run",
+        "sifkit chmod --overlay job-1.img a+rx image.sif:/opt/run",
     ],
     help_names=["--help"],
     kind=_ChmodCommand,

@@ -26,7 +26,7 @@ __all__ = ["command"]
         "sifkit chown -R 1000:1000 overlay.img:/upper",
         "sifkit chown -R me overlay.img:/upper overlay.img:/work",
         "sifkit chown root: overlay.img:/upper/usr/bin/tool",
-        "sifkit chown --partition overlay :100 image.sif:/upper/shared",
+        "sifkit chown :100 image.sif:/shared",
     ],
     help_names=["--help"],
 )

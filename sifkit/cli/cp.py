@@ -51,7 +51,8 @@ class _Settings:
         "sifkit cp -r overlay.img:/upper/opt/results .",
         "sifkit cp 'overlay.img:/upper/opt/results/*.py' .",
         "sifkit cp -a overlay.img:/upper/a overlay.img:/upper/b",
-        "sifkit cp --partition overlay motd image.sif:/upper/etc/motd",
+        "sifkit cp motd image.sif:/etc/motd",
+        "sifkit cp -a --overlay job-1.img tool/ image.sif:/opt",
         "sifkit cp -r image.sif:/opt/results .",
     ],
 )
@@ -175,6 +176,7 @@ def _copy_in(batch: EditBatch, sources: Sequence[str], target: str, settings: _S
         exact=settings.exact,
         follow=settings.follow,
         allow_changed=settings.allow_changed,
+        overlays=flags.overlay or (),
     ) as work:
         with open_for_editing(batch.console, goal.image, flags, check=work.prepare) as editor:
             for outcome in work.run(editor):

@@ -43,7 +43,7 @@ def command(
     *,
     old: Annotated[str, typer.Argument(metavar="A", help="image, directory or IMAGE:/PATH")],
     new: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="image or directory to compare it with; without it: see --overlay")
+        str | None, typer.Argument(metavar="B", help="image or directory to compare it with; without it: see --overlay")
     ] = None,
     no_owner: Annotated[bool, typer.Option("--no-owner", help="do not compare owners")] = False,
     brief: Annotated[bool, typer.Option("--brief", help="say only whether there are differences")] = False,

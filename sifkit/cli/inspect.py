@@ -13,11 +13,23 @@ from .support.frame import verb
 
 if TYPE_CHECKING:
     from ..overlay.container_metadata import AppMetadata, ContainerMetadata
+    from ..overlay.inspecting import InspectRequest
 
 __all__ = ["command"]
 
 TEXTS = ("runscript", "startscript", "test", "helpfile")
 """Attributes that are texts, in the order in which they are printed."""
+NOUNS = {
+    "labels": "labels",
+    "deffile": "definition file",
+    "environment": "environment",
+    "runscript": "runscript",
+    "startscript": "startscript",
+    "test": "test script",
+    "helpfile": "help",
+    "list_apps": "apps",
+}
+"""Words for what a request asks for."""
 
 
 def _flag(*names: str, text: str) -> Any:
@@ -60,6 +72,7 @@ def command(
     if everything and app:
         raise UsageError("--all shows every app, and --app one of them", hint="give one of them")
     console.image = image
+    console.takes_any_image = True
     console.json |= everything
     others = deffile or environment or runscript or startscript or test or helpfile or list_apps
     request = InspectRequest(
@@ -86,7 +99,13 @@ def command(
     for line in shown:
         _print(console, line)
     if not shown:
-        console.note(f"{show(image)}: there are none of these metadata")
+        console.note(f"{show(image)} has {_nothing(request)}")
+
+
+def _nothing(request: InspectRequest) -> str:
+    """Return the words for what was asked for and is not there: no labels, no runscript."""
+    kinds = [noun for key, noun in NOUNS.items() if getattr(request, key)]
+    return ", ".join(f"no {noun}" for noun in kinds)
 
 
 def _lines(found: ContainerMetadata, app: str, *, list_apps: bool) -> list[str]:

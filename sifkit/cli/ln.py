@@ -29,7 +29,7 @@ __all__ = ["command"]
         "sifkit ln -s ../tool/bin/run overlay.img:/upper/bin/run",
         "sifkit ln -sf /opt/tool-2 overlay.img:/upper/opt/tool",
         "sifkit ln overlay.img:/upper/a overlay.img:/upper/b",
-        "sifkit ln -s --partition overlay /opt/tool image.sif:/upper/tool",
+        "sifkit ln -s /opt/tool image.sif:/tool",
     ],
 )
 def command(
@@ -171,14 +171,15 @@ class _Linker:
     ) -> bool:
         """Return True if the existing file may be replaced, else record the error."""
         found = self.editor.stat(there)
+        is_same = old is not None and self.editor.is_same(old, there)
         if not self.force:
             text = f"failed to create {self.kind} '{destination.shown}': File exists"
             self.batch.refuse(text, destination, kind="exists", hint="-f replaces it")
         elif found.is_dir:
             self.batch.refuse(f"{destination.shown}: cannot overwrite directory", destination, kind="is-a-directory")
-        elif old == there and self.editor.resolve(source.path, follow=False).location != new.location:
+        elif is_same and self.editor.resolve(source.path, follow=False).location != new.location:
             pass  # they are hard links to one file already
-        elif old == there or (self.symbolic and source.path == new.name and not found.is_symlink):
+        elif is_same or (self.symbolic and source.path == new.name and not found.is_symlink):
             self.batch.refuse(f"'{source.shown}' and '{destination.shown}' are the same file", destination)
         else:
             return True

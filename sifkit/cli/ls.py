@@ -217,7 +217,9 @@ def command(
     color: Annotated[
         str, typer.Option("--color", metavar="[=WHEN]", help="colour names by file type: always, auto or never")
     ] = "never",
-    every: Annotated[bool, typer.Option("-a", "--all", help="list entries that begin with a dot too (the default)")] = False,
+    every: Annotated[
+        bool, typer.Option("-a", "-A", "--all", help="list entries that begin with a dot too (the default)")
+    ] = False,
     single: Annotated[bool, typer.Option("-1", help="print one entry per line (the default)")] = False,
     zero: ZeroTerminated = False,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object; with -R one per entry, and a summary")] = False,

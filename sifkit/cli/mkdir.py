@@ -29,7 +29,7 @@ __all__ = ["command"]
         "sifkit mkdir -p overlay.img:/upper/opt/tool/data",
         "sifkit mkdir -m 2775 --owner 1000:1000 overlay.img:/upper/shared",
         "sifkit mkdir -p --upper overlay.img:/opt/tool",
-        "sifkit mkdir --partition overlay image.sif:/upper/opt",
+        "sifkit mkdir -p image.sif:/opt/tool",
     ],
 )
 def command(

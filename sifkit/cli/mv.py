@@ -29,7 +29,8 @@ __all__ = ["command"]
         "sifkit mv overlay.img:/upper/opt/old overlay.img:/upper/opt/new",
         "sifkit mv overlay.img:/opt overlay.img:/etc overlay.img:/upper",
         "sifkit mv --upper overlay.img:/opt/a overlay.img:/opt/b",
-        "sifkit mv --partition overlay image.sif:/upper/a image.sif:/upper/b",
+        "sifkit mv image.sif:/opt/x image.sif:/opt/y",
+        "sifkit mv --overlay job-1.img image.sif:/etc/motd image.sif:/etc/motd.old",
     ],
 )
 def command(
@@ -46,8 +47,8 @@ def command(
 ) -> int:
     """Move or rename files within an image.
 
-    With --upper a whiteout replaces the old name if a lower layer may have a file of that name. A directory is moved with the
-    files in upper/ only.
+    In a container (a SIF image, or with --overlay) files of lower layers are copied to the overlay first, and a whiteout
+    replaces the old name. With --upper lower layers are not known: a directory is moved with the files in upper/ only.
     """
     paths = parse_image_paths(arguments)
     if len(paths) < 2:
@@ -147,9 +148,9 @@ class _Mover:
         """Return True if a move would lose the file: onto itself, or a link onto its target."""
         from ..vfs.errors import TreePathError
 
-        if old.node == new.node:
+        assert old.node is not None and new.node is not None
+        if self.editor.is_same(old.node, new.node):
             return True
-        assert old.node is not None
         if there.is_symlink or not self.editor.stat(old.node).is_symlink:
             return False
         try:

@@ -26,7 +26,8 @@ __all__ = ["command"]
         "sifkit rm overlay.img:/upper/opt/x",
         "sifkit rm -rf overlay.img:/upper/var/cache overlay.img:/upper/tmp/build",
         "sifkit rm --upper overlay.img:/etc/motd",
-        "sifkit rm -r --partition overlay image.sif:/upper/opt/x",
+        "sifkit rm -r image.sif:/opt/x",
+        "sifkit rm --overlay job-1.img image.sif:/etc/motd",
     ],
 )
 def command(
@@ -42,8 +43,8 @@ def command(
 ) -> int:
     """Remove files in an image. Never prompts.
 
-    With --upper a whiteout replaces a removed file if a lower layer may have a file of that name, which it hides from the
-    container. With -f whiteouts also hide files that only a lower layer has.
+    In a container (a SIF image, or with --overlay) a whiteout replaces a removed file that a lower layer has. With --upper it
+    does if a lower layer may have it, and with -f whiteouts also hide files that only a lower layer has.
     """
     if not arguments and not force:
         raise UsageError("IMAGE:/PATH... is missing", hint="see sifkit rm -h")

@@ -56,6 +56,7 @@ def _version(wanted: bool) -> None:
         "sifkit overlay create --size 500M --from-dir overlay/",
         "sifkit overlay info overlay.img",
         "sifkit ls -l overlay.img /upper",
+        "sifkit ls image.sif /opt",
     ],
     intro=START,
     shared=tuple(SHARED_OPTIONS.items()),
@@ -67,5 +68,5 @@ def root(
         typer.Option("--version", "-V", is_eager=True, callback=_version, help="show the version", rich_help_panel=GENERAL),
     ] = False,
 ) -> None:
-    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, without root privileges, mounting or
-    external programs."""
+    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, and look into them as containers see
+    them, without root privileges, mounting or external programs."""

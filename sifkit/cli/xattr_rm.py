@@ -22,7 +22,7 @@ __all__ = ["command"]
     locks=True,
     examples=[
         "sifkit xattr rm user.comment overlay.img:/upper/notes",
-        "sifkit xattr rm --partition overlay system.posix_acl_access image.sif:/upper/shared",
+        "sifkit xattr rm system.posix_acl_access image.sif:/shared",
     ],
 )
 def command(

@@ -1,7 +1,8 @@
 """Container opened for looking: the root of an image and the overlays above it, as one tree.
 
 The order is Apptainer's: the root is the lowest layer, then the overlays in the image, then those that are given, later ones
-higher; overlays that could be written lie above those that could not. Source: Apptainer 1.4.5, tried.
+higher. Of the overlays among which a container writes to one, the given or else those in the image, the writable ones are the
+highest. Source: Apptainer 1.4.5, tried.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def open_container(
         if arguments and layers[0].kind == "ext3":
             _reject_overlay(layers[0], arguments)
         given = [layer for argument in arguments for layer in _overlay_layers(argument, stack)]
-        layers += sorted(given, key=lambda layer: layer.is_writable)
+        upper = given or layers[1:]
+        layers[len(layers) if given else 1 :] = sorted(upper, key=lambda layer: layer.is_writable)
         if len(layers) > 1:
             layers = [_named(layer, os.fsdecode(path)) for layer in layers]
         yield Container(UnionTree([layer.tree for layer in layers]), tuple(layers))
@@ -157,7 +159,8 @@ def _whole(opened: OpenedFilesystem) -> ContainerLayer:
 def _overlay(opened: OpenedFilesystem, *, is_given: bool = False, is_writable: bool = False) -> ContainerLayer:
     """Return the layer that an overlay adds: below upper/, or of a squashfs all of it. Raises FormatError."""
     tree = opened.tree
-    upper = None if opened.kind == "squashfs" else find_upper(tree)
+    named = LayerTree(tree, tree.root, name=opened.name, hint=opened.check_hint)
+    upper = None if opened.kind == "squashfs" else find_upper(named)
     if upper is None and opened.kind == "ext3":
         text = f"{show(opened.name)}: the overlay has no upper/, in which a container keeps its files"
         hint = f"create it with: sifkit mkdir {shell_quote(opened.path)}:/upper" if opened.object_id is None else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import SifkitError, shell_quote, show
+from ..errors import SifkitError, UsageError, shell_quote, show
 from ..vfs.copy_outcome import CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, path_error, reason_of
 from ..vfs.file_tree import FileTree
@@ -69,8 +69,8 @@ class CopyIn:
 
     ``partition``: of those images that are SIF images. ``upper``: paths in images are below their upper/. ``exact``: the target
     is never a directory to copy into. ``follow``: symlinks named as sources. ``allow_changed``: do not look whether an image is
-    changed while it is copied from. Call ``prepare`` with the editor of the target's
-    image before any change, then take the outcomes of ``run``. ``bytes``: data copied so far.
+    changed while it is copied from. ``overlays``: those given for the target's image, for hints. Call ``prepare`` with the
+    editor of the target's image before any change, then take the outcomes of ``run``. ``bytes``: data copied so far.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class CopyIn:
         exact: bool = False,
         follow: bool = False,
         allow_changed: bool = False,
+        overlays: Sequence[str] = (),
     ) -> None:
         assert target.image is not None
         self.bytes = 0
@@ -96,6 +97,7 @@ class CopyIn:
         self._partition = partition
         self._upper = upper
         self._exact = exact
+        self._overlays = overlays
         self._follow = follow
         self._watches: list[tuple[str, ChangeWatch]] | None = None if allow_changed else []
         """Of the images to copy from, unless they may change."""
@@ -135,7 +137,7 @@ class CopyIn:
             with suppress(TreePathError):  # reported by the copy
                 space.add(found.source, self._destination(editor, found).node)
         self._progress.done()
-        space.check(show(self._image))
+        space.check(self._edited(editor))
         self._data_bytes = space.data_bytes
 
     def _find(self, editor: OverlayEditor, argument: CopyArgument) -> _Found:
@@ -180,6 +182,9 @@ class CopyIn:
         if image not in self._trees:
             if os.path.samefile(image, self._image):
                 self._trees[image] = editor.tree
+            elif os.path.samefile(image, self._edited(editor)):
+                hint = f"for a file that the container sees, write {show(self._image)}:/PATH"
+                raise UsageError(f"{show(image)} is the overlay that the copy changes", hint=hint)
             else:
                 partition = self._partition if is_sif(image) else None
                 try:
@@ -191,6 +196,10 @@ class CopyIn:
                 for found in opened.images:
                     self._watch(found)
         return self._trees[image]
+
+    def _edited(self, editor: OverlayEditor) -> str:
+        """Return the file that is changed: of a container an overlay above the target's image."""
+        return self._image if editor.path is None else editor.path
 
     def _watch(self, image: OpenedImage) -> None:
         """Warn if another process may write to an image that is copied from, or if its journal cannot be read."""
@@ -222,7 +231,11 @@ class CopyIn:
         """Copy the sources; the copy goes on as the outcomes are taken."""
         yield from self._outcomes
         copier = Copier(
-            editor, self._options, image=show(self._image), progress=self._progress, image_id=_identity(self._image)
+            editor,
+            self._options,
+            image=show(self._image),
+            progress=self._progress,
+            image_id=_identity(self._edited(editor)),
         )
         self._progress.phase("copy", self._data_bytes, "bytes")
         for found in self._found:
@@ -259,8 +272,9 @@ class CopyIn:
             directory = b"/upper/" + directory.lstrip(b"/")
         else:
             hint = "create the directory first: "
-        option = "--upper " if editor.upper else ""
-        return f"{hint}sifkit mkdir -p {option}{shell_quote(f'{self._image}:{os.fsdecode(directory)}')}"
+        option = "--upper " if editor.guesses_lower else ""
+        overlays = "".join(f"--overlay {shell_quote(path)} " for path in self._overlays)
+        return f"{hint}sifkit mkdir -p {option}{overlays}{shell_quote(f'{self._image}:{os.fsdecode(directory)}')}"
 
     def _target_exists(self, editor: OverlayEditor) -> bool:
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ext3.constants import DIRECT_BLOCKS, FAST_SYMLINK_MAX
 
-from ..errors import SifkitError, counted, human
+from ..errors import SifkitError, counted, human, shell_quote, show
 from ..vfs.file_tree import FileTree, Stat, is_directory
 from ..vfs.walk import WalkedDirectory
 from .copy_options import CopyOptions
@@ -146,7 +146,7 @@ class SpaceEstimate:
             self.blocks += -(-(blocks - DIRECT_BLOCKS) // (block_size // 4))
 
     def check(self, image: str) -> None:
-        """Raise CopySpaceError if the image has too few free blocks or inodes."""
+        """Raise CopySpaceError if the ``image``, a file, has too few free blocks or inodes."""
         found = self.editor.filesystem.superblock
         blocks, inodes = max(0, self.blocks), self.inodes
         if blocks <= found.free_blocks and inodes <= found.free_inodes:
@@ -158,11 +158,11 @@ class SpaceEstimate:
         else:
             way = f"enlarge it: sifkit overlay resize --size +{-(-(needed - free) * 5 // 4 // MIB) + 1}M"
         raise CopySpaceError(
-            f"{image}: the copy needs {human(needed)} and {counted(inodes, 'inode')}, the image has {human(free)} and"
+            f"{show(image)}: the copy needs {human(needed)} and {counted(inodes, 'inode')}, the image has {human(free)} and"
             f" {counted(found.free_inodes, 'inode')} free",
             needed_bytes=needed,
             available_bytes=free,
             needed=inodes,
             available=found.free_inodes,
-            hint=f"remove files from it, or {way}",
+            hint=f"remove files from it, or {way} {shell_quote(image)}",
         )

@@ -2,16 +2,17 @@
 
 A file gets its name when it is complete, with content, holes, owner, mode, times and xattrs. The directories above it are
 copied first, without what is in them. What a container sees is the same after each step, so the copying may end anywhere. The
-times of a directory do not change because something in it is copied up. Hard links of lower files become files of their own.
+times of a directory do not change because something in it is copied up. A hard link of a lower file becomes a file of its own.
 Source: Linux ``fs/overlayfs/copy_up.c``; tried with Linux 6.18.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from errno import EIO, ENOENT, ENOSPC
 from functools import partial
+from typing import TypeVar
 
 from ext3 import hostio
 from ext3.edit.filesystem import WritableFilesystem
@@ -28,6 +29,7 @@ from .xattr_filter import ACLS
 
 __all__ = ["CopyUp", "store_attributes"]
 
+T = TypeVar("T")
 SECTOR = 512
 
 
@@ -54,18 +56,33 @@ class CopyUp:
     def copy_tree(self, top: int) -> int:
         """Copy up a directory and everything below it, also the content of metacopies. Return its inode.
 
-        Raises TreePathError (ENOSPC), before any change, if there is no room for the data.
+        Hard links in it stay. Raises TreePathError (ENOSPC), before any change, if there is no room for the data.
         """
         self._check_space(top)
         inode = self.copy(top)
+        linked: dict[tuple[int, int], int] = {}
         for found in walk(self._view, top):
-            below = self.copy(found.row.node)
+            facts, node = stat_of(found.row), found.row.node
+            identity = facts.dev, facts.ino
+            if identity in linked and self._view.upper_inode(node) is None:
+                self._link(linked[identity], node)
+                continue
+            is_lower = self._view.upper_inode(node) is None
+            below = self.copy(node)
             if is_directory(found.row):
                 self._unmerge(below)
-            elif stat.S_ISREG(stat_of(found.row).mode):
+            elif stat.S_ISREG(facts.mode):
                 self.copy_content(below)
+            if is_lower and facts.links > 1 and not is_directory(found.row):
+                linked[identity] = below
         self._unmerge(inode)
         return inode
+
+    def _link(self, inode: int, node: int) -> None:
+        """Make a lower file another name of ``inode``, which was copied from the same file."""
+        directory, name = self._view.place_of(node)
+        self._in_directory(self.copy(directory), lambda parent: self._filesystem.link_at(inode, parent, name))
+        self._view.set_copy(node, inode, is_directory=False)
 
     def copy_content(self, inode: int) -> None:
         """Copy the content of a metacopy, if a file of the image is one, into it, and remove the marks."""
@@ -113,7 +130,8 @@ class CopyUp:
         except OSError as error:
             raise _unreadable(name, error) from error
         if is_dir(facts):
-            inode = self._filesystem.atomically(partial(self._make_directory, parent, name, facts, xattrs))
+            make = partial(self._make_directory, name=name, facts=facts, xattrs=xattrs)
+            inode = self._in_directory(parent, make)
             self._view.set_copy(node, inode, is_directory=True)
             return inode
         device = facts.major, facts.minor
@@ -150,20 +168,31 @@ class CopyUp:
             except SourceError as error:
                 raise _unreadable(name, error) from error
 
-    def _make_directory(self, parent: int, name: bytes, facts: Stat, xattrs: Mapping[bytes, bytes]) -> int:
-        before = self._filesystem.stat(parent)
+    def _make_directory(self, parent: int, *, name: bytes, facts: Stat, xattrs: Mapping[bytes, bytes]) -> int:
         inode = self._filesystem.mkdir_at(parent, name, 0o700)
         store_attributes(self._filesystem, inode, facts, xattrs)
         self._filesystem.set_attributes(inode, atime=facts.atime, mtime=facts.mtime)
-        self._filesystem.set_attributes(parent, atime=before.atime, mtime=before.mtime)
         return inode
 
     def _name(self, inode: int, parent: int, name: bytes, facts: Stat, xattrs: Mapping[bytes, bytes]) -> None:
-        before = self._filesystem.stat(parent)
         store_attributes(self._filesystem, inode, facts, xattrs)
-        self._filesystem.name_at(inode, parent, name)
+        self.give_name(inode, parent, name)
         self._filesystem.set_attributes(inode, atime=facts.atime, mtime=facts.mtime)
-        self._filesystem.set_attributes(parent, atime=before.atime, mtime=before.mtime)
+
+    def give_name(self, inode: int, parent: int, name: bytes) -> None:
+        """Give a file its first name, in a directory that keeps its times."""
+        self._in_directory(parent, lambda parent: self._filesystem.name_at(inode, parent, name))
+
+    def _in_directory(self, parent: int, make: Callable[[int], T]) -> T:
+        """Call ``make``, which creates a name in the directory ``parent``, in one operation that leaves its times."""
+
+        def work() -> T:
+            before = self._filesystem.stat(parent)
+            made = make(parent)
+            self._filesystem.set_attributes(parent, atime=before.atime, mtime=before.mtime)
+            return made
+
+        return self._filesystem.atomically(work)
 
     def _check_space(self, top: int) -> None:
         superblock = self._filesystem.superblock

@@ -74,7 +74,7 @@ class EditSession:
     """Image that is open for changes.
 
     ``copied``: it has no journal; a copy is changed and renamed at the end. ``locked`` False: file locking is unavailable.
-    ``notes``: for the user. ``dropped``: IDs of removed signatures.
+    ``notes``: for the user. ``dropped``: IDs of removed signatures. ``object_id``: of the partition, in a SIF.
     """
 
     path: str
@@ -83,6 +83,12 @@ class EditSession:
     copied: bool = False
     notes: tuple[str, ...] = ()
     dropped: tuple[int, ...] = field(default=())
+    object_id: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name for messages: the file's, with the object of a SIF."""
+        return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
     @property
     def filesystem(self) -> WritableFilesystem:
@@ -109,7 +115,7 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
     if options.overlays or _is_whole_sif(name, options):
         with open_edit_target(name, options.partition, offset=options.offset, overlays=options.overlays) as target:
             inside = replace(options, partition=target.partition, offset=None, overlays=(), lower=target.lower)
-            with edit_image(target.path, inside) as edited:
+            with named_errors(target.path), edit_image(target.path, inside) as edited:
                 yield edited
         return
     kind = image_kind(name)
@@ -142,7 +148,7 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
         with named_errors(name, options.offset):
             superblock = read_superblock(window.device())
         if superblock.has_journal:
-            with _open_writable(window.device(), options) as editor:
+            with _open_writable(window, options) as editor:
                 yield EditSession(name, editor, locked)
             return
         with _working_copy(window, options) as (editor, notes):
@@ -168,7 +174,7 @@ def _working_copy(window: Window, options: EditOptions) -> Iterator[tuple[Overla
         notes = keep_attributes(fd, file.fd)
         # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        with _open_writable(replace(window, fd=file.fd).device(), options) as editor:
+        with _open_writable(replace(window, fd=file.fd), options) as editor:
             yield editor, notes
         file.commit(OpenedFile(fd, found))
 
@@ -188,21 +194,22 @@ def _edit_partition(name: str, partition: str, options: EditOptions) -> Iterator
         check_window(window)
         with ExitStack() as stack:
             # Opened first: an image that cannot be changed keeps its signatures.
-            editor = stack.enter_context(_open_writable(window.device(), options))
+            editor = stack.enter_context(_open_writable(window, options))
             if decision.dropped:
                 sif.delete(decision.dropped)
-            yield EditSession(name, editor, locked, notes=decision.notes, dropped=decision.dropped)
+            yield EditSession(name, editor, locked, notes=decision.notes, dropped=decision.dropped, object_id=found.id)
 
 
 @contextmanager
-def _open_writable(device: FileDevice, options: EditOptions) -> Iterator[OverlayEditor]:
-    """Open the filesystem on ``device``; commit at the end, or roll back to the last sync if the block fails."""
+def _open_writable(window: Window, options: EditOptions) -> Iterator[OverlayEditor]:
+    """Open the filesystem in ``window``; commit at the end, or roll back to the last sync if the block fails."""
+    device = window.device()
     filesystem: WritableFilesystem | None = None
     try:
         with hostio.signals_deferred():
             finish_resize(device)
             filesystem = WritableFilesystem(device)
-        editor = OverlayEditor(filesystem, upper=options.upper, lower=options.lower)
+        editor = OverlayEditor(filesystem, path=window.path, upper=options.upper, lower=options.lower)
         if options.check is not None:
             options.check(editor)
         yield editor

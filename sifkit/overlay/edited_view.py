@@ -47,6 +47,13 @@ class EditedView:
         """Return True if lower layers have something of a file: of a directory names, of a metacopy the content."""
         return len(self._seen(node)) > 1 or self.upper_inode(node) is None
 
+    def is_same(self, one: int, other: int) -> bool:
+        """Return True for two names of one file, also of one in a lower layer."""
+        if one == other:
+            return True
+        found, there = self.stat(one), self.stat(other)
+        return (found.dev, found.ino) == (there.dev, there.ino)
+
     def has_lower(self, directory: int, name: bytes) -> bool:
         """Return True if layers below upper/ show ``name`` in a directory wherever upper/ does not hide it."""
         lower = tuple(pair for pair in self._seen(directory) if pair[0] != self._top)

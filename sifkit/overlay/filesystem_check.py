@@ -18,24 +18,18 @@ if TYPE_CHECKING:
 
     from ..squashfs.checking import SquashfsProblem
 
-__all__ = ["HEAD_BYTES", "Advance", "Place", "check_ext3", "check_squashfs_part", "image_kind_of"]
+__all__ = ["Advance", "Place", "check_ext3", "check_squashfs_part", "image_kind_of"]
 
 Advance = Callable[[int], None]
 """Callback for progress, with the number of bytes done since its last call."""
-SUPERBLOCK_BYTES = 96
-"""Bytes of a squashfs superblock, which tells how large the image is."""
-HEAD_BYTES = 2048
-"""Bytes from the start of a file that tell what it holds."""
-_SQUASHFS_MAGICS = (b"hsqs", b"sqsh")
 
 
 def image_kind_of(head: bytes, size: int) -> ImageKind | None:
     """Return what a file of ``size`` bytes holds that begins with ``head``, its first 2 KiB; None for no image."""
-    if b"SIF_MAGIC\0" in head[:64]:  # after the launch script
-        return "sif"
-    if head[:4] in _SQUASHFS_MAGICS:
-        return "squashfs"
-    return "ext3" if head_format(head, size) == "ext" else None
+    found = head_format(head, size)
+    if found == "ext":
+        return "ext3"
+    return found if found in ("sif", "squashfs") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +95,7 @@ def check_squashfs_part(place: Place, part: PartResult, result: ImageResult, *, 
     from ..squashfs.codecs import COMPRESSORS
     from ..squashfs.errors import MissingCodecError, TruncatedSquashfsError
     from ..squashfs.reader import Reader
+    from ..squashfs.schema import SUPERBLOCK
 
     def observe(problem: SquashfsProblem) -> None:
         path = "" if problem.path is None else f"{show(problem.path)}: "
@@ -114,7 +109,7 @@ def check_squashfs_part(place: Place, part: PartResult, result: ImageResult, *, 
             part.inodes = found.inodes
     except TruncatedSquashfsError as error:
         end = (error.offset or 0) + error.size
-        result.add_truncation(end, place.size, at_least=place.size < SUPERBLOCK_BYTES, id=place.id)
+        result.add_truncation(end, place.size, at_least=place.size < SUPERBLOCK.size, id=place.id)
     except MissingCodecError as error:
         text = f"{_subject(place, 'squashfs')}it cannot be checked: {error.message}; {error.hint}"
         result.add(ImageProblem("missing-codec", text, id=place.id))

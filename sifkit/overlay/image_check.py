@@ -18,7 +18,8 @@ from ext3 import hostio
 
 from ..atomic import HostPath
 from ..errors import SifkitError, show
-from .filesystem_check import HEAD_BYTES, Advance, Place, check_ext3, check_squashfs_part, image_kind_of
+from .filesystem_check import Advance, Place, check_ext3, check_squashfs_part, image_kind_of
+from .image_format import HEAD_BYTES
 from .image_result import DigestResult, ImageProblem, ImageResult, PartResult
 from .sif_check import check_sif
 

@@ -13,6 +13,7 @@ __all__ = ["HEAD_BYTES", "check_standalone", "file_format", "head_format", "imag
 
 Format = Literal["empty", "ext", "sif", "squashfs", "unknown"]
 HEAD_BYTES = 2048
+"""Bytes from the start of a file that tell its format."""
 
 
 def file_format(path: HostPath) -> Format:

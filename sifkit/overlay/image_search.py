@@ -16,7 +16,8 @@ from ext3 import hostio
 from ..atomic import HostPath
 from ..errors import show
 from .digest_list import DigestList
-from .filesystem_check import HEAD_BYTES, image_kind_of
+from .filesystem_check import image_kind_of
+from .image_format import HEAD_BYTES
 from .image_result import ImageProblem, ImageResult
 
 __all__ = ["IMAGE_SUFFIXES", "FoundImage", "find_images", "images_to_check"]

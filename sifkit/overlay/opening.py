@@ -120,7 +120,7 @@ class OpenedImage:
 
 @contextmanager
 def named_errors(path: HostPath, offset: int | None = None, *, object_id: int | None = None) -> Iterator[None]:
-    """Name the image at ``path`` in errors of this block, which opens it: other images may be open too.
+    """Name the image at ``path`` in errors of this block, which opens or changes it: other images may be open too.
 
     If there is no filesystem at ``offset``, the hint says where in a partitioned disk it is. ``object_id``: of the partition of
     a SIF that is opened.

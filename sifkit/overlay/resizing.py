@@ -105,7 +105,7 @@ def _check_first(name: str, options: ResizeOptions) -> int:
 
 def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeResult:
     with open_window(name, options.partition, offset=options.offset) as window:
-        check_unused(name, span=(window.offset, window.size) if window.partition is not None else None)
+        check_unused(name, writers_only=True, span=(window.offset, window.size) if window.partition is not None else None)
         planned = plan_resize(window, options.target, progress, fixed=options.offset is not None)
         in_place = planned.has_journal
         dropped: tuple[int, ...] = ()

@@ -12,7 +12,8 @@ from ..sif.format.placement import data_end
 from ..sif.select import primary
 from ..sif.state import load
 from ..sif.store import CHUNK_BYTES, FileStore
-from .filesystem_check import HEAD_BYTES, Advance, Place, check_ext3, check_squashfs_part, image_kind_of
+from .filesystem_check import Advance, Place, check_ext3, check_squashfs_part, image_kind_of
+from .image_format import HEAD_BYTES
 from .image_result import ImageProblem, ImageResult, PartResult
 
 if TYPE_CHECKING:

@@ -109,5 +109,7 @@ def upper_tree(tree: FileTree[N]) -> UpperView[N]:
 def _upper(tree: FileTree[N]) -> N:
     node = find_upper(tree)
     if node is None:
-        raise MissingPathError(b"/upper", errno.ENOENT, "the image has no upper/")
+        error = MissingPathError(b"/upper", errno.ENOENT, "the image has no upper/")
+        error.hint = "leave out --upper"
+        raise error
     return node

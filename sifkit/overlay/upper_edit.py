@@ -13,43 +13,30 @@ Source: Linux ``Documentation/filesystems/overlayfs.rst``, "whiteouts and opaque
 from __future__ import annotations
 
 import errno
-import os
-import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ext3.constants import S_IFCHR
-from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError, XattrError
-from ext3.read.filesystem import Stat as InodeStat
+from ext3.errors import JournalFullError, NoSpaceError, PathError, PathIsDirectoryError, PathNotEmptyError
 
 from ..errors import shell_quote, show
-from ..vfs.errors import LowerContentError, TreePathError, unreadable_attributes
-from ..vfs.file_tree import FileTree, Row, Stat, stat_of
-from ..vfs.resolve import ResolvedPath, Resolver, is_dir
-from ..vfs.upper_view import find_upper, is_opaque_directory
-from ..vfs.walk import walk_directories
+from ..vfs.errors import LowerContentError, TreePathError
+from ..vfs.resolve import ResolvedPath
+from ..vfs.upper_view import is_opaque_directory
 from ..vfs.whiteouts import (
     METACOPY_XATTRS,
-    OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     OVERLAY_XATTR_PREFIXES,
     REDIRECT_XATTRS,
-    WHITEOUT_XATTRS,
     has_whiteout_prefix,
-    is_metacopy,
-    is_redirected,
     is_whiteout,
-    whited_out_name,
     whiteout_name,
 )
-from .copy_up import CopyUp, store_attributes
-from .edited_view import EditedView
-from .tree_opening import upper_directory, upper_tree
-from .xattr_filter import ACLS
+from .overlay_files import OverlayFiles
+from .upper_whiteouts import has_lower_content, whiteouts_below
 
 __all__ = ["PATH_ERRORS", "OverlayEditor", "outside_upper_warning"]
 
@@ -58,74 +45,11 @@ PATH_ERRORS = (PathError, TreePathError)
 """Errors that concern one path: of an operation on the filesystem, and of the resolver."""
 
 
-class OverlayEditor(Resolver[int]):
-    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are.
+class OverlayEditor(OverlayFiles):
+    """Editor of the names in an overlay, with whiteouts below upper/. Without ``upper`` names are changed as they are."""
 
-    Nodes are inodes, and with ``lower`` layers those of an ``EditedView``: ``copy_up`` gives the inode to change, ``location``
-    the directory and name.
-    """
-
-    def __init__(
-        self, filesystem: WritableFilesystem, *, upper: bool = False, lower: Sequence[FileTree[Any]] | None = None
-    ) -> None:
-        """``lower``: the layers below upper/, the lowest first. Raises MissingPathError for it or ``upper`` without upper/."""
-        self.view: EditedView | None = None
-        if lower is not None:
-            self.view = EditedView(filesystem, upper_directory(filesystem).root, lower)
-        super().__init__(self.view or (upper_tree(filesystem) if upper else filesystem))
-        self.filesystem = filesystem
-        self.upper = upper or lower is not None
-        self.upper_ino = find_upper(filesystem)
-        self.whiteouts = 0
-        """Number of whiteouts created."""
-        self._copier = None if self.view is None else CopyUp(filesystem, self.view)
-
-    def stat(self, ino: int) -> InodeStat:
-        inode = self.upper_inode(ino)
-        if inode is not None:
-            return self.filesystem.stat(inode)
-        assert self.view is not None
-        found = self.view.stat(ino)
-        owner, times = (found.uid, found.gid), (found.atime, found.mtime, found.ctime)
-        numbers = (found.size, found.links, found.blocks)
-        return InodeStat(ino, found.mode, *owner, *numbers, *times, None, found.major, found.minor, 0, 0, 0)
-
-    def upper_inode(self, ino: int) -> int | None:
-        """Return the inode of a file in the image; None if only lower layers have it."""
-        return ino if self.view is None else self.view.upper_inode(ino)
-
-    def copy_up(self, ino: int) -> int:
-        """Return the inode of a file to change it, after copying it up if only lower layers have it.
-
-        Raises TreePathError if a layer cannot be read, and errors of storing the file.
-        """
-        return ino if self._copier is None else self._copier.copy(ino)
-
-    def location(self, path: ResolvedPath[int]) -> tuple[int, bytes]:
-        """Return the inode of the directory that ``path`` is in, copied up, and the name in it."""
-        return self.copy_up(path.parent), path.name
-
-    def take_attributes(self, old: int, ino: int) -> None:
-        """Set owner, mode and xattrs of a new file of the image that replaces a lower file ``old``, to be those of it."""
-        assert self._copier is not None
-        try:
-            xattrs = self._copier.xattrs_of(old)
-        except OSError as error:
-            raise TreePathError(None, error.errno or errno.EIO, unreadable_attributes(error)) from error
-        store_attributes(self.filesystem, ino, self.stat(old), xattrs)
-
-    def remove_xattr(self, ino: int, name: bytes) -> None:
-        """Remove an xattr of a file. A lower file that does not have it is not copied up. Raises XattrError."""
-        if self._copier is not None and self.upper_inode(ino) is None and name not in self._copier.xattrs_of(ino):
-            if name in ACLS:
-                return
-            raise XattrError(name, "the attribute is not there", error=OSError(errno.ENODATA, os.strerror(errno.ENODATA)))
-        self.filesystem.remove_xattr(self.copy_up(ino), name)
-
-    @property
-    def guesses_lower(self) -> bool:
-        """True if the edits are those of a container whose lower layers are not known."""
-        return self.upper and self.view is None
+    whiteouts = 0
+    """Number of whiteouts created."""
 
     def whiteouts_of(self, path: ResolvedPath[int]) -> tuple[bytes, ...]:
         """Return the names in the directory of ``path`` that hide its name: itself, if it is a device 0, 0, or a .wh. file."""
@@ -140,22 +64,6 @@ class OverlayEditor(Resolver[int]):
         if name is not None and self.filesystem.find_name(parent, name) is not None:
             found.append(name)
         return tuple(found)
-
-    def find_directory(self, path: bytes) -> tuple[ResolvedPath[int] | None, str]:
-        """Resolve a path to a directory that exists; else None and the reason, as a system error."""
-        try:
-            found = self.resolve(path, follow=True)
-        except TreePathError as error:  # also a link that leads to itself, which may be replaced
-            return None, error.reason
-        if found.node is None:
-            return None, os.strerror(errno.ENOENT)
-        return (found, "") if self.stat(found.node).is_dir else (None, os.strerror(errno.ENOTDIR))
-
-    def is_outside_upper(self, path: ResolvedPath[int]) -> bool:
-        """Return True if no container will see this path: the image has an upper/ and the path is elsewhere."""
-        if self.upper or self.upper_ino is None:
-            return False
-        return self.upper_ino != path.node and self.upper_ino not in path.ancestors
 
     def needs_whiteout(self, path: ResolvedPath[int]) -> bool:
         """Return True if removing this name must leave a whiteout: a lower layer has it, or may have it.
@@ -266,21 +174,43 @@ class OverlayEditor(Resolver[int]):
         if self.view is not None:
             self.view.set_unmerged(ino)
 
-    def _remove(self, path: ResolvedPath[int], remove: Callable[[], None]) -> None:
-        """Call ``remove`` and leave a whiteout if one is needed. It is created first, while there is space for it."""
+    def _remove(
+        self,
+        path: ResolvedPath[int],
+        remove: Callable[[], None] | None = None,
+        *,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """Replace a name by a whiteout if one is needed, which is created first, while there is space for it.
+
+        ``prepare`` is called then, and ``remove`` in one operation with the renaming of the whiteout. Without ``remove`` there
+        is a file of this name that can be replaced, or none.
+        """
+        parent, name = self.location(path)
         if not self.needs_whiteout(path):
-            remove()
+            for work in (prepare, remove):
+                if work is not None:
+                    work()
             return
-        parent = self.copy_up(path.parent)
-        names = map(b".whiteout-%d".__mod__, count())
-        name = next(name for name in names if self.filesystem.find_name(parent, name) is None)
-        self.filesystem.mknod_at(parent, name, S_IFCHR)
+        numbered = map(b".whiteout-%d".__mod__, count())
+        whiteout = next(one for one in numbered if self.filesystem.find_name(parent, one) is None)
+        self.filesystem.mknod_at(parent, whiteout, S_IFCHR)
+
+        def replace() -> None:
+            if remove is not None:
+                remove()
+            self.filesystem.rename_at(parent, whiteout, parent, name)
+
         try:
-            remove()
+            if prepare is not None:
+                prepare()
+            if remove is None:
+                replace()
+            else:
+                self.filesystem.atomically(replace)
         except BaseException:
-            self.filesystem.unlink_at(parent, name)
+            self.filesystem.unlink_at(parent, whiteout)
             raise
-        self.filesystem.rename_at(parent, name, parent, path.name)
         self.whiteouts += 1
 
     def add_whiteout(self, path: ResolvedPath[int]) -> bool:
@@ -288,7 +218,7 @@ class OverlayEditor(Resolver[int]):
         if self.whiteouts_of(path) or not self.needs_whiteout(path):
             return False
         self.check_visible(path)
-        self._remove(path, lambda: None)
+        self._remove(path)
         return True
 
     def unlink(self, path: ResolvedPath[int]) -> None:
@@ -299,14 +229,14 @@ class OverlayEditor(Resolver[int]):
         assert path.node is not None
         if self.stat(path.node).is_dir:
             raise PathIsDirectoryError(path.path, "Is a directory")
-        self._remove(path, lambda: None)  # the whiteout is renamed over the file
+        self._remove(path)  # the whiteout is renamed over the file
 
     def remove_directory(self, path: ResolvedPath[int]) -> None:
         """Remove a directory that is empty or holds only whiteouts."""
         assert path.node is not None
         self._check_empty(path)
         if self.upper_inode(path.node) is None:
-            self._remove(path, lambda: None)
+            self._remove(path)
             return
         location = self.location(path)
         inside = self._only_whiteouts(path.node)
@@ -317,27 +247,26 @@ class OverlayEditor(Resolver[int]):
             self._remove_names(inside)
             self._remove(path, lambda: self.filesystem.rmdir_at(*location))
 
-        def in_steps() -> None:
-            self._remove_names(inside)
-            self.filesystem.rmdir_at(*location)
-
         try:
             self.filesystem.atomically(empty_and_remove)
         except JournalFullError:
-            self._remove(path, in_steps)
+            self._remove(path, lambda: self.filesystem.rmdir_at(*location), prepare=lambda: self._remove_names(inside))
 
     def remove_tree(self, path: ResolvedPath[int]) -> None:
         """Remove a directory and everything below it; one whiteout hides it all."""
         assert path.node is not None
-        inode = self.upper_inode(path.node)
+        inode, location = self.upper_inode(path.node), self.location(path)
         if inode is None:
-            self._remove(path, lambda: None)
+            self._remove(path)
+            return
+        if not self.needs_whiteout(path):
+            self.filesystem.remove_tree_at(*location)
             return
         if self.view is not None and self.view.is_merged(path.node):
             with suppress(NoSpaceError):  # what is in lower layers does not come back while the rest is removed
                 self.filesystem.atomically(partial(self.make_opaque, inode))
-        location = self.location(path)
-        self._remove(path, lambda: self.filesystem.remove_tree_at(*location))
+        inside = [(inode, entry.name) for entry in self.filesystem.scandir(inode)]
+        self._remove(path, lambda: self.filesystem.rmdir_at(*location), prepare=lambda: self._remove_names(inside))
 
     def rename(self, old: ResolvedPath[int], new: ResolvedPath[int]) -> None:
         """Rename a file or directory, replacing ``new``. A directory that is moved becomes opaque, without whiteouts in it.
@@ -353,7 +282,7 @@ class OverlayEditor(Resolver[int]):
         if replaces_directory:
             self._check_empty(new)
         node = self._own(old)
-        below = self._whiteouts_below(old.path, node) if moves_directory and self.upper else []
+        below = whiteouts_below(self.filesystem, old.path, node) if moves_directory and self.upper else []
         inside = self._only_whiteouts(new.node) if replaces_directory and new.node is not None else []
         whiteout = self.needs_whiteout(old)
         locations = self.location(old) + self.location(new)
@@ -387,53 +316,25 @@ class OverlayEditor(Resolver[int]):
     def _own(self, path: ResolvedPath[int]) -> int:
         """Return the inode of a file that can be moved or linked, as all its content is in upper/."""
         assert path.node is not None
-        if self._copier is None:
+        if self.copier is None:
             self.check_content(path)
             return path.node
         if self.stat(path.node).is_dir:
-            return self._copier.copy_tree(path.node)
-        ino = self._copier.copy(path.node)
-        self._copier.copy_content(ino)
+            return self.copier.copy_tree(path.node)
+        ino = self.copier.copy(path.node)
+        self.copier.copy_content(ino)
         return ino
 
     def check_content(self, path: ResolvedPath[int]) -> None:
         """Raise LowerContentError for a file or directory that is found in a lower layer by its path, so that it must stay."""
-        if self.upper and path.node is not None and self._has_lower_content(self.stat(path.node), path.node):
+        if self.upper and path.node is not None and has_lower_content(self.filesystem, self.stat(path.node), path.node):
             raise LowerContentError(path.path)
-
-    def _has_lower_content(self, found: Stat, ino: int) -> bool:
-        if is_dir(found):
-            return is_redirected(self.filesystem.xattrs(ino))
-        return stat.S_ISREG(found.mode) and is_metacopy(self.filesystem.xattrs(ino))
 
     def take_content(self, ino: int) -> None:
         """Remove the marks of a file whose content was in a lower layer: all of it was written to this one."""
         if self.upper:
             for name in self.filesystem.xattrs(ino).keys() & {*METACOPY_XATTRS, *REDIRECT_XATTRS}:
                 self.filesystem.remove_xattr(ino, name)
-
-    def _whiteouts_below(self, path: bytes, top: int) -> list[tuple[int, bytes]]:
-        """Return (directory, name) of the whiteouts below a directory. Raises LowerContentError, and CorruptError."""
-        found: list[tuple[int, bytes]] = []
-        for walked in walk_directories(self.filesystem, top, path.rstrip(b"/")):
-            names = {row.name for row in walked.listing.rows}
-            for row in walked.listing.rows:
-                if self._is_whiteout(row, names):
-                    found.append((walked.listing.node, row.name))
-                elif row.may_have_xattrs and self._has_lower_content(stat_of(row), row.node):
-                    raise LowerContentError(path, inside=walked.path + b"/" + row.name)
-        return found
-
-    def _is_whiteout(self, row: Row[int], names: set[bytes]) -> bool:
-        """Return True for a whiteout among ``names``. One of fuse-overlayfs that hides a file beside it is not meant."""
-        found = stat_of(row)
-        if has_whiteout_prefix(row.name):
-            hidden = whited_out_name(row.name)
-            return not is_dir(found) and (row.name == OPAQUE_WHITEOUT or (hidden is not None and hidden not in names))
-        if is_whiteout(found):
-            return True
-        is_empty = stat.S_ISREG(found.mode) and not found.size
-        return is_empty and row.may_have_xattrs and not self.filesystem.xattrs(row.node).keys().isdisjoint(WHITEOUT_XATTRS)
 
     def _check_empty(self, path: ResolvedPath[int]) -> None:
         """Raise PathNotEmptyError if lower layers have something in a directory; what is in upper/ is found when it goes."""

@@ -94,8 +94,8 @@ class AmbiguousObjectError(SIFError, LookupError):
 
     kind = "ambiguous"
 
-    def __init__(self, message: str, *, ids: tuple[int, ...], hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, ids: tuple[int, ...], path: str | None = None, hint: str = "") -> None:
+        super().__init__(message, path=path, hint=hint)
         self.ids = ids
 
 

@@ -49,6 +49,8 @@ def check_data(reader: Reader, tree: CheckedTree, report: CheckReport, *, thread
 
 
 class _DataCheck:
+    """Check of the blocks, in jobs that threads take."""
+
     def __init__(self, reader: Reader, tree: CheckedTree, report: CheckReport, data_start: int) -> None:
         self.count = 0
         self._reader = reader

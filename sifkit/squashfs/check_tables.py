@@ -10,28 +10,35 @@ from dataclasses import dataclass
 from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
 from .compressor_options import check_compressor_options
 from .errors import CorruptSquashfsError, SquashfsError
-from .metadata_blocks import METADATA_BYTES, LookupTable
+from .metadata_blocks import HEADER_BYTES, METADATA_BYTES, STORED, LookupTable
 from .reader import Reader
+from .schema import XATTR_ID_TABLE
 from .superblock import SuperblockFlag
 from .tables import ID_BYTES
 
-__all__ = ["TableSizes", "check_exports", "check_tables"]
+__all__ = ["CheckedTables", "check_exports", "check_tables"]
 
 KNOWN_FLAGS = sum(flag.value for flag in SuperblockFlag)
+ASSUMED_RATIO = 16
+"""Bytes that a byte of a table decompresses to where it cannot be decompressed, more or less."""
 XATTR_BYTES_FACTOR, FREE_XATTR_BYTES = 64, 64 << 20
 """Most bytes of attributes that are read: values may be shared, but not without end."""
 
 
 @dataclass(frozen=True, slots=True)
-class TableSizes:
-    """Uncompressed bytes of the tables, as far as they can be read. ``data_start``: first byte of the image for data."""
+class CheckedTables:
+    """Uncompressed bytes of the tables, as far as they can be read. ``data_start``: first byte of the image for data.
+
+    ``user_sets``: sets of attributes, some of which are the user's.
+    """
 
     inodes: int
     directories: int
     data_start: int
+    user_sets: frozenset[int]
 
 
-def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
+def check_tables(reader: Reader, report: CheckReport) -> CheckedTables:
     """Check all tables but that of inodes by number, which needs the inodes."""
     superblock = reader.superblock
     data_start = 0
@@ -54,13 +61,14 @@ def check_tables(reader: Reader, report: CheckReport) -> TableSizes:
     inodes = _check_stream(reader, "table of inodes", superblock.inode_table_start, superblock.directory_table_start, report)
     directories = _check_stream(reader, "table of directories", superblock.directory_table_start, directories_end, report)
     for table in lookups:
-        _check_lookup(reader, table, report)
+        _check_lookup(reader, table, table.start, report)
+    user_sets: set[int] = set()
     if reader.xattr_table is not None:
         attributes = reader.xattr_table
         size = _check_stream(reader, attributes.table.name, attributes.table.start, attributes.table.end, report)
-        _check_lookup(reader, attributes.sets, report)
-        _check_xattrs(reader, size, report)
-    return TableSizes(inodes, directories, data_start)
+        _check_lookup(reader, attributes.sets, attributes.sets.start - XATTR_ID_TABLE.size, report)
+        user_sets = _check_xattrs(reader, size, report)
+    return CheckedTables(inodes, directories, data_start, frozenset(user_sets))
 
 
 def _check_order(reader: Reader, lookups: list[LookupTable], report: CheckReport) -> int:
@@ -89,29 +97,51 @@ def _owners(reader: Reader) -> LookupTable:
 
 
 def _check_stream(reader: Reader, name: str, start: int, end: int, report: CheckReport) -> int:
-    """Check the blocks from byte ``start`` to byte ``end``; return the bytes they decompress to."""
+    """Check the blocks from byte ``start`` to byte ``end``; return the bytes they decompress to, about those if some do not."""
     total, position = 0, start
     while position < end:
+        size = METADATA_BYTES
         try:
-            data, following = reader.metadata.load(position, end)
-            if len(data) != METADATA_BYTES and following < end:
-                raise CorruptSquashfsError("metadata block", "uncompressed size", len(data), METADATA_BYTES, offset=position)
+            data, following = _load(reader, position, end)
+            size = len(data)
+            if size != METADATA_BYTES and following < end:
+                raise CorruptSquashfsError("metadata block", "uncompressed size", size, METADATA_BYTES, offset=position)
         except OSError as error:
             report.add_error(SquashfsProblemCode.METADATA, error, prefix=f"{name}: ")
-            break
-        total += len(data)
+            following = _next_block(reader, position, end)
+            if not following:
+                return total + (end - position) * ASSUMED_RATIO
+        total += size
         report.advance(following - position)
         position = following
     return total
 
 
-def _check_lookup(reader: Reader, table: LookupTable, report: CheckReport) -> None:
-    """Check the blocks of a lookup table, each of which holds as many records as it can."""
+def _load(reader: Reader, position: int, end: int) -> tuple[bytes, int]:
+    """Return what ``MetadataBlocks.load`` does. Raises CorruptSquashfsError also for a block that was read with another end."""
+    data, following = reader.metadata.load(position, end)
+    if following > end:
+        raise CorruptSquashfsError("metadata block", "end", following, f"at most {end}", offset=position)
+    return data, following
+
+
+def _next_block(reader: Reader, position: int, end: int) -> int:
+    """Return where the metadata block behind that at byte ``position`` begins, by its header; 0 if that is damaged, too."""
+    try:
+        header = int.from_bytes(reader.source.read_at(position, HEADER_BYTES), "little")
+    except OSError:
+        return 0
+    following = position + HEADER_BYTES + (header & ~STORED)
+    return following if position + HEADER_BYTES < following <= end else 0
+
+
+def _check_lookup(reader: Reader, table: LookupTable, end: int, report: CheckReport) -> None:
+    """Check the blocks of a lookup table, each of which holds as many records as it can. They lie before byte ``end``."""
     for number, pointer in enumerate(table.pointers):
         records = min(table.per_block, table.count - number * table.per_block)
-        following = table.pointers[number + 1] if number + 1 < len(table.pointers) else table.start
+        most = table.pointers[number + 1] if number + 1 < len(table.pointers) else end
         try:
-            data, end = reader.metadata.load(pointer, following)
+            data, following = _load(reader, pointer, most)
             if len(data) != records * table.size:
                 raise CorruptSquashfsError(
                     "metadata block", "uncompressed size", len(data), records * table.size, offset=pointer
@@ -119,29 +149,33 @@ def _check_lookup(reader: Reader, table: LookupTable, report: CheckReport) -> No
         except OSError as error:
             report.add_error(SquashfsProblemCode.METADATA, error, prefix=f"{table.name}: ")
             continue
-        report.advance(end - pointer)
+        report.advance(following - pointer)
 
 
-def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> None:
-    """Read every set of attributes. ``size``: bytes of their table."""
+def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> set[int]:
+    """Read every set of attributes; return those with some of the user's. ``size``: bytes of their table."""
     attributes = reader.xattr_table
     assert attributes is not None
+    user_sets: set[int] = set()
     left = FREE_XATTR_BYTES + XATTR_BYTES_FACTOR * size
     for index in range(attributes.count):
         try:
             found = attributes.read(index)
             _, count, _ = attributes.set_at(index)
-            if len(found) != count:
-                want = f"{len(found)}, which are of known kinds"
+            if not count or len(found) != count:
+                want = f"{len(found)}, which are of known kinds" if count else "at least 1"
                 raise CorruptSquashfsError(f"attribute set {index}", "count", count, want, offset=attributes.table.start)
         except OSError as error:
             report.add_error(SquashfsProblemCode.XATTRS, error)
             continue
+        if any(name.startswith(b"user.") for name in found):
+            user_sets.add(index)
         left -= sum(map(len, found)) + sum(map(len, found.values()))
         if left < 0:
             text = f"attribute set {index}: the sets hold more data than a table of {size} bytes can"
             report.add(SquashfsProblem(SquashfsProblemCode.XATTRS, text))
-            return
+            break
+    return user_sets
 
 
 def check_exports(reader: Reader, references: array[int], report: CheckReport) -> None:

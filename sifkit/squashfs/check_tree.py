@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..errors import counted
 from .check_report import CheckReport, SquashfsProblem, SquashfsProblemCode
-from .check_tables import TableSizes
+from .check_tables import CheckedTables
 from .directory import Entry, check_index
 from .errors import CorruptSquashfsError
 from .file_data import WORD_BYTES
@@ -26,7 +26,7 @@ MAX_KNOWN_NAMES = 10_000
 
 @dataclass(slots=True)
 class CheckedTree:
-    """Inodes found, by number (0 is unused)."""
+    """Inodes found, by number (0 is unused). Arrays of numbers: an image may have millions."""
 
     reader: Reader
     references: array[int]
@@ -91,10 +91,10 @@ class CheckedTree:
         return known
 
 
-def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> CheckedTree:
+def check_tree(reader: Reader, tables: CheckedTables, report: CheckReport) -> CheckedTree:
     """Check every inode and directory that can be reached from the root."""
     claimed = reader.superblock.inodes
-    most = sizes.inodes // IPC_INODE.size  # the shortest
+    most = tables.inodes // IPC_INODE.size  # the shortest
     if claimed > most:
         error = CorruptSquashfsError("superblock", "inodes", claimed, f"at most {most}, as the table holds", offset=0)
         report.add_error(SquashfsProblemCode.TABLE, error)
@@ -109,17 +109,20 @@ def check_tree(reader: Reader, sizes: TableSizes, report: CheckReport) -> Checke
         array("I", bytes(4 * (inodes + 1))),
         array("I", bytes(4 * min(fragments, data_end))),
     )
-    _TreeCheck(reader, tree, sizes, report).run(complete=inodes == claimed)
+    _TreeCheck(reader, tree, tables, report).run(complete=inodes == claimed)
     return tree
 
 
 class _TreeCheck:
-    def __init__(self, reader: Reader, tree: CheckedTree, sizes: TableSizes, report: CheckReport) -> None:
+    """Check that goes from the root to every inode, each of which is decoded once."""
+
+    def __init__(self, reader: Reader, tree: CheckedTree, tables: CheckedTables, report: CheckReport) -> None:
         self._reader = reader
         self._tree = tree
         self._report = report
-        self._listing_bytes_left = sizes.directories
-        self._inode_bytes_left = sizes.inodes
+        self._user_sets = tables.user_sets
+        self._listing_bytes_left = tables.directories
+        self._inode_bytes_left = tables.inodes
         """What is left of the tables if nothing in them is there for two: each is read once, whatever the image says."""
         self._links_found = array("I", bytes(4 * len(tree.references)))
         self._links_stored = array("I", bytes(4 * len(tree.references)))
@@ -169,7 +172,7 @@ class _TreeCheck:
                 self._reader.readlink(node)
         except OSError as error:
             self._report.add_error(SquashfsProblemCode.INODE, error, path=tree.path(ino))
-        self._check_xattr_index(node, inode)
+        self._check_xattrs(node, inode)
 
     def _add_file(self, node: int, inode: Inode) -> None:
         """Check where a file's data is. Raises CorruptSquashfsError and OSError."""
@@ -191,19 +194,26 @@ class _TreeCheck:
             tree.file_starts.append(inode.start_block)
             tree.file_inos.append(inode.ino)
 
-    def _check_xattr_index(self, node: int, inode: Inode) -> None:
+    def _check_xattrs(self, node: int, inode: Inode) -> None:
+        """Check the attributes of an inode; those of the user are for files and directories alone."""
         index, table = inode.xattr_index, self._reader.xattr_table
         if index is None:
             return
         count = 0 if table is None else table.count
+        error: CorruptSquashfsError
         if index >= count:
             error = self._reader.inodes.corrupt(node, "xattr", index, f"below {count}")
-            self._report.add_error(SquashfsProblemCode.XATTRS, error, path=self._tree.path(inode.ino))
+        elif index in self._user_sets and inode.kind not in (REGULAR_KIND, DIRECTORY_KIND):
+            want = "one without attributes of the user: this is no file or directory"
+            error = self._reader.inodes.corrupt(node, "xattr", index, want)
+        else:
+            return
+        self._report.add_error(SquashfsProblemCode.XATTRS, error, path=self._tree.path(inode.ino))
 
     def _enter(self, node: int, parent: int, inode: Inode) -> None:
         """Check a directory and what is in it."""
         report, ino = self._report, inode.ino
-        self._check_xattr_index(node, inode)
+        self._check_xattrs(node, inode)
         if parent and inode.parent != parent:
             error = self._reader.inodes.corrupt(node, "parent_inode", inode.parent, parent)
             report.add_error(SquashfsProblemCode.DIRECTORY, error, path=self._tree.path(ino))

@@ -50,11 +50,11 @@ def check_squashfs(
     """
     report = CheckReport(on_problem, progress or _ignore)
     _check_padding(reader, report)
-    sizes = check_tables(reader, report)
-    tree = check_tree(reader, sizes, report)
+    tables = check_tables(reader, report)
+    tree = check_tree(reader, tables, report)
     check_exports(reader, tree.references, report)
     threads = min(MAX_THREADS, usable_processors()) if threads is None else threads
-    blocks = check_data(reader, tree, report, threads=threads, data_start=sizes.data_start)
+    blocks = check_data(reader, tree, report, threads=threads, data_start=tables.data_start)
     return CheckedSquashfs(
         inodes=tree.inodes,
         directories=tree.directories,

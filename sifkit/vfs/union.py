@@ -43,16 +43,15 @@ from .file_tree import (
     file_type_of,
     is_directory,
 )
-from .resolve import MAX_COMPONENTS, is_dir
+from .layer_lookup import FoundEntry, LayerLookup
 from .whiteouts import (
     FUSE_OPAQUE_XATTR,
     OPAQUE_WHITEOUT,
     OVERLAY_XATTR_PREFIXES,
-    find_visible,
-    has_whiteout_prefix,
     has_whiteout_xattr,
     is_metacopy,
     is_opaque,
+    marks_removed_file,
     redirect_of,
     visible_rows,
     without_overlay_xattrs,
@@ -63,11 +62,7 @@ __all__ = ["IgnoredMarks", "UnionNode", "UnionTree"]
 UnionNode = tuple[tuple[int, Any], ...]
 """(number of a layer, node in it) of each layer that the file is in, highest first; see ``UnionTree``."""
 
-_Found = tuple[int, "Row[Any] | None"]
-"""Entry of one name in the layer of this number; None: a whiteout."""
-
 MAY_BE_DIRECTORY = (DIRECTORY, UNKNOWN)
-_NO_NAMES = (b"", b".", b"..")
 MISSING = -1
 """Number in the place of a layer for what no layer has; the node is the path that a redirect gives."""
 
@@ -82,7 +77,7 @@ _other_fields = attrgetter(*TreeStat._fields[2:])
 class IgnoredMarks:
     """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 
-    ``whiteouts``: names that begin with .wh.; ``opaque``: opaque directories with the same directory below them.
+    ``whiteouts``: .wh. files that hide a name; ``opaque``: opaque directories with the same directory below them.
     """
 
     whiteouts: int
@@ -141,7 +136,7 @@ class UnionTree:
         return self._seen_stat(node, self.layers[number].stat(top))
 
     def find_name(self, directory: UnionNode, name: bytes, /) -> UnionNode | None:
-        lookup = _Lookup(self, directory, name)
+        lookup = LayerLookup(self, directory, name)
         found = self._join(lookup.below(len(self.layers)), lookup)
         return None if found is None else found[0]
 
@@ -216,7 +211,7 @@ class UnionTree:
     def _merge(self, node: UnionNode, listings: list[tuple[int, Listing[Any]]]) -> TreeListing[UnionNode]:
         """Merge the listings of one directory, highest first."""
         problem = next((listing.problem for _, listing in listings if listing.problem is not None), None)
-        names: dict[bytes, list[_Found]] = {}
+        names: dict[bytes, list[FoundEntry]] = {}
         rows: list[Row[UnionNode]] = []
         for number, listing in listings:
             visible, hidden = visible_rows(self.layers[number], listing.rows)
@@ -239,7 +234,7 @@ class UnionTree:
                 rows.append(self._seen_row(((number, first.node),), first))
                 continue
             try:
-                joined = self._join(iter(names[name]), _Lookup(self, node, name))
+                joined = self._join(iter(names[name]), LayerLookup(self, node, name))
             except OSError as error:
                 reason = f"{show(name)}: {unreadable_attributes(error)}"
                 problem = problem or TreePathError(None, error.errno or errno.EIO, reason)
@@ -250,7 +245,7 @@ class UnionTree:
             problem = MissingLowerError(None, node[-1][1])
         return TreeListing(node, rows, problem, sum(listing.directory_bytes for _, listing in listings))
 
-    def _join(self, found: Iterator[_Found], lookup: _Lookup) -> tuple[UnionNode, Row[Any]] | None:
+    def _join(self, found: Iterator[FoundEntry], lookup: LayerLookup) -> tuple[UnionNode, Row[Any]] | None:
         """Return the node of a name from its entries in the layers, highest first, and the row of the highest; None: no file.
 
         Raises OSError for attributes that cannot be read.
@@ -320,12 +315,12 @@ class UnionTree:
         number, node = pair
         return self.layers[number].find_name(node, OPAQUE_WHITEOUT) is not None
 
-    def _count_opaque(self, pair: tuple[int, Any], below: _Found | None) -> None:
+    def _count_opaque(self, pair: tuple[int, Any], below: FoundEntry | None) -> None:
         if below is not None and below[1] is not None and is_directory(below[1]):
             self._opaque.add(pair)
 
     def _count_whiteouts(self, number: int, listing: Listing[Any]) -> None:
-        count = sum(has_whiteout_prefix(row.name) for row in listing.rows)
+        count = sum(marks_removed_file(row.name) for row in listing.rows)
         if count:
             self._whiteouts[number, listing.node] = count
 
@@ -356,67 +351,6 @@ class UnionTree:
         if not isinstance(xattrs, OSError) and any(name.startswith(OVERLAY_XATTR_PREFIXES) for name in xattrs):
             xattrs = without_overlay_xattrs(xattrs)
         return _file((position, node, stat, xattrs, content))
-
-
-class _Lookup:
-    """Search for one name of a directory in layer after layer: below a redirect under another path."""
-
-    def __init__(self, tree: UnionTree, directory: UnionNode, name: bytes) -> None:
-        self._tree = tree
-        self._bases = directory
-        self.path = name
-        """Name in the directory, or a path from the top of the layers."""
-
-    def redirected(self, target: bytes, number: int) -> Iterator[_Found]:
-        """Go on in the layers below ``number`` with the path, or the name beside this one, that a redirect gives."""
-        self._redirect(target)
-        return self.below(number)
-
-    def _redirect(self, target: bytes, above: bytes | None = None, rest: bytes = b"") -> None:
-        """Replace the name behind ``above`` in the path, by default the last one; ``rest`` follows it."""
-        if target.startswith(b"/"):
-            self._bases = self._tree.root
-            self.path = target + rest
-        elif b"/" in target:
-            self._bases, self.path = (), target
-        else:
-            head, slash, _ = self.path.rpartition(b"/")
-            self.path = (head + slash if above is None else above) + target + rest
-
-    def below(self, number: int) -> Iterator[_Found]:
-        """Iterate over the entries in the layers below ``number``; nothing that follows a whiteout is meant."""
-        for base in self._bases:
-            if not 0 <= base[0] < number:
-                continue
-            names = self.path.removeprefix(b"/").split(b"/")
-            if len(names) > MAX_COMPONENTS or any(name in _NO_NAMES for name in names):
-                return
-            found, is_last = self._find(*base, names)
-            if found is not None:
-                yield found
-            if is_last:
-                return
-
-    def _find(self, number: int, node: Any, names: list[bytes]) -> tuple[_Found | None, bool]:
-        """Return the entry of the path in a layer, and whether no lower layer has to do with it."""
-        tree, is_last, above = self._tree.layers[number], False, b"/"
-        for position, name in enumerate(names):
-            below, is_hidden = find_visible(tree, node, name)
-            if is_hidden:
-                return (number, None), True
-            if below is None:
-                return None, is_last
-            found = tree.stat(below)
-            if position == len(names) - 1:
-                return (number, TreeRow(name, below, file_type_of(found.mode), found, True)), is_last
-            if not is_dir(found):
-                return (number, None), True
-            is_opaque_here, redirect = self._tree.marks_of(number, below)
-            is_last = is_last or is_opaque_here
-            if redirect is not None:
-                self._redirect(redirect, above, b"".join(b"/" + one for one in names[position + 1 :]))
-            node, above = below, above + name + b"/"
-        raise AssertionError("a path has a name")
 
 
 def _same_kind(one: Row[Any], other: Row[Any]) -> bool:

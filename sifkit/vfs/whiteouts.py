@@ -34,6 +34,7 @@ __all__ = [
     "is_opaque",
     "is_redirected",
     "is_whiteout",
+    "marks_removed_file",
     "redirect_of",
     "visible_rows",
     "whited_out_name",
@@ -77,6 +78,11 @@ def is_whiteout(stat: Stat) -> bool:
 def has_whiteout_prefix(name: bytes) -> bool:
     """Return True for a ``.wh.`` name, which fuse-overlayfs never shows."""
     return name.startswith(WHITEOUT_PREFIX)
+
+
+def marks_removed_file(name: bytes) -> bool:
+    """Return True for the ``.wh.NAME`` of a removed file; not for the marks of an opaque directory and aufs's names."""
+    return has_whiteout_prefix(name) and name not in (WHITEOUT_PREFIX, FUSE_LEFTOVER) and not name.startswith(AUFS_PREFIX)
 
 
 def whiteout_name(name: bytes) -> bytes | None:

@@ -1,4 +1,5 @@
-"""Overlays that a plain user's Apptainer wrote, after ``normalize`` and ``share``: every user sees what that user saw."""
+"""Overlays that a plain user's Apptainer wrote: our view is what that user saw, and so is every user's after ``normalize`` and
+``share``."""
 
 from __future__ import annotations
 
@@ -87,6 +88,12 @@ def copy(directory: Path, name: str) -> Path:
     if os.geteuid() == 0:
         os.chown(target, NOBODY, NOBODY)
     return target
+
+
+def test_our_view_is_what_the_user_saw(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    seen = listing(directory, "env.img").decode()
+    assert main(["-q", "ls", "-R", str(directory / "base.sif"), "/data", "--overlay", str(directory / "env.img")]) == 0
+    assert capfd.readouterr().out == seen
 
 
 def test_normalize(directory: Path) -> None:

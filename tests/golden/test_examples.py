@@ -70,7 +70,6 @@ BEFORE = {
     "mv overlay.img:/opt overlay.img:/etc": "sifkit -q rm -r $root/upper/{opt,etc} && sifkit -q mkdir $root/opt $root/etc",
     "mv --upper": "sifkit -q mkdir overlay.img:/upper/opt/a",
     "mkdir -m 2775": "sifkit -q rm -r overlay.img:/upper/shared",
-    "mkdir --partition": "sifkit -q rm -r --partition overlay image.sif:/upper/opt",
     "ln -sf": "sifkit -q rm -r overlay.img:/upper/opt/tool",
     "completion": "mkdir -p ~/.zfunc ~/.config/fish/completions",
 }

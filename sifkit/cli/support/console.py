@@ -48,8 +48,12 @@ class Console:
         """Options that open the same view of the image (``--partition``, ``--upper``), for hints."""
         self.is_ext3 = True
         """False if what was opened is another filesystem, or several: ``sifkit check`` checks it, not fsck."""
+        self.takes_any_image = False
+        """True if the verb reads SIF, squashfs and ext3 alike."""
         self.overlays: tuple[str, ...] = ()
-        """Values of ``--overlay``, of verbs that look into containers."""
+        """Values of ``--overlay``, of verbs that look into containers or change them."""
+        self.layer: str | None = None
+        """Overlay that is changed, of a container."""
         self.arguments: tuple[str, ...] = ()
         """Words after the verb, of verbs that run a command."""
         self.added_variables: tuple[str, ...] = ()

@@ -51,8 +51,6 @@ class EditBatch:
         """Number of files that were changed."""
         self.whiteouts = 0
         """Number of whiteouts that were made."""
-        self.layer: str | None = None
-        """Overlay that was changed, of a container."""
         self.errors: list[SifkitError] = []
 
     def run(self, targets: Sequence[ImagePath], flags: EditFlags, edit: Callable[[OverlayEditor, ImagePath], None]) -> None:
@@ -129,9 +127,9 @@ class EditBatch:
                 {"kind": error.kind, "message": error.message, "hint": error.hint, **name_fields("path", error.path or "")}
                 for error in self.errors
             ]
-            console.emit({**fields, "errors": errors}, image=image)
+            console.emit({**fields, "layer": console.layer, "errors": errors}, image=image)
         elif self.done:
-            console.result(f"{show(image or '')}: {text}")
+            console.result(f"{show(console.layer or image or '')}: {text}")
         return 1 if self.errors else 0
 
 
@@ -195,6 +193,7 @@ def open_for_editing(
     with errors_about(image), edit_image(image, options) as edited:
         warn_unlocked(console, image, edited.locked)
         print_notes(console, edited.notes)
+        console.layer = None if edited.editor.view is None else edited.name
         yield edited.editor
 
 

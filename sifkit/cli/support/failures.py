@@ -181,7 +181,7 @@ def _image_hint(error: BaseException, kind: str, image: str, console: Console) -
     if kind == "not-ext3":
         backup = getattr(error, "backup", None)
         if backup is None or checks:
-            return "give a stand-alone ext3 image"
+            return "give a SIF, squashfs or ext3 image" if console.takes_any_image else "give a stand-alone ext3 image"
         place = " ".join(["-b", str(backup[0]), "-B", str(backup[1]), *words])
         return f"a copy of the superblock is in block {backup[0]}: sifkit overlay fsck -p {place} repairs it with that"
     if checks or not image:
@@ -237,7 +237,7 @@ def report_usage(error: Any, console: Console) -> int:
         message = message[:1].lower() + message[1:]
         if found := re.fullmatch(r"got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
             message = f"too many arguments: {found[1]}"
-    names = ctx.help_option_names if ctx is not None else ["-h"]
+    names = ctx.help_option_names if ctx is not None else ["--help"]
     _print_error(console, "usage", message, hint=f"see {path} {min(names, key=len)}")
     return 2
 

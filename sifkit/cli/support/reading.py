@@ -63,6 +63,7 @@ def open_for_reading(
     console.image, console.path = image, None
     console.image_options = image_options(partition, offset=offset, upper=upper)
     console.overlays = tuple(overlays)
+    console.takes_any_image = True
     with open_tree(image, partition, offset=offset, upper=upper, whiteouts=marks, overlays=parse_overlays(overlays)) as opened:
         console.is_ext3 = [found.kind for found in opened.filesystems] == ["ext3"]
         for found in opened.filesystems:
@@ -93,6 +94,8 @@ def _normalize_command(container: Container, number: int) -> str:
     if layer.is_given:
         words.append(f"--base {shell_quote(root.path)}")
         words += (f"--overlay {shell_quote(one.filesystem.path)}" for one in container.layers[1:number] if one.is_given)
+    elif sum(not one.is_given for one in container.layers) > 2:
+        words.append(f"--partition {layer.filesystem.object_id}")
     return " ".join([*words, shell_quote(layer.filesystem.path)])
 
 

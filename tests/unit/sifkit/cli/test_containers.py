@@ -81,7 +81,7 @@ def here(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_looking_command_shows_the_container(run: Run, words: list[str], tmp_path: Path) -> None:
     image, *options = words
     assert good(run, "ls", *words) == "etc\nlib\nlost+found\nnew\nusr\n"
-    assert good(run, "ls", f"{image}:/etc", *options) == "mode\nmotd\n"
+    assert good(run, "ls", "-A", f"{image}:/etc", *options) == "mode\nmotd\n"
     assert good(run, "cat", *words, "/etc/motd") == "changed\n"
     assert good(run, "find", *words, "-name", "lib*") == "/lib\n/usr/lib\n/usr/lib/libx\n"
     assert good(run, "find", image, "/new", *options, "-newer", f"{image}:/etc/motd") == ""
@@ -170,7 +170,7 @@ def test_diff_without_anything_to_compare(run: Run) -> None:
     assert "base.sif:/etc/motd is not a directory" in refused(run, "diff", "base.sif:/etc/motd", "--overlay", "ov.img", code=2)
 
 
-def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run) -> None:
+def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run, made: Path) -> None:
     code, out, err = run("find", "base.sif", "--overlay", "fuse.img")
     assert code == 0 and "/opt" not in out and "/etc/motd" not in out
     assert err == (
@@ -178,6 +178,8 @@ def test_marks_that_apptainer_does_not_always_honour_are_noted_once(run: Run) ->
         "again; to prevent that: sifkit overlay normalize --base base.sif fuse.img\n"
     )
     assert run("-q", "find", "base.sif", "--overlay", "fuse.img")[2] == ""
+    sif_of(made / "several.sif", made / "root.img", made / "fuse.img", SQUASHFS)
+    assert run("find", "several.sif")[2].endswith("prevent that: sifkit overlay normalize --partition 2 several.sif\n")
     assert run("ls", "base.sif", "--overlay", "fuse.img", "/usr")[2] == ""  # nothing was met
     assert run("find", "own.sif")[2] == ""
 
@@ -264,3 +266,40 @@ def test_changes_of_an_overlay_while_it_is_read_are_reported(run: Run, monkeypat
     monkeypatch.setattr("sifkit.overlay.change_watch.ChangeWatch.changed", lambda watch: watch._window.path == os.fspath(image))
     code, _, err = run("extract", "base.sif", "--overlay", image, "-C", tmp_path / "out")
     assert code == 0 and err.count("changed while it was read") == 1 and f"{image} changed while it was read" in err
+
+
+def test_what_an_edit_cannot_do_names_the_overlay(run: Run, made: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "small.img"
+    good(run, "-q", "overlay", "create", "--size", "3M", "-f", overlay)
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(3 << 20))
+    found = refused(run, "cp", large, "base.sif:/etc", "--overlay", overlay)
+    assert f"cp: {overlay}: the copy needs" in found and found.rstrip().endswith(f"sifkit overlay resize --size +3M {overlay}")
+    image_of(tree_of((b"large", MemoryNode(REGULAR, b"x" * (3 << 20)))), tmp_path / "large.img")
+    sif_of(tmp_path / "large.sif", tmp_path / "large.img")
+    found = refused(run, "chmod", "600", f"{tmp_path}/large.sif:/large", "--overlay", overlay)
+    assert f"chmod: {overlay}: no space left in the image" in found
+    found = refused(run, "cp", f"{overlay}:/upper", "base.sif:/etc", "-r", "--overlay", overlay, code=2)
+    assert f"{overlay} is the overlay that the copy changes; for a file that the container sees, write base.sif:/PATH" in found
+
+
+def test_an_edited_overlay_is_not_copied_into_itself(run: Run, made: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "dir" / "overlay.img"
+    overlay.parent.mkdir()
+    good(run, "-q", "overlay", "create", "--size", "3M", "-f", overlay)
+    code, _, err = run("cp", "-r", overlay.parent, "base.sif:/copy", "--overlay", overlay)
+    assert (code, err) == (0, f"sifkit cp: warning: '{overlay}' is the image itself and is not copied\n")
+    assert good(run, "ls", "base.sif", "/copy", "--overlay", overlay) == ""
+
+
+def test_an_overlay_that_is_damaged_at_its_top_is_named(run: Run, made: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.img"
+    data = bytearray((made / "ov.img").read_bytes())
+    data[2048:2112] = bytes(64)  # the descriptor of the first group
+    damaged.write_bytes(data)
+    found = refused(run, "ls", "base.sif", "--overlay", damaged)
+    assert f"{damaged}: group 0: " in found and found.rstrip().endswith(f"check it with: sifkit overlay fsck -fn {damaged}")
+
+
+def test_upper_of_an_image_without_one(run: Run) -> None:
+    assert refused(run, "ls", SQUASHFS, "--upper").endswith("/upper: the image has no upper/; leave out --upper\n")

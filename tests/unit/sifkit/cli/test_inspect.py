@@ -57,7 +57,8 @@ def test_on_a_terminal_control_characters_are_escaped(run, monkeypatch):
 def test_nothing_to_show_is_a_note(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box").mkdir()
-    assert run("inspect", "box") == (0, "", "box: there are none of these metadata\n")
+    assert run("inspect", "box") == (0, "", "box has no labels\n")
+    assert run("inspect", "-r", "--list-apps", "box") == (0, "", "box has no runscript, no apps\n")
     assert run("inspect", "-q", "box") == (0, "", "")
 
 

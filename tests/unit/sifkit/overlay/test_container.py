@@ -112,6 +112,11 @@ def test_a_squashfs_is_never_above_what_could_be_written(tmp_path: Path) -> None
         assert [layer.kind for layer in container.layers] == ["ext3", "squashfs", "ext3"]
     with open_container(SQUASHFS, overlays=overlays[:1]) as container:
         assert [layer.kind for layer in container.layers] == ["squashfs", "ext3"]
+    image = sif_of(tmp_path / "image.sif", Path("root.img"), Path("a.img"), SQUASHFS)
+    with open_container(image) as container:
+        assert [layer.kind for layer in container.layers] == ["ext3", "squashfs", "ext3"]
+    with open_container(image, overlays=overlays[:1]) as container:  # those in the image are only read
+        assert [layer.kind for layer in container.layers] == ["ext3", "ext3", "squashfs", "ext3"]
 
 
 def test_a_partition_is_a_root_without_the_overlays_beside_it() -> None:

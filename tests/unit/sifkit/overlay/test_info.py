@@ -271,7 +271,7 @@ def test_a_damaged_image_has_a_hint(run, image):
     image.write_bytes(data)
     assert f"the image is damaged; check it with: sifkit overlay fsck -fn {image}" in run("ls", image)[2]
     image.write_bytes(b"x" * 5000)
-    assert run("ls", image)[2].endswith("; give a stand-alone ext3 image\n")
+    assert run("ls", image)[2].endswith("; give a SIF, squashfs or ext3 image\n")
 
 
 def test_verbose_tells_of_the_image(run, made):

@@ -22,6 +22,7 @@ from sifkit.squashfs.schema import (
     FRAGMENT_ENTRY,
     REGULAR_INODE,
     SUPERBLOCK,
+    XATTR_ID,
 )
 
 from ....support.squashfs_data import MemorySource
@@ -220,6 +221,21 @@ def attribute_kind(image: Editor) -> None:
     image.put(table.table.start + HEADER + reference, "<H", 9)
 
 
+def attribute_of_a_symlink(image: Editor) -> None:
+    """The kind of its attribute becomes that of the user's."""
+    table, index = image.reader.xattr_table, image.inode("kinds/noted-symlink").xattr_index
+    assert table is not None and index is not None
+    reference, _, _ = table.set_at(index)
+    image.put(table.table.start + HEADER + reference, "<H", 0)
+
+
+def attribute_count(image: Editor) -> None:
+    """A set without attributes."""
+    table = image.reader.xattr_table
+    assert table is not None
+    image.put(table.sets.pointers[0] + HEADER + XATTR_ID.offset_of("count"), "<I", 0)
+
+
 CASES: list[tuple[Damage, str, bytes | None, str]] = [
     (parent, "directory", b"/deep/er", "parent_inode is 3, want 7"),
     (links, "links", b"/kinds/noted-file", "inode 22: nlink is 5, want 2"),
@@ -256,6 +272,8 @@ CASES: list[tuple[Damage, str, bytes | None, str]] = [
     (block_among_tables, "overlap", b"/data/hole", "want one that ends before byte 19745, where the tables begin"),
     (metadata_length, "metadata", None, "table of directories: metadata block at byte 21069: uncompressed size is 8185"),
     (table_end, "table", None, r"table of attributes: end is \d+, want \d+, where the next table or the end"),
+    (attribute_of_a_symlink, "attributes", b"/kinds/noted-symlink", r"xattr is \d+, want one without attributes of the user"),
+    (attribute_count, "attributes", None, r"attribute set 0 .*: count is 0, want at least 1"),
     (attribute_kind, "attributes", None, r"attribute set 0 .*: count is \d, want \d, which are of known kinds"),
 ]
 
@@ -294,6 +312,34 @@ def test_check_goes_on_behind_a_problem() -> None:
         damage(image)
     codes = {str(problem.code) for problem in check(bytes(image.image))[1]}
     assert codes == {"directory", "inode", "data", "links", "export-table", "fragment"}
+
+
+@pytest.mark.parametrize("name", ("gzip", "xz", "zstd"))
+def test_damaged_block_of_inodes_leaves_the_others_readable(name: str) -> None:
+    """The fixture's inodes fit one block; those that cannot be read are told once each, and the blocks of names are checked."""
+    image = bytearray((FIXTURES / f"{name}.sqfs").read_bytes())
+    reader = Reader(MemorySource(bytes(image)))
+    start = reader.superblock.inode_table_start + HEADER
+    image[start : start + 20] = bytes(20)
+    found, problems = check(bytes(image))
+    assert found.inodes == 0
+    assert [str(problem.code) for problem in problems][:2] == ["metadata", "inode"]
+    assert problems[0].text.startswith(f"table of inodes: metadata block at byte {start - HEADER}: its {name} data is damaged")
+    directories = reader.superblock.directory_table_start + HEADER
+    image[directories : directories + 20] = bytes(20)
+    texts = [problem.text for problem in check(bytes(image))[1]]
+    assert any(text.startswith("table of directories: metadata block") for text in texts)
+
+
+def test_block_that_reaches_into_what_follows_it_is_found() -> None:
+    """What follows the last attribute sets are the 16 bytes of the table's header; lzma does not mind them."""
+    image = bytearray((FIXTURES / "lzma.sqfs").read_bytes())
+    table = Reader(MemorySource(bytes(image))).xattr_table
+    assert table is not None
+    pointer = table.sets.pointers[0]
+    image[pointer] += 16
+    problems = check(bytes(image))[1]
+    assert [(str(problem.code), problem.offset) for problem in problems] == [("metadata", pointer)]
 
 
 def test_links_as_other_writers_count_them_are_right() -> None:

@@ -206,7 +206,15 @@ def test_a_metacopy_without_its_content(lower):
 def test_marks_that_apptainer_ignores_are_counted_once():
     lower = layer({b"d/x": b"1", b"e/x": b"1"})
     upper = layer(
-        {b"d/y": b"2", b"e/.wh.x": b"", b"e/.wh.z": b"", b"new/y": b"2", b"w": WHITEOUT},
+        {
+            b"d/.wh..wh..opq": b"",
+            b"d/.wh..opq": WHITEOUT,
+            b"d/y": b"2",
+            b"e/.wh.x": b"",
+            b"e/.wh.z": b"",
+            b"new/y": b"2",
+            b"w": WHITEOUT,
+        },
         {b"d": {OPAQUE[0]: b"y"}, b"new": {OPAQUE[0]: b"y"}},
     )
     union = UnionTree([lower, upper, layer({b"e/.wh.other": b""})])
