@@ -98,6 +98,7 @@ def test_a_full_image_refuses_writes_and_keeps_what_it_took(base: Layer, image: 
     script = "head -c 40000000 /dev/zero | tr '\\0' x >/fill; echo code $?; echo y >/another || echo refused; wc -c </fill"
     code, out, err = run_script(script, base, image)
     assert code == 0 and "No space left on device" in err
+    assert f"{image} is full" in err and "sifkit overlay resize" in err
     taken = int(out.split()[-1])
     assert 5_000_000 < taken < 16_000_000
     assert run_script("tr -d x </fill | wc -c; wc -c </fill", base, image)[1].split() == ["0", str(taken)]

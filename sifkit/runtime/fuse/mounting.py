@@ -51,7 +51,7 @@ class ServerProcess:
         return bool(readable)
 
     def wait(self) -> int:
-        """Return the exit code of the process when it has ended: 0 if all was written."""
+        """Return the exit code of the process when it has ended: 0 if all was written; see ``Server.finish``."""
         os.close(self.report)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -96,8 +96,7 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         server.serve(threads=threads)
         signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         os.close(answer)
-        server.finish()
-        code = 0
+        code = server.finish()
     except Exception as error:  # noqa: BLE001 - the process ends here
         text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
         if is_ready:

@@ -150,8 +150,9 @@ class Server:
             if reply is not None:
                 self._send(unique, reply)
 
-    def finish(self) -> None:
-        """Called after the unmount."""
+    def finish(self) -> int:
+        """Called after the unmount. Return the exit code of the server's process."""
+        return 0
 
     def wait(self) -> None:
         """Called before a request is read."""
@@ -169,6 +170,7 @@ class Server:
             os.writev(self.fd, [header, *parts])
 
     def _fail(self, unique: int, number: int) -> None:
+        """Answer a request with an error."""
         with suppress(FileNotFoundError):
             os.write(self.fd, _out_header.pack(OUT_HEADER.size, -number, unique))
 

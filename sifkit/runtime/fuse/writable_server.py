@@ -28,13 +28,15 @@ from .protocol import (
 )
 from .server import WANTED, Reply, Server, packed_attributes
 
-__all__ = ["WritableServer"]
+__all__ = ["FULL", "WritableServer"]
 
 COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 WRITE_KILL_SUIDGID = 4
 KEEP_CACHE = 2
+FULL = errno.ENOSPC
+"""Exit code of a server that had no room for a request; all others were carried out."""
 SECOND = 1_000_000_000
 
 
@@ -49,6 +51,7 @@ class WritableServer(Server):
         self._next_handle = 1
         self._is_busy = False
         self._is_commit_asked = False
+        self._was_full = False
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._handlers |= {
@@ -80,9 +83,17 @@ class WritableServer(Server):
             signal.signal(number, self._on_signal)
         super().serve()
 
-    def finish(self) -> None:
-        """Commit all, and end the work with the filesystem. Raises OSError."""
+    def finish(self) -> int:
+        """Commit all, and end the work with the filesystem; return FULL if requests were refused for lack of space.
+
+        Raises OSError.
+        """
         self.writable.close()
+        return FULL if self._was_full else 0
+
+    def _fail(self, unique: int, number: int) -> None:
+        self._was_full |= number == errno.ENOSPC
+        super()._fail(unique, number)
 
     def _on_signal(self, _: int, __: object) -> None:
         """Commit at once, or after the request that is being answered."""
