@@ -146,13 +146,15 @@ def test_synced_data_survives_a_kill(base: Layer, image: Path, victim: str) -> N
     assert run_script("cat /kept", base, image) == (0, "synced\n", "")
 
 
-def test_a_signal_commits_and_serving_goes_on(base: Layer, image: Path) -> None:
-    script = "echo one >/one; echo up; read line; echo two >/two; cat /one /two"
-    plan = plan_of("user", ["sh", "-c", script.replace("read line", "sleep 1.5")], [base], upper(image))
+@pytest.mark.parametrize("is_signal", [True, False])
+def test_a_signal_or_five_seconds_commit_and_serving_goes_on(base: Layer, image: Path, is_signal: bool) -> None:
+    script = f"echo one >/one; echo up; sleep {1.5 if is_signal else 7}; echo two >/two; cat /one /two"
+    plan = plan_of("user", ["sh", "-c", script], [base], upper(image))
     with start_plan(plan, image.parent) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        os.kill(server_of(image), signal.SIGTERM)
-        time.sleep(0.5)
+        if is_signal:
+            os.kill(server_of(image), signal.SIGTERM)
+        time.sleep(0.5 if is_signal else 6)
         copy = image.with_name("copy.img")
         copy.write_bytes(image.read_bytes())
         out, _ = process.communicate(timeout=30)

@@ -11,7 +11,6 @@ that gives the file its name in ``upper/``.
 from __future__ import annotations
 
 import stat as modes
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -26,8 +25,7 @@ __all__ = ["Ext3Backend"]
 ROOT_INODE = 2
 INODE_MASK = 0xFFFF_FFFF
 VALID_SECONDS = 3600
-COMMIT_SECONDS = 5.0
-"""Age of the oldest change that is not committed, at which all are."""
+WORK = b"work"
 TRUSTED, USER = b"trusted.overlay.", b"user.overlay."
 OPAQUE = b"opaque"
 CAPABILITY = b"security.capability"
@@ -49,10 +47,6 @@ class Ext3Backend:
         self.stored = stored
         self._counts: dict[int, int] = {}
         self._working: set[int] = set()
-        self._oldest: float | None = None
-        work = self.filesystem.find_name(ROOT_INODE, b"work")
-        if work is not None:
-            self._working.add(work)
 
     @property
     def valid_seconds(self) -> int:
@@ -63,17 +57,10 @@ class Ext3Backend:
     def commit(self) -> None:
         """Bring all changes to stable storage."""
         self.filesystem.sync()
-        self._oldest = None
 
-    def seconds_to_commit(self) -> float | None:
-        """Return the seconds until ``commit`` is due, None without changes. Called after each request."""
-        if not self.filesystem.unsynced:
-            self._oldest = None
-            return None
-        now = time.monotonic()
-        if self._oldest is None:
-            self._oldest = now
-        return max(0.0, self._oldest + COMMIT_SECONDS - now)
+    def has_changes(self) -> bool:
+        """Return True if there is something to commit."""
+        return self.filesystem.unsynced
 
     def close(self) -> None:
         """Commit, empty the journal and mark the filesystem as clean."""
@@ -90,7 +77,11 @@ class Ext3Backend:
         ino = self.filesystem.find_name(above, name)
         if ino is None:
             return None
-        if above in self._working:
+        return self._named(above, name, ino)
+
+    def _named(self, above: int, name: bytes, ino: int) -> Entry:
+        """Return the entry of a name that leads to an inode, and notice what lies in ``work/``."""
+        if above in self._working or (above == ROOT_INODE and name == WORK):
             self._working.add(ino)
         return self._entry(ino)
 
@@ -213,22 +204,17 @@ class Ext3Backend:
     def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:
         uid, gid = self.stored
         above = _inode(directory)
-        return self._made(above, self.filesystem.mknod_at(above, name, mode, rdev=device, uid=uid, gid=gid))
+        return self._named(above, name, self.filesystem.mknod_at(above, name, mode, rdev=device, uid=uid, gid=gid))
 
     def make_directory(self, directory: int, name: bytes, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = _inode(directory)
-        return self._made(above, self.filesystem.mkdir_at(above, name, mode, uid=uid, gid=gid))
+        return self._named(above, name, self.filesystem.mkdir_at(above, name, mode, uid=uid, gid=gid))
 
     def make_symlink(self, directory: int, name: bytes, target: bytes, /) -> Entry:
         uid, gid = self.stored
         above = _inode(directory)
-        return self._made(above, self.filesystem.symlink_at(target, above, name, uid=uid, gid=gid))
-
-    def _made(self, above: int, ino: int) -> Entry:
-        if above in self._working:
-            self._working.add(ino)
-        return self._entry(ino)
+        return self._named(above, name, self.filesystem.symlink_at(target, above, name, uid=uid, gid=gid))
 
     def link(self, node: int, directory: int, name: bytes, /) -> Entry:
         ino, above = _inode(node), _inode(directory)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -30,11 +29,14 @@ from .server import WANTED, Reply, Server, packed_attributes
 
 __all__ = ["FULL", "WritableServer"]
 
-COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+"""The last is that of our timer."""
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 WRITE_KILL_SUIDGID = 4
 KEEP_CACHE = 2
+COMMIT_SECONDS = 5.0
+"""Age of the oldest change that is not committed, at which all are."""
 FULL = errno.ENOSPC
 """Exit code of a server that had no room for a request; all others were carried out."""
 SECOND = 1_000_000_000
@@ -52,8 +54,8 @@ class WritableServer(Server):
         self._is_busy = False
         self._is_commit_asked = False
         self._was_full = False
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        self._is_timed = False
+        self._has_timer = False
         self._handlers |= {
             Opcode.SETATTR: self._setattr,
             Opcode.SYMLINK: self._symlink,
@@ -81,7 +83,9 @@ class WritableServer(Server):
             raise ValueError("a filesystem that is written to is served by one thread")
         for number in COMMITTING_SIGNALS:
             signal.signal(number, self._on_signal)
+        self._is_timed = True
         super().serve()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def finish(self) -> int:
         """Commit all, and end the work with the filesystem; return FULL if requests were refused for lack of space.
@@ -95,8 +99,10 @@ class WritableServer(Server):
         self._was_full |= number == errno.ENOSPC
         super()._fail(unique, number)
 
-    def _on_signal(self, _: int, __: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         """Commit at once, or after the request that is being answered."""
+        if number == signal.SIGALRM:
+            self._has_timer = False
         if self._is_busy:
             self._is_commit_asked = True
         else:
@@ -109,17 +115,18 @@ class WritableServer(Server):
             self._report(f"changes cannot be committed: {error}")
 
     def wait(self) -> None:
-        """Wait for a request; commit when changes are old enough, or it was asked for."""
-        self._is_busy = False
-        if self._is_commit_asked:
-            self._is_commit_asked = False
-            self.commit()
-        while (seconds := self.writable.seconds_to_commit()) is not None:
-            if seconds == 0:
+        """Commit if it was asked for; else see to it that what has changed is committed in time."""
+        while True:
+            if self._is_commit_asked:
+                self._is_commit_asked = False
                 self.commit()
-                break
-            if self._poll.poll(seconds * 1000 + 1):
-                break
+            if self._is_timed and not self._has_timer and self.writable.has_changes():
+                self._has_timer = True
+                signal.setitimer(signal.ITIMER_REAL, COMMIT_SECONDS)
+            self._is_busy = False  # from here on a signal commits by itself
+            if not self._is_commit_asked:
+                return
+            self._is_busy = True
 
     def begin(self) -> None:
         self._is_busy = True
