@@ -50,7 +50,7 @@ def command(
     ] = None,
     threads: Annotated[
         str | None,
-        typer.Option("--threads", metavar="N", help="threads that decompress (default: as many as processors, up to 8)"),
+        typer.Option("--threads", metavar="N", help="threads that decompress (default: as many as processors, at most 4)"),
     ] = None,
     progress: ProgressMode = "auto",
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per image, and a summary")] = False,

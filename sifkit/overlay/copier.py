@@ -13,28 +13,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ext3 import hostio
-from ext3.errors import Ext3Error, NoFreeInodesError, NoSpaceError, PathError, SourceError, XattrError
-from ext3.format.xattr import split_name
+from ext3.errors import NoFreeInodesError, NoSpaceError, PathError, SourceError, XattrError
 from ext3.read.filesystem import Stat as InodeStat
 
 from ..errors import show
 from ..vfs.copy_outcome import Copied, CopyError, CopyOutcome, CopyWarning
 from ..vfs.errors import TreePathError, bad_mode_error, reason_of
-from ..vfs.file_tree import UNKNOWN, FileTree, Row, Stat, file_type_of
+from ..vfs.file_tree import UNKNOWN, Row, file_type_of
 from ..vfs.host_tree import HostFile, HostStream
 from ..vfs.resolve import ResolvedPath
-from ..vfs.whiteouts import is_whiteout, without_overlay_xattrs
+from ..vfs.whiteouts import is_whiteout
+from .copied_attributes import copy_attributes
 from .copy_options import CopyOptions
-from .copy_source import CopySource, identity_of
+from .copy_source import CopySource
+from .source_file import SourceFile, source_errors
 from .upper_edit import OverlayEditor
-from .xattr_filter import ACLS
 
 if TYPE_CHECKING:
     from .options import Progress
@@ -45,10 +43,6 @@ N = TypeVar("N")
 TIMES = frozenset({"times"})
 EXACT = frozenset({"owner", "mode"})
 """With these preserved, nothing that a new file inherits from its directory stays: group, set-group-ID bit, ACLs."""
-OWNER_ONLY = 0o1700
-"""Mode bits of a file whose ACL is not known or cannot be stored."""
-HOST_ERRNOS = frozenset((errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Errors of the host that end a copy, because other files would fail the same way."""
 NOUNS = {
     stat.S_IFREG: "regular file",
     stat.S_IFDIR: "directory",
@@ -60,30 +54,6 @@ _FileError = CopyError | PathError | TreePathError | XattrError
 """Errors that concern one file."""
 
 
-@dataclass(frozen=True, slots=True)
-class _File(Generic[N]):
-    """File to copy: its tree and node there, its Stat, its name in messages, and its path below the source.
-
-    ``may_have_xattrs`` False: it has none.
-    """
-
-    tree: FileTree[N]
-    node: N
-    stat: Stat
-    label: str
-    path: bytes
-    may_have_xattrs: bool = True
-
-    @property
-    def form(self) -> int:
-        return stat.S_IFMT(self.stat.mode)
-
-    @property
-    def identity(self) -> tuple[int, int, int]:
-        """The same for all names of a file."""
-        return identity_of(self.tree, self.stat)
-
-
 @dataclass(slots=True)
 class _DirectoryCopy(Generic[N]):
     """Directory that is being copied. ``ino``: the copy; ``remaining``: entries to copy, the next one last.
@@ -91,7 +61,7 @@ class _DirectoryCopy(Generic[N]):
     ``problem``: why its attributes could not all be set, to report when it is filled.
     """
 
-    file: _File[N]
+    file: SourceFile[N]
     ino: int
     target: ResolvedPath[int]
     remaining: list[Row[N]]
@@ -142,7 +112,7 @@ class Copier:
         """
         pending: list[_DirectoryCopy[N]] = []
         self._link_target = source.link_target
-        top = _File(source.tree, source.node, source.stat, source.label, b"")
+        top = SourceFile(source.tree, source.node, source.stat, source.label, b"")
         yield from self._try(self._copy_one(source, top, target, pending), target)
         self._link_target = None
         while pending:
@@ -190,16 +160,16 @@ class Copier:
     ) -> Iterator[CopyOutcome]:
         above = directory.file
         label = f"{above.label.rstrip('/')}/{show(row.name)}"
-        with _source_errors("cannot stat", label):
+        with source_errors("cannot stat", label):
             found = source.tree.stat(row.node) if row.stat is None else row.stat
             if isinstance(found, OSError):
                 raise found
         path = above.path + b"/" + row.name if above.path else row.name
-        file = _File(source.tree, row.node, found, label, path, row.may_have_xattrs)
+        file = SourceFile(source.tree, row.node, found, label, path, row.may_have_xattrs)
         yield from self._copy_one(source, file, target, pending)
 
     def _copy_one(
-        self, source: CopySource[N], file: _File[N], target: ResolvedPath[int], pending: list[_DirectoryCopy[N]]
+        self, source: CopySource[N], file: SourceFile[N], target: ResolvedPath[int], pending: list[_DirectoryCopy[N]]
     ) -> Iterator[CopyOutcome]:
         label, form = file.label, file.form
         if file_type_of(file.stat.mode) == UNKNOWN:
@@ -243,11 +213,11 @@ class Copier:
         self._file(file, target)
         yield Copied(label, goal)
 
-    def _is_ours(self, file: _File[N]) -> bool:
+    def _is_ours(self, file: SourceFile[N]) -> bool:
         """Return True for a file of the image that is copied to."""
         return file.tree is self.editor.tree
 
-    def _is_same(self, file: _File[N], existing: InodeStat) -> bool:
+    def _is_same(self, file: SourceFile[N], existing: InodeStat) -> bool:
         if not self._is_ours(file):
             return False
         node = self._link_target if file.form == stat.S_IFLNK and not existing.is_symlink else file.node
@@ -256,7 +226,7 @@ class Copier:
     def _directory(
         self,
         source: CopySource[N],
-        file: _File[N],
+        file: SourceFile[N],
         existing: InodeStat | None,
         target: ResolvedPath[int],
         pending: list[_DirectoryCopy[N]],
@@ -281,7 +251,7 @@ class Copier:
         created = ResolvedPath(target.path, target.parent, target.name, ino, target.ancestors)
         pending.append(_DirectoryCopy(file, ino, created, list(reversed(rows or ())), failed))
         if problem is not None:
-            with _source_errors("cannot access", label):
+            with source_errors("cannot access", label):
                 raise problem
 
     def _make_directory(
@@ -310,7 +280,7 @@ class Copier:
             raise directory.problem
         yield from ()
 
-    def _file(self, file: _File[N], target: ResolvedPath[int]) -> None:
+    def _file(self, file: SourceFile[N], target: ResolvedPath[int]) -> None:
         """Copy a file that is not a directory."""
         filesystem, options = self.editor.filesystem, self.options
         form, label = file.form, file.label
@@ -350,7 +320,7 @@ class Copier:
         if problem is not None:
             raise problem
 
-    def _make(self, file: _File[N], target: ResolvedPath[int], lower: int | None = None) -> tuple[int, _FileError | None]:
+    def _make(self, file: SourceFile[N], target: ResolvedPath[int], lower: int | None = None) -> tuple[int, _FileError | None]:
         """Create a file that is not a directory, whole before it has its name, in the place of an existing one.
 
         ``lower``: the file of a lower layer whose attributes it keeps. Return its inode, and why its attributes could not all
@@ -379,20 +349,20 @@ class Copier:
             filesystem.release(ino)
         return ino, problem
 
-    def _create_call(self, file: _File[N], parent: int) -> Callable[[], int]:
+    def _create_call(self, file: SourceFile[N], parent: int) -> Callable[[], int]:
         """Return the call that creates the copy of a file, without a name and content."""
         (uid, gid), umask = self.options.owner, self.options.umask
         link = None
         if file.form == stat.S_IFLNK:
-            with _source_errors("cannot read symbolic link", file.label):
+            with source_errors("cannot read symbolic link", file.label):
                 link = file.tree.readlink(file.node)
         mode = file.form | file.stat.mode & (0o777 if file.form == stat.S_IFREG else 0o7777)
         device = file.stat.major, file.stat.minor
         create = self.editor.filesystem.create_nameless
         return partial(create, parent, mode, target=link, rdev=device, uid=uid, gid=gid, umask=umask)
 
-    def _copy_data(self, file: _File[N], ino: int) -> None:
-        with _source_errors("cannot open", file.label, " for reading"):
+    def _copy_data(self, file: SourceFile[N], ino: int) -> None:
+        with source_errors("cannot open", file.label, " for reading"):
             opened = file.tree.open_file(file.node)
         with opened:
             source = HostStream(opened.fd) if isinstance(opened, HostFile) and not opened.is_sized else opened
@@ -411,11 +381,11 @@ class Copier:
             raise CopyError(f"cannot overwrite directory '{self._name(target.path)}'", kind="is-a-directory", path=target.path)
         return found
 
-    def _remember_link(self, file: _File[N], ino: int) -> None:
+    def _remember_link(self, file: SourceFile[N], ino: int) -> None:
         if file.stat.links > 1:
             self._links[file.identity] = ino
 
-    def _try_attributes(self, file: _File[N], preserve: frozenset[str], ino: int) -> _FileError | None:
+    def _try_attributes(self, file: SourceFile[N], preserve: frozenset[str], ino: int) -> _FileError | None:
         """Set attributes as ``_set_attributes`` does; return an error that concerns this file alone."""
         try:
             self._set_attributes(file, preserve, ino)
@@ -423,73 +393,10 @@ class Copier:
             return error
         return None
 
-    def _set_attributes(self, file: _File[N], preserve: frozenset[str], ino: int) -> None:
-        """Set those of owner, mode, times and xattrs that are in ``preserve``.
-
-        Xattrs follow the owner: a new one clears the file capability. ACLs belong to the mode: inherited ones are removed, and
-        without those of the source only the owner gets permissions.
-        """
-        filesystem, found = self.editor.filesystem, file.stat
-        exact_mode = "mode" in preserve and file.form != stat.S_IFLNK
-        xattrs: Mapping[bytes, bytes] = {}
-        problem: _FileError | None = None
-        if preserve & {"mode", "xattrs"}:
-            try:
-                with _source_errors("cannot read the attributes of", file.label):
-                    xattrs = _storable_xattrs(file)
-                if self.editor.upper:  # what overlay filesystems reserve would be marks here
-                    xattrs = without_overlay_xattrs(xattrs)
-            except CopyError as error:
-                problem = error
-        given = {"uid": found.uid, "gid": found.gid} if "owner" in preserve else {}
-        if exact_mode:
-            given["mode"] = stat.S_IMODE(found.mode) & (0o7777 if problem is None else OWNER_ONLY)
-        if "times" in preserve:
-            given |= {"atime": found.atime, "mtime": found.mtime}
-        if given:
-            filesystem.set_attributes(ino, **given)
-        if exact_mode:
-            for name in ACLS & filesystem.xattrs(ino).keys() - xattrs.keys():
-                filesystem.remove_xattr(ino, name)
-        for name in sorted(xattrs, key=lambda name: name not in ACLS):
-            if "xattrs" not in preserve and name not in ACLS:
-                continue
-            try:
-                filesystem.set_xattr(ino, name, xattrs[name])
-            except XattrError as error:
-                if name in ACLS and exact_mode:
-                    filesystem.set_attributes(ino, mode=stat.S_IMODE(found.mode) & OWNER_ONLY)
-                problem = problem or error
-        if problem is not None:
-            raise problem
+    def _set_attributes(self, file: SourceFile[N], preserve: frozenset[str], ino: int) -> None:
+        """Set those of owner, mode, times and xattrs that are in ``preserve``."""
+        copy_attributes(self.editor.filesystem, file, ino, preserve=preserve, upper=self.editor.upper)
 
     def _advance(self, count: int) -> None:
         self.bytes += count
         self._progress.advance(count)
-
-
-def _storable_xattrs(file: _File[N]) -> Mapping[bytes, bytes]:
-    """Return the xattrs of a file that ext3 can store."""
-    if not file.may_have_xattrs:
-        return {}
-    try:
-        found = file.tree.xattrs(file.node)
-    except OSError as error:
-        if error.errno in hostio.NO_XATTRS:
-            return {}
-        raise
-    return {name: value for name, value in found.items() if split_name(name)}
-
-
-@contextmanager
-def _source_errors(what: str, label: str, more: str = "") -> Iterator[None]:
-    """Turn errors of reading a source into CopyError, except those of the host that concern every file."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, Ext3Error):
-            raise CopyError(f"error reading '{label}': {error.message}", kind=error.kind, path=label) from error
-        if error.errno in HOST_ERRNOS:
-            raise
-        kind = "not-found" if isinstance(error, FileNotFoundError) else "source"
-        raise CopyError(f"{what} '{label}'{more}: {error.strerror or error}", kind=kind, path=label) from error

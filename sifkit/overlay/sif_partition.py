@@ -38,6 +38,7 @@ __all__ = [
     "partition_window",
     "select_partition",
     "space_notes",
+    "unused_reasons",
 ]
 
 LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
@@ -86,7 +87,7 @@ def overlays_of(sif: SIF, root: Descriptor) -> tuple[Descriptor, ...]:
 
 def partition_window(sif: SIF, fd: int, found: Descriptor, name: str) -> Window:
     """Return the window of a partition of the SIF ``name``, open as ``fd``."""
-    return Window(name, fd, found.offset, found.size, found, _reasons(sif, found))
+    return Window(name, fd, found.offset, found.size, found, unused_reasons(sif, found))
 
 
 @contextmanager
@@ -188,7 +189,7 @@ def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> Non
         )
 
 
-def _reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
+def unused_reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
     """Return the reasons for which the runtimes would not use a partition as the overlay."""
     from ..sif import PartType
 

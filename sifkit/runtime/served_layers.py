@@ -28,6 +28,7 @@ from .errors import LaunchError, failed_call
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
+from .fuse.writable_server import FULL, WritableServer
 from .kernel_layers import real_directory
 from .run_plan import Layer, Upper
 from .session import Session
@@ -109,6 +110,8 @@ class ServedLayers:
         except OSError as error:
             raise failed_call("the layers cannot be joined by the kernel's overlayfs", error) from error
         self._mounted.append(point)
+        if os.statvfs(point).f_flag & os.ST_RDONLY:  # what a kernel does that cannot use its work directory
+            raise LaunchError("this kernel joins the layers read-only", hint="see what this host allows: sifkit doctor")
         return point
 
     def close(self) -> None:
@@ -138,14 +141,19 @@ class ServedLayers:
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=_check_hint(upper)) from error
         finally:
             os.close(fd)
-        self._writer = (upper.name, server)
+        self._writer = (upper.path, server)
 
     def _finish_writer(self, name: str, server: ServerProcess) -> None:
         """Wait until all is written. Raises LaunchError if it cannot be."""
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             server.leave()
             self.notify(f"{show(name)} stays in use until the processes that the command has left behind end")
-        elif server.wait() != 0:
+            return
+        code = server.wait()
+        if code == FULL:
+            grow = f"sifkit overlay resize {shell_quote(name)} --size +1G"
+            self.notify(f"{show(name)} is full: not all could be written; make it larger with: {grow}")
+        elif code != 0:
             raise LaunchError(f"{show(name)}: the last changes could not be written", hint="check the image and its disk")
 
     def _new_point(self) -> str:
@@ -177,7 +185,6 @@ def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int]) -> Serv
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:
     """Open an ext3 image for changes, in the process that serves it. New files belong to the caller."""
     from .fuse.ext3_backend import Ext3Backend
-    from .fuse.writable_server import WritableServer
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)

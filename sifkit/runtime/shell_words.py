@@ -156,7 +156,10 @@ def _word(text: str, position: int, variables: Mapping[str, str]) -> tuple[str, 
             raise _NotUnderstood("the value is too long")
     if quoted:
         raise _NotUnderstood("a quote is not closed")
-    return "".join(found), position
+    value = "".join(found)
+    if "\0" in value:
+        raise _NotUnderstood("the value has a NUL byte")
+    return value, position
 
 
 def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:

@@ -190,7 +190,7 @@ set -f
 for _sifkit_file in $PATH; do
 if [ -f "${{_sifkit_file:-.}}/$1" ] && [ -x "${{_sifkit_file:-.}}/$1" ]; then return; fi
 done
-printf '%s: %s: no such program in the PATH of the container\\n' "$0" "$1" >&2
+printf '%s: %s: executable file not found in $PATH\\n' "$0" "$1" >&2
 exit 255
 }}
 _sifkit_find "$@"

@@ -16,7 +16,7 @@ from .errors import CorruptSquashfsError
 from .source import ByteSource
 from .superblock import Superblock
 
-__all__ = ["STORED", "BlockCache", "DataBlock", "stored_bytes"]
+__all__ = ["STORED", "BlockCache", "DataBlock", "stored_bytes", "wrong_length"]
 
 STORED = 1 << 24
 """Bit of the size word of a block that is not compressed."""

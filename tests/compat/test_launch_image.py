@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.run_plan import Layer, Mount, Upper
+from sifkit.runtime.run_plan import Layer, Mount, Upper, Way
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
 from tests.support.tools import assert_clean, kernel_mount, requires_root, run
@@ -98,6 +98,7 @@ def test_a_full_image_refuses_writes_and_keeps_what_it_took(base: Layer, image: 
     script = "head -c 40000000 /dev/zero | tr '\\0' x >/fill; echo code $?; echo y >/another || echo refused; wc -c </fill"
     code, out, err = run_script(script, base, image)
     assert code == 0 and "No space left on device" in err
+    assert f"{image} is full" in err and "sifkit overlay resize" in err
     taken = int(out.split()[-1])
     assert 5_000_000 < taken < 16_000_000
     assert run_script("tr -d x </fill | wc -c; wc -c </fill", base, image)[1].split() == ["0", str(taken)]
@@ -145,13 +146,15 @@ def test_synced_data_survives_a_kill(base: Layer, image: Path, victim: str) -> N
     assert run_script("cat /kept", base, image) == (0, "synced\n", "")
 
 
-def test_a_signal_commits_and_serving_goes_on(base: Layer, image: Path) -> None:
-    script = "echo one >/one; echo up; read line; echo two >/two; cat /one /two"
-    plan = plan_of("user", ["sh", "-c", script.replace("read line", "sleep 1.5")], [base], upper(image))
+@pytest.mark.parametrize("is_signal", [True, False])
+def test_a_signal_or_five_seconds_commit_and_serving_goes_on(base: Layer, image: Path, is_signal: bool) -> None:
+    script = f"echo one >/one; echo up; sleep {1.5 if is_signal else 7}; echo two >/two; cat /one /two"
+    plan = plan_of("user", ["sh", "-c", script], [base], upper(image))
     with start_plan(plan, image.parent) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        os.kill(server_of(image), signal.SIGTERM)
-        time.sleep(0.5)
+        if is_signal:
+            os.kill(server_of(image), signal.SIGTERM)
+        time.sleep(0.5 if is_signal else 6)
         copy = image.with_name("copy.img")
         copy.write_bytes(image.read_bytes())
         out, _ = process.communicate(timeout=30)
@@ -182,3 +185,20 @@ def test_two_writers_never(base: Layer, image: Path) -> None:
         process.communicate(timeout=30)
     assert process.returncode == 143
     assert run_script("true", base, image)[0] == 0
+
+
+@pytest.mark.parametrize("way", ["root", "user"])
+def test_processes_left_behind_keep_the_image(base: Layer, image: Path, way: Way) -> None:
+    script = "(sleep 4; echo late >/late) >/dev/null 2>&1 & exit 7"
+    with start_plan(plan_of(way, ["sh", "-c", script], [base], upper(image)), image.parent) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.wait(30) == 7 and process.stdout.read() == b""
+        assert b"stays in use" in os.read(process.stderr.fileno(), 4096)  # a server keeps it open, for what goes wrong
+    code, _, err = run_plan(plan_of(way, ["true"], [base], upper(image)), image.parent)
+    assert code == 255 and "in use" in err
+    until = time.monotonic() + 20
+    while code == 255 and time.monotonic() < until:
+        time.sleep(0.2)
+        code, out, _ = run_plan(plan_of(way, ["cat", "/late"], [base], upper(image)), image.parent)
+    assert (code, out) == (0, "late\n")
+    assert_clean(image)

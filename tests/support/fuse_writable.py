@@ -27,9 +27,9 @@ class WritableMount(NamedTuple):
 
 @contextmanager
 def writable_mount(
-    image: Path, *, kill: bool = False, shown: tuple[int, int] = (0, 0), stored: tuple[int, int] = (0, 0)
+    image: Path, *, kill: bool = False, shown: tuple[int, int] = (0, 0), stored: tuple[int, int] = (0, 0), expected: int = 0
 ) -> Iterator[WritableMount]:
-    """The image mounted during the ``with`` block. ``kill``: its server is killed at the end."""
+    """The image mounted during the ``with`` block. ``kill``: its server is killed at the end. ``expected``: its exit code."""
     point = Path(tempfile.mkdtemp(prefix="sifkit-fuse-"))
     fd = mount_fuse(str(point), name="sifkit-test", read_only=False)
     image_fd = os.open(image, os.O_RDWR)
@@ -50,7 +50,7 @@ def writable_mount(
                 os.kill(server.pid, signal.SIGKILL)
             sys.umount(str(point), sys.MNT_DETACH if detach else 0)
             code = server.wait()
-        assert code == (-signal.SIGKILL if kill else 0)
+        assert code == (-signal.SIGKILL if kill else expected)
     finally:
         os.close(image_fd)
         point.rmdir()

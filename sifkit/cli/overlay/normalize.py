@@ -139,7 +139,10 @@ def _result_text(done: NormalizeResult) -> str:
         return "nothing to do" + ("" if done.opaque or done.problems else ": its marks hold for every user")
     directories = "opaque directory", "opaque directories"
     parts = (
-        (done.converted, f"{counted(done.converted, '.wh. file')} converted to whiteouts"),
+        (
+            done.converted,
+            f"{counted(done.converted, '.wh. file')} converted to {'a whiteout' if done.converted == 1 else 'whiteouts'}",
+        ),
         (done.opened, f"{counted(done.opened, *directories)} converted to {counted(done.hidden, 'whiteout')}"),
         (done.marked, f"{counted(done.marked, *directories)} marked for root and for writable use"),
         (done.removed, f"{counted(done.removed, 'mark')} without effect removed"),

@@ -52,12 +52,12 @@ class Console:
         """True if the verb reads SIF, squashfs and ext3 alike."""
         self.overlays: tuple[str, ...] = ()
         """Values of ``--overlay``, of verbs that look into containers or change them."""
+        self.layer: str | None = None
+        """Overlay that is changed, of a container."""
         self.arguments: tuple[str, ...] = ()
         """Words after the verb, of verbs that run a command."""
         self.added_variables: tuple[str, ...] = ()
         """Variables that this process has added to its environment, which a command that it runs must not see."""
-        self.layer: str | None = None
-        """Overlay that is changed, of a container."""
         self.quiet = False
         self.verbose = 0
         self.debug = False

@@ -237,7 +237,7 @@ def report_usage(error: Any, console: Console) -> int:
         message = message[:1].lower() + message[1:]
         if found := re.fullmatch(r"got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
             message = f"too many arguments: {found[1]}"
-    names = ctx.help_option_names if ctx is not None else ["-h"]
+    names = ctx.help_option_names if ctx is not None else ["--help"]
     _print_error(console, "usage", message, hint=f"see {path} {min(names, key=len)}")
     return 2
 

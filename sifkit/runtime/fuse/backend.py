@@ -115,8 +115,8 @@ class WritableBackend(Backend, Protocol):
         """Commit, and end the work with the filesystem."""
         ...
 
-    def seconds_to_commit(self) -> float | None:
-        """Return how long the next commit may wait, None if there is nothing to commit."""
+    def has_changes(self) -> bool:
+        """Return True if there is something to commit."""
         ...
 
     def fsync(self, node: int, /) -> None: ...

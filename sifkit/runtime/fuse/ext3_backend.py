@@ -3,8 +3,7 @@
 Node ids are generation and inode, so that an inode that is used again is another node. What the kernel knows of is held: a file
 whose last name is removed lives until the kernel forgets it. Overlayfs of a plain user keeps its marks in ``user.overlay.*``,
 that of root in ``trusted.overlay.*``: the former are shown, and the mark of opaque directories is stored as both.
-
-fuse-overlayfs's marks are replaced where a directory is looked into; see ``overlay_marks``.
+Marks of fuse-overlayfs are replaced where a directory is looked into; see ``overlay_marks``.
 
 An fsync below ``work/`` commits nothing: overlayfs is copying a file up there, and its data is on storage before the commit
 that gives the file its name in ``upper/``.
@@ -15,13 +14,11 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
-from ext3.errors import NoSpaceError
 from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
@@ -35,8 +32,11 @@ __all__ = ["Ext3Backend"]
 ROOT_INODE = 2
 INODE_MASK = 0xFFFF_FFFF
 VALID_SECONDS = 3600
-COMMIT_SECONDS = 5.0
-"""Age of the oldest change that is not committed, at which all are."""
+POINTER_BLOCKS = 3
+"""Levels of blocks that point to others, above the first 256 blocks of content that are added."""
+KEPT_BLOCKS = 16
+"""Least number of free blocks that content and directories leave: the next overlay makes a work directory in this one, and
+whoever frees space by removing files needs some for whiteouts."""
 HIDDEN = (b"trusted.",)
 """Prefixes of attributes that a plain user may not see."""
 _FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
@@ -53,10 +53,11 @@ class Ext3Backend:
     ) -> None:
         """Recover the filesystem and open it. ``work``: path of the directory where overlayfs works. Raises Ext3Error."""
         self.filesystem = WritableFilesystem(FileDevice(fd, offset, size), late_checkpoint=True)
+        self._block_size = self.filesystem.superblock.block_size
+        self._kept = max(KEPT_BLOCKS, self.filesystem.superblock.reserved_blocks)
         self.shown = shown
         self.stored = stored
         self._counts: dict[int, int] = {}
-        self._oldest: float | None = None
         self._work_path = [name for name in os.fsencode(work).split(b"/") if name]
         self._working = WorkFiles()
         self._cleared: set[int] = set()
@@ -70,18 +71,11 @@ class Ext3Backend:
 
     def commit(self) -> None:
         """Bring all changes to stable storage."""
-        self._oldest = None
         self.filesystem.sync()
 
-    def seconds_to_commit(self) -> float | None:
-        """Return the seconds until ``commit`` is due, None without changes. Called after each request."""
-        if not self.filesystem.unsynced:
-            self._oldest = None
-            return None
-        now = time.monotonic()
-        if self._oldest is None:
-            self._oldest = now
-        return max(0.0, self._oldest + COMMIT_SECONDS - now)
+    def has_changes(self) -> bool:
+        """Return True if there is something to commit."""
+        return self.filesystem.unsynced
 
     def close(self) -> None:
         """Commit, empty the journal and mark the filesystem as clean."""
@@ -196,11 +190,10 @@ class Ext3Backend:
 
     def totals(self) -> FilesystemTotals:
         found = self.filesystem.statfs()
-        size = self.filesystem.superblock.block_size
+        size = self._block_size
         blocks = (found.total_bytes - found.metadata_bytes) // size
-        return FilesystemTotals(
-            blocks, found.free_bytes // size, found.available_bytes // size, found.inodes, found.free_inodes, size
-        )
+        free = found.free_bytes // size
+        return FilesystemTotals(blocks, free, max(0, free - self._kept), found.inodes, found.free_inodes, size)
 
     # Changes
 
@@ -234,32 +227,38 @@ class Ext3Backend:
         mode = self._mode_without_set_id(ino) if clears_set_id else None
         if mode is not None:
             self.filesystem.set_attributes(ino, mode=mode)
-        try:
+        if self._has_room(len(data) // self._block_size + 2):
             self.filesystem.write_at(ino, offset, data)
-        except NoSpaceError:
-            written = self._write_part(ino, offset, data)
-            if not written:
-                raise
-            return written
-        return len(data)
+            return len(data)
+        written = self._write_part(ino, offset, data)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written
 
     def _write_part(self, ino: int, offset: int, data: memoryview) -> int:
-        """Write the beginning of data, as much as there is room for; return its length."""
-        block = self.filesystem.superblock.block_size
-        written, piece = 0, len(data) // 2
+        """Write the beginning of data, as much as there is room for; return its length. What was there is written over."""
+        block = self._block_size
+        with self.filesystem.open_file(ino) as file:
+            ranges = [(at // block, -(-(at + size) // block)) for at, size in file.data_ranges()]
+        written, piece = 0, len(data)
         while written < len(data):
             start = offset + written
             least = min(block - start % block, len(data) - written)  # to the end of one block
             length = max(least, min((start + piece) // block * block - start, len(data) - written))
-            try:
+            first, end = start // block, -(-(start + length) // block)
+            there = sum(max(0, min(end, last) - max(first, low)) for low, last in ranges)
+            if there == end - first or self._has_room(end - first - there):
                 self.filesystem.write_at(ino, start, data[written : written + length])
-            except NoSpaceError:
-                if length == least:
-                    break
-                piece = length // 2
-            else:
                 written += length
+            elif length == least:
+                break
+            else:
+                piece = length // 2
         return written
+
+    def _has_room(self, blocks: int) -> bool:
+        """Return whether so many blocks of content, and those that point to them, leave what must stay free."""
+        return self.filesystem.superblock.free_blocks - blocks - blocks // 256 - POINTER_BLOCKS >= self._kept
 
     def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:
         uid, gid = self.stored
@@ -269,6 +268,8 @@ class Ext3Backend:
     def make_directory(self, directory: int, name: bytes, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = self._place(directory, name)
+        if above not in (ROOT_INODE, self._working.top) and not self._has_room(1):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         ino = self.filesystem.mkdir_at(above, name, mode, uid=uid, gid=gid)
         self._find_work()
         return self._entry(above, ino)

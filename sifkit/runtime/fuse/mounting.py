@@ -51,7 +51,7 @@ class ServerProcess:
         return bool(readable)
 
     def wait(self) -> int:
-        """Return the exit code of the process when it has ended: 0 if all was written."""
+        """Return the exit code of the process when it has ended: 0 if all was written; see ``Server.finish``."""
         os.close(self.report)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -89,14 +89,14 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         before()
+        _leave_pipes()
         server = open_server()
         os.write(answer, READY)
         is_ready = True
         server.serve(threads=threads)
         signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
         os.close(answer)
-        server.finish()
-        code = 0
+        code = server.finish()
     except Exception as error:  # noqa: BLE001 - the process ends here
         text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
         if is_ready:
@@ -105,6 +105,14 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
             os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
+
+
+def _leave_pipes() -> None:
+    """Close input and output: whoever reads the command's output sees its end, though the server goes on."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for standard in (0, 1):
+        os.dup2(nothing, standard)
+    os.close(nothing)
 
 
 def report_error(text: str) -> None:

@@ -131,6 +131,7 @@ class Server:
                 raise
             if not size:  # the other end is closed; the kernel never sends this
                 return
+            self.begin()
             _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
             handler = handlers.get(opcode)
             try:
@@ -149,11 +150,15 @@ class Server:
             if reply is not None:
                 self._send(unique, reply)
 
-    def finish(self) -> None:
-        """Called after the unmount."""
+    def finish(self) -> int:
+        """Called after the unmount. Return the exit code of the server's process."""
+        return 0
 
     def wait(self) -> None:
         """Called before a request is read."""
+
+    def begin(self) -> None:
+        """Called when a request was read."""
 
     def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
         """Return the names of an open directory, which is read from ``cookie`` on."""
@@ -165,6 +170,7 @@ class Server:
             os.writev(self.fd, [header, *parts])
 
     def _fail(self, unique: int, number: int) -> None:
+        """Answer a request with an error."""
         with suppress(FileNotFoundError):
             os.write(self.fd, _out_header.pack(OUT_HEADER.size, -number, unique))
 

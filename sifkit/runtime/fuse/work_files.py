@@ -23,10 +23,16 @@ class WorkFiles:
 
     def note(self, ino: int, directory: int) -> None:
         """Note that a name in ``directory`` leads to an inode: it was found, made, linked or moved there."""
-        if directory in self:
+        if directory in self and not self._is_above(ino, directory):
             self._parents[ino] = directory
         else:
             self._parents.pop(ino, None)
+
+    def _is_above(self, ino: int, directory: int) -> bool:
+        """Return whether an inode is a directory or above it: only a damaged image has such a name."""
+        while directory != ino and directory in self._parents:
+            directory = self._parents[directory]
+        return directory == ino
 
     def forget(self, ino: int) -> None:
         """Forget an inode that nobody uses. Others below it are reached through it, which keeps it in use."""

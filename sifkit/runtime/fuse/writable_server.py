@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -29,15 +28,19 @@ from .protocol import (
 )
 from .server import WANTED, Reply, Server, packed_attributes
 
-__all__ = ["WritableServer"]
+__all__ = ["FULL", "WritableServer"]
 
-COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+"""The last is that of our timer."""
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 WRITE_KILL_SUIDGID = 4
 KEEP_CACHE = 2
 SET_ID = 0o6000
-SIGNALS_AT_ONCE = 4096
+COMMIT_SECONDS = 5.0
+"""Age of the oldest change that is not committed, at which all are."""
+FULL = errno.ENOSPC
+"""Exit code of a server that had no room for a request; all others were carried out."""
 SECOND = 1_000_000_000
 
 
@@ -50,10 +53,11 @@ class WritableServer(Server):
         self.wanted = WANTED & ~InitFlag.NO_OPENDIR_SUPPORT | InitFlag.HANDLE_KILLPRIV_V2
         self._snapshots: dict[int, Sequence[ListedName]] = {}
         self._next_handle = 1
+        self._is_busy = False
         self._is_commit_asked = False
-        self._wake = -1
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        self._was_full = False
+        self._is_timed = False
+        self._has_timer = False
         self._handlers |= {
             Opcode.SETATTR: self._setattr,
             Opcode.SYMLINK: self._symlink,
@@ -81,41 +85,57 @@ class WritableServer(Server):
     def serve(self, *, threads: int = 1) -> None:
         if threads != 1:
             raise ValueError("a filesystem that is written to is served by one thread")
-        os.set_blocking(self.fd, False)
-        self._wake, signalled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poll.register(self._wake, select.POLLIN)
-        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
         for number in COMMITTING_SIGNALS:
             signal.signal(number, self._on_signal)
+        self._is_timed = True
         super().serve()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def finish(self) -> None:
-        """Commit all, and end the work with the filesystem. Raises OSError."""
+    def finish(self) -> int:
+        """Commit all, and end the work with the filesystem; return FULL if requests were refused for lack of space.
+
+        Raises OSError.
+        """
         self.writable.close()
+        return FULL if self._was_full else 0
 
-    def _on_signal(self, _: int, __: object) -> None:
-        """Note that a commit is asked for: a request, or a commit, may be half done."""
+    def _fail(self, unique: int, number: int) -> None:
+        self._was_full |= number == errno.ENOSPC
+        super()._fail(unique, number)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        """Commit at once, or after the request that is being answered."""
+        if number == signal.SIGALRM:
+            self._has_timer = False
         self._is_commit_asked = True
+        while self._is_commit_asked and not self._is_busy:  # another signal may come during a commit
+            self._is_commit_asked = False
+            self._is_busy = True
+            self.commit()
+            self._is_busy = False
 
     def commit(self) -> None:
-        self._is_commit_asked = False
         try:
             self.writable.commit()
         except OSError as error:
             self._report(f"changes cannot be committed: {error}")
 
     def wait(self) -> None:
-        """Wait for a request; commit when changes are old enough, or it was asked for."""
+        """Commit if it was asked for; else see to it that what has changed is committed in time."""
         while True:
-            seconds = self.writable.seconds_to_commit()
-            if self._is_commit_asked or seconds == 0:
+            if self._is_commit_asked:
+                self._is_commit_asked = False
                 self.commit()
-                continue
-            ready = [fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000 + 1)]
-            if self._wake in ready:
-                os.read(self._wake, SIGNALS_AT_ONCE)
-            elif ready:
+            if self._is_timed and not self._has_timer and self.writable.has_changes():
+                self._has_timer = True
+                signal.setitimer(signal.ITIMER_REAL, COMMIT_SECONDS)
+            self._is_busy = False  # from here on a signal commits by itself
+            if not self._is_commit_asked:
                 return
+            self._is_busy = True
+
+    def begin(self) -> None:
+        self._is_busy = True
 
     # Answers: the kernel does not see that a write takes set-id bits, so it keeps no attributes that have them
 
@@ -219,6 +239,7 @@ class WritableServer(Server):
         _, offset, size, flags, *_ = READ_IN.packer.unpack_from(body)
         data = body[READ_IN.size : READ_IN.size + size]
         written = self.writable.write(node, offset, data, bool(flags & WRITE_KILL_SUIDGID))
+        self._was_full |= written < size
         return (written.to_bytes(4, "little") + bytes(4),)
 
     def _fallocate(self, _: int, __: memoryview) -> Reply:

@@ -120,6 +120,9 @@ def test_no_layer_to_write_to(run: Run, here: Path) -> None:
     assert "dir is a directory, not an image" in err and "write dir:ro" in err
     err = refused(run, "mkdir", "base.sif:/new", "--overlay", "ov.img", "--upper", code=2)
     assert "--upper and --overlay contradict each other" in err
+    good(run, "-q", "sif", "update", "2", "own.sif", "--group", "7")
+    err = refused(run, "rm", "own.sif:/etc/motd")
+    assert "its overlay, object 2, is not used; it is in group 7" in err and "sifkit sif list own.sif" in err
 
 
 def test_hints_give_the_overlay(run: Run, here: Path) -> None:

@@ -29,8 +29,9 @@ VERBS = [node.path for node in completion.tree(root)]
         (["zzzzz"], "sifkit: no such command zzzzz; see sifkit -h"),
         (
             ["overlay", "create", "--size"],
-            "sifkit overlay create: option '--size' requires an argument; see sifkit overlay create -h",
+            "sifkit overlay create: option '--size' requires an argument; see sifkit overlay create --help",
         ),
+        (["ls", "x", "--overlay"], "sifkit ls: option '--overlay' requires an argument; see sifkit ls --help"),
         (["overlay", "info"], "sifkit overlay info: IMAGE is missing; see sifkit overlay info -h"),
         (["overlay", "clone", "a"], "sifkit overlay clone: NEW is missing; see sifkit overlay clone -h"),
         (["cat"], "sifkit cat: IMAGE PATH... is missing; see sifkit cat -h"),

@@ -142,11 +142,18 @@ def test_a_full_image_takes_the_beginning_of_a_write(image: Path) -> None:
     with opened(image) as backend:
         file = backend.make_node(ROOT_ID, b"file", 0o100644, (0, 0)).node
         written = backend.write(file, 100, memoryview(data), False)
-        assert 0 < written < len(data) and backend.totals().free_blocks <= 1
+        assert 0 < written < len(data) and backend.totals().available_blocks <= 4
         assert backend.read(file, 100, len(data)) == data[:written]
         with pytest.raises(OSError) as error:
             backend.write(file, 100 + written, memoryview(b"more"), False)
         assert error.value.errno == errno.ENOSPC
+        assert backend.write(file, 0, memoryview(b"over" * 2000), False) == 8000
+        assert backend.read(file, 0, 8000) == b"over" * 2000
+        with pytest.raises(OSError) as error:
+            backend.make_directory(node_of(backend, "upper"), b"new", 0o755)
+        assert error.value.errno == errno.ENOSPC
+        for name in (b"work", b"index"):  # those of the next overlay
+            backend.make_directory(node_of(backend, "work"), name, 0o755)
 
 
 def test_owners(image: Path) -> None:

@@ -176,7 +176,7 @@ def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> 
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("no-such", b"sifkit exec: no-such: no such program in the PATH of the container\n"),
+        ("no-such", b"sifkit exec: no-such: executable file not found in $PATH\n"),
         ("/no/such", b"sifkit exec: /no/such: no such file in the container\n"),
         ("/etc/passwd", b"sifkit exec: /etc/passwd: permission denied\n"),
         ("/etc", b"sifkit exec: /etc: permission denied\n"),
@@ -287,7 +287,22 @@ def test_environment_file() -> None:
     }
 
 
-@pytest.mark.parametrize("line", ["F=un quoted", "H=$(echo sub)", "I=`id`", "Q='open", 'Q="open', "X=${Y/a/b}", "A=1&"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "F=un quoted",
+        "H=$(echo sub)",
+        "I=`id`",
+        "Q='open",
+        'Q="open',
+        "X=${Y/a/b}",
+        "A=1&",
+        "N=a\0b",
+        "N='\0'",
+        "N=\\\0",
+        "N=${U:-\0}",
+    ],
+)
 def test_lines_of_an_environment_file_that_need_a_shell(line: str) -> None:
     with pytest.raises(FormatError, match="file, line 2: "):
         parse_environment_file(f"A=1\n{line}\n", "file", {})

@@ -36,7 +36,7 @@ def test_with_a_base(run: Run, image: str) -> None:
     assert err.splitlines() == [
         "/d/new: 1 whiteout created, 0 marks removed, no longer opaque",
         "/d: 1 whiteout created, 1 mark removed",
-        "a.img: 1 .wh. file converted to whiteouts, 1 opaque directory converted to 1 whiteout",
+        "a.img: 1 .wh. file converted to a whiteout, 1 opaque directory converted to 1 whiteout",
     ]
     assert names_in(image, "/upper/d/new") == [b"old"]
     assert run("overlay", "normalize", "-v", "--base", "base", image) == (
@@ -50,7 +50,7 @@ def test_without_a_base(run: Run, image: str) -> None:
     code, out, err = run("overlay", "normalize", "-v", image)
     assert code == 0 and not out
     assert err.splitlines()[-2:] == [
-        "a.img: 1 .wh. file converted to whiteouts, 1 opaque directory marked for root and for writable use",
+        "a.img: 1 .wh. file converted to a whiteout, 1 opaque directory marked for root and for writable use",
         "a.img: 1 directory is opaque, which a plain user's Apptainer ignores with :ro; convert them with: --base IMAGE.sif",
     ]
     assert run("overlay", "normalize", "-q", image) == (0, "", "")
@@ -60,7 +60,7 @@ def test_a_dry_run(run: Run, image: str) -> None:
     data = Path(image).read_bytes()
     code, out, _ = run("overlay", "normalize", "--base", "base", "--dry-run", image)
     assert code == 0 and out == (
-        "a.img: would be done: 1 .wh. file converted to whiteouts, 1 opaque directory converted to 1 whiteout\n"
+        "a.img: would be done: 1 .wh. file converted to a whiteout, 1 opaque directory converted to 1 whiteout\n"
     )
     assert Path(image).read_bytes() == data
 
