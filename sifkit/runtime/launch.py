@@ -90,6 +90,8 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     layers = ServedLayers(session, place, inner, notify)
     try:
         layers.lock(plan.layers)
+        if plan.upper is not None and plan.upper.kind == "image":
+            layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
         view = layers.view(plan.layers)
         if add_mount_points(view, session.points, plan.mounts):
             layers.remove_view()

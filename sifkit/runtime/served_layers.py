@@ -25,7 +25,7 @@ from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
 from .errors import LaunchError, failed_call
-from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child
+from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
 from .fuse.writable_server import FULL, WritableServer
@@ -52,6 +52,8 @@ class ServedLayers:
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
+        self._image_point = ""
+        self._is_image_ready = False
         self._writer: tuple[str, ServerProcess] | None = None
         self._locks = ExitStack()
 
@@ -86,15 +88,13 @@ class ServedLayers:
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
-        base = self._new_point()
+        base = self._await_image(upper) if upper.kind == "image" else self._new_point()
         try:
             if upper.kind == "tmpfs":
                 size = "" if upper.size is None else f",size={upper.size}"
                 sys.mount("sifkit", base, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, f"mode=755{size}")
             elif upper.kind == "directory":
                 sys.bind(upper.path, base)
-            else:
-                self._serve_image(base, upper)
         except OSError as error:
             raise failed_call(f"{show(upper.name or 'memory')} cannot be mounted", error) from error
         if upper.kind != "image":
@@ -125,8 +125,9 @@ class ServedLayers:
         if self._writer is not None:
             self._finish_writer(*self._writer)
 
-    def _serve_image(self, point: str, upper: Upper) -> None:
-        """Serve an ext3 image that is written to, locked as Apptainer does."""
+    def start_image(self, upper: Upper) -> None:
+        """Begin to serve an ext3 image that is written to, locked as Apptainer does; ``add_upper`` waits until it is there."""
+        point = self._new_point()
         image = os.open(upper.path, os.O_RDWR | hostio.NO_WAIT | os.O_CLOEXEC)
         self._locks.callback(os.close, image)
         span = None if upper.object_id is None else (upper.offset, upper.size or 0)
@@ -135,16 +136,26 @@ class ServedLayers:
         lock_range(image, write=True, offset=offset, size=size, path=upper.path)
         check_unused(upper.path, writers_only=False, span=span, own_lock=True)
         fd = self._mount_fuse(point, read_only=False)
-        try:
-            server = serve_in_child(partial(_open_image, fd, image, upper, self.owner), before=self._leave_session)
-        except OSError as error:
-            raise failed_call(f"{show(upper.name)} cannot be served", error, hint=_check_hint(upper)) from error
-        finally:
-            os.close(fd)
+        server = start_server(partial(_open_image, fd, image, upper, self.owner), before=self._leave_session)
+        os.close(fd)
         self._writer = (upper.path, server)
+        self._image_point = point
+
+    def _await_image(self, upper: Upper) -> str:
+        assert self._writer is not None
+        try:
+            self._writer[1].await_ready()
+        except OSError as error:
+            self._writer = None
+            raise failed_call(f"{show(upper.name)} cannot be served", error, hint=_check_hint(upper)) from error
+        self._is_image_ready = True
+        return self._image_point
 
     def _finish_writer(self, name: str, server: ServerProcess) -> None:
         """Wait until all is written. Raises LaunchError if it cannot be."""
+        if not self._is_image_ready:  # something else has failed before the first change
+            server.wait()
+            return
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             server.leave()
             self.notify(f"{show(name)} stays in use until the processes that the command has left behind end")

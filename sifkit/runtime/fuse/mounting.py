@@ -14,7 +14,7 @@ from ...errors import SifkitError
 from .. import sys
 from .server import Server
 
-__all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child"]
+__all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child", "start_server"]
 
 DEVICE = "/dev/fuse"
 READY, MESSAGE_BYTES = b"\0", 4096
@@ -45,6 +45,13 @@ class ServerProcess:
     pid: int
     report: int
 
+    def await_ready(self) -> None:
+        """Return when it serves. Raises OSError with the reason if the server cannot be opened."""
+        message = os.read(self.report, MESSAGE_BYTES)
+        if message != READY:
+            self.wait()
+            raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
+
     def is_unmounted(self, seconds: float) -> bool:
         """Return True when the filesystem is mounted nowhere, which ``seconds`` are waited for."""
         readable, _, _ = select.select([self.report], [], [], seconds)
@@ -62,10 +69,16 @@ class ServerProcess:
 
 
 def serve_in_child(open_server: Callable[[], Server], *, before: Callable[[], None], threads: int = 1) -> ServerProcess:
-    """Serve a mount in a forked process; return when it serves. The caller closes its descriptor of the mount then.
+    """Serve a mount in a forked process; return when it serves. See ``start_server`` and ``await_ready``."""
+    server = start_server(open_server, before=before, threads=threads)
+    server.await_ready()
+    return server
 
-    ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted. Raises
-    OSError with the reason if the server cannot be opened.
+
+def start_server(open_server: Callable[[], Server], *, before: Callable[[], None], threads: int = 1) -> ServerProcess:
+    """Fork a process that serves a mount. The caller closes its descriptor of the mount.
+
+    ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted.
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -73,11 +86,6 @@ def serve_in_child(open_server: Callable[[], Server], *, before: Callable[[], No
         os.close(report)
         _serve(open_server, threads, before, answer)
     os.close(answer)
-    message = os.read(report, MESSAGE_BYTES)
-    if message != READY:
-        os.close(report)
-        os.waitpid(pid, 0)
-        raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
     return ServerProcess(pid, report)
 
 
