@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from ext3 import hostio
@@ -29,10 +29,15 @@ UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 
 
 class KernelLayers:
-    """Mounts of the layers of one run, below the directory ``session``. ``close`` removes them and ends the locks."""
+    """Mounts of the layers of one run, below the directory ``session``. ``close`` removes them and ends the locks.
 
-    def __init__(self, session: str) -> None:
+    ``notify``: takes a line about an image that processes of the container still use after that.
+    """
+
+    def __init__(self, session: str, notify: Callable[[str], None]) -> None:
         self.session = session
+        self.notify = notify
+        self._written: tuple[str, str] | None = None
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
         self._locks = ExitStack()
@@ -106,6 +111,8 @@ class KernelLayers:
                 with suppress(OSError):
                     sys.umount(point, sys.MNT_DETACH)
         self._locks.close()
+        if self._written is not None and not _is_released(self._written[1]):
+            self.notify(f"{show(self._written[0])} stays in use until the processes that the command has left behind end")
         if failed is not None:
             raise failed
 
@@ -136,6 +143,8 @@ class KernelLayers:
             self._mount(name, path, point, kind, sys.MS_NODEV | sys.MS_NOSUID | (0 if write else sys.MS_RDONLY))
         finally:
             os.close(device)
+        if write:
+            self._written = name, path
 
     def _mount(self, name: str, source: str, point: str, kind: str | None, flags: int, options: str | None = None) -> None:
         try:
@@ -163,6 +172,16 @@ def real_directory(point: str, name: str, image: str) -> str:
     if not stat.S_ISDIR(mode):
         raise LaunchError(f"{show(image)}: {show(name)} is not a directory")
     return path
+
+
+def _is_released(device: str) -> bool:
+    """Return True if a loop device has let go of its file, which takes a moment after the last unmount."""
+    backing = f"/sys/block/{os.path.basename(device)}/loop/backing_file"
+    for _ in range(UMOUNT_ATTEMPTS):
+        if not os.path.exists(backing):
+            return True
+        time.sleep(UMOUNT_PAUSE)
+    return False
 
 
 def _umount(point: str) -> None:

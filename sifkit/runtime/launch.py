@@ -45,7 +45,7 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    layers = KernelLayers(session.path)
+    layers = KernelLayers(session.path, notify)
     code = 255
     try:
         directories = [layers.add_layer(layer) for layer in plan.layers]
@@ -71,7 +71,7 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
         inner = (0, 0) if plan.fakeroot else (uid, gid)
         _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = KernelLayers(session.path)
+    layers = KernelLayers(session.path, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
         return _run(plan, _Root(view, session.files), start_of, notify)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.run_plan import Layer, Mount, Upper
+from sifkit.runtime.run_plan import Layer, Mount, Upper, Way
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
 from tests.support.tools import assert_clean, kernel_mount, requires_root, run
@@ -182,3 +182,20 @@ def test_two_writers_never(base: Layer, image: Path) -> None:
         process.communicate(timeout=30)
     assert process.returncode == 143
     assert run_script("true", base, image)[0] == 0
+
+
+@pytest.mark.parametrize("way", ["root", "user"])
+def test_processes_left_behind_keep_the_image(base: Layer, image: Path, way: Way) -> None:
+    script = "(sleep 4; echo late >/late) >/dev/null 2>&1 & exit 7"
+    with start_plan(plan_of(way, ["sh", "-c", script], [base], upper(image)), image.parent) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.wait(30) == 7 and process.stdout.read() == b""
+        assert b"stays in use" in os.read(process.stderr.fileno(), 4096)  # a server keeps it open, for what goes wrong
+    code, _, err = run_plan(plan_of(way, ["true"], [base], upper(image)), image.parent)
+    assert code == 255 and "in use" in err
+    until = time.monotonic() + 20
+    while code == 255 and time.monotonic() < until:
+        time.sleep(0.2)
+        code, out, _ = run_plan(plan_of(way, ["cat", "/late"], [base], upper(image)), image.parent)
+    assert (code, out) == (0, "late\n")
+    assert_clean(image)

@@ -89,6 +89,7 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         before()
+        _leave_pipes()
         server = open_server()
         os.write(answer, READY)
         is_ready = True
@@ -105,6 +106,14 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
             os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
+
+
+def _leave_pipes() -> None:
+    """Close input and output: whoever reads the command's output sees its end, though the server goes on."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for standard in (0, 1):
+        os.dup2(nothing, standard)
+    os.close(nothing)
 
 
 def report_error(text: str) -> None:

@@ -6,8 +6,6 @@ by node. What it has read it keeps itself, for the tree never changes.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from threading import Lock
@@ -15,7 +13,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from ...vfs.file_tree import FileTree, OpenFile, Row, Stat
 from .backend import Attributes, Entry, FilesystemTotals, ListedName
-from .protocol import ROOT_ID, encode_device
+from .node_numbers import NodeNumbers
+from .protocol import encode_device
 
 __all__ = ["TreeBackend"]
 
@@ -40,11 +39,7 @@ class TreeBackend(Generic[N]):
     def __init__(self, tree: FileTree[N], *, owner: tuple[int, int] | None = None) -> None:
         self.tree = tree
         self.owner = owner
-        self._lock = Lock()
-        self._nodes: dict[int, N] = {ROOT_ID: tree.root}
-        self._ids: dict[N, int] = {tree.root: ROOT_ID}
-        self._counts: dict[int, int] = {ROOT_ID: 1}
-        self._next = ROOT_ID + 1
+        self._numbers: NodeNumbers[N] = NodeNumbers(tree.root)
         self._files: _Recent[int, OpenFile] = _Recent(OPEN_FILES)
         self._listings: _Recent[int, _Listed[N]] = _Recent(LISTINGS)
         self._xattrs: _Recent[int, Mapping[bytes, bytes]] = _Recent(XATTR_SETS)
@@ -54,30 +49,23 @@ class TreeBackend(Generic[N]):
         return VALID_SECONDS
 
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:
-        node = self.tree.find_name(self._node(directory), name)
+        node = self.tree.find_name(self._numbers.node(directory), name)
         return None if node is None else self._entry(node, self.tree.stat(node))
 
     def forget(self, node: int, count: int, /) -> None:
-        with self._lock:
-            if node == ROOT_ID or node not in self._counts:
-                return
-            self._counts[node] -= count
-            if self._counts[node] > 0:
-                return
-            del self._counts[node]
-            del self._ids[self._nodes.pop(node)]
-        self._files.drop(node)
-        self._listings.drop(node)
-        self._xattrs.drop(node)
+        if self._numbers.forget(node, count):
+            self._files.drop(node)
+            self._listings.drop(node)
+            self._xattrs.drop(node)
 
     def attributes(self, node: int, /) -> Attributes:
-        return self._attributes(self.tree.stat(self._node(node)))
+        return self._attributes(self.tree.stat(self._numbers.node(node)))
 
     def readlink(self, node: int, /) -> bytes:
-        return self.tree.readlink(self._node(node))
+        return self.tree.readlink(self._numbers.node(node))
 
     def read(self, node: int, offset: int, size: int, /) -> bytes:
-        file = self._files.get(node, lambda: self.tree.open_file(self._node(node)))
+        file = self._files.get(node, lambda: self.tree.open_file(self._numbers.node(node)))
         return file.read_at(offset, size)
 
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
@@ -90,7 +78,7 @@ class TreeBackend(Generic[N]):
         return self._entry(row.node, row.stat)
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
-        return self._xattrs.get(node, lambda: self.tree.xattrs(self._node(node)))
+        return self._xattrs.get(node, lambda: self.tree.xattrs(self._numbers.node(node)))
 
     def totals(self) -> FilesystemTotals:
         found = self.tree.statfs()
@@ -101,7 +89,7 @@ class TreeBackend(Generic[N]):
         return self._listings.get(node, lambda: self._scan(node))
 
     def _scan(self, node: int) -> _Listed[N]:
-        (listing,) = self.tree.scan_many([self._node(node)])
+        (listing,) = self.tree.scan_many([self._numbers.node(node)])
         if listing.problem is not None:
             raise listing.problem
         names = [
@@ -110,22 +98,8 @@ class TreeBackend(Generic[N]):
         ]
         return _Listed(names, listing.rows)
 
-    def _node(self, number: int) -> N:
-        try:
-            return self._nodes[number]
-        except KeyError:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
-
     def _entry(self, node: N, stat: Stat) -> Entry:
-        with self._lock:
-            number = self._ids.get(node)
-            if number is None:
-                number = self._ids[node] = self._next
-                self._next += 1
-                self._nodes[number] = node
-                self._counts[number] = 0
-            self._counts[number] += 1
-        return Entry(number, 0, self._attributes(stat))
+        return Entry(self._numbers.hand_out(node), 0, self._attributes(stat))
 
     def _attributes(self, stat: Stat) -> Attributes:
         uid, gid = self.owner or (stat.uid, stat.gid)
