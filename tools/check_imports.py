@@ -23,6 +23,18 @@ __all__ = ["check", "check_light", "main"]
 PACKAGES = ("ext3", "sifkit")
 
 PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select", "problems"}
+PURE |= {
+    "accounts",
+    "binds",
+    "config",
+    "layer_plan",
+    "mount_plan",
+    "overlay_arguments",
+    "plan_text",
+    "request",
+    "run_plan",
+    "start",
+}
 IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subprocess", "socket", "tempfile", "shutil", "pathlib"}
 """What a pure module does not import: it has no clock, no identity, no files."""
 

@@ -10,11 +10,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from .support.console import Console
 
 __all__ = ["main", "run"]
 
 BROKEN_PIPE = 141
+NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 INTERRUPTED = 130
 
 
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before_end = args[: args.index("--")] if "--" in args else args
     console.json = "--json" in before_end  # usage errors are JSON too
     try:
-        with _terminating_signals(), _one_shot_process():
+        with _terminating_signals(), _one_shot_process(console):
             try:
                 code = _run(args, console)
                 _flush()
@@ -67,14 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(error, console)
 
 
-def _run(args: list[str], console: object) -> int:
+def _run(args: list[str], console: Console) -> int:
+    from .support.quick_run import quick_run
+
+    if (code := quick_run(args, console)) is not None:
+        return code
     import typer
 
     from .root import root
-    from .support.console import Console
     from .support.failures import report_usage
 
-    assert isinstance(console, Console)
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
         with root.make_context("sifkit", args, obj=console) as ctx:
@@ -113,9 +119,11 @@ def _terminating_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _one_shot_process() -> Iterator[None]:
+def _one_shot_process(console: Console) -> Iterator[None]:
     """Settings for a process that runs one command: no garbage collection, no thread pool for linear algebra."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is first imported
+    if NUMPY_THREADS not in os.environ:  # read when numpy is first imported
+        os.environ[NUMPY_THREADS] = "1"
+        console.added_variables = (NUMPY_THREADS,)
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ext3.errors import Ext3Error
 
@@ -25,10 +25,7 @@ from .filesystem_opening import OpenedFilesystem, open_directory, open_filesyste
 from .image_format import image_kind
 from .layer_tree import LayerTree
 from .overlay_argument import OverlayArgument
-from .sif_partition import check_place, open_sif, select_partition
-
-if TYPE_CHECKING:
-    from ..sif import SIF, Descriptor
+from .sif_partition import check_place, open_sif, overlays_of, select_partition
 
 __all__ = ["Container", "ContainerLayer", "check_directory", "is_overlay", "open_container", "open_root", "overlays_of"]
 
@@ -153,11 +150,6 @@ def check_directory(path: HostPath, partition: str | None, offset: int | None) -
     check_place(os.fsdecode(path), None, partition, None)
     if offset is not None:
         raise UsageError(f"{show(os.fsdecode(path))} is a directory, and --offset is for images", hint="leave it out")
-
-
-def overlays_of(sif: SIF, root: Descriptor) -> tuple[Descriptor, ...]:
-    """Return the overlays that a container with this root uses: those of its group, from the lowest up."""
-    return tuple(found for found in sif.overlays if found.group == root.group)
 
 
 def _whole(opened: OpenedFilesystem) -> ContainerLayer:

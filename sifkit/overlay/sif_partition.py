@@ -32,6 +32,7 @@ __all__ = [
     "no_locks_error",
     "open_partition",
     "open_sif",
+    "overlays_of",
     "partition_at",
     "partition_format",
     "partition_window",
@@ -77,6 +78,11 @@ def open_sif(name: str) -> Iterator[tuple[SIF, int]]:
             yield sif, fd
     finally:
         os.close(fd)
+
+
+def overlays_of(sif: SIF, root: Descriptor) -> tuple[Descriptor, ...]:
+    """Return the overlays that a container with this root uses: those of its group, from the lowest up."""
+    return tuple(found for found in sif.overlays if found.group == root.group)
 
 
 def partition_window(sif: SIF, fd: int, found: Descriptor, name: str) -> Window:

@@ -5,7 +5,6 @@ stdout carries data, as bytes; stderr carries notes, results and errors, one lin
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 from functools import cache
@@ -32,6 +31,8 @@ def name_fields(key: str, name: bytes | str) -> Fields:
     try:
         return {key: raw.decode("utf-8")}
     except UnicodeDecodeError:
+        import base64
+
         return {key: raw.decode("utf-8", "replace"), f"{key}_b64": base64.b64encode(raw).decode("ascii")}
 
 
@@ -54,6 +55,10 @@ class Console:
         """Values of ``--overlay``, of verbs that look into containers or change them."""
         self.layer: str | None = None
         """Overlay that is changed, of a container."""
+        self.arguments: tuple[str, ...] = ()
+        """Words after the verb, of verbs that run a command."""
+        self.added_variables: tuple[str, ...] = ()
+        """Variables that this process has added to its environment, which a command that it runs must not see."""
         self.quiet = False
         self.verbose = 0
         self.debug = False

@@ -1,0 +1,84 @@
+"""``sifkit doctor``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import NotYetError
+from .support.console import Console
+from .support.frame import verb
+
+if TYPE_CHECKING:
+    from ..runtime.host import Host, HostFact
+
+__all__ = ["command"]
+
+ROWS = (
+    ("loop", "loop devices (root)"),
+    ("user_namespace", "user namespaces"),
+    ("user_mount", "mounts in user namespaces"),
+    ("fuse", "FUSE in user namespaces"),
+    ("overlay", "overlayfs in user namespaces"),
+    ("fuse_upper", "overlayfs over FUSE, with changes"),
+)
+"""Facts in the order in which they depend on each other, and their titles."""
+
+
+@verb(examples=["sifkit doctor", "sifkit doctor --json"])
+def command(
+    console: Console, *, json: Annotated[bool, typer.Option("--json", help="print the result as a JSON object")] = False
+) -> None:
+    """Show what this host allows for running containers, how they would be run, and what to ask the administrator for.
+
+    Everything is tried, in namespaces of its own; no file is changed. Exit code 1: no container can be run.
+    """
+    if not sys.platform.startswith("linux"):
+        raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
+    from ..runtime.host import probe
+
+    console.json |= json
+    host = probe()
+    facts = {key: getattr(host, key) for key, _ in ROWS}
+    ways = {"read_only": _way(host, writes=False), "writable": _way(host, writes=True)}
+    system = os.uname()
+    if console.json:
+        rows = {key: {"works": fact.works, "reason": fact.reason, "request": fact.request} for key, fact in facts.items()}
+        kernel = {"kernel": system.release, "machine": system.machine, "is_root": host.is_root}
+        console.emit({**kernel, "facts": rows, "ways": ways})
+    else:
+        _print(console, f"{system.sysname} {system.release} {system.machine}", facts, ways)
+    if ways["read_only"] is None:
+        raise typer.Exit(1)
+
+
+def _way(host: Host, *, writes: bool) -> str | None:
+    """Return the way in which a root, or a root with memory or a directory to write to, is mounted; None if there is none."""
+    if host.is_root and host.loop.works:
+        return "root"
+    if writes:
+        return "user" if host.fuse_upper.works else None
+    return "view" if host.fuse.works else None
+
+
+WAY_TEXTS = {
+    "root": "loop devices and the kernel's filesystems",
+    "view": "one FUSE server, in a user namespace",
+    "user": "FUSE and the kernel's overlayfs, in a user namespace",
+    None: "not possible",
+}
+
+
+def _print(console: Console, system: str, facts: dict[str, HostFact], ways: dict[str, str | None]) -> None:
+    from .support.render import print_pairs
+
+    rows = [("kernel", system)]
+    rows += [(title, "yes" if facts[key].works else f"no: {facts[key].reason}") for key, title in ROWS]
+    rows += [("containers, read-only", WAY_TEXTS[ways["read_only"]]), ("containers, writable", WAY_TEXTS[ways["writable"]])]
+    print_pairs(rows, console)
+    requests = dict.fromkeys(fact.request for fact in facts.values() if fact.request)
+    for request in requests:
+        console.line(f"ask the administrator for: {request}")

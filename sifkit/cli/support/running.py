@@ -1,0 +1,134 @@
+"""Run of a container for the command line: facts gathered, plan made, printed or carried out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from ...errors import InputError, NotYetError, UsageError, human, show
+from .console import Console
+from .failures import report
+
+if TYPE_CHECKING:
+    from ...runtime.config import SiteConfig
+    from ...runtime.options import RunOptions, Value
+    from ...runtime.request import RunRequest
+    from ...runtime.run_plan import RunPlan
+
+__all__ = ["FAILED", "run_container", "run_or_report"]
+
+LARGEST_ENV_FILE = 16 << 20
+COERCED = "LC_CTYPE"
+"""Variable that Python sets for itself in the locale C (PEP 538)."""
+FAILED = 255
+"""Exit code of every failure of ours."""
+
+
+def run_or_report(
+    console: Console, action: Literal["exec", "run", "shell"], image: str, words: tuple[str, ...], values: Mapping[str, Value]
+) -> int:
+    """Run a container as ``run_container`` does; an error is printed, and the exit code is 255."""
+    try:
+        return run_container(console, action, image, words, values)
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - all errors become text here
+        report(error, console)
+        return FAILED
+
+
+def run_container(
+    console: Console, action: Literal["exec", "run", "shell"], image: str, words: tuple[str, ...], values: Mapping[str, Value]
+) -> int:
+    """Run a command in the container ``image``; return the exit code. ``values``: of the options, by their keys."""
+    if not sys.platform.startswith("linux"):
+        raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
+    from ...runtime.caller import load_site_config
+    from ...runtime.host import probe
+    from ...runtime.options import RunOptions, check_options, no_effect_notes, with_variables
+    from ...runtime.plan import plan_run
+
+    found, notes = with_variables(values, os.environ, action)
+    check_options(found, action)
+    options = RunOptions.of(found)
+    site = load_site_config(os.environ)
+    request = _request(console, action, image, words, options, site)
+    plan = plan_run(request, probe(), site)
+    for note in (*notes, *no_effect_notes(found, action), *plan.notes):
+        console.warn(note)
+    if options.dry_run:
+        from ...runtime.plan_text import plan_lines
+
+        for line in plan_lines(plan):
+            console.line(line)
+        return 0
+    return _launched(console, plan)
+
+
+def _request(
+    console: Console,
+    action: Literal["exec", "run", "shell"],
+    image: str,
+    words: tuple[str, ...],
+    options: RunOptions,
+    site: SiteConfig,
+) -> RunRequest:
+    """Gather the facts of a run."""
+    from ...runtime.caller import current_caller, read_resolv_conf
+    from ...runtime.image_facts import image_facts, kind_of, overlay_facts
+    from ...runtime.overlay_arguments import parse_run_overlays
+    from ...runtime.plan import uses_nv
+    from ...runtime.request import GpuFiles, RunRequest
+
+    gpu = GpuFiles()
+    if uses_nv(options, site):
+        from ...runtime.gpu_files import find_gpu_files, list_paths
+
+        gpu = find_gpu_files(list_paths(site.path))
+    return RunRequest(
+        action=action,
+        image=image_facts(image),
+        words=words,
+        options=options,
+        caller=current_caller(_inherited_variables(console)),
+        overlays=tuple(overlay_facts(one) for one in parse_run_overlays(options.overlay, kind_of)),
+        env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
+        kind_of=kind_of,
+        resolv_conf=read_resolv_conf(),
+        gpu=gpu,
+        repeat=(action, *console.arguments),
+    )
+
+
+def _inherited_variables(console: Console) -> dict[str, str]:
+    """Return the environment as the caller gave it: without what this process or Python has added."""
+    added = set(console.added_variables)
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0")}
+        added |= {COERCED} - {os.fsdecode(name) for name in names}
+    except OSError:
+        pass  # without /proc it cannot be told
+    return {name: value for name, value in os.environ.items() if name not in added}
+
+
+def _read_env_file(name: str) -> str:
+    """Return the text of an ``--env-file``. Raises InputError."""
+    try:
+        with open(name, "rb") as file:
+            raw = file.read(LARGEST_ENV_FILE + 1)
+    except OSError as error:
+        raise InputError(f"--env-file {show(name)}: {error.strerror}", path=name, error=error) from error
+    if len(raw) > LARGEST_ENV_FILE:
+        raise UsageError(f"--env-file {show(name)} has more than {human(LARGEST_ENV_FILE)}")
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _launched(console: Console, plan: RunPlan) -> int:
+    """Carry out a plan; return the exit code of its command."""
+    from ...runtime.container_facts import start_in_container
+    from ...runtime.launch import launch
+
+    return launch(plan, start_of=start_in_container(console.program, console.warn), notify=console.warn)

@@ -1,0 +1,159 @@
+"""Mounts of a plan below the root of a container: binds, proc, tmpfs and generated files, each at a path inside the root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from ..errors import show
+from . import sys
+from .errors import LaunchError, failed_call
+from .mount_points import add_mount_point, resolve_below
+from .run_plan import Mount
+
+__all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
+
+SMALL_FILE_BYTES = 1 << 20
+Notify = Callable[[str], None]
+
+
+def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
+    """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
+    added = False
+    for mount in mounts:
+        if mount.make_target and mount.kind != "symlink":
+            try:
+                is_directory = _is_directory(mount)
+                added |= add_mount_point(
+                    os.fsencode(root), os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory
+                )
+            except OSError:
+                continue  # its mount will fail, and say why
+    return added
+
+
+def _is_directory(mount: Mount) -> bool:
+    if mount.kind != "bind":
+        return True
+    if mount.content is not None or mount.edit:
+        return False
+    return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
+
+
+def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) -> None:
+    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
+    own: list[bytes] = []
+    for number, mount in enumerate(mounts):
+        try:
+            target = _target(root, mount, own)
+            _mount(target, f"{files}/{number}", mount)
+            if mount.kind == "tmpfs":
+                own.append(target)
+        except OSError as error:
+            source = mount.source or mount.kind
+            what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
+            failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
+            if not mount.is_optional:
+                raise failed from error
+            notify(failed.message)
+
+
+def _hint(mount: Mount, error: OSError) -> str:
+    if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
+        return f"{show(mount.source)} does not exist on this host"
+    return ""
+
+
+def _mount(target: bytes, file: str, mount: Mount) -> None:
+    flags = sum(
+        flag
+        for wanted, flag in (
+            (mount.readonly, sys.MS_RDONLY),
+            (mount.nosuid, sys.MS_NOSUID),
+            (mount.nodev, sys.MS_NODEV),
+            (mount.noexec, sys.MS_NOEXEC),
+        )
+        if wanted
+    )
+    if mount.kind == "symlink":
+        os.symlink(mount.source, target)
+    elif mount.kind == "bind":
+        source = mount.source
+        if mount.content is not None:
+            source = file
+            with open(file, "xb") as output:
+                output.write(mount.content)
+            os.chmod(file, mount.mode & 0o666)
+        elif mount.make_source:
+            make_source(source, mount.mode)
+        sys.bind(source, target, flags=flags, recursive=mount.recursive)
+    elif mount.kind == "proc":
+        _mount_proc(target, flags)
+    elif mount.kind == "tmpfs":
+        size = "" if mount.size is None else f",size={mount.size}"
+        sys.mount("sifkit", target, "tmpfs", flags, f"mode={mount.mode:o}{size}")
+    else:
+        sys.mount(mount.kind, target, mount.kind, flags, mount.data or None)
+
+
+def make_source(path: str, mode: int) -> None:
+    """Make a directory of the host and those above it; one that exists keeps its mode."""
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, mode)
+
+
+def _mount_proc(target: bytes, flags: int) -> None:
+    """Mount /proc: a new one, which needs the PID namespace to be ours, or the host's."""
+    try:
+        sys.mount("proc", target, "proc", flags)
+    except PermissionError:
+        sys.bind("/proc", target, recursive=True)
+
+
+def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
+    """Return where the target is on the host. One that is missing is made in the memory mounted before it, of ``own``."""
+    found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
+    if mount.kind == "symlink" and len(found.missing) == 1:
+        return found.below(os.fsencode(root)) + b"/" + found.missing[0]
+    below = found.below(os.fsencode(root))
+    if not found.missing:
+        return below
+    if not any(below == directory or below.startswith(directory + b"/") for directory in own):
+        raise OSError(errno.ENOENT, "the container has no such path", mount.target)
+    is_directory = _is_directory(mount)
+    for name in found.missing if is_directory else found.missing[:-1]:
+        below += b"/" + name
+        os.mkdir(below, 0o755)
+    if not is_directory:
+        below += b"/" + found.missing[-1]
+        os.close(os.open(below, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return below
+
+
+def enter_root(root: str) -> None:
+    """Make ``root``, a mount, the root directory of this process, whose mount namespace is its own, and leave the old one."""
+    os.chdir(root)
+    sys.pivot_root(".", ".")
+    sys.umount(".", sys.MNT_DETACH)
+    os.chdir("/")
+
+
+def read_small_file(root: str, path: str) -> bytes | None:
+    """Return the content of a regular file of the container of at most 1 MiB, None if there is none. Raises LaunchError."""
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(path))
+        if found.missing:
+            return None
+        fd = os.open(found.below(os.fsencode(root)), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        data = file.read(SMALL_FILE_BYTES + 1)
+    if len(data) > SMALL_FILE_BYTES:
+        raise LaunchError(f"{show(path)} in the container has more than 1 MiB")
+    return data

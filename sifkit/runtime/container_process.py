@@ -1,0 +1,173 @@
+"""Command in a container: forked, moved into it, run, and waited for, with signals passed on.
+
+The exit code is the command's, 128 + n after signal n. The command dies with this process, even if that is killed. In a PID
+namespace a small init is process 1, which reaps what the command leaves behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ..errors import SifkitError, show
+from . import sys
+from .errors import LaunchError
+
+__all__ = ["Start", "find_program", "run_in_container"]
+
+FORWARDED = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+        signal.SIGXCPU,
+    }
+)
+"""Signals that are passed on to the command, unless the terminal has sent them: then the command has them already."""
+WAITED = FORWARDED | {signal.SIGCHLD}
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+SI_KERNEL = 0x80
+MESSAGE_BYTES = 4096
+FAILED = 255
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is executed: its words and its environment."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def run_in_container(
+    enter: Callable[[], Start],
+    *,
+    cwd: Sequence[str],
+    pid_namespace: bool = False,
+    has_init: bool = True,
+    no_new_privileges: bool = True,
+) -> int:
+    """Run a command in a child process; return its exit code. Raises LaunchError if it cannot be started.
+
+    ``enter``: makes the container's root that of the child, and gives the command. ``cwd``: the first directory that is there
+    becomes the working directory. ``pid_namespace``: this process has unshared it. ``has_init``: its first process is ours.
+    """
+    report, answer = os.pipe2(os.O_CLOEXEC)
+    parent = 0 if pid_namespace else os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(report)
+            sys.set_parent_death_signal()
+            if os.getppid() != parent:  # it has died before the line above
+                os._exit(FAILED)
+            start = enter()
+            if pid_namespace and has_init:
+                _become_init(answer)
+            _become_command(start, cwd, before, no_new_privileges)
+        except BaseException as error:  # noqa: BLE001 - the parent reports it
+            _report(answer, error)
+        finally:
+            os._exit(FAILED)
+    os.close(answer)
+    try:
+        code = _wait(pid)
+        with open(report, "rb") as file:
+            message = file.read(MESSAGE_BYTES)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if message:
+        raise LaunchError(message.decode("utf-8", "surrogateescape"))
+    return code
+
+
+def _become_init(answer: int) -> None:
+    """Fork the command and return in it; in this process wait for it, reap all others, and exit with its code."""
+    command = os.fork()
+    if command:
+        os.close(answer)
+        os._exit(_wait(command, reap=True))
+
+
+def _become_command(start: Start, cwd: Sequence[str], mask: set[signal.Signals | int], no_new_privileges: bool) -> NoReturn:
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for number in IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    _change_directory(cwd)
+    if no_new_privileges:
+        sys.set_no_new_privileges()
+    os.execve(
+        find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), list(start.argv), dict(start.environment)
+    )
+
+
+def _report(answer: int, error: BaseException) -> None:
+    if isinstance(error, OSError) and error.strerror:
+        named = "" if error.filename is None else f"{show(os.fsdecode(error.filename))}: "
+        text = f"{named}{error.strerror}"
+    elif isinstance(error, SifkitError):
+        text = error.message + (f"; {error.hint}" if error.hint else "")
+    else:
+        text = f"internal error: {type(error).__name__}: {error}"
+    os.write(answer, text.encode("utf-8", "surrogateescape")[:MESSAGE_BYTES])
+
+
+def _change_directory(choices: Sequence[str]) -> None:
+    for choice in choices:
+        with suppress(OSError):
+            os.chdir(choice)
+            return
+    os.chdir("/")
+
+
+def find_program(name: str, path: str) -> str:
+    """Return the file that ``name`` runs. Raises OSError: ENOENT, or EACCES if there is only one that is not executable.
+
+    Without the standard library, which the container's root need not have: ``os.execvpe`` imports more of it.
+    """
+    if "/" in name:
+        return name
+    number = errno.ENOENT
+    for directory in path.split(":"):
+        found = f"{directory or '.'}/{name}"
+        if os.path.isfile(found):
+            if os.access(found, os.X_OK):
+                return found
+            number = errno.EACCES
+    raise OSError(number, "executable file not found in $PATH" if number == errno.ENOENT else os.strerror(number), name)
+
+
+def _wait(pid: int, *, reap: bool = False) -> int:
+    """Wait for the process ``pid``, passing signals on; return its exit code. ``reap``: collect other processes, too."""
+    while True:
+        code = _collect(pid, reap=reap)
+        if code is not None:
+            return code
+        found = signal.sigwaitinfo(WAITED)
+        if found.si_signo != signal.SIGCHLD and found.si_code != SI_KERNEL:
+            with suppress(ProcessLookupError):
+                os.kill(pid, found.si_signo)
+
+
+def _collect(pid: int, *, reap: bool) -> int | None:
+    while True:
+        try:
+            found, status = os.waitpid(-1 if reap else pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if found == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        if found == 0:
+            return None

@@ -1,0 +1,120 @@
+"""Mounts of FUSE by mount(2), and the processes that serve them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ...errors import SifkitError
+from .. import sys
+from .server import Server
+
+__all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child"]
+
+DEVICE = "/dev/fuse"
+READY, MESSAGE_BYTES = b"\0", 4096
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+"""Signals that end a whole job, or come from its terminal: a server goes on until its filesystem is unmounted."""
+
+
+def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int = 0) -> int:
+    """Mount a filesystem at ``point``; return the descriptor to serve it by. ``uid``, ``gid``: of this user namespace.
+
+    The device is opened here, since it belongs to the user namespace in which it is opened.
+    """
+    fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        flags = sys.MS_NOSUID | sys.MS_NODEV | (sys.MS_RDONLY if read_only else 0)
+        options = f"fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other"
+        sys.mount(name, point, "fuse", flags, options)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """Process that serves a mount. ``report``: where it says that it was unmounted."""
+
+    pid: int
+    report: int
+
+    def is_unmounted(self, seconds: float) -> bool:
+        """Return True when the filesystem is mounted nowhere, which ``seconds`` are waited for."""
+        readable, _, _ = select.select([self.report], [], [], seconds)
+        return bool(readable)
+
+    def wait(self) -> int:
+        """Return the exit code of the process when it has ended: 0 if all was written."""
+        os.close(self.report)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def leave(self) -> None:
+        """Let the process go on until the filesystem is unmounted."""
+        os.close(self.report)
+        os.waitpid(self.pid, os.WNOHANG)
+
+
+def serve_in_child(open_server: Callable[[], Server], *, before: Callable[[], None], threads: int = 1) -> ServerProcess:
+    """Serve a mount in a forked process; return when it serves. The caller closes its descriptor of the mount then.
+
+    ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted. Raises
+    OSError with the reason if the server cannot be opened.
+    """
+    report, answer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(report)
+        _serve(open_server, threads, before, answer)
+    os.close(answer)
+    message = os.read(report, MESSAGE_BYTES)
+    if message != READY:
+        os.close(report)
+        os.waitpid(pid, 0)
+        raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
+    return ServerProcess(pid, report)
+
+
+def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[], None], answer: int) -> NoReturn:
+    code = 1
+    is_ready = False
+    try:
+        os.setsid()
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        before()
+        _leave_pipes()
+        server = open_server()
+        os.write(answer, READY)
+        is_ready = True
+        server.serve(threads=threads)
+        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        os.close(answer)
+        server.finish()
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the process ends here
+        text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
+        if is_ready:
+            report_error(text)
+        else:
+            os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
+    finally:
+        os._exit(code)
+
+
+def _leave_pipes() -> None:
+    """Close input and output: whoever reads the command's output sees its end, though the server goes on."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for standard in (0, 1):
+        os.dup2(nothing, standard)
+    os.close(nothing)
+
+
+def report_error(text: str) -> None:
+    os.write(2, f"sifkit: FUSE server: {text}\n".encode("utf-8", "replace"))

@@ -1,0 +1,289 @@
+"""Server of the FUSE protocol: requests of the kernel, read from /dev/fuse, answered by a backend."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys as python
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Thread
+
+from .backend import Attributes, Backend, Entry, ListedName
+from .protocol import (
+    ATTR_OUT,
+    DIRENT,
+    ENTRY_OUT,
+    FORGET_ONE,
+    GETXATTR_IN,
+    GETXATTR_OUT,
+    IN_HEADER,
+    INIT_IN,
+    INIT_OUT,
+    KERNEL_STATFS,
+    MAJOR,
+    MIN_MINOR,
+    MINOR,
+    OUT_HEADER,
+    READ_IN,
+    InitFlag,
+    Opcode,
+)
+
+__all__ = ["WANTED", "Reply", "Server", "packed_attributes"]
+
+MAX_PAGES = 256
+MAX_WRITE = MAX_PAGES * 4096
+BUFFER_BYTES = MAX_WRITE + 4096
+"""Bytes that the kernel may send at once: a write and what comes before its data."""
+MAX_BACKGROUND, CONGESTION = 64, 48
+XATTR_LIST_MAX = 65_536
+WANTED = (
+    InitFlag.ASYNC_READ
+    | InitFlag.BIG_WRITES
+    | InitFlag.DO_READDIRPLUS
+    | InitFlag.READDIRPLUS_AUTO
+    | InitFlag.PARALLEL_DIROPS
+    | InitFlag.MAX_PAGES
+    | InitFlag.CACHE_SYMLINKS
+    | InitFlag.NO_OPEN_SUPPORT
+    | InitFlag.NO_OPENDIR_SUPPORT
+)
+"""Features for a tree that nobody changes: files and directories need no OPEN."""
+CHANGES = frozenset(
+    {
+        Opcode.SETATTR,
+        Opcode.SYMLINK,
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.UNLINK,
+        Opcode.RMDIR,
+        Opcode.RENAME,
+        Opcode.LINK,
+        Opcode.WRITE,
+        Opcode.SETXATTR,
+        Opcode.REMOVEXATTR,
+        Opcode.CREATE,
+        Opcode.FALLOCATE,
+        Opcode.RENAME2,
+        Opcode.TMPFILE,
+    }
+)
+SECOND = 1_000_000_000
+NO_ATTRIBUTES = Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+FIRST_COOKIE = 2
+"""Cookie of the first name of a directory, after ``.`` and ``..``."""
+
+Reply = Sequence[bytes | memoryview]
+"""Parts of the answer to a request."""
+
+_in_header, _out_header = IN_HEADER.packer, OUT_HEADER.packer
+_entry_out, _attr_out, _dirent, _read_in = ENTRY_OUT.packer, ATTR_OUT.packer, DIRENT.packer, READ_IN.packer
+
+
+class Server:
+    """Server of one mount: ``fd`` is open on /dev/fuse and mounted. ``report``: takes one line per internal error."""
+
+    def __init__(self, fd: int, backend: Backend, *, report: Callable[[str], None] | None = None) -> None:
+        if python.byteorder != "little":
+            raise OSError(errno.ENOSYS, "FUSE is served on little-endian machines only")
+        self.fd = fd
+        self.backend = backend
+        self.wanted = WANTED
+        self._report = report or (lambda _: None)
+        self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
+            Opcode.LOOKUP: self._lookup,
+            Opcode.FORGET: self._forget,
+            Opcode.BATCH_FORGET: self._batch_forget,
+            Opcode.GETATTR: self._getattr,
+            Opcode.READLINK: self._readlink,
+            Opcode.READ: self._read,
+            Opcode.READDIR: self._readdir,
+            Opcode.READDIRPLUS: self._readdirplus,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.STATFS: self._statfs,
+            Opcode.INIT: self._init,
+            Opcode.INTERRUPT: self._nothing,
+            Opcode.DESTROY: self._empty,
+        }
+
+    def serve(self, *, threads: int = 1) -> None:
+        """Answer requests until the filesystem is unmounted. Further ``threads`` help where the backend decompresses data."""
+        helpers = [Thread(target=self._serve, daemon=True) for _ in range(threads - 1)]
+        for helper in helpers:
+            helper.start()
+        self._serve()
+
+    def _serve(self) -> None:
+        buffer = bytearray(BUFFER_BYTES)
+        view = memoryview(buffer)
+        fd, handlers = self.fd, self._handlers
+        while True:
+            self.wait()
+            try:
+                size = os.readv(fd, [buffer])
+            except OSError as error:
+                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):  # ENOENT: the request was interrupted
+                    continue
+                if error.errno == errno.ENODEV:  # unmounted
+                    return
+                raise
+            if not size:  # the other end is closed; the kernel never sends this
+                return
+            self.begin()
+            _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
+            handler = handlers.get(opcode)
+            try:
+                if handler is None:
+                    number = errno.EROFS if opcode in CHANGES else errno.ENOSYS
+                    self._fail(unique, number)
+                    continue
+                reply = handler(node, view[IN_HEADER.size : size])
+            except OSError as error:
+                self._fail(unique, error.errno or errno.EIO)
+                continue
+            except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
+                self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
+                self._fail(unique, errno.EIO)
+                continue
+            if reply is not None:
+                self._send(unique, reply)
+
+    def finish(self) -> None:
+        """Called after the unmount."""
+
+    def wait(self) -> None:
+        """Called before a request is read."""
+
+    def begin(self) -> None:
+        """Called when a request was read."""
+
+    def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
+        """Return the names of an open directory, which is read from ``cookie`` on."""
+        return self.backend.list_directory(node)
+
+    def _send(self, unique: int, parts: Reply) -> None:
+        header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
+        with suppress(FileNotFoundError):  # the request was interrupted
+            os.writev(self.fd, [header, *parts])
+
+    def _fail(self, unique: int, number: int) -> None:
+        with suppress(FileNotFoundError):
+            os.write(self.fd, _out_header.pack(OUT_HEADER.size, -number, unique))
+
+    # Requests: node id and what follows the header; None: no answer
+
+    def _init(self, _: int, body: memoryview) -> Reply:
+        major, minor, readahead, flags = INIT_IN.packer.unpack_from(body)
+        if major != MAJOR or minor < MIN_MINOR:
+            raise OSError(errno.EPROTO, f"the kernel speaks FUSE {major}.{minor}, at least {MAJOR}.{MIN_MINOR} is needed")
+        wanted = int(self.wanted) & flags
+        return (
+            INIT_OUT.packer.pack(
+                MAJOR, min(minor, MINOR), readahead, wanted, MAX_BACKGROUND, CONGESTION, MAX_WRITE, 1, MAX_PAGES, 0, 0, b""
+            ),
+        )
+
+    def _nothing(self, _: int, __: memoryview) -> None:
+        return None
+
+    def _empty(self, _: int, __: memoryview) -> Reply:
+        return ()
+
+    def _lookup(self, node: int, body: memoryview) -> Reply:
+        found = self.backend.lookup(node, bytes(body[:-1]))
+        return (self._pack_entry(found),)
+
+    def _pack_entry(self, found: Entry | None) -> bytes:
+        """Pack the answer of a lookup; None: that there is no such name, which the kernel keeps as well."""
+        valid = self.backend.valid_seconds
+        if found is None:
+            return _entry_out.pack(0, 0, valid, 0, 0, 0, *packed_attributes(NO_ATTRIBUTES))
+        return _entry_out.pack(found.node, found.generation, valid, valid, 0, 0, *packed_attributes(found.attributes))
+
+    def _forget(self, node: int, body: memoryview) -> None:
+        self.backend.forget(node, int.from_bytes(body[:8], "little"))
+
+    def _batch_forget(self, _: int, body: memoryview) -> None:
+        count = int.from_bytes(body[:4], "little")
+        for node, lookups in FORGET_ONE.packer.iter_unpack(body[8 : 8 + count * FORGET_ONE.size]):
+            self.backend.forget(node, lookups)
+
+    def _getattr(self, node: int, _: memoryview) -> Reply:
+        return (_attr_out.pack(self.backend.valid_seconds, 0, 0, *packed_attributes(self.backend.attributes(node))),)
+
+    def _readlink(self, node: int, _: memoryview) -> Reply:
+        return (self.backend.readlink(node),)
+
+    def _read(self, node: int, body: memoryview) -> Reply:
+        _, offset, size, *_ = _read_in.unpack_from(body)
+        return (self.backend.read(node, offset, size),)
+
+    def _readdir(self, node: int, body: memoryview) -> Reply:
+        return self._list(node, body, plus=False)
+
+    def _readdirplus(self, node: int, body: memoryview) -> Reply:
+        return self._list(node, body, plus=True)
+
+    def _list(self, node: int, body: memoryview, *, plus: bool) -> Reply:
+        """Pack names from the cookie of the request on, as many as it has room for; with ``plus`` their entries, too."""
+        handle, cookie, room, *_ = _read_in.unpack_from(body)
+        parts: list[bytes] = []
+        unknown = self._pack_entry(None)
+        names = self.names_of(node, handle, cookie)
+        for index in range(cookie, len(names) + FIRST_COOKIE):
+            # the kernel asks for neither . nor .. by lookup; their inode numbers are only shown
+            is_dot = index < FIRST_COOKIE
+            listed = ListedName((b".", b"..")[index], node, 0o04) if is_dot else names[index - FIRST_COOKIE]
+            name, ino, kind, _ = listed
+            size = DIRENT.size + len(name)
+            padding = -size % 8
+            room -= size + padding + (ENTRY_OUT.size if plus else 0)
+            if room < 0:
+                break
+            if plus:
+                found = self.backend.entry(node, listed) if index >= FIRST_COOKIE else None
+                parts.append(unknown if found is None else self._pack_entry(found))
+            parts.append(_dirent.pack(ino, index + 1, len(name), kind) + name + bytes(padding))
+        return (b"".join(parts),)
+
+    def _getxattr(self, node: int, body: memoryview) -> Reply:
+        return self._value(self.backend.xattrs(node).get(bytes(body[GETXATTR_IN.size : -1])), body)
+
+    def _value(self, value: bytes | None, body: memoryview) -> Reply:
+        if value is None:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return _sized(value, body)
+
+    def _listxattr(self, node: int, body: memoryview) -> Reply:
+        names = b"".join(name + b"\0" for name in self.backend.xattrs(node))
+        if len(names) > XATTR_LIST_MAX:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        return _sized(names, body)
+
+    def _statfs(self, _: int, __: memoryview) -> Reply:
+        found = self.backend.totals()
+        values = (found.blocks, found.free_blocks, found.available_blocks, found.inodes, found.free_inodes)
+        return (KERNEL_STATFS.packer.pack(*values, found.block_size, 255, found.block_size, 0, b""),)
+
+
+def packed_attributes(found: Attributes) -> tuple[int, ...]:
+    """Return the fields of ATTR."""
+    ino, size, blocks, atime, mtime, ctime, mode, links, uid, gid, rdev = found
+    seconds = (
+        atime // SECOND & 0xFFFF_FFFF_FFFF_FFFF,
+        mtime // SECOND & 0xFFFF_FFFF_FFFF_FFFF,
+        ctime // SECOND & 0xFFFF_FFFF_FFFF_FFFF,
+    )
+    return (ino, size, blocks, *seconds, atime % SECOND, mtime % SECOND, ctime % SECOND, mode, links, uid, gid, rdev, 4096, 0)
+
+
+def _sized(value: bytes, body: memoryview) -> Reply:
+    """Return a value, or its size if that is asked for. Raises OSError (ERANGE) if there is no room for it."""
+    room = int.from_bytes(body[:4], "little")
+    if room == 0:
+        return (GETXATTR_OUT.packer.pack(len(value), 0),)
+    if room < len(value):
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    return (value,)

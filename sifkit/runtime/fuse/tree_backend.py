@@ -1,0 +1,158 @@
+"""Read-only backend of a FUSE server: any tree of files.
+
+Open files and listings are kept by node in small caches, so that the kernel need not open files and directories: it reads them
+by node. What it has read it keeps itself, for the tree never changes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from threading import Lock
+from typing import Generic, NamedTuple, TypeVar
+
+from ...vfs.file_tree import FileTree, OpenFile, Row, Stat
+from .backend import Attributes, Entry, FilesystemTotals, ListedName
+from .node_numbers import NodeNumbers
+from .protocol import encode_device
+
+__all__ = ["TreeBackend"]
+
+N = TypeVar("N", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+VALID_SECONDS = 86_400
+OPEN_FILES, LISTINGS, XATTR_SETS = 64, 16, 256
+BLOCK_SIZE = 4096
+LAYER_SHIFT = 48
+"""Inode numbers of different devices (layers of a union) are told apart by their upper bits."""
+_FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
+"""Format bits of a mode, shifted right by 12, by the file type of a directory entry in ext2."""
+
+
+class TreeBackend(Generic[N]):
+    """Tree as a backend. ``owner``: the user and group that all files belong to; None: those they have.
+
+    Calls may come from several threads.
+    """
+
+    def __init__(self, tree: FileTree[N], *, owner: tuple[int, int] | None = None) -> None:
+        self.tree = tree
+        self.owner = owner
+        self._numbers: NodeNumbers[N] = NodeNumbers(tree.root)
+        self._files: _Recent[int, OpenFile] = _Recent(OPEN_FILES)
+        self._listings: _Recent[int, _Listed[N]] = _Recent(LISTINGS)
+        self._xattrs: _Recent[int, Mapping[bytes, bytes]] = _Recent(XATTR_SETS)
+
+    @property
+    def valid_seconds(self) -> int:
+        return VALID_SECONDS
+
+    def lookup(self, directory: int, name: bytes, /) -> Entry | None:
+        node = self.tree.find_name(self._numbers.node(directory), name)
+        return None if node is None else self._entry(node, self.tree.stat(node))
+
+    def forget(self, node: int, count: int, /) -> None:
+        if self._numbers.forget(node, count):
+            self._files.drop(node)
+            self._listings.drop(node)
+            self._xattrs.drop(node)
+
+    def attributes(self, node: int, /) -> Attributes:
+        return self._attributes(self.tree.stat(self._numbers.node(node)))
+
+    def readlink(self, node: int, /) -> bytes:
+        return self.tree.readlink(self._numbers.node(node))
+
+    def read(self, node: int, offset: int, size: int, /) -> bytes:
+        file = self._files.get(node, lambda: self.tree.open_file(self._numbers.node(node)))
+        return file.read_at(offset, size)
+
+    def list_directory(self, node: int, /) -> Sequence[ListedName]:
+        return self._listing(node).names
+
+    def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
+        row = self._listing(directory).rows[listed.position]
+        if row.stat is None or isinstance(row.stat, OSError):
+            return None
+        return self._entry(row.node, row.stat)
+
+    def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
+        return self._xattrs.get(node, lambda: self.tree.xattrs(self._numbers.node(node)))
+
+    def totals(self) -> FilesystemTotals:
+        found = self.tree.statfs()
+        blocks = -(-found.total_bytes // BLOCK_SIZE)
+        return FilesystemTotals(blocks, 0, 0, found.inodes, 0, BLOCK_SIZE)
+
+    def _listing(self, node: int) -> _Listed[N]:
+        return self._listings.get(node, lambda: self._scan(node))
+
+    def _scan(self, node: int) -> _Listed[N]:
+        (listing,) = self.tree.scan_many([self._numbers.node(node)])
+        if listing.problem is not None:
+            raise listing.problem
+        names = [
+            ListedName(row.name, self._ino(row.stat), _FORMAT_OF_TYPE[row.file_type & 7], index)
+            for index, row in enumerate(listing.rows)
+        ]
+        return _Listed(names, listing.rows)
+
+    def _entry(self, node: N, stat: Stat) -> Entry:
+        return Entry(self._numbers.hand_out(node), 0, self._attributes(stat))
+
+    def _attributes(self, stat: Stat) -> Attributes:
+        uid, gid = self.owner or (stat.uid, stat.gid)
+        return Attributes(
+            self._ino(stat),
+            stat.size,
+            stat.blocks,
+            stat.atime,
+            stat.mtime,
+            stat.ctime,
+            stat.mode,
+            stat.links,
+            uid,
+            gid,
+            encode_device(stat.major, stat.minor),
+        )
+
+    @staticmethod
+    def _ino(stat: Stat | OSError | None) -> int:
+        if stat is None or isinstance(stat, OSError):
+            return 0
+        return stat.ino ^ (abs(stat.dev) & 0xFFFF) << LAYER_SHIFT
+
+
+class _Listed(NamedTuple, Generic[N]):
+    """Directory: the names as the kernel gets them, and its rows."""
+
+    names: Sequence[ListedName]
+    rows: Sequence[Row[N]]
+
+
+class _Recent(Generic[K, V]):
+    """Values that were asked for last, at most ``limit`` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = Lock()
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K, load: Callable[[], V]) -> V:
+        """Return the value of ``key``, which ``load`` gives if it is not here."""
+        with self._lock:
+            found = self._values.get(key)
+            if found is not None:
+                self._values.move_to_end(key)
+                return found
+        made = load()
+        with self._lock:
+            self._values[key] = made
+            if len(self._values) > self._limit:
+                self._values.popitem(last=False)
+        return made
+
+    def drop(self, key: K) -> None:
+        with self._lock:
+            self._values.pop(key, None)

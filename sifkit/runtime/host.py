@@ -1,0 +1,240 @@
+"""Probe of the host: what it allows for running containers, tried and not guessed, each with the reason if it does not work.
+
+What needs a namespace is tried in a forked process, in mounts of its own, and never with files of the user.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from . import sys
+
+__all__ = ["Host", "HostFact", "probe"]
+
+LOOP_CONTROL, FUSE_DEVICE = "/dev/loop-control", "/dev/fuse"
+REPORT_BYTES = 65_536
+Report = dict[str, list[object]]
+
+_SYSCTL = "/proc/sys/"
+_RESTRICTIONS = (
+    ("user/max_user_namespaces", "0", "user namespaces are switched off", "sysctl user.max_user_namespaces=15000"),
+    ("kernel/unprivileged_userns_clone", "0", "user namespaces are for root only", "sysctl kernel.unprivileged_userns_clone=1"),
+)
+"""Settings that forbid user namespaces: file, value, what it means, and what to ask the administrator for."""
+_APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
+_APPARMOR_REQUEST = "an AppArmor profile with `userns,` for a python3 of root's: python3 -m venv --copies /opt/sifkit"
+
+
+@dataclass(frozen=True, slots=True)
+class HostFact:
+    """Whether something works; if not the ``reason``, and the ``request`` to make to the administrator (may be empty)."""
+
+    works: bool
+    reason: str = ""
+    request: str = ""
+
+
+class Host:
+    """Facts of this host for this user. Each is found out when it is first asked for."""
+
+    @property
+    def is_root(self) -> bool:
+        return os.geteuid() == 0
+
+    @cached_property
+    def loop(self) -> HostFact:
+        """Loop devices, by which root mounts images."""
+        if not self.is_root:
+            return HostFact(False, "loop devices are for root only")
+        try:
+            os.close(os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            return HostFact(False, f"{LOOP_CONTROL}: {error.strerror}", "modprobe loop")
+        return HostFact(True)
+
+    @property
+    def user_namespace(self) -> HostFact:
+        return self._user_facts["user_namespace"]
+
+    @property
+    def user_mount(self) -> HostFact:
+        """Mounts in a user namespace."""
+        return self._user_facts["user_mount"]
+
+    @property
+    def fuse(self) -> HostFact:
+        """Mounts of FUSE in a user namespace."""
+        return self._user_facts["fuse"]
+
+    @property
+    def overlay(self) -> HostFact:
+        """Writable mounts of overlayfs in a user namespace."""
+        return self._user_facts["overlay"]
+
+    @cached_property
+    def fuse_upper(self) -> HostFact:
+        """Overlayfs over FUSE, with files of the lower layer modified, renamed and removed."""
+        if not self.fuse.works or not self.overlay.works:
+            return HostFact(False, self.fuse.reason or self.overlay.reason)
+        return _run_probe(_probe_overlay_on_fuse, ("fuse_upper",))["fuse_upper"]
+
+    @cached_property
+    def _user_facts(self) -> dict[str, HostFact]:
+        return _run_probe(_probe_user, ("user_namespace", "user_mount", "fuse", "overlay"))
+
+
+def probe() -> Host:
+    """Return the facts of this host."""
+    return Host()
+
+
+def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
+    """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
+    import json
+
+    report, answer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        found: Report = {}
+        try:
+            os.close(report)
+            attempt(found)
+        except Exception as error:  # noqa: BLE001 - a fact like others: it does not work
+            missing = next((name for name in names if name not in found), names[-1])
+            found[missing] = [False, f"{error.strerror or error}" if isinstance(error, OSError) else repr(error), ""]
+        finally:
+            with suppress(OSError):
+                os.write(answer, json.dumps(found).encode())
+            os._exit(0)
+    os.close(answer)
+    with open(report, "rb") as file:
+        raw = file.read(REPORT_BYTES)
+    os.waitpid(pid, 0)
+    facts = {
+        name: HostFact(bool(works), str(reason), str(request))
+        for name, (works, reason, request) in json.loads(raw or b"{}").items()
+    }
+    last = HostFact(False, "the probe has ended without an answer")
+    for name in names:
+        last = facts.setdefault(name, HostFact(False, last.reason, last.request))
+    return facts
+
+
+def _enter_user_namespace() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    sys.unshare(sys.CLONE_NEWUSER | sys.CLONE_NEWNS)
+    sys.write_id_maps(uid, gid, inner_uid=0, inner_gid=0)
+
+
+def _probe_user(found: Report) -> None:
+    try:
+        _enter_user_namespace()
+    except OSError as error:
+        found["user_namespace"] = [False, *_why_no_namespace(error)]
+        return
+    found["user_namespace"] = [True, "", ""]
+    place = "/mnt" if os.path.isdir("/mnt") else "/"
+    try:
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+        sys.mount("sifkit", place, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "mode=755,size=1m")
+    except OSError as error:
+        found["user_mount"] = [False, *_why_no_mount(error)]
+        return
+    found["user_mount"] = [True, "", ""]
+    for name in ("fuse", "low", "up", "work", "all"):
+        os.mkdir(f"{place}/{name}")
+    found["fuse"] = _tried(partial(_try_fuse, f"{place}/fuse"), "chmod 666 /dev/fuse, or modprobe fuse")
+    found["overlay"] = _tried(partial(_try_overlay, place), "Linux 5.11 or later")
+
+
+def _tried(attempt: Callable[[], None], request: str) -> list[object]:
+    try:
+        attempt()
+    except OSError as error:
+        return [False, f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error), request]
+    return [True, "", ""]
+
+
+def _try_fuse(point: str) -> None:
+    from .fuse.mounting import mount_fuse
+
+    os.close(mount_fuse(point, name="sifkit-probe", read_only=True))
+    sys.umount(point, sys.MNT_DETACH)
+
+
+def _try_overlay(place: str) -> None:
+    with open(f"{place}/low/file", "xb") as file:
+        file.write(b"lower\n")
+    os.mkdir(f"{place}/low/directory")
+    _change_lower_files(f"{place}/low", place)
+
+
+def _change_lower_files(lower: str, place: str) -> None:
+    """Mount overlayfs, and modify, rename and remove what is in its lower layer. Raises OSError."""
+    point = f"{place}/all"
+    options = f"lowerdir={lower},upperdir={place}/up,workdir={place}/work,userxattr"
+    sys.mount("overlay", point, "overlay", 0, options)
+    try:
+        with open(f"{point}/file", "ab") as file:
+            file.write(b"more\n")
+        os.rename(f"{point}/file", f"{point}/renamed")
+        with open(f"{point}/renamed", "rb") as file:
+            if file.read() != b"lower\nmore\n":
+                raise OSError(errno.EIO, "a changed file has other content", point)
+        os.unlink(f"{point}/renamed")
+        os.rmdir(f"{point}/directory")
+        os.mkdir(f"{point}/directory")
+        if os.listdir(point) != ["directory"]:
+            raise OSError(errno.EIO, "removed files are still there", point)
+    finally:
+        sys.umount(point, sys.MNT_DETACH)
+
+
+def _probe_overlay_on_fuse(found: Report) -> None:
+    from ..vfs.host_tree import HostTree
+    from .fuse.mounting import mount_fuse, serve_in_child
+    from .fuse.server import Server
+    from .fuse.tree_backend import TreeBackend
+
+    _enter_user_namespace()
+    place = "/mnt" if os.path.isdir("/mnt") else "/"
+    sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    sys.mount("sifkit", place, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "mode=755,size=1m")
+    for name in ("low", "low/directory", "up", "work", "all", "fuse"):
+        os.mkdir(f"{place}/{name}")
+    with open(f"{place}/low/file", "xb") as file:
+        file.write(b"lower\n")
+    fd = mount_fuse(f"{place}/fuse", name="sifkit-probe", read_only=True)
+    server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+    try:
+        found["fuse_upper"] = _tried(partial(_change_lower_files, f"{place}/fuse", place), "a newer kernel")
+    finally:
+        sys.umount(f"{place}/fuse", sys.MNT_DETACH)
+        os.close(fd)
+        server.wait()
+
+
+def _why_no_namespace(error: OSError) -> tuple[str, str]:
+    for name, value, reason, request in _RESTRICTIONS:
+        if _setting(name) == value:
+            return reason, request
+    return f"{error.filename}: {error.strerror}", "user namespaces for plain users"
+
+
+def _why_no_mount(error: OSError) -> tuple[str, str]:
+    if _setting(_APPARMOR) == "1":
+        return "AppArmor takes the rights of user namespaces away", _APPARMOR_REQUEST
+    return f"{error.filename}: {error.strerror}", "mounts in user namespaces (a container around this one may forbid them)"
+
+
+def _setting(name: str) -> str:
+    try:
+        with open(_SYSCTL + name, encoding="ascii") as file:
+            return file.read(64).strip()
+    except OSError:
+        return ""

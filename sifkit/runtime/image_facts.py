@@ -1,0 +1,266 @@
+"""Facts of the images of a run: their kinds, the layers in them, who owns them. Reads only heads of files, without numpy."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from typing import TYPE_CHECKING, Literal
+
+from ext3 import hostio
+
+from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
+from ..overlay.image_format import image_kind
+from ..packed_struct import U16, U32, PackedStruct
+from .overlay_arguments import RunOverlay
+from .request import ImageFacts, OverlayFacts, PathKind
+from .run_plan import Layer, LayerKind, Upper
+
+if TYPE_CHECKING:
+    from ..sif import SIF, Descriptor
+
+__all__ = ["image_facts", "kind_of", "overlay_facts"]
+
+REGISTRIES = ("docker://", "docker-daemon:", "docker-archive:", "library://", "oras://", "shub://", "oci:", "oci-archive:")
+SUPERBLOCK_OFFSET = 1024
+SUPERBLOCK_START = PackedStruct(
+    "start of the superblock of ext2, ext3 and ext4",
+    104,
+    s_counts=56,
+    s_magic=U16,
+    s_state=U16,
+    s_settings=32,
+    s_feature_compat=U32,
+    s_feature_incompat=U32,
+    s_feature_ro_compat=U32,
+)
+"""Fields that tell ext3 from other filesystems; the schema of the ext3 library would load numpy."""
+EXT_MAGIC = 0xEF53
+HAS_JOURNAL = 0x4
+EXT3_INCOMPAT = 0x2 | 0x4 | 0x10
+"""filetype, recover, meta_bg: what the kernel's ext3 and Apptainer accept."""
+EXT3_RO_COMPAT = 0x1 | 0x2 | 0x4
+NO_UPPER = ("nfs", "nfs4", "lustre", "gpfs", "panfs", "ecryptfs", "beegfs", "ceph", "cifs", "smb3", "afs", "9p", "overlay")
+"""Filesystems on which overlayfs writes to no directory; also all of FUSE."""
+
+
+def kind_of(path: str) -> PathKind:
+    """Return what a path of the host is, links followed."""
+    try:
+        return "directory" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
+    except (OSError, ValueError):
+        return "missing"
+
+
+def image_facts(name: str) -> ImageFacts:
+    """Return the facts of the image to run.
+
+    Raises NotYetError and UsageError for what is no file, OSError, FormatError, and the errors of the SIF library.
+    """
+    _reject_uri(name)
+    path = os.path.realpath(name) if os.path.isdir(name) else os.path.abspath(name)
+    found = os.stat(name)
+    owner, group = _names(found)
+    is_writable = os.access(path, os.W_OK)
+    if stat.S_ISDIR(found.st_mode):
+        root = Layer(path=path, kind="directory")
+        return ImageFacts(path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group)
+    if image_kind(name) != "sif":
+        kind = _file_kind(name)
+        root = Layer(path=path, kind=kind)
+        return ImageFacts(path=path, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
+    return _sif_facts(name, path, is_writable=is_writable, owner=owner, group=group)
+
+
+def _reject_uri(name: str) -> None:
+    """Raise for an image that is not a file of this host."""
+    if name.startswith("instance://"):
+        raise NotYetError(f"{show(name)}: instances are not supported in this release", hint="use: apptainer exec, for its own")
+    if name.startswith(REGISTRIES) and not os.path.lexists(name):
+        tail = name.rsplit("/", 1)[-1].partition(":")[0] or "image"
+        hint = f"first: apptainer pull {shell_quote(tail + '.sif')} {shell_quote(name)}"
+        raise UsageError(f"{show(name)}: images are not fetched from a registry", hint=hint)
+
+
+def _names(found: os.stat_result) -> tuple[str, str]:
+    """Return the names of owner and group; numbers for those without."""
+    try:
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        owner = str(found.st_uid)
+    try:
+        return owner, grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        return owner, str(found.st_gid)
+
+
+def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
+    """Return the filesystem in a file. Raises FormatError for another."""
+    if image_kind(name) == "squashfs":
+        return "squashfs"
+    with open(name, "rb") as file:
+        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size)
+    if not is_ext3(head):
+        what = "ext2 or ext4, not ext3" if _magic(head) == EXT_MAGIC else "no SIF, squashfs or ext3 image"
+        raise FormatError(f"{show(name)} is {what}", path=name, hint=f"look at it with: sifkit inspect {shell_quote(name)}")
+    return "ext3"
+
+
+def _magic(head: bytes) -> int:
+    if len(head) < SUPERBLOCK_OFFSET + SUPERBLOCK_START.size:
+        return 0
+    return int(SUPERBLOCK_START.read(head, SUPERBLOCK_OFFSET)["s_magic"])
+
+
+def is_ext3(head: bytes) -> bool:
+    """Return True if a filesystem that begins with ``head`` is one that Apptainer takes as ext3."""
+    if _magic(head) != EXT_MAGIC:
+        return False
+    found = SUPERBLOCK_START.read(head, SUPERBLOCK_OFFSET)
+    unknown = found["s_feature_incompat"] & ~EXT3_INCOMPAT or found["s_feature_ro_compat"] & ~EXT3_RO_COMPAT
+    return bool(found["s_feature_compat"] & HAS_JOURNAL) and not unknown
+
+
+def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
+    from ..overlay.sif_partition import open_sif, overlays_of, select_partition
+    from ..sif import Arch, FSType
+
+    with open_sif(name) as (sif, fd):
+        root = select_partition(sif, "root", name)
+        encrypted = root.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS)
+        kind: LayerKind = "squashfs" if encrypted else _partition_kind(sif, fd, root, name)
+        found = [(one, _partition_kind(sif, fd, one, name)) for one in overlays_of(sif, root)]
+        architecture = root.arch.word if isinstance(root.arch, Arch) and root.arch.word != Arch.UNKNOWN.word else ""
+        return ImageFacts(
+            path=path,
+            kind="sif",
+            root=_partition_layer(path, root, kind),
+            overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
+            uppers=tuple(_partition_upper(path, one) for one, kind in found if kind == "ext3"),
+            architecture=architecture,
+            is_encrypted=encrypted,
+            is_writable=is_writable,
+            owner=owner,
+            group=group,
+        )
+
+
+def _partition_kind(sif: SIF, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
+    """Return the filesystem of a partition. Raises FormatError for another."""
+    from ..overlay.sif_partition import partition_format
+
+    head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size, found.size))
+    return "ext3" if is_ext3(head) else partition_format(sif, fd, found, name)
+
+
+def _partition_layer(path: str, found: Descriptor, kind: LayerKind) -> Layer:
+    return Layer(path=path, kind=kind, offset=found.offset, size=found.size, object_id=found.id)
+
+
+def _overlay_layer(path: str, found: Descriptor, kind: LayerKind) -> Layer:
+    return Layer(
+        path=path,
+        kind=kind,
+        offset=found.offset,
+        size=found.size,
+        object_id=found.id,
+        subdirectory="upper" if kind == "ext3" else "",
+        has_marks=True,
+    )
+
+
+def _partition_upper(path: str, found: Descriptor) -> Upper:
+    return Upper(kind="image", path=path, offset=found.offset, size=found.size, object_id=found.id)
+
+
+def overlay_facts(argument: RunOverlay) -> OverlayFacts:
+    """Return the facts of an overlay that is given. Raises as ``image_facts``."""
+    name = argument.path
+    found = os.stat(name)
+    path = os.path.realpath(name)
+    if stat.S_ISDIR(found.st_mode):
+        return _directory_facts(argument, path)
+    is_writable = os.access(path, os.W_OK)
+    if image_kind(name) == "sif":
+        return _sif_overlay_facts(argument, path, is_writable=is_writable)
+    kind = _file_kind(name)
+    if kind == "squashfs":
+        layer = Layer(path=path, kind=kind, has_marks=True)
+        return OverlayFacts(name=name, kind=kind, layers=(layer,), read_only=argument.read_only)
+    layer = Layer(path=path, kind=kind, subdirectory="upper", has_marks=True)
+    return OverlayFacts(
+        name=name,
+        kind=kind,
+        layers=(layer,),
+        upper=Upper(kind="image", path=path),
+        read_only=argument.read_only,
+        is_writable=is_writable,
+    )
+
+
+def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
+    upper = Upper(kind="directory", path=path)
+    subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
+    if argument.work:
+        work = os.path.realpath(argument.work)
+        _check_work(argument, path, work)
+        above = os.path.commonpath([path, work])
+        upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
+    return OverlayFacts(
+        name=argument.path,
+        kind="directory",
+        layers=() if argument.work else (Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True),),
+        upper=upper,
+        read_only=argument.read_only,
+        is_writable=os.access(path, os.W_OK),
+        filesystem=_bad_filesystem(path),
+    )
+
+
+def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
+    """Raise UsageError for directories that overlayfs does not join."""
+    name = f"--overlay {show(argument.path)}:{show(argument.work)}"
+    if upper == work or upper.startswith(f"{work}/") or work.startswith(f"{upper}/"):
+        raise UsageError(f"{name}: one directory is in the other", hint="upper and work are two directories side by side")
+    if os.stat(upper).st_dev != os.stat(work).st_dev:
+        raise UsageError(f"{name}: the directories are on different filesystems", hint="put them side by side")
+
+
+def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) -> OverlayFacts:
+    from ..overlay.sif_partition import open_sif, overlays_of
+
+    name = argument.path
+    with open_sif(name) as (sif, fd):
+        root = sif.primary
+        overlays = sif.overlays if root is None else overlays_of(sif, root)
+        if not overlays:
+            hint = f"list its objects with: sifkit sif list {shell_quote(name)}"
+            raise FormatError(f"{show(name)} has no overlay", path=name, hint=hint)
+        found = [(one, _partition_kind(sif, fd, one, name)) for one in overlays]
+        uppers = [_partition_upper(path, one) for one, kind in found if kind == "ext3"]
+        return OverlayFacts(
+            name=name,
+            kind="sif",
+            layers=tuple(_overlay_layer(path, one, kind) for one, kind in found),
+            upper=uppers[-1] if uppers else None,
+            read_only=argument.read_only,
+            is_writable=is_writable,
+        )
+
+
+def _bad_filesystem(path: str) -> str:
+    """Return the kind of the filesystem that a directory lies on, if overlayfs cannot write there; else an empty text."""
+    try:
+        device = os.stat(path).st_dev
+        with open("/proc/self/mountinfo", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    number = b"%d:%d" % (os.major(device), os.minor(device))
+    for line in lines:
+        fields = line.split(b" ")
+        if len(fields) > 2 and fields[2] == number and b"-" in fields:
+            kind = os.fsdecode(fields[fields.index(b"-") + 1])
+            return kind if kind in NO_UPPER or kind.partition(".")[0] == "fuse" else ""
+    return ""

@@ -1,0 +1,171 @@
+"""Launch of a plan: this process mounts the root in a mount namespace of its own, runs the command there and waits for it.
+
+It changes the namespaces of the calling process, which does nothing else afterwards and has a single thread. With its death the
+kernel ends the command and removes all mounts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import sys
+from .container_facts import mounts_with_accounts
+from .container_mounts import add_mount_points, enter_root, mount_all
+from .container_process import Start, run_in_container
+from .errors import LaunchError, failed_call
+from .kernel_layers import KernelLayers
+from .run_plan import Layer, RunPlan
+from .session import mount_session, unused_directory
+
+__all__ = ["launch"]
+
+Notify = Callable[[str], None]
+StartOf = Callable[[RunPlan, str], Start]
+_CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
+
+
+def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
+    """Carry out a plan; return the exit code of its command.
+
+    ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
+    in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
+    """
+    if plan.is_root_writable:
+        return _launch_in_directory(plan, start_of, notify)
+    if plan.way == "root":
+        return _launch_as_root(plan, start_of, notify)
+    if plan.way in ("user", "view"):
+        return _launch_as_user(plan, start_of, notify)
+    raise LaunchError(f"containers cannot be run in the way {plan.way!r} yet")
+
+
+def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+    place = unused_directory(_used_paths(plan))
+    _new_namespace(sys.CLONE_NEWNS)
+    session = mount_session(place)
+    layers = KernelLayers(session.path, notify)
+    code = 255
+    try:
+        directories = [layers.add_layer(layer) for layer in plan.layers]
+        upper = None if plan.upper is None else layers.add_upper(plan.upper)
+        above = [] if upper is None else [upper[0]]
+        with layers.joined(directories + above) as view:
+            if add_mount_points(view, session.points, plan.mounts):
+                directories.insert(1, session.points)
+        view = layers.join(directories, upper)
+        code = _run(plan, _Root(view, session.files), start_of, notify)
+    finally:
+        layers.close()
+    return code
+
+
+def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+    """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
+    place = unused_directory(_used_paths(plan))
+    if plan.way == "root":
+        _new_namespace(sys.CLONE_NEWNS)
+    else:
+        uid, gid = os.getuid(), os.getgid()
+        inner = (0, 0) if plan.fakeroot else (uid, gid)
+        _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    session = mount_session(place)
+    layers = KernelLayers(session.path, notify)
+    try:
+        view = layers.add_writable_directory(plan.layers[0])
+        return _run(plan, _Root(view, session.files), start_of, notify)
+    finally:
+        layers.close()
+
+
+def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+    from .served_layers import ServedLayers
+
+    place = unused_directory(_used_paths(plan))
+    uid, gid = os.getuid(), os.getgid()
+    inner = (0, 0) if plan.fakeroot else (uid, gid)
+    _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    session = mount_session(place)
+    layers = ServedLayers(session, place, inner, notify)
+    try:
+        layers.lock(plan.layers)
+        view = layers.view(plan.layers)
+        if add_mount_points(view, session.points, plan.mounts):
+            layers.remove_view()
+            # the server leaves the session, and keeps this directory of it
+            points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
+            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
+            os.close(points)
+        if plan.upper is not None:
+            view = layers.add_upper(view, plan.upper)
+        return _run(plan, _Root(view, session.files), start_of, notify)
+    finally:
+        layers.close()
+
+
+def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
+    try:
+        sys.write_id_maps(uid, gid, inner_uid=inner[0], inner_gid=inner[1])
+    except OSError as error:
+        raise failed_call("the user cannot be mapped into a user namespace", error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """Mounted root of a container, and a directory of the session for generated files."""
+
+    path: str
+    files: str
+
+
+def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
+    """Run the command of a plan in a mounted root."""
+
+    def enter() -> Start:
+        _new_namespace(sys.CLONE_NEWNS)
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+        sys.bind(root.path, root.path, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
+        mount_all(root.path, root.files, mounts_with_accounts(plan, root.path), notify)
+        if plan.hostname is not None:
+            sys.set_hostname(plan.hostname)
+        start = start_of(plan, root.path)
+        enter_root(root.path)
+        if plan.umask is not None:
+            os.umask(plan.umask)
+        return start
+
+    flags = sum(flag for name, flag in _CLONE_FLAGS.items() if name in plan.namespaces)
+    if flags:
+        _unshare(flags)
+    return run_in_container(
+        enter,
+        cwd=plan.cwd,
+        pid_namespace="pid" in plan.namespaces,
+        has_init=plan.has_init,
+        no_new_privileges=plan.no_new_privileges,
+    )
+
+
+def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> None:
+    """Unshare the mount namespace: mounts of the host still arrive, none of ours goes there. ``maps``: maps ids before."""
+    _unshare(flags)
+    if maps is not None:
+        maps()
+    sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+
+
+def _unshare(flags: int) -> None:
+    try:
+        sys.unshare(flags)
+    except OSError as error:
+        raise failed_call("the namespaces of the container cannot be made", error) from error
+
+
+def _used_paths(plan: RunPlan) -> list[str]:
+    """Return the paths of the host that a run needs after the session is mounted."""
+    paths = [layer.path for layer in plan.layers] + [mount.source for mount in plan.mounts if mount.source]
+    if plan.upper is not None and plan.upper.path:
+        paths.append(plan.upper.path)
+    return [path for path in paths if path != "/"] + [os.__file__, __file__]

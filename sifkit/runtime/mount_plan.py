@@ -1,0 +1,274 @@
+"""Mounts of a run below the root of the container: the kernel's filesystems, directories of the host, binds. Pure.
+
+The order and the rules are Apptainer's (1.4.5, tried): dev, binds of the site, proc, sys, home, temporary and scratch
+directories, generated files, binds of the user, the working directory.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import FormatError, UsageError, show
+from .binds import BindSpec, parse_binds, parse_home, parse_mounts
+from .config import SiteConfig
+from .environment import LIBRARY_PATH
+from .request import RunRequest
+from .run_plan import Mount, Namespace
+
+__all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
+
+NO_MOUNT_NAMES = ("proc", "sys", "dev", "devpts", "home", "tmp", "hostfs", "cwd", "bind-paths")
+"""Words of ``--no-mount``; a path is a bind of the site."""
+DEVICES = ("tty", "null", "zero", "random", "urandom")
+LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
+SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
+"""Working directories that are not shown in the container, which has its own."""
+VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
+
+
+@dataclass(slots=True)
+class PlannedMounts:
+    """Mounts in order, and what they imply. ``home``: in the container."""
+
+    mounts: list[Mount] = field(default_factory=list)
+    home: str = "/"
+    notes: list[str] = field(default_factory=list)
+
+    def covers(self, path: str) -> bool:
+        """Return True if a bind of the host already shows ``path`` at the same place."""
+        return any(
+            mount.kind == "bind" and mount.source == mount.target and _is_below(path, mount.target) for mount in self.mounts
+        )
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def skipped_mounts(texts: Sequence[str]) -> frozenset[str]:
+    """Parse the values of ``--no-mount``. Raises UsageError."""
+    words = [word for text in texts for word in text.split(",")]
+    for word in words:
+        if word not in NO_MOUNT_NAMES and not word.startswith("/"):
+            hint = f"known: {' '.join(NO_MOUNT_NAMES)}, or the path of a bind of the site"
+            raise UsageError(f"--no-mount {show(word) or 'with an empty value'}: no such mount", hint=hint)
+    return frozenset(words)
+
+
+def user_binds(request: RunRequest) -> tuple[BindSpec, ...]:
+    """Return the binds of ``--bind`` and ``--mount``, in order. Raises UsageError."""
+    options, cwd = request.options, request.caller.cwd
+    return (*parse_binds(options.bind, cwd), *parse_mounts(options.mount, cwd))
+
+
+def plan_mounts(
+    request: RunRequest,
+    site: SiteConfig,
+    namespaces: frozenset[Namespace],
+    *,
+    binds: Sequence[BindSpec],
+    keeps_accounts: bool = False,
+) -> PlannedMounts:
+    """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
+
+    Raises UsageError, and FormatError for a source that is missing.
+    """
+    planned = PlannedMounts()
+    options = request.options
+    skipped = skipped_mounts(options.no_mount)
+    contained = options.contain or options.containall or options.compat
+    planned.mounts += _devices(request, site, skipped, namespaces, contained=contained)
+    if site.mount_hostfs and "hostfs" not in skipped and not contained:
+        planned.mounts += (_host_mount(path) for path in request.host_mounts)
+    if "bind-paths" not in skipped:
+        _add_site_binds(planned, request, site, skipped)
+    planned.mounts += _kernel(site, skipped, namespaces)
+    _add_home(planned, request, site, skipped, contained=contained)
+    if site.mount_tmp and "tmp" not in skipped:
+        planned.mounts += _temporary(request, site, contained=contained)
+    planned.mounts += _scratch(request, site)
+    planned.mounts += _files(request, site, keeps_accounts=keeps_accounts)
+    planned.mounts += _gpu(request)
+    _add_user_binds(planned, request, site, binds)
+    cwd = request.caller.cwd
+    if not contained and "cwd" not in skipped and not options.cwd and _is_shown(cwd) and not planned.covers(cwd):
+        planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
+    return planned
+
+
+def _is_shown(cwd: str) -> bool:
+    """Return True if a working directory of the host may be shown in the container."""
+    return cwd not in SYSTEM_DIRECTORIES and not any(_is_below(cwd, virtual) for virtual in VIRTUAL_DIRECTORIES)
+
+
+def _host_mount(path: str) -> Mount:
+    return Mount(kind="bind", source=path, target=path, is_optional=True)
+
+
+def _devices(
+    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace], *, contained: bool
+) -> Iterator[Mount]:
+    """Yield /dev: the host's, or a small one of its own."""
+    if site.mount_dev == "no" or "dev" in skipped:
+        return
+    if site.mount_dev == "yes" and not contained:
+        yield Mount(kind="bind", source="/dev", target="/dev", nodev=False, is_optional=True)
+        return
+    yield Mount(kind="tmpfs", target="/dev", nodev=False, size=1 << 20)
+    yield Mount(kind="tmpfs", target="/dev/shm", mode=0o1777, size=site.tmpfs_bytes)
+    if "ipc" in namespaces:
+        yield Mount(kind="mqueue", target="/dev/mqueue", is_optional=True)
+    if site.mount_devpts and "devpts" not in skipped:
+        group = "" if "user" in namespaces else ",gid=5"
+        data = f"newinstance,ptmxmode=0666,mode=0620{group}"
+        yield Mount(kind="devpts", target="/dev/pts", nodev=False, noexec=True, data=data)
+        yield Mount(kind="symlink", source="/dev/pts/ptmx", target="/dev/ptmx")
+    for name in DEVICES:
+        yield Mount(kind="bind", source=f"/dev/{name}", target=f"/dev/{name}", nodev=False, is_optional=True)
+    for name, text in LINKS.items():
+        yield Mount(kind="symlink", source=text, target=f"/dev/{name}")
+    for device in request.gpu.devices:
+        yield Mount(kind="bind", source=device, target=device, nodev=False, is_optional=True)
+
+
+def _kernel(site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace]) -> Iterator[Mount]:
+    """Yield /proc and /sys. In a user namespace only its own process numbers allow a new /proc."""
+    if site.mount_proc and "proc" not in skipped:
+        if "pid" in namespaces:
+            yield Mount(kind="proc", target="/proc", noexec=True)
+        else:
+            yield Mount(kind="bind", source="/proc", target="/proc", is_optional=True)
+    if site.mount_sys and "sys" not in skipped:
+        yield Mount(kind="bind", source="/sys", target="/sys", is_optional=True)
+
+
+def _add_site_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str]) -> None:
+    """Add the binds of the site; one whose source is missing is left out, with a note if the site has asked for it."""
+    for spec in parse_binds(site.bind_path, "/", option="bind path"):
+        if spec.target in skipped:
+            continue
+        if request.kind_of(spec.source) == "missing":
+            if site.path:
+                planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
+            continue
+        planned.mounts.append(_bind(spec, is_optional=True))
+
+
+def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
+    return Mount(kind="bind", source=spec.source, target=spec.target, readonly=spec.readonly, is_optional=is_optional)
+
+
+def _add_user_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, binds: Sequence[BindSpec]) -> None:
+    """Add the binds of the user. Raises FormatError for a source that is missing."""
+    if binds and not site.user_bind_control:
+        planned.notes.append(f"this site does not allow --bind ('user bind control = no' in {show(site.path)}); it is ignored")
+        return
+    for spec in binds:
+        if request.kind_of(spec.source) == "missing":
+            raise FormatError(
+                f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
+            )
+        planned.mounts.append(_bind(spec))
+
+
+def _add_home(
+    planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], *, contained: bool
+) -> None:
+    """Add the home directory and set where it is."""
+    options = request.options
+    source, target = request.caller.home, "/root" if options.fakeroot else request.caller.home
+    if options.home:
+        source, target = parse_home(options.home, request.caller.cwd)
+        if options.no_home:
+            raise UsageError("--home and --no-home exclude each other", hint="leave out one of them")
+        if request.kind_of(source) != "directory" and not contained:
+            raise FormatError(f"{show(source)} is no directory", path=source, hint="it is the source of --home")
+    planned.home = target
+    if options.no_home or not site.mount_home or "home" in skipped:
+        return
+    if contained and not options.home:
+        if options.workdir:
+            source = posixpath.join(_workdir(request), "home")
+            planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))
+        else:
+            planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.tmpfs_bytes))
+        return
+    if request.kind_of(source) == "missing":
+        planned.notes.append(f"the home directory {show(source)} is missing on this host")
+        return
+    planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
+
+
+def _workdir(request: RunRequest) -> str:
+    """Return the directory of ``--workdir``, absolute. Raises FormatError."""
+    path = posixpath.normpath(posixpath.join(request.caller.cwd, request.options.workdir))
+    if request.kind_of(path) != "directory":
+        raise FormatError(f"--workdir {show(path)}: no such directory", path=path, hint=f"create it with: mkdir {show(path)}")
+    return path
+
+
+def _temporary(request: RunRequest, site: SiteConfig, *, contained: bool) -> Iterator[Mount]:
+    """Yield /tmp and /var/tmp."""
+    for target, name in (("/tmp", "tmp"), ("/var/tmp", "var_tmp")):
+        if not contained:
+            yield Mount(kind="bind", source=target, target=target, is_optional=True)
+        elif request.options.workdir:
+            source = posixpath.join(_workdir(request), name)
+            yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o1777)
+        else:
+            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.tmpfs_bytes)
+
+
+def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
+    """Yield the directories of ``--scratch``. Raises UsageError."""
+    for path in (part for text in request.options.scratch for part in text.split(",")):
+        target = posixpath.normpath(posixpath.join("/", path))
+        if not path or target == "/":
+            raise UsageError(f"--scratch {show(path) or 'with an empty value'}: it is no path below the root of the container")
+        if request.options.workdir:
+            source = posixpath.join(_workdir(request), "scratch", target.lstrip("/"))
+            yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700)
+        else:
+            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.tmpfs_bytes)
+
+
+def _files(request: RunRequest, site: SiteConfig, *, keeps_accounts: bool) -> Iterator[Mount]:
+    """Yield the generated files. passwd and group are made of the container's own."""
+    options = request.options
+    content = request.resolv_conf
+    if options.dns:
+        content = _name_servers(options.dns)
+    if site.config_resolv_conf and content is not None:
+        yield Mount(kind="bind", target="/etc/resolv.conf", content=content, mode=0o644, is_optional=True)
+    if options.hostname:
+        hostname = f"{options.hostname}\n".encode()
+        yield Mount(kind="bind", target="/etc/hostname", content=hostname, mode=0o644, is_optional=True)
+    if site.config_passwd and not keeps_accounts:
+        yield Mount(kind="bind", target="/etc/passwd", edit="passwd", mode=0o644, is_optional=True)
+    if site.config_group and not keeps_accounts:
+        yield Mount(kind="bind", target="/etc/group", edit="group", mode=0o644, is_optional=True)
+
+
+def _name_servers(text: str) -> bytes:
+    """Return a resolv.conf with the addresses of ``--dns``. Raises UsageError."""
+    import ipaddress
+
+    lines = []
+    for part in text.split(","):
+        try:
+            lines.append(f"nameserver {ipaddress.ip_address(part.strip())}\n")
+        except ValueError as error:
+            raise UsageError(f"--dns {show(text)}: {show(part) or 'an empty part'} is no IP address") from error
+    return "".join(lines).encode()
+
+
+def _gpu(request: RunRequest) -> Iterator[Mount]:
+    """Yield the libraries and programs of GPUs, read-only."""
+    for source in request.gpu.libraries:
+        target = f"{LIBRARY_PATH}/{posixpath.basename(source)}"
+        yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)
+    for source in request.gpu.programs:
+        target = f"/usr/bin/{posixpath.basename(source)}"
+        yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)

@@ -1,0 +1,172 @@
+"""Planner of a run: request, facts of the host and configuration of the site in, plan out. Pure.
+
+All that can be refused is refused here, before anything is mounted.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import UsageError, show
+from .binds import BindSpec
+from .config import SiteConfig
+from .environment import EnvironmentRequest, parse_assignments, plan_environment
+from .layer_plan import check_image, choose_way, plan_layers
+from .mount_plan import PlannedMounts, plan_mounts, user_binds
+from .options import RunOptions
+from .request import HostFacts, RunRequest
+from .run_plan import Account, Command, ContainerEnvironment, Namespace, RunPlan, Way
+from .shell_words import parse_environment_file
+
+__all__ = ["plan_run", "uses_nv"]
+
+HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+LONGEST_HOSTNAME = 64
+USUAL_UMASK = 0o022
+
+
+def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
+    """Return the plan of a run.
+
+    Raises UsageError for options that contradict each other or the site, FormatError for images and files, NoWayError if the
+    host does not allow it.
+    """
+    options = request.options
+    _check(request, host)
+    check_image(request.image, site, request.caller.machine)
+    layers = plan_layers(request, site)
+    way, way_notes = choose_way(request, layers, host)
+    namespaces = _namespaces(options, site, way)
+    binds = user_binds(request)
+    writes = layers.upper is not None or layers.is_root_writable
+    mounts = plan_mounts(request, site, namespaces, binds=binds, keeps_accounts=way == "root" and writes)
+    environment, environment_notes = _environment(request, mounts, binds)
+    cwd, cwd_required = _working_directory(request, mounts.home)
+    return RunPlan(
+        way=way,
+        layers=layers.layers,
+        upper=layers.upper,
+        is_root_writable=layers.is_root_writable,
+        mounts=tuple(mounts.mounts),
+        command=Command(action=request.action, words=request.words, app=options.app, shell=options.shell),
+        environment=environment,
+        cwd=cwd,
+        is_cwd_required=cwd_required,
+        home=mounts.home,
+        account=_account(request, mounts.home),
+        namespaces=namespaces,
+        fakeroot=options.fakeroot,
+        hostname=options.hostname or None,
+        umask=USUAL_UMASK if options.no_umask or options.compat else None,
+        has_init=not (options.no_init or options.compat),
+        nv=uses_nv(options, site),
+        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
+    )
+
+
+def _check(request: RunRequest, host: HostFacts) -> None:
+    """Raise UsageError for options that cannot be carried out, whatever the images are."""
+    options = request.options
+    if request.action == "exec" and not request.words:
+        raise UsageError("COMMAND is missing", hint="write: sifkit exec IMAGE COMMAND, or sifkit shell IMAGE")
+    if options.network not in ("", "none"):
+        raise UsageError(f"--network {show(options.network)}: networks are not set up", hint="none is supported")
+    if options.net and not options.network:
+        raise UsageError("--net would set up a network, which is not supported", hint="for no network: --net --network none")
+    if options.network and not options.net:
+        raise UsageError("--network none needs --net", hint="write --net --network none")
+    if options.hostname and (len(options.hostname) > LONGEST_HOSTNAME or not HOSTNAME.fullmatch(options.hostname)):
+        raise UsageError(f"--hostname {show(options.hostname)}: not a host name")
+    if options.pid and options.no_pid:
+        raise UsageError("--pid and --no-pid exclude each other", hint="leave out one of them")
+    if options.no_privs and host.is_root:
+        raise UsageError("--no-privs as root is not supported", hint="run it as a plain user")
+    if options.app and ("/" in options.app or options.app in (".", "..")):
+        raise UsageError(
+            f"--app {show(options.app)}: not the name of an app", hint="list them: sifkit inspect --list-apps IMAGE"
+        )
+    if options.cwd and not options.cwd.startswith("/"):
+        raise UsageError(f"--cwd {show(options.cwd)}: it is a path in the container, and must be absolute")
+
+
+def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> frozenset[Namespace]:
+    """Return the namespaces that the command gets beside its own mounts. Raises UsageError for one the site does not allow."""
+    contained = options.containall or options.compat
+    found: set[Namespace] = set()
+    if way != "root":
+        found.add("user")
+    if (options.pid or contained) and not options.no_pid:
+        found.add("pid")
+    if options.ipc or contained:
+        found.add("ipc")
+    if options.uts or options.hostname:
+        found.add("uts")
+    if options.net:
+        found.add("net")
+    allowed = {"user": site.allow_user_ns, "pid": site.allow_pid_ns, "ipc": site.allow_ipc_ns, "uts": site.allow_uts_ns}
+    for name in sorted(found):
+        if not allowed.get(name, True):
+            raise UsageError(f"this site does not allow {name} namespaces", hint=f"'allow {name} ns = no' in {show(site.path)}")
+    return frozenset(found)
+
+
+def _environment(
+    request: RunRequest, mounts: PlannedMounts, binds: tuple[BindSpec, ...]
+) -> tuple[ContainerEnvironment, tuple[str, ...]]:
+    options, caller = request.options, request.caller
+    from_files: dict[str, str] = {}
+    for name, text in request.env_files:
+        from_files |= parse_environment_file(text, name, {**caller.environment, **from_files})
+    return plan_environment(
+        EnvironmentRequest(
+            host=caller.environment,
+            given=parse_assignments(options.env),
+            from_files=from_files,
+            cleanenv=options.cleanenv or options.containall or options.compat,
+            no_eval=options.no_eval or options.compat,
+            action=request.action,
+            image=request.image.path,
+            home=mounts.home,
+            binds=[one.target for one in binds],
+            app=options.app,
+            with_libraries=bool(request.gpu.libraries),
+        )
+    )
+
+
+def _account(request: RunRequest, home: str) -> Account:
+    caller = request.caller
+    if request.options.fakeroot:
+        return Account(uid=0, gid=0, name="root", group="root", home=home)
+    return Account(
+        uid=caller.uid,
+        gid=caller.gid,
+        name=caller.name,
+        group=caller.group,
+        home=home,
+        shell=caller.shell,
+        gecos=caller.gecos,
+        groups=caller.groups,
+    )
+
+
+def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...], bool]:
+    """Return the working directories to try, and whether it must be the first."""
+    options = request.options
+    if options.cwd:
+        return (options.cwd,), True
+    if options.contain or options.containall or options.compat:
+        return (home,), False
+    return (request.caller.cwd, home), False
+
+
+def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
+    """Return True if GPUs are shown."""
+    return (options.nv or site.always_use_nv) and not options.no_nv
+
+
+def _gpu_notes(request: RunRequest) -> tuple[str, ...]:
+    gpu = request.gpu
+    if request.options.nv and not gpu.devices:
+        return ("--nv: no Nvidia GPU is found on this host",)
+    return ()

@@ -1,0 +1,231 @@
+"""System calls of Linux that the standard library does not have: mounts, namespaces, loop devices, process attributes.
+
+Each raises OSError whose ``filename`` says what was tried. The standard library has ``unshare`` and ``setns`` since Python
+3.12.
+Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), loop(4), user_namespaces(7); Linux
+``include/uapi/linux/loop.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import struct
+
+__all__ = [
+    "CLONE_NEWIPC",
+    "CLONE_NEWNET",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWUSER",
+    "CLONE_NEWUTS",
+    "MNT_DETACH",
+    "MS_BIND",
+    "MS_NODEV",
+    "MS_NOEXEC",
+    "MS_NOSUID",
+    "MS_PRIVATE",
+    "MS_RDONLY",
+    "MS_REC",
+    "MS_REMOUNT",
+    "MS_SLAVE",
+    "MS_UNBINDABLE",
+    "attach_loop",
+    "bind",
+    "bind_flags",
+    "mount",
+    "pivot_root",
+    "set_dumpable",
+    "set_hostname",
+    "set_no_new_privileges",
+    "set_parent_death_signal",
+    "setns",
+    "umount",
+    "unshare",
+    "write_id_maps",
+]
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC = 32, 1024, 2048, 4096, 16384
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_RELATIME = 1 << 17, 1 << 18, 1 << 19, 1 << 21
+MNT_DETACH = 2
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x0002_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000
+CLONE_NEWPID, CLONE_NEWNET = 0x2000_0000, 0x4000_0000
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218, "i686": 217}
+"""Number of the system call, which the C library does not wrap, by machine."""
+
+LOOP_CONTROL = "/dev/loop-control"
+LOOP_MAJOR = 7
+LOOP_SET_FD, LOOP_CLR_FD, LOOP_SET_STATUS64, LOOP_CONFIGURE, LOOP_CTL_GET_FREE = 0x4C00, 0x4C01, 0x4C04, 0x4C0A, 0x4C82
+LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR = 1, 4
+LOOP_ATTEMPTS = 64
+"""Free devices asked for at most: another process may take each of them first."""
+_loop_info = struct.Struct("<5Q4I64s64s32s2Q")
+_loop_config_head, LOOP_CONFIG_RESERVED = struct.Struct("<II"), bytes(64)
+
+_STATVFS_FLAGS = {
+    1: MS_RDONLY,
+    2: MS_NOSUID,
+    4: MS_NODEV,
+    8: MS_NOEXEC,
+    1024: MS_NOATIME,
+    2048: MS_NODIRATIME,
+    4096: MS_RELATIME,
+}
+"""Flags of statvfs(3), and what mount(2) calls them."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, tried: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), tried)
+
+
+def _encoded(text: str | bytes | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def mount(
+    source: str | bytes | None, target: str | bytes, kind: str | None = None, flags: int = 0, options: str | bytes | None = None
+) -> None:
+    """Mount a filesystem of this ``kind``, or change a mount, according to ``flags``. ``options``: of the filesystem."""
+    what = kind or ("bind" if flags & MS_BIND else f"flags {flags:#x}")
+    tried = f"mount {what} {os.fsdecode(source or '-')} at {os.fsdecode(target)}"
+    found = _libc.mount(_encoded(source), os.fsencode(target), _encoded(kind), ctypes.c_ulong(flags), _encoded(options))
+    _check(found, f"{tried} ({os.fsdecode(options)})" if options else tried)
+
+
+def umount(target: str | bytes, flags: int = 0) -> None:
+    """Remove a mount. ``flags``: MNT_DETACH leaves it to those who use it."""
+    _check(_libc.umount2(os.fsencode(target), flags), f"umount {os.fsdecode(target)}")
+
+
+def bind_flags(target: str | bytes) -> int:
+    """Return the flags of a mount that a remount must repeat: in a user namespace those of the host are locked."""
+    found = os.statvfs(target).f_flag
+    return sum(flag for bit, flag in _STATVFS_FLAGS.items() if found & bit)
+
+
+def bind(source: str | bytes, target: str | bytes, *, flags: int = 0, recursive: bool = False) -> None:
+    """Mount a file or directory at another path. ``flags``: such as MS_RDONLY, for this mount alone, not those below it."""
+    mount(source, target, None, MS_BIND | (MS_REC if recursive else 0))
+    if flags:
+        mount(None, target, None, MS_BIND | MS_REMOUNT | flags | bind_flags(target))
+
+
+def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
+    """Make ``new_root`` the root directory, and mount the old one at ``put_old``."""
+    number = PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"pivot_root on {os.uname().machine}")
+    _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces. CLONE_NEWUSER needs a process with a single thread."""
+    _check(_libc.unshare(flags), f"unshare {flags:#x}")
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """Move this process into the namespace that ``fd`` is open on."""
+    _check(_libc.setns(fd, flags), f"setns {flags:#x}")
+
+
+def set_hostname(name: str) -> None:
+    """Set the host name of this UTS namespace."""
+    raw = os.fsencode(name)
+    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), "sethostname")
+
+
+def set_parent_death_signal(number: int = signal.SIGKILL) -> None:
+    """Let the kernel send a signal to this process when the thread that forked it ends. A fork does not inherit this."""
+    _prctl(PR_SET_PDEATHSIG, int(number), "PDEATHSIG")
+
+
+def set_dumpable() -> None:
+    """Give /proc/self back to the user of this process, which has changed its user id."""
+    _prctl(PR_SET_DUMPABLE, 1, "DUMPABLE")
+
+
+def set_no_new_privileges() -> None:
+    """Take from set-id files and file capabilities their effect, for this process and all that it starts."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1, "NO_NEW_PRIVS")
+
+
+def _prctl(option: int, value: int, name: str) -> None:
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {name}")
+
+
+def write_id_maps(uid: int, gid: int, *, inner_uid: int, inner_gid: int) -> None:
+    """Map one user and one group of the host into the user namespace that this process has just made."""
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{inner_uid} {uid} 1"),
+        ("gid_map", f"{inner_gid} {gid} 1"),
+    ):
+        path = f"/proc/self/{name}"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+
+
+def attach_loop(fd: int, *, offset: int = 0, size: int = 0, read_only: bool = False) -> tuple[int, str]:
+    """Attach bytes of the open file ``fd`` to a free loop device; return the device's descriptor and path.
+
+    ``size``: 0 is to the end. The device frees itself when its last user ends: keep the descriptor open until it is mounted.
+    """
+    control = os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(LOOP_ATTEMPTS):
+            number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+            path = f"/dev/loop{number}"
+            if not os.path.exists(path):  # a container's /dev may not have it yet
+                os.mknod(path, 0o60600, os.makedev(LOOP_MAJOR, number))
+            device = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
+            try:
+                _configure(device, fd, offset, size, read_only)
+            except OSError as error:
+                os.close(device)
+                if error.errno == errno.EBUSY:  # taken by another process meanwhile
+                    continue
+                raise OSError(error.errno, error.strerror, f"attach {path}") from error
+            return device, path
+    finally:
+        os.close(control)
+    raise OSError(errno.EBUSY, "no free loop device", LOOP_CONTROL)
+
+
+def _configure(device: int, fd: int, offset: int, size: int, read_only: bool) -> None:
+    """Set file, offset and size of a loop device: in one call, or two before Linux 5.8."""
+    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if read_only else 0)
+    info = _loop_info.pack(0, 0, 0, offset, size, 0, 0, 0, flags, b"sifkit", b"", b"", 0, 0)
+    try:
+        fcntl.ioctl(device, LOOP_CONFIGURE, _loop_config_head.pack(fd, 0) + info + LOOP_CONFIG_RESERVED)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTTY):
+            raise
+        _configure_in_steps(device, fd, info)
+
+
+def _configure_in_steps(device: int, fd: int, info: bytes) -> None:
+    fcntl.ioctl(device, LOOP_SET_FD, fd)
+    try:
+        fcntl.ioctl(device, LOOP_SET_STATUS64, info)
+    except OSError:
+        fcntl.ioctl(device, LOOP_CLR_FD, 0)
+        raise

@@ -1,0 +1,68 @@
+"""``sifkit doctor`` and the probe, where everything is allowed and where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.tools import requires_root
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+ROOT = Path(__file__).parents[2]
+FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper")
+
+
+def doctor(prepare: str = "pass", *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the verb after a few lines of Python, in a process of its own."""
+    program = f"import sys; {prepare}; from sifkit.cli import run; sys.argv = ['sifkit', 'doctor', *sys.argv[1:]]; run()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_this_host_allows_everything() -> None:
+    done = doctor("pass", "--json")
+    found = json.loads(done.stdout)
+    assert {key: fact["works"] for key, fact in found["facts"].items()} == dict.fromkeys(FACTS, True)
+    assert found["ways"] == {"read_only": "root", "writable": "root"} and done.returncode == 0
+    assert "overlayfs in user namespaces" in doctor().stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "fact", "ways"),
+    [
+        ("calls.unshare", "user_namespace", (None, None)),
+        ("calls.mount", "user_mount", (None, None)),
+        ("mounting.mount_fuse", "fuse", (None, None)),
+        ("host._try_overlay", "overlay", ("view", None)),
+        ("host._probe_overlay_on_fuse", "fuse_upper", ("view", None)),
+    ],
+)
+def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:
+    """A call that fails stands for a host that forbids it."""
+    lines = (
+        "from sifkit.runtime import host, sys as calls",
+        "from sifkit.runtime.fuse import mounting",
+        'exec(\'def refuse(*words, **named):\\n  raise PermissionError(1, "Operation not permitted", "probe")\')',
+        f"{broken} = refuse",
+        "host.Host.is_root = False",
+    )
+    done = doctor("; ".join(lines), "--json")
+    found = json.loads(done.stdout)
+    facts = found["facts"]
+    assert not facts[fact]["works"] and "not permitted" in facts[fact]["reason"]
+    before = FACTS[1 : FACTS.index(fact)]
+    assert all(facts[name]["works"] for name in before if name != "overlay" or fact == "fuse_upper")
+    assert (found["ways"]["read_only"], found["ways"]["writable"]) == ways
+    assert done.returncode == (0 if ways[0] else 1)

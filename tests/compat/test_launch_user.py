@@ -1,0 +1,151 @@
+"""Runs as a plain user in a user namespace: the view by FUSE, writable layers above it, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sifkit.runtime.run_plan import Layer, Mount, RunPlan, Upper
+from tests.support.plan_runner import plan_of, run_plan, start_plan
+from tests.support.squashfs_images import make_squashfs
+from tests.support.tools import assert_clean, kernel_mount, require, requires_root, run
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+USER = 4321
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A directory that every user can read, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="sifkit-user-") as found:
+        os.chmod(found, 0o755)
+        yield Path(found)
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Layer:
+    root = folder / "root"
+    (root / "app").mkdir(parents=True)
+    (root / "app/message.txt").write_text("base\n")
+    (root / "app/secret").write_text("of root\n")
+    (root / "app/secret").chmod(0o600)
+    (root / "run").symlink_to("/app")
+    return Layer(path=str(make_squashfs(root, folder / "image.sqfs")), kind="squashfs")
+
+
+def servers() -> set[str]:
+    """Processes with /dev/fuse open."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            if any(os.readlink(link) == "/dev/fuse" for link in folder.iterdir()):
+                found.add(folder.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def run_as_user(plan: RunPlan, scratch: Path) -> tuple[int, str, str]:
+    """Run a plan; no server of it is left."""
+    before = servers()
+    found = run_plan(plan, scratch, uid=USER)
+    until = time.monotonic() + 10
+    while (left := servers() - before) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not left
+    return found
+
+
+@pytest.mark.parametrize("namespaces", [(), ("pid", "ipc", "uts")])
+def test_a_read_only_view(base: Layer, folder: Path, namespaces: tuple[str, ...]) -> None:
+    binds = (
+        Mount(kind="bind", target="/run/new/text", content=b"generated\n"),
+        Mount(kind="bind", target="/data", source="/tmp"),
+        Mount(kind="bind", target="/sys", source="/sys", is_optional=True),
+    )
+    script = "cat /app/message.txt /app/secret /app/new/text; id -u; stat -c '%u %a' /app/secret; ls /; touch /app/x"
+    plan = plan_of("view", ["sh", "-c", script], [base], None, *binds, namespaces=namespaces)
+    code, out, err = run_as_user(plan, folder)
+    wanted = f"base\nof root\ngenerated\n{USER}\n{USER} 600\napp\nbin\ndata\ndev\n"
+    assert out.startswith(wanted)
+    assert code == 1 and "Read-only file system" in err
+
+
+def test_fakeroot_and_exit_codes(base: Layer, folder: Path) -> None:
+    plan = replace(plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base]), fakeroot=True)
+    assert run_as_user(plan, folder)[:2] == (137, "0\n")
+
+
+def test_layers_are_merged(base: Layer, folder: Path) -> None:
+    require("mke2fs")
+    source = folder / "over"
+    (source / "upper/app").mkdir(parents=True)
+    (source / "upper/app/.wh.secret").touch()
+    (source / "upper/app/message.txt").write_text("changed\n")
+    image = folder / "over.img"
+    run("mke2fs", "-q", "-t", "ext3", "-d", source, image, "4M")
+    image.chmod(0o644)
+    over = Layer(path=str(image), kind="ext3", subdirectory="upper", has_marks=True)
+    # as root, in a user namespace all the same: another user may have no right to read this interpreter's numpy
+    found = run_plan(plan_of("view", ["sh", "-c", "cat /app/message.txt; ls /app"], [base, over]), folder)
+    assert found == (0, "changed\nmessage.txt\n", "")
+    assert_clean(image)
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "directory"])
+def test_writable_layers(base: Layer, folder: Path, kind: str) -> None:
+    over = folder / f"own-{kind}"
+    over.mkdir()
+    os.chown(over, USER, USER)
+    upper = Upper(kind=kind, path="" if kind == "tmpfs" else str(over), size=4 << 20)  # type: ignore[arg-type]
+    script = (
+        "echo more >>/app/message.txt; cat /app/message.txt; rm /app/secret; mkdir /d; mv /d /e; ls /app /e; "
+        "rm -r /app; mkdir /app; ls -A /app"
+    )
+    code, out, err = run_as_user(plan_of("user", ["sh", "-c", script], [base], upper), folder)
+    assert (code, out, err) == (0, "base\nmore\n/app:\nmessage.txt\n\n/e:\n", "")
+    assert (over / "upper/e").exists() == (kind == "directory")
+
+
+@pytest.mark.parametrize("fakeroot", [False, True])
+def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> None:
+    image = folder / f"overlay-{fakeroot}.img"
+    run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", image, "8M")
+    os.chown(image, USER, USER)
+    script = (
+        "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new"
+    )
+    plan = replace(plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image))), fakeroot=fakeroot)
+    stored = 0 if fakeroot else USER
+    assert run_as_user(plan, folder) == (0, f"base\nmore\n{stored}\n", "")
+    assert_clean(image)
+    with kernel_mount(image) as point:
+        assert (point / "upper/app/new").stat().st_uid == stored
+        assert os.getxattr(point / "upper/app", "trusted.overlay.opaque") == b"y"
+
+
+def test_a_killed_launch_leaves_no_server(base: Layer, folder: Path) -> None:
+    before = servers()
+    with start_plan(plan_of("view", ["sh", "-c", "echo up; exec sleep 1000"], [base]), folder, uid=USER) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        assert servers() - before
+        process.kill()
+        process.communicate()
+    until = time.monotonic() + 10
+    while servers() - before and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not servers() - before
+
+
+def test_a_damaged_image_is_one_line(folder: Path) -> None:
+    image = folder / "bad.sqfs"
+    image.write_bytes(b"hsqs" + bytes(200))
+    code, _, err = run_as_user(plan_of("view", ["true"], [Layer(path=str(image), kind="squashfs")]), folder)
+    assert code == 255 and "bad.sqfs" in err and "Traceback" not in err

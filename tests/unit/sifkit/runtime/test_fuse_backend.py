@@ -1,0 +1,68 @@
+"""Read-only FUSE backend: node ids, counted lookups, listings and attributes; and the packed structures."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sifkit.vfs.host_tree import HostTree
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("containers run on Linux only", allow_module_level=True)
+
+from sifkit.runtime.fuse.protocol import ATTR, ENTRY_OUT, ROOT_ID, encode_device
+from sifkit.runtime.fuse.tree_backend import TreeBackend
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> TreeBackend[bytes]:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "file").write_bytes(b"0123456789")
+    os.link(tmp_path / "file", tmp_path / "hard")
+    (tmp_path / "link").symlink_to("file")
+    return TreeBackend(HostTree(tmp_path), owner=(7, 8))  # type: ignore[arg-type]
+
+
+def test_nodes_live_as_long_as_the_kernel_knows_them(backend: TreeBackend[bytes]) -> None:
+    first, again = backend.lookup(ROOT_ID, b"file"), backend.lookup(ROOT_ID, b"file")
+    assert first is not None and again == first
+    assert backend.read(first.node, 2, 3) == b"234" and backend.read(first.node, 8, 100) == b"89"
+    backend.forget(first.node, 1)
+    assert backend.attributes(first.node).ino == first.attributes.ino
+    backend.forget(first.node, 1)
+    with pytest.raises(OSError) as error:
+        backend.attributes(first.node)
+    assert error.value.errno == errno.ESTALE
+    backend.forget(first.node, 1)
+    backend.forget(ROOT_ID, 5)
+    assert backend.attributes(ROOT_ID).uid == 7
+    later = backend.lookup(ROOT_ID, b"file")
+    assert later is not None and later.node != first.node
+
+
+def test_listings_give_the_nodes_of_lookups(backend: TreeBackend[bytes]) -> None:
+    names = backend.list_directory(ROOT_ID)
+    assert [(one.name, one.file_type) for one in names] == [(b"file", 8), (b"hard", 8), (b"link", 10), (b"sub", 4)]
+    for one in names:
+        entry, found = backend.entry(ROOT_ID, one), backend.lookup(ROOT_ID, one.name)
+        assert entry == found and entry is not None
+        assert entry.attributes.ino == one.ino and entry.attributes.gid == 8
+    assert names[0].ino == names[1].ino
+    assert backend.lookup(ROOT_ID, b"missing") is None
+    link = backend.entry(ROOT_ID, names[2])
+    assert link is not None and backend.readlink(link.node) == b"file"
+
+
+@pytest.mark.parametrize(("major", "minor"), [(0, 0), (1, 3), (8, 1), (259, 70_000), (4095, 0xFFFFF)])
+def test_device_numbers_are_those_of_the_system(major: int, minor: int) -> None:
+    packed = encode_device(major, minor)
+    assert packed < 1 << 32
+    assert (packed >> 8 & 0xFFF, packed & 0xFF | packed >> 12 & 0xFFF00) == (major, minor)
+
+
+def test_structures_have_their_fields_in_the_kernels_order() -> None:
+    assert ATTR.offset_of("mode") == 60 and ENTRY_OUT.offset_of("ino") == 40

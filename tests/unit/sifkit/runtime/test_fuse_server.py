@@ -1,0 +1,168 @@
+"""FUSE servers spoken to as the kernel does, over a socket: negotiation, errors, and the changes of a writable image."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+import ext3
+from sifkit.vfs.host_tree import HostTree
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("containers run on Linux only", allow_module_level=True)
+
+from sifkit.runtime.fuse.backend import AttributeChanges
+from sifkit.runtime.fuse.ext3_backend import Ext3Backend
+from sifkit.runtime.fuse.protocol import ENTRY_OUT, IN_HEADER, INIT_OUT, OUT_HEADER, READ_IN, ROOT_ID, Opcode
+from sifkit.runtime.fuse.server import Server
+from sifkit.runtime.fuse.tree_backend import TreeBackend
+from sifkit.runtime.fuse.writable_server import WritableServer
+
+Ask = Callable[..., "tuple[int, bytes]"]
+
+
+@contextmanager
+def asked(make: Callable[[int], Server]) -> Iterator[Ask]:
+    """A function that sends a request and returns errno and answer; the server runs in a thread."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = make(theirs.fileno())
+    thread = Thread(target=lambda: Server.serve(server))
+    thread.start()
+
+    def ask(opcode: int, body: bytes = b"", node: int = ROOT_ID) -> tuple[int, bytes]:
+        size = IN_HEADER.size + len(body)
+        ours.send(IN_HEADER.packer.pack(size, opcode, 77, node, 0, 0, 0, 0, 0) + body)
+        answer = ours.recv(1 << 20)
+        length, error, unique = OUT_HEADER.packer.unpack_from(answer)
+        assert (length, unique) == (len(answer), 77)
+        return -error, answer[OUT_HEADER.size :]
+
+    try:
+        yield ask
+    finally:
+        ours.close()
+        thread.join(10)
+        theirs.close()
+    assert not thread.is_alive()
+
+
+def test_a_read_only_server(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
+        assert ask(Opcode.INIT, b"\7\0\0\0\x1e\0\0\0" + bytes(8)) == (errno.EPROTO, b"")
+        number, answer = ask(Opcode.INIT, b"\7\0\0\0\x63\0\0\0\0\0\2\0\xff\xff\xff\xff" + bytes(48))
+        found = INIT_OUT.read(answer)
+        assert (number, found["major"], found["minor"], found["max_readahead"]) == (0, 7, 36, 1 << 17)
+        assert not found["flags"] & 1 << 16  # no writeback cache
+        number, answer = ask(Opcode.LOOKUP, b"file\0")
+        entry = ENTRY_OUT.read(answer)
+        assert (number, entry["size"], entry["nodeid"]) == (0, 7, 2)
+        assert ask(Opcode.READ, READ_IN.packer.pack(0, 3, 100, 0, 0, 0, 0), 2) == (0, b"tent")
+        assert ENTRY_OUT.read(ask(Opcode.LOOKUP, b"none\0")[1])["nodeid"] == 0
+        assert ask(Opcode.MKDIR, bytes(8) + b"x\0")[0] == errno.EROFS
+        assert ask(Opcode.GETATTR, bytes(16), 99)[0] == errno.ESTALE
+        assert ask(Opcode.OPEN, bytes(8), 2)[0] == ask(999)[0] == errno.ENOSYS
+
+
+def test_a_backend_that_fails_answers_all_the_same(tmp_path: Path) -> None:
+    reported: list[str] = []
+
+    class Broken(TreeBackend[bytes]):
+        def lookup(self, directory: int, name: bytes, /) -> None:
+            raise ZeroDivisionError("in a test")
+
+    with asked(lambda fd: Server(fd, Broken(HostTree(tmp_path)), report=reported.append)) as ask:  # type: ignore[arg-type]
+        assert ask(Opcode.LOOKUP, b"x\0") == (errno.EIO, b"")
+    assert "in a test" in reported[0]
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Ext3Backend]:
+    image = tmp_path / "image"
+    ext3.mkfs(image, 8 << 20)
+    fd = os.open(image, os.O_RDWR)
+    found = Ext3Backend(fd, 0, 8 << 20, shown=(5, 6), stored=(7, 8))
+    yield found
+    found.close()
+    with ext3.Filesystem.open(image) as after:
+        assert not after.needs_recovery
+    os.close(fd)
+
+
+def test_a_writable_server(backend: Ext3Backend) -> None:
+    with asked(lambda fd: WritableServer(fd, backend)) as ask:
+        node = ENTRY_OUT.read(ask(Opcode.MKDIR, b"\xed\1\0\0\0\0\0\0d\0")[1])["nodeid"]
+        made = ENTRY_OUT.read(ask(Opcode.MKNOD, (0o100644).to_bytes(4, "little") + bytes(12) + b"f\0", node)[1])
+        assert (made["uid"], made["gid"], made["mode"]) == (5, 6, 0o100644)
+        write = READ_IN.packer.pack(0, 2, 4, 0, 0, 0, 0) + b"data"
+        assert ask(Opcode.WRITE, write, made["nodeid"]) == (0, b"\4\0\0\0\0\0\0\0")
+        assert ask(Opcode.READ, READ_IN.packer.pack(0, 0, 100, 0, 0, 0, 0), made["nodeid"]) == (0, b"\0\0data")
+        assert ask(Opcode.MKDIR, b"\xed\1\0\0\0\0\0\0d\0")[0] == errno.EEXIST
+        assert ask(Opcode.RMDIR, b"d\0")[0] == errno.ENOTEMPTY
+        rename = ROOT_ID.to_bytes(8, "little") + b"\4\0\0\0\0\0\0\0f\0g\0"
+        assert ask(Opcode.RENAME2, rename, node) == (0, b"")
+        assert ask(Opcode.RENAME2, ROOT_ID.to_bytes(8, "little") + b"\x40\0\0\0\0\0\0\0f\0g\0", node)[0] == errno.EINVAL
+        left = ENTRY_OUT.read(ask(Opcode.LOOKUP, b"f\0", node)[1])
+        assert stat.S_ISCHR(left["mode"]) and left["rdev"] == 0
+        assert ask(Opcode.FSYNC, bytes(16), made["nodeid"]) == (0, b"")
+    assert backend.filesystem.stat(backend.filesystem.find_name(2, b"g") or 0).uid == 7
+    assert backend.seconds_to_commit() is None
+
+
+def test_opaque_marks_are_stored_for_both_kinds_of_mounts(backend: Ext3Backend) -> None:
+    entry = backend.make_directory(ROOT_ID, b"d", 0o755)
+    backend.set_xattr(entry.node, b"user.overlay.opaque", b"y", create=False, replace=False)
+    stored = {b"user.overlay.opaque": b"y", b"trusted.overlay.opaque": b"y"}
+    assert backend.filesystem.xattrs(entry.attributes.ino) == stored
+    assert backend.xattrs(entry.node) == {b"user.overlay.opaque": b"y"}
+    backend.filesystem.remove_xattr(entry.attributes.ino, b"user.overlay.opaque")
+    assert backend.xattr(entry.node, b"user.overlay.opaque") == b"y"
+    assert backend.xattr(entry.node, b"trusted.overlay.opaque") is None
+    backend.remove_xattr(entry.node, b"user.overlay.opaque")
+    assert backend.filesystem.xattrs(entry.attributes.ino) == {}
+
+
+def test_what_the_kernel_knows_lives_and_set_id_bits_go(backend: Ext3Backend) -> None:
+    entry = backend.make_node(ROOT_ID, b"f", 0o106755, (0, 0))
+    backend.write(entry.node, 0, memoryview(b"x"), True)
+    assert backend.attributes(entry.node).mode == 0o100755
+    backend.unlink(ROOT_ID, b"f")
+    assert backend.read(entry.node, 0, 10) == b"x"
+    changes = AttributeChanges(mode=None, uid=5, gid=None, size=3, atime=None, mtime=9, clears_set_id=False)
+    assert backend.set_attributes(entry.node, changes)[1:2] == (3,)
+    free = backend.totals().free_inodes
+    backend.forget(entry.node, 1)
+    assert backend.totals().free_inodes == free + 1
+    again = backend.make_node(ROOT_ID, b"f", 0o100600, (0, 0))
+    assert again.node != entry.node
+
+
+def test_an_fsync_below_work_commits_nothing(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    ext3.mkfs(image, 8 << 20)
+    with ext3.Filesystem.open(image, "r+") as fs:
+        fs.mkdir("/work")
+        fs.mkdir("/upper")
+    fd = os.open(image, os.O_RDWR)
+    backend = Ext3Backend(fd, 0, 8 << 20, shown=(0, 0), stored=(0, 0))
+    work, upper = backend.lookup(ROOT_ID, b"work"), backend.lookup(ROOT_ID, b"upper")
+    assert work is not None and upper is not None
+    inner = backend.make_directory(work.node, b"work", 0o755)
+    made = backend.make_node(inner.node, b"copy", 0o100644, (0, 0))
+    backend.write(made.node, 0, memoryview(b"x"), False)
+    backend.fsync(made.node)
+    assert backend.filesystem.unsynced and backend.seconds_to_commit() is not None
+    backend.rename(inner.node, b"copy", upper.node, b"file", replace=True, exchange=False, whiteout=False)
+    backend.fsync(made.node)
+    assert not backend.filesystem.unsynced
+    backend.close()
+    os.close(fd)

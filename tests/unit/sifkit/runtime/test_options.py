@@ -1,0 +1,102 @@
+"""Table of options: complete, consistent, and what variables add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from sifkit.errors import NotYetError, UsageError
+from sifkit.runtime.options import OPTIONS, RunOptions, check_options, no_effect_notes, options_for, with_variables
+
+APPTAINERS = Path(__file__).parents[4] / "fixtures" / "apptainer" / "options.txt"
+VERBS = ("exec", "run", "shell")
+
+
+def parsed(text: str) -> dict[str, set[tuple[str, str]]]:
+    """Names and letters by verb."""
+    found: dict[str, set[tuple[str, str]]] = {verb: set() for verb in VERBS}
+    for line in text.splitlines():
+        verb, name, letter = line.split()
+        found[verb].add((name, letter.strip("-")))
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_apptainer_is_known(verb: str) -> None:
+    theirs = parsed(APPTAINERS.read_text())[verb] - {("help", "h")}
+    ours = {(option.name, option.letter) for option in options_for(verb)}
+    assert theirs - ours == set()
+    extra = {"tmpfs-size", "dry-run", "no-nv", "no-rocm"}  # ours, and two that its help hides
+    assert {name for name, _ in ours - theirs} == extra
+
+
+def test_names_and_letters_are_unique() -> None:
+    for verb in VERBS:
+        words = [word for option in options_for(verb) for word in (option.name, *option.other_names, option.letter) if word]
+        assert [word for word, count in Counter(words).items() if count > 1] == []
+    assert all(option.reason for option in OPTIONS if option.status != "works")
+
+
+def test_options_that_work_have_a_field() -> None:
+    known = {one.name for one in fields(RunOptions)}
+    works = {option.key for option in OPTIONS if option.status == "works"}
+    assert works | {"no_privs", "given"} == known
+
+
+def test_values_become_fields() -> None:
+    found = RunOptions.of({"bind": ("a",), "pid": True, "home": "", "memory": "1G", "no_privs": True, "contain": False})
+    assert found.bind == ("a",) and found.pid and found.no_privs and not found.contain
+    assert found.given == {"bind", "pid", "no_privs"}
+
+
+def test_refused_options_say_why() -> None:
+    for values, reason in (({"memory": "1G"}, "cgroups"), ({"add_caps": "X"}, "capabilities"), ({"rocm": True}, "AMD")):
+        with pytest.raises(NotYetError, match="is not supported") as caught:
+            check_options(values, "exec")
+        assert reason in caught.value.hint
+    check_options({"memory": "", "rocm": False, "bind": ("a",)}, "exec")
+    assert list(no_effect_notes({"unsquash": True, "no_https": False}, "exec")) == [
+        "--unsquash has no effect: images are unpacked only where nothing else works"
+    ]
+
+
+def test_variables_stand_in_for_options() -> None:
+    environment = {
+        "APPTAINER_OVERLAY": "a.img",
+        "SINGULARITY_OVERLAYIMAGE": "b.img",
+        "APPTAINER_CONTAIN": "true",
+        "SINGULARITY_NV": "0",
+        "APPTAINER_TARGET_PWD": "/x",
+        "APPTAINER_HOME": "/h",
+        "APPTAINER_MEMORY": "",
+    }
+    found, notes = with_variables({"home": "/given"}, environment, "exec")
+    assert found == {"home": "/given", "overlay": ("a.img",), "contain": True, "nv": False, "cwd": "/x"}
+    assert notes == ()
+
+
+def test_binds_of_variables_are_added() -> None:
+    environment = {"APPTAINER_BIND": "/1", "SINGULARITY_BIND": "/2", "SINGULARITY_BINDPATH": "/3"}
+    found, notes = with_variables({"bind": ("/0",)}, environment, "exec")
+    assert found["bind"] == ("/0", "/1", "/3")
+    assert notes == ("SINGULARITY_BIND and APPTAINER_BIND differ; the latter is used",)
+
+
+def test_variables_that_are_no_truth_values() -> None:
+    with pytest.raises(UsageError, match="APPTAINER_PID is maybe, which is neither true nor false"):
+        with_variables({}, {"APPTAINER_UNSHARE_PID": "1", "APPTAINER_PID": "maybe"}, "exec")
+
+
+def test_the_shell_is_an_option_of_shell() -> None:
+    assert with_variables({}, {"APPTAINER_SHELL": "/bin/zsh"}, "exec")[0] == {}
+    assert with_variables({}, {"APPTAINER_SHELL": "/bin/zsh"}, "shell")[0] == {"shell": "/bin/zsh"}
+
+
+def test_the_manual_has_every_option_without_effect_or_refused() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "running.md").read_text()
+    for option in OPTIONS:
+        if option.status != "works":
+            assert any(f"`{option.spelling}`" in line and option.reason in line for line in text.splitlines()), option.name
