@@ -8,11 +8,12 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from ..errors import FormatError, show
 from .config import SiteConfig, config_paths, parse_config
+from .container_process import find_program
 from .request import Caller
 
 __all__ = ["current_caller", "load_site_config", "read_resolv_conf"]
@@ -67,12 +68,18 @@ def _working_directory(environment: Mapping[str, str]) -> str:
 
 def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
     """Read the configuration of the site; without one the defaults hold. Raises FormatError for a value that is not valid."""
-    programs = [shutil.which(name, path=environment.get("PATH", "")) for name in ("apptainer", "singularity")]
-    for path in config_paths(os.path.realpath(program) for program in programs if program):
+    for path in config_paths(_runtimes(environment.get("PATH", ""))):
         text = _text(path)
         if text is not None:
             return parse_config(text, path)
     return SiteConfig()
+
+
+def _runtimes(path: str) -> Iterator[str]:
+    """Yield the real paths of Apptainer and Singularity in the PATH, which are looked for when they are asked for."""
+    for name in ("apptainer", "singularity"):
+        with suppress(OSError):
+            yield os.path.realpath(find_program(name, path))
 
 
 def _text(path: str) -> str | None:

@@ -5,7 +5,7 @@ The defaults are those of Apptainer 1.4.5. Directives that do not concern us are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from ..errors import FormatError, show
@@ -113,16 +113,15 @@ def _value(name: str, text: str, default: object) -> object:
     return text
 
 
-def config_paths(programs: Iterable[str]) -> tuple[str, ...]:
-    """Return where a configuration may be, the first that exists counts.
+def config_paths(programs: Iterable[str]) -> Iterator[str]:
+    """Yield where a configuration may be; the first that exists counts.
 
     ``programs``: real paths of ``apptainer`` and ``singularity`` in the caller's PATH; one in /opt/x/bin has its file in
     /opt/x/etc.
     """
-    found = ["/etc/apptainer/apptainer.conf", "/etc/singularity/singularity.conf"]
+    yield "/etc/apptainer/apptainer.conf"
+    yield "/etc/singularity/singularity.conf"
     for program in programs:
         prefix, _, folder = program.rpartition("/")[0].rpartition("/")
-        if folder != "bin":
-            continue
-        found += [f"{prefix}/etc/{name}/{name}.conf" for name in ("apptainer", "singularity")]
-    return tuple(dict.fromkeys(found))
+        if folder == "bin":
+            yield from (f"{prefix}/etc/{name}/{name}.conf" for name in ("apptainer", "singularity"))

@@ -6,7 +6,6 @@ What needs a namespace is tried in a forked process, in mounts of its own, and n
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,6 +95,8 @@ def probe() -> Host:
 
 def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
     """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
+    import json
+
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:

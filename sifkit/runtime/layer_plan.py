@@ -6,7 +6,6 @@ given for reading, later ones higher; one is written to, and lies above all wher
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -170,6 +169,8 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
     if not host.user_namespace.works:
         hint = "ask the administrator for user namespaces (sifkit doctor shows what is missing)"
         if request.repeat:
+            import shlex
+
             command = " ".join(show(shlex.quote(word)) for word in request.repeat)
             hint = f"with a setuid Apptainer: apptainer {command}"
         raise NoWayError(f"this host has no user namespaces for you: {host.user_namespace.reason}", hint=hint)

@@ -145,12 +145,13 @@ def _kernel(site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Nam
 
 
 def _add_site_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str]) -> None:
-    """Add the binds of the site; one whose source is missing is left out with a note."""
+    """Add the binds of the site; one whose source is missing is left out, with a note if the site has asked for it."""
     for spec in parse_binds(site.bind_path, "/", option="bind path"):
         if spec.target in skipped:
             continue
         if request.kind_of(spec.source) == "missing":
-            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path) or 'the defaults'} is missing here")
+            if site.path:
+                planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
             continue
         planned.mounts.append(_bind(spec, is_optional=True))
 

@@ -5,7 +5,6 @@ stdout carries data, as bytes; stderr carries notes, results and errors, one lin
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 from functools import cache
@@ -32,6 +31,8 @@ def name_fields(key: str, name: bytes | str) -> Fields:
     try:
         return {key: raw.decode("utf-8")}
     except UnicodeDecodeError:
+        import base64
+
         return {key: raw.decode("utf-8", "replace"), f"{key}_b64": base64.b64encode(raw).decode("ascii")}
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import show
-from .values import closest
 
 if TYPE_CHECKING:
     from .frame import VerbGroup
@@ -74,6 +73,8 @@ def unknown_option(option: str, params: Sequence[Any]) -> str:
         return f"no option {option}: {_ACTIONS[option]}"
     if option[1:2].isdigit():
         return f"no such option {show(option)}; before a value that begins with a minus sign write --"
+    from .values import closest
+
     names = [name for param in params for name in (*param.opts, *param.secondary_opts) if len(name) > 2]
     return f"no such option {show(option)}" + _did_you_mean(closest(option, names))
 
@@ -100,6 +101,8 @@ def _candidates(known: list[str], group: str, word: str, aliases: Mapping[str, s
         return exact
     if word in SYNONYMS:
         return [path for path in SYNONYMS[word] if path in known][:1]
+    from .values import closest
+
     similar = closest(word, [path.rpartition(" ")[2] for path in known], cutoff=SIMILARITY)
     if similar is None:
         return []

@@ -200,3 +200,15 @@ def test_facts_load_neither_numpy_nor_construct(image):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stderr == "0 []\n"
+
+
+def test_a_start_reads_few_files(image):
+    """On a cluster each module is a file of a network filesystem, and a thousand tasks start at once."""
+    import subprocess
+
+    code = (
+        "import sys; before = set(sys.modules); from sifkit.cli import main; main(['exec', '--dry-run', 'image.sif', 'ls']);"
+        "from sifkit.runtime import launch, container_facts; print(len(set(sys.modules) - before), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stderr.splitlines()[-1]) < 150

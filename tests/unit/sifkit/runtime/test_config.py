@@ -44,7 +44,7 @@ def test_values_that_are_not_valid(line: str) -> None:
 
 
 def test_where_a_configuration_may_be() -> None:
-    assert config_paths(["/usr/bin/apptainer", "/opt/x/bin/singularity", "/odd/apptainer"]) == (
+    assert tuple(config_paths(["/usr/bin/apptainer", "/opt/x/bin/singularity", "/odd/apptainer"])) == (
         "/etc/apptainer/apptainer.conf",
         "/etc/singularity/singularity.conf",
         "/usr/etc/apptainer/apptainer.conf",

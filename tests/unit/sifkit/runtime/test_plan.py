@@ -304,6 +304,7 @@ def test_binds_of_the_user_and_the_site() -> None:
     assert "/m" not in targets(plan) and "/etc/hosts" not in targets(plan)
     assert plan.notes == ("/missing of 'bind path' in conf is missing here",)
     assert plan.environment.fixed["APPTAINER_BIND"] == "/d,/y"
+    assert planned(site=SiteConfig(bind_path=("/missing",))).notes == ()
     refused("/missing/x: no such file or directory", kind=FormatError, bind=("/missing/x:/y",))
     plan = planned(site=SiteConfig(path="conf", user_bind_control=False), bind=("/data",))
     assert "/data" not in targets(plan) and "does not allow --bind" in plan.notes[0]
