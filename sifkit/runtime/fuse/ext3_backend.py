@@ -19,6 +19,7 @@ from contextlib import suppress
 
 from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
+from ext3.errors import NoSpaceError
 from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
@@ -248,7 +249,10 @@ class Ext3Backend:
             first, end = start // block, -(-(start + length) // block)
             there = sum(max(0, min(end, last) - max(first, low)) for low, last in ranges)
             if there == end - first or self._has_room(end - first - there):
-                self.filesystem.write_at(ino, start, data[written : written + length])
+                try:
+                    self.filesystem.write_at(ino, start, data[written : written + length])
+                except NoSpaceError:  # there is less than was thought: what was written counts
+                    break
                 written += length
             elif length == least:
                 break

@@ -33,6 +33,8 @@ OPAQUE = b"user.overlay.opaque"
 _HIDDEN = b"trusted.overlay."
 _STORED = (*OPAQUE_XATTRS, FUSE_OPAQUE_XATTR)
 YES = b"y"
+DOTS = (b".", b"..")
+"""Names that no whiteout hides, whatever a hostile image says."""
 
 
 def shown_xattrs(stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -86,6 +88,8 @@ def replace_marks(filesystem: WritableFilesystem, directory: int) -> None:
         if types[name] == FileType.DIRECTORY:
             continue
         hidden = whited_out_name(name) if marks_removed_file(name) else None
+        if hidden in DOTS:
+            continue
         if hidden:
             if types.get(hidden) == FileType.DIRECTORY:
                 filesystem.remove_tree_at(directory, hidden)

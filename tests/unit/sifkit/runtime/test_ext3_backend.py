@@ -65,6 +65,8 @@ def test_marks_of_fuse_overlayfs_become_those_of_the_kernel(image: Path) -> None
             filesystem.mkdir(path)
         for path in ("/upper/.wh.gone", "/upper/.wh.both", "/upper/.wh.tree", "/upper/d/.wh..wh..opq", "/work/.wh.own"):
             filesystem.create(path)
+        for path in ("/upper/d/.wh..", "/upper/d/.wh...", "/upper/d/.wh."):  # hide nothing
+            filesystem.create(path)
         filesystem.mknod("/upper/d/.wh..opq", S_IFCHR)
         filesystem.create("/upper/tree/file")
         filesystem.set_xattr("/upper/e", b"user.fuseoverlayfs.opaque", b"y")
@@ -73,7 +75,7 @@ def test_marks_of_fuse_overlayfs_become_those_of_the_kernel(image: Path) -> None
         assert backend.xattrs(node_of(backend, "upper/e")) == {OPAQUE: b"y"}
         shown = {listed.name: listed.file_type for listed in backend.list_directory(node_of(backend, "upper"))}
         assert shown == {b"d": 4, b"e": 4, b"both": 2, b"tree": 2, b"gone": 2, b".wh.kept": 4}
-        assert backend.list_directory(node_of(backend, "upper/d")) == []
+        assert {listed.name for listed in backend.list_directory(node_of(backend, "upper/d"))} == {b".wh..", b".wh...", b".wh."}
         assert backend.lookup(node_of(backend, "work"), b".wh.own") is not None
         with pytest.raises(OSError) as error:
             backend.make_directory(node_of(backend, "upper"), b".wh.new", 0o755)
