@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 
-from ext3.constants import S_IFCHR, FileType
+from ext3.constants import S_IFCHR, S_IFMT
 from ext3.edit.filesystem import WritableFilesystem
 
 from ...vfs.whiteouts import (
@@ -33,8 +33,6 @@ OPAQUE = b"user.overlay.opaque"
 _HIDDEN = b"trusted.overlay."
 _STORED = (*OPAQUE_XATTRS, FUSE_OPAQUE_XATTR)
 YES = b"y"
-DOTS = (b".", b"..")
-"""Names that no whiteout hides, whatever a hostile image says."""
 
 
 def shown_xattrs(stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -79,29 +77,25 @@ def remove_opaque(filesystem: WritableFilesystem, ino: int) -> None:
 def replace_marks(filesystem: WritableFilesystem, directory: int) -> None:
     """Replace the ``.wh.`` files of a directory by the kernel's marks.
 
-    What is beside its whiteout is removed, since fuse-overlayfs hides it. Directories under such a name, and names that mean
-    nothing, are left as they are.
+    Left as they are, as ``sifkit overlay normalize`` leaves them: names with this prefix that are no marks, for they have
+    content, and marks with the file that they would hide beside them.
     """
-    entries = filesystem.list_directory(directory).entries
-    types = {name: file_type for name, _, file_type in entries}
-    for name in filter(has_whiteout_prefix, types):
-        if types[name] == FileType.DIRECTORY:
+    names = {name for name, _, _ in filesystem.list_directory(directory).entries}
+    for name in filter(has_whiteout_prefix, names):
+        found = filesystem.stat(filesystem.find_name(directory, name) or 0)
+        is_device = found.mode & S_IFMT == S_IFCHR and found.major == found.minor == 0
+        if not is_device and (not found.is_file or found.size):
+            continue
+        if name == OPAQUE_WHITEOUT or (name == FUSE_LEFTOVER and is_device):
+            filesystem.atomically(partial(_replace_opaque_mark, filesystem, directory, name))
             continue
         hidden = whited_out_name(name) if marks_removed_file(name) else None
-        if hidden in DOTS:
-            continue
-        if hidden:
-            if types.get(hidden) == FileType.DIRECTORY:
-                filesystem.remove_tree_at(directory, hidden)
+        if hidden and hidden not in names:
             filesystem.atomically(partial(_replace_mark, filesystem, directory, name, hidden))
-        elif name in (OPAQUE_WHITEOUT, FUSE_LEFTOVER):
-            filesystem.atomically(partial(_replace_opaque_mark, filesystem, directory, name))
 
 
 def _replace_mark(filesystem: WritableFilesystem, directory: int, mark: bytes, hidden: bytes) -> None:
     filesystem.unlink_at(directory, mark)
-    if filesystem.find_name(directory, hidden) is not None:
-        filesystem.unlink_at(directory, hidden)
     filesystem.mknod_at(directory, hidden, S_IFCHR)
 
 

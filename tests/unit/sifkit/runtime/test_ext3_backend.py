@@ -69,12 +69,24 @@ def test_marks_of_fuse_overlayfs_become_those_of_the_kernel(image: Path) -> None
             filesystem.create(path)
         filesystem.mknod("/upper/d/.wh..opq", S_IFCHR)
         filesystem.create("/upper/tree/file")
+        filesystem.create("/upper/.wh.data")
+        filesystem.write_bytes("/upper/.wh.data", b"of the user")
         filesystem.set_xattr("/upper/e", b"user.fuseoverlayfs.opaque", b"y")
     with opened(image) as backend:
         assert backend.xattr(node_of(backend, "upper/d"), OPAQUE) == b"y"
         assert backend.xattrs(node_of(backend, "upper/e")) == {OPAQUE: b"y"}
         shown = {listed.name: listed.file_type for listed in backend.list_directory(node_of(backend, "upper"))}
-        assert shown == {b"d": 4, b"e": 4, b"both": 2, b"tree": 2, b"gone": 2, b".wh.kept": 4}
+        assert shown == {
+            b"d": 4,
+            b"e": 4,
+            b"both": 4,
+            b"tree": 4,
+            b"gone": 2,
+            b".wh.kept": 4,
+            b".wh.both": 8,
+            b".wh.tree": 8,
+            b".wh.data": 8,
+        }
         assert {listed.name for listed in backend.list_directory(node_of(backend, "upper/d"))} == {b".wh..", b".wh...", b".wh."}
         assert backend.lookup(node_of(backend, "work"), b".wh.own") is not None
         with pytest.raises(OSError) as error:
