@@ -8,14 +8,16 @@ import pytest
 
 from sifkit.runtime.options import options_for
 
-from ..support.tools import require, run
+from ..support.tools import find, run
 
-pytestmark = pytest.mark.compat
+pytestmark = [
+    pytest.mark.compat,
+    pytest.mark.skipif(not find("apptainer"), reason="Apptainer is not installed"),
+]
 
 
 @pytest.mark.parametrize("verb", ["exec", "run", "shell"])
 def test_every_option_of_the_help_is_known(verb: str) -> None:
-    require("apptainer")
     text = run("apptainer", verb, "--help").stdout.decode()
     theirs = set(re.findall(r"^ +(?:-[A-Za-z], )?--([a-z-]+)(?: .*)?$", text, re.MULTILINE)) - {"help"}
     assert len(theirs) > 50
