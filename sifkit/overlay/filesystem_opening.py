@@ -57,7 +57,7 @@ class OpenedFilesystem:
 
     @property
     def check_hint(self) -> str:
-        """What to do if it is damaged."""
+        """Hint for a damaged image."""
         if self.kind == "directory":
             return ""
         if self.kind == "squashfs":

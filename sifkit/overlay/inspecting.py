@@ -80,7 +80,7 @@ class MetadataSizeError(FormatError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectRequest:
-    """What to show. ``list_apps``: the names of apps. ``app``: show that app's attributes, "" for the container's.
+    """Selection to show. ``list_apps``: the names of apps. ``app``: show that app's attributes, "" for the container's.
 
     ``everything``: all of the container and of all apps; the others do not matter then.
     """

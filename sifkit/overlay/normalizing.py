@@ -63,7 +63,7 @@ class NormalizeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizeResult:
-    """What was changed, or with ``dry_run`` would be. For the numbers see ``MarkPlan``.
+    """Result of a normalization; with ``dry_run`` of its plan. For the numbers see ``MarkPlan``.
 
     ``has_base``: the layers below were known. ``locked`` False: file locking is unavailable (None: nothing was locked).
     ``notes``: for the user. ``dropped``: IDs of removed signatures.

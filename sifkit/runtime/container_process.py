@@ -43,7 +43,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What is executed: its words and its environment."""
+    """Program to execute: its words and its environment."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]

@@ -38,7 +38,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentRequest:
-    """What the environment is made of.
+    """Sources of the environment.
 
     ``host``: the variables of the caller. ``given``: of ``--env``; ``from_files``: of ``--env-file``. ``image``: the image as
     Apptainer shows it, an absolute path. ``binds``: targets of the user's.

@@ -32,7 +32,7 @@ _APPARMOR_REQUEST = "an AppArmor profile with `userns,` for a python3 of root's:
 
 @dataclass(frozen=True, slots=True)
 class HostFact:
-    """Whether something works; if not the ``reason``, and the ``request`` to make to the administrator (may be empty)."""
+    """Capability of the host: it ``works``, the ``reason`` if not and the ``request`` for the administrator (may be empty)."""
 
     works: bool
     reason: str = ""

@@ -16,7 +16,7 @@ PathKind = Literal["file", "directory", "missing"]
 
 
 class Fact(Protocol):
-    """Whether something works on this host, and if not why."""
+    """Capability of the host: it works, or the reason why not."""
 
     @property
     def works(self) -> bool: ...
@@ -25,7 +25,7 @@ class Fact(Protocol):
 
 
 class HostFacts(Protocol):
-    """What the host allows.
+    """Capabilities of the host.
 
     ``user_mount``: mounting in a user namespace. ``overlay``: overlayfs with ``userxattr`` there. ``fuse_upper``: overlayfs
     over FUSE, with changes of files of the lower layer. ``loop``: loop devices, of root.

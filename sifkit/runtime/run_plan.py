@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Way = Literal["root", "user", "view", "unpacked"]
-"""How the root of the container is made.
+"""Way in which the root of the container is made.
 
 "root": loop devices and mounts of the kernel. "user": FUSE servers in a user namespace, joined by the kernel's overlayfs.
 "view": one FUSE server of all layers, read-only. "unpacked": the root unpacked into a cache, without FUSE.
@@ -112,7 +112,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What is started: of ``exec`` the words, of ``run`` the runscript with them, of ``shell`` a shell.
+    """Program that is started: of ``exec`` the words, of ``run`` the runscript with them, of ``shell`` a shell.
 
     ``app``: a SCIF app whose environment and scripts are used. ``shell``: the shell asked for.
     """

@@ -32,7 +32,7 @@ OURS = "99-runtimevars.sh"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerFacts:
-    """What the root of the container has. ``shell``: /bin/sh is there; ``bash``: /bin/bash.
+    """Facts of the root of the container. ``shell``: /bin/sh is there; ``bash``: /bin/bash.
 
     ``scripts``: names and contents of the environment scripts, in order. ``runscript``: of the container or of the app asked
     for, its path if it can be executed. ``has_app``: the app asked for is there. ``has_shell_asked``: the shell asked for is.

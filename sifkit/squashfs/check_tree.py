@@ -123,7 +123,7 @@ class _TreeCheck:
         self._user_sets = tables.user_sets
         self._listing_bytes_left = tables.directories
         self._inode_bytes_left = tables.inodes
-        """What is left of the tables if nothing in them is there for two: each is read once, whatever the image says."""
+        """Bytes of the tables not read yet. Each is read once, whatever the image says."""
         self._links_found = array("I", bytes(4 * len(tree.references)))
         self._links_stored = array("I", bytes(4 * len(tree.references)))
         self._pending: list[tuple[int, int, Inode]] = []

@@ -19,7 +19,7 @@ from .schema import DIR_ENTRY, DIR_HEADER, DIR_INDEX, EXTENDED_DIRECTORY_INODE
 __all__ = ["DirectoryListing", "Entry", "find_entry", "check_index", "read_directory"]
 
 SIZE_OF_DOTS = 3
-"""What the size of a directory has more than its listing, for the entries ``.`` and ``..``, which are not stored."""
+"""Bytes by which the size of a directory exceeds its listing, for the entries ``.`` and ``..``, which are not stored."""
 MAX_RUN = 256
 MAX_NAME = 256
 KINDS = frozenset(range(1, 8))

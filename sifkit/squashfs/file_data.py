@@ -48,9 +48,9 @@ class BlockList:
         self.count = inode.block_count
         self._table = table
         self._references = array("Q", [inode.block_list_at])
-        """Where the words of each segment begin in the table, as far as it is known."""
+        """Positions in the table at which the words of each segment begin, as far as they are known."""
         self._places = array("Q", [inode.start_block])
-        """Where the blocks of each of these segments begin in the image."""
+        """Positions in the image at which the blocks of each of these segments begin."""
         self._decoded: dict[int, _Segment] = {}
         self._lock = threading.Lock()
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 METADATA_BYTES = 8192
-"""What a metadata block decompresses to at most; only the last one of a table is shorter."""
+"""Bytes of a decompressed metadata block; only the last one of a table is shorter."""
 DEFAULT_CACHE_BYTES = 4 << 20
 HEADER_BYTES = 2
 STORED = 0x8000

@@ -76,7 +76,7 @@ class Backend(Protocol):
 
     @property
     def valid_seconds(self) -> int:
-        """How long the kernel may keep names and attributes without asking again."""
+        """Time for which the kernel may keep names and attributes without asking again."""
         ...
 
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:

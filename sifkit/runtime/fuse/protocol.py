@@ -117,7 +117,7 @@ class InitFlag(IntFlag):
 
 
 class OpenFlag(IntFlag):
-    """What the kernel may do with an open file: ``open_flags`` of OPEN_OUT."""
+    """Flags of an open file, ``open_flags`` of OPEN_OUT: what the kernel may do with it."""
 
     DIRECT_IO = 1 << 0
     KEEP_CACHE = 1 << 1
@@ -125,7 +125,7 @@ class OpenFlag(IntFlag):
 
 
 class SetAttribute(IntFlag):
-    """What is to be set: ``valid`` of SETATTR_IN."""
+    """Flags of the attributes to set: ``valid`` of SETATTR_IN."""
 
     MODE = 1 << 0
     UID = 1 << 1
