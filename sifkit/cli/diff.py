@@ -189,6 +189,7 @@ class _Sides:
 
     def layers(self, text: str, report_of: _Report, *, owners: bool) -> tuple[Iterator[Difference], FileTree[Any]]:
         """Open a container; return what its overlays change in the directory that ``text`` names, and the tree without them."""
+        from ..overlay.sif_partition import unused_overlay
         from ..vfs.layer_changes import layer_changes
         from ..vfs.resolve import is_dir
 
@@ -196,7 +197,8 @@ class _Sides:
         container = self._opened(image).container
         if container is None or len(container.layers) < 2:
             hint = "give a second image to compare it with, or --overlay"
-            raise UsageError(f"{show(text)} has no overlay that could change it", hint=hint)
+            unused = "" if os.path.isdir(image) else unused_overlay(image)
+            raise UsageError(f"{show(text)} has no overlay that could change it{unused and ': '}{unused}", hint=hint)
         base, view = container.base_tree(), container.tree
         self._console.path = path
         tops = lookup(base, path), lookup(view, path)

@@ -15,9 +15,8 @@ from ..atomic import HostPath
 from ..errors import SifkitError, UsageError, shell_quote, show
 from ..vfs.file_tree import FileTree
 from .container import ContainerLayer, open_container
-from .image_format import image_kind
 from .overlay_argument import OverlayArgument
-from .sif_partition import open_sif, unused_reasons
+from .sif_partition import unused_overlay
 
 __all__ = ["EditTarget", "NoWritableLayerError", "open_edit_target"]
 
@@ -70,11 +69,8 @@ def _no_layer(name: str, overlays: Sequence[OverlayArgument]) -> NoWritableLayer
             f"no writable layer: {', '.join(show(one.path) for one in overlays)} can only be read",
             hint="give an ext3 overlay without :ro; to create one: sifkit overlay create --size 1G overlay.img",
         )
+    if unused := unused_overlay(name):
+        hint = f"show the groups with: sifkit sif list {shell_quote(name)}"
+        return NoWritableLayerError(f"{show(name)} has no writable layer: {unused}", path=name, hint=hint)
     hint = f"create one: sifkit overlay create --size 1G {shell_quote(name)}"
-    unused = ""
-    if image_kind(name) == "sif":
-        with open_sif(name) as (sif, _):
-            for overlay in sif.overlays:
-                unused = f": its overlay, object {overlay.id}, is not used; {', '.join(unused_reasons(sif, overlay))}"
-                hint = f"show the groups with: sifkit sif list {shell_quote(name)}"
-    return NoWritableLayerError(f"{show(name)} has no writable layer{unused}", path=name, hint=hint)
+    return NoWritableLayerError(f"{show(name)} has no writable layer", path=name, hint=hint)

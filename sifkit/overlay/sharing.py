@@ -113,7 +113,7 @@ def share(path: HostPath, options: NormalizeOptions | None = None, *, observe: O
     span = None if info.partition is None else (info.partition.offset, info.partition.size)
     check_unused(name, writers_only=True, span=span)
     if info.reasons:
-        raise _not_sharable(name, f"Apptainer refuses it: {info.reasons[0]}", "")
+        raise _not_sharable(name, f"Apptainer does not use the overlay: {info.reasons[0]}", "")
     if damage := _state(info) or _damage(name, partition, offset):
         raise _not_sharable(name, damage, REPAIR)
     found = _look(name, options)

@@ -17,7 +17,7 @@ from ext3 import hostio
 from ..atomic import HostPath, lock_range
 from ..errors import FormatError, SifkitError, UsageError, shell_quote, show
 from ..in_use import check_unused
-from .image_format import HEAD_BYTES, head_format
+from .image_format import HEAD_BYTES, head_format, image_kind
 from .window import Window
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ __all__ = [
     "partition_window",
     "select_partition",
     "space_notes",
-    "unused_reasons",
+    "unused_overlay",
 ]
 
 LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
@@ -87,7 +87,7 @@ def overlays_of(sif: SIF, root: Descriptor) -> tuple[Descriptor, ...]:
 
 def partition_window(sif: SIF, fd: int, found: Descriptor, name: str) -> Window:
     """Return the window of a partition of the SIF ``name``, open as ``fd``."""
-    return Window(name, fd, found.offset, found.size, found, unused_reasons(sif, found))
+    return Window(name, fd, found.offset, found.size, found, _unused_reasons(sif, found))
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> Non
         )
 
 
-def unused_reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
+def _unused_reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
     """Return the reasons for which the runtimes would not use a partition as the overlay."""
     from ..sif import PartType
 
@@ -201,6 +201,17 @@ def unused_reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
     if root.group != found.group:
         return (f"it is in {_group(found)}, but the primary partition is in {_group(root)}",)
     return ()
+
+
+def unused_overlay(name: str) -> str:
+    """Return why the overlay in the image at ``name`` is not used, naming its object; "" if it has none that is left unused."""
+    if image_kind(name) != "sif":
+        return ""
+    with open_sif(name) as (sif, _):
+        for found in sif.overlays:
+            if reasons := _unused_reasons(sif, found):
+                return f"its overlay, object {found.id}, is not used; {reasons[0]}"
+    return ""
 
 
 def _group(descriptor: Descriptor) -> str:

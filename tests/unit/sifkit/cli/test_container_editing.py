@@ -123,6 +123,8 @@ def test_no_layer_to_write_to(run: Run, here: Path) -> None:
     good(run, "-q", "sif", "update", "2", "own.sif", "--group", "7")
     err = refused(run, "rm", "own.sif:/etc/motd")
     assert "its overlay, object 2, is not used; it is in group 7" in err and "sifkit sif list own.sif" in err
+    err = refused(run, "diff", "own.sif", code=2)
+    assert "own.sif has no overlay that could change it: its overlay, object 2, is not used; it is in group 7" in err
 
 
 def test_hints_give_the_overlay(run: Run, here: Path) -> None:
