@@ -46,6 +46,8 @@ FUSE_PROGRAMS = frozenset({"fuse2fs", "squashfuse", "squashfuse_ll"})
 """Programs that serve images. After an unmount fuse2fs closes /dev/fuse first, and then writes what it still holds."""
 LOOP_SECONDS = 1.0
 """Seconds for which ``LoopFiles`` keeps what it has read."""
+DETACH_SECONDS = 1.0
+"""Seconds for which a loop device that detaches itself may outlive its mount, while udev or another program looks at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def image_use(path: HostPath, *, span: tuple[int, int] | None = None) -> ImageUs
             holders.append(LockHolder(pid, _command(pid), lock))
         holders += (holder for holder in _lock_holders(name, found, span) if holder.pid != pid)
     place = _place_of_lock(found, span) if lock in ("read", "write") and not holders else "unknown"
-    return ImageUse(lock, tuple(holders), tuple(_mounts(name, found, span)), place=place)
+    return ImageUse(lock, tuple(holders), _mounts(name, found, span), place=place)
 
 
 def check_unused(
@@ -177,7 +179,7 @@ def check_open_unused(fd: int, *, span: tuple[int, int], shown: str) -> None:
         found = os.fstat(fd)
         if lock_state(fd, offset=span[0], size=span[1])[0] in ("read", "write"):
             raise ImageInUseError(f"{shown} is in use by another process", hint=IN_USE_HINT, locked=True)
-        use = ImageUse("none", mounts=tuple(_mounts(name, found, span)), servers=_other_servers(found, writers_only=True))
+        use = ImageUse("none", mounts=_mounts(name, found, span), servers=_other_servers(found, writers_only=True))
         if use.busy:
             raise ImageInUseError(f"{shown} is in use: {use.describe()}", hint=IN_USE_HINT)
 
@@ -330,11 +332,30 @@ def _overlaps(line: str, span: tuple[int, int] | None) -> bool:
     return int(first) < sum(span) and (last == "EOF" or int(last) >= span[0])
 
 
-def _mounts(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> Iterator[Mount]:
-    """Iterate over the loop devices backed by the file and their mount points in all visible mount namespaces.
+def _mounts(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> tuple[Mount, ...]:
+    """Return the loop devices backed by the file and their mount points in all visible mount namespaces.
 
-    With ``span`` only devices with its offset count: that of another partition may reach to the end of the file.
+    With ``span`` only devices with its offset count: that of another partition may reach to the end of the file. Devices that
+    are mounted nowhere and detach themselves get DETACH_SECONDS to do so.
     """
+    deadline = time.monotonic() + DETACH_SECONDS
+    while True:
+        mounts = tuple(_loop_mounts(name, wanted, span))
+        detaching = bool(mounts) and all(mount.path is None and _detaches_itself(mount.device) for mount in mounts)
+        if not detaching or time.monotonic() >= deadline:
+            return mounts
+        time.sleep(0.02)
+
+
+def _detaches_itself(device: str) -> bool:
+    """Return True if a loop device is detached at its last close; also if it is gone."""
+    try:
+        return _line(f"/sys/block/{os.path.basename(device)}/loop/autoclear") == "1"
+    except OSError:
+        return True
+
+
+def _loop_mounts(name: str, wanted: os.stat_result, span: tuple[int, int] | None) -> Iterator[Mount]:
     loops: dict[str, tuple[str, bool]] = {}
     for entry, backing in _loop_devices():
         with suppress(OSError):
