@@ -88,7 +88,8 @@ class Mount:
     mount but belongs into the tmpfs mounted before it. ``content``: the text of a generated file that is bound instead of
     ``source``. ``edit``: the content is the container's own file with entries of
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
-    session's layer. ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of
+    session's layer. ``needs``: directory that the container must have; without it the mount is left out. ``is_optional``: a
+    failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of
     the filesystem.
     """
 
@@ -102,6 +103,7 @@ class Mount:
     noexec: bool = False
     make_source: bool = False
     make_target: bool = True
+    needs: str = ""
     is_optional: bool = False
     content: bytes | None = None
     edit: Literal["", "passwd", "group"] = ""
@@ -164,7 +166,9 @@ class RunPlan:
     ``is_root_writable``: the root is a directory that is written to itself. ``mounts``: in order. ``cwd``:
     working directories, the first that exists is used, else ``/``; ``is_cwd_required``: else the run fails. ``account``: who
     the command runs as. ``umask``: None keeps the
-    caller's. ``has_init``: the first process of a new pid namespace is ours. ``notes``: printed before the start.
+    caller's. ``has_init``: the first process of a new pid namespace is ours.
+    ``fakeroot``: the user is mapped to root, and changes of owners and users seem to succeed.
+    ``drops_capabilities``: root is left without any. ``notes``: printed before the start.
     """
 
     way: Way
@@ -180,6 +184,7 @@ class RunPlan:
     is_cwd_required: bool = False
     namespaces: frozenset[Namespace] = frozenset()
     fakeroot: bool = False
+    drops_capabilities: bool = False
     hostname: str | None = None
     umask: int | None = None
     has_init: bool = True
