@@ -1,4 +1,4 @@
-"""sifkit as a whole process of any user: with an interpreter, a checkout and packages that he can read, as they may be root's."""
+"""sifkit as a process of any user: with an interpreter, a checkout and packages that he can read, as they may be root's."""
 
 from __future__ import annotations
 
