@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ..records import record
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all
@@ -114,7 +114,7 @@ def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
         raise failed_call("the user cannot be mapped into a user namespace", error) from error
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Root:
     """Mounted root of a container, and a directory of the session for generated files."""
 
