@@ -213,10 +213,10 @@ def _is_exact(manifest: JSONObject, items: list[_PackedFile]) -> bool:
 
 def _plan_exact(root: str, manifest: JSONObject, items: list[_PackedFile]) -> _PackPlan:
     given = header_fields(JSONObject(manifest.values["header"], "header"))
-    wanted = set(field_names(GlobalHeader))
+    wanted = set(field_names(GlobalHeader)) - {"id_bytes"} | {"id"}
     if missing := sorted(wanted - set(given)):
         raise ManifestError("header", f"{missing[0]} is missing", hint="remove the layout to have the objects placed anew")
-    header = GlobalHeader(**given)
+    header = GlobalHeader(id_bytes=given.pop("id").bytes, **given)
     layout = JSONObject(manifest.values["layout"], "layout")
     layout.check_keys(LAYOUT_KEYS, "the layout")
     size = layout.integer("size", (HEADER_BYTES, MAX_OFFSET))
