@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from ..errors import show
 from . import sys
 from .errors import LaunchError, failed_call
-from .mount_points import add_mount_point, resolve_below
+from .mount_points import Root, add_mount_point, resolve_below
 from .run_plan import Mount
 
 __all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
@@ -19,16 +19,15 @@ SMALL_FILE_BYTES = 1 << 20
 Notify = Callable[[str], None]
 
 
-def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
+def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> bool:
     """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
     added = False
+    below = os.fsencode(root) if isinstance(root, str) else root
     for mount in mounts:
         if mount.make_target and mount.kind != "symlink":
             try:
                 is_directory = _is_directory(mount)
-                added |= add_mount_point(
-                    os.fsencode(root), os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory
-                )
+                added |= add_mount_point(below, os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory)
             except OSError:
                 continue  # its mount will fail, and say why
     return added

@@ -16,7 +16,7 @@ from .container_mounts import add_mount_points, enter_root, mount_all
 from .container_process import Start, run_in_container
 from .errors import LaunchError, failed_call
 from .kernel_layers import KernelLayers
-from .run_plan import Layer, RunPlan
+from .run_plan import RunPlan
 from .session import mount_session, unused_directory
 
 __all__ = ["launch"]
@@ -92,14 +92,7 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         layers.lock(plan.layers)
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
-        view = layers.view(plan.layers)
-        if add_mount_points(view, session.points, plan.mounts):
-            layers.remove_view()
-            # the server leaves the session, and keeps this directory of it
-            points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
-            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
-            os.close(points)
+        view = layers.view(plan.layers, plan.mounts)
         if plan.upper is not None:
             view = layers.add_upper(view, plan.upper)
         return _run(plan, _Root(view, session.files), start_of, notify)

@@ -9,11 +9,77 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Hashable
+from typing import Any, Protocol
 
 from ..records import record
+from ..vfs.file_tree import FileTree
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
-__all__ = ["FoundPath", "add_mount_point", "resolve_below"]
+__all__ = ["FoundPath", "Root", "TreeRoot", "add_mount_point", "resolve_below"]
+
+Names = tuple[bytes, ...]
+"""Path below a root, none of whose names is a symlink but the last."""
+
+
+class Root(Protocol):
+    """Root of a container, looked into before it is mounted, or where it is mounted."""
+
+    def mode(self, names: Names, /) -> int:
+        """Return the mode of a file. Raises FileNotFoundError."""
+        ...
+
+    def readlink(self, names: Names, /) -> bytes: ...
+
+    def copy_attributes(self, names: Names, target: bytes, /) -> None:
+        """Give a directory of the host owner and mode of one below the root."""
+        ...
+
+
+class _HostRoot:
+    """Root that is mounted at ``path``."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+
+    def mode(self, names: Names, /) -> int:
+        return os.lstat(b"/".join([self.path, *names])).st_mode
+
+    def readlink(self, names: Names, /) -> bytes:
+        return os.readlink(b"/".join([self.path, *names]))
+
+    def copy_attributes(self, names: Names, target: bytes, /) -> None:
+        found = os.lstat(b"/".join([self.path, *names]))
+        mine = os.lstat(target)
+        if (found.st_uid, found.st_gid) != (mine.st_uid, mine.st_gid):
+            os.chown(target, found.st_uid, found.st_gid)
+        os.chmod(target, stat.S_IMODE(found.st_mode))
+
+
+class TreeRoot:
+    """Root that a server shows, with all files of one owner."""
+
+    def __init__(self, tree: FileTree[Any]) -> None:
+        self.tree = tree
+        self._nodes: dict[Names, Hashable] = {(): tree.root}
+
+    def mode(self, names: Names, /) -> int:
+        return self.tree.stat(self._node(names)).mode
+
+    def readlink(self, names: Names, /) -> bytes:
+        return self.tree.readlink(self._node(names))
+
+    def copy_attributes(self, names: Names, target: bytes, /) -> None:
+        os.chmod(target, stat.S_IMODE(self.mode(names)))
+
+    def _node(self, names: Names) -> Hashable:
+        found = self._nodes.get(names)
+        if found is None:
+            found = self.tree.find_name(self._node(names[:-1]), names[-1])
+            if found is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), b"/".join(names))
+            self._nodes[names] = found
+        return found
 
 
 @record
@@ -28,8 +94,9 @@ class FoundPath:
         return b"/".join([root, *self.existing])
 
 
-def resolve_below(root: bytes, path: bytes) -> FoundPath:
-    """Resolve a container's path below the host's directory ``root``. Raises OSError: ELOOP, ENAMETOOLONG, ENOTDIR."""
+def resolve_below(root: bytes | Root, path: bytes) -> FoundPath:
+    """Resolve a container's path below ``root``, a directory of the host. Raises OSError: ELOOP, ENAMETOOLONG, ENOTDIR."""
+    looked_into = _HostRoot(root) if isinstance(root, bytes) else root
     pending = [name for name in path.split(b"/") if name][::-1]
     found: list[bytes] = []
     links = steps = 0
@@ -43,9 +110,9 @@ def resolve_below(root: bytes, path: bytes) -> FoundPath:
         if name == b"..":
             del found[-1:]
             continue
-        here = b"/".join([root, *found, name])
+        here = (*found, name)
         try:
-            mode = os.lstat(here).st_mode
+            mode = looked_into.mode(here)
         except FileNotFoundError:
             if b".." in pending:
                 raise
@@ -54,7 +121,7 @@ def resolve_below(root: bytes, path: bytes) -> FoundPath:
             links += 1
             if links > MAX_SYMLINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            target = os.readlink(here)
+            target = looked_into.readlink(here)
             if target.startswith(b"/"):
                 found.clear()
             pending += [part for part in target.split(b"/") if part][::-1]
@@ -65,12 +132,13 @@ def resolve_below(root: bytes, path: bytes) -> FoundPath:
     return FoundPath(tuple(found), ())
 
 
-def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: bool) -> bool:
+def add_mount_point(root: bytes | Root, layer: bytes, path: bytes, *, is_directory: bool) -> bool:
     """Create ``path`` in the directory ``layer``, which will lie above ``root``, unless ``root`` has it; return whether it did.
 
     Directories on the way get the mode and owner that they have in ``root``. Raises OSError as ``resolve_below`` does.
     """
-    found = resolve_below(root, path)
+    looked_into = _HostRoot(root) if isinstance(root, bytes) else root
+    found = resolve_below(looked_into, path)
     if not found.missing:
         return False
     here = layer
@@ -78,7 +146,7 @@ def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: boo
         here += b"/" + name
         if not os.path.isdir(here):
             os.mkdir(here)
-            _copy_attributes(b"/".join([root, *found.existing[:depth]]), here)
+            looked_into.copy_attributes(found.existing[:depth], here)
     for name in found.missing[:-1]:
         here += b"/" + name
         if not os.path.isdir(here):
@@ -89,11 +157,3 @@ def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: boo
     elif not os.path.lexists(here):
         os.close(os.open(here, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     return True
-
-
-def _copy_attributes(source: bytes, target: bytes) -> None:
-    found = os.lstat(source)
-    mine = os.lstat(target)
-    if (found.st_uid, found.st_gid) != (mine.st_uid, mine.st_gid):
-        os.chown(target, found.st_uid, found.st_gid)
-    os.chmod(target, stat.S_IMODE(found.st_mode))

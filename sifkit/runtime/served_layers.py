@@ -24,13 +24,15 @@ from ..vfs.resolve import Resolver, is_dir
 from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
+from .container_mounts import add_mount_points
 from .errors import LaunchError, failed_call
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
 from .fuse.writable_server import FULL, WritableServer
 from .kernel_layers import real_directory
-from .run_plan import Layer, Upper
+from .mount_points import TreeRoot
+from .run_plan import Layer, Mount, Upper
 from .session import Session
 
 __all__ = ["ServedLayers"]
@@ -68,23 +70,22 @@ class ServedLayers:
                 offset, size = span or (0, 0)
                 lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
 
-    def view(self, layers: Sequence[Layer]) -> str:
-        """Mount the merged layers, the lowest first; return the directory. Raises LaunchError."""
+    def view(self, layers: Sequence[Layer], mounts: Sequence[Mount]) -> str:
+        """Mount the merged layers, the lowest first, with points for ``mounts``; return the directory. Raises LaunchError."""
         point = self._new_point()
         fd = self._mount_fuse(point)
+        # the server leaves the session, and keeps this directory of it
+        points = os.open(self.session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        open_server = partial(_open_view, fd, layers, self.owner, f"/proc/self/fd/{points}/.", mounts)
         try:
-            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._leave_session)
+            server = serve_in_child(open_server, before=self._leave_session)
         except OSError as error:
             raise failed_call("the image cannot be served", error) from error
         finally:
+            os.close(points)
             os.close(fd)
         self._servers.append(server)
         return point
-
-    def remove_view(self) -> None:
-        """Unmount the view that was made last, so that its server ends."""
-        sys.umount(self._mounted.pop())
-        self._servers.pop().wait()
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
@@ -187,10 +188,21 @@ class ServedLayers:
         sys.umount(self.place, sys.MNT_DETACH)
 
 
-def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int]) -> Server:
-    """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError."""
+def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int], points: str, mounts: Sequence[Mount]) -> Server:
+    """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError.
+
+    ``points``: empty directory for the points of ``mounts`` that the layers have not.
+    """
     trees = [_open_layer(layer) for layer in layers]
-    return Server(fd, TreeBackend(UnionTree(trees) if len(trees) > 1 else trees[0], owner=owner), report=report_error)
+    tree = _merged(trees)
+    if add_mount_points(TreeRoot(tree), points, mounts):
+        trees.insert(1, HostTree(points))
+        tree = _merged(trees)
+    return Server(fd, TreeBackend(tree, owner=owner), report=report_error)
+
+
+def _merged(trees: Sequence[FileTree[Any]]) -> FileTree[Any]:
+    return UnionTree(trees) if len(trees) > 1 else trees[0]
 
 
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:
