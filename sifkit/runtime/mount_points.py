@@ -16,7 +16,7 @@ from ..records import record
 from ..vfs.file_tree import FileTree
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
-__all__ = ["FoundPath", "Root", "TreeRoot", "add_mount_point", "resolve_below"]
+__all__ = ["FoundPath", "Root", "TreeRoot", "add_mount_point", "find_link", "resolve_below", "root_at"]
 
 Names = tuple[bytes, ...]
 """Path below a root, none of whose names is a symlink but the last."""
@@ -82,6 +82,11 @@ class TreeRoot:
         return found
 
 
+def root_at(given: bytes | Root) -> Root:
+    """Return a root that is mounted at a path of the host; one that is no path as it is."""
+    return _HostRoot(given) if isinstance(given, bytes) else given
+
+
 @record
 class FoundPath:
     """Path below a root: the names of what exists, none of them a symlink, and the ``missing`` names after it."""
@@ -96,7 +101,7 @@ class FoundPath:
 
 def resolve_below(root: bytes | Root, path: bytes) -> FoundPath:
     """Resolve a container's path below ``root``, a directory of the host. Raises OSError: ELOOP, ENAMETOOLONG, ENOTDIR."""
-    looked_into = _HostRoot(root) if isinstance(root, bytes) else root
+    looked_into = root_at(root)
     pending = [name for name in path.split(b"/") if name][::-1]
     found: list[bytes] = []
     links = steps = 0
@@ -132,13 +137,29 @@ def resolve_below(root: bytes | Root, path: bytes) -> FoundPath:
     return FoundPath(tuple(found), ())
 
 
-def add_mount_point(root: bytes | Root, layer: bytes, path: bytes, *, is_directory: bool) -> bool:
+def find_link(root: bytes | Root, path: bytes) -> FoundPath | None:
+    """Return a symlink that is itself at a container's path, as its missing name in the directory that it is in; else None.
+
+    Raises OSError as ``resolve_below`` does.
+    """
+    looked_into = root_at(root)
+    above, _, name = path.rpartition(b"/")
+    found = resolve_below(looked_into, above)
+    try:
+        is_link = not found.missing and stat.S_ISLNK(looked_into.mode((*found.existing, name)))
+    except OSError:
+        is_link = False
+    return FoundPath(found.existing, (name,)) if is_link else None
+
+
+def add_mount_point(root: bytes | Root, layer: bytes, path: bytes, *, is_directory: bool, hides_link: bool = False) -> bool:
     """Create ``path`` in the directory ``layer``, which will lie above ``root``, unless ``root`` has it; return whether it did.
 
-    Directories on the way get the mode and owner that they have in ``root``. Raises OSError as ``resolve_below`` does.
+    Directories on the way get the mode and owner that they have in ``root``. ``hides_link``: a symlink at ``path`` is not
+    followed. Raises OSError as ``resolve_below`` does.
     """
-    looked_into = _HostRoot(root) if isinstance(root, bytes) else root
-    found = resolve_below(looked_into, path)
+    looked_into = root_at(root)
+    found = (find_link(looked_into, path) if hides_link else None) or resolve_below(looked_into, path)
     if not found.missing:
         return False
     here = layer
