@@ -6,9 +6,9 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from ..errors import UsageError, show
+from ..records import replace
 from .apt_settings import apt_settings
 from .binds import BindSpec
 from .config import SiteConfig

@@ -45,8 +45,8 @@ def test_this_host_allows_everything() -> None:
         ("calls.unshare", "user_namespace", (None, None)),
         ("calls.mount", "user_mount", (None, None)),
         ("mounting.mount_fuse", "fuse", (None, None)),
-        ("host._try_overlay", "overlay", ("view", None)),
-        ("host._probe_overlay_on_fuse", "fuse_upper", ("view", None)),
+        ("host._change_lower_files", "overlay", ("view", None)),
+        ("host._try_overlay_on_fuse", "fuse_upper", ("view", None)),
     ],
 )
 def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:

@@ -55,7 +55,13 @@ def run_container(
     options = RunOptions.of(found)
     site = load_site_config(os.environ)
     request = _request(console, action, image, words, options, site)
-    plan = plan_run(request, probe(), site)
+    writes = (
+        options.writable
+        or options.writable_tmpfs
+        or options.compat
+        or any(not text.endswith(":ro") for text in options.overlay)
+    )
+    plan = plan_run(request, probe(writes=writes), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
     if options.dry_run:

@@ -12,17 +12,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath, lock_range
 from ...errors import FormatError, SifkitError, UsageError, shell_quote, show
-from ...in_use import check_unused
 from ...records import record
 from .image_format import HEAD_BYTES, head_format, image_kind
-from .window import Window
 
 if TYPE_CHECKING:
     from ...sif import SIF, Descriptor, Stamp
     from ...sif.descriptor_table import DescriptorTable
+    from .window import Window
 
 __all__ = [
     "EditedSif",
@@ -85,6 +84,8 @@ def overlays_of(sif: SIF | DescriptorTable, root: Descriptor) -> tuple[Descripto
 
 def partition_window(sif: SIF | DescriptorTable, fd: int, found: Descriptor, name: str) -> Window:
     """Return the window of a partition of the SIF ``name``, open as ``fd``."""
+    from .window import Window
+
     return Window(name, fd, found.offset, found.size, found, _unused_reasons(sif, found))
 
 
@@ -237,6 +238,9 @@ def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, re
 
     Raises ImageInUseError if a container, a loop device or a FUSE server uses it.
     """
+    from ...atomic import lock_range
+    from ...in_use import check_unused
+
     span = (partition.offset, partition.size)
     check_unused(path, writers_only=not write, span=span)
     locked = lock_range(fd, write=write, offset=partition.offset, size=partition.size, path=path)
