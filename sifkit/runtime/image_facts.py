@@ -13,13 +13,13 @@ from ext3 import hostio
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from ..packed_struct import U16, U32, PackedStruct
-from .overlay_arguments import RunOverlay
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
 
 if TYPE_CHECKING:
     from ..sif import Descriptor
     from ..sif.descriptor_table import DescriptorTable
+    from .overlay_arguments import RunOverlay
 
 __all__ = ["image_facts", "kind_of", "overlay_facts"]
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UsageError, show
-from .apt_settings import AptSettings
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
 from .config import SiteConfig
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount, Namespace
+
+if TYPE_CHECKING:
+    from .apt_settings import AptSettings
 
 __all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
 

@@ -9,7 +9,6 @@ import re
 
 from ..errors import UsageError, show
 from ..records import replace
-from .apt_settings import apt_settings
 from .binds import BindSpec
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
@@ -42,13 +41,18 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     binds = user_binds(request)
     writes = layers.upper is not None or layers.is_root_writable
     is_fakeroot = options.fakeroot and way != "root"
+    apt = None
+    if is_fakeroot:
+        from .apt_settings import apt_settings
+
+        apt = apt_settings(request, is_root_writable=layers.is_root_writable)
     mounts = plan_mounts(
         request,
         site,
         namespaces,
         binds=binds,
         keeps_accounts=writes and (way == "root" or is_fakeroot or request.caller.uid == 0),
-        apt=apt_settings(request, is_root_writable=layers.is_root_writable) if is_fakeroot else None,
+        apt=apt,
     )
     environment, environment_notes = _environment(request, mounts, binds)
     cwd, cwd_required = _working_directory(request, mounts.home)

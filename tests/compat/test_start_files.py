@@ -53,9 +53,9 @@ def test_few_files_are_opened(uid: int) -> None:
             (foreign / name).write_text("raise SystemExit('a module of PYTHONPATH was loaded')\n")
         program, path = program_for(uid)
         trace = directory / "trace"
+        traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve")
         done = subprocess.run(
-            ["strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve"]
-            + [program, "-c", "from sifkit.cli import run; run()", "exec", image, "cat", "/etc/group"],
+            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", image, "cat", "/etc/group"],
             cwd="/",
             env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(directory), "PYTHONPATH": f"{path}:{foreign}"},
             user=uid,
