@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all
 from .container_process import Start, run_in_container
 from .errors import LaunchError, failed_call
+from .image_files import ImageFiles
 from .kernel_layers import KernelLayers
 from .run_plan import Layer, RunPlan
 from .session import mount_session, unused_directory
+
+if TYPE_CHECKING:
+    from .served_layers import ServedLayers
 
 __all__ = ["launch"]
 
@@ -45,10 +51,18 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    layers = KernelLayers(session.path, notify)
+    images = ImageFiles(notify)
+    layers = KernelLayers(session.path, images, notify)
+    served: ServedLayers | None = None
     code = 255
     try:
-        directories = [layers.add_layer(layer) for layer in plan.layers]
+        if images.open_layers(plan.layers, for_kernel=True):
+            from .served_layers import ServedLayers
+
+            served = ServedLayers(session, place, None, images, notify)
+            directories = [served.view(plan.layers)]
+        else:
+            directories = [layers.add_layer(layer) for layer in plan.layers]
         upper = None if plan.upper is None else layers.add_upper(plan.upper)
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
@@ -57,7 +71,10 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         view = layers.join(directories, upper)
         code = _run(plan, _Root(view, session.files), start_of, notify)
     finally:
-        layers.close()
+        with closing(images), ExitStack() as stack:
+            if served is not None:
+                stack.callback(served.close)
+            layers.close()
     return code
 
 
@@ -71,7 +88,7 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
         inner = (0, 0) if plan.fakeroot else (uid, gid)
         _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = KernelLayers(session.path, notify)
+    layers = KernelLayers(session.path, ImageFiles(notify), notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
         return _run(plan, _Root(view, session.files), start_of, notify)
@@ -87,9 +104,10 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     inner = (0, 0) if plan.fakeroot else (uid, gid)
     _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = ServedLayers(session, place, inner, notify)
+    images = ImageFiles(notify)
+    layers = ServedLayers(session, place, inner, images, notify)
     try:
-        layers.lock(plan.layers)
+        images.open_layers(plan.layers, for_kernel=False)
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
         view = layers.view(plan.layers)
@@ -104,7 +122,8 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
             view = layers.add_upper(view, plan.upper)
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
-        layers.close()
+        with closing(images):
+            layers.close()
 
 
 def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
