@@ -6,7 +6,7 @@ import os
 from typing import Literal
 
 from ..errors import human
-from .preparation import ImagePlace
+from .image_place import ImagePlace
 from .run_plan import Upper
 
 __all__ = ["WRITE_HINT", "Fullness", "full_note", "fullness"]

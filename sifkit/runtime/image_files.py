@@ -19,8 +19,7 @@ from ..errors import ImageInUseError, SifkitError, show
 from ..in_use import check_unused
 from .errors import LaunchError
 from .ext3_state import read_state
-from .mark_search import search_marks
-from .preparation import ImagePlace, moved_error, prepare
+from .image_place import ImagePlace
 from .run_plan import Layer, Upper
 
 __all__ = ["ImageFiles"]
@@ -85,6 +84,8 @@ class ImageFiles:
             return True
         if not for_kernel or not layer.has_marks:
             return False
+        from .mark_search import search_marks
+
         found = search_marks(fd, place.offset, place.size)
         return found is None or found.of_users or found.moved
 
@@ -104,6 +105,8 @@ class ImageFiles:
         stack.callback(os.close, fd)
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
+            from .preparation import prepare
+
             prepare(fd, place)
         offset, size = _span(layer) or (0, 0)
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
@@ -122,6 +125,8 @@ class ImageFiles:
         if state.needs_check:
             self.notify(f"{place.name} was not unmounted cleanly, or has errors; it is checked first")
         if not state.is_clean:
+            from .preparation import prepare
+
             note = prepare(fd, place, check=state.needs_check)
             if note:
                 self.notify(note)
@@ -133,11 +138,17 @@ class ImageFiles:
         Raises LaunchError for marks that overlayfs does not follow.
         """
         assert self._upper is not None
+        from .mark_search import search_marks
+
         fd, place = self._upper
         found = search_marks(fd, place.offset, place.size, names=for_kernel)
         if found is not None and found.moved:
+            from .preparation import moved_error
+
             raise moved_error(place)
         if found is None or (for_kernel and found.of_users):
+            from .preparation import prepare
+
             prepare(fd, place, normalize=for_kernel, search_moved=found is None)
             if found is not None:
                 self.notify(f"{place.name}: marks of removed files that fuse-overlayfs left were replaced by the kernel's")

@@ -10,56 +10,20 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from ..errors import SifkitError, counted, shell_quote, show
-from ..vfs.walk import walk
-from ..vfs.whiteouts import has_whiteout_xattr, is_metacopy, is_redirected
+from ..errors import SifkitError, counted, show
 from .errors import LaunchError
-from .run_plan import Layer, Upper
+from .image_place import ImagePlace
 
 if TYPE_CHECKING:
     from ext3.device.base import FileDevice
     from ext3.edit.filesystem import WritableFilesystem
 
-__all__ = ["ImagePlace", "moved_error", "prepare"]
+__all__ = ["moved_error", "prepare"]
 
 MESSAGE_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePlace:
-    """Filesystem of ``size`` bytes at ``offset`` of the file at ``path``; in a SIF that of an object."""
-
-    path: str
-    offset: int
-    size: int
-    object_id: int | None = None
-
-    @classmethod
-    def of(cls, image: Layer | Upper, fd: int = -1) -> ImagePlace:
-        """Return the place of the filesystem of a layer. ``fd``: its file; without it the size may be unknown (0)."""
-        size = image.size
-        if size is None:
-            size = 0 if fd < 0 else os.lseek(fd, 0, os.SEEK_END) - image.offset
-        return cls(path=image.path, offset=image.offset, size=size, object_id=image.object_id)
-
-    @property
-    def name(self) -> str:
-        """Name for messages."""
-        return show(self.path if self.object_id is None else f"{self.path}, object {self.object_id}")
-
-    def fsck(self, flags: str = "") -> str:
-        """Command that checks it. ``flags``: options of sifkit overlay fsck."""
-        partition = "" if self.object_id is None else f" --partition {self.object_id}"
-        return f"sifkit overlay fsck{flags and ' ' + flags}{partition} {shell_quote(self.path)}"
-
-    def resize(self, size: str) -> str:
-        """Command that gives it another size."""
-        partition = "" if self.object_id is None else f" --partition {self.object_id}"
-        return f"sifkit overlay resize{partition} {shell_quote(self.path)} --size {size}"
 
 
 def moved_error(place: ImagePlace) -> LaunchError:
@@ -160,6 +124,9 @@ def _check(device: FileDevice, place: ImagePlace) -> str:
 
 
 def _has_moved(filesystem: WritableFilesystem, upper: int) -> bool:
+    from ..vfs.walk import walk
+    from ..vfs.whiteouts import has_whiteout_xattr, is_metacopy, is_redirected
+
     for walked in walk(filesystem, upper):
         if walked.row.may_have_xattrs:
             names = filesystem.xattrs(walked.row.node)

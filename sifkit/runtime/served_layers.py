@@ -27,8 +27,8 @@ from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
 from .fuse.writable_server import FULL_OF_BYTES, FULL_OF_INODES, WritableServer
 from .image_files import ImageFiles
+from .image_place import ImagePlace
 from .kernel_layers import real_directory
-from .preparation import ImagePlace
 from .run_plan import Layer, Upper
 from .session import Session
 
