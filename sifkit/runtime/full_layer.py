@@ -9,12 +9,11 @@ from ..errors import human
 from .image_place import ImagePlace
 from .run_plan import Upper
 
-__all__ = ["WRITE_HINT", "Fullness", "full_note", "fullness"]
+__all__ = ["Fullness", "full_note", "fullness"]
 
 Fullness = Literal["", "bytes", "inodes"]
 FEW_BYTES = 64 << 10
 """Free bytes of a filesystem in which a write has failed, or will: a file needs blocks that point to others, too."""
-WRITE_HINT = "see whether its disk has free space; what was synced before is there"
 
 
 def fullness(found: os.statvfs_result) -> Fullness:

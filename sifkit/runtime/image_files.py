@@ -58,16 +58,28 @@ class ImageFiles:
         """Return the descriptor of a layer that was opened."""
         return self._layers[layer]
 
-    # Layers that are read
+    @property
+    def upper(self) -> int:
+        """Descriptor of the image that is written to, which was opened."""
+        assert self._upper is not None
+        return self._upper[0]
 
-    def open_layers(self, layers: Sequence[Layer], *, for_kernel: bool) -> bool:
-        """Open the images among the layers, those of ext3 locked for reading.
+    def open(self, layers: Sequence[Layer], upper: Upper | None, *, for_kernel: bool) -> bool:
+        """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing.
 
-        Return True if the kernel would not show one as it is meant, ``for_kernel``: as root's overlayfs reads it. Raises
-        ImageInUseError, LaunchError and OSError.
+        Return True if the kernel would not show one that is read as it is meant. ``for_kernel``: root's overlayfs will read
+        them; else ``check_marks`` is left to do. Raises ImageInUseError, LaunchError for an image that must be repaired by
+        hand, and OSError.
         """
-        needs_view = [self._open_layer(layer, for_kernel) for layer in layers if layer.kind != "directory"]
+        images = [layer for layer in dict.fromkeys(layers) if layer.kind != "directory"]
+        needs_view = [self._open_layer(layer, for_kernel) for layer in images]
+        if upper is not None and upper.kind == "image":
+            self._open_upper(upper)
+            if for_kernel:
+                self.check_marks(for_kernel=True)
         return any(needs_view)
+
+    # Layers that are read
 
     def _open_layer(self, layer: Layer, for_kernel: bool) -> bool:
         if layer.kind != "ext3":
@@ -113,11 +125,8 @@ class ImageFiles:
 
     # The layer that is written to
 
-    def open_upper(self, upper: Upper) -> int:
-        """Open an ext3 image that is written to, locked, and bring it into a clean state; return its descriptor.
-
-        Raises ImageInUseError, LaunchError if it must be repaired by hand, and OSError.
-        """
+    def _open_upper(self, upper: Upper) -> None:
+        """Open an image that is written to, and bring it into a clean state."""
         fd = self._open_locked(upper, write=True)
         place = ImagePlace.of(upper, fd)
         self._upper = fd, place
@@ -130,9 +139,8 @@ class ImageFiles:
             note = prepare(fd, place, check=state.needs_check)
             if note:
                 self.notify(note)
-        return fd
 
-    def check_upper_marks(self, *, for_kernel: bool) -> None:
+    def check_marks(self, *, for_kernel: bool) -> None:
         """Replace the marks of plain users in the image that is written to, ``for_kernel``: as root's overlayfs reads it.
 
         Raises LaunchError for marks that overlayfs does not follow.

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from ..errors import shell_quote, show
 from . import sys
-from .errors import LaunchError, failed_call
-from .full_layer import WRITE_HINT, full_note, fullness
+from .errors import LaunchError, failed_call, unwritten
 from .image_files import ImageFiles
+from .left_behind import still_used
 from .run_plan import Layer, Upper
 
 __all__ = ["KernelLayers", "real_directory"]
@@ -68,8 +68,7 @@ class KernelLayers:
         elif upper.kind == "directory":
             self._mount(upper.name, upper.path, point, None, sys.MS_BIND)
         else:
-            fd = self.images.open_upper(upper)
-            self.images.check_upper_marks(for_kernel=True)
+            fd = self.images.upper
             device = self._mount_image(upper.name, fd, (upper.offset, upper.size), point, "ext3", write=True)
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC), image=fd, device=device)
         if upper.kind == "tmpfs":
@@ -106,13 +105,14 @@ class KernelLayers:
         """
         failed: LaunchError | None = None
         written = self._written
+        device = os.stat(self._mounted[-1][1]).st_dev if self._mounted else 0
         while self._mounted:
             name, point = self._mounted.pop()
             try:
                 if written is not None and point == written.point:
                     self._finish(written)
             except OSError as error:
-                failed = failed or _write_error(name, error)
+                failed = failed or unwritten(name, error)
             try:
                 _umount(point)
             except OSError as error:
@@ -121,17 +121,18 @@ class KernelLayers:
                     sys.umount(point, sys.MNT_DETACH)
         if written is not None and written.image is not None:
             if not _is_released(written.device):
-                name = show(written.upper.name)
-                self.notify(f"{name} stays in use until the processes that the command has left behind end")
+                self.notify(still_used(written.upper.name, device))
             try:
                 os.fsync(written.image)
             except OSError as error:
-                failed = failed or _write_error(written.upper.name, error)
+                failed = failed or unwritten(written.upper.name, error)
         if failed is not None:
             raise failed
 
     def _finish(self, written: _WrittenLayer) -> None:
         """Bring the layer that was written to to storage, and say if it is full. Raises OSError."""
+        from .full_layer import full_note, fullness
+
         try:
             full = fullness(os.fstatvfs(written.fd))
             if full:
@@ -179,10 +180,6 @@ class _WrittenLayer:
     fd: int
     image: int | None = None
     device: str = ""
-
-
-def _write_error(name: str, error: OSError) -> LaunchError:
-    return failed_call(f"{show(name)}: the last changes could not be written", error, hint=WRITE_HINT)
 
 
 def _mount_hint(name: str, kind: str | None, error: OSError) -> str:

@@ -7,6 +7,7 @@ needs neither numpy nor construct where every layer is a squashfs or a directory
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -20,15 +21,16 @@ from ..vfs.resolve import Resolver, is_dir
 from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
-from .errors import LaunchError, failed_call
-from .full_layer import WRITE_HINT, Fullness, full_note, fullness
+from .errors import LaunchError, failed_call, unwritten
+from .full_layer import Fullness, full_note, fullness
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
-from .fuse.writable_server import FULL_OF_BYTES, FULL_OF_INODES, WritableServer
+from .fuse.writable_server import COMMIT_SECONDS, FULL_OF_BYTES, FULL_OF_INODES, WritableServer
 from .image_files import ImageFiles
 from .image_place import ImagePlace
 from .kernel_layers import real_directory
+from .left_behind import still_used
 from .run_plan import Layer, Upper
 from .session import Session
 
@@ -119,6 +121,10 @@ class ServedLayers:
             full = fullness(os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
+        device = _device_of(self._mounted[-1]) if self._mounted else 0
+        for server in self._servers:
+            if (code := server.code_if_ended()) is not None:
+                self.notify(f"the image could not be read to the end: its server {_ended(code)}")
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
@@ -130,19 +136,18 @@ class ServedLayers:
             else:
                 server.leave()
         if self._writer is not None:
-            self._finish_writer(*self._writer)
+            self._finish_writer(*self._writer, device)
 
     def start_image(self, upper: Upper) -> None:
         """Begin to serve an ext3 image that is written to; ``add_upper`` waits until it is there."""
-        image = self.images.open_upper(upper)
         point = self._new_point()
         fd = self._mount_fuse(point, read_only=False)
         assert self.owner is not None
-        server = start_server(partial(_open_image, fd, image, upper, self.owner), before=self._begin_image)
+        server = start_server(partial(_open_image, fd, self.images.upper, upper, self.owner), before=self._begin_image)
         os.close(fd)
         self._writer = (upper, server)
         self._image_point = point
-        self.images.check_upper_marks(for_kernel=False)  # while the server loads what it needs
+        self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
     def _await_image(self, upper: Upper) -> str:
         assert self._writer is not None
@@ -155,20 +160,24 @@ class ServedLayers:
         self._is_image_ready = True
         return self._image_point
 
-    def _finish_writer(self, upper: Upper, server: ServerProcess) -> None:
-        """Wait until all is written. Raises LaunchError if it cannot be."""
+    def _finish_writer(self, upper: Upper, server: ServerProcess, device: int) -> None:
+        """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
         if not self._is_image_ready:  # something else has failed before the first change
             server.wait()
             return
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             server.leave()
-            self.notify(f"{show(upper.name)} stays in use until the processes that the command has left behind end")
+            self.notify(still_used(upper.name, device))
             return
         code = server.wait()
         if code in FULL:
             self.notify(full_note(upper, FULL[code]))
+        elif code < 0:
+            raise LaunchError(
+                f"{show(upper.name)}: its server {_ended(code)}: changes of the last {COMMIT_SECONDS:.0f} seconds are lost"
+            )
         elif code != 0:
-            raise LaunchError(f"{show(upper.name)}: the last changes could not be written", hint=WRITE_HINT)
+            raise unwritten(upper.name)
 
     def _new_point(self) -> str:
         self._count += 1
@@ -196,9 +205,28 @@ class ServedLayers:
         self.images.close_layers()
 
     def _leave_session(self) -> None:
-        """In a server: have no part in its own mount, which would keep it alive for ever."""
+        """In a server: have no part in its own mount, which would keep it alive for ever, nor in reports of other servers."""
         sys.unshare(sys.CLONE_NEWNS)
         sys.umount(self.place, sys.MNT_DETACH)
+        others = self._servers if self._writer is None else [*self._servers, self._writer[1]]
+        for server in others:
+            os.close(server.report)
+
+
+def _device_of(point: str) -> int:
+    """Return the device of a mounted root; 0 if nobody serves it any longer."""
+    try:
+        return os.stat(point).st_dev
+    except OSError:
+        return 0
+
+
+def _ended(code: int) -> str:
+    """Return how a server has ended, from its exit code."""
+    if code < 0:
+        with suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"has ended with code {code}"
 
 
 def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int] | None) -> Server:

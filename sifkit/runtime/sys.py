@@ -36,6 +36,7 @@ __all__ = [
     "attach_loop",
     "bind",
     "bind_flags",
+    "clear_memory",
     "mount",
     "pivot_root",
     "set_dumpable",
@@ -170,6 +171,11 @@ def set_no_new_privileges() -> None:
 def _prctl(option: int, value: int, name: str) -> None:
     zero = ctypes.c_ulong(0)
     _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {name}")
+
+
+def clear_memory(address: int, size: int) -> None:
+    """Overwrite memory of this process by zeros. The address must be right."""
+    ctypes.memset(address, 0, size)
 
 
 def write_id_maps(uid: int, gid: int, *, inner_uid: int, inner_gid: int) -> None:
