@@ -172,11 +172,15 @@ class ImageFiles:
         span = _span(image)
         offset, size = span or (0, 0)
         try:
-            is_locked = lock_range(fd, write=write, offset=offset, size=size, path=image.path)
-        except ImageInUseError:
-            check_unused(image.path, writers_only=not write, span=span)  # says who uses it
+            try:
+                is_locked = lock_range(fd, write=write, offset=offset, size=size, path=image.path)
+            except ImageInUseError:
+                check_unused(image.path, writers_only=not write, span=span)  # says who uses it
+                raise
+            check_unused(image.path, writers_only=not write, span=span, own_lock=is_locked)  # mounts take no lock
+        except ImageInUseError as error:
+            error.hint = "wait until that has ended"
             raise
-        check_unused(image.path, writers_only=not write, span=span, own_lock=is_locked)  # mounts take no lock
         if not is_locked and write:
             self.notify(f"{show(image.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         if image.object_id is not None:
