@@ -17,7 +17,6 @@ from ..errors import shell_quote, show
 from . import sys
 from .errors import LaunchError, failed_call, unwritten
 from .image_files import ImageFiles
-from .left_behind import still_used
 from .run_plan import Layer, Upper
 
 __all__ = ["KernelLayers", "real_directory"]
@@ -121,6 +120,8 @@ class KernelLayers:
                     sys.umount(point, sys.MNT_DETACH)
         if written is not None and written.image is not None:
             if not _is_released(written.device):
+                from .left_behind import still_used
+
                 self.notify(still_used(written.upper.name, device))
             try:
                 os.fsync(written.image)
