@@ -43,6 +43,7 @@ __all__ = [
     "set_no_new_privileges",
     "set_parent_death_signal",
     "setns",
+    "sync_filesystem",
     "umount",
     "unshare",
     "write_id_maps",
@@ -138,6 +139,15 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int = 0) -> None:
     """Move this process into the namespace that ``fd`` is open on."""
     _check(_libc.setns(fd, flags), f"setns {flags:#x}")
+
+
+def sync_filesystem(path: str) -> None:
+    """Flush all that was written to the filesystem of ``path`` to its storage."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.syncfs(fd), f"syncfs {path}")
+    finally:
+        os.close(fd)
 
 
 def set_hostname(name: str) -> None:
