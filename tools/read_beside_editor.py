@@ -26,7 +26,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import ext3
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 __all__ = ["COMMANDS", "EDITORS", "main"]
 

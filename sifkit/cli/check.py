@@ -16,9 +16,9 @@ from .support.options import ProgressMode
 from .support.progress import MODES, Reporter, reporter
 
 if TYPE_CHECKING:
-    from ..overlay.digest_list import DigestList
-    from ..overlay.image_result import ImageProblem, ImageResult, PartResult
-    from ..overlay.image_search import FoundImage
+    from ..overlay.checks.digest_list import DigestList
+    from ..overlay.checks.image_result import ImageProblem, ImageResult, PartResult
+    from ..overlay.checks.image_search import FoundImage
 
 __all__ = ["command"]
 
@@ -70,9 +70,9 @@ def command(
     A line is printed per image; -v prints all problems. The exit code is 0 if all are good, 1 if some are bad, 2 on usage
     errors and if there is no image.
     """
-    from ..overlay.digest_list import DigestList
-    from ..overlay.image_check import check_image
-    from ..overlay.image_result import ImageResult
+    from ..overlay.checks.digest_list import DigestList
+    from ..overlay.checks.image_check import check_image
+    from ..overlay.checks.image_result import ImageResult
 
     values.choice("--progress", progress, MODES)
     workers = _threads(threads)
@@ -112,7 +112,7 @@ def _threads(text: str | None) -> int | None:
 
 def _search(console: Console, images: list[str], digests: DigestList | None, bar: Reporter) -> list[FoundImage | ImageResult]:
     """Return the files to check. Raises NoImagesError."""
-    from ..overlay.image_search import images_to_check
+    from ..overlay.checks.image_search import images_to_check
 
     found: list[FoundImage | ImageResult] = []
     seen: set[tuple[int, int]] = set()

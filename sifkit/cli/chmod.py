@@ -16,7 +16,7 @@ from .support.modes import apply_mode, parse_mode
 from .support.options import EditArguments, EditFlags, RecursiveChange
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import OverlayEditor
+    from ..overlay.edit.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 

@@ -15,7 +15,7 @@ from .support.image_path import ImagePath, parse_image_paths, reject_last_operan
 from .support.options import EditArguments, EditFlags, RecursiveChange
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import OverlayEditor
+    from ..overlay.edit.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 

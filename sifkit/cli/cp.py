@@ -20,8 +20,8 @@ from .support.progress import MODES, Reporter, reporter
 from .support.reading import offset_of, open_for_reading, warn_of_changes
 
 if TYPE_CHECKING:
-    from ..overlay.copy_in import CopyArgument
-    from ..overlay.copy_options import CopyOptions
+    from ..overlay.copying.copy_in import CopyArgument
+    from ..overlay.copying.copy_options import CopyOptions
 
 __all__ = ["command"]
 
@@ -92,7 +92,7 @@ def command(
         raise UsageError("-T takes one source and a target", hint="omit -T to copy into a directory")
 
     from ..atomic import current_umask
-    from ..overlay.copy_options import PRESERVE_ALL, PRESERVE_ATTRIBUTES, CopyOptions
+    from ..overlay.copying.copy_options import PRESERVE_ALL, PRESERVE_ATTRIBUTES, CopyOptions
 
     preserved = PRESERVE_ALL if archive else PRESERVE_ATTRIBUTES if preserve else frozenset[str]()
     copy = CopyOptions(
@@ -129,7 +129,7 @@ def _matching(
 
     ``images``: those of all arguments. ``goal``: image and path to copy to; then --overlay is for that image.
     """
-    from ..overlay.image_format import is_sif
+    from ..overlay.images.image_format import is_sif
     from ..vfs.glob import expand, has_magic
 
     pair = split_image_path(argument)
@@ -144,7 +144,7 @@ def _matching(
 
 
 def _arguments(texts: Sequence[str], flags: EditFlags) -> list[CopyArgument]:
-    from ..overlay.copy_in import CopyArgument
+    from ..overlay.copying.copy_in import CopyArgument
 
     parts = [split_image_path(text) or (None, text) for text in texts]
     images = [image for image, _ in parts if image is not None]
@@ -157,8 +157,8 @@ def _arguments(texts: Sequence[str], flags: EditFlags) -> list[CopyArgument]:
 
 def _copy_in(batch: EditBatch, sources: Sequence[str], target: str, settings: _Settings, bar: Reporter) -> int:
     """Copy to IMAGE:/PATH; return the bytes of data written."""
-    from ..overlay.copy_in import CopyIn
-    from ..overlay.image_format import is_sif
+    from ..overlay.copying.copy_in import CopyIn
+    from ..overlay.images.image_format import is_sif
 
     *arguments, goal = _arguments([*sources, target], settings.flags)
     assert goal.image is not None
@@ -188,8 +188,8 @@ def _copy_out(
     batch: EditBatch, sources: Sequence[str], target: str, settings: _Settings, bar: Reporter
 ) -> tuple[str | None, int]:
     """Copy to a path on the host; return the first image and the bytes of data written."""
-    from ..overlay.copy_to_host import HostCopier
-    from ..overlay.image_format import is_sif
+    from ..overlay.copying.copy_to_host import HostCopier
+    from ..overlay.images.image_format import is_sif
     from ..vfs.copy_outcome import CopyError
     from ..vfs.errors import reason_of
     from ..vfs.resolve import Resolver

@@ -15,7 +15,7 @@ from .support.reading import offset_of, open_for_reading, overlays_above
 from .support.render import bar, escape, percent, short_size
 
 if TYPE_CHECKING:
-    from ..overlay.filesystem_opening import OpenedFilesystem
+    from ..overlay.images.filesystem_opening import OpenedFilesystem
     from ..vfs.file_tree import StatFS
 
 __all__ = ["command"]

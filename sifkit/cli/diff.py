@@ -19,7 +19,7 @@ from .support.reading import TYPES, lookup, offset_of, open_for_reading, overlay
 from .support.render import display_name, short_size
 
 if TYPE_CHECKING:
-    from ..overlay.tree_opening import OpenedTree
+    from ..overlay.view.tree_opening import OpenedTree
     from ..vfs.file_differences import Difference
     from ..vfs.file_tree import FileTree
 
@@ -189,7 +189,7 @@ class _Sides:
 
     def layers(self, text: str, report_of: _Report, *, owners: bool) -> tuple[Iterator[Difference], FileTree[Any]]:
         """Open a container; return what its overlays change in the directory that ``text`` names, and the tree without them."""
-        from ..overlay.sif_partition import unused_overlay
+        from ..overlay.images.sif_partition import unused_overlay
         from ..vfs.layer_changes import layer_changes
         from ..vfs.resolve import is_dir
 
@@ -209,7 +209,7 @@ class _Sides:
 
     def _opened(self, image: str) -> OpenedTree:
         """Open an image as the options say."""
-        from ..overlay.image_format import is_sif
+        from ..overlay.images.image_format import is_sif
 
         flags = self._flags
         partition = flags.partition if is_sif(image) else None  # it may be for the other side

@@ -79,7 +79,7 @@ def _newer_test(console: Console, text: str, flags: ReadFlags, named: list[str])
     if pair is None:
         limit = os.stat(text).st_mtime_ns
     else:
-        from ..overlay.image_format import is_sif
+        from ..overlay.images.image_format import is_sif
         from ..vfs.resolve import Resolver
 
         image, path = pair[0], os.fsencode(pair[1])

@@ -12,8 +12,8 @@ from .support.failures import errors_about
 from .support.frame import verb
 
 if TYPE_CHECKING:
-    from ..overlay.container_metadata import AppMetadata, ContainerMetadata
-    from ..overlay.inspecting import InspectRequest
+    from ..overlay.view.container_metadata import AppMetadata, ContainerMetadata
+    from ..overlay.view.inspecting import InspectRequest
 
 __all__ = ["command"]
 
@@ -67,7 +67,7 @@ def command(
     Options, output and JSON are those of apptainer inspect; the JSON object has the key "sifkit" beside Apptainer's. Nothing is
     run: metadata that are not in objects of a SIF are read from the root's files, on any system and for any architecture.
     """
-    from ..overlay.inspecting import InspectRequest, inspect_image
+    from ..overlay.view.inspecting import InspectRequest, inspect_image
 
     if everything and app:
         raise UsageError("--all shows every app, and --app one of them", hint="give one of them")
@@ -110,7 +110,7 @@ def _nothing(request: InspectRequest) -> str:
 
 def _lines(found: ContainerMetadata, app: str, *, list_apps: bool) -> list[str]:
     """Return what is printed, in Apptainer's order."""
-    from ..overlay.container_metadata import encode_text
+    from ..overlay.view.container_metadata import encode_text
 
     lines = sorted(found.apps, key=encode_text) if list_apps else []
     if found.deffile:
@@ -126,7 +126,7 @@ def _lines(found: ContainerMetadata, app: str, *, list_apps: bool) -> list[str]:
 
 def _print(console: Console, text: str) -> None:
     """Print text as it is, on a terminal with control characters escaped."""
-    from ..overlay.container_metadata import encode_text
+    from ..overlay.view.container_metadata import encode_text
 
     if console.out_is_terminal:
         lines = ("\t".join(map(show, line.split("\t"))) for line in text.split("\n"))

@@ -17,7 +17,7 @@ from .support.image_path import ImagePath, common_image, entry_in, parse_image_p
 from .support.options import EditFlags, Exact, NewOwner
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import OverlayEditor
+    from ..overlay.edit.upper_edit import OverlayEditor
     from ..vfs.resolve import ResolvedPath
 
 __all__ = ["command"]
@@ -111,7 +111,7 @@ class _Linker:
 
     def link(self, source: ImagePath) -> None:
         """Create one link; errors are recorded."""
-        from ..overlay.upper_edit import PATH_ERRORS
+        from ..overlay.edit.upper_edit import PATH_ERRORS
         from ..vfs.errors import path_error
 
         old: ResolvedPath[int] | None = None

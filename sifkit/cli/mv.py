@@ -17,7 +17,7 @@ from .support.options import EditFlags, Exact
 if TYPE_CHECKING:
     from ext3.read.filesystem import Stat
 
-    from ..overlay.upper_edit import OverlayEditor
+    from ..overlay.edit.upper_edit import OverlayEditor
     from ..vfs.resolve import ResolvedPath
 
 __all__ = ["command"]

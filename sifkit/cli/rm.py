@@ -14,7 +14,7 @@ from .support.image_path import ImagePath, parse_image_paths
 from .support.options import EditFlags
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import OverlayEditor
+    from ..overlay.edit.upper_edit import OverlayEditor
     from ..vfs.resolve import ResolvedPath
 
 __all__ = ["command"]

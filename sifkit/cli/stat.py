@@ -16,8 +16,8 @@ from .support.reading import TYPES, ReadBatch, entry_fields, lookup, xattrs_of
 from .support.render import escape, mode_text, print_pairs, rfc3339
 
 if TYPE_CHECKING:
-    from ..overlay.opening import FileDetails
-    from ..overlay.tree_opening import OpenedTree
+    from ..overlay.images.opening import FileDetails
+    from ..overlay.view.tree_opening import OpenedTree
     from ..vfs.file_tree import Stat
 
 __all__ = ["command"]

@@ -13,7 +13,7 @@ from .support.image_path import ImagePath, parse_image_paths
 from .support.options import AttributeName, Dereference, EditArguments, EditFlags
 
 if TYPE_CHECKING:
-    from ..overlay.upper_edit import OverlayEditor
+    from ..overlay.edit.upper_edit import OverlayEditor
 
 __all__ = ["command"]
 

@@ -19,62 +19,62 @@ if TYPE_CHECKING:
     from .checking import open_for_check as open_for_check
     from .checking import undo_check as undo_check
     from .cloning import clone as clone
-    from .container import Container as Container
-    from .container import ContainerLayer as ContainerLayer
-    from .container import open_container as open_container
-    from .container import open_root as open_root
     from .creating.standalone import create as create
     from .creating.tar_source import TarScan as TarScan
     from .creating.tar_source import scan_tar as scan_tar
     from .embedding.attaching import attach as attach
     from .embedding.attaching import detach as detach
     from .embedding.in_partition import embed as embed
-    from .embedding.reservation import EmbedOptions as EmbedOptions
+    from .images.reservation import EmbedOptions as EmbedOptions
     from .info import ImageInfo as ImageInfo
     from .info import image_info as image_info
-    from .normalizing import NormalizeOptions as NormalizeOptions
-    from .normalizing import normalize as normalize
+    from .marks.normalizing import NormalizeOptions as NormalizeOptions
+    from .marks.normalizing import normalize as normalize
+    from .marks.sharing import check_shared as check_shared
+    from .marks.sharing import share as share
     from .options import CreateOptions as CreateOptions
     from .options import CreateResult as CreateResult
     from .options import Progress as Progress
-    from .rebuilding import RebuildOptions as RebuildOptions
-    from .rebuilding import rebuild as rebuild
-    from .resize_request import ResizeOptions as ResizeOptions
-    from .resize_request import ResizeTarget as ResizeTarget
-    from .resizing import resize as resize
-    from .sharing import check_shared as check_shared
-    from .sharing import share as share
+    from .resizing.image_resize import resize as resize
+    from .resizing.rebuilding import RebuildOptions as RebuildOptions
+    from .resizing.rebuilding import rebuild as rebuild
+    from .resizing.resize_request import ResizeOptions as ResizeOptions
+    from .resizing.resize_request import ResizeTarget as ResizeTarget
+    from .view.container import Container as Container
+    from .view.container import ContainerLayer as ContainerLayer
+    from .view.container import open_container as open_container
+    from .view.container import open_root as open_root
 
 _MODULE_OF = {
     "CheckPlace": ".checking",
-    "Container": ".container",
-    "ContainerLayer": ".container",
+    "Container": ".view.container",
+    "ContainerLayer": ".view.container",
     "CreateOptions": ".options",
     "CreateResult": ".options",
-    "EmbedOptions": ".embedding.reservation",
+    "EmbedOptions": ".images.reservation",
     "ImageCheck": ".checking",
     "ImageInfo": ".info",
-    "NormalizeOptions": ".normalizing",
+    "NormalizeOptions": ".marks.normalizing",
     "Progress": ".options",
-    "RebuildOptions": ".rebuilding",
-    "ResizeOptions": ".resize_request",
-    "ResizeTarget": ".resize_request",
+    "RebuildOptions": ".resizing.rebuilding",
+    "ResizeOptions": ".resizing.resize_request",
+    "ResizeTarget": ".resizing.resize_request",
     "TarScan": ".creating.tar_source",
     "attach": ".embedding.attaching",
-    "check_shared": ".sharing",
+    "check_shared": ".marks.sharing",
     "clone": ".cloning",
     "create": ".creating.standalone",
     "detach": ".embedding.attaching",
     "embed": ".embedding.in_partition",
     "image_info": ".info",
-    "normalize": ".normalizing",
-    "open_container": ".container",
+    "normalize": ".marks.normalizing",
+    "open_container": ".view.container",
     "open_for_check": ".checking",
-    "open_root": ".container",
-    "rebuild": ".rebuilding",
-    "resize": ".resizing",
+    "open_root": ".view.container",
+    "rebuild": ".resizing.rebuilding",
+    "resize": ".resizing.image_resize",
     "scan_tar": ".creating.tar_source",
-    "share": ".sharing",
+    "share": ".marks.sharing",
     "undo_check": ".checking",
 }
 

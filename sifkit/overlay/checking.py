@@ -26,18 +26,18 @@ from ext3.newfs.stamp import Stamp
 
 from ..atomic import HostPath
 from ..errors import FormatError, UsageError, show
-from .change_watch import ChangeWatch, ImageState
-from .image_format import image_kind
-from .locked_file import open_for_edit
-from .opening import check_place, named_errors, open_window
-from .sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
+from .images.change_watch import ChangeWatch, ImageState
+from .images.image_format import image_kind
+from .images.locked_file import open_for_edit
+from .images.opening import check_place, named_errors, open_window
+from .images.sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
+from .images.window import Window, file_window
 from .undo_file import UndoFile
-from .window import Window, file_window
 
 if TYPE_CHECKING:
     from ..sif import Descriptor
     from ..sif import Stamp as SIFStamp
-    from .embedding.reservation import OnSignatures
+    from .images.reservation import OnSignatures
 
 __all__ = ["CheckPlace", "ImageCheck", "open_for_check", "repair_stamp", "undo_check"]
 
@@ -209,7 +209,7 @@ def open_for_check(path: HostPath, place: CheckPlace | None = None, *, writes: b
 
 @contextmanager
 def _open_partition(name: str, partition: str, place: CheckPlace) -> Iterator[ImageCheck]:
-    from .embedding.reservation import apply_signature_policy  # with the SIF library
+    from .images.reservation import apply_signature_policy  # with the SIF library
 
     with edit_sif(name, stamp=place.stamp, require_lock=place.require_lock) as edited:
         sif = edited.sif

@@ -20,10 +20,10 @@ from ..atomic import HostPath
 from ..errors import SifkitError, UsageError, show
 from ..host_space import filled_holes_notes, full_host_errors
 from .destination import EXT_IMAGES, check_destination, new_file
-from .image_format import check_standalone
-from .locked_file import open_for_copy
-from .opening import check_whole, named_errors
-from .window import file_window
+from .images.image_format import check_standalone
+from .images.locked_file import open_for_copy
+from .images.opening import check_whole, named_errors
+from .images.window import file_window
 
 if TYPE_CHECKING:
     from .options import Progress

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from ..atomic import AtomicFile
 from ..errors import TargetError, show
 from ..replacing import Replaceable, check_output
-from .image_format import head_format
+from .images.image_format import head_format
 
 __all__ = ["EXT_IMAGES", "check_destination", "new_file"]
 

@@ -34,10 +34,10 @@ from ..errors import FormatError, human
 from ..in_use import ImageUse, image_use
 from ..vfs.file_tree import FileTree, StatFS
 from ..vfs.resolve import is_dir
-from .image_format import image_kind
-from .opening import named_errors, open_ext3, open_window
+from .images.image_format import image_kind
+from .images.opening import named_errors, open_ext3, open_window
+from .images.window import Window, check_window
 from .reserve import user_bytes
-from .window import Window, check_window
 
 if TYPE_CHECKING:
     from ..sif import Descriptor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ext3 import hostio
 
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
-from ..overlay.image_format import image_kind
+from ..overlay.images.image_format import image_kind
 from ..packed_struct import U16, U32, PackedStruct
 from .overlay_arguments import RunOverlay
 from .request import ImageFacts, OverlayFacts, PathKind
@@ -123,7 +123,7 @@ def is_ext3(head: bytes) -> bool:
 
 
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
-    from ..overlay.sif_partition import open_sif, overlays_of, select_partition
+    from ..overlay.images.sif_partition import open_sif, overlays_of, select_partition
     from ..sif import Arch, FSType
 
     with open_sif(name) as (sif, fd):
@@ -148,7 +148,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
 
 def _partition_kind(sif: SIF, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
     """Return the filesystem of a partition. Raises FormatError for another."""
-    from ..overlay.sif_partition import partition_format
+    from ..overlay.images.sif_partition import partition_format
 
     head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size, found.size))
     return "ext3" if is_ext3(head) else partition_format(sif, fd, found, name)
@@ -228,7 +228,7 @@ def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
 
 
 def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) -> OverlayFacts:
-    from ..overlay.sif_partition import open_sif, overlays_of
+    from ..overlay.images.sif_partition import open_sif, overlays_of
 
     name = argument.path
     with open_sif(name) as (sif, fd):

@@ -227,7 +227,7 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
 
 
 def _open_ext3(layer: Layer) -> FileTree[Any]:
-    from ..overlay.filesystem_opening import open_filesystem
+    from ..overlay.images.filesystem_opening import open_filesystem
 
     partition = None if layer.object_id is None else str(layer.object_id)
     offset = layer.offset or None if partition is None else None

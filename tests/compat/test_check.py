@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sifkit.overlay.checks.image_check import check_image
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.embedding.in_partition import embed
-from sifkit.overlay.image_check import check_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF
 

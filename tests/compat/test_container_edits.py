@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.overlay_argument import OverlayArgument
-from sifkit.overlay.tree_opening import open_tree
+from sifkit.overlay.view.overlay_argument import OverlayArgument
+from sifkit.overlay.view.tree_opening import open_tree
 
 from ..support.layers import MTIME, facts_of_mount, facts_of_tree
 from ..support.tools import assert_clean, overlay_mount, require

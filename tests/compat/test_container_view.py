@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.container import open_container
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.overlay_argument import parse_overlays
+from sifkit.overlay.view.container import open_container
+from sifkit.overlay.view.overlay_argument import parse_overlays
 
 from ..support.containers import sif_of
 from ..support.layers import facts_of_mount, facts_of_tree

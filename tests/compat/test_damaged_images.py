@@ -14,7 +14,7 @@ import pytest
 import ext3.device.base
 from ext3.read.filesystem import Filesystem
 from sifkit.cli import main
-from sifkit.overlay.layer_export import export_layer
+from sifkit.overlay.oci_layer.layer_export import export_layer
 
 from ..support.tools import corpus
 

@@ -12,7 +12,7 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
 
 from ..support.facts import assert_same, facts_of_host

@@ -18,7 +18,7 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
 
 from ..support.fsck_damage import damage_counts, damage_pointer, set_superblock

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.inspecting import EVERYTHING, inspect_image
+from sifkit.overlay.view.inspecting import EVERYTHING, inspect_image
 from sifkit.sif import SIF, DataType, PartType
 
 from ..support.container_tree import write_container

@@ -11,8 +11,8 @@ import pytest
 from ext3 import Filesystem
 from ext3.edit.filesystem import WritableFilesystem
 from sifkit.cli import main
-from sifkit.overlay.normalizing import NormalizeOptions, normalize
-from sifkit.overlay.tree_opening import upper_directory
+from sifkit.overlay.marks.normalizing import NormalizeOptions, normalize
+from sifkit.overlay.view.tree_opening import upper_directory
 from sifkit.vfs.file_tree import DIRECTORY
 from sifkit.vfs.walk import walk
 

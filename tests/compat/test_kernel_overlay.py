@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 from ..support.facts import facts_of_host
 from ..support.tar_samples import END, directory, file

@@ -10,7 +10,7 @@ import pytest
 
 from ext3 import Filesystem
 from sifkit.overlay.embedding.attaching import attach
-from sifkit.overlay.rebuilding import RebuildOptions, rebuild
+from sifkit.overlay.resizing.rebuilding import RebuildOptions, rebuild
 from sifkit.sif import SIF, DataType, PartType
 
 from ..support.facts import TreeFacts, facts_of_image

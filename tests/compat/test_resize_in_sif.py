@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from sifkit.overlay.resize_request import ResizeOptions, ResizeTarget
-from sifkit.overlay.resizing import resize
+from sifkit.overlay.resizing.image_resize import resize
+from sifkit.overlay.resizing.resize_request import ResizeOptions, ResizeTarget
 from sifkit.sif import SIF, DataType, FSType, PartType
 
 from ..support.facts import TreeFacts, facts_of_image

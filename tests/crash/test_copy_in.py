@@ -18,10 +18,10 @@ from ext3.device.copy_on_write import Event, RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.progress import Silent
-from sifkit.overlay.copier import Copier
-from sifkit.overlay.copy_options import PRESERVE_ALL, CopyOptions
-from sifkit.overlay.copy_source import CopySource
-from sifkit.overlay.upper_edit import OverlayEditor
+from sifkit.overlay.copying.copier import Copier
+from sifkit.overlay.copying.copy_options import PRESERVE_ALL, CopyOptions
+from sifkit.overlay.copying.copy_source import CopySource
+from sifkit.overlay.edit.upper_edit import OverlayEditor
 from sifkit.vfs.copy_outcome import Copied
 from sifkit.vfs.whiteouts import OPAQUE_XATTRS
 

@@ -19,8 +19,8 @@ from ext3.device.copy_on_write import Event, RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.edit.session import Session
 from ext3.errors import JournalFullError
-from sifkit.overlay.normalizing import normalize_filesystem
-from sifkit.overlay.tree_opening import upper_directory
+from sifkit.overlay.marks.normalizing import normalize_filesystem
+from sifkit.overlay.view.tree_opening import upper_directory
 
 from ..support.crashes import Recording
 from ..support.image_checks import check_counts

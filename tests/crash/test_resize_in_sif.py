@@ -13,9 +13,9 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.format.superblock import read_superblock
-from sifkit.overlay.rebuilding import RebuildOptions, rebuild
-from sifkit.overlay.resize_request import ResizeOptions, ResizeTarget
-from sifkit.overlay.resizing import resize
+from sifkit.overlay.resizing.image_resize import resize
+from sifkit.overlay.resizing.rebuilding import RebuildOptions, rebuild
+from sifkit.overlay.resizing.resize_request import ResizeOptions, ResizeTarget
 from sifkit.sif import SIF, DataType, FSType, PartType
 
 from ..support.facts import TreeFacts, facts_of_image

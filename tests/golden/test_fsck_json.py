@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 from tools.list_problems import all_problems, page
 
 from ..support.commands import Run

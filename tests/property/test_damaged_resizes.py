@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import ext3
 from ext3.device.base import MemoryDevice
 from sifkit.errors import SifkitError
-from sifkit.overlay.edit_session import edit_image
-from sifkit.overlay.rebuilding import RebuildOptions, rebuild
-from sifkit.overlay.resize_request import ResizeOptions, ResizeTarget
-from sifkit.overlay.resizing import resize
+from sifkit.overlay.edit.edit_session import edit_image
+from sifkit.overlay.resizing.image_resize import resize
+from sifkit.overlay.resizing.rebuilding import RebuildOptions, rebuild
+from sifkit.overlay.resizing.resize_request import ResizeOptions, ResizeTarget
 from tools.ext3_mutants import Sample, mutate, samples
 from tools.fuzzing import time_limit
 

@@ -9,8 +9,8 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
-from sifkit.overlay.normalizing import normalize_filesystem
-from sifkit.overlay.tree_opening import upper_directory
+from sifkit.overlay.marks.normalizing import normalize_filesystem
+from sifkit.overlay.view.tree_opening import upper_directory
 from sifkit.vfs.union import UnionTree
 from sifkit.vfs.walk import walk
 

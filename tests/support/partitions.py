@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ext3
-from sifkit.overlay.opening import open_window
+from sifkit.overlay.images.opening import open_window
 
 __all__ = ["open_partition_filesystem"]
 

@@ -87,7 +87,7 @@ def _drop(uid: int) -> None:
     import lzma
     import zlib
 
-    import sifkit.overlay.opening
+    import sifkit.overlay.images.opening
     import sifkit.runtime.fuse.ext3_backend
     import sifkit.runtime.fuse.writable_server
     import sifkit.runtime.served_layers

@@ -45,7 +45,7 @@ def command(
     values.choice("--progress", flags.progress, MODES)
 
     from ...overlay.embedding.attaching import attach
-    from ...overlay.embedding.reservation import EmbedOptions
+    from ...overlay.images.reservation import EmbedOptions
 
     console.image = image
     start = byte_offset(offset)

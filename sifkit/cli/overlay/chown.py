@@ -41,7 +41,7 @@ def command(
     The image file itself keeps its owner; the commands that hand it over on this host are printed. OWNER: (with a colon and no
     group) also sets the owner's login group, :GROUP only the group.
     """
-    from ...overlay.image_format import is_sif
+    from ...overlay.images.image_format import is_sif
     from ...overlay.ownership import OwnerChange, change_owner
 
     if flags.upper:

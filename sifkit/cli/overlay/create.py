@@ -28,7 +28,7 @@ from ..support.results import (
 
 if TYPE_CHECKING:
     from ...overlay.embedding.in_partition import EmbedResult
-    from ...overlay.embedding.reservation import EmbedOptions
+    from ...overlay.images.reservation import EmbedOptions
     from ...overlay.options import CreateOptions, CreateResult
 
 __all__ = ["command"]
@@ -304,12 +304,12 @@ def command(
         "source_date_epoch": source_date_epoch(),
         "reproducible": reproducible,
     }
-    from ...overlay.image_format import is_sif
+    from ...overlay.images.image_format import is_sif
     from ...overlay.options import CreateOptions
 
     options = CreateOptions(**chosen)
     if is_sif(image):
-        from ...overlay.embedding.reservation import EmbedOptions
+        from ...overlay.images.reservation import EmbedOptions
 
         embedding = EmbedOptions(replace=replace, on_signatures=flags.signatures, require_lock=require_lock)
         _embed(console, image, options, embedding, progress)

@@ -98,8 +98,8 @@ def command(
         else:
             from ...atomic import AtomicFile, new_file_mode
             from ...host_space import full_host_errors
-            from ...overlay.layer_export import export_layer
-            from ...overlay.layer_size import layer_size
+            from ...overlay.oci_layer.layer_export import export_layer
+            from ...overlay.oci_layer.layer_size import layer_size
 
             needed = partial(layer_size, opened.tree, sparse=sparse)
             if output == "-":

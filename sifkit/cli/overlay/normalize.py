@@ -16,8 +16,8 @@ from ..support.reading import image_options
 from ..support.results import print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ...overlay.mark_plan import DirectoryMarks
-    from ...overlay.normalizing import NormalizeResult
+    from ...overlay.marks.mark_plan import DirectoryMarks
+    from ...overlay.marks.normalizing import NormalizeResult
 
 __all__ = ["Base", "LowerOverlays", "command", "normalize_fields", "print_directory"]
 
@@ -65,8 +65,8 @@ def command(
     The base must be the image that the overlay is used with. A second run changes nothing. Fails while a container uses the
     image.
     """
-    from ...overlay.normalizing import NormalizeOptions, normalize
-    from ...overlay.overlay_argument import parse_overlays
+    from ...overlay.marks.normalizing import NormalizeOptions, normalize
+    from ...overlay.view.overlay_argument import parse_overlays
 
     console.image = image
     start = byte_offset(offset)

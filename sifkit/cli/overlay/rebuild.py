@@ -26,7 +26,7 @@ from ..support.reading import image_options
 from ..support.results import filesystem_fields, gap_text, partition_fields, partition_text, print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ...overlay.rebuilding import RebuildStart
+    from ...overlay.resizing.rebuilding import RebuildStart
 
 __all__ = ["command"]
 
@@ -96,7 +96,7 @@ def command(
     container uses the image. To change only the size, use sifkit overlay resize.
     """
     values.choice("--progress", progress, MODES)
-    from ...overlay.rebuilding import RebuildOptions, rebuild
+    from ...overlay.resizing.rebuilding import RebuildOptions, rebuild
 
     console.image = image
     start = byte_offset(offset)

@@ -18,7 +18,7 @@ from ..support.reading import image_options
 from ..support.results import filesystem_fields, gap_text, partition_fields, partition_text, print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ...overlay.resize_request import ResizeResult, ResizeStart, ResizeTarget
+    from ...overlay.resizing.resize_request import ResizeResult, ResizeStart, ResizeTarget
 
 __all__ = ["command"]
 
@@ -82,8 +82,8 @@ def command(
     target = _target(wanted, size, minimum, slack)
     if dry_run and check:
         raise UsageError("--dry-run writes nothing, and --fsck makes repairs", hint="give one of them")
-    from ...overlay.resize_request import ResizeOptions
-    from ...overlay.resizing import resize
+    from ...overlay.resizing.image_resize import resize
+    from ...overlay.resizing.resize_request import ResizeOptions
 
     console.image = image
     start = byte_offset(offset)
@@ -119,7 +119,7 @@ def command(
 
 def _target(wanted: str | None, size: str | None, minimum: bool, slack: str | None) -> ResizeTarget:
     """Return the size that is asked for. Raises UsageError unless it is given once."""
-    from ...overlay.resize_request import ResizeTarget
+    from ...overlay.resizing.resize_request import ResizeTarget
 
     if (wanted is not None) + (size is not None) + minimum > 1:
         raise UsageError("SIZE, --size and --minimum all say how large it becomes", hint="give one of them")

@@ -18,7 +18,7 @@ from ..support.results import print_notes, warn_unlocked
 from .normalize import Base, LowerOverlays, print_directory
 
 if TYPE_CHECKING:
-    from ...overlay.sharing import ShareResult
+    from ...overlay.marks.sharing import ShareResult
 
 __all__ = ["command"]
 
@@ -52,9 +52,9 @@ def command(
     in upper/ become readable for all, as by `chmod -R a+rX`: also secrets that are in it. Then nothing has to be written to
     the image any more, and the chmod of the file itself is printed.
     """
-    from ...overlay.normalizing import NormalizeOptions
-    from ...overlay.overlay_argument import parse_overlays
-    from ...overlay.sharing import check_shared, share
+    from ...overlay.marks.normalizing import NormalizeOptions
+    from ...overlay.marks.sharing import check_shared, share
+    from ...overlay.view.overlay_argument import parse_overlays
 
     console.image = image
     start = byte_offset(offset)

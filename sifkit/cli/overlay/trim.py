@@ -37,7 +37,7 @@ def command(
     """
     from ext3 import hostio
 
-    from ...overlay.image_format import is_sif
+    from ...overlay.images.image_format import is_sif
 
     if flags.upper:
         raise UsageError("--upper is for paths", hint="leave it out")

@@ -55,7 +55,7 @@ def command(
     Reserve one block for root: of an image without any, Apptainer without root (fuse2fs) keeps 10 % free. The copies of the
     superblock are changed too. Fails while a container uses the image.
     """
-    from ...overlay.image_format import is_sif
+    from ...overlay.images.image_format import is_sif
 
     if all(given is None for given in (reserved, percent, label, uuid)):
         raise UsageError("nothing to change", hint="give --reserved-blocks, -m, --label or --uuid")

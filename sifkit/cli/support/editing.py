@@ -19,7 +19,7 @@ from .reading import image_options
 from .results import print_notes, warn_unlocked
 
 if TYPE_CHECKING:
-    from ...overlay.upper_edit import OverlayEditor
+    from ...overlay.edit.upper_edit import OverlayEditor
     from ...vfs.copy_outcome import CopyOutcome
     from ...vfs.resolve import ResolvedPath
 
@@ -94,7 +94,7 @@ class EditBatch:
         """Record path and xattr errors of the block; ``what`` ("cannot remove 'x'") begins the message."""
         from ext3.errors import XattrError
 
-        from ...overlay.upper_edit import PATH_ERRORS
+        from ...overlay.edit.upper_edit import PATH_ERRORS
 
         try:
             yield
@@ -171,9 +171,9 @@ def open_for_editing(
 
     ``check`` runs before any change; an exception from it leaves the image as it is.
     """
-    from ...overlay.edit_session import EditOptions, edit_image
-    from ...overlay.image_format import is_sif
-    from ...overlay.overlay_argument import parse_overlays
+    from ...overlay.edit.edit_session import EditOptions, edit_image
+    from ...overlay.images.image_format import is_sif
+    from ...overlay.view.overlay_argument import parse_overlays
 
     console.image = image
     offset = flags.start
@@ -199,7 +199,7 @@ def open_for_editing(
 
 def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath[int], target: ImagePath) -> None:
     """Warn of a new file that no container will see."""
-    from ...overlay.upper_edit import outside_upper_warning
+    from ...overlay.edit.upper_edit import outside_upper_warning
 
     if warning := outside_upper_warning(editor, target.image, resolved):
         console.warn(warning)

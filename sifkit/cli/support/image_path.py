@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...errors import UsageError, shell_quote, show
 
 if TYPE_CHECKING:
-    from ...overlay.upper_edit import OverlayEditor
+    from ...overlay.edit.upper_edit import OverlayEditor
     from ...vfs.resolve import ResolvedPath
 
 __all__ = [

@@ -15,10 +15,10 @@ from .options import ReadFlags
 from .render import filesystem_summary, rfc3339
 
 if TYPE_CHECKING:
-    from ...overlay.change_watch import ChangeWatch
-    from ...overlay.container import Container
-    from ...overlay.opening import OpenedImage
-    from ...overlay.tree_opening import OpenedTree
+    from ...overlay.images.change_watch import ChangeWatch
+    from ...overlay.images.opening import OpenedImage
+    from ...overlay.view.container import Container
+    from ...overlay.view.tree_opening import OpenedTree
     from ...vfs.file_tree import FileTree, Stat
 
 __all__ = [
@@ -57,8 +57,8 @@ def open_for_reading(
     ``offset``: byte of the file where the filesystem begins. ``overlays``: values of ``--overlay``. With ``upper`` the view is
     the container's: whiteouts and what they hide are missing, unless ``marks`` is set.
     """
-    from ...overlay.overlay_argument import parse_overlays
-    from ...overlay.tree_opening import open_tree
+    from ...overlay.view.overlay_argument import parse_overlays
+    from ...overlay.view.tree_opening import open_tree
 
     console.image, console.path = image, None
     console.image_options = image_options(partition, offset=offset, upper=upper)
@@ -154,7 +154,7 @@ def host_identities(opened: OpenedTree) -> set[tuple[int, int]]:
 
 def overlays_above(image: str, overlays: Sequence[str] | None, images: Sequence[str]) -> Sequence[str]:
     """Return the ``overlays`` that are above one of several ``images``: they are for SIF images and squashfs, if one is."""
-    from ...overlay.image_format import is_container_image
+    from ...overlay.images.image_format import is_container_image
 
     if not overlays or len(set(images)) == 1:
         return overlays or ()
@@ -170,7 +170,7 @@ def image_options(partition: str | None, *, offset: int | None = None, upper: bo
 
 def offset_of(image: str, offset: int | None, images: Sequence[str]) -> int | None:
     """Return the ``offset`` of one of several ``images``: it is for those that begin with no image, if there are any."""
-    from ...overlay.image_format import file_format
+    from ...overlay.images.image_format import file_format
 
     def is_larger(path: str) -> bool:
         return os.path.isfile(path) and file_format(path) not in ("ext", "sif", "squashfs")

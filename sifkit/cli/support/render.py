@@ -12,7 +12,7 @@ from ...errors import human, show
 from .console import Console
 
 if TYPE_CHECKING:
-    from ...overlay.filesystem_opening import OpenedFilesystem
+    from ...overlay.images.filesystem_opening import OpenedFilesystem
 
 __all__ = [
     "bar",

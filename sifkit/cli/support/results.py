@@ -9,7 +9,7 @@ from ...errors import human, shell_quote, show
 from .console import Console, Fields
 
 if TYPE_CHECKING:
-    from ...overlay.filesystem_facts import FilesystemFacts
+    from ...overlay.resizing.filesystem_facts import FilesystemFacts
     from ...sif import Descriptor
 
 __all__ = [

@@ -17,7 +17,7 @@ from ext3.progress import Progress, Silent
 from ...atomic import HostPath
 from ...errors import NotReplaceableError, show
 from ..destination import EXT_IMAGES, check_destination, new_file
-from ..image_format import file_format
+from ..images.image_format import file_format
 from ..options import CreateOptions, CreateResult
 from .keywords import options_from
 from .request import check_request, check_size

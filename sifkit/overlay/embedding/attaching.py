@@ -22,12 +22,9 @@ from ...sif.object_io import check_inside
 from ...sif.payload import copy_in, copy_out, open_source
 from ...sif.store import FileStore
 from ..destination import EXT_IMAGES, check_destination, new_file
-from ..image_format import image_kind
-from ..info import ImageInfo, image_info
-from ..locked_file import open_for_copy
-from ..sif_partition import edit_sif, lock_partition, select_partition, space_notes
-from ..window import IN_LARGER_FILE
-from .reservation import (
+from ..images.image_format import image_kind
+from ..images.locked_file import open_for_copy
+from ..images.reservation import (
     EmbedOptions,
     OnSignatures,
     SignatureDecision,
@@ -35,6 +32,9 @@ from .reservation import (
     find_slot,
     reserve_partition,
 )
+from ..images.sif_partition import edit_sif, lock_partition, select_partition, space_notes
+from ..images.window import IN_LARGER_FILE
+from ..info import ImageInfo, image_info
 
 __all__ = ["AttachResult", "DetachResult", "attach", "detach"]
 

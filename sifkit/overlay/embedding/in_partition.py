@@ -24,9 +24,9 @@ from ..creating.keywords import options_from
 from ..creating.planning import FIXED_EPOCH
 from ..creating.request import check_request
 from ..creating.standalone import scan_and_plan
+from ..images.reservation import EmbedOptions, apply_signature_policy, find_slot, reserve_partition
+from ..images.sif_partition import edit_sif, space_notes
 from ..options import CreateOptions, CreateResult
-from ..sif_partition import edit_sif, space_notes
-from .reservation import EmbedOptions, apply_signature_policy, find_slot, reserve_partition
 
 __all__ = ["EmbedResult", "embed"]
 

@@ -110,8 +110,8 @@ def test_a_clone_on_a_full_disk(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_size_of_an_archive_is_known(run, overlay, sparse):
     """An upper limit, and no more than the headers away."""
-    from sifkit.overlay.layer_size import layer_size
-    from sifkit.overlay.tree_opening import open_tree
+    from sifkit.overlay.oci_layer.layer_size import layer_size
+    from sifkit.overlay.view.tree_opening import open_tree
 
     with open("hole", "wb") as file:
         file.seek(2 * MIB)

@@ -113,7 +113,7 @@ def test_an_image_is_locked_while_it_is_replaced(place):
 def test_files_behind_loop_devices_are_kept_whatever_they_hold(place, monkeypatch):
     found = os.stat("text")
     monkeypatch.setattr(in_use, "_loop_devices", lambda: iter([("loop-of-nobody", os.path.abspath("text"))]))
-    monkeypatch.setattr(in_use, "_line", lambda path: {"dev": "7:99", "ro": "0"}[os.path.basename(path)])
+    monkeypatch.setattr(in_use, "_line", lambda path: {"dev": "7:99", "ro": "0", "autoclear": "0"}[os.path.basename(path)])
     loops = LoopFiles()
     assert loops.holds(found) and not loops.holds(os.stat("empty"))
     with pytest.raises(ImageInUseError, match="the file is in use: attached to /dev/loop-of-nobody"):

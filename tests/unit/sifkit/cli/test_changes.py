@@ -12,7 +12,7 @@ import pytest
 from ext3 import Filesystem
 from sifkit.atomic import AtomicFile, lock_range
 from sifkit.cli import main
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 from ....support.commands import good, names_in
 

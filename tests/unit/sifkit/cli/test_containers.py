@@ -263,7 +263,8 @@ def test_a_damaged_squashfs_is_for_check(run: Run, tmp_path: Path) -> None:
 def test_changes_of_an_overlay_while_it_is_read_are_reported(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     image = tmp_path / "ov.img"
     image.write_bytes(Path("ov.img").read_bytes())
-    monkeypatch.setattr("sifkit.overlay.change_watch.ChangeWatch.changed", lambda watch: watch._window.path == os.fspath(image))
+    changed = "sifkit.overlay.images.change_watch.ChangeWatch.changed"
+    monkeypatch.setattr(changed, lambda watch: watch._window.path == os.fspath(image))
     code, _, err = run("extract", "base.sif", "--overlay", image, "-C", tmp_path / "out")
     assert code == 0 and err.count("changed while it was read") == 1 and f"{image} changed while it was read" in err
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from sifkit.overlay.copier import Copier
-from sifkit.overlay.copy_options import PRESERVE_ALL, CopyOptions
-from sifkit.overlay.copy_source import CopySource
-from sifkit.overlay.copy_space import SpaceEstimate
+from sifkit.overlay.copying.copier import Copier
+from sifkit.overlay.copying.copy_options import PRESERVE_ALL, CopyOptions
+from sifkit.overlay.copying.copy_source import CopySource
+from sifkit.overlay.copying.copy_space import SpaceEstimate
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
+from sifkit.overlay.edit.upper_edit import OverlayEditor
 from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.options import CreateOptions
-from sifkit.overlay.upper_edit import OverlayEditor
 from sifkit.sif import SIF, DataType, HashType, PartType, SignatureMeta
 from sifkit.vfs.copy_outcome import Copied
 from sifkit.vfs.host_tree import HostTree

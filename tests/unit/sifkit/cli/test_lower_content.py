@@ -9,7 +9,7 @@ import pytest
 
 from ext3 import Filesystem
 from ext3.constants import S_IFCHR
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 from ....support.commands import good, names_in, read_in
 

@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 from sifkit.cli import main
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 
 @pytest.fixture

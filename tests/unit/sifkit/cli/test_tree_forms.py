@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sifkit.overlay import tree_opening
-from sifkit.overlay.filesystem_opening import OpenedFilesystem
-from sifkit.overlay.tree_opening import OpenedTree, open_tree
+from sifkit.overlay.images.filesystem_opening import OpenedFilesystem
+from sifkit.overlay.view import tree_opening
+from sifkit.overlay.view.tree_opening import OpenedTree, open_tree
 
 from ....support.commands import Run, good, refused
 from ....support.containers import sif_of
@@ -79,7 +79,7 @@ def forms(made: tuple[Path, MemoryTree], monkeypatch: pytest.MonkeyPatch) -> Pat
                 yield found
 
     monkeypatch.setattr(tree_opening, "open_tree", opened)
-    monkeypatch.setattr("sifkit.overlay.copy_in.open_tree", opened)
+    monkeypatch.setattr("sifkit.overlay.copying.copy_in.open_tree", opened)
     monkeypatch.chdir(top)
     return top
 

@@ -11,7 +11,7 @@ import pytest
 from ext3 import Filesystem
 from ext3.constants import S_IFCHR
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 from sifkit.overlay.options import CreateOptions
 from sifkit.vfs.whiteouts import has_whiteout_prefix, whited_out_name, whiteout_name
 

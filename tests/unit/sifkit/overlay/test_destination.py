@@ -12,8 +12,8 @@ from sifkit.errors import NotReplaceableError, TargetError, TruncatedError, Usag
 from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.destination import check_destination, new_file
+from sifkit.overlay.images.opening import check_whole, open_image
 from sifkit.overlay.info import image_info
-from sifkit.overlay.opening import check_whole, open_image
 from sifkit.overlay.options import CreateOptions
 
 

@@ -20,7 +20,7 @@ from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError
 from sifkit.in_use import image_use
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.destination import EXT_IMAGES
-from sifkit.overlay.image_format import file_format, head_format
+from sifkit.overlay.images.image_format import file_format, head_format
 from sifkit.overlay.info import image_info
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import NotSIFError

@@ -15,7 +15,7 @@ import pytest
 
 import ext3
 from ext3.read.filesystem import Filesystem
-from sifkit.overlay.layer_export import CHUNK_BYTES, ExportResult, export_layer
+from sifkit.overlay.oci_layer.layer_export import CHUNK_BYTES, ExportResult, export_layer
 from sifkit.vfs.data_limit import SharedBlocksError
 from sifkit.vfs.errors import TreePathError
 from sifkit.vfs.file_tree import FileTree, OpenFile, TreeStat

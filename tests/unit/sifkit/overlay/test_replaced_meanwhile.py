@@ -9,12 +9,12 @@ import pytest
 
 from ext3 import Filesystem
 from sifkit.errors import ImageInUseError
-from sifkit.overlay import locked_file, sif_partition
 from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
-from sifkit.overlay.edit_session import EditOptions, edit_image
+from sifkit.overlay.edit.edit_session import EditOptions, edit_image
 from sifkit.overlay.embedding.attaching import attach, detach
 from sifkit.overlay.embedding.in_partition import embed
+from sifkit.overlay.images import locked_file, sif_partition
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, PartType, loading
 from sifkit.sif.compacting import compact

@@ -15,7 +15,7 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice, play
 from ext3.edit.session import Session
 from ext3.errors import PathNotEmptyError, XattrError
-from sifkit.overlay.upper_edit import OverlayEditor
+from sifkit.overlay.edit.upper_edit import OverlayEditor
 from sifkit.vfs.errors import MissingPathError, TreePathError
 from sifkit.vfs.subtree import Subtree
 from sifkit.vfs.union import UnionTree

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.layer_export import export_layer
+from sifkit.overlay.oci_layer.layer_export import export_layer
 from sifkit.vfs import host_tree
 from sifkit.vfs.compare import compare_trees
 from sifkit.vfs.extracting import extract

@@ -8,7 +8,7 @@ from ext3.edit.file_handle import FileEditor
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.read.file import FileReader
 from ext3.read.filesystem import Filesystem
-from sifkit.overlay.layer_tree import LayerTree
+from sifkit.overlay.view.layer_tree import LayerTree
 from sifkit.squashfs.file_data import SquashfsFile
 from sifkit.squashfs.reader import Reader
 from sifkit.vfs import file_tree

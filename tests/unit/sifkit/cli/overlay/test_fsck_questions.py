@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 from .....support.commands import Run
 from .....support.fsck_damage import damage_counts, damage_pointer

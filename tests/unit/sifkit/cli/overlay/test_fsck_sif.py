@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.atomic import lock_range
-from sifkit.overlay.edit_session import EditOptions, edit_image
+from sifkit.overlay.edit.edit_session import EditOptions, edit_image
 from sifkit.sif import SIF, DataType, HashType, SignatureMeta
 
 from .....support.commands import Run, good, refused

@@ -13,7 +13,7 @@ import pytest
 from ext3 import hostio
 from ext3.device.base import FileDevice
 from sifkit.atomic import lock_range
-from sifkit.overlay.edit_session import edit_image
+from sifkit.overlay.edit.edit_session import edit_image
 
 from .....support.commands import Run, good, refused
 from .....support.fsck_damage import damage_counts, damage_pointer, set_superblock

@@ -17,7 +17,7 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.embedding import attaching
 from sifkit.overlay.embedding.attaching import attach, detach
 from sifkit.overlay.embedding.in_partition import embed
-from sifkit.overlay.embedding.reservation import EmbedOptions
+from sifkit.overlay.images.reservation import EmbedOptions
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import (
     SIF,

@@ -14,7 +14,7 @@ from sifkit.cli import main
 from sifkit.errors import ImageInUseError, SifkitError, UsageError
 from sifkit.overlay.embedding import in_partition as embedding
 from sifkit.overlay.embedding.in_partition import embed
-from sifkit.overlay.embedding.reservation import EmbedOptions
+from sifkit.overlay.images.reservation import EmbedOptions
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, EditError, FSType, ImageFullError, PartType, SignatureMeta
 from sifkit.sif.format.types import HashType

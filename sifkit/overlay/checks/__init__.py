@@ -1,0 +1,1 @@
+"""Check of whole images, one or many."""

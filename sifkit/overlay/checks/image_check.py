@@ -1,0 +1,155 @@
+"""Check that an image is whole and readable: a SIF with its objects and partitions, a squashfs or ext3 image.
+
+Nothing is written. A file that cannot be read is bad, with the reason. Whether the content is that of the publisher, a digest
+tells, not this check; signatures are counted and not checked.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from hashlib import sha256
+
+from ext3 import hostio
+
+from ...atomic import HostPath
+from ...errors import SifkitError, show
+from ..images.image_format import HEAD_BYTES
+from .filesystem_check import Advance, Place, check_ext3, check_squashfs_part, image_kind_of
+from .image_result import DigestResult, ImageProblem, ImageResult, PartResult
+from .sif_check import check_sif
+
+__all__ = ["check_image"]
+
+SMALLEST_IMAGE = 96
+"""Bytes of a squashfs superblock, the smallest beginning of an image."""
+READ_BYTES = 1 << 20
+
+
+def check_image(
+    path: HostPath,
+    *,
+    threads: int | None = None,
+    hashed: bool = False,
+    want: str | None = None,
+    any_content: bool = False,
+    advance: Advance | None = None,
+) -> ImageResult:
+    """Check the file at ``path``. ``threads``: for decompression (default: one per processor, at most four).
+
+    ``hashed``: compute the SHA-256 of the file and compare it with ``want`` (None: it is not in the list, which is a problem).
+    ``any_content``: a file that is no image is good. ``advance`` is called with numbers of bytes, the file's size in total,
+    twice that if ``hashed``. Raises nothing for what is wrong with the file.
+    """
+    name = os.fsdecode(path)
+    result = ImageResult(name)
+    began = time.monotonic()
+    lock = threading.Lock()
+
+    def report(count: int) -> None:
+        if advance is not None and count:
+            with lock:  # the digest is computed in a thread
+                advance(count)
+
+    with ExitStack() as stack:
+        try:
+            fd = os.open(name, os.O_RDONLY | hostio.OPEN | hostio.NO_WAIT)
+            stack.callback(os.close, fd)
+            kind = os.fstat(fd).st_mode
+            if stat.S_ISDIR(kind) or not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+                result.add(ImageProblem("not-image", "it is neither a regular file nor a block device"))
+                return result
+            result.size_bytes = os.lseek(fd, 0, os.SEEK_END)
+            meter = _Meter(report, result.size_bytes)
+            digest: Future[str] | None = None
+            if hashed:
+                pool = stack.enter_context(ThreadPoolExecutor(1))  # hashing releases the interpreter's lock
+                digest = pool.submit(_sha256_of, fd, report)
+            _check_content(fd, result, threads=threads, any_content=any_content, advance=meter.advance)
+            meter.finish()
+            if digest is not None:
+                _compare(result, digest.result(), want)
+        except (OSError, SifkitError) as error:
+            result.add(_read_problem(error))
+    result.seconds = time.monotonic() - began
+    return result
+
+
+class _Meter:
+    """Counter of what was read of a file for its content: what it reports is ``total`` bytes in the end, never more."""
+
+    def __init__(self, report: Advance, total: int) -> None:
+        self._report = report
+        self._left = total
+
+    def advance(self, count: int) -> None:
+        """Report ``count`` more bytes, or what is left of the total."""
+        count = min(count, self._left)
+        self._left -= count
+        self._report(count)
+
+    def finish(self) -> None:
+        """Report what is left."""
+        self.advance(self._left)
+
+
+def _sha256_of(fd: int, advance: Advance) -> str:
+    hasher = sha256()
+    offset = 0
+    while piece := hostio.read_at(fd, offset, READ_BYTES):
+        hasher.update(piece)
+        offset += len(piece)
+        advance(len(piece))
+    return hasher.hexdigest()
+
+
+def _compare(result: ImageResult, got: str, want: str | None) -> None:
+    result.digest = DigestResult(want, got)
+    if want is None:
+        result.add(ImageProblem("not-listed", "the list of digests does not have it"))
+    elif got != want:
+        result.add(ImageProblem("digest", f"its SHA-256 is {got}, listed is {want}"))
+
+
+def _read_problem(error: OSError | SifkitError) -> ImageProblem:
+    text = getattr(error, "message", "") or getattr(error, "strerror", "") or str(error)
+    return ImageProblem("unreadable", f"it cannot be read: {show(text)}")
+
+
+def _check_content(fd: int, result: ImageResult, *, threads: int | None, any_content: bool, advance: Advance) -> None:
+    head = hostio.read_at(fd, 0, HEAD_BYTES)
+    size = result.size_bytes
+    result.kind = image_kind_of(head, size)
+    place = Place(path=result.path, offset=0, size=size)
+    if result.kind == "sif":
+        check_sif(fd, result, threads=threads, advance=advance)
+    elif result.kind == "squashfs":
+        part = PartResult("squashfs")
+        result.parts.append(part)
+        check_squashfs_part(place, part, result, threads=threads, advance=advance)
+    elif result.kind == "ext3":
+        part = PartResult("ext3")
+        result.parts.append(part)
+        check_ext3(place, part, result)
+    elif not any_content:
+        _add_unknown(head, result)
+
+
+def _add_unknown(head: bytes, result: ImageResult) -> None:
+    """Add the problem of a file that is no image."""
+    from ...sif.sniff import filesystem_name
+
+    size = result.size_bytes
+    if not size:
+        result.missing_bytes = SMALLEST_IMAGE
+        result.add(ImageProblem("truncated", "truncated: it is empty"))
+    elif size < SMALLEST_IMAGE:
+        result.add_truncation(SMALLEST_IMAGE, size, at_least=True)
+    elif filesystem_name(head) == "ext4":
+        result.add(ImageProblem("unsupported", "its filesystem has features of ext4, which Apptainer does not mount"))
+    else:
+        result.add(ImageProblem("not-image", "it is not an image: neither SIF nor squashfs nor ext3"))

@@ -1,0 +1,1 @@
+"""Copies into images and out of them, as cp makes them."""

@@ -1,0 +1,1 @@
+"""Edits of overlays as containers make them: below upper/, over lower layers."""

@@ -1,0 +1,1 @@
+"""Marks of removed files, in forms that hold for every user."""

@@ -1,0 +1,1 @@
+"""Export of upper/ as an OCI layer."""

@@ -1,0 +1,1 @@
+"""Another size of a filesystem in an image, and its rebuild."""
