@@ -26,6 +26,7 @@ PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select"
 PURE |= {
     "accounts",
     "binds",
+    "cache_path",
     "config",
     "layer_plan",
     "mount_plan",

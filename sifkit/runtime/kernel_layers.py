@@ -31,12 +31,14 @@ UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 class KernelLayers:
     """Mounts of the layers of one run, below the directory ``session``. ``close`` removes them and ends the locks.
 
-    ``notify``: takes a line about an image that processes of the container still use after that.
+    ``notify``: takes a line about an image that processes of the container still use after that. ``in_user_namespace``:
+    overlayfs keeps its marks in xattrs of the user.
     """
 
-    def __init__(self, session: str, notify: Callable[[str], None]) -> None:
+    def __init__(self, session: str, notify: Callable[[str], None], *, in_user_namespace: bool = False) -> None:
         self.session = session
         self.notify = notify
+        self._marks = ",userxattr" if in_user_namespace else ""
         self._written: tuple[str, str] | None = None
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
@@ -47,7 +49,8 @@ class KernelLayers:
         point = self._new_point()
         if layer.kind == "directory":
             self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
-            sys.mount(None, point, None, sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY | sys.bind_flags(point))
+            flags = sys.MS_RDONLY | sys.MS_NOSUID | sys.MS_NODEV
+            sys.mount(None, point, None, sys.MS_BIND | sys.MS_REMOUNT | flags | sys.bind_flags(point))
         else:
             window = (layer.offset, layer.size)
             fd = self._open(layer.path, window, is_ext3=layer.kind == "ext3", write=False, is_part=layer.object_id is not None)
@@ -88,7 +91,9 @@ class KernelLayers:
         if upper is not None:
             options += f",upperdir={upper[0]},workdir={upper[1]}"
         flags = sys.MS_NODEV | sys.MS_NOSUID | (0 if upper else sys.MS_RDONLY)
-        self._mount("overlay", "overlay", point, "overlay", flags, options)
+        self._mount("overlay", "overlay", point, "overlay", flags, options + self._marks)
+        if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:  # of a kernel that cannot use its work directory
+            raise LaunchError("this kernel joins the layers read-only", hint="see what this host allows: sifkit doctor")
         return point
 
     @contextmanager

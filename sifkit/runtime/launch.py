@@ -7,30 +7,35 @@ kernel ends the command and removes all mounts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+from ext3.progress import Progress
 
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all
 from .container_process import Start, run_in_container
-from .errors import LaunchError, failed_call
+from .errors import failed_call
 from .kernel_layers import KernelLayers
 from .run_plan import Layer, RunPlan
-from .session import mount_session, unused_directory
+from .session import Session, mount_session, unused_directory
 
 __all__ = ["launch"]
 
 Notify = Callable[[str], None]
+ProgressOf = Callable[[], AbstractContextManager[Progress]]
 StartOf = Callable[[RunPlan, str], Start]
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 
 
-def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
+def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: ProgressOf | None = None) -> int:
     """Carry out a plan; return the exit code of its command.
 
     ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
-    in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
+    in the child. ``notify``: is given one line per note. ``progress``: shows how far an image is unpacked. Raises LaunchError,
+    ImageInUseError and OSError.
     """
     if plan.is_root_writable:
         return _launch_in_directory(plan, start_of, notify)
@@ -38,39 +43,64 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
         return _launch_as_root(plan, start_of, notify)
     if plan.way in ("user", "view"):
         return _launch_as_user(plan, start_of, notify)
-    raise LaunchError(f"containers cannot be run in the way {plan.way!r} yet")
+    return _launch_unpacked(plan, start_of, notify, progress)
 
 
 def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    layers = KernelLayers(session.path, notify)
-    code = 255
+    return _run_in_layers(plan, plan.layers, session, KernelLayers(session.path, notify), start_of, notify)
+
+
+def _run_in_layers(
+    plan: RunPlan, parts: Sequence[Layer], session: Session, layers: KernelLayers, start_of: StartOf, notify: Notify
+) -> int:
+    """Run in layers that the kernel mounts and joins. ``parts``: the layers, or the directories that show them."""
     try:
-        directories = [layers.add_layer(layer) for layer in plan.layers]
+        directories = [layers.add_layer(layer) for layer in parts]
         upper = None if plan.upper is None else layers.add_upper(plan.upper)
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
             if add_mount_points(view, session.points, plan.mounts):
                 directories.insert(1, session.points)
         view = layers.join(directories, upper)
-        code = _run(plan, _Root(view, session.files), start_of, notify)
+        return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
-    return code
+
+
+def _launch_unpacked(plan: RunPlan, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
+    """Run in directories of the host; images are unpacked before, outside of all namespaces."""
+    from .unpacked_layers import UnpackedLayers
+
+    unpacked = UnpackedLayers(plan.layers, plan.cache, notify, progress, joins=plan.joins_directories)
+    try:
+        parts = unpacked.directories()
+        session = _user_session(plan, parts)
+        layers = KernelLayers(session.path, notify, in_user_namespace=True)
+        return _run_in_layers(plan, parts, session, layers, start_of, notify)
+    finally:
+        unpacked.close()
+
+
+def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> Session:
+    """Mount a session in a new user namespace. ``parts``: directories of the host that it must not hide."""
+    place = unused_directory([*_used_paths(plan), *(part.path for part in parts)])
+    uid, gid = os.getuid(), os.getgid()
+    inner = (0, 0) if plan.fakeroot else (uid, gid)
+    _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    return mount_session(place)
 
 
 def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
-    place = unused_directory(_used_paths(plan))
     if plan.way == "root":
+        place = unused_directory(_used_paths(plan))
         _new_namespace(sys.CLONE_NEWNS)
+        session = mount_session(place)
     else:
-        uid, gid = os.getuid(), os.getgid()
-        inner = (0, 0) if plan.fakeroot else (uid, gid)
-        _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
-    session = mount_session(place)
+        session = _user_session(plan)
     layers = KernelLayers(session.path, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])

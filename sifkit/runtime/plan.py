@@ -9,6 +9,7 @@ import re
 
 from ..errors import UsageError, show
 from .binds import BindSpec
+from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
 from .layer_plan import check_image, choose_way, plan_layers
@@ -35,7 +36,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     _check(request, host)
     check_image(request.image, site, request.caller.machine)
     layers = plan_layers(request, site)
-    way, way_notes = choose_way(request, layers, host)
+    way = choose_way(request, layers, host)
     namespaces = _namespaces(options, site, way)
     binds = user_binds(request)
     writes = layers.upper is not None or layers.is_root_writable
@@ -60,7 +61,9 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
         nv=uses_nv(options, site),
-        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
+        cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
+        joins_directories=way not in ("unpacked", "directory") or host.overlay.works,
+        notes=(*layers.notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
     )
 
 

@@ -33,7 +33,7 @@ from .kernel_layers import real_directory
 from .run_plan import Layer, Upper
 from .session import Session
 
-__all__ = ["ServedLayers"]
+__all__ = ["ServedLayers", "lock_layers", "merged_layers"]
 
 LEFT_BEHIND_SECONDS = 1.0
 """Time in which the last processes of a container end after its command."""
@@ -59,14 +59,7 @@ class ServedLayers:
 
     def lock(self, layers: Sequence[Layer]) -> None:
         """Lock the ext3 filesystems among the layers for reading, as Apptainer does, until ``close``."""
-        for layer in layers:
-            if layer.kind == "ext3":
-                fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
-                self._locks.callback(os.close, fd)
-                span = None if layer.object_id is None else (layer.offset, layer.size or 0)
-                check_unused(layer.path, writers_only=True, span=span)
-                offset, size = span or (0, 0)
-                lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
+        lock_layers(layers, self._locks)
 
     def view(self, layers: Sequence[Layer]) -> str:
         """Mount the merged layers, the lowest first; return the directory. Raises LaunchError."""
@@ -187,10 +180,27 @@ class ServedLayers:
         sys.umount(self.place, sys.MNT_DETACH)
 
 
+def lock_layers(layers: Sequence[Layer], locks: ExitStack) -> None:
+    """Lock the ext3 filesystems among the layers for reading, as Apptainer does, until ``locks`` is closed."""
+    for layer in layers:
+        if layer.kind == "ext3":
+            fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
+            locks.callback(os.close, fd)
+            span = None if layer.object_id is None else (layer.offset, layer.size or 0)
+            check_unused(layer.path, writers_only=True, span=span)
+            offset, size = span or (0, 0)
+            lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
+
+
+def merged_layers(layers: Sequence[Layer]) -> FileTree[Any]:
+    """Return the layers, the lowest first, as one tree, open until this process ends. Raises SifkitError and OSError."""
+    trees = [_open_layer(layer) for layer in layers]
+    return UnionTree(trees) if len(trees) > 1 else trees[0]
+
+
 def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int]) -> Server:
     """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError."""
-    trees = [_open_layer(layer) for layer in layers]
-    return Server(fd, TreeBackend(UnionTree(trees) if len(trees) > 1 else trees[0], owner=owner), report=report_error)
+    return Server(fd, TreeBackend(merged_layers(layers), owner=owner), report=report_error)
 
 
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:

@@ -113,6 +113,11 @@ class UnpackedCache:
         finally:
             os.close(fd)
 
+    def forget_lock(self, key: str) -> None:
+        """Remove the lock of a key that is used no more."""
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self.path}/locks/{key}")
+
     def _try_lock(self, fd: int, key: str) -> bool:
         try:
             lock_range(fd, write=True, path=key)

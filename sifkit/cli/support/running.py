@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ...runtime.options import RunOptions, Value
     from ...runtime.request import RunRequest
     from ...runtime.run_plan import RunPlan
+    from .progress import Reporter
 
 __all__ = ["FAILED", "run_container", "run_or_report"]
 
@@ -131,4 +132,10 @@ def _launched(console: Console, plan: RunPlan) -> int:
     from ...runtime.container_facts import start_in_container
     from ...runtime.launch import launch
 
-    return launch(plan, start_of=start_in_container(console.program, console.warn), notify=console.warn)
+    def progress() -> Reporter:
+        from .progress import reporter
+
+        return reporter("auto", console)
+
+    start_of = start_in_container(console.program, console.warn)
+    return launch(plan, start_of=start_of, notify=console.warn, progress=progress)
