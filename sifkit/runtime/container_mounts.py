@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from ..errors import show
 from . import sys
@@ -13,9 +14,12 @@ from .errors import LaunchError, failed_call
 from .mount_points import add_mount_point, resolve_below
 from .run_plan import Mount
 
-__all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
+__all__ = ["add_mount_points", "enter_root", "mount_all", "mounts_in_written_root", "read_small_file"]
 
 SMALL_FILE_BYTES = 1 << 20
+HOME_BYTES = 1 << 20
+"""Size of a tmpfs that holds only the mount point of a home directory."""
+NO_PATH = "the container has no such path"
 Notify = Callable[[str], None]
 
 
@@ -32,6 +36,30 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
             except OSError:
                 continue  # its mount will fail, and say why
     return added
+
+
+def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> list[Mount]:
+    """Return the mounts for a root that is written to itself, in which no mount points are made, as Apptainer does.
+
+    Only binds that were asked for must succeed. A home directory that is missing is shown in memory mounted over the directory
+    above it, unless that is the root.
+    """
+    found: list[Mount] = []
+    for mount in mounts:
+        is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
+        if is_home and (above := _existing_above(root, home)):
+            found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES))
+        found.append(mount if mount.kind == "bind" else replace(mount, is_optional=True))
+    return found
+
+
+def _existing_above(root: str, path: str) -> str:
+    """Return the directory of a container in which a path is missing; an empty text if it is not, or that is the root."""
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(path))
+    except OSError:
+        return ""
+    return "/" + os.fsdecode(b"/".join(found.existing)) if found.missing and found.existing else ""
 
 
 def _is_directory(mount: Mount) -> bool:
@@ -63,6 +91,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
 def _hint(mount: Mount, error: OSError) -> str:
     if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
         return f"{show(mount.source)} does not exist on this host"
+    if error.errno == errno.ENOENT and error.strerror == NO_PATH:
+        return "mount points are not made in a directory that is written to: create it there"
     return ""
 
 
@@ -122,7 +152,7 @@ def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
     if not found.missing:
         return below
     if not any(below == directory or below.startswith(directory + b"/") for directory in own):
-        raise OSError(errno.ENOENT, "the container has no such path", mount.target)
+        raise OSError(errno.ENOENT, NO_PATH, mount.target)
     is_directory = _is_directory(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
         below += b"/" + name

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ext3.progress import Progress
 
 from . import sys
 from .container_facts import mounts_with_accounts
-from .container_mounts import add_mount_points, enter_root, mount_all
+from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
 from .container_process import Start, run_in_container
 from .errors import failed_call
 from .kernel_layers import KernelLayers
@@ -104,6 +104,7 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
     layers = KernelLayers(session.path, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
+        plan = replace(plan, mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
