@@ -14,7 +14,7 @@ from .errors import LaunchError, failed_call
 from .mount_points import add_mount_point, resolve_below
 from .run_plan import Mount
 
-__all__ = ["add_mount_points", "enter_root", "mount_all", "mounts_in_written_root", "read_small_file"]
+__all__ = ["add_mount_points", "enter_root", "is_directory_mount", "mount_all", "mounts_in_written_root", "read_small_file"]
 
 SMALL_FILE_BYTES = 1 << 20
 HOME_BYTES = 1 << 20
@@ -29,7 +29,7 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
     for mount in mounts:
         if mount.make_target and mount.kind != "symlink":
             try:
-                is_directory = _is_directory(mount)
+                is_directory = is_directory_mount(mount)
                 added |= add_mount_point(
                     os.fsencode(root), os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory
                 )
@@ -62,7 +62,8 @@ def _existing_above(root: str, path: str) -> str:
     return "/" + os.fsdecode(b"/".join(found.existing)) if found.missing and found.existing else ""
 
 
-def _is_directory(mount: Mount) -> bool:
+def is_directory_mount(mount: Mount) -> bool:
+    """Return True if the target of a mount is a directory. Raises OSError."""
     if mount.kind != "bind":
         return True
     if mount.content is not None or mount.edit:
@@ -153,7 +154,7 @@ def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
         return below
     if not any(below == directory or below.startswith(directory + b"/") for directory in own):
         raise OSError(errno.ENOENT, NO_PATH, mount.target)
-    is_directory = _is_directory(mount)
+    is_directory = is_directory_mount(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
         below += b"/" + name
         os.mkdir(below, 0o755)

@@ -46,7 +46,7 @@ class KernelLayers:
 
     def add_layer(self, layer: Layer) -> str:
         """Mount a layer read-only; return its directory."""
-        point = self._new_point()
+        point = self.new_point()
         if layer.kind == "directory":
             self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
             flags = sys.MS_RDONLY | sys.MS_NOSUID | sys.MS_NODEV
@@ -59,7 +59,7 @@ class KernelLayers:
 
     def add_writable_directory(self, layer: Layer) -> str:
         """Mount a directory of the host, which is written to itself; return where it is."""
-        point = self._new_point()
+        point = self.new_point()
         self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
         flags = sys.MS_BIND | sys.MS_REMOUNT | sys.MS_NOSUID | sys.MS_NODEV
         sys.mount(None, point, None, flags | sys.bind_flags(point))
@@ -67,7 +67,7 @@ class KernelLayers:
 
     def add_upper(self, upper: Upper) -> tuple[str, str]:
         """Mount the writable layer; return its directories for the files and for overlayfs, made if they are missing."""
-        point = self._new_point()
+        point = self.new_point()
         if upper.kind == "tmpfs":
             options = "mode=755" if upper.size is None else f"mode=755,size={upper.size}"
             self._mount("memory", "sifkit", point, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, options)
@@ -86,7 +86,7 @@ class KernelLayers:
         """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``."""
         if upper is None and len(layers) == 1:
             return layers[0]
-        point = self._new_point()
+        point = self.new_point()
         options = "lowerdir=" + ":".join(reversed(layers))
         if upper is not None:
             options += f",upperdir={upper[0]},workdir={upper[1]}"
@@ -121,7 +121,8 @@ class KernelLayers:
         if failed is not None:
             raise failed
 
-    def _new_point(self) -> str:
+    def new_point(self) -> str:
+        """Make a directory to mount on."""
         self._count += 1
         point = f"{self.session}/{self._count}"
         os.mkdir(point, 0o755)

@@ -60,6 +60,9 @@ def _run_in_layers(
     try:
         directories = [layers.add_layer(layer) for layer in parts]
         upper = None if plan.upper is None else layers.add_upper(plan.upper)
+        if not plan.joins_directories:
+            view = _underlay(plan, directories[0], layers.new_point())
+            return _run(plan, _Root(view, session.files), start_of, notify)
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
             if add_mount_points(view, session.points, plan.mounts):
@@ -68,6 +71,16 @@ def _run_in_layers(
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
+
+
+def _underlay(plan: RunPlan, directory: str, point: str) -> str:
+    """Return where a directory is with all mount points of a plan, without overlayfs."""
+    from .underlay import mount_underlay
+
+    try:
+        return point if mount_underlay(directory, point, plan.mounts) else directory
+    except OSError as error:
+        raise failed_call("the mount points of the container cannot be made", error) from error
 
 
 def _launch_unpacked(plan: RunPlan, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:

@@ -100,6 +100,25 @@ def test_an_image_is_unpacked_once(base: Layer, folder: Path, cache: Path) -> No
     assert again[1] == wanted and "note:" not in again[2]
 
 
+def test_mount_points_without_overlayfs(base: Layer, root: Path, folder: Path, cache: Path) -> None:
+    binds = (
+        Mount(kind="bind", target="/run/new/text", content=b"generated\n"),
+        Mount(kind="bind", target="/run/new/other", content=b"too\n"),
+        Mount(kind="tmpfs", target="/app/deep/er/memory"),
+    )
+    script = (
+        f"{MESSAGE} /app/new/text /run/new/other; cat /app/secret | wc -l; readlink /out; ls /app /app/deep; "
+        "ls -d /app/closed; echo x >/app/deep/er/memory/x; touch /app/x; touch /x; touch /app/deep/x; stat -c %a / /app; exit 0"
+    )
+    plan = replace(unpacked(cache, script, [base], None, *binds), joins_directories=False)
+    boxed = replace(plan, way="directory", layers=(Layer(path=str(root), kind="directory"),))
+    for one, lines, names in ((plan, 1, set[str]()), (boxed, 0, {"device", "whiteout"})):
+        code, out, err = run_plan(one, folder, uid=USER)
+        listed = "\n".join(sorted({"closed", "deep", "message.txt", "new", "secret", "tool", *names}))
+        wanted = f"base\ngenerated\ntoo\n{lines}\n/etc\n/app:\n{listed}\n\n/app/deep:\ner\n/app/closed\n755\n755\n"
+        assert (code, out) == (0, wanted) and err.count("Read-only file system") == 3
+
+
 @pytest.mark.parametrize("kind", ["tmpfs", "directory"])
 def test_writable_layers(base: Layer, folder: Path, cache: Path, kind: str) -> None:
     over = folder / f"own-{kind}"
