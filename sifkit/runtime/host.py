@@ -9,9 +9,9 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property, partial
 
+from ..records import record
 from . import sys
 
 __all__ = ["Host", "HostFact", "probe"]
@@ -30,7 +30,7 @@ _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 _APPARMOR_REQUEST = "an AppArmor profile with `userns,` for a python3 of root's: python3 -m venv --copies /opt/sifkit"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HostFact:
     """Capability of the host: it ``works``, the ``reason`` if not and the ``request`` for the administrator (may be empty)."""
 

@@ -22,7 +22,7 @@ from . import sys
 from .errors import LaunchError, failed_call
 from .run_plan import Layer, Upper
 
-__all__ = ["KernelLayers", "real_directory"]
+__all__ = ["KernelLayers", "real_directory", "upper_directories"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
@@ -77,10 +77,7 @@ class KernelLayers:
             window = (upper.offset, upper.size)
             fd = self._open(upper.path, window, is_ext3=True, write=True, is_part=upper.object_id is not None)
             self._mount_image(upper.name, fd, window, point, "ext3", write=True)
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.mkdir(f"{point}/{name}", 0o755)
-        return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
+        return upper_directories(point, upper)
 
     def join(self, layers: Sequence[str], upper: tuple[str, str] | None) -> str:
         """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``."""
@@ -166,6 +163,14 @@ def _mount_hint(name: str, kind: str | None, error: OSError) -> str:
     if kind == "ext3":
         return f"check it with: sifkit overlay fsck -fn {shell_quote(name)}"
     return ""
+
+
+def upper_directories(point: str, upper: Upper) -> tuple[str, str]:
+    """Return the directories for the files and for overlayfs of a writable layer at ``point``, made if they are missing."""
+    for name in (upper.upper, upper.work):
+        with suppress(FileExistsError):
+            os.makedirs(f"{point}/{name}", 0o755)
+    return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
 
 
 def real_directory(point: str, name: str, image: str) -> str:

@@ -9,18 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ext3.progress import Progress
 
+from ..records import record, replace
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
 from .container_process import Start, run_in_container
+from .directory_layers import merged_count
 from .errors import failed_call
-from .kernel_layers import KernelLayers
+from .kernel_layers import KernelLayers, upper_directories
 from .run_plan import Layer, RunPlan
 from .session import Session, mount_session, unused_directory
+
+if TYPE_CHECKING:
+    from .served_layers import ServedLayers
 
 __all__ = ["launch"]
 
@@ -54,12 +59,22 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
 
 
 def _run_in_layers(
-    plan: RunPlan, parts: Sequence[Layer], session: Session, layers: KernelLayers, start_of: StartOf, notify: Notify
+    plan: RunPlan,
+    parts: Sequence[Layer],
+    session: Session,
+    layers: KernelLayers,
+    start_of: StartOf,
+    notify: Notify,
+    upper: tuple[str, str] | None = None,
 ) -> int:
-    """Run in layers that the kernel mounts and joins. ``parts``: the layers, or the directories that show them."""
+    """Run in layers that the kernel mounts and joins.
+
+    ``parts``: the layers, or the directories that show them. ``upper``: directories of the writable layer, if it is mounted.
+    """
     try:
         directories = [layers.add_layer(layer) for layer in parts]
-        upper = None if plan.upper is None else layers.add_upper(plan.upper)
+        if plan.upper is not None and upper is None:
+            upper = layers.add_upper(plan.upper)
         if not plan.joins_directories:
             view = _underlay(plan, directories[0], layers.new_point())
             return _run(plan, _Root(view, session.files), start_of, notify)
@@ -126,6 +141,7 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
 def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     from .served_layers import ServedLayers
 
+    merged = merged_count(plan.layers, joins=plan.joins_directories)
     place = unused_directory(_used_paths(plan))
     uid, gid = os.getuid(), os.getgid()
     inner = (0, 0) if plan.fakeroot else (uid, gid)
@@ -136,6 +152,8 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         layers.lock(plan.layers)
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
+        if merged < len(plan.layers):
+            return _run_above_directories(plan, merged, session, layers, start_of, notify)
         view = layers.view(plan.layers)
         if add_mount_points(view, session.points, plan.mounts):
             layers.remove_view()
@@ -151,6 +169,20 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         layers.close()
 
 
+def _run_above_directories(
+    plan: RunPlan, merged: int, session: Session, layers: ServedLayers, start_of: StartOf, notify: Notify
+) -> int:
+    """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
+    parts = list(plan.layers[merged:])
+    if merged:
+        parts.insert(0, Layer(path=layers.view(plan.layers[:merged]), kind="directory"))
+    upper = None
+    if plan.upper is not None and plan.upper.kind == "image":
+        upper = upper_directories(layers.await_image(plan.upper), plan.upper)
+    joined = KernelLayers(session.path, notify, in_user_namespace=True)
+    return _run_in_layers(plan, parts, session, joined, start_of, notify, upper)
+
+
 def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
     try:
         sys.write_id_maps(uid, gid, inner_uid=inner[0], inner_gid=inner[1])
@@ -158,7 +190,7 @@ def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
         raise failed_call("the user cannot be mapped into a user namespace", error) from error
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Root:
     """Mounted root of a container, and a directory of the session for generated files."""
 

@@ -7,9 +7,9 @@ given for reading, later ones higher; one is written to, and lies above all wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
+from ..records import record
 from .config import SiteConfig
 from .request import HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
@@ -26,7 +26,7 @@ class NoWayError(SifkitError):
     kind = "not-possible"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlannedLayers:
     """Layers from the lowest up, and what is written to. ``is_root_writable``: the root itself."""
 
@@ -179,7 +179,7 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
         raise NoWayError(f"nothing can be mounted in a user namespace here: {host.user_mount.reason}", hint=hint)
     upper = planned.upper
     is_directory = len(planned.layers) == 1 and planned.layers[0].kind == "directory"
-    if upper is None and is_directory and (planned.is_root_writable or host.overlay.works):
+    if is_directory and (planned.is_root_writable or (host.overlay.works and (upper is None or upper.kind != "image"))):
         return "directory"
     if upper is None:
         return "view" if host.fuse.works else "unpacked"

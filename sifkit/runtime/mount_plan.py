@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from ..errors import FormatError, UsageError, show
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
@@ -28,13 +27,15 @@ SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/s
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
 
 
-@dataclass(slots=True)
 class PlannedMounts:
     """Mounts in order, and what they imply. ``home``: in the container."""
 
-    mounts: list[Mount] = field(default_factory=list)
-    home: str = "/"
-    notes: list[str] = field(default_factory=list)
+    __slots__ = ("home", "mounts", "notes")
+
+    def __init__(self) -> None:
+        self.mounts: list[Mount] = []
+        self.home = "/"
+        self.notes: list[str] = []
 
     def covers(self, path: str) -> bool:
         """Return True if a bind of the host already shows ``path`` at the same place."""

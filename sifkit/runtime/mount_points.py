@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 
+from ..records import record
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
 __all__ = ["FoundPath", "add_mount_point", "resolve_below"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FoundPath:
     """Path below a root: the names of what exists, none of them a symlink, and the ``missing`` names after it."""
 

@@ -6,6 +6,7 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ..errors import UsageError, show
 from .binds import BindSpec
@@ -16,7 +17,7 @@ from .layer_plan import check_image, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Namespace, RunPlan, Way
+from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["plan_run", "uses_nv"]
@@ -62,7 +63,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         has_init=not (options.no_init or options.compat),
         nv=uses_nv(options, site),
         cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
-        joins_directories=way not in ("unpacked", "directory") or host.overlay.works,
+        joins_directories=_joins_directories(way, layers.layers, host),
         notes=(*layers.notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
     )
 
@@ -111,6 +112,12 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> frozenset[Na
         if not allowed.get(name, True):
             raise UsageError(f"this site does not allow {name} namespaces", hint=f"'allow {name} ns = no' in {show(site.path)}")
     return frozenset(found)
+
+
+def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:
+    """Return True if the kernel can join directories, where that matters: it takes time to find out."""
+    matters = way in ("unpacked", "directory") or (way != "root" and any(layer.kind == "directory" for layer in layers))
+    return not matters or host.overlay.works
 
 
 def _environment(

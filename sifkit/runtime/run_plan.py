@@ -7,8 +7,9 @@ it out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from ..records import field, record
 
 __all__ = [
     "Account",
@@ -36,7 +37,7 @@ MountKind = Literal["bind", "proc", "tmpfs", "devpts", "mqueue", "symlink"]
 Namespace = Literal["user", "pid", "ipc", "uts", "net"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Layer:
     """Layer of the root: a directory ``subdirectory`` (empty: the whole) of a filesystem or of a directory of the host.
 
@@ -58,7 +59,7 @@ class Layer:
         return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Upper:
     """Layer that is written to.
 
@@ -81,7 +82,7 @@ class Upper:
         return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Mount:
     """Mount below the root of the container, made in the order of the plan.
 
@@ -111,7 +112,7 @@ class Mount:
     data: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Command:
     """Program that is started: of ``exec`` the words, of ``run`` the runscript with them, of ``shell`` a shell.
 
@@ -124,7 +125,7 @@ class Command:
     shell: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ContainerEnvironment:
     """Environment of the command, in the order in which it is made.
 
@@ -143,7 +144,7 @@ class ContainerEnvironment:
     with_libraries: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Account:
     """User in the container, for the entries in its passwd and group. ``uid``, ``gid``: as seen inside."""
 
@@ -157,7 +158,7 @@ class Account:
     groups: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunPlan:
     """Plan of a run.
 

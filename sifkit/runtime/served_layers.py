@@ -29,7 +29,7 @@ from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_chi
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
 from .fuse.writable_server import FULL, WritableServer
-from .kernel_layers import real_directory
+from .kernel_layers import upper_directories
 from .run_plan import Layer, Upper
 from .session import Session
 
@@ -81,7 +81,7 @@ class ServedLayers:
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
-        base = self._await_image(upper) if upper.kind == "image" else self._new_point()
+        base = self.await_image(upper) if upper.kind == "image" else self._new_point()
         try:
             if upper.kind == "tmpfs":
                 size = "" if upper.size is None else f",size={upper.size}"
@@ -92,10 +92,7 @@ class ServedLayers:
             raise failed_call(f"{show(upper.name or 'memory')} cannot be mounted", error) from error
         if upper.kind != "image":
             self._mounted.append(base)
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.makedirs(f"{base}/{name}", 0o755)
-        files, work = (real_directory(base, name, upper.name) for name in (upper.upper, upper.work))
+        files, work = upper_directories(base, upper)
         point = self._new_point()
         options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
         try:
@@ -134,7 +131,8 @@ class ServedLayers:
         self._writer = (upper.path, server)
         self._image_point = point
 
-    def _await_image(self, upper: Upper) -> str:
+    def await_image(self, upper: Upper) -> str:
+        """Return the directory where the image that is written to is served. Raises LaunchError."""
         assert self._writer is not None
         try:
             self._writer[1].await_ready()

@@ -13,16 +13,12 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 
 from ext3.progress import Progress, Silent
 
-from ..vfs.whiteouts import OVERLAY_XATTR_PREFIXES, marks_removed_file
+from .directory_layers import merged_count
 from .run_plan import Layer
 from .unpacked_cache import UnpackedCache
 from .unpacking import Notify, ProgressOf, unpack_alone, unpacked_root
 
 __all__ = ["UnpackedLayers"]
-
-FOLLOWED = ("user.overlay.opaque", "user.overlay.origin", "user.overlay.impure", "user.overlay.uuid")
-"""Attributes of overlayfs that the kernel follows in a user namespace, or that change nothing."""
-_PREFIXES = tuple(os.fsdecode(prefix) for prefix in OVERLAY_XATTR_PREFIXES)
 
 
 class UnpackedLayers:
@@ -43,7 +39,7 @@ class UnpackedLayers:
 
     def directories(self) -> list[Layer]:
         """Return directories to be joined, the lowest first. Raises LaunchError, ImageInUseError and OSError."""
-        count = self._merged_count()
+        count = merged_count(self._layers, joins=self._joins)
         if not count:
             return list(self._layers)
         merged, above = self._layers[:count], self._layers[count:]
@@ -66,39 +62,6 @@ class UnpackedLayers:
         with suppress(OSError):  # what is left is removed by the next run
             self._open.close()
 
-    def _merged_count(self) -> int:
-        """Return how many of the lowest layers are merged: 0, or up to the highest that the kernel cannot join."""
-        if not self._joins:
-            return 0 if len(self._layers) == 1 and self._layers[0].kind == "directory" else len(self._layers)
-        for number in range(len(self._layers) - 1, -1, -1):
-            layer = self._layers[number]
-            if layer.kind != "directory" or (number and _has_other_marks(f"{layer.path}/{layer.subdirectory}")):
-                return number + 1
-        return 0
-
 
 def _silent() -> AbstractContextManager[Progress]:
     return nullcontext(Silent())
-
-
-def _has_other_marks(top: str) -> bool:
-    """Return True if a layer has marks that the kernel does not follow in a user namespace."""
-    pending = [top]
-    while pending:
-        directory = pending.pop()
-        with suppress(OSError), os.scandir(directory) as entries:
-            for entry in entries:
-                is_directory = entry.is_dir(follow_symlinks=False)
-                if marks_removed_file(os.fsencode(entry.name)) or _has_other_xattrs(entry.path):
-                    return True
-                if is_directory:
-                    pending.append(entry.path)
-    return _has_other_xattrs(top)
-
-
-def _has_other_xattrs(path: str) -> bool:
-    try:
-        names = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return False
-    return any(name.startswith(_PREFIXES) and name not in FOLLOWED for name in names)

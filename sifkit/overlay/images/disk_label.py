@@ -9,12 +9,12 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ext3 import hostio
 from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET
 
 from ...atomic import HostPath
+from ...records import record
 
 __all__ = ["DiskPartition", "end_of_room", "offset_hint", "read_partitions"]
 
@@ -39,7 +39,7 @@ MAGIC_AT = SUPERBLOCK_OFFSET + 56
 """Byte of a filesystem where s_magic is."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DiskPartition:
     """Partition ``number``, from 1, at byte ``offset`` of a disk, with ``size`` bytes."""
 

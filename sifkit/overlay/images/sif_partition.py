@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ext3 import hostio
@@ -17,6 +16,7 @@ from ext3 import hostio
 from ...atomic import HostPath, lock_range
 from ...errors import FormatError, SifkitError, UsageError, shell_quote, show
 from ...in_use import check_unused
+from ...records import record
 from .image_format import HEAD_BYTES, head_format, image_kind
 from .window import Window
 
@@ -44,7 +44,7 @@ __all__ = [
 LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EditedSif:
     """SIF that is open and locked for writing, and its file descriptor."""
 

@@ -7,10 +7,10 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from ...errors import SifkitError
+from ...records import record
 from .. import sys
 from .server import Server
 
@@ -38,7 +38,7 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
     return fd
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServerProcess:
     """Process that serves a mount. ``report``: where it says that it was unmounted."""
 

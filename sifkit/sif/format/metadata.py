@@ -6,9 +6,9 @@ Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the 
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
 
 from ...packed_struct import PackedStruct
+from ...records import record
 from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
 from .types import (
     Arch,
@@ -48,7 +48,7 @@ def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:
     return layout.build(values) + extra.ljust(EXTRA_BYTES, b"\0")[layout.size :]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PartitionMeta:
     """Metadata of a partition: declared filesystem, partition type, architecture."""
 
@@ -71,7 +71,7 @@ class PartitionMeta:
         return f"{describe(self.fs_type)}/{describe(self.part_type)}/{arch}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignatureMeta:
     """Metadata of a signature: hash type, and the signer's OpenPGP v4 fingerprint, empty for signatures made with a PEM key.
 
@@ -100,7 +100,7 @@ class SignatureMeta:
         return describe(self.hash_type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CryptoMeta:
     """Metadata of a cryptographic message: format and type."""
 
@@ -120,7 +120,7 @@ class CryptoMeta:
         return f"{describe(self.format_type)}/{describe(self.message_type)}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SBOMMeta:
     """Metadata of a software bill of materials: its format."""
 
@@ -138,7 +138,7 @@ class SBOMMeta:
         return describe(self.sbom_format)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OCIMeta:
     """Metadata of an OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, computed while it is written."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from ...atomic import HostPath
 from ...errors import show
 from ...host_space import full_host_errors
+from ...records import field_names
 from ..errors import EditError, SIFError, SIFSourceError, SourceChangedError
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.header import HEADER_BYTES, GlobalHeader
@@ -212,7 +213,7 @@ def _is_exact(manifest: JSONObject, items: list[_PackedFile]) -> bool:
 
 def _plan_exact(root: str, manifest: JSONObject, items: list[_PackedFile]) -> _PackPlan:
     given = header_fields(JSONObject(manifest.values["header"], "header"))
-    wanted = set(GlobalHeader.__slots__)
+    wanted = set(field_names(GlobalHeader))
     if missing := sorted(wanted - set(given)):
         raise ManifestError("header", f"{missing[0]} is missing", hint="remove the layout to have the objects placed anew")
     header = GlobalHeader(**given)
