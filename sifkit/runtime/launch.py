@@ -179,7 +179,9 @@ def _run_above_directories(
     upper = None
     if plan.upper is not None and plan.upper.kind == "image":
         upper = upper_directories(layers.await_image(plan.upper), plan.upper)
-    joined = KernelLayers(session.path, notify, in_user_namespace=True)
+    points = f"{session.path}/joined"
+    os.mkdir(points, 0o755)
+    joined = KernelLayers(points, notify, in_user_namespace=True)
     return _run_in_layers(plan, parts, session, joined, start_of, notify, upper)
 
 
