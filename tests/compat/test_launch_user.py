@@ -139,6 +139,7 @@ def test_directories_are_joined_as_they_are(base: Layer, folder: Path) -> None:
     os.mknod(over / "app/secret", 0o20000, os.makedev(0, 0))
     (above / "app").mkdir(parents=True)
     (above / "app/message.txt").write_text("box\n")
+    run("chown", "-R", f"{USER}:{USER}", above)
     own = folder / "above.img"
     run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", own, "8M")
     os.chown(own, USER, USER)
