@@ -13,6 +13,7 @@ from ext3 import hostio
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from ..packed_struct import U16, U32, PackedStruct
+from .host_filesystems import no_upper_filesystem
 from .overlay_arguments import RunOverlay
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
@@ -41,8 +42,6 @@ HAS_JOURNAL = 0x4
 EXT3_INCOMPAT = 0x2 | 0x4 | 0x10
 """filetype, recover, meta_bg: what the kernel's ext3 and Apptainer accept."""
 EXT3_RO_COMPAT = 0x1 | 0x2 | 0x4
-NO_UPPER = ("nfs", "nfs4", "lustre", "gpfs", "panfs", "ecryptfs", "beegfs", "ceph", "cifs", "smb3", "afs", "9p", "overlay")
-"""Filesystems on which overlayfs writes to no directory; also all of FUSE."""
 
 
 def kind_of(path: str) -> PathKind:
@@ -214,7 +213,7 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         upper=upper,
         read_only=argument.read_only,
         is_writable=os.access(path, os.W_OK),
-        filesystem=_bad_filesystem(path),
+        filesystem=no_upper_filesystem(path),
     )
 
 
@@ -247,20 +246,3 @@ def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) ->
             read_only=argument.read_only,
             is_writable=is_writable,
         )
-
-
-def _bad_filesystem(path: str) -> str:
-    """Return the kind of the filesystem that a directory lies on, if overlayfs cannot write there; else an empty text."""
-    try:
-        device = os.stat(path).st_dev
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    number = b"%d:%d" % (os.major(device), os.minor(device))
-    for line in lines:
-        fields = line.split(b" ")
-        if len(fields) > 2 and fields[2] == number and b"-" in fields:
-            kind = os.fsdecode(fields[fields.index(b"-") + 1])
-            return kind if kind in NO_UPPER or kind.partition(".")[0] == "fuse" else ""
-    return ""

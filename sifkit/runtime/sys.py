@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import struct
+import sys
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -36,6 +37,7 @@ __all__ = [
     "attach_loop",
     "bind",
     "bind_flags",
+    "filesystem_magic",
     "mount",
     "pivot_root",
     "set_dumpable",
@@ -61,6 +63,9 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218, "i686": 217}
 """Number of the system call, which the C library does not wrap, by machine."""
+
+STATFS_BYTES = 256
+"""More than a struct statfs has, whose first member is f_type."""
 
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_MAJOR = 7
@@ -139,6 +144,14 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int = 0) -> None:
     """Move this process into the namespace that ``fd`` is open on."""
     _check(_libc.setns(fd, flags), f"setns {flags:#x}")
+
+
+def filesystem_magic(path: str) -> int:
+    """Return the number of the kind of filesystem that ``path`` lies on: f_type of statfs(2), see linux/magic.h."""
+    found = ctypes.create_string_buffer(STATFS_BYTES)
+    _check(_libc.statfs(os.fsencode(path), found), f"statfs {path}")
+    width = 4 if os.uname().machine in ("s390", "s390x") else ctypes.sizeof(ctypes.c_long)
+    return int.from_bytes(found.raw[:width], sys.byteorder) & 0xFFFF_FFFF
 
 
 def sync_filesystem(path: str) -> None:
