@@ -1,8 +1,8 @@
 """Filesystems of the host on which the kernel's overlayfs writes to no directory, known by statfs(2).
 
-A layer that is written to needs xattrs, renames that leave a whiteout, and names that no other host changes. Network and cluster
-filesystems, and those that fold case, lack one of these. The list is longer than Apptainer's (NFS, FUSE, eCryptfs, Lustre, GPFS,
-PanFS), which leaves the others to a message of the kernel.
+A layer that is written to needs xattrs, renames that leave a whiteout, and names that no other host changes. Network and
+cluster filesystems, and those that fold case, lack one of these. The list is longer than that of Apptainer (NFS, FUSE,
+eCryptfs, Lustre, GPFS, PanFS), which leaves the others to a message of the kernel.
 Sources: linux/magic.h; Lustre lustre_idl.h; Apptainer internal/pkg/image/overlay; Linux fs/overlayfs/super.c, ovl_dentry_weird.
 """
 

@@ -26,7 +26,7 @@ from . import sys
 from .errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree
 
-__all__ = ["CachedTree", "UnpackedCache"]
+__all__ = ["CachedTree", "UnpackedCache", "cached_trees"]
 
 FOLDERS = ("trees", "unfinished", "locks", "digests")
 CHECK_SECONDS = 86_400
@@ -168,14 +168,16 @@ class UnpackedCache:
                 finally:
                     os.close(fd)
 
-    def trees(self) -> list[CachedTree]:
-        """Return the complete trees."""
-        found = []
-        for key in sorted(os.listdir(f"{self.path}/trees")):
+
+def cached_trees(path: str) -> list[CachedTree]:
+    """Return the complete trees of a cache; none if it is missing or not readable."""
+    found = []
+    with suppress(OSError):
+        for key in sorted(os.listdir(f"{path}/trees")):
             with suppress(OSError):
-                facts = _read(f"{self.path}/trees/{key}/complete")
+                facts = _read(f"{path}/trees/{key}/complete")
                 found.append(CachedTree(key, str(facts.get("image", "")), int(str(facts.get("size", 0)))))
-        return found
+    return found
 
 
 def _read(path: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from sifkit.runtime.errors import LaunchError
 from sifkit.runtime.image_digest import OpenImage
 from sifkit.runtime.run_plan import Layer
 from sifkit.runtime.tree_removal import count_names, remove_tree
-from sifkit.runtime.unpacked_cache import CachedTree, UnpackedCache
+from sifkit.runtime.unpacked_cache import CachedTree, UnpackedCache, cached_trees
 
 KEY = "k" * 64
 
@@ -77,7 +77,7 @@ def test_trees_are_there_when_they_are_complete(tmp_path: Path) -> None:
         _ = 1 / 0
     assert cache.find(KEY) is None and not os.listdir(tmp_path / "cache/unfinished")
     root = tree_in(cache)
-    assert cache.find(KEY) == root and cache.trees() == [CachedTree(KEY, "image", 5)]
+    assert cache.find(KEY) == root and cached_trees(cache.path) == [CachedTree(KEY, "image", 5)]
     assert tree_in(cache) == root  # made twice at once, where there are no locks
     assert not os.listdir(tmp_path / "cache/unfinished")
     os.rmdir(f"{root}/a/b")
@@ -122,6 +122,7 @@ def test_the_cache_is_the_callers_alone(tmp_path: Path) -> None:
     place.chmod(0o777)
     UnpackedCache(str(place))
     assert place.stat().st_mode & 0o777 == 0o700
+    assert cached_trees(str(tmp_path / "missing")) == []
     (tmp_path / "file").touch()
     with pytest.raises(LaunchError, match="cannot be made"):
         UnpackedCache(str(tmp_path / "file"))
