@@ -11,10 +11,18 @@ from dataclasses import replace
 from ..errors import show
 from . import sys
 from .errors import LaunchError, failed_call
-from .mount_points import add_mount_point, resolve_below
+from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
 from .run_plan import Mount
 
-__all__ = ["add_mount_points", "enter_root", "is_directory_mount", "mount_all", "mounts_in_written_root", "read_small_file"]
+__all__ = [
+    "add_mount_points",
+    "enter_root",
+    "is_directory_mount",
+    "is_needed",
+    "mount_all",
+    "mounts_in_written_root",
+    "read_small_file",
+]
 
 SMALL_FILE_BYTES = 1 << 20
 HOME_BYTES = 1 << 20
@@ -23,15 +31,20 @@ NO_PATH = "the container has no such path"
 Notify = Callable[[str], None]
 
 
-def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
+def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> bool:
     """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
     added = False
+    below = os.fsencode(root) if isinstance(root, str) else root
     for mount in mounts:
-        if mount.make_target and mount.kind != "symlink":
+        if mount.make_target and mount.kind != "symlink" and is_needed(below, mount):
             try:
                 is_directory = is_directory_mount(mount)
                 added |= add_mount_point(
-                    os.fsencode(root), os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory
+                    below,
+                    os.fsencode(layer),
+                    os.fsencode(mount.target),
+                    is_directory=is_directory,
+                    hides_link=mount.hides_link,
                 )
             except OSError:
                 continue  # its mount will fail, and say why
@@ -62,6 +75,18 @@ def _existing_above(root: str, path: str) -> str:
     return "/" + os.fsdecode(b"/".join(found.existing)) if found.missing and found.existing else ""
 
 
+def is_needed(root: bytes | Root, mount: Mount) -> bool:
+    """Return False for a mount of which the container has no use."""
+    if not mount.needs:
+        return True
+    try:
+        looked_into = root_at(root)
+        found = resolve_below(looked_into, os.fsencode(mount.needs))
+        return not found.missing and stat.S_ISDIR(looked_into.mode(found.existing))
+    except OSError:
+        return False
+
+
 def is_directory_mount(mount: Mount) -> bool:
     """Return True if the target of a mount is a directory. Raises OSError."""
     if mount.kind != "bind":
@@ -75,7 +100,11 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
     """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
     own: list[bytes] = []
     for number, mount in enumerate(mounts):
+        if not is_needed(os.fsencode(root), mount):
+            continue
         try:
+            if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
+                continue  # in a layer above the mount points: what the user has chosen there
             target = _target(root, mount, own)
             _mount(target, f"{files}/{number}", mount)
             if mount.kind == "tmpfs":

@@ -14,12 +14,13 @@ from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from ..packed_struct import U16, U32, PackedStruct
 from .host_filesystems import no_upper_filesystem
-from .overlay_arguments import RunOverlay
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
 
 if TYPE_CHECKING:
-    from ..sif import SIF, Descriptor
+    from ..sif import Descriptor
+    from ..sif.descriptor_table import DescriptorTable
+    from .overlay_arguments import RunOverlay
 
 __all__ = ["image_facts", "kind_of", "overlay_facts"]
 
@@ -145,7 +146,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
         )
 
 
-def _partition_kind(sif: SIF, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
+def _partition_kind(sif: DescriptorTable, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
     """Return the filesystem of a partition. Raises FormatError for another."""
     from ..overlay.images.sif_partition import partition_format
 

@@ -154,14 +154,7 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
         if merged < len(plan.layers):
             return _run_above_directories(plan, merged, session, layers, start_of, notify)
-        view = layers.view(plan.layers)
-        if add_mount_points(view, session.points, plan.mounts):
-            layers.remove_view()
-            # the server leaves the session, and keeps this directory of it
-            points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
-            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
-            os.close(points)
+        view = layers.view(plan.layers, plan.mounts)
         if plan.upper is not None:
             view = layers.add_upper(view, plan.upper)
         return _run(plan, _Root(view, session.files), start_of, notify)
@@ -175,7 +168,7 @@ def _run_above_directories(
     """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
     parts = list(plan.layers[merged:])
     if merged:
-        parts.insert(0, Layer(path=layers.view(plan.layers[:merged]), kind="directory"))
+        parts.insert(0, Layer(path=layers.view(plan.layers[:merged], ()), kind="directory"))
     upper = None
     if plan.upper is not None and plan.upper.kind == "image":
         upper = upper_directories(layers.await_image(plan.upper), plan.upper)
@@ -225,7 +218,25 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         pid_namespace="pid" in plan.namespaces,
         has_init=plan.has_init,
         no_new_privileges=plan.no_new_privileges,
+        before_exec=_last_steps(plan, notify),
     )
+
+
+def _last_steps(plan: RunPlan, notify: Notify) -> Callable[[], None] | None:
+    """Return what the command's process does before it becomes the command, with all imported that it needs."""
+    if plan.drops_capabilities:
+        return sys.drop_capabilities
+    if not plan.fakeroot:
+        return None
+    from .seccomp import answer_as_root
+
+    def steps() -> None:
+        try:
+            answer_as_root()
+        except OSError as error:
+            notify(f"--fakeroot: changes of owners and users fail, as there are no seccomp filters here: {error.strerror}")
+
+    return steps
 
 
 def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> None:

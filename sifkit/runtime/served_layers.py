@@ -7,6 +7,7 @@ needs neither numpy nor construct where every layer is a squashfs or a directory
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -24,13 +25,16 @@ from ..vfs.resolve import Resolver, is_dir
 from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
+from .container_mounts import add_mount_points
 from .errors import LaunchError, failed_call
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
-from .fuse.writable_server import FULL, WritableServer
+from .fuse.writable_server import COMMIT_SECONDS, FULL, WritableServer
 from .kernel_layers import upper_directories
-from .run_plan import Layer, Upper
+from .left_behind import still_used
+from .mount_points import TreeRoot
+from .run_plan import Layer, Mount, Upper
 from .session import Session
 
 __all__ = ["ServedLayers", "lock_layers", "merged_layers"]
@@ -52,6 +56,7 @@ class ServedLayers:
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
+        self._image: int | None = None
         self._image_point = ""
         self._is_image_ready = False
         self._writer: tuple[str, ServerProcess] | None = None
@@ -61,23 +66,22 @@ class ServedLayers:
         """Lock the ext3 filesystems among the layers for reading, as Apptainer does, until ``close``."""
         lock_layers(layers, self._locks)
 
-    def view(self, layers: Sequence[Layer]) -> str:
-        """Mount the merged layers, the lowest first; return the directory. Raises LaunchError."""
+    def view(self, layers: Sequence[Layer], mounts: Sequence[Mount]) -> str:
+        """Mount the merged layers, the lowest first, with points for ``mounts``; return the directory. Raises LaunchError."""
         point = self._new_point()
         fd = self._mount_fuse(point)
+        # the server leaves the session, and keeps this directory of it
+        points = os.open(self.session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        open_server = partial(_open_view, fd, layers, self.owner, f"/proc/self/fd/{points}/.", mounts)
         try:
-            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._leave_session)
+            server = serve_in_child(open_server, before=self._leave_run)
         except OSError as error:
             raise failed_call("the image cannot be served", error) from error
         finally:
+            os.close(points)
             os.close(fd)
         self._servers.append(server)
         return point
-
-    def remove_view(self) -> None:
-        """Unmount the view that was made last, so that its server ends."""
-        sys.umount(self._mounted.pop())
-        self._servers.pop().wait()
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
@@ -106,6 +110,10 @@ class ServedLayers:
 
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
+        device = _device_of(self._mounted[-1]) if self._mounted else 0
+        for server in self._servers:
+            if (code := server.code_if_ended()) is not None:
+                self.notify(f"the image could not be read to the end: its server {_ended(code)}")
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
@@ -113,13 +121,14 @@ class ServedLayers:
         while self._servers:
             self._servers.pop().leave()
         if self._writer is not None:
-            self._finish_writer(*self._writer)
+            self._finish_writer(*self._writer, device)
 
     def start_image(self, upper: Upper) -> None:
         """Begin to serve an ext3 image that is written to, locked as Apptainer does; ``add_upper`` waits until it is there."""
         point = self._new_point()
         image = os.open(upper.path, os.O_RDWR | hostio.NO_WAIT | os.O_CLOEXEC)
         self._locks.callback(os.close, image)
+        self._image = image
         span = None if upper.object_id is None else (upper.offset, upper.size or 0)
         offset, size = span or (0, 0)
         check_unused(upper.path, writers_only=False, span=span)
@@ -142,19 +151,23 @@ class ServedLayers:
         self._is_image_ready = True
         return self._image_point
 
-    def _finish_writer(self, name: str, server: ServerProcess) -> None:
-        """Wait until all is written. Raises LaunchError if it cannot be."""
+    def _finish_writer(self, name: str, server: ServerProcess, device: int) -> None:
+        """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
         if not self._is_image_ready:  # something else has failed before the first change
             server.wait()
             return
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             server.leave()
-            self.notify(f"{show(name)} stays in use until the processes that the command has left behind end")
+            self.notify(still_used(name, device))
             return
         code = server.wait()
         if code == FULL:
             grow = f"sifkit overlay resize {shell_quote(name)} --size +1G"
             self.notify(f"{show(name)} is full: not all could be written; make it larger with: {grow}")
+        elif code < 0:
+            raise LaunchError(
+                f"{show(name)}: its server {_ended(code)}: changes of the last {COMMIT_SECONDS:.0f} seconds are lost"
+            )
         elif code != 0:
             raise LaunchError(f"{show(name)}: the last changes could not be written", hint="check the image and its disk")
 
@@ -172,10 +185,19 @@ class ServedLayers:
         self._mounted.append(point)
         return fd
 
+    def _leave_run(self) -> None:
+        """In a server of layers that are read: as ``_leave_session``, and let go of the image that is written to."""
+        self._leave_session()
+        if self._image is not None:
+            os.close(self._image)
+
     def _leave_session(self) -> None:
-        """In a server: have no part in its own mount, which would keep it alive for ever."""
+        """In a server: have no part in its own mount, which would keep it alive for ever, nor in reports of other servers."""
         sys.unshare(sys.CLONE_NEWNS)
         sys.umount(self.place, sys.MNT_DETACH)
+        others = self._servers if self._writer is None else [*self._servers, self._writer[1]]
+        for server in others:
+            os.close(server.report)
 
 
 def lock_layers(layers: Sequence[Layer], locks: ExitStack) -> None:
@@ -192,13 +214,40 @@ def lock_layers(layers: Sequence[Layer], locks: ExitStack) -> None:
 
 def merged_layers(layers: Sequence[Layer]) -> FileTree[Any]:
     """Return the layers, the lowest first, as one tree, open until this process ends. Raises SifkitError and OSError."""
+    return _merged([_open_layer(layer) for layer in layers])
+
+
+def _device_of(point: str) -> int:
+    """Return the device of a mounted root; 0 if nobody serves it any longer."""
+    try:
+        return os.stat(point).st_dev
+    except OSError:
+        return 0
+
+
+def _ended(code: int) -> str:
+    """Return how a server has ended, from its exit code."""
+    if code < 0:
+        with suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"has ended with code {code}"
+
+
+def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int], points: str, mounts: Sequence[Mount]) -> Server:
+    """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError.
+
+    ``points``: empty directory for the points of ``mounts`` that the layers have not.
+    """
     trees = [_open_layer(layer) for layer in layers]
+    tree = _merged(trees)
+    if add_mount_points(TreeRoot(tree), points, mounts):
+        trees.insert(1, HostTree(points))
+        tree = _merged(trees)
+    return Server(fd, TreeBackend(tree, owner=owner), report=report_error)
+
+
+def _merged(trees: Sequence[FileTree[Any]]) -> FileTree[Any]:
     return UnionTree(trees) if len(trees) > 1 else trees[0]
-
-
-def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int]) -> Server:
-    """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError."""
-    return Server(fd, TreeBackend(merged_layers(layers), owner=owner), report=report_error)
 
 
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:

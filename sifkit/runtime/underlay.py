@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from . import sys
-from .container_mounts import is_directory_mount
-from .mount_points import FoundPath, resolve_below
+from .container_mounts import is_directory_mount, is_needed
+from .mount_points import FoundPath, find_link, resolve_below
 from .run_plan import Mount
 
 __all__ = ["mount_underlay"]
@@ -29,9 +30,11 @@ def mount_underlay(root: str, point: str, mounts: Iterable[Mount]) -> bool:
     """
     missing: dict[tuple[bytes, ...], list[tuple[FoundPath, bool]]] = {}
     for mount in mounts:
-        if mount.make_target and mount.kind != "symlink":
+        if mount.make_target and mount.kind != "symlink" and is_needed(os.fsencode(root), mount):
             with suppress(OSError):  # its mount will fail, and say why
-                found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
+                path = os.fsencode(mount.target)
+                link = find_link(os.fsencode(root), path) if mount.hides_link else None
+                found = link or resolve_below(os.fsencode(root), path)
                 if found.missing:
                     missing.setdefault(found.existing, []).append((found, is_directory_mount(mount)))
     if not missing:
@@ -41,7 +44,8 @@ def mount_underlay(root: str, point: str, mounts: Iterable[Mount]) -> bool:
         sys.bind(source, target, recursive=True)
     made = sorted(missing, key=len)
     for names in made:
-        _mount_over(b"/".join([source, *names]), b"/".join([target, *names]))
+        hidden = {found.missing[0] for found, _ in missing[names]}
+        _mount_over(b"/".join([source, *names]), b"/".join([target, *names]), hidden)
         for found, is_directory in missing[names]:
             _make(found.below(target), found.missing, is_directory=is_directory)
     for names in made:
@@ -50,15 +54,16 @@ def mount_underlay(root: str, point: str, mounts: Iterable[Mount]) -> bool:
     return True
 
 
-def _mount_over(source: bytes, target: bytes) -> None:
-    """Mount a tmpfs at ``target`` with everything in the directory ``source``."""
+def _mount_over(source: bytes, target: bytes, hidden: AbstractSet[bytes]) -> None:
+    """Mount a tmpfs at ``target`` with everything in the directory ``source`` but symlinks with the names ``hidden``."""
     mode = stat.S_IMODE(os.stat(source).st_mode)
     sys.mount("sifkit", target, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, f"mode={mode:o},size={BYTES}")
     with os.scandir(source) as entries:
         for entry in entries:
             place = target + b"/" + entry.name
             if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), place)
+                if entry.name not in hidden:
+                    os.symlink(os.readlink(entry.path), place)
                 continue
             if entry.is_dir(follow_symlinks=False):
                 os.mkdir(place)

@@ -14,6 +14,7 @@ from hashlib import sha256
 from ..atomic import HostPath
 from ..errors import counted, human, show
 from ..records import field_names
+from .descriptor_table import open_image_file
 from .errors import CorruptSIFError, NotSIFError, SIFError, TruncatedSIFError
 from .finding import Finding, Problem, Severity
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
@@ -24,7 +25,6 @@ from .format.types import Arch, Code, DataType, FSType, PartType, describe
 from .fuse2fs import is_misplaced_superblock
 from .gaps import first_nonzero, unowned_spans
 from .image import SIF
-from .loading import open_image_file
 from .select import matching, primary
 from .sniff import HEAD_BYTES, FilesystemName, filesystem_name
 from .state import (

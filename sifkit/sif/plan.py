@@ -107,7 +107,7 @@ def plan_new(stamp: SIFStamp, *, launch: bytes = b"", capacity: int, arch: Arch 
     return GlobalHeader(
         launch=launch,
         arch=arch,
-        id=stamp.uuid,
+        id_bytes=stamp.uuid.bytes,
         created=stamp.seconds,
         modified=stamp.seconds,
         descriptors_free=capacity,

@@ -6,9 +6,12 @@ import time
 from uuid import UUID, uuid4
 
 from ..records import record
-from .format.header import NIL_UUID, YEAR_ONE
+from .format.header import YEAR_ONE
 
-__all__ = ["SIFStamp"]
+__all__ = ["NIL_UUID", "SIFStamp"]
+
+NIL_UUID = UUID(int=0)
+"""No ID."""
 
 
 @record

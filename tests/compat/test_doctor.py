@@ -61,8 +61,8 @@ def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("calls.unshare", "user_namespace", (None, None)),
         ("calls.mount", "user_mount", (None, None)),
         ("mounting.mount_fuse", "fuse", ("unpacked", "unpacked")),
-        ("host._try_overlay", "overlay", ("view", None)),
-        ("host._probe_overlay_on_fuse", "fuse_upper", ("view", "unpacked")),
+        ("host._change_lower_files", "overlay", ("view", None)),
+        ("host._try_overlay_on_fuse", "fuse_upper", ("view", "unpacked")),
     ],
 )
 def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:

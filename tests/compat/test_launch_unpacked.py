@@ -47,6 +47,7 @@ def root(folder: Path) -> Path:
     (top / "app/closed/in").touch()
     (top / "app/closed").chmod(0)
     (top / "run").symlink_to("/app")
+    (top / "app/link").symlink_to("message.txt")
     (top / "out").symlink_to("/etc")
     return top
 
@@ -86,7 +87,7 @@ def test_an_image_is_unpacked_once(base: Layer, folder: Path, cache: Path) -> No
     )
     plan = unpacked(cache, script, [base], None, *binds)
     code, out, err = run_plan(plan, folder, uid=USER)
-    names = "closed\ndeep\nmessage.txt\nnew\nsecret\ntool\n"
+    names = "closed\ndeep\nlink\nmessage.txt\nnew\nsecret\ntool\n"
     wanted = f"base\nof root\ngenerated\ninside\n{USER}\n{names}{USER} 600\n{USER} 755\n{USER} 0\n"
     assert out == wanted
     assert code == 1 and err.count("Read-only file system") == 2
@@ -105,16 +106,18 @@ def test_mount_points_without_overlayfs(base: Layer, root: Path, folder: Path, c
         Mount(kind="bind", target="/run/new/text", content=b"generated\n"),
         Mount(kind="bind", target="/run/new/other", content=b"too\n"),
         Mount(kind="tmpfs", target="/app/deep/er/memory"),
+        Mount(kind="bind", target="/app/link", content=b"", hides_link=True),
+        Mount(kind="bind", target="/app/unneeded", content=b"", needs="/missing"),
     )
     script = (
-        f"{MESSAGE} /app/new/text /run/new/other; cat /app/secret | wc -l; readlink /out; ls /app /app/deep; "
+        f"{MESSAGE} /app/new/text /run/new/other; cat /app/secret | wc -l; readlink /out /app/link; ls /app /app/deep; "
         "ls -d /app/closed; echo x >/app/deep/er/memory/x; touch /app/x; touch /x; touch /app/deep/x; stat -c %a / /app; exit 0"
     )
     plan = replace(unpacked(cache, script, [base], None, *binds), joins_directories=False)
     boxed = replace(plan, way="directory", layers=(Layer(path=str(root), kind="directory"),))
     for one, lines, names in ((plan, 1, set[str]()), (boxed, 0, {"device", "whiteout"})):
         code, out, err = run_plan(one, folder, uid=USER)
-        listed = "\n".join(sorted({"closed", "deep", "message.txt", "new", "secret", "tool", *names}))
+        listed = "\n".join(sorted({"closed", "deep", "link", "message.txt", "new", "secret", "tool", *names}))
         wanted = f"base\ngenerated\ntoo\n{lines}\n/etc\n/app:\n{listed}\n\n/app/deep:\ner\n/app/closed\n755\n755\n"
         assert (code, out) == (0, wanted) and err.count("Read-only file system") == 3
 
@@ -156,14 +159,14 @@ def test_layers_are_merged(base: Layer, root: Path, folder: Path, cache: Path) -
     script = "cat /app/message.txt; ls -A /app"
     # as root, in a user namespace all the same: another user may have no right to read this interpreter's numpy
     found = run_plan(unpacked(cache, script, [base, over]), folder)
-    names = "closed\ndeep\nmessage.txt\ntool\n"
+    names = "closed\ndeep\nlink\nmessage.txt\ntool\n"
     assert found[:2] == (0, f"changed\n{names}") and found[2].count("note:") == 2
     found = run_plan(unpacked(cache, script, [base, layers["plain"]]), folder)
-    assert found[:2] == (0, "base\nclosed\ndeep\nmessage.txt\nplain\nsecret\n")
+    assert found[:2] == (0, "base\nclosed\ndeep\nlink\nmessage.txt\nplain\nsecret\n")
     kept = state(cache)["trees"]
     assert kept == 2
     for order, wanted in (
-        ([base, layers["marked"]], "closed\ndeep\nmarked\nsecret\n"),
+        ([base, layers["marked"]], "closed\ndeep\nlink\nmarked\nsecret\n"),
         ([base, layers["plain"], over], f"changed\n{names.replace('tool', 'plain')}"),
     ):
         found = run_plan(unpacked(cache, script, order), folder)

@@ -14,6 +14,7 @@ from .failures import report
 if TYPE_CHECKING:
     from ...runtime.config import SiteConfig
     from ...runtime.options import RunOptions, Value
+    from ...runtime.overlay_arguments import RunOverlay
     from ...runtime.request import RunRequest
     from ...runtime.run_plan import RunPlan
     from .progress import Reporter
@@ -56,7 +57,13 @@ def run_container(
     options = RunOptions.of(found)
     site = load_site_config(os.environ)
     request = _request(console, action, image, words, options, site)
-    plan = plan_run(request, probe(), site)
+    writes = (
+        options.writable
+        or options.writable_tmpfs
+        or options.compat
+        or any(not text.endswith(":ro") for text in options.overlay)
+    )
+    plan = plan_run(request, probe(writes=writes), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
     if options.dry_run:
@@ -79,10 +86,14 @@ def _request(
     """Gather the facts of a run."""
     from ...runtime.caller import current_caller, read_resolv_conf
     from ...runtime.image_facts import image_facts, kind_of, overlay_facts
-    from ...runtime.overlay_arguments import parse_run_overlays
     from ...runtime.plan import uses_nv
     from ...runtime.request import GpuFiles, RunRequest
 
+    overlays: tuple[RunOverlay, ...] = ()
+    if options.overlay:
+        from ...runtime.overlay_arguments import parse_run_overlays
+
+        overlays = parse_run_overlays(options.overlay, kind_of)
     gpu = GpuFiles()
     if uses_nv(options, site):
         from ...runtime.gpu_files import find_gpu_files, list_paths
@@ -94,7 +105,7 @@ def _request(
         words=words,
         options=options,
         caller=current_caller(_inherited_variables(console)),
-        overlays=tuple(overlay_facts(one) for one in parse_run_overlays(options.overlay, kind_of)),
+        overlays=tuple(overlay_facts(one) for one in overlays),
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
         resolv_conf=read_resolv_conf(),

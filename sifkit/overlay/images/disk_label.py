@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ext3 import hostio
-from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET
 
 from ...atomic import HostPath
 from ...records import record
@@ -35,8 +34,6 @@ _gpt_header = struct.Struct("<72xQII")
 _gpt_entry = struct.Struct("<16s16xQQ")
 """Entry of a GPT: type, first and last sector."""
 _magic = struct.Struct("<H")
-MAGIC_AT = SUPERBLOCK_OFFSET + 56
-"""Byte of a filesystem where s_magic is."""
 
 
 @record
@@ -100,7 +97,10 @@ def offset_hint(path: HostPath, offset: int | None) -> str:
 
 
 def _holds_ext(fd: int, offset: int) -> bool:
-    return _read(fd, offset + MAGIC_AT, _magic.size) == _magic.pack(EXT3_MAGIC)
+    from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET  # slow to load, and disks with partitions are rare
+
+    s_magic = offset + SUPERBLOCK_OFFSET + 56
+    return _read(fd, s_magic, _magic.size) == _magic.pack(EXT3_MAGIC)
 
 
 def _read(fd: int, offset: int, size: int) -> bytes:

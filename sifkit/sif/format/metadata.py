@@ -5,8 +5,6 @@ Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the 
 
 from __future__ import annotations
 
-import string
-
 from ...packed_struct import PackedStruct
 from ...records import record
 from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
@@ -41,7 +39,7 @@ EXTRA_BYTES = 384
 FINGERPRINT_BYTES = 20
 """Size of an OpenPGP v4 fingerprint, at the start of a signature's 256-byte entity."""
 _ENTITY_BYTES = 256
-_HEX_DIGITS = set(string.digits.encode() + b"abcdef")
+_HEX_DIGITS = set(b"0123456789abcdef")
 
 
 def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:

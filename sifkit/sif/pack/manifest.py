@@ -250,7 +250,7 @@ def header_fields(table: JSONObject) -> dict[str, Any]:
         fields["launch"] = table.octets("launch", most).rstrip(b"\0")
     if "id" in table:
         try:
-            fields["id"] = UUID(table.text("id"))
+            fields["id_bytes"] = UUID(table.text("id")).bytes
         except ValueError as error:
             raise table.error("id", "not a UUID") from error
     if "arch" in table or "arch_hex" in table:

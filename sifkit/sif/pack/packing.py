@@ -215,7 +215,8 @@ def _plan_exact(root: str, manifest: JSONObject, items: list[_PackedFile]) -> _P
     given = header_fields(JSONObject(manifest.values["header"], "header"))
     wanted = set(field_names(GlobalHeader))
     if missing := sorted(wanted - set(given)):
-        raise ManifestError("header", f"{missing[0]} is missing", hint="remove the layout to have the objects placed anew")
+        name = missing[0].removesuffix("_bytes")
+        raise ManifestError("header", f"{name} is missing", hint="remove the layout to have the objects placed anew")
     header = GlobalHeader(**given)
     layout = JSONObject(manifest.values["layout"], "layout")
     layout.check_keys(LAYOUT_KEYS, "the layout")
@@ -307,7 +308,7 @@ def _plan_new_layout(manifest: JSONObject, items: list[_PackedFile], stamp: SIFS
         header = plan_new(stamp, launch=given.get("launch", b""), capacity=capacity, arch=Arch.UNKNOWN)
     except EditError as error:
         raise ManifestError("header", error.message, hint=error.hint) from error
-    header = replace(header, **{key: given[key] for key in ("id", "created", "modified") if key in given})
+    header = replace(header, **{key: given[key] for key in ("id_bytes", "created", "modified") if key in given})
     free = iter(sorted(set(range(capacity)) - set(places)))
     slots: dict[int, bytes] = {}
     pieces = []
