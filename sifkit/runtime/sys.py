@@ -36,6 +36,7 @@ __all__ = [
     "attach_loop",
     "bind",
     "bind_flags",
+    "clear_memory",
     "drop_capabilities",
     "mount",
     "pivot_root",
@@ -186,6 +187,11 @@ def drop_capabilities() -> None:
 def _prctl(option: int, value: int, name: str) -> None:
     zero = ctypes.c_ulong(0)
     _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {name}")
+
+
+def clear_memory(address: int, size: int) -> None:
+    """Overwrite memory of this process by zeros. The address must be right."""
+    ctypes.memset(address, 0, size)
 
 
 def set_seccomp_filter(program: bytes) -> None:
