@@ -105,8 +105,14 @@ def test_packages_are_installed_and_all_is_stored_as_root_s(box: Path, image: Pa
         assert {(one.st_uid, one.st_gid) for one in found.values()} == {(0, 0)}
         assert (upper / "repo/tiny.deb").is_char_device() and (upper / "opt/symlink").is_symlink()
         assert not (upper / "etc/apt/apt.conf.d").exists()
-    plain = sifkit("exec", "-C", "-B", "/usr:/usr:ro", "-o", f"{image}:ro", box, "cat", "/opt/tiny/data", "/opt/dropped")
-    assert (plain.returncode, plain.stdout) == (0, b"data\nx\n")
+    script = "cat /opt/tiny/data; echo more >>/opt/dropped; mkdir /opt/mine; rm -r /opt/etc; stat -c %u /opt/d /opt/mine"
+    plain = sifkit("exec", "-C", "-B", "/usr:/usr:ro", "-o", image, box, "sh", "-c", script)
+    assert (plain.returncode, plain.stdout, plain.stderr) == (0, f"data\n{USER}\n{USER}\n".encode(), b"")
+    assert_clean(image)
+    with kernel_mount(image) as point:
+        opt = point / "upper/opt"
+        assert {name: (opt / name).stat().st_uid for name in ("dropped", "mine", "d")} == {"dropped": 0, "mine": USER, "d": 0}
+        assert not (opt / "etc").exists()
 
 
 def test_a_directory_that_is_written_to_itself(box: Path, folder: Path) -> None:
