@@ -89,7 +89,7 @@ class Mount:
     ``source``. ``edit``: the content is the container's own file with entries of
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
     session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
-    is still seen, there is no mount. ``needs``: directory that the container must have, or the mount is left out.
+    is still seen, there is no mount. ``needs``: directory that the container must have; without it the mount is left out.
     ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of the filesystem.
     """
 
