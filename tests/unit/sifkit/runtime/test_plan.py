@@ -371,11 +371,8 @@ def test_fakeroot_is_for_plain_users() -> None:
     apt = mount_at(plan, "/etc/apt/apt.conf.d/99fakeroot")
     assert apt.content is not None and b'APT::Sandbox::User "root";' in apt.content and apt.needs == "/etc/apt/apt.conf.d"
     root = planned(fakeroot=True, host=ROOT)
-    assert (
-        not root.fakeroot
-        and root.home == "/home/alice"
-        and root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
-    )
+    assert not root.fakeroot and root.home == "/home/alice"
+    assert root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     assert "/etc/apt/apt.conf.d/99fakeroot" not in targets(root) + targets(planned())
     assert planned(fakeroot=True, userns=True, host=ROOT).fakeroot
 
