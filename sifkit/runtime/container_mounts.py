@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from ..errors import show
 from . import sys
 from .errors import LaunchError, failed_call
-from .mount_points import add_mount_point, resolve_below
+from .mount_points import add_mount_point, find_link, resolve_below
 from .run_plan import Mount
 
 __all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
@@ -27,7 +27,11 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
             try:
                 is_directory = _is_directory(mount)
                 added |= add_mount_point(
-                    os.fsencode(root), os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory
+                    os.fsencode(root),
+                    os.fsencode(layer),
+                    os.fsencode(mount.target),
+                    is_directory=is_directory,
+                    hides_link=mount.hides_link,
                 )
             except OSError:
                 continue  # its mount will fail, and say why
@@ -47,6 +51,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
     own: list[bytes] = []
     for number, mount in enumerate(mounts):
         try:
+            if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
+                continue  # in a layer above the mount points: what the user has chosen there
             target = _target(root, mount, own)
             _mount(target, f"{files}/{number}", mount)
             if mount.kind == "tmpfs":

@@ -25,6 +25,8 @@ DEVICES = ("tty", "null", "zero", "random", "urandom")
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
 """Working directories that are not shown in the container, which has its own."""
+LOCAL_TIME = "/etc/localtime"
+"""Symlink to the file of a zone in most images: followed, the mount would give that zone, which may be UTC, another time."""
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
 
 
@@ -157,7 +159,14 @@ def _add_site_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfi
 
 
 def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
-    return Mount(kind="bind", source=spec.source, target=spec.target, readonly=spec.readonly, is_optional=is_optional)
+    return Mount(
+        kind="bind",
+        source=spec.source,
+        target=spec.target,
+        readonly=spec.readonly,
+        hides_link=spec.target == LOCAL_TIME,
+        is_optional=is_optional,
+    )
 
 
 def _add_user_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, binds: Sequence[BindSpec]) -> None:

@@ -88,8 +88,9 @@ class Mount:
     mount but belongs into the tmpfs mounted before it. ``content``: the text of a generated file that is bound instead of
     ``source``. ``edit``: the content is the container's own file with entries of
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
-    session's layer. ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of
-    the filesystem.
+    session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
+    is still seen, there is no mount. ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes.
+    ``data``: options of the filesystem.
     """
 
     kind: MountKind
@@ -102,6 +103,7 @@ class Mount:
     noexec: bool = False
     make_source: bool = False
     make_target: bool = True
+    hides_link: bool = False
     is_optional: bool = False
     content: bytes | None = None
     edit: Literal["", "passwd", "group"] = ""

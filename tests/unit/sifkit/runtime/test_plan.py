@@ -256,6 +256,7 @@ def test_default_mounts() -> None:
         "/etc/group",
         "/work/dir",
     ]
+    assert [mount.target for mount in plan.mounts if mount.hides_link] == ["/etc/localtime"]
     assert all(mount.nosuid for mount in plan.mounts) and all(mount.nodev for mount in plan.mounts if mount.target != "/dev")
     assert plan.cwd == ("/work/dir", "/home/alice") and plan.home == "/home/alice"
     assert mount_at(plan, "/proc").kind == "bind" and mount_at(planned(pid=True), "/proc").kind == "proc"
