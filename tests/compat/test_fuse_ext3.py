@@ -297,7 +297,7 @@ def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) ->
 
 def test_pages_that_have_no_room_fail_when_they_are_synced(tmp_path: Path) -> None:
     image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
-    with writable_mount(image, expected=FULL) as mount:
+    with writable_mount(image, expected=FULL_OF_BYTES) as mount:
         with open(mount.point / "fill", "wb", buffering=0) as fill:
             while os.statvfs(mount.point).f_bavail > 40:
                 fill.write(bytes(8192))
