@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING
 
 from ext3.progress import Progress
@@ -20,9 +20,13 @@ from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in
 from .container_process import Start, run_in_container
 from .directory_layers import merged_count
 from .errors import failed_call
+from .image_files import ImageFiles
 from .kernel_layers import KernelLayers, upper_directories
 from .run_plan import Layer, RunPlan
 from .session import Session, mount_session, unused_directory
+
+if TYPE_CHECKING:
+    from .served_layers import ServedLayers
 
 if TYPE_CHECKING:
     from .served_layers import ServedLayers
@@ -42,20 +46,34 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: Progre
     in the child. ``notify``: is given one line per note. ``progress``: shows how far an image is unpacked. Raises LaunchError,
     ImageInUseError and OSError.
     """
-    if plan.is_root_writable:
-        return _launch_in_directory(plan, start_of, notify)
-    if plan.way == "root":
-        return _launch_as_root(plan, start_of, notify)
-    if plan.way in ("user", "view"):
-        return _launch_as_user(plan, start_of, notify)
-    return _launch_unpacked(plan, start_of, notify, progress)
+    with closing(ImageFiles(notify)) as images:
+        if plan.is_root_writable:
+            return _launch_in_directory(plan, images, start_of, notify)
+        # before any namespace is made: from inside, the processes that use an image cannot be seen
+        if plan.way == "root":
+            needs_view = images.open(plan.layers, plan.upper, for_kernel=True)
+            return _launch_as_root(plan, images, start_of, notify, needs_view=needs_view)
+        images.open(plan.layers, plan.upper, for_kernel=False)
+        if plan.way in ("user", "view"):
+            return _launch_as_user(plan, images, start_of, notify)
+        return _launch_unpacked(plan, images, start_of, notify, progress)
 
 
-def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, *, needs_view: bool) -> int:
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    return _run_in_layers(plan, plan.layers, session, KernelLayers(session.path, notify), start_of, notify)
+    layers = KernelLayers(session.path, images, notify)
+    if not needs_view:
+        return _run_in_layers(plan, plan.layers, session, layers, start_of, notify)
+    from .served_layers import ServedLayers
+
+    served = ServedLayers(session, place, None, images, notify)
+    try:
+        parts = [Layer(path=served.view(plan.layers, ()), kind="directory")]
+        return _run_in_layers(plan, parts, session, layers, start_of, notify)
+    finally:
+        served.close()
 
 
 def _run_in_layers(
@@ -98,38 +116,43 @@ def _underlay(plan: RunPlan, directory: str, point: str) -> str:
         raise failed_call("the mount points of the container cannot be made", error) from error
 
 
-def _launch_unpacked(plan: RunPlan, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
+def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
     """Run in directories of the host; images are unpacked before, outside of all namespaces."""
     from .unpacked_layers import UnpackedLayers
 
     unpacked = UnpackedLayers(plan.layers, plan.cache, notify, progress, joins=plan.joins_directories)
     try:
         parts = unpacked.directories()
-        session = _user_session(plan, parts)
-        layers = KernelLayers(session.path, notify, in_user_namespace=True)
+        _, session = _user_session(plan, parts)
+        layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
         return _run_in_layers(plan, parts, session, layers, start_of, notify)
     finally:
         unpacked.close()
 
 
-def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> Session:
-    """Mount a session in a new user namespace. ``parts``: directories of the host that it must not hide."""
+def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> tuple[str, Session]:
+    """Mount a session in a new user namespace; return where it is, and it. ``parts``: directories that it must not hide."""
     place = unused_directory([*_used_paths(plan), *(part.path for part in parts)])
     uid, gid = os.getuid(), os.getgid()
-    inner = (0, 0) if plan.fakeroot else (uid, gid)
+    inner = _inner_ids(plan)
     _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
-    return mount_session(place)
+    return place, mount_session(place)
 
 
-def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+def _inner_ids(plan: RunPlan) -> tuple[int, int]:
+    """Return user and group in the user namespace."""
+    return (0, 0) if plan.fakeroot else (os.getuid(), os.getgid())
+
+
+def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
     """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
     if plan.way == "root":
         place = unused_directory(_used_paths(plan))
         _new_namespace(sys.CLONE_NEWNS)
         session = mount_session(place)
     else:
-        session = _user_session(plan)
-    layers = KernelLayers(session.path, notify)
+        _, session = _user_session(plan)
+    layers = KernelLayers(session.path, images, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
         plan = replace(plan, mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
@@ -138,18 +161,14 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
         layers.close()
 
 
-def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
     from .served_layers import ServedLayers
 
     merged = merged_count(plan.layers, joins=plan.joins_directories)
-    place = unused_directory(_used_paths(plan))
-    uid, gid = os.getuid(), os.getgid()
-    inner = (0, 0) if plan.fakeroot else (uid, gid)
-    _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
-    session = mount_session(place)
-    layers = ServedLayers(session, place, inner, notify)
+    inner = _inner_ids(plan)
+    place, session = _user_session(plan)
+    layers = ServedLayers(session, place, inner, images, notify)
     try:
-        layers.lock(plan.layers)
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
         if merged < len(plan.layers):
@@ -172,10 +191,11 @@ def _run_above_directories(
     upper = None
     if plan.upper is not None and plan.upper.kind == "image":
         upper = upper_directories(layers.await_image(plan.upper), plan.upper)
-    points = f"{session.path}/joined"
-    os.mkdir(points, 0o755)
-    joined = KernelLayers(points, notify, in_user_namespace=True)
-    return _run_in_layers(plan, parts, session, joined, start_of, notify, upper)
+    joined = KernelLayers(session.path, layers.images, notify, in_user_namespace=True)
+    try:
+        return _run_in_layers(plan, parts, session, joined, start_of, notify, upper)
+    finally:
+        layers.root_device = joined.root_device
 
 
 def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:

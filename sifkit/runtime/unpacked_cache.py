@@ -140,7 +140,7 @@ class UnpackedCache:
         names = count_names(f"{place}/root")
         with open(f"{place}/complete", "x", encoding="ascii") as file:
             json.dump({"names": names, "size": tree.size, "image": tree.image}, file)
-        sys.sync_filesystem(self.path)
+        _sync(self.path)
         target = f"{self.path}/trees/{tree.key}"
         try:
             os.rename(place, target)
@@ -167,6 +167,15 @@ class UnpackedCache:
                     continue
                 finally:
                     os.close(fd)
+
+
+def _sync(path: str) -> None:
+    """Flush the filesystem of a directory to its storage. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sys.syncfs(fd)
+    finally:
+        os.close(fd)
 
 
 def cached_trees(path: str) -> list[CachedTree]:

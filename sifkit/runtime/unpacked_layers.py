@@ -22,7 +22,7 @@ __all__ = ["UnpackedLayers"]
 
 
 class UnpackedLayers:
-    """Directories of one run. ``close`` removes what is not kept, and ends the locks.
+    """Directories of one run, whose images are open and locked. ``close`` removes what is not kept.
 
     ``cache_path``: where images are unpacked. ``joins``: the kernel can join directories.
     """
@@ -43,10 +43,6 @@ class UnpackedLayers:
         if not count:
             return list(self._layers)
         merged, above = self._layers[:count], self._layers[count:]
-        if any(layer.kind == "ext3" for layer in merged):
-            from .served_layers import lock_layers
-
-            lock_layers(merged, self._open)
         cache = UnpackedCache(self._cache_path)
         if all(layer.kind != "directory" for layer in merged):
             root = unpacked_root(cache, merged, self._notify, self._progress)

@@ -97,9 +97,18 @@ def _drop(uid: int, way: Way) -> None:
     import sifkit.vfs.usage
 
     if way in ("user", "view"):
+        import ext3.fsck.checking
+        import ext3.newfs.stamp
+        import ext3.resize.unfinished
         import sifkit.overlay.images.opening
+        import sifkit.overlay.marks.normalizing
+        import sifkit.overlay.resizing.unfinished_resize
         import sifkit.runtime.fuse.ext3_backend
         import sifkit.runtime.fuse.writable_server
+        import sifkit.sif.image
+        import sifkit.sif.store
+
+        _ = ext3
     _ = encodings.ascii, lzma, zlib, sifkit
     os.setgroups([])
     os.setresgid(uid, uid, uid)
