@@ -52,7 +52,11 @@ class _HostRoot:
         found = os.lstat(b"/".join([self.path, *names]))
         mine = os.lstat(target)
         if (found.st_uid, found.st_gid) != (mine.st_uid, mine.st_gid):
-            os.chown(target, found.st_uid, found.st_gid)
+            try:
+                os.chown(target, found.st_uid, found.st_gid)
+            except OSError as error:  # an owner without a number in this user namespace
+                if error.errno not in (errno.EINVAL, errno.EPERM):
+                    raise
         os.chmod(target, stat.S_IMODE(found.st_mode))
 
 

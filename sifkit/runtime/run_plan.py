@@ -25,11 +25,12 @@ __all__ = [
     "Way",
 ]
 
-Way = Literal["root", "user", "view", "unpacked"]
+Way = Literal["root", "user", "view", "unpacked", "directory"]
 """Way in which the root of the container is made.
 
 "root": loop devices and mounts of the kernel. "user": FUSE servers in a user namespace, joined by the kernel's overlayfs.
-"view": one FUSE server of all layers, read-only. "unpacked": the root unpacked into a cache, without FUSE.
+"view": one FUSE server of all layers, read-only. "unpacked": images unpacked into a cache, without FUSE. "directory": a
+directory of the host alone, in a user namespace.
 """
 LayerKind = Literal["squashfs", "ext3", "directory"]
 MountKind = Literal["bind", "proc", "tmpfs", "devpts", "mqueue", "symlink"]
@@ -170,7 +171,8 @@ class RunPlan:
     the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours.
     ``fakeroot``: the user is mapped to root, and changes of owners and users seem to succeed.
-    ``drops_capabilities``: root is left without any. ``notes``: printed before the start.
+    ``drops_capabilities``: root is left without any. ``cache``: directory for unpacked images.
+    ``joins_directories``: the kernel's overlayfs works in a user namespace. ``notes``: printed before the start.
     """
 
     way: Way
@@ -192,4 +194,6 @@ class RunPlan:
     has_init: bool = True
     no_new_privileges: bool = True
     nv: bool = False
+    cache: str = ""
+    joins_directories: bool = True
     notes: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ from .mount_points import TreeRoot
 from .run_plan import Layer, Mount, Upper
 from .session import Session
 
-__all__ = ["ServedLayers"]
+__all__ = ["ServedLayers", "merged_layers"]
 
 LEFT_BEHIND_SECONDS = 1.0
 """Time in which the last processes of a container end after its command."""
@@ -55,6 +55,8 @@ class ServedLayers:
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
+        self.root_device = 0
+        """Device of the container's root, if that is mounted by others."""
         self._image_point = ""
         self._is_image_ready = False
         self._writer: tuple[Upper, ServerProcess] | None = None
@@ -79,7 +81,7 @@ class ServedLayers:
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
-        base = self._await_image(upper) if upper.kind == "image" else self._new_point()
+        base = self.await_image(upper) if upper.kind == "image" else self._new_point()
         try:
             if upper.kind == "tmpfs":
                 size = "" if upper.size is None else f",size={upper.size}"
@@ -92,12 +94,9 @@ class ServedLayers:
             self._mounted.append(base)
         if upper.kind == "tmpfs":
             self._memory = upper, base
-        from .kernel_layers import real_directory
+        from .kernel_layers import upper_directories
 
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.makedirs(f"{base}/{name}", 0o755)
-        files, work = (real_directory(base, name, upper.name) for name in (upper.upper, upper.work))
+        files, work = upper_directories(base, upper)
         point = self._new_point()
         options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
         try:
@@ -118,7 +117,7 @@ class ServedLayers:
             full = fullness(os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
-        device = _device_of(self._mounted[-1]) if self._mounted else 0
+        device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
         for server in self._servers:
             if (code := server.code_if_ended()) is not None:
                 self.notify(f"the image could not be read to the end: its server {_ended(code)}")
@@ -146,7 +145,8 @@ class ServedLayers:
         self._image_point = point
         self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
-    def _await_image(self, upper: Upper) -> str:
+    def await_image(self, upper: Upper) -> str:
+        """Return the directory where the image that is written to is served. Raises LaunchError."""
         assert self._writer is not None
         try:
             self._writer[1].await_ready()
@@ -215,6 +215,11 @@ class ServedLayers:
         others = self._servers if self._writer is None else [*self._servers, self._writer[1]]
         for server in others:
             os.close(server.report)
+
+
+def merged_layers(layers: Sequence[Layer]) -> FileTree[Any]:
+    """Return the layers, the lowest first, as one tree, open until this process ends. Raises SifkitError and OSError."""
+    return _merged([_open_layer(layer) for layer in layers])
 
 
 def _device_of(point: str) -> int:

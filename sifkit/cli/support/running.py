@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import InputError, NotYetError, UsageError, human, show
 from .console import Console
-from .failures import report
 
 if TYPE_CHECKING:
     from ...runtime.config import SiteConfig
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from ...runtime.overlay_arguments import RunOverlay
     from ...runtime.request import RunRequest
     from ...runtime.run_plan import RunPlan
+    from .progress import Reporter
 
 __all__ = ["FAILED", "run_container", "run_or_report"]
 
@@ -36,6 +36,8 @@ def run_or_report(
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:  # noqa: BLE001 - all errors become text here
+        from .failures import report
+
         report(error, console)
         return FAILED
 
@@ -142,4 +144,10 @@ def _launched(console: Console, plan: RunPlan) -> int:
     from ...runtime.container_facts import start_in_container
     from ...runtime.launch import launch
 
-    return launch(plan, start_of=start_in_container(console.program, console.warn), notify=console.warn)
+    def progress() -> Reporter:
+        from .progress import reporter
+
+        return reporter("auto", console)
+
+    start_of = start_in_container(console.program, console.warn)
+    return launch(plan, start_of=start_of, notify=console.warn, progress=progress)

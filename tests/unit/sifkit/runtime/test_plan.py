@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sifkit.errors import FormatError, SifkitError, UsageError
+from sifkit.runtime.cache_path import cache_path
 from sifkit.runtime.config import SiteConfig
 from sifkit.runtime.layer_plan import NoWayError
 from sifkit.runtime.options import RunOptions
@@ -219,7 +220,34 @@ def test_ways(host: Host, overlays: tuple[OverlayFacts, ...], options: dict[str,
     plan = planned(*overlays, host=host, **options)
     assert plan.way == way
     assert ("user" in plan.namespaces) == (way != "root")
-    assert any("unpacked into a cache" in note for note in plan.notes) == (way == "unpacked")
+    assert ("/.cache/sifkit" in "\n".join(plan_lines(plan))) == (way == "unpacked")
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "way", "joins"),
+    [
+        (USER, {}, "directory", True),
+        (Host(fuse=NO), {}, "directory", True),
+        (Host(fuse=NO, overlay=NO), {}, "directory", False),
+        (Host(fuse=NO, overlay=NO), {"writable": True}, "directory", False),
+        (USER, {"writable_tmpfs": True}, "directory", True),
+        (Host(fuse=NO), {"writable_tmpfs": True}, "directory", True),
+        (ROOT, {}, "root", True),
+        (ROOT, {"writable": True}, "root", True),
+    ],
+)
+def test_ways_of_a_directory(host: Host, options: dict[str, Any], way: str, joins: bool) -> None:
+    plan = planned(host=host, image=ImageFacts(path="/d", kind="directory", root=Layer(path="/d", kind="directory")), **options)
+    assert (plan.way, plan.joins_directories, plan.notes) == (way, joins, ())
+
+
+def test_the_cache_is_where_the_caller_wants_it() -> None:
+    assert cache_path({}, home="/home/a", cwd="/w") == "/home/a/.cache/sifkit"
+    assert cache_path({"HOME": "/h", "XDG_CACHE_HOME": ""}, home="/home/a", cwd="/w") == "/h/.cache/sifkit"
+    assert cache_path({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, home="/h", cwd="/w") == "/x/sifkit"
+    variables = {"SINGULARITY_CACHEDIR": "/s", "XDG_CACHE_HOME": "/x"}
+    assert cache_path(variables, home="/h", cwd="/w") == "/s/sifkit"
+    assert cache_path({**variables, "APPTAINER_CACHEDIR": "c"}, home="/h", cwd="/w") == "/w/c/sifkit"
 
 
 def test_hosts_that_do_not_allow_it() -> None:
@@ -373,7 +401,8 @@ def test_fakeroot_is_for_plain_users() -> None:
     apt = mount_at(plan, "/etc/apt/apt.conf.d/99fakeroot")
     assert apt.content is not None and b'APT::Sandbox::User "root";' in apt.content and apt.needs == "/etc/apt/apt.conf.d"
     root = planned(fakeroot=True, host=ROOT)
-    assert not root.fakeroot and root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
+    assert not root.fakeroot and root.home == "/home/alice"
+    assert root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     assert "/etc/apt/apt.conf.d/99fakeroot" not in targets(root) + targets(planned())
     assert planned(fakeroot=True, userns=True, host=ROOT).fakeroot
 
@@ -399,6 +428,9 @@ def test_fakeroot_in_a_directory_that_is_written_to() -> None:
 def test_capabilities_are_dropped() -> None:
     assert planned(no_privs=True, host=ROOT).drops_capabilities and planned(no_privs=True).drops_capabilities
     assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
+    assert planned(no_privs=True, fakeroot=True, host=ROOT).drops_capabilities
+    assert "capabilities: none" in plan_lines(planned(no_privs=True))
+    assert "fakeroot: changes of owners and users succeed, and change nothing" in plan_lines(planned(fakeroot=True))
 
 
 def test_names_of_servers() -> None:
