@@ -23,7 +23,7 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
     """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
     added = False
     for mount in mounts:
-        if mount.make_target and mount.kind != "symlink":
+        if mount.make_target and mount.kind != "symlink" and _is_needed(root, mount):
             try:
                 is_directory = _is_directory(mount)
                 added |= add_mount_point(
@@ -38,6 +38,17 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
     return added
 
 
+def _is_needed(root: str, mount: Mount) -> bool:
+    """Return False for a mount of which the container has no use."""
+    if not mount.needs:
+        return True
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(mount.needs))
+    except OSError:
+        return False
+    return not found.missing and stat.S_ISDIR(os.lstat(found.below(os.fsencode(root))).st_mode)
+
+
 def _is_directory(mount: Mount) -> bool:
     if mount.kind != "bind":
         return True
@@ -50,6 +61,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
     """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
     own: list[bytes] = []
     for number, mount in enumerate(mounts):
+        if not _is_needed(root, mount):
+            continue
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there

@@ -58,11 +58,13 @@ def run_in_container(
     pid_namespace: bool = False,
     has_init: bool = True,
     no_new_privileges: bool = True,
+    before_exec: Callable[[], None] | None = None,
 ) -> int:
     """Run a command in a child process; return its exit code. Raises LaunchError if it cannot be started.
 
     ``enter``: makes the container's root that of the child, and gives the command. ``cwd``: the first directory that is there
     becomes the working directory. ``pid_namespace``: this process has unshared it. ``has_init``: its first process is ours.
+    ``before_exec``: is called last in the child, without new privileges.
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
     parent = 0 if pid_namespace else os.getpid()
@@ -79,7 +81,7 @@ def run_in_container(
             start = enter()
             if has_init:
                 _become_init(environment)
-            _become_command(start, cwd, before, no_new_privileges)
+            _become_command(start, cwd, before, no_new_privileges, before_exec)
         except BaseException as error:  # noqa: BLE001 - the parent reports it
             _report(answer, error)
         finally:
@@ -117,13 +119,21 @@ def _environment_of_process() -> tuple[int, int]:
     return start, end - start
 
 
-def _become_command(start: Start, cwd: Sequence[str], mask: set[signal.Signals | int], no_new_privileges: bool) -> NoReturn:
+def _become_command(
+    start: Start,
+    cwd: Sequence[str],
+    mask: set[signal.Signals | int],
+    no_new_privileges: bool,
+    before_exec: Callable[[], None] | None,
+) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     _change_directory(cwd)
     if no_new_privileges:
         sys.set_no_new_privileges()
+    if before_exec is not None:
+        before_exec()
     os.execve(
         find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), list(start.argv), dict(start.environment)
     )
