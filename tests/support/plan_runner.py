@@ -98,6 +98,7 @@ def _drop(uid: int) -> None:
     import sifkit.overlay.resizing.unfinished_resize
     import sifkit.runtime.fuse.ext3_backend
     import sifkit.runtime.fuse.writable_server
+    import sifkit.runtime.layer_marks
     import sifkit.runtime.served_layers
     import sifkit.sif.image
     import sifkit.sif.store
