@@ -34,7 +34,8 @@ COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGAL
 """The last is that of our timer."""
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
-WRITE_KILL_SUIDGID = 4
+WRITE_CACHE, WRITE_KILL_SUIDGID = 1, 4
+"""The first: changed pages of a mapped file, of which the kernel takes all as written but for an error."""
 KEEP_CACHE = 2
 SET_ID = 0o6000
 COMMIT_SECONDS = 5.0
@@ -249,6 +250,8 @@ class WritableServer(Server):
         written = self.writable.write(node, offset, data, bool(flags & WRITE_KILL_SUIDGID))
         if written < size:
             self._note_full()
+            if flags & WRITE_CACHE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return (written.to_bytes(4, "little") + bytes(4),)
 
     def _fallocate(self, _: int, __: memoryview) -> Reply:
