@@ -26,6 +26,7 @@ PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select"
 PURE |= {
     "accounts",
     "binds",
+    "cache_path",
     "config",
     "layer_plan",
     "mount_plan",
@@ -39,6 +40,7 @@ IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subproce
 """What a pure module does not import: it has no clock, no identity, no files."""
 
 CONSTRUCT_USERS = {
+    "ext3/format/field_kinds.py",
     "ext3/format/layout.py",
     "sifkit/sif/format/descriptor.py",
     "sifkit/sif/format/header.py",
