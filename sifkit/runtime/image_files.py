@@ -102,7 +102,7 @@ class ImageFiles:
         from .mark_search import search_marks
 
         found = search_marks(fd, place.offset, place.size)
-        return found is None or found.of_users or found.moved
+        return found is None or found.ignored or found.moved
 
     def _replay(self, layer: Layer, stack: ExitStack) -> None:
         """Replay the journal of a layer if it is not empty and that is allowed. The lock passes over to ``_open_locked``."""
@@ -157,7 +157,7 @@ class ImageFiles:
             from .preparation import moved_error
 
             raise moved_error(place.name)
-        if found is None or (for_kernel and found.of_users):
+        if found is None or (for_kernel and found.ignored):
             from .preparation import prepare
 
             prepare(fd, place, normalize=for_kernel, search_moved=found is None)
@@ -176,7 +176,7 @@ class ImageFiles:
             from .preparation import moved_error
 
             raise moved_error(show(upper.name))
-        if found.of_users:
+        if found.ignored:
             try:
                 replace_directory_marks(files)
             except OSError as error:
@@ -221,7 +221,7 @@ def _has_marks(layer: Layer) -> bool:
             found = search_squashfs(layer.path, layer.offset, layer.size)
         except SifkitError:
             return False  # the kernel says what is wrong with it
-    return found.of_users or found.moved
+    return found.ignored or found.moved
 
 
 def _span(image: Layer | Upper) -> Span:

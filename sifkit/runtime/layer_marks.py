@@ -31,7 +31,7 @@ MOVED = (*REDIRECT_XATTRS, *METACOPY_XATTRS, *WHITEOUT_XATTRS)
 
 
 def search_directory(path: str, *, for_root: bool) -> FoundMarks:
-    """Return the marks below a directory. ``for_root``: root's overlayfs reads it, which ignores those of plain users.
+    """Return the marks below a directory. ``for_root``: root's overlayfs reads it, not one in a user namespace.
 
     What the caller may not read is left out. Metacopies are not looked for: overlayfs refuses them itself.
     """
@@ -44,7 +44,7 @@ def search_directory(path: str, *, for_root: bool) -> FoundMarks:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.name.startswith(WHITEOUT_PREFIX):
-                        found.of_users |= _is_mark(entry)
+                        found.ignored |= _is_mark(entry)
                     elif entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
             names = os.listxattr(directory, follow_symlinks=False)
@@ -123,7 +123,7 @@ def search_squashfs(path: str, offset: int, size: int | None) -> FoundMarks:
     with Reader.open(path, offset=offset, size=size) as reader:
         end = b""
         for piece, _ in reader.directories.pieces(0):
-            found.of_users |= WHITEOUT_PREFIX in end + piece
+            found.ignored |= WHITEOUT_PREFIX in end + piece
             end = piece[1 - len(WHITEOUT_PREFIX) :]
         table = reader.xattr_table
         for index in range(0 if table is None else table.count):
@@ -135,4 +135,5 @@ def search_squashfs(path: str, offset: int, size: int | None) -> FoundMarks:
 def _judge(found: FoundMarks, names: set[bytes], *, for_root: bool) -> None:
     """Note what the xattrs of a directory mean."""
     found.moved |= not names.isdisjoint(MOVED)
-    found.of_users |= FUSE_OPAQUE_XATTR in names or (for_root and OF_USER in names and OF_ROOT not in names)
+    known, other = (OF_ROOT, OF_USER) if for_root else (OF_USER, OF_ROOT)
+    found.ignored |= FUSE_OPAQUE_XATTR in names or (other in names and known not in names)

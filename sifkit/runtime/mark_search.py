@@ -43,10 +43,10 @@ _words = struct.Struct("<15I")
 
 @dataclass(slots=True)
 class FoundMarks:
-    """Marks of an image. ``of_users``: of fuse-overlayfs and plain users, which normalize replaces; ``moved``: redirects,
-    metacopies, and whiteouts by xattr."""
+    """Marks of a layer. ``ignored``: of fuse-overlayfs and of others' overlays, so that overlayfs shows what they remove;
+    ``moved``: redirects, metacopies, and whiteouts by xattr."""
 
-    of_users: bool = False
+    ignored: bool = False
     moved: bool = False
 
 
@@ -94,7 +94,7 @@ class _Search:
             self._search_xattr_blocks(table)
             if names:
                 blocks += self._directory_blocks(table)
-        if names and not self._found.of_users:
+        if names and not self._found.ignored:
             self._search_names(blocks)
         return self._found
 
@@ -191,7 +191,7 @@ class _Search:
         if mode & MODE_FORMAT == DIRECTORY:
             self._found.moved |= any(name in names for name in REDIRECT_XATTRS)
             of_root, of_user = OPAQUE_XATTRS
-            self._found.of_users |= FUSE_OPAQUE_XATTR in names or (of_user in names and of_root not in names)
+            self._found.ignored |= FUSE_OPAQUE_XATTR in names or (of_user in names and of_root not in names)
         elif mode & MODE_FORMAT == REGULAR:
             self._found.moved |= any(name in names for name in (*METACOPY_XATTRS, *WHITEOUT_XATTRS))
 
@@ -230,7 +230,7 @@ class _Search:
             while at >= 0:
                 start = at // size * size
                 if any(self._is_mark(ino) for ino in _marked_inodes(raw, start, start + size)):
-                    self._found.of_users = True
+                    self._found.ignored = True
                     return
                 at = raw.find(WHITEOUT_PREFIX, start + size)
 
