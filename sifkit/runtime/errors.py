@@ -19,7 +19,7 @@ class LaunchError(SifkitError):
 def failed_call(what: str, error: OSError, *, hint: str = "") -> LaunchError:
     """Return the error of a step of the start, ``what``, in which a system call failed."""
     reason = error.strerror or str(error)
-    tried = "" if error.filename is None else f" ({show(os.fsdecode(error.filename))})"
+    tried = f" ({show(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
     return LaunchError(f"{what}: {reason}{tried}", hint=hint)
 
 
