@@ -13,7 +13,6 @@ from ext3 import hostio
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
-from .host_filesystems import no_upper_filesystem
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
 
@@ -168,6 +167,8 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
 
 
 def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
+    from .host_filesystems import no_upper_filesystem
+
     upper = Upper(kind="directory", path=path)
     subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
     if argument.work:

@@ -14,10 +14,8 @@ from functools import partial
 
 from ext3 import hostio
 
-from ..atomic import lock_range, open_locked
 from ..errors import ImageInUseError, SifkitError, show
-from ..in_use import check_unused
-from .errors import LaunchError, failed_call
+from .errors import LaunchError
 from .ext3_state import read_state
 from .image_place import ImagePlace
 from .run_plan import Layer, Upper
@@ -124,6 +122,8 @@ class ImageFiles:
 
             prepare(fd, place)
         offset, size = _span(layer) or (0, 0)
+        from ..atomic import lock_range
+
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
 
     # The layer that is written to
@@ -180,6 +180,8 @@ class ImageFiles:
             try:
                 replace_directory_marks(files)
             except OSError as error:
+                from .errors import failed_call
+
                 what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
                 raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
             self.notify(REPLACED.format(show(upper.name)))
@@ -187,11 +189,16 @@ class ImageFiles:
     # Opening
 
     def _open_locked(self, image: Layer | Upper, *, write: bool) -> int:
+        from ..atomic import open_locked
+
         flags = (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC
         lock = partial(self._lock, image, write=write)
         return open_locked(image.path, partial(os.open, image.path, flags), lock)[0]
 
     def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> None:
+        from ..atomic import lock_range
+        from ..in_use import check_unused
+
         span = _span(image)
         offset, size = span or (0, 0)
         try:
@@ -231,14 +238,12 @@ def _span(image: Layer | Upper) -> Span:
 
 def _check_partition(image: Layer | Upper, fd: int) -> None:
     """Raise LaunchError if an object of a SIF is no longer where it was before it was locked."""
-    from ..sif.image import SIF
-    from ..sif.store import FileStore
+    from ..sif.descriptor_table import DescriptorTable
 
     assert image.object_id is not None
     try:
-        with SIF(FileStore(fd), path=image.path) as sif:
-            found = sif.get(image.object_id)
-            is_same = (found.offset, found.size) == (image.offset, image.size)
+        found = DescriptorTable(fd).get(image.object_id)
+        is_same = (found.offset, found.size) == (image.offset, image.size)
     except SifkitError:
         is_same = False
     if not is_same:

@@ -18,10 +18,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from ..atomic import lock_range
 from ..errors import ImageInUseError, show
+from ..records import record
 from . import sys
 from .errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree
@@ -37,7 +37,7 @@ DIGEST_LENGTH = 64
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CachedTree:
     """Tree in the cache. ``image``: what it was made of; ``size``: bytes that it took when it was made."""
 
