@@ -15,7 +15,7 @@ from functools import partial
 from ext3 import hostio
 
 from ..errors import ImageInUseError, SifkitError, show
-from .errors import LaunchError
+from .errors import LaunchError, failed_call
 from .ext3_state import read_state
 from .image_place import ImagePlace
 from .run_plan import Layer, Upper
@@ -180,8 +180,6 @@ class ImageFiles:
             try:
                 replace_directory_marks(files)
             except OSError as error:
-                from .errors import failed_call
-
                 what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
                 raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
             self.notify(REPLACED.format(show(upper.name)))
