@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from sifkit.runtime.fuse.writable_server import FULL
+from sifkit.runtime.fuse.writable_server import FULL_OF_BYTES
 from sifkit.vfs.host_tree import HostTree
 from tests.support.fuse_writable import writable_mount
 from tests.support.squashfs_images import facts_of_tree
@@ -275,7 +275,7 @@ def test_an_idle_mount_is_committed_after_five_seconds(image: Path) -> None:
 def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) -> None:
     image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
     source = os.urandom(12 << 20)
-    with writable_mount(image, expected=FULL) as mount:
+    with writable_mount(image, expected=FULL_OF_BYTES) as mount:
         accepted = 0
         fd = os.open(mount.point / "file", os.O_CREAT | os.O_WRONLY)
         with pytest.raises(OSError) as error:
@@ -297,7 +297,7 @@ def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) ->
 
 def test_pages_that_have_no_room_fail_when_they_are_synced(tmp_path: Path) -> None:
     image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
-    with writable_mount(image, expected=FULL) as mount:
+    with writable_mount(image, expected=FULL_OF_BYTES) as mount:
         with open(mount.point / "fill", "wb", buffering=0) as fill:
             while os.statvfs(mount.point).f_bavail > 40:
                 fill.write(bytes(8192))

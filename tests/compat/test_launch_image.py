@@ -204,9 +204,9 @@ def test_two_writers_never(base: Layer, image: Path) -> None:
 
 @pytest.mark.parametrize("way", ["root", "user"])
 def test_processes_left_behind_keep_the_image(base: Layer, image: Path, way: Way) -> None:
-    script = "(sleep 5; echo late >/late) >/dev/null 2>&1 & exit 7"
+    script = "(sleep 8; echo late >/late) >/dev/null 2>&1 & exit 7"
     with start_plan(plan_of(way, ["sh", "-c", script], [base], upper(image)), image.parent) as process:
-        out, err = process.communicate(timeout=4)  # nobody keeps them open, the servers included
+        out, err = process.communicate(timeout=7)  # nobody keeps them open, the servers included
     assert (process.returncode, out) == (7, b"")
     assert b"stays in use" in err and b"(sleep)" in err
     code, _, err = run_plan(plan_of(way, ["true"], [base], upper(image)), image.parent)

@@ -89,8 +89,14 @@ class Ext3Backend:
         return self.filesystem.unsynced
 
     def close(self) -> None:
-        """Commit, empty the journal and mark the filesystem as clean."""
+        """Commit, empty the journal and mark the filesystem as clean.
+
+        Raises OSError, also if a commit failed earlier: the changes since the one before are lost.
+        """
+        is_usable = self.filesystem.usable
         self.filesystem.close()
+        if not is_usable:
+            raise OSError(errno.EIO, "changes are lost, since a write to the image's file failed")
 
     def fsync(self, node: int, /) -> None:
         if self._inode(node) not in self._working:
