@@ -89,6 +89,11 @@ class Host:
         """Overlayfs over FUSE, with files of the lower layer modified, renamed and removed."""
         return self._writing_facts["fuse_upper"]
 
+    @property
+    def tmpfs_upper(self) -> HostFact:
+        """Overlayfs with its upper layer in memory, with a removed directory of the lower layer made again."""
+        return self._writing_facts["tmpfs_upper"]
+
     @cached_property
     def _user_facts(self) -> dict[str, HostFact]:
         return self._writing_facts if self._writes else _probe_user(writes=False)
@@ -113,7 +118,7 @@ def _probe_user(*, writes: bool) -> dict[str, HostFact]:
 
         del host_tree, tree_backend
     del mounting
-    names = ("user_namespace", "user_mount", "fuse", *(("overlay", "fuse_upper") if writes else ()))
+    names = ("user_namespace", "user_mount", "fuse", *(("overlay", "fuse_upper", "tmpfs_upper") if writes else ()))
     return _run_probe(partial(_try_all, writes=writes), names)
 
 
@@ -180,6 +185,10 @@ def _try_all(found: Report, *, writes: bool) -> None:
         os.mkdir(f"{place}/{name}")
     with open(f"{place}/low/file", "xb") as file:
         file.write(b"lower\n")
+    if _has_user_xattrs(place):
+        found["tmpfs_upper"] = HostFact(True)
+    else:
+        found["tmpfs_upper"] = HostFact(False, "tmpfs has no xattrs of users before Linux 6.6", "Linux 6.6 or later")
     if found["fuse"].works:
         found["fuse_upper"] = _tried(partial(_try_overlay_on_fuse, place), "a newer kernel")
         if found["fuse_upper"].works:  # with layers of any other kind it works, too
@@ -189,7 +198,7 @@ def _try_all(found: Report, *, writes: bool) -> None:
         found["fuse_upper"] = HostFact(False, found["fuse"].reason)
     found["overlay"] = _tried(partial(_change_lower_files, f"{place}/low", place, "direct"), "Linux 5.11 or later")
     if not found["overlay"].works:
-        found["fuse_upper"] = HostFact(False, found["overlay"].reason)
+        found["fuse_upper"] = found["tmpfs_upper"] = HostFact(False, found["overlay"].reason)
 
 
 def _tried(attempt: Callable[[], None], request: str) -> HostFact:
@@ -217,7 +226,8 @@ def _try_fuse(point: str) -> None:
 def _change_lower_files(lower: str, place: str, name: str) -> None:
     """Mount overlayfs, and modify, rename and remove what is in its lower layer. Raises OSError.
 
-    ``name``: a new directory for the upper layer.
+    ``name``: a new directory for the upper layer. On a filesystem without xattrs no directory is made where one was removed:
+    that needs a mark, which the layers of users have where they can.
     """
     point, upper = f"{place}/all", f"{place}/{name}"
     for path in (upper, f"{upper}/up", f"{upper}/work"):
@@ -233,11 +243,22 @@ def _change_lower_files(lower: str, place: str, name: str) -> None:
                 raise OSError(errno.EIO, "a changed file has other content", point)
         os.unlink(f"{point}/renamed")
         os.rmdir(f"{point}/directory")
-        os.mkdir(f"{point}/directory")
-        if os.listdir(point) != ["directory"]:
+        left = []
+        if _has_user_xattrs(upper):
+            os.mkdir(f"{point}/directory")
+            left = ["directory"]
+        if os.listdir(point) != left:
             raise OSError(errno.EIO, "removed files are still there", point)
     finally:
         sys.umount(point, sys.MNT_DETACH)
+
+
+def _has_user_xattrs(directory: str) -> bool:
+    try:
+        os.setxattr(directory, "user.sifkit", b"")
+    except OSError:
+        return False
+    return True
 
 
 def _try_overlay_on_fuse(place: str) -> None:
