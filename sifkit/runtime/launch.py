@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from typing import TYPE_CHECKING
-
-from ext3.progress import Progress
 
 from ..records import record, replace
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
 from .container_process import Start, run_in_container
-from .directory_layers import merged_count
 from .errors import failed_call
 from .image_files import ImageFiles
 from .kernel_layers import KernelLayers, upper_directories
@@ -27,14 +24,15 @@ from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:
     from .served_layers import ServedLayers
+    from .unpacking import ProgressOf
 
 if TYPE_CHECKING:
     from .served_layers import ServedLayers
+    from .unpacking import ProgressOf
 
 __all__ = ["launch"]
 
 Notify = Callable[[str], None]
-ProgressOf = Callable[[], AbstractContextManager[Progress]]
 StartOf = Callable[[RunPlan, str], Start]
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 
@@ -162,6 +160,7 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
 
 
 def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
+    from .directory_layers import merged_count
     from .served_layers import ServedLayers
 
     merged = merged_count(plan.layers, joins=plan.joins_directories)

@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..atomic import lock_range
 from ..errors import ImageInUseError, show
@@ -37,8 +37,7 @@ DIGEST_LENGTH = 64
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
 
 
-@dataclass(frozen=True, slots=True)
-class CachedTree:
+class CachedTree(NamedTuple):
     """Tree in the cache. ``image``: what it was made of; ``size``: bytes that it took when it was made."""
 
     key: str
