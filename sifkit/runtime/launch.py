@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from .served_layers import ServedLayers
     from .unpacking import ProgressOf
 
-if TYPE_CHECKING:
-    from .served_layers import ServedLayers
-    from .unpacking import ProgressOf
-
 __all__ = ["launch"]
 
 Notify = Callable[[str], None]
