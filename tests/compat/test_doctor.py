@@ -40,6 +40,18 @@ def test_this_host_allows_everything() -> None:
     assert "overlayfs in user namespaces" in doctor().stdout
 
 
+def test_directories_need_no_fuse() -> None:
+    """It is tried only if it is asked for."""
+    lines = (
+        "from sifkit.runtime import host",
+        "found = host.probe(fuse=False)",
+        "assert found.user_mount.works and found.overlay.works and found.tmpfs_upper.works",
+        "assert 'sifkit.runtime.fuse.mounting' not in sys.modules",
+        "assert found.fuse.works and found.fuse_upper.works and 'sifkit.runtime.fuse.mounting' in sys.modules",
+    )
+    assert doctor("; ".join(lines)).returncode == 0
+
+
 def test_memory_without_xattrs_forbids_nothing_else() -> None:
     """A removed directory that is made again is EIO there, as on Linux 5.11 to 6.5."""
     lines = (
