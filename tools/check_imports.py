@@ -64,6 +64,20 @@ HEAVY = ("numpy", "construct", "rich", "tqdm", "ext3", "zstandard")
 """What ``import sifkit.cli`` does not load: each costs tens of milliseconds of every ``sifkit -h``."""
 
 
+STARTED = (
+    "sifkit.cli.support.running",
+    "sifkit.runtime.plan",
+    "sifkit.runtime.image_facts",
+    "sifkit.runtime.host",
+    "sifkit.runtime.launch",
+    "sifkit.runtime.kernel_layers",
+    "sifkit.runtime.served_layers",
+    "sifkit.sif.descriptor_table",
+)
+"""What a start of ``sifkit exec`` loads."""
+SLOW_TO_LOAD = ("dataclasses", "inspect", "json", "uuid", "subprocess", "tempfile", "shutil")
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """One imported module: dotted name, line, and where in the file the statement is."""
@@ -216,6 +230,9 @@ def main(argv: list[str] | None = None) -> int:
     if (root / "sifkit" / "squashfs" / "reader.py").exists():
         # a server for each container: start-up and memory count
         lines += check_light(root, "sifkit.squashfs.reader", ("numpy", "construct", "zstandard", "rich"))
+    if (root / "sifkit" / "runtime" / "launch.py").exists():
+        # started a thousand times by a job
+        lines += check_light(root, ", ".join(STARTED), (*SLOW_TO_LOAD, "numpy", "construct", "rich", "typer"))
     for line in lines:
         print(line)
     return 1 if lines else 0

@@ -6,9 +6,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from ..errors import show
+from ..records import replace
 from . import sys
 from .errors import LaunchError, failed_call
 from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at

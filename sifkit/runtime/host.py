@@ -278,12 +278,14 @@ def _try_overlay_on_fuse(place: str) -> None:
 
     point = f"{place}/fuse"
     fd = mount_fuse(point, name="sifkit-probe", read_only=True)
-    server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+    try:
+        server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+    finally:
+        os.close(fd)  # held here, it would let the mount wait for ever for a server that has died
     try:
         _change_lower_files(point, place, "on-fuse")
     finally:
         sys.umount(point, sys.MNT_DETACH)
-        os.close(fd)
         server.wait()
 
 

@@ -13,7 +13,6 @@ from ext3 import hostio
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
-from .host_filesystems import no_upper_filesystem
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
 
@@ -168,6 +167,8 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
 
 
 def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
+    from .host_filesystems import no_upper_filesystem
+
     upper = Upper(kind="directory", path=path)
     subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
     if argument.work:
@@ -175,15 +176,26 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         _check_work(argument, path, work)
         above = os.path.commonpath([path, work])
         upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
+    is_writable = _takes_changes(upper)
+    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True)
     return OverlayFacts(
         name=argument.path,
         kind="directory",
-        layers=() if argument.work else (Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True),),
+        layers=() if argument.work and is_writable else (layer,),
         upper=upper,
         read_only=argument.read_only,
-        is_writable=os.access(path, os.W_OK),
+        is_writable=is_writable,
         filesystem=no_upper_filesystem(path),
     )
+
+
+def _takes_changes(upper: Upper) -> bool:
+    """Return True if the caller may write to both directories of a layer, or make those that are missing."""
+    for name in (upper.upper, upper.work):
+        path = f"{upper.path}/{name}"
+        if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
+            return False
+    return True
 
 
 def _check_work(argument: RunOverlay, upper: str, work: str) -> None:

@@ -18,11 +18,11 @@ from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in
 from .container_process import Start, run_in_container
 from .errors import failed_call
 from .image_files import ImageFiles
-from .kernel_layers import KernelLayers, upper_directories
 from .run_plan import Layer, RunPlan
 from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:
+    from .kernel_layers import KernelLayers
     from .served_layers import ServedLayers
     from .unpacking import ProgressOf
 
@@ -57,6 +57,8 @@ def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
+    from .kernel_layers import KernelLayers
+
     layers = KernelLayers(session.path, images, notify)
     if not needs_view:
         return _run_in_layers(plan, plan.layers, session, layers, start_of, notify)
@@ -118,6 +120,8 @@ def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notif
     try:
         parts = unpacked.directories()
         _, session = _user_session(plan, parts)
+        from .kernel_layers import KernelLayers
+
         layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
         return _run_in_layers(plan, parts, session, layers, start_of, notify)
     finally:
@@ -146,6 +150,8 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
         session = mount_session(place)
     else:
         _, session = _user_session(plan)
+    from .kernel_layers import KernelLayers
+
     layers = KernelLayers(session.path, images, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
@@ -180,6 +186,8 @@ def _run_above_directories(
     plan: RunPlan, merged: int, session: Session, layers: ServedLayers, start_of: StartOf, notify: Notify
 ) -> int:
     """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
+    from .kernel_layers import KernelLayers, upper_directories
+
     parts = list(plan.layers[merged:])
     if merged:
         parts.insert(0, Layer(path=layers.view(plan.layers[:merged], ()), kind="directory"))

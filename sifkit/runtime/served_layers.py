@@ -18,20 +18,14 @@ from ..squashfs.reader import Reader
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostTree
 from ..vfs.resolve import Resolver, is_dir
-from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
 from .container_mounts import add_mount_points
 from .errors import LaunchError, failed_call, unwritten
-from .full_layer import Fullness, full_note, fullness
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
-from .fuse.writable_server import COMMIT_SECONDS, FULL_OF_BYTES, FULL_OF_INODES, WritableServer
 from .image_files import ImageFiles
-from .image_place import ImagePlace
-from .kernel_layers import upper_directories
-from .left_behind import still_used
 from .mount_points import TreeRoot
 from .run_plan import Layer, Mount, Upper
 from .session import Session
@@ -40,8 +34,6 @@ __all__ = ["ServedLayers", "merged_layers"]
 
 LEFT_BEHIND_SECONDS = 1.0
 """Time in which the last processes of a container end after its command."""
-FULL: dict[int, Fullness] = {FULL_OF_BYTES: "bytes", FULL_OF_INODES: "inodes"}
-"""Exit codes of a server that had no room."""
 _opened = ExitStack()
 """Images of a server process, which are open until it ends."""
 
@@ -102,6 +94,8 @@ class ServedLayers:
             self._mounted.append(base)
         if upper.kind == "tmpfs":
             self._memory = upper, base
+        from .kernel_layers import upper_directories
+
         files, work = upper_directories(base, upper)
         point = self._new_point()
         options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
@@ -117,6 +111,8 @@ class ServedLayers:
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
         if self._memory is not None:
+            from .full_layer import full_note, fullness
+
             upper, point = self._memory
             full = fullness(os.statvfs(point))
             if full:
@@ -155,6 +151,8 @@ class ServedLayers:
         try:
             self._writer[1].await_ready()
         except OSError as error:
+            from .image_place import ImagePlace
+
             self._writer = None
             hint = f"check it with: {ImagePlace.of(upper).fsck('-fn')}"
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
@@ -166,7 +164,12 @@ class ServedLayers:
         if not self._is_image_ready:  # something else has failed before the first change
             server.wait()
             return
+        from .full_layer import full_note
+        from .fuse.writable_server import COMMIT_SECONDS, FULL
+
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
+            from .left_behind import still_used
+
             server.leave()
             self.notify(still_used(upper.name, device))
             return
@@ -255,6 +258,7 @@ def _merged(trees: Sequence[FileTree[Any]]) -> FileTree[Any]:
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:
     """Open an ext3 image for changes, in the process that serves it. New files belong to the caller."""
     from .fuse.ext3_backend import Ext3Backend
+    from .fuse.writable_server import WritableServer
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)
@@ -275,6 +279,8 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
         top = Resolver(tree).lookup(os.fsencode(layer.subdirectory), follow=False)
         if not is_dir(tree.stat(top)):
             raise LaunchError(f"{show(layer.name)}: {show(layer.subdirectory)} is not a directory")
+        from ..vfs.subtree import Subtree
+
         return Subtree(tree, top)
     except SifkitError as error:
         error.set_path(layer.path)
@@ -289,6 +295,8 @@ def _open_ext3(layer: Layer) -> FileTree[Any]:
     opened = _opened.enter_context(open_filesystem(layer.path, partition, offset=offset))
     problem = None if opened.image is None else opened.image.journal_problem
     if problem is not None:  # without its journal an image shows what it was before
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(layer)
         raise LaunchError(f"{place.name}: its journal cannot be read: {problem}", hint=f"repair it with: {place.fsck()}")
     return opened.tree

@@ -6,7 +6,6 @@ are imported on first use, so that a command loads only what it needs.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -203,6 +202,8 @@ _ALIASES = {"SourceError": "SIFSourceError", "Stamp": "SIFStamp", "TruncatedErro
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     wanted = _ALIASES.get(name, name)
     if wanted not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

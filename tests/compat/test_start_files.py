@@ -23,12 +23,16 @@ pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 MOST_FILES = 150
 SHADOWED = ("numpy/__init__.py", "json/__init__.py", "ctypes.py", "signal.py", "struct.py", "zlib.py", "threading.py")
 OPENED = re.compile(r'open(?:at)?\((?:AT_FDCWD, )?"(?P<path>[^"]+)", (?P<flags>[A-Z_|]+).* = \d+')
+COMPILED = re.compile(r"__pycache__/(\w+)\.cpython-\d+\.pyc(\.\d+)?$")
 NO_FILES = ("/proc/", "/sys/", "/dev/")
 """Directories of files that the kernel makes up."""
 
 
 def opened_files(trace: Path, command: str) -> set[str]:
-    """Return the regular files that were opened before ``command`` was executed, but those of the session's own memory."""
+    """Return the regular files that were opened before ``command`` was executed, but those of the session's own memory.
+
+    A module counts once, whether it was compiled before or not.
+    """
     found = set()
     place = "/srv/session"
     for line in trace.read_text(errors="replace").splitlines():
@@ -36,7 +40,7 @@ def opened_files(trace: Path, command: str) -> set[str]:
             return found
         match = OPENED.search(line)
         if match and "O_DIRECTORY" not in match["flags"] and not match["path"].startswith((*NO_FILES, place)):
-            found.add(match["path"])
+            found.add(COMPILED.sub(r"\1.py", match["path"]))
     raise AssertionError("the command was not executed")
 
 

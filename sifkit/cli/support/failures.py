@@ -13,7 +13,7 @@ from ...errors import ImageInUseError, InputError, SifkitError, UsageError, shel
 from ...vfs.errors import DamagedTreeError, TreePathError
 from .console import JSON_SCHEMA, Console, Fields, name_fields
 
-__all__ = ["Terminated", "errors_about", "name_holders", "report", "report_usage"]
+__all__ = ["errors_about", "name_holders", "report", "report_usage"]
 
 ERROR_ATTRIBUTES = (
     "needed_bytes",
@@ -61,14 +61,6 @@ _PATH_HINTS = {
 """Hints for a wrong path inside an image."""
 _COMMAND_HINT = re.compile(r"sifkit (sif (list|check|compact)|overlay (resize|rebuild)( -N \S+| --size \S+)?)$")
 """Hint that ends in a command without the image's name."""
-
-
-class Terminated(BaseException):
-    """Signal that ends the process, raised so that temporary files are removed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
 
 
 @contextmanager

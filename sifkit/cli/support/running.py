@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import InputError, NotYetError, UsageError, human, show
 from .console import Console
-from .failures import report
 
 if TYPE_CHECKING:
     from ...runtime.config import SiteConfig
@@ -37,6 +36,8 @@ def run_or_report(
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:  # noqa: BLE001 - all errors become text here
+        from .failures import report
+
         report(error, console)
         return FAILED
 
