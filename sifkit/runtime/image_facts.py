@@ -12,37 +12,18 @@ from ext3 import hostio
 
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
-from ..packed_struct import U16, U32, PackedStruct
-from .overlay_arguments import RunOverlay
+from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
 
 if TYPE_CHECKING:
-    from ..sif import SIF, Descriptor
+    from ..sif import Descriptor
+    from ..sif.descriptor_table import DescriptorTable
+    from .overlay_arguments import RunOverlay
 
 __all__ = ["image_facts", "kind_of", "overlay_facts"]
 
 REGISTRIES = ("docker://", "docker-daemon:", "docker-archive:", "library://", "oras://", "shub://", "oci:", "oci-archive:")
-SUPERBLOCK_OFFSET = 1024
-SUPERBLOCK_START = PackedStruct(
-    "start of the superblock of ext2, ext3 and ext4",
-    104,
-    s_counts=56,
-    s_magic=U16,
-    s_state=U16,
-    s_settings=32,
-    s_feature_compat=U32,
-    s_feature_incompat=U32,
-    s_feature_ro_compat=U32,
-)
-"""Fields that tell ext3 from other filesystems; the schema of the ext3 library would load numpy."""
-EXT_MAGIC = 0xEF53
-HAS_JOURNAL = 0x4
-EXT3_INCOMPAT = 0x2 | 0x4 | 0x10
-"""filetype, recover, meta_bg: what the kernel's ext3 and Apptainer accept."""
-EXT3_RO_COMPAT = 0x1 | 0x2 | 0x4
-NO_UPPER = ("nfs", "nfs4", "lustre", "gpfs", "panfs", "ecryptfs", "beegfs", "ceph", "cifs", "smb3", "afs", "9p", "overlay")
-"""Filesystems on which overlayfs writes to no directory; also all of FUSE."""
 
 
 def kind_of(path: str) -> PathKind:
@@ -100,30 +81,15 @@ def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
     if image_kind(name) == "squashfs":
         return "squashfs"
     with open(name, "rb") as file:
-        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size)
+        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK.size)
     if not is_ext3(head):
-        what = "ext2 or ext4, not ext3" if _magic(head) == EXT_MAGIC else "no SIF, squashfs or ext3 image"
+        what = "ext2 or ext4, not ext3" if magic_of(head) == EXT_MAGIC else "no SIF, squashfs or ext3 image"
         raise FormatError(f"{show(name)} is {what}", path=name, hint=f"look at it with: sifkit inspect {shell_quote(name)}")
     return "ext3"
 
 
-def _magic(head: bytes) -> int:
-    if len(head) < SUPERBLOCK_OFFSET + SUPERBLOCK_START.size:
-        return 0
-    return int(SUPERBLOCK_START.read(head, SUPERBLOCK_OFFSET)["s_magic"])
-
-
-def is_ext3(head: bytes) -> bool:
-    """Return True if a filesystem that begins with ``head`` is one that Apptainer takes as ext3."""
-    if _magic(head) != EXT_MAGIC:
-        return False
-    found = SUPERBLOCK_START.read(head, SUPERBLOCK_OFFSET)
-    unknown = found["s_feature_incompat"] & ~EXT3_INCOMPAT or found["s_feature_ro_compat"] & ~EXT3_RO_COMPAT
-    return bool(found["s_feature_compat"] & HAS_JOURNAL) and not unknown
-
-
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
-    from ..overlay.images.sif_partition import open_sif, overlays_of, select_partition
+    from ..overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
     from ..sif import Arch, FSType
 
     with open_sif(name) as (sif, fd):
@@ -138,6 +104,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
             root=_partition_layer(path, root, kind),
             overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
             uppers=tuple(_partition_upper(path, one) for one, kind in found if kind == "ext3"),
+            unused_overlay=unused_overlay_of(sif),
             architecture=architecture,
             is_encrypted=encrypted,
             is_writable=is_writable,
@@ -146,11 +113,11 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
         )
 
 
-def _partition_kind(sif: SIF, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
+def _partition_kind(sif: DescriptorTable, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
     """Return the filesystem of a partition. Raises FormatError for another."""
     from ..overlay.images.sif_partition import partition_format
 
-    head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size, found.size))
+    head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK.size, found.size))
     return "ext3" if is_ext3(head) else partition_format(sif, fd, found, name)
 
 
@@ -200,6 +167,8 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
 
 
 def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
+    from .host_filesystems import no_upper_filesystem
+
     upper = Upper(kind="directory", path=path)
     subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
     if argument.work:
@@ -207,15 +176,26 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         _check_work(argument, path, work)
         above = os.path.commonpath([path, work])
         upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
+    is_writable = _takes_changes(upper)
+    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True)
     return OverlayFacts(
         name=argument.path,
         kind="directory",
-        layers=() if argument.work else (Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True),),
+        layers=() if argument.work and is_writable else (layer,),
         upper=upper,
         read_only=argument.read_only,
-        is_writable=os.access(path, os.W_OK),
-        filesystem=_bad_filesystem(path),
+        is_writable=is_writable,
+        filesystem=no_upper_filesystem(path),
     )
+
+
+def _takes_changes(upper: Upper) -> bool:
+    """Return True if the caller may write to both directories of a layer, or make those that are missing."""
+    for name in (upper.upper, upper.work):
+        path = f"{upper.path}/{name}"
+        if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
+            return False
+    return True
 
 
 def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
@@ -247,20 +227,3 @@ def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) ->
             read_only=argument.read_only,
             is_writable=is_writable,
         )
-
-
-def _bad_filesystem(path: str) -> str:
-    """Return the kind of the filesystem that a directory lies on, if overlayfs cannot write there; else an empty text."""
-    try:
-        device = os.stat(path).st_dev
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    number = b"%d:%d" % (os.major(device), os.minor(device))
-    for line in lines:
-        fields = line.split(b" ")
-        if len(fields) > 2 and fields[2] == number and b"-" in fields:
-            kind = os.fsdecode(fields[fields.index(b"-") + 1])
-            return kind if kind in NO_UPPER or kind.partition(".")[0] == "fuse" else ""
-    return ""

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UsageError, show
-from .apt_settings import AptSettings
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
 from .config import SiteConfig
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount, Namespace
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
 
@@ -31,14 +33,16 @@ LOCAL_TIME = "/etc/localtime"
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
 
 
-@dataclass(slots=True)
 class PlannedMounts:
     """Mounts in order, and what they imply. ``home``: in the container. ``variables``: of its environment."""
 
-    mounts: list[Mount] = field(default_factory=list)
-    home: str = "/"
-    notes: list[str] = field(default_factory=list)
-    variables: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("home", "mounts", "notes", "variables")
+
+    def __init__(self) -> None:
+        self.mounts: list[Mount] = []
+        self.home = "/"
+        self.notes: list[str] = []
+        self.variables: dict[str, str] = {}
 
     def covers(self, path: str) -> bool:
         """Return True if a bind of the host already shows ``path`` at the same place."""
@@ -74,11 +78,11 @@ def plan_mounts(
     *,
     binds: Sequence[BindSpec],
     keeps_accounts: bool = False,
-    apt: AptSettings | None = None,
+    is_root_writable: bool = False,
 ) -> PlannedMounts:
     """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
 
-    ``apt``: settings that it needs.
+    ``is_root_writable``: the root is a directory that is written to itself.
     Raises UsageError, and FormatError for a source that is missing.
     """
     planned = PlannedMounts()
@@ -96,7 +100,10 @@ def plan_mounts(
         planned.mounts += _temporary(request, site, contained=contained)
     planned.mounts += _scratch(request, site)
     planned.mounts += _files(request, site, keeps_accounts=keeps_accounts)
-    if apt is not None:
+    if options.fakeroot:
+        from .apt_settings import apt_settings
+
+        apt = apt_settings(request, is_root_writable=is_root_writable)
         planned.mounts += apt.mounts
         planned.variables |= dict(apt.variables)
         planned.notes += apt.notes

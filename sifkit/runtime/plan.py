@@ -6,18 +6,19 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Sequence
 
 from ..errors import UsageError, show
-from .apt_settings import apt_settings
+from ..records import replace
 from .binds import BindSpec
+from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
 from .layer_plan import check_image, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Namespace, RunPlan, Way
+from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Upper, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["plan_run", "uses_nv"]
@@ -33,22 +34,25 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     Raises UsageError for options that contradict each other or the site, FormatError for images and files, NoWayError if the
     host does not allow it.
     """
-    options = request.options
     _check(request, host)
     check_image(request.image, site, request.caller.machine)
     layers = plan_layers(request, site)
-    way, way_notes = choose_way(request, layers, host)
+    way = choose_way(request, layers, host)
+    root_notes: tuple[str, ...] = ()
+    if way == "root" and request.options.fakeroot:
+        request = replace(request, options=replace(request.options, fakeroot=False))
+        root_notes = ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
+    options = request.options
     namespaces = _namespaces(options, site, way)
     binds = user_binds(request)
     writes = layers.upper is not None or layers.is_root_writable
-    is_fakeroot = options.fakeroot and way != "root"
     mounts = plan_mounts(
         request,
         site,
         namespaces,
         binds=binds,
-        keeps_accounts=writes and (way == "root" or is_fakeroot or request.caller.uid == 0),
-        apt=apt_settings(request, is_root_writable=layers.is_root_writable) if is_fakeroot else None,
+        keeps_accounts=writes and (way == "root" or options.fakeroot or request.caller.uid == 0),
+        is_root_writable=layers.is_root_writable,
     )
     environment, environment_notes = _environment(request, mounts, binds)
     cwd, cwd_required = _working_directory(request, mounts.home)
@@ -65,13 +69,22 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         home=mounts.home,
         account=_account(request, mounts.home),
         namespaces=namespaces,
-        fakeroot=is_fakeroot,
-        drops_capabilities=options.no_privs and not is_fakeroot,
+        fakeroot=options.fakeroot,
+        drops_capabilities=options.no_privs and not options.fakeroot,
         hostname=options.hostname or None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
         nv=uses_nv(options, site),
-        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_root_notes(options, way), *_gpu_notes(request)),
+        cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
+        joins_directories=_joins_directories(way, layers.layers, host),
+        notes=(
+            *layers.notes,
+            *root_notes,
+            *_memory_notes(way, layers.upper, host),
+            *mounts.notes,
+            *environment_notes,
+            *_gpu_notes(request),
+        ),
     )
 
 
@@ -117,6 +130,12 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> frozenset[Na
         if not allowed.get(name, True):
             raise UsageError(f"this site does not allow {name} namespaces", hint=f"'allow {name} ns = no' in {show(site.path)}")
     return frozenset(found)
+
+
+def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:
+    """Return True if the kernel can join directories, where that matters: it takes time to find out."""
+    matters = way in ("unpacked", "directory") or (way != "root" and any(layer.kind == "directory" for layer in layers))
+    return not matters or host.overlay.works
 
 
 def _environment(
@@ -176,10 +195,11 @@ def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
     return (options.nv or site.always_use_nv) and not options.no_nv
 
 
-def _root_notes(options: RunOptions, way: Way) -> tuple[str, ...]:
-    if options.fakeroot and way == "root":
-        return ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
-    return ()
+def _memory_notes(way: Way, upper: Upper | None, host: HostFacts) -> tuple[str, ...]:
+    if way == "root" or upper is None or upper.kind != "tmpfs" or host.tmpfs_upper.works:
+        return ()
+    reason = host.tmpfs_upper.reason
+    return (f"a directory that is removed from the image cannot be made again in memory: {reason}",)
 
 
 def _gpu_notes(request: RunRequest) -> tuple[str, ...]:

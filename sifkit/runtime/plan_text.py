@@ -14,13 +14,14 @@ WAYS = {
     "root": "as root: loop devices and mounts of the kernel",
     "user": "in a user namespace: FUSE for the images, overlayfs of the kernel",
     "view": "in a user namespace: FUSE for all layers, read-only",
-    "unpacked": "in a user namespace: the root unpacked into a cache",
+    "unpacked": "in a user namespace, without FUSE: images unpacked into",
+    "directory": "in a user namespace: the directory itself",
 }
 
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
     """Yield the lines of a plan, each ``what: value``."""
-    yield f"way: {WAYS[plan.way]}"
+    yield f"way: {WAYS[plan.way]}{f' {show(plan.cache)}' if plan.way == 'unpacked' else ''}"
     for number, layer in enumerate(plan.layers):
         written = ", written to" if plan.is_root_writable and not number else ""
         yield f"{'layer' if number else 'root'}: {_layer(layer)}{written}"
@@ -31,6 +32,10 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     yield f"namespaces: mounts of its own, others: {names}{', user' if 'user' in plan.namespaces else ''}"
     account = plan.account
     yield f"user: {show(account.name)} ({account.uid}:{account.gid}), home {show(plan.home)}"
+    if plan.fakeroot:
+        yield "fakeroot: changes of owners and users succeed, and change nothing"
+    if plan.drops_capabilities:
+        yield "capabilities: none"
     yield f"directory: {show(plan.cwd[0])}"
     environment = plan.environment
     yield f"environment: {counted(len(environment.passed), 'variable')} of the host, where the image sets none"

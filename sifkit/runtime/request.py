@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from ..records import field, record
 from .options import RunOptions
 from .run_plan import Layer, Upper
 
@@ -28,7 +28,8 @@ class HostFacts(Protocol):
     """Capabilities of the host.
 
     ``user_mount``: mounting in a user namespace. ``overlay``: overlayfs with ``userxattr`` there. ``fuse_upper``: overlayfs
-    over FUSE, with changes of files of the lower layer. ``loop``: loop devices, of root.
+    over FUSE, with changes of files of the lower layer. ``tmpfs_upper``: with memory for all changes. ``loop``: loop
+    devices, of root.
     """
 
     @property
@@ -45,15 +46,17 @@ class HostFacts(Protocol):
     def overlay(self) -> Fact: ...
     @property
     def fuse_upper(self) -> Fact: ...
+    @property
+    def tmpfs_upper(self) -> Fact: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ImageFacts:
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
-    could be written to. ``architecture``: of a SIF, in the words of Go, empty if it says none. ``owner``, ``group``:
-    names, of the file.
+    could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``architecture``: of a SIF, in
+    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file.
     """
 
     path: str
@@ -61,6 +64,7 @@ class ImageFacts:
     root: Layer
     overlays: tuple[Layer, ...] = ()
     uppers: tuple[Upper, ...] = ()
+    unused_overlay: str = ""
     architecture: str = ""
     is_encrypted: bool = False
     is_writable: bool = True
@@ -68,7 +72,7 @@ class ImageFacts:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OverlayFacts:
     """Overlay that is given. ``name``: as typed.
 
@@ -86,7 +90,7 @@ class OverlayFacts:
     filesystem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Caller:
     """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
     host's architecture, in the words of Go."""
@@ -104,7 +108,7 @@ class Caller:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class GpuFiles:
     """Files of GPUs on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
@@ -117,7 +121,7 @@ def _always_missing(path: str) -> PathKind:
     return "missing"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunRequest:
     """Request of a run.
 

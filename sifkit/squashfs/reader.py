@@ -17,7 +17,6 @@ from .codecs import decompressor
 from .data_blocks import BlockCache
 from .directory import DirectoryListing, find_entry, read_directory
 from .file_data import SquashfsFile
-from .file_loading import load_files
 from .inode import DIRECTORY_KIND, FILE_TYPES, REGULAR_KIND, SYMLINK_KIND, Inode, InodeTable, stat_of_inode
 from .metadata_blocks import LookupTable, MetadataBlocks, MetadataTable
 from .schema import SYMLINK_INODE
@@ -29,7 +28,7 @@ from .xattr_table import XattrTable
 __all__ = ["DEFAULT_CACHE_BYTES", "Reader"]
 
 DEFAULT_CACHE_BYTES = 8 << 20
-"""Bytes of data blocks that are kept; blocks of metadata take up to 4 MiB more."""
+"""Bytes of data blocks that are kept; blocks of metadata take up to half as much more."""
 
 _row = partial(tuple.__new__, TreeRow)
 """TreeRow from a tuple, without checking its length: this runs once per file."""
@@ -47,7 +46,7 @@ class Reader:
         self.source = source
         self.superblock = found = read_superblock(source)
         self.inflate = decompressor(found.compression)
-        self.metadata = MetadataBlocks(source, self.inflate)
+        self.metadata = MetadataBlocks(source, self.inflate, cache_bytes=cache_bytes // 2)
         self._cache_bytes = cache_bytes
         self._stack = ExitStack()
         ids = read_ids(self.metadata, found)
@@ -151,6 +150,8 @@ class Reader:
         return rows
 
     def load_many(self, nodes: Sequence[int], /, *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[TreeFile[int]]:
+        from .file_loading import load_files
+
         return load_files(self, nodes, keep_order=keep_order, limit=limit)
 
     def readlink(self, node: int, /) -> bytes:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from sifkit.runtime.unpacked_cache import CachedTree, UnpackedCache
 from tests.support.tools import requires_root
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
 ROOT = Path(__file__).parents[2]
-FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper")
+FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper", "tmpfs_upper")
 
 
 def doctor(prepare: str = "pass", *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,14 +40,56 @@ def test_this_host_allows_everything() -> None:
     assert "overlayfs in user namespaces" in doctor().stdout
 
 
+def test_directories_need_no_fuse() -> None:
+    """It is tried only if it is asked for."""
+    lines = (
+        "from sifkit.runtime import host",
+        "found = host.probe(fuse=False)",
+        "assert found.user_mount.works and found.overlay.works and found.tmpfs_upper.works",
+        "assert 'sifkit.runtime.fuse.mounting' not in sys.modules",
+        "assert found.fuse.works and found.fuse_upper.works and 'sifkit.runtime.fuse.mounting' in sys.modules",
+    )
+    assert doctor("; ".join(lines)).returncode == 0
+
+
+def test_memory_without_xattrs_forbids_nothing_else() -> None:
+    """A removed directory that is made again is EIO there, as on Linux 5.11 to 6.5."""
+    lines = (
+        "import os; from sifkit.runtime import host",
+        "host._has_user_xattrs = lambda directory: False",
+        "make = os.mkdir",
+        "os.mkdir = lambda path, *words: os.stat(path + '/eio') if path.endswith('all/directory') else make(path, *words)",
+        "host.Host.is_root = False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    works = {key: fact["works"] for key, fact in found["facts"].items()}
+    assert works == {**dict.fromkeys(FACTS, True), "loop": False, "tmpfs_upper": False}
+    assert found["ways"] == {"read_only": "view", "writable": "user"}
+
+
+def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPTAINER_CACHEDIR", str(tmp_path))
+    cache = UnpackedCache(str(tmp_path / "sifkit"))
+    assert "unpacked image" not in doctor().stdout
+    with cache.new_tree("key") as place:
+        os.makedirs(f"{place}/root/closed", 0)
+        cache.add(place, CachedTree("key", "image", 3 << 20))
+    assert json.loads(doctor("pass", "--json").stdout)["cache"] == {"path": cache.path, "images": 1, "used_bytes": 3 << 20}
+    lines = doctor().stdout.splitlines()
+    assert f"1 unpacked image in {cache.path}, 3 MiB" in lines
+    command = lines[-1].removeprefix("empty it with: ")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("broken", "fact", "ways"),
     [
         ("calls.unshare", "user_namespace", (None, None)),
         ("calls.mount", "user_mount", (None, None)),
-        ("mounting.mount_fuse", "fuse", (None, None)),
-        ("host._try_overlay", "overlay", ("view", None)),
-        ("host._probe_overlay_on_fuse", "fuse_upper", ("view", None)),
+        ("mounting.mount_fuse", "fuse", ("unpacked", "unpacked")),
+        ("host._change_lower_files", "overlay", ("view", None)),
+        ("host._try_overlay_on_fuse", "fuse_upper", ("view", "unpacked")),
     ],
 )
 def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:

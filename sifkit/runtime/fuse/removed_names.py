@@ -16,8 +16,6 @@ such name: it would make the creation of a file fail, which is not tried again. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 __all__ = ["METACOPY", "NAMELESS", "WHITEOUT", "RemovedNames"]
 
 METACOPY = b"user.overlay.metacopy"
@@ -34,43 +32,43 @@ Key = tuple[int, bytes]
 """Directory and name."""
 
 
-@dataclass(slots=True)
 class _Name:
     """Nodes that a name led to, the last first. ``is_checked``: all are regular files; ``is_absent``: the kernel knows it."""
 
-    nodes: list[int] = field(default_factory=list)
-    is_checked: bool = True
-    is_absent: bool = False
+    def __init__(self) -> None:
+        self.nodes: list[int] = []
+        self.is_checked = True
+        self.is_absent = False
 
 
-@dataclass(slots=True)
 class _Answer:
     """Answer to a thread: ``node``, where the name led to ``present``. ``is_wrong``: if the thread asks once more;
     ``is_last``: it has asked for nothing else since; ``is_second``: it asked twice at once."""
 
-    key: Key
-    node: int | None
-    present: int | None
-    is_second: bool
-    is_wrong: bool
-    is_last: bool = True
+    def __init__(self, key: Key, node: int | None, present: int | None, *, is_second: bool) -> None:
+        self.key = key
+        self.node = node
+        self.present = present
+        self.is_second = is_second
+        self.is_wrong = node is None
+        self.is_last = True
 
     @property
     def is_dentry(self) -> bool:
         return self.node != self.present
 
 
-@dataclass(slots=True)
 class _Told:
     """Thread that looks up a name as it is now; ``node``: the wrong answer; ``left``: lookups that get the right one.
 
     ``is_rename``: it may rename a link to its first name, which another file has now: it asks for the link before.
     """
 
-    key: Key
-    node: int
-    is_rename: bool = False
-    left: int = TRIES
+    def __init__(self, key: Key, node: int, *, is_rename: bool = False) -> None:
+        self.key = key
+        self.node = node
+        self.is_rename = is_rename
+        self.left = TRIES
 
 
 class RemovedNames:
@@ -162,7 +160,7 @@ class RemovedNames:
             self._answers.clear()
         last = self._answers.get(thread)
         is_second = last is not None and last.key == key and last.is_last and not last.is_wrong
-        self._answers[thread] = _Answer(key, node, present, is_second, is_wrong=node is None)
+        self._answers[thread] = _Answer(key, node, present, is_second=is_second)
         self._finders.discard(thread)
         self._names[key].is_absent |= node is None
         return node

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sifkit.errors import FormatError, SifkitError, UsageError
+from sifkit.runtime.cache_path import cache_path
 from sifkit.runtime.config import SiteConfig
 from sifkit.runtime.layer_plan import NoWayError
 from sifkit.runtime.options import RunOptions
@@ -35,6 +36,7 @@ class Host:
     fuse: Fact = YES
     overlay: Fact = YES
     fuse_upper: Fact = YES
+    tmpfs_upper: Fact = YES
 
 
 USER, ROOT = Host(), Host(is_root=True, loop=YES)
@@ -156,6 +158,8 @@ def test_what_excludes_each_other() -> None:
 
 def test_an_image_without_an_overlay_is_not_writable() -> None:
     refused("/base.sif has no overlay that can be written to", kind=FormatError, hint="add one with", writable=True)
+    other = replace(IMAGE, unused_overlay="its overlay, object 3, is not used; it is in group 2")
+    refused("that can be written to: its overlay, object 3, is not used; it is", kind=FormatError, image=other, writable=True)
     refused("/base.sif is not writable for you", kind=FormatError, image=replace(IMAGE, is_writable=False), writable=True)
 
 
@@ -217,7 +221,42 @@ def test_ways(host: Host, overlays: tuple[OverlayFacts, ...], options: dict[str,
     plan = planned(*overlays, host=host, **options)
     assert plan.way == way
     assert ("user" in plan.namespaces) == (way != "root")
-    assert any("unpacked into a cache" in note for note in plan.notes) == (way == "unpacked")
+    assert ("/.cache/sifkit" in "\n".join(plan_lines(plan))) == (way == "unpacked")
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "way", "joins"),
+    [
+        (USER, {}, "directory", True),
+        (Host(fuse=NO), {}, "directory", True),
+        (Host(fuse=NO, overlay=NO), {}, "directory", False),
+        (Host(fuse=NO, overlay=NO), {"writable": True}, "directory", False),
+        (USER, {"writable_tmpfs": True}, "directory", True),
+        (Host(fuse=NO), {"writable_tmpfs": True}, "directory", True),
+        (ROOT, {}, "root", True),
+        (ROOT, {"writable": True}, "root", True),
+    ],
+)
+def test_ways_of_a_directory(host: Host, options: dict[str, Any], way: str, joins: bool) -> None:
+    plan = planned(host=host, image=ImageFacts(path="/d", kind="directory", root=Layer(path="/d", kind="directory")), **options)
+    assert (plan.way, plan.joins_directories, plan.notes) == (way, joins, ())
+
+
+def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
+    old = Host(tmpfs_upper=NO)
+    (note,) = planned(host=old, writable_tmpfs=True).notes
+    assert "a directory that is removed" in note and "it is broken" in note
+    assert planned(overlay("a.img"), host=old).way == "user" and not planned(overlay("a.img"), host=old).notes
+    assert not planned(host=replace(ROOT, tmpfs_upper=NO), writable_tmpfs=True).notes
+
+
+def test_the_cache_is_where_the_caller_wants_it() -> None:
+    assert cache_path({}, home="/home/a", cwd="/w") == "/home/a/.cache/sifkit"
+    assert cache_path({"HOME": "/h", "XDG_CACHE_HOME": ""}, home="/home/a", cwd="/w") == "/h/.cache/sifkit"
+    assert cache_path({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, home="/h", cwd="/w") == "/x/sifkit"
+    variables = {"SINGULARITY_CACHEDIR": "/s", "XDG_CACHE_HOME": "/x"}
+    assert cache_path(variables, home="/h", cwd="/w") == "/s/sifkit"
+    assert cache_path({**variables, "APPTAINER_CACHEDIR": "c"}, home="/h", cwd="/w") == "/w/c/sifkit"
 
 
 def test_hosts_that_do_not_allow_it() -> None:
@@ -371,7 +410,8 @@ def test_fakeroot_is_for_plain_users() -> None:
     apt = mount_at(plan, "/etc/apt/apt.conf.d/99fakeroot")
     assert apt.content is not None and b'APT::Sandbox::User "root";' in apt.content and apt.needs == "/etc/apt/apt.conf.d"
     root = planned(fakeroot=True, host=ROOT)
-    assert not root.fakeroot and root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
+    assert not root.fakeroot and root.home == "/home/alice"
+    assert root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     assert "/etc/apt/apt.conf.d/99fakeroot" not in targets(root) + targets(planned())
     assert planned(fakeroot=True, userns=True, host=ROOT).fakeroot
 
@@ -397,6 +437,9 @@ def test_fakeroot_in_a_directory_that_is_written_to() -> None:
 def test_capabilities_are_dropped() -> None:
     assert planned(no_privs=True, host=ROOT).drops_capabilities and planned(no_privs=True).drops_capabilities
     assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
+    assert planned(no_privs=True, fakeroot=True, host=ROOT).drops_capabilities
+    assert "capabilities: none" in plan_lines(planned(no_privs=True))
+    assert "fakeroot: changes of owners and users succeed, and change nothing" in plan_lines(planned(fakeroot=True))
 
 
 def test_names_of_servers() -> None:
