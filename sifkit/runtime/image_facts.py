@@ -65,11 +65,14 @@ def image_facts(name: str) -> ImageFacts:
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
         root = Layer(path=path, kind="directory")
-        return ImageFacts(path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group)
+        return ImageFacts(
+            path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
+        )
     if image_kind(name) != "sif":
         kind = _file_kind(name)
         root = Layer(path=path, kind=kind)
-        return ImageFacts(path=path, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
+        real = os.path.realpath(path)
+        return ImageFacts(path=path, real_path=real, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
     return _sif_facts(name, path, is_writable=is_writable, owner=owner, group=group)
 
 
@@ -134,6 +137,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
         architecture = root.arch.word if isinstance(root.arch, Arch) and root.arch.word != Arch.UNKNOWN.word else ""
         return ImageFacts(
             path=path,
+            real_path=os.path.realpath(path),
             kind="sif",
             root=_partition_layer(path, root, kind),
             overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
