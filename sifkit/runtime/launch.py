@@ -149,7 +149,25 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         pid_namespace="pid" in plan.namespaces,
         has_init=plan.has_init,
         no_new_privileges=plan.no_new_privileges,
+        before_exec=_last_steps(plan, notify),
     )
+
+
+def _last_steps(plan: RunPlan, notify: Notify) -> Callable[[], None] | None:
+    """Return what the command's process does before it becomes the command, with all imported that it needs."""
+    if plan.drops_capabilities:
+        return sys.drop_capabilities
+    if not plan.fakeroot:
+        return None
+    from .seccomp import answer_as_root
+
+    def steps() -> None:
+        try:
+            answer_as_root()
+        except OSError as error:
+            notify(f"--fakeroot: changes of owners and users fail, as there are no seccomp filters here: {error.strerror}")
+
+    return steps
 
 
 def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> None:

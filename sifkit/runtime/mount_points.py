@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
-__all__ = ["FoundPath", "add_mount_point", "resolve_below"]
+__all__ = ["FoundPath", "add_mount_point", "find_link", "resolve_below"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,25 @@ def resolve_below(root: bytes, path: bytes) -> FoundPath:
     return FoundPath(tuple(found), ())
 
 
-def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: bool) -> bool:
+def find_link(root: bytes, path: bytes) -> FoundPath | None:
+    """Return a symlink that is itself at a container's path, as its missing name in the directory that it is in; else None.
+
+    Raises OSError as ``resolve_below`` does.
+    """
+    above, _, name = path.rpartition(b"/")
+    found = resolve_below(root, above)
+    if found.missing or not os.path.islink(found.below(root) + b"/" + name):
+        return None
+    return FoundPath(found.existing, (name,))
+
+
+def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: bool, hides_link: bool = False) -> bool:
     """Create ``path`` in the directory ``layer``, which will lie above ``root``, unless ``root`` has it; return whether it did.
 
-    Directories on the way get the mode and owner that they have in ``root``. Raises OSError as ``resolve_below`` does.
+    Directories on the way get the mode and owner that they have in ``root``. ``hides_link``: a symlink at ``path`` is not
+    followed. Raises OSError as ``resolve_below`` does.
     """
-    found = resolve_below(root, path)
+    found = (find_link(root, path) if hides_link else None) or resolve_below(root, path)
     if not found.missing:
         return False
     here = layer

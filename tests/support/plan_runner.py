@@ -55,7 +55,9 @@ def plan_of(
     )
 
 
-def start_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> subprocess.Popen[bytes]:
+def start_plan(
+    plan: RunPlan, scratch: Path, *, uid: int = 0, stdin: int = subprocess.DEVNULL, close_fds: bool = True
+) -> subprocess.Popen[bytes]:
     """Start a run; as another user, if ``uid`` says so."""
     file = scratch / "plan.pickle"
     file.write_bytes(pickle.dumps(plan))
@@ -65,9 +67,10 @@ def start_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> subprocess.Pope
         [sys.executable, "-m", "tests.support.plan_runner", str(file), str(uid)],
         cwd=ROOT,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        close_fds=close_fds,
     )
 
 
