@@ -14,7 +14,6 @@ from contextlib import suppress
 from ..errors import FormatError, show
 from .config import SiteConfig, config_paths, parse_config
 from .container_process import find_program
-from .host_mounts import parse_host_mounts
 from .request import Caller
 
 __all__ = ["current_caller", "emulated_architectures", "load_site_config", "read_host_mounts", "read_resolv_conf"]
@@ -101,6 +100,8 @@ def emulated_architectures() -> tuple[str, ...]:
 
 def read_host_mounts() -> tuple[str, ...]:
     """Return the mount points of the host that a site may show. Raises OSError without /proc."""
+    from .host_mounts import parse_host_mounts
+
     with open(MOUNTS, "rb") as file:
         return parse_host_mounts(file.read())
 

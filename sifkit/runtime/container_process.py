@@ -12,11 +12,14 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SifkitError, show
 from . import sys
 from .errors import LaunchError
+
+if TYPE_CHECKING:
+    from .terminal import ForegroundTerminal
 
 __all__ = ["Start", "find_program", "run_in_container"]
 
@@ -29,17 +32,27 @@ FORWARDED = frozenset(
         signal.SIGUSR1,
         signal.SIGUSR2,
         signal.SIGALRM,
+        signal.SIGVTALRM,
+        signal.SIGPROF,
+        signal.SIGIO,
+        signal.SIGPWR,
         signal.SIGXCPU,
+        signal.SIGWINCH,
+        *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
     }
 )
-"""Signals that are passed on to the command, unless the terminal has sent them: then the command has them already."""
+"""Signals that are passed on to the command, unless the terminal has sent them: then the command has them already.
+
+Of those that end a process by default, the ones that processes send to each other."""
 WAITED = FORWARDED | {signal.SIGCHLD}
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 SI_KERNEL = 0x80
 ENVIRONMENT_FIELDS = slice(47, 49)
 """Fields env_start and env_end of /proc/PID/stat, counted from the one after the command's name."""
 MESSAGE_BYTES = 4096
-FAILED = 255
+FAILED, KILLED = 255, 128
+SHELL, SCRIPT_START = "/bin/sh", 128
+"""Shell for scripts without an interpreter line, and bytes at the start of a file that tell them from other files."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,6 +82,7 @@ def run_in_container(
     report, answer = os.pipe2(os.O_CLOEXEC)
     parent = 0 if pid_namespace else os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
+    terminal = _terminal()
     pid = os.fork()
     if pid == 0:
         try:
@@ -91,11 +105,21 @@ def run_in_container(
         code = _wait(pid)
         with open(report, "rb") as file:
             message = file.read(MESSAGE_BYTES)
+        if code > KILLED and terminal is not None:
+            terminal.restore()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if message:
         raise LaunchError(message.decode("utf-8", "surrogateescape"))
     return code
+
+
+def _terminal() -> ForegroundTerminal | None:
+    if not os.isatty(0):
+        return None
+    from .terminal import foreground_terminal
+
+    return foreground_terminal()
 
 
 def _become_init(environment: tuple[int, int]) -> None:
@@ -134,9 +158,30 @@ def _become_command(
         sys.set_no_new_privileges()
     if before_exec is not None:
         before_exec()
-    os.execve(
-        find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), list(start.argv), dict(start.environment)
-    )
+    _execute(find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), start)
+
+
+def _execute(program: str, start: Start) -> NoReturn:
+    """Become a program; a script without an interpreter line is run by the shell, as shells do. Raises OSError."""
+    try:
+        os.execve(program, list(start.argv), dict(start.environment))
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:
+            with suppress(OSError), open(program, "rb") as file:
+                is_text = b"\0" not in file.read(SCRIPT_START)
+            if is_text:
+                os.execve(SHELL, [SHELL, program, *start.argv[1:]], dict(start.environment))
+        raise OSError(error.errno, _why_not_executed(program, error), program) from error
+
+
+def _why_not_executed(program: str, error: OSError) -> str:
+    if os.path.isdir(program):
+        return "is a directory"
+    if error.errno == errno.ENOENT and os.path.exists(program):
+        return "its interpreter is missing in the container"
+    if error.errno == errno.ENOEXEC:
+        return "not a program that this machine executes"
+    return error.strerror or str(error)
 
 
 def _report(answer: int, error: BaseException) -> None:

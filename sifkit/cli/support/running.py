@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from ...errors import InputError, NotYetError, UsageError, human, show
+from ...errors import ImageInUseError, InputError, NotYetError, UsageError, human, show
 from .console import Console
 from .failures import report
 
@@ -25,6 +25,7 @@ COERCED = "LC_CTYPE"
 """Variable that Python sets for itself in the locale C (PEP 538)."""
 FAILED = 255
 """Exit code of every failure of ours."""
+IN_USE_HINT = "runs at the same time need an overlay each, or share one that all of them only read (:ro)"
 
 
 def run_or_report(
@@ -35,6 +36,10 @@ def run_or_report(
         return run_container(console, action, image, words, values)
     except (BrokenPipeError, KeyboardInterrupt):
         raise
+    except ImageInUseError as error:
+        error.hint = IN_USE_HINT
+        report(error, console)
+        return FAILED
     except Exception as error:  # noqa: BLE001 - all errors become text here
         report(error, console)
         return FAILED
