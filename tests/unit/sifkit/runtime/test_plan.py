@@ -523,10 +523,16 @@ def test_the_plan_as_text() -> None:
         "mount: /d <- /data, read-only",
         "mount: /proc <- proc",
         "namespaces: mounts of its own, others: pid uts, user",
+        "not isolated: devices, /sys, shared memory, network",
         "user: alice (1000:1000), home /home/alice",
         "variable: A=x\\ny",
         "host name: h",
         "command: exec true",
     ):
         assert line in lines
+    assert "not isolated: root's capabilities, devices, /sys, processes, shared memory, network" in plan_lines(
+        planned(host=ROOT)
+    )
+    strict = planned(host=ROOT, containall=True, no_privs=True, network="none")
+    assert "not isolated: nothing" in plan_lines(strict)
     assert "written to: memory, at most 64 MiB" in list(plan_lines(planned(writable_tmpfs=True)))
