@@ -59,19 +59,23 @@ def _is_directory(mount: Mount) -> bool:
 
 def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) -> None:
     """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
-    own: list[bytes] = []
+    memory: list[bytes] = []
+    bound: list[bytes] = []
     for number, mount in enumerate(mounts):
         if not _is_needed(root, mount):
             continue
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
-            target = _target(root, mount, own)
+            # what the user asks for gets its mount point in a directory of the host, too, as with Apptainer
+            target = _target(root, mount, memory if mount.is_optional else [*memory, *bound])
             _mount(target, f"{files}/{number}", mount, notify)
             if mount.kind == "tmpfs":
-                own.append(target)
+                memory.append(target)
+            elif mount.kind == "bind" and os.path.isdir(target):
+                bound.append(target)
         except OSError as error:
-            source = mount.source or mount.kind
+            source = mount.source or (mount.kind if mount.content is None else "a generated file")
             what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
             failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
             if not mount.is_optional:
@@ -143,15 +147,15 @@ def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
         notify("/sys is the host's: it lists network devices that the container does not have")
 
 
-def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
-    """Return where the target is on the host. One that is missing is made in the memory mounted before it, of ``own``."""
+def _target(root: str, mount: Mount, mounted: Iterable[bytes]) -> bytes:
+    """Return where the target is on the host. One that is missing is made if it is below a target of ``mounted``."""
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
         return found.below(os.fsencode(root)) + b"/" + found.missing[0]
     below = found.below(os.fsencode(root))
     if not found.missing:
         return below
-    if not any(below == directory or below.startswith(directory + b"/") for directory in own):
+    if not any(below == directory or below.startswith(directory + b"/") for directory in mounted):
         raise OSError(errno.ENOENT, "the container has no such path", mount.target)
     is_directory = _is_directory(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
