@@ -407,9 +407,9 @@ def test_home_directories() -> None:
     assert plan.notes == ("the home directory /missing is missing on this host; an empty one in memory is shown",)
     assert mount_at(plan, "/missing").kind == mount_at(planned(home="/missing"), "/missing").kind == "tmpfs"
     assert mount_at(planned(home="/h", site=SiteConfig(mount_home=False)), "/h").kind == "bind"
-    for home in ("/", "nowhere"):
+    for home, shown in (("/", "/"), ("nowhere", "/"), ("/bin", "/bin")):
         plan = planned(request={"caller": replace(CALLER, home=home)})
-        assert "/" not in targets(plan) and plan.notes == ("the home directory / cannot be shown in a container",)
+        assert shown not in targets(plan) and plan.notes == (f"the home directory {shown} cannot be shown in a container",)
 
 
 def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
