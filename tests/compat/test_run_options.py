@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ..support.program_tree import write_program_tree
-from ..support.tools import assert_clean, requires_root
+from ..support.tools import assert_clean, requires_root, run
 
 pytestmark = [pytest.mark.compat, requires_root]
 
@@ -64,6 +64,33 @@ def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path:
     assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["b", "x", "y"]
     code, _, err = sifkit("exec", *way, "-B", f"{tmp_path}/a:/mnt/a:ro", "-B", f"{tmp_path}/b:/mnt/a/z", "box", "ls")
     assert code == 255 and "/mnt/a/z cannot be mounted: Read-only file system" in err
+
+
+@WAYS
+def test_later_mounts_of_the_host_arrive(way: tuple[str, ...], tmp_path: Path) -> None:
+    """As those of an automounter do: binds are recursive slaves of the host's mounts."""
+    inside = "echo up >/mnt/up; until [ -e /mnt/later/file ]; do sleep 0.05; done"
+    command = shlex.join([*SIFKIT, "exec", *way, "-B", f"{tmp_path}:/mnt", "box", "sh", "-c", inside])
+    script = f"""
+        mkdir {tmp_path}/later
+        timeout 30 {command} & until [ -e {tmp_path}/up ]; do sleep 0.05; done
+        mount -t tmpfs later {tmp_path}/later; touch {tmp_path}/later/file; wait $!
+    """
+    run("unshare", "-m", "--propagation", "shared", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script)
+
+
+def test_libraries_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("bin", "etc/apptainer"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "libgpu.so.1").write_bytes(Path("/proc/self/exe").read_bytes()[:64])
+    (tmp_path / "libgpu.so").symlink_to("libgpu.so.1")
+    (tmp_path / "bin/apptainer").touch(0o755)
+    (tmp_path / "bin/gpu-tool").touch(0o755)
+    (tmp_path / "etc/apptainer/apptainer.conf").write_text("always use rocm = no\n")
+    (tmp_path / "etc/apptainer/nvliblist.conf").write_text(f"{tmp_path}/libgpu.so.1\ngpu-tool\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    code, out, _ = sifkit("exec", "--nv", "box", "sh", "-c", "cd /.singularity.d/libs; ls; ls /usr/bin; echo $LD_LIBRARY_PATH")
+    assert (code, out) == (0, "libgpu.so\nlibgpu.so.1\ngpu-tool\n/.singularity.d/libs\n")
 
 
 @WAYS
