@@ -76,7 +76,7 @@ def test_later_mounts_of_the_host_arrive(way: tuple[str, ...], tmp_path: Path) -
         timeout 30 {command} & until [ -e {tmp_path}/up ]; do sleep 0.05; done
         mount -t tmpfs later {tmp_path}/later; touch {tmp_path}/later/file; wait $!
     """
-    run("unshare", "-m", "--propagation", "shared", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script)
+    run("timeout", "60", "unshare", "-m", "--propagation", "shared", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script)
 
 
 def test_libraries_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
