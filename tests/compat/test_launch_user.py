@@ -34,6 +34,10 @@ def base(folder: Path) -> Layer:
     root = folder / "root"
     (root / "app").mkdir(parents=True)
     (root / "app/message.txt").write_text("base\n")
+    os.setxattr(root / "app/message.txt", "trusted.note", b"of root")  # no plain user may read these two
+    os.setxattr(root / "app/message.txt", "security.capability", bytes.fromhex("01000002002000000000000000000000") + bytes(4))
+    with (root / "sparse").open("wb") as file:
+        file.truncate(64 << 20)
     (root / "app/secret").write_text("of root\n")
     (root / "app/secret").chmod(0o600)
     (root / "run").symlink_to("/app")
@@ -120,7 +124,8 @@ def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> No
     run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", image, "8M")
     os.chown(image, USER, USER)
     script = (
-        "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new"
+        "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new; "
+        "echo more >>/sparse"  # with its holes: the image is smaller than the file
     )
     plan = replace(plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image))), fakeroot=fakeroot)
     stored = 0 if fakeroot else USER
