@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from ..errors import show
 from . import sys
 from .errors import LaunchError, failed_call
-from .mount_points import add_mount_point, resolve_below
+from .mount_points import add_mount_point, copy_attributes, resolve_below
 from .run_plan import Mount
 
 __all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
@@ -20,7 +20,11 @@ Notify = Callable[[str], None]
 
 
 def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
-    """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
+    """Create the targets that ``root`` has not in the empty directory ``layer``, a layer to be put on those of ``root``.
+
+    Return True if there are any.
+    """
+    copy_attributes(os.fsencode(root), os.fsencode(layer))
     added = False
     for mount in mounts:
         if mount.make_target and mount.kind != "symlink":
@@ -42,12 +46,15 @@ def _is_directory(mount: Mount) -> bool:
     return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
 
 
-def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) -> None:
-    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
+def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *, makes_missing: bool = False) -> None:
+    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError.
+
+    ``makes_missing``: targets that a directory of the writable layer hides, which replaces that of the layers below, are made.
+    """
     own: list[bytes] = []
     for number, mount in enumerate(mounts):
         try:
-            target = _target(root, mount, own)
+            target = _target(root, mount, own, makes_missing=makes_missing)
             _mount(target, f"{files}/{number}", mount)
             if mount.kind == "tmpfs":
                 own.append(target)
@@ -113,7 +120,7 @@ def _mount_proc(target: bytes, flags: int) -> None:
         sys.bind("/proc", target, recursive=True)
 
 
-def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
+def _target(root: str, mount: Mount, own: Iterable[bytes], *, makes_missing: bool) -> bytes:
     """Return where the target is on the host. One that is missing is made in the memory mounted before it, of ``own``."""
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
@@ -121,7 +128,7 @@ def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
     below = found.below(os.fsencode(root))
     if not found.missing:
         return below
-    if not any(below == directory or below.startswith(directory + b"/") for directory in own):
+    if not makes_missing and not any(below == directory or below.startswith(directory + b"/") for directory in own):
         raise OSError(errno.ENOENT, "the container has no such path", mount.target)
     is_directory = _is_directory(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
@@ -136,8 +143,14 @@ def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
 def enter_root(root: str) -> None:
     """Make ``root``, a mount, the root directory of this process, whose mount namespace is its own, and leave the old one."""
     os.chdir(root)
-    sys.pivot_root(".", ".")
-    sys.umount(".", sys.MNT_DETACH)
+    try:
+        sys.pivot_root(".", ".")
+        sys.umount(".", sys.MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        sys.mount(".", "/", None, sys.MS_MOVE)  # a host that runs from its initial ramdisk has no root to change
+        os.chroot(".")
     os.chdir("/")
 
 

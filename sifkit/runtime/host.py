@@ -97,6 +97,7 @@ def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dic
     """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
     import json
 
+    sys.keep_exit_codes()
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:

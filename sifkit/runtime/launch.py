@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from errno import EINVAL
 
 from . import sys
 from .container_facts import mounts_with_accounts
@@ -23,6 +24,8 @@ __all__ = ["launch"]
 
 Notify = Callable[[str], None]
 StartOf = Callable[[RunPlan, str], Start]
+USUAL_UMASK = 0o022
+"""Mask for directories that a run makes, as upper/ in an overlay, which is the container's / for all users."""
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 
 
@@ -32,6 +35,20 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
     ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
     in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
     """
+    sys.keep_exit_codes()
+    umask = os.umask(USUAL_UMASK)
+
+    def start(found: RunPlan, root: str) -> Start:
+        os.umask(umask)
+        return start_of(found, root)
+
+    try:
+        return _launch(plan, start, notify)
+    finally:
+        os.umask(umask)
+
+
+def _launch(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     if plan.is_root_writable:
         return _launch_in_directory(plan, start_of, notify)
     if plan.way == "root":
@@ -53,7 +70,7 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
             if add_mount_points(view, session.points, plan.mounts):
-                directories.insert(1, session.points)
+                directories.append(session.points)  # on top: an overlay may have replaced a directory on the way
         view = layers.join(directories, upper)
         code = _run(plan, _Root(view, session.files), start_of, notify)
     finally:
@@ -98,7 +115,7 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
             # the server leaves the session, and keeps this directory of it
             points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
-            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
+            view = layers.view([*plan.layers, made])
             os.close(points)
         if plan.upper is not None:
             view = layers.add_upper(view, plan.upper)
@@ -129,7 +146,8 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         _new_namespace(sys.CLONE_NEWNS)
         sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
         sys.bind(root.path, root.path, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
-        mount_all(root.path, root.files, mounts_with_accounts(plan, root.path), notify)
+        mounts = mounts_with_accounts(plan, root.path)
+        mount_all(root.path, root.files, mounts, notify, makes_missing=plan.upper is not None)
         if plan.hostname is not None:
             sys.set_hostname(plan.hostname)
         start = start_of(plan, root.path)
@@ -155,7 +173,13 @@ def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> Non
     _unshare(flags)
     if maps is not None:
         maps()
-    sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    try:
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    except OSError as error:
+        hint = "/ is no mount: this is a chroot; mount --bind its directory to itself before chroot"
+        raise failed_call(
+            "the mounts of the host cannot be kept apart", error, hint=hint if error.errno == EINVAL else ""
+        ) from error
 
 
 def _unshare(flags: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
-__all__ = ["FoundPath", "add_mount_point", "resolve_below"]
+__all__ = ["FoundPath", "add_mount_point", "copy_attributes", "resolve_below"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: boo
         here += b"/" + name
         if not os.path.isdir(here):
             os.mkdir(here)
-            _copy_attributes(b"/".join([root, *found.existing[:depth]]), here)
+            copy_attributes(b"/".join([root, *found.existing[:depth]]), here)
     for name in found.missing[:-1]:
         here += b"/" + name
         if not os.path.isdir(here):
@@ -91,7 +91,8 @@ def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: boo
     return True
 
 
-def _copy_attributes(source: bytes, target: bytes) -> None:
+def copy_attributes(source: bytes, target: bytes) -> None:
+    """Give a directory the owner and mode of another."""
     found = os.lstat(source)
     mine = os.lstat(target)
     if (found.st_uid, found.st_gid) != (mine.st_uid, mine.st_gid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -118,6 +119,12 @@ def test_writable_layers(base: Layer, folder: Path, kind: str) -> None:
     assert (over / "upper/e").exists() == (kind == "directory")
 
 
+def private_and_childless() -> None:
+    """What some callers leave: a umask, and SIGCHLD ignored."""
+    os.umask(0o077)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("fakeroot", [False, True])
 def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> None:
     image = folder / f"overlay-{fakeroot}.img"
@@ -131,6 +138,10 @@ def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> No
     stored = 0 if fakeroot else USER
     assert run_as_user(plan, folder) == (0, f"base\nmore\n{stored}\n", "")
     assert_clean(image)
+    bind = Mount(kind="bind", target="/app/in/it", source="/srv")  # below a directory that hides those of the layers below
+    script = "stat -c %a / /app/in; umask"
+    plan = replace(plan, mounts=(*plan.mounts, bind), command=replace(plan.command, words=("sh", "-c", script)))
+    assert run_plan(plan, folder, uid=USER, before=private_and_childless) == (0, "755\n755\n0077\n", "")
     with kernel_mount(image) as point:
         assert (point / "upper/app/new").stat().st_uid == stored
         assert os.getxattr(point / "upper/app", "trusted.overlay.opaque") == b"y"
