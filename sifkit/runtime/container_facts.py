@@ -31,7 +31,8 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
         cwd = _working_directory(plan, root)
         found = start_of(plan.command, plan.environment, facts, cwd=cwd, program=program)
         if cwd != plan.cwd[0]:
-            notify(f"{show(plan.cwd[0])} is not in the container; the command starts in {show(cwd)}")
+            trouble = "cannot be entered" if _is_directory(root, plan.cwd[0]) else "is not in the container"
+            notify(f"{show(plan.cwd[0])} {trouble}; the command starts in {show(cwd)}")
         temporary = plan.environment.passed.get("TMPDIR")
         if temporary and not _is_directory(root, temporary):
             shown = show(temporary)
@@ -83,16 +84,18 @@ def _is_executable(root: str, path: str) -> bool:
     return found is not None and stat.S_ISREG(os.lstat(found).st_mode) and os.access(found, os.X_OK)
 
 
-def _is_directory(root: str, path: str) -> bool:
+def _is_directory(root: str, path: str, *, entered: bool = False) -> bool:
+    """Return True if ``path`` is a directory of the container; with ``entered``, one that the command can be in."""
     found = _existing(root, path)
-    return found is not None and stat.S_ISDIR(os.lstat(found).st_mode)
+    return found is not None and stat.S_ISDIR(os.lstat(found).st_mode) and (not entered or os.access(found, os.X_OK))
 
 
 def _working_directory(plan: RunPlan, root: str) -> str:
-    """Return the working directory that the command will have. Raises FormatError if the one asked for is missing."""
-    found = next((path for path in plan.cwd if _is_directory(root, path)), "/")
+    """Return the working directory that the command will have. Raises FormatError if it cannot be the one asked for."""
+    found = next((path for path in plan.cwd if _is_directory(root, path, entered=True)), "/")
     if plan.is_cwd_required and found != plan.cwd[0]:
-        raise FormatError(f"--cwd {show(plan.cwd[0])}: no such directory in the container")
+        trouble = "permission denied" if _is_directory(root, plan.cwd[0]) else "no such directory in the container"
+        raise FormatError(f"--cwd {show(plan.cwd[0])}: {trouble}")
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from ..errors import show
 from . import sys
 from .errors import LaunchError, failed_call
-from .mount_points import add_mount_point, copy_attributes, resolve_below
+from .mount_points import add_mount_point, find_link, resolve_below
 from .run_plan import Mount
 
 __all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
@@ -20,22 +20,33 @@ Notify = Callable[[str], None]
 
 
 def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
-    """Create the targets that ``root`` has not in the empty directory ``layer``, a layer to be put on those of ``root``.
-
-    Return True if there are any.
-    """
-    copy_attributes(os.fsencode(root), os.fsencode(layer))
+    """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
     added = False
     for mount in mounts:
-        if mount.make_target and mount.kind != "symlink":
+        if mount.make_target and mount.kind != "symlink" and _is_needed(root, mount):
             try:
                 is_directory = _is_directory(mount)
                 added |= add_mount_point(
-                    os.fsencode(root), os.fsencode(layer), os.fsencode(mount.target), is_directory=is_directory
+                    os.fsencode(root),
+                    os.fsencode(layer),
+                    os.fsencode(mount.target),
+                    is_directory=is_directory,
+                    hides_link=mount.hides_link,
                 )
             except OSError:
                 continue  # its mount will fail, and say why
     return added
+
+
+def _is_needed(root: str, mount: Mount) -> bool:
+    """Return False for a mount of which the container has no use."""
+    if not mount.needs:
+        return True
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(mount.needs))
+    except OSError:
+        return False
+    return not found.missing and stat.S_ISDIR(os.lstat(found.below(os.fsencode(root))).st_mode)
 
 
 def _is_directory(mount: Mount) -> bool:
@@ -53,7 +64,11 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
     """
     own: list[bytes] = []
     for number, mount in enumerate(mounts):
+        if not _is_needed(root, mount):
+            continue
         try:
+            if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
+                continue  # in a layer above the mount points: what the user has chosen there
             target = _target(root, mount, own, makes_missing=makes_missing)
             _mount(target, f"{files}/{number}", mount)
             if mount.kind == "tmpfs":

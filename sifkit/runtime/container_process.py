@@ -36,6 +36,8 @@ FORWARDED = frozenset(
 WAITED = FORWARDED | {signal.SIGCHLD}
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 SI_KERNEL = 0x80
+ENVIRONMENT_FIELDS = slice(47, 49)
+"""Fields env_start and env_end of /proc/PID/stat, counted from the one after the command's name."""
 MESSAGE_BYTES = 4096
 FAILED = 255
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -56,11 +58,13 @@ def run_in_container(
     pid_namespace: bool = False,
     has_init: bool = True,
     no_new_privileges: bool = True,
+    before_exec: Callable[[], None] | None = None,
 ) -> int:
     """Run a command in a child process; return its exit code. Raises LaunchError if it cannot be started.
 
     ``enter``: makes the container's root that of the child, and gives the command. ``cwd``: the first directory that is there
     becomes the working directory. ``pid_namespace``: this process has unshared it. ``has_init``: its first process is ours.
+    ``before_exec``: is called last in the child, without new privileges.
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
     parent = 0 if pid_namespace else os.getpid()
@@ -72,10 +76,12 @@ def run_in_container(
             sys.set_parent_death_signal()
             if os.getppid() != parent:  # it has died before the line above
                 os._exit(FAILED)
+            has_init = has_init and pid_namespace
+            environment = _environment_of_process() if has_init else (0, 0)
             start = enter()
-            if pid_namespace and has_init:
-                _become_init(answer)
-            _become_command(start, cwd, before, no_new_privileges)
+            if has_init:
+                _become_init(environment)
+            _become_command(start, cwd, before, no_new_privileges, before_exec)
         except BaseException as error:  # noqa: BLE001 - the parent reports it
             _report(answer, error)
         finally:
@@ -92,21 +98,42 @@ def run_in_container(
     return code
 
 
-def _become_init(answer: int) -> None:
-    """Fork the command and return in it; in this process wait for it, reap all others, and exit with its code."""
+def _become_init(environment: tuple[int, int]) -> None:
+    """Fork the command and return in it; in this process wait for it, reap all others, and exit with its code.
+
+    Its files are closed, and the variables of the caller at ``environment`` are cleared: programs in the container could reach
+    both by /proc/1.
+    """
     command = os.fork()
     if command:
-        os.close(answer)
+        os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+        sys.clear_memory(*environment)
         os._exit(_wait(command, reap=True))
 
 
-def _become_command(start: Start, cwd: Sequence[str], mask: set[signal.Signals | int], no_new_privileges: bool) -> NoReturn:
+def _environment_of_process() -> tuple[int, int]:
+    """Return address and size of the variables that this process was started with, which /proc/PID/environ shows."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = (int(field) for field in fields[ENVIRONMENT_FIELDS])
+    return start, end - start
+
+
+def _become_command(
+    start: Start,
+    cwd: Sequence[str],
+    mask: set[signal.Signals | int],
+    no_new_privileges: bool,
+    before_exec: Callable[[], None] | None,
+) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     _change_directory(cwd)
     if no_new_privileges:
         sys.set_no_new_privileges()
+    if before_exec is not None:
+        before_exec()
     os.execve(
         find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), list(start.argv), dict(start.environment)
     )

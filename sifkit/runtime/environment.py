@@ -107,7 +107,7 @@ def plan_environment(request: EnvironmentRequest) -> tuple[ContainerEnvironment,
         if injected.pop(name, None) is not None:
             option = "--home" if name == "HOME" else "--cwd"
             notes.append(f"{name} cannot be set as a variable; use {option}")
-    injected.setdefault("PROMPT_COMMAND", f'PS1="{injected.get("PS1", PROMPT)}"; unset PROMPT_COMMAND')
+    injected["PROMPT_COMMAND"] = _prompt_command(request, injected)
     environment = ContainerEnvironment(
         fixed=_fixed_variables(request),
         injected=injected,
@@ -118,6 +118,21 @@ def plan_environment(request: EnvironmentRequest) -> tuple[ContainerEnvironment,
         with_libraries=request.with_libraries,
     )
     return environment, tuple(notes)
+
+
+def _prompt_command(request: EnvironmentRequest, injected: Mapping[str, str]) -> str:
+    """Return what bash runs before its first prompt: it sets the prompt, after what is run before every prompt."""
+
+    def literal(text: str) -> str:
+        return text if request.no_eval else text.replace("$", "\\$").replace("`", "\\`")
+
+    prompt = f'PS1="{injected.get("PS1", PROMPT)}"'
+    inherited = "" if request.cleanenv else literal(request.host.get("PROMPT_COMMAND", ""))
+    before = injected.get("PROMPT_COMMAND") or inherited
+    if not before:
+        return f"{prompt}; unset PROMPT_COMMAND"
+    remove = literal('PROMPT_COMMAND="${PROMPT_COMMAND%%; PROMPT_COMMAND=*}"')
+    return f"{before}; {remove}; {prompt}"
 
 
 def _prefixed_variables(host: Mapping[str, str], notes: list[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -20,6 +20,7 @@ from ..errors import shell_quote, show
 from ..in_use import check_unused
 from . import sys
 from .errors import LaunchError, failed_call
+from .left_behind import still_used
 from .run_plan import Layer, Upper
 
 __all__ = ["KernelLayers", "real_directory"]
@@ -102,6 +103,7 @@ class KernelLayers:
     def close(self) -> None:
         """Unmount all, which writes what the filesystems hold. Raises LaunchError if one of them stays."""
         failed: LaunchError | None = None
+        device = os.stat(self._mounted[-1][1]).st_dev if self._mounted else 0
         while self._mounted:
             name, point = self._mounted.pop()
             try:
@@ -112,7 +114,7 @@ class KernelLayers:
                     sys.umount(point, sys.MNT_DETACH)
         self._locks.close()
         if self._written is not None and not _is_released(self._written[1]):
-            self.notify(f"{show(self._written[0])} stays in use until the processes that the command has left behind end")
+            self.notify(still_used(self._written[0], device))
         if failed is not None:
             raise failed
 

@@ -70,7 +70,7 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
             if add_mount_points(view, session.points, plan.mounts):
-                directories.append(session.points)  # on top: an overlay may have replaced a directory on the way
+                directories.insert(1, session.points)
         view = layers.join(directories, upper)
         code = _run(plan, _Root(view, session.files), start_of, notify)
     finally:
@@ -115,7 +115,7 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
             # the server leaves the session, and keeps this directory of it
             points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
-            view = layers.view([*plan.layers, made])
+            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
             os.close(points)
         if plan.upper is not None:
             view = layers.add_upper(view, plan.upper)
@@ -165,7 +165,25 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         pid_namespace="pid" in plan.namespaces,
         has_init=plan.has_init,
         no_new_privileges=plan.no_new_privileges,
+        before_exec=_last_steps(plan, notify),
     )
+
+
+def _last_steps(plan: RunPlan, notify: Notify) -> Callable[[], None] | None:
+    """Return what the command's process does before it becomes the command, with all imported that it needs."""
+    if plan.drops_capabilities:
+        return sys.drop_capabilities
+    if not plan.fakeroot:
+        return None
+    from .seccomp import answer_as_root
+
+    def steps() -> None:
+        try:
+            answer_as_root()
+        except OSError as error:
+            notify(f"--fakeroot: changes of owners and users fail, as there are no seccomp filters here: {error.strerror}")
+
+    return steps
 
 
 def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import FormatError, UsageError, show
+from .apt_settings import AptSettings
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
 from .config import SiteConfig
 from .environment import LIBRARY_PATH
@@ -25,16 +26,19 @@ DEVICES = ("tty", "null", "zero", "random", "urandom")
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
 """Working directories that are not shown in the container, which has its own."""
+LOCAL_TIME = "/etc/localtime"
+"""Symlink to the file of a zone in most images: followed, the mount would give that zone, which may be UTC, another time."""
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
 
 
 @dataclass(slots=True)
 class PlannedMounts:
-    """Mounts in order, and what they imply. ``home``: in the container."""
+    """Mounts in order, and what they imply. ``home``: in the container. ``variables``: of its environment."""
 
     mounts: list[Mount] = field(default_factory=list)
     home: str = "/"
     notes: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def covers(self, path: str) -> bool:
         """Return True if a bind of the host already shows ``path`` at the same place."""
@@ -70,9 +74,11 @@ def plan_mounts(
     *,
     binds: Sequence[BindSpec],
     keeps_accounts: bool = False,
+    apt: AptSettings | None = None,
 ) -> PlannedMounts:
     """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
 
+    ``apt``: settings that it needs.
     Raises UsageError, and FormatError for a source that is missing.
     """
     planned = PlannedMounts()
@@ -90,6 +96,10 @@ def plan_mounts(
         planned.mounts += _temporary(request, site, contained=contained)
     planned.mounts += _scratch(request, site)
     planned.mounts += _files(request, site, keeps_accounts=keeps_accounts)
+    if apt is not None:
+        planned.mounts += apt.mounts
+        planned.variables |= dict(apt.variables)
+        planned.notes += apt.notes
     planned.mounts += _gpu(request)
     _add_user_binds(planned, request, site, binds)
     cwd = request.caller.cwd
@@ -157,7 +167,14 @@ def _add_site_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfi
 
 
 def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
-    return Mount(kind="bind", source=spec.source, target=spec.target, readonly=spec.readonly, is_optional=is_optional)
+    return Mount(
+        kind="bind",
+        source=spec.source,
+        target=spec.target,
+        readonly=spec.readonly,
+        hides_link=spec.target == LOCAL_TIME,
+        is_optional=is_optional,
+    )
 
 
 def _add_user_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, binds: Sequence[BindSpec]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
-__all__ = ["FoundPath", "add_mount_point", "copy_attributes", "resolve_below"]
+__all__ = ["FoundPath", "add_mount_point", "find_link", "resolve_below"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,25 @@ def resolve_below(root: bytes, path: bytes) -> FoundPath:
     return FoundPath(tuple(found), ())
 
 
-def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: bool) -> bool:
+def find_link(root: bytes, path: bytes) -> FoundPath | None:
+    """Return a symlink that is itself at a container's path, as its missing name in the directory that it is in; else None.
+
+    Raises OSError as ``resolve_below`` does.
+    """
+    above, _, name = path.rpartition(b"/")
+    found = resolve_below(root, above)
+    if found.missing or not os.path.islink(found.below(root) + b"/" + name):
+        return None
+    return FoundPath(found.existing, (name,))
+
+
+def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: bool, hides_link: bool = False) -> bool:
     """Create ``path`` in the directory ``layer``, which will lie above ``root``, unless ``root`` has it; return whether it did.
 
-    Directories on the way get the mode and owner that they have in ``root``. Raises OSError as ``resolve_below`` does.
+    Directories on the way get the mode and owner that they have in ``root``. ``hides_link``: a symlink at ``path`` is not
+    followed. Raises OSError as ``resolve_below`` does.
     """
-    found = resolve_below(root, path)
+    found = (find_link(root, path) if hides_link else None) or resolve_below(root, path)
     if not found.missing:
         return False
     here = layer
@@ -78,7 +91,7 @@ def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: boo
         here += b"/" + name
         if not os.path.isdir(here):
             os.mkdir(here)
-            copy_attributes(b"/".join([root, *found.existing[:depth]]), here)
+            _copy_attributes(b"/".join([root, *found.existing[:depth]]), here)
     for name in found.missing[:-1]:
         here += b"/" + name
         if not os.path.isdir(here):
@@ -91,8 +104,7 @@ def add_mount_point(root: bytes, layer: bytes, path: bytes, *, is_directory: boo
     return True
 
 
-def copy_attributes(source: bytes, target: bytes) -> None:
-    """Give a directory the owner and mode of another."""
+def _copy_attributes(source: bytes, target: bytes) -> None:
     found = os.lstat(source)
     mine = os.lstat(target)
     if (found.st_uid, found.st_gid) != (mine.st_uid, mine.st_gid):

@@ -103,7 +103,7 @@ class RunOptions:
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> RunOptions:
         """Return the options with these values, by their fields; those of refused options and without effect are left out."""
-        known = {option.key for option in OPTIONS if option.status == "works" or option.key == "no_privs"}
+        known = {option.key for option in OPTIONS if option.status == "works"}
         found = {key: value for key, value in values.items() if key in known and value not in (False, "", ())}
         return cls(**found, given=frozenset(found))  # type: ignore[arg-type]
 
@@ -220,6 +220,7 @@ OPTIONS: tuple[RunOption, ...] = (
         variables=("COMPAT",),
     ),
     RunOption("nv", "flag", "show Nvidia GPUs and their libraries", "", "", PROCESS, variables=("NV",)),
+    RunOption("no-privs", "flag", "as root, run without capabilities", "", "", PROCESS, variables=("NO_PRIVS",)),
     RunOption("dry-run", "flag", "print what would be done, and run nothing", "", "", OTHER),
     RunOption("no-nv", "flag", "do not show Nvidia GPUs", variables=("NO_NV",), hidden=True),
     _unneeded("no-rocm", "flag", "AMD GPUs are not shown", "NO_ROCM"),
@@ -229,7 +230,6 @@ OPTIONS: tuple[RunOption, ...] = (
     _unneeded("docker-host", "text", REGISTRY, "DOCKER_HOST"),
     _unneeded("docker-login", "flag", REGISTRY, "DOCKER_LOGIN"),
     _unneeded("unsquash", "flag", "images are unpacked only where nothing else works", "UNSQUASH"),
-    _unneeded("no-privs", "flag", "a plain user has no privileges to drop", "NO_PRIVS"),
     _refused("add-caps", "text", CAPABILITIES, "ADD_CAPS"),
     _refused("drop-caps", "text", CAPABILITIES, "DROP_CAPS"),
     _refused("keep-privs", "flag", CAPABILITIES, "KEEP_PRIVS"),

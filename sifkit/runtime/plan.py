@@ -6,8 +6,10 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from ..errors import UsageError, show
+from .apt_settings import apt_settings
 from .binds import BindSpec
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
@@ -39,7 +41,15 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     namespaces = _namespaces(options, site, way)
     binds = user_binds(request)
     writes = layers.upper is not None or layers.is_root_writable
-    mounts = plan_mounts(request, site, namespaces, binds=binds, keeps_accounts=way == "root" and writes)
+    is_fakeroot = options.fakeroot and way != "root"
+    mounts = plan_mounts(
+        request,
+        site,
+        namespaces,
+        binds=binds,
+        keeps_accounts=writes and (way == "root" or is_fakeroot or request.caller.uid == 0),
+        apt=apt_settings(request, is_root_writable=layers.is_root_writable) if is_fakeroot else None,
+    )
     environment, environment_notes = _environment(request, mounts, binds)
     cwd, cwd_required = _working_directory(request, mounts.home)
     return RunPlan(
@@ -55,12 +65,13 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         home=mounts.home,
         account=_account(request, mounts.home),
         namespaces=namespaces,
-        fakeroot=options.fakeroot,
+        fakeroot=is_fakeroot,
+        drops_capabilities=options.no_privs and not is_fakeroot,
         hostname=options.hostname or None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
         nv=uses_nv(options, site),
-        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
+        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_root_notes(options, way), *_gpu_notes(request)),
     )
 
 
@@ -79,8 +90,6 @@ def _check(request: RunRequest, host: HostFacts) -> None:
         raise UsageError(f"--hostname {show(options.hostname)}: not a host name")
     if options.pid and options.no_pid:
         raise UsageError("--pid and --no-pid exclude each other", hint="leave out one of them")
-    if options.no_privs and host.is_root:
-        raise UsageError("--no-privs as root is not supported", hint="run it as a plain user")
     if options.app and ("/" in options.app or options.app in (".", "..")):
         raise UsageError(
             f"--app {show(options.app)}: not the name of an app", hint="list them: sifkit inspect --list-apps IMAGE"
@@ -117,7 +126,7 @@ def _environment(
     from_files: dict[str, str] = {}
     for name, text in request.env_files:
         from_files |= parse_environment_file(text, name, {**caller.environment, **from_files})
-    return plan_environment(
+    environment, notes = plan_environment(
         EnvironmentRequest(
             host=caller.environment,
             given=parse_assignments(options.env),
@@ -132,6 +141,8 @@ def _environment(
             with_libraries=bool(request.gpu.libraries),
         )
     )
+    more = {name: value for name, value in mounts.variables.items() if name not in environment.injected}
+    return replace(environment, passed={**environment.passed, **more}), notes
 
 
 def _account(request: RunRequest, home: str) -> Account:
@@ -163,6 +174,12 @@ def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...],
 def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
     """Return True if GPUs are shown."""
     return (options.nv or site.always_use_nv) and not options.no_nv
+
+
+def _root_notes(options: RunOptions, way: Way) -> tuple[str, ...]:
+    if options.fakeroot and way == "root":
+        return ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
+    return ()
 
 
 def _gpu_notes(request: RunRequest) -> tuple[str, ...]:

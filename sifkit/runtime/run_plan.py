@@ -88,8 +88,9 @@ class Mount:
     mount but belongs into the tmpfs mounted before it. ``content``: the text of a generated file that is bound instead of
     ``source``. ``edit``: the content is the container's own file with entries of
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
-    session's layer. ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of
-    the filesystem.
+    session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
+    is still seen, there is no mount. ``needs``: directory that the container must have; without it the mount is left out.
+    ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of the filesystem.
     """
 
     kind: MountKind
@@ -102,6 +103,8 @@ class Mount:
     noexec: bool = False
     make_source: bool = False
     make_target: bool = True
+    hides_link: bool = False
+    needs: str = ""
     is_optional: bool = False
     content: bytes | None = None
     edit: Literal["", "passwd", "group"] = ""
@@ -164,7 +167,9 @@ class RunPlan:
     ``is_root_writable``: the root is a directory that is written to itself. ``mounts``: in order. ``cwd``:
     working directories, the first that exists is used, else ``/``; ``is_cwd_required``: else the run fails. ``account``: who
     the command runs as. ``umask``: None keeps the
-    caller's. ``has_init``: the first process of a new pid namespace is ours. ``notes``: printed before the start.
+    caller's. ``has_init``: the first process of a new pid namespace is ours.
+    ``fakeroot``: the user is mapped to root, and changes of owners and users seem to succeed.
+    ``drops_capabilities``: root is left without any. ``notes``: printed before the start.
     """
 
     way: Way
@@ -180,6 +185,7 @@ class RunPlan:
     is_cwd_required: bool = False
     namespaces: frozenset[Namespace] = frozenset()
     fakeroot: bool = False
+    drops_capabilities: bool = False
     hostname: str | None = None
     umask: int | None = None
     has_init: bool = True

@@ -7,6 +7,7 @@ needs neither numpy nor construct where every layer is a squashfs or a directory
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -28,8 +29,9 @@ from .errors import LaunchError, failed_call
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
-from .fuse.writable_server import FULL, WritableServer
+from .fuse.writable_server import COMMIT_SECONDS, FULL, WritableServer
 from .kernel_layers import real_directory
+from .left_behind import still_used
 from .run_plan import Layer, Upper
 from .session import Session
 
@@ -52,6 +54,7 @@ class ServedLayers:
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
+        self._image: int | None = None
         self._image_point = ""
         self._is_image_ready = False
         self._writer: tuple[str, ServerProcess] | None = None
@@ -73,7 +76,7 @@ class ServedLayers:
         point = self._new_point()
         fd = self._mount_fuse(point)
         try:
-            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._leave_session)
+            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._leave_run)
         except OSError as error:
             raise failed_call("the image cannot be served", error) from error
         finally:
@@ -116,6 +119,10 @@ class ServedLayers:
 
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
+        device = _device_of(self._mounted[-1]) if self._mounted else 0
+        for server in self._servers:
+            if (code := server.code_if_ended()) is not None:
+                self.notify(f"the image could not be read to the end: its server {_ended(code)}")
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
@@ -123,13 +130,14 @@ class ServedLayers:
         while self._servers:
             self._servers.pop().leave()
         if self._writer is not None:
-            self._finish_writer(*self._writer)
+            self._finish_writer(*self._writer, device)
 
     def start_image(self, upper: Upper) -> None:
         """Begin to serve an ext3 image that is written to, locked as Apptainer does; ``add_upper`` waits until it is there."""
         point = self._new_point()
         image = os.open(upper.path, os.O_RDWR | hostio.NO_WAIT | os.O_CLOEXEC)
         self._locks.callback(os.close, image)
+        self._image = image
         span = None if upper.object_id is None else (upper.offset, upper.size or 0)
         offset, size = span or (0, 0)
         check_unused(upper.path, writers_only=False, span=span)
@@ -151,19 +159,23 @@ class ServedLayers:
         self._is_image_ready = True
         return self._image_point
 
-    def _finish_writer(self, name: str, server: ServerProcess) -> None:
-        """Wait until all is written. Raises LaunchError if it cannot be."""
+    def _finish_writer(self, name: str, server: ServerProcess, device: int) -> None:
+        """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
         if not self._is_image_ready:  # something else has failed before the first change
             server.wait()
             return
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             server.leave()
-            self.notify(f"{show(name)} stays in use until the processes that the command has left behind end")
+            self.notify(still_used(name, device))
             return
         code = server.wait()
         if code == FULL:
             grow = f"sifkit overlay resize {shell_quote(name)} --size +1G"
             self.notify(f"{show(name)} is full: not all could be written; make it larger with: {grow}")
+        elif code < 0:
+            raise LaunchError(
+                f"{show(name)}: its server {_ended(code)}: changes of the last {COMMIT_SECONDS:.0f} seconds are lost"
+            )
         elif code != 0:
             raise LaunchError(f"{show(name)}: the last changes could not be written", hint="check the image and its disk")
 
@@ -181,10 +193,35 @@ class ServedLayers:
         self._mounted.append(point)
         return fd
 
+    def _leave_run(self) -> None:
+        """In a server of layers that are read: as ``_leave_session``, and let go of the image that is written to."""
+        self._leave_session()
+        if self._image is not None:
+            os.close(self._image)
+
     def _leave_session(self) -> None:
-        """In a server: have no part in its own mount, which would keep it alive for ever."""
+        """In a server: have no part in its own mount, which would keep it alive for ever, nor in reports of other servers."""
         sys.unshare(sys.CLONE_NEWNS)
         sys.umount(self.place, sys.MNT_DETACH)
+        others = self._servers if self._writer is None else [*self._servers, self._writer[1]]
+        for server in others:
+            os.close(server.report)
+
+
+def _device_of(point: str) -> int:
+    """Return the device of a mounted root; 0 if nobody serves it any longer."""
+    try:
+        return os.stat(point).st_dev
+    except OSError:
+        return 0
+
+
+def _ended(code: int) -> str:
+    """Return how a server has ended, from its exit code."""
+    if code < 0:
+        with suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"has ended with code {code}"
 
 
 def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int]) -> Server:

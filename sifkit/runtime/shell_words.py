@@ -16,6 +16,7 @@ __all__ = ["apply_assignments", "expand", "needs_evaluation", "parse_environment
 ASSIGNMENT = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=")
 EXPORT = re.compile(r"[ \t]*export(?:[ \t]+[A-Za-z_][A-Za-z0-9_]*)+[ \t]*(?:#.*)?")
 VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^${}`\\]*))?\})")
+ESCAPED_OR_VARIABLE = re.compile(VARIABLE.pattern + r"|\\[$`]")
 END = " \t\n;"
 LONGEST = 128 << 10
 """Bytes of the longest variable that Linux passes to a program."""
@@ -31,12 +32,12 @@ def needs_evaluation(text: str) -> bool:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Return ``text`` with the variables in it replaced; what needs a shell stays as it is."""
+    """Return ``text`` with the variables in it replaced, ``\\$`` by ``$``; what needs a shell stays as it is."""
 
     def value(found: re.Match[str]) -> str:
-        return _value(found, variables)
+        return found[0][1:] if found[0].startswith("\\") else _value(found, variables)
 
-    return VARIABLE.sub(value, text)
+    return ESCAPED_OR_VARIABLE.sub(value, text)
 
 
 def parse_environment_file(text: str, name: str, variables: Mapping[str, str]) -> dict[str, str]:

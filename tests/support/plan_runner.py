@@ -56,7 +56,13 @@ def plan_of(
 
 
 def start_plan(
-    plan: RunPlan, scratch: Path, *, uid: int = 0, before: Callable[[], object] | None = None
+    plan: RunPlan,
+    scratch: Path,
+    *,
+    uid: int = 0,
+    stdin: int = subprocess.DEVNULL,
+    close_fds: bool = True,
+    before: Callable[[], object] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a run; as another user, if ``uid`` says so. ``before``: called in its process first."""
     file = scratch / "plan.pickle"
@@ -67,9 +73,10 @@ def start_plan(
         [sys.executable, "-m", "tests.support.plan_runner", str(file), str(uid)],
         cwd=ROOT,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        close_fds=close_fds,
         preexec_fn=before,  # noqa: PLW1509 - the tests have no threads
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,8 +20,19 @@ __all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child", "sta
 
 DEVICE = "/dev/fuse"
 READY, MESSAGE_BYTES = b"\0", 4096
-IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
-"""Signals that end a whole job, or come from its terminal: a server goes on until its filesystem is unmounted."""
+FAULTS = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGABRT,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    }
+)
+IGNORED = frozenset(signal.Signals) - FAULTS - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+"""Signals that end or warn a whole job, or come from its terminal: a server goes on until its filesystem is unmounted."""
 
 
 def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int = 0) -> int:
@@ -38,12 +51,13 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
     return fd
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServerProcess:
-    """Process that serves a mount. ``report``: where it says that it was unmounted."""
+    """Process that serves a mount. ``report``: where it says that it was unmounted. ``code``: its exit code if it has ended."""
 
     pid: int
     report: int
+    code: int | None = None
 
     def await_ready(self) -> None:
         """Return when it serves. Raises OSError with the reason if the server cannot be opened."""
@@ -61,12 +75,22 @@ class ServerProcess:
     def wait(self) -> int:
         """Return the exit code of the process when it has ended: 0 if all was written; see ``Server.finish``."""
         os.close(self.report)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if self.code is None:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.code
+
+    def code_if_ended(self) -> int | None:
+        """Return the exit code of the process, None if it still serves."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code
 
     def leave(self) -> None:
-        """Let the process go on until the filesystem is unmounted."""
+        """Let the process go on until the filesystem is unmounted. It lets go of the error output as well."""
         os.close(self.report)
-        os.waitpid(self.pid, os.WNOHANG)
+        self.code_if_ended()
 
 
 def serve_in_child(open_server: Callable[[], Server], *, before: Callable[[], None], threads: int = 1) -> ServerProcess:
@@ -100,6 +124,8 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         before()
         _leave_pipes()
         server = open_server()
+        _close_inherited()
+        _follow_reader(answer)
         os.write(answer, READY)
         is_ready = True
         server.serve(threads=threads)
@@ -118,10 +144,38 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
 
 def _leave_pipes() -> None:
     """Close input and output: whoever reads the command's output sees its end, though the server goes on."""
+    _replace_by_nothing(0, 1)
+
+
+def _replace_by_nothing(*files: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for standard in (0, 1):
-        os.dup2(nothing, standard)
+    for file in files:
+        os.dup2(nothing, file)
     os.close(nothing)
+
+
+def _close_inherited() -> None:
+    """Close the caller's files, such as pipes of his shell: all but ours, which are closed on exec, and the standard ones."""
+    for name in os.listdir("/proc/self/fd"):
+        if (file := int(name)) > 2:
+            with suppress(OSError):  # the descriptor of the listing itself
+                if not os.get_inheritable(file):
+                    continue
+                os.close(file)
+
+
+def _follow_reader(answer: int) -> None:
+    """Close the error output when the process that reads ``answer`` has ended or no longer waits: others may wait for that."""
+
+    def on_change(*_: object) -> None:
+        poll = select.poll()
+        poll.register(answer, 0)
+        if poll.poll(0):  # POLLERR: no reader is left
+            _replace_by_nothing(2)
+
+    signal.signal(signal.SIGIO, on_change)
+    fcntl.fcntl(answer, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(answer, fcntl.F_SETFL, os.O_ASYNC)
 
 
 def report_error(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_the_start_knows_the_working_directory(root: Path) -> None:
         "the image has no runscript; /bin/sh is run",
     ]
     with pytest.raises(FormatError, match="--cwd /missing: no such directory in the container"):
+        start_in_container("", notes.append)(replace(plan, is_cwd_required=True), str(root))
+
+
+def test_a_working_directory_that_cannot_be_entered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    (root / "home").mkdir()
+    (root / "missing").mkdir()
+    monkeypatch.setattr(container_facts.os, "access", lambda path, _: not os.fsdecode(path).endswith("/missing"))
+    plan = plan_of_nothing()
+    assert start_in_container("sifkit run", notes.append)(plan, str(root)).environment["PWD"] == "/home"
+    assert notes == ["/missing cannot be entered; the command starts in /home"]
+    with pytest.raises(FormatError, match="--cwd /missing: permission denied"):
         start_in_container("", notes.append)(replace(plan, is_cwd_required=True), str(root))
 
 

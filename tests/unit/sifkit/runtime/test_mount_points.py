@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.mount_points import add_mount_point, resolve_below
+from sifkit.runtime.mount_points import add_mount_point, find_link, resolve_below
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containers run on Linux only")
 
@@ -81,3 +81,16 @@ def test_missing_mount_points_lie_in_the_layer(root: Path, tmp_path: Path) -> No
     }
     assert stat.S_IMODE((layer / "a").stat().st_mode) == 0o2751
     assert sorted(root.rglob("*")) == before
+
+
+def test_a_link_is_hidden_and_not_followed(root: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (root / "a/link").symlink_to("/file")
+    found = find_link(bytes(root), b"/absolute/link")
+    assert found is not None and (found.existing, found.missing) == ((b"a",), (b"link",))
+    assert not add_mount_point(bytes(root), bytes(layer), b"/a/link", is_directory=False)
+    assert add_mount_point(bytes(root), bytes(layer), b"/absolute/link", is_directory=False, hides_link=True)
+    assert (layer / "a/link").is_file()
+    for other in (b"/file", b"/a/b", b"/nothing/at/all", b"/dangling/x"):
+        assert find_link(bytes(root), other) is None

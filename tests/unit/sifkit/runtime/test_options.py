@@ -43,7 +43,7 @@ def test_names_and_letters_are_unique() -> None:
 def test_options_that_work_have_a_field() -> None:
     known = {one.name for one in fields(RunOptions)}
     works = {option.key for option in OPTIONS if option.status == "works"}
-    assert works | {"no_privs", "given"} == known
+    assert works | {"given"} == known
 
 
 def test_values_become_fields() -> None:

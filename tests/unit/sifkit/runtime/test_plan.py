@@ -256,6 +256,7 @@ def test_default_mounts() -> None:
         "/etc/group",
         "/work/dir",
     ]
+    assert [mount.target for mount in plan.mounts if mount.hides_link] == ["/etc/localtime"]
     assert all(mount.nosuid for mount in plan.mounts) and all(mount.nodev for mount in plan.mounts if mount.target != "/dev")
     assert plan.cwd == ("/work/dir", "/home/alice") and plan.home == "/home/alice"
     assert mount_at(plan, "/proc").kind == "bind" and mount_at(planned(pid=True), "/proc").kind == "proc"
@@ -342,6 +343,9 @@ def test_home_directories() -> None:
 def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
     assert "/etc/passwd" not in targets(planned(host=ROOT, writable_tmpfs=True))
     assert "/etc/passwd" in targets(planned(host=ROOT)) and "/etc/passwd" in targets(planned(writable_tmpfs=True))
+    assert "/etc/group" not in targets(planned(fakeroot=True, writable_tmpfs=True))
+    assert "/etc/group" in targets(planned(fakeroot=True))
+    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": replace(CALLER, uid=0)}))
 
 
 # The rest
@@ -359,6 +363,40 @@ def test_accounts() -> None:
     assert planned().account.name == "alice" and planned().account.home == "/home/alice"
     root = planned(fakeroot=True).account
     assert (root.uid, root.gid, root.name, root.home) == (0, 0, "root", "/root")
+
+
+def test_fakeroot_is_for_plain_users() -> None:
+    plan = planned(fakeroot=True)
+    assert plan.fakeroot and not plan.notes
+    apt = mount_at(plan, "/etc/apt/apt.conf.d/99fakeroot")
+    assert apt.content is not None and b'APT::Sandbox::User "root";' in apt.content and apt.needs == "/etc/apt/apt.conf.d"
+    root = planned(fakeroot=True, host=ROOT)
+    assert not root.fakeroot and root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
+    assert "/etc/apt/apt.conf.d/99fakeroot" not in targets(root) + targets(planned())
+    assert planned(fakeroot=True, userns=True, host=ROOT).fakeroot
+
+
+def test_fakeroot_in_a_directory_that_is_written_to() -> None:
+    image = ImageFacts(path="/box", kind="directory", root=Layer(path="/box", kind="directory"))
+    plan = planned(image=image, writable=True, fakeroot=True)
+    assert mount_at(plan, "/.singularity.d/libs").kind == "tmpfs" and "/.singularity.d/libs/99fakeroot" in targets(plan)
+    assert plan.environment.passed["APT_CONFIG"] == "/.singularity.d/libs/99fakeroot"
+    own = planned(image=image, writable=True, fakeroot=True, env=("APT_CONFIG=/mine",)).environment
+    assert own.injected["APT_CONFIG"] == "/mine" and "APT_CONFIG" not in own.passed
+
+    def without(*missing: str) -> RunPlan:
+        kind_of = dict.fromkeys(missing, "missing")
+        request = {"kind_of": lambda path: kind_of.get(path, "directory")}
+        return planned(image=image, writable=True, fakeroot=True, request=request)
+
+    assert not without("/box/etc/apt/apt.conf.d").notes
+    (note,) = without("/box/.singularity.d/libs").notes
+    assert "for apt in /box write once: echo 'APT::Sandbox::User" in note and "APT_CONFIG" not in plan.environment.injected
+
+
+def test_capabilities_are_dropped() -> None:
+    assert planned(no_privs=True, host=ROOT).drops_capabilities and planned(no_privs=True).drops_capabilities
+    assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
 
 
 def test_names_of_servers() -> None:
@@ -380,8 +418,6 @@ def test_values_that_are_wrong() -> None:
     refused("--hostname", hostname="a" * 65)
     refused("--app ../x", app="../x")
     refused("--cwd x: it is a path in the container", cwd="x")
-    refused("--no-privs as root", host=ROOT, no_privs=True)
-    assert planned(no_privs=True).way == "view"
 
 
 def test_graphics() -> None:

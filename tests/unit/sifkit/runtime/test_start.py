@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +153,25 @@ def test_values_are_evaluated_in_the_container_or_not(tmp_path: Path, shell: str
     environment, _ = planned(host={}, given=given, no_eval=True)
     found = environment_of(started(environment, SCRIPTS), tmp_path, SCRIPTS, shell)
     assert {name: found[name] for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("settings", "before"),
+    [
+        ({"host": {"PROMPT_COMMAND": "a $X `b`"}}, "a $X `b`"),
+        ({"host": {"PROMPT_COMMAND": "a", "APPTAINERENV_PROMPT_COMMAND": "c $FOO"}, "cleanenv": True}, "c image"),
+        ({"host": {"PROMPT_COMMAND": "a"}, "given": {"PROMPT_COMMAND": "$A"}, "no_eval": True}, "$A"),
+        ({"host": {"PROMPT_COMMAND": "a"}, "cleanenv": True}, ""),
+        ({"host": {"PROMPT_COMMAND": ""}}, ""),
+    ],
+)
+def test_the_prompt_is_set_after_what_is_run_before_every_prompt(tmp_path: Path, settings: dict[str, Any], before: str) -> None:
+    wanted = 'PS1="Apptainer> "; unset PROMPT_COMMAND'
+    if before:
+        wanted = f'{before}; PROMPT_COMMAND="${{PROMPT_COMMAND%%; PROMPT_COMMAND=*}}"; PS1="Apptainer> "'
+    start = started(planned(**settings)[0], SCRIPTS)
+    assert environment_of(start, tmp_path, SCRIPTS)["PROMPT_COMMAND"] == wanted
+    assert started(planned(**settings)[0], SCRIPTS, shell=False).environment["PROMPT_COMMAND"] == wanted
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -1,0 +1,134 @@
+"""``--fakeroot`` of a plain user: package managers and others that change owners go on, and files are stored as root's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..support.tools import Argument, as_user, assert_clean, kernel_mount, require, requires_root, run
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+USER = 4321
+PROJECT = Path(__file__).parents[2]
+DIRECTORIES = (
+    *("dev", "proc", "sys", "tmp", "root", "usr", "home", "opt", "repo", "etc/apt/apt.conf.d", "etc/apt/preferences.d"),
+    *("etc/apt/trusted.gpg.d", "var/tmp", "var/log/apt", "var/lib/dpkg/info", "var/lib/dpkg/updates"),
+    *("var/lib/apt/lists/partial", "var/cache/apt/archives/partial"),
+)
+PASSWD = "root:x:0:0:root:/root:/bin/sh\ngames:x:5:60:games:/usr/games:/bin/sh\n_apt:x:42:65534::/nonexistent:/bin/false\n"
+CONTROL = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: x\n"
+POSTINST = "#!/bin/sh\nset -e\nchown games:games /opt/tiny/data\nchgrp -h games /opt/tiny/link\n"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A directory that every user can read, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="sifkit-fakeroot-") as found:
+        os.chmod(found, 0o755)
+        yield Path(found)
+
+
+@pytest.fixture(scope="module")
+def box(folder: Path) -> Path:
+    """Root of a container with apt, whose programs are the host's, and a package in a repository."""
+    require("apt-get", "dpkg-deb", "tar", "useradd", "setpriv")
+    root = folder / "box"
+    for name in DIRECTORIES:
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "etc/passwd").write_text(PASSWD)
+    (root / "etc/group").write_text("root:x:0:\ngames:x:60:\n")
+    (root / "etc/apt/sources.list").write_text("deb [trusted=yes] copy:/repo ./\n")
+    (root / "var/lib/dpkg/status").touch()
+    package = folder / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "DEBIAN/control").write_text(CONTROL)
+    (package / "DEBIAN/postinst").write_text(POSTINST)
+    (package / "DEBIAN/postinst").chmod(0o755)
+    (package / "opt/tiny").mkdir(parents=True)
+    (package / "opt/tiny/data").write_text("data\n")
+    (package / "opt/tiny/link").symlink_to("data")
+    os.chown(package / "opt/tiny/data", 5, 60)
+    file = root / "repo/tiny.deb"
+    run("dpkg-deb", "--build", package, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    (root / "repo/Packages").write_text(f"{CONTROL}Filename: ./tiny.deb\nSize: {file.stat().st_size}\nSHA256: {digest}\n")
+    return root
+
+
+@pytest.fixture
+def image(folder: Path) -> Path:
+    found = folder / "overlay.img"
+    run("mke2fs", "-q", "-F", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", found, "16M")
+    os.chown(found, USER, USER)
+    return found
+
+
+def sifkit(*words: Argument, user: int = USER) -> subprocess.CompletedProcess[bytes]:
+    environment = ("env", f"PYTHONPATH={PROJECT}", f"HOME={tempfile.gettempdir()}", "OPENBLAS_NUM_THREADS=1")
+    return as_user(user, [*environment, sys.executable, "-m", "sifkit", *words])
+
+
+def in_box(box: Path, script: str, *options: Argument) -> tuple[str, str]:
+    """Output and errors of a script in the container, as root of it."""
+    done = sifkit("exec", "-f", "-C", "-B", "/usr:/usr:ro", *options, box, "sh", "-c", script)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+def test_packages_are_installed_and_all_is_stored_as_root_s(box: Path, image: Path) -> None:
+    script = """
+        apt-get update -q=2 && apt-get install -q=2 tiny >/dev/null 2>&1 || exit 1
+        useradd -m joe && chown joe /home/joe && install -o games -g games -m 4755 /bin/true /opt/true || exit 2
+        setpriv --reuid 5 --regid 60 --clear-groups sh -c 'id -u; echo x >/opt/dropped' || exit 3
+        tar -C / -cf - --owner=joe:77 --group=x:88 etc | tar -C /opt -xpf - || exit 4
+        mkdir /opt/d; mkfifo /opt/fifo; ln -s x /opt/symlink; chown -hR 5:60 /opt || exit 5
+        rm /repo/tiny.deb; chmod 600 /repo/Packages
+        cat /opt/tiny/data; stat -c '%u:%g %a' /opt/true /opt/tiny/data; grep -c joe /etc/passwd
+    """
+    out, err = in_box(box, script, "-o", image)
+    assert (out, err) == ("0\ndata\n0:0 4755\n0:0 644\n1\n", "")
+    assert_clean(image)
+    with kernel_mount(image) as point:
+        upper = point / "upper"
+        found = {path.relative_to(upper): path.lstat() for path in [upper, *upper.rglob("*")]}
+        assert {(one.st_uid, one.st_gid) for one in found.values()} == {(0, 0)}
+        assert (upper / "repo/tiny.deb").is_char_device() and (upper / "opt/symlink").is_symlink()
+        assert not (upper / "etc/apt/apt.conf.d").exists()
+    plain = sifkit("exec", "-C", "-B", "/usr:/usr:ro", "-o", f"{image}:ro", box, "cat", "/opt/tiny/data", "/opt/dropped")
+    assert (plain.returncode, plain.stdout) == (0, b"data\nx\n")
+
+
+def test_a_directory_that_is_written_to_itself(box: Path, folder: Path) -> None:
+    own = folder / "own"
+    shutil.copytree(box, own, symlinks=True)
+    for path in [own, *own.rglob("*")]:
+        os.lchown(path, USER, USER)
+    _, err = in_box(own, "chown 5:60 /opt && touch /opt/x", "-w")
+    setting = f"""echo 'APT::Sandbox::User "root";' >{own}/etc/apt/apt.conf.d/99fakeroot"""
+    assert setting in err
+    (own / ".singularity.d/libs").mkdir(parents=True)
+    out, err = in_box(
+        own, 'echo "$APT_CONFIG"; apt-get update -q=2 && apt-get install -q=2 tiny >/dev/null 2>&1; echo $?', "-w"
+    )
+    assert out == "/.singularity.d/libs/99fakeroot\n0\n" and "APT" not in err
+    assert (own / "opt/tiny/data").stat().st_uid == USER
+    assert list((own / ".singularity.d/libs").iterdir()) == []
+
+
+def test_root_drops_capabilities(box: Path) -> None:
+    status = ("exec", "--no-privs", "-B", "/usr:/usr:ro", box, "grep", "^Cap", "/proc/self/status")
+    for user in (0, USER):
+        done = sifkit(*status, user=user)
+        values = {line.split()[1] for line in done.stdout.splitlines()}
+        assert done.returncode == 0 and values == {b"0" * 16} and done.stderr == b""

@@ -1,0 +1,91 @@
+"""Servers of a run: what they keep open, the signals that they outlive, and what is said if one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from sifkit.runtime.run_plan import Layer, Upper
+from tests.support.plan_runner import plan_of, start_plan
+from tests.support.squashfs_images import make_squashfs
+from tests.support.tools import assert_clean, requires_root, run
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+IN_JOBS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGXCPU, signal.SIGTSTP, signal.SIGALRM, signal.SIGRTMIN)
+"""Signals that batch systems and terminals send to every process of a job."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Layer:
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "root/app").mkdir(parents=True)
+    (folder / "root/app/message.txt").write_text("base\n")
+    (folder / "root/app/other.txt").write_text("base\n")
+    return Layer(path=str(make_squashfs(folder / "root", folder / "image.sqfs")), kind="squashfs")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    found = tmp_path / "overlay.img"
+    run("mke2fs", "-q", "-t", "ext3", found, "8M")
+    return found
+
+
+def servers_of(process: subprocess.Popen[bytes]) -> dict[int, set[str]]:
+    """Children of a run that have /dev/fuse open, and all that they have open."""
+    found = {}
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        links = {os.readlink(link) for link in Path(f"/proc/{child}/fd").iterdir()}
+        if "/dev/fuse" in links:
+            found[int(child)] = links
+    return found
+
+
+def test_servers_hold_what_they_serve_and_outlive_the_signals_of_a_job(base: Layer, image: Path) -> None:
+    script = "echo up; read x; cat /app/message.txt; echo more >>/app/other.txt; cat /app/other.txt"
+    plan = plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)))
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)  # as the pipes of a shell are
+    with start_plan(plan, image.parent, stdin=subprocess.PIPE, close_fds=False) as process:
+        os.close(writer)
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        found = servers_of(process)
+        assert sorted(str(image) in links for links in found.values()) == [False, True]
+        pipe = os.readlink(f"/proc/self/fd/{reader}")
+        assert not any(pipe in links for links in found.values())
+        for pid in found:
+            for number in IN_JOBS:
+                os.kill(pid, number)
+        out, err = process.communicate(b"\n", timeout=30)
+    os.close(reader)
+    assert (process.returncode, out, err) == (0, b"base\nbase\nmore\n", b"")
+    assert_clean(image)
+
+
+def test_a_killed_server_of_the_root_is_said(base: Layer, tmp_path: Path) -> None:
+    plan = plan_of("view", ["sh", "-c", "echo up; read x; cat /app/message.txt"], [base])
+    with start_plan(plan, tmp_path, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        for pid in servers_of(process):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+        out, err = process.communicate(b"\n", timeout=30)
+    assert out == b"" and process.returncode == 1
+    assert b"its server was killed by SIGKILL" in err and b"Traceback" not in err
+
+
+@pytest.mark.parametrize("way", ["root", "user"])
+def test_the_first_process_leads_nowhere(base: Layer, image: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root in the container could use what process 1 has open, and read its environment."""
+    monkeypatch.setenv("HOST_SECRET", "of the host")
+    script = "ls /proc/1/fd; tr -d '\\0' </proc/1/environ | wc -c; ls /proc/1/root/app; ! grep -a SECRET /proc/1/environ"
+    plan = plan_of(way, ["sh", "-c", script], [base], Upper(kind="image", path=str(image)), namespaces=("pid",))  # type: ignore[arg-type]
+    with start_plan(plan, image.parent) as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, b"0\nmessage.txt\nother.txt\n", b"")
