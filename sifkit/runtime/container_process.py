@@ -17,8 +17,9 @@ from typing import NoReturn
 from ..errors import SifkitError, show
 from . import sys
 from .errors import LaunchError
+from .programs import find_program, is_plain_script, why_not_executed
 
-__all__ = ["Start", "find_program", "run_in_container"]
+__all__ = ["Start", "run_in_container"]
 
 FORWARDED = frozenset(
     {
@@ -134,9 +135,14 @@ def _become_command(
         sys.set_no_new_privileges()
     if before_exec is not None:
         before_exec()
-    os.execve(
-        find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), list(start.argv), dict(start.environment)
-    )
+    program = find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH))
+    try:
+        os.execve(program, list(start.argv), dict(start.environment))
+    except OSError as error:
+        if error.errno == errno.ENOEXEC and is_plain_script(program):
+            with suppress(OSError):
+                os.execve("/bin/sh", ["/bin/sh", program, *start.argv[1:]], dict(start.environment))
+        raise LaunchError(why_not_executed(program, error)) from error
 
 
 def _report(answer: int, error: BaseException) -> None:
@@ -156,23 +162,6 @@ def _change_directory(choices: Sequence[str]) -> None:
             os.chdir(choice)
             return
     os.chdir("/")
-
-
-def find_program(name: str, path: str) -> str:
-    """Return the file that ``name`` runs. Raises OSError: ENOENT, or EACCES if there is only one that is not executable.
-
-    Without the standard library, which the container's root need not have: ``os.execvpe`` imports more of it.
-    """
-    if "/" in name:
-        return name
-    number = errno.ENOENT
-    for directory in path.split(":"):
-        found = f"{directory or '.'}/{name}"
-        if os.path.isfile(found):
-            if os.access(found, os.X_OK):
-                return found
-            number = errno.EACCES
-    raise OSError(number, "executable file not found in $PATH" if number == errno.ENOENT else os.strerror(number), name)
 
 
 def _wait(pid: int, *, reap: bool = False) -> int:

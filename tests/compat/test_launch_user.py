@@ -42,6 +42,8 @@ def base(folder: Path) -> Layer:
     (root / "app/secret").write_text("of root\n")
     (root / "app/secret").chmod(0o600)
     (root / "run").symlink_to("/app")
+    (root / "plain").write_text("echo plain $1\n")
+    (root / "plain").chmod(0o755)
     return Layer(path=str(make_squashfs(root, folder / "image.sqfs")), kind="squashfs")
 
 
@@ -86,6 +88,9 @@ def test_a_read_only_view(base: Layer, folder: Path, namespaces: tuple[str, ...]
 def test_fakeroot_and_exit_codes(base: Layer, folder: Path) -> None:
     plan = replace(plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base]), fakeroot=True)
     assert run_as_user(plan, folder)[:2] == (137, "0\n")
+    # a script without #! is run by the shell, as execvp(3) does
+    plan = replace(plan, command=replace(plan.command, words=("/plain", "script")))
+    assert run_as_user(plan, folder) == (0, "plain script\n", "")
 
 
 def test_layers_are_merged(base: Layer, folder: Path) -> None:
