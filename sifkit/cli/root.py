@@ -69,5 +69,5 @@ def root(
         typer.Option("--version", "-V", is_eager=True, callback=_version, help="show the version", rich_help_panel=GENERAL),
     ] = False,
 ) -> None:
-    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, look into them as containers see them,
-    and run commands in them, without root privileges or external programs."""
+    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, look into them as containers see
+    them, and run commands in them, without root privileges or external programs."""
