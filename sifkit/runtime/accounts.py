@@ -13,7 +13,6 @@ from .run_plan import Account
 __all__ = ["group_text", "passwd_text"]
 
 PASSWD_FIELDS = 7
-GROUP_FIELDS = 4
 
 
 def passwd_text(raw: bytes, account: Account) -> bytes:
@@ -32,13 +31,15 @@ def passwd_text(raw: bytes, account: Account) -> bytes:
 
 
 def group_text(raw: bytes, account: Account) -> bytes:
-    """Return group with entries of the account's groups; an entry of the same number stays as it is."""
+    """Return group with entries of the account's groups at its end.
+
+    An entry of the same number stays: names come from it, since it is found first, and membership from the new one, as with
+    Apptainer.
+    """
     _check(account)
     lines = raw.splitlines()
-    known = {number for line in lines if (number := _number(line.split(b":"), GROUP_FIELDS)) is not None}
     for gid, name in dict([(account.gid, account.group), *account.groups]).items():
-        if gid not in known:
-            lines.append(b":".join(_encode(str(text)) for text in (name, "x", gid, account.name)))
+        lines.append(b":".join(_encode(str(text)) for text in (name, "x", gid, account.name)))
     return _joined(lines)
 
 

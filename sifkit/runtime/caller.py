@@ -31,15 +31,15 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         name, home, gecos, shell = entry.pw_name, entry.pw_dir, entry.pw_gecos, entry.pw_shell
     except KeyError:
         name, home, gecos, shell = str(uid), environment.get("HOME") or "/", "", ""
-    groups = tuple((number, _group_name(number)) for number in dict.fromkeys([gid, *os.getgroups()]))
+    groups = [(number, name) for number in os.getgroups() if (name := _group_name(number))]
     return Caller(
         uid=uid,
         gid=gid,
         name=name,
-        group=groups[0][1],
+        group=_group_name(gid) or str(gid),
         home=home or "/",
         cwd=_working_directory(environment),
-        groups=groups,
+        groups=tuple(groups),
         gecos=gecos,
         shell=shell or "/bin/sh",
         machine=Arch.of_machine(os.uname().machine).word,
@@ -48,10 +48,11 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
 
 
 def _group_name(number: int) -> str:
+    """Return the name of a group; empty if it has none."""
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:
-        return str(number)
+        return ""
 
 
 def _working_directory(environment: Mapping[str, str]) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import FormatError, UsageError, show
-from .apt_settings import AptSettings
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
 from .config import SiteConfig
 from .environment import LIBRARY_PATH
@@ -74,11 +73,11 @@ def plan_mounts(
     *,
     binds: Sequence[BindSpec],
     keeps_accounts: bool = False,
-    apt: AptSettings | None = None,
+    is_root_writable: bool = False,
 ) -> PlannedMounts:
     """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
 
-    ``apt``: settings that it needs.
+    ``is_root_writable``: the root is a directory that is written to itself.
     Raises UsageError, and FormatError for a source that is missing.
     """
     planned = PlannedMounts()
@@ -96,7 +95,10 @@ def plan_mounts(
         planned.mounts += _temporary(request, site, contained=contained)
     planned.mounts += _scratch(request, site)
     planned.mounts += _files(request, site, keeps_accounts=keeps_accounts)
-    if apt is not None:
+    if options.fakeroot:
+        from .apt_settings import apt_settings
+
+        apt = apt_settings(request, is_root_writable=is_root_writable)
         planned.mounts += apt.mounts
         planned.variables |= dict(apt.variables)
         planned.notes += apt.notes

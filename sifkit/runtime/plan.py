@@ -9,7 +9,6 @@ import re
 from dataclasses import replace
 
 from ..errors import UsageError, show
-from .apt_settings import apt_settings
 from .binds import BindSpec
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
@@ -33,22 +32,24 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     Raises UsageError for options that contradict each other or the site, FormatError for images and files, NoWayError if the
     host does not allow it.
     """
-    options = request.options
     _check(request, host)
     check_image(request.image, site, request.caller.machine)
     layers = plan_layers(request, site)
     way, way_notes = choose_way(request, layers, host)
+    if way == "root" and request.options.fakeroot:
+        request = replace(request, options=replace(request.options, fakeroot=False))
+        way_notes = (*way_notes, "--fakeroot has no effect: you are root; for a user namespace write -u -f")
+    options = request.options
     namespaces = _namespaces(options, site, way)
     binds = user_binds(request)
     writes = layers.upper is not None or layers.is_root_writable
-    is_fakeroot = options.fakeroot and way != "root"
     mounts = plan_mounts(
         request,
         site,
         namespaces,
         binds=binds,
-        keeps_accounts=writes and (way == "root" or is_fakeroot or request.caller.uid == 0),
-        apt=apt_settings(request, is_root_writable=layers.is_root_writable) if is_fakeroot else None,
+        keeps_accounts=writes and (way == "root" or options.fakeroot or request.caller.uid == 0),
+        is_root_writable=layers.is_root_writable,
     )
     environment, environment_notes = _environment(request, mounts, binds)
     cwd, cwd_required = _working_directory(request, mounts.home)
@@ -65,13 +66,13 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         home=mounts.home,
         account=_account(request, mounts.home),
         namespaces=namespaces,
-        fakeroot=is_fakeroot,
-        drops_capabilities=options.no_privs and not is_fakeroot,
+        fakeroot=options.fakeroot,
+        drops_capabilities=options.no_privs and not options.fakeroot,
         hostname=options.hostname or None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
         nv=uses_nv(options, site),
-        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_root_notes(options, way), *_gpu_notes(request)),
+        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
     )
 
 
@@ -174,12 +175,6 @@ def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...],
 def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
     """Return True if GPUs are shown."""
     return (options.nv or site.always_use_nv) and not options.no_nv
-
-
-def _root_notes(options: RunOptions, way: Way) -> tuple[str, ...]:
-    if options.fakeroot and way == "root":
-        return ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
-    return ()
 
 
 def _gpu_notes(request: RunRequest) -> tuple[str, ...]:

@@ -31,6 +31,10 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     yield f"namespaces: mounts of its own, others: {names}{', user' if 'user' in plan.namespaces else ''}"
     account = plan.account
     yield f"user: {show(account.name)} ({account.uid}:{account.gid}), home {show(plan.home)}"
+    if plan.fakeroot:
+        yield "fakeroot: changes of owners and users succeed, and change nothing"
+    if plan.drops_capabilities:
+        yield "capabilities: none"
     yield f"directory: {show(plan.cwd[0])}"
     environment = plan.environment
     yield f"environment: {counted(len(environment.passed), 'variable')} of the host, where the image sets none"

@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..support.tools import Argument, as_user, assert_clean, kernel_mount, require, requires_root, run
+from ..support.plain_user import USER, run_sifkit
+from ..support.tools import assert_clean, kernel_mount, require, requires_root, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
-USER = 4321
-PROJECT = Path(__file__).parents[2]
 DIRECTORIES = (
     *("dev", "proc", "sys", "tmp", "root", "usr", "home", "opt", "repo", "etc/apt/apt.conf.d", "etc/apt/preferences.d"),
     *("etc/apt/trusted.gpg.d", "var/tmp", "var/log/apt", "var/lib/dpkg/info", "var/lib/dpkg/updates"),
@@ -74,16 +71,13 @@ def image(folder: Path) -> Path:
     return found
 
 
-def sifkit(*words: Argument, user: int = USER) -> subprocess.CompletedProcess[bytes]:
-    environment = ("env", f"PYTHONPATH={PROJECT}", f"HOME={tempfile.gettempdir()}", "OPENBLAS_NUM_THREADS=1")
-    return as_user(user, [*environment, sys.executable, "-m", "sifkit", *words])
-
-
-def in_box(box: Path, script: str, *options: Argument) -> tuple[str, str]:
+def in_box(box: Path, script: str, *options: str) -> tuple[str, str]:
     """Output and errors of a script in the container, as root of it."""
-    done = sifkit("exec", "-f", "-C", "-B", "/usr:/usr:ro", *options, box, "sh", "-c", script)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode(), done.stderr.decode()
+    code, out, err = run_sifkit(
+        USER, box.parent, "exec", "-f", "-C", "-B", "/usr:/usr:ro", *options, str(box), "sh", "-c", script
+    )
+    assert code == 0, err
+    return out, err
 
 
 def test_packages_are_installed_and_all_is_stored_as_root_s(box: Path, image: Path) -> None:
@@ -96,7 +90,7 @@ def test_packages_are_installed_and_all_is_stored_as_root_s(box: Path, image: Pa
         rm /repo/tiny.deb; chmod 600 /repo/Packages
         cat /opt/tiny/data; stat -c '%u:%g %a' /opt/true /opt/tiny/data; grep -c joe /etc/passwd
     """
-    out, err = in_box(box, script, "-o", image)
+    out, err = in_box(box, script, "-o", str(image))
     assert (out, err) == ("0\ndata\n0:0 4755\n0:0 644\n1\n", "")
     assert_clean(image)
     with kernel_mount(image) as point:
@@ -105,8 +99,14 @@ def test_packages_are_installed_and_all_is_stored_as_root_s(box: Path, image: Pa
         assert {(one.st_uid, one.st_gid) for one in found.values()} == {(0, 0)}
         assert (upper / "repo/tiny.deb").is_char_device() and (upper / "opt/symlink").is_symlink()
         assert not (upper / "etc/apt/apt.conf.d").exists()
-    plain = sifkit("exec", "-C", "-B", "/usr:/usr:ro", "-o", f"{image}:ro", box, "cat", "/opt/tiny/data", "/opt/dropped")
-    assert (plain.returncode, plain.stdout) == (0, b"data\nx\n")
+    script = "cat /opt/tiny/data; echo more >>/opt/dropped; mkdir /opt/mine; rm -r /opt/etc; stat -c %u /opt/d /opt/mine"
+    plain = ("exec", "-C", "--cwd", "/", "-B", "/usr:/usr:ro", "-o", str(image), str(box), "sh", "-c", script)
+    assert run_sifkit(USER, box.parent, *plain) == (0, f"data\n{USER}\n{USER}\n", "")
+    assert_clean(image)
+    with kernel_mount(image) as point:
+        opt = point / "upper/opt"
+        assert {name: (opt / name).stat().st_uid for name in ("dropped", "mine", "d")} == {"dropped": 0, "mine": USER, "d": 0}
+        assert not (opt / "etc").exists()
 
 
 def test_a_directory_that_is_written_to_itself(box: Path, folder: Path) -> None:
@@ -127,8 +127,7 @@ def test_a_directory_that_is_written_to_itself(box: Path, folder: Path) -> None:
 
 
 def test_root_drops_capabilities(box: Path) -> None:
-    status = ("exec", "--no-privs", "-B", "/usr:/usr:ro", box, "grep", "^Cap", "/proc/self/status")
+    status = ("exec", "--no-privs", "-B", "/usr:/usr:ro", str(box), "grep", "^Cap", "/proc/self/status")
     for user in (0, USER):
-        done = sifkit(*status, user=user)
-        values = {line.split()[1] for line in done.stdout.splitlines()}
-        assert done.returncode == 0 and values == {b"0" * 16} and done.stderr == b""
+        code, out, err = run_sifkit(user, box.parent, *status)
+        assert {line.split()[1] for line in out.splitlines()} == {"0" * 16} and (code, err) == (0, "")

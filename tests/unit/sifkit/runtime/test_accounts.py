@@ -24,8 +24,9 @@ def test_an_entry_of_the_same_number_gets_the_home_directory() -> None:
     assert passwd_text(PASSWD + b"\nbin:x:1:1::/:\n", root) == b"root:x:0:0:root:/work:/bin/sh\nbin:x:1:1::/:\n"
 
 
-def test_groups_are_added_unless_their_numbers_are_there() -> None:
-    assert group_text(b"root:x:0:\nadm:x:27:x", ALICE) == b"root:x:0:\nadm:x:27:x\nalice:x:1000:alice\n"
+def test_groups_are_added_and_none_is_replaced() -> None:
+    raw = b"root:x:0:\nadm:x:27:x"
+    assert group_text(raw, ALICE) == raw + b"\nalice:x:1000:alice\nsudo:x:27:alice\n"
     assert group_text(b"", ALICE) == b"alice:x:1000:alice\nsudo:x:27:alice\n"
 
 

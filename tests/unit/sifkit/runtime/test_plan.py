@@ -156,6 +156,8 @@ def test_what_excludes_each_other() -> None:
 
 def test_an_image_without_an_overlay_is_not_writable() -> None:
     refused("/base.sif has no overlay that can be written to", kind=FormatError, hint="add one with", writable=True)
+    other = replace(IMAGE, unused_overlay="its overlay, object 3, is not used; it is in group 2")
+    refused("that can be written to: its overlay, object 3, is not used; it is", kind=FormatError, image=other, writable=True)
     refused("/base.sif is not writable for you", kind=FormatError, image=replace(IMAGE, is_writable=False), writable=True)
 
 
@@ -371,7 +373,8 @@ def test_fakeroot_is_for_plain_users() -> None:
     apt = mount_at(plan, "/etc/apt/apt.conf.d/99fakeroot")
     assert apt.content is not None and b'APT::Sandbox::User "root";' in apt.content and apt.needs == "/etc/apt/apt.conf.d"
     root = planned(fakeroot=True, host=ROOT)
-    assert not root.fakeroot and root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
+    assert not root.fakeroot and root.home == "/home/alice"
+    assert root.notes == ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     assert "/etc/apt/apt.conf.d/99fakeroot" not in targets(root) + targets(planned())
     assert planned(fakeroot=True, userns=True, host=ROOT).fakeroot
 
@@ -397,6 +400,9 @@ def test_fakeroot_in_a_directory_that_is_written_to() -> None:
 def test_capabilities_are_dropped() -> None:
     assert planned(no_privs=True, host=ROOT).drops_capabilities and planned(no_privs=True).drops_capabilities
     assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
+    assert planned(no_privs=True, fakeroot=True, host=ROOT).drops_capabilities
+    assert "capabilities: none" in plan_lines(planned(no_privs=True))
+    assert "fakeroot: changes of owners and users succeed, and change nothing" in plan_lines(planned(fakeroot=True))
 
 
 def test_names_of_servers() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+from dataclasses import replace
 
 import pytest
 
-from sifkit.runtime import seccomp
+from sifkit.runtime import launch, seccomp, sys
 from sifkit.runtime.seccomp import filter_program
+from tests.support.plan_runner import plan_of
 
 ALLOWED, ANSWERED = "to the kernel", "answered with 0"
 X32 = 0x4000_0000
@@ -58,3 +61,18 @@ def test_every_number_of_the_tables_and_no_other() -> None:
         assert len(set(numbers)) == len(numbers)
         found = {number for number in range(512) if decide(architecture, number) == ANSWERED}
         assert found == set(numbers)
+
+
+def test_a_kernel_without_filters_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(program: bytes) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument", "prctl SECCOMP")
+
+    monkeypatch.setattr(sys, "set_seccomp_filter", refuse)
+    notes: list[str] = []
+    plan = plan_of("view", ["true"], [])
+    assert launch._last_steps(plan, notes.append) is None
+    steps = launch._last_steps(replace(plan, fakeroot=True), notes.append)
+    assert steps is not None
+    steps()
+    (note,) = notes
+    assert note.startswith("--fakeroot: changes of owners and users fail") and note.endswith(": Invalid argument")
