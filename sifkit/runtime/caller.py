@@ -16,9 +16,11 @@ from .config import SiteConfig, config_paths, parse_config
 from .programs import find_program
 from .request import Caller
 
-__all__ = ["current_caller", "load_site_config", "read_resolv_conf"]
+__all__ = ["current_caller", "emulated_architectures", "load_site_config", "read_host_mounts", "read_resolv_conf"]
 
 LARGEST_FILE = 1 << 20
+BINFMT = "/proc/sys/fs/binfmt_misc"
+MOUNTS = "/proc/self/mountinfo"
 
 
 def current_caller(environment: Mapping[str, str]) -> Caller:
@@ -39,6 +41,8 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         group=_group_name(gid) or str(gid),
         home=home or "/",
         cwd=_working_directory(environment),
+        real_cwd=os.getcwd(),
+        terminal=_terminal(),
         groups=tuple(groups),
         gecos=gecos,
         shell=shell or "/bin/sh",
@@ -65,6 +69,42 @@ def _working_directory(environment: Mapping[str, str]) -> str:
     except OSError:
         pass
     return cwd
+
+
+def _terminal() -> str:
+    """Return the device of the terminal that is stdin, stdout or stderr; empty if none is."""
+    for fd in range(3):
+        with suppress(OSError):
+            return os.ttyname(fd)
+    return ""
+
+
+def emulated_architectures() -> tuple[str, ...]:
+    """Return the architectures, in the words of Go, whose programs qemu-user runs here.
+
+    Only emulators that the kernel has opened beforehand (flag F) work in a container, which does not have them.
+    """
+    from ..sif import Arch
+
+    try:
+        names = sorted(os.listdir(BINFMT))
+    except OSError:
+        return ()
+    found = []
+    for name in names:
+        lines = (_text(f"{BINFMT}/{name}") or "").splitlines() if name.startswith("qemu-") else []
+        flags = next((line.partition(":")[2] for line in lines if line.startswith("flags:")), "")
+        if lines and lines[0] == "enabled" and "F" in flags:
+            found.append(Arch.of_machine(name.removeprefix("qemu-")).word)
+    return tuple(word for word in found if word != Arch.UNKNOWN.word)
+
+
+def read_host_mounts() -> tuple[str, ...]:
+    """Return the mount points of the host that a site may show. Raises OSError without /proc."""
+    from .host_mounts import parse_host_mounts
+
+    with open(MOUNTS, "rb") as file:
+        return parse_host_mounts(file.read())
 
 
 def load_site_config(environment: Mapping[str, str]) -> SiteConfig:

@@ -55,10 +55,9 @@ class SiteConfig:
     always_use_nv: bool = False
     always_use_rocm: bool = False
 
-    @property
-    def tmpfs_bytes(self) -> int:
-        """Size of the memory for ``--writable-tmpfs``."""
-        return self.sessiondir_max_size * MIB
+    def memory_bytes(self, uid: int) -> int | None:
+        """Size of a filesystem in memory that a run gets: plain users are limited, root is not (None)."""
+        return None if uid == 0 else self.sessiondir_max_size * MIB
 
 
 WORDS: Mapping[str, tuple[str, ...]] = {

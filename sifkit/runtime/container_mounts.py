@@ -70,7 +70,7 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
             target = _target(root, mount, own, makes_missing=makes_missing)
-            _mount(target, f"{files}/{number}", mount)
+            _mount(target, f"{files}/{number}", mount, notify)
             if mount.kind == "tmpfs":
                 own.append(target)
         except OSError as error:
@@ -88,7 +88,7 @@ def _hint(mount: Mount, error: OSError) -> str:
     return ""
 
 
-def _mount(target: bytes, file: str, mount: Mount) -> None:
+def _mount(target: bytes, file: str, mount: Mount, notify: Notify) -> None:
     flags = sum(
         flag
         for wanted, flag in (
@@ -113,6 +113,8 @@ def _mount(target: bytes, file: str, mount: Mount) -> None:
         sys.bind(source, target, flags=flags, recursive=mount.recursive)
     elif mount.kind == "proc":
         _mount_proc(target, flags)
+    elif mount.kind == "sysfs":
+        _mount_sysfs(target, flags, notify)
     elif mount.kind == "tmpfs":
         size = "" if mount.size is None else f",size={mount.size}"
         sys.mount("sifkit", target, "tmpfs", flags, f"mode={mount.mode:o}{size}")
@@ -133,6 +135,15 @@ def _mount_proc(target: bytes, flags: int) -> None:
         sys.mount("proc", target, "proc", flags)
     except PermissionError:
         sys.bind("/proc", target, recursive=True)
+
+
+def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
+    """Mount /sys of the own network, or the host's where something that the host mounts over its own forbids a new one."""
+    try:
+        sys.mount("sysfs", target, "sysfs", flags)
+    except PermissionError:
+        sys.bind("/sys", target, recursive=True)
+        notify("/sys is the host's: it lists network devices that the container does not have")
 
 
 def _target(root: str, mount: Mount, own: Iterable[bytes], *, makes_missing: bool) -> bytes:

@@ -178,6 +178,8 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
     flags = sum(flag for name, flag in _CLONE_FLAGS.items() if name in plan.namespaces)
     if flags:
         _unshare(flags)
+    if "net" in plan.namespaces:
+        sys.set_interface_up("lo")
     return run_in_container(
         enter,
         cwd=plan.cwd,

@@ -50,16 +50,16 @@ def why_not_executed(program: str, error: OSError) -> str:
 
 def is_plain_script(program: str) -> bool:
     """Return whether a file is a text without ``#!``, which a shell runs itself."""
-    head = _head(program) or b""
-    return bool(head) and not head.startswith(b"#!") and b"\0" not in head
+    head = _head(program)
+    return head is not None and not head.startswith(b"#!") and b"\0" not in head
 
 
 def _head(program: str) -> bytes | None:
-    """Return the beginning of a file; None if it cannot be read."""
+    """Return the beginning of a regular file; None if it cannot be read."""
     try:
         fd = os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+            return os.read(fd, HEAD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
     except OSError:

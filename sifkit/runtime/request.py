@@ -9,10 +9,22 @@ from typing import Literal, Protocol
 from .options import RunOptions
 from .run_plan import Layer, Upper
 
-__all__ = ["Caller", "Fact", "GpuFiles", "HostFacts", "ImageFacts", "ImageKind", "OverlayFacts", "PathKind", "RunRequest"]
+__all__ = [
+    "Caller",
+    "Fact",
+    "GpuFiles",
+    "GpuMaker",
+    "HostFacts",
+    "ImageFacts",
+    "ImageKind",
+    "OverlayFacts",
+    "PathKind",
+    "RunRequest",
+]
 
 ImageKind = Literal["sif", "squashfs", "ext3", "directory"]
 PathKind = Literal["file", "directory", "missing"]
+GpuMaker = Literal["Nvidia", "AMD"]
 
 
 class Fact(Protocol):
@@ -53,10 +65,11 @@ class ImageFacts:
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
     could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``architecture``: of a SIF, in
-    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file.
+    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file. ``real_path``: ``path`` without symlinks.
     """
 
     path: str
+    real_path: str = ""
     kind: ImageKind
     root: Layer
     overlays: tuple[Layer, ...] = ()
@@ -89,8 +102,11 @@ class OverlayFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
-    host's architecture, in the words of Go."""
+    """User who runs the command, as the user database of the host has him, and his process.
+
+    ``cwd``: as his shell calls it, with symlinks; ``real_cwd``: without. ``terminal``: device of his terminal, empty if he has
+    none. ``machine``: his host's architecture, in the words of Go; ``emulated``: others whose programs an emulator runs there.
+    """
 
     uid: int
     gid: int
@@ -102,13 +118,17 @@ class Caller:
     gecos: str = ""
     shell: str = "/bin/sh"
     machine: str = ""
+    emulated: tuple[str, ...] = ()
+    real_cwd: str = ""
+    terminal: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuFiles:
-    """Files of GPUs on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
+    """Files of the GPUs of a ``maker`` on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
+    maker: GpuMaker
     devices: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
@@ -137,5 +157,5 @@ class RunRequest:
     kind_of: Callable[[str], PathKind] = _always_missing
     host_mounts: tuple[str, ...] = ()
     resolv_conf: bytes | None = None
-    gpu: GpuFiles = field(default_factory=GpuFiles)
+    gpus: tuple[GpuFiles, ...] = ()
     repeat: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ Way = Literal["root", "user", "view", "unpacked"]
 "view": one FUSE server of all layers, read-only. "unpacked": the root unpacked into a cache, without FUSE.
 """
 LayerKind = Literal["squashfs", "ext3", "directory"]
-MountKind = Literal["bind", "proc", "tmpfs", "devpts", "mqueue", "symlink"]
+MountKind = Literal["bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "symlink"]
 Namespace = Literal["user", "pid", "ipc", "uts", "net"]
 
 
@@ -190,5 +190,4 @@ class RunPlan:
     umask: int | None = None
     has_init: bool = True
     no_new_privileges: bool = True
-    nv: bool = False
     notes: tuple[str, ...] = ()

@@ -26,6 +26,8 @@ AFTER = "99-base.sh"
 """Script after which the user's variables are set."""
 HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
+FAILED = 255
+"""Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
@@ -182,6 +184,7 @@ esac
 _sifkit_find() {{
 case $1 in
 */*) [ -e "$1" ] || {{ printf '%s: %s: no such file in the container\\n' "$0" "$1" >&2; exit 255; }}
+[ ! -d "$1" ] || {{ printf '%s: %s: is a directory\\n' "$0" "$1" >&2; exit 255; }}
 [ -f "$1" ] && [ -x "$1" ] || {{ printf '%s: %s: permission denied\\n' "$0" "$1" >&2; exit 255; }}
 return;;
 esac
@@ -195,7 +198,10 @@ exit 255
 }}
 _sifkit_find "$@"
 unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
+trap 'exit {FAILED}' 0
+shopt -s execfail 2>/dev/null || :
 exec "$@"
+exit {FAILED}
 """
     return script, {**others, **variables}
 

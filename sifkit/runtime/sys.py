@@ -3,7 +3,7 @@
 Each raises OSError whose ``filename`` says what was tried. The standard library has ``unshare`` and ``setns`` since Python
 3.12.
 Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), seccomp(2), loop(4), user_namespaces(7); Linux
-``include/uapi/linux/loop.h``.
+``include/uapi/linux/loop.h``, ``include/uapi/linux/if.h``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ __all__ = [
     "keep_exit_codes",
     "set_dumpable",
     "set_hostname",
+    "set_interface_up",
     "set_no_new_privileges",
     "set_parent_death_signal",
     "set_seccomp_filter",
@@ -88,6 +89,10 @@ LOOP_PAUSE = 0.01
 """Seconds between attempts to set up a device that is in use at that moment."""
 _loop_info = struct.Struct("<5Q4I64s64s32s2Q")
 _loop_config_head, LOOP_CONFIG_RESERVED = struct.Struct("<II"), bytes(64)
+
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+_ifreq_flags = struct.Struct("<16sh22x")
+"""struct ifreq of netdevice(7): name and flags."""
 
 _STATVFS_FLAGS = {
     1: MS_RDONLY,
@@ -171,6 +176,16 @@ def set_hostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     raw = os.fsencode(name)
     _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), "sethostname")
+
+
+def set_interface_up(name: str) -> None:
+    """Switch a network interface of this network namespace on, with the addresses that it has."""
+    import socket  # costs time at the start, which only runs without a network have
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        found = fcntl.ioctl(handle, SIOCGIFFLAGS, _ifreq_flags.pack(name.encode(), 0))
+        flags = _ifreq_flags.unpack(found)[1] | IFF_UP
+        fcntl.ioctl(handle, SIOCSIFFLAGS, _ifreq_flags.pack(name.encode(), flags))
 
 
 def set_parent_death_signal(number: int = signal.SIGKILL) -> None:

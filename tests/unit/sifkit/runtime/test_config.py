@@ -27,7 +27,7 @@ mount tmp =
 def test_directives() -> None:
     found = parse_config(TEXT, "conf")
     assert not found.mount_home and found.mount_tmp and found.mount_dev == "minimal" and found.enable_overlay == "try"
-    assert found.tmpfs_bytes == 128 << 20
+    assert found.memory_bytes(1000) == 128 << 20 and found.memory_bytes(0) is None
     assert found.bind_path == ("/etc/hosts", "/scratch:/scratch", "/data:/d:ro")
     assert found.limit_container_owners == ("root", "alice") and found.limit_container_paths == ()
     assert found.path == "conf"

@@ -29,7 +29,8 @@ def test_every_option_of_apptainer_is_known(verb: str) -> None:
     theirs = parsed(APPTAINERS.read_text())[verb] - {("help", "h")}
     ours = {(option.name, option.letter) for option in options_for(verb)}
     assert theirs - ours == set()
-    extra = {"tmpfs-size", "dry-run", "no-nv", "no-rocm"}  # ours, and two that its help hides
+    hidden = {"no-nv", "no-rocm", "containlibs", "ignore-subuid", "ignore-fakeroot-command"}
+    extra = {"tmpfs-size", "dry-run"} | hidden  # ours, and those that its help hides
     assert {name for name, _ in ours - theirs} == extra
 
 
@@ -53,11 +54,11 @@ def test_values_become_fields() -> None:
 
 
 def test_refused_options_say_why() -> None:
-    for values, reason in (({"memory": "1G"}, "cgroups"), ({"add_caps": "X"}, "capabilities"), ({"rocm": True}, "AMD")):
+    for values, reason in (({"memory": "1G"}, "cgroups"), ({"add_caps": "X"}, "capabilities")):
         with pytest.raises(NotYetError, match="is not supported") as caught:
             check_options(values, "exec")
         assert reason in caught.value.hint
-    check_options({"memory": "", "rocm": False, "bind": ("a",)}, "exec")
+    check_options({"memory": "", "sharens": False, "bind": ("a",)}, "exec")
     assert list(no_effect_notes({"unsquash": True, "no_https": False}, "exec")) == [
         "--unsquash has no effect: images are unpacked only where nothing else works"
     ]
@@ -83,6 +84,11 @@ def test_binds_of_variables_are_added() -> None:
     found, notes = with_variables({"bind": ("/0",)}, environment, "exec")
     assert found["bind"] == ("/0", "/1", "/3")
     assert notes == ("SINGULARITY_BIND and APPTAINER_BIND differ; the latter is used",)
+
+
+def test_mounts_of_variables_are_added() -> None:
+    found, _ = with_variables({"mount": ("a",)}, {"APPTAINER_MOUNT": "b", "APPTAINER_NV_OFF": "1"}, "exec")
+    assert found == {"mount": ("a", "b"), "no_nv": True}
 
 
 def test_variables_that_are_no_truth_values() -> None:

@@ -199,7 +199,7 @@ def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> 
         ("no-such", b"sifkit exec: no-such: executable file not found in $PATH\n"),
         ("/no/such", b"sifkit exec: /no/such: no such file in the container\n"),
         ("/etc/passwd", b"sifkit exec: /etc/passwd: permission denied\n"),
-        ("/etc", b"sifkit exec: /etc: permission denied\n"),
+        ("/etc", b"sifkit exec: /etc: is a directory\n"),
     ],
 )
 def test_commands_that_cannot_start_exit_255(tmp_path: Path, word: str, message: bytes) -> None:
