@@ -109,7 +109,7 @@ def read_host_mounts() -> tuple[str, ...]:
 
 def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
     """Read the configuration of the site; without one the defaults hold. Raises FormatError for a value that is not valid."""
-    for path in config_paths(_runtimes(environment.get("PATH", ""))):
+    for path in config_paths(_runtimes(environment.get("PATH", "")), os.uname().machine):
         text = _text(path)
         if text is not None:
             return parse_config(text, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import show
 from . import sys
@@ -62,19 +62,22 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
 
     ``makes_missing``: targets that a directory of the writable layer hides, which replaces that of the layers below, are made.
     """
-    own: list[bytes] = []
+    memory: list[bytes] = []
+    bound: list[bytes] = []
     for number, mount in enumerate(mounts):
         if not _is_needed(root, mount):
             continue
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
-            target = _target(root, mount, own, makes_missing=makes_missing)
+            target = _target(root, mount, memory, bound, makes_missing=makes_missing)
             _mount(target, f"{files}/{number}", mount, notify)
             if mount.kind == "tmpfs":
-                own.append(target)
+                memory.append(target)
+            elif mount.kind == "bind" and os.path.isdir(target):
+                bound.append(target)
         except OSError as error:
-            source = mount.source or mount.kind
+            source = mount.source or (mount.kind if mount.content is None else "a generated file")
             what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
             failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
             if not mount.is_optional:
@@ -146,15 +149,20 @@ def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
         notify("/sys is the host's: it lists network devices that the container does not have")
 
 
-def _target(root: str, mount: Mount, own: Iterable[bytes], *, makes_missing: bool) -> bytes:
-    """Return where the target is on the host. One that is missing is made in the memory mounted before it, of ``own``."""
+def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[bytes], *, makes_missing: bool) -> bytes:
+    """Return where the target is on the host. One that is missing is made where that is allowed.
+
+    That is in memory mounted before it; in directories of the host bound before it, ``bound``, for what the user asks for, as
+    with Apptainer; elsewhere with ``makes_missing``.
+    """
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
         return found.below(os.fsencode(root)) + b"/" + found.missing[0]
     below = found.below(os.fsencode(root))
     if not found.missing:
         return below
-    if not makes_missing and not any(below == directory or below.startswith(directory + b"/") for directory in own):
+    is_made = not mount.is_optional if _is_in(below, bound) else makes_missing
+    if not is_made and not _is_in(below, memory):
         raise OSError(errno.ENOENT, "the container has no such path", mount.target)
     is_directory = _is_directory(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
@@ -164,6 +172,10 @@ def _target(root: str, mount: Mount, own: Iterable[bytes], *, makes_missing: boo
         below += b"/" + found.missing[-1]
         os.close(os.open(below, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     return below
+
+
+def _is_in(path: bytes, directories: Iterable[bytes]) -> bool:
+    return any(path == directory or path.startswith(directory + b"/") for directory in directories)
 
 
 def enter_root(root: str) -> None:

@@ -54,6 +54,19 @@ def test_without_a_network_there_is_a_loopback_interface(way: tuple[str, ...]) -
 
 
 @WAYS
+def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b/f").touch()
+    binds = (f"{tmp_path}/a:/mnt/a", f"{tmp_path}/b:/mnt/a/x/b", f"{tmp_path}/b/f:/mnt/a/y")
+    words = [word for spec in binds for word in ("-B", spec)]
+    assert sifkit("exec", *way, *words, "box", "ls", "/mnt/a", "/mnt/a/x/b") == (0, "/mnt/a:\nx\ny\n\n/mnt/a/x/b:\nf\n", "")
+    assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["b", "x", "y"]
+    code, _, err = sifkit("exec", *way, "-B", f"{tmp_path}/a:/mnt/a:ro", "-B", f"{tmp_path}/b:/mnt/a/z", "box", "ls")
+    assert code == 255 and "/mnt/a/z cannot be mounted: Read-only file system" in err
+
+
+@WAYS
 def test_standard_files_that_are_closed(way: tuple[str, ...]) -> None:
     """Images and mounts must not get the numbers 0, 1 and 2, which are then taken for input and output."""
     assert sifkit("-q", "overlay", "create", "--size", "8M", "-F", "over.img", redirections="<&- >&- 2>&-")[0] == 0

@@ -23,7 +23,7 @@ def image(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("APPTAINER", "SINGULARITY"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("sifkit.runtime.host.probe", _AnyHost)
-    monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda programs: ())
+    monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda *words: ())
     return tiny_sif(Path("image.sif"))
 
 
@@ -127,13 +127,14 @@ def test_variables_are_options(run, image, monkeypatch):
 
 def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
     monkeypatch.setattr(
-        "sifkit.runtime.caller.config_paths", lambda programs: [one for one in config_paths(programs) if one[:5] != "/etc/"]
+        "sifkit.runtime.caller.config_paths", lambda *words: [one for one in config_paths(*words) if one[:5] != "/etc/"]
     )
     site = Path("site")
-    (site / "bin").mkdir(parents=True)
-    (site / "etc/apptainer").mkdir(parents=True)
+    settings = site / os.uname().machine / "etc/apptainer"  # as in an installation without root
+    settings.mkdir(parents=True)
+    (settings / "apptainer.conf").write_text("mount hostfs = yes\nbind path = /etc:/mnt/e\nallow pid ns = no\n")
+    (site / "bin").mkdir()
     (site / "bin/apptainer").touch(0o755)
-    (site / "etc/apptainer/apptainer.conf").write_text("mount hostfs = yes\nbind path = /etc:/mnt/e\nallow pid ns = no\n")
     monkeypatch.setenv("PATH", f"{site.absolute()}/bin:/usr/bin:/bin")
     monkeypatch.setattr("sifkit.runtime.caller.MOUNTS", str(Path("mounts").absolute()))
     Path("mounts").write_text("1 0 8:1 / / rw - ext4 x rw\n2 1 8:2 / /opt rw - ext4 y rw\n")

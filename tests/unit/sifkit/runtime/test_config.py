@@ -44,11 +44,15 @@ def test_values_that_are_not_valid(line: str) -> None:
 
 
 def test_where_a_configuration_may_be() -> None:
-    assert tuple(config_paths(["/usr/bin/apptainer", "/opt/x/bin/singularity", "/odd/apptainer"])) == (
+    assert tuple(config_paths(["/usr/bin/apptainer", "/opt/x/bin/singularity", "/odd/apptainer"], "arm")) == (
         "/etc/apptainer/apptainer.conf",
         "/etc/singularity/singularity.conf",
         "/usr/etc/apptainer/apptainer.conf",
         "/usr/etc/singularity/singularity.conf",
+        "/usr/arm/etc/apptainer/apptainer.conf",
+        "/usr/arm/etc/singularity/singularity.conf",
         "/opt/x/etc/apptainer/apptainer.conf",
         "/opt/x/etc/singularity/singularity.conf",
+        "/opt/x/arm/etc/apptainer/apptainer.conf",
+        "/opt/x/arm/etc/singularity/singularity.conf",
     )
