@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from ..errors import FormatError, show
 from .config import SiteConfig, config_paths, parse_config
-from .container_process import find_program
+from .programs import find_program
 from .request import Caller
 
 __all__ = ["current_caller", "emulated_architectures", "load_site_config", "read_host_mounts", "read_resolv_conf"]

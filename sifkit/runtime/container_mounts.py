@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import show
 from . import sys
@@ -57,8 +57,11 @@ def _is_directory(mount: Mount) -> bool:
     return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
 
 
-def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) -> None:
-    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
+def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *, makes_missing: bool = False) -> None:
+    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError.
+
+    ``makes_missing``: targets that a directory of the writable layer hides, which replaces that of the layers below, are made.
+    """
     memory: list[bytes] = []
     bound: list[bytes] = []
     for number, mount in enumerate(mounts):
@@ -67,8 +70,7 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
-            # what the user asks for gets its mount point in a directory of the host, too, as with Apptainer
-            target = _target(root, mount, memory if mount.is_optional else [*memory, *bound])
+            target = _target(root, mount, memory, bound, makes_missing=makes_missing)
             _mount(target, f"{files}/{number}", mount, notify)
             if mount.kind == "tmpfs":
                 memory.append(target)
@@ -147,15 +149,20 @@ def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
         notify("/sys is the host's: it lists network devices that the container does not have")
 
 
-def _target(root: str, mount: Mount, mounted: Iterable[bytes]) -> bytes:
-    """Return where the target is on the host. One that is missing is made if it is below a target of ``mounted``."""
+def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[bytes], *, makes_missing: bool) -> bytes:
+    """Return where the target is on the host. One that is missing is made where that is allowed.
+
+    That is in memory mounted before it; in directories of the host bound before it, ``bound``, for what the user asks for, as
+    with Apptainer; elsewhere with ``makes_missing``.
+    """
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
         return found.below(os.fsencode(root)) + b"/" + found.missing[0]
     below = found.below(os.fsencode(root))
     if not found.missing:
         return below
-    if not any(below == directory or below.startswith(directory + b"/") for directory in mounted):
+    is_made = not mount.is_optional if _is_in(below, bound) else makes_missing
+    if not is_made and not _is_in(below, memory):
         raise OSError(errno.ENOENT, "the container has no such path", mount.target)
     is_directory = _is_directory(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
@@ -167,11 +174,21 @@ def _target(root: str, mount: Mount, mounted: Iterable[bytes]) -> bytes:
     return below
 
 
+def _is_in(path: bytes, directories: Iterable[bytes]) -> bool:
+    return any(path == directory or path.startswith(directory + b"/") for directory in directories)
+
+
 def enter_root(root: str) -> None:
     """Make ``root``, a mount, the root directory of this process, whose mount namespace is its own, and leave the old one."""
     os.chdir(root)
-    sys.pivot_root(".", ".")
-    sys.umount(".", sys.MNT_DETACH)
+    try:
+        sys.pivot_root(".", ".")
+        sys.umount(".", sys.MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        sys.mount(".", "/", None, sys.MS_MOVE)  # a host that runs from its initial ramdisk has no root to change
+        os.chroot(".")
     os.chdir("/")
 
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 from ..errors import SifkitError, show
 from . import sys
 from .errors import LaunchError
+from .programs import find_program, is_plain_script, why_not_executed
 
 if TYPE_CHECKING:
     from .terminal import ForegroundTerminal
 
-__all__ = ["Start", "find_program", "run_in_container"]
+__all__ = ["Start", "run_in_container"]
 
 FORWARDED = frozenset(
     {
@@ -51,8 +52,8 @@ ENVIRONMENT_FIELDS = slice(47, 49)
 """Fields env_start and env_end of /proc/PID/stat, counted from the one after the command's name."""
 MESSAGE_BYTES = 4096
 FAILED, KILLED = 255, 128
-SHELL, SCRIPT_START = "/bin/sh", 128
-"""Shell for scripts without an interpreter line, and bytes at the start of a file that tell them from other files."""
+SHELL = "/bin/sh"
+"""Shell for scripts without an interpreter line."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -158,30 +159,14 @@ def _become_command(
         sys.set_no_new_privileges()
     if before_exec is not None:
         before_exec()
-    _execute(find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), start)
-
-
-def _execute(program: str, start: Start) -> NoReturn:
-    """Become a program; a script without an interpreter line is run by the shell, as shells do. Raises OSError."""
+    program = find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH))
     try:
         os.execve(program, list(start.argv), dict(start.environment))
     except OSError as error:
-        if error.errno == errno.ENOEXEC:
-            with suppress(OSError), open(program, "rb") as file:
-                is_text = b"\0" not in file.read(SCRIPT_START)
-            if is_text:
+        if error.errno == errno.ENOEXEC and is_plain_script(program):
+            with suppress(OSError):
                 os.execve(SHELL, [SHELL, program, *start.argv[1:]], dict(start.environment))
-        raise OSError(error.errno, _why_not_executed(program, error), program) from error
-
-
-def _why_not_executed(program: str, error: OSError) -> str:
-    if os.path.isdir(program):
-        return "is a directory"
-    if error.errno == errno.ENOENT and os.path.exists(program):
-        return "its interpreter is missing in the container"
-    if error.errno == errno.ENOEXEC:
-        return "not a program that this machine executes"
-    return error.strerror or str(error)
+        raise LaunchError(why_not_executed(program, error)) from error
 
 
 def _report(answer: int, error: BaseException) -> None:
@@ -201,23 +186,6 @@ def _change_directory(choices: Sequence[str]) -> None:
             os.chdir(choice)
             return
     os.chdir("/")
-
-
-def find_program(name: str, path: str) -> str:
-    """Return the file that ``name`` runs. Raises OSError: ENOENT, or EACCES if there is only one that is not executable.
-
-    Without the standard library, which the container's root need not have: ``os.execvpe`` imports more of it.
-    """
-    if "/" in name:
-        return name
-    number = errno.ENOENT
-    for directory in path.split(":"):
-        found = f"{directory or '.'}/{name}"
-        if os.path.isfile(found):
-            if os.access(found, os.X_OK):
-                return found
-            number = errno.EACCES
-    raise OSError(number, "executable file not found in $PATH" if number == errno.ENOENT else os.strerror(number), name)
 
 
 def _wait(pid: int, *, reap: bool = False) -> int:

@@ -97,6 +97,7 @@ def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dic
     """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
     import json
 
+    sys.keep_exit_codes()
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -210,12 +211,14 @@ def _probe_overlay_on_fuse(found: Report) -> None:
     with open(f"{place}/low/file", "xb") as file:
         file.write(b"lower\n")
     fd = mount_fuse(f"{place}/fuse", name="sifkit-probe", read_only=True)
-    server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+    try:
+        server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+    finally:
+        os.close(fd)  # the server's must be the last: with its end the kernel answers what waits, or overlayfs waits for ever
     try:
         found["fuse_upper"] = _tried(partial(_change_lower_files, f"{place}/fuse", place), "a newer kernel")
     finally:
         sys.umount(f"{place}/fuse", sys.MNT_DETACH)
-        os.close(fd)
         server.wait()
 
 

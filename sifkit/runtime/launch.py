@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from . import sys
@@ -29,6 +30,8 @@ __all__ = ["launch"]
 
 Notify = Callable[[str], None]
 StartOf = Callable[[RunPlan, str], Start]
+USUAL_UMASK = 0o022
+"""Mask for directories that a run makes, as upper/ in an overlay, which is the container's / for all users."""
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 
 
@@ -38,6 +41,20 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
     ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
     in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
     """
+    sys.keep_exit_codes()
+    umask = os.umask(USUAL_UMASK)
+
+    def start(found: RunPlan, root: str) -> Start:
+        os.umask(umask)
+        return start_of(found, root)
+
+    try:
+        return _launch(plan, start, notify)
+    finally:
+        os.umask(umask)
+
+
+def _launch(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     with closing(ImageFiles(notify)) as images:
         if plan.is_root_writable:
             return _launch_in_directory(plan, images, start_of, notify)
@@ -148,7 +165,8 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         _new_namespace(sys.CLONE_NEWNS)
         sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
         sys.bind(root.path, root.path, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
-        mount_all(root.path, root.files, mounts_with_accounts(plan, root.path), notify)
+        mounts = mounts_with_accounts(plan, root.path)
+        mount_all(root.path, root.files, mounts, notify, makes_missing=plan.upper is not None)
         if plan.hostname is not None:
             sys.set_hostname(plan.hostname)
         start = start_of(plan, root.path)
@@ -194,7 +212,11 @@ def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> Non
     _unshare(flags)
     if maps is not None:
         maps()
-    sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    try:
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    except OSError as error:
+        hint = "/ is no mount here: after chroot(2), bind its directory to itself before it" if error.errno == EINVAL else ""
+        raise failed_call("the mounts of the host cannot be kept apart", error, hint=hint) from error
 
 
 def _unshare(flags: int) -> None:

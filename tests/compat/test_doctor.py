@@ -39,6 +39,19 @@ def test_this_host_allows_everything() -> None:
     assert "overlayfs in user namespaces" in doctor().stdout
 
 
+def test_a_server_that_dies_is_an_answer() -> None:
+    lines = (
+        "import os",
+        "from sifkit.runtime import host",
+        "from sifkit.runtime.fuse.server import Server",
+        "Server._statfs = lambda *words: os._exit(3)",
+        "host.Host.is_root = False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    assert not found["facts"]["fuse_upper"]["works"]
+    assert found["ways"] == {"read_only": "view", "writable": None}
+
+
 @pytest.mark.parametrize(
     ("broken", "fact", "ways"),
     [
