@@ -108,6 +108,13 @@ def test_the_probe_without_standard_files() -> None:
     assert sifkit("doctor", redirections="<&- 2>&-")[0] == 0
 
 
+def test_root_that_may_not_mount_takes_a_user_namespace() -> None:
+    """As in a container that was not started as privileged one, if it has loop devices."""
+    words = [*SIFKIT, "exec", "--writable-tmpfs", "box", "sh", "-c", "touch /etc/x && cat /proc/self/uid_map"]
+    done = run("setpriv", "--bounding-set=-sys_admin", "env", f"PYTHONPATH={PROJECT}", *words, cwd=Path.cwd())
+    assert done.stdout.split() == [b"0", b"0", b"1"]
+
+
 def test_programs_that_cannot_be_executed_by_the_shell_of_the_container(box: Path) -> None:
     scripts = box.parent / "with-scripts"
     if not scripts.exists():
