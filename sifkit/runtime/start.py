@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import FormatError, show
+from ..errors import FormatError, counted, show
 from .environment import LIBRARY_PATH, is_variable_name
 from .run_plan import Command, ContainerEnvironment
 from .shell_words import apply_assignments, expand, needs_evaluation
@@ -74,7 +74,7 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
         after = [text for name, text in facts.scripts if name > AFTER and name != OURS]
         ignored += sum(apply_assignments(text, variables) for text in after)
         if ignored:
-            notes = (*notes, f"the image has no /bin/sh: {ignored} lines of its environment scripts were not understood")
+            notes = (*notes, f"the image has no /bin/sh; not understood in its environment scripts: {counted(ignored, 'line')}")
     else:
         _inject(environment, variables)
     _finish(environment, variables)

@@ -122,7 +122,7 @@ def test_without_a_shell_other_lines_are_left_out_with_a_note() -> None:
     scripts = {"10-x.sh": "if true; then\nexport IN=1\nfi\nexport A=$(id)\nexport OUT=1\n"}
     start = started(environment, scripts, shell=False)
     assert start.environment["OUT"] == "1" and "IN" not in start.environment and "A" not in start.environment
-    assert start.notes == ("the image has no /bin/sh: 4 lines of its environment scripts were not understood",)
+    assert start.notes == ("the image has no /bin/sh; not understood in its environment scripts: 4 lines",)
 
 
 def test_without_scripts_no_shell_is_started() -> None:
