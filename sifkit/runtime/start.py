@@ -199,7 +199,7 @@ exit 255
 _sifkit_find "$@"
 unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
 trap 'exit {FAILED}' 0
-shopt -s execfail 2>/dev/null || :
+[ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
 exec "$@"
 exit {FAILED}
 """

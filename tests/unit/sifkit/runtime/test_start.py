@@ -208,6 +208,16 @@ def test_commands_that_cannot_start_exit_255(tmp_path: Path, word: str, message:
     assert (done.returncode, done.stderr) == (255, message)
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_programs_that_the_shell_cannot_execute_exit_255(tmp_path: Path, shell: str) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    environment, _ = planned(host={"BASH_VERSION": "5"})
+    done = ran(started(environment, SCRIPTS, Command(action="exec", words=(str(program),))), tmp_path, SCRIPTS, shell)
+    assert done.returncode == 255 and b"program" in done.stderr and b"shopt" not in done.stderr
+
+
 def test_cleanenv_keeps_the_terminal_and_proxies() -> None:
     environment, _ = planned(host={**HOST, "TERM": "xterm", "NO_PROXY": "n"}, cleanenv=True)
     assert environment.passed == {"TERM": "xterm", "NO_PROXY": "n", "http_proxy": "p", "LANG": "C", "PS1": "Apptainer> "}
