@@ -7,6 +7,7 @@ kernel ends the command and removes all mounts.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -43,15 +44,19 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
     """
     sys.keep_exit_codes()
     umask = os.umask(USUAL_UMASK)
+    size_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_limits[1], size_limits[1]))  # an image is larger than the files in it
 
     def start(found: RunPlan, root: str) -> Start:
         os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_FSIZE, size_limits)
         return start_of(found, root)
 
     try:
         return _launch(plan, start, notify)
     finally:
         os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_FSIZE, size_limits)
 
 
 def _launch(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
