@@ -11,10 +11,10 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SifkitError, show
+from ..records import record
 from . import sys
 from .errors import LaunchError
 from .programs import find_program, is_plain_script, why_not_executed
@@ -57,7 +57,7 @@ SHELL = "/bin/sh"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """Program to execute: its words and its environment."""
 

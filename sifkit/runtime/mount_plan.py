@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UsageError, show
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
@@ -17,6 +17,9 @@ from .device_mounts import device_bind, is_device_bind, plan_devices
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount, Namespace
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
 
@@ -34,14 +37,16 @@ OWN_HOSTS = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 """/etc/hosts of a contained run without a network."""
 
 
-@dataclass(slots=True)
 class PlannedMounts:
     """Mounts in order, and what they imply. ``home``: in the container. ``variables``: of its environment."""
 
-    mounts: list[Mount] = field(default_factory=list)
-    home: str = "/"
-    notes: list[str] = field(default_factory=list)
-    variables: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("home", "mounts", "notes", "variables")
+
+    def __init__(self) -> None:
+        self.mounts: list[Mount] = []
+        self.home = "/"
+        self.notes: list[str] = []
+        self.variables: dict[str, str] = {}
 
     def covers(self, path: str) -> bool:
         """Return True if a bind of the host already shows ``path`` at the same place."""

@@ -6,18 +6,19 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 from ..errors import UsageError, show
+from ..records import replace
 from .binds import BindSpec
+from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
 from .layer_plan import check_image, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import GpuMaker, HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Namespace, RunPlan, Way
+from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["gpu_makers", "plan_run"]
@@ -36,10 +37,11 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     _check(request, host)
     check_image(request.image, site, request.caller)
     layers = plan_layers(request, site)
-    way, way_notes = choose_way(request, layers, host)
+    way = choose_way(request, layers, host)
+    root_notes: tuple[str, ...] = ()
     if way == "root" and request.options.fakeroot:
         request = replace(request, options=replace(request.options, fakeroot=False))
-        way_notes = (*way_notes, "--fakeroot has no effect: you are root; for a user namespace write -u -f")
+        root_notes = ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     options = request.options
     namespaces, namespace_notes = _namespaces(options, site, way)
     binds = user_binds(request)
@@ -72,9 +74,11 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         hostname=options.hostname if options.hostname and "uts" in namespaces else None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
+        cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
+        joins_directories=_joins_directories(way, layers.layers, host),
         notes=(
             *layers.notes,
-            *way_notes,
+            *root_notes,
             *namespace_notes,
             *mounts.notes,
             *environment_notes,
@@ -130,6 +134,12 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> tuple[frozen
         for name in sorted(forbidden)
     )
     return frozenset(found - forbidden), tuple(notes)
+
+
+def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:
+    """Return True if the kernel can join directories, where that matters: it takes time to find out."""
+    matters = way in ("unpacked", "directory") or (way != "root" and any(layer.kind == "directory" for layer in layers))
+    return not matters or host.overlay.works
 
 
 def _environment(
