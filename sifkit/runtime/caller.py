@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from ..errors import FormatError, show
+from ..records import replace
 from .config import SiteConfig, config_paths, parse_config
 from .programs import find_program
 from .request import Caller
@@ -112,7 +113,9 @@ def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
     for path in config_paths(_runtimes(environment.get("PATH", "")), os.uname().machine):
         text = _text(path)
         if text is not None:
-            return parse_config(text, path)
+            found = parse_config(text, path)
+            limits = tuple(os.path.realpath(one) for one in found.limit_container_paths)
+            return replace(found, limit_container_paths=limits) if limits else found
     return SiteConfig()
 
 

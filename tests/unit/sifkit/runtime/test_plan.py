@@ -198,7 +198,12 @@ def test_what_the_site_allows() -> None:
     refused("does not allow user namespaces", site=SiteConfig(allow_user_ns=False))
     site = SiteConfig(path="conf", limit_container_paths=("/allowed",))
     refused("does not allow it", site=site, image=replace(IMAGE, path="/allowed/x.sif", real_path="/home/x.sif"))
-    assert planned(site=site, image=replace(IMAGE, path="/x.sif", real_path="/allowed/x.sif")).layers
+    allowed = replace(IMAGE, path="/x.sif", real_path="/allowed/x.sif")
+    assert planned(site=site, image=allowed).layers
+    assert planned(site=SiteConfig(limit_container_paths=("/allowed/x.sif",)), image=allowed).layers
+    refused("a.img: this site does not allow it", overlay("a.img", path="/elsewhere/a.img"), site=site, image=allowed)
+    for site in (SiteConfig(allow_container_extfs=False), SiteConfig(limit_container_owners=("root",))):
+        refused("a.img: this site does not allow it", overlay("a.img", owner="alice"), site=site)
 
 
 def test_namespaces_that_the_site_does_not_allow() -> None:
