@@ -11,10 +11,9 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..errors import SifkitError, show
-from ..records import record
 from . import sys
 from .errors import LaunchError
 
@@ -43,8 +42,7 @@ FAILED = 255
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@record
-class Start:
+class Start(NamedTuple):
     """Program to execute: its words and its environment."""
 
     argv: Sequence[str]

@@ -7,10 +7,9 @@ An option works, has no effect here, or is refused with the reason. Names, lette
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import NotYetError, UsageError, show
-from ..records import field, record
 
 __all__ = ["OPTIONS", "RunOption", "RunOptions", "Value", "check_options", "no_effect_notes", "options_for", "with_variables"]
 
@@ -25,8 +24,7 @@ CAPABILITIES = "capabilities are not changed: root keeps its own, a plain user h
 REGISTRY = "images are not fetched from a registry"
 
 
-@record
-class RunOption:
+class RunOption(NamedTuple):
     """Option. ``kind`` "list": may be repeated. ``variables``: names after APPTAINER_ and SINGULARITY_, the first wins.
 
     ``reason``: why it has no effect or is refused. ``only``: the verbs that have it, all if empty. ``other_names``: mean the
@@ -57,8 +55,7 @@ class RunOption:
         return f"--{self.name}"
 
 
-@record(kw_only=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """Values of the options that work. Text is as given; empty means that the option is not given."""
 
     overlay: tuple[str, ...] = ()
@@ -98,7 +95,7 @@ class RunOptions:
     shell: str = ""
     dry_run: bool = False
     no_privs: bool = False
-    given: frozenset[str] = field(default_factory=frozenset)
+    given: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> RunOptions:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from ..records import field, record
 from .options import RunOptions
-from .run_plan import Layer, Upper
+from .run_plan import NO_VARIABLES, Layer, Upper
 
 __all__ = ["Caller", "Fact", "GpuFiles", "HostFacts", "ImageFacts", "ImageKind", "OverlayFacts", "PathKind", "RunRequest"]
 
@@ -47,8 +46,7 @@ class HostFacts(Protocol):
     def fuse_upper(self) -> Fact: ...
 
 
-@record(kw_only=True)
-class ImageFacts:
+class ImageFacts(NamedTuple):
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
@@ -69,8 +67,7 @@ class ImageFacts:
     group: str = ""
 
 
-@record(kw_only=True)
-class OverlayFacts:
+class OverlayFacts(NamedTuple):
     """Overlay that is given. ``name``: as typed.
 
     ``layers``: what it adds for reading. ``upper``: what is written to if it is not read-only; None: it can only be read.
@@ -87,8 +84,7 @@ class OverlayFacts:
     filesystem: str = ""
 
 
-@record(kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
     host's architecture, in the words of Go."""
 
@@ -102,11 +98,10 @@ class Caller:
     gecos: str = ""
     shell: str = "/bin/sh"
     machine: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = NO_VARIABLES
 
 
-@record(kw_only=True)
-class GpuFiles:
+class GpuFiles(NamedTuple):
     """Files of GPUs on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
     devices: tuple[str, ...] = ()
@@ -118,8 +113,7 @@ def _always_missing(path: str) -> PathKind:
     return "missing"
 
 
-@record(kw_only=True)
-class RunRequest:
+class RunRequest(NamedTuple):
     """Request of a run.
 
     ``env_files``: name and text of each ``--env-file``. ``kind_of``: what a path of the host is. ``host_mounts``: mount points
@@ -137,5 +131,5 @@ class RunRequest:
     kind_of: Callable[[str], PathKind] = _always_missing
     host_mounts: tuple[str, ...] = ()
     resolv_conf: bytes | None = None
-    gpu: GpuFiles = field(default_factory=GpuFiles)
+    gpu: GpuFiles = GpuFiles()
     repeat: tuple[str, ...] = ()

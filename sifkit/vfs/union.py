@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -23,7 +24,6 @@ from typing import Any
 from ext3 import hostio
 
 from ..errors import show
-from ..records import record
 from .errors import LowerContentError, MissingLowerError, TreePathError, unreadable_attributes
 from .file_tree import (
     DIRECTORY,
@@ -73,7 +73,7 @@ _stat = partial(tuple.__new__, TreeStat)
 _other_fields = attrgetter(*TreeStat._fields[2:])
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class IgnoredMarks:
     """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 

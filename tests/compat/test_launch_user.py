@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,7 +78,7 @@ def test_a_read_only_view(base: Layer, folder: Path, namespaces: tuple[str, ...]
 
 
 def test_fakeroot_and_exit_codes(base: Layer, folder: Path) -> None:
-    plan = replace(plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base]), fakeroot=True)
+    plan = plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base])._replace(fakeroot=True)
     assert run_as_user(plan, folder)[:2] == (137, "0\n")
 
 
@@ -122,7 +121,7 @@ def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> No
     script = (
         "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new"
     )
-    plan = replace(plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image))), fakeroot=fakeroot)
+    plan = plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)))._replace(fakeroot=fakeroot)
     stored = 0 if fakeroot else USER
     assert run_as_user(plan, folder) == (0, f"base\nmore\n{stored}\n", "")
     assert_clean(image)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import show
-from ...records import record
 from ..errors import CorruptSIFError, NotSIFError
 from .schema import DESCRIPTOR, GLOBAL_HEADER
 from .types import Arch, arch_bytes, arch_from_bytes
@@ -36,7 +36,7 @@ _FIELDS = {
 }
 
 
-@record(kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GlobalHeader:
     """Global header. Offsets and sizes are in bytes from the start of the image, times are Unix seconds.
 

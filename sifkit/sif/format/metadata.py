@@ -5,8 +5,9 @@ Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ...packed_struct import PackedStruct
-from ...records import record
 from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
 from .types import (
     Arch,
@@ -46,7 +47,7 @@ def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:
     return layout.build(values) + extra.ljust(EXTRA_BYTES, b"\0")[layout.size :]
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class PartitionMeta:
     """Metadata of a partition: declared filesystem, partition type, architecture."""
 
@@ -69,7 +70,7 @@ class PartitionMeta:
         return f"{describe(self.fs_type)}/{describe(self.part_type)}/{arch}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SignatureMeta:
     """Metadata of a signature: hash type, and the signer's OpenPGP v4 fingerprint, empty for signatures made with a PEM key.
 
@@ -98,7 +99,7 @@ class SignatureMeta:
         return describe(self.hash_type)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class CryptoMeta:
     """Metadata of a cryptographic message: format and type."""
 
@@ -118,7 +119,7 @@ class CryptoMeta:
         return f"{describe(self.format_type)}/{describe(self.message_type)}"
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SBOMMeta:
     """Metadata of a software bill of materials: its format."""
 
@@ -136,7 +137,7 @@ class SBOMMeta:
         return describe(self.sbom_format)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class OCIMeta:
     """Metadata of an OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, computed while it is written."""
 

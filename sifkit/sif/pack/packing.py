@@ -14,7 +14,6 @@ from typing import Any
 from ...atomic import HostPath
 from ...errors import show
 from ...host_space import full_host_errors
-from ...records import field_names
 from ..errors import EditError, SIFError, SIFSourceError, SourceChangedError
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.header import HEADER_BYTES, GlobalHeader
@@ -213,7 +212,7 @@ def _is_exact(manifest: JSONObject, items: list[_PackedFile]) -> bool:
 
 def _plan_exact(root: str, manifest: JSONObject, items: list[_PackedFile]) -> _PackPlan:
     given = header_fields(JSONObject(manifest.values["header"], "header"))
-    wanted = set(field_names(GlobalHeader))
+    wanted = set(GlobalHeader.__slots__)
     if missing := sorted(wanted - set(given)):
         name = missing[0].removesuffix("_bytes")
         raise ManifestError("header", f"{name} is missing", hint="remove the layout to have the objects placed anew")

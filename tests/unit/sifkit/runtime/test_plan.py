@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -53,8 +53,8 @@ CALLER = Caller(
 BASE = Layer(path="/base.sif", kind="squashfs", offset=4096, size=8192, object_id=1)
 IMAGE = ImageFacts(path="/base.sif", kind="sif", root=BASE, architecture="amd64", owner="root", group="root")
 EMBEDDED = Layer(path="/base.sif", kind="ext3", offset=16384, size=8192, object_id=2, subdirectory="upper", has_marks=True)
-WITH_OVERLAY = replace(
-    IMAGE, overlays=(EMBEDDED,), uppers=(Upper(kind="image", path="/base.sif", offset=16384, size=8192, object_id=2),)
+WITH_OVERLAY = IMAGE._replace(
+    overlays=(EMBEDDED,), uppers=(Upper(kind="image", path="/base.sif", offset=16384, size=8192, object_id=2),)
 )
 
 
@@ -157,22 +157,22 @@ def test_what_excludes_each_other() -> None:
 
 def test_an_image_without_an_overlay_is_not_writable() -> None:
     refused("/base.sif has no overlay that can be written to", kind=FormatError, hint="add one with", writable=True)
-    other = replace(IMAGE, unused_overlay="its overlay, object 3, is not used; it is in group 2")
+    other = IMAGE._replace(unused_overlay="its overlay, object 3, is not used; it is in group 2")
     refused("that can be written to: its overlay, object 3, is not used; it is", kind=FormatError, image=other, writable=True)
-    refused("/base.sif is not writable for you", kind=FormatError, image=replace(IMAGE, is_writable=False), writable=True)
+    refused("/base.sif is not writable for you", kind=FormatError, image=IMAGE._replace(is_writable=False), writable=True)
 
 
 def test_a_directory_on_a_network_is_refused_before_the_start() -> None:
     directory = overlay("d", kind="directory", upper=Upper(kind="directory", path="/d"), filesystem="lustre")
     refused("d lies on lustre, where no overlay can be written to", directory, hint="sifkit overlay create --size 1G d.img")
-    assert planned(replace(directory, read_only=True)).upper is None
+    assert planned(directory._replace(read_only=True)).upper is None
 
 
 def test_images_that_cannot_run_here() -> None:
-    arm = replace(IMAGE, architecture="arm64")
+    arm = IMAGE._replace(architecture="arm64")
     refused("/base.sif is for arm64, this host is amd64", image=arm, kind=FormatError, hint="get the image for amd64")
-    assert planned(image=replace(IMAGE, architecture="386")).layers
-    refused("its root is encrypted", image=replace(IMAGE, is_encrypted=True), kind=FormatError)
+    assert planned(image=IMAGE._replace(architecture="386")).layers
+    refused("its root is encrypted", image=IMAGE._replace(is_encrypted=True), kind=FormatError)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_default_mounts() -> None:
 
 @pytest.mark.parametrize("cwd", ["/", "/etc", "/proc/self", "/tmp/x", "/home/alice/y", "/dev/shm"])
 def test_working_directories_that_are_not_bound(cwd: str) -> None:
-    plan = planned(request={"caller": replace(CALLER, cwd=cwd)})
+    plan = planned(request={"caller": CALLER._replace(cwd=cwd)})
     assert cwd not in targets(plan) and plan.cwd[0] == cwd
 
 
@@ -354,7 +354,7 @@ def test_mounts_that_are_left_out() -> None:
         config_passwd=False,
         config_group=False,
     )
-    assert targets(planned(site=replace(site, bind_path=()))) == ["/work/dir"]
+    assert targets(planned(site=site._replace(bind_path=()))) == ["/work/dir"]
     assert mount_at(planned(site=SiteConfig(mount_dev="minimal")), "/dev").kind == "tmpfs"
     plan = planned(site=SiteConfig(mount_hostfs=True), request={"host_mounts": ("/gpfs",)})
     assert "/gpfs" in targets(plan)
@@ -366,7 +366,7 @@ def test_home_directories() -> None:
     assert planned(fakeroot=True).home == "/root"
     assert "/home/alice" not in targets(planned(no_home=True)) and planned(no_home=True).home == "/home/alice"
     refused("/missing is no directory", kind=FormatError, home="/missing")
-    plan = planned(request={"caller": replace(CALLER, home="/missing")})
+    plan = planned(request={"caller": CALLER._replace(home="/missing")})
     assert plan.notes == ("the home directory /missing is missing on this host",)
 
 
@@ -375,7 +375,7 @@ def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
     assert "/etc/passwd" in targets(planned(host=ROOT)) and "/etc/passwd" in targets(planned(writable_tmpfs=True))
     assert "/etc/group" not in targets(planned(fakeroot=True, writable_tmpfs=True))
     assert "/etc/group" in targets(planned(fakeroot=True))
-    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": replace(CALLER, uid=0)}))
+    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": CALLER._replace(uid=0)}))
 
 
 # The rest
