@@ -246,7 +246,7 @@ def _code_findings(descriptor: Descriptor, header: GlobalHeader, root: Descripto
     if metadata is None or isinstance(metadata, OCIMeta):
         return
     empty = not descriptor.extra and descriptor.data_type == DataType.CRYPTO_MESSAGE  # as siftool adds them
-    for field in metadata.__slots__:
+    for field in metadata._fields:
         value = getattr(metadata, field)
         unknown = isinstance(value, bytes) if field == "arch" else isinstance(value, int) and not isinstance(value, Code)
         if field == "arch" and isinstance(value, bytes) and (intended := truncated_arch(descriptor, header, root)):

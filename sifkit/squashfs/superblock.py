@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import CorruptSquashfsError, NotSquashfsError, TruncatedSquashfsError, UnsupportedSquashfsError
 from .schema import SUPERBLOCK
@@ -36,8 +35,7 @@ class SuperblockFlag(IntFlag):
     UNCOMPRESSED_IDS = 1 << 11
 
 
-@dataclass(frozen=True, slots=True)
-class Superblock:
+class Superblock(NamedTuple):
     """Decoded superblock. Starts and ``bytes_used`` are bytes from the start of the image; ``mkfs_time`` is in seconds."""
 
     inodes: int

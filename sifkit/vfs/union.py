@@ -16,10 +16,9 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ext3 import hostio
 
@@ -73,8 +72,7 @@ _stat = partial(tuple.__new__, TreeStat)
 _other_fields = attrgetter(*TreeStat._fields[2:])
 
 
-@dataclass(frozen=True, slots=True)
-class IgnoredMarks:
+class IgnoredMarks(NamedTuple):
     """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 
     ``whiteouts``: .wh. files that hide a name; ``opaque``: opaque directories with the same directory below them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -141,10 +140,10 @@ def _new_metadata(old: Descriptor, given: Mapping[str, tuple[str, Code]], entity
     if entity is not None:
         values["entity"], options["entity"] = entity, "--signentity"
     for field, option in options.items():
-        if meta is None or field not in meta.__slots__:
+        if meta is None or field not in meta._fields:
             raise UsageError(
                 f"object {old.id} is {old.type_text}, which has no {option}",
                 hint=f"show its metadata with: sifkit sif info {old.id}",
             )
     assert meta is not None
-    return replace(meta, **values)
+    return meta._replace(**values)

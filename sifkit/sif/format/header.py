@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import show
 from ..errors import CorruptSIFError, NotSIFError
@@ -36,8 +35,7 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GlobalHeader:
+class GlobalHeader(NamedTuple):
     """Global header. Offsets and sizes are in bytes from the start of the image, times are Unix seconds.
 
     ``launch`` is without trailing NULs. ``arch`` is that of the primary system partition, three raw bytes if it is unknown.

@@ -5,7 +5,7 @@ Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...packed_struct import PackedStruct
 from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
@@ -47,8 +47,7 @@ def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:
     return layout.build(values) + extra.ljust(EXTRA_BYTES, b"\0")[layout.size :]
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionMeta:
+class PartitionMeta(NamedTuple):
     """Metadata of a partition: declared filesystem, partition type, architecture."""
 
     fs_type: FSType | int
@@ -70,8 +69,7 @@ class PartitionMeta:
         return f"{describe(self.fs_type)}/{describe(self.part_type)}/{arch}"
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureMeta:
+class SignatureMeta(NamedTuple):
     """Metadata of a signature: hash type, and the signer's OpenPGP v4 fingerprint, empty for signatures made with a PEM key.
 
     ``entity`` is without trailing NULs.
@@ -99,8 +97,7 @@ class SignatureMeta:
         return describe(self.hash_type)
 
 
-@dataclass(frozen=True, slots=True)
-class CryptoMeta:
+class CryptoMeta(NamedTuple):
     """Metadata of a cryptographic message: format and type."""
 
     format_type: FormatType | int
@@ -119,8 +116,7 @@ class CryptoMeta:
         return f"{describe(self.format_type)}/{describe(self.message_type)}"
 
 
-@dataclass(frozen=True, slots=True)
-class SBOMMeta:
+class SBOMMeta(NamedTuple):
     """Metadata of a software bill of materials: its format."""
 
     sbom_format: SBOMFormat | int
@@ -137,8 +133,7 @@ class SBOMMeta:
         return describe(self.sbom_format)
 
 
-@dataclass(frozen=True, slots=True)
-class OCIMeta:
+class OCIMeta(NamedTuple):
     """Metadata of an OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, computed while it is written."""
 
     digest: bytes

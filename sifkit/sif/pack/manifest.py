@@ -285,7 +285,7 @@ def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
     if isinstance(metadata, OCIMeta):
         return _octets("digest", metadata.digest)
     fields: dict[str, Any] = {}
-    for field in metadata.__slots__:
+    for field in metadata._fields:
         value = getattr(metadata, field)
         if field == "entity":
             fields |= {"entity_hex": value.hex()} if value else {}
