@@ -1,7 +1,7 @@
 """Setting of apt for ``--fakeroot``: it downloads as root. Pure.
 
-apt's downloads run as the user ``_apt``, and end if the change of user has not changed the user, which with one user it cannot
-(apt 2.6 and 3.0: ``APT::Sandbox::User``). A file of settings is mounted where the container has apt; nothing is stored.
+apt downloads as the user ``_apt``, and gives up if its process is not that user after the change (``DropPrivileges`` in apt's
+``fileutl.cc``; apt 2.6, 3.3). A file that sets APT::Sandbox::User is mounted where the container has apt; nothing is stored.
 """
 
 from __future__ import annotations

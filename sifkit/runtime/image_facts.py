@@ -176,15 +176,26 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         _check_work(argument, path, work)
         above = os.path.commonpath([path, work])
         upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
+    is_writable = _takes_changes(upper)
+    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True)
     return OverlayFacts(
         name=argument.path,
         kind="directory",
-        layers=() if argument.work else (Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True),),
+        layers=() if argument.work and is_writable else (layer,),
         upper=upper,
         read_only=argument.read_only,
-        is_writable=os.access(path, os.W_OK),
+        is_writable=is_writable,
         filesystem=no_upper_filesystem(path),
     )
+
+
+def _takes_changes(upper: Upper) -> bool:
+    """Return True if the caller may write to both directories of a layer, or make those that are missing."""
+    for name in (upper.upper, upper.work):
+        path = f"{upper.path}/{name}"
+        if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
+            return False
+    return True
 
 
 def _check_work(argument: RunOverlay, upper: str, work: str) -> None:

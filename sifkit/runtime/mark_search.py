@@ -42,11 +42,15 @@ _words = struct.Struct("<15I")
 
 
 class FoundMarks(NamedTuple):
-    """Marks of an image. ``of_users``: of fuse-overlayfs and plain users, which normalize replaces; ``moved``: redirects,
-    metacopies, and whiteouts by xattr."""
+    """Marks of a layer. ``ignored``: of fuse-overlayfs and of others' overlays, so that overlayfs shows what they remove;
+    ``moved``: redirects, metacopies, and whiteouts by xattr."""
 
-    of_users: bool = False
+    ignored: bool = False
     moved: bool = False
+
+    def __or__(self, other: FoundMarks) -> FoundMarks:
+        """Return the marks of both."""
+        return FoundMarks(ignored=self.ignored or other.ignored, moved=self.moved or other.moved)
 
 
 class _Unusual(Exception):
@@ -84,7 +88,7 @@ class _Search:
         self._block_size = 1024 << found["s_log_block_size"]
         self._budget = 2 * size // self._block_size + 64
         """Blocks that are read at most: a hostile image may name each many times."""
-        self._of_users = False
+        self._ignored = False
         self._moved = False
 
     def run(self, *, names: bool) -> FoundMarks:
@@ -94,9 +98,9 @@ class _Search:
             self._search_xattr_blocks(table)
             if names:
                 blocks += self._directory_blocks(table)
-        if names and not self._of_users:
+        if names and not self._ignored:
             self._search_names(blocks)
-        return FoundMarks(of_users=self._of_users, moved=self._moved)
+        return FoundMarks(ignored=self._ignored, moved=self._moved)
 
     # Reading
 
@@ -191,7 +195,7 @@ class _Search:
         if mode & MODE_FORMAT == DIRECTORY:
             self._moved |= any(name in names for name in REDIRECT_XATTRS)
             of_root, of_user = OPAQUE_XATTRS
-            self._of_users |= FUSE_OPAQUE_XATTR in names or (of_user in names and of_root not in names)
+            self._ignored |= FUSE_OPAQUE_XATTR in names or (of_user in names and of_root not in names)
         elif mode & MODE_FORMAT == REGULAR:
             self._moved |= any(name in names for name in (*METACOPY_XATTRS, *WHITEOUT_XATTRS))
 
@@ -230,7 +234,7 @@ class _Search:
             while at >= 0:
                 start = at // size * size
                 if any(self._is_mark(ino) for ino in _marked_inodes(raw, start, start + size)):
-                    self._of_users = True
+                    self._ignored = True
                     return
                 at = raw.find(WHITEOUT_PREFIX, start + size)
 

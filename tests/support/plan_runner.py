@@ -90,6 +90,7 @@ def _drop(uid: int, way: Way) -> None:
     import lzma
     import zlib
 
+    import sifkit.runtime.layer_marks
     import sifkit.runtime.plain_tree
     import sifkit.runtime.served_layers
     import sifkit.runtime.unpacked_layers
