@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from ..errors import FormatError, show
-from ..records import replace
 from .config import SiteConfig, config_paths, parse_config
 from .programs import find_program
 from .request import Caller
@@ -115,7 +114,7 @@ def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
         if text is not None:
             found = parse_config(text, path)
             limits = tuple(os.path.realpath(one) for one in found.limit_container_paths)
-            return replace(found, limit_container_paths=limits) if limits else found
+            return found._replace(limit_container_paths=limits) if limits else found
     return SiteConfig()
 
 

@@ -6,17 +6,16 @@ The defaults are those of Apptainer 1.4.5. Directives that do not concern us are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from ..errors import FormatError, show
-from ..records import field_names, record
 
 __all__ = ["SiteConfig", "config_paths", "parse_config"]
 
 MIB = 1 << 20
 
 
-@record(kw_only=True)
-class SiteConfig:
+class SiteConfig(NamedTuple):
     """Directives of apptainer.conf, by their names with ``_`` for spaces. ``path``: the file, empty for the defaults.
 
     ``mount_dev``: "yes", "no" or "minimal". ``enable_overlay``: "yes", "no", "try" or "driver". ``sessiondir_max_size``: MiB.
@@ -75,7 +74,7 @@ def parse_config(text: str, path: str) -> SiteConfig:
 
     ``bind path`` and the ``limit`` directives may be repeated and have several values with commas; of others the last counts.
     """
-    names = set(field_names(SiteConfig)) - {"path"}
+    names = set(SiteConfig._fields) - {"path"}
     defaults = SiteConfig()
     values: dict[str, object] = {}
     lists: dict[str, list[str]] = {}

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Iterator
 
 from ..errors import FormatError, show
-from ..records import replace
 from .accounts import group_text, passwd_text
 from .container_mounts import read_small_file
 from .container_process import Start
@@ -66,7 +65,7 @@ def mounts_with_accounts(plan: RunPlan, root: str) -> tuple[Mount, ...]:
     """Return the mounts of a plan with the content of passwd and group, made of those in the container at ``root``."""
     makers = {"passwd": passwd_text, "group": group_text}
     return tuple(
-        replace(mount, content=makers[mount.edit](read_small_file(root, mount.target) or b"", plan.account), edit="")
+        mount._replace(content=makers[mount.edit](read_small_file(root, mount.target) or b"", plan.account), edit="")
         if mount.edit
         else mount
         for mount in plan.mounts

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import show
-from ..records import replace
 from . import sys
 from .errors import LaunchError, failed_call
 from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
@@ -62,7 +61,7 @@ def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> lis
         is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
         if is_home and (above := _existing_above(root, home)):
             found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES))
-        found.append(mount if mount.kind == "bind" else replace(mount, is_optional=True))
+        found.append(mount if mount.kind == "bind" else mount._replace(is_optional=True))
     return found
 
 

@@ -11,10 +11,9 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..errors import SifkitError, show
-from ..records import record
 from . import sys
 from .errors import LaunchError
 from .programs import find_program, is_plain_script, why_not_executed
@@ -57,8 +56,7 @@ SHELL = "/bin/sh"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@record
-class Start:
+class Start(NamedTuple):
     """Program to execute: its words and its environment."""
 
     argv: Sequence[str]

@@ -13,7 +13,6 @@ from ext3 import hostio
 
 from ..errors import FormatError, InputError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
-from ..records import replace
 from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
@@ -206,7 +205,7 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     found = _found(name, hint=f"create it with: sifkit overlay create --size 1G {shell_quote(name)}")
     path = os.path.realpath(name)
     owner, group = _names(found)
-    return replace(_overlay_layers(argument, path, found), path=path, owner=owner, group=group)
+    return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)
 
 
 def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> OverlayFacts:

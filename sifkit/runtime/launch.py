@@ -11,9 +11,8 @@ import resource
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from errno import EINVAL
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..records import record, replace
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
@@ -179,7 +178,7 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
     layers = KernelLayers(session.path, images, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
-        plan = replace(plan, mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
+        plan = plan._replace(mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
@@ -232,8 +231,7 @@ def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
         raise failed_call("the user cannot be mapped into a user namespace", error) from error
 
 
-@record
-class _Root:
+class _Root(NamedTuple):
     """Mounted root of a container, and a directory of the session for generated files."""
 
     path: str

@@ -7,9 +7,9 @@ given for reading, later ones higher; one is written to, and lies above all wher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
-from ..records import record
 from .config import SiteConfig
 from .request import Caller, HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
@@ -26,8 +26,7 @@ class NoWayError(SifkitError):
     kind = "not-possible"
 
 
-@record
-class PlannedLayers:
+class PlannedLayers(NamedTuple):
     """Layers from the lowest up, and what is written to. ``is_root_writable``: the root itself."""
 
     layers: tuple[Layer, ...]

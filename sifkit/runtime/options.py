@@ -7,10 +7,9 @@ An option works, has no effect here, or is refused with the reason. Names, lette
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import NotYetError, UsageError, show
-from ..records import field, record
 
 __all__ = ["OPTIONS", "RunOption", "RunOptions", "Value", "check_options", "no_effect_notes", "options_for", "with_variables"]
 
@@ -26,8 +25,7 @@ REGISTRY = "images are not fetched from a registry"
 HELPERS = "no helper programs are used for --fakeroot"
 
 
-@record
-class RunOption:
+class RunOption(NamedTuple):
     """Option. ``kind`` "list": may be repeated. ``variables``: names after APPTAINER_ and SINGULARITY_, the first wins.
 
     ``reason``: why it has no effect or is refused. ``only``: the verbs that have it, all if empty. ``other_names``: mean the
@@ -58,8 +56,7 @@ class RunOption:
         return f"--{self.name}"
 
 
-@record(kw_only=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """Values of the options that work. Text is as given; empty means that the option is not given."""
 
     overlay: tuple[str, ...] = ()
@@ -102,7 +99,7 @@ class RunOptions:
     shell: str = ""
     dry_run: bool = False
     no_privs: bool = False
-    given: frozenset[str] = field(default_factory=frozenset)
+    given: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> RunOptions:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..errors import UsageError, show
-from ..records import replace
 from .binds import BindSpec
 from .cache_path import cache_path
 from .config import SiteConfig
@@ -40,7 +39,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     way = choose_way(request, layers, host)
     root_notes: tuple[str, ...] = ()
     if way == "root" and request.options.fakeroot:
-        request = replace(request, options=replace(request.options, fakeroot=False))
+        request = request._replace(options=request.options._replace(fakeroot=False))
         root_notes = ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     options = request.options
     namespaces, namespace_notes = _namespaces(options, site, way)
@@ -165,7 +164,7 @@ def _environment(
         )
     )
     more = {name: value for name, value in mounts.variables.items() if name not in environment.injected}
-    return replace(environment, passed={**environment.passed, **more}), notes
+    return environment._replace(passed={**environment.passed, **more}), notes
 
 
 def _account(request: RunRequest, home: str) -> Account:

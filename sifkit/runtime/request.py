@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from ..records import field, record
 from .options import RunOptions
-from .run_plan import Layer, Upper
+from .run_plan import NO_VARIABLES, Layer, Upper
 
 __all__ = [
     "Caller",
@@ -59,8 +58,7 @@ class HostFacts(Protocol):
     def fuse_upper(self) -> Fact: ...
 
 
-@record(kw_only=True)
-class ImageFacts:
+class ImageFacts(NamedTuple):
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
@@ -69,9 +67,9 @@ class ImageFacts:
     """
 
     path: str
-    real_path: str = ""
     kind: ImageKind
     root: Layer
+    real_path: str = ""
     overlays: tuple[Layer, ...] = ()
     uppers: tuple[Upper, ...] = ()
     unused_overlay: str = ""
@@ -82,8 +80,7 @@ class ImageFacts:
     group: str = ""
 
 
-@record(kw_only=True)
-class OverlayFacts:
+class OverlayFacts(NamedTuple):
     """Overlay that is given. ``name``: as typed.
 
     ``layers``: what it adds for reading. ``upper``: what is written to if it is not read-only; None: it can only be read.
@@ -103,8 +100,7 @@ class OverlayFacts:
     group: str = ""
 
 
-@record(kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """User who runs the command, as the user database of the host has him, and his process.
 
     ``cwd``: as his shell calls it, with symlinks; ``real_cwd``: without. ``terminal``: device of his terminal, empty if he has
@@ -124,11 +120,10 @@ class Caller:
     emulated: tuple[str, ...] = ()
     real_cwd: str = ""
     terminal: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = NO_VARIABLES
 
 
-@record(kw_only=True)
-class GpuFiles:
+class GpuFiles(NamedTuple):
     """Files of the GPUs of a ``maker`` on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
     maker: GpuMaker
@@ -141,8 +136,7 @@ def _always_missing(path: str) -> PathKind:
     return "missing"
 
 
-@record(kw_only=True)
-class RunRequest:
+class RunRequest(NamedTuple):
     """Request of a run.
 
     ``env_files``: name and text of each ``--env-file``. ``kind_of``: what a path of the host is. ``host_mounts``: mount points

@@ -11,9 +11,9 @@ is one argument of at most 128 KiB, stays small.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..errors import FormatError, counted, show
-from ..records import record
 from .environment import LIBRARY_PATH, is_variable_name
 from .run_plan import Command, ContainerEnvironment
 from .shell_words import apply_assignments, expand, needs_evaluation
@@ -32,8 +32,7 @@ OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
 
-@record(kw_only=True)
-class ContainerFacts:
+class ContainerFacts(NamedTuple):
     """Facts of the root of the container. ``shell``: /bin/sh is there; ``bash``: /bin/bash.
 
     ``scripts``: names and contents of the environment scripts, in order. ``runscript``: of the container or of the app asked
@@ -48,8 +47,7 @@ class ContainerFacts:
     has_asked_shell: bool = False
 
 
-@record
-class Start:
+class Start(NamedTuple):
     """Words and environment of the first process. ``argv[0]`` without a slash is searched in its PATH."""
 
     argv: tuple[str, ...]

@@ -6,14 +6,12 @@ import os
 import signal
 import termios
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["ForegroundTerminal", "foreground_terminal"]
 
 
-@dataclass(frozen=True, slots=True)
-class ForegroundTerminal:
+class ForegroundTerminal(NamedTuple):
     """Modes of the terminal that is stdin, of which this process group is in the foreground."""
 
     modes: list[Any]

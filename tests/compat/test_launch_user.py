@@ -8,7 +8,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,10 +86,10 @@ def test_a_read_only_view(base: Layer, folder: Path, namespaces: tuple[str, ...]
 
 
 def test_fakeroot_and_exit_codes(base: Layer, folder: Path) -> None:
-    plan = replace(plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base]), fakeroot=True)
+    plan = plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base])._replace(fakeroot=True)
     assert run_as_user(plan, folder)[:2] == (137, "0\n")
     # a script without #! is run by the shell, as execvp(3) does
-    plan = replace(plan, command=replace(plan.command, words=("/plain", "script")))
+    plan = plan._replace(command=plan.command._replace(words=("/plain", "script")))
     assert run_as_user(plan, folder) == (0, "plain script\n", "")
 
 
@@ -145,13 +144,13 @@ def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> No
         "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new; "
         "echo more >>/sparse"  # with its holes: the image is smaller than the file
     )
-    plan = replace(plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image))), fakeroot=fakeroot)
+    plan = plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)))._replace(fakeroot=fakeroot)
     stored = 0 if fakeroot else USER
     assert run_as_user(plan, folder) == (0, f"base\nmore\n{stored}\n", "")
     assert_clean(image)
     bind = Mount(kind="bind", target="/app/in/it", source="/srv")  # below a directory that hides those of the layers below
     script = "stat -c %a / /app/in; umask; echo 1234 >/app/small"
-    plan = replace(plan, mounts=(*plan.mounts, bind), command=replace(plan.command, words=("sh", "-c", script)))
+    plan = plan._replace(mounts=(*plan.mounts, bind), command=plan.command._replace(words=("sh", "-c", script)))
     assert run_plan(plan, folder, uid=USER, before=private_and_childless) == (0, "755\n755\n0077\n", "")
     code, _, err = run_plan(plan, folder, uid=USER, before=without_large_files)
     assert code == 255 and "it has 8 MiB, and files that you write may have at most 1 MiB" in err

@@ -100,9 +100,7 @@ def _request(
     found = image_facts(image)
     caller = current_caller(_inherited_variables(console))
     if found.architecture not in ("", caller.machine):
-        from ...records import replace
-
-        caller = replace(caller, emulated=emulated_architectures())
+        caller = caller._replace(emulated=emulated_architectures())
     overlays: tuple[RunOverlay, ...] = ()
     if options.overlay:
         from ...runtime.overlay_arguments import parse_run_overlays

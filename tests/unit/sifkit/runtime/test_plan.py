@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -53,8 +53,8 @@ CALLER = Caller(
 BASE = Layer(path="/base.sif", kind="squashfs", offset=4096, size=8192, object_id=1)
 IMAGE = ImageFacts(path="/base.sif", kind="sif", root=BASE, architecture="amd64", owner="root", group="root")
 EMBEDDED = Layer(path="/base.sif", kind="ext3", offset=16384, size=8192, object_id=2, subdirectory="upper", has_marks=True)
-WITH_OVERLAY = replace(
-    IMAGE, overlays=(EMBEDDED,), uppers=(Upper(kind="image", path="/base.sif", offset=16384, size=8192, object_id=2),)
+WITH_OVERLAY = IMAGE._replace(
+    overlays=(EMBEDDED,), uppers=(Upper(kind="image", path="/base.sif", offset=16384, size=8192, object_id=2),)
 )
 
 
@@ -157,23 +157,23 @@ def test_what_excludes_each_other() -> None:
 
 def test_an_image_without_an_overlay_is_not_writable() -> None:
     refused("/base.sif has no overlay that can be written to", kind=FormatError, hint="add one with", writable=True)
-    other = replace(IMAGE, unused_overlay="its overlay, object 3, is not used; it is in group 2")
+    other = IMAGE._replace(unused_overlay="its overlay, object 3, is not used; it is in group 2")
     refused("that can be written to: its overlay, object 3, is not used; it is", kind=FormatError, image=other, writable=True)
-    refused("/base.sif is not writable for you", kind=FormatError, image=replace(IMAGE, is_writable=False), writable=True)
+    refused("/base.sif is not writable for you", kind=FormatError, image=IMAGE._replace(is_writable=False), writable=True)
 
 
 def test_a_directory_on_a_network_is_refused_before_the_start() -> None:
     directory = overlay("d", kind="directory", upper=Upper(kind="directory", path="/d"), filesystem="lustre")
     refused("d lies on lustre, where no overlay can be written to", directory, hint="sifkit overlay create --size 1G d.img")
-    assert planned(replace(directory, read_only=True)).upper is None
+    assert planned(directory._replace(read_only=True)).upper is None
 
 
 def test_images_that_cannot_run_here() -> None:
-    arm = replace(IMAGE, architecture="arm64")
+    arm = IMAGE._replace(architecture="arm64")
     refused("/base.sif is for arm64, this host is amd64", image=arm, kind=FormatError, hint="get the image for amd64")
-    assert planned(image=arm, request={"caller": replace(CALLER, emulated=("arm64",))}).layers
-    assert planned(image=replace(IMAGE, architecture="386")).layers
-    refused("its root is encrypted", image=replace(IMAGE, is_encrypted=True), kind=FormatError)
+    assert planned(image=arm, request={"caller": CALLER._replace(emulated=("arm64",))}).layers
+    assert planned(image=IMAGE._replace(architecture="386")).layers
+    refused("its root is encrypted", image=IMAGE._replace(is_encrypted=True), kind=FormatError)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_what_the_site_allows() -> None:
         refused("does not allow --", site=SiteConfig(enable_overlay="no"), **options)
     refused("does not allow user namespaces", site=SiteConfig(allow_user_ns=False))
     site = SiteConfig(path="conf", limit_container_paths=("/allowed",))
-    refused("does not allow it", site=site, image=replace(IMAGE, path="/allowed/x.sif", real_path="/home/x.sif"))
-    allowed = replace(IMAGE, path="/x.sif", real_path="/allowed/x.sif")
+    refused("does not allow it", site=site, image=IMAGE._replace(path="/allowed/x.sif", real_path="/home/x.sif"))
+    allowed = IMAGE._replace(path="/x.sif", real_path="/allowed/x.sif")
     assert planned(site=site, image=allowed).layers
     assert planned(site=SiteConfig(limit_container_paths=("/allowed/x.sif",)), image=allowed).layers
     refused("a.img: this site does not allow it", overlay("a.img", path="/elsewhere/a.img"), site=site, image=allowed)
@@ -311,15 +311,15 @@ def test_default_mounts() -> None:
 
 
 def test_a_symlink_to_a_system_directory_is_not_bound() -> None:
-    caller = replace(CALLER, cwd="/home/alice/link", real_cwd="/usr", home="/")
+    caller = CALLER._replace(cwd="/home/alice/link", real_cwd="/usr", home="/")
     assert "/home/alice/link" not in targets(planned(request={"caller": caller}))
-    caller = replace(caller, real_cwd="/data/x")
+    caller = caller._replace(real_cwd="/data/x")
     assert "/home/alice/link" in targets(planned(request={"caller": caller}))
 
 
 @pytest.mark.parametrize("cwd", ["/", "/etc", "/proc/self", "/tmp/x", "/home/alice/y", "/dev/shm"])
 def test_working_directories_that_are_not_bound(cwd: str) -> None:
-    plan = planned(request={"caller": replace(CALLER, cwd=cwd)})
+    plan = planned(request={"caller": CALLER._replace(cwd=cwd)})
     assert cwd not in targets(plan) and plan.cwd[0] == cwd
 
 
@@ -380,7 +380,7 @@ def test_a_site_without_binds_of_the_user() -> None:
 
 
 def test_devices_of_the_host() -> None:
-    plan = planned(contain=True, bind=("/dev/fuse", "/dev/shm"), request={"caller": replace(CALLER, terminal="/dev/pts/7")})
+    plan = planned(contain=True, bind=("/dev/fuse", "/dev/shm"), request={"caller": CALLER._replace(terminal="/dev/pts/7")})
     assert not mount_at(plan, "/dev/fuse").nodev and mount_at(plan, "/dev/console").source == "/dev/pts/7"
     assert [mount.source for mount in plan.mounts if mount.target == "/dev/shm"] == ["", "/dev/shm"]
     assert mount_at(planned(contain=True), "/dev/shm").size is None
@@ -406,7 +406,7 @@ def test_without_a_network() -> None:
 
 
 def test_root_has_memory_without_a_limit() -> None:
-    root = {"caller": replace(CALLER, uid=0, home="/root")}
+    root = {"caller": CALLER._replace(uid=0, home="/root")}
     assert planned(host=ROOT, writable_tmpfs=True, request=root).upper == Upper(kind="tmpfs")
     assert mount_at(planned(host=ROOT, contain=True, request=root), "/tmp").size is None
 
@@ -424,7 +424,7 @@ def test_mounts_that_are_left_out() -> None:
         config_passwd=False,
         config_group=False,
     )
-    assert targets(planned(site=replace(site, bind_path=()))) == ["/work/dir"]
+    assert targets(planned(site=site._replace(bind_path=()))) == ["/work/dir"]
     assert mount_at(planned(site=SiteConfig(mount_dev="minimal")), "/dev").kind == "tmpfs"
     plan = planned(site=SiteConfig(mount_hostfs=True), request={"host_mounts": ("/gpfs",)})
     assert "/gpfs" in targets(plan)
@@ -436,12 +436,12 @@ def test_home_directories() -> None:
     assert planned(fakeroot=True).home == "/root"
     assert "/home/alice" not in targets(planned(no_home=True)) and planned(no_home=True).home == "/home/alice"
     refused("/file is no directory", kind=FormatError, home="/file")
-    plan = planned(request={"caller": replace(CALLER, home="/missing")})
+    plan = planned(request={"caller": CALLER._replace(home="/missing")})
     assert plan.notes == ("the home directory /missing is missing on this host; an empty one in memory is shown",)
     assert mount_at(plan, "/missing").kind == mount_at(planned(home="/missing"), "/missing").kind == "tmpfs"
     assert mount_at(planned(home="/h", site=SiteConfig(mount_home=False)), "/h").kind == "bind"
     for home, shown in (("/", "/"), ("nowhere", "/"), ("/bin", "/bin")):
-        plan = planned(request={"caller": replace(CALLER, home=home)})
+        plan = planned(request={"caller": CALLER._replace(home=home)})
         assert shown not in targets(plan) and plan.notes == (f"the home directory {shown} cannot be shown in a container",)
 
 
@@ -450,7 +450,7 @@ def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
     assert "/etc/passwd" in targets(planned(host=ROOT)) and "/etc/passwd" in targets(planned(writable_tmpfs=True))
     assert "/etc/group" not in targets(planned(fakeroot=True, writable_tmpfs=True))
     assert "/etc/group" in targets(planned(fakeroot=True))
-    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": replace(CALLER, uid=0)}))
+    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": CALLER._replace(uid=0)}))
 
 
 # The rest
@@ -536,7 +536,7 @@ def test_graphics() -> None:
     plan = planned(nv=True, contain=True, request={"gpus": (gpu,)})
     assert mount_at(plan, "/.singularity.d/libs/libcuda.so.1").readonly and mount_at(plan, "/dev/nvidia0").kind == "bind"
     assert plan.environment.with_libraries
-    both = (replace(gpu, devices=()), GpuFiles(maker="AMD", libraries=("/usr/lib/libOpenCL.so",)))
+    both = (gpu._replace(devices=()), GpuFiles(maker="AMD", libraries=("/usr/lib/libOpenCL.so",)))
     plan = planned(nv=True, rocm=True, request={"gpus": both})
     assert plan.notes == ("--nv: no Nvidia GPU is found on this host", "--rocm: no AMD GPU is found on this host")
     assert "/.singularity.d/libs/libOpenCL.so" in targets(plan)
