@@ -36,6 +36,7 @@ class KernelLayers:
         self.images = images
         self.notify = notify
         self._written: _WrittenLayer | None = None
+        self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
 
@@ -72,13 +73,19 @@ class KernelLayers:
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC), image=fd, device=device)
         if upper.kind == "tmpfs":
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC))
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.mkdir(f"{point}/{name}", 0o755)
+        try:
+            for name in (upper.upper, upper.work):
+                with suppress(FileExistsError):
+                    os.mkdir(f"{point}/{name}", 0o755)
+        except OSError as error:
+            raise _unjoined(upper, error) from error
         return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
 
     def join(self, layers: Sequence[str], upper: tuple[str, str] | None) -> str:
-        """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``."""
+        """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``.
+
+        Raises LaunchError, also if overlayfs joins them read-only though there is an upper layer.
+        """
         if upper is None and len(layers) == 1:
             return layers[0]
         point = self._new_point()
@@ -86,7 +93,14 @@ class KernelLayers:
         if upper is not None:
             options += f",upperdir={upper[0]},workdir={upper[1]}"
         flags = sys.MS_NODEV | sys.MS_NOSUID | (0 if upper else sys.MS_RDONLY)
-        self._mount("overlay", "overlay", point, "overlay", flags, options)
+        try:
+            sys.mount("overlay", point, "overlay", flags, options)
+        except OSError as error:
+            raise _unjoined(self._written.upper if self._written else None, error) from error
+        self._mounted.append(("overlay", point))
+        if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:
+            raise _unjoined(self._written.upper if self._written else None)
+        self._is_joined = upper is not None
         return point
 
     @contextmanager
@@ -136,7 +150,7 @@ class KernelLayers:
 
         try:
             full = fullness(os.fstatvfs(written.fd))
-            if full:
+            if full and self._is_joined:
                 self.notify(full_note(written.upper, full))
             if written.image is not None:
                 sys.syncfs(written.fd)
@@ -181,6 +195,12 @@ class _WrittenLayer:
     fd: int
     image: int | None = None
     device: str = ""
+
+
+def _unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
+    from .full_layer import unjoined
+
+    return unjoined(upper, error)
 
 
 def _mount_hint(name: str, kind: str | None, error: OSError) -> str:

@@ -22,7 +22,7 @@ from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
 from .errors import LaunchError, failed_call, unwritten
-from .full_layer import Fullness, full_note, fullness
+from .full_layer import Fullness, full_note, fullness, unjoined
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
@@ -64,7 +64,7 @@ class ServedLayers:
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
         self._image_point = ""
-        self._is_image_ready = False
+        self._is_joined = False
         self._writer: tuple[Upper, ServerProcess] | None = None
         self._memory: tuple[Upper, str] | None = None
 
@@ -101,19 +101,20 @@ class ServedLayers:
             self._mounted.append(base)
         if upper.kind == "tmpfs":
             self._memory = upper, base
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.makedirs(f"{base}/{name}", 0o755)
-        files, work = (real_directory(base, name, upper.name) for name in (upper.upper, upper.work))
         point = self._new_point()
-        options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
         try:
+            for name in (upper.upper, upper.work):
+                with suppress(FileExistsError):
+                    os.makedirs(f"{base}/{name}", 0o755)
+            files, work = (real_directory(base, name, upper.name) for name in (upper.upper, upper.work))
+            options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
             sys.mount("overlay", point, "overlay", sys.MS_NODEV | sys.MS_NOSUID, options)
         except OSError as error:
-            raise failed_call("the layers cannot be joined by the kernel's overlayfs", error) from error
+            raise unjoined(upper, error) from error
         self._mounted.append(point)
         if os.statvfs(point).f_flag & os.ST_RDONLY:  # what a kernel does that cannot use its work directory
-            raise LaunchError("this kernel joins the layers read-only", hint="see what this host allows: sifkit doctor")
+            raise unjoined(upper)
+        self._is_joined = True
         return point
 
     def close(self) -> None:
@@ -159,12 +160,11 @@ class ServedLayers:
             self._writer = None
             hint = f"check it with: {ImagePlace.of(upper).fsck('-fn')}"
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
-        self._is_image_ready = True
         return self._image_point
 
     def _finish_writer(self, upper: Upper, server: ServerProcess, device: int) -> None:
         """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
-        if not self._is_image_ready:  # something else has failed before the first change
+        if not self._is_joined:  # something else has failed before the first change
             server.wait()
             return
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
