@@ -1,14 +1,13 @@
 """Setting of apt for ``--fakeroot``: it downloads as root. Pure.
 
-apt's downloads run as the user ``_apt``, and end if the change of user has not changed the user, which with one user it cannot
-(apt 2.6 and 3.0: ``APT::Sandbox::User``). A file of settings is mounted where the container has apt; nothing is stored.
+apt downloads as the user ``_apt``, and gives up if its process is not that user after the change (``DropPrivileges`` in apt's
+``fileutl.cc``; apt 2.6, 3.3). A file that sets APT::Sandbox::User is mounted where the container has apt; nothing is stored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import shell_quote, show
+from ..records import record
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount
@@ -22,7 +21,7 @@ SETTINGS = b'// --fakeroot: there is no other user to change to\nAPT::Sandbox::U
 VARIABLE = "APT_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AptSettings:
     """Mounts, variables and notes that make apt work."""
 

@@ -1,9 +1,11 @@
 """Seccomp filter of ``--fakeroot``: changes of owners and of identity succeed, and change nothing.
 
-A user namespace of a plain user has one user and one group. The kernel refuses a chown to another, setgroups, and a change to
-another user, and with them most package managers. The filter answers these calls with 0, as root would see it: files stay
-those of root, processes stay root. Calls that fail for another reason, such as a missing file, are answered with 0, too. All
-others go to the kernel: mknod of a device is refused there.
+A user namespace of a plain user has one user and one group. The kernel refuses chown to another owner, setgroups, and a change
+to another user, and most package managers end there. The filter answers these calls with 0, as root would see it: files stay
+root's, processes stay root. A call that would fail for root, too, such as one on a missing file, is answered with 0 too. All
+other calls go to the kernel; mknod of a device is refused there.
+
+The calls for root itself are answered, too: overlayfs would copy up a file of a lower layer to give it the owner that it has.
 
 Sources: seccomp(2), seccomp_filter in the kernel's documentation; Linux ``include/uapi/linux/seccomp.h``, ``filter.h`` and
 ``audit.h``; numbers of system calls from each architecture's ``asm/unistd.h`` (6.1).
@@ -53,9 +55,9 @@ CALLS: dict[int, tuple[int, ...]] = {
 
 
 def answer_as_root() -> None:
-    """Install the filter in this process, for it and all that it starts. It cannot gain privileges, which the kernel demands.
+    """Install the filter in this process, for it and all that it starts, after ``sys.set_no_new_privileges``.
 
-    Raises OSError, also on an architecture that has no numbers above.
+    Raises OSError: the kernel has no filters, or the architecture no numbers above.
     """
     sys.set_seccomp_filter(filter_program())
     os.setgroups([])  # the kernel refuses it in a user namespace of one group: the filter has answered
