@@ -23,7 +23,7 @@ from ext3.errors import NoSpaceError
 from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
-from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName
+from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
 from .overlay_marks import OPAQUE, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
 from .work_files import WorkFiles
@@ -46,9 +46,6 @@ MOUNT_FILES = 3
 """Files that overlayfs makes below its work directory when it is mounted, to see what the filesystem can do."""
 NAME_BLOCKS = 2
 """Blocks that a directory may need for another name."""
-HIDDEN = (b"trusted.",)
-"""Prefixes of attributes that a plain user may not see."""
-_FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
 
 
 class Ext3Backend:
@@ -196,9 +193,13 @@ class Ext3Backend:
     def read(self, node: int, offset: int, size: int, /) -> bytes:
         return self.filesystem.read_at(self._inode(node), offset, size)
 
+    def data_ranges(self, node: int, /) -> Sequence[tuple[int, int]]:
+        with self.filesystem.open_file(self._inode(node)) as file:
+            return file.data_ranges()
+
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
         entries = self.filesystem.list_directory(self._directory(node)).entries
-        return [ListedName(name, ino, _FORMAT_OF_TYPE[kind & 7]) for name, ino, kind in entries if name not in (b".", b"..")]
+        return [ListedName(name, ino, format_bits(kind)) for name, ino, kind in entries if name not in (b".", b"..")]
 
     def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
         with suppress(OSError):
@@ -210,11 +211,11 @@ class Ext3Backend:
     def xattr(self, node: int, name: bytes, /) -> bytes | None:
         if name == OPAQUE:
             return opaque_value(self.filesystem, self._marked(node))
-        return None if name.startswith(HIDDEN) else self.filesystem.xattr(self._inode(node), name)
+        return self.filesystem.xattr(self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
         found = self.filesystem.xattrs(self._marked(node))
-        return {name: value for name, value in shown_xattrs(found).items() if not name.startswith(HIDDEN)}
+        return {name: value for name, value in shown_xattrs(found).items() if is_shown_xattr(name, self.shown[0])}
 
     def _marked(self, node: int) -> int:
         """Return an inode whose xattrs are the kernel's marks, also if fuse-overlayfs made a directory opaque by a file."""

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import sys as python
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
@@ -22,9 +23,12 @@ from .protocol import (
     INIT_IN,
     INIT_OUT,
     KERNEL_STATFS,
+    LSEEK_IN,
+    LSEEK_OUT,
     MAJOR,
     MIN_MINOR,
     MINOR,
+    OPEN_OUT,
     OUT_HEADER,
     READ_IN,
     InitFlag,
@@ -39,6 +43,8 @@ BUFFER_BYTES = MAX_WRITE + 4096
 """Bytes that the kernel may send at once: a write and what comes before its data."""
 MAX_BACKGROUND, CONGESTION = 64, 48
 XATTR_LIST_MAX = 65_536
+NAME_MAX = 255
+SEEK_DATA, SEEK_HOLE = 3, 4
 WANTED = (
     InitFlag.ASYNC_READ
     | InitFlag.BIG_WRITES
@@ -93,6 +99,8 @@ class Server:
         self.wanted = WANTED
         self.thread = 0
         self._report = report or (lambda _: None)
+        self._ranges: tuple[int, Sequence[tuple[int, int]]] = (0, ())
+        """Node that was asked for holes last, and its data: programs ask once for each hole."""
         self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.FORGET: self._forget,
@@ -105,6 +113,8 @@ class Server:
             Opcode.GETXATTR: self._getxattr,
             Opcode.LISTXATTR: self._listxattr,
             Opcode.STATFS: self._statfs,
+            Opcode.LSEEK: self._lseek,
+            Opcode.IOCTL: self._ioctl,
             Opcode.INIT: self._init,
             Opcode.INTERRUPT: self._nothing,
             Opcode.DESTROY: self._empty,
@@ -185,8 +195,15 @@ class Server:
 
     def _send(self, unique: int, parts: Reply) -> None:
         header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
-        with suppress(FileNotFoundError):  # the request was interrupted
+        try:
             os.writev(self.fd, [header, *parts])
+        except FileNotFoundError:  # the request was interrupted
+            pass
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # longer than the kernel has asked for, as a symlink of a damaged image: it has made EIO of it
+            self._report(f"an answer of {len(header) + sum(map(len, parts)):,} bytes is refused")
 
     def _fail(self, unique: int, number: int) -> None:
         """Answer a request with an error."""
@@ -200,6 +217,8 @@ class Server:
         if major != MAJOR or minor < MIN_MINOR:
             raise OSError(errno.EPROTO, f"the kernel speaks FUSE {major}.{minor}, at least {MAJOR}.{MIN_MINOR} is needed")
         wanted = int(self.wanted) & flags
+        if not flags & InitFlag.NO_OPENDIR_SUPPORT:  # before Linux 5.1
+            self._handlers.setdefault(Opcode.OPENDIR, self._open_directory)
         return (
             INIT_OUT.packer.pack(
                 MAJOR, min(minor, MINOR), readahead, wanted, MAX_BACKGROUND, CONGESTION, MAX_WRITE, 1, MAX_PAGES, 0, 0, b""
@@ -212,7 +231,16 @@ class Server:
     def _empty(self, _: int, __: memoryview) -> Reply:
         return ()
 
+    def _open_directory(self, _: int, __: memoryview) -> Reply:
+        return (OPEN_OUT.packer.pack(0, 0, 0),)
+
+    def _ioctl(self, _: int, __: memoryview) -> Reply:
+        # not ENOSYS: overlayfs of Linux 5.15 to 5.17 asks for flags of files by ioctl, and copies none up after that
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
     def _lookup(self, node: int, body: memoryview) -> Reply:
+        if len(body) > NAME_MAX + 1:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         found = self.backend.lookup(node, bytes(body[:-1]))
         return (self._pack_entry(found),)
 
@@ -240,6 +268,27 @@ class Server:
     def _read(self, node: int, body: memoryview) -> Reply:
         _, offset, size, *_ = _read_in.unpack_from(body)
         return (self.backend.read(node, offset, size),)
+
+    def _lseek(self, node: int, body: memoryview) -> Reply:
+        """Return the next data or hole: overlayfs and cp leave holes out where they are told of them."""
+        _, offset, whence, _ = LSEEK_IN.packer.unpack_from(body)
+        size = self.backend.attributes(node).size
+        if whence not in (SEEK_DATA, SEEK_HOLE):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if offset >= size:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        if self._ranges[0] != node:
+            self._ranges = node, self.backend.data_ranges(node)
+        ranges = self._ranges[1]
+        index = bisect_right(ranges, offset, key=sum)  # the first range that ends after the offset
+        start, length = ranges[index] if index < len(ranges) else (size, 0)
+        if whence == SEEK_HOLE:
+            found = min(start + length, size) if start <= offset else offset
+        elif start < size:
+            found = max(start, offset)
+        else:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return (LSEEK_OUT.packer.pack(found),)
 
     def _readdir(self, node: int, body: memoryview) -> Reply:
         return self._list(node, body, plus=False)

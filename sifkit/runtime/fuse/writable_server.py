@@ -240,6 +240,7 @@ class WritableServer(Server):
             mtime=stamp(mtime, mtime_rest, SetAttribute.MTIME, SetAttribute.MTIME_NOW),
             clears_set_id=bool(valid & SetAttribute.KILL_SUIDGID),
         )
+        self._ranges = (0, ())
         return (self._pack_attributes(self.writable.set_attributes(node, changes)),)
 
     def _symlink(self, node: int, body: memoryview) -> Reply:
@@ -320,6 +321,7 @@ class WritableServer(Server):
     def _write(self, node: int, body: memoryview) -> Reply:
         _, offset, size, flags, *_ = READ_IN.packer.unpack_from(body)
         data = body[READ_IN.size : READ_IN.size + size]
+        self._ranges = (0, ())
         written = self.writable.write(node, offset, data, bool(flags & WRITE_KILL_SUIDGID))
         if written < size:
             self._note_full()
