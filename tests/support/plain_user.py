@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -38,18 +38,8 @@ def user_directory(uid: int) -> Iterator[Path]:
         yield found
 
 
-def start_sifkit(
-    uid: int, directory: Path, *words: str, closed: Sequence[int] = (), **variables: str
-) -> subprocess.Popen[bytes]:
-    """Start ``sifkit WORDS`` as a user, in a directory that is his home, too.
-
-    ``closed``: descriptors that are closed at the start. ``variables``: of his environment.
-    """
-
-    def close() -> None:
-        for number in closed:
-            os.close(number)
-
+def start_sifkit(uid: int, directory: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
+    """Start ``sifkit WORDS`` as a user, in a directory that is his home, too. ``variables``: of his environment."""
     program, path = program_for(uid)
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
@@ -68,7 +58,6 @@ def start_sifkit(
         user=uid,
         group=uid,
         extra_groups=[],
-        preexec_fn=close if closed else None,  # noqa: PLW1509 - tests have a single thread here
     )
 
 
