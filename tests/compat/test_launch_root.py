@@ -99,7 +99,7 @@ def test_a_host_without_a_root_to_change_and_with_other_defaults_of_overlayfs(ba
     program = """
 import errno, pickle, sys
 from sifkit.runtime import launch, sys as calls
-from sifkit.runtime.container_process import Start
+from sifkit.runtime.run_plan import Start
 def refuse(new_root, put_old):
     raise OSError(errno.EINVAL, "as in an initial ramdisk", "pivot_root")
 calls.pivot_root = refuse

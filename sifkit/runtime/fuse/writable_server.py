@@ -24,10 +24,11 @@ from .protocol import (
     SETATTR_IN,
     InitFlag,
     Opcode,
+    OpenFlag,
     SetAttribute,
     decode_device,
 )
-from .server import WANTED, Reply, Server, packed_attributes
+from .server import SECOND, WANTED, Reply, Server, packed_attributes
 
 __all__ = ["FULL", "FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
 
@@ -37,7 +38,6 @@ RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 WRITE_CACHE, WRITE_KILL_SUIDGID = 1, 4
 """The first: changed pages of a mapped file, of which the kernel takes all as written but for an error."""
-KEEP_CACHE = 2
 SET_ID = 0o6000
 COMMIT_SECONDS = 5.0
 """Age of the oldest change that is not committed, at which all are."""
@@ -47,7 +47,6 @@ FULL: dict[int, Literal["bytes", "inodes"]] = {FULL_OF_BYTES: "bytes", FULL_OF_I
 """What it had none left of."""
 FEW_BLOCKS = 16
 """Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
-SECOND = 1_000_000_000
 
 
 class WritableServer(Server):
@@ -209,7 +208,7 @@ class WritableServer(Server):
         return self._opened(self.writable.make_nameless(node, mode))
 
     def _opened(self, found: Entry) -> Reply:
-        return self._pack_entry(found), OPEN_OUT.packer.pack(0, KEEP_CACHE, 0)
+        return self._pack_entry(found), OPEN_OUT.packer.pack(0, OpenFlag.KEEP_CACHE, 0)
 
     def _entry(self, found: Entry) -> Reply:
         return (self._pack_entry(found),)
