@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from errno import EINVAL
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,15 +23,13 @@ from .run_plan import Layer, RunPlan
 from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:
-    from ext3.progress import Progress
-
     from .kernel_layers import KernelLayers
     from .served_layers import ServedLayers
+    from .unpacking import ProgressOf
 
 __all__ = ["launch"]
 
 Notify = Callable[[str], None]
-ProgressOf = Callable[[], "AbstractContextManager[Progress]"]
 StartOf = Callable[[RunPlan, str], Start]
 USUAL_UMASK = 0o022
 """Mask for directories that a run makes, as upper/ in an overlay, which is the container's / for all users."""

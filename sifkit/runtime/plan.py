@@ -17,7 +17,7 @@ from .layer_plan import check_images, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import GpuMaker, HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Way
+from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Upper, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["gpu_makers", "plan_run"]
@@ -79,6 +79,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
             *layers.notes,
             *root_notes,
             *namespace_notes,
+            *_memory_notes(way, layers.upper, host),
             *mounts.notes,
             *environment_notes,
             *_gpu_notes(request),
@@ -200,6 +201,13 @@ def gpu_makers(options: RunOptions, site: SiteConfig) -> tuple[GpuMaker, ...]:
         "AMD": (options.rocm or site.always_use_rocm) and not options.no_rocm,
     }
     return tuple(maker for maker, is_shown in found.items() if is_shown)
+
+
+def _memory_notes(way: Way, upper: Upper | None, host: HostFacts) -> tuple[str, ...]:
+    if way == "root" or upper is None or upper.kind != "tmpfs" or host.tmpfs_upper.works:
+        return ()
+    reason = host.tmpfs_upper.reason
+    return (f"a directory that is removed from the image cannot be made again in memory: {reason}",)
 
 
 def _gpu_notes(request: RunRequest) -> Iterator[str]:
