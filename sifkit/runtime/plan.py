@@ -78,8 +78,8 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         notes=(
             *layers.notes,
             *root_notes,
-            *namespace_notes,
             *_memory_notes(way, layers.upper, host),
+            *namespace_notes,
             *mounts.notes,
             *environment_notes,
             *_gpu_notes(request),
