@@ -33,7 +33,7 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         name, home, gecos, shell = entry.pw_name, entry.pw_dir, entry.pw_gecos, entry.pw_shell
     except KeyError:
         name, home, gecos, shell = str(uid), environment.get("HOME") or "/", "", ""
-    groups = [(number, name) for number in os.getgroups() if (name := _group_name(number))]
+    groups = ((number, _group_name(number)) for number in os.getgroups())
     return Caller(
         uid=uid,
         gid=gid,
@@ -43,7 +43,7 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         cwd=_working_directory(environment),
         real_cwd=os.getcwd(),
         terminal=_terminal(),
-        groups=tuple(groups),
+        groups=tuple(one for one in groups if one[1]),
         gecos=gecos,
         shell=shell or "/bin/sh",
         machine=Arch.of_machine(os.uname().machine).word,
@@ -112,7 +112,9 @@ def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
     for path in config_paths(_runtimes(environment.get("PATH", "")), os.uname().machine):
         text = _text(path)
         if text is not None:
-            return parse_config(text, path)
+            found = parse_config(text, path)
+            limits = tuple(os.path.realpath(one) for one in found.limit_container_paths)
+            return found._replace(limit_container_paths=limits) if limits else found
     return SiteConfig()
 
 

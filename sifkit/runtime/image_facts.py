@@ -204,6 +204,13 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     name = argument.path
     found = _found(name, hint=f"create it with: sifkit overlay create --size 1G {shell_quote(name)}")
     path = os.path.realpath(name)
+    owner, group = _names(found)
+    return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)
+
+
+def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> OverlayFacts:
+    """Return what an overlay adds. ``path``: of the file or directory, without symlinks; ``found``: what is known of it."""
+    name = argument.path
     if stat.S_ISDIR(found.st_mode):
         return _directory_facts(argument, path)
     is_writable = os.access(path, os.W_OK)

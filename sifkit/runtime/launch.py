@@ -117,7 +117,7 @@ def _run_in_layers(
         with layers.joined(directories + above) as view:
             if add_mount_points(view, session.points, plan.mounts):
                 directories.insert(1, session.points)
-        view = layers.join(directories, upper)
+        view = layers.join(directories, upper, plan.upper)
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()

@@ -17,7 +17,7 @@ from .run_plan import Layer, Upper, Way
 ALSO_RUNS = {"amd64": "386", "arm64": "arm"}
 """Architectures whose programs run on another, too."""
 
-__all__ = ["NoWayError", "PlannedLayers", "check_image", "choose_way", "plan_layers"]
+__all__ = ["NoWayError", "PlannedLayers", "check_images", "choose_way", "plan_layers"]
 
 
 class NoWayError(SifkitError):
@@ -35,9 +35,17 @@ class PlannedLayers(NamedTuple):
     notes: tuple[str, ...]
 
 
-def check_image(image: ImageFacts, site: SiteConfig, caller: Caller) -> None:
-    """Raise FormatError for an image that cannot run here, UsageError for one that the site does not allow."""
-    name, real, machine = show(image.path), image.real_path or image.path, caller.machine
+def check_images(request: RunRequest, site: SiteConfig) -> None:
+    """Raise FormatError for an image that cannot run here, UsageError for one or an overlay that the site does not allow."""
+    image = request.image
+    _check_image(image, request.caller)
+    _check_limits(image.path, image.real_path, image, site)
+    for overlay in request.overlays:
+        _check_limits(overlay.name, overlay.path, overlay, site)
+
+
+def _check_image(image: ImageFacts, caller: Caller) -> None:
+    name, machine = show(image.path), caller.machine
     if image.is_encrypted:
         raise FormatError(
             f"{name}: its root is encrypted", path=image.path, hint="run it with Apptainer, or build it unencrypted"
@@ -45,6 +53,10 @@ def check_image(image: ImageFacts, site: SiteConfig, caller: Caller) -> None:
     if image.architecture not in ("", machine, ALSO_RUNS.get(machine), *caller.emulated) and machine:
         hint = f"get the image for {machine}, or have the administrator set up qemu-user with binfmt_misc"
         raise FormatError(f"{name} is for {image.architecture}, this host is {machine}", path=image.path, hint=hint)
+
+
+def _check_limits(name: str, real: str, image: ImageFacts | OverlayFacts, site: SiteConfig) -> None:
+    """Raise UsageError for an image that the site does not allow. ``real``: its path without symlinks."""
     allowed = {
         "sif": site.allow_container_sif,
         "squashfs": site.allow_container_squashfs,
@@ -60,13 +72,13 @@ def check_image(image: ImageFacts, site: SiteConfig, caller: Caller) -> None:
         (not site.limit_container_groups or image.group in site.limit_container_groups, "'limit container groups'"),
         (
             not site.limit_container_paths
-            or any(real.startswith(path.rstrip("/") + "/") for path in site.limit_container_paths),
+            or any(f"{real}/".startswith(path.rstrip("/") + "/") for path in site.limit_container_paths),
             "'limit container paths'",
         ),
     )
     for holds, directive in limits:
         if not holds:
-            raise UsageError(f"{name}: this site does not allow it", hint=f"{directive} in {show(site.path)}")
+            raise UsageError(f"{show(name)}: this site does not allow it", hint=f"{directive} in {show(site.path)}")
 
 
 def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:

@@ -250,8 +250,8 @@ def _add_home(
     planned.home = target
     if options.no_home or "home" in skipped or not (site.mount_home or options.home):
         return
-    if target == "/":
-        planned.notes.append("the home directory / cannot be shown in a container")
+    if target == "/" or (not options.home and target in SYSTEM_DIRECTORIES):  # such as /bin of the user sync
+        planned.notes.append(f"the home directory {show(target)} cannot be shown in a container")
     elif contained and not options.home and options.workdir and site.user_bind_control:
         source = posixpath.join(_workdir(request), "home")
         planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))

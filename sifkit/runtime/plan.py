@@ -13,7 +13,7 @@ from .binds import BindSpec
 from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
-from .layer_plan import check_image, choose_way, plan_layers
+from .layer_plan import check_images, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import GpuMaker, HostFacts, RunRequest
@@ -34,7 +34,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     host does not allow it.
     """
     _check(request, host)
-    check_image(request.image, site, request.caller)
+    check_images(request, site)
     layers = plan_layers(request, site)
     way = choose_way(request, layers, host)
     root_notes: tuple[str, ...] = ()
@@ -78,8 +78,8 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         notes=(
             *layers.notes,
             *root_notes,
-            *namespace_notes,
             *_memory_notes(way, layers.upper, host),
+            *namespace_notes,
             *mounts.notes,
             *environment_notes,
             *_gpu_notes(request),

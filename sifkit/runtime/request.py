@@ -88,7 +88,7 @@ class OverlayFacts(NamedTuple):
 
     ``layers``: what it adds for reading. ``upper``: what is written to if it is not read-only; None: it can only be read.
     ``is_writable``: the caller may write to the file or directory. ``filesystem``: the kind of filesystem that a directory lies
-    on, if no layer that is written to may lie there.
+    on, if no layer that is written to may lie there. ``path``: without symlinks. ``owner``, ``group``: names, of the file.
     """
 
     name: str
@@ -98,6 +98,9 @@ class OverlayFacts(NamedTuple):
     read_only: bool = False
     is_writable: bool = True
     filesystem: str = ""
+    path: str = ""
+    owner: str = ""
+    group: str = ""
 
 
 class Caller(NamedTuple):

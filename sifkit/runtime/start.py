@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import FormatError, show
+from ..errors import FormatError, counted, show
 from .environment import LIBRARY_PATH, is_variable_name
 from .run_plan import Command, ContainerEnvironment, Start
 from .shell_words import apply_assignments, expand, needs_evaluation
@@ -64,7 +64,7 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
         after = [text for name, text in facts.scripts if name > AFTER and name != OURS]
         ignored += sum(apply_assignments(text, variables) for text in after)
         if ignored:
-            notes = (*notes, f"the image has no /bin/sh: {ignored} lines of its environment scripts were not understood")
+            notes = (*notes, f"the image has no /bin/sh; not understood in its environment scripts: {counted(ignored, 'line')}")
     else:
         _inject(environment, variables)
     _finish(environment, variables)
@@ -189,7 +189,7 @@ exit 255
 _sifkit_find "$@"
 unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
 trap 'exit {FAILED}' 0
-shopt -s execfail 2>/dev/null || :
+[ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
 exec "$@"
 exit {FAILED}
 """

@@ -35,6 +35,7 @@ def doctor(prepare: str = "pass", *arguments: str) -> subprocess.CompletedProces
 def test_this_host_allows_everything() -> None:
     done = doctor("pass", "--json")
     found = json.loads(done.stdout)
+    assert found["not_isolated"] == ["capabilities", "devices", "processes", "network"]
     assert {key: fact["works"] for key, fact in found["facts"].items()} == dict.fromkeys(FACTS, True)
     assert found["ways"] == {"read_only": "root", "writable": "root"} and done.returncode == 0
     assert "overlayfs in user namespaces" in doctor().stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ..support.program_tree import write_program_tree
-from ..support.tools import assert_clean, requires_root
+from ..support.tools import assert_clean, requires_root, run
 
 pytestmark = [pytest.mark.compat, requires_root]
 
@@ -67,6 +67,33 @@ def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path:
 
 
 @WAYS
+def test_later_mounts_of_the_host_arrive(way: tuple[str, ...], tmp_path: Path) -> None:
+    """As those of an automounter do: binds are recursive slaves of the host's mounts."""
+    inside = "echo up >/mnt/up; until [ -e /mnt/later/file ]; do sleep 0.05; done"
+    command = shlex.join([*SIFKIT, "exec", *way, "-B", f"{tmp_path}:/mnt", "box", "sh", "-c", inside])
+    script = f"""
+        mkdir {tmp_path}/later
+        timeout 30 {command} & until [ -e {tmp_path}/up ]; do sleep 0.05; done
+        mount -t tmpfs later {tmp_path}/later; touch {tmp_path}/later/file; wait $!
+    """
+    run("timeout", "60", "unshare", "-m", "--propagation", "shared", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script)
+
+
+def test_libraries_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("bin", "etc/apptainer"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "libgpu.so.1").write_bytes(Path("/proc/self/exe").read_bytes()[:64])
+    (tmp_path / "libgpu.so").symlink_to("libgpu.so.1")
+    (tmp_path / "bin/apptainer").touch(0o755)
+    (tmp_path / "bin/gpu-tool").touch(0o755)
+    (tmp_path / "etc/apptainer/apptainer.conf").write_text("always use rocm = no\n")
+    (tmp_path / "etc/apptainer/nvliblist.conf").write_text(f"{tmp_path}/libgpu.so.1\ngpu-tool\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    code, out, _ = sifkit("exec", "--nv", "box", "sh", "-c", "cd /.singularity.d/libs; ls; ls /usr/bin; echo $LD_LIBRARY_PATH")
+    assert (code, out) == (0, "libgpu.so\nlibgpu.so.1\ngpu-tool\n/.singularity.d/libs\n")
+
+
+@WAYS
 def test_standard_files_that_are_closed(way: tuple[str, ...]) -> None:
     """Images and mounts must not get the numbers 0, 1 and 2, which are then taken for input and output."""
     assert sifkit("-q", "overlay", "create", "--size", "8M", "-F", "over.img", redirections="<&- >&- 2>&-")[0] == 0
@@ -79,6 +106,13 @@ def test_standard_files_that_are_closed(way: tuple[str, ...]) -> None:
 
 def test_the_probe_without_standard_files() -> None:
     assert sifkit("doctor", redirections="<&- 2>&-")[0] == 0
+
+
+def test_root_that_may_not_mount_takes_a_user_namespace() -> None:
+    """As in a container that was not started as privileged one, if it has loop devices."""
+    words = [*SIFKIT, "exec", "--writable-tmpfs", "box", "sh", "-c", "touch /etc/x && cat /proc/self/uid_map"]
+    done = run("setpriv", "--bounding-set=-sys_admin", "env", f"PYTHONPATH={PROJECT}", *words, cwd=Path.cwd())
+    assert done.stdout.split() == [b"0", b"0", b"1"]
 
 
 def test_programs_that_cannot_be_executed_by_the_shell_of_the_container(box: Path) -> None:

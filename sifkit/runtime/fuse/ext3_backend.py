@@ -119,12 +119,28 @@ class Ext3Backend:
     def _entry(self, above: int, ino: int) -> Entry:
         """Return the entry of an inode in directory ``above`` that is handed out to the kernel."""
         found = self.filesystem.stat(ino)
-        node = found.generation << 32 | ino
+        node = _node(found)
         if node not in self._counts:
             self.filesystem.hold(ino)
         self._counts[node] = self._counts.get(node, 0) + 1
         self._working.note(ino, above)
         return Entry(node, 0, self._shown(found))
+
+    def is_known(self, node: int, /) -> bool:
+        return node in self._counts
+
+    def again(self, node: int, /) -> Entry:
+        found = self.filesystem.stat(self._inode(node))
+        self._counts[node] += 1
+        return Entry(node, 0, self._shown(found))
+
+    def _linked_node(self, directory: int, name: bytes) -> int | None:
+        """Return the node of a file or symlink that has other names, if the kernel has it. Whiteouts have them, too, unused."""
+        ino = self.filesystem.find_name(directory, name)
+        found = None if ino is None else self.filesystem.stat(ino)
+        if found is None or found.links < 2 or modes.S_IFMT(found.mode) not in (modes.S_IFREG, modes.S_IFLNK):
+            return None
+        return _node(found) if _node(found) in self._counts else None
 
     def _inode(self, node: int) -> int:
         """Return the inode of a node that was handed out. Raises OSError (ESTALE)."""
@@ -317,6 +333,8 @@ class Ext3Backend:
     def make_nameless(self, directory: int, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = self._directory(directory)
+        if above in self._working:  # kernels before 7.2 take a file without a name for stale later, if it was copied up as one
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._check_room(above)
         ino = self.filesystem.create_nameless(above, mode, uid=uid, gid=gid)
         try:
@@ -338,8 +356,11 @@ class Ext3Backend:
             raise OSError(errno.EINVAL, "names that begin with .wh. are whiteouts")
         return self._directory(directory)
 
-    def unlink(self, directory: int, name: bytes, /) -> None:
-        self.filesystem.unlink_at(self._directory(directory), name)
+    def unlink(self, directory: int, name: bytes, /) -> int | None:
+        above = self._directory(directory)
+        left = self._linked_node(above, name)
+        self.filesystem.unlink_at(above, name)
+        return left
 
     def rmdir(self, directory: int, name: bytes, /) -> None:
         self.filesystem.rmdir_at(self._directory(directory), name)
@@ -355,8 +376,9 @@ class Ext3Backend:
         replace: bool,
         exchange: bool,
         whiteout: bool,
-    ) -> None:
+    ) -> int | None:
         old, new = self._directory(directory), self._place(new_directory, new_name)
+        left = None if exchange else self._linked_node(new, new_name)
         moved = {new: self.filesystem.find_name(old, name)}
         if exchange:
             moved[old] = self.filesystem.find_name(new, new_name)
@@ -364,6 +386,7 @@ class Ext3Backend:
         for above, ino in moved.items():
             if ino is not None:
                 self._working.note(ino, above)
+        return left
 
     def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None:
         ino = self._inode(node)
@@ -378,3 +401,8 @@ class Ext3Backend:
             remove_opaque(self.filesystem, ino)
         else:
             self.filesystem.remove_xattr(ino, name, follow=False)
+
+
+def _node(found: Stat) -> int:
+    """Return the node id of an inode."""
+    return found.generation << 32 | found.ino

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys as python
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -96,6 +97,7 @@ class Server:
         self.fd = fd
         self.backend = backend
         self.wanted = WANTED
+        self.thread = 0
         self._report = report or (lambda _: None)
         self._ranges: tuple[int, Sequence[tuple[int, int]]] = (0, ())
         """Node that was asked for holes last, and its data: programs ask once for each hole."""
@@ -128,7 +130,7 @@ class Server:
     def _serve(self) -> None:
         buffer = bytearray(BUFFER_BYTES)
         view = memoryview(buffer)
-        fd, handlers = self.fd, self._handlers
+        fd = self.fd
         while True:
             self.wait()
             try:
@@ -141,24 +143,41 @@ class Server:
                 raise
             if not size:  # the other end is closed; the kernel never sends this
                 return
-            self.begin()
-            _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
-            handler = handlers.get(opcode)
+            self._answer(view[:size])
+
+    def _answer(self, request: memoryview) -> None:
+        """Answer one request."""
+        _, opcode, unique, node, _, _, self.thread, *_ = _in_header.unpack_from(request)
+        self.begin(opcode)
+        handler = self._handlers.get(opcode)
+        try:
+            if handler is None:
+                self._fail(unique, errno.EROFS if opcode in CHANGES else errno.ENOSYS)
+                return
+            reply = handler(node, request[IN_HEADER.size :])
+        except OSError as error:
+            self._fail(unique, error.errno or errno.EIO)
+            return
+        except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
+            self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
+            self._fail(unique, errno.EIO)
+            return
+        if reply is not None:
+            self._send(unique, reply)
+
+    def answer_waiting(self) -> None:
+        """Answer the requests that wait, while another one is being answered."""
+        thread = self.thread
+        view = memoryview(bytearray(BUFFER_BYTES))
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        while waiting.poll(0):
             try:
-                if handler is None:
-                    number = errno.EROFS if opcode in CHANGES else errno.ENOSYS
-                    self._fail(unique, number)
-                    continue
-                reply = handler(node, view[IN_HEADER.size : size])
-            except OSError as error:
-                self._fail(unique, error.errno or errno.EIO)
-                continue
-            except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
-                self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
-                self._fail(unique, errno.EIO)
-                continue
-            if reply is not None:
-                self._send(unique, reply)
+                size = os.readv(self.fd, [view])
+            except OSError:  # as in ``_serve``, which meets it again
+                break
+            self._answer(view[:size])
+        self.thread = thread
 
     def finish(self) -> int:
         """Called after the unmount. Return the exit code of the server's process."""
@@ -167,8 +186,8 @@ class Server:
     def wait(self) -> None:
         """Called before a request is read."""
 
-    def begin(self) -> None:
-        """Called when a request was read."""
+    def begin(self, opcode: int) -> None:
+        """Called when a request was read. ``thread``: the thread that waits for its answer."""
 
     def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
         """Return the names of an open directory, which is read from ``cookie`` on."""

@@ -143,6 +143,17 @@ def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
     assert "this site does not allow PID namespaces ('allow pid ns = no' in " in err
 
 
+def test_the_caller_has_the_name_of_his_number_not_of_a_group(image, monkeypatch):
+    from sifkit.runtime import caller
+
+    monkeypatch.setattr(os, "getgroups", lambda: [0, 54321])
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    found = caller.current_caller({"HOME": "/h"})
+    assert (found.uid, found.name, found.home) == (4321, "4321", "/h")
+    assert (54321, "") not in found.groups and all(name for _, name in found.groups)
+    assert found.real_cwd == os.getcwd()
+
+
 def test_architectures_that_an_emulator_runs(run, image, monkeypatch):
     from sifkit.runtime import caller
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from sifkit.errors import NotYetError, UsageError
-from sifkit.runtime.options import OPTIONS, RunOptions, check_options, no_effect_notes, options_for, with_variables
+from sifkit.runtime.options import (
+    OPTIONS,
+    RunOption,
+    RunOptions,
+    Value,
+    check_options,
+    no_effect_notes,
+    options_for,
+    with_variables,
+)
 
 APPTAINERS = Path(__file__).parents[4] / "fixtures" / "apptainer" / "options.txt"
 VERBS = ("exec", "run", "shell")
@@ -76,6 +85,16 @@ def test_variables_stand_in_for_options() -> None:
     found, notes = with_variables({"home": "/given"}, environment, "exec")
     assert found == {"home": "/given", "overlay": ("a.img",), "contain": True, "nv": False, "cwd": "/x"}
     assert notes == ()
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.variables], ids=lambda option: option.name)
+def test_every_variable_is_read(option: RunOption) -> None:
+    verb = option.only[0] if option.only else "run"
+    values: dict[str, Value] = {"flag": True, "text": "1", "list": ("1",)}
+    for name in option.variables:
+        for prefix in ("APPTAINER", "SINGULARITY"):
+            assert with_variables({}, {f"{prefix}_{name}": "1"}, verb) == ({option.key: values[option.kind]}, ())
+    assert with_variables({}, {f"APPTAINER_{option.variables[0]}": ""}, verb)[0] == {}
 
 
 def test_binds_of_variables_are_added() -> None:

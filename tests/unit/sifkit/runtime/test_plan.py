@@ -199,7 +199,12 @@ def test_what_the_site_allows() -> None:
     refused("does not allow user namespaces", site=SiteConfig(allow_user_ns=False))
     site = SiteConfig(path="conf", limit_container_paths=("/allowed",))
     refused("does not allow it", site=site, image=IMAGE._replace(path="/allowed/x.sif", real_path="/home/x.sif"))
-    assert planned(site=site, image=IMAGE._replace(path="/x.sif", real_path="/allowed/x.sif")).layers
+    allowed = IMAGE._replace(path="/x.sif", real_path="/allowed/x.sif")
+    assert planned(site=site, image=allowed).layers
+    assert planned(site=SiteConfig(limit_container_paths=("/allowed/x.sif",)), image=allowed).layers
+    refused("a.img: this site does not allow it", overlay("a.img", path="/elsewhere/a.img"), site=site, image=allowed)
+    for site in (SiteConfig(allow_container_extfs=False), SiteConfig(limit_container_owners=("root",))):
+        refused("a.img: this site does not allow it", overlay("a.img", owner="alice"), site=site)
 
 
 def test_namespaces_that_the_site_does_not_allow() -> None:
@@ -444,9 +449,9 @@ def test_home_directories() -> None:
     assert plan.notes == ("the home directory /missing is missing on this host; an empty one in memory is shown",)
     assert mount_at(plan, "/missing").kind == mount_at(planned(home="/missing"), "/missing").kind == "tmpfs"
     assert mount_at(planned(home="/h", site=SiteConfig(mount_home=False)), "/h").kind == "bind"
-    for home in ("/", "nowhere"):
+    for home, shown in (("/", "/"), ("nowhere", "/"), ("/bin", "/bin")):
         plan = planned(request={"caller": CALLER._replace(home=home)})
-        assert "/" not in targets(plan) and plan.notes == ("the home directory / cannot be shown in a container",)
+        assert shown not in targets(plan) and plan.notes == (f"the home directory {shown} cannot be shown in a container",)
 
 
 def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
