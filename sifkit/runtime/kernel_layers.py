@@ -23,6 +23,9 @@ __all__ = ["KernelLayers", "real_directory", "unjoined", "upper_directories"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
+MARKS_OF_USERS, MARKS_OF_ROOT = ",userxattr", ",index=off,redirect_dir=follow"
+"""Options of overlayfs on what it writes beside files. Of root: nothing that other mounts do not follow (renamed directories,
+files without content), or that ties the layer to those below, whatever the kernel does by default."""
 
 
 class KernelLayers:
@@ -38,7 +41,7 @@ class KernelLayers:
         self.session = session
         self.images = images
         self.notify = notify
-        self._marks = ",userxattr" if in_user_namespace else ""
+        self._marks = MARKS_OF_USERS if in_user_namespace else MARKS_OF_ROOT
         self.root_device = 0
         self._written: _WrittenLayer | None = None
         self._is_joined = False

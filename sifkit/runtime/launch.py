@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
-from .container_process import Start, run_in_container
+from .container_process import run_in_container
 from .errors import failed_call
 from .image_files import ImageFiles
-from .run_plan import Layer, RunPlan
+from .run_plan import Layer, RunPlan, Start
 from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MountKind",
     "Namespace",
     "RunPlan",
+    "Start",
     "Upper",
     "Way",
 ]
@@ -190,4 +191,12 @@ class RunPlan(NamedTuple):
     no_new_privileges: bool = True
     cache: str = ""
     joins_directories: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class Start(NamedTuple):
+    """Words and environment of the first process. ``argv[0]`` without a slash is searched in its PATH."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
     notes: tuple[str, ...] = ()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.container_process import Start, run_in_container
+from sifkit.runtime.container_process import run_in_container
 from sifkit.runtime.errors import LaunchError
+from sifkit.runtime.run_plan import Start
 
 
 def ran(*words: str) -> int:
