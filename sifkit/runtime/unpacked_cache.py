@@ -54,7 +54,7 @@ class UnpackedCache:
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
             found = os.stat(path)
-            if found.st_uid != os.geteuid():
+            if {found.st_uid, os.lstat(path).st_uid} != {os.geteuid()}:  # nor a link that another user has put there
                 raise LaunchError(f"{show(path)}, the cache of unpacked images, belongs to another user", hint=ELSEWHERE)
             if stat.S_IMODE(found.st_mode) & 0o077:
                 os.chmod(path, 0o700)
