@@ -247,7 +247,7 @@ def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
     (note,) = planned(host=old, writable_tmpfs=True).notes
     assert "a directory that is removed" in note and "it is broken" in note
     assert planned(overlay("a.img"), host=old).way == "user" and not planned(overlay("a.img"), host=old).notes
-    assert not planned(host=ROOT._replace(tmpfs_upper=NO), writable_tmpfs=True).notes
+    assert not planned(host=Host(is_root=True, loop=YES, tmpfs_upper=NO), writable_tmpfs=True).notes
 
 
 def test_the_cache_is_where_the_caller_wants_it() -> None:
