@@ -6,13 +6,15 @@ devices and all xattrs but the user's are left out: no container of a plain user
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ext3 import hostio
 from ext3.progress import Progress
@@ -24,6 +26,9 @@ from .image_digest import OpenImage
 from .run_plan import Layer
 from .unpacked_cache import CachedTree, UnpackedCache
 
+if TYPE_CHECKING:
+    from ..vfs.file_tree import FileTree
+
 __all__ = ["Notify", "ProgressOf", "unpack_alone", "unpacked_root"]
 
 Notify = Callable[[str], None]
@@ -31,6 +36,7 @@ ProgressOf = Callable[[], AbstractContextManager[Progress]]
 FORM = b"sifkit 1\n"
 """Changes whenever the same images are unpacked into other files."""
 MESSAGE_BYTES = 65_536
+SECTOR, BLOCK = 512, 4096
 ROOM = "set APPTAINER_CACHEDIR to a directory with more room, or remove what is not needed there: see sifkit doctor"
 
 
@@ -112,23 +118,22 @@ def _extract(
 ) -> int:
     """Unpack merged layers at ``place``/root; return the bytes that they take."""
     from ..vfs.extracting import extract
-    from ..vfs.usage import directory_usage
     from .plain_tree import PlainTree
     from .served_layers import merged_layers
 
     layered = merged_layers(layers)
     tree: PlainTree[Any] = PlainTree(layered, layered.root)
-    top = directory_usage(tree, b"/", tree.root, all_files=False, on_problem=lambda *_: None, seen=set())[-1]
+    size, inodes = _needed(tree)
     name = show(layers[0].name) if len(layers) == 1 else f"{show(layers[0].name)} with its overlays"
-    _check_room(cache.path, name, top.allocated_bytes, top.inodes)
+    _check_room(cache.path, name, size, inodes)
     once = "" if is_kept else ", for this run alone"
-    notify(f"{name} is unpacked in {show(cache.path)}{once}: {human(top.allocated_bytes)}")
+    notify(f"{name} is unpacked in {show(cache.path)}{once}: {human(size)}")
     try:
         made = extract(tree, f"{place}/root", owners=False, devices=False, progress=progress)
     except (HostFullError, TargetError) as error:
         if error.errno not in hostio.FULL:
             raise
-        raise _no_room(cache.path, name, top.allocated_bytes, error) from error
+        raise _no_room(cache.path, name, size, error) from error
     if made.failed:
         path, reason = made.problems[0]
         text = f"{counted(made.failed, 'file')} of {name} cannot be unpacked: {show(path)}: {reason}"
@@ -137,7 +142,24 @@ def _extract(
         notify(text)
     if made.specials_left:
         notify(f"{counted(made.specials_left, 'device')} of {name} cannot be unpacked by a plain user")
-    return top.allocated_bytes
+    return size
+
+
+def _needed(tree: FileTree[Any]) -> tuple[int, int]:
+    """Return the bytes and the inodes that a tree takes on the host."""
+    from ..vfs.walk import walk
+
+    size = inodes = 0
+    seen: set[tuple[int, int]] = set()
+    for _, row, _, _ in walk(tree, tree.root, on_problem=lambda *_: None):
+        found = row.stat
+        if found is None or isinstance(found, OSError) or (found.dev, found.ino) in seen:
+            continue
+        if found.links > 1 and not stat.S_ISDIR(found.mode):
+            seen.add((found.dev, found.ino))
+        inodes += 1
+        size += -(-found.blocks * SECTOR // BLOCK) * BLOCK if stat.S_ISREG(found.mode) else BLOCK
+    return size, inodes
 
 
 def _check_room(path: str, name: str, size: int, inodes: int) -> None:
@@ -150,7 +172,8 @@ def _check_room(path: str, name: str, size: int, inodes: int) -> None:
 
 
 def _no_room(path: str, name: str, size: int, error: TargetError) -> LaunchError:
-    return LaunchError(f"{show(path)}: {error.strerror or 'no space left'}: {name} takes {human(size)}", hint=ROOM)
+    reason = os.strerror(error.errno or errno.ENOSPC)
+    return LaunchError(f"{show(path)}: {reason}: {name} takes about {human(size)}", hint=ROOM)
 
 
 def _in_child(work: Callable[[], str]) -> str:
