@@ -195,7 +195,11 @@ def _takes_changes(upper: Upper) -> bool:
         path = f"{upper.path}/{name}"
         if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
             return False
-    return True
+    try:  # overlayfs empties what it has made there the last time, which nobody else may
+        maker = os.lstat(f"{upper.path}/{upper.work}/work").st_uid
+    except OSError:
+        return True
+    return os.geteuid() in (0, maker)
 
 
 def _check_work(argument: RunOverlay, upper: str, work: str) -> None:

@@ -124,3 +124,16 @@ def test_a_directory_is_written_to_itself(box: Path) -> None:
         code, out, err = sifkit(USER, box, "exec", "-w", "mine", "sh", "-c", f"touch /app/{name}; ls -d $HOME")
         assert (code, out) == (0, f"{box}\n") and (box / f"mine/app/{name}").exists(), err
     assert not (box / "box/app/one").exists()
+
+
+def test_a_layer_that_another_user_has_written_to_is_only_read(box: Path) -> None:
+    """Overlayfs could not empty the directory of root that is left in work/, and would be read-only without a word."""
+    other = box / "other"
+    (other / "upper/app").mkdir(parents=True)
+    (other / "upper/app/message.txt").write_text("other\n")
+    (other / "work/work").mkdir(parents=True)
+    for path in (other, other / "upper", other / "work"):
+        os.chown(path, USER, USER)
+    note = "sifkit exec: warning: other is not writable for you and is only read\n"
+    words = ("exec", "-o", "other", "box", "cat", "/app/message.txt")
+    assert run_sifkit(USER, box, *words) == (0, "other\n", note)
