@@ -30,9 +30,9 @@ __all__ = ["CachedTree", "UnpackedCache", "cached_trees"]
 
 FOLDERS = ("trees", "unfinished", "locks", "digests")
 CHECK_SECONDS = 86_400
-WAIT_SECONDS, NOTED_WAIT = 0.1, 10
-"""Time between two attempts to lock, and the attempt after which the wait is said."""
-LARGEST_FILE = 4096
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to lock: each pause is twice as long as the one before, and with the longest the wait is said."""
+LARGEST_FILE, LONGEST_NAME = 4096, 500
 DIGEST_LENGTH = 64
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
 
@@ -102,12 +102,12 @@ class UnpackedCache:
         """Hold the lock of a key in the block, alone; wait for it. Forked processes hold it, too, until they end."""
         fd = os.open(f"{self.path}/locks/{key}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            waits = 0
+            pause = FIRST_PAUSE
             while not self._try_lock(fd, key):
-                waits += 1
-                if waits == NOTED_WAIT:
+                time.sleep(pause)
+                if pause < LONGEST_PAUSE <= 2 * pause:
                     notify("waiting for another process that unpacks the same image")
-                time.sleep(WAIT_SECONDS)
+                pause = min(2 * pause, LONGEST_PAUSE)
             yield
         finally:
             os.close(fd)
@@ -138,7 +138,7 @@ class UnpackedCache:
         """Add the tree made at ``place``; return its root. Raises OSError."""
         names = count_names(f"{place}/root")
         with open(f"{place}/complete", "x", encoding="ascii") as file:
-            json.dump({"names": names, "size": tree.size, "image": tree.image}, file)
+            json.dump({"names": names, "size": tree.size, "image": tree.image[:LONGEST_NAME]}, file)
         _sync(self.path)
         target = f"{self.path}/trees/{tree.key}"
         try:
@@ -154,10 +154,10 @@ class UnpackedCache:
         return f"{target}/root"
 
     def remove_unfinished(self) -> None:
-        """Remove trees whose makers have ended before they were complete. Raises OSError."""
+        """Remove trees whose makers have ended before they were complete, as far as that is possible."""
         for name in os.listdir(f"{self.path}/unfinished"):
             key = name.rpartition(".")[0]
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 fd = os.open(f"{self.path}/locks/{key}", os.O_RDWR | os.O_CLOEXEC)
                 try:
                     if lock_range(fd, write=True, path=key):  # else the filesystem cannot tell
