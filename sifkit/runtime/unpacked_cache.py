@@ -2,10 +2,11 @@
 
     trees/KEY/root      the files; trees/KEY/complete: how many names they have
     unfinished/KEY.X    trees that are being made, which are renamed when they are complete, or that one run uses alone
-    locks/KEY           held by the process that makes a tree
+    locks/KEY           held by the process that makes a tree; locks/KEY.use: by those that use it
     digests/NAME        digests of images; see image_digest
 
-A tree is on storage before it has its name. What others have left in ``unfinished`` is removed. Once a day the names of a tree
+A tree is on storage before it has its name. What others have left in ``unfinished`` is removed, and so is an older tree of the
+same image files when a new one is added, unless a run uses it. Once a day the names of a tree
 are counted: clusters delete files that nobody has read for some weeks, one by one.
 """
 
@@ -17,7 +18,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from ..atomic import lock_range
@@ -31,7 +32,7 @@ __all__ = ["CachedTree", "UnpackedCache", "cached_trees"]
 FOLDERS = ("trees", "unfinished", "locks", "digests")
 CHECK_SECONDS = 86_400
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between two attempts to lock: each pause is twice as long as the one before, and with the longest the wait is said."""
+"""Seconds between two attempts to lock: each is twice as long as the one before, and with the longest the wait is said."""
 LARGEST_FILE, LONGEST_NAME = 4096, 500
 DIGEST_LENGTH = 64
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
@@ -65,6 +66,19 @@ class UnpackedCache:
             raise failed_call(f"the cache of unpacked images cannot be made at {show(path)}", error, hint=ELSEWHERE) from error
         if os.statvfs(path).f_flag & os.ST_NOEXEC:
             raise LaunchError(f"no program can run from {show(path)}: its filesystem is mounted noexec", hint=ELSEWHERE)
+
+    def use(self, key: str, until: ExitStack) -> str | None:
+        """Return the root of a tree, which is kept until ``until`` is closed; None if there is none that is complete."""
+        fd = os.open(f"{self.path}/locks/{key}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        root = None
+        with suppress(ImageInUseError):  # it is just being removed
+            lock_range(fd, write=False, path=key)
+            root = self.find(key)
+        if root is None:
+            os.close(fd)
+        else:
+            until.callback(os.close, fd)
+        return root
 
     def find(self, key: str) -> str | None:
         """Return the root of a tree that is complete; None if there is none."""
@@ -151,7 +165,24 @@ class UnpackedCache:
                 return found
             os.rename(target, f"{self.path}/unfinished/{tree.key}.{os.urandom(4).hex()}")
             os.rename(place, target)
+        for other in cached_trees(self.path):
+            if other.image == tree.image[:LONGEST_NAME] and other.key != tree.key:
+                self._remove_unused(other.key)
         return f"{target}/root"
+
+    def _remove_unused(self, key: str) -> None:
+        """Remove a tree unless a run uses it, or that cannot be known, as far as that is possible."""
+        with suppress(OSError):
+            fd = os.open(f"{self.path}/locks/{key}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if lock_range(fd, write=True, path=key):
+                    place = f"{self.path}/unfinished/{key}.{os.urandom(4).hex()}"
+                    os.rename(f"{self.path}/trees/{key}", place)
+                    remove_tree(place)
+            except ImageInUseError:
+                pass
+            finally:
+                os.close(fd)
 
     def remove_unfinished(self) -> None:
         """Remove trees whose makers have ended before they were complete, as far as that is possible."""

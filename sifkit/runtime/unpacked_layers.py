@@ -45,7 +45,7 @@ class UnpackedLayers:
         merged, above = self._layers[:count], self._layers[count:]
         cache = UnpackedCache(self._cache_path)
         if all(layer.kind != "directory" for layer in merged):
-            root = unpacked_root(cache, merged, self._notify, self._progress)
+            root = unpacked_root(cache, merged, self._open, self._notify, self._progress)
         else:
             key = f"run-{os.urandom(8).hex()}"
             self._open.callback(cache.forget_lock, key)

@@ -36,18 +36,32 @@ ProgressOf = Callable[[], AbstractContextManager[Progress]]
 FORM = b"sifkit 1\n"
 """Changes whenever the same images are unpacked into other files."""
 MESSAGE_BYTES = 65_536
+MOST_TRIES = 3
 SECTOR, BLOCK = 512, 4096
 ROOM = "set APPTAINER_CACHEDIR to a directory with more room, or remove what is not needed there: see sifkit doctor"
 
 
-def unpacked_root(cache: UnpackedCache, layers: Sequence[Layer], notify: Notify, progress: ProgressOf) -> str:
-    """Return the directory of the merged layers, all of them images, unpacked at most once. Raises LaunchError and OSError."""
+def unpacked_root(cache: UnpackedCache, layers: Sequence[Layer], until: ExitStack, notify: Notify, progress: ProgressOf) -> str:
+    """Return the directory of the merged layers, all of them images, unpacked at most once, and kept until ``until`` is closed.
+
+    Raises LaunchError and OSError.
+    """
     cache.remove_unfinished()
+    key = _known_key(cache, layers)
+    for _ in range(MOST_TRIES):
+        root = None if key is None else cache.use(key, until)
+        if root is not None:
+            return root
+        key = _in_child(lambda: _unpack_once(cache, layers, notify, progress))
+    raise LaunchError(f"what is unpacked in {show(cache.path)} is removed by others again and again")
+
+
+def _known_key(cache: UnpackedCache, layers: Sequence[Layer]) -> str | None:
+    """Return the key of layers whose digests are remembered; None if one is not."""
     with ExitStack() as opened:
         digests = [cache.digest(_open_image(layer, opened).name) for layer in layers]
     known = [digest for digest in digests if digest is not None]
-    found = cache.find(_key(layers, known)) if len(known) == len(layers) else None
-    return found or _in_child(lambda: _unpack_once(cache, layers, notify, progress))
+    return _key(layers, known) if len(known) == len(layers) else None
 
 
 def unpack_alone(cache: UnpackedCache, layers: Sequence[Layer], place: str, notify: Notify, progress: ProgressOf) -> str:
@@ -76,21 +90,21 @@ def _key(layers: Sequence[Layer], digests: Sequence[str]) -> str:
 
 
 def _unpack_once(cache: UnpackedCache, layers: Sequence[Layer], notify: Notify, progress: ProgressOf) -> str:
-    """Unpack, unless another process has done it by now; return the root."""
+    """Unpack, unless another process has done it by now; return the key."""
     with ExitStack() as opened:
         bar = opened.enter_context(progress())
         images = [_open_image(layer, opened) for layer in layers]
         key = _key(layers, _digests(cache, images, bar))
         with cache.locked(key, notify):
-            found = cache.find(key)
-            if found is not None:
-                return found
+            if cache.find(key) is not None:
+                return key
             with cache.new_tree(key) as place:
                 size = _extract(cache, layers, place, notify, bar, is_kept=True)
                 for image in images:
                     _check_unchanged(image)
                 name = ", ".join(show(layer.name) for layer in layers)
-                return cache.add(place, CachedTree(key, name, size))
+                cache.add(place, CachedTree(key, name, size))
+        return key
 
 
 def _digests(cache: UnpackedCache, images: Sequence[OpenImage], progress: Progress) -> list[str]:
@@ -197,8 +211,8 @@ def _in_child(work: Callable[[], str]) -> str:
         ended = f"by signal {-code}" if code < 0 else f"with code {code}"
         raise LaunchError(f"the process that unpacks the image was ended {ended}")
     found = json.loads(message)
-    if "root" in found:
-        return str(found["root"])
+    if "found" in found:
+        return str(found["found"])
     raise LaunchError(found["error"], hint=found["hint"])
 
 
@@ -213,7 +227,7 @@ def _work(work: Callable[[], str], answer: int, parent: int) -> NoReturn:
         signal.signal(signal.SIGTERM, _end)
         sys.set_parent_death_signal(signal.SIGTERM)
         if os.getppid() == parent:  # else it has died before
-            found = {"root": work()}
+            found = {"found": work()}
             os.write(answer, json.dumps(found).encode())
             code = 0
     except KeyboardInterrupt:

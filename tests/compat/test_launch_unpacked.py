@@ -184,7 +184,7 @@ def test_a_changed_image_gives_its_new_content(folder: Path, cache: Path) -> Non
         os.utime(image, (1, 1))
         plan = unpacked(cache, MESSAGE, [Layer(path=str(image), kind="squashfs")])
         assert run_plan(plan, folder, uid=USER)[:2] == (0, text)
-    assert state(cache)["trees"] == 2
+    assert state(cache)["trees"] == 1
 
 
 def test_starts_at_once_unpack_once(base: Layer, folder: Path, cache: Path) -> None:
