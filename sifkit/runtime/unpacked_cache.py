@@ -27,7 +27,7 @@ from . import sys
 from .errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree
 
-__all__ = ["CachedTree", "UnpackedCache", "cached_trees"]
+__all__ = ["ONE_RUN", "CachedTree", "UnpackedCache", "cached_trees"]
 
 FOLDERS = ("trees", "unfinished", "locks", "digests")
 CHECK_SECONDS = 86_400
@@ -35,6 +35,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts to lock: each is twice as long as the one before, and with the longest the wait is said."""
 LARGEST_FILE, LONGEST_NAME = 4096, 500
 DIGEST_LENGTH = 64
+ONE_RUN = "run-"
+"""Beginning of the keys of trees that one run uses alone."""
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
 
 
@@ -193,6 +195,8 @@ class UnpackedCache:
                 try:
                     if lock_range(fd, write=True, path=key):  # else the filesystem cannot tell
                         remove_tree(f"{self.path}/unfinished/{name}")
+                        if key.startswith(ONE_RUN):
+                            self.forget_lock(key)
                 except ImageInUseError:
                     continue
                 finally:

@@ -118,8 +118,12 @@ def test_unfinished_trees_of_the_living_are_kept(tmp_path: Path) -> None:
         assert os.path.isdir(place)
         with cache.locked("other", print):
             pass
-        os.mkdir(f"{cache.path}/unfinished/other.1")
+        with cache.locked("run-1", print):
+            pass
+        for name in ("other.1", "run-1.2"):
+            os.mkdir(f"{cache.path}/unfinished/{name}")
         cache.remove_unfinished()
+        assert sorted(os.listdir(f"{cache.path}/locks")) == [KEY, "other"]
         assert os.listdir(f"{cache.path}/unfinished") == [os.path.basename(place)]
 
 
