@@ -1,8 +1,8 @@
 """Directories of the host as layers: which of them the kernel's overlayfs joins as they are, in a user namespace.
 
-It follows marks of removed files in its own form only: devices 0:0, and attributes of users. Where fuse-overlayfs or root has
-left others, the layers up to there are merged by this program, by FUSE or unpacked. Directories that are joined are seen as
-they are, also when they change meanwhile; those that are merged are not.
+It follows marks of removed files in its own form only, devices 0:0 and attributes of users, and takes no directory in which
+other filesystems are mounted. Otherwise the layers up to there are merged by this program, by FUSE or unpacked. Directories
+that are joined are seen as they are, also when they change meanwhile; those that are merged are not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def merged_count(layers: Sequence[Layer], *, joins: bool = True) -> int:
         return 0 if len(layers) == 1 and layers[0].kind == "directory" else len(layers)
     for number in range(len(layers) - 1, -1, -1):
         layer = layers[number]
-        if layer.kind != "directory" or (number and _has_other_marks(layer)):
+        if layer.kind != "directory" or layer.has_mounts or (number and _has_other_marks(layer)):
             return number + 1
     return 0
 

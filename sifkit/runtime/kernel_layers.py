@@ -47,6 +47,8 @@ class KernelLayers:
         self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
+        self._binds: set[str] = set()
+        """Mount points of directories of the host, in which others may be mounted."""
 
     def add_layer(self, layer: Layer) -> str:
         """Mount a layer read-only; return its directory."""
@@ -75,7 +77,8 @@ class KernelLayers:
             options = "mode=755" if upper.size is None else f"mode=755,size={upper.size}"
             self._mount("memory", "sifkit", point, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, options)
         elif upper.kind == "directory":
-            self._mount(upper.name, upper.path, point, None, sys.MS_BIND)
+            # recursive: a user namespace allows nothing else of a directory that others are mounted in
+            self._mount(upper.name, upper.path, point, None, sys.MS_BIND | sys.MS_REC)
         else:
             fd = self.images.upper
             device = self._mount_image(upper.name, fd, (upper.offset, upper.size), point, "ext3", write=True)
@@ -131,7 +134,10 @@ class KernelLayers:
             except OSError as error:
                 failed = failed or unwritten(name, error)
             try:
-                _umount(point)
+                if point in self._binds:
+                    sys.umount(point, sys.MNT_DETACH)
+                else:
+                    _umount(point)
             except OSError as error:
                 failed = failed or failed_call(f"{show(name)} cannot be unmounted", error)
                 with suppress(OSError):
@@ -186,6 +192,8 @@ class KernelLayers:
         except OSError as error:
             raise failed_call(f"{show(name)} cannot be mounted", error, hint=_mount_hint(name, kind, error)) from error
         self._mounted.append((name, point))
+        if flags & sys.MS_BIND:
+            self._binds.add(point)
 
 
 class _WrittenLayer(NamedTuple):

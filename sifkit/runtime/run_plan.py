@@ -44,7 +44,8 @@ class Layer(NamedTuple):
     """Layer of the root: a directory ``subdirectory`` (empty: the whole) of a filesystem or of a directory of the host.
 
     ``offset``, ``size``: window of the filesystem in the file, in bytes; ``size`` None: up to its end. ``object_id``: its
-    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root.
+    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root. ``has_mounts``:
+    other filesystems are mounted in the directory.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Layer(NamedTuple):
     object_id: int | None = None
     subdirectory: str = ""
     has_marks: bool = False
+    has_mounts: bool = False
 
     @property
     def name(self) -> str:

@@ -260,6 +260,16 @@ def test_ways_of_a_directory(host: Host, options: dict[str, Any], way: str, join
     assert (plan.way, plan.joins_directories, plan.notes) == (way, joins, ())
 
 
+def test_a_directory_with_mounts_is_no_layer_of_overlayfs() -> None:
+    root = Layer(path="/d", kind="directory", has_mounts=True)
+    image = ImageFacts(path="/d", kind="directory", root=root)
+    plan = planned(image=image)
+    assert (plan.way, plan.joins_directories) == ("directory", False)
+    assert planned(image=image, writable_tmpfs=True).way == "user"
+    assert planned(image=image, host=Host(fuse=NO), writable_tmpfs=True).way == "unpacked"
+    assert planned(image=image, host=ROOT).joins_directories
+
+
 def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
     old = Host(tmpfs_upper=NO)
     (note,) = planned(host=old, writable_tmpfs=True).notes
