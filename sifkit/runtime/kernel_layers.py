@@ -141,7 +141,7 @@ class KernelLayers:
         from .full_layer import full_note, fullness
 
         try:
-            full = fullness(os.fstatvfs(written.fd))
+            full = fullness(written.upper, os.fstatvfs(written.fd))
             if full:
                 self.notify(full_note(written.upper, full))
             if written.image is not None:

@@ -114,7 +114,7 @@ class ServedLayers:
             from .full_layer import full_note, fullness
 
             upper, point = self._memory
-            full = fullness(os.statvfs(point))
+            full = fullness(upper, os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
         device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
