@@ -8,6 +8,7 @@ this process's until ``close``; servers that it forks have them as well.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -23,6 +24,11 @@ from .run_plan import Layer, Upper
 __all__ = ["ImageFiles"]
 
 Span = tuple[int, int] | None
+REPLAY_SECONDS, END_SECONDS = 60.0, 2.0
+"""Time for which another run is waited for that replays the journal, as many may find it at once, and for one that has done so
+and still holds the lock."""
+LOOK_SECONDS, PAUSE = 2.0, 0.05
+"""Time after which is looked again who has the lock, which reads all of /proc; pause between two looks at the lock."""
 REPLACED = "{}: marks of removed files that fuse-overlayfs left were replaced by the kernel's"
 
 
@@ -87,8 +93,9 @@ class ImageFiles:
         if layer.kind != "ext3":
             return for_kernel and layer.has_marks and _has_marks(layer)
         with ExitStack() as replaying:
-            self._replay(layer, replaying)
-            fd = self._layers[layer] = self._open_locked(layer, write=False)
+            was_dirty = self._replay(layer, replaying)
+            seconds = REPLAY_SECONDS if was_dirty else END_SECONDS
+            fd = self._layers[layer] = self._open_for_reading(layer, seconds)
         place = ImagePlace.of(layer, fd)
         state = read_state(fd, layer.offset)
         if state.needs_check and not _is_served(fd):
@@ -102,8 +109,22 @@ class ImageFiles:
         found = search_marks(fd, place.offset, place.size)
         return found is None or found.ignored or found.moved
 
-    def _replay(self, layer: Layer, stack: ExitStack) -> None:
-        """Replay the journal of a layer if it is not empty and that is allowed. The lock passes over to ``_open_locked``."""
+    def _open_for_reading(self, layer: Layer, seconds: float) -> int:
+        """Open and lock a layer for reading. ``seconds``: how long another run that replays its journal is waited for."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self._open_locked(layer, write=False)
+            except ImageInUseError:
+                if time.monotonic() >= until or _is_mounted(layer):
+                    raise
+            _await_lock(layer, min(until, time.monotonic() + LOOK_SECONDS))
+
+    def _replay(self, layer: Layer, stack: ExitStack) -> bool:
+        """Replay the journal of a layer if it is not empty and that is allowed; return True if it was not.
+
+        ``stack``: keeps the lock until the layer is locked for reading.
+        """
         try:
             fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
             try:
@@ -111,10 +132,10 @@ class ImageFiles:
             finally:
                 os.close(fd)
             if not state.needs_recovery or state.needs_check:
-                return
+                return False
             fd = self._open_locked(layer, write=True)
         except (OSError, ImageInUseError):
-            return  # it may not be written to, or is being read
+            return True  # it may not be written to, or is being read or replayed
         stack.callback(os.close, fd)
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
@@ -125,6 +146,7 @@ class ImageFiles:
         from ..atomic import lock_range
 
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
+        return True
 
     # The layer that is written to
 
@@ -215,6 +237,26 @@ class ImageFiles:
             self.notify(f"{show(image.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         if image.object_id is not None:
             _check_partition(image, fd)
+
+
+def _await_lock(layer: Layer, until: float) -> None:
+    """Wait until nobody has a layer locked for writing, or the clock is at ``until``."""
+    from ..atomic import lock_state
+
+    offset, size = _span(layer) or (0, 0)
+    fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
+    try:
+        while time.monotonic() < until and lock_state(fd, offset=offset, size=size)[0] == "write":
+            time.sleep(PAUSE)
+    finally:
+        os.close(fd)
+
+
+def _is_mounted(layer: Layer) -> bool:
+    """Return True if others use an image that is locked, and do not only prepare it."""
+    from ..in_use import fuse_servers, image_use
+
+    return bool(image_use(layer.path, span=_span(layer)).mounts) or any(fuse_servers(os.stat(layer.path)))
 
 
 def _is_served(fd: int) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -24,7 +25,8 @@ Opener = Callable[[ImageFiles], object]
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("sifkit.runtime.image_files.END_SECONDS", 0)
     found = tmp_path / "a.img"
     run("mke2fs", "-q", "-F", "-t", "ext3", found, "4M")
     return found
@@ -93,6 +95,26 @@ def test_fuse2fs_opens_for_writing_what_it_shows_read_only(image: Path, monkeypa
         lock_range(file.fileno(), write=False)
         ways["read"](images)
     assert not notes
+
+
+def test_runs_that_find_a_journal_wait_for_the_one_that_replays_it(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("debugfs", "-w", "-R", "feature needs_recovery", image)
+    image.chmod(0o444)
+    ways = openers(image, None)
+    for is_served in (False, True):
+        servers = [LockHolder(1, "fuse2fs", "write")] if is_served else []
+        monkeypatch.setattr("sifkit.in_use.fuse_servers", lambda found, servers=servers: iter(servers))
+        file = image.open("r+b")
+        lock_range(file.fileno(), write=True)
+        other = Timer(0.3, file.close)
+        other.start()
+        with closing(ImageFiles(print)) as images:
+            if is_served:
+                with pytest.raises(ImageInUseError):
+                    ways["read"](images)
+            else:
+                ways["read"](images)
+        other.join()
 
 
 def test_an_image_that_is_replaced_while_it_is_opened(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
