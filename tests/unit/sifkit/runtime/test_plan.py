@@ -36,6 +36,7 @@ class Host:
     fuse: Fact = YES
     overlay: Fact = YES
     fuse_upper: Fact = YES
+    tmpfs_upper: Fact = YES
 
 
 USER, ROOT = Host(), Host(is_root=True, loop=YES)
@@ -239,6 +240,14 @@ def test_ways(host: Host, overlays: tuple[OverlayFacts, ...], options: dict[str,
 def test_ways_of_a_directory(host: Host, options: dict[str, Any], way: str, joins: bool) -> None:
     plan = planned(host=host, image=ImageFacts(path="/d", kind="directory", root=Layer(path="/d", kind="directory")), **options)
     assert (plan.way, plan.joins_directories, plan.notes) == (way, joins, ())
+
+
+def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
+    old = Host(tmpfs_upper=NO)
+    (note,) = planned(host=old, writable_tmpfs=True).notes
+    assert "a directory that is removed" in note and "it is broken" in note
+    assert planned(overlay("a.img"), host=old).way == "user" and not planned(overlay("a.img"), host=old).notes
+    assert not planned(host=replace(ROOT, tmpfs_upper=NO), writable_tmpfs=True).notes
 
 
 def test_the_cache_is_where_the_caller_wants_it() -> None:
