@@ -18,7 +18,7 @@ from ext3 import hostio
 from ..errors import ImageInUseError, SifkitError, show
 from .errors import LaunchError, failed_call
 from .ext3_state import read_state
-from .image_place import ImagePlace
+from .image_place import ImagePlace, replaced_note
 from .run_plan import Layer, Upper
 
 __all__ = ["ImageFiles"]
@@ -29,7 +29,6 @@ REPLAY_SECONDS, END_SECONDS = 60.0, 2.0
 and still holds the lock."""
 LOOK_SECONDS, PAUSE = 2.0, 0.05
 """Time after which is looked again who has the lock, which reads all of /proc; pause between two looks at the lock."""
-REPLACED = "{}: marks of removed files that fuse-overlayfs left were replaced by the kernel's"
 
 
 class ImageFiles:
@@ -73,14 +72,12 @@ class ImageFiles:
         """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing.
 
         Return True if the kernel would not show one that is read as it is meant. ``for_kernel``: root's overlayfs will read
-        them; else ``check_marks`` is left to do. Raises ImageInUseError, LaunchError for an image that must be repaired by
-        hand, and OSError.
+        them. Raises ImageInUseError, LaunchError for an image that must be repaired by hand, and OSError.
         """
         needs_view = [self._open_layer(layer, for_kernel) for layer in dict.fromkeys(layers)]
         if upper is not None and upper.kind == "image":
             self._open_upper(upper)
-            if for_kernel:
-                self.check_marks(for_kernel=True)
+            self._check_marks(for_kernel=for_kernel)
         if upper is not None and upper.kind == "directory":
             self._replace_marks(upper, for_root=for_kernel)
         return any(needs_view)
@@ -165,14 +162,14 @@ class ImageFiles:
             if note:
                 self.notify(note)
 
-    def check_marks(self, *, for_kernel: bool) -> None:
-        """Replace the marks of plain users in the image that is written to, ``for_kernel``: as root's overlayfs reads it.
+    def _check_marks(self, *, for_kernel: bool) -> None:
+        """Replace the marks that root's overlayfs ignores in the image that is written to, if it is ``for_kernel``.
 
         Raises LaunchError for marks that overlayfs does not follow.
         """
-        assert self._upper is not None
         from .mark_search import search_marks
 
+        assert self._upper is not None
         fd, place = self._upper
         found = search_marks(fd, place.offset, place.size, names=for_kernel)
         if found is not None and found.moved:
@@ -182,9 +179,9 @@ class ImageFiles:
         if found is None or (for_kernel and found.ignored):
             from .preparation import prepare
 
-            prepare(fd, place, normalize=for_kernel, search_moved=found is None)
-            if found is not None:
-                self.notify(REPLACED.format(place.name))
+            note = prepare(fd, place, normalize=for_kernel, search_moved=found is None)
+            if note:
+                self.notify(note)
 
     def _replace_marks(self, upper: Upper, *, for_root: bool) -> None:
         """Replace the marks of fuse-overlayfs in a directory that is written to. Raises LaunchError."""
@@ -200,11 +197,12 @@ class ImageFiles:
             raise moved_error(show(upper.name))
         if found.ignored:
             try:
-                replace_directory_marks(files)
+                is_changed = replace_directory_marks(files)
             except OSError as error:
                 what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
                 raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
-            self.notify(REPLACED.format(show(upper.name)))
+            if is_changed:
+                self.notify(replaced_note(show(upper.name)))
 
     # Opening
 

@@ -145,7 +145,6 @@ class ServedLayers:
         os.close(fd)
         self._writer = (upper, server)
         self._image_point = point
-        self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
     def await_image(self, upper: Upper) -> str:
         """Return the directory where the image that is written to is served. Raises LaunchError."""
