@@ -126,7 +126,7 @@ class KernelLayers:
                     sys.umount(point, sys.MNT_DETACH)
         if written is not None and written.image is not None:
             if not _is_released(written.device):
-                from .left_behind import still_used
+                from .left_behind import still_used  # its loop device has the open file, and with it the lock
 
                 self.notify(still_used(written.upper.name, device))
             try:
