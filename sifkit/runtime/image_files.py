@@ -24,6 +24,8 @@ from .run_plan import Layer, Upper
 __all__ = ["ImageFiles"]
 
 Span = tuple[int, int] | None
+MOST_INODES = 2_000_000
+"""Inodes that are searched for marks before a plain user writes; more would take longer than the rest of the start."""
 REPLAY_SECONDS, END_SECONDS = 60.0, 2.0
 """Time for which another run is waited for that replays the journal, as many may find it at once, and for one that has done so
 and still holds the lock."""
@@ -171,6 +173,8 @@ class ImageFiles:
 
         assert self._upper is not None
         fd, place = self._upper
+        if not for_kernel and read_state(fd, place.offset).inodes > MOST_INODES:
+            return  # the server shows the marks to the kernel, which refuses these files
         found = search_marks(fd, place.offset, place.size, names=for_kernel)
         if found is not None and found.moved:
             from .preparation import moved_error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from threading import Timer
 
 import pytest
 
+from ext3.edit.filesystem import WritableFilesystem
 from sifkit.atomic import lock_range
 from sifkit.errors import ImageInUseError
 from sifkit.in_use import LockHolder
@@ -140,3 +141,16 @@ def test_a_partition_that_moved_before_the_lock(tmp_path: Path, image: Path) -> 
     sif = sif_of(tmp_path / "a.sif", None, image)
     with closing(ImageFiles(print)) as images, pytest.raises(LaunchError, match="changed by another process"):
         openers(sif, 4096)["write"](images)
+
+
+def test_large_images_are_not_searched_for_what_was_moved(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain user's kernel finds it by itself; root's searches for other marks as well."""
+    with WritableFilesystem.open_for_changes(image) as fs:
+        fs.mkdir("/upper")
+        fs.mkdir("/upper/moved")
+        fs.set_xattr("/upper/moved", b"trusted.overlay.redirect", b"/app")
+    upper = Upper(kind="image", path=str(image))
+    for most, for_kernel, is_refused in ((2_000_000, False, True), (100, False, False), (100, True, True)):
+        monkeypatch.setattr("sifkit.runtime.image_files.MOST_INODES", most)
+        with closing(ImageFiles(print)) as images, pytest.raises(LaunchError) if is_refused else nullcontext():
+            images.open([], upper, for_kernel=for_kernel)
