@@ -113,7 +113,7 @@ class ImageFiles:
         until = time.monotonic() + seconds
         while True:
             try:
-                return self._open_locked(layer, write=False)
+                return self._open_locked(layer, write=False)[0]
             except ImageInUseError:
                 if time.monotonic() >= until or _is_mounted(layer):
                     raise
@@ -132,10 +132,12 @@ class ImageFiles:
                 os.close(fd)
             if not state.needs_recovery or state.needs_check:
                 return False
-            fd = self._open_locked(layer, write=True)
+            fd, is_locked = self._open_locked(layer, write=True)
         except (OSError, ImageInUseError):
             return True  # it may not be written to, or is being read or replayed
         stack.callback(os.close, fd)
+        if not is_locked:  # another node may be writing to it
+            return False
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
             from .preparation import prepare
@@ -151,7 +153,9 @@ class ImageFiles:
 
     def _open_upper(self, upper: Upper) -> None:
         """Open an image that is written to, and bring it into a clean state."""
-        fd = self._open_locked(upper, write=True)
+        fd, is_locked = self._open_locked(upper, write=True)
+        if not is_locked:
+            self.notify(f"{show(upper.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         place = ImagePlace.of(upper, fd)
         self._upper = fd, place
         state = read_state(fd, upper.offset)
@@ -215,9 +219,9 @@ class ImageFiles:
 
         flags = (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC
         lock = partial(self._lock, image, write=write)
-        return open_locked(image.path, partial(os.open, image.path, flags), lock)[0]
+        return open_locked(image.path, partial(os.open, image.path, flags), lock)
 
-    def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> None:
+    def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> bool:
         from ..atomic import lock_range, lock_state
         from ..in_use import check_unused
 
@@ -235,10 +239,9 @@ class ImageFiles:
         except ImageInUseError as error:
             error.hint = "wait until that has ended"
             raise
-        if not is_locked and write:
-            self.notify(f"{show(image.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         if image.object_id is not None:
             _check_partition(image, fd)
+        return is_locked
 
 
 def _await_lock(layer: Layer, until: float) -> None:

@@ -154,3 +154,16 @@ def test_large_images_are_not_searched_for_what_was_moved(image: Path, monkeypat
         monkeypatch.setattr("sifkit.runtime.image_files.MOST_INODES", most)
         with closing(ImageFiles(print)) as images, pytest.raises(LaunchError) if is_refused else nullcontext():
             images.open([], upper, for_kernel=for_kernel)
+
+
+def test_without_locks_a_journal_is_not_replayed_for_reading(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node may be writing to the image, where nobody can see it."""
+    monkeypatch.setattr("sifkit.atomic.lock_range", lambda *_, **__: False)
+    run("debugfs", "-w", "-R", "feature needs_recovery", image)
+    ways, notes, raw = openers(image, None), list[str](), image.read_bytes()
+    with closing(ImageFiles(notes.append)) as images:
+        assert ways["read"](images) is True
+    assert image.read_bytes() == raw and not notes
+    with closing(ImageFiles(notes.append)) as images:
+        ways["write"](images)
+    assert len(notes) == 1 and "has no file locks" in notes[0]
