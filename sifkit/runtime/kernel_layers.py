@@ -144,7 +144,7 @@ class KernelLayers:
                     sys.umount(point, sys.MNT_DETACH)
         if written is not None and written.image is not None:
             if not _is_released(written.device):
-                from .left_behind import still_used
+                from .left_behind import still_used  # its loop device has the open file, and with it the lock
 
                 self.notify(still_used(written.upper.name, device))
             try:
@@ -159,7 +159,7 @@ class KernelLayers:
         from .full_layer import full_note, fullness
 
         try:
-            full = fullness(os.fstatvfs(written.fd))
+            full = fullness(written.upper, os.fstatvfs(written.fd))
             if full and self._is_joined:
                 self.notify(full_note(written.upper, full))
             if written.image is not None:

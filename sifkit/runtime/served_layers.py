@@ -117,7 +117,7 @@ class ServedLayers:
             from .full_layer import full_note, fullness
 
             upper, point = self._memory
-            full = fullness(os.statvfs(point))
+            full = fullness(upper, os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
         device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
@@ -146,7 +146,6 @@ class ServedLayers:
         os.close(fd)
         self._writer = (upper, server)
         self._image_point = point
-        self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
     def await_image(self, upper: Upper) -> str:
         """Return the directory where the image that is written to is served. Raises LaunchError."""
