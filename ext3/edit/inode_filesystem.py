@@ -145,6 +145,11 @@ class InodeFilesystem(Filesystem):
         """True if there are changes or written data that ``sync`` has not brought to stable storage."""
         return self._session.unsynced
 
+    @property
+    def usable(self) -> bool:
+        """False after a write that failed, and after ``close``: nothing more is written, and what was not committed is lost."""
+        return self._session.usable
+
     def sync(self) -> None:
         """Commit all changes to stable storage. After a DeviceError nothing more is written."""
         self._session.sync()

@@ -169,9 +169,10 @@ def read_small_file(root: str, path: str) -> bytes | None:
         fd = os.open(found.below(os.fsencode(root)), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # open() refuses a directory in words of its own
+        os.close(fd)
+        return None
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
         data = file.read(SMALL_FILE_BYTES + 1)
     if len(data) > SMALL_FILE_BYTES:
         raise LaunchError(f"{show(path)} in the container has more than 1 MiB")

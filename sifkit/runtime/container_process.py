@@ -141,7 +141,7 @@ def _become_command(
 
 def _report(answer: int, error: BaseException) -> None:
     if isinstance(error, OSError) and error.strerror:
-        named = "" if error.filename is None else f"{show(os.fsdecode(error.filename))}: "
+        named = f"{show(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
         text = f"{named}{error.strerror}"
     elif isinstance(error, SifkitError):
         text = error.message + (f"; {error.hint}" if error.hint else "")

@@ -6,7 +6,7 @@ import os
 
 from ..errors import SifkitError, show
 
-__all__ = ["LaunchError", "failed_call"]
+__all__ = ["LaunchError", "failed_call", "unwritten"]
 
 
 class LaunchError(SifkitError):
@@ -19,5 +19,12 @@ class LaunchError(SifkitError):
 def failed_call(what: str, error: OSError, *, hint: str = "") -> LaunchError:
     """Return the error of a step of the start, ``what``, in which a system call failed."""
     reason = error.strerror or str(error)
-    tried = "" if error.filename is None else f" ({show(os.fsdecode(error.filename))})"
+    tried = f" ({show(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
     return LaunchError(f"{what}: {reason}{tried}", hint=hint)
+
+
+def unwritten(name: str, error: OSError | None = None) -> LaunchError:
+    """Return the error of an image whose last changes are not on storage. ``error``: of the call that says so."""
+    reason = "" if error is None else f": {error.strerror}"
+    hint = "see whether its disk has free space; what was synced before is there"
+    return LaunchError(f"{show(name)}: the last changes could not be written{reason}", hint=hint)

@@ -12,7 +12,7 @@ from ext3 import hostio
 
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
-from ..packed_struct import U16, U32, PackedStruct
+from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
 from .overlay_arguments import RunOverlay
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
@@ -23,24 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["image_facts", "kind_of", "overlay_facts"]
 
 REGISTRIES = ("docker://", "docker-daemon:", "docker-archive:", "library://", "oras://", "shub://", "oci:", "oci-archive:")
-SUPERBLOCK_OFFSET = 1024
-SUPERBLOCK_START = PackedStruct(
-    "start of the superblock of ext2, ext3 and ext4",
-    104,
-    s_counts=56,
-    s_magic=U16,
-    s_state=U16,
-    s_settings=32,
-    s_feature_compat=U32,
-    s_feature_incompat=U32,
-    s_feature_ro_compat=U32,
-)
-"""Fields that tell ext3 from other filesystems; the schema of the ext3 library would load numpy."""
-EXT_MAGIC = 0xEF53
-HAS_JOURNAL = 0x4
-EXT3_INCOMPAT = 0x2 | 0x4 | 0x10
-"""filetype, recover, meta_bg: what the kernel's ext3 and Apptainer accept."""
-EXT3_RO_COMPAT = 0x1 | 0x2 | 0x4
 NO_UPPER = ("nfs", "nfs4", "lustre", "gpfs", "panfs", "ecryptfs", "beegfs", "ceph", "cifs", "smb3", "afs", "9p", "overlay")
 """Filesystems on which overlayfs writes to no directory; also all of FUSE."""
 
@@ -100,30 +82,15 @@ def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
     if image_kind(name) == "squashfs":
         return "squashfs"
     with open(name, "rb") as file:
-        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size)
+        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK.size)
     if not is_ext3(head):
-        what = "ext2 or ext4, not ext3" if _magic(head) == EXT_MAGIC else "no SIF, squashfs or ext3 image"
+        what = "ext2 or ext4, not ext3" if magic_of(head) == EXT_MAGIC else "no SIF, squashfs or ext3 image"
         raise FormatError(f"{show(name)} is {what}", path=name, hint=f"look at it with: sifkit inspect {shell_quote(name)}")
     return "ext3"
 
 
-def _magic(head: bytes) -> int:
-    if len(head) < SUPERBLOCK_OFFSET + SUPERBLOCK_START.size:
-        return 0
-    return int(SUPERBLOCK_START.read(head, SUPERBLOCK_OFFSET)["s_magic"])
-
-
-def is_ext3(head: bytes) -> bool:
-    """Return True if a filesystem that begins with ``head`` is one that Apptainer takes as ext3."""
-    if _magic(head) != EXT_MAGIC:
-        return False
-    found = SUPERBLOCK_START.read(head, SUPERBLOCK_OFFSET)
-    unknown = found["s_feature_incompat"] & ~EXT3_INCOMPAT or found["s_feature_ro_compat"] & ~EXT3_RO_COMPAT
-    return bool(found["s_feature_compat"] & HAS_JOURNAL) and not unknown
-
-
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
-    from ..overlay.images.sif_partition import open_sif, overlays_of, select_partition
+    from ..overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
     from ..sif import Arch, FSType
 
     with open_sif(name) as (sif, fd):
@@ -138,6 +105,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
             root=_partition_layer(path, root, kind),
             overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
             uppers=tuple(_partition_upper(path, one) for one, kind in found if kind == "ext3"),
+            unused_overlay=unused_overlay_of(sif),
             architecture=architecture,
             is_encrypted=encrypted,
             is_writable=is_writable,
@@ -150,7 +118,7 @@ def _partition_kind(sif: SIF, fd: int, found: Descriptor, name: str) -> Literal[
     """Return the filesystem of a partition. Raises FormatError for another."""
     from ..overlay.images.sif_partition import partition_format
 
-    head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK_START.size, found.size))
+    head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK.size, found.size))
     return "ext3" if is_ext3(head) else partition_format(sif, fd, found, name)
 
 

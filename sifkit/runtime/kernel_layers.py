@@ -1,7 +1,6 @@
 """Layers of a container mounted by the kernel, for root: loop devices, squashfs, ext3, overlayfs, all below the session.
 
-Images are opened and locked as Apptainer does: the range of each ext3 filesystem, for writing if it is the upper layer. The
-locks are this process's until the mounts are gone.
+The images are open and locked; see ``image_files``.
 """
 
 from __future__ import annotations
@@ -11,16 +10,13 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-from ext3 import hostio
-
-from ..atomic import lock_range
 from ..errors import shell_quote, show
-from ..in_use import check_unused
 from . import sys
-from .errors import LaunchError, failed_call
-from .left_behind import still_used
+from .errors import LaunchError, failed_call, unwritten
+from .image_files import ImageFiles
 from .run_plan import Layer, Upper
 
 __all__ = ["KernelLayers", "real_directory"]
@@ -35,13 +31,13 @@ class KernelLayers:
     ``notify``: takes a line about an image that processes of the container still use after that.
     """
 
-    def __init__(self, session: str, notify: Callable[[str], None]) -> None:
+    def __init__(self, session: str, images: ImageFiles, notify: Callable[[str], None]) -> None:
         self.session = session
+        self.images = images
         self.notify = notify
-        self._written: tuple[str, str] | None = None
+        self._written: _WrittenLayer | None = None
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
-        self._locks = ExitStack()
 
     def add_layer(self, layer: Layer) -> str:
         """Mount a layer read-only; return its directory."""
@@ -51,8 +47,7 @@ class KernelLayers:
             sys.mount(None, point, None, sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY | sys.bind_flags(point))
         else:
             window = (layer.offset, layer.size)
-            fd = self._open(layer.path, window, is_ext3=layer.kind == "ext3", write=False, is_part=layer.object_id is not None)
-            self._mount_image(layer.name, fd, window, point, layer.kind, write=False)
+            self._mount_image(layer.name, self.images.descriptor(layer), window, point, layer.kind, write=False)
         return real_directory(point, layer.subdirectory, layer.name)
 
     def add_writable_directory(self, layer: Layer) -> str:
@@ -72,9 +67,11 @@ class KernelLayers:
         elif upper.kind == "directory":
             self._mount(upper.name, upper.path, point, None, sys.MS_BIND)
         else:
-            window = (upper.offset, upper.size)
-            fd = self._open(upper.path, window, is_ext3=True, write=True, is_part=upper.object_id is not None)
-            self._mount_image(upper.name, fd, window, point, "ext3", write=True)
+            fd = self.images.upper
+            device = self._mount_image(upper.name, fd, (upper.offset, upper.size), point, "ext3", write=True)
+            self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC), image=fd, device=device)
+        if upper.kind == "tmpfs":
+            self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC))
         for name in (upper.upper, upper.work):
             with suppress(FileExistsError):
                 os.mkdir(f"{point}/{name}", 0o755)
@@ -101,22 +98,50 @@ class KernelLayers:
             sys.umount(self._mounted.pop()[1])
 
     def close(self) -> None:
-        """Unmount all, which writes what the filesystems hold. Raises LaunchError if one of them stays."""
+        """Unmount all, which writes what the filesystems hold.
+
+        Raises LaunchError if one of them stays, or if what was written last is not on storage.
+        """
         failed: LaunchError | None = None
+        written = self._written
         device = os.stat(self._mounted[-1][1]).st_dev if self._mounted else 0
         while self._mounted:
             name, point = self._mounted.pop()
+            try:
+                if written is not None and point == written.point:
+                    self._finish(written)
+            except OSError as error:
+                failed = failed or unwritten(name, error)
             try:
                 _umount(point)
             except OSError as error:
                 failed = failed or failed_call(f"{show(name)} cannot be unmounted", error)
                 with suppress(OSError):
                     sys.umount(point, sys.MNT_DETACH)
-        self._locks.close()
-        if self._written is not None and not _is_released(self._written[1]):
-            self.notify(still_used(self._written[0], device))
+        if written is not None and written.image is not None:
+            if not _is_released(written.device):
+                from .left_behind import still_used
+
+                self.notify(still_used(written.upper.name, device))
+            try:
+                os.fsync(written.image)
+            except OSError as error:
+                failed = failed or unwritten(written.upper.name, error)
         if failed is not None:
             raise failed
+
+    def _finish(self, written: _WrittenLayer) -> None:
+        """Bring the layer that was written to to storage, and say if it is full. Raises OSError."""
+        from .full_layer import full_note, fullness
+
+        try:
+            full = fullness(os.fstatvfs(written.fd))
+            if full:
+                self.notify(full_note(written.upper, full))
+            if written.image is not None:
+                sys.syncfs(written.fd)
+        finally:
+            os.close(written.fd)
 
     def _new_point(self) -> str:
         self._count += 1
@@ -124,19 +149,8 @@ class KernelLayers:
         os.mkdir(point, 0o755)
         return point
 
-    def _open(self, path: str, window: tuple[int, int | None], *, is_ext3: bool, write: bool, is_part: bool) -> int:
-        """Open an image; an ext3 filesystem locked and used by no one else in a way that conflicts."""
-        fd = os.open(path, (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC)
-        self._locks.callback(os.close, fd)
-        if is_ext3:
-            offset, size = (window[0], window[1] or 0) if is_part else (0, 0)
-            span = (offset, size) if is_part else None
-            check_unused(path, writers_only=not write, span=span)
-            lock_range(fd, write=write, offset=offset, size=size, path=path)
-            check_unused(path, writers_only=not write, span=span, own_lock=True)
-        return fd
-
-    def _mount_image(self, name: str, fd: int, window: tuple[int, int | None], point: str, kind: str, *, write: bool) -> None:
+    def _mount_image(self, name: str, fd: int, window: tuple[int, int | None], point: str, kind: str, *, write: bool) -> str:
+        """Mount an image; return its loop device."""
         try:
             device, path = sys.attach_loop(fd, offset=window[0], size=window[1] or 0, read_only=not write)
         except OSError as error:
@@ -145,8 +159,7 @@ class KernelLayers:
             self._mount(name, path, point, kind, sys.MS_NODEV | sys.MS_NOSUID | (0 if write else sys.MS_RDONLY))
         finally:
             os.close(device)
-        if write:
-            self._written = name, path
+        return path
 
     def _mount(self, name: str, source: str, point: str, kind: str | None, flags: int, options: str | None = None) -> None:
         try:
@@ -154,6 +167,20 @@ class KernelLayers:
         except OSError as error:
             raise failed_call(f"{show(name)} cannot be mounted", error, hint=_mount_hint(name, kind, error)) from error
         self._mounted.append((name, point))
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenLayer:
+    """Layer that is written to, mounted at ``point`` and open there as ``fd``; of an image its file and loop device.
+
+    ``fd`` is open from the beginning, so that it knows of all errors of writing.
+    """
+
+    upper: Upper
+    point: str
+    fd: int
+    image: int | None = None
+    device: str = ""
 
 
 def _mount_hint(name: str, kind: str | None, error: OSError) -> str:

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all
 from .container_process import Start, run_in_container
 from .errors import LaunchError, failed_call
+from .image_files import ImageFiles
 from .kernel_layers import KernelLayers
 from .run_plan import Layer, RunPlan
 from .session import mount_session, unused_directory
+
+if TYPE_CHECKING:
+    from .served_layers import ServedLayers
 
 __all__ = ["launch"]
 
@@ -32,23 +38,34 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
     ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
     in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
     """
-    if plan.is_root_writable:
-        return _launch_in_directory(plan, start_of, notify)
-    if plan.way == "root":
-        return _launch_as_root(plan, start_of, notify)
-    if plan.way in ("user", "view"):
-        return _launch_as_user(plan, start_of, notify)
+    with closing(ImageFiles(notify)) as images:
+        if plan.is_root_writable:
+            return _launch_in_directory(plan, images, start_of, notify)
+        # before any namespace is made: from inside, the processes that use an image cannot be seen
+        if plan.way == "root":
+            needs_view = images.open(plan.layers, plan.upper, for_kernel=True)
+            return _launch_as_root(plan, images, start_of, notify, needs_view=needs_view)
+        if plan.way in ("user", "view"):
+            images.open(plan.layers, plan.upper, for_kernel=False)
+            return _launch_as_user(plan, images, start_of, notify)
     raise LaunchError(f"containers cannot be run in the way {plan.way!r} yet")
 
 
-def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, *, needs_view: bool) -> int:
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    layers = KernelLayers(session.path, notify)
+    layers = KernelLayers(session.path, images, notify)
+    served: ServedLayers | None = None
     code = 255
     try:
-        directories = [layers.add_layer(layer) for layer in plan.layers]
+        if needs_view:
+            from .served_layers import ServedLayers
+
+            served = ServedLayers(session, place, None, images, notify)
+            directories = [served.view(plan.layers)]
+        else:
+            directories = [layers.add_layer(layer) for layer in plan.layers]
         upper = None if plan.upper is None else layers.add_upper(plan.upper)
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
@@ -57,11 +74,14 @@ def _launch_as_root(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
         view = layers.join(directories, upper)
         code = _run(plan, _Root(view, session.files), start_of, notify)
     finally:
-        layers.close()
+        with ExitStack() as stack:
+            if served is not None:
+                stack.callback(served.close)
+            layers.close()
     return code
 
 
-def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
     """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
     place = unused_directory(_used_paths(plan))
     if plan.way == "root":
@@ -71,7 +91,7 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
         inner = (0, 0) if plan.fakeroot else (uid, gid)
         _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = KernelLayers(session.path, notify)
+    layers = KernelLayers(session.path, images, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
         return _run(plan, _Root(view, session.files), start_of, notify)
@@ -79,7 +99,7 @@ def _launch_in_directory(plan: RunPlan, start_of: StartOf, notify: Notify) -> in
         layers.close()
 
 
-def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
+def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
     from .served_layers import ServedLayers
 
     place = unused_directory(_used_paths(plan))
@@ -87,9 +107,8 @@ def _launch_as_user(plan: RunPlan, start_of: StartOf, notify: Notify) -> int:
     inner = (0, 0) if plan.fakeroot else (uid, gid)
     _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
     session = mount_session(place)
-    layers = ServedLayers(session, place, inner, notify)
+    layers = ServedLayers(session, place, inner, images, notify)
     try:
-        layers.lock(plan.layers)
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
         view = layers.view(plan.layers)

@@ -158,7 +158,11 @@ def _writable_image(image: ImageFacts) -> tuple[Upper | None, bool]:
     hint = "leave out --writable and use --overlay or --writable-tmpfs"
     if image.kind == "sif":
         hint = f"add one with: sifkit overlay create --size 1G {shell_quote(image.path)}; or use --overlay or --writable-tmpfs"
-    raise FormatError(f"{name} has no overlay that can be written to", path=image.path, hint=hint)
+    message = f"{name} has no overlay that can be written to"
+    if image.unused_overlay:
+        message += f": {image.unused_overlay}"
+        hint = f"show the groups with: sifkit sif list {shell_quote(image.path)}; or use --overlay or --writable-tmpfs"
+    raise FormatError(message, path=image.path, hint=hint)
 
 
 def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> tuple[Way, tuple[str, ...]]:

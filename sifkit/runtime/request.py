@@ -52,8 +52,8 @@ class ImageFacts:
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
-    could be written to. ``architecture``: of a SIF, in the words of Go, empty if it says none. ``owner``, ``group``:
-    names, of the file.
+    could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``architecture``: of a SIF, in
+    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file.
     """
 
     path: str
@@ -61,6 +61,7 @@ class ImageFacts:
     root: Layer
     overlays: tuple[Layer, ...] = ()
     uppers: tuple[Upper, ...] = ()
+    unused_overlay: str = ""
     architecture: str = ""
     is_encrypted: bool = False
     is_writable: bool = True

@@ -13,11 +13,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
-from ext3 import hostio
-
-from ..atomic import lock_range
-from ..errors import SifkitError, shell_quote, show
-from ..in_use import check_unused
+from ..errors import SifkitError, show
 from ..squashfs.reader import Reader
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostTree
@@ -25,11 +21,14 @@ from ..vfs.resolve import Resolver, is_dir
 from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
-from .errors import LaunchError, failed_call
+from .errors import LaunchError, failed_call, unwritten
+from .full_layer import Fullness, full_note, fullness
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
-from .fuse.writable_server import COMMIT_SECONDS, FULL, WritableServer
+from .fuse.writable_server import COMMIT_SECONDS, FULL_OF_BYTES, FULL_OF_INODES, WritableServer
+from .image_files import ImageFiles
+from .image_place import ImagePlace
 from .kernel_layers import real_directory
 from .left_behind import still_used
 from .run_plan import Layer, Upper
@@ -39,44 +38,40 @@ __all__ = ["ServedLayers"]
 
 LEFT_BEHIND_SECONDS = 1.0
 """Time in which the last processes of a container end after its command."""
+FULL: dict[int, Fullness] = {FULL_OF_BYTES: "bytes", FULL_OF_INODES: "inodes"}
+"""Exit codes of a server that had no room."""
 _opened = ExitStack()
 """Images of a server process, which are open until it ends."""
 
 
 class ServedLayers:
-    """Mounts of the layers of one run. ``place``: where the session is mounted; ``owner``: user and group of all files."""
+    """Mounts of the layers of one run. ``place``: where the session is mounted.
 
-    def __init__(self, session: Session, place: str, owner: tuple[int, int], notify: Callable[[str], None]) -> None:
+    ``owner``: user and group of all files; None: those they have, which only root's namespace knows.
+    """
+
+    def __init__(
+        self, session: Session, place: str, owner: tuple[int, int] | None, images: ImageFiles, notify: Callable[[str], None]
+    ) -> None:
         self.notify = notify
+        self.images = images
         self.session = session
         self.place = place
         self.owner = owner
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
-        self._image: int | None = None
         self._image_point = ""
         self._is_image_ready = False
-        self._writer: tuple[str, ServerProcess] | None = None
-        self._locks = ExitStack()
-
-    def lock(self, layers: Sequence[Layer]) -> None:
-        """Lock the ext3 filesystems among the layers for reading, as Apptainer does, until ``close``."""
-        for layer in layers:
-            if layer.kind == "ext3":
-                fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
-                self._locks.callback(os.close, fd)
-                span = None if layer.object_id is None else (layer.offset, layer.size or 0)
-                check_unused(layer.path, writers_only=True, span=span)
-                offset, size = span or (0, 0)
-                lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
+        self._writer: tuple[Upper, ServerProcess] | None = None
+        self._memory: tuple[Upper, str] | None = None
 
     def view(self, layers: Sequence[Layer]) -> str:
         """Mount the merged layers, the lowest first; return the directory. Raises LaunchError."""
         point = self._new_point()
         fd = self._mount_fuse(point)
         try:
-            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._leave_run)
+            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._begin_view)
         except OSError as error:
             raise failed_call("the image cannot be served", error) from error
         finally:
@@ -102,6 +97,8 @@ class ServedLayers:
             raise failed_call(f"{show(upper.name or 'memory')} cannot be mounted", error) from error
         if upper.kind != "image":
             self._mounted.append(base)
+        if upper.kind == "tmpfs":
+            self._memory = upper, base
         for name in (upper.upper, upper.work):
             with suppress(FileExistsError):
                 os.makedirs(f"{base}/{name}", 0o755)
@@ -119,6 +116,11 @@ class ServedLayers:
 
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
+        if self._memory is not None:
+            upper, point = self._memory
+            full = fullness(os.statvfs(point))
+            if full:
+                self.notify(full_note(upper, full))
         device = _device_of(self._mounted[-1]) if self._mounted else 0
         for server in self._servers:
             if (code := server.code_if_ended()) is not None:
@@ -126,28 +128,26 @@ class ServedLayers:
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
-        self._locks.close()
         while self._servers:
-            self._servers.pop().leave()
+            server = self._servers.pop()
+            # one that ends later has the image locked for reading, and the next run finds it in use
+            if self.images.has_locks and server.is_unmounted(LEFT_BEHIND_SECONDS):
+                server.wait()
+            else:
+                server.leave()
         if self._writer is not None:
             self._finish_writer(*self._writer, device)
 
     def start_image(self, upper: Upper) -> None:
-        """Begin to serve an ext3 image that is written to, locked as Apptainer does; ``add_upper`` waits until it is there."""
+        """Begin to serve an ext3 image that is written to; ``add_upper`` waits until it is there."""
         point = self._new_point()
-        image = os.open(upper.path, os.O_RDWR | hostio.NO_WAIT | os.O_CLOEXEC)
-        self._locks.callback(os.close, image)
-        self._image = image
-        span = None if upper.object_id is None else (upper.offset, upper.size or 0)
-        offset, size = span or (0, 0)
-        check_unused(upper.path, writers_only=False, span=span)
-        lock_range(image, write=True, offset=offset, size=size, path=upper.path)
-        check_unused(upper.path, writers_only=False, span=span, own_lock=True)
         fd = self._mount_fuse(point, read_only=False)
-        server = start_server(partial(_open_image, fd, image, upper, self.owner), before=self._leave_session)
+        assert self.owner is not None
+        server = start_server(partial(_open_image, fd, self.images.upper, upper, self.owner), before=self._begin_image)
         os.close(fd)
-        self._writer = (upper.path, server)
+        self._writer = (upper, server)
         self._image_point = point
+        self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
     def _await_image(self, upper: Upper) -> str:
         assert self._writer is not None
@@ -155,49 +155,54 @@ class ServedLayers:
             self._writer[1].await_ready()
         except OSError as error:
             self._writer = None
-            raise failed_call(f"{show(upper.name)} cannot be served", error, hint=_check_hint(upper)) from error
+            hint = f"check it with: {ImagePlace.of(upper).fsck('-fn')}"
+            raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
         self._is_image_ready = True
         return self._image_point
 
-    def _finish_writer(self, name: str, server: ServerProcess, device: int) -> None:
+    def _finish_writer(self, upper: Upper, server: ServerProcess, device: int) -> None:
         """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
         if not self._is_image_ready:  # something else has failed before the first change
             server.wait()
             return
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             server.leave()
-            self.notify(still_used(name, device))
+            self.notify(still_used(upper.name, device))
             return
         code = server.wait()
-        if code == FULL:
-            grow = f"sifkit overlay resize {shell_quote(name)} --size +1G"
-            self.notify(f"{show(name)} is full: not all could be written; make it larger with: {grow}")
+        if code in FULL:
+            self.notify(full_note(upper, FULL[code]))
         elif code < 0:
             raise LaunchError(
-                f"{show(name)}: its server {_ended(code)}: changes of the last {COMMIT_SECONDS:.0f} seconds are lost"
+                f"{show(upper.name)}: its server {_ended(code)}: changes of the last {COMMIT_SECONDS:.0f} seconds are lost"
             )
         elif code != 0:
-            raise LaunchError(f"{show(name)}: the last changes could not be written", hint="check the image and its disk")
+            raise unwritten(upper.name)
 
     def _new_point(self) -> str:
         self._count += 1
-        point = f"{self.session.path}/{self._count}"
+        point = f"{self.session.path}/served-{self._count}"
         os.mkdir(point, 0o755)
         return point
 
     def _mount_fuse(self, point: str, *, read_only: bool = True) -> int:
         try:
-            fd = mount_fuse(point, name="sifkit", read_only=read_only, uid=self.owner[0], gid=self.owner[1])
+            uid, gid = self.owner or (0, 0)
+            fd = mount_fuse(point, name="sifkit", read_only=read_only, uid=uid, gid=gid)
         except OSError as error:
             raise failed_call("FUSE cannot be mounted", error, hint="see what this host allows: sifkit doctor") from error
         self._mounted.append(point)
         return fd
 
-    def _leave_run(self) -> None:
-        """In a server of layers that are read: as ``_leave_session``, and let go of the image that is written to."""
+    def _begin_view(self) -> None:
+        """In a server of what is read: the lock on what is written to is not its own."""
         self._leave_session()
-        if self._image is not None:
-            os.close(self._image)
+        self.images.close_upper()
+
+    def _begin_image(self) -> None:
+        """In the server of the image: it has no part in other locks."""
+        self._leave_session()
+        self.images.close_layers()
 
     def _leave_session(self) -> None:
         """In a server: have no part in its own mount, which would keep it alive for ever, nor in reports of other servers."""
@@ -224,7 +229,7 @@ def _ended(code: int) -> str:
     return f"has ended with code {code}"
 
 
-def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int]) -> Server:
+def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int] | None) -> Server:
     """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError."""
     trees = [_open_layer(layer) for layer in layers]
     return Server(fd, TreeBackend(UnionTree(trees) if len(trees) > 1 else trees[0], owner=owner), report=report_error)
@@ -237,10 +242,6 @@ def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Se
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)
     return WritableServer(fd, backend, report=report_error)
-
-
-def _check_hint(upper: Upper) -> str:
-    return f"check it with: sifkit overlay fsck -fn {shell_quote(upper.path)}"
 
 
 def _open_layer(layer: Layer) -> FileTree[Any]:
@@ -268,4 +269,9 @@ def _open_ext3(layer: Layer) -> FileTree[Any]:
 
     partition = None if layer.object_id is None else str(layer.object_id)
     offset = layer.offset or None if partition is None else None
-    return _opened.enter_context(open_filesystem(layer.path, partition, offset=offset)).tree
+    opened = _opened.enter_context(open_filesystem(layer.path, partition, offset=offset))
+    problem = None if opened.image is None else opened.image.journal_problem
+    if problem is not None:  # without its journal an image shows what it was before
+        place = ImagePlace.of(layer)
+        raise LaunchError(f"{place.name}: its journal cannot be read: {problem}", hint=f"repair it with: {place.fsck()}")
+    return opened.tree

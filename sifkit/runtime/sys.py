@@ -46,6 +46,7 @@ __all__ = [
     "set_parent_death_signal",
     "set_seccomp_filter",
     "setns",
+    "syncfs",
     "umount",
     "unshare",
     "write_id_maps",
@@ -118,6 +119,11 @@ def mount(
 def umount(target: str | bytes, flags: int = 0) -> None:
     """Remove a mount. ``flags``: MNT_DETACH leaves it to those who use it."""
     _check(_libc.umount2(os.fsencode(target), flags), f"umount {os.fsdecode(target)}")
+
+
+def syncfs(fd: int) -> None:
+    """Bring a filesystem to storage, which has the open file ``fd``. Raises also what failed before, since it was opened."""
+    _check(_libc.syncfs(fd), "syncfs")
 
 
 def bind_flags(target: str | bytes) -> int:

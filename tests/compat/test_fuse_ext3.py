@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from sifkit.runtime.fuse.writable_server import FULL
+from sifkit.runtime.fuse.writable_server import FULL_OF_BYTES
 from sifkit.vfs.host_tree import HostTree
 from tests.support.fuse_writable import writable_mount
 from tests.support.squashfs_images import facts_of_tree
@@ -274,7 +275,7 @@ def test_an_idle_mount_is_committed_after_five_seconds(image: Path) -> None:
 def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) -> None:
     image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
     source = os.urandom(12 << 20)
-    with writable_mount(image, expected=FULL) as mount:
+    with writable_mount(image, expected=FULL_OF_BYTES) as mount:
         accepted = 0
         fd = os.open(mount.point / "file", os.O_CREAT | os.O_WRONLY)
         with pytest.raises(OSError) as error:
@@ -292,6 +293,26 @@ def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) ->
         os.unlink(mount.point / "file")
         (mount.point / "again").write_bytes(source[:accepted])
     check(image)
+
+
+def test_pages_that_have_no_room_fail_when_they_are_synced(tmp_path: Path) -> None:
+    image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
+    with writable_mount(image, expected=FULL_OF_BYTES) as mount:
+        with open(mount.point / "fill", "wb", buffering=0) as fill:
+            while os.statvfs(mount.point).f_bavail > 40:
+                fill.write(bytes(8192))
+        with open(mount.point / "mapped", "w+b") as file:
+            file.truncate(1 << 20)
+            with mmap.mmap(file.fileno(), 1 << 20) as mapped:
+                mapped[:] = b"x" * (1 << 20)
+                assert error_of(mapped.flush) == errno.ENOSPC
+        os.unlink(mount.point / "fill")
+        with open(mount.point / "mapped", "r+b") as file, mmap.mmap(file.fileno(), 1 << 20) as mapped:
+            mapped[:] = b"y" * (1 << 20)
+            mapped.flush()
+    check(image)
+    with writable_mount(image) as mount:
+        assert (mount.point / "mapped").read_bytes() == b"y" * (1 << 20)
 
 
 def test_killed_at_any_moment(image: Path) -> None:

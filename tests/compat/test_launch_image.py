@@ -104,6 +104,19 @@ def test_a_full_image_refuses_writes_and_keeps_what_it_took(base: Layer, image: 
     assert run_script("tr -d x </fill | wc -c; wc -c </fill", base, image)[1].split() == ["0", str(taken)]
 
 
+@pytest.mark.parametrize("options", [("-N", "64"), ("-J", "size=1")])
+def test_a_full_image_can_be_used_again(base: Layer, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """The next overlay makes a work directory in it, whether it has no inodes or no blocks for files."""
+    image = tmp_path / "overlay.img"
+    run("mke2fs", "-q", "-t", "ext3", *options, image, "6M")
+    script = "mkdir /w; cat /dev/zero >/w/fill; i=0; while true >/w/$i; do i=$((i+1)); done"
+    fill = script if "-J" in options else script.replace("cat /dev/zero >/w/fill; ", "")
+    code, _, err = run_script(fill, base, image)
+    assert code == 0 and "No space left on device" in err and f"{image} is full" in err
+    code, out, err = run_script("rm /w/1 /w/2 /w/3; rm /app/message.txt; ls /app; echo $?", base, image)
+    assert (code, out, err) == (0, "sub\n0\n", "")
+
+
 def test_unlinked_files_live_while_they_are_open(base: Layer, image: Path) -> None:
     script = "exec 3<>/f; echo kept >&3; rm /f; echo other >/f; cat /proc/self/fd/3; exec 3>&-; cat /f; ls /app/sub | wc -l"
     assert run_script(script, base, image) == (0, "kept\nother\n50\n", "")
@@ -191,9 +204,9 @@ def test_two_writers_never(base: Layer, image: Path) -> None:
 
 @pytest.mark.parametrize("way", ["root", "user"])
 def test_processes_left_behind_keep_the_image(base: Layer, image: Path, way: Way) -> None:
-    script = "(sleep 5; echo late >/late) >/dev/null 2>&1 & exit 7"
+    script = "(sleep 8; echo late >/late) >/dev/null 2>&1 & exit 7"
     with start_plan(plan_of(way, ["sh", "-c", script], [base], upper(image)), image.parent) as process:
-        out, err = process.communicate(timeout=4)  # nobody keeps them open, the servers included
+        out, err = process.communicate(timeout=7)  # nobody keeps them open, the servers included
     assert (process.returncode, out) == (7, b"")
     assert b"stays in use" in err and b"(sleep)" in err
     code, _, err = run_plan(plan_of(way, ["true"], [base], upper(image)), image.parent)

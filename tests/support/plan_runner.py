@@ -90,12 +90,19 @@ def _drop(uid: int) -> None:
     import lzma
     import zlib
 
+    import ext3.fsck.checking
+    import ext3.newfs.stamp
+    import ext3.resize.unfinished
     import sifkit.overlay.images.opening
+    import sifkit.overlay.marks.normalizing
+    import sifkit.overlay.resizing.unfinished_resize
     import sifkit.runtime.fuse.ext3_backend
     import sifkit.runtime.fuse.writable_server
     import sifkit.runtime.served_layers
+    import sifkit.sif.image
+    import sifkit.sif.store
 
-    _ = encodings.ascii, lzma, zlib, sifkit
+    _ = encodings.ascii, lzma, zlib, sifkit, ext3
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

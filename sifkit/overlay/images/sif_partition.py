@@ -39,6 +39,7 @@ __all__ = [
     "select_partition",
     "space_notes",
     "unused_overlay",
+    "unused_overlay_of",
 ]
 
 LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
@@ -208,9 +209,14 @@ def unused_overlay(name: str) -> str:
     if image_kind(name) != "sif":
         return ""
     with open_sif(name) as (sif, _):
-        for found in sif.overlays:
-            if reasons := _unused_reasons(sif, found):
-                return f"its overlay, object {found.id}, is not used; {reasons[0]}"
+        return unused_overlay_of(sif)
+
+
+def unused_overlay_of(sif: SIF) -> str:
+    """Return why the overlay in a SIF is not used, as ``unused_overlay`` does."""
+    for found in sif.overlays:
+        if reasons := _unused_reasons(sif, found):
+            return f"its overlay, object {found.id}, is not used; {reasons[0]}"
     return ""
 
 

@@ -38,6 +38,14 @@ POINTER_BLOCKS = 3
 KEPT_BLOCKS = 16
 """Least number of free blocks that content and directories leave: the next overlay makes a work directory in this one, and
 whoever frees space by removing files needs some for whiteouts."""
+KEPT_INODES, KEPT_SHARE = 16, 16
+"""Least number of free inodes that files leave, likewise, or this part of all if that is less."""
+WORK_BLOCKS, WORK_INODES = 6, 3
+"""What whiteouts leave as well: the work directories that overlayfs makes anew at each start."""
+MOUNT_FILES = 3
+"""Files that overlayfs makes below its work directory when it is mounted, to see what the filesystem can do."""
+NAME_BLOCKS = 2
+"""Blocks that a directory may need for another name."""
 HIDDEN = (b"trusted.",)
 """Prefixes of attributes that a plain user may not see."""
 _FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
@@ -56,6 +64,8 @@ class Ext3Backend:
         self.filesystem = WritableFilesystem(FileDevice(fd, offset, size), late_checkpoint=True)
         self._block_size = self.filesystem.superblock.block_size
         self._kept = max(KEPT_BLOCKS, self.filesystem.superblock.reserved_blocks)
+        self._mount_files = MOUNT_FILES
+        self._kept_inodes = min(KEPT_INODES, self.filesystem.superblock.inodes_count // KEPT_SHARE)
         self.shown = shown
         self.stored = stored
         self._counts: dict[int, int] = {}
@@ -79,8 +89,14 @@ class Ext3Backend:
         return self.filesystem.unsynced
 
     def close(self) -> None:
-        """Commit, empty the journal and mark the filesystem as clean."""
+        """Commit, empty the journal and mark the filesystem as clean.
+
+        Raises OSError, also if a commit failed earlier: the changes since the one before are lost.
+        """
+        is_usable = self.filesystem.usable
         self.filesystem.close()
+        if not is_usable:
+            raise OSError(errno.EIO, "changes are lost, since a write to the image's file failed")
 
     def fsync(self, node: int, /) -> None:
         if self._inode(node) not in self._working:
@@ -194,7 +210,8 @@ class Ext3Backend:
         size = self._block_size
         blocks = (found.total_bytes - found.metadata_bytes) // size
         free = found.free_bytes // size
-        return FilesystemTotals(blocks, free, max(0, free - self._kept), found.inodes, found.free_inodes, size)
+        free_inodes = max(0, found.free_inodes - self._kept_inodes)
+        return FilesystemTotals(blocks, free, max(0, free - self._kept), found.inodes, free_inodes, size)
 
     # Changes
 
@@ -264,16 +281,28 @@ class Ext3Backend:
         """Return whether so many blocks of content, and those that point to them, leave what must stay free."""
         return self.filesystem.superblock.free_blocks - blocks - blocks // 256 - POINTER_BLOCKS >= self._kept
 
+    def _check_room(self, above: int, blocks: int = NAME_BLOCKS, *, is_mark: bool = False) -> None:
+        """Raise OSError (ENOSPC) if a new file in directory ``above`` takes what must stay free. ``is_mark``: a whiteout."""
+        if above in (ROOT_INODE, self._working.top):  # directories of overlayfs itself
+            return
+        if self._mount_files and above in self._working:
+            self._mount_files -= 1
+            return
+        found = self.filesystem.superblock
+        kept, kept_inodes = (WORK_BLOCKS, WORK_INODES) if is_mark else (self._kept, self._kept_inodes)
+        if found.free_blocks - blocks < min(kept, self._kept) or found.free_inodes <= min(kept_inodes, self._kept_inodes):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:
         uid, gid = self.stored
         above = self._place(directory, name)
+        self._check_room(above, is_mark=modes.S_ISCHR(mode) and device == (0, 0))
         return self._entry(above, self.filesystem.mknod_at(above, name, mode, rdev=device, uid=uid, gid=gid))
 
     def make_directory(self, directory: int, name: bytes, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = self._place(directory, name)
-        if above not in (ROOT_INODE, self._working.top) and not self._has_room(1):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._check_room(above, NAME_BLOCKS + 1)
         ino = self.filesystem.mkdir_at(above, name, mode, uid=uid, gid=gid)
         self._find_work()
         return self._entry(above, ino)
@@ -281,11 +310,13 @@ class Ext3Backend:
     def make_symlink(self, directory: int, name: bytes, target: bytes, /) -> Entry:
         uid, gid = self.stored
         above = self._place(directory, name)
+        self._check_room(above, NAME_BLOCKS + 1)
         return self._entry(above, self.filesystem.symlink_at(target, above, name, uid=uid, gid=gid))
 
     def make_nameless(self, directory: int, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = self._directory(directory)
+        self._check_room(above)
         ino = self.filesystem.create_nameless(above, mode, uid=uid, gid=gid)
         try:
             return self._entry(above, ino)

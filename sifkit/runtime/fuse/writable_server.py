@@ -28,19 +28,22 @@ from .protocol import (
 )
 from .server import WANTED, Reply, Server, packed_attributes
 
-__all__ = ["FULL", "WritableServer"]
+__all__ = ["FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
 
 COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 """The last is that of our timer."""
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
-WRITE_KILL_SUIDGID = 4
+WRITE_CACHE, WRITE_KILL_SUIDGID = 1, 4
+"""The first: changed pages of a mapped file, of which the kernel takes all as written but for an error."""
 KEEP_CACHE = 2
 SET_ID = 0o6000
 COMMIT_SECONDS = 5.0
 """Age of the oldest change that is not committed, at which all are."""
-FULL = errno.ENOSPC
-"""Exit code of a server that had no room for a request; all others were carried out."""
+FULL_OF_BYTES, FULL_OF_INODES = 28, 29
+"""Exit codes of a server that had no room for a request; all others were carried out."""
+FEW_BLOCKS = 16
+"""Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
 SECOND = 1_000_000_000
 
 
@@ -55,7 +58,7 @@ class WritableServer(Server):
         self._next_handle = 1
         self._is_busy = False
         self._is_commit_asked = False
-        self._was_full = False
+        self._full = 0
         self._is_timed = False
         self._has_timer = False
         self._handlers |= {
@@ -92,16 +95,22 @@ class WritableServer(Server):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def finish(self) -> int:
-        """Commit all, and end the work with the filesystem; return FULL if requests were refused for lack of space.
-
-        Raises OSError.
+        """Commit all, and end the work with the filesystem; return 0, or FULL_OF_BYTES or FULL_OF_INODES if
+        requests were refused for lack of them. Raises OSError.
         """
         self.writable.close()
-        return FULL if self._was_full else 0
+        return self._full
 
     def _fail(self, unique: int, number: int) -> None:
-        self._was_full |= number == errno.ENOSPC
+        if number == errno.ENOSPC:
+            self._note_full()
         super()._fail(unique, number)
+
+    def _note_full(self) -> None:
+        if not self._full:
+            found = self.backend.totals()
+            is_full = found.available_blocks <= FEW_BLOCKS
+            self._full = FULL_OF_INODES if not found.free_inodes else FULL_OF_BYTES if is_full else 0
 
     def _on_signal(self, number: int, _: object) -> None:
         """Commit at once, or after the request that is being answered."""
@@ -239,7 +248,10 @@ class WritableServer(Server):
         _, offset, size, flags, *_ = READ_IN.packer.unpack_from(body)
         data = body[READ_IN.size : READ_IN.size + size]
         written = self.writable.write(node, offset, data, bool(flags & WRITE_KILL_SUIDGID))
-        self._was_full |= written < size
+        if written < size:
+            self._note_full()
+            if flags & WRITE_CACHE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return (written.to_bytes(4, "little") + bytes(4),)
 
     def _fallocate(self, _: int, __: memoryview) -> Reply:

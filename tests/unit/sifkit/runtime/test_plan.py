@@ -156,6 +156,8 @@ def test_what_excludes_each_other() -> None:
 
 def test_an_image_without_an_overlay_is_not_writable() -> None:
     refused("/base.sif has no overlay that can be written to", kind=FormatError, hint="add one with", writable=True)
+    other = replace(IMAGE, unused_overlay="its overlay, object 3, is not used; it is in group 2")
+    refused("that can be written to: its overlay, object 3, is not used; it is", kind=FormatError, image=other, writable=True)
     refused("/base.sif is not writable for you", kind=FormatError, image=replace(IMAGE, is_writable=False), writable=True)
 
 

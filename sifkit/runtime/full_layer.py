@@ -1,0 +1,33 @@
+"""Layer that was written to and is full: found out at the end of a run, and said with the command that makes it larger."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from ..errors import human
+from .image_place import ImagePlace
+from .run_plan import Upper
+
+__all__ = ["Fullness", "full_note", "fullness"]
+
+Fullness = Literal["", "bytes", "inodes"]
+FEW_BYTES = 64 << 10
+"""Free bytes of a filesystem in which a write has failed, or will: a file needs blocks that point to others, too."""
+
+
+def fullness(found: os.statvfs_result) -> Fullness:
+    """Return what a filesystem has none left of, as its statvfs says; "" if there is enough."""
+    if found.f_files and not found.f_ffree:
+        return "inodes"
+    return "bytes" if found.f_blocks and found.f_bfree * found.f_frsize < min(FEW_BYTES, found.f_blocks) else ""
+
+
+def full_note(upper: Upper, full: Fullness) -> str:
+    """Return the note on a layer that is full, in one line."""
+    if upper.kind == "tmpfs":
+        size = "" if upper.size is None else f" ({human(upper.size)})"
+        larger = "2G" if upper.size is None else human(2 * upper.size).replace(" ", "").removesuffix("iB")
+        return f"the memory for changes{size} is full: give it more with --tmpfs-size {larger}"
+    place = ImagePlace.of(upper)
+    return f"{place.name} is full ({full}); make it larger with: {place.resize('+1G')}"

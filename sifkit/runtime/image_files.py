@@ -1,0 +1,208 @@
+"""Image files of a run: opened, locked as Apptainer does, and brought into the state in which they can be used.
+
+An image that is written to is checked first if it was not unmounted cleanly, as ``fsck -p`` does, and its journal is replayed.
+One that is read is replayed, too, if that is allowed; else it is read through its journal, by a server of ours. The locks are
+this process's until ``close``; servers that it forks have them as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from ext3 import hostio
+
+from ..atomic import lock_range, open_locked
+from ..errors import ImageInUseError, SifkitError, show
+from ..in_use import check_unused
+from .errors import LaunchError
+from .ext3_state import read_state
+from .image_place import ImagePlace
+from .run_plan import Layer, Upper
+
+__all__ = ["ImageFiles"]
+
+Span = tuple[int, int] | None
+
+
+class ImageFiles:
+    """Open image files. ``notify``: takes a line about what was done to one, or should be."""
+
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self.notify = notify
+        self._layers: dict[Layer, int] = {}
+        self._upper: tuple[int, ImagePlace] | None = None
+
+    def close(self) -> None:
+        """Close all, which ends the locks unless a forked process has them."""
+        self.close_layers()
+        self.close_upper()
+
+    def close_layers(self) -> None:
+        while self._layers:
+            os.close(self._layers.popitem()[1])
+
+    def close_upper(self) -> None:
+        if self._upper is not None:
+            os.close(self._upper[0])
+            self._upper = None
+
+    @property
+    def has_locks(self) -> bool:
+        """Return True if an image is locked for reading."""
+        return any(layer.kind == "ext3" for layer in self._layers)
+
+    def descriptor(self, layer: Layer) -> int:
+        """Return the descriptor of a layer that was opened."""
+        return self._layers[layer]
+
+    @property
+    def upper(self) -> int:
+        """Descriptor of the image that is written to, which was opened."""
+        assert self._upper is not None
+        return self._upper[0]
+
+    def open(self, layers: Sequence[Layer], upper: Upper | None, *, for_kernel: bool) -> bool:
+        """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing.
+
+        Return True if the kernel would not show one that is read as it is meant. ``for_kernel``: root's overlayfs will read
+        them; else ``check_marks`` is left to do. Raises ImageInUseError, LaunchError for an image that must be repaired by
+        hand, and OSError.
+        """
+        images = [layer for layer in dict.fromkeys(layers) if layer.kind != "directory"]
+        needs_view = [self._open_layer(layer, for_kernel) for layer in images]
+        if upper is not None and upper.kind == "image":
+            self._open_upper(upper)
+            if for_kernel:
+                self.check_marks(for_kernel=True)
+        return any(needs_view)
+
+    # Layers that are read
+
+    def _open_layer(self, layer: Layer, for_kernel: bool) -> bool:
+        if layer.kind != "ext3":
+            self._layers[layer] = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
+            return False
+        with ExitStack() as replaying:
+            self._replay(layer, replaying)
+            fd = self._layers[layer] = self._open_locked(layer, write=False)
+        place = ImagePlace.of(layer, fd)
+        state = read_state(fd, layer.offset)
+        if state.needs_check:
+            self.notify(f"{place.name} was not unmounted cleanly, or has errors; check it with: {place.fsck('-p')}")
+        if state.needs_recovery:
+            return True
+        if not for_kernel or not layer.has_marks:
+            return False
+        from .mark_search import search_marks
+
+        found = search_marks(fd, place.offset, place.size)
+        return found is None or found.of_users or found.moved
+
+    def _replay(self, layer: Layer, stack: ExitStack) -> None:
+        """Replay the journal of a layer if it is not empty and that is allowed. The lock passes over to ``_open_locked``."""
+        try:
+            fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
+            try:
+                state = read_state(fd, layer.offset)
+            finally:
+                os.close(fd)
+            if not state.needs_recovery or state.needs_check:
+                return
+            fd = self._open_locked(layer, write=True)
+        except (OSError, ImageInUseError):
+            return  # it may not be written to, or is being read
+        stack.callback(os.close, fd)
+        place = ImagePlace.of(layer, fd)
+        if read_state(fd, layer.offset).needs_recovery:
+            from .preparation import prepare
+
+            prepare(fd, place)
+        offset, size = _span(layer) or (0, 0)
+        lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
+
+    # The layer that is written to
+
+    def _open_upper(self, upper: Upper) -> None:
+        """Open an image that is written to, and bring it into a clean state."""
+        fd = self._open_locked(upper, write=True)
+        place = ImagePlace.of(upper, fd)
+        self._upper = fd, place
+        state = read_state(fd, upper.offset)
+        if state.needs_check:
+            self.notify(f"{place.name} was not unmounted cleanly, or has errors; it is checked first")
+        if not state.is_clean:
+            from .preparation import prepare
+
+            note = prepare(fd, place, check=state.needs_check)
+            if note:
+                self.notify(note)
+
+    def check_marks(self, *, for_kernel: bool) -> None:
+        """Replace the marks of plain users in the image that is written to, ``for_kernel``: as root's overlayfs reads it.
+
+        Raises LaunchError for marks that overlayfs does not follow.
+        """
+        assert self._upper is not None
+        from .mark_search import search_marks
+
+        fd, place = self._upper
+        found = search_marks(fd, place.offset, place.size, names=for_kernel)
+        if found is not None and found.moved:
+            from .preparation import moved_error
+
+            raise moved_error(place)
+        if found is None or (for_kernel and found.of_users):
+            from .preparation import prepare
+
+            prepare(fd, place, normalize=for_kernel, search_moved=found is None)
+            if found is not None:
+                self.notify(f"{place.name}: marks of removed files that fuse-overlayfs left were replaced by the kernel's")
+
+    # Opening
+
+    def _open_locked(self, image: Layer | Upper, *, write: bool) -> int:
+        flags = (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC
+        lock = partial(self._lock, image, write=write)
+        return open_locked(image.path, partial(os.open, image.path, flags), lock)[0]
+
+    def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> None:
+        span = _span(image)
+        offset, size = span or (0, 0)
+        try:
+            try:
+                is_locked = lock_range(fd, write=write, offset=offset, size=size, path=image.path)
+            except ImageInUseError:
+                check_unused(image.path, writers_only=not write, span=span)  # says who uses it
+                raise
+            check_unused(image.path, writers_only=not write, span=span, own_lock=is_locked)  # mounts take no lock
+        except ImageInUseError as error:
+            error.hint = "wait until that has ended"
+            raise
+        if not is_locked and write:
+            self.notify(f"{show(image.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
+        if image.object_id is not None:
+            _check_partition(image, fd)
+
+
+def _span(image: Layer | Upper) -> Span:
+    """Return the range of a partition that is locked; None for the whole file."""
+    return None if image.object_id is None else (image.offset, image.size or 0)
+
+
+def _check_partition(image: Layer | Upper, fd: int) -> None:
+    """Raise LaunchError if an object of a SIF is no longer where it was before it was locked."""
+    from ..sif.image import SIF
+    from ..sif.store import FileStore
+
+    assert image.object_id is not None
+    try:
+        with SIF(FileStore(fd), path=image.path) as sif:
+            found = sif.get(image.object_id)
+            is_same = (found.offset, found.size) == (image.offset, image.size)
+    except SifkitError:
+        is_same = False
+    if not is_same:
+        raise LaunchError(f"{show(image.path)} was changed by another process while it was opened", hint="run it again")

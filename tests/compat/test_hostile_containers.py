@@ -1,0 +1,64 @@
+"""Containers made to harm whoever runs them: nothing outside is touched, no file of theirs gains rights or stops the start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.plain_user import USER, run_sifkit, user_directory
+from tests.support.squashfs_images import make_squashfs
+from tests.support.tools import requires_root
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+ID_PROGRAM = "/usr/bin/id"
+
+
+def write_hostile_root(root: Path, victim: Path) -> None:
+    """A root whose mount points are links to a directory of the host, and whose files are not what they should be."""
+    for name in ("etc", "app", "opt", "sys", "dev", "var", "usr"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "proc").symlink_to(victim)
+    (root / "tmp").symlink_to("../../../../opt")
+    (root / "home").symlink_to(victim)
+    (root / "var/tmp").symlink_to("/proc/self/root")
+    (root / ".singularity.d").symlink_to(victim)
+    (root / "etc/passwd").mkdir()
+    os.mkfifo(root / "etc/group")
+    (root / "etc/hosts").symlink_to(victim / "file")
+    (root / "etc/resolv.conf").symlink_to("resolv.conf")
+    shutil.copy(ID_PROGRAM, root / "app/id")
+    (root / "app/id").chmod(0o6755)
+    os.mknod(root / "app/null", 0o20666, os.makedev(1, 3))
+    (root / "data").symlink_to("/../../opt/../data2")
+
+
+def facts(directory: Path) -> list[tuple[str, int, int]]:
+    return [(str(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in (directory, *directory.rglob("*"))]
+
+
+@pytest.mark.parametrize("uid", [0, USER])
+def test_nothing_outside_is_touched(tmp_path: Path, uid: int) -> None:
+    with user_directory(uid) as directory:
+        victim = directory / "victim"
+        victim.mkdir()
+        (victim / "file").write_text("of the host\n")
+        for path in (victim, victim / "file"):
+            path.chmod(0o777)
+        write_hostile_root(tmp_path / "root", victim)
+        make_squashfs(tmp_path / "root", directory / "image.sqfs").chmod(0o644)
+        before = facts(victim)
+        (directory / "shown").mkdir()
+        (directory / "shown/file").write_text("shown\n")
+        script = "/app/id -u; cat /data/file; cat /app/null 2>/dev/null || echo no device"
+        for options in ((), ("--containall",), ("--writable-tmpfs",)):
+            code, out, err = run_sifkit(
+                uid, directory, "exec", *options, "-B", "/usr", "-B", "shown:/data", "image.sqfs", "/usr/bin/sh", "-c", script
+            )
+            assert (code, out) == (0, f"{uid}\nshown\nno device\n"), err
+            assert facts(victim) == before

@@ -1,0 +1,104 @@
+"""Image files of a run: who may open which at the same time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sifkit.atomic import lock_range
+from sifkit.errors import ImageInUseError
+from sifkit.overlay.edit.edit_session import EditOptions, edit_image
+from sifkit.runtime.errors import LaunchError
+from sifkit.runtime.image_files import ImageFiles
+from sifkit.runtime.run_plan import Layer, Upper
+
+from ....support.containers import sif_of
+from ....support.tools import run
+
+Opener = Callable[[ImageFiles], object]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    found = tmp_path / "a.img"
+    run("mke2fs", "-q", "-F", "-t", "ext3", found, "4M")
+    return found
+
+
+def openers(image: Path, offset: int | None) -> dict[str, Opener]:
+    """How a run reads and writes an image, or the overlay in a SIF at ``offset``."""
+    if offset is None:
+        layer, upper = Layer(path=str(image), kind="ext3", has_marks=True), Upper(kind="image", path=str(image))
+    else:
+        place = {"path": str(image), "offset": offset, "size": 4 << 20, "object_id": 1}
+        layer, upper = Layer(kind="ext3", has_marks=True, **place), Upper(kind="image", **place)  # type: ignore[arg-type]
+    return {
+        "read": lambda images: images.open([layer], None, for_kernel=True),
+        "write": lambda images: images.open([], upper, for_kernel=False),
+    }
+
+
+@pytest.mark.parametrize("in_sif", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "allowed"),
+    [("read", "read", True), ("read", "write", False), ("write", "read", False), ("write", "write", False)],
+)
+def test_one_writes_or_many_read(tmp_path: Path, image: Path, in_sif: bool, first: str, second: str, allowed: bool) -> None:
+    offset = None
+    if in_sif:
+        content = image.read_bytes()
+        image = sif_of(tmp_path / "a.sif", None, image)
+        offset = image.read_bytes().index(content)
+    ways = openers(image, offset)
+    with closing(ImageFiles(print)) as one, closing(ImageFiles(print)) as two:
+        ways[first](one)
+        if allowed:
+            ways[second](two)
+        else:
+            with pytest.raises(ImageInUseError, match=f"in use: locked for .*ing by process {os.getpid()} ") as caught:
+                ways[second](two)
+            assert "--wait" not in caught.value.hint
+        edit = EditOptions(partition="1" if in_sif else None)
+        with pytest.raises(ImageInUseError), edit_image(image, edit):
+            pass
+    with closing(ImageFiles(print)) as images:
+        ways["write"](images)
+
+
+def test_a_lock_of_apptainer_counts(image: Path) -> None:
+    """It locks the whole of an image: all up to its end, however far that is."""
+    ways = openers(image, None)
+    with image.open("r+b") as file, closing(ImageFiles(print)) as images:
+        lock_range(file.fileno(), write=False)
+        ways["read"](images)
+        with pytest.raises(ImageInUseError):
+            ways["write"](images)
+
+
+def test_an_image_that_is_replaced_while_it_is_opened(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is on the file that has the name."""
+    other = image.with_name("b.img")
+    other.write_bytes(image.read_bytes())
+    wanted = other.stat().st_ino
+    real = os.open
+
+    def replacing(path: str, *arguments: int) -> int:
+        fd = real(path, *arguments)
+        if path == str(image) and other.exists():
+            other.rename(image)
+        return fd
+
+    monkeypatch.setattr(os, "open", replacing)
+    with closing(ImageFiles(print)) as images:
+        openers(image, None)["write"](images)
+        assert os.fstat(images.upper).st_ino == wanted
+
+
+def test_a_partition_that_moved_before_the_lock(tmp_path: Path, image: Path) -> None:
+    sif = sif_of(tmp_path / "a.sif", None, image)
+    with closing(ImageFiles(print)) as images, pytest.raises(LaunchError, match="changed by another process"):
+        openers(sif, 4096)["write"](images)
