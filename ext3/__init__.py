@@ -24,7 +24,6 @@ Names are bytes; paths bytes, text or path objects; sizes bytes; times nanosecon
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -180,6 +179,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name in ("fsck", "resize"):
         return import_module(f".{name}", __name__)
     if name not in _MODULE_OF:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from ext3 import hostio
@@ -21,6 +20,7 @@ from ext3 import hostio
 from .atomic import HostPath, LockState, lock_state
 from .errors import IN_USE_HINT, ImageInUseError, show
 from .lock_wait import retry_in_use
+from .records import record, replace
 
 __all__ = [
     "ImageUse",
@@ -50,7 +50,7 @@ DETACH_SECONDS = 1.0
 """Seconds for which a loop device that detaches itself may outlive its mount, while udev or another program looks at it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LockHolder:
     """Process that has the image open and locked; ``kind`` is "read" or "write"."""
 
@@ -59,7 +59,7 @@ class LockHolder:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mount:
     """Loop device over the image, and its mount point (None: attached, but not mounted as far as can be seen)."""
 
@@ -68,7 +68,7 @@ class Mount:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImageUse:
     """Users of an image at this time. ``lock``: lock held by others; "unsupported": file locking is unavailable.
 
@@ -155,9 +155,10 @@ def check_unused(
     name = os.fsdecode(path)
 
     def check() -> ImageUse:
-        use = image_use(path) if span is None else image_use(path, span=span)
         if own_lock:
-            use = ImageUse("none", (), use.mounts)
+            use = ImageUse("none", (), _mounts(name, os.stat(path), span))
+        else:
+            use = image_use(path) if span is None else image_use(path, span=span)
         used = use.written if writers_only else use.busy
         servers = () if used else _other_servers(os.stat(path), writers_only=writers_only or span is not None)
         if used or servers:
@@ -207,10 +208,10 @@ def fuse_servers(wanted: os.stat_result) -> Iterator[LockHolder]:
 
     They are processes with the file and /dev/fuse open, or of FUSE_PROGRAMS. Other users' processes are only visible to root.
     """
-    serving = [pid for pid, _ in _processes(lambda text: text == FUSE_DEVICE)]
-    ending = [pid for pid in _numbers("/proc") if pid not in serving and _command(pid) in FUSE_PROGRAMS]
-    for pid in serving + ending:
-        found = [fd for fd in _numbers(f"/proc/{pid}/fd") if _is_file(pid, fd, wanted)]
+    for pid, opened in _open_files():
+        if FUSE_DEVICE not in opened.values() and _command(pid) not in FUSE_PROGRAMS:
+            continue
+        found = [fd for fd in opened if _is_file(pid, fd, wanted)]
         if found:
             yield LockHolder(pid, _command(pid), "write" if any(_is_writable(pid, fd) for fd in found) else "read")
 
@@ -293,20 +294,30 @@ def host_name() -> str:
 
 def _processes(wanted: Callable[[str], bool]) -> Iterator[tuple[int, list[int]]]:
     """Iterate over the processes with open files whose paths are wanted, and these descriptors of them."""
+    for pid, opened in _open_files():
+        fds = [fd for fd, path in opened.items() if wanted(path)]
+        if fds:
+            yield pid, fds
+
+
+def _open_files() -> Iterator[tuple[int, dict[int, str]]]:
+    """Iterate over processes and the paths of their open files, by descriptor; over those of other users only as root."""
     if sys.platform != "linux":
         return
     examined = 0
     for pid in _numbers("/proc"):
-        fds = []
+        try:
+            os.readlink(f"/proc/{pid}/exe")
+        except OSError:  # its files cannot be seen either, or it is a thread of the kernel: large hosts have thousands
+            continue
+        opened = {}
         for fd in _numbers(f"/proc/{pid}/fd"):
             examined += 1
             if examined > MAX_DESCRIPTORS:
                 return
             with suppress(OSError, UnicodeError):
-                if wanted(os.readlink(f"/proc/{pid}/fd/{fd}")):
-                    fds.append(fd)
-        if fds:
-            yield pid, fds
+                opened[fd] = os.readlink(f"/proc/{pid}/fd/{fd}")
+        yield pid, opened
 
 
 def _is_file(pid: int, fd: int, wanted: os.stat_result) -> bool:

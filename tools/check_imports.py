@@ -26,6 +26,7 @@ PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select"
 PURE |= {
     "accounts",
     "binds",
+    "cache_path",
     "config",
     "layer_plan",
     "mount_plan",
@@ -39,6 +40,7 @@ IMPURE = {"os", "io", "time", "datetime", "random", "secrets", "uuid", "subproce
 """What a pure module does not import: it has no clock, no identity, no files."""
 
 CONSTRUCT_USERS = {
+    "ext3/format/field_kinds.py",
     "ext3/format/layout.py",
     "sifkit/sif/format/descriptor.py",
     "sifkit/sif/format/header.py",
@@ -60,6 +62,20 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 PROGRAMS = {"system", "popen", "posix_spawn", "posix_spawnp", "spawnl", "spawnle", "spawnlp", "spawnv", "spawnve", "spawnvp"}
 HEAVY = ("numpy", "construct", "rich", "tqdm", "ext3", "zstandard")
 """What ``import sifkit.cli`` does not load: each costs tens of milliseconds of every ``sifkit -h``."""
+
+
+STARTED = (
+    "sifkit.cli.support.running",
+    "sifkit.runtime.plan",
+    "sifkit.runtime.image_facts",
+    "sifkit.runtime.host",
+    "sifkit.runtime.launch",
+    "sifkit.runtime.kernel_layers",
+    "sifkit.runtime.served_layers",
+    "sifkit.sif.descriptor_table",
+)
+"""What a start of ``sifkit exec`` loads."""
+SLOW_TO_LOAD = ("dataclasses", "inspect", "json", "uuid", "subprocess", "tempfile", "shutil")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +230,9 @@ def main(argv: list[str] | None = None) -> int:
     if (root / "sifkit" / "squashfs" / "reader.py").exists():
         # a server for each container: start-up and memory count
         lines += check_light(root, "sifkit.squashfs.reader", ("numpy", "construct", "zstandard", "rich"))
+    if (root / "sifkit" / "runtime" / "launch.py").exists():
+        # started a thousand times by a job
+        lines += check_light(root, ", ".join(STARTED), (*SLOW_TO_LOAD, "numpy", "construct", "rich", "typer"))
     for line in lines:
         print(line)
     return 1 if lines else 0

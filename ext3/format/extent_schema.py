@@ -5,8 +5,7 @@ Source: Linux ``fs/ext4/ext4_extents.h``.
 
 from __future__ import annotations
 
-from construct import Int16ul, Int32ul
-
+from .field_kinds import Int16ul, Int32ul
 from .layout import Layout
 
 EXTENT_HEADER = Layout(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from construct import Array, Bytes, Int8ub, Int16ub, Int32ub, Int64ub
-
+from .field_kinds import Array, Bytes, Int8ub, Int16ub, Int32ub, Int64ub
 from .layout import Layout
 
 JOURNAL_HEADER = Layout("journal_header", "h_magic" / Int32ub, "h_blocktype" / Int32ub, "h_sequence" / Int32ub, size=12)

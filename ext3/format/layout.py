@@ -1,4 +1,4 @@
-"""Layout: one construct declaration of an on-disk structure, with three views of it.
+"""Layout: one declaration of an on-disk structure, in construct's words, with three views of it.
 
 * ``schema``: the construct ``Struct``, for documentation and single structures;
 * ``dtype``: a numpy dtype, for tables (inode tables, group descriptors, xattr entries in bulk);
@@ -13,14 +13,15 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import construct as c
 import numpy as np
 import numpy.typing as npt
 
+from .field_kinds import NamedField
+
 __all__ = ["Layout"]
 
-_NUMPY = {"B": "u1", "H": "u2", "L": "u4", "Q": "u8", "b": "i1", "h": "i2", "l": "i4", "q": "i8"}
-_STRUCT = {"L": "I", "l": "i"}
+_NUMPY = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8", "h": "i2"}
+"""Integer types of numpy, by their ``struct`` letters."""
 
 Table = npt.NDArray[np.void]
 
@@ -28,39 +29,26 @@ Table = npt.NDArray[np.void]
 class Layout:
     """Fixed-size structure of plain integers, byte strings and arrays of integers."""
 
-    def __init__(self, name: str, *fields: Any, size: int) -> None:
+    def __init__(self, name: str, *fields: NamedField, size: int) -> None:
         self.name = name
-        self.schema: Any = c.Struct(*fields)
-        orders: set[str] = set()
-        columns: list[Any] = []
-        codes = ""
-        for field in fields:
-            if not isinstance(field, c.Renamed) or field.name is None:
-                raise TypeError(f"{name}: unnamed field {field!r}")
-            numpy_type, code = self._leaf(field.subcon, orders)
-            columns.append((field.name, *numpy_type))
-            codes += code
+        self.fields = fields
+        orders = {field.kind.order for field in fields if field.kind.order}
         if len(orders) > 1:
             raise TypeError(f"{name}: mixed byte order")
-        self.dtype = np.dtype(columns)
-        self.packer = struct.Struct((orders or {"<"}).pop() + codes)
+        order = (orders or {"<"}).pop()
+        self.dtype = np.dtype([_column(field, order) for field in fields])
+        self.packer = struct.Struct(order + "".join(f"{field.kind.count or ''}{field.kind.code}" for field in fields))
         self.size = size
-        sizes = (self.schema.sizeof(), self.dtype.itemsize, self.packer.size)
+        sizes = (self.dtype.itemsize, self.packer.size)
         if set(sizes) != {size}:
-            raise TypeError(f"{name}: sizes {sizes} should all be {size}")
+            raise TypeError(f"{name}: sizes {sizes} should be {size}")
 
-    def _leaf(self, field: Any, orders: set[str]) -> tuple[tuple[Any, ...], str]:
-        if isinstance(field, c.FormatField):
-            letter = field.fmtstr[1]
-            if field.length > 1:
-                orders.add(field.fmtstr[0])
-            return (field.fmtstr[0] + _NUMPY[letter],), _STRUCT.get(letter, letter)
-        if isinstance(field, c.Bytes):
-            return (f"V{field.length}",), f"{field.length}s"
-        if isinstance(field, c.Array) and isinstance(field.subcon, c.FormatField):
-            inner, code = self._leaf(field.subcon, orders)
-            return (*inner, (field.count,)), f"{field.count}{code}"
-        raise TypeError(f"{self.name}: {field!r} is not a fixed plain field")
+    @property
+    def schema(self) -> Any:
+        """Structure as a construct ``Struct``."""
+        import construct as c
+
+        return c.Struct(*(field.name / field.kind.in_construct() for field in self.fields))
 
     def view(self, buffer: bytes | bytearray | memoryview, count: int = 1, offset: int = 0) -> Table:
         """Return ``count`` records at byte ``offset`` of ``buffer``, without a copy (writable if the buffer is)."""
@@ -77,3 +65,12 @@ class Layout:
             name: value.item() if not value.shape else value.tolist()
             for name, value in zip(self.dtype.names or (), row, strict=True)
         }
+
+
+def _column(field: NamedField, order: str) -> tuple[Any, ...]:
+    """Return a field as numpy's dtype has it."""
+    kind = field.kind
+    if kind.code == "s":
+        return field.name, f"V{kind.count}"
+    column = (field.name, order + _NUMPY[kind.code])
+    return column if kind.count is None else (*column, (kind.count,))

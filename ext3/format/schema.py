@@ -5,8 +5,7 @@ Source: Linux ``fs/ext4/ext4.h``, ``fs/ext4/xattr.h``; e2fsprogs ``lib/ext2fs/ex
 
 from __future__ import annotations
 
-from construct import Array, Bytes, Int8ul, Int16sl, Int16ul, Int32ul, Int64ul
-
+from .field_kinds import Array, Bytes, Int8ul, Int16sl, Int16ul, Int32ul, Int64ul
 from .layout import Layout
 
 SUPERBLOCK = Layout(

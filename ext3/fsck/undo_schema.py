@@ -5,8 +5,7 @@ A hash is BLAKE2b of 16 bytes. That of the header and of a record covers it with
 
 from __future__ import annotations
 
-from construct import Bytes, Int16ul, Int32ul, Int64ul
-
+from ..format.field_kinds import Bytes, Int16ul, Int32ul, Int64ul
 from ..format.layout import Layout
 
 UNDO_HEADER = Layout(

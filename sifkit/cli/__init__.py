@@ -22,14 +22,37 @@ NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 INTERRUPTED = 130
 
 
+class Terminated(BaseException):
+    """Signal that ends the process, raised so that temporary files are removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
 def run() -> NoReturn:
     """Run the command and end the process, without garbage collection or interpreter shutdown: each takes 20 ms and more."""
     gc.disable()  # for good: enabled again, it would scan all objects once more
+    _own_packages_first()
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # full, closed, or missing from the start
             stream.flush()
     os._exit(code)
+
+
+def _own_packages_first() -> None:
+    """Look for modules of PYTHONPATH, of the user and in the working directory last.
+
+    A job sets PYTHONPATH for its own program, often with other versions of the same packages on a slow filesystem.
+    """
+    own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    others = {os.path.normpath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    others.add(getattr(sys.modules.get("site"), "USER_SITE", None) or "")
+    if sys.path and vars(sys.modules["__main__"]).get("__package__"):  # python -m
+        others.add(sys.path[0])
+    last = [path for path in sys.path if path in others and path != own]
+    sys.path[:] = [path for path in sys.path if path not in last] + last
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from ..errors import OutputError
     from .support.console import Console
-    from .support.failures import Terminated, report
 
     args = list(sys.argv[1:] if argv is None else argv)
     console = Console()
@@ -53,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except (KeyboardInterrupt, BrokenPipeError, Terminated):
                 raise
             except Exception as error:  # noqa: BLE001 - all errors become text here; a traceback would be a bug
+                from .support.failures import report
+
                 code = report(error, console)
                 _flush()
             return code
@@ -68,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, OutputError) as error:  # stdout itself failed while the error was reported
         _discard_stdout()
         console.json = False
+        from .support.failures import report
+
         return report(error, console)
 
 
@@ -97,8 +123,6 @@ def _terminating_signals() -> Iterator[None]:
     """Raise Terminated on SIGTERM and SIGHUP inside the block; in the main thread only."""
     import signal
     import threading
-
-    from .support.failures import Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -13,7 +13,10 @@ from .support.console import Console
 from .support.frame import verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..runtime.host import Host, HostFact
+    from ..runtime.unpacked_cache import CachedTree
 
 __all__ = ["command"]
 
@@ -39,18 +42,23 @@ def command(
     if not sys.platform.startswith("linux"):
         raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
     from ..runtime.host import probe
+    from ..runtime.unpacked_cache import cached_trees
 
     console.json |= json
     host = probe()
     facts = {key: getattr(host, key) for key, _ in ROWS}
     ways = {"read_only": _way(host, writes=False), "writable": _way(host, writes=True)}
     system = os.uname()
+    cache = _cache_path()
+    trees = cached_trees(cache)
     if console.json:
         rows = {key: {"works": fact.works, "reason": fact.reason, "request": fact.request} for key, fact in facts.items()}
         kernel = {"kernel": system.release, "machine": system.machine, "is_root": host.is_root}
-        console.emit({**kernel, "facts": rows, "ways": ways})
+        kept = {"path": cache, "images": len(trees), "used_bytes": sum(tree.size for tree in trees)}
+        console.emit({**kernel, "facts": rows, "ways": ways, "cache": kept})
     else:
         _print(console, f"{system.sysname} {system.release} {system.machine}", facts, ways)
+        _print_cache(console, cache, trees)
     if ways["read_only"] is None:
         raise typer.Exit(1)
 
@@ -59,15 +67,25 @@ def _way(host: Host, *, writes: bool) -> str | None:
     """Return the way in which a root, or a root with memory or a directory to write to, is mounted; None if there is none."""
     if host.is_root and host.loop.works:
         return "root"
+    if not host.user_mount.works or (writes and not host.overlay.works):
+        return None
     if writes:
-        return "user" if host.fuse_upper.works else None
-    return "view" if host.fuse.works else None
+        return "user" if host.fuse_upper.works else "unpacked"
+    return "view" if host.fuse.works else "unpacked"
+
+
+def _cache_path() -> str:
+    """Return the path of the cache of unpacked images."""
+    from ..runtime.cache_path import cache_path
+
+    return cache_path(os.environ, home=os.path.expanduser("~"), cwd=os.getcwd())
 
 
 WAY_TEXTS = {
     "root": "loop devices and the kernel's filesystems",
     "view": "one FUSE server, in a user namespace",
     "user": "FUSE and the kernel's overlayfs, in a user namespace",
+    "unpacked": "images unpacked into a cache, in a user namespace; no image is written to",
     None: "not possible",
 }
 
@@ -82,3 +100,15 @@ def _print(console: Console, system: str, facts: dict[str, HostFact], ways: dict
     requests = dict.fromkeys(fact.request for fact in facts.values() if fact.request)
     for request in requests:
         console.line(f"ask the administrator for: {request}")
+
+
+def _print_cache(console: Console, path: str, trees: Sequence[CachedTree]) -> None:
+    """Print what the cache of unpacked images holds, and how it is emptied; nothing if it is empty."""
+    if not trees:
+        return
+    from ..errors import counted, human, shell_quote, show
+
+    used = human(sum(tree.size for tree in trees))
+    quoted = shell_quote(path)
+    console.line(f"{counted(len(trees), 'unpacked image')} in {show(path)}, {used}")
+    console.line(f"empty it with: chmod -R u+rwX {quoted} && rm -r {quoted}")

@@ -6,9 +6,8 @@ apt downloads as the user ``_apt``, and gives up if its process is not that user
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import shell_quote, show
+from ..records import record
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount
@@ -22,7 +21,7 @@ SETTINGS = b'// --fakeroot: there is no other user to change to\nAPT::Sandbox::U
 VARIABLE = "APT_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AptSettings:
     """Mounts, variables and notes that make apt work."""
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..errors import NotYetError, UsageError, show
+from ..records import record
 
 __all__ = ["BindSpec", "parse_binds", "parse_home", "parse_mounts"]
 
@@ -18,7 +18,7 @@ IMAGE_OPTIONS = ("image-src", "id")
 """Options of binds from inside an image."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BindSpec:
     """File or directory ``source`` of the host, seen at ``target`` in the container; both absolute."""
 

@@ -6,16 +6,16 @@ The defaults are those of Apptainer 1.4.5. Directives that do not concern us are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
 
 from ..errors import FormatError, show
+from ..records import field_names, record
 
 __all__ = ["SiteConfig", "config_paths", "parse_config"]
 
 MIB = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SiteConfig:
     """Directives of apptainer.conf, by their names with ``_`` for spaces. ``path``: the file, empty for the defaults.
 
@@ -76,7 +76,7 @@ def parse_config(text: str, path: str) -> SiteConfig:
 
     ``bind path`` and the ``limit`` directives may be repeated and have several values with commas; of others the last counts.
     """
-    names = {one.name for one in fields(SiteConfig)} - {"path"}
+    names = set(field_names(SiteConfig)) - {"path"}
     defaults = SiteConfig()
     values: dict[str, object] = {}
     lists: dict[str, list[str]] = {}

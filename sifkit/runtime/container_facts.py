@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from ..errors import FormatError, show
+from ..records import replace
 from .accounts import group_text, passwd_text
 from .container_mounts import read_small_file
 from .container_process import Start

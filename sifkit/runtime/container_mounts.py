@@ -8,26 +8,39 @@ import stat
 from collections.abc import Callable, Iterable
 
 from ..errors import show
+from ..records import replace
 from . import sys
 from .errors import LaunchError, failed_call
-from .mount_points import add_mount_point, find_link, resolve_below
+from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
 from .run_plan import Mount
 
-__all__ = ["add_mount_points", "enter_root", "mount_all", "read_small_file"]
+__all__ = [
+    "add_mount_points",
+    "enter_root",
+    "is_directory_mount",
+    "is_needed",
+    "mount_all",
+    "mounts_in_written_root",
+    "read_small_file",
+]
 
 SMALL_FILE_BYTES = 1 << 20
+HOME_BYTES = 1 << 20
+"""Size of a tmpfs that holds only the mount point of a home directory."""
+NO_PATH = "the container has no such path"
 Notify = Callable[[str], None]
 
 
-def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
+def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> bool:
     """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
     added = False
+    below = os.fsencode(root) if isinstance(root, str) else root
     for mount in mounts:
-        if mount.make_target and mount.kind != "symlink" and _is_needed(root, mount):
+        if mount.make_target and mount.kind != "symlink" and is_needed(below, mount):
             try:
-                is_directory = _is_directory(mount)
+                is_directory = is_directory_mount(mount)
                 added |= add_mount_point(
-                    os.fsencode(root),
+                    below,
                     os.fsencode(layer),
                     os.fsencode(mount.target),
                     is_directory=is_directory,
@@ -38,18 +51,44 @@ def add_mount_points(root: str, layer: str, mounts: Iterable[Mount]) -> bool:
     return added
 
 
-def _is_needed(root: str, mount: Mount) -> bool:
+def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> list[Mount]:
+    """Return the mounts for a root that is written to itself, in which no mount points are made, as Apptainer does.
+
+    Only binds that were asked for must succeed. A home directory that is missing is shown in memory mounted over the directory
+    above it, unless that is the root.
+    """
+    found: list[Mount] = []
+    for mount in mounts:
+        is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
+        if is_home and (above := _existing_above(root, home)):
+            found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES))
+        found.append(mount if mount.kind == "bind" else replace(mount, is_optional=True))
+    return found
+
+
+def _existing_above(root: str, path: str) -> str:
+    """Return the directory of a container in which a path is missing; an empty text if it is not, or that is the root."""
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(path))
+    except OSError:
+        return ""
+    return "/" + os.fsdecode(b"/".join(found.existing)) if found.missing and found.existing else ""
+
+
+def is_needed(root: bytes | Root, mount: Mount) -> bool:
     """Return False for a mount of which the container has no use."""
     if not mount.needs:
         return True
     try:
-        found = resolve_below(os.fsencode(root), os.fsencode(mount.needs))
+        looked_into = root_at(root)
+        found = resolve_below(looked_into, os.fsencode(mount.needs))
+        return not found.missing and stat.S_ISDIR(looked_into.mode(found.existing))
     except OSError:
         return False
-    return not found.missing and stat.S_ISDIR(os.lstat(found.below(os.fsencode(root))).st_mode)
 
 
-def _is_directory(mount: Mount) -> bool:
+def is_directory_mount(mount: Mount) -> bool:
+    """Return True if the target of a mount is a directory. Raises OSError."""
     if mount.kind != "bind":
         return True
     if mount.content is not None or mount.edit:
@@ -61,7 +100,7 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
     """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
     own: list[bytes] = []
     for number, mount in enumerate(mounts):
-        if not _is_needed(root, mount):
+        if not is_needed(os.fsencode(root), mount):
             continue
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
@@ -82,6 +121,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) ->
 def _hint(mount: Mount, error: OSError) -> str:
     if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
         return f"{show(mount.source)} does not exist on this host"
+    if error.errno == errno.ENOENT and error.strerror == NO_PATH:
+        return "mount points are not made in a directory that is written to: create it there"
     return ""
 
 
@@ -141,8 +182,8 @@ def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
     if not found.missing:
         return below
     if not any(below == directory or below.startswith(directory + b"/") for directory in own):
-        raise OSError(errno.ENOENT, "the container has no such path", mount.target)
-    is_directory = _is_directory(mount)
+        raise OSError(errno.ENOENT, NO_PATH, mount.target)
+    is_directory = is_directory_mount(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
         below += b"/" + name
         os.mkdir(below, 0o755)

@@ -11,10 +11,10 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
 from ..errors import SifkitError, show
+from ..records import record
 from . import sys
 from .errors import LaunchError
 
@@ -43,7 +43,7 @@ FAILED = 255
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """Program to execute: its words and its environment."""
 

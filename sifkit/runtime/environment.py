@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ..errors import UsageError, show
+from ..records import field, record
 from .run_plan import ContainerEnvironment
 
 __all__ = [
@@ -36,7 +36,7 @@ NOT_PASSED = {"HOME", "PATH", "LD_LIBRARY_PATH", "PWD"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class EnvironmentRequest:
     """Sources of the environment.
 

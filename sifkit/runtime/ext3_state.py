@@ -6,11 +6,10 @@ Sources: Linux ``fs/ext4/ext4.h``; of an interrupted resize ``overlay.unfinished
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ext3 import hostio
 
 from ..packed_struct import U16, U32, PackedStruct
+from ..records import record
 
 __all__ = ["EXT_MAGIC", "GROUP_DESC", "SUPERBLOCK", "SUPERBLOCK_OFFSET", "Ext3State", "is_ext3", "magic_of", "read_state"]
 
@@ -77,7 +76,7 @@ RESIZED = (
 """Fields of the first copy of the superblock that a resize changes last."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ext3State:
     """State of a filesystem.
 

@@ -9,16 +9,15 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property, partial
 
+from ..records import record
 from . import sys
 
 __all__ = ["Host", "HostFact", "probe"]
 
 LOOP_CONTROL, FUSE_DEVICE = "/dev/loop-control", "/dev/fuse"
 REPORT_BYTES = 65_536
-Report = dict[str, list[object]]
 
 _SYSCTL = "/proc/sys/"
 _RESTRICTIONS = (
@@ -30,7 +29,7 @@ _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 _APPARMOR_REQUEST = "an AppArmor profile with `userns,` for a python3 of root's: python3 -m venv --copies /opt/sifkit"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HostFact:
     """Capability of the host: it ``works``, the ``reason`` if not and the ``request`` for the administrator (may be empty)."""
 
@@ -39,8 +38,17 @@ class HostFact:
     request: str = ""
 
 
+Report = dict[str, HostFact]
+
+
 class Host:
-    """Facts of this host for this user. Each is found out when it is first asked for."""
+    """Facts of this host for this user. Each is found out when it is first asked for.
+
+    ``writes``: writable layers will be asked for; all is tried in one process then.
+    """
+
+    def __init__(self, *, writes: bool = True) -> None:
+        self._writes = writes
 
     @property
     def is_root(self) -> bool:
@@ -74,29 +82,43 @@ class Host:
     @property
     def overlay(self) -> HostFact:
         """Writable mounts of overlayfs in a user namespace."""
-        return self._user_facts["overlay"]
+        return self._writing_facts["overlay"]
 
-    @cached_property
+    @property
     def fuse_upper(self) -> HostFact:
         """Overlayfs over FUSE, with files of the lower layer modified, renamed and removed."""
-        if not self.fuse.works or not self.overlay.works:
-            return HostFact(False, self.fuse.reason or self.overlay.reason)
-        return _run_probe(_probe_overlay_on_fuse, ("fuse_upper",))["fuse_upper"]
+        return self._writing_facts["fuse_upper"]
 
     @cached_property
     def _user_facts(self) -> dict[str, HostFact]:
-        return _run_probe(_probe_user, ("user_namespace", "user_mount", "fuse", "overlay"))
+        return self._writing_facts if self._writes else _probe_user(writes=False)
+
+    @cached_property
+    def _writing_facts(self) -> dict[str, HostFact]:
+        return _probe_user(writes=True)
 
 
-def probe() -> Host:
-    """Return the facts of this host."""
-    return Host()
+def probe(*, writes: bool = True) -> Host:
+    """Return the facts of this host; see ``Host``."""
+    return Host(writes=writes)
+
+
+def _probe_user(*, writes: bool) -> dict[str, HostFact]:
+    """Find out what this user may do in a user namespace."""
+    from .fuse import mounting  # here, since the run needs it as well: a forked process would load it for itself
+
+    if writes:
+        from ..vfs import host_tree
+        from .fuse import tree_backend
+
+        del host_tree, tree_backend
+    del mounting
+    names = ("user_namespace", "user_mount", "fuse", *(("overlay", "fuse_upper") if writes else ()))
+    return _run_probe(partial(_try_all, writes=writes), names)
 
 
 def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
     """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
-    import json
-
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -106,23 +128,26 @@ def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dic
             attempt(found)
         except Exception as error:  # noqa: BLE001 - a fact like others: it does not work
             missing = next((name for name in names if name not in found), names[-1])
-            found[missing] = [False, f"{error.strerror or error}" if isinstance(error, OSError) else repr(error), ""]
+            found[missing] = _failure(error, "")
         finally:
             with suppress(OSError):
-                os.write(answer, json.dumps(found).encode())
+                os.write(answer, "\n".join(_packed(name, fact) for name, fact in found.items()).encode())
             os._exit(0)
     os.close(answer)
     with open(report, "rb") as file:
         raw = file.read(REPORT_BYTES)
     os.waitpid(pid, 0)
-    facts = {
-        name: HostFact(bool(works), str(reason), str(request))
-        for name, (works, reason, request) in json.loads(raw or b"{}").items()
-    }
+    lines = [line.split("\0") for line in raw.decode().split("\n") if line]
+    facts = {name: HostFact(works == "yes", reason, request) for name, works, reason, request in lines}
     last = HostFact(False, "the probe has ended without an answer")
     for name in names:
         last = facts.setdefault(name, HostFact(False, last.reason, last.request))
     return facts
+
+
+def _packed(name: str, fact: HostFact) -> str:
+    reason, request = (text.encode("utf-8", "replace").decode().replace("\n", " ") for text in (fact.reason, fact.request))
+    return "\0".join([name, "yes" if fact.works else "no", reason, request])
 
 
 def _enter_user_namespace() -> None:
@@ -131,33 +156,55 @@ def _enter_user_namespace() -> None:
     sys.write_id_maps(uid, gid, inner_uid=0, inner_gid=0)
 
 
-def _probe_user(found: Report) -> None:
+def _try_all(found: Report, *, writes: bool) -> None:
     try:
         _enter_user_namespace()
     except OSError as error:
-        found["user_namespace"] = [False, *_why_no_namespace(error)]
+        found["user_namespace"] = HostFact(False, *_why_no_namespace(error))
         return
-    found["user_namespace"] = [True, "", ""]
+    found["user_namespace"] = HostFact(True)
     place = "/mnt" if os.path.isdir("/mnt") else "/"
     try:
         sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
         sys.mount("sifkit", place, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "mode=755,size=1m")
     except OSError as error:
-        found["user_mount"] = [False, *_why_no_mount(error)]
+        found["user_mount"] = HostFact(False, *_why_no_mount(error))
         return
-    found["user_mount"] = [True, "", ""]
-    for name in ("fuse", "low", "up", "work", "all"):
+    found["user_mount"] = HostFact(True)
+    point = f"{place}/fuse"
+    os.mkdir(point)
+    found["fuse"] = _tried(partial(_try_fuse, point), "chmod 666 /dev/fuse, or modprobe fuse")
+    if not writes:
+        return
+    for name in ("low", "low/directory", "all"):
         os.mkdir(f"{place}/{name}")
-    found["fuse"] = _tried(partial(_try_fuse, f"{place}/fuse"), "chmod 666 /dev/fuse, or modprobe fuse")
-    found["overlay"] = _tried(partial(_try_overlay, place), "Linux 5.11 or later")
+    with open(f"{place}/low/file", "xb") as file:
+        file.write(b"lower\n")
+    if found["fuse"].works:
+        found["fuse_upper"] = _tried(partial(_try_overlay_on_fuse, place), "a newer kernel")
+        if found["fuse_upper"].works:  # with layers of any other kind it works, too
+            found["overlay"] = HostFact(True)
+            return
+    else:
+        found["fuse_upper"] = HostFact(False, found["fuse"].reason)
+    found["overlay"] = _tried(partial(_change_lower_files, f"{place}/low", place, "direct"), "Linux 5.11 or later")
+    if not found["overlay"].works:
+        found["fuse_upper"] = HostFact(False, found["overlay"].reason)
 
 
-def _tried(attempt: Callable[[], None], request: str) -> list[object]:
+def _tried(attempt: Callable[[], None], request: str) -> HostFact:
     try:
         attempt()
     except OSError as error:
-        return [False, f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error), request]
-    return [True, "", ""]
+        return _failure(error, request)
+    return HostFact(True)
+
+
+def _failure(error: Exception, request: str) -> HostFact:
+    if not isinstance(error, OSError):
+        return HostFact(False, repr(error), request)
+    text = error.strerror or str(error)
+    return HostFact(False, f"{error.filename}: {text}" if error.filename else text, request)
 
 
 def _try_fuse(point: str) -> None:
@@ -167,17 +214,15 @@ def _try_fuse(point: str) -> None:
     sys.umount(point, sys.MNT_DETACH)
 
 
-def _try_overlay(place: str) -> None:
-    with open(f"{place}/low/file", "xb") as file:
-        file.write(b"lower\n")
-    os.mkdir(f"{place}/low/directory")
-    _change_lower_files(f"{place}/low", place)
+def _change_lower_files(lower: str, place: str, name: str) -> None:
+    """Mount overlayfs, and modify, rename and remove what is in its lower layer. Raises OSError.
 
-
-def _change_lower_files(lower: str, place: str) -> None:
-    """Mount overlayfs, and modify, rename and remove what is in its lower layer. Raises OSError."""
-    point = f"{place}/all"
-    options = f"lowerdir={lower},upperdir={place}/up,workdir={place}/work,userxattr"
+    ``name``: a new directory for the upper layer.
+    """
+    point, upper = f"{place}/all", f"{place}/{name}"
+    for path in (upper, f"{upper}/up", f"{upper}/work"):
+        os.mkdir(path)
+    options = f"lowerdir={lower},upperdir={upper}/up,workdir={upper}/work,userxattr"
     sys.mount("overlay", point, "overlay", 0, options)
     try:
         with open(f"{point}/file", "ab") as file:
@@ -195,27 +240,22 @@ def _change_lower_files(lower: str, place: str) -> None:
         sys.umount(point, sys.MNT_DETACH)
 
 
-def _probe_overlay_on_fuse(found: Report) -> None:
+def _try_overlay_on_fuse(place: str) -> None:
     from ..vfs.host_tree import HostTree
     from .fuse.mounting import mount_fuse, serve_in_child
     from .fuse.server import Server
     from .fuse.tree_backend import TreeBackend
 
-    _enter_user_namespace()
-    place = "/mnt" if os.path.isdir("/mnt") else "/"
-    sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
-    sys.mount("sifkit", place, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "mode=755,size=1m")
-    for name in ("low", "low/directory", "up", "work", "all", "fuse"):
-        os.mkdir(f"{place}/{name}")
-    with open(f"{place}/low/file", "xb") as file:
-        file.write(b"lower\n")
-    fd = mount_fuse(f"{place}/fuse", name="sifkit-probe", read_only=True)
-    server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+    point = f"{place}/fuse"
+    fd = mount_fuse(point, name="sifkit-probe", read_only=True)
     try:
-        found["fuse_upper"] = _tried(partial(_change_lower_files, f"{place}/fuse", place), "a newer kernel")
+        server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
     finally:
-        sys.umount(f"{place}/fuse", sys.MNT_DETACH)
-        os.close(fd)
+        os.close(fd)  # held here, it would let the mount wait for ever for a server that has died
+    try:
+        _change_lower_files(point, place, "on-fuse")
+    finally:
+        sys.umount(point, sys.MNT_DETACH)
         server.wait()
 
 

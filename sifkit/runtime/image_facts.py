@@ -13,18 +13,17 @@ from ext3 import hostio
 from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
-from .overlay_arguments import RunOverlay
 from .request import ImageFacts, OverlayFacts, PathKind
 from .run_plan import Layer, LayerKind, Upper
 
 if TYPE_CHECKING:
-    from ..sif import SIF, Descriptor
+    from ..sif import Descriptor
+    from ..sif.descriptor_table import DescriptorTable
+    from .overlay_arguments import RunOverlay
 
 __all__ = ["image_facts", "kind_of", "overlay_facts"]
 
 REGISTRIES = ("docker://", "docker-daemon:", "docker-archive:", "library://", "oras://", "shub://", "oci:", "oci-archive:")
-NO_UPPER = ("nfs", "nfs4", "lustre", "gpfs", "panfs", "ecryptfs", "beegfs", "ceph", "cifs", "smb3", "afs", "9p", "overlay")
-"""Filesystems on which overlayfs writes to no directory; also all of FUSE."""
 
 
 def kind_of(path: str) -> PathKind:
@@ -114,7 +113,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
         )
 
 
-def _partition_kind(sif: SIF, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
+def _partition_kind(sif: DescriptorTable, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
     """Return the filesystem of a partition. Raises FormatError for another."""
     from ..overlay.images.sif_partition import partition_format
 
@@ -168,6 +167,8 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
 
 
 def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
+    from .host_filesystems import no_upper_filesystem
+
     upper = Upper(kind="directory", path=path)
     subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
     if argument.work:
@@ -184,7 +185,7 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         upper=upper,
         read_only=argument.read_only,
         is_writable=is_writable,
-        filesystem=_bad_filesystem(path),
+        filesystem=no_upper_filesystem(path),
     )
 
 
@@ -226,20 +227,3 @@ def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) ->
             read_only=argument.read_only,
             is_writable=is_writable,
         )
-
-
-def _bad_filesystem(path: str) -> str:
-    """Return the kind of the filesystem that a directory lies on, if overlayfs cannot write there; else an empty text."""
-    try:
-        device = os.stat(path).st_dev
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    number = b"%d:%d" % (os.major(device), os.minor(device))
-    for line in lines:
-        fields = line.split(b" ")
-        if len(fields) > 2 and fields[2] == number and b"-" in fields:
-            kind = os.fsdecode(fields[fields.index(b"-") + 1])
-            return kind if kind in NO_UPPER or kind.partition(".")[0] == "fuse" else ""
-    return ""

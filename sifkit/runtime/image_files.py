@@ -14,9 +14,7 @@ from functools import partial
 
 from ext3 import hostio
 
-from ..atomic import lock_range, open_locked
 from ..errors import ImageInUseError, SifkitError, show
-from ..in_use import check_unused
 from .errors import LaunchError
 from .ext3_state import read_state
 from .image_place import ImagePlace
@@ -25,6 +23,7 @@ from .run_plan import Layer, Upper
 __all__ = ["ImageFiles"]
 
 Span = tuple[int, int] | None
+REPLACED = "{}: marks of removed files that fuse-overlayfs left were replaced by the kernel's"
 
 
 class ImageFiles:
@@ -71,20 +70,22 @@ class ImageFiles:
         them; else ``check_marks`` is left to do. Raises ImageInUseError, LaunchError for an image that must be repaired by
         hand, and OSError.
         """
-        images = [layer for layer in dict.fromkeys(layers) if layer.kind != "directory"]
-        needs_view = [self._open_layer(layer, for_kernel) for layer in images]
+        needs_view = [self._open_layer(layer, for_kernel) for layer in dict.fromkeys(layers)]
         if upper is not None and upper.kind == "image":
             self._open_upper(upper)
             if for_kernel:
                 self.check_marks(for_kernel=True)
+        if upper is not None and upper.kind == "directory":
+            self._replace_marks(upper, for_root=for_kernel)
         return any(needs_view)
 
     # Layers that are read
 
     def _open_layer(self, layer: Layer, for_kernel: bool) -> bool:
-        if layer.kind != "ext3":
+        if layer.kind == "squashfs":
             self._layers[layer] = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
-            return False
+        if layer.kind != "ext3":
+            return for_kernel and layer.has_marks and _has_marks(layer)
         with ExitStack() as replaying:
             self._replay(layer, replaying)
             fd = self._layers[layer] = self._open_locked(layer, write=False)
@@ -99,7 +100,7 @@ class ImageFiles:
         from .mark_search import search_marks
 
         found = search_marks(fd, place.offset, place.size)
-        return found is None or found.of_users or found.moved
+        return found is None or found.ignored or found.moved
 
     def _replay(self, layer: Layer, stack: ExitStack) -> None:
         """Replay the journal of a layer if it is not empty and that is allowed. The lock passes over to ``_open_locked``."""
@@ -121,6 +122,8 @@ class ImageFiles:
 
             prepare(fd, place)
         offset, size = _span(layer) or (0, 0)
+        from ..atomic import lock_range
+
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
 
     # The layer that is written to
@@ -153,22 +156,49 @@ class ImageFiles:
         if found is not None and found.moved:
             from .preparation import moved_error
 
-            raise moved_error(place)
-        if found is None or (for_kernel and found.of_users):
+            raise moved_error(place.name)
+        if found is None or (for_kernel and found.ignored):
             from .preparation import prepare
 
             prepare(fd, place, normalize=for_kernel, search_moved=found is None)
             if found is not None:
-                self.notify(f"{place.name}: marks of removed files that fuse-overlayfs left were replaced by the kernel's")
+                self.notify(REPLACED.format(place.name))
+
+    def _replace_marks(self, upper: Upper, *, for_root: bool) -> None:
+        """Replace the marks of fuse-overlayfs in a directory that is written to. Raises LaunchError."""
+        from .layer_marks import replace_directory_marks, search_directory
+
+        files = f"{upper.path}/{upper.upper}"
+        if os.path.islink(files):
+            return  # which is refused where it is mounted
+        found = search_directory(files, for_root=for_root)
+        if found.moved:
+            from .preparation import moved_error
+
+            raise moved_error(show(upper.name))
+        if found.ignored:
+            try:
+                replace_directory_marks(files)
+            except OSError as error:
+                from .errors import failed_call
+
+                what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
+                raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
+            self.notify(REPLACED.format(show(upper.name)))
 
     # Opening
 
     def _open_locked(self, image: Layer | Upper, *, write: bool) -> int:
+        from ..atomic import open_locked
+
         flags = (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC
         lock = partial(self._lock, image, write=write)
         return open_locked(image.path, partial(os.open, image.path, flags), lock)[0]
 
     def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> None:
+        from ..atomic import lock_range
+        from ..in_use import check_unused
+
         span = _span(image)
         offset, size = span or (0, 0)
         try:
@@ -187,6 +217,20 @@ class ImageFiles:
             _check_partition(image, fd)
 
 
+def _has_marks(layer: Layer) -> bool:
+    """Return True if root's overlayfs would not show a directory or a squashfs image as it is meant."""
+    from .layer_marks import search_directory, search_squashfs
+
+    if layer.kind == "directory":
+        found = search_directory(f"{layer.path}/{layer.subdirectory}".rstrip("/"), for_root=True)
+    else:
+        try:
+            found = search_squashfs(layer.path, layer.offset, layer.size)
+        except SifkitError:
+            return False  # the kernel says what is wrong with it
+    return found.ignored or found.moved
+
+
 def _span(image: Layer | Upper) -> Span:
     """Return the range of a partition that is locked; None for the whole file."""
     return None if image.object_id is None else (image.offset, image.size or 0)
@@ -194,14 +238,12 @@ def _span(image: Layer | Upper) -> Span:
 
 def _check_partition(image: Layer | Upper, fd: int) -> None:
     """Raise LaunchError if an object of a SIF is no longer where it was before it was locked."""
-    from ..sif.image import SIF
-    from ..sif.store import FileStore
+    from ..sif.descriptor_table import DescriptorTable
 
     assert image.object_id is not None
     try:
-        with SIF(FileStore(fd), path=image.path) as sif:
-            found = sif.get(image.object_id)
-            is_same = (found.offset, found.size) == (image.offset, image.size)
+        found = DescriptorTable(fd).get(image.object_id)
+        is_same = (found.offset, found.size) == (image.offset, image.size)
     except SifkitError:
         is_same = False
     if not is_same:

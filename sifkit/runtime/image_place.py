@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from ..errors import shell_quote, show
+from ..records import record
 from .run_plan import Layer, Upper
 
 __all__ = ["ImagePlace"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ImagePlace:
     """Filesystem of ``size`` bytes at ``offset`` of the file at ``path``; in a SIF that of an object."""
 

@@ -11,15 +11,15 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from ..errors import shell_quote, show
+from ..records import record
 from . import sys
 from .errors import LaunchError, failed_call, unwritten
 from .image_files import ImageFiles
 from .run_plan import Layer, Upper
 
-__all__ = ["KernelLayers", "real_directory"]
+__all__ = ["KernelLayers", "real_directory", "upper_directories"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
@@ -28,23 +28,29 @@ UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 class KernelLayers:
     """Mounts of the layers of one run, below the directory ``session``. ``close`` removes them and ends the locks.
 
-    ``notify``: takes a line about an image that processes of the container still use after that.
+    ``notify``: takes a line about an image that processes of the container still use after that. ``in_user_namespace``:
+    overlayfs keeps its marks in xattrs of the user.
     """
 
-    def __init__(self, session: str, images: ImageFiles, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: str, images: ImageFiles, notify: Callable[[str], None], *, in_user_namespace: bool = False
+    ) -> None:
         self.session = session
         self.images = images
         self.notify = notify
+        self._marks = ",userxattr" if in_user_namespace else ""
+        self.root_device = 0
         self._written: _WrittenLayer | None = None
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
 
     def add_layer(self, layer: Layer) -> str:
         """Mount a layer read-only; return its directory."""
-        point = self._new_point()
+        point = self.new_point()
         if layer.kind == "directory":
             self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
-            sys.mount(None, point, None, sys.MS_BIND | sys.MS_REMOUNT | sys.MS_RDONLY | sys.bind_flags(point))
+            flags = sys.MS_RDONLY | sys.MS_NOSUID | sys.MS_NODEV
+            sys.mount(None, point, None, sys.MS_BIND | sys.MS_REMOUNT | flags | sys.bind_flags(point))
         else:
             window = (layer.offset, layer.size)
             self._mount_image(layer.name, self.images.descriptor(layer), window, point, layer.kind, write=False)
@@ -52,7 +58,7 @@ class KernelLayers:
 
     def add_writable_directory(self, layer: Layer) -> str:
         """Mount a directory of the host, which is written to itself; return where it is."""
-        point = self._new_point()
+        point = self.new_point()
         self._mount(layer.name, layer.path, point, None, sys.MS_BIND | sys.MS_REC)
         flags = sys.MS_BIND | sys.MS_REMOUNT | sys.MS_NOSUID | sys.MS_NODEV
         sys.mount(None, point, None, flags | sys.bind_flags(point))
@@ -60,7 +66,7 @@ class KernelLayers:
 
     def add_upper(self, upper: Upper) -> tuple[str, str]:
         """Mount the writable layer; return its directories for the files and for overlayfs, made if they are missing."""
-        point = self._new_point()
+        point = self.new_point()
         if upper.kind == "tmpfs":
             options = "mode=755" if upper.size is None else f"mode=755,size={upper.size}"
             self._mount("memory", "sifkit", point, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, options)
@@ -72,21 +78,21 @@ class KernelLayers:
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC), image=fd, device=device)
         if upper.kind == "tmpfs":
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC))
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.mkdir(f"{point}/{name}", 0o755)
-        return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
+        return upper_directories(point, upper)
 
     def join(self, layers: Sequence[str], upper: tuple[str, str] | None) -> str:
         """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``."""
         if upper is None and len(layers) == 1:
             return layers[0]
-        point = self._new_point()
+        point = self.new_point()
         options = "lowerdir=" + ":".join(reversed(layers))
         if upper is not None:
             options += f",upperdir={upper[0]},workdir={upper[1]}"
         flags = sys.MS_NODEV | sys.MS_NOSUID | (0 if upper else sys.MS_RDONLY)
-        self._mount("overlay", "overlay", point, "overlay", flags, options)
+        self._mount("overlay", "overlay", point, "overlay", flags, options + self._marks)
+        if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:  # of a kernel that cannot use its work directory
+            raise LaunchError("this kernel joins the layers read-only", hint="see what this host allows: sifkit doctor")
+        self.root_device = os.stat(point).st_dev
         return point
 
     @contextmanager
@@ -143,7 +149,8 @@ class KernelLayers:
         finally:
             os.close(written.fd)
 
-    def _new_point(self) -> str:
+    def new_point(self) -> str:
+        """Make a directory to mount on."""
         self._count += 1
         point = f"{self.session}/{self._count}"
         os.mkdir(point, 0o755)
@@ -169,7 +176,7 @@ class KernelLayers:
         self._mounted.append((name, point))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _WrittenLayer:
     """Layer that is written to, mounted at ``point`` and open there as ``fd``; of an image its file and loop device.
 
@@ -189,6 +196,14 @@ def _mount_hint(name: str, kind: str | None, error: OSError) -> str:
     if kind == "ext3":
         return f"check it with: sifkit overlay fsck -fn {shell_quote(name)}"
     return ""
+
+
+def upper_directories(point: str, upper: Upper) -> tuple[str, str]:
+    """Return the directories for the files and for overlayfs of a writable layer at ``point``, made if they are missing."""
+    for name in (upper.upper, upper.work):
+        with suppress(FileExistsError):
+            os.makedirs(f"{point}/{name}", 0o755)
+    return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
 
 
 def real_directory(point: str, name: str, image: str) -> str:

@@ -7,36 +7,40 @@ kernel ends the command and removes all mounts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING
 
+from ..records import record, replace
 from . import sys
 from .container_facts import mounts_with_accounts
-from .container_mounts import add_mount_points, enter_root, mount_all
+from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
 from .container_process import Start, run_in_container
-from .errors import LaunchError, failed_call
+from .errors import failed_call
 from .image_files import ImageFiles
-from .kernel_layers import KernelLayers
 from .run_plan import Layer, RunPlan
-from .session import mount_session, unused_directory
+from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:
+    from ext3.progress import Progress
+
+    from .kernel_layers import KernelLayers
     from .served_layers import ServedLayers
 
 __all__ = ["launch"]
 
 Notify = Callable[[str], None]
+ProgressOf = Callable[[], "AbstractContextManager[Progress]"]
 StartOf = Callable[[RunPlan, str], Start]
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 
 
-def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
+def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: ProgressOf | None = None) -> int:
     """Carry out a plan; return the exit code of its command.
 
     ``start_of``: gives the command's words and environment, from the plan and the directory of the mounted root; it is called
-    in the child. ``notify``: is given one line per note. Raises LaunchError, ImageInUseError and OSError.
+    in the child. ``notify``: is given one line per note. ``progress``: shows how far an image is unpacked. Raises LaunchError,
+    ImageInUseError and OSError.
     """
     with closing(ImageFiles(notify)) as images:
         if plan.is_root_writable:
@@ -45,85 +49,158 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify) -> int:
         if plan.way == "root":
             needs_view = images.open(plan.layers, plan.upper, for_kernel=True)
             return _launch_as_root(plan, images, start_of, notify, needs_view=needs_view)
+        images.open(plan.layers, plan.upper, for_kernel=False)
         if plan.way in ("user", "view"):
-            images.open(plan.layers, plan.upper, for_kernel=False)
             return _launch_as_user(plan, images, start_of, notify)
-    raise LaunchError(f"containers cannot be run in the way {plan.way!r} yet")
+        return _launch_unpacked(plan, images, start_of, notify, progress)
 
 
 def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, *, needs_view: bool) -> int:
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    layers = KernelLayers(session.path, images, notify)
-    served: ServedLayers | None = None
-    code = 255
-    try:
-        if needs_view:
-            from .served_layers import ServedLayers
+    from .kernel_layers import KernelLayers
 
-            served = ServedLayers(session, place, None, images, notify)
-            directories = [served.view(plan.layers)]
-        else:
-            directories = [layers.add_layer(layer) for layer in plan.layers]
-        upper = None if plan.upper is None else layers.add_upper(plan.upper)
+    layers = KernelLayers(session.path, images, notify)
+    if not needs_view:
+        return _run_in_layers(plan, plan.layers, session, layers, start_of, notify)
+    from .served_layers import ServedLayers
+
+    served = ServedLayers(session, place, None, images, notify)
+    try:
+        parts = [Layer(path=served.view(plan.layers, ()), kind="directory")]
+        return _run_in_layers(plan, parts, session, layers, start_of, notify)
+    finally:
+        served.close()
+
+
+def _run_in_layers(
+    plan: RunPlan,
+    parts: Sequence[Layer],
+    session: Session,
+    layers: KernelLayers,
+    start_of: StartOf,
+    notify: Notify,
+    upper: tuple[str, str] | None = None,
+) -> int:
+    """Run in layers that the kernel mounts and joins.
+
+    ``parts``: the layers, or the directories that show them. ``upper``: directories of the writable layer, if it is mounted.
+    """
+    try:
+        directories = [layers.add_layer(layer) for layer in parts]
+        if plan.upper is not None and upper is None:
+            upper = layers.add_upper(plan.upper)
+        if not plan.joins_directories:
+            view = _underlay(plan, directories[0], layers.new_point())
+            return _run(plan, _Root(view, session.files), start_of, notify)
         above = [] if upper is None else [upper[0]]
         with layers.joined(directories + above) as view:
             if add_mount_points(view, session.points, plan.mounts):
                 directories.insert(1, session.points)
         view = layers.join(directories, upper)
-        code = _run(plan, _Root(view, session.files), start_of, notify)
+        return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
-        with ExitStack() as stack:
-            if served is not None:
-                stack.callback(served.close)
-            layers.close()
-    return code
+        layers.close()
+
+
+def _underlay(plan: RunPlan, directory: str, point: str) -> str:
+    """Return where a directory is with all mount points of a plan, without overlayfs."""
+    from .underlay import mount_underlay
+
+    try:
+        return point if mount_underlay(directory, point, plan.mounts) else directory
+    except OSError as error:
+        raise failed_call("the mount points of the container cannot be made", error) from error
+
+
+def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
+    """Run in directories of the host; images are unpacked before, outside of all namespaces."""
+    from .unpacked_layers import UnpackedLayers
+
+    unpacked = UnpackedLayers(plan.layers, plan.cache, notify, progress, joins=plan.joins_directories)
+    try:
+        parts = unpacked.directories()
+        _, session = _user_session(plan, parts)
+        from .kernel_layers import KernelLayers
+
+        layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
+        return _run_in_layers(plan, parts, session, layers, start_of, notify)
+    finally:
+        unpacked.close()
+
+
+def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> tuple[str, Session]:
+    """Mount a session in a new user namespace; return where it is, and it. ``parts``: directories that it must not hide."""
+    place = unused_directory([*_used_paths(plan), *(part.path for part in parts)])
+    uid, gid = os.getuid(), os.getgid()
+    inner = _inner_ids(plan)
+    _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    return place, mount_session(place)
+
+
+def _inner_ids(plan: RunPlan) -> tuple[int, int]:
+    """Return user and group in the user namespace."""
+    return (0, 0) if plan.fakeroot else (os.getuid(), os.getgid())
 
 
 def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
     """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
-    place = unused_directory(_used_paths(plan))
     if plan.way == "root":
+        place = unused_directory(_used_paths(plan))
         _new_namespace(sys.CLONE_NEWNS)
+        session = mount_session(place)
     else:
-        uid, gid = os.getuid(), os.getgid()
-        inner = (0, 0) if plan.fakeroot else (uid, gid)
-        _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
-    session = mount_session(place)
+        _, session = _user_session(plan)
+    from .kernel_layers import KernelLayers
+
     layers = KernelLayers(session.path, images, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
+        plan = replace(plan, mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
 
 
 def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
+    from .directory_layers import merged_count
     from .served_layers import ServedLayers
 
-    place = unused_directory(_used_paths(plan))
-    uid, gid = os.getuid(), os.getgid()
-    inner = (0, 0) if plan.fakeroot else (uid, gid)
-    _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
-    session = mount_session(place)
+    merged = merged_count(plan.layers, joins=plan.joins_directories)
+    inner = _inner_ids(plan)
+    place, session = _user_session(plan)
     layers = ServedLayers(session, place, inner, images, notify)
     try:
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
-        view = layers.view(plan.layers)
-        if add_mount_points(view, session.points, plan.mounts):
-            layers.remove_view()
-            # the server leaves the session, and keeps this directory of it
-            points = os.open(session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            made = Layer(path=f"/proc/self/fd/{points}/.", kind="directory")
-            view = layers.view([plan.layers[0], made, *plan.layers[1:]])
-            os.close(points)
+        if merged < len(plan.layers):
+            return _run_above_directories(plan, merged, session, layers, start_of, notify)
+        view = layers.view(plan.layers, plan.mounts)
         if plan.upper is not None:
             view = layers.add_upper(view, plan.upper)
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
+
+
+def _run_above_directories(
+    plan: RunPlan, merged: int, session: Session, layers: ServedLayers, start_of: StartOf, notify: Notify
+) -> int:
+    """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
+    from .kernel_layers import KernelLayers, upper_directories
+
+    parts = list(plan.layers[merged:])
+    if merged:
+        parts.insert(0, Layer(path=layers.view(plan.layers[:merged], ()), kind="directory"))
+    upper = None
+    if plan.upper is not None and plan.upper.kind == "image":
+        upper = upper_directories(layers.await_image(plan.upper), plan.upper)
+    joined = KernelLayers(session.path, layers.images, notify, in_user_namespace=True)
+    try:
+        return _run_in_layers(plan, parts, session, joined, start_of, notify, upper)
+    finally:
+        layers.root_device = joined.root_device
 
 
 def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
@@ -133,7 +210,7 @@ def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
         raise failed_call("the user cannot be mapped into a user namespace", error) from error
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Root:
     """Mounted root of a container, and a directory of the session for generated files."""
 

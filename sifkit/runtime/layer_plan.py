@@ -7,9 +7,9 @@ given for reading, later ones higher; one is written to, and lies above all wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
+from ..records import record
 from .config import SiteConfig
 from .request import HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
@@ -26,7 +26,7 @@ class NoWayError(SifkitError):
     kind = "not-possible"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PlannedLayers:
     """Layers from the lowest up, and what is written to. ``is_root_writable``: the root itself."""
 
@@ -165,11 +165,11 @@ def _writable_image(image: ImageFacts) -> tuple[Upper | None, bool]:
     raise FormatError(message, path=image.path, hint=hint)
 
 
-def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> tuple[Way, tuple[str, ...]]:
-    """Return how the layers are joined, and notes. Raises NoWayError with the reason and what would work."""
+def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> Way:
+    """Return how the layers are joined. Raises NoWayError with the reason and what would work."""
     options = request.options
     if host.is_root and host.loop.works and not options.userns:
-        return "root", ()
+        return "root"
     if not host.user_namespace.works:
         hint = "ask the administrator for user namespaces (sifkit doctor shows what is missing)"
         if request.repeat:
@@ -182,18 +182,19 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
         hint = "see sifkit doctor, which says what to ask the administrator for"
         raise NoWayError(f"nothing can be mounted in a user namespace here: {host.user_mount.reason}", hint=hint)
     upper = planned.upper
+    is_directory = len(planned.layers) == 1 and planned.layers[0].kind == "directory"
+    if is_directory and (upper is None or (upper.kind != "image" and host.overlay.works)):
+        return "directory"
     if upper is None:
-        if host.fuse.works:
-            return "view", ()
-        return "unpacked", (f"without FUSE ({host.fuse.reason}) the image is unpacked into a cache",)
+        return "view" if host.fuse.works else "unpacked"
     if not host.overlay.works:
         raise NoWayError(f"overlays cannot be written to on this host: {host.overlay.reason}", hint=_read_hint(upper))
     if host.fuse.works and host.fuse_upper.works:
-        return "user", ()
+        return "user"
     missing = host.fuse if not host.fuse.works else host.fuse_upper
     if upper.kind == "image":
         raise NoWayError(f"{show(upper.name)} cannot be written to on this host: {missing.reason}", hint=_read_hint(upper))
-    return "unpacked", (f"without FUSE ({missing.reason}) the image is unpacked into a cache",)
+    return "unpacked"
 
 
 def _read_hint(upper: Upper) -> str:

@@ -14,10 +14,10 @@ import re
 import struct
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ext3 import hostio
 
+from ..records import record
 from ..vfs.whiteouts import FUSE_OPAQUE_XATTR, METACOPY_XATTRS, OPAQUE_XATTRS, REDIRECT_XATTRS, WHITEOUT_PREFIX, WHITEOUT_XATTRS
 from .ext3_state import EXT_MAGIC, GROUP_DESC, LARGEST_LOG_BLOCK_SIZE, META_BG, SUPERBLOCK, SUPERBLOCK_OFFSET
 
@@ -41,12 +41,12 @@ _dirent = struct.Struct("<IHBB")
 _words = struct.Struct("<15I")
 
 
-@dataclass(slots=True)
+@record
 class FoundMarks:
-    """Marks of an image. ``of_users``: of fuse-overlayfs and plain users, which normalize replaces; ``moved``: redirects,
-    metacopies, and whiteouts by xattr."""
+    """Marks of a layer. ``ignored``: of fuse-overlayfs and of others' overlays, so that overlayfs shows what they remove;
+    ``moved``: redirects, metacopies, and whiteouts by xattr."""
 
-    of_users: bool = False
+    ignored: bool = False
     moved: bool = False
 
 
@@ -85,7 +85,8 @@ class _Search:
         self._block_size = 1024 << found["s_log_block_size"]
         self._budget = 2 * size // self._block_size + 64
         """Blocks that are read at most: a hostile image may name each many times."""
-        self._found = FoundMarks()
+        self._ignored = False
+        self._moved = False
 
     def run(self, *, names: bool) -> FoundMarks:
         blocks: list[int] = []
@@ -94,9 +95,9 @@ class _Search:
             self._search_xattr_blocks(table)
             if names:
                 blocks += self._directory_blocks(table)
-        if names and not self._found.of_users:
+        if names and not self._ignored:
             self._search_names(blocks)
-        return self._found
+        return FoundMarks(ignored=self._ignored, moved=self._moved)
 
     # Reading
 
@@ -189,11 +190,11 @@ class _Search:
     def _judge(self, names: list[bytes], mode: int) -> None:
         """Note what the xattrs of an inode mean. Those of a deleted one, whose links are gone, mean nothing."""
         if mode & MODE_FORMAT == DIRECTORY:
-            self._found.moved |= any(name in names for name in REDIRECT_XATTRS)
+            self._moved |= any(name in names for name in REDIRECT_XATTRS)
             of_root, of_user = OPAQUE_XATTRS
-            self._found.of_users |= FUSE_OPAQUE_XATTR in names or (of_user in names and of_root not in names)
+            self._ignored |= FUSE_OPAQUE_XATTR in names or (of_user in names and of_root not in names)
         elif mode & MODE_FORMAT == REGULAR:
-            self._found.moved |= any(name in names for name in (*METACOPY_XATTRS, *WHITEOUT_XATTRS))
+            self._moved |= any(name in names for name in (*METACOPY_XATTRS, *WHITEOUT_XATTRS))
 
     # Names
 
@@ -230,7 +231,7 @@ class _Search:
             while at >= 0:
                 start = at // size * size
                 if any(self._is_mark(ino) for ino in _marked_inodes(raw, start, start + size)):
-                    self._found.of_users = True
+                    self._ignored = True
                     return
                 at = raw.find(WHITEOUT_PREFIX, start + size)
 

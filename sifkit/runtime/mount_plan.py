@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UsageError, show
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
@@ -16,6 +16,9 @@ from .config import SiteConfig
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount, Namespace
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
 
@@ -30,14 +33,16 @@ LOCAL_TIME = "/etc/localtime"
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
 
 
-@dataclass(slots=True)
 class PlannedMounts:
     """Mounts in order, and what they imply. ``home``: in the container. ``variables``: of its environment."""
 
-    mounts: list[Mount] = field(default_factory=list)
-    home: str = "/"
-    notes: list[str] = field(default_factory=list)
-    variables: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("home", "mounts", "notes", "variables")
+
+    def __init__(self) -> None:
+        self.mounts: list[Mount] = []
+        self.home = "/"
+        self.notes: list[str] = []
+        self.variables: dict[str, str] = {}
 
     def covers(self, path: str) -> bool:
         """Return True if a bind of the host already shows ``path`` at the same place."""

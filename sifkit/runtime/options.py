@@ -7,10 +7,10 @@ An option works, has no effect here, or is refused with the reason. Names, lette
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import NotYetError, UsageError, show
+from ..records import field, record
 
 __all__ = ["OPTIONS", "RunOption", "RunOptions", "Value", "check_options", "no_effect_notes", "options_for", "with_variables"]
 
@@ -25,7 +25,7 @@ CAPABILITIES = "capabilities are not changed: root keeps its own, a plain user h
 REGISTRY = "images are not fetched from a registry"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunOption:
     """Option. ``kind`` "list": may be repeated. ``variables``: names after APPTAINER_ and SINGULARITY_, the first wins.
 
@@ -57,7 +57,7 @@ class RunOption:
         return f"--{self.name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunOptions:
     """Values of the options that work. Text is as given; empty means that the option is not given."""
 

@@ -6,17 +6,19 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Sequence
 
 from ..errors import UsageError, show
+from ..records import replace
 from .binds import BindSpec
+from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
 from .layer_plan import check_image, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Namespace, RunPlan, Way
+from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["plan_run", "uses_nv"]
@@ -35,10 +37,11 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     _check(request, host)
     check_image(request.image, site, request.caller.machine)
     layers = plan_layers(request, site)
-    way, way_notes = choose_way(request, layers, host)
+    way = choose_way(request, layers, host)
+    root_notes: tuple[str, ...] = ()
     if way == "root" and request.options.fakeroot:
         request = replace(request, options=replace(request.options, fakeroot=False))
-        way_notes = (*way_notes, "--fakeroot has no effect: you are root; for a user namespace write -u -f")
+        root_notes = ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     options = request.options
     namespaces = _namespaces(options, site, way)
     binds = user_binds(request)
@@ -72,7 +75,9 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
         nv=uses_nv(options, site),
-        notes=(*layers.notes, *way_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
+        cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
+        joins_directories=_joins_directories(way, layers.layers, host),
+        notes=(*layers.notes, *root_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
     )
 
 
@@ -118,6 +123,12 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> frozenset[Na
         if not allowed.get(name, True):
             raise UsageError(f"this site does not allow {name} namespaces", hint=f"'allow {name} ns = no' in {show(site.path)}")
     return frozenset(found)
+
+
+def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:
+    """Return True if the kernel can join directories, where that matters: it takes time to find out."""
+    matters = way in ("unpacked", "directory") or (way != "root" and any(layer.kind == "directory" for layer in layers))
+    return not matters or host.overlay.works
 
 
 def _environment(

@@ -14,13 +14,14 @@ WAYS = {
     "root": "as root: loop devices and mounts of the kernel",
     "user": "in a user namespace: FUSE for the images, overlayfs of the kernel",
     "view": "in a user namespace: FUSE for all layers, read-only",
-    "unpacked": "in a user namespace: the root unpacked into a cache",
+    "unpacked": "in a user namespace, without FUSE: images unpacked into",
+    "directory": "in a user namespace: the directory itself",
 }
 
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
     """Yield the lines of a plan, each ``what: value``."""
-    yield f"way: {WAYS[plan.way]}"
+    yield f"way: {WAYS[plan.way]}{f' {show(plan.cache)}' if plan.way == 'unpacked' else ''}"
     for number, layer in enumerate(plan.layers):
         written = ", written to" if plan.is_root_writable and not number else ""
         yield f"{'layer' if number else 'root'}: {_layer(layer)}{written}"

@@ -26,10 +26,10 @@ __all__ = ["moved_error", "prepare"]
 MESSAGE_BYTES = 65_536
 
 
-def moved_error(place: ImagePlace) -> LaunchError:
-    """Return the error for an image with marks that overlayfs does not follow."""
+def moved_error(name: str) -> LaunchError:
+    """Return the error for a layer with marks that overlayfs does not follow."""
     return LaunchError(
-        f"{place.name} has redirects or metacopies, which the kernel does not follow here: it cannot be written to",
+        f"{name} has redirects or metacopies, which the kernel does not follow here: it cannot be written to",
         hint="it can be read: with :ro, or without --writable",
     )
 
@@ -100,7 +100,7 @@ def _prepare(fd: int, place: ImagePlace, *, check: bool, normalize: bool, search
         try:
             upper = find_upper(filesystem)
             if search_moved and upper is not None and _has_moved(filesystem, upper):
-                raise moved_error(place)
+                raise moved_error(place.name)
             if normalize and upper is not None:
                 normalize_filesystem(filesystem, None)
             filesystem.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from ..records import field, record
 from .options import RunOptions
 from .run_plan import Layer, Upper
 
@@ -47,7 +47,7 @@ class HostFacts(Protocol):
     def fuse_upper(self) -> Fact: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ImageFacts:
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
@@ -69,7 +69,7 @@ class ImageFacts:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OverlayFacts:
     """Overlay that is given. ``name``: as typed.
 
@@ -87,7 +87,7 @@ class OverlayFacts:
     filesystem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Caller:
     """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
     host's architecture, in the words of Go."""
@@ -105,7 +105,7 @@ class Caller:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class GpuFiles:
     """Files of GPUs on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
@@ -118,7 +118,7 @@ def _always_missing(path: str) -> PathKind:
     return "missing"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunRequest:
     """Request of a run.
 

@@ -7,8 +7,9 @@ it out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from ..records import field, record
 
 __all__ = [
     "Account",
@@ -24,18 +25,19 @@ __all__ = [
     "Way",
 ]
 
-Way = Literal["root", "user", "view", "unpacked"]
+Way = Literal["root", "user", "view", "unpacked", "directory"]
 """Way in which the root of the container is made.
 
 "root": loop devices and mounts of the kernel. "user": FUSE servers in a user namespace, joined by the kernel's overlayfs.
-"view": one FUSE server of all layers, read-only. "unpacked": the root unpacked into a cache, without FUSE.
+"view": one FUSE server of all layers, read-only. "unpacked": images unpacked into a cache, without FUSE. "directory": a
+directory of the host alone, in a user namespace.
 """
 LayerKind = Literal["squashfs", "ext3", "directory"]
 MountKind = Literal["bind", "proc", "tmpfs", "devpts", "mqueue", "symlink"]
 Namespace = Literal["user", "pid", "ipc", "uts", "net"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Layer:
     """Layer of the root: a directory ``subdirectory`` (empty: the whole) of a filesystem or of a directory of the host.
 
@@ -57,7 +59,7 @@ class Layer:
         return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Upper:
     """Layer that is written to.
 
@@ -80,7 +82,7 @@ class Upper:
         return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Mount:
     """Mount below the root of the container, made in the order of the plan.
 
@@ -113,7 +115,7 @@ class Mount:
     data: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Command:
     """Program that is started: of ``exec`` the words, of ``run`` the runscript with them, of ``shell`` a shell.
 
@@ -126,7 +128,7 @@ class Command:
     shell: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ContainerEnvironment:
     """Environment of the command, in the order in which it is made.
 
@@ -145,7 +147,7 @@ class ContainerEnvironment:
     with_libraries: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Account:
     """User in the container, for the entries in its passwd and group. ``uid``, ``gid``: as seen inside."""
 
@@ -159,7 +161,7 @@ class Account:
     groups: tuple[tuple[int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunPlan:
     """Plan of a run.
 
@@ -169,7 +171,8 @@ class RunPlan:
     the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours.
     ``fakeroot``: the user is mapped to root, and changes of owners and users seem to succeed.
-    ``drops_capabilities``: root is left without any. ``notes``: printed before the start.
+    ``drops_capabilities``: root is left without any. ``cache``: directory for unpacked images.
+    ``joins_directories``: the kernel's overlayfs works in a user namespace. ``notes``: printed before the start.
     """
 
     way: Way
@@ -191,4 +194,6 @@ class RunPlan:
     has_init: bool = True
     no_new_privileges: bool = True
     nv: bool = False
+    cache: str = ""
+    joins_directories: bool = True
     notes: tuple[str, ...] = ()

@@ -18,28 +18,22 @@ from ..squashfs.reader import Reader
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostTree
 from ..vfs.resolve import Resolver, is_dir
-from ..vfs.subtree import Subtree
 from ..vfs.union import UnionTree
 from . import sys
+from .container_mounts import add_mount_points
 from .errors import LaunchError, failed_call, unwritten
-from .full_layer import Fullness, full_note, fullness
 from .fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from .fuse.server import Server
 from .fuse.tree_backend import TreeBackend
-from .fuse.writable_server import COMMIT_SECONDS, FULL_OF_BYTES, FULL_OF_INODES, WritableServer
 from .image_files import ImageFiles
-from .image_place import ImagePlace
-from .kernel_layers import real_directory
-from .left_behind import still_used
-from .run_plan import Layer, Upper
+from .mount_points import TreeRoot
+from .run_plan import Layer, Mount, Upper
 from .session import Session
 
-__all__ = ["ServedLayers"]
+__all__ = ["ServedLayers", "merged_layers"]
 
 LEFT_BEHIND_SECONDS = 1.0
 """Time in which the last processes of a container end after its command."""
-FULL: dict[int, Fullness] = {FULL_OF_BYTES: "bytes", FULL_OF_INODES: "inodes"}
-"""Exit codes of a server that had no room."""
 _opened = ExitStack()
 """Images of a server process, which are open until it ends."""
 
@@ -61,32 +55,33 @@ class ServedLayers:
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
+        self.root_device = 0
+        """Device of the container's root, if that is mounted by others."""
         self._image_point = ""
         self._is_image_ready = False
         self._writer: tuple[Upper, ServerProcess] | None = None
         self._memory: tuple[Upper, str] | None = None
 
-    def view(self, layers: Sequence[Layer]) -> str:
-        """Mount the merged layers, the lowest first; return the directory. Raises LaunchError."""
+    def view(self, layers: Sequence[Layer], mounts: Sequence[Mount]) -> str:
+        """Mount the merged layers, the lowest first, with points for ``mounts``; return the directory. Raises LaunchError."""
         point = self._new_point()
         fd = self._mount_fuse(point)
+        # the server leaves the session, and keeps this directory of it
+        points = os.open(self.session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        open_server = partial(_open_view, fd, layers, self.owner, f"/proc/self/fd/{points}/.", mounts)
         try:
-            server = serve_in_child(partial(_open_view, fd, layers, self.owner), before=self._begin_view)
+            server = serve_in_child(open_server, before=self._begin_view)
         except OSError as error:
             raise failed_call("the image cannot be served", error) from error
         finally:
+            os.close(points)
             os.close(fd)
         self._servers.append(server)
         return point
 
-    def remove_view(self) -> None:
-        """Unmount the view that was made last, so that its server ends."""
-        sys.umount(self._mounted.pop())
-        self._servers.pop().wait()
-
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
-        base = self._await_image(upper) if upper.kind == "image" else self._new_point()
+        base = self.await_image(upper) if upper.kind == "image" else self._new_point()
         try:
             if upper.kind == "tmpfs":
                 size = "" if upper.size is None else f",size={upper.size}"
@@ -99,10 +94,9 @@ class ServedLayers:
             self._mounted.append(base)
         if upper.kind == "tmpfs":
             self._memory = upper, base
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.makedirs(f"{base}/{name}", 0o755)
-        files, work = (real_directory(base, name, upper.name) for name in (upper.upper, upper.work))
+        from .kernel_layers import upper_directories
+
+        files, work = upper_directories(base, upper)
         point = self._new_point()
         options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
         try:
@@ -117,11 +111,13 @@ class ServedLayers:
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
         if self._memory is not None:
+            from .full_layer import full_note, fullness
+
             upper, point = self._memory
             full = fullness(os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
-        device = _device_of(self._mounted[-1]) if self._mounted else 0
+        device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
         for server in self._servers:
             if (code := server.code_if_ended()) is not None:
                 self.notify(f"the image could not be read to the end: its server {_ended(code)}")
@@ -149,11 +145,14 @@ class ServedLayers:
         self._image_point = point
         self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
-    def _await_image(self, upper: Upper) -> str:
+    def await_image(self, upper: Upper) -> str:
+        """Return the directory where the image that is written to is served. Raises LaunchError."""
         assert self._writer is not None
         try:
             self._writer[1].await_ready()
         except OSError as error:
+            from .image_place import ImagePlace
+
             self._writer = None
             hint = f"check it with: {ImagePlace.of(upper).fsck('-fn')}"
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
@@ -165,7 +164,12 @@ class ServedLayers:
         if not self._is_image_ready:  # something else has failed before the first change
             server.wait()
             return
+        from .full_layer import full_note
+        from .fuse.writable_server import COMMIT_SECONDS, FULL
+
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
+            from .left_behind import still_used
+
             server.leave()
             self.notify(still_used(upper.name, device))
             return
@@ -213,6 +217,11 @@ class ServedLayers:
             os.close(server.report)
 
 
+def merged_layers(layers: Sequence[Layer]) -> FileTree[Any]:
+    """Return the layers, the lowest first, as one tree, open until this process ends. Raises SifkitError and OSError."""
+    return _merged([_open_layer(layer) for layer in layers])
+
+
 def _device_of(point: str) -> int:
     """Return the device of a mounted root; 0 if nobody serves it any longer."""
     try:
@@ -229,15 +238,27 @@ def _ended(code: int) -> str:
     return f"has ended with code {code}"
 
 
-def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int] | None) -> Server:
-    """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError."""
+def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int] | None, points: str, mounts: Sequence[Mount]) -> Server:
+    """Open the merged layers, in the process that serves them until it ends. Raises SifkitError and OSError.
+
+    ``points``: empty directory for the points of ``mounts`` that the layers have not.
+    """
     trees = [_open_layer(layer) for layer in layers]
-    return Server(fd, TreeBackend(UnionTree(trees) if len(trees) > 1 else trees[0], owner=owner), report=report_error)
+    tree = _merged(trees)
+    if add_mount_points(TreeRoot(tree), points, mounts):
+        trees.insert(1, HostTree(points))
+        tree = _merged(trees)
+    return Server(fd, TreeBackend(tree, owner=owner), report=report_error)
+
+
+def _merged(trees: Sequence[FileTree[Any]]) -> FileTree[Any]:
+    return UnionTree(trees) if len(trees) > 1 else trees[0]
 
 
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:
     """Open an ext3 image for changes, in the process that serves it. New files belong to the caller."""
     from .fuse.ext3_backend import Ext3Backend
+    from .fuse.writable_server import WritableServer
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)
@@ -258,6 +279,8 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
         top = Resolver(tree).lookup(os.fsencode(layer.subdirectory), follow=False)
         if not is_dir(tree.stat(top)):
             raise LaunchError(f"{show(layer.name)}: {show(layer.subdirectory)} is not a directory")
+        from ..vfs.subtree import Subtree
+
         return Subtree(tree, top)
     except SifkitError as error:
         error.set_path(layer.path)
@@ -272,6 +295,8 @@ def _open_ext3(layer: Layer) -> FileTree[Any]:
     opened = _opened.enter_context(open_filesystem(layer.path, partition, offset=offset))
     problem = None if opened.image is None else opened.image.journal_problem
     if problem is not None:  # without its journal an image shows what it was before
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(layer)
         raise LaunchError(f"{place.name}: its journal cannot be read: {problem}", hint=f"repair it with: {place.fsck()}")
     return opened.tree

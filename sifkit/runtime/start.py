@@ -11,9 +11,9 @@ is one argument of at most 128 KiB, stays small.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..errors import FormatError, show
+from ..records import record
 from .environment import LIBRARY_PATH, is_variable_name
 from .run_plan import Command, ContainerEnvironment
 from .shell_words import apply_assignments, expand, needs_evaluation
@@ -30,7 +30,7 @@ OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ContainerFacts:
     """Facts of the root of the container. ``shell``: /bin/sh is there; ``bash``: /bin/bash.
 
@@ -46,7 +46,7 @@ class ContainerFacts:
     has_asked_shell: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Start:
     """Words and environment of the first process. ``argv[0]`` without a slash is searched in its PATH."""
 

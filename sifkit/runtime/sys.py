@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import struct
+import sys
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -38,6 +39,7 @@ __all__ = [
     "bind_flags",
     "clear_memory",
     "drop_capabilities",
+    "filesystem_magic",
     "mount",
     "pivot_root",
     "set_dumpable",
@@ -72,6 +74,9 @@ SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 SECCOMP_MODE_FILTER = 2
 BPF_INSTRUCTION_BYTES = 8
+
+STATFS_BYTES = 256
+"""More than a struct statfs has, whose first member is f_type."""
 
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_MAJOR = 7
@@ -155,6 +160,23 @@ def unshare(flags: int) -> None:
 def setns(fd: int, flags: int = 0) -> None:
     """Move this process into the namespace that ``fd`` is open on."""
     _check(_libc.setns(fd, flags), f"setns {flags:#x}")
+
+
+def filesystem_magic(path: str) -> int:
+    """Return the number of the kind of filesystem that ``path`` lies on: f_type of statfs(2), see linux/magic.h."""
+    found = ctypes.create_string_buffer(STATFS_BYTES)
+    _check(_libc.statfs(os.fsencode(path), found), f"statfs {path}")
+    width = 4 if os.uname().machine in ("s390", "s390x") else ctypes.sizeof(ctypes.c_long)
+    return int.from_bytes(found.raw[:width], sys.byteorder) & 0xFFFF_FFFF
+
+
+def sync_filesystem(path: str) -> None:
+    """Flush all that was written to the filesystem of ``path`` to its storage."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.syncfs(fd), f"syncfs {path}")
+    finally:
+        os.close(fd)
 
 
 def set_hostname(name: str) -> None:

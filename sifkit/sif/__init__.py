@@ -6,7 +6,6 @@ are imported on first use, so that a command loads only what it needs.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from .finding import Problem as Problem
     from .finding import Severity as Severity
     from .format.descriptor import Descriptor as Descriptor
-    from .format.header import NIL_UUID as NIL_UUID
     from .format.header import YEAR_ONE as YEAR_ONE
     from .format.header import GlobalHeader as GlobalHeader
     from .format.metadata import CryptoMeta as CryptoMeta
@@ -67,6 +65,7 @@ if TYPE_CHECKING:
     from .sniff import is_text as is_text
     from .sniff import sniff_filesystem as sniff_filesystem
     from .sniff import sniff_sbom as sniff_sbom
+    from .stamp import NIL_UUID as NIL_UUID
     from .stamp import SIFStamp as SIFStamp
     from .stamp import SIFStamp as Stamp
     from .state import Notice as Notice
@@ -156,7 +155,7 @@ _MODULE_OF = {
     "ManifestError": ".pack.manifest",
     "MessageType": ".format.types",
     "Metadata": ".format.metadata",
-    "NIL_UUID": ".format.header",
+    "NIL_UUID": ".stamp",
     "NotSIFError": ".errors",
     "NotWritableError": ".errors",
     "Notice": ".state",
@@ -203,6 +202,8 @@ _ALIASES = {"SourceError": "SIFSourceError", "Stamp": "SIFStamp", "TruncatedErro
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     wanted = _ALIASES.get(name, name)
     if wanted not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

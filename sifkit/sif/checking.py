@@ -13,6 +13,8 @@ from hashlib import sha256
 
 from ..atomic import HostPath
 from ..errors import counted, human, show
+from ..records import field_names
+from .descriptor_table import open_image_file
 from .errors import CorruptSIFError, NotSIFError, SIFError, TruncatedSIFError
 from .finding import Finding, Problem, Severity
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, USED_OFFSET, Descriptor, join_group
@@ -23,7 +25,6 @@ from .format.types import Arch, Code, DataType, FSType, PartType, describe
 from .fuse2fs import is_misplaced_superblock
 from .gaps import first_nonzero, unowned_spans
 from .image import SIF
-from .loading import open_image_file
 from .select import matching, primary
 from .sniff import HEAD_BYTES, FilesystemName, filesystem_name
 from .state import (
@@ -246,7 +247,7 @@ def _code_findings(descriptor: Descriptor, header: GlobalHeader, root: Descripto
     if metadata is None or isinstance(metadata, OCIMeta):
         return
     empty = not descriptor.extra and descriptor.data_type == DataType.CRYPTO_MESSAGE  # as siftool adds them
-    for field in metadata.__slots__:
+    for field in field_names(type(metadata)):
         value = getattr(metadata, field)
         unknown = isinstance(value, bytes) if field == "arch" else isinstance(value, int) and not isinstance(value, Code)
         if field == "arch" and isinstance(value, bytes) and (intended := truncated_arch(descriptor, header, root)):

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from ..records import replace
 from .errors import StoreError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET
 from .format.placement import PAGE_BYTES, align, data_end, dead_spans, intersecting

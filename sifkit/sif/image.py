@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import IO, Literal, Self
@@ -13,9 +12,11 @@ from uuid import UUID
 from ..atomic import AtomicFile, HostPath, open_locked
 from ..errors import SifkitError, counted
 from ..host_space import full_host_errors
+from ..records import replace
+from .descriptor_table import open_image_file
 from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch
-from .loading import SIF_IMAGES, NewFileStore, check_file_object, load_locked, new_file, open_image_file
+from .loading import SIF_IMAGES, NewFileStore, check_file_object, load_locked, new_file
 from .plan import plan_new
 from .recover import recover, release_space
 from .stamp import SIFStamp

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from typing import IO
 
 from ext3 import hostio
 
 from ..atomic import AtomicFile, HostPath, lock_range, new_file_mode
-from ..errors import FormatError, ImageInUseError, NotReplaceableError, show
+from ..errors import ImageInUseError, NotReplaceableError, show
 from ..in_use import check_open_unused
 from ..replacing import Replaceable, check_output
 from .errors import EditError, NotWritableError
@@ -26,17 +24,12 @@ __all__ = [
     "load_locked",
     "lock_for_writing",
     "new_file",
-    "open_image_file",
 ]
 
 SIF_IMAGES = Replaceable("a SIF image", "SIF images and empty files", lambda head, size: not size or MAGIC in head[:64])
 """Files that a new image may replace."""
 SECTOR_BYTES = 512
 MOST_TRIES = 5
-_NO_WRITING = {
-    errno.EROFS: "edit a copy on a writable filesystem",
-    errno.ETXTBSY: "wait until it is not running, or edit a copy",
-}
 
 
 class NewFileStore(FileStore):
@@ -44,26 +37,6 @@ class NewFileStore(FileStore):
 
     def sync(self) -> None:
         pass
-
-
-def open_image_file(path: str, *, writable: bool) -> int:
-    """Open the file of an image. Raises OSError, NotWritableError, and FormatError for what cannot be an image."""
-    try:
-        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | hostio.NO_WAIT)
-    except IsADirectoryError as error:
-        raise FormatError(f"{show(path)} is a directory, not an image", path=path, hint="give a SIF image") from error
-    except OSError as error:
-        if not writable or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
-            raise
-        hint = _NO_WRITING.get(error.errno, "make it writable (chmod u+w), or edit a copy")
-        text = f"cannot write to {show(path)}: {error.strerror}"
-        raise NotWritableError(text, path=path, hint=hint, error=error) from error
-    kind = os.fstat(fd).st_mode
-    if not stat.S_ISREG(kind) and (writable or not stat.S_ISBLK(kind)):
-        os.close(fd)
-        what = "a directory" if stat.S_ISDIR(kind) else "a pipe or a device"
-        raise FormatError(f"{show(path)} is {what}, not an image", path=path, hint="give a SIF image")
-    return fd
 
 
 def check_file_object(file: IO[bytes], fd: int | None) -> None:

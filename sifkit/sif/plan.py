@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final, TypedDict
 
 from ..errors import show
+from ..records import field_names, record, replace
 from .errors import EditError, ImageFullError, ObjectNotFoundError
 from .format.descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
 from .format.header import MAX_LAUNCH_BYTES, GlobalHeader
@@ -67,7 +67,7 @@ UNCHANGED: Final = Unchanged()
 """Default of values that may be None, for no change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Change:
     """Change of a descriptor; fields that are not given are unchanged. ``group``, ``link``, ``link_group``: 0 is none.
 
@@ -107,7 +107,7 @@ def plan_new(stamp: SIFStamp, *, launch: bytes = b"", capacity: int, arch: Arch 
     return GlobalHeader(
         launch=launch,
         arch=arch,
-        id=stamp.uuid,
+        id_bytes=stamp.uuid.bytes,
         created=stamp.seconds,
         modified=stamp.seconds,
         descriptors_free=capacity,
@@ -355,7 +355,7 @@ def _packed(data_type: int, metadata: Metadata | bytes, extra: bytes) -> bytes:
         raise EditError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(metadata.entity)}", hint="give all 40 digits")
     elif isinstance(metadata, OCIMeta) and not metadata.valid:
         raise EditError("an OCI digest is sha256: and 64 hexadecimal digits", hint="omit it: it is computed from the content")
-    for field in metadata.__slots__:
+    for field in field_names(type(metadata)):
         value = getattr(metadata, field)
         if isinstance(value, int) and not isinstance(value, Code):
             raise EditError(f"unknown {field.replace('_', ' ')} {value}", hint="use the codes in sifkit.sif")

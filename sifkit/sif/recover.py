@@ -6,9 +6,9 @@ Every step may be interrupted itself; the next recovery continues.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 from ..errors import SifkitError
+from ..records import replace
 from .commit import cut_tail, write_header
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
 from .format.header import HEADER_BYTES, GlobalHeader

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from .format.header import NIL_UUID, YEAR_ONE
+from ..records import record
+from .format.header import YEAR_ONE
 
-__all__ = ["SIFStamp"]
+__all__ = ["NIL_UUID", "SIFStamp"]
+
+NIL_UUID = UUID(int=0)
+"""No ID."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SIFStamp:
     """Time in Unix seconds of everything written with it, and ``uuid``, the ID of a new image."""
 

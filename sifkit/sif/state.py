@@ -7,9 +7,9 @@ Counts, offsets and sizes that are negative, outside the file or overlapping rai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..records import record, replace
 from .errors import CorruptSIFError, TruncatedSIFError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, Descriptor
 from .format.header import HEADER_BYTES, GlobalHeader
@@ -63,7 +63,7 @@ NoticeKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Notice:
     """Harmless problem of an image. ``id``: the object concerned, None for the image."""
 
@@ -72,7 +72,7 @@ class Notice:
     id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class State:
     """Header and table. ``table``: bytes of all descriptors, used or not; ``descriptors``: those in use."""
 

@@ -17,7 +17,6 @@ from .codecs import decompressor
 from .data_blocks import BlockCache
 from .directory import DirectoryListing, find_entry, read_directory
 from .file_data import SquashfsFile
-from .file_loading import load_files
 from .inode import DIRECTORY_KIND, FILE_TYPES, REGULAR_KIND, SYMLINK_KIND, Inode, InodeTable, stat_of_inode
 from .metadata_blocks import LookupTable, MetadataBlocks, MetadataTable
 from .schema import SYMLINK_INODE
@@ -151,6 +150,8 @@ class Reader:
         return rows
 
     def load_many(self, nodes: Sequence[int], /, *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[TreeFile[int]]:
+        from .file_loading import load_files
+
         return load_files(self, nodes, keep_order=keep_order, limit=limit)
 
     def readlink(self, node: int, /) -> bytes:

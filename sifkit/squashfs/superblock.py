@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag
 from typing import Final
 
+from ..records import record
 from .errors import CorruptSquashfsError, NotSquashfsError, TruncatedSquashfsError, UnsupportedSquashfsError
 from .schema import SUPERBLOCK
 from .source import ByteSource
@@ -36,7 +36,7 @@ class SuperblockFlag(IntFlag):
     UNCOMPRESSED_IDS = 1 << 11
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Superblock:
     """Decoded superblock. Starts and ``bytes_used`` are bytes from the start of the image; ``mkfs_time`` is in seconds."""
 

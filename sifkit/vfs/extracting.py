@@ -50,6 +50,7 @@ UNCOUNTED_BYTES = 1 << 20
 """Data of small files that one process may create before it adds them to the count of all."""
 MAX_OFFSET = (1 << 63) - 1
 LOST_FOUND = b"lost+found"
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 _SPECIAL = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 
 Failures = dict[int, Literal["problem", "left out"]]
@@ -63,6 +64,7 @@ def extract(
     *,
     force: bool = False,
     owners: bool | None = None,
+    devices: bool = True,
     image_ids: Collection[tuple[int, int]] = (),
     progress: Progress | None = None,
 ) -> ExtractResult:
@@ -70,8 +72,8 @@ def extract(
 
     A path keeps its directories: b"/upper/etc" becomes target/upper/etc. ``target`` is created if it does not exist; it must
     be empty unless ``force``, which replaces existing files except the images of the tree (``image_ids``, their devices and
-    inodes on the host). ``owners`` None: set owners only as root. Forked processes share the work; any tree can be read by
-    them (see ``FileTree``).
+    inodes on the host). ``owners`` None: set owners only as root. Without ``devices`` they are left out. Forked processes share
+    the work; any tree can be read by them (see ``FileTree``).
 
     Raises MissingPathError, and NotDirectoryPathError for a path that leads through a symlink; OSError if the host can take no
     more files or the tree cannot look up a path; TargetError if this system lacks the calls, or the host is full;
@@ -95,7 +97,7 @@ def extract(
     needed = partial(needed_bytes, tree, selection.entry_nodes, selection.nodes)
     try:
         with full_host_errors(name, needed, directory=name):
-            _extract(_Extraction(tree, selection, writer, owners), result, progress)
+            _extract(_Extraction(tree, selection, writer, owners, devices), result, progress)
     finally:
         writer.close()
         os.close(fd)
@@ -120,6 +122,7 @@ class _Extraction(Generic[N]):
     selection: Selection[N]
     writer: HostWriter
     owners: bool
+    devices: bool
     pid: int = field(default_factory=os.getpid)
     """Process that created ``writer``."""
     data: SharedDataCount = field(default_factory=lambda: SharedDataCount(None, 0))
@@ -428,6 +431,10 @@ class _Batch(Generic[N]):
                 raise UnreadableError(DamagedTreeError(None, "the image is damaged: the target of the link has a NUL"))
             self._writer.symlink(*location, link)
             self.result.symlinks += 1
+        elif form in _DEVICES and not self._job.devices:
+            self.failed[entry] = "left out"
+            self.result.specials_left += 1
+            return
         elif form in _SPECIAL:
             created = self._writer.mknod(*location, found.mode, found.major, found.minor)
             self.result.specials += 1

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ..records import record
 from .errors import path_error
 from .file_tree import FileTree, Stat
 
@@ -33,7 +33,7 @@ def is_symlink(found: Stat) -> bool:
     return stat.S_ISLNK(found.mode)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResolvedPath(Generic[N]):
     """Result of resolving ``path``: the directory ``parent``, the ``name`` in it and its ``node`` (None: no such file).
 

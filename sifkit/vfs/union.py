@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from ext3 import hostio
 
 from ..errors import show
+from ..records import record
 from .errors import LowerContentError, MissingLowerError, TreePathError, unreadable_attributes
 from .file_tree import (
     DIRECTORY,
@@ -73,7 +73,7 @@ _stat = partial(tuple.__new__, TreeStat)
 _other_fields = attrgetter(*TreeStat._fields[2:])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IgnoredMarks:
     """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 

@@ -9,7 +9,6 @@ these are ordinary files. The kernel ignores that the top of upper/ is opaque, w
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeVar
@@ -128,6 +127,8 @@ def redirect_of(xattrs: Mapping[bytes, bytes]) -> bytes | None:
 
 def visible_rows(tree: FileTree[N], rows: Sequence[Row[N]]) -> tuple[Sequence[Row[N]], set[bytes]]:
     """Return the rows of a layer's directory that are neither whiteouts nor hidden by one, and the names with a whiteout."""
+    from bisect import bisect_left
+
     start = bisect_left(rows, WHITEOUT_PREFIX, key=_name)
     end = bisect_left(rows, _AFTER_PREFIX, start, key=_name)
     if start == end and _MAY_BE_WHITEOUT.isdisjoint(map(_file_type, rows)):

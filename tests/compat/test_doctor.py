@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sifkit.runtime.unpacked_cache import CachedTree, UnpackedCache
 from tests.support.tools import requires_root
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
@@ -39,14 +40,29 @@ def test_this_host_allows_everything() -> None:
     assert "overlayfs in user namespaces" in doctor().stdout
 
 
+def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPTAINER_CACHEDIR", str(tmp_path))
+    cache = UnpackedCache(str(tmp_path / "sifkit"))
+    assert "unpacked image" not in doctor().stdout
+    with cache.new_tree("key") as place:
+        os.makedirs(f"{place}/root/closed", 0)
+        cache.add(place, CachedTree("key", "image", 3 << 20))
+    assert json.loads(doctor("pass", "--json").stdout)["cache"] == {"path": cache.path, "images": 1, "used_bytes": 3 << 20}
+    lines = doctor().stdout.splitlines()
+    assert f"1 unpacked image in {cache.path}, 3 MiB" in lines
+    command = lines[-1].removeprefix("empty it with: ")
+    subprocess.run(["sh", "-c", command], check=True)
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("broken", "fact", "ways"),
     [
         ("calls.unshare", "user_namespace", (None, None)),
         ("calls.mount", "user_mount", (None, None)),
-        ("mounting.mount_fuse", "fuse", (None, None)),
-        ("host._try_overlay", "overlay", ("view", None)),
-        ("host._probe_overlay_on_fuse", "fuse_upper", ("view", None)),
+        ("mounting.mount_fuse", "fuse", ("unpacked", "unpacked")),
+        ("host._change_lower_files", "overlay", ("view", None)),
+        ("host._try_overlay_on_fuse", "fuse_upper", ("view", "unpacked")),
     ],
 )
 def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:

@@ -218,3 +218,42 @@ def test_redirects_and_metacopies_are_read_and_never_written_over(mark: bytes, b
         code, out, err = started(way, "echo ran", base, image)
         assert (code, out) == (255, "") and "cannot be written to" in err and ":ro" in err
     assert image.read_bytes() == raw
+
+
+def directory_with_marks(top: Path, uid: int) -> None:
+    """A directory overlay as fuse-overlayfs leaves it: a removed file and a replaced directory."""
+    (top / "upper/app/sub").mkdir(parents=True)
+    (top / "work").mkdir()
+    for name in (".wh.message.txt", "sub/.wh..wh..opq", "sub/two"):
+        (top / "upper/app" / name).touch()
+    os.mknod(top / "upper/app/sub/.wh..opq", 0o20000)
+    for path in (top, *top.rglob("*")):
+        os.chown(path, uid, uid)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_directories_with_marks_of_fuse_overlayfs(way: Way, base: Layer, folder: Path) -> None:
+    top = folder / f"directory-{way}"
+    uid = USER if way == "user" else 0
+    directory_with_marks(top, uid)
+    words, shown = ["sh", "-c", "cd /app; ls -A . sub"], ".:\nsub\n\nsub:\ntwo\n"
+    read = Layer(path=str(top), kind="directory", subdirectory="upper", has_marks=True)
+    plan = plan_of("view" if way == "user" else way, words, [base, read])
+    assert run_plan(plan, folder, uid=uid) == (0, shown, "")
+    assert (top / "upper/app/.wh.message.txt").exists()
+    plan = plan_of(way, words, [base], Upper(kind="directory", path=str(top)))
+    code, out, err = run_plan(plan, folder, uid=uid)
+    assert (code, out) == (0, shown) and err.count("\n") == 1 and "marks of removed files" in err
+    assert run_plan(plan, folder, uid=uid) == (0, shown, "")
+    assert (top / "upper/app/message.txt").is_char_device() and os.listdir(top / "upper/app/sub") == ["two"]
+    if way == "user":  # root's overlayfs does not know user.overlay.opaque
+        code, out, err = run_plan(replace(plan, way="root"), folder)
+        assert (code, out) == (0, shown) and "marks of removed files" in err
+
+
+def test_squashfs_layers_with_marks_hold_for_root(base: Layer, folder: Path) -> None:
+    directory_with_marks(folder / "squashed", 0)
+    image = make_squashfs(folder / "squashed/upper", folder / "over.sqfs")
+    layer = Layer(path=str(image), kind="squashfs", has_marks=True)
+    found = run_plan(plan_of("root", ["sh", "-c", "cd /app; ls -A . sub"], [base, layer]), folder)
+    assert found == (0, ".:\nsub\n\nsub:\ntwo\n", "")

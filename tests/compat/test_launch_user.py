@@ -131,6 +131,46 @@ def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> No
         assert os.getxattr(point / "upper/app", "trusted.overlay.opaque") == b"y"
 
 
+def test_directories_are_joined_as_they_are(base: Layer, folder: Path) -> None:
+    """What changes in them meanwhile is seen; marks that the kernel does not follow are merged by the view."""
+    over, above = folder / "as-it-is", folder / "box"
+    (over / "app").mkdir(parents=True)
+    (over / "app/message.txt").write_text("over\n")
+    os.mknod(over / "app/secret", 0o20000, os.makedev(0, 0))
+    (above / "app").mkdir(parents=True)
+    (above / "app/message.txt").write_text("box\n")
+    run("chown", "-R", f"{USER}:{USER}", above)
+    own = folder / "above.img"
+    run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", own, "8M")
+    os.chown(own, USER, USER)
+    layer, box = (Layer(path=str(path), kind="directory") for path in (over, above))
+    wait = "until [ -e /flag/go ]; do sleep 0.02; done"
+    script = f"echo up; {wait}; ls -A /app; cat /app/message.txt; touch /app/x"
+    for way, layers, upper, wanted in (
+        ("view", [base, layer], None, "message.txt\n"),
+        ("view", [box, layer], None, "message.txt\n"),
+        ("user", [box], Upper(kind="image", path=str(own)), "message.txt\n"),
+    ):
+        shown = above if upper else over
+        flag = folder / f"flag-{way}-{len(layers)}-{layers[0].kind}"
+        flag.mkdir()
+        bind = Mount(kind="bind", target="/flag", source=str(flag))
+        plan = plan_of(way, ["sh", "-c", script], layers, upper, bind)  # type: ignore[arg-type]
+        with start_plan(plan, folder, uid=USER) as process:
+            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout.readline(), process.stderr.read()
+            (shown / "app/message.txt").write_text("changed\n")
+            (flag / "go").touch()
+            out, err = process.communicate(timeout=60)
+        assert out.decode() == wanted + "changed\n", err
+        assert process.returncode == (0 if upper else 1)
+        (shown / "app/message.txt").write_text(f"{shown.name.replace('as-it-is', 'over')}\n")
+    assert_clean(own)
+    (over / "app/.wh.message.txt").touch()
+    (over / "app/message.txt").unlink()
+    assert run_as_user(plan_of("view", ["ls", "-A", "/app"], [base, layer]), folder) == (0, "", "")
+
+
 def test_a_killed_launch_leaves_no_server(base: Layer, folder: Path) -> None:
     before = servers()
     with start_plan(plan_of("view", ["sh", "-c", "echo up; exec sleep 1000"], [base]), folder, uid=USER) as process:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .tools import missing
 
-__all__ = ["USER", "run_sifkit", "start_sifkit", "user_directory"]
+__all__ = ["USER", "program_for", "run_sifkit", "start_sifkit", "user_directory"]
 
 USER = 4321
 """A plain user, whom no user database knows."""
@@ -40,7 +40,7 @@ def user_directory(uid: int) -> Iterator[Path]:
 
 def start_sifkit(uid: int, directory: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
     """Start ``sifkit WORDS`` as a user, in a directory that is his home, too. ``variables``: of his environment."""
-    program, path = _program_for(uid)
+    program, path = program_for(uid)
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(directory),
@@ -70,7 +70,7 @@ def run_sifkit(uid: int, directory: Path, *words: str, stdin: str = "", **variab
 
 
 @cache
-def _program_for(uid: int) -> tuple[str, str]:
+def program_for(uid: int) -> tuple[str, str]:
     """Return an interpreter and a PYTHONPATH that a user can read: ours, or copies."""
     if _works(uid, sys.executable, str(PROJECT)):
         return sys.executable, str(PROJECT)

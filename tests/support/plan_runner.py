@@ -81,7 +81,7 @@ def run_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> tuple[int, str, s
     return process.returncode, out.decode(), err.decode()
 
 
-def _drop(uid: int) -> None:
+def _drop(uid: int, way: Way) -> None:
     """Become another user, who may be unable to read the modules of this interpreter: those of a run are loaded before.
 
     numpy has no threads then (OPENBLAS_NUM_THREADS): a user namespace needs a process with a single one.
@@ -90,19 +90,27 @@ def _drop(uid: int) -> None:
     import lzma
     import zlib
 
-    import ext3.fsck.checking
-    import ext3.newfs.stamp
-    import ext3.resize.unfinished
-    import sifkit.overlay.images.opening
-    import sifkit.overlay.marks.normalizing
-    import sifkit.overlay.resizing.unfinished_resize
-    import sifkit.runtime.fuse.ext3_backend
-    import sifkit.runtime.fuse.writable_server
+    import sifkit.runtime.layer_marks
+    import sifkit.runtime.plain_tree
     import sifkit.runtime.served_layers
-    import sifkit.sif.image
-    import sifkit.sif.store
+    import sifkit.runtime.unpacked_layers
+    import sifkit.vfs.extracting
+    import sifkit.vfs.usage
 
-    _ = encodings.ascii, lzma, zlib, sifkit, ext3
+    if way in ("user", "view"):
+        import ext3.fsck.checking
+        import ext3.newfs.stamp
+        import ext3.resize.unfinished
+        import sifkit.overlay.images.opening
+        import sifkit.overlay.marks.normalizing
+        import sifkit.overlay.resizing.unfinished_resize
+        import sifkit.runtime.fuse.ext3_backend
+        import sifkit.runtime.fuse.writable_server
+        import sifkit.sif.image
+        import sifkit.sif.store
+
+        _ = ext3
+    _ = encodings.ascii, lzma, zlib, sifkit
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -113,7 +121,7 @@ def _main(file: str, uid: int) -> int:
     with open(file, "rb") as stream:
         plan: RunPlan = pickle.load(stream)
     if uid:
-        _drop(uid)
+        _drop(uid, plan.way)
     try:
         return launch(
             plan,

@@ -11,11 +11,9 @@ from typing import Any
 
 from ...errors import ImageInUseError, InputError, SifkitError, UsageError, shell_quote, show
 from ...vfs.errors import DamagedTreeError, TreePathError
-from .archive_names import is_archive_name
 from .console import JSON_SCHEMA, Console, Fields, name_fields
-from .suggest import unknown_option
 
-__all__ = ["Terminated", "errors_about", "name_holders", "report", "report_usage"]
+__all__ = ["errors_about", "name_holders", "report", "report_usage"]
 
 ERROR_ATTRIBUTES = (
     "needed_bytes",
@@ -63,14 +61,6 @@ _PATH_HINTS = {
 """Hints for a wrong path inside an image."""
 _COMMAND_HINT = re.compile(r"sifkit (sif (list|check|compact)|overlay (resize|rebuild)( -N \S+| --size \S+)?)$")
 """Hint that ends in a command without the image's name."""
-
-
-class Terminated(BaseException):
-    """Signal that ends the process, raised so that temporary files are removed."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
 
 
 @contextmanager
@@ -132,6 +122,8 @@ def report(error: BaseException, console: Console) -> int:
         if isinstance(error, InputError):
             kind = _KINDS.get(error.errno or 0, "io")
         subject = os.fsdecode(path or console.image or "")
+        from .archive_names import is_archive_name
+
         if kind == "not-ext3" and is_archive_name(subject):
             hint = f"an archive: sifkit overlay create --from-tar {shell_quote(subject)} makes an overlay of it"
         if not hint and kind == "not-ext3" and "--offset" in console.image_options:
@@ -229,6 +221,8 @@ def report_usage(error: Any, console: Console) -> int:
             console.note(line)
         return 2
     if kind == "NoSuchOption":
+        from .suggest import unknown_option
+
         message = unknown_option(error.option_name, ctx.command.params if ctx is not None else [])
     elif kind == "MissingParameter" and getattr(error, "param", None) is not None:
         message = f"{error.param.metavar or error.param.name.upper()} is missing"

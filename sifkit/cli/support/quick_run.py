@@ -6,7 +6,6 @@ Whatever is not plain is left to typer: help, unknown options, missing and empty
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from .console import Console
@@ -29,14 +28,16 @@ COMMON = {
 """Flags that every verb has."""
 
 
-@dataclass(slots=True)
 class PlainArguments:
     """Arguments of a verb. ``values``: of its options, by their keys. ``common``: flags of every verb, as often as given."""
 
-    image: str = ""
-    words: tuple[str, ...] = ()
-    values: dict[str, Value] = field(default_factory=dict)
-    common: list[str] = field(default_factory=list)
+    __slots__ = ("common", "image", "values", "words")
+
+    def __init__(self) -> None:
+        self.image = ""
+        self.words: tuple[str, ...] = ()
+        self.values: dict[str, Value] = {}
+        self.common: list[str] = []
 
 
 def quick_run(args: Sequence[str], console: Console) -> int | None:

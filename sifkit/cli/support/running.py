@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from ...errors import InputError, NotYetError, UsageError, human, show
 from .console import Console
-from .failures import report
 
 if TYPE_CHECKING:
     from ...runtime.config import SiteConfig
     from ...runtime.options import RunOptions, Value
+    from ...runtime.overlay_arguments import RunOverlay
     from ...runtime.request import RunRequest
     from ...runtime.run_plan import RunPlan
+    from .progress import Reporter
 
 __all__ = ["FAILED", "run_container", "run_or_report"]
 
@@ -35,6 +36,8 @@ def run_or_report(
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:  # noqa: BLE001 - all errors become text here
+        from .failures import report
+
         report(error, console)
         return FAILED
 
@@ -55,7 +58,13 @@ def run_container(
     options = RunOptions.of(found)
     site = load_site_config(os.environ)
     request = _request(console, action, image, words, options, site)
-    plan = plan_run(request, probe(), site)
+    writes = (
+        options.writable
+        or options.writable_tmpfs
+        or options.compat
+        or any(not text.endswith(":ro") for text in options.overlay)
+    )
+    plan = plan_run(request, probe(writes=writes), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
     if options.dry_run:
@@ -78,10 +87,14 @@ def _request(
     """Gather the facts of a run."""
     from ...runtime.caller import current_caller, read_resolv_conf
     from ...runtime.image_facts import image_facts, kind_of, overlay_facts
-    from ...runtime.overlay_arguments import parse_run_overlays
     from ...runtime.plan import uses_nv
     from ...runtime.request import GpuFiles, RunRequest
 
+    overlays: tuple[RunOverlay, ...] = ()
+    if options.overlay:
+        from ...runtime.overlay_arguments import parse_run_overlays
+
+        overlays = parse_run_overlays(options.overlay, kind_of)
     gpu = GpuFiles()
     if uses_nv(options, site):
         from ...runtime.gpu_files import find_gpu_files, list_paths
@@ -93,7 +106,7 @@ def _request(
         words=words,
         options=options,
         caller=current_caller(_inherited_variables(console)),
-        overlays=tuple(overlay_facts(one) for one in parse_run_overlays(options.overlay, kind_of)),
+        overlays=tuple(overlay_facts(one) for one in overlays),
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
         resolv_conf=read_resolv_conf(),
@@ -131,4 +144,10 @@ def _launched(console: Console, plan: RunPlan) -> int:
     from ...runtime.container_facts import start_in_container
     from ...runtime.launch import launch
 
-    return launch(plan, start_of=start_in_container(console.program, console.warn), notify=console.warn)
+    def progress() -> Reporter:
+        from .progress import reporter
+
+        return reporter("auto", console)
+
+    start_of = start_in_container(console.program, console.warn)
+    return launch(plan, start_of=start_of, notify=console.warn, progress=progress)

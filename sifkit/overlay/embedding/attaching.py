@@ -293,8 +293,8 @@ def _detach(request: _DetachRequest, on_signatures: OnSignatures, stamp: Stamp |
 
 
 def _detach_copy(request: _DetachRequest) -> DetachResult:
+    from ...sif.descriptor_table import open_image_file
     from ...sif.image import SIF
-    from ...sif.loading import open_image_file
 
     def lock(fd: int) -> tuple[Descriptor, bool]:
         with SIF(FileStore(fd), path=request.sif) as sif:

@@ -9,12 +9,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ext3 import hostio
-from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET
 
 from ...atomic import HostPath
+from ...records import record
 
 __all__ = ["DiskPartition", "end_of_room", "offset_hint", "read_partitions"]
 
@@ -35,11 +34,9 @@ _gpt_header = struct.Struct("<72xQII")
 _gpt_entry = struct.Struct("<16s16xQQ")
 """Entry of a GPT: type, first and last sector."""
 _magic = struct.Struct("<H")
-MAGIC_AT = SUPERBLOCK_OFFSET + 56
-"""Byte of a filesystem where s_magic is."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DiskPartition:
     """Partition ``number``, from 1, at byte ``offset`` of a disk, with ``size`` bytes."""
 
@@ -100,7 +97,10 @@ def offset_hint(path: HostPath, offset: int | None) -> str:
 
 
 def _holds_ext(fd: int, offset: int) -> bool:
-    return _read(fd, offset + MAGIC_AT, _magic.size) == _magic.pack(EXT3_MAGIC)
+    from ext3.constants import EXT3_MAGIC, SUPERBLOCK_OFFSET  # slow to load, and disks with partitions are rare
+
+    s_magic = offset + SUPERBLOCK_OFFSET + 56
+    return _read(fd, s_magic, _magic.size) == _magic.pack(EXT3_MAGIC)
 
 
 def _read(fd: int, offset: int, size: int) -> bytes:

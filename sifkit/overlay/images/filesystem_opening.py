@@ -23,6 +23,7 @@ from .window import Window, file_window
 
 if TYPE_CHECKING:
     from ...sif import SIF, Descriptor
+    from ...sif.descriptor_table import DescriptorTable
     from .opening import OpenedImage
 
 __all__ = [
@@ -105,7 +106,7 @@ def open_filesystem(path: HostPath, partition: str | None = None, *, offset: int
 
 
 @contextmanager
-def open_partition_filesystem(sif: SIF, fd: int, found: Descriptor, name: str) -> Iterator[OpenedFilesystem]:
+def open_partition_filesystem(sif: SIF | DescriptorTable, fd: int, found: Descriptor, name: str) -> Iterator[OpenedFilesystem]:
     """Open a partition of the SIF ``name``, open as ``fd``; see ``open_filesystem``."""
     kind = partition_format(sif, fd, found, name)
     with (_open_squashfs if kind == "squashfs" else _open_ext3)(partition_window(sif, fd, found, name)) as opened:

@@ -6,7 +6,8 @@ import os
 import stat
 from typing import Literal
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import FormatError, NotYetError, show
 
 __all__ = ["HEAD_BYTES", "check_standalone", "file_format", "head_format", "image_kind", "is_container_image", "is_sif"]

@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath, lock_range
 from ...errors import FormatError, SifkitError, UsageError, shell_quote, show
-from ...in_use import check_unused
+from ...records import record
 from .image_format import HEAD_BYTES, head_format, image_kind
-from .window import Window
 
 if TYPE_CHECKING:
     from ...sif import SIF, Descriptor, Stamp
+    from ...sif.descriptor_table import DescriptorTable
+    from .window import Window
 
 __all__ = [
     "EditedSif",
@@ -45,7 +45,7 @@ __all__ = [
 LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EditedSif:
     """SIF that is open and locked for writing, and its file descriptor."""
 
@@ -65,29 +65,28 @@ def open_partition(name: str, partition: str) -> Iterator[Window]:
 
 
 @contextmanager
-def open_sif(name: str) -> Iterator[tuple[SIF, int]]:
-    """Open the SIF ``name`` for reading; give it and its descriptor, which lives as long."""
-    from ...sif.image import SIF
-    from ...sif.loading import open_image_file
-    from ...sif.store import FileStore
+def open_sif(name: str) -> Iterator[tuple[DescriptorTable, int]]:
+    """Open the SIF ``name`` to look at its descriptors; give them and the file descriptor, which lives as long."""
+    from ...sif.descriptor_table import DescriptorTable, open_image_file
 
     fd = open_image_file(name, writable=False)
     try:
         with _concerning(name):
-            sif = SIF(FileStore(fd), path=name)
-        with sif:
-            yield sif, fd
+            found = DescriptorTable(fd)
+        yield found, fd
     finally:
         os.close(fd)
 
 
-def overlays_of(sif: SIF, root: Descriptor) -> tuple[Descriptor, ...]:
+def overlays_of(sif: SIF | DescriptorTable, root: Descriptor) -> tuple[Descriptor, ...]:
     """Return the overlays that a container with this root uses: those of its group, from the lowest up."""
     return tuple(found for found in sif.overlays if found.group == root.group)
 
 
-def partition_window(sif: SIF, fd: int, found: Descriptor, name: str) -> Window:
+def partition_window(sif: SIF | DescriptorTable, fd: int, found: Descriptor, name: str) -> Window:
     """Return the window of a partition of the SIF ``name``, open as ``fd``."""
+    from .window import Window
+
     return Window(name, fd, found.offset, found.size, found, _unused_reasons(sif, found))
 
 
@@ -111,7 +110,7 @@ def check_place(name: str, kind: str | None, partition: str | None, offset: int 
         raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
 
 
-def select_partition(sif: SIF, wanted: str, path: str) -> Descriptor:
+def select_partition(sif: SIF | DescriptorTable, wanted: str, path: str) -> Descriptor:
     """Return the partition "overlay", "root" or with an ID.
 
     Raises UsageError for another word, ObjectNotFoundError, AmbiguousObjectError, FormatError for other objects.
@@ -159,7 +158,7 @@ def partition_at(name: str, offset: int) -> str:
     return str(found[0].id)
 
 
-def partition_format(sif: SIF, fd: int, found: Descriptor, path: str) -> Literal["ext3", "squashfs"]:
+def partition_format(sif: SIF | DescriptorTable, fd: int, found: Descriptor, path: str) -> Literal["ext3", "squashfs"]:
     """Return the filesystem of a partition, by its first bytes. Raises FormatError for another, TruncatedError."""
     from ...sif import FSType, TruncatedError
 
@@ -180,7 +179,7 @@ def partition_format(sif: SIF, fd: int, found: Descriptor, path: str) -> Literal
     return "squashfs" if kind == "squashfs" else "ext3"
 
 
-def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> None:
+def check_ext3_partition(sif: SIF | DescriptorTable, fd: int, found: Descriptor, path: str) -> None:
     """Raise if a partition is no ext3 filesystem, according to its first bytes and its descriptor."""
     if partition_format(sif, fd, found, path) == "squashfs":
         raise FormatError(
@@ -190,7 +189,7 @@ def check_ext3_partition(sif: SIF, fd: int, found: Descriptor, path: str) -> Non
         )
 
 
-def _unused_reasons(sif: SIF, found: Descriptor) -> tuple[str, ...]:
+def _unused_reasons(sif: SIF | DescriptorTable, found: Descriptor) -> tuple[str, ...]:
     """Return the reasons for which the runtimes would not use a partition as the overlay."""
     from ...sif import PartType
 
@@ -212,7 +211,7 @@ def unused_overlay(name: str) -> str:
         return unused_overlay_of(sif)
 
 
-def unused_overlay_of(sif: SIF) -> str:
+def unused_overlay_of(sif: SIF | DescriptorTable) -> str:
     """Return why the overlay in a SIF is not used, as ``unused_overlay`` does."""
     for found in sif.overlays:
         if reasons := _unused_reasons(sif, found):
@@ -245,6 +244,9 @@ def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, re
 
     Raises ImageInUseError if a container, a loop device or a FUSE server uses it.
     """
+    from ...atomic import lock_range
+    from ...in_use import check_unused
+
     span = (partition.offset, partition.size)
     check_unused(path, writers_only=not write, span=span)
     locked = lock_range(fd, write=write, offset=partition.offset, size=partition.size, path=path)

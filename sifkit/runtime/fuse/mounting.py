@@ -9,7 +9,6 @@ import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
 from ...errors import SifkitError
@@ -51,13 +50,15 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
     return fd
 
 
-@dataclass(slots=True)
 class ServerProcess:
     """Process that serves a mount. ``report``: where it says that it was unmounted. ``code``: its exit code if it has ended."""
 
-    pid: int
-    report: int
-    code: int | None = None
+    __slots__ = ("code", "pid", "report")
+
+    def __init__(self, pid: int, report: int) -> None:
+        self.pid = pid
+        self.report = report
+        self.code: int | None = None
 
     def await_ready(self) -> None:
         """Return when it serves. Raises OSError with the reason if the server cannot be opened."""

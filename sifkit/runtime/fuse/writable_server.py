@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from .backend import AttributeChanges, Attributes, Entry, ListedName, WritableBackend
 from .protocol import (
@@ -28,7 +29,7 @@ from .protocol import (
 )
 from .server import WANTED, Reply, Server, packed_attributes
 
-__all__ = ["FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
+__all__ = ["FULL", "FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
 
 COMMITTING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 """The last is that of our timer."""
@@ -42,6 +43,8 @@ COMMIT_SECONDS = 5.0
 """Age of the oldest change that is not committed, at which all are."""
 FULL_OF_BYTES, FULL_OF_INODES = 28, 29
 """Exit codes of a server that had no room for a request; all others were carried out."""
+FULL: dict[int, Literal["bytes", "inodes"]] = {FULL_OF_BYTES: "bytes", FULL_OF_INODES: "inodes"}
+"""What it had none left of."""
 FEW_BLOCKS = 16
 """Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
 SECOND = 1_000_000_000

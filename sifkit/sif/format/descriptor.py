@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
+from ...records import field, record
 from .metadata import EXTRA_BYTES, Metadata, PartitionMeta, parse_metadata
 from .schema import DESCRIPTOR
 from .types import Arch, DataType, FSType, PartType, as_code, describe
@@ -33,7 +33,7 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Descriptor:
     """Descriptor of a data object. ``offset`` and sizes are in bytes, from the start of the image; times are Unix seconds.
 

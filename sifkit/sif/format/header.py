@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from ...errors import show
+from ...records import record
 from ..errors import CorruptSIFError, NotSIFError
 from .schema import DESCRIPTOR, GLOBAL_HEADER
 from .types import Arch, arch_bytes, arch_from_bytes
 
-__all__ = ["HEADER_BYTES", "MAGIC", "MAX_LAUNCH_BYTES", "NIL_UUID", "VERSION", "YEAR_ONE", "GlobalHeader"]
+if TYPE_CHECKING:
+    from uuid import UUID
+
+__all__ = ["HEADER_BYTES", "MAGIC", "MAX_LAUNCH_BYTES", "NIL_ID", "VERSION", "YEAR_ONE", "GlobalHeader"]
 
 HEADER_BYTES = GLOBAL_HEADER.size
 MAGIC = b"SIF_MAGIC\0"
@@ -20,7 +23,7 @@ MAX_LAUNCH_BYTES = 31
 """Limit of the launch script: its field has 32 bytes, and readers expect a NUL at the end."""
 YEAR_ONE = -62135596800
 """First second of year 1: the reference library writes it for no time, in deterministic images."""
-NIL_UUID = UUID(int=0)
+NIL_ID = bytes(16)
 _FIELDS = {
     "created": "CreatedAt",
     "modified": "ModifiedAt",
@@ -33,7 +36,7 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class GlobalHeader:
     """Global header. Offsets and sizes are in bytes from the start of the image, times are Unix seconds.
 
@@ -42,7 +45,7 @@ class GlobalHeader:
 
     launch: bytes
     arch: Arch | bytes
-    id: UUID
+    id_bytes: bytes
     created: int
     modified: int
     descriptors_free: int
@@ -71,7 +74,7 @@ class GlobalHeader:
         return cls(
             launch=fields["LaunchScript"].rstrip(b"\0"),
             arch=arch_from_bytes(fields["Arch"]),
-            id=UUID(bytes=fields["ID"]),
+            id_bytes=fields["ID"],
             **{name: fields[field] for name, field in _FIELDS.items()},
         )
 
@@ -83,15 +86,21 @@ class GlobalHeader:
                 "Magic": MAGIC,
                 "Version": VERSION,
                 "Arch": arch_bytes(self.arch),
-                "ID": self.id.bytes,
+                "ID": self.id_bytes,
                 **{field: getattr(self, name) for name, field in _FIELDS.items()},
             }
         )
 
     @property
+    def id(self) -> UUID:
+        from uuid import UUID  # it takes 3 ms to load
+
+        return UUID(bytes=self.id_bytes)
+
+    @property
     def deterministic(self) -> bool:
         """True if the image has neither ID nor times. Edits preserve that, as the reference library does."""
-        return self.id == NIL_UUID and self.created == self.modified == YEAR_ONE
+        return self.id_bytes == NIL_ID and self.created == self.modified == YEAR_ONE
 
     @property
     def table_bytes(self) -> int:

@@ -5,10 +5,8 @@ Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the 
 
 from __future__ import annotations
 
-import string
-from dataclasses import dataclass
-
 from ...packed_struct import PackedStruct
+from ...records import record
 from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
 from .types import (
     Arch,
@@ -41,14 +39,14 @@ EXTRA_BYTES = 384
 FINGERPRINT_BYTES = 20
 """Size of an OpenPGP v4 fingerprint, at the start of a signature's 256-byte entity."""
 _ENTITY_BYTES = 256
-_HEX_DIGITS = set(string.digits.encode() + b"abcdef")
+_HEX_DIGITS = set(b"0123456789abcdef")
 
 
 def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:
     return layout.build(values) + extra.ljust(EXTRA_BYTES, b"\0")[layout.size :]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PartitionMeta:
     """Metadata of a partition: declared filesystem, partition type, architecture."""
 
@@ -71,7 +69,7 @@ class PartitionMeta:
         return f"{describe(self.fs_type)}/{describe(self.part_type)}/{arch}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SignatureMeta:
     """Metadata of a signature: hash type, and the signer's OpenPGP v4 fingerprint, empty for signatures made with a PEM key.
 
@@ -100,7 +98,7 @@ class SignatureMeta:
         return describe(self.hash_type)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CryptoMeta:
     """Metadata of a cryptographic message: format and type."""
 
@@ -120,7 +118,7 @@ class CryptoMeta:
         return f"{describe(self.format_type)}/{describe(self.message_type)}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SBOMMeta:
     """Metadata of a software bill of materials: its format."""
 
@@ -138,7 +136,7 @@ class SBOMMeta:
         return describe(self.sbom_format)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OCIMeta:
     """Metadata of an OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, computed while it is written."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 
@@ -100,6 +99,8 @@ def dead_spans(header: GlobalHeader, descriptors: Iterable[Descriptor]) -> list[
 
 def intersecting(spans: Iterable[tuple[int, int]], ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield those of ``spans``, (offset, size), that intersect one of ``ranges``, (begin, end). Fast with thousands of both."""
+    from bisect import bisect_left
+
     ordered = sorted(ranges)
     starts = [begin for begin, _ in ordered]
     reach = list(accumulate((end for _, end in ordered), max))

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from ...errors import show
+from ...records import field_names
 from ..errors import SIFError, UnknownCodeError
 from ..format.descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
 from ..format.header import GlobalHeader
@@ -249,7 +250,7 @@ def header_fields(table: JSONObject) -> dict[str, Any]:
         fields["launch"] = table.octets("launch", most).rstrip(b"\0")
     if "id" in table:
         try:
-            fields["id"] = UUID(table.text("id"))
+            fields["id_bytes"] = UUID(table.text("id")).bytes
         except ValueError as error:
             raise table.error("id", "not a UUID") from error
     if "arch" in table or "arch_hex" in table:
@@ -285,7 +286,7 @@ def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
     if isinstance(metadata, OCIMeta):
         return _octets("digest", metadata.digest)
     fields: dict[str, Any] = {}
-    for field in metadata.__slots__:
+    for field in field_names(type(metadata)):
         value = getattr(metadata, field)
         if field == "entity":
             fields |= {"entity_hex": value.hex()} if value else {}

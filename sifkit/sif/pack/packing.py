@@ -14,6 +14,7 @@ from typing import Any
 from ...atomic import HostPath
 from ...errors import show
 from ...host_space import full_host_errors
+from ...records import field_names
 from ..errors import EditError, SIFError, SIFSourceError, SourceChangedError
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.header import HEADER_BYTES, GlobalHeader
@@ -212,9 +213,10 @@ def _is_exact(manifest: JSONObject, items: list[_PackedFile]) -> bool:
 
 def _plan_exact(root: str, manifest: JSONObject, items: list[_PackedFile]) -> _PackPlan:
     given = header_fields(JSONObject(manifest.values["header"], "header"))
-    wanted = set(GlobalHeader.__slots__)
+    wanted = set(field_names(GlobalHeader))
     if missing := sorted(wanted - set(given)):
-        raise ManifestError("header", f"{missing[0]} is missing", hint="remove the layout to have the objects placed anew")
+        name = missing[0].removesuffix("_bytes")
+        raise ManifestError("header", f"{name} is missing", hint="remove the layout to have the objects placed anew")
     header = GlobalHeader(**given)
     layout = JSONObject(manifest.values["layout"], "layout")
     layout.check_keys(LAYOUT_KEYS, "the layout")
@@ -306,7 +308,7 @@ def _plan_new_layout(manifest: JSONObject, items: list[_PackedFile], stamp: SIFS
         header = plan_new(stamp, launch=given.get("launch", b""), capacity=capacity, arch=Arch.UNKNOWN)
     except EditError as error:
         raise ManifestError("header", error.message, hint=error.hint) from error
-    header = replace(header, **{key: given[key] for key in ("id", "created", "modified") if key in given})
+    header = replace(header, **{key: given[key] for key in ("id_bytes", "created", "modified") if key in given})
     free = iter(sorted(set(range(capacity)) - set(places)))
     slots: dict[int, bytes] = {}
     pieces = []

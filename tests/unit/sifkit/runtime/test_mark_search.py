@@ -16,7 +16,7 @@ from sifkit.runtime.mark_search import FoundMarks, search_marks
 from ....support.tools import run
 
 Change = Callable[[WritableFilesystem], object]
-NOTHING, OF_USERS, MOVED = FoundMarks(), FoundMarks(of_users=True), FoundMarks(moved=True)
+NOTHING, IGNORED, MOVED = FoundMarks(), FoundMarks(ignored=True), FoundMarks(moved=True)
 
 
 def searched(image: Path, *, names: bool = True) -> FoundMarks | None:
@@ -69,11 +69,11 @@ def removed(fs: WritableFilesystem) -> None:
         (removed, NOTHING),
         (lambda fs: fs.mknod("/upper/d/g", S_IFCHR), NOTHING),
         (lambda fs: fs.write_bytes("/upper/d/.wh.notes", b"text"), NOTHING),
-        (lambda fs: fs.write_bytes("/upper/d/.wh.f", b""), OF_USERS),
-        (lambda fs: fs.mknod("/upper/d/.wh..opq", S_IFCHR), OF_USERS),
-        (many_names, OF_USERS),
-        (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.opaque", b"y"), OF_USERS),
-        (lambda fs: fs.set_xattr("/upper/d", b"user.fuseoverlayfs.opaque", b"y"), OF_USERS),
+        (lambda fs: fs.write_bytes("/upper/d/.wh.f", b""), IGNORED),
+        (lambda fs: fs.mknod("/upper/d/.wh..opq", S_IFCHR), IGNORED),
+        (many_names, IGNORED),
+        (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.opaque", b"y"), IGNORED),
+        (lambda fs: fs.set_xattr("/upper/d", b"user.fuseoverlayfs.opaque", b"y"), IGNORED),
         (lambda fs: [fs.set_xattr("/upper/d", b"%s.overlay.opaque" % one, b"y") for one in (b"user", b"trusted")], NOTHING),
         (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.origin", b"overlay.opaque"), NOTHING),
         (long_xattr, MOVED),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.mount_points import add_mount_point, find_link, resolve_below
+from sifkit.runtime.mount_points import Root, TreeRoot, add_mount_point, find_link, resolve_below
+from sifkit.vfs.host_tree import HostTree
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containers run on Linux only")
 
@@ -27,6 +28,12 @@ def root(tmp_path: Path) -> Path:
     return found
 
 
+@pytest.fixture(params=["mounted", "tree"])
+def looked_into(root: Path, request: pytest.FixtureRequest) -> bytes | Root:
+    """The root as a mounted directory, and as the tree that a server will show."""
+    return os.fsencode(root) if request.param == "mounted" else TreeRoot(HostTree(root))
+
+
 @pytest.mark.parametrize(
     ("path", "existing", "missing"),
     [
@@ -40,8 +47,10 @@ def root(tmp_path: Path) -> Path:
         (b"/file", (b"file",), ()),
     ],
 )
-def test_paths_stay_below_the_root(root: Path, path: bytes, existing: tuple[bytes, ...], missing: tuple[bytes, ...]) -> None:
-    found = resolve_below(os.fsencode(root), path)
+def test_paths_stay_below_the_root(
+    root: Path, looked_into: bytes | Root, path: bytes, existing: tuple[bytes, ...], missing: tuple[bytes, ...]
+) -> None:
+    found = resolve_below(looked_into, path)
     assert (found.existing, found.missing) == (existing, missing)
     assert os.path.lexists(found.below(os.fsencode(root)))
 
@@ -55,20 +64,20 @@ def test_paths_stay_below_the_root(root: Path, path: bytes, existing: tuple[byte
         (b"/a" * 5000, errno.ENAMETOOLONG),
     ],
 )
-def test_paths_that_cannot_be(root: Path, path: bytes, number: int) -> None:
+def test_paths_that_cannot_be(looked_into: bytes | Root, path: bytes, number: int) -> None:
     with pytest.raises(OSError) as error:
-        resolve_below(os.fsencode(root), path)
+        resolve_below(looked_into, path)
     assert error.value.errno == number
 
 
-def test_missing_mount_points_lie_in_the_layer(root: Path, tmp_path: Path) -> None:
+def test_missing_mount_points_lie_in_the_layer(root: Path, looked_into: bytes | Root, tmp_path: Path) -> None:
     layer = tmp_path / "layer"
     layer.mkdir()
     (root / "a").chmod(0o2751)
     before = sorted(root.rglob("*"))
 
     def add(path: bytes, *, is_directory: bool = True) -> bool:
-        return add_mount_point(os.fsencode(root), os.fsencode(layer), path, is_directory=is_directory)
+        return add_mount_point(looked_into, os.fsencode(layer), path, is_directory=is_directory)
 
     assert add(b"/absolute/new/deep") and add(b"/a/new/text", is_directory=False) and add(b"/a/new/deep/er")
     assert not add(b"/a/b") and not add(b"/file", is_directory=False)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sifkit.errors import FormatError, SifkitError, UsageError
+from sifkit.runtime.cache_path import cache_path
 from sifkit.runtime.config import SiteConfig
 from sifkit.runtime.layer_plan import NoWayError
 from sifkit.runtime.options import RunOptions
@@ -219,7 +220,34 @@ def test_ways(host: Host, overlays: tuple[OverlayFacts, ...], options: dict[str,
     plan = planned(*overlays, host=host, **options)
     assert plan.way == way
     assert ("user" in plan.namespaces) == (way != "root")
-    assert any("unpacked into a cache" in note for note in plan.notes) == (way == "unpacked")
+    assert ("/.cache/sifkit" in "\n".join(plan_lines(plan))) == (way == "unpacked")
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "way", "joins"),
+    [
+        (USER, {}, "directory", True),
+        (Host(fuse=NO), {}, "directory", True),
+        (Host(fuse=NO, overlay=NO), {}, "directory", False),
+        (Host(fuse=NO, overlay=NO), {"writable": True}, "directory", False),
+        (USER, {"writable_tmpfs": True}, "directory", True),
+        (Host(fuse=NO), {"writable_tmpfs": True}, "directory", True),
+        (ROOT, {}, "root", True),
+        (ROOT, {"writable": True}, "root", True),
+    ],
+)
+def test_ways_of_a_directory(host: Host, options: dict[str, Any], way: str, joins: bool) -> None:
+    plan = planned(host=host, image=ImageFacts(path="/d", kind="directory", root=Layer(path="/d", kind="directory")), **options)
+    assert (plan.way, plan.joins_directories, plan.notes) == (way, joins, ())
+
+
+def test_the_cache_is_where_the_caller_wants_it() -> None:
+    assert cache_path({}, home="/home/a", cwd="/w") == "/home/a/.cache/sifkit"
+    assert cache_path({"HOME": "/h", "XDG_CACHE_HOME": ""}, home="/home/a", cwd="/w") == "/h/.cache/sifkit"
+    assert cache_path({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, home="/h", cwd="/w") == "/x/sifkit"
+    variables = {"SINGULARITY_CACHEDIR": "/s", "XDG_CACHE_HOME": "/x"}
+    assert cache_path(variables, home="/h", cwd="/w") == "/s/sifkit"
+    assert cache_path({**variables, "APPTAINER_CACHEDIR": "c"}, home="/h", cwd="/w") == "/w/c/sifkit"
 
 
 def test_hosts_that_do_not_allow_it() -> None:

@@ -1,0 +1,33 @@
+"""Directories of the host as layers: which of them the kernel's overlayfs joins as they are, in a user namespace.
+
+It follows marks of removed files in its own form only: devices 0:0, and attributes of users. Where fuse-overlayfs or root has
+left others, the layers up to there are merged by this program, by FUSE or unpacked. Directories that are joined are seen as
+they are, also when they change meanwhile; those that are merged are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .run_plan import Layer
+
+__all__ = ["merged_count"]
+
+
+def merged_count(layers: Sequence[Layer], *, joins: bool = True) -> int:
+    """Return how many of the lowest layers must be merged: up to the highest that the kernel cannot join as it is; or 0."""
+    if not joins:
+        return 0 if len(layers) == 1 and layers[0].kind == "directory" else len(layers)
+    for number in range(len(layers) - 1, -1, -1):
+        layer = layers[number]
+        if layer.kind != "directory" or (number and _has_other_marks(layer)):
+            return number + 1
+    return 0
+
+
+def _has_other_marks(layer: Layer) -> bool:
+    """Return True if a directory has marks that the kernel does not follow in a user namespace."""
+    from .layer_marks import search_directory
+
+    found = search_directory(f"{layer.path}/{layer.subdirectory}".rstrip("/"), for_root=False)
+    return found.ignored or found.moved

@@ -1,0 +1,76 @@
+"""Files that a start of ``sifkit exec`` opens: few, since a job starts it a thousand times from one network filesystem.
+
+What PYTHONPATH holds is not loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import sif_of
+from tests.support.plain_user import USER, program_for, user_directory
+from tests.support.program_tree import write_program_tree
+from tests.support.squashfs_images import make_squashfs
+from tests.support.tools import require, requires_root
+
+pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
+
+MOST_FILES = 150
+SHADOWED = ("numpy/__init__.py", "json/__init__.py", "ctypes.py", "signal.py", "struct.py", "zlib.py", "threading.py")
+OPENED = re.compile(r'open(?:at)?\((?:AT_FDCWD, )?"(?P<path>[^"]+)", (?P<flags>[A-Z_|]+).* = \d+')
+COMPILED = re.compile(r"__pycache__/(\w+)\.cpython-\d+\.pyc(\.\d+)?$")
+NO_FILES = ("/proc/", "/sys/", "/dev/")
+"""Directories of files that the kernel makes up."""
+
+
+def opened_files(trace: Path, command: str) -> set[str]:
+    """Return the regular files that were opened before ``command`` was executed, but those of the session's own memory.
+
+    A module counts once, whether it was compiled before or not.
+    """
+    found = set()
+    place = "/srv/session"
+    for line in trace.read_text(errors="replace").splitlines():
+        if f'execve("{command}"' in line:
+            return found
+        match = OPENED.search(line)
+        if match and "O_DIRECTORY" not in match["flags"] and not match["path"].startswith((*NO_FILES, place)):
+            found.add(COMPILED.sub(r"\1.py", match["path"]))
+    raise AssertionError("the command was not executed")
+
+
+@pytest.mark.parametrize("uid", [0, USER])
+def test_few_files_are_opened(uid: int) -> None:
+    require("strace")
+    with user_directory(USER) as directory:
+        root = write_program_tree(directory / "root")
+        image = sif_of(directory / "base.sif", make_squashfs(root, directory / "root.sqfs"))
+        image.chmod(0o755)
+        foreign = directory / "foreign"
+        for name in SHADOWED:
+            (foreign / name).parent.mkdir(parents=True, exist_ok=True)
+            (foreign / name).write_text("raise SystemExit('a module of PYTHONPATH was loaded')\n")
+        program, path = program_for(uid)
+        trace = directory / "trace"
+        traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve")
+        done = subprocess.run(
+            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", image, "cat", "/etc/group"],
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(directory), "PYTHONPATH": f"{path}:{foreign}"},
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("root:x:0:")
+        found = opened_files(trace, "/bin/cat")
+        assert not [name for name in found if name.startswith(os.fspath(foreign))]
+        assert len(found) <= MOST_FILES, sorted(found)

@@ -1,0 +1,70 @@
+"""Filesystems on which no overlay can be written to, by a statfs that says what a cluster's would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sifkit.errors import UsageError
+from sifkit.runtime import host_filesystems, sys
+from sifkit.runtime.config import SiteConfig
+from sifkit.runtime.image_facts import image_facts, overlay_facts
+from sifkit.runtime.layer_plan import plan_layers
+from sifkit.runtime.options import RunOptions
+from sifkit.runtime.overlay_arguments import RunOverlay
+from sifkit.runtime.request import Caller, RunRequest
+
+CALLER = Caller(uid=1, gid=1, name="a", group="a", home="/", cwd="/")
+
+
+@pytest.mark.parametrize(
+    ("magic", "name"),
+    [
+        (0x6969, "NFS"),
+        (0x65735546, "FUSE"),
+        (0xF15F, "eCryptfs"),
+        (0x0BD00BD0, "Lustre"),
+        (0x47504653, "GPFS"),
+        (0xAAD7AAEA, "PanFS"),
+        (0xEF53, ""),
+        (0x58465342, ""),
+        (0x01021994, ""),
+        (0x9123683E, ""),
+    ],
+)
+def test_directories_by_their_filesystem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, magic: int, name: str) -> None:
+    over = tmp_path / "over"
+    for directory in ("upper", "work", "w"):
+        (over / directory).mkdir(parents=True)
+    asked: list[str] = []
+
+    def answer(path: str) -> int:
+        asked.append(path)
+        return magic
+
+    monkeypatch.setattr(host_filesystems.sys, "filesystem_magic", answer)
+    for argument in (RunOverlay(str(over)), RunOverlay(str(over / "upper"), work=str(over / "w"))):
+        facts = overlay_facts(argument)
+        assert facts.filesystem == name and asked[-1] == argument.path
+        request = RunRequest(
+            action="exec",
+            image=image_facts(str(tmp_path)),
+            words=("true",),
+            options=RunOptions(),
+            caller=CALLER,
+            overlays=(facts,),
+        )
+        if name:
+            with pytest.raises(UsageError, match=f"lies on {name}, where no overlay can be written to"):
+                plan_layers(request, SiteConfig())
+        else:
+            assert plan_layers(request, SiteConfig()).upper is not None
+    read = overlay_facts(RunOverlay(str(over), read_only=True))
+    assert read.read_only
+
+
+def test_the_kernel_is_asked(tmp_path: Path) -> None:
+    assert sys.filesystem_magic("/proc") == 0x9FA0
+    assert host_filesystems.no_upper_filesystem(str(tmp_path)) == ""
+    assert host_filesystems.no_upper_filesystem(str(tmp_path / "missing")) == ""
