@@ -45,7 +45,7 @@ def image_facts(name: str) -> ImageFacts:
     owner, group = _names(found)
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
-        root = Layer(path=path, kind="directory")
+        root = Layer(path=path, kind="directory", is_foreign=_is_foreign(found))
         return ImageFacts(path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group)
     if image_kind(name) != "sif":
         kind = _file_kind(name)
@@ -62,6 +62,11 @@ def _reject_uri(name: str) -> None:
         tail = name.rsplit("/", 1)[-1].partition(":")[0] or "image"
         hint = f"first: apptainer pull {shell_quote(tail + '.sif')} {shell_quote(name)}"
         raise UsageError(f"{show(name)}: images are not fetched from a registry", hint=hint)
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    """Return True for the directory of another user than the caller, who is not root."""
+    return os.geteuid() not in (0, found.st_uid)
 
 
 def _names(found: os.stat_result) -> tuple[str, str]:
@@ -177,7 +182,8 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         above = os.path.commonpath([path, work])
         upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
     is_writable = _takes_changes(upper)
-    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True)
+    is_foreign = _is_foreign(os.stat(f"{path}/{subdirectory}"))
+    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True, is_foreign=is_foreign)
     return OverlayFacts(
         name=argument.path,
         kind="directory",

@@ -42,7 +42,8 @@ class Layer:
     """Layer of the root: a directory ``subdirectory`` (empty: the whole) of a filesystem or of a directory of the host.
 
     ``offset``, ``size``: window of the filesystem in the file, in bytes; ``size`` None: up to its end. ``object_id``: its
-    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root.
+    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root. ``is_foreign``: a
+    directory of another user, whose files nobody else may change copies of, unless they are shown as his.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Layer:
     object_id: int | None = None
     subdirectory: str = ""
     has_marks: bool = False
+    is_foreign: bool = False
 
     @property
     def name(self) -> str:
