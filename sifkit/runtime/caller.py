@@ -31,7 +31,7 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         name, home, gecos, shell = entry.pw_name, entry.pw_dir, entry.pw_gecos, entry.pw_shell
     except KeyError:
         name, home, gecos, shell = str(uid), environment.get("HOME") or "/", "", ""
-    groups = [(number, name) for number in os.getgroups() if (name := _group_name(number))]
+    groups = ((number, _group_name(number)) for number in os.getgroups())
     return Caller(
         uid=uid,
         gid=gid,
@@ -39,7 +39,7 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         group=_group_name(gid) or str(gid),
         home=home or "/",
         cwd=_working_directory(environment),
-        groups=tuple(groups),
+        groups=tuple(one for one in groups if one[1]),
         gecos=gecos,
         shell=shell or "/bin/sh",
         machine=Arch.of_machine(os.uname().machine).word,
