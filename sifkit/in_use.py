@@ -143,12 +143,14 @@ def check_unused(
     *,
     writers_only: bool = False,
     own_lock: bool = False,
+    has_readers: bool = False,
     span: tuple[int, int] | None = None,
     shown: str = "",
 ) -> ImageUse:
     """Return the users of ``path``. Raises ImageInUseError if there are any (with ``writers_only``: that may write).
 
-    Locks, loop devices and FUSE servers count. ``own_lock``: the caller holds the lock, so locks do not count. ``span``: see
+    Locks, loop devices and FUSE servers count. ``own_lock``: the caller holds the lock, so locks do not count. ``has_readers``:
+    others have locked it for reading, as who has it mounted by fuse2fs, which opens it for writing all the same. ``span``: see
     ``image_use``; of FUSE servers those that may write count, since another partition may be the one that is served read-only.
     ``shown``: what to call it in the error.
     """
@@ -160,7 +162,9 @@ def check_unused(
         else:
             use = image_use(path) if span is None else image_use(path, span=span)
         used = use.written if writers_only else use.busy
-        servers = () if used else _other_servers(os.stat(path), writers_only=writers_only or span is not None)
+        servers: tuple[LockHolder, ...] = ()
+        if not used and not (has_readers and writers_only):
+            servers = _other_servers(os.stat(path), writers_only=writers_only or span is not None)
         if used or servers:
             text = shown or (f"{show(name)} (its overlay)" if span else "")
             raise in_use_error(name, replace(use, servers=servers), shown=text)

@@ -15,7 +15,7 @@ from functools import partial
 from ext3 import hostio
 
 from ..errors import ImageInUseError, SifkitError, show
-from .errors import LaunchError
+from .errors import LaunchError, failed_call
 from .ext3_state import read_state
 from .image_place import ImagePlace
 from .run_plan import Layer, Upper
@@ -91,7 +91,7 @@ class ImageFiles:
             fd = self._layers[layer] = self._open_locked(layer, write=False)
         place = ImagePlace.of(layer, fd)
         state = read_state(fd, layer.offset)
-        if state.needs_check:
+        if state.needs_check and not _is_served(fd):
             self.notify(f"{place.name} was not unmounted cleanly, or has errors; check it with: {place.fsck('-p')}")
         if state.needs_recovery:
             return True
@@ -180,8 +180,6 @@ class ImageFiles:
             try:
                 replace_directory_marks(files)
             except OSError as error:
-                from .errors import failed_call
-
                 what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
                 raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
             self.notify(REPLACED.format(show(upper.name)))
@@ -196,18 +194,20 @@ class ImageFiles:
         return open_locked(image.path, partial(os.open, image.path, flags), lock)[0]
 
     def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> None:
-        from ..atomic import lock_range
+        from ..atomic import lock_range, lock_state
         from ..in_use import check_unused
 
         span = _span(image)
         offset, size = span or (0, 0)
+        has_readers = not write and lock_state(fd, offset=offset, size=size)[0] == "read"
         try:
             try:
                 is_locked = lock_range(fd, write=write, offset=offset, size=size, path=image.path)
             except ImageInUseError:
                 check_unused(image.path, writers_only=not write, span=span)  # says who uses it
                 raise
-            check_unused(image.path, writers_only=not write, span=span, own_lock=is_locked)  # mounts take no lock
+            # mounts take no lock
+            check_unused(image.path, writers_only=not write, span=span, own_lock=is_locked, has_readers=has_readers)
         except ImageInUseError as error:
             error.hint = "wait until that has ended"
             raise
@@ -215,6 +215,13 @@ class ImageFiles:
             self.notify(f"{show(image.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         if image.object_id is not None:
             _check_partition(image, fd)
+
+
+def _is_served(fd: int) -> bool:
+    """Return True if fuse2fs has an image mounted, which says as long that it was not unmounted cleanly."""
+    from ..in_use import fuse_servers
+
+    return any(server.kind == "write" for server in fuse_servers(os.fstat(fd)))
 
 
 def _has_marks(layer: Layer) -> bool:

@@ -35,7 +35,8 @@ def search_directory(path: str, *, for_root: bool) -> FoundMarks:
 
     What the caller may not read is left out. Metacopies are not looked for: overlayfs refuses them itself.
     """
-    ignored = moved = False
+    found = FoundMarks()
+    ignored = False
     raw = os.fsencode(path)
     pending = [raw]
     while pending:
@@ -44,16 +45,15 @@ def search_directory(path: str, *, for_root: bool) -> FoundMarks:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.name.startswith(WHITEOUT_PREFIX):
-                        ignored = ignored or _is_mark(entry)
+                        ignored |= _is_mark(entry)
                     elif entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
             names = os.listxattr(directory, follow_symlinks=False)
         except OSError:
             continue
         if names and directory != raw:
-            found = _judge({os.fsencode(name) for name in names}, for_root=for_root)
-            ignored, moved = ignored or found.ignored, moved or found.moved
-    return FoundMarks(ignored=ignored, moved=moved)
+            found |= _meaning_of({os.fsencode(name) for name in names}, for_root=for_root)
+    return found | FoundMarks(ignored=ignored)
 
 
 def _is_mark(entry: os.DirEntry[bytes]) -> bool:
@@ -120,21 +120,21 @@ def search_squashfs(path: str, offset: int, size: int | None) -> FoundMarks:
     """
     from ..squashfs.reader import Reader
 
-    ignored = moved = False
+    found = FoundMarks()
+    ignored = False
     with Reader.open(path, offset=offset, size=size) as reader:
         end = b""
         for piece, _ in reader.directories.pieces(0):
-            ignored = ignored or WHITEOUT_PREFIX in end + piece
+            ignored |= WHITEOUT_PREFIX in end + piece
             end = piece[1 - len(WHITEOUT_PREFIX) :]
         table = reader.xattr_table
         for index in range(0 if table is None else table.count):
             assert table is not None
-            found = _judge(set(table.read(index)), for_root=True)
-            ignored, moved = ignored or found.ignored, moved or found.moved
-    return FoundMarks(ignored=ignored, moved=moved)
+            found |= _meaning_of(set(table.read(index)), for_root=True)
+    return found | FoundMarks(ignored=ignored)
 
 
-def _judge(names: set[bytes], *, for_root: bool) -> FoundMarks:
+def _meaning_of(names: set[bytes], *, for_root: bool) -> FoundMarks:
     """Return what the xattrs of a directory mean."""
     known, other = (OF_ROOT, OF_USER) if for_root else (OF_USER, OF_ROOT)
     ignored = FUSE_OPAQUE_XATTR in names or (other in names and known not in names)

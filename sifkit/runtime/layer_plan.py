@@ -191,14 +191,23 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
     if upper is None:
         return "view" if host.fuse.works else "unpacked"
     if not host.overlay.works:
-        raise NoWayError(f"overlays cannot be written to on this host: {host.overlay.reason}", hint=_read_hint(upper))
+        raise NoWayError(
+            f"overlays cannot be written to on this host: {host.overlay.reason}",
+            hint=_read_hint(upper, is_own=options.writable),
+        )
     if host.fuse.works and host.fuse_upper.works:
         return "user"
     missing = host.fuse if not host.fuse.works else host.fuse_upper
     if upper.kind == "image":
-        raise NoWayError(f"{show(upper.name)} cannot be written to on this host: {missing.reason}", hint=_read_hint(upper))
+        raise NoWayError(
+            f"{show(upper.name)} cannot be written to on this host: {missing.reason}",
+            hint=_read_hint(upper, is_own=options.writable),
+        )
     return "unpacked"
 
 
-def _read_hint(upper: Upper) -> str:
-    return f"read it only: --overlay {shell_quote(upper.path)}:ro" if upper.path else "leave out --writable-tmpfs"
+def _read_hint(upper: Upper, *, is_own: bool) -> str:
+    """Return what to do where nothing can be written to. ``is_own``: it is the overlay in the image."""
+    if not upper.path:
+        return "leave out --writable-tmpfs"
+    return "leave out --writable" if is_own else f"read it only: --overlay {shell_quote(upper.path)}:ro"

@@ -49,6 +49,10 @@ class FoundMarks:
     ignored: bool = False
     moved: bool = False
 
+    def __or__(self, other: FoundMarks) -> FoundMarks:
+        """Return the marks of both."""
+        return FoundMarks(ignored=self.ignored or other.ignored, moved=self.moved or other.moved)
+
 
 class _Unusual(Exception):
     """Image that is not searched as bytes."""

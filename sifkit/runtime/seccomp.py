@@ -2,7 +2,7 @@
 
 A user namespace of a plain user has one user and one group. The kernel refuses chown to another owner, setgroups, and a change
 to another user, and most package managers end there. The filter answers these calls with 0, as root would see it: files stay
-root's, processes stay root. A call that would fail for root, too, such as one on a missing file, is answered with 0 as well. All
+root's, processes stay root. A call that would fail for root, too, such as one on a missing file, is answered with 0 too. All
 other calls go to the kernel; mknod of a device is refused there.
 
 The calls for root itself are answered, too: overlayfs would copy up a file of a lower layer to give it the owner that it has.

@@ -11,6 +11,7 @@ import pytest
 
 from sifkit.atomic import lock_range
 from sifkit.errors import ImageInUseError
+from sifkit.in_use import LockHolder
 from sifkit.overlay.edit.edit_session import EditOptions, edit_image
 from sifkit.runtime.errors import LaunchError
 from sifkit.runtime.image_files import ImageFiles
@@ -77,6 +78,21 @@ def test_a_lock_of_apptainer_counts(image: Path) -> None:
         ways["read"](images)
         with pytest.raises(ImageInUseError):
             ways["write"](images)
+
+
+def test_fuse2fs_opens_for_writing_what_it_shows_read_only(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apptainer mounts an image for a plain user who only reads: then it is locked for reading, and marked as in use."""
+    server = LockHolder(1, "fuse2fs", "write")
+    monkeypatch.setattr("sifkit.in_use.fuse_servers", lambda found: iter([server]))
+    run("debugfs", "-w", "-R", "ssv state 0", image)
+    ways = openers(image, None)
+    notes: list[str] = []
+    with image.open("rb") as file, closing(ImageFiles(notes.append)) as images:
+        with pytest.raises(ImageInUseError, match="mounted by process 1"):
+            ways["read"](images)
+        lock_range(file.fileno(), write=False)
+        ways["read"](images)
+    assert not notes
 
 
 def test_an_image_that_is_replaced_while_it_is_opened(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
