@@ -2,8 +2,8 @@
 
 python3 file_load.py ACTION DIRECTORY SEED COUNT
 
-``prepare``: write the files that the others begin with. ``data``: random reads, writes, truncations and mappings of one file, each
-compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. The result is printed: what every
+``prepare``: write the files that the others begin with. ``data``: random reads, writes, truncations and mappings of one file,
+each compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. The result is printed: what every
 operation said, and the tree in the end.
 """
 
@@ -93,7 +93,7 @@ def _map(fd: int, copy: bytearray, chance: random.Random) -> None:
 
 
 def names(top: str, chance: random.Random, count: int) -> None:
-    """Change names. A directory that may be of a lower layer is not renamed: overlayfs refuses it (EXDEV), and programs copy."""
+    """Change names. Directories of a lower layer are not renamed: overlayfs refuses it (EXDEV), and programs copy."""
     files = sorted(f"{above}/{name}" for above, _, found in os.walk(top) for name in found)
     directories = sorted(above for above, _, _ in os.walk(top))
     own: list[str] = []
