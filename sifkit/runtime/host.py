@@ -44,11 +44,13 @@ Report = dict[str, HostFact]
 class Host:
     """Facts of this host for this user. Each is found out when it is first asked for.
 
-    ``writes``: writable layers will be asked for; all is tried in one process then.
+    ``writes``: writable layers will be asked for; all is tried in one process then. ``fuse``: images will have to be served,
+    not directories alone, for which FUSE is not tried unless it is asked for.
     """
 
-    def __init__(self, *, writes: bool = True) -> None:
+    def __init__(self, *, writes: bool = True, fuse: bool = True) -> None:
         self._writes = writes
+        self._fuse = fuse
 
     @property
     def is_root(self) -> bool:
@@ -77,20 +79,27 @@ class Host:
     @property
     def fuse(self) -> HostFact:
         """Mounts of FUSE in a user namespace."""
-        return self._user_facts["fuse"]
+        return (self._user_facts if self._fuse else self._writing_facts)["fuse"]
 
     @property
     def overlay(self) -> HostFact:
         """Writable mounts of overlayfs in a user namespace."""
-        return self._writing_facts["overlay"]
+        return (self._writing_facts if self._fuse else self._user_facts)["overlay"]
 
     @property
     def fuse_upper(self) -> HostFact:
         """Overlayfs over FUSE, with files of the lower layer modified, renamed and removed."""
         return self._writing_facts["fuse_upper"]
 
+    @property
+    def tmpfs_upper(self) -> HostFact:
+        """Overlayfs with its upper layer in memory, with a removed directory of the lower layer made again."""
+        return (self._writing_facts if self._fuse else self._user_facts)["tmpfs_upper"]
+
     @cached_property
     def _user_facts(self) -> dict[str, HostFact]:
+        if not self._fuse:
+            return _probe_user(writes=True, fuse=False)
         return self._writing_facts if self._writes else _probe_user(writes=False)
 
     @cached_property
@@ -98,23 +107,25 @@ class Host:
         return _probe_user(writes=True)
 
 
-def probe(*, writes: bool = True) -> Host:
+def probe(*, writes: bool = True, fuse: bool = True) -> Host:
     """Return the facts of this host; see ``Host``."""
-    return Host(writes=writes)
+    return Host(writes=writes, fuse=fuse)
 
 
-def _probe_user(*, writes: bool) -> dict[str, HostFact]:
+def _probe_user(*, writes: bool, fuse: bool = True) -> dict[str, HostFact]:
     """Find out what this user may do in a user namespace."""
-    from .fuse import mounting  # here, since the run needs it as well: a forked process would load it for itself
+    if fuse:
+        from .fuse import mounting  # here, since the run needs it as well: a forked process would load it for itself
 
-    if writes:
+        del mounting
+    if writes and fuse:
         from ..vfs import host_tree
         from .fuse import tree_backend
 
         del host_tree, tree_backend
-    del mounting
-    names = ("user_namespace", "user_mount", "fuse", *(("overlay", "fuse_upper") if writes else ()))
-    return _run_probe(partial(_try_all, writes=writes), names)
+    names = ("user_namespace", "user_mount", *(("fuse",) if fuse else ()))
+    names += ("overlay", "tmpfs_upper", *(("fuse_upper",) if fuse else ())) if writes else ()
+    return _run_probe(partial(_try_all, writes=writes, fuse=fuse), names)
 
 
 def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
@@ -156,7 +167,7 @@ def _enter_user_namespace() -> None:
     sys.write_id_maps(uid, gid, inner_uid=0, inner_gid=0)
 
 
-def _try_all(found: Report, *, writes: bool) -> None:
+def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
     try:
         _enter_user_namespace()
     except OSError as error:
@@ -171,25 +182,32 @@ def _try_all(found: Report, *, writes: bool) -> None:
         found["user_mount"] = HostFact(False, *_why_no_mount(error))
         return
     found["user_mount"] = HostFact(True)
-    point = f"{place}/fuse"
-    os.mkdir(point)
-    found["fuse"] = _tried(partial(_try_fuse, point), "chmod 666 /dev/fuse, or modprobe fuse")
+    if fuse:
+        point = f"{place}/fuse"
+        os.mkdir(point)
+        found["fuse"] = _tried(partial(_try_fuse, point), "chmod 666 /dev/fuse, or modprobe fuse")
     if not writes:
         return
     for name in ("low", "low/directory", "all"):
         os.mkdir(f"{place}/{name}")
     with open(f"{place}/low/file", "xb") as file:
         file.write(b"lower\n")
-    if found["fuse"].works:
+    if _has_user_xattrs(place):
+        found["tmpfs_upper"] = HostFact(True)
+    else:
+        found["tmpfs_upper"] = HostFact(False, "tmpfs has no xattrs of users before Linux 6.6", "Linux 6.6 or later")
+    if fuse and found["fuse"].works:
         found["fuse_upper"] = _tried(partial(_try_overlay_on_fuse, place), "a newer kernel")
         if found["fuse_upper"].works:  # with layers of any other kind it works, too
             found["overlay"] = HostFact(True)
             return
-    else:
+    elif fuse:
         found["fuse_upper"] = HostFact(False, found["fuse"].reason)
     found["overlay"] = _tried(partial(_change_lower_files, f"{place}/low", place, "direct"), "Linux 5.11 or later")
     if not found["overlay"].works:
-        found["fuse_upper"] = HostFact(False, found["overlay"].reason)
+        found["tmpfs_upper"] = HostFact(False, found["overlay"].reason)
+        if fuse:
+            found["fuse_upper"] = found["tmpfs_upper"]
 
 
 def _tried(attempt: Callable[[], None], request: str) -> HostFact:
@@ -217,7 +235,8 @@ def _try_fuse(point: str) -> None:
 def _change_lower_files(lower: str, place: str, name: str) -> None:
     """Mount overlayfs, and modify, rename and remove what is in its lower layer. Raises OSError.
 
-    ``name``: a new directory for the upper layer.
+    ``name``: a new directory for the upper layer. On a filesystem without xattrs no directory is made where one was removed:
+    that needs a mark, which the layers of users have where they can.
     """
     point, upper = f"{place}/all", f"{place}/{name}"
     for path in (upper, f"{upper}/up", f"{upper}/work"):
@@ -233,11 +252,22 @@ def _change_lower_files(lower: str, place: str, name: str) -> None:
                 raise OSError(errno.EIO, "a changed file has other content", point)
         os.unlink(f"{point}/renamed")
         os.rmdir(f"{point}/directory")
-        os.mkdir(f"{point}/directory")
-        if os.listdir(point) != ["directory"]:
+        left = []
+        if _has_user_xattrs(upper):
+            os.mkdir(f"{point}/directory")
+            left = ["directory"]
+        if os.listdir(point) != left:
             raise OSError(errno.EIO, "removed files are still there", point)
     finally:
         sys.umount(point, sys.MNT_DETACH)
+
+
+def _has_user_xattrs(directory: str) -> bool:
+    try:
+        os.setxattr(directory, "user.sifkit", b"")
+    except OSError:
+        return False
+    return True
 
 
 def _try_overlay_on_fuse(place: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..records import record, replace
@@ -22,15 +22,13 @@ from .run_plan import Layer, RunPlan
 from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:
-    from ext3.progress import Progress
-
     from .kernel_layers import KernelLayers
     from .served_layers import ServedLayers
+    from .unpacking import ProgressOf
 
 __all__ = ["launch"]
 
 Notify = Callable[[str], None]
-ProgressOf = Callable[[], "AbstractContextManager[Progress]"]
 StartOf = Callable[[RunPlan, str], Start]
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 

@@ -18,7 +18,7 @@ from .layer_plan import check_image, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
 from .request import HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Way
+from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Upper, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["plan_run", "uses_nv"]
@@ -77,7 +77,14 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         nv=uses_nv(options, site),
         cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
         joins_directories=_joins_directories(way, layers.layers, host),
-        notes=(*layers.notes, *root_notes, *mounts.notes, *environment_notes, *_gpu_notes(request)),
+        notes=(
+            *layers.notes,
+            *root_notes,
+            *_memory_notes(way, layers.upper, host),
+            *mounts.notes,
+            *environment_notes,
+            *_gpu_notes(request),
+        ),
     )
 
 
@@ -186,6 +193,13 @@ def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...],
 def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
     """Return True if GPUs are shown."""
     return (options.nv or site.always_use_nv) and not options.no_nv
+
+
+def _memory_notes(way: Way, upper: Upper | None, host: HostFacts) -> tuple[str, ...]:
+    if way == "root" or upper is None or upper.kind != "tmpfs" or host.tmpfs_upper.works:
+        return ()
+    reason = host.tmpfs_upper.reason
+    return (f"a directory that is removed from the image cannot be made again in memory: {reason}",)
 
 
 def _gpu_notes(request: RunRequest) -> tuple[str, ...]:

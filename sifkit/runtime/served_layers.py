@@ -34,6 +34,8 @@ __all__ = ["ServedLayers", "merged_layers"]
 
 LEFT_BEHIND_SECONDS = 1.0
 """Time in which the last processes of a container end after its command."""
+CACHE_BYTES = 4 << 20
+"""Data blocks that a server of a squashfs keeps: the kernel keeps what files consist of."""
 _opened = ExitStack()
 """Images of a server process, which are open until it ends."""
 
@@ -269,7 +271,7 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
     tree: FileTree[Any]
     try:
         if layer.kind == "squashfs":
-            tree = Reader.open(layer.path, offset=layer.offset, size=layer.size)
+            tree = Reader.open(layer.path, offset=layer.offset, size=layer.size, cache_bytes=CACHE_BYTES)
         elif layer.kind == "directory":
             tree = HostTree(layer.path)
         else:

@@ -18,10 +18,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from ..atomic import lock_range
 from ..errors import ImageInUseError, show
-from ..records import record
 from . import sys
 from .errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree
@@ -37,8 +37,7 @@ DIGEST_LENGTH = 64
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
 
 
-@record
-class CachedTree:
+class CachedTree(NamedTuple):
     """Tree in the cache. ``image``: what it was made of; ``size``: bytes that it took when it was made."""
 
     key: str
@@ -55,7 +54,7 @@ class UnpackedCache:
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
             found = os.stat(path)
-            if found.st_uid != os.geteuid():
+            if {found.st_uid, os.lstat(path).st_uid} != {os.geteuid()}:  # nor a link that another user has put there
                 raise LaunchError(f"{show(path)}, the cache of unpacked images, belongs to another user", hint=ELSEWHERE)
             if stat.S_IMODE(found.st_mode) & 0o077:
                 os.chmod(path, 0o700)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from ext3 import hostio
 from ext3.progress import Progress
 
-from ..errors import HostFullError, SifkitError, TargetError, counted, human, show
+from ..errors import HostFullError, SifkitError, TargetError, counted, human, shell_quote, show
 from . import sys
 from .errors import LaunchError, failed_call
 from .image_digest import OpenImage
@@ -133,7 +133,7 @@ def _extract(
         path, reason = made.problems[0]
         text = f"{counted(made.failed, 'file')} of {name} cannot be unpacked: {show(path)}: {reason}"
         if is_kept:
-            raise LaunchError(text, hint=f"look at it with: sifkit ls -lR {show(layers[0].path)}")
+            raise LaunchError(text, hint=f"check it with: sifkit check {shell_quote(layers[0].path)}")
         notify(text)
     if made.specials_left:
         notify(f"{counted(made.specials_left, 'device')} of {name} cannot be unpacked by a plain user")

@@ -28,7 +28,7 @@ from .xattr_table import XattrTable
 __all__ = ["DEFAULT_CACHE_BYTES", "Reader"]
 
 DEFAULT_CACHE_BYTES = 8 << 20
-"""Bytes of data blocks that are kept; blocks of metadata take up to 4 MiB more."""
+"""Bytes of data blocks that are kept; blocks of metadata take up to half as much more."""
 
 _row = partial(tuple.__new__, TreeRow)
 """TreeRow from a tuple, without checking its length: this runs once per file."""
@@ -46,7 +46,7 @@ class Reader:
         self.source = source
         self.superblock = found = read_superblock(source)
         self.inflate = decompressor(found.compression)
-        self.metadata = MetadataBlocks(source, self.inflate)
+        self.metadata = MetadataBlocks(source, self.inflate, cache_bytes=cache_bytes // 2)
         self._cache_bytes = cache_bytes
         self._stack = ExitStack()
         ids = read_ids(self.metadata, found)

@@ -16,7 +16,7 @@ from tests.support.tools import requires_root
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
 ROOT = Path(__file__).parents[2]
-FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper")
+FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper", "tmpfs_upper")
 
 
 def doctor(prepare: str = "pass", *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +38,33 @@ def test_this_host_allows_everything() -> None:
     assert {key: fact["works"] for key, fact in found["facts"].items()} == dict.fromkeys(FACTS, True)
     assert found["ways"] == {"read_only": "root", "writable": "root"} and done.returncode == 0
     assert "overlayfs in user namespaces" in doctor().stdout
+
+
+def test_directories_need_no_fuse() -> None:
+    """It is tried only if it is asked for."""
+    lines = (
+        "from sifkit.runtime import host",
+        "found = host.probe(fuse=False)",
+        "assert found.user_mount.works and found.overlay.works and found.tmpfs_upper.works",
+        "assert 'sifkit.runtime.fuse.mounting' not in sys.modules",
+        "assert found.fuse.works and found.fuse_upper.works and 'sifkit.runtime.fuse.mounting' in sys.modules",
+    )
+    assert doctor("; ".join(lines)).returncode == 0
+
+
+def test_memory_without_xattrs_forbids_nothing_else() -> None:
+    """A removed directory that is made again is EIO there, as on Linux 5.11 to 6.5."""
+    lines = (
+        "import os; from sifkit.runtime import host",
+        "host._has_user_xattrs = lambda directory: False",
+        "make = os.mkdir",
+        "os.mkdir = lambda path, *words: os.stat(path + '/eio') if path.endswith('all/directory') else make(path, *words)",
+        "host.Host.is_root = False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    works = {key: fact["works"] for key, fact in found["facts"].items()}
+    assert works == {**dict.fromkeys(FACTS, True), "loop": False, "tmpfs_upper": False}
+    assert found["ways"] == {"read_only": "view", "writable": "user"}
 
 
 def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

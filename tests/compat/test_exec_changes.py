@@ -1,5 +1,5 @@
-"""Changes of a container's files through an overlay image, by root and by a plain user: overlayfs above our FUSE servers must be
-a filesystem as any other. Judged by the same load on the host, by e2fsck, and by what the other kind of user sees.
+"""Changes of a container's files through an overlay image, by root and by a plain user: overlayfs above our FUSE servers is a
+filesystem like any other. Judged by the same load on the host, by e2fsck, and by what the other kind of user sees.
 """
 
 from __future__ import annotations

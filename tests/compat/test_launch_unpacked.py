@@ -252,9 +252,17 @@ def test_a_full_disk_is_one_line(base: Layer, folder: Path) -> None:
 
 
 def test_caches_that_are_not_the_users_own(base: Layer, folder: Path) -> None:
-    for place, reason in ((folder / "of-root", "belongs to another user"), (folder / "none/cache", "cannot be made")):
-        if "of-root" in place.name:
-            place.mkdir()
+    own = folder / "own"
+    own.mkdir()
+    os.chown(own, USER, USER)
+    (folder / "of-root").mkdir()
+    (folder / "link").symlink_to(own)
+    for name, reason in (
+        ("of-root", "belongs to another user"),
+        ("link", "belongs to another user"),
+        ("none/cache", "cannot be made"),
+    ):
+        place = folder / name
         code, _, err = run_plan(unpacked(place, "true", [base]), folder, uid=USER)
         assert code == 255 and reason in err and err.count("\n") == 1
 

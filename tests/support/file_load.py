@@ -3,8 +3,8 @@
 python3 file_load.py ACTION DIRECTORY SEED COUNT
 
 ``prepare``: write the files that the others begin with. ``data``: random reads, writes, truncations and mappings of one file,
-each compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. The result is printed: what every
-operation said, and the tree in the end.
+each compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. The result is printed: what
+every operation said, and the tree in the end.
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ def run_container(
         or options.compat
         or any(not text.endswith(":ro") for text in options.overlay)
     )
-    plan = plan_run(request, probe(writes=writes), site)
+    fuse = request.image.kind != "directory" or any(one.kind != "directory" for one in request.overlays)
+    plan = plan_run(request, probe(writes=writes, fuse=fuse), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
     if options.dry_run:

@@ -14,12 +14,16 @@ __all__ = ["NodeNumbers"]
 
 N = TypeVar("N", bound=Hashable)
 FIRST = ROOT_ID + 1
+LAYER_SHIFT, MOST_LAYERS = 56, 126
+"""Place of a layer's number, with 1 added, in the number of a node of that layer alone."""
+BELOW = 1 << LAYER_SHIFT
 
 
 class NodeNumbers(Generic[N]):
     """Numbers of the nodes of a tree with this ``root``. Calls may come from several threads.
 
-    Nodes that are integers, as those of a squashfs are, are their own numbers but for a constant: no table is kept, which would
+    Nodes that are integers, as those of a squashfs are, are their own numbers but for a constant; nodes of a union that are in
+    one of its layers, with an integer there, have the number of the layer in the upper bits. No table is kept of both: it would
     take 300 bytes for each of the files that the kernel has looked at.
     """
 
@@ -38,6 +42,8 @@ class NodeNumbers(Generic[N]):
             return self.root
         if self._is_integer:
             return cast(N, number - FIRST)
+        if number >= BELOW:
+            return cast(N, (((number >> LAYER_SHIFT) - 1, number & BELOW - 1),))
         try:
             return self._nodes[number]
         except KeyError:
@@ -49,6 +55,10 @@ class NodeNumbers(Generic[N]):
             return ROOT_ID
         if self._is_integer:
             return cast(int, node) + FIRST
+        if isinstance(node, tuple) and len(node) == 1:
+            layer, inner = cast(tuple[int, object], node[0])
+            if type(inner) is int and 0 <= inner < BELOW and 0 <= layer <= MOST_LAYERS:
+                return layer + 1 << LAYER_SHIFT | inner
         with self._lock:
             number = self._numbers.get(node)
             if number is None:
@@ -63,7 +73,7 @@ class NodeNumbers(Generic[N]):
         """Take back a number ``count`` times; return True if the kernel does not know it any longer."""
         if number == ROOT_ID:
             return False
-        if self._is_integer:
+        if self._is_integer or number >= BELOW:
             return True
         with self._lock:
             left = self._counts.get(number, 0) - count

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from threading import Lock
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from ...vfs.file_tree import FileTree, OpenFile, Row, Stat
 from .backend import Attributes, Entry, FilesystemTotals, ListedName
@@ -22,7 +24,12 @@ N = TypeVar("N", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 VALID_SECONDS = 86_400
-OPEN_FILES, LISTINGS, XATTR_SETS = 64, 16, 256
+OPEN_FILES, LISTED_NAMES, XATTR_SETS = 64, 4096, 256
+"""What is kept at most; of the names of directories also all of the last one."""
+SMALL_DIRECTORY = 8192
+"""Bytes of a directory, some hundred names, up to which it is read as a whole if one of them is looked up."""
+LARGE_DIRECTORY = 65_536
+"""Bytes of a directory, some thousand names, from which on its listing is kept without Stats, which take most of the memory."""
 BLOCK_SIZE = 4096
 LAYER_SHIFT = 48
 """Inode numbers of different devices (layers of a union) are told apart by their upper bits."""
@@ -41,7 +48,7 @@ class TreeBackend(Generic[N]):
         self.owner = owner
         self._numbers: NodeNumbers[N] = NodeNumbers(tree.root)
         self._files: _Recent[int, OpenFile] = _Recent(OPEN_FILES)
-        self._listings: _Recent[int, _Listed[N]] = _Recent(LISTINGS)
+        self._listings: _Recent[int, _Listed[N]] = _Recent(LISTED_NAMES, size=lambda listed: len(listed.names) + 1)
         self._xattrs: _Recent[int, Mapping[bytes, bytes]] = _Recent(XATTR_SETS)
 
     @property
@@ -49,8 +56,22 @@ class TreeBackend(Generic[N]):
         return VALID_SECONDS
 
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:
-        node = self.tree.find_name(self._numbers.node(directory), name)
-        return None if node is None else self._entry(node, self.tree.stat(node))
+        listed = self._listings.peek(directory)
+        if listed is None:
+            above = self._numbers.node(directory)
+            if self.tree.stat(above).size < SMALL_DIRECTORY:
+                with suppress(OSError):  # the name may be before what is damaged
+                    listed = self._listing(directory)
+            if listed is None:
+                node = self.tree.find_name(above, name)
+                return None if node is None else self._entry(node, self.tree.stat(node))
+        position = listed.positions.get(name)
+        if position is None:
+            return None
+        stat = self._row_stat(listed.rows[position])
+        if isinstance(stat, OSError):
+            raise stat
+        return self._entry(listed.rows[position].node, stat)
 
     def forget(self, node: int, count: int, /) -> None:
         if self._numbers.forget(node, count):
@@ -73,9 +94,17 @@ class TreeBackend(Generic[N]):
 
     def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
         row = self._listing(directory).rows[listed.position]
-        if row.stat is None or isinstance(row.stat, OSError):
-            return None
-        return self._entry(row.node, row.stat)
+        stat = self._row_stat(row)
+        return None if isinstance(stat, OSError) else self._entry(row.node, stat)
+
+    def _row_stat(self, row: Row[N]) -> Stat | OSError:
+        """Return the Stat of a row, which is read if the row has none; an error as a value."""
+        if row.stat is not None:
+            return row.stat
+        try:
+            return self.tree.stat(row.node)
+        except OSError as error:
+            return error
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
         return self._xattrs.get(node, lambda: self.tree.xattrs(self._numbers.node(node)))
@@ -89,11 +118,12 @@ class TreeBackend(Generic[N]):
         return self._listings.get(node, lambda: self._scan(node))
 
     def _scan(self, node: int) -> _Listed[N]:
-        (listing,) = self.tree.scan_many([self._numbers.node(node)])
+        directory = self._numbers.node(node)
+        (listing,) = self.tree.scan_many([directory], stats=self.tree.stat(directory).size < LARGE_DIRECTORY)
         if listing.problem is not None:
             raise listing.problem
         names = [
-            ListedName(row.name, self._ino(row.stat), _FORMAT_OF_TYPE[row.file_type & 7], index)
+            ListedName(row.name, self._ino(self._row_stat(row)), _FORMAT_OF_TYPE[row.file_type & 7], index)
             for index, row in enumerate(listing.rows)
         ]
         return _Listed(names, listing.rows)
@@ -118,41 +148,61 @@ class TreeBackend(Generic[N]):
         )
 
     @staticmethod
-    def _ino(stat: Stat | OSError | None) -> int:
-        if stat is None or isinstance(stat, OSError):
+    def _ino(stat: Stat | OSError) -> int:
+        if isinstance(stat, OSError):
             return 0
         return stat.ino ^ (abs(stat.dev) & 0xFFFF) << LAYER_SHIFT
 
 
-class _Listed(NamedTuple, Generic[N]):
-    """Directory: the names as the kernel gets them, and its rows."""
+class _Listed(Generic[N]):
+    """Directory: the names as the kernel gets them, and its rows; ``positions`` of names among them."""
 
-    names: Sequence[ListedName]
-    rows: Sequence[Row[N]]
+    def __init__(self, names: Sequence[ListedName], rows: Sequence[Row[N]]) -> None:
+        self.names = names
+        self.rows = rows
+
+    @cached_property
+    def positions(self) -> Mapping[bytes, int]:
+        return {one.name: one.position for one in self.names}
 
 
 class _Recent(Generic[K, V]):
-    """Values that were asked for last, at most ``limit`` of them."""
+    """Values that were asked for last, at most ``limit`` of them; if they have a ``size``, as many as that has room for."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, size: Callable[[V], int] = lambda _: 1) -> None:
         self._limit = limit
+        self._size = size
+        self._held = 0
         self._lock = Lock()
         self._values: OrderedDict[K, V] = OrderedDict()
 
-    def get(self, key: K, load: Callable[[], V]) -> V:
-        """Return the value of ``key``, which ``load`` gives if it is not here."""
+    def peek(self, key: K) -> V | None:
+        """Return the value of ``key``; None if it is not here."""
         with self._lock:
             found = self._values.get(key)
             if found is not None:
                 self._values.move_to_end(key)
-                return found
+            return found
+
+    def get(self, key: K, load: Callable[[], V]) -> V:
+        """Return the value of ``key``, which ``load`` gives if it is not here."""
+        found = self.peek(key)
+        if found is not None:
+            return found
         made = load()
         with self._lock:
+            self._remove(key)
             self._values[key] = made
-            if len(self._values) > self._limit:
-                self._values.popitem(last=False)
+            self._held += self._size(made)
+            while self._held > self._limit and len(self._values) > 1:
+                self._remove(next(iter(self._values)))
         return made
 
     def drop(self, key: K) -> None:
         with self._lock:
-            self._values.pop(key, None)
+            self._remove(key)
+
+    def _remove(self, key: K) -> None:
+        found = self._values.pop(key, None)
+        if found is not None:
+            self._held -= self._size(found)

@@ -21,7 +21,7 @@ def image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("APPTAINER", "SINGULARITY"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("sifkit.runtime.host.probe", lambda writes: _AnyHost())
+    monkeypatch.setattr("sifkit.runtime.host.probe", lambda writes, fuse: _AnyHost())
     monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda programs: ())
     return tiny_sif(Path("image.sif"))
 

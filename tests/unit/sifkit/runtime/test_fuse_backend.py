@@ -6,14 +6,17 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sifkit.vfs.host_tree import HostTree
+from sifkit.vfs.union import UnionNode
 
 if not sys.platform.startswith("linux"):
     pytest.skip("containers run on Linux only", allow_module_level=True)
 
+from sifkit.runtime.fuse.node_numbers import NodeNumbers
 from sifkit.runtime.fuse.protocol import ATTR, ENTRY_OUT, ROOT_ID, encode_device
 from sifkit.runtime.fuse.tree_backend import TreeBackend
 
@@ -55,6 +58,44 @@ def test_listings_give_the_nodes_of_lookups(backend: TreeBackend[bytes]) -> None
     assert backend.lookup(ROOT_ID, b"missing") is None
     link = backend.entry(ROOT_ID, names[2])
     assert link is not None and backend.readlink(link.node) == b"file"
+
+
+def test_nodes_of_one_layer_need_no_table() -> None:
+    numbers: NodeNumbers[UnionNode] = NodeNumbers(((1, b"/"), (0, 96)))
+    one, other, merged = ((0, 96 << 16 | 5),), ((1, 96 << 16 | 5),), ((1, b"/d"), (0, 5))
+    found = [numbers.hand_out(node) for node in (one, other, merged, numbers.root)]
+    assert len(set(found)) == 4 and found[3] == ROOT_ID
+    assert [numbers.node(number) for number in found] == [one, other, merged, numbers.root]
+    assert list(numbers._nodes.values()) == [merged]
+    assert all(numbers.forget(number, 1) for number in found[:3]) and not numbers._nodes
+    assert numbers.node(found[0]) == one
+
+
+class LargeDirectories(HostTree):
+    """Host directories that say they are large."""
+
+    def stat(self, node: Any, /) -> Any:
+        return super().stat(node)._replace(size=1 << 20)
+
+
+def test_large_listings_have_no_stats_and_few_are_kept(tmp_path: Path) -> None:
+    for number in range(9):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in range(600):
+            (folder / f"{name:03}").touch()
+    backend = TreeBackend(LargeDirectories(tmp_path))  # type: ignore[arg-type]
+    for one in backend.list_directory(ROOT_ID):
+        found = backend.entry(ROOT_ID, one)
+        assert found is not None
+        names = backend.list_directory(found.node)
+        assert len(names) == 600 and all(listed.ino for listed in names)
+        entry = backend.entry(found.node, names[7])
+        assert entry is not None and entry.attributes.ino == names[7].ino and backend.lookup(found.node, b"007") == entry
+        assert backend.lookup(found.node, b"600") is None
+    kept = list(backend._listings._values.values())
+    assert sum(len(listed.names) for listed in kept) <= 4096
+    assert all(row.stat is None for listed in kept for row in listed.rows)
 
 
 @pytest.mark.parametrize(("major", "minor"), [(0, 0), (1, 3), (8, 1), (259, 70_000), (4095, 0xFFFFF)])

@@ -37,6 +37,7 @@ class Host:
     fuse: Fact = YES
     overlay: Fact = YES
     fuse_upper: Fact = YES
+    tmpfs_upper: Fact = YES
 
 
 USER, ROOT = Host(), Host(is_root=True, loop=YES)
@@ -251,6 +252,14 @@ def test_a_directory_of_another_user_is_served_where_something_is_written_to() -
     assert merged_count([own]) == merged_count([image.root]) == merged_count([own], writes=True) == 0
     assert merged_count([image.root], writes=True) == merged_count([image.root, own], writes=True) == 1
     assert merged_count([BASE, image.root], writes=True) == 2 and merged_count([BASE, image.root]) == 1
+
+
+def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
+    old = Host(tmpfs_upper=NO)
+    (note,) = planned(host=old, writable_tmpfs=True).notes
+    assert "a directory that is removed" in note and "it is broken" in note
+    assert planned(overlay("a.img"), host=old).way == "user" and not planned(overlay("a.img"), host=old).notes
+    assert not planned(host=replace(ROOT, tmpfs_upper=NO), writable_tmpfs=True).notes
 
 
 def test_the_cache_is_where_the_caller_wants_it() -> None:
