@@ -54,7 +54,7 @@ def image_facts(name: str) -> ImageFacts:
     if stat.S_ISDIR(found.st_mode):
         from .host_filesystems import has_mounts
 
-        root = Layer(path=path, kind="directory", has_mounts=has_mounts(path))
+        root = Layer(path=path, kind="directory", has_mounts=has_mounts(path), is_foreign=_is_foreign(found))
         return ImageFacts(
             path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
         )
@@ -102,6 +102,11 @@ def _found(name: str, *, hint: str = "") -> os.stat_result:
             if near := get_close_matches(last.lower(), names, n=1, cutoff=SIMILARITY):
                 hint = f"did you mean {shell_quote(os.path.join(directory, names[near[0]]))}?"
         raise InputError(f"{show(name)}: no such file or directory", path=name, error=error, hint=hint) from error
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    """Return True for the directory of another user than the caller, who is not root."""
+    return os.geteuid() not in (0, found.st_uid)
 
 
 def _names(found: os.stat_result) -> tuple[str, str]:
@@ -244,8 +249,14 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         above = os.path.commonpath([path, work])
         upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
     is_writable = _takes_changes(upper)
-    mounts = has_mounts(path)
-    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True, has_mounts=mounts)
+    layer = Layer(
+        path=path,
+        kind="directory",
+        subdirectory=subdirectory,
+        has_marks=True,
+        has_mounts=has_mounts(path),
+        is_foreign=_is_foreign(os.stat(f"{path}/{subdirectory}")),
+    )
     return OverlayFacts(
         name=argument.path,
         kind="directory",

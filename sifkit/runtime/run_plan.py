@@ -45,7 +45,8 @@ class Layer(NamedTuple):
 
     ``offset``, ``size``: window of the filesystem in the file, in bytes; ``size`` None: up to its end. ``object_id``: its
     object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root. ``has_mounts``:
-    other filesystems are mounted in the directory.
+    other filesystems are mounted in the directory. ``is_foreign``: a directory of another user, whose files nobody else may
+    change copies of, unless they are shown as his.
     """
 
     path: str
@@ -56,6 +57,7 @@ class Layer(NamedTuple):
     subdirectory: str = ""
     has_marks: bool = False
     has_mounts: bool = False
+    is_foreign: bool = False
 
     @property
     def name(self) -> str:
